@@ -1,0 +1,97 @@
+"""numpy: the specification itself, run op by op; the reference at f32, and the truth at fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
+from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+
+
+class NumpyBound(Bound):
+    """A reference function with its arrays."""
+
+    def __init__(self, kernel: NumpyKernel, buffers: Sequence[Buffer]) -> None:
+        self.kernel_id, self.kernel, self.buffers = kernel.id, kernel, buffers
+
+    def __call__(self) -> None:
+        kernel = self.kernel
+        inputs = [b.handle for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "out"]
+        outputs = [b.handle for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "in"]
+        with np.errstate(all="ignore"):  # infinities and NaN are values here; gates judge them
+            results = kernel.op.reference(kernel.case, inputs, kernel.dtype)
+        for target, value in zip(outputs, results, strict=True):
+            target[...] = value
+
+
+class NumpyKernel(Kernel):
+    """The op's reference function at one precision."""
+
+    def __init__(self, op: Op, case: Case, dtype: np.dtype[Any]) -> None:
+        super().__init__(f"{op.name}_numpy_{op.variant(case)}", op, case)
+        self.dtype = dtype
+
+    def bind(self, *buffers: Buffer) -> NumpyBound:
+        self.check(buffers)
+        return NumpyBound(self, buffers)
+
+
+class NumpyProgram(Program):
+    """Calls in order."""
+
+    def _run(self) -> None:
+        for launch in self.launches:
+            assert isinstance(launch, NumpyBound)
+            launch()
+
+
+class NumpyBackend(Backend):
+    """With ``precision="f64"`` every f32 buffer holds fp64 values: nothing is rounded between the ops of a forward pass."""
+
+    name = "numpy"
+    dialect = "numpy"
+
+    def __init__(self, precision: str = "f32") -> None:
+        self.floats = np.dtype(np.float64 if precision == "f64" else np.float32)
+        self.dispatches = Dispatches()
+        self.info = DeviceInfo(
+            backend="numpy", device="host", kind="cpu", api="numpy", driver="", library=f"numpy {np.__version__}",
+            detail=precision,
+        )  # fmt: skip
+
+    @classmethod
+    def open(cls, index: int = 0) -> NumpyBackend:
+        return cls()
+
+    def _storage(self, dtype: str) -> np.dtype[Any]:
+        return self.floats if dtype == "f32" else DTYPES[dtype]
+
+    def upload(self, array: Array) -> Buffer:
+        require_contiguous(array)
+        dtype = dtype_name(array)
+        return Buffer(array.astype(self._storage(dtype)), dtype, array.shape)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        return Buffer(np.zeros(shape, self._storage(dtype)), dtype, shape)
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        buffer.handle[...] = array.reshape(buffer.shape)
+
+    def download(self, buffer: Buffer) -> Array:
+        copy: Array = buffer.handle.copy()
+        return copy
+
+    def build(self, op: Op, case: Case) -> NumpyKernel:
+        return NumpyKernel(op, case, self.floats)
+
+    def record(self, launches: Sequence[Bound]) -> NumpyProgram:
+        return NumpyProgram(self, launches)
+
+    def sync(self) -> None:
+        """Nothing is pending."""
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,108 @@
+"""act_quant: activations to int8, with the scale that undoes it and the sum that unsigned codes need.
+
+mode ``token`` (BitNet b1.58, one scale per row):
+
+    s = 127 / max(absmax(x[m, :]), 1e-5),  q = clamp(round_half_even(x·s), -128, 127),  scale = 1 / s
+
+mode ``block256`` (llama.cpp's Q8_K, one scale per 256 activations; x_max is the value with the largest magnitude, sign kept):
+
+    s = -127 / x_max,  q = min(127, round_half_even(x·s)),  scale = 1 / s;  a block of zeros has q = 0 and scale = 0
+
+Rows are padded with q = 0 to Kp = 256·ceil(K/256). ``qsum`` is Σq over the same span as the scale: kernels that multiply the
+unsigned codes w + 1 subtract it exactly once.
+
+ABI: x [M, K] f32 → q [M, Kp] i8, scale [M, S] f32, qsum [M, S] i32, with S = 1 (token) or Kp/256 (block256).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.kernels._support import U32, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, padded
+
+
+class ActQuant(Op):
+    """Parameters: M rows, K width, mode."""
+
+    name = "act_quant"
+    defaults = {"mode": "token"}
+    choices = {"mode": ("token", "block256")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "K")
+
+    @staticmethod
+    def spans(case: Case) -> int:
+        """Scales per row."""
+        return 1 if case["mode"] == "token" else padded(case["K"]) // 256
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        m, k, s = case["M"], case["K"], self.spans(case)
+        return (
+            Arg("x", "f32", (m, k)),
+            Arg("q", "i8", (m, padded(k)), "out"),
+            Arg("scale", "f32", (m, s), "out"),
+            Arg("qsum", "i32", (m, s), "out"),
+        )
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        m, k, spans = case["M"], case["K"], self.spans(case)
+        x = np.zeros((m, padded(k)), dtype)
+        x[:, :k] = inputs[0]
+        blocks = x.reshape(m, spans, -1)
+        if case["mode"] == "token":
+            top = np.maximum(np.abs(blocks).max(axis=-1), np.asarray(1e-5, dtype))
+            s = (np.asarray(127, dtype) / top)[..., None]
+        else:
+            at = np.abs(blocks).argmax(axis=-1)
+            top = np.take_along_axis(blocks, at[..., None], axis=-1)
+            s = np.divide(np.asarray(-127, dtype), top, out=np.zeros_like(top), where=top != 0)
+        q = np.clip(np.rint(blocks * s), -128, 127).astype(np.int8)
+        scale = np.divide(np.asarray(1, dtype), s, out=np.zeros_like(s), where=s != 0)[..., 0].astype(dtype)
+        return [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {
+            "M": case["M"], "K": case["K"], "KP": padded(case["K"]), "SPANS": self.spans(case),
+            "PER_BLOCK": int(case["mode"] == "block256"), "BLOCK": self.launch(case).block,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        per_row = case["mode"] == "token"
+        return Launch((case["M"], self.spans(case), 1), 256 if per_row and case["K"] >= 1024 else 64)
+
+    def variant(self, case: Case) -> str:
+        return str(case["mode"])
+
+    def cases(self) -> list[Case]:
+        shapes = ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))
+        return [self.case(M=m, K=k, mode=mode) for m, k in shapes for mode in ("token", "block256")]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        return [normal(rng, case["M"], case["K"])]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        m, k, spans = case["M"], case["K"], self.spans(case)
+        # A quotient next to a rounding tie may fall to either side: x·s carries at most 4 roundings of |x·s| <= 127 (division
+        # within 2.5 ULP where a dialect allows that), so only elements closer than that to a tie may differ, by one.
+        x = np.zeros((m, padded(k)))
+        x[:, :k] = inputs[0]
+        scale = np.repeat(truth[1].astype(np.float64), padded(k) // spans, axis=1)
+        exact = np.divide(x, scale, out=np.zeros_like(x), where=scale != 0)
+        tie = np.abs(np.abs(exact - np.floor(exact)) - 0.5) <= 8 * U32 * 127
+        ties = tie.reshape(m, spans, -1).sum(axis=-1)
+        return [
+            Bound(tie.astype(np.float64), "1 where x/scale is within 8u·127 of a tie, else 0"),
+            Bound(4 * U32 * np.abs(truth[1]), "4u·|scale|: two divisions within 2.5 ULP"),
+            Bound(ties.astype(np.float64), "the number of ties in the span"),
+        ]
+
+    def work(self, case: Case) -> Work:
+        return Work(case["M"] * (4 * case["K"] + padded(case["K"])), 3 * case["M"] * case["K"])
+
+
+OP = ActQuant()

@@ -1,0 +1,52 @@
+"""add: the residual connection, y = a + b.
+
+ABI: a [M, D] f32, b [M, D] f32 → y [M, D] f32 (a buffer of its own: WebGPU forbids aliasing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.kernels._support import U32, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+
+
+class Add(Op):
+    """Parameters: M rows, D width."""
+
+    name = "add"
+
+    def required(self) -> Sequence[str]:
+        return ("M", "D")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        shape = (case["M"], case["D"])
+        return (Arg("a", "f32", shape), Arg("b", "f32", shape), Arg("y", "f32", shape, "out"))
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        return [inputs[0].astype(dtype) + inputs[1].astype(dtype)]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {"M": case["M"], "D": case["D"], "BLOCK": 64}
+
+    def launch(self, case: Case) -> Launch:
+        return Launch(span(ceil_div(case["M"] * case["D"], 64)), 64)
+
+    def cases(self) -> list[Case]:
+        return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (33, 2560))]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        return [normal(rng, case["M"], case["D"]) for _ in range(2)]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        return [Bound(U32 * np.abs(truth[0]) * (1 + 2.0**-20), "u·|y|: one rounding")]
+
+    def work(self, case: Case) -> Work:
+        count = case["M"] * case["D"]
+        return Work(12 * count, count)
+
+
+OP = Add()

@@ -1,0 +1,130 @@
+"""attention: causal grouped-query attention of M queries against a cache of keys and values.
+
+    s[j]   = q[m, h, :] · kcache[j, g, :] / sqrt(D),   0 <= j <= min(pos[m], L - 1),  g = h / (H / G)
+    out    = Σ_j softmax(s)[j] · vcache[j, g, :]
+    lse    = log Σ_j exp(s[j])
+
+A row with pos < 0 sees no key: out = 0 and lse = -inf. Kernels use the online softmax (Milakov & Gimelshein, 2018), so that no
+score is stored.
+
+ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 → out [M, H, D] f32, lse [M, H] f32. D is even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import WrongInput
+from kparity.kernels._support import U32, gamma, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
+
+
+class Attention(Op):
+    """Parameters: M queries, L positions of the cache, H query heads, G key-value heads, D head size, dtype of the cache."""
+
+    name = "attention"
+    defaults = {"dtype": "f16"}
+    choices = {"dtype": ("f16", "f32")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "L", "H", "G", "D")
+
+    def check(self, case: Case) -> None:
+        if case["H"] % case["G"]:
+            raise WrongInput(f"attention: {case['H']} query heads are no multiple of {case['G']} key-value heads")
+        if case["D"] % 2:
+            raise WrongInput(f"attention: D is {case['D']}, expected an even number")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        heads, cache = (case["M"], case["H"], case["D"]), (case["L"], case["G"], case["D"])
+        return (
+            Arg("q", "f32", heads),
+            Arg("kcache", case["dtype"], cache),
+            Arg("vcache", case["dtype"], cache),
+            Arg("pos", "i32", (case["M"],)),
+            Arg("out", "f32", heads, "out"),
+            Arg("lse", "f32", (case["M"], case["H"]), "out"),
+        )
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        m_count, heads, groups, d = case["M"], case["H"], case["G"], case["D"]
+        q, pos = inputs[0].astype(dtype), inputs[3]
+        keys = np.minimum(pos + 1, case["L"])
+        most = max(int(keys.max(initial=0)), 0)
+        kcache, vcache = (cache[:most].astype(dtype) for cache in inputs[1:3])
+        out = np.zeros((m_count, heads, d), dtype)
+        lse = np.full((m_count, heads), -np.inf, dtype)
+        scale = np.asarray(1.0 / np.sqrt(d), dtype)
+        for m in range(m_count):
+            count = int(keys[m])
+            if count <= 0:
+                continue
+            queries = q[m].reshape(groups, heads // groups, d)
+            scores = np.einsum("grd,lgd->grl", queries, kcache[:count]) * scale
+            top = scores.max(axis=-1, keepdims=True)
+            weights = np.exp(scores - top)
+            total = weights.sum(axis=-1, keepdims=True)
+            out[m] = np.einsum("grl,lgd->grd", weights / total, vcache[:count]).reshape(heads, d)
+            lse[m] = (top + np.log(total)).reshape(heads)
+        return [out, lse]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {
+            "M": case["M"], "L": case["L"], "H": case["H"], "G": case["G"], "D": case["D"],
+            "F16": int(case["dtype"] == "f16"), "SCALE": float(np.float32(1.0 / np.sqrt(case["D"]))), "BLOCK": 64,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        return Launch((case["H"], case["M"], 1), 64)
+
+    def variant(self, case: Case) -> str:
+        return str(case["dtype"])
+
+    def cases(self) -> list[Case]:
+        shapes = ((1, 1, 1, 1, 2), (1, 64, 4, 2, 64), (3, 129, 5, 1, 64), (33, 200, 4, 4, 32), (2, 300, 8, 2, 128))
+        return [
+            self.case(M=m, L=cap, H=h, G=g, D=d, dtype=dtype) for m, cap, h, g, d in shapes for dtype in ("f16", "f32")
+        ]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        m, cap, h, g, d = (case[name] for name in "MLHGD")
+        dtype = np.float16 if case["dtype"] == "f16" else np.float32
+        pos = rng.integers(0, cap, m).astype(np.int32)
+        pos[0] = cap - 1
+        if m > 1:
+            pos[1] = -1
+        caches = [normal(rng, cap, g, d).astype(dtype) for _ in range(2)]
+        return [normal(rng, m, h, d), *caches, pos]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        m_count, heads, groups, d = case["M"], case["H"], case["G"], case["D"]
+        q, pos = np.abs(inputs[0].astype(np.float64)), inputs[3]
+        kabs, vabs = (np.abs(cache.astype(np.float64)) for cache in inputs[1:3])
+        out_limit = np.zeros((m_count, heads, d))
+        lse_limit = np.zeros((m_count, heads))
+        for m in range(m_count):
+            count = min(int(pos[m]) + 1, case["L"])
+            if count <= 0:
+                continue
+            queries = q[m].reshape(groups, heads // groups, d)
+            # Error of a score, δ: γ_{D+2}·|q|·|k|/√D; softmax turns it into a relative 2δ, the exponential adds 4 ULP of its
+            # own and of its argument's rounding (u·|s|, at most the score's own reach), the two sums γ_L each.
+            reach = np.einsum("grd,lgd->grl", queries, kabs[:count]).max(axis=-1).reshape(heads) / np.sqrt(d)
+            delta = (gamma(d + 2) + 2 * U32) * reach
+            relative = 2 * delta + 2 * gamma(count + 8)
+            spread = vabs[:count].max(axis=0)  # [G, D]
+            out_limit[m] = relative[:, None] * np.repeat(spread, heads // groups, axis=0)
+            lse_limit[m] = delta + gamma(count + 8) + 4 * U32 * (np.abs(truth[1][m]) + 1)
+        derivation = "(2δ + 2γ_(L+8))·max|v|, δ = (γ_(D+2) + 2u)·max_j |q|·|k_j|/√D"
+        return [Bound(out_limit, derivation), Bound(lse_limit, "δ + γ_(L+8) + 4u·(|lse| + 1)")]
+
+    def work(self, case: Case) -> Work:
+        width = 2 if case["dtype"] == "f16" else 4
+        cache = 2 * case["L"] * case["G"] * case["D"] * width
+        return Work(cache + 8 * case["M"] * case["H"] * case["D"], 4 * case["M"] * case["H"] * case["L"] * case["D"])
+
+
+OP = Attention()

@@ -1,0 +1,112 @@
+"""dense_gemv: floating-point weights times f32 activations; the LM head.
+
+    y[m, row0 + r] = Σ_k w[r, k] · x[m, k]       r < rows, f32 accumulation
+
+A head that exceeds one binding (128256 × 2560 in f16 is 657 MB) is bound in parts: ``w`` holds ``rows`` rows that begin at
+``row0``, and a launch writes those columns of y only.
+
+ABI: w [rows, K] f16|f32, x [M, K] f32 → y [M, N] f32 (inout when rows < N). K is even for f16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import WrongInput
+from kparity.kernels._support import gamma, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+
+BLOCK = 64
+
+
+class DenseGemv(Op):
+    """Parameters: M rows of activations, N outputs, K, dtype of the weights, row0 and rows of the bound part."""
+
+    name = "dense_gemv"
+    defaults = {"dtype": "f16", "row0": 0, "rows": 0}
+    choices = {"dtype": ("f16", "f32")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "N", "K")
+
+    def case(self, **params: int | float | str) -> Case:
+        return super().case(**{**params, "rows": params.get("rows") or params.get("N", 0)})
+
+    def check(self, case: Case) -> None:
+        if case["dtype"] == "f16" and case["K"] % 2:
+            raise WrongInput(f"dense_gemv: K is {case['K']}, expected an even number for f16 weights")
+        if case["row0"] < 0 or case["row0"] + case["rows"] > case["N"]:
+            raise WrongInput(f"dense_gemv: rows {case['row0']}+{case['rows']} exceed the {case['N']} outputs")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        partial = case["rows"] < case["N"]
+        return (
+            Arg("w", case["dtype"], (case["rows"], case["K"])),
+            Arg("x", "f32", (case["M"], case["K"])),
+            Arg("y", "f32", (case["M"], case["N"]), "inout" if partial else "out"),
+        )
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        partial = case["rows"] < case["N"]
+        y = inputs[2].astype(dtype) if partial else np.empty((case["M"], case["N"]), dtype)
+        row0, x = case["row0"], inputs[1].astype(dtype)
+        for at in range(0, case["rows"], 8192):  # converted piece by piece: a whole head in fp64 would be gigabytes
+            piece = inputs[0][at : at + 8192].astype(dtype)
+            y[:, row0 + at : row0 + at + len(piece)] = x @ piece.T
+        return [y]
+
+    @staticmethod
+    def lanes(case: Case) -> int:
+        """Work-items that share one row: a power of two, at most BLOCK."""
+        lanes = 8
+        while lanes < BLOCK and lanes * 2 * 8 <= case["K"]:
+            lanes *= 2
+        return lanes
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        lanes = self.lanes(case)
+        return {
+            "M": case["M"], "N": case["N"], "K": case["K"], "ROW0": case["row0"], "NROWS": case["rows"],
+            "F16": int(case["dtype"] == "f16"), "LANES": lanes, "ROWS": BLOCK // lanes,
+            "TILE_M": min(case["M"], 8), "BLOCK": BLOCK,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        """x and y fold the rows (``span``), z walks the tiles of M."""
+        x, y, _ = span(ceil_div(case["rows"], BLOCK // self.lanes(case)))
+        return Launch((x, y, ceil_div(case["M"], min(case["M"], 8))), BLOCK)
+
+    def variant(self, case: Case) -> str:
+        return str(case["dtype"])
+
+    def cases(self) -> list[Case]:
+        shapes = ((1, 1, 2), (1, 300, 256), (3, 17, 66), (9, 33, 640), (33, 65, 100))
+        parts: tuple[dict[str, int], ...] = ({}, {"row0": 5, "rows": 9})
+        return [
+            self.case(M=m, N=n, K=k, dtype=dtype, **part)
+            for m, n, k in shapes
+            for dtype in ("f16", "f32")
+            for part in (parts if n > 14 else parts[:1])
+        ]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        w = normal(rng, case["rows"], case["K"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
+        found = [w, normal(rng, case["M"], case["K"])]
+        return found + [normal(rng, case["M"], case["N"])] if case["rows"] < case["N"] else found
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        limit = np.zeros((case["M"], case["N"]))
+        reach = np.abs(inputs[1].astype(np.float64)) @ np.abs(inputs[0].astype(np.float64)).T
+        limit[:, case["row0"] : case["row0"] + case["rows"]] = gamma(case["K"] + 1) * reach
+        return [Bound(limit, f"γ_{case['K'] + 1}·(|w||x|), u = 2^-24; columns of other parts exact")]
+
+    def work(self, case: Case) -> Work:
+        width = 2 if case["dtype"] == "f16" else 4
+        moved = case["rows"] * case["K"] * width + 4 * case["M"] * (case["K"] + case["rows"])
+        return Work(moved, 2 * case["M"] * case["rows"] * case["K"])
+
+
+OP = DenseGemv()

@@ -1,0 +1,94 @@
+"""embed: rows of a table, gathered by id.
+
+    x[m, :] = f32(table[ids[m] - row0, :])      where row0 <= ids[m] < row0 + rows
+
+``table`` holds ``rows`` rows of a vocabulary of V, beginning at ``row0``: a table that exceeds one binding is bound in parts, one
+launch each, and a launch leaves the rows of other parts as they are. With the whole table bound (rows = V), an id outside
+[0, V) gives a row of NaN: it fails closed.
+
+ABI: table [rows, D] f16|f32, ids [M] i32 → x [M, D] f32. D is even (f16 pairs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import WrongInput
+from kparity.kernels._support import normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
+
+
+class Embed(Op):
+    """Parameters: M ids, V vocabulary, D width, dtype of the table, row0 and rows of the bound part."""
+
+    name = "embed"
+    defaults = {"dtype": "f16", "row0": 0, "rows": 0}
+    choices = {"dtype": ("f16", "f32")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "V", "D")
+
+    def case(self, **params: int | float | str) -> Case:
+        return super().case(**{**params, "rows": params.get("rows") or params.get("V", 0)})
+
+    def check(self, case: Case) -> None:
+        if case["D"] % 2:
+            raise WrongInput(f"embed: D is {case['D']}, expected an even number")
+        if case["row0"] < 0 or case["row0"] + case["rows"] > case["V"]:
+            raise WrongInput(f"embed: rows {case['row0']}+{case['rows']} exceed the vocabulary of {case['V']}")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        partial = case["rows"] < case["V"]
+        return (
+            Arg("table", case["dtype"], (case["rows"], case["D"])),
+            Arg("ids", "i32", (case["M"],)),
+            Arg("x", "f32", (case["M"], case["D"]), "inout" if partial else "out"),
+        )
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        table, ids = inputs[0], inputs[1]
+        partial = case["rows"] < case["V"]
+        x = inputs[2].astype(dtype) if partial else np.full((case["M"], case["D"]), np.nan, dtype)
+        local = ids.astype(np.int64) - case["row0"]
+        here = (local >= 0) & (local < case["rows"])
+        x[here] = table[local[here]].astype(dtype)
+        return [x]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {
+            "M": case["M"], "V": case["V"], "D": case["D"], "ROW0": case["row0"], "ROWS": case["rows"],
+            "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        return Launch((case["M"], 1, 1), 64)
+
+    def variant(self, case: Case) -> str:
+        return str(case["dtype"])
+
+    def cases(self) -> list[Case]:
+        return [
+            self.case(M=m, V=v, D=d, dtype=dtype, **part)
+            for m, v, d in ((1, 7, 2), (5, 33, 66), (33, 300, 256))
+            for dtype in ("f16", "f32")
+            for part in ({}, {"row0": 2, "rows": 3})
+        ]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        table = normal(rng, case["rows"], case["D"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
+        ids = rng.integers(0, case["V"], case["M"]).astype(np.int32)
+        found = [table, ids]
+        return found + [normal(rng, case["M"], case["D"])] if case["rows"] < case["V"] else found
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        return [Bound(None, "a copy: every bit")]
+
+    def work(self, case: Case) -> Work:
+        width = 2 if case["dtype"] == "f16" else 4
+        return Work(case["M"] * case["D"] * (width + 4), 0)
+
+
+OP = Embed()

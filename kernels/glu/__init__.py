@@ -1,0 +1,84 @@
+"""glu: the gated activation of a feed-forward block.
+
+    silu   y = g / (1 + exp(-g)) · up
+    relu2  y = max(g, 0)² · up
+
+With ``clamp = 1`` the result is limited to ±65504, the largest f16, so that an f16 consumer never sees an infinity that the
+arithmetic did not have (a squared activation reaches it in real models). NaN stays NaN.
+
+ABI: gate [M, D] f32, up [M, D] f32 → y [M, D] f32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.kernels._support import U32, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+
+F16_MAX = 65504.0
+
+
+class Glu(Op):
+    """Parameters: M rows, D width, act, clamp."""
+
+    name = "glu"
+    defaults = {"act": "silu", "clamp": 0}
+    choices = {"act": ("silu", "relu2")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "D")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        shape = (case["M"], case["D"])
+        return (Arg("gate", "f32", shape), Arg("up", "f32", shape), Arg("y", "f32", shape, "out"))
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        gate, up = (array.astype(dtype) for array in inputs)
+        if case["act"] == "silu":
+            decay = np.exp(-np.abs(gate))  # never overflows
+            y = gate * np.where(gate >= 0, 1 / (1 + decay), decay / (1 + decay)) * up
+        else:
+            y = np.square(np.maximum(gate, 0)) * up
+        return [(np.clip(y, -F16_MAX, F16_MAX) if case["clamp"] else y).astype(dtype)]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {
+            "M": case["M"], "D": case["D"], "RELU2": int(case["act"] == "relu2"), "CLAMP": case["clamp"], "BLOCK": 64,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        return Launch(span(ceil_div(case["M"] * case["D"], 64)), 64)
+
+    def variant(self, case: Case) -> str:
+        return f"{case['act']}{'_clamp' if case['clamp'] else ''}"
+
+    def cases(self) -> list[Case]:
+        return [
+            self.case(M=m, D=d, act=act, clamp=clamp)
+            for m, d in ((1, 1), (3, 257), (2, 6912))
+            for act in ("silu", "relu2")
+            for clamp in (0, 1)
+        ]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        gate, up = (normal(rng, case["M"], case["D"]) * 4 for _ in range(2))
+        gate[:, ::7] *= 60  # far into both tails, and past f16 for relu²
+        return [gate.astype(np.float32), up.astype(np.float32)]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        # exp within (3 + 2|g|) ULP, which is what WGSL grants; division within 2.5 ULP; three more roundings. Below the
+        # smallest normal number a result may be flushed to zero.
+        gate, up = np.abs(inputs[0].astype(np.float64)), np.abs(inputs[1].astype(np.float64))
+        terms = 8 + 2 * (3 + 2 * np.minimum(gate, 104)) if case["act"] == "silu" else 4.0
+        return [Bound(terms * U32 * np.abs(truth[0]) + 2.0**-126 * (1 + gate * up), "(8 + 2(3 + 2|g|))·u·|y| for silu, 4u·|y| for relu2")]
+
+    def work(self, case: Case) -> Work:
+        count = case["M"] * case["D"]
+        return Work(12 * count, 5 * count)
+
+
+OP = Glu()

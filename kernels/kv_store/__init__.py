@@ -1,0 +1,89 @@
+"""kv_store: new keys and values into their places in the cache.
+
+    kcache[pos[m], :] = k[m, :],  vcache[pos[m], :] = v[m, :]      where 0 <= pos[m] < L; other rows are left as they are
+
+Rows of a padded prefill chunk carry pos = -1 and are not stored. An f16 cache rounds to nearest even.
+
+ABI: k [M, D] f32, v [M, D] f32, pos [M] i32 → kcache [L, D] f32|f16 (inout), vcache [L, D] (inout), with D = KV heads × head
+size, even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import WrongInput
+from kparity.kernels._support import normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+
+
+class KvStore(Op):
+    """Parameters: M rows, L positions of the cache, D elements a position, dtype of the cache."""
+
+    name = "kv_store"
+    defaults = {"dtype": "f16"}
+    choices = {"dtype": ("f16", "f32")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "L", "D")
+
+    def check(self, case: Case) -> None:
+        if case["D"] % 2:
+            raise WrongInput(f"kv_store: D is {case['D']}, expected an even number")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        rows, cache = (case["M"], case["D"]), (case["L"], case["D"])
+        return (
+            Arg("k", "f32", rows),
+            Arg("v", "f32", rows),
+            Arg("pos", "i32", (case["M"],)),
+            Arg("kcache", case["dtype"], cache, "inout"),
+            Arg("vcache", case["dtype"], cache, "inout"),
+        )
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        k, v, pos = inputs[:3]
+        caches = [cache.copy() for cache in inputs[3:]]
+        for cache, rows in zip(caches, (k, v), strict=True):
+            for m, at in enumerate(pos):
+                if 0 <= at < case["L"]:
+                    cache[at] = rows[m].astype(cache.dtype)
+        return caches
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {
+            "M": case["M"], "L": case["L"], "D": case["D"], "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        return Launch(span(ceil_div(case["M"] * case["D"] // 2, 64)), 64)
+
+    def variant(self, case: Case) -> str:
+        return str(case["dtype"])
+
+    def cases(self) -> list[Case]:
+        shapes = ((1, 4, 2), (3, 9, 66), (33, 64, 128))
+        return [self.case(M=m, L=cap, D=d, dtype=dtype) for m, cap, d in shapes for dtype in ("f16", "f32")]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        m, cap, d = case["M"], case["L"], case["D"]
+        dtype = np.float16 if case["dtype"] == "f16" else np.float32
+        pos = rng.permutation(max(cap, m))[:m].astype(np.int32)
+        pos[pos >= cap] = -1
+        if m > 1:
+            pos[m // 2] = -1
+        caches = [normal(rng, cap, d).astype(dtype) for _ in range(2)]
+        return [normal(rng, m, d), normal(rng, m, d), pos, *caches]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        return [Bound(None, "a copy, or a rounding to nearest even: every bit")] * 2
+
+    def work(self, case: Case) -> Work:
+        width = 2 if case["dtype"] == "f16" else 4
+        return Work(2 * case["M"] * case["D"] * (4 + width), 0)
+
+
+OP = KvStore()

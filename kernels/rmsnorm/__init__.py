@@ -1,0 +1,59 @@
+"""rmsnorm: root-mean-square normalisation with a learned gain (Zhang & Sennrich, 2019).
+
+    y[m, d] = x[m, d] / sqrt(mean_d(x[m, :]²) + eps) · weight[d]
+
+ABI: x [M, D] f32, weight [D] f32 → y [M, D] f32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.kernels._support import U32, gamma, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
+
+
+class RmsNorm(Op):
+    """Parameters: M rows, D width, eps."""
+
+    name = "rmsnorm"
+    defaults = {"eps": 1e-5}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "D")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        m, d = case["M"], case["D"]
+        return (Arg("x", "f32", (m, d)), Arg("weight", "f32", (d,)), Arg("y", "f32", (m, d), "out"))
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        x, weight = (array.astype(dtype) for array in inputs)
+        mean = np.mean(x * x, axis=-1, keepdims=True, dtype=dtype)
+        return [(x / np.sqrt(mean + np.asarray(case["eps"], dtype)) * weight).astype(dtype)]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {"M": case["M"], "D": case["D"], "EPS": float(case["eps"]), "BLOCK": self.launch(case).block}
+
+    def launch(self, case: Case) -> Launch:
+        return Launch((case["M"], 1, 1), 256 if case["D"] >= 1024 else 64)
+
+    def cases(self) -> list[Case]:
+        return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023))]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        return [normal(rng, case["M"], case["D"]), normal(rng, case["D"])]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        # The sum of squares has no cancellation: γ_D; the square root halves it; 8 roundings for the rest (an inverse square
+        # root of 2 ULP among them).
+        limit = (gamma(case["D"]) / 2 + 8 * U32) * np.abs(truth[0]) + 2.0**-126
+        return [Bound(limit, f"(γ_{case['D']}/2 + 8u)·|y|, u = 2^-24")]
+
+    def work(self, case: Case) -> Work:
+        return Work(4 * (2 * case["M"] * case["D"] + case["D"]), 4 * case["M"] * case["D"])
+
+
+OP = RmsNorm()

@@ -1,0 +1,119 @@
+"""rope: rotary position embedding (Su et al., 2021) in its two conventions.
+
+For head vectors x[m, h, :] of D elements of which the first R rotate, with angle a = pos[m] · freq[i], i < R/2:
+
+    neox         (y[i], y[i + R/2])   = (x[i]·cos a − x[i + R/2]·sin a,  x[i + R/2]·cos a + x[i]·sin a)
+    interleaved  (y[2i], y[2i + 1])   = (x[2i]·cos a − x[2i + 1]·sin a,  x[2i + 1]·cos a + x[2i]·sin a)
+
+Elements from R on are copied. ``freq`` comes from ``frequencies``: theta^(−2i/R) / scale. The product pos·freq is rounded to f32
+before the sine is taken, in every dialect and in the field's engines: its error of pos·2^-24 radians is part of the bound.
+A kernel reduces the angle itself: the sine of a large argument is not accurate in every shading language.
+
+ABI: x [M, H, D] f32, pos [M] i32, freq [R/2] f32 → y [M, H, D] f32. D and R are even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import WrongInput
+from kparity.kernels._support import U32, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+
+
+def frequencies(theta: float, rotated: int, scale: float = 1.0) -> Array:
+    """Angular frequency of each pair in radians per position, f32 [rotated/2], computed in fp64.
+
+    ``scale`` is the factor of linear context scaling: positions are divided by it.
+    """
+    exponent = -2.0 * np.arange(rotated // 2, dtype=np.float64) / rotated
+    return (np.power(float(theta), exponent) / float(scale)).astype(np.float32)
+
+
+class Rope(Op):
+    """Parameters: M rows, H heads, D elements a head, R of them rotating, mode, theta, linear scale."""
+
+    name = "rope"
+    defaults = {"mode": "neox", "theta": 10000.0, "scale": 1.0, "R": 0}
+    choices = {"mode": ("neox", "interleaved")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "H", "D")
+
+    def case(self, **params: int | float | str) -> Case:
+        return super().case(**{**params, "R": params.get("R") or params.get("D", 0)})
+
+    def check(self, case: Case) -> None:
+        if case["D"] % 2 or case["R"] % 2 or case["R"] > case["D"]:
+            raise WrongInput(f"rope: D is {case['D']} and R is {case['R']}, expected even numbers with R <= D")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        heads = (case["M"], case["H"], case["D"])
+        return (
+            Arg("x", "f32", heads),
+            Arg("pos", "i32", (case["M"],)),
+            Arg("freq", "f32", (case["R"] // 2,)),
+            Arg("y", "f32", heads, "out"),
+        )
+
+    def _pairs(self, case: Case) -> tuple[Array, Array]:
+        i = np.arange(case["R"] // 2)
+        return (i, i + case["R"] // 2) if case["mode"] == "neox" else (2 * i, 2 * i + 1)
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        x, pos, freq = inputs[0].astype(dtype), inputs[1], inputs[2].astype(dtype)
+        angle = (pos.astype(dtype)[:, None] * freq[None, :])[:, None, :]  # [M, 1, R/2]
+        cos, sin = np.cos(angle), np.sin(angle)
+        first, second = self._pairs(case)
+        y = x.copy()
+        y[..., first] = x[..., first] * cos - x[..., second] * sin
+        y[..., second] = x[..., second] * cos + x[..., first] * sin
+        return [y]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {
+            "M": case["M"], "H": case["H"], "D": case["D"], "R": case["R"],
+            "NEOX": int(case["mode"] == "neox"), "BLOCK": 64,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        return Launch(span(ceil_div(case["M"] * case["H"] * case["D"] // 2, 64)), 64)
+
+    def variant(self, case: Case) -> str:
+        return str(case["mode"])
+
+    def cases(self) -> list[Case]:
+        shapes: tuple[dict[str, int | float | str], ...] = (
+            {"M": 1, "H": 1, "D": 2},
+            {"M": 3, "H": 5, "D": 64},
+            {"M": 33, "H": 2, "D": 128, "theta": 500000.0},
+            {"M": 7, "H": 3, "D": 80, "R": 32, "scale": 4.0},
+        )
+        return [self.case(**shape, mode=mode) for shape in shapes for mode in ("neox", "interleaved")]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        pos = np.resize(np.array([0, 1, 4095, 131071, 17, 511], np.int32), case["M"])
+        rng.shuffle(pos)
+        x = normal(rng, case["M"], case["H"], case["D"])
+        return [x, pos, frequencies(case["theta"], case["R"], case["scale"])]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        x, pos, freq = inputs[0].astype(np.float64), inputs[1].astype(np.float64), inputs[2].astype(np.float64)
+        # One rounding of pos·freq, then sine and cosine within 4 ULP of a value of at most 1, and three roundings of the sum.
+        angle = np.abs(pos)[:, None] * freq[None, :]
+        error = (U32 * angle + 8 * U32)[:, None, :]
+        first, second = self._pairs(case)
+        reach = np.abs(x[..., first]) + np.abs(x[..., second])
+        limit = np.zeros_like(x)
+        limit[..., first] = limit[..., second] = error * reach
+        return [Bound(limit, "(u·pos·freq + 8u)·(|x1| + |x2|), u = 2^-24; copied elements exact")]
+
+    def work(self, case: Case) -> Work:
+        count = case["M"] * case["H"] * case["D"]
+        return Work(8 * count, 3 * count)
+
+
+OP = Rope()

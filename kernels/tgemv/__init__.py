@@ -1,0 +1,155 @@
+"""tgemv: ternary weights times int8 activations, exact in int32, then scaled.
+
+    acc[m, n]    = Σ_k w[n, k] · q[m, k]                      exact in int32 (per block of 256 where a scale is per block)
+    y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale)                            both scales per tensor / per token
+    y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
+
+``w`` is packed (see ``kparity.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract ``qsum``
+exactly once per span. With ``out = i32`` the accumulators themselves are the output.
+
+ABI: w [N, Kp/16] u32, wscale [1] | [N, Kp/256] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y [M, N] f32 | i32,
+with S = 1 (ascale ``token``) or Kp/256 (``block256``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity import packing
+from kparity.errors import WrongInput
+from kparity.kernels._support import U32, gamma, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, padded
+
+BLOCK = 64
+MAX_K = 132_104
+"""Largest K for which 127·K < 2^24, so that an accumulator is exact in f32 too."""
+
+
+class Tgemv(Op):
+    """Parameters: M rows of activations, N rows of weights, K, the spans of both scales, the output's type."""
+
+    name = "tgemv"
+    defaults = {"wscale": "tensor", "ascale": "token", "out": "f32"}
+    choices = {"wscale": ("tensor", "block256"), "ascale": ("token", "block256"), "out": ("f32", "i32")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "N", "K")
+
+    def check(self, case: Case) -> None:
+        if case["K"] > MAX_K:
+            raise WrongInput(f"tgemv: K is {case['K']}; above {MAX_K} an accumulator is no longer exact in f32")
+
+    @staticmethod
+    def blocks(case: Case) -> int:
+        """Blocks of 256 weights in a padded row."""
+        return padded(case["K"]) // 256
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        m, n, kp, b = case["M"], case["N"], padded(case["K"]), self.blocks(case)
+        s = 1 if case["ascale"] == "token" else b
+        return (
+            Arg("w", "u32", (n, kp // 16)),
+            Arg("wscale", "f32", (1,) if case["wscale"] == "tensor" else (n, b)),
+            Arg("q", "i8", (m, kp)),
+            Arg("ascale", "f32", (m, s)),
+            Arg("qsum", "i32", (m, s)),
+            Arg("y", case["out"], (m, n), "out"),
+        )
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        words, wscale, q, ascale, _qsum = inputs
+        weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
+        m, n, b = case["M"], case["N"], self.blocks(case)
+        # f32 products of these integers are exact in any order (K <= MAX_K), and the matrix product is fast.
+        if case["out"] == "i32" or (case["wscale"] == "tensor" and case["ascale"] == "token"):
+            acc = q.astype(np.float32) @ weights.T
+            if case["out"] == "i32":
+                return [acc.astype(np.int32)]
+            return [(acc.astype(dtype) * (ascale.astype(dtype) * wscale.astype(dtype))).astype(dtype)]
+        y = np.zeros((m, n), dtype)
+        for at in range(b):
+            part = slice(256 * at, 256 * (at + 1))
+            acc = (q[:, part].astype(np.float32) @ weights[:, part].T).astype(dtype)
+            w_b = wscale.astype(dtype) if case["wscale"] == "tensor" else wscale[:, at].astype(dtype)[None, :]
+            a_b = ascale[:, 0 if case["ascale"] == "token" else at].astype(dtype)[:, None]
+            y += acc * (a_b * w_b)
+        return [y]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        lanes = self.lanes(case)
+        return {
+            "M": case["M"], "N": case["N"], "KP": padded(case["K"]), "WORDS": padded(case["K"]) // 16,
+            "BLOCKS": self.blocks(case), "W_PER_BLOCK": int(case["wscale"] == "block256"),
+            "A_PER_BLOCK": int(case["ascale"] == "block256"), "OUT_I32": int(case["out"] == "i32"),
+            "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": self.tile_m(case), "BLOCK": BLOCK,
+        }  # fmt: skip
+
+    @staticmethod
+    def lanes(case: Case) -> int:
+        """Work-items that share one row: a power of two, each with at least 16 bytes of weights."""
+        lanes = 4
+        while lanes < BLOCK and lanes * 2 * 4 <= padded(case["K"]) // 16:
+            lanes *= 2
+        return lanes
+
+    @staticmethod
+    def tile_m(case: Case) -> int:
+        """Rows of activations that one work-item carries, so that a weight is decoded once for all of them."""
+        return int(min(case["M"], 8))
+
+    def launch(self, case: Case) -> Launch:
+        rows = BLOCK // self.lanes(case)
+        return Launch((ceil_div(case["N"], rows), ceil_div(case["M"], self.tile_m(case)), 1), BLOCK)
+
+    def variant(self, case: Case) -> str:
+        spans = {"tensor": "", "block256": "_wblock"}[case["wscale"]] + {"token": "", "block256": "_ablock"}[case["ascale"]]
+        return f"dp4a{spans}{'_i32' if case['out'] == 'i32' else ''}"
+
+    def cases(self) -> list[Case]:
+        shapes = ((1, 1, 1), (1, 256, 256), (1, 3, 257), (3, 17, 768), (9, 33, 640), (33, 65, 1000), (2, 640, 2560))
+        spans = (("tensor", "token"), ("tensor", "block256"), ("block256", "token"), ("block256", "block256"))
+        return [
+            self.case(M=m, N=n, K=k, wscale=w, ascale=a, out=out)
+            for m, n, k in shapes
+            for w, a in spans
+            for out in ("f32", "i32")
+        ]
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        m, n, k, b = case["M"], case["N"], case["K"], self.blocks(case)
+        weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
+        q = np.zeros((m, padded(k)), np.int8)
+        q[:, :k] = rng.integers(-128, 128, (m, k))
+        spans = 1 if case["ascale"] == "token" else b
+        ascale = (np.abs(normal(rng, m, spans)) + 0.01).astype(np.float32)
+        wscale = (np.abs(normal(rng, 1 if case["wscale"] == "tensor" else n * b)) + 0.01).astype(np.float32)
+        qsum = q.reshape(m, spans, -1).sum(axis=-1, dtype=np.int32)
+        return [packing.pack(weights), wscale if case["wscale"] == "tensor" else wscale.reshape(n, b), q, ascale, qsum]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        if case["out"] == "i32":
+            return [Bound(None, "integers: every bit")]
+        if case["wscale"] == "tensor" and case["ascale"] == "token":
+            return [Bound(4 * U32 * np.abs(truth[0]), "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|")]
+        words, wscale, q, ascale, _qsum = inputs
+        weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
+        magnitude = np.zeros((case["M"], case["N"]))
+        for at in range(self.blocks(case)):  # |A||x| of the sum over blocks, whose terms are exact
+            part = slice(256 * at, 256 * (at + 1))
+            acc = np.abs(q[:, part].astype(np.float32) @ weights[:, part].T).astype(np.float64)
+            w_b = wscale if case["wscale"] == "tensor" else wscale[:, at][None, :]
+            a_b = ascale[:, 0 if case["ascale"] == "token" else at][:, None]
+            magnitude += acc * np.abs(a_b.astype(np.float64) * w_b)
+        n = self.blocks(case) + 2
+        return [Bound(gamma(n) * magnitude, f"γ_{n}·Σ_b|acc_b·scale_b|: exact accumulators, {n - 2} blocks")]
+
+    def work(self, case: Case) -> Work:
+        kp = padded(case["K"])
+        moved = case["N"] * kp // 4 + case["M"] * kp + 4 * case["M"] * case["N"]
+        return Work(moved, 2 * case["M"] * case["N"] * case["K"])
+
+
+OP = Tgemv()

@@ -1,0 +1,38 @@
+"""The ops by name: every folder of ``kernels/`` that has a specification."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import import_module
+
+from kparity.errors import UnknownName
+from kparity.spec import Op
+
+NAMES = (
+    "embed",
+    "rmsnorm",
+    "act_quant",
+    "tgemv",
+    "rope",
+    "kv_store",
+    "attention",
+    "glu",
+    "add",
+    "dense_gemv",
+    "argmax",
+)
+"""In the order of a forward pass."""
+
+
+@lru_cache(maxsize=None)
+def get(name: str) -> Op:
+    """The specification of an op; raises UnknownName with the nearest name."""
+    if name not in NAMES:
+        raise UnknownName("op", name, NAMES)
+    op: Op = import_module(f"kparity.kernels.{name}").OP
+    return op
+
+
+def every() -> list[Op]:
+    """All specifications."""
+    return [get(name) for name in NAMES]

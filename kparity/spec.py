@@ -1,0 +1,224 @@
+"""What an op is: its arguments, its truth, its compile-time constants and its launch geometry.
+
+An op is specified once, in ``kernels/<op>/__init__.py``, and implemented once per dialect beside it. The rules that all of them
+share:
+
+* The ABI is buffers only: inputs first, then outputs (an ``inout`` counts as an output); WGSL binding *i* is argument *i*.
+* Shapes and options are compile-time constants (``Op.defines``); whatever changes from step to step (positions, token ids) is
+  in a small i32 buffer.
+* Buffers are C-contiguous. Element types: ``f32``, ``f16``, ``i32``, ``u32``, ``i8``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import UnknownName, WrongInput
+
+Array = npt.NDArray[Any]
+Value = int | float | str
+Role = Literal["in", "out", "inout"]
+
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "i32": np.dtype(np.int32),
+    "u32": np.dtype(np.uint32),
+    "i8": np.dtype(np.int8),
+}
+
+MAX_GROUPS = 65535  # work-groups per grid dimension that every API grants (WebGPU's default limit is the smallest)
+
+
+@dataclass(frozen=True)
+class Arg:
+    """One buffer of an op's ABI: name, element type, shape in elements, and the side that writes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    role: Role = "in"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffer."""
+        return int(np.prod(self.shape)) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op at given shapes, dtypes and options; hashable, printable, and the seed of its own inputs."""
+
+    op: str
+    params: tuple[tuple[str, Value], ...]
+
+    @classmethod
+    def make(cls, op: str, /, **params: Value) -> Case:
+        """Build a case; the order in which parameters are given does not matter."""
+        return cls(op, tuple(sorted(params.items())))
+
+    def __getitem__(self, name: str) -> Any:
+        for key, value in self.params:
+            if key == name:
+                return value
+        raise UnknownName(f"parameter of {self.op}", name, [key for key, _ in self.params])
+
+    @property
+    def id(self) -> str:
+        """A stable name, for example ``tgemv[K=256,M=1,N=3]``."""
+        return f"{self.op}[{','.join(f'{key}={value}' for key, value in self.params)}]"
+
+    def seed(self, base: int = 0) -> int:
+        """A seed that depends on the case's name and on ``base`` alone, so that a case is reproducible by itself."""
+        digest = hashlib.sha256(f"{base}:{self.id}".encode()).digest()
+        return int.from_bytes(digest[:8], "little")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a GPU or WGSL kernel is started: work-groups per dimension and work-items per group (one dimension)."""
+
+    groups: tuple[int, int, int]
+    block: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The largest error that one output of an op may have, element by element, against fp64 truth.
+
+    ``limit`` is an array of the output's shape, or ``None`` for bit equality. ``derivation`` names the terms (n, u, |A||x|).
+    """
+
+    limit: Array | None
+    derivation: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one launch moves and computes at least: the roofline's two numbers."""
+
+    bytes: int
+    flops: int
+
+
+def span(groups: int) -> tuple[int, int, int]:
+    """Fold a one-dimensional grid into two dimensions where it exceeds the portable cap; kernels drop the excess groups."""
+    if groups <= MAX_GROUPS:
+        return (max(groups, 1), 1, 1)
+    rows = -(-groups // 32768)
+    return (32768, rows, 1)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """The smallest integer that is not below a / b."""
+    return -(-a // b)
+
+
+def padded(k: int) -> int:
+    """K rounded up to the 256 weights of a packed block."""
+    return ceil_div(k, 256) * 256
+
+
+class Op(ABC):
+    """The specification of one operation. Stateless: everything follows from the case."""
+
+    name: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Value]] = {}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def case(self, **params: Value) -> Case:
+        """A checked case: defaults filled in, unknown and missing parameters refused."""
+        known = set(self.required()) | set(self.defaults)
+        for name in params:
+            if name not in known:
+                raise UnknownName(f"parameter of {self.name}", name, known)
+        missing = [name for name in self.required() if name not in params and name not in self.defaults]
+        if missing:
+            raise WrongInput(f"{self.name} needs {', '.join(missing)}")
+        case = Case.make(self.name, **{**self.defaults, **params})
+        for name, allowed in self.choices.items():
+            if case[name] not in allowed:
+                raise WrongInput(f"{self.name}: {name} is {case[name]!r}, expected one of {', '.join(allowed)}")
+        for name, value in case.params:
+            if isinstance(value, int) and name not in ("row0", "clamp") and value < 1:
+                raise WrongInput(f"{self.name}: {name} is {value}, expected at least 1")
+        self.check(case)
+        return case
+
+    @abstractmethod
+    def required(self) -> Sequence[str]:
+        """The parameters that every case must give."""
+
+    def check(self, case: Case) -> None:
+        """Raise WrongInput where the parameters contradict each other."""
+
+    @abstractmethod
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        """The ABI, inputs first."""
+
+    @abstractmethod
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        """The truth: outputs (``out`` and ``inout``, in ABI order) from inputs (``in`` and ``inout``, in ABI order).
+
+        All floating-point arithmetic is done in ``dtype``; floating outputs have that dtype, except f16 buffers, which are
+        rounded to f16 because their bytes are part of the specification.
+        """
+
+    @abstractmethod
+    def defines(self, case: Case) -> dict[str, int | float]:
+        """Compile-time constants of the case, the same for every GPU dialect (launch constants included)."""
+
+    @abstractmethod
+    def launch(self, case: Case) -> Launch:
+        """The grid that the GPU text and the WGSL text of this op expect."""
+
+    def variant(self, case: Case) -> str:
+        """The last part of the kernel id, for example ``dp4a`` or ``neox``."""
+        return "generic"
+
+    @abstractmethod
+    def cases(self) -> list[Case]:
+        """The cases of the generic parity test: odd shapes, tails, every option."""
+
+    @abstractmethod
+    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+        """Seeded inputs (``in`` and ``inout`` arguments in ABI order) with both signs, so that sums cancel."""
+
+    @abstractmethod
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        """The error bound of each output against fp64 truth, with its derivation."""
+
+    @abstractmethod
+    def work(self, case: Case) -> Work:
+        """Bytes that must move and floating-point or integer operations that must be done."""
+
+    def inputs_of(self, case: Case) -> list[Arg]:
+        """Arguments that are read: ``in`` and ``inout``."""
+        return [arg for arg in self.args(case) if arg.role != "out"]
+
+    def outputs_of(self, case: Case) -> list[Arg]:
+        """Arguments that are written: ``out`` and ``inout``."""
+        return [arg for arg in self.args(case) if arg.role != "in"]
+
+
+@dataclass
+class Dispatches:
+    """How often each kernel id was launched: part of the proof that a device did the work."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, kernel_id: str, times: int = 1) -> None:
+        """Count launches of one kernel."""
+        self.counts[kernel_id] = self.counts.get(kernel_id, 0) + times
+
+    @property
+    def total(self) -> int:
+        """All launches."""
+        return sum(self.counts.values())
