@@ -1,0 +1,319 @@
+"""wgpu: WGSL on Vulkan (Metal, Direct3D 12) through wgpu-py and wgpu-native."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name, require_contiguous
+from kparity.assemble import Source, wgsl_source
+from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+
+SOFTWARE = re.compile(r"llvmpipe|lavapipe|softpipe|swiftshader|basic render", re.IGNORECASE)
+REAL = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU")  # in order of preference
+APIS = ("Vulkan", "Metal", "D3D12")  # WebGPU over OpenGL lacks too much
+STAGING = 64 << 20  # bytes of uploads after which their staging memory is given back
+
+NEEDED = {  # limits by wgpu-native's names: what the kernels cannot do without
+    "max-storage-buffers-per-shader-stage": 6,
+    "max-compute-invocations-per-workgroup": 256,
+    "max-compute-workgroup-size-x": 256,
+    "max-compute-workgroup-storage-size": 16384,
+    "max-compute-workgroups-per-dimension": 65535,
+    "max-storage-buffer-binding-size": 128 << 20,
+    "max-buffer-size": 128 << 20,
+}
+
+
+def kind_of(adapter_type: str, device: str) -> Kind:
+    """Never guessed upwards: whatever is not plainly a GPU is software."""
+    return "gpu" if adapter_type in REAL and not SOFTWARE.search(device) else "software"
+
+
+class FaultLog(logging.Handler):
+    """Errors that wgpu can only log, because no call is under way that could raise them: a lost device above all."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+class WgpuBound(Bound):
+    """A pipeline with its bind group."""
+
+    def __init__(self, kernel: WgpuKernel, group: Any, buffers: Sequence[Buffer]) -> None:
+        self.kernel_id, self.kernel, self.group, self.buffers = kernel.id, kernel, group, buffers
+
+
+class WgpuKernel(Kernel):
+    """A compute pipeline."""
+
+    def __init__(self, backend: WgpuBackend, op: Op, case: Case, pipeline: Any, layout: Any) -> None:
+        super().__init__(f"{op.name}_wgsl_{op.variant(case)}", op, case)
+        self.backend, self.pipeline, self.layout = backend, pipeline, layout
+        self.groups = op.launch(case).groups
+
+    def bind(self, *buffers: Buffer) -> WgpuBound:
+        self.check(buffers)
+        handles = [id(buffer.handle) for buffer in buffers]
+        for arg, handle in zip(self.args, handles, strict=True):
+            if arg.role != "in" and handles.count(handle) > 1:
+                raise WrongInput(f"{self.case.id}: {arg.name} is written and bound twice, which WebGPU forbids")
+        entries = [{"binding": at, "resource": {"buffer": buffer.handle}} for at, buffer in enumerate(buffers)]
+        with self.backend.guarded():
+            group = self.backend.device.create_bind_group(layout=self.layout, entries=entries)
+        return WgpuBound(self, group, buffers)
+
+
+class WgpuProgram(Program):
+    """One compute pass, encoded at each run: WebGPU takes a command buffer once."""
+
+    backend: WgpuBackend
+    _stamps: Any = None
+
+    def _run(self) -> None:
+        with self.backend.guarded():
+            encoder = self.backend.device.create_command_encoder()
+            compute = encoder.begin_compute_pass(timestamp_writes=self._stamps)
+            pipeline = None
+            for launch in self.launches:
+                assert isinstance(launch, WgpuBound)
+                if launch.kernel.pipeline is not pipeline:
+                    pipeline = launch.kernel.pipeline
+                    compute.set_pipeline(pipeline)
+                compute.set_bind_group(0, launch.group)
+                compute.dispatch_workgroups(*launch.kernel.groups)
+            compute.end()
+            self.backend.device.queue.submit([encoder.finish()])
+
+    def run_timed(self) -> float:
+        clock = self.backend.clock
+        if clock is None:
+            return super().run_timed()
+        self.backend.sync()
+        self._stamps = clock.writes
+        try:
+            self.run()
+        finally:
+            self._stamps = None
+        self.backend.sync()
+        with self.backend.guarded():
+            return clock.seconds()
+
+
+class Clock:
+    """Two timestamps of the device's own clock, around one pass."""
+
+    def __init__(self, wgpu: Any, device: Any) -> None:
+        self.device = device
+        self.queries = device.create_query_set(type="timestamp", count=2)
+        self.writes = {
+            "query_set": self.queries, "beginning_of_pass_write_index": 0, "end_of_pass_write_index": 1,
+        }  # fmt: skip
+        usage = wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC
+        self.ticks = device.create_buffer(size=16, usage=usage)
+        # Ticks are raw: their length is known to wgpu-native only, below what wgpu-py offers.
+        lib = wgpu.backends.wgpu_native.lib
+        self.seconds_per_tick = float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal)) * 1e-9
+
+    def seconds(self) -> float:
+        """The last timed pass."""
+        encoder = self.device.create_command_encoder()
+        encoder.resolve_query_set(self.queries, 0, 2, self.ticks, 0)
+        self.device.queue.submit([encoder.finish()])
+        began, ended = np.frombuffer(self.device.queue.read_buffer(self.ticks), np.uint64)
+        return (int(ended) - int(began)) * self.seconds_per_tick
+
+
+class WgpuBackend(Backend):
+    """One adapter and its device."""
+
+    name = "wgpu"
+    dialect = "wgsl"
+
+    def __init__(self, wgpu: Any, adapter: Any) -> None:
+        self.wgpu, self.faults, self.dispatches = wgpu, FaultLog(), Dispatches()
+        logging.getLogger("wgpu").addHandler(self.faults)
+        features = [name for name in ("timestamp-query",) if name in adapter.features]
+        limits = {name: adapter.limits[name] for name in NEEDED}
+        self.device = adapter.request_device_sync(required_features=features, required_limits=limits)
+        self.limits = self.device.limits
+        self.clock = Clock(wgpu, self.device) if features else None
+        self._usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
+        self._pipelines: dict[str, tuple[Any, Any]] = {}
+        self._layouts: dict[tuple[bool, ...], Any] = {}
+        self._staged = 0
+        self._token = self.device.create_buffer(size=4, usage=self._usage)
+        info = adapter.info
+        native = getattr(wgpu.backends.wgpu_native, "__version__", "unknown")
+        self.info = DeviceInfo(
+            backend="wgpu", device=info["device"], kind=kind_of(info["adapter_type"], info["device"]),
+            api=info["backend_type"], driver=" ".join(filter(None, (info["vendor"], info["description"]))),
+            library=f"wgpu {wgpu.__version__}, wgpu-native {native}",
+            uuid=f"pci:{info['vendor_id']:04x}:{info['device_id']:04x}",  # wgpu tells neither UUID nor bus
+            max_binding=min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"]),
+            max_threads=self.limits["max-compute-invocations-per-workgroup"],
+        )  # fmt: skip
+
+    @classmethod
+    def open(cls, index: int = 0) -> WgpuBackend:
+        try:
+            import wgpu
+        except (ImportError, OSError, RuntimeError) as error:
+            raise Unavailable(
+                f"the wgpu package cannot be imported ({error})", 'pip install "kparity[vulkan]"', "KP-WGPU-NOLIB"
+            ) from error
+        with suppress(Exception):  # an instance exists already, or the package is older: then every API is searched
+            from wgpu.backends.wgpu_native.extras import set_instance_extras
+
+            set_instance_extras(backends=["Primary"])  # OpenGL takes longer to start than all the rest
+        adapters = [each for each in wgpu.gpu.enumerate_adapters_sync() if each.info["backend_type"] in APIS]
+        types = (*REAL, "CPU")  # anything unknown comes last
+        adapters.sort(key=lambda each: (*types, each.info["adapter_type"]).index(each.info["adapter_type"]))
+        if not 0 <= index < len(adapters):
+            names = ", ".join(each.info["device"] for each in adapters)
+            raise Unavailable(
+                f"no Vulkan adapter {index} (found: {names})" if adapters else "no Vulkan adapter found",
+                "install the GPU vendor's Vulkan driver, or mesa-vulkan-drivers (Debian, Ubuntu)",
+                "KP-WGPU-NODEVICE",
+            )
+        adapter = adapters[index]
+        for name, least in NEEDED.items():
+            if adapter.limits[name] < least:
+                raise Unavailable(
+                    f"{adapter.info['device']}: {name} is {adapter.limits[name]}, the kernels need {least}",
+                    "update the driver or choose another device", "KP-WGPU-LIMITS",
+                )  # fmt: skip
+        try:
+            return cls(wgpu, adapter)
+        except (wgpu.GPUError, RuntimeError) as error:
+            raise Unavailable(
+                f"{adapter.info['device']} gave no device ({error})", "update the driver or choose another device",
+                "KP-WGPU-NODEVICE",
+            ) from error  # fmt: skip
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn whatever wgpu raises or logs into a DeviceFault."""
+        try:
+            yield
+        except (self.wgpu.GPUError, RuntimeError) as error:
+            self.faults.messages.insert(0, str(error))
+            if isinstance(error, self.wgpu.GPUOutOfMemoryError):
+                raise self._fault("KP-DEVICE-OOM") from error
+            raise self._fault() from error
+        if self.faults.messages:
+            raise self._fault()
+
+    def _fault(self, code: str = "") -> DeviceFault:
+        text = "\n".join(self.faults.messages)
+        self.faults.messages.clear()
+        if not code:
+            lost = re.search(r"device (was |is )?lost|lost device", text, re.IGNORECASE)
+            full = re.search(r"out of memory|not enough memory", text, re.IGNORECASE)
+            code = "KP-DEVICE-LOST" if lost else "KP-DEVICE-OOM" if full else "KP-DEVICE-FAULT"
+        return DeviceFault(f"{self.info.device}: {' '.join(text.split())}", code)
+
+    def supports(self, op: Op, case: Case) -> str | None:
+        launch, buffers = op.launch(case), len(op.args(case))
+        if max(launch.groups) > self.limits["max-compute-workgroups-per-dimension"]:
+            return f"{max(launch.groups)} work-groups in one dimension"
+        if launch.block > self.info.max_threads:
+            return f"{launch.block} work-items in a group, this device has {self.info.max_threads}"
+        if buffers > self.limits["max-storage-buffers-per-shader-stage"]:
+            return f"{buffers} storage buffers"
+        return super().supports(op, case)
+
+    def upload(self, array: Array) -> Buffer:
+        require_contiguous(array)
+        buffer = self.empty(array.shape, dtype_name(array))
+        self.write(buffer, array)
+        return buffer
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        buffer = Buffer(None, dtype, tuple(shape))
+        if buffer.nbytes > self.limits["max-buffer-size"]:
+            raise DeviceFault(f"{self.info.device}: no buffer of {buffer.nbytes} bytes", "KP-DEVICE-OOM")
+        with self.guarded():
+            buffer.handle = self.device.create_buffer(size=-(-buffer.nbytes // 4) * 4, usage=self._usage)
+        return buffer
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        if dtype_name(array) != buffer.dtype or array.size * array.itemsize != buffer.nbytes:
+            raise WrongInput(
+                f"{array.dtype}{list(array.shape)} does not fill a buffer of {buffer.dtype}{list(buffer.shape)}"
+            )
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        if data.size % 4:
+            data = np.concatenate([data, np.zeros(-data.size % 4, np.uint8)])
+        with self.guarded():
+            for at in range(0, data.size, STAGING):
+                piece = data[at : at + STAGING]
+                self.device.queue.write_buffer(buffer.handle, at, piece)
+                self._staged += piece.size
+                if self._staged > STAGING:
+                    self._wait()
+
+    def download(self, buffer: Buffer) -> Array:
+        with self.guarded():
+            data = np.frombuffer(self.device.queue.read_buffer(buffer.handle), np.uint8)
+        return data[: buffer.nbytes].view(DTYPES[buffer.dtype]).reshape(buffer.shape)
+
+    def build(self, op: Op, case: Case) -> WgpuKernel:
+        source = wgsl_source(op, case)
+        if source.sha256 not in self._pipelines:
+            self._pipelines[source.sha256] = self._compile(source, tuple(a.role == "in" for a in op.args(case)))
+        return WgpuKernel(self, op, case, *self._pipelines[source.sha256])
+
+    def _compile(self, source: Source, read_only: tuple[bool, ...]) -> tuple[Any, Any]:
+        if read_only not in self._layouts:
+            entries = [
+                {"binding": at, "visibility": "COMPUTE", "buffer": {"type": "read-only-storage" if ro else "storage"}}
+                for at, ro in enumerate(read_only)
+            ]
+            self._layouts[read_only] = self.device.create_bind_group_layout(entries=entries)
+        layout = self._layouts[read_only]
+        try:
+            module = self.device.create_shader_module(code=source.text)
+            pipeline = self.device.create_compute_pipeline(
+                layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
+                compute={"module": module, "entry_point": "main"},
+            )
+        except (self.wgpu.GPUError, RuntimeError) as error:
+            self.faults.messages.clear()
+            raise compile_failed(source, str(error)) from error
+        return pipeline, layout
+
+    def record(self, launches: Sequence[Bound]) -> WgpuProgram:
+        return WgpuProgram(self, launches)
+
+    def sync(self) -> None:
+        with self.guarded():
+            self._wait()
+
+    def _wait(self) -> None:
+        # A read is behind everything in the queue. (on_submitted_work_done fails in some releases of wgpu-py.)
+        self.device.queue.read_buffer(self._token)
+        self._staged = 0
+
+    def close(self) -> None:
+        self._pipelines.clear()
+        self._layouts.clear()
+        self.device.destroy()
+        logging.getLogger("wgpu").removeHandler(self.faults)
+
+
+def compile_failed(source: Source, log: str) -> CompileFailed:
+    """A compiler's log as an error at a line of the op's own file."""
+    found = re.search(r"wgsl:(\d+):\d+", log)
+    line = int(found.group(1)) - source.first_line if found else 0
+    return CompileFailed(source.path, max(line, 0), log)

@@ -1,0 +1,129 @@
+// attention: causal grouped-query attention with an online softmax; one work-group per head and row, BLOCK keys at a time. In
+// turn a lane is a key (its score) and a pair of elements of the output (its weighted sum).
+//
+//   0  q       array<f32>  [M, H, D]
+//   1  kcache  array<u32>  [L, G, D] f32 bits, or f16 two to a word
+//   2  vcache  array<u32>  [L, G, D] likewise
+//   3  pos     array<i32>  [M]      keys 0 … pos are seen; none where pos < 0
+//   4  out     array<f32>  [M, H, D]        written
+//   5  lse     array<u32>  [M, H] f32 bits  written
+
+// ---- bindings
+@group(0) @binding(0) var<storage, read> q: array<f32>;
+@group(0) @binding(1) var<storage, read> kcache: array<u32>;
+@group(0) @binding(2) var<storage, read> vcache: array<u32>;
+@group(0) @binding(3) var<storage, read> pos: array<i32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+
+// ---- shared memory
+var<workgroup> query: array<vec2<f32>, PAIRS>;
+var<workgroup> fold: array<f32, BLOCK>; // what a reduction works on
+var<workgroup> weight: array<f32, BLOCK>; // exp(score - top) of the keys at hand
+
+// ---- helpers
+const PAIRS: u32 = D / 2u;
+const OWNED: u32 = (PAIRS + BLOCK - 1u) / BLOCK; // pairs of the output that a lane sums
+const LOWEST: f32 = -3.4028234e38; // stands for minus infinity: differences with it stay finite or overflow to exp = 0
+const MINUS_INFINITY_BITS: u32 = 0xff800000u;
+
+fn key_pair(at: u32) -> vec2<f32> {
+    if F16 == 1u {
+        return unpack2x16float(kcache[at]);
+    }
+    return bitcast<vec2<f32>>(vec2<u32>(kcache[2u * at], kcache[2u * at + 1u]));
+}
+
+fn value_pair(at: u32) -> vec2<f32> {
+    if F16 == 1u {
+        return unpack2x16float(vcache[at]);
+    }
+    return bitcast<vec2<f32>>(vec2<u32>(vcache[2u * at], vcache[2u * at + 1u]));
+}
+
+// ---- main
+@compute @workgroup_size(BLOCK)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let row = group.y * H + group.x;
+    let lane = local.x;
+    let head = group.x / (H / G);
+    let keys = u32(clamp(pos[group.y], -1, i32(L) - 1) + 1);
+
+    for (var p = lane; p < PAIRS; p += BLOCK) {
+        query[p] = vec2<f32>(q[row * D + 2u * p], q[row * D + 2u * p + 1u]);
+    }
+    workgroupBarrier();
+
+    var acc: array<vec2<f32>, OWNED>;
+    var top = LOWEST; // the largest score so far, the same in every lane
+    var sum = 0.0; // of this lane's own weights, relative to top
+    for (var base = 0u; base < keys; base += BLOCK) {
+        var score = LOWEST;
+        if base + lane < keys {
+            let key = ((base + lane) * G + head) * PAIRS;
+            var product = 0.0;
+            for (var p = 0u; p < PAIRS; p++) {
+                product += dot(query[p], key_pair(key + p));
+            }
+            score = product * SCALE;
+        }
+        fold[lane] = score;
+        workgroupBarrier();
+        for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
+            if lane < half {
+                fold[lane] = max(fold[lane], fold[lane + half]);
+            }
+            workgroupBarrier();
+        }
+        let new_top = max(top, fold[0]);
+        let decay = exp(top - new_top);
+        top = new_top;
+        var mine = 0.0;
+        if base + lane < keys {
+            mine = exp(score - top);
+        }
+        sum = sum * decay + mine;
+        weight[lane] = mine;
+        workgroupBarrier();
+        let count = min(keys - base, BLOCK);
+        for (var i = 0u; i < OWNED; i++) {
+            let p = lane + i * BLOCK;
+            if p < PAIRS {
+                var part = acc[i] * decay;
+                for (var j = 0u; j < count; j++) {
+                    part += weight[j] * value_pair(((base + j) * G + head) * PAIRS + p);
+                }
+                acc[i] = part;
+            }
+        }
+        workgroupBarrier(); // the next keys overwrite fold and weight
+    }
+
+    fold[lane] = sum;
+    workgroupBarrier();
+    for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
+        if lane < half {
+            fold[lane] += fold[lane + half];
+        }
+        workgroupBarrier();
+    }
+    let total = fold[0];
+    for (var i = 0u; i < OWNED; i++) {
+        let p = lane + i * BLOCK;
+        if p < PAIRS {
+            var value = vec2<f32>(0.0, 0.0);
+            if keys > 0u {
+                value = acc[i] / total;
+            }
+            out[row * D + 2u * p] = value.x;
+            out[row * D + 2u * p + 1u] = value.y;
+        }
+    }
+    if lane == 0u {
+        if keys > 0u {
+            lse[row] = bitcast<u32>(top + log(total));
+        } else {
+            lse[row] = MINUS_INFINITY_BITS;
+        }
+    }
+}

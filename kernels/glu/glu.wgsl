@@ -1,0 +1,61 @@
+// glu: the gated activation of a feed-forward block, one work-item per element.
+//
+//   RELU2 = 0   y = silu(gate) · up          RELU2 = 1   y = max(gate, 0)² · up
+//   CLAMP = 1   limits y to ±65504, the largest f16; NaN stays NaN
+//
+//   0  gate  array<f32>  [M, D]
+//   1  up    array<f32>  [M, D]
+//   2  y     array<f32>  [M, D]   written
+
+// ---- bindings
+@group(0) @binding(0) var<storage, read> gate: array<f32>;
+@group(0) @binding(1) var<storage, read> up: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+// ---- helpers
+const F16_MAX_BITS: u32 = 0x477fe000u; // 65504 in f32
+const INFINITY_BITS: u32 = 0x7f800000u;
+
+// The exponential of a number that is never positive cannot overflow, however large the gate is.
+fn silu(g: f32) -> f32 {
+    let decay = exp(-abs(g));
+    return g * select(decay, 1.0, g >= 0.0) / (1.0 + decay);
+}
+
+// select instead of max, which may drop a NaN.
+fn relu2(g: f32) -> f32 {
+    let positive = select(g, 0.0, g < 0.0);
+    return positive * positive;
+}
+
+// On the bits, because a compiler may assume that no value is NaN.
+fn limit(value: f32) -> f32 {
+    let bits = bitcast<u32>(value);
+    let magnitude = bits & 0x7fffffffu;
+    let beyond = magnitude > F16_MAX_BITS && magnitude <= INFINITY_BITS;
+    return bitcast<f32>(select(bits, (bits & 0x80000000u) | F16_MAX_BITS, beyond));
+}
+
+// ---- main
+@compute @workgroup_size(BLOCK)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let at = (group.y * groups.x + group.x) * BLOCK + local.x;
+    if at >= M * D {
+        return;
+    }
+    let g = gate[at];
+    var acc: f32;
+    if RELU2 == 1u {
+        acc = relu2(g) * up[at];
+    } else {
+        acc = silu(g) * up[at];
+    }
+    if CLAMP == 1u {
+        acc = limit(acc);
+    }
+    y[at] = acc;
+}

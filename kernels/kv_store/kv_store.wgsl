@@ -1,0 +1,76 @@
+// kv_store: new keys and values into their places in the cache, one work-item per pair of elements (a word of an f16 cache).
+//
+//   0  k       array<u32>  [M, D] f32 bits
+//   1  v       array<u32>  [M, D] f32 bits
+//   2  pos     array<i32>  [M]      rows outside 0 … L-1 are not stored
+//   3  kcache  array<u32>  [L, D] f32 bits, or f16 two to a word   written
+//   4  vcache  array<u32>  [L, D] likewise                         written
+
+// ---- bindings
+@group(0) @binding(0) var<storage, read> k: array<u32>;
+@group(0) @binding(1) var<storage, read> v: array<u32>;
+@group(0) @binding(2) var<storage, read> pos: array<i32>;
+@group(0) @binding(3) var<storage, read_write> kcache: array<u32>;
+@group(0) @binding(4) var<storage, read_write> vcache: array<u32>;
+
+// ---- helpers
+
+// f32 to f16, to nearest even, on the bits: WGSL leaves the rounding of pack2x16float, its subnormals and its overflow open.
+fn narrow(bits: u32) -> u32 {
+    let sign = (bits >> 16u) & 0x8000u;
+    let magnitude = bits & 0x7fffffffu;
+    if magnitude > 0x7f800000u {
+        return sign | 0x7e00u | ((magnitude >> 13u) & 0x3ffu); // NaN, quiet, with the upper payload
+    }
+    if magnitude >= 0x477ff000u {
+        return sign | 0x7c00u; // 65520 and above round to infinity
+    }
+    var wide: u32; // the result, before `drop` bits are rounded away
+    var drop: u32;
+    if magnitude >= 0x38800000u {
+        wide = magnitude - 0x38000000u; // the exponent's bias is 15 instead of 127
+        drop = 13u;
+    } else {
+        // A subnormal counts in steps of 2^-24: shift the whole significand to there.
+        let shift = 126u - (magnitude >> 23u);
+        if shift > 24u {
+            return sign; // below half a step
+        }
+        wide = (magnitude & 0x7fffffu) | 0x800000u;
+        drop = shift;
+    }
+    let half = 1u << (drop - 1u);
+    let rounded = (wide + half - 1u + ((wide >> drop) & 1u)) >> drop;
+    return sign | rounded; // a carry out of the fraction is the next exponent, as it should be
+}
+
+fn narrow_pair(first: u32, second: u32) -> u32 {
+    return narrow(first) | (narrow(second) << 16u);
+}
+
+// ---- main
+@compute @workgroup_size(BLOCK)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let at = (group.y * groups.x + group.x) * BLOCK + local.x; // pair within [M, D / 2]
+    if at >= M * D / 2u {
+        return;
+    }
+    let row = pos[at / (D / 2u)];
+    if row < 0 || row >= i32(L) {
+        return;
+    }
+    let target_pair = u32(row) * (D / 2u) + at % (D / 2u);
+    if F16 == 1u {
+        kcache[target_pair] = narrow_pair(k[2u * at], k[2u * at + 1u]);
+        vcache[target_pair] = narrow_pair(v[2u * at], v[2u * at + 1u]);
+    } else {
+        kcache[2u * target_pair] = k[2u * at];
+        kcache[2u * target_pair + 1u] = k[2u * at + 1u];
+        vcache[2u * target_pair] = v[2u * at];
+        vcache[2u * target_pair + 1u] = v[2u * at + 1u];
+    }
+}

@@ -1,0 +1,154 @@
+// tgemv: ternary weights times int8 activations, exact in i32, then scaled. LANES work-items share a row of weights; a work-group
+// computes ROWS rows for TILE_M rows of activations, so that a weight is decoded once for all of them.
+//
+//   0  w       array<vec4<u32>>  [N, WORDS] u32, 16 codes a word, code = weight + 1
+//   1  wscale  array<f32>        [1], or [N, BLOCKS] with W_PER_BLOCK
+//   2  q       array<vec4<u32>>  [M, KP] i8, 16 to a vector
+//   3  ascale  array<f32>        [M], or [M, BLOCKS] with A_PER_BLOCK
+//   4  qsum    array<i32>        like ascale: Σq over the span of the scale
+//   5  y       array<u32>        [M, N] f32 bits, or i32 with OUT_I32   written
+
+// ---- bindings
+@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> wscale: array<f32>;
+@group(0) @binding(2) var<storage, read> q: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> ascale: array<f32>;
+@group(0) @binding(4) var<storage, read> qsum: array<i32>;
+@group(0) @binding(5) var<storage, read_write> y: array<u32>;
+
+// ---- shared memory
+var<workgroup> partial: array<u32, BLOCK * TILE_M>; // i32 or f32 bits, one per lane and row of activations
+
+// ---- helpers
+const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row; 4 of them are a block of 256
+const PER_BLOCK: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u;
+
+// Σ code · q over 16 weights: elements 4s … 4s+3 of a word are the bytes of (word >> 2s) & 0x03030303.
+fn dot16(word: u32, act: vec4<u32>) -> i32 {
+    return dot4I8Packed(word & 0x03030303u, act.x)
+        + dot4I8Packed((word >> 2u) & 0x03030303u, act.y)
+        + dot4I8Packed((word >> 4u) & 0x03030303u, act.z)
+        + dot4I8Packed((word >> 6u) & 0x03030303u, act.w);
+}
+
+// Σq of 16 activations: what the codes' excess of 1 adds, where no span of qsum fits.
+fn sum16(act: vec4<u32>) -> i32 {
+    return dot4I8Packed(0x01010101u, act.x) + dot4I8Packed(0x01010101u, act.y)
+        + dot4I8Packed(0x01010101u, act.z) + dot4I8Packed(0x01010101u, act.w);
+}
+
+// Σ code · q over the 64 weights of one vector; `at` is the first of its four activation vectors.
+fn dot64(words: vec4<u32>, at: u32) -> i32 {
+    return dot16(words.x, q[at]) + dot16(words.y, q[at + 1u])
+        + dot16(words.z, q[at + 2u]) + dot16(words.w, q[at + 3u]);
+}
+
+fn sum64(at: u32) -> i32 {
+    return sum16(q[at]) + sum16(q[at + 1u]) + sum16(q[at + 2u]) + sum16(q[at + 3u]);
+}
+
+// A scale per row: a lane takes every LANES-th vector, neighbours side by side. Partial sums are i32.
+fn row_sums(row: u32, m0: u32, lane: u32, thread: u32) {
+    var acc: array<i32, TILE_M>;
+    for (var quad = lane; quad < QUADS; quad += LANES) {
+        let words = w[row * QUADS + quad];
+        for (var t = 0u; t < TILE_M; t++) {
+            acc[t] += dot64(words, (min(m0 + t, M - 1u) * QUADS + quad) * 4u);
+        }
+    }
+    for (var t = 0u; t < TILE_M; t++) {
+        partial[t * BLOCK + thread] = bitcast<u32>(acc[t]);
+    }
+}
+
+// A scale per block: a lane takes whole blocks, because only the exact sum of a block may be multiplied. Partial sums are f32.
+fn block_sums(row: u32, m0: u32, lane: u32, thread: u32) {
+    var acc: array<f32, TILE_M>;
+    for (var block = lane; block < BLOCKS; block += LANES) {
+        var wide = wscale[0];
+        if W_PER_BLOCK == 1u {
+            wide = wscale[row * BLOCKS + block];
+        }
+        for (var t = 0u; t < TILE_M; t++) {
+            let m = min(m0 + t, M - 1u);
+            var sum = 0;
+            for (var quad = 4u * block; quad < 4u * block + 4u; quad++) {
+                let at = (m * QUADS + quad) * 4u;
+                sum += dot64(w[row * QUADS + quad], at);
+                if A_PER_BLOCK == 0u {
+                    sum -= sum64(at);
+                }
+            }
+            var narrow = ascale[m];
+            if A_PER_BLOCK == 1u {
+                narrow = ascale[m * BLOCKS + block];
+                sum -= qsum[m * BLOCKS + block];
+            }
+            acc[t] += f32(sum) * (narrow * wide);
+        }
+    }
+    for (var t = 0u; t < TILE_M; t++) {
+        partial[t * BLOCK + thread] = bitcast<u32>(acc[t]);
+    }
+}
+
+fn join(left: u32, right: u32) -> u32 {
+    if PER_BLOCK {
+        return bitcast<u32>(bitcast<f32>(left) + bitcast<f32>(right));
+    }
+    return left + right;
+}
+
+// Σq of a whole row, to be subtracted once from a sum of codes.
+fn row_qsum(m: u32) -> i32 {
+    if A_PER_BLOCK == 0u {
+        return qsum[m];
+    }
+    var sum = 0;
+    for (var block = 0u; block < BLOCKS; block++) {
+        sum += qsum[m * BLOCKS + block];
+    }
+    return sum;
+}
+
+fn finish(total: u32, m: u32) -> u32 {
+    if PER_BLOCK {
+        return total;
+    }
+    let acc = bitcast<i32>(total) - row_qsum(m);
+    if OUT_I32 == 1u {
+        return bitcast<u32>(acc);
+    }
+    return bitcast<u32>(f32(acc) * (ascale[m] * wscale[0]));
+}
+
+// ---- main
+@compute @workgroup_size(BLOCK)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let thread = local.x;
+    let lane = thread % LANES;
+    let row = group.x * ROWS + thread / LANES;
+    let m0 = group.y * TILE_M;
+    let safe_row = min(row, N - 1u); // the last group computes the last row again: control flow stays uniform
+    if PER_BLOCK {
+        block_sums(safe_row, m0, lane, thread);
+    } else {
+        row_sums(safe_row, m0, lane, thread);
+    }
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        if lane < half {
+            for (var t = 0u; t < TILE_M; t++) {
+                partial[t * BLOCK + thread] = join(partial[t * BLOCK + thread], partial[t * BLOCK + thread + half]);
+            }
+        }
+        workgroupBarrier();
+    }
+    if lane == 0u && row < N {
+        for (var t = 0u; t < TILE_M; t++) {
+            if m0 + t < M {
+                y[(m0 + t) * N + row] = finish(partial[t * BLOCK + thread], m0 + t);
+            }
+        }
+    }
+}
