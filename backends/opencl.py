@@ -1,0 +1,273 @@
+"""opencl: the GPU text through pyopencl, on any OpenCL 1.2 device; PoCL makes a CPU one of them."""
+
+from __future__ import annotations
+
+import re
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name, require_contiguous
+from kparity.assemble import Source, gpu_source
+from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+
+SOFTWARE = ("llvmpipe", "pocl", "pthread", "swiftshader", "softpipe", "oclgrind")
+"""Parts of the names of devices that compute on the host, whatever type they give themselves."""
+EXTENSION_QUERIES = {"cl_khr_device_uuid": 0x106A, "cl_khr_pci_bus_info": 0x410F}
+"""Device queries of extensions, by their numbers in the OpenCL registry: pyopencl has no names for these."""
+OOM = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
+LOST = ("DEVICE_NOT_AVAILABLE", "INVALID_DEVICE", "INVALID_CONTEXT", "INVALID_COMMAND_QUEUE")
+
+
+def _devices(cl: Any) -> list[Any]:
+    """Devices of all platforms: GPUs first, then accelerators, then CPUs; the order of the platforms within each."""
+    try:
+        platforms = cl.get_platforms()
+    except cl.Error as error:
+        raise Unavailable(
+            f"no OpenCL platform ({error})",
+            'install the device\'s OpenCL driver, or a CPU one: pip install "kparity[opencl]"',
+            "KP-OPENCL-NOPLATFORM",
+        ) from None
+    found: list[Any] = []
+    for platform in platforms:
+        try:
+            found.extend(platform.get_devices())
+        except cl.Error:  # a platform whose driver is installed and whose device is not there
+            continue
+    ranks = {cl.device_type.GPU: 0, cl.device_type.ACCELERATOR: 1, cl.device_type.CPU: 2}
+    return sorted(found, key=lambda device: min((rank for bit, rank in ranks.items() if device.type & bit), default=3))
+
+
+def _kind(cl: Any, device: Any) -> Kind:
+    """What the device is, never guessed upwards: only what calls itself a GPU and is not known to be the host is one."""
+    if device.type & cl.device_type.CPU:
+        return "cpu"
+    if device.type & cl.device_type.GPU and not any(word in device.name.lower() for word in SOFTWARE):
+        return "gpu"
+    return "software"
+
+
+def _identity(cl: Any, device: Any) -> str:
+    """UUID or PCI address, or an empty string where the driver tells neither."""
+
+    def asked(key: int) -> Any:
+        try:
+            return device.get_info(key)
+        except (cl.Error, TypeError, ValueError):  # pyopencl refuses some keys that it does not know
+            return None
+
+    raw = asked(EXTENSION_QUERIES["cl_khr_device_uuid"]) if "cl_khr_device_uuid" in device.extensions else None
+    if isinstance(raw, bytes | bytearray | list | tuple) and len(raw) == 16:
+        return str(uuid.UUID(bytes=bytes(raw)))
+    pci = asked(EXTENSION_QUERIES["cl_khr_pci_bus_info"]) if "cl_khr_pci_bus_info" in device.extensions else None
+    if isinstance(pci, list | tuple) and len(pci) == 4:
+        return "pci {:04x}:{:02x}:{:02x}.{:x}".format(*pci)
+    if "cl_nv_device_attribute_query" in device.extensions:
+        bus, slot = asked(cl.device_info.PCI_BUS_ID_NV), asked(cl.device_info.PCI_SLOT_ID_NV)
+        domain = asked(cl.device_info.PCI_DOMAIN_ID_NV) or 0
+        if bus is not None and slot is not None:
+            return f"pci {domain:04x}:{bus:02x}:{slot >> 3:02x}.{slot & 7:x}"
+    if "cl_amd_device_attribute_query" in device.extensions:
+        place = asked(cl.device_info.TOPOLOGY_AMD)
+        if place is not None and hasattr(place, "bus"):
+            return f"pci 0000:{place.bus & 0xFF:02x}:{place.device & 0xFF:02x}.{place.function & 0xFF:x}"
+    return ""
+
+
+@contextmanager
+def _faults(cl: Any, doing: str) -> Iterator[None]:
+    """Turn an OpenCL error into a DeviceFault with a stable code."""
+    try:
+        yield
+    except cl.Error as error:
+        name = cl.status_code.to_string(error.code) if hasattr(error, "code") else str(error)
+        code = next((c for words, c in ((OOM, "OOM"), (LOST, "LOST")) if any(w in name for w in words)), "FAULT")
+        raise DeviceFault(f"OpenCL {name} while {doing}", f"KP-DEVICE-{code}") from error
+
+
+def _compile_failed(source: Source, log: str) -> CompileFailed:
+    """The compiler's first error, in the line count of the file that it is in."""
+    found = re.search(r":(\d+):\d+: (?:fatal )?error: .*", log)
+    line = int(found.group(1)) - source.first_line if found else 0
+    told = log[found.start() :].partition("error: ")[2] if found else log
+    if found and line < 1:  # in the prelude, which follows the constants
+        text = source.text.splitlines()
+        constants = next((at for at, row in enumerate(text) if not row.startswith("#define ")), 0)
+        return CompileFailed("kernels/prelude/opencl.h", int(found.group(1)) - constants, told)
+    return CompileFailed(source.path, max(line, 0), told)
+
+
+class OpenclBound(Bound):
+    """A kernel object whose arguments are set: an enqueue needs nothing else."""
+
+    def __init__(self, kernel: OpenclKernel, buffers: Sequence[Buffer]) -> None:
+        launch = kernel.op.launch(kernel.case)
+        self.kernel_id, self.buffers = kernel.id, buffers  # the buffers must live as long as this
+        self.handle = kernel.entry()
+        self.handle.set_args(*(buffer.handle for buffer in buffers))
+        self.local = (launch.block, 1, 1)
+        self.total = (launch.groups[0] * launch.block, launch.groups[1], launch.groups[2])
+
+
+class OpenclKernel(Kernel):
+    """One entry point of a built program."""
+
+    def __init__(self, cl: Any, program: Any, op: Op, case: Case) -> None:
+        super().__init__(f"{op.name}_opencl_{op.variant(case)}", op, case)
+        self._cl, self._program = cl, program
+
+    def entry(self) -> Any:
+        """A kernel object of its own: OpenCL keeps arguments in the object."""
+        return self._cl.Kernel(self._program, self.op.name)
+
+    def bind(self, *buffers: Buffer) -> OpenclBound:
+        self.check(buffers)
+        return OpenclBound(self, buffers)
+
+
+class OpenclProgram(Program):
+    """Enqueues on an in-order queue."""
+
+    backend: OpenclBackend
+
+    def _enqueue(self, queue: Any) -> list[Any]:
+        enqueue = self.backend.cl.enqueue_nd_range_kernel
+        with _faults(self.backend.cl, "enqueuing kernels"):
+            return [enqueue(queue, each.handle, each.total, each.local) for each in self.launches]  # type: ignore[attr-defined]
+
+    def _run(self) -> None:
+        self._enqueue(self.backend.queue)
+
+    def run_timed(self) -> float:
+        """Seconds from the start of the first kernel to the end of the last, by the device's profiling clock."""
+        if not self.launches:
+            return 0.0
+        self.backend.sync()
+        queue = self.backend.profiling_queue()
+        events = self._enqueue(queue)
+        with _faults(self.backend.cl, "running kernels"):
+            queue.finish()
+            nanoseconds = events[-1].profile.end - events[0].profile.start
+        for kernel_id, times in self._counts.items():
+            self.backend.dispatches.add(kernel_id, times)
+        return float(nanoseconds) * 1e-9
+
+
+class OpenclBackend(Backend):
+    """One OpenCL device. Compiled programs are kept by source; between processes, pyopencl or the driver keeps them."""
+
+    name = "opencl"
+    dialect = "gpu"
+
+    def __init__(self, cl: Any, device: Any) -> None:
+        self.cl, self.device, self.dispatches = cl, device, Dispatches()
+        with _faults(cl, "creating a context"):
+            self.context = cl.Context([device])
+            self.queue = cl.CommandQueue(self.context, device)
+        self._profiling: Any = None
+        self._programs: dict[str, Any] = {}
+        correct = device.single_fp_config & cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT
+        self._options = ["-cl-std=CL1.2"] + (["-cl-fp32-correctly-rounded-divide-sqrt"] if correct else [])
+        platform = device.platform
+        self.info = DeviceInfo(
+            backend="opencl", device=device.name.strip(), kind=_kind(cl, device), api="OpenCL",
+            driver=f"{platform.name.strip()} {device.driver_version.strip()} ({platform.version.strip()})",
+            library=f"pyopencl {cl.VERSION_TEXT}", uuid=_identity(cl, device),
+            max_binding=int(device.max_mem_alloc_size), max_threads=int(device.max_work_group_size),
+        )  # fmt: skip
+
+    @classmethod
+    def open(cls, index: int = 0) -> OpenclBackend:
+        try:
+            cl = import_module("pyopencl")
+        except (ImportError, OSError) as error:
+            raise Unavailable(
+                f"pyopencl cannot be imported ({error})", 'pip install "kparity[opencl]"', "KP-OPENCL-NOLIB"
+            ) from None
+        devices = _devices(cl)
+        if not 0 <= index < len(devices):
+            count = f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
+            raise Unavailable(
+                f"no OpenCL device {index} ({count} on {len(cl.get_platforms())} platforms)",
+                f"choose an index below {len(devices)}" if devices else "check the device's driver with clinfo",
+                "KP-OPENCL-NODEVICE",
+            )
+        return cls(cl, devices[index])
+
+    def profiling_queue(self) -> Any:
+        """A second queue, made when it is first needed: timestamps cost some drivers time on every launch."""
+        if self._profiling is None:
+            flags = self.cl.command_queue_properties.PROFILING_ENABLE
+            with _faults(self.cl, "creating a queue"):
+                self._profiling = self.cl.CommandQueue(self.context, self.device, flags)
+        return self._profiling
+
+    def supports(self, op: Op, case: Case) -> str | None:
+        block = op.launch(case).block
+        if block > self.info.max_threads:
+            return f"{case.id} needs groups of {block} work-items, this device has {self.info.max_threads}"
+        return super().supports(op, case)
+
+    def upload(self, array: Array) -> Buffer:
+        require_contiguous(array)
+        buffer = self.empty(array.shape, dtype_name(array))
+        self.write(buffer, array)
+        return buffer
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        buffer = Buffer(None, dtype, shape)
+        with _faults(self.cl, f"allocating {buffer.nbytes} bytes"):
+            buffer.handle = self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, max(buffer.nbytes, 16))
+        return buffer
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        require_contiguous(array)
+        if array.nbytes != buffer.nbytes:
+            raise WrongInput(f"{array.nbytes} bytes given for a buffer of {buffer.nbytes}")
+        if array.nbytes:
+            with _faults(self.cl, f"writing {array.nbytes} bytes"):
+                self.cl.enqueue_copy(self.queue, buffer.handle, array)  # blocks until the array may be changed
+
+    def download(self, buffer: Buffer) -> Array:
+        array: Array = np.empty(buffer.shape, DTYPES[buffer.dtype])
+        if array.nbytes:
+            with _faults(self.cl, f"reading {array.nbytes} bytes"):
+                self.cl.enqueue_copy(self.queue, array, buffer.handle)
+        return array
+
+    def build(self, op: Op, case: Case) -> OpenclKernel:
+        source = gpu_source(op, case, "opencl")
+        program = self._programs.get(source.text)
+        if program is None:
+            program = self._programs[source.text] = self._compile(source)
+        return OpenclKernel(self.cl, program, op, case)
+
+    def _compile(self, source: Source) -> Any:
+        cl = self.cl
+        try:
+            with warnings.catch_warnings():  # pyopencl warns of every log that is not empty
+                warnings.simplefilter("ignore")
+                return cl.Program(self.context, source.text).build(self._options, [self.device])
+        except cl.Error as error:
+            if getattr(error, "code", None) == cl.status_code.BUILD_PROGRAM_FAILURE:
+                raise _compile_failed(source, str(error)) from None
+            with _faults(cl, f"compiling {source.path}"):
+                raise
+
+    def record(self, launches: Sequence[Bound]) -> OpenclProgram:
+        return OpenclProgram(self, launches)
+
+    def sync(self) -> None:
+        with _faults(self.cl, "waiting for the device"):
+            self.queue.finish()
+
+    def close(self) -> None:
+        self._programs.clear()
+        self._profiling = self.queue = self.context = None

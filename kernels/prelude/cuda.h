@@ -1,0 +1,77 @@
+/* What the GPU texts need from CUDA C++, under nvcc and under NVRTC alike: no header is included.
+ *
+ * The op's constants stand before this file and have short names (M, N, K, ...), so nothing here may use such a name.
+ * Integer dot product: __dp4a, from sm_61 on.
+ */
+typedef unsigned int u32;
+typedef int i32;
+typedef signed char i8;
+typedef unsigned long long u64;
+typedef unsigned short f16; /* the bits of a half: conversions below are single PTX instructions */
+typedef uint4 u32x4;
+typedef float4 f32x4;
+
+#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK)
+#define INLINE __device__ __forceinline__
+#define GLOBAL
+#define LOCAL
+#define SHARED __shared__
+#define RESTRICT __restrict__
+#define BARRIER() __syncthreads()
+
+#define LANE (threadIdx.x)
+#define GROUP_X (blockIdx.x)
+#define GROUP_Y (blockIdx.y)
+#define GROUP_Z (blockIdx.z)
+#define GROUP_FOLDED (blockIdx.y * 32768u + blockIdx.x) /* a grid that the launch folded at 32768 groups */
+
+#define AS_U32(value) __float_as_uint(value)
+#define AS_F32(value) __uint_as_float(value)
+#define EXP(value) expf(value)
+#define LOG(value) logf(value)
+#define SQRT(value) sqrtf(value)
+#define RINT(value) rintf(value)
+#define FMA(a, b, c) fmaf(a, b, c)
+#define FMAX(a, b) fmaxf(a, b)
+#define DP4A(a, b, sum) __dp4a((i32)(a), (i32)(b), sum)
+
+INLINE float f16_to_f32(f16 bits)
+{
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
+INLINE f16 f32_to_f16(float value)
+{
+    f16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+INLINE void unpack_f16x2(u32 word, float* out)
+{
+    out[0] = f16_to_f32((f16)(word & 0xffffu));
+    out[1] = f16_to_f32((f16)(word >> 16));
+}
+
+#define LOAD_F16(pointer, at) f16_to_f32((pointer)[at])
+#define STORE_F16(pointer, at, value) ((pointer)[at] = f32_to_f16(value))
+#define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
+
+/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
+INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
+{
+    const u32x4 words = ((const u32x4*)pointer)[at];
+    unpack_f16x2(words.x, out);
+    unpack_f16x2(words.y, out + 2);
+    unpack_f16x2(words.z, out + 4);
+    unpack_f16x2(words.w, out + 6);
+}
+
+INLINE void load_f32x8(const float* pointer, u32 at, float* out)
+{
+    const f32x4 low = ((const f32x4*)pointer)[2 * at], high = ((const f32x4*)pointer)[2 * at + 1];
+    out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
+    out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
+}

@@ -1,0 +1,92 @@
+/* What the GPU texts need from HIP: compiler builtins only, so that it builds under hipRTC, hipcc and a bare clang
+ * (-x hip --cuda-device-only -nogpuinc -nogpulib) alike.
+ *
+ * The op's constants stand before this file and have short names (M, N, K, ...), so nothing here may use such a name.
+ * A wavefront has 32 or 64 lanes: no text may depend on which.
+ */
+typedef unsigned int u32;
+typedef int i32;
+typedef signed char i8;
+typedef unsigned long long u64;
+typedef _Float16 f16;
+typedef u32 u32x4 __attribute__((ext_vector_type(4)));
+typedef float f32x4 __attribute__((ext_vector_type(4)));
+
+#define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(BLOCK, BLOCK))) void
+#define INLINE __attribute__((device, always_inline)) inline
+#define GLOBAL
+#define LOCAL
+#define SHARED __attribute__((shared))
+#define RESTRICT __restrict__
+#define BARRIER() \
+    do { \
+        __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"); \
+        __builtin_amdgcn_s_barrier(); \
+        __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); \
+    } while (0)
+
+#define LANE ((u32)__builtin_amdgcn_workitem_id_x())
+#define GROUP_X ((u32)__builtin_amdgcn_workgroup_id_x())
+#define GROUP_Y ((u32)__builtin_amdgcn_workgroup_id_y())
+#define GROUP_Z ((u32)__builtin_amdgcn_workgroup_id_z())
+#define GROUP_FOLDED (GROUP_Y * 32768u + GROUP_X) /* a grid that the launch folded at 32768 groups */
+
+#define AS_U32(value) __builtin_bit_cast(u32, (float)(value))
+#define AS_F32(value) __builtin_bit_cast(float, (u32)(value))
+#define SQRT(value) __builtin_sqrtf(value)
+#define RINT(value) __builtin_rintf(value)
+#define FMA(a, b, c) __builtin_fmaf(a, b, c)
+#define FMAX(a, b) __builtin_fmaxf(a, b)
+
+/* From LLVM 18 on the AMDGPU backend expands both to within 2 ULP by itself; before, the device library has them. */
+#if __clang_major__ >= 18
+#define EXP(value) __builtin_elementwise_exp((float)(value))
+#define LOG(value) __builtin_elementwise_log((float)(value))
+#else
+extern "C" __attribute__((device, const)) float __ocml_exp_f32(float);
+extern "C" __attribute__((device, const)) float __ocml_log_f32(float);
+#define EXP(value) __ocml_exp_f32(value)
+#define LOG(value) __ocml_log_f32(value)
+#endif
+
+/* gfx11 and later have the mixed-sign dot product only; gfx9 from Vega 20 on and most of gfx10 have the signed one. */
+#if defined(__GFX11__) || defined(__GFX12__)
+#define DP4A(a, b, sum) __builtin_amdgcn_sudot4(true, (i32)(a), true, (i32)(b), sum, false)
+#elif defined(__gfx906__) || defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || \
+    defined(__gfx942__) || defined(__gfx950__) || defined(__gfx1011__) || defined(__gfx1012__) || defined(__gfx1030__) || \
+    defined(__gfx1031__) || defined(__gfx1032__) || defined(__gfx1033__) || defined(__gfx1034__) || \
+    defined(__gfx1035__) || defined(__gfx1036__)
+#define DP4A(a, b, sum) __builtin_amdgcn_sdot4((i32)(a), (i32)(b), sum, false)
+#else
+INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
+{
+#pragma unroll
+    for (u32 shift = 0; shift < 32; shift += 8) {
+        sum += (i32)(i8)(a >> shift) * (i32)(i8)(b >> shift);
+    }
+    return sum;
+}
+#define DP4A(a, b, sum) dot_bytes(a, b, sum)
+#endif
+
+#define LOAD_F16(pointer, at) ((float)(pointer)[at])
+#define STORE_F16(pointer, at, value) ((pointer)[at] = (f16)(value))
+#define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
+
+/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
+INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
+{
+    typedef f16 f16x8 __attribute__((ext_vector_type(8)));
+    const f16x8 values = ((const f16x8*)pointer)[at];
+#pragma unroll
+    for (u32 i = 0; i < 8; ++i) {
+        out[i] = (float)values[i];
+    }
+}
+
+INLINE void load_f32x8(const float* pointer, u32 at, float* out)
+{
+    const f32x4 low = ((const f32x4*)pointer)[2 * at], high = ((const f32x4*)pointer)[2 * at + 1];
+    out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
+    out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
+}

@@ -1,0 +1,62 @@
+/* What the GPU texts need from OpenCL C 1.2, without an extension that a device may lack.
+ *
+ * The op's constants stand before this file and have short names (M, N, K, ...), so nothing here may use such a name.
+ * There are no subgroups here: reductions go through local memory.
+ */
+typedef uint u32;
+typedef int i32;
+typedef char i8;
+typedef ulong u64;
+typedef half f16; /* only ever behind a pointer: vload_half and vstore_half are core, half arithmetic is not */
+typedef uint4 u32x4;
+typedef float4 f32x4;
+
+#define KERNEL __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
+#define INLINE static inline
+#define GLOBAL __global
+#define LOCAL __local
+#define SHARED __local
+#define RESTRICT restrict
+#define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+
+#define LANE ((u32)get_local_id(0))
+#define GROUP_X ((u32)get_group_id(0))
+#define GROUP_Y ((u32)get_group_id(1))
+#define GROUP_Z ((u32)get_group_id(2))
+#define GROUP_FOLDED (GROUP_Y * 32768u + GROUP_X) /* a grid that the launch folded at 32768 groups */
+
+#define AS_U32(value) as_uint(value)
+#define AS_F32(value) as_float(value)
+#define EXP(value) exp(value)
+#define LOG(value) log(value)
+#define SQRT(value) sqrt(value)
+#define RINT(value) rint(value)
+#define FMA(a, b, c) fma(a, b, c)
+#define FMAX(a, b) fmax(a, b)
+
+#if defined(__opencl_c_integer_dot_product_input_4x8bit_packed)
+#pragma OPENCL EXTENSION cl_khr_integer_dot_product : enable
+#define DP4A(a, b, sum) (dot_4x8packed_ss_int((u32)(a), (u32)(b)) + (sum))
+#else
+INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
+{
+    const int4 products = convert_int4(as_char4(a)) * convert_int4(as_char4(b));
+    return sum + products.x + products.y + products.z + products.w;
+}
+#define DP4A(a, b, sum) dot_bytes(a, b, sum)
+#endif
+
+#define LOAD_F16(pointer, at) vload_half(at, pointer)
+#define STORE_F16(pointer, at, value) vstore_half_rte(value, at, pointer)
+#define LOAD_U32X4(pointer, at) (((GLOBAL const u32x4*)(pointer))[at])
+
+/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
+INLINE void load_f16x8(GLOBAL const f16* pointer, u32 at, float* out)
+{
+    vstore8(vload_half8(at, pointer), 0, out);
+}
+
+INLINE void load_f32x8(GLOBAL const float* pointer, u32 at, float* out)
+{
+    vstore8(vload8(at, pointer), 0, out);
+}
