@@ -1,6 +1,223 @@
-// From the ternary layouts of GGUF files to the one packing that every backend reads.
+// From the ternary layouts of GGUF files to the one packing that every backend reads, in one pass over the file's bytes.
+//
+// Packed: u32 words of 16 codes (code = w + 1), element e at byte e % 4, bits 2 * (e / 4); rows padded to 256 weights with
+// code 1. kparity/packing.py is the definition, kparity/model/decode.py the second decoder, written apart from this one.
+//
+// TQ2_0 and I2_S keep element 32 * plane + m of 128 in byte m, one plane per bit pair. Read as u32, four neighbouring input
+// words hold the 4 x 4 (plane, word) table of which the packing is the transpose, so both need nothing but a transposition
+// of 2-bit fields.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace py = pybind11;
+
 namespace kparity {
-void bind_repack(pybind11::module_&) {}
+namespace {
+
+constexpr int64_t kBlock = 256;          // weights of a packed block and of a TQ1_0 or TQ2_0 block
+constexpr int64_t kBlockWords = 16;      // u32 words of a packed block
+constexpr int64_t kTq2Bytes = 66;        // u8 qs[64], f16 d           (ggml-common.h, block_tq2_0)
+constexpr int64_t kTq1Bytes = 54;        // u8 qs[48], u8 qh[4], f16 d (ggml-common.h, block_tq1_0)
+constexpr int64_t kI2sGroup = 128;       // weights of an I2_S group, 32 bytes (bitnet.cpp, ggml-bitnet-mad.cpp, x86 build)
+constexpr uint32_t kOnes = 0x55555555u;  // sixteen codes of weight 0
+constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+
+// Codes equal to 3, one bit (the lower one of the pair) each.
+inline uint32_t threes(uint32_t word) { return word & (word >> 1) & kOnes; }
+
+// Transpose of a 4 x 4 table of 2-bit fields, in each of the four bytes: field i of out[s] is field s of a[i].
+inline void transpose(uint32_t a[4]) {
+    for (int i = 0; i < 4; i += 2) {
+        const uint32_t t = ((a[i] >> 2) ^ a[i + 1]) & 0x33333333u;
+        a[i + 1] ^= t;
+        a[i] ^= t << 2;
+    }
+    for (int i = 0; i < 2; ++i) {
+        const uint32_t t = ((a[i] >> 4) ^ a[i + 2]) & 0x0f0f0f0fu;
+        a[i + 2] ^= t;
+        a[i] ^= t << 4;
+    }
 }
+
+// 32 bytes of four planes to 8 packed words; `reversed` where the first plane is in the high bits. Returns the OR of threes.
+template <bool reversed>
+inline uint32_t planes_to_words(const uint8_t* src, uint32_t* dst) {
+    uint32_t bad = 0;
+    for (int half = 0; half < 2; ++half) {
+        uint32_t a[4];
+        std::memcpy(a, src + 16 * half, sizeof a);
+        transpose(a);
+        for (int s = 0; s < 4; ++s) {
+            bad |= threes(a[s]);
+            dst[2 * (reversed ? 3 - s : s) + half] = a[s];
+        }
+    }
+    return bad;
+}
+
+// 16 codes, one per byte, to one packed word.
+inline uint32_t codes_to_word(const uint8_t* codes) {
+    uint32_t v[4];
+    std::memcpy(v, codes, sizeof v);
+    return v[0] | v[1] << 2 | v[2] << 4 | v[3] << 6;
+}
+
+void tq2_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
+    bad = planes_to_words<false>(src, dst);
+    bad |= planes_to_words<false>(src + 32, dst + 8);
+}
+
+// Digits of `count` bytes, most significant first, each byte being ceil(v * 256 / 243) of a five-digit number v in base 3.
+// The byte is the fraction v / 243; every digit is the integer part of three times what is left of it. What is left after
+// five digits is below 243 / 256 for every byte that an encoder writes; the 13 other byte values are refused.
+template <int count, int digits>
+inline uint8_t base3(const uint8_t* src, uint8_t* codes) {
+    uint8_t q[count];
+    std::memcpy(q, src, count);
+    for (int n = 0; n < digits; ++n)
+        for (int m = 0; m < count; ++m) {
+            codes[n * count + m] = static_cast<uint8_t>((q[m] >= 86) + (q[m] >= 171));
+            q[m] = static_cast<uint8_t>(q[m] * 3);
+        }
+    uint8_t bad = 0;
+    for (int m = 0; m < count; ++m) {
+        if (digits == 4) bad |= static_cast<uint8_t>(q[m] >= 86);  // the fifth digit of qh is unused and zero
+        bad |= static_cast<uint8_t>(static_cast<uint8_t>(digits == 4 ? q[m] * 3 : q[m]) >= 243);
+    }
+    return bad;
+}
+
+void tq1_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
+    uint8_t codes[kBlock];
+    bad = base3<32, 5>(src, codes);
+    bad |= base3<16, 5>(src + 32, codes + 160);
+    bad |= base3<4, 4>(src + 48, codes + 240);
+    for (int64_t w = 0; w < kBlockWords; ++w) dst[w] = codes_to_word(codes + 16 * w);
+}
+
+// Rows [begin, end) in each thread, no more threads than there is work for.
+template <typename Body>
+void parallel_rows(int64_t rows, int64_t bytes, int threads, Body body) {
+    constexpr int64_t min_bytes = 1 << 16;  // less than this is done sooner than a thread is started
+    int64_t count = threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency());
+    count = std::max<int64_t>(1, std::min({count, rows, bytes / min_bytes}));
+    std::vector<std::thread> pool;
+    for (int64_t t = 1; t < count; ++t) pool.emplace_back(body, rows * t / count, rows * (t + 1) / count);
+    body(int64_t{0}, rows / count);
+    for (auto& thread : pool) thread.join();
+}
+
+void lower(std::atomic<int64_t>& target, int64_t value) {
+    int64_t seen = target.load(std::memory_order_relaxed);
+    while (value < seen && !target.compare_exchange_weak(seen, value)) {
+    }
+}
+
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
+using BlockFn = void (*)(const uint8_t*, uint32_t*, uint32_t&);
+
+void require(bool good, const char* message) {
+    if (!good) throw std::invalid_argument(message);
+}
+
+// TQ1_0 and TQ2_0: words [N, K/16], the f16 bits of d [N, K/256], whether a block has a weight that is not 0 [N, K/256], and
+// the index of the first block that is not ternary, or -1.
+template <int64_t block_bytes, BlockFn decode>
+py::tuple repack_blocks(const Bytes& data, int64_t rows, int64_t k, int threads) {
+    require(rows > 0 && k > 0 && k % kBlock == 0, "rows and k must be positive and k a multiple of 256");
+    const int64_t blocks = k / kBlock;
+    require(data.ndim() == 1 && data.size() == rows * blocks * block_bytes, "data does not have rows * k weights");
+    py::array_t<uint32_t> words({rows, blocks * kBlockWords});
+    py::array_t<uint16_t> scales({rows, blocks});
+    py::array_t<bool> used({rows, blocks});
+    const uint8_t* src = data.data();
+    uint32_t* dst = words.mutable_data();
+    uint16_t* scale = scales.mutable_data();
+    bool* any = used.mutable_data();
+    std::atomic<int64_t> first_bad{kNone};
+    {
+        py::gil_scoped_release release;
+        parallel_rows(rows, data.size(), threads, [&](int64_t begin, int64_t end) {
+            for (int64_t b = begin * blocks; b < end * blocks; ++b) {
+                const uint8_t* block = src + b * block_bytes;
+                uint32_t* out = dst + b * kBlockWords;
+                uint32_t bad = 0, differs = 0;
+                decode(block, out, bad);
+                for (int64_t w = 0; w < kBlockWords; ++w) differs |= out[w] ^ kOnes;
+                std::memcpy(scale + b, block + block_bytes - 2, 2);
+                any[b] = differs != 0;
+                if (bad) return lower(first_bad, b);
+            }
+        });
+    }
+    const int64_t bad = first_bad.load();
+    return py::make_tuple(words, scales, used, bad == kNone ? int64_t{-1} : bad);
+}
+
+// Code 3 stands for weight 0 in I2_S.
+inline uint32_t i2s_zero(uint32_t word) { return word ^ (threes(word) << 1); }
+
+void i2_s_aligned_row(const uint8_t* src, uint32_t* dst, int64_t k) {
+    for (int64_t g = 0; g < k / kI2sGroup; ++g) {
+        planes_to_words<true>(src + 32 * g, dst + 8 * g);
+        for (int w = 0; w < 8; ++w) dst[8 * g + w] = i2s_zero(dst[8 * g + w]);
+    }
+}
+
+// A row whose first weight is inside a group: unpack the groups that it touches, then pack from where it starts.
+void i2_s_straddling_row(const uint8_t* data, uint32_t* dst, int64_t first, int64_t k, std::vector<uint8_t>& codes) {
+    const int64_t group0 = first / kI2sGroup, groups = (first + k - 1) / kI2sGroup - group0 + 1;
+    for (int64_t g = 0; g < groups; ++g)
+        for (int plane = 0; plane < 4; ++plane)
+            for (int m = 0; m < 32; ++m)
+                codes[g * kI2sGroup + plane * 32 + m] = data[(group0 + g) * 32 + m] >> (6 - 2 * plane) & 3;
+    const int64_t skip = first % kI2sGroup, words = (k + 15) / 16;
+    std::memset(codes.data() + skip + k, 1, 16);
+    for (int64_t w = 0; w < words; ++w) dst[w] = i2s_zero(codes_to_word(codes.data() + skip + 16 * w));
+}
+
+// I2_S without its scale: words [N, Kp/16]; groups of 128 run over the whole tensor, across the ends of rows.
+py::array_t<uint32_t> repack_i2_s(const Bytes& data, int64_t rows, int64_t k, int threads) {
+    require(rows > 0 && k > 0 && rows * k % kI2sGroup == 0, "rows * k must be a positive multiple of 128");
+    require(data.ndim() == 1 && data.size() == rows * k / 4, "data does not have rows * k weights");
+    const int64_t row_words = (k + kBlock - 1) / kBlock * kBlockWords;
+    py::array_t<uint32_t> words({rows, row_words});
+    const uint8_t* src = data.data();
+    uint32_t* dst = words.mutable_data();
+    py::gil_scoped_release release;
+    parallel_rows(rows, data.size(), threads, [&](int64_t begin, int64_t end) {
+        std::vector<uint8_t> codes(k % kI2sGroup ? (k / kI2sGroup + 3) * kI2sGroup : 0);
+        for (int64_t row = begin; row < end; ++row) {
+            uint32_t* out = dst + row * row_words;
+            if (k % kI2sGroup == 0)
+                i2_s_aligned_row(src + row * (k / 4), out, k);
+            else
+                i2_s_straddling_row(src, out, row * k, k, codes);
+            std::fill(out + (k + 15) / 16, out + row_words, kOnes);
+        }
+    });
+    return words;
+}
+
+}  // namespace
+
+void bind_repack(py::module_& m) {
+    const auto data = py::arg("data"), rows = py::arg("rows"), k = py::arg("k");
+    const auto threads = py::arg("threads") = 0;
+    m.def("repack_tq2_0", &repack_blocks<kTq2Bytes, tq2_0_block>, data, rows, k, threads,
+          "TQ2_0 bytes to (words [N, K/16], f16 bits of d [N, K/256], used [N, K/256], first bad block or -1).");
+    m.def("repack_tq1_0", &repack_blocks<kTq1Bytes, tq1_0_block>, data, rows, k, threads,
+          "TQ1_0 bytes to (words [N, K/16], f16 bits of d [N, K/256], used [N, K/256], first bad block or -1).");
+    m.def("repack_i2_s", &repack_i2_s, data, rows, k, threads, "I2_S codes, without the scale, to words [N, Kp/16].");
+}
+
+}  // namespace kparity

@@ -1,0 +1,296 @@
+"""A memory-mapped reader of GGUF files (versions 2 and 3, little-endian) that trusts nothing.
+
+Layout (docs/gguf.md of ggml): magic "GGUF", u32 version, u64 tensor count, u64 key count; then the keys: string name,
+u32 value type, value; then the tensors: string name, u32 rank, u64 sizes (row length first), u32 type, u64 offset;
+then, aligned to ``general.alignment`` (32), the data that those offsets count from. A string is a u64 length and UTF-8
+bytes; an array is a u32 element type, a u64 length and the elements.
+
+Every count is checked against the bytes that are left before anything is allocated for it, and every complaint is a
+BadModel of one sentence. A file that another process shortens while it is mapped still ends the process with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import BadModel
+from kparity.model.layout import TensorType, tensor_type
+
+Bytes = npt.NDArray[np.uint8]
+
+MAGIC = b"GGUF"
+MAX_NAME = 65535
+"""Longest key (docs/gguf.md); tensor names are held to the same limit."""
+MAX_RANK = 4
+MAX_ALIGNMENT = 1 << 20
+
+_BOOL, _STRING, _ARRAY = 7, 8, 9
+_SCALARS: Mapping[int, str] = {
+    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d",
+}  # fmt: skip
+_MIN_KEY = 8 + 4 + 1  # bytes of the shortest key: an empty name and a u8
+_MIN_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes of the shortest tensor entry
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of the table: ``shape`` in file order (row length K first), ``offset`` from the start of the file."""
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+    offset: int
+    n_bytes: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of K elements."""
+        rows = 1
+        for size in self.shape[1:]:
+            rows *= size
+        return rows
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte behind the tensor."""
+        return self.offset + self.n_bytes
+
+
+class StringArray(Sequence[str]):
+    """Strings of an array, found but not yet decoded: a vocabulary is large and rarely read."""
+
+    def __init__(self, raw: mmap.mmap, key: str, starts: Sequence[int]) -> None:
+        self._raw, self._key, self._starts = raw, key, starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._decode, self._starts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._decode(start) for start in self._starts[index]]
+        return self._decode(self._starts[index])
+
+    def _decode(self, start: int) -> str:
+        (length,) = struct.unpack_from("<Q", self._raw, start)
+        try:
+            return self._raw[start + 8 : start + 8 + length].decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadModel(f"key {self._key}: the string at byte {start + 8} is not UTF-8") from None
+
+
+class _Cursor:
+    """Reads forward through the header; every read is checked against the end of the file."""
+
+    def __init__(self, raw: mmap.mmap) -> None:
+        self.raw, self.at, self.end = raw, 0, len(raw)
+
+    def need(self, count: int, what: str) -> None:
+        if count > self.end - self.at:
+            raise BadModel(f"{what} needs {count} bytes at byte {self.at}, but the file ends at byte {self.end}")
+
+    def scalar(self, code: str, what: str) -> Any:
+        size = struct.calcsize("<" + code)
+        self.need(size, what)
+        (value,) = struct.unpack_from("<" + code, self.raw, self.at)
+        self.at += size
+        return value
+
+    def text(self, what: str, limit: int | None = None) -> str:
+        length = self.scalar("Q", f"the length of {what}")
+        if limit is not None and length > limit:
+            raise BadModel(f"{what} at byte {self.at} has {length} bytes, more than {limit}")
+        self.need(length, what)
+        value = self.raw[self.at : self.at + length]
+        self.at += length
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadModel(f"{what} at byte {self.at - length} is not UTF-8") from None
+
+    def value(self, key: str) -> Any:
+        kind = self.scalar("I", f"the type of key {key}")
+        if kind == _STRING:
+            return self.text(f"the value of key {key}")
+        if kind == _ARRAY:
+            return self.array(key)
+        code = _SCALARS.get(kind)
+        if code is None:
+            raise BadModel(f"key {key} has value type {kind}, which GGUF does not define")
+        value = self.scalar(code, f"the value of key {key}")
+        return bool(value) if kind == _BOOL else value
+
+    def array(self, key: str) -> Any:
+        kind = self.scalar("I", f"the element type of key {key}")
+        count = self.scalar("Q", f"the length of key {key}")
+        if kind == _STRING:
+            return self.strings(key, count)
+        code = _SCALARS.get(kind)
+        if code is None:
+            raise BadModel(f"key {key} is an array of type {kind}, which is not supported")
+        dtype = np.dtype("?" if kind == _BOOL else "<" + code)
+        self.need(count * dtype.itemsize, f"key {key} with {count} elements")
+        if kind == _BOOL:
+            values = np.frombuffer(self.raw, np.uint8, count, self.at) != 0
+        else:
+            values = np.frombuffer(self.raw, dtype, count, self.at).copy()
+        self.at += count * dtype.itemsize
+        return values
+
+    def strings(self, key: str, count: int) -> StringArray:
+        self.need(count * 8, f"key {key} with {count} strings")
+        starts, at, last, raw = [], self.at, self.end - 8, self.raw
+        length_at = struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            starts.append(at)
+            if at > last or (at := at + 8 + length_at(raw, at)[0]) > self.end:
+                raise BadModel(f"key {key}: string {len(starts) - 1} of {count} ends beyond the file")
+        self.at = at
+        return StringArray(raw, key, starts)
+
+
+@dataclass
+class GgufFile:
+    """An open file: its keys, its tensor table and its mapped bytes."""
+
+    path: Path
+    raw: mmap.mmap
+    version: int = 0
+    keys: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, TensorInfo] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> GgufFile:
+        """Map a file and read its header; BadModel where anything in it is wrong."""
+        raw = _map(path)
+        try:
+            file = cls(path, raw)
+            file._read(_Cursor(raw))
+        except BadModel as error:
+            raw.close()
+            raise BadModel(f"{path}: {error}") from None
+        return file
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.raw)
+
+    def data(self, tensor: TensorInfo) -> Bytes:
+        """The bytes of a tensor, a read-only view of the mapped file, u8 [n_bytes]."""
+        return np.frombuffer(self.raw, np.uint8, tensor.n_bytes, tensor.offset)
+
+    def advise(self, tensor: TensorInfo, advice: str) -> None:
+        """Tell the kernel what comes next: ``WILLNEED`` before a tensor is read, ``DONTNEED`` to drop its pages."""
+        option = getattr(mmap, f"MADV_{advice}", None)
+        start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        if option is not None:
+            self.raw.madvise(option, start, tensor.end - start)
+
+    def close(self) -> None:
+        """Unmap the file, unless arrays still look into it; then it goes with the last of them."""
+        try:
+            self.raw.close()
+        except BufferError:
+            return
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise BadModel about this file."""
+        raise BadModel(f"{self.path}: {message}")
+
+    def _read(self, cursor: _Cursor) -> None:
+        n_tensors, n_keys = self._read_start(cursor)
+        self._read_keys(cursor, n_keys)
+        entries = self._read_tensor_table(cursor, n_tensors)
+        alignment = self._alignment()
+        base = -(-cursor.at // alignment) * alignment
+        for name, shape, kind, offset in entries:
+            self.tensors[name] = self._place(name, shape, kind, base, offset, alignment)
+        self._check_overlaps()
+
+    def _read_start(self, cursor: _Cursor) -> tuple[int, int]:
+        cursor.need(24, "the header")
+        magic = self.raw[:4]
+        if magic != MAGIC:
+            raise BadModel(f"not a GGUF file: it starts with {magic!r} instead of {MAGIC!r}")
+        cursor.at = 4
+        self.version = cursor.scalar("I", "the version")
+        if self.version not in (2, 3):
+            swapped = int.from_bytes(self.version.to_bytes(4, "little"), "big")
+            kind = "a big-endian file" if swapped in (1, 2, 3) else f"GGUF version {self.version}"
+            raise BadModel(f"{kind} is not supported, little-endian versions 2 and 3 are")
+        n_tensors, n_keys = cursor.scalar("Q", "the tensor count"), cursor.scalar("Q", "the key count")
+        if n_tensors * _MIN_TENSOR + n_keys * _MIN_KEY > cursor.end - cursor.at:
+            raise BadModel(f"{n_keys} keys and {n_tensors} tensors do not fit into a file of {cursor.end} bytes")
+        return n_tensors, n_keys
+
+    def _read_keys(self, cursor: _Cursor, count: int) -> None:
+        for index in range(count):
+            key = cursor.text(f"the name of key {index}", MAX_NAME)
+            if key in self.keys:
+                raise BadModel(f"key {key} is there twice")
+            self.keys[key] = cursor.value(key)
+
+    @staticmethod
+    def _read_tensor_table(cursor: _Cursor, count: int) -> list[tuple[str, tuple[int, ...], int, int]]:
+        entries, names = [], set()
+        for index in range(count):
+            name = cursor.text(f"the name of tensor {index}", MAX_NAME)
+            if name in names:
+                raise BadModel(f"tensor {name} is there twice")
+            names.add(name)
+            rank = cursor.scalar("I", f"the rank of tensor {name}")
+            if not 1 <= rank <= MAX_RANK:
+                raise BadModel(f"tensor {name} has {rank} dimensions, expected 1 to {MAX_RANK}")
+            shape = tuple(cursor.scalar("Q", f"the shape of tensor {name}") for _ in range(rank))
+            kind, offset = cursor.scalar("I", f"tensor {name}"), cursor.scalar("Q", f"tensor {name}")
+            entries.append((name, shape, kind, offset))
+        return entries
+
+    def _alignment(self) -> int:
+        alignment = self.keys.get("general.alignment", 32)
+        good = isinstance(alignment, int) and 0 < alignment <= MAX_ALIGNMENT and alignment & (alignment - 1) == 0
+        if not good or isinstance(alignment, bool):
+            raise BadModel(f"general.alignment is {alignment}, expected a power of two up to {MAX_ALIGNMENT}")
+        return int(alignment)
+
+    def _place(
+        self, name: str, shape: tuple[int, ...], kind: int, base: int, offset: int, alignment: int
+    ) -> TensorInfo:
+        if 0 in shape:
+            raise BadModel(f"tensor {name} has the shape {list(shape)}: a dimension is zero")
+        stored = tensor_type(name, kind)
+        n_bytes = stored.n_bytes(name, shape)
+        if offset % alignment:
+            raise BadModel(f"tensor {name} starts at {offset}, which is no multiple of the alignment {alignment}")
+        if base + offset + n_bytes > self.n_bytes:
+            end = base + offset + n_bytes
+            raise BadModel(f"tensor {name} {list(shape)} ends at byte {end}, beyond the file's {self.n_bytes} bytes")
+        return TensorInfo(name, stored, shape, base + offset, n_bytes)
+
+    def _check_overlaps(self) -> None:
+        ordered = sorted(self.tensors.values(), key=lambda tensor: tensor.offset)
+        for before, after in pairwise(ordered):
+            if before.end > after.offset:
+                raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise BadModel(f"{path}: {error.strerror or error}") from None
+    except ValueError:
+        raise BadModel(f"{path}: the file is empty") from None

@@ -1,0 +1,86 @@
+"""Which tensors a BitNet b1.58 file must have, of which shape, and which it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from kparity.errors import BadModel
+from kparity.model.gguf_file import TensorInfo
+from kparity.model.hparams import Hparams
+
+EMBEDDING, HEAD, OUTPUT_NORM = "token_embd.weight", "output.weight", "output_norm.weight"
+LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+NORMS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")
+
+
+def linear_shapes(h: Hparams) -> Mapping[str, tuple[int, int]]:
+    """(K, N) of every ternary matrix of a layer, in file order."""
+    return {
+        "attn_q": (h.width, h.q_dim),
+        "attn_k": (h.width, h.kv_dim),
+        "attn_v": (h.width, h.kv_dim),
+        "attn_output": (h.q_dim, h.width),
+        "ffn_gate": (h.width, h.ffn),
+        "ffn_up": (h.width, h.ffn),
+        "ffn_down": (h.ffn, h.width),
+    }
+
+
+def norm_shapes(h: Hparams) -> Mapping[str, tuple[int]]:
+    """Length of every norm of a layer."""
+    return {"attn_norm": (h.width,), "attn_sub_norm": (h.q_dim,), "ffn_norm": (h.width,), "ffn_sub_norm": (h.ffn,)}
+
+
+def norm_names(h: Hparams) -> Iterator[str]:
+    """All norm tensors, in the order of the graph."""
+    for layer in range(h.n_layer):
+        for name in NORMS:
+            yield f"blk.{layer}.{name}.weight"
+    yield OUTPUT_NORM
+
+
+def check_tensors(tensors: Mapping[str, TensorInfo], h: Hparams) -> None:
+    """Every tensor of the graph is there, has its shape and its kind of type, and there is no other one."""
+    allowed = {EMBEDDING, OUTPUT_NORM, HEAD}
+    _check_dense(tensors, EMBEDDING, (h.width, h.vocab))
+    _check_dense(tensors, OUTPUT_NORM, (h.width,))
+    if HEAD in tensors:
+        _check_dense(tensors, HEAD, (h.width, h.vocab))
+    linears, norms = linear_shapes(h), norm_shapes(h)
+    for layer in range(h.n_layer):
+        for name, norm in norms.items():
+            _check_dense(tensors, f"blk.{layer}.{name}.weight", norm)
+            allowed.add(f"blk.{layer}.{name}.weight")
+        for name, shape in linears.items():
+            _check_linear(tensors, f"blk.{layer}.{name}", shape)
+            allowed |= {f"blk.{layer}.{name}.weight", f"blk.{layer}.{name}.scale"}
+    extra = next((name for name in tensors if name not in allowed), None)
+    if extra is not None:
+        raise BadModel(f"tensor {extra} is no part of the BitNet graph; leaving it out would change the results")
+
+
+def _find(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, ...]) -> TensorInfo:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise BadModel(f"tensor {name} is missing")
+    stored = list(tensor.shape)
+    while len(stored) > len(shape) and stored[-1] == 1:  # trailing sizes of 1 mean nothing
+        stored.pop()
+    if tuple(stored) != shape:
+        raise BadModel(f"tensor {name} has the shape {list(tensor.shape)}, the hyper-parameters say {list(shape)}")
+    return tensor
+
+
+def _check_dense(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, ...]) -> None:
+    tensor = _find(tensors, name, shape)
+    if tensor.type.ternary or (len(shape) == 1 and tensor.type.block > 1):
+        kinds = "F32, F16 or BF16" if len(shape) == 1 else "F32, F16, BF16, Q8_0 or Q6_K"
+        raise BadModel(f"tensor {name} is {tensor.type.name}, expected {kinds}")
+
+
+def _check_linear(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, int]) -> None:
+    tensor = _find(tensors, f"{name}.weight", shape)
+    if not tensor.type.ternary:
+        raise BadModel(f"tensor {name}.weight is {tensor.type.name}, expected a ternary type: TQ1_0, TQ2_0 or I2_S")
+    if f"{name}.scale" in tensors:
+        _check_dense(tensors, f"{name}.scale", (1,))

@@ -1,0 +1,196 @@
+"""Hyper-parameters of the BitNet b1.58 graph, read from a file's keys and checked against each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kparity.errors import BadModel
+
+ACTIVATIONS: Mapping[str, str] = {"bitnet": "silu", "bitnet-25": "relu2", "bitnet-b1.58": "relu2"}
+"""Activation by architecture: SiLU in mainline ``bitnet``, relu² in the 2B-4T files of bitnet.cpp."""
+
+MAX_LAYERS = 4096
+MAX_SIZE = 1 << 24
+"""Largest width, context or vocabulary that is taken for a real one."""
+
+LLAMA3_PRE = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2")
+"""Pre-tokenizer names of the Llama-3 family, whose prompts start with BOS unless the file says otherwise."""
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """What the graph needs besides the weights; sizes in elements."""
+
+    arch: str
+    n_layer: int
+    width: int
+    ffn: int
+    n_head: int
+    n_kv: int
+    head_dim: int
+    rope_dim: int
+    rope_mode: str
+    theta: float
+    rope_scale: float
+    """Linear scaling: positions are divided by this."""
+    eps: float
+    context: int
+    vocab: int
+    act: str
+    clamp: int
+    """1 where the inner product of the feed-forward needs the f16-safe clamp (relu² has no upper limit)."""
+    bos: int | None
+    eos: int | None
+    add_bos: bool
+
+    @property
+    def q_dim(self) -> int:
+        """Width of the concatenated query heads."""
+        return self.n_head * self.head_dim
+
+    @property
+    def kv_dim(self) -> int:
+        """Width of the concatenated key (or value) heads."""
+        return self.n_kv * self.head_dim
+
+
+class Keys:
+    """Typed access to a file's keys; a wrong type, range or a missing key is a BadModel."""
+
+    def __init__(self, keys: Mapping[str, Any]) -> None:
+        self._keys = keys
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._keys
+
+    def integer(self, name: str, low: int, high: int, default: Any = _MISSING) -> Any:
+        """An integer from ``low`` to ``high``, or ``default`` where the key is missing."""
+        value = self._get(name, default)
+        if name not in self._keys:
+            return value
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise BadModel(f"key {name} is {_short(value)}, expected an integer from {low} to {high}")
+        return value
+
+    def number(self, name: str, low: float, high: float, default: Any = _MISSING) -> Any:
+        """A finite number from ``low`` to ``high``, or ``default`` where the key is missing."""
+        value = self._get(name, default)
+        if name not in self._keys:
+            return value
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise BadModel(f"key {name} is {_short(value)}, expected a number from {low:g} to {high:g}")
+        return float(value)
+
+    def text(self, name: str, default: Any = _MISSING) -> Any:
+        """A string, or ``default`` where the key is missing."""
+        return self._typed(name, default, str, "a string")
+
+    def flag(self, name: str, default: Any = _MISSING) -> Any:
+        """A bool, or ``default`` where the key is missing."""
+        return self._typed(name, default, bool, "a bool")
+
+    def raw(self, name: str) -> Any:
+        """Whatever is stored, or None."""
+        return self._keys.get(name)
+
+    def _typed(self, name: str, default: Any, kind: type, what: str) -> Any:
+        value = self._get(name, default)
+        if name in self._keys and not isinstance(value, kind):
+            raise BadModel(f"key {name} is {_short(value)}, expected {what}")
+        return value
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self._keys.get(name, default)
+        if value is _MISSING:
+            raise BadModel(f"key {name} is missing")
+        return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
+    """Hyper-parameters from keys; ``embedding_rows`` is the number of rows of ``token_embd.weight``."""
+    keys = Keys(stored)
+    arch = keys.text("general.architecture")
+    if arch not in ACTIVATIONS:
+        raise BadModel(f"architecture {arch!r} is not a BitNet b1.58 model (known: {', '.join(ACTIVATIONS)})")
+    width = keys.integer(f"{arch}.embedding_length", 1, MAX_SIZE)
+    n_head = keys.integer(f"{arch}.attention.head_count", 1, MAX_SIZE)
+    n_kv = keys.integer(f"{arch}.attention.head_count_kv", 1, MAX_SIZE, n_head)
+    if n_head % n_kv:
+        raise BadModel(f"{n_head} heads cannot share {n_kv} key-value heads evenly")
+    head_dim = _head_dim(keys, arch, width, n_head)
+    rope_dim = keys.integer(f"{arch}.rope.dimension_count", 2, head_dim, head_dim)
+    if rope_dim % 2:
+        raise BadModel(f"key {arch}.rope.dimension_count is {rope_dim}, expected an even number")
+    vocab = keys.integer(f"{arch}.vocab_size", 1, MAX_SIZE, embedding_rows)
+    if vocab != embedding_rows:
+        raise BadModel(f"key {arch}.vocab_size is {vocab}, but token_embd.weight has {embedding_rows} rows")
+    bos, eos, add_bos = _special_tokens(keys, vocab)
+    return Hparams(
+        arch=arch,
+        n_layer=keys.integer(f"{arch}.block_count", 1, MAX_LAYERS),
+        width=width,
+        ffn=keys.integer(f"{arch}.feed_forward_length", 1, MAX_SIZE),
+        n_head=n_head,
+        n_kv=n_kv,
+        head_dim=head_dim,
+        rope_dim=rope_dim,
+        rope_mode="neox",
+        theta=keys.number(f"{arch}.rope.freq_base", 1.0, 1e12, 10000.0),
+        rope_scale=_rope_scale(keys, arch),
+        eps=keys.number(f"{arch}.attention.layer_norm_rms_epsilon", 0.0, 0.1),
+        context=keys.integer(f"{arch}.context_length", 1, MAX_SIZE),
+        vocab=vocab,
+        act=ACTIVATIONS[arch],
+        clamp=int(ACTIVATIONS[arch] == "relu2"),
+        bos=bos,
+        eos=eos,
+        add_bos=add_bos,
+    )
+
+
+def _special_tokens(keys: Keys, vocab: int) -> tuple[int | None, int | None, bool]:
+    """BOS, EOS and whether a prompt starts with BOS; where the file is silent, what llama-vocab.cpp assumes."""
+    llama = keys.raw("tokenizer.ggml.model") == "llama"
+    bos = keys.integer("tokenizer.ggml.bos_token_id", 0, vocab - 1, 1 if llama and vocab > 2 else None)
+    eos = keys.integer("tokenizer.ggml.eos_token_id", 0, vocab - 1, 2 if llama and vocab > 2 else None)
+    usual = llama or keys.raw("tokenizer.ggml.pre") in LLAMA3_PRE
+    return bos, eos, keys.flag("tokenizer.ggml.add_bos_token", usual) and bos is not None
+
+
+def _head_dim(keys: Keys, arch: str, width: int, n_head: int) -> int:
+    stored = keys.integer(f"{arch}.attention.key_length", 1, MAX_SIZE, None)
+    if stored is None and width % n_head:
+        raise BadModel(f"{n_head} heads do not divide the width {width}, and {arch}.attention.key_length is missing")
+    head_dim: int = width // n_head if stored is None else stored
+    values = keys.integer(f"{arch}.attention.value_length", 1, MAX_SIZE, head_dim)
+    if values != head_dim:
+        raise BadModel(f"value heads of {values} beside key heads of {head_dim} are not supported")
+    if head_dim % 2:
+        raise BadModel(f"heads of {head_dim} cannot be rotated by pairs, expected an even size")
+    return head_dim
+
+
+def _rope_scale(keys: Keys, arch: str) -> float:
+    """The linear factor (1 = none); ``rope.scale_linear`` is the older name of ``rope.scaling.factor``."""
+    factor = keys.number(f"{arch}.rope.scaling.factor", 0.0, 1e6, None)
+    if factor is None:
+        factor = keys.number(f"{arch}.rope.scale_linear", 0.0, 1e6, None)
+    kind = keys.text(f"{arch}.rope.scaling.type", "none" if factor is None else "linear")
+    if kind not in ("none", "linear"):
+        raise BadModel(f"RoPE scaling of type {kind!r} is not supported, only none and linear are")
+    if kind == "none" or not factor:  # llama.cpp reads a factor of 0 as "not scaled"
+        return 1.0
+    scale = float(factor)
+    if not math.isfinite(1.0 / scale):
+        raise BadModel(f"RoPE is scaled by {scale:g}, expected a factor of ordinary size")
+    return scale

@@ -1,0 +1,165 @@
+"""A model: hyper-parameters, weights and tokenizer of one GGUF file, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kparity.errors import BadModel, UnknownName, WrongInput
+from kparity.model import graph
+from kparity.model.dense import Dense, load_matrix, load_vector
+from kparity.model.digest import file_sha256
+from kparity.model.gguf_file import GgufFile, TensorInfo
+from kparity.model.hparams import Hparams, read_hparams
+from kparity.model.ternary import Ternary, load_ternary, load_weights
+from kparity.spec import Array
+
+if TYPE_CHECKING:
+    from kparity.model.tokenizer import Tokenizer
+
+
+class Model:
+    """An open model file. Names and shapes are checked on opening; values are when they are loaded."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.file, self.path = file, file.path
+        with self._named():
+            embedding = file.tensors.get(graph.EMBEDDING)
+            if embedding is None:
+                raise BadModel(f"tensor {graph.EMBEDDING} is missing")
+            self.hparams: Hparams = read_hparams(file.keys, embedding.rows)
+            graph.check_tensors(file.tensors, self.hparams)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the file."""
+        return self.file.n_bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the whole file."""
+        return file_sha256(self.path)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the LM head is the embedding."""
+        return graph.HEAD not in self.file.tensors
+
+    @property
+    def ternary_types(self) -> tuple[str, ...]:
+        """Types of the ternary tensors, for example ``("TQ2_0",)``."""
+        return tuple(sorted({t.type.name for t in self.file.tensors.values() if t.type.ternary}))
+
+    def linear(self, layer: int, name: str) -> Ternary:
+        """The packed weights of a linear layer, repacked at every call: upload them and let them go."""
+        tensor, scale = self._linear(layer, name)
+        with self._named():
+            return load_ternary(self.file, tensor, scale)
+
+    def linear_weights(self, layer: int, name: str) -> tuple[Array, Array]:
+        """Weights i8 [N, K] and scale f32 ([1] or [N, Kp/256]) through the second decoder (kparity/model/decode.py)."""
+        tensor, scale = self._linear(layer, name)
+        with self._named():
+            return load_weights(self.file, tensor, scale)
+
+    def vector(self, name: str) -> Array:
+        """A norm's weights, f32 [K]; BadModel where one is not finite."""
+        values = load_vector(self.file, self._tensor(name))
+        if not np.isfinite(values).all():
+            where = int(np.argmin(np.isfinite(values)))
+            self.file.fail(f"tensor {name}: element {where} is {values[where]}, expected a finite number")
+        return values
+
+    def embedding(self) -> Dense:
+        """The token embeddings [vocab, width]."""
+        return self._embedding
+
+    def head(self) -> Dense:
+        """The LM head [vocab, width]: ``output.weight``, or the embedding itself where there is none."""
+        return self._embedding if self.tied else self._head
+
+    @cached_property
+    def _embedding(self) -> Dense:
+        return self._dense(graph.EMBEDDING)
+
+    @cached_property
+    def _head(self) -> Dense:
+        return self._dense(graph.HEAD)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the file's own vocabulary."""
+        from kparity.model.tokenizer import Tokenizer
+
+        with self._named():
+            return Tokenizer.from_keys(self.file.keys, self.hparams)
+
+    def inspect(self) -> dict[str, Any]:
+        """Keys, tensor types and norm statistics as plain values (``kparity model inspect``)."""
+        from kparity.model.inspection import inspect_model
+
+        with self._named():
+            return inspect_model(self)
+
+    def close(self) -> None:
+        """Unmap the file; arrays that still look into it keep it mapped."""
+        for name in ("_embedding", "_head"):
+            self.__dict__.pop(name, None)
+        self.file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Complaints from below name the file."""
+        try:
+            yield
+        except BadModel as error:
+            self.file.fail(str(error))
+
+    def _linear(self, layer: int, name: str) -> tuple[TensorInfo, float]:
+        if name not in graph.LINEARS:
+            raise UnknownName("linear layer", name, graph.LINEARS)
+        if not 0 <= layer < self.hparams.n_layer:
+            raise WrongInput(f"{self.path} has layers 0 to {self.hparams.n_layer - 1}, not {layer}")
+        stem = f"blk.{layer}.{name}"
+        return self.file.tensors[f"{stem}.weight"], self._separate_scale(f"{stem}.scale")
+
+    def _separate_scale(self, name: str) -> float:
+        tensor = self.file.tensors.get(name)
+        if tensor is None:
+            return 1.0
+        scale = float(load_vector(self.file, tensor)[0])
+        if not 0 <= scale < float("inf"):
+            self.file.fail(f"tensor {name} is {scale}, expected a finite number of at least 0")
+        return scale
+
+    def _tensor(self, name: str) -> TensorInfo:
+        tensor = self.file.tensors.get(name)
+        if tensor is None:
+            raise UnknownName("tensor", name, self.file.tensors)
+        return tensor
+
+    def _dense(self, name: str) -> Dense:
+        tensor = self.file.tensors[name]
+        return Dense(load_matrix(self.file, tensor), name, tensor.type.name, self.tied)
+
+
+def load_model(path: str | Path | None = None) -> Model:
+    """Open a GGUF file; ``None`` is the model that is part of the package."""
+    chosen = Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
+    file = GgufFile.open(chosen)
+    try:
+        return Model(file)
+    except BadModel:
+        file.close()
+        raise

@@ -1,0 +1,228 @@
+"""Text to token ids and back, from a GGUF file's own vocabulary or from a ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kparity.errors import BadModel, WrongInput
+from kparity.model.hparams import Hparams, Keys
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""Token types (llama.h, ``enum llama_token_type``)."""
+
+_SPACE = "▁"  # stands for a space in SentencePiece vocabularies
+
+
+class Tokenizer:
+    """A vocabulary with its rules. ``bos`` is put in front of a prompt where ``add_bos`` says so."""
+
+    def __init__(self, backend: Any, bos: int | None, eos: int | None, add_bos: bool) -> None:
+        self._backend, self.bos, self.eos, self.add_bos = backend, bos, eos, add_bos
+
+    @classmethod
+    def from_keys(cls, keys: Mapping[str, Any], hparams: Hparams) -> Tokenizer:
+        """The tokenizer that a GGUF file describes: kind ``gpt2`` (byte-level BPE) or ``llama`` (SentencePiece)."""
+        vocabulary = _Vocabulary(keys, hparams.vocab)
+        if vocabulary.kind not in ("gpt2", "llama"):
+            raise BadModel(f"tokenizer {vocabulary.kind!r} is not supported, gpt2 and llama are")
+        backend = _build(vocabulary)
+        return cls(backend, hparams.bos, hparams.eos, hparams.add_bos)
+
+    @classmethod
+    def from_file(cls, path: str | Path, bos: int | None, eos: int | None, add_bos: bool = True) -> Tokenizer:
+        """The tokenizer of a ``tokenizer.json``; ``encode`` puts BOS in front, not the file's post-processor."""
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            backend = Backend.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise WrongInput(f"{path} cannot be read as a tokenizer.json: {error}") from None
+        return cls(backend, bos, eos, add_bos and bos is not None)
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary, special ones included."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str, bos: bool = True) -> list[int]:
+        """Token ids; ``bos`` false leaves out the BOS that the model expects. Special tokens in the text count."""
+        try:
+            ids = list(self._backend.encode(text, add_special_tokens=False).ids)
+        except UnicodeEncodeError:
+            raise WrongInput("the text has surrogates that UTF-8 cannot express") from None
+        return [self.bos, *ids] if bos and self.add_bos and self.bos is not None else ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        limit = self.vocab_size
+        for token in ids:
+            if not 0 <= token < limit:
+                raise WrongInput(f"token {token} is outside the vocabulary of {limit}")
+        text: str = self._backend.decode([int(token) for token in ids], skip_special_tokens=skip_special)
+        return text
+
+    def token(self, index: int) -> str:
+        """The vocabulary's own spelling of one token."""
+        piece = self._backend.id_to_token(index)
+        if piece is None:
+            raise WrongInput(f"token {index} is outside the vocabulary of {self.vocab_size}")
+        return str(piece)
+
+    def stream(self, prompt: Sequence[int] = ()) -> TextStream:
+        """A decoder for tokens that come one by one, after ``prompt``."""
+        return TextStream(self, prompt)
+
+
+class TextStream:
+    """Text of tokens that come one by one: ``push`` gives what is final, ``finish`` the rest.
+
+    A character can span tokens and a token's text can depend on the one before it, so a short window is decoded twice,
+    with and without the new tokens, and the difference is given once it does not end inside a character.
+    """
+
+    _LONGEST = 16  # tokens that are kept back at most; a character has four bytes, so more is garbage anyway
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._window = list(prompt[-self._LONGEST :])
+        self._settled = len(self._window)
+
+    def push(self, token: int) -> str:
+        """Text that the token completes; may be empty."""
+        self._window.append(token)
+        return self._advance(final=len(self._window) - self._settled >= self._LONGEST)
+
+    def finish(self) -> str:
+        """Text that was kept back, incomplete characters as U+FFFD."""
+        return self._advance(final=True)
+
+    def _advance(self, final: bool) -> str:
+        before = self._tokenizer.decode(self._window[: self._settled])
+        after = self._tokenizer.decode(self._window)
+        if not final and after.endswith("\ufffd"):
+            return ""
+        self._window = self._window[self._settled :] or self._window
+        self._settled = len(self._window)
+        return after[len(before) :]
+
+
+class _Vocabulary:
+    """The tokenizer keys of a file, checked against each other."""
+
+    def __init__(self, keys: Mapping[str, Any], vocab: int) -> None:
+        typed = Keys(keys)
+        self.kind: str = typed.text("tokenizer.ggml.model")
+        self.pre: str = typed.text("tokenizer.ggml.pre", "default")
+        self.tokens = _strings(keys, "tokenizer.ggml.tokens")
+        if not self.tokens or len(self.tokens) > vocab:
+            raise BadModel(f"{len(self.tokens)} tokens for an embedding of {vocab} rows")
+        self.ids = {token: index for index, token in enumerate(self.tokens)}
+        if len(self.ids) != len(self.tokens):
+            twice = next(token for index, token in enumerate(self.tokens) if self.ids[token] != index)
+            raise BadModel(f"token {twice!r} is in the vocabulary twice")
+        self.types = self._numbers(keys, "tokenizer.ggml.token_type", NORMAL)
+        self.scores = self._numbers(keys, "tokenizer.ggml.scores", 0.0)
+        self.merges = _strings(keys, "tokenizer.ggml.merges") if self.kind == "gpt2" else []
+        self.space_prefix: bool = typed.flag("tokenizer.ggml.add_space_prefix", self.kind == "llama")
+        self.unknown = typed.integer("tokenizer.ggml.unknown_token_id", 0, len(self.tokens) - 1, None)
+
+    def _numbers(self, keys: Mapping[str, Any], name: str, default: float) -> list[Any]:
+        values = keys.get(name)
+        if values is None:
+            return [default] * len(self.tokens)
+        if not isinstance(values, np.ndarray) or len(values) != len(self.tokens):
+            raise BadModel(f"key {name} is not an array of {len(self.tokens)} numbers, one per token")
+        if not np.isfinite(values).all():
+            raise BadModel(f"key {name} has values that are not finite")
+        numbers: list[Any] = values.tolist()
+        return numbers
+
+
+def _strings(keys: Mapping[str, Any], name: str) -> list[str]:
+    from kparity.model.gguf_file import StringArray
+
+    if name not in keys:
+        raise BadModel(f"key {name} is missing")
+    if not isinstance(keys[name], StringArray):
+        raise BadModel(f"key {name} is not an array of strings")
+    return list(keys[name])
+
+
+def _build(vocabulary: _Vocabulary) -> Any:
+    """A tokenizer of the ``tokenizers`` library; whatever it does not take is a BadModel."""
+    from tokenizers import AddedToken
+
+    try:
+        backend = _byte_level(vocabulary) if vocabulary.kind == "gpt2" else _sentence_piece(vocabulary)
+    except BadModel:
+        raise
+    except Exception as error:  # the library raises plain Exception
+        raise BadModel(f"the vocabulary cannot be used: {error}") from None
+    known = (CONTROL, USER_DEFINED)
+    tokens = [t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind in known and t]
+    control = {t for t in tokens if vocabulary.types[vocabulary.ids[t]] == CONTROL}
+    backend.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in tokens if t in control])
+    backend.add_tokens([AddedToken(t, normalized=False, special=False) for t in tokens if t not in control])
+    return backend
+
+
+def _byte_level(vocabulary: _Vocabulary) -> Any:
+    """Byte-level BPE: bytes as printable characters, merges in the order of their rank."""
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    from kparity.model import pretokenizer
+
+    merges = []
+    for merge in vocabulary.merges:
+        left, _, right = merge.partition(" ")
+        if left not in vocabulary.ids or right not in vocabulary.ids or left + right not in vocabulary.ids:
+            raise BadModel(f"merge {merge!r} has parts or a result that are not in the vocabulary")
+        merges.append((left, right))
+    whole = vocabulary.pre in pretokenizer.IGNORE_MERGES
+    backend = Backend(models.BPE(vocab=vocabulary.ids, merges=merges, ignore_merges=whole))
+    cuts = [pre_tokenizers.Split(Regex(rule), "isolated") for rule in pretokenizer.rules(vocabulary.pre)]
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=vocabulary.space_prefix, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, to_bytes])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentence_piece(vocabulary: _Vocabulary) -> Any:
+    """SentencePiece BPE: the best-scored token that two neighbours make comes first; unknown characters as bytes."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, normalizers
+
+    unknown = None if vocabulary.unknown is None else vocabulary.tokens[vocabulary.unknown]
+    model = models.BPE(
+        vocab=vocabulary.ids,
+        merges=_merges_by_score(vocabulary),
+        unk_token=unknown,
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    backend = Backend(model)
+    prefix = [normalizers.Prepend(_SPACE)] if vocabulary.space_prefix else []
+    backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", _SPACE)])
+    strip = [decoders.Strip(" ", 1, 0)] if vocabulary.space_prefix else []
+    spaces = decoders.Replace(_SPACE, " ")
+    backend.decoder = decoders.Sequence([spaces, decoders.ByteFallback(), decoders.Fuse(), *strip])
+    return backend
+
+
+def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
+    """Every pair of tokens whose concatenation is a token, best score of the result first, then lowest ids."""
+    ids, found = vocabulary.ids, []
+    for token, score, kind in zip(vocabulary.tokens, vocabulary.scores, vocabulary.types, strict=True):
+        if kind not in (NORMAL, USER_DEFINED, UNUSED):
+            continue
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in ids and right in ids:
+                found.append((-score, ids[left], ids[right], left, right))
+    found.sort()
+    return [(left, right) for _, _, _, left, right in found]
