@@ -4,33 +4,36 @@ mode ``token`` (BitNet b1.58, one scale per row):
 
     s = 127 / max(absmax(x[m, :]), 1e-5),  q = clamp(round_half_even(x·s), -128, 127),  scale = 1 / s
 
-mode ``block256`` (llama.cpp's Q8_K, one scale per 256 activations; x_max is the value with the largest magnitude, sign kept):
+mode ``block256`` (llama.cpp's Q8_K, one scale per 256 activations; x_max is the value with the largest magnitude, the
+first of several, sign kept):
 
     s = -127 / x_max,  q = min(127, round_half_even(x·s)),  scale = 1 / s;  a block of zeros has q = 0 and scale = 0
 
-Rows are padded with q = 0 to Kp = 256·ceil(K/256). ``qsum`` is Σq over the same span as the scale: kernels that multiply the
-unsigned codes w + 1 subtract it exactly once.
+Rows are padded with q = 0 to Kp = 256·ceil(K/256). ``qsum`` is Σq over the same span as the scale: kernels that
+multiply the unsigned codes w + 1 subtract it exactly once. Inputs are finite; in mode ``block256`` a block that is not
+zero has |x_max| >= 2^-100, because -127 / x_max leaves the range of f32 at 2^-121.
 
 ABI: x [M, K] f32 → q [M, Kp] i8, scale [M, S] f32, qsum [M, S] i32, with S = 1 (token) or Kp/256 (block256).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import U32, normal, values
 
-from kparity.kernels._support import U32, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, padded
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
 
 
 class ActQuant(Op):
     """Parameters: M rows, K width, mode."""
 
     name = "act_quant"
-    defaults = {"mode": "token"}
-    choices = {"mode": ("token", "block256")}
+    defaults: ClassVar[Mapping[str, Value]] = {"mode": "token"}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"mode": ("token", "block256")}
 
     def required(self) -> Sequence[str]:
         return ("M", "K")
@@ -82,22 +85,40 @@ class ActQuant(Op):
         shapes = ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))
         return [self.case(M=m, K=k, mode=mode) for m, k in shapes for mode in ("token", "block256")]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
-        return [normal(rng, case["M"], case["K"])]
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "zeros", "outlier", "one_hot", "ties", "equal", "small")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
+        m, k = case["M"], case["K"]
+        if kind == "ties":  # halves and whole numbers under a scale of 2^-3: round half to even decides every element
+            x = (rng.integers(-253, 254, (m, k)) / 16).astype(np.float32)
+            x[:, ::256] = np.where(rng.integers(0, 2, x[:, ::256].shape), 127 / 8, -127 / 8)
+            return [x]
+        if kind == "equal":
+            return [np.repeat(normal(rng, m, 1), k, axis=1)]
+        if kind == "small":  # below the floor of mode token; a block of zeros among blocks that are none
+            x = normal(rng, m, k) * np.float32(1e-6)
+            x[:, 256:512] = 0
+            return [x]
+        return [values(rng, kind, m, k)]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         m, k, spans = case["M"], case["K"], self.spans(case)
-        # A quotient next to a rounding tie may fall to either side: x·s carries at most 4 roundings of |x·s| <= 127 (division
-        # within 2.5 ULP where a dialect allows that), so only elements closer than that to a tie may differ, by one.
+        # A quotient next to a rounding tie may fall to either side: s carries a division within 2.5 ULP (5u, where a
+        # dialect allows that) and the rounding of 1e-5, x·s one more, of |x·s| <= 127.5: only elements that are closer
+        # than that to a tie may differ, by one. Where the scale is a power of two, s is too: 127 / (127·2^k) comes out
+        # exact even as 127·rcp(127), since 1/127 rounds with an error of u/16. There round half to even is exact.
         x = np.zeros((m, padded(k)))
         x[:, :k] = inputs[0]
         scale = np.repeat(truth[1].astype(np.float64), padded(k) // spans, axis=1)
         exact = np.divide(x, scale, out=np.zeros_like(x), where=scale != 0)
-        tie = np.abs(np.abs(exact - np.floor(exact)) - 0.5) <= 8 * U32 * 127
+        power = np.frexp(scale)[0] == 0.5
+        tie = (np.abs(exact - np.floor(exact) - 0.5) <= 8 * U32 * 127) & ~power
         ties = tie.reshape(m, spans, -1).sum(axis=-1)
         return [
-            Bound(tie.astype(np.float64), "1 where x/scale is within 8u·127 of a tie, else 0"),
-            Bound(4 * U32 * np.abs(truth[1]), "4u·|scale|: two divisions within 2.5 ULP"),
+            Bound(tie.astype(np.float64), "1 where x/scale is within 8u·127 of a tie, 0 elsewhere and at scales 2^k"),
+            Bound(12 * U32 * np.abs(truth[1]), "12u·|scale|: two divisions within 2.5 ULP, the rounding of 1e-5"),
             Bound(ties.astype(np.float64), "the number of ties in the span"),
         ]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import TINY, U32, values
 
-from kparity.kernels._support import U32, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
 
 
@@ -38,11 +38,17 @@ class Add(Op):
     def cases(self) -> list[Case]:
         return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (33, 2560))]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
-        return [normal(rng, case["M"], case["D"]) for _ in range(2)]
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "zeros", "outlier", "one_hot", "tiny")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
+        return [values(rng, kind, case["M"], case["D"]) for _ in range(2)]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
-        return [Bound(U32 * np.abs(truth[0]) * (1 + 2.0**-20), "u·|y|: one rounding")]
+        return [
+            Bound(U32 * np.abs(truth[0]) * (1 + 2.0**-20) + 3 * TINY, "u·|y| + 3·2^-126: one rounding, three flushes")
+        ]
 
     def work(self, case: Case) -> Work:
         count = case["M"] * case["D"]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from kparity.kernels._support import normal
+
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
 
 
@@ -27,7 +27,7 @@ class Argmax(Op):
 
     def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
         x = inputs[0]
-        found = np.where(np.isnan(x).any(axis=-1), -1, np.argmax(np.nan_to_num(x, nan=-np.inf, posinf=np.inf, neginf=-np.inf), axis=-1))
+        found = np.where(np.isnan(x).any(axis=-1), -1, np.argmax(np.where(np.isnan(x), -np.inf, x), axis=-1))
         return [found.astype(np.int32)]
 
     def defines(self, case: Case) -> dict[str, int | float]:
@@ -37,10 +37,32 @@ class Argmax(Op):
         return Launch((case["M"], 1, 1), 256 if case["N"] >= 1024 else 64)
 
     def cases(self) -> list[Case]:
-        return [self.case(M=m, N=n) for m, n in ((1, 1), (3, 65), (2, 1536), (33, 257))]
+        return [self.case(M=m, N=n) for m, n in ((1, 1), (3, 65), (2, 1536), (33, 257), (1, 128256), (4, 1023))]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "first", "last", "equal", "lowest", "nan", "infinite", "zeros")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         x = normal(rng, case["M"], case["N"])
+        if kind in ("first", "last"):
+            x[:, 0 if kind == "first" else -1] = 9.0
+            return [x]
+        if kind == "equal":
+            return [np.full_like(x, -3.0)]
+        if kind == "lowest":  # nothing but -inf, and -inf everywhere but at the end
+            x[:] = -np.inf
+            x[1::2, -1] = -3.0e38
+            return [x]
+        if kind == "nan":  # at either end, and beside an infinity; x >= best and x > best differ here
+            x[:, 0 if case["M"] == 1 else -1] = np.nan
+            x[1::2, 0] = np.inf
+            return [x]
+        if kind == "infinite":
+            x[:, rng.integers(0, case["N"], 2)] = np.inf
+            return [x]
+        if kind == "zeros":  # -0 and +0 are equal: the first wins
+            return [np.where(rng.integers(0, 2, x.shape), 0.0, -0.0).astype(np.float32)]
         x[:, rng.integers(0, case["N"], 2)] = 9.0  # a tie at the top
         if case["M"] > 2:
             x[1, case["N"] // 2] = np.nan

@@ -4,30 +4,32 @@
     out    = Σ_j softmax(s)[j] · vcache[j, g, :]
     lse    = log Σ_j exp(s[j])
 
-A row with pos < 0 sees no key: out = 0 and lse = -inf. Kernels use the online softmax (Milakov & Gimelshein, 2018), so that no
-score is stored.
+A row with pos < 0 sees no key: out = 0 and lse = -inf. Positions of the cache that no query sees may hold anything, NaN
+included. Kernels use the online softmax (Milakov & Gimelshein, 2018), so that no score is stored.
 
-ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 → out [M, H, D] f32, lse [M, H] f32. D is even.
+ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 → out [M, H, D] f32, lse [M, H] f32. D is
+even.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import TINY, U32, gamma, normal, values
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import U32, gamma, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
 class Attention(Op):
-    """Parameters: M queries, L positions of the cache, H query heads, G key-value heads, D head size, dtype of the cache."""
+    """Parameters: M queries, L positions of the cache, H query heads, G key-value heads, D head size, cache dtype."""
 
     name = "attention"
-    defaults = {"dtype": "f16"}
-    choices = {"dtype": ("f16", "f32")}
+    defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16"}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
 
     def required(self) -> Sequence[str]:
         return ("M", "L", "H", "G", "D")
@@ -84,20 +86,47 @@ class Attention(Op):
         return str(case["dtype"])
 
     def cases(self) -> list[Case]:
-        shapes = ((1, 1, 1, 1, 2), (1, 64, 4, 2, 64), (3, 129, 5, 1, 64), (33, 200, 4, 4, 32), (2, 300, 8, 2, 128))
+        both, either = ("f16", "f32"), (("f16",), ("f32",))
+        shapes = (
+            ((1, 1, 1, 1, 2), both),
+            ((1, 64, 4, 2, 64), both),
+            ((13, 129, 5, 1, 64), both),
+            ((33, 200, 4, 4, 32), both),
+            ((2, 300, 8, 2, 128), both),
+            ((1, 257, 20, 5, 128), either[0]),
+            ((3, 33, 8, 1, 80), either[0]),
+            ((2, 65, 7, 1, 16), either[1]),
+            ((5, 31, 6, 2, 96), either[1]),
+        )
         return [
-            self.case(M=m, L=cap, H=h, G=g, D=d, dtype=dtype) for m, cap, h, g, d in shapes for dtype in ("f16", "f32")
+            self.case(M=m, L=cap, H=h, G=g, D=d, dtype=dtype)
+            for (m, cap, h, g, d), dtypes in shapes
+            for dtype in dtypes
         ]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "zeros", "outlier", "one_hot", "rising", "falling", "stale")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, cap, h, g, d = (case[name] for name in "MLHGD")
         dtype = np.float16 if case["dtype"] == "f16" else np.float32
-        pos = rng.integers(0, cap, m).astype(np.int32)
-        pos[0] = cap - 1
-        if m > 1:
-            pos[1] = -1
-        caches = [normal(rng, cap, g, d).astype(dtype) for _ in range(2)]
-        return [normal(rng, m, h, d), *caches, pos]
+        # Tails of any tile first, then anything; an empty row and a position beyond the cache among them.
+        tails = [cap - 1, -1, cap + 5, 30, 31, 32, 62, 63, 64, 126, 127, 128, 0]
+        pos = np.array([*tails, *rng.integers(0, cap, max(m - len(tails), 0))], np.int32)[:m]
+        if kind in ("rising", "falling", "stale"):
+            q, k = normal(rng, m, h, d), normal(rng, cap, g, d)
+        else:
+            q, k = values(rng, kind, m, h, d), values(rng, kind, cap, g, d)
+        v = normal(rng, cap, g, d)
+        if kind in ("rising", "falling"):  # every key is the new maximum of the online softmax, or none after the first
+            q, k = np.abs(q), np.abs(k) * np.linspace(0, 4, cap, dtype=np.float32)[:, None, None]
+            k = k if kind == "rising" else k[::-1]
+        k, v = (np.ascontiguousarray(cache).astype(dtype) for cache in (k, v))
+        if kind == "stale":
+            pos = np.minimum(pos, cap // 2)
+            k[cap // 2 + 1 :], v[cap // 2 + 1 :] = np.nan, np.inf
+        return [q, k, v, pos]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         m_count, heads, groups, d = case["M"], case["H"], case["G"], case["D"]
@@ -110,16 +139,18 @@ class Attention(Op):
             if count <= 0:
                 continue
             queries = q[m].reshape(groups, heads // groups, d)
-            # Error of a score, δ: γ_{D+2}·|q|·|k|/√D; softmax turns it into a relative 2δ, the exponential adds 4 ULP of its
-            # own and of its argument's rounding (u·|s|, at most the score's own reach), the two sums γ_L each.
+            # Error of a score, δ: γ_{D+2}·|q|·|k|/√D, and the rounding of s − max, 2u·reach. Softmax turns it into a
+            # relative 2δ. An exponential within (3 + 2|s − max|) ULP adds 6u + 8u·reach, the two sums γ_L each; a
+            # rescaling of the online softmax hits numerator and denominator alike. In lse it does not cancel: up to L
+            # exponentials, whose arguments sum to at most 2·reach.
             reach = np.einsum("grd,lgd->grl", queries, kabs[:count]).max(axis=-1).reshape(heads) / np.sqrt(d)
             delta = (gamma(d + 2) + 2 * U32) * reach
-            relative = 2 * delta + 2 * gamma(count + 8)
+            relative = 2 * delta + 8 * U32 * reach + 2 * gamma(count + 8)
             spread = vabs[:count].max(axis=0)  # [G, D]
-            out_limit[m] = relative[:, None] * np.repeat(spread, heads // groups, axis=0)
-            lse_limit[m] = delta + gamma(count + 8) + 4 * U32 * (np.abs(truth[1][m]) + 1)
-        derivation = "(2δ + 2γ_(L+8))·max|v|, δ = (γ_(D+2) + 2u)·max_j |q|·|k_j|/√D"
-        return [Bound(out_limit, derivation), Bound(lse_limit, "δ + γ_(L+8) + 4u·(|lse| + 1)")]
+            out_limit[m] = relative[:, None] * np.repeat(spread, heads // groups, axis=0) + TINY
+            lse_limit[m] = delta + 8 * U32 * reach + gamma(8 * (count + 1)) + 4 * U32 * (np.abs(truth[1][m]) + 1)
+        derivation = "(2δ + 8u·r + 2γ_(L+8))·max|v|, δ = (γ_(D+2) + 2u)·r, r = max_j |q|·|k_j|/√D"
+        return [Bound(out_limit, derivation), Bound(lse_limit, "δ + 8u·r + γ_(8L+8) + 4u·(|lse| + 1)")]
 
     def work(self, case: Case) -> Work:
         width = 2 if case["dtype"] == "f16" else 4

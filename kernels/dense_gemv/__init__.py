@@ -2,22 +2,23 @@
 
     y[m, row0 + r] = Σ_k w[r, k] · x[m, k]       r < rows, f32 accumulation
 
-A head that exceeds one binding (128256 × 2560 in f16 is 657 MB) is bound in parts: ``w`` holds ``rows`` rows that begin at
-``row0``, and a launch writes those columns of y only.
+A head that exceeds one binding (128256 × 2560 in f16 is 657 MB) is bound in parts: ``w`` holds ``rows`` rows that begin
+at ``row0``, and a launch writes those columns of y only.
 
 ABI: w [rows, K] f16|f32, x [M, K] f32 → y [M, N] f32 (inout when rows < N). K is even for f16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import TINY, gamma, normal, values
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import gamma, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 BLOCK = 64
 
@@ -26,8 +27,8 @@ class DenseGemv(Op):
     """Parameters: M rows of activations, N outputs, K, dtype of the weights, row0 and rows of the bound part."""
 
     name = "dense_gemv"
-    defaults = {"dtype": "f16", "row0": 0, "rows": 0}
-    choices = {"dtype": ("f16", "f32")}
+    defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16", "row0": 0, "rows": 0}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
 
     def required(self) -> Sequence[str]:
         return ("M", "N", "K")
@@ -84,24 +85,33 @@ class DenseGemv(Op):
 
     def cases(self) -> list[Case]:
         shapes = ((1, 1, 2), (1, 300, 256), (3, 17, 66), (9, 33, 640), (33, 65, 100))
-        parts: tuple[dict[str, int], ...] = ({}, {"row0": 5, "rows": 9})
-        return [
-            self.case(M=m, N=n, K=k, dtype=dtype, **part)
-            for m, n, k in shapes
-            for dtype in ("f16", "f32")
-            for part in (parts if n > 14 else parts[:1])
-        ]
+        part = {"row0": 5, "rows": 9}
+        found = [self.case(M=m, N=n, K=k, dtype=dtype) for m, n, k in shapes for dtype in ("f16", "f32")]
+        found += [self.case(M=m, N=n, K=k, dtype=d, **part) for m, n, k in shapes[2:4] for d in ("f16", "f32")]
+        # An odd K, and more work-groups than one dimension of a grid holds.
+        return [*found, self.case(M=2, N=5, K=33, dtype="f32"), self.case(M=1, N=530_001, K=2)]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        if case["N"] > 100_000:
+            return ("random", "one_hot")
+        return ("random", "zeros", "outlier", "one_hot", "alternating", "tiny")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         w = normal(rng, case["rows"], case["K"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
-        found = [w, normal(rng, case["M"], case["K"])]
-        return found + [normal(rng, case["M"], case["N"])] if case["rows"] < case["N"] else found
+        if kind == "alternating":  # equal weights: the sum is the cancellation itself
+            w[:] = w[:, :1]
+        found = [w, values(rng, kind, case["M"], case["K"])]
+        return [*found, normal(rng, case["M"], case["N"])] if case["rows"] < case["N"] else found
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         limit = np.zeros((case["M"], case["N"]))
-        reach = np.abs(inputs[1].astype(np.float64)) @ np.abs(inputs[0].astype(np.float64)).T
-        limit[:, case["row0"] : case["row0"] + case["rows"]] = gamma(case["K"] + 1) * reach
-        return [Bound(limit, f"γ_{case['K'] + 1}·(|w||x|), u = 2^-24; columns of other parts exact")]
+        k = case["K"]
+        weights = np.abs(inputs[0].astype(np.float64))
+        reach = np.abs(inputs[1].astype(np.float64)) @ weights.T
+        flushed = TINY * (weights.sum(axis=1) + 2 * k)
+        limit[:, case["row0"] : case["row0"] + case["rows"]] = gamma(k + 1) * reach + flushed
+        return [Bound(limit, f"γ_{k + 1}·(|w||x|) + 2^-126·(Σ|w| + 2K), u = 2^-24; columns of other parts exact")]
 
     def work(self, case: Case) -> Work:
         width = 2 if case["dtype"] == "f16" else 4

@@ -2,31 +2,32 @@
 
     x[m, :] = f32(table[ids[m] - row0, :])      where row0 <= ids[m] < row0 + rows
 
-``table`` holds ``rows`` rows of a vocabulary of V, beginning at ``row0``: a table that exceeds one binding is bound in parts, one
-launch each, and a launch leaves the rows of other parts as they are. With the whole table bound (rows = V), an id outside
-[0, V) gives a row of NaN: it fails closed.
+``table`` holds ``rows`` rows of a vocabulary of V, beginning at ``row0``: a table that exceeds one binding is bound in
+parts, one launch each, and a launch leaves the rows of other parts as they are. With the whole table bound (rows = V),
+an id outside [0, V) gives a row of NaN: it fails closed.
 
 ABI: table [rows, D] f16|f32, ids [M] i32 → x [M, D] f32. D is even (f16 pairs).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import normal
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
 class Embed(Op):
     """Parameters: M ids, V vocabulary, D width, dtype of the table, row0 and rows of the bound part."""
 
     name = "embed"
-    defaults = {"dtype": "f16", "row0": 0, "rows": 0}
-    choices = {"dtype": ("f16", "f32")}
+    defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16", "row0": 0, "rows": 0}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
 
     def required(self) -> Sequence[str]:
         return ("M", "V", "D")
@@ -77,11 +78,23 @@ class Embed(Op):
             for part in ({}, {"row0": 2, "rows": 3})
         ]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
-        table = normal(rng, case["rows"], case["D"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
-        ids = rng.integers(0, case["V"], case["M"]).astype(np.int32)
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "outside", "edges", "extreme")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
+        m, v, row0, rows = (case[name] for name in ("M", "V", "row0", "rows"))
+        table = normal(rng, rows, case["D"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
+        ids = rng.integers(0, v, m).astype(np.int32)
+        if kind == "outside":  # no id of the vocabulary, beside some that are
+            ids[::2] = np.resize(np.array([-1, v, v + 7, 2**31 - 1, -(2**31)], np.int32), len(ids[::2]))
+        if kind == "edges":  # the first and the last row of the part, and their neighbours
+            ids = np.resize(np.array([row0 + rows - 1, row0, row0 - 1, row0 + rows], np.int32), m).clip(0, v - 1)
+        if kind == "extreme":  # signed zeros, the largest, infinities; for f16 the smallest subnormals
+            least = 2.0**-24 if case["dtype"] == "f16" else 2.0**-126
+            table[:] = np.resize(np.array([0.0, -0.0, 65504.0, -np.inf, np.inf, least, -least, 3 * least]), table.shape)
         found = [table, ids]
-        return found + [normal(rng, case["M"], case["D"])] if case["rows"] < case["V"] else found
+        return [*found, normal(rng, m, case["D"])] if rows < v else found
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         return [Bound(None, "a copy: every bit")]

@@ -3,21 +3,22 @@
     silu   y = g / (1 + exp(-g)) · up
     relu2  y = max(g, 0)² · up
 
-With ``clamp = 1`` the result is limited to ±65504, the largest f16, so that an f16 consumer never sees an infinity that the
-arithmetic did not have (a squared activation reaches it in real models). NaN stays NaN.
+With ``clamp = 1`` the result is limited to ±65504, the largest f16, so that an f16 consumer never sees an infinity that
+the arithmetic did not have (a squared activation reaches it in real models). NaN stays NaN.
 
 ABI: gate [M, D] f32, up [M, D] f32 → y [M, D] f32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import TINY, U32, normal
 
-from kparity.kernels._support import U32, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 F16_MAX = 65504.0
 
@@ -26,8 +27,8 @@ class Glu(Op):
     """Parameters: M rows, D width, act, clamp."""
 
     name = "glu"
-    defaults = {"act": "silu", "clamp": 0}
-    choices = {"act": ("silu", "relu2")}
+    defaults: ClassVar[Mapping[str, Value]] = {"act": "silu", "clamp": 0}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"act": ("silu", "relu2")}
 
     def required(self) -> Sequence[str]:
         return ("M", "D")
@@ -64,8 +65,23 @@ class Glu(Op):
             for clamp in (0, 1)
         ]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "zeros", "extreme", "nan")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         gate, up = (normal(rng, case["M"], case["D"]) * 4 for _ in range(2))
+        if kind == "zeros":
+            gate[:] = 0
+        if kind == "extreme":  # where exp leaves the range of f32, and where the result does
+            edges = np.array([-88, 88, -89, 89, -104, 104, -1e3, 1e3, -1e19, 1e19, -3e38, 3e38, -0.0, 1e-6, -17, 17])
+            gate = np.resize(edges, gate.size).reshape(gate.shape)[:, ::-1]
+            up = np.where(np.abs(up) < 1, 1, up)
+            return [np.ascontiguousarray(gate).astype(np.float32), up.astype(np.float32)]
+        if kind == "nan":
+            gate[:, -1] = np.nan
+            up[:, : case["D"] // 2 : 5] = np.nan
+            return [gate.astype(np.float32), up.astype(np.float32)]
         gate[:, ::7] *= 60  # far into both tails, and past f16 for relu²
         return [gate.astype(np.float32), up.astype(np.float32)]
 
@@ -73,8 +89,12 @@ class Glu(Op):
         # exp within (3 + 2|g|) ULP, which is what WGSL grants; division within 2.5 ULP; three more roundings. Below the
         # smallest normal number a result may be flushed to zero.
         gate, up = np.abs(inputs[0].astype(np.float64)), np.abs(inputs[1].astype(np.float64))
-        terms = 8 + 2 * (3 + 2 * np.minimum(gate, 104)) if case["act"] == "silu" else 4.0
-        return [Bound(terms * U32 * np.abs(truth[0]) + 2.0**-126 * (1 + gate * up), "(8 + 2(3 + 2|g|))·u·|y| for silu, 4u·|y| for relu2")]
+        silu = case["act"] == "silu"
+        terms = 8 + 2 * (3 + 2 * np.minimum(gate, 104)) if silu else 4.0
+        derivation = "(8 + 2(3 + 2|g|))·u·|y| for silu, 4u·|y| for relu2, below 2^-126 flushed"
+        # An exp(−g) that overflows or is flushed makes the whole product 0, however large g·up is.
+        flushed = TINY * (1 + up * (gate if silu else 1))
+        return [Bound(terms * U32 * np.abs(truth[0]) + flushed, derivation)]
 
     def work(self, case: Case) -> Work:
         count = case["M"] * case["D"]

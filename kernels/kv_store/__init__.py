@@ -1,31 +1,45 @@
 """kv_store: new keys and values into their places in the cache.
 
-    kcache[pos[m], :] = k[m, :],  vcache[pos[m], :] = v[m, :]      where 0 <= pos[m] < L; other rows are left as they are
+    kcache[pos[m], :] = k[m, :],  vcache[pos[m], :] = v[m, :]    where 0 <= pos[m] < L; other rows are left as they are
 
-Rows of a padded prefill chunk carry pos = -1 and are not stored. An f16 cache rounds to nearest even.
+Rows of a padded prefill chunk carry pos = -1 and are not stored; no position occurs twice. An f16 cache rounds to
+nearest even: from 65520 on to an infinity, below 2^-14 to subnormals.
 
-ABI: k [M, D] f32, v [M, D] f32, pos [M] i32 → kcache [L, D] f32|f16 (inout), vcache [L, D] (inout), with D = KV heads × head
-size, even.
+ABI: k [M, D] f32, v [M, D] f32, pos [M] i32 → kcache [L, D] f32|f16 (inout), vcache [L, D] (inout), with D = KV heads ×
+head size, even.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import normal
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+
+EDGES = (
+    *(0.0, 65504.0, 65519.996, 65520.0, 1e6, 3e38, np.inf),  # the largest f16, and where rounding passes it
+    *(2.0**-14, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 2.0**-25 * 1.0001, 3 * 2.0**-25, 2.0**-26, 1e-30),
+    *(
+        1 + 2.0**-11,
+        1 + 3 * 2.0**-11,
+        1 + 2.0**-11 * 1.0001,
+        2.0**-15 + 2.0**-25,
+    ),  # ties of normal and subnormal numbers
+)
+"""Values at which the rounding to f16 changes its mind."""
 
 
 class KvStore(Op):
     """Parameters: M rows, L positions of the cache, D elements a position, dtype of the cache."""
 
     name = "kv_store"
-    defaults = {"dtype": "f16"}
-    choices = {"dtype": ("f16", "f32")}
+    defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16"}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
 
     def required(self) -> Sequence[str]:
         return ("M", "L", "D")
@@ -68,15 +82,27 @@ class KvStore(Op):
         shapes = ((1, 4, 2), (3, 9, 66), (33, 64, 128))
         return [self.case(M=m, L=cap, D=d, dtype=dtype) for m, cap, d in shapes for dtype in ("f16", "f32")]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "beyond", "extreme")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, cap, d = case["M"], case["L"], case["D"]
         dtype = np.float16 if case["dtype"] == "f16" else np.float32
         pos = rng.permutation(max(cap, m))[:m].astype(np.int32)
         pos[pos >= cap] = -1
         if m > 1:
             pos[m // 2] = -1
+        if kind == "beyond":
+            pos[::2] = np.resize(np.array([cap, -2, cap + 7, 2**31 - 1, -(2**31)], np.int32), len(pos[::2]))
         caches = [normal(rng, cap, d).astype(dtype) for _ in range(2)]
-        return [normal(rng, m, d), normal(rng, m, d), pos, *caches]
+        k, v = normal(rng, m, d), normal(rng, m, d)
+        if kind == "extreme":
+            edges = np.array(EDGES, np.float32)
+            at = rng.integers(0, len(edges), (2, m, d))
+            k, v = edges[at[0]], -edges[at[1]]
+            pos[0] = 0 if m == 1 else pos[0]
+        return [k, v, pos, *caches]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         return [Bound(None, "a copy, or a rounding to nearest even: every bit")] * 2

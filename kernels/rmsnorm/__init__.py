@@ -7,20 +7,21 @@ ABI: x [M, D] f32, weight [D] f32 → y [M, D] f32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import TINY, U32, gamma, normal, values
 
-from kparity.kernels._support import U32, gamma, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
 class RmsNorm(Op):
     """Parameters: M rows, D width, eps."""
 
     name = "rmsnorm"
-    defaults = {"eps": 1e-5}
+    defaults: ClassVar[Mapping[str, Value]] = {"eps": 1e-5}
 
     def required(self) -> Sequence[str]:
         return ("M", "D")
@@ -41,16 +42,22 @@ class RmsNorm(Op):
         return Launch((case["M"], 1, 1), 256 if case["D"] >= 1024 else 64)
 
     def cases(self) -> list[Case]:
-        return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023))]
+        return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
-        return [normal(rng, case["M"], case["D"]), normal(rng, case["D"])]
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "zeros", "outlier", "one_hot", "tiny")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
+        return [values(rng, kind, case["M"], case["D"]), normal(rng, case["D"])]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
-        # The sum of squares has no cancellation: γ_D; the square root halves it; 8 roundings for the rest (an inverse square
-        # root of 2 ULP among them).
-        limit = (gamma(case["D"]) / 2 + 8 * U32) * np.abs(truth[0]) + 2.0**-126
-        return [Bound(limit, f"(γ_{case['D']}/2 + 8u)·|y|, u = 2^-24")]
+        # The sum of squares has no cancellation: γ_D; the square root halves it; 8 roundings for the rest (an inverse
+        # square root of 2 ULP among them). A value below 2^-126 may be flushed before it is divided.
+        x, weight = (array.astype(np.float64) for array in inputs)
+        gain = np.abs(weight) / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + case["eps"])
+        limit = (gamma(case["D"]) / 2 + 8 * U32) * np.abs(truth[0]) + TINY * (1 + gain)
+        return [Bound(limit, f"(γ_{case['D']}/2 + 8u)·|y| + 2^-126·(1 + |weight|/rms), u = 2^-24")]
 
     def work(self, case: Case) -> Work:
         return Work(4 * (2 * case["M"] * case["D"] + case["D"]), 4 * case["M"] * case["D"])

@@ -1,39 +1,46 @@
 """tgemv: ternary weights times int8 activations, exact in int32, then scaled.
 
-    acc[m, n]    = Σ_k w[n, k] · q[m, k]                      exact in int32 (per block of 256 where a scale is per block)
+    acc[m, n]    = Σ_k w[n, k] · q[m, k]           exact in int32 (per block of 256 where a scale is per block)
     y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale)                            both scales per tensor / per token
     y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
 
-``w`` is packed (see ``kparity.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract ``qsum``
-exactly once per span. With ``out = i32`` the accumulators themselves are the output.
+``w`` is packed (see ``kparity.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
+``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
 
-ABI: w [N, Kp/16] u32, wscale [1] | [N, Kp/256] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y [M, N] f32 | i32,
-with S = 1 (ascale ``token``) or Kp/256 (``block256``).
+ABI: w [N, Kp/16] u32, wscale [1] | [N, Kp/256] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y [M, N] f32 |
+i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from kparity.kernels._support import U32, gamma, normal
 
 from kparity import packing
 from kparity.errors import WrongInput
-from kparity.kernels._support import U32, gamma, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, padded
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, padded
 
 BLOCK = 64
 MAX_K = 132_104
 """Largest K for which 127·K < 2^24, so that an accumulator is exact in f32 too."""
+EXTREMES = {"zeros": (0, 0), "all_max": (1, 127), "all_min": (-1, -128), "opposed": (1, -128)}
+"""Every weight and every activation of a kind of input."""
 
 
 class Tgemv(Op):
     """Parameters: M rows of activations, N rows of weights, K, the spans of both scales, the output's type."""
 
     name = "tgemv"
-    defaults = {"wscale": "tensor", "ascale": "token", "out": "f32"}
-    choices = {"wscale": ("tensor", "block256"), "ascale": ("token", "block256"), "out": ("f32", "i32")}
+    defaults: ClassVar[Mapping[str, Value]] = {"wscale": "tensor", "ascale": "token", "out": "f32"}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "wscale": ("tensor", "block256"),
+        "ascale": ("token", "block256"),
+        "out": ("f32", "i32"),
+    }
 
     def required(self) -> Sequence[str]:
         return ("M", "N", "K")
@@ -105,36 +112,67 @@ class Tgemv(Op):
         return Launch((ceil_div(case["N"], rows), ceil_div(case["M"], self.tile_m(case)), 1), BLOCK)
 
     def variant(self, case: Case) -> str:
-        spans = {"tensor": "", "block256": "_wblock"}[case["wscale"]] + {"token": "", "block256": "_ablock"}[case["ascale"]]
+        spans = {"tensor": "", "block256": "_wblock"}[case["wscale"]] + {"token": "", "block256": "_ablock"}[
+            case["ascale"]
+        ]
         return f"dp4a{spans}{'_i32' if case['out'] == 'i32' else ''}"
 
     def cases(self) -> list[Case]:
-        shapes = ((1, 1, 1), (1, 256, 256), (1, 3, 257), (3, 17, 768), (9, 33, 640), (33, 65, 1000), (2, 640, 2560))
-        spans = (("tensor", "token"), ("tensor", "block256"), ("block256", "token"), ("block256", "block256"))
-        return [
-            self.case(M=m, N=n, K=k, wscale=w, ascale=a, out=out)
-            for m, n, k in shapes
-            for w, a in spans
-            for out in ("f32", "i32")
+        plain = (
+            (1, 1, 1),
+            (1, 256, 256),
+            (1, 3, 257),
+            (3, 17, 768),
+            (9, 33, 640),
+            (33, 65, 1000),
+            (2, 70, 2560),
+            (1, 5, 4100),
+        )
+        spans = (("tensor", "block256"), ("block256", "token"), ("block256", "block256"))
+        found = [self.case(M=m, N=n, K=k) for m, n, k in plain]
+        found += [self.case(M=m, N=n, K=k, out="i32") for m, n, k in (plain[2], plain[4], plain[7])]
+        found += [
+            self.case(M=m, N=n, K=k, wscale=w, ascale=a) for m, n, k in (plain[2], plain[4], plain[6]) for w, a in spans
         ]
+        return [*found, *(self.case(M=3, N=17, K=768, wscale=w, ascale=a, out="i32") for w, a in spans[::2])]
 
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        kinds = ("random", "zeros", "all_max", "all_min", "opposed", "one_hot", "alternating", "outlier")
+        return (*kinds, "unit") if case["out"] == "f32" else kinds
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, n, k, b = case["M"], case["N"], case["K"], self.blocks(case)
         weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
+        values = rng.integers(-128, 128, (m, k)).astype(np.int8)
+        if kind in EXTREMES:  # the largest accumulators of either sign
+            weights[:], values[:] = EXTREMES[kind]
+        elif kind == "one_hot":  # y is a column of w: a fingerprint of the layout
+            values[:] = np.arange(k) == (k - 1 - 7 * np.arange(m)[:, None]) % k
+        elif kind == "alternating":
+            weights[:] = np.where(np.arange(k) % 2, -1, 1)
+            values[:] = np.where((np.arange(k) + np.arange(m)[:, None]) % 2, -127, 127)
+        elif kind == "outlier":
+            values //= 100
+            values[:, -1] = 127
         q = np.zeros((m, padded(k)), np.int8)
-        q[:, :k] = rng.integers(-128, 128, (m, k))
+        q[:, :k] = values
         spans = 1 if case["ascale"] == "token" else b
         ascale = (np.abs(normal(rng, m, spans)) + 0.01).astype(np.float32)
         wscale = (np.abs(normal(rng, 1 if case["wscale"] == "tensor" else n * b)) + 0.01).astype(np.float32)
+        if kind == "unit":
+            ascale[:], wscale[:] = 1, 1
         qsum = q.reshape(m, spans, -1).sum(axis=-1, dtype=np.int32)
         return [packing.pack(weights), wscale if case["wscale"] == "tensor" else wscale.reshape(n, b), q, ascale, qsum]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         if case["out"] == "i32":
             return [Bound(None, "integers: every bit")]
+        words, wscale, q, ascale, _qsum = inputs
+        if (wscale == 1).all() and (ascale == 1).all():
+            return [Bound(np.zeros(truth[0].shape), "unit scales: the accumulator itself, exact in f32")]
         if case["wscale"] == "tensor" and case["ascale"] == "token":
             return [Bound(4 * U32 * np.abs(truth[0]), "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|")]
-        words, wscale, q, ascale, _qsum = inputs
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
         magnitude = np.zeros((case["M"], case["N"]))
         for at in range(self.blocks(case)):  # |A||x| of the sum over blocks, whose terms are exact

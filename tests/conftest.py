@@ -1,0 +1,105 @@
+"""Which backends the tests run on, and what happens where one is missing.
+
+    KPARITY_BACKENDS   names, comma separated; without it, every known backend
+    KPARITY_REQUIRE    names whose absence is a failure instead of a skip, or ``all``
+    KPARITY_SEED       base of every seed; 0 without it
+
+A test that takes ``backend`` runs once per backend; one that takes ``backend`` and ``case`` once per case and backend.
+A backend that does not open is one skipped test, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import pytest
+
+from kparity import ops, registry
+from kparity.adapter import Backend
+from kparity.errors import Unavailable, UnknownName
+
+SEED = int(os.environ.get("KPARITY_SEED", "0"))
+
+
+def chosen(variable: str) -> list[str]:
+    """The backend names in an environment variable; a misspelt name ends the run."""
+    names = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+    if names == ["all"]:
+        return registry.names()
+    for name in names:
+        if name not in registry.names():
+            raise pytest.UsageError(f"{variable}: {UnknownName('backend', name, registry.names())}")
+    return names
+
+
+def wanted() -> list[str]:
+    """The backends to test: the chosen ones, and the required ones whether chosen or not."""
+    return list(dict.fromkeys([*(chosen("KPARITY_BACKENDS") or registry.names()), *chosen("KPARITY_REQUIRE")]))
+
+
+@cache
+def opened(name: str) -> Backend | Exception:
+    """The backend, opened once per session, or what prevented it."""
+    try:
+        return registry.open_backend(name)
+    except Exception as problem:
+        return problem
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse misspelt names before anything runs."""
+    wanted()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close what was opened."""
+    if opened.cache_info().currsize:
+        for name in wanted():
+            found = opened(name)
+            if isinstance(found, Backend):
+                found.close()
+
+
+def _missing(name: str) -> list[pytest.MarkDecorator] | None:
+    """Marks of the one test that stands for a backend that did not open; None for one that did."""
+    found = opened(name)
+    if isinstance(found, Backend):
+        return None
+    if isinstance(found, Unavailable) and name not in chosen("KPARITY_REQUIRE"):
+        return [pytest.mark.skip(reason=f"{name}: [{found.code}] {found}")]
+    return []  # the fixture raises
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Case-major, so that the truth of a case is computed once for all backends."""
+    if "backend" not in metafunc.fixturenames:
+        return
+    missing = {name: _missing(name) for name in wanted()}
+    params: list[Any] = []
+    by_case = "case" in metafunc.fixturenames
+    for name, marks in missing.items():
+        if marks is not None:
+            params.append(pytest.param(*((name, None) if by_case else (name,)), marks=marks, id=f"{name}-missing"))
+    present = [name for name, marks in missing.items() if marks is None]
+    if by_case:
+        params += [
+            pytest.param(name, case, id=f"{name}-{case.id}")
+            for op in ops.every()
+            for case in op.cases()
+            for name in present
+        ]
+        metafunc.parametrize(("backend", "case"), params, indirect=["backend"])
+    else:
+        params += [pytest.param(name, id=name) for name in present]
+        metafunc.parametrize("backend", params, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """An open backend; raises what prevented it from opening."""
+    found = opened(request.param)
+    if isinstance(found, Exception):
+        raise found
+    return found

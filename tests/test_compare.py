@@ -1,0 +1,234 @@
+"""Comparison fails closed: each trap that has turned a harness green by mistake is a test here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kparity import compare
+from kparity.compare import judge
+from kparity.errors import WrongInput
+from kparity.spec import Bound
+
+METRICS = [compare.cosine, compare.norm_ratio, compare.nmse, compare.max_abs]
+VECTOR = np.array([1.0, -2.0, 3.0], np.float32)
+
+
+def bound(limit: object) -> Bound:
+    return Bound(None if limit is None else np.asarray(limit, np.float64), "a test")
+
+
+@pytest.mark.parametrize("metric", [*METRICS, compare.max_ulp, compare.kl])
+def test_nothing_and_different_lengths_are_refused(metric) -> None:
+    empty = np.zeros(0, np.float32)
+    with pytest.raises(WrongInput, match="empty"):
+        metric(empty, empty)
+    with pytest.raises(WrongInput, match="shapes"):
+        metric(VECTOR, VECTOR[:2])
+    with pytest.raises(WrongInput, match="shapes"):
+        metric(VECTOR, VECTOR[None])  # would broadcast
+
+
+@pytest.mark.parametrize("metric", [*METRICS, compare.max_ulp])
+@pytest.mark.parametrize("side", [0, 1, 2])
+def test_nan_meets_no_threshold(metric, side: int) -> None:
+    spoiled = np.array([1.0, np.nan, 3.0], np.float32)
+    pair = [(spoiled, VECTOR), (VECTOR, spoiled), (spoiled, spoiled)][side]
+    found = metric(*pair)
+    assert math.isnan(found)
+    assert not found >= 0.99
+    assert not found <= 1e-3
+
+
+@pytest.mark.parametrize("metric", [compare.cosine, compare.norm_ratio, compare.nmse])
+def test_infinity_is_no_direction(metric) -> None:
+    assert math.isnan(metric(np.array([1, np.inf]), np.array([1, np.inf])))
+
+
+def test_cosine_of_zero_vectors_is_no_division() -> None:
+    zero = np.zeros(3)
+    assert compare.cosine(zero, VECTOR) == compare.cosine(VECTOR, zero) == 0.0
+    assert compare.cosine(zero, zero) == 1.0
+
+
+def test_cosine_is_fp64_and_survives_large_and_small_values() -> None:
+    rng = np.random.default_rng(1)
+    a = rng.standard_normal(5000).astype(np.float32)
+    assert compare.cosine(a, a) == pytest.approx(1, abs=1e-15)
+    assert compare.cosine(a, -a) == pytest.approx(-1, abs=1e-15)
+    assert compare.cosine(np.array([1e300, 1e300]), np.array([1e-300, 0])) == pytest.approx(math.sqrt(0.5))
+    assert compare.cosine(np.full(4, 60000, np.float16), np.full(4, 60000, np.float16)) == 1.0
+    assert compare.cosine(np.full(300, 127, np.int8), np.full(300, 127, np.int8)) == pytest.approx(1)  # no wrap
+
+
+def test_cosine_cannot_see_a_factor_and_the_norm_ratio_does() -> None:
+    assert compare.cosine(VECTOR * 1.02, VECTOR) > 0.999999
+    assert compare.norm_ratio(VECTOR * 1.02, VECTOR) == pytest.approx(1.02)
+    assert compare.norm_ratio(VECTOR, np.zeros(3)) == math.inf
+    assert compare.norm_ratio(np.zeros(3), VECTOR) == 0.0
+    assert compare.norm_ratio(np.zeros(3), np.zeros(3)) == 1.0
+
+
+def test_nmse() -> None:
+    assert compare.nmse(VECTOR * 1.1, VECTOR) == pytest.approx(0.01, rel=1e-5)
+    assert compare.nmse(VECTOR, np.zeros(3)) == math.inf
+    assert compare.nmse(np.zeros(3), np.zeros(3)) == 0.0
+
+
+def test_max_abs_and_infinities() -> None:
+    assert compare.max_abs(VECTOR, VECTOR + np.array([0, 0.5, -1])) == 1.0
+    assert compare.max_abs([np.inf, 1], [np.inf, 1]) == 0.0
+    assert compare.max_abs([np.inf, 1], [-np.inf, 1]) == math.inf
+    assert compare.max_abs([np.inf, 1], [3e38, 1]) == math.inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_max_ulp_counts_floats_between(dtype) -> None:
+    one = np.array([1, -1, 0], dtype)
+    up = np.nextafter(one, np.array([2, -2, 1], dtype))
+    assert compare.max_ulp(one, one) == 0
+    assert compare.max_ulp(one, up) == 1
+    assert compare.max_ulp(np.array([0.0], dtype), np.array([-0.0], dtype)) == 0
+    tiny = np.nextafter(np.array([0], dtype), np.array([1], dtype))
+    assert compare.max_ulp(tiny, -tiny) == 2
+    largest = np.array([np.finfo(dtype).max], dtype)
+    assert compare.max_ulp(largest, np.array([np.inf], dtype)) == math.inf  # neighbours in bits, not in value
+    with pytest.raises(WrongInput):
+        compare.max_ulp(one, one.astype(np.float64))
+
+
+def test_kl_at_each_position() -> None:
+    p = np.log(np.array([[0.5, 0.5], [0.9, 0.1]]))
+    q = np.log(np.array([[0.5, 0.5], [0.5, 0.5]])) + 100  # logits are free up to a constant
+    want = [0, 0.9 * math.log(1.8) + 0.1 * math.log(0.2)]
+    assert compare.kl(p, q) == pytest.approx(want)
+    huge = np.array([[1e5, 0.0]])
+    assert compare.kl(huge, huge) == pytest.approx([0])  # no overflow
+
+
+def test_kl_fails_closed() -> None:
+    fair, inf = [0.0, 0.0], math.inf
+    p = np.array([fair, [0, -inf], fair, [math.nan, 0], [inf, 0], [-inf, -inf], fair])
+    q = np.array([fair, fair, [0, -inf], fair, fair, fair, [0, math.nan]])
+    found = compare.kl(p, q)
+    assert found[:3] == pytest.approx([0, math.log(2), inf])
+    assert np.isnan(found[3:]).all()
+
+
+def test_top_k_overlap() -> None:
+    p = np.array([[5, 4, 3, 2, 1], [1, 1, 1, 1, 1]], float)
+    q = np.array([[5, 1, 4, 2, 3], [1, 1, 1, 1, 1]], float)
+    assert compare.top_k_overlap(p, q, 1).tolist() == [1, 1]
+    assert compare.top_k_overlap(p, q, 2).tolist() == [0.5, 1]  # ties go to the lowest id on both sides
+    assert np.isnan(compare.top_k_overlap(p, np.where(p == 3, np.nan, p), 2)).tolist() == [True, False]
+    for k in (0, 6):
+        with pytest.raises(WrongInput):
+            compare.top_k_overlap(p, q, k)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_metrics_of_equal_arrays(values: list[float], seed: int) -> None:
+    a = np.array(values)
+    assert compare.nmse(a, a) == 0 and compare.max_abs(a, a) == 0 and compare.norm_ratio(a, a) == 1
+    assert compare.cosine(a, a) == pytest.approx(1)
+    assert compare.kl(a, a) == pytest.approx(0)
+    noise = np.random.default_rng(seed).standard_normal(len(a))
+    assert compare.kl(a, a + noise) >= 0
+    assert -1 <= compare.cosine(a, noise) <= 1
+
+
+# judge
+
+
+def test_judge_finds_the_worst_element() -> None:
+    truth = np.arange(6, dtype=np.float64).reshape(2, 3)
+    got = truth.astype(np.float32)
+    got[1, 2] += 0.5
+    got[0, 1] += 0.75
+    finding = judge("case", "y", got, truth, bound(np.array([[1, 1, 1], [1, 1, 0.1]])))
+    assert (finding.ok, finding.wrong, finding.count, finding.worst_index) == (False, 1, 6, (1, 2))
+    assert (finding.got_value, finding.want_value) == (5.5, 5.0)
+    assert finding.error == 0.5 and finding.limit == 0.1 and finding.utilisation == pytest.approx(5)
+    for part in ("case y", "[1,2]", "5.5", "0.1", "a test", "cosine"):
+        assert part in str(finding)
+    assert judge("case", "y", got, truth, bound(np.ones((2, 3)))).utilisation == 0.75
+
+
+def test_judge_at_the_limit_passes_and_zero_by_zero_is_no_nan() -> None:
+    truth = np.array([1.0, 2.0])
+    assert judge("c", "y", np.array([1.5, 2], np.float32), truth, bound([0.5, 0])).utilisation == 1
+    assert judge("c", "y", np.array([1, 2], np.float32), truth, bound([0, 0])).ok
+    assert not judge("c", "y", np.array([1, 2.0000002], np.float32), truth, bound([0, 0])).ok
+
+
+@pytest.mark.parametrize("limit", [1e30, None, math.nan, math.inf])
+def test_judge_never_passes_a_nan(limit: float | None) -> None:
+    truth = np.array([1.0, 2.0])
+    wide = bound(None if limit is None else [limit, limit])
+    finding = judge("c", "y", np.array([1, np.nan], np.float32), truth, wide)
+    assert not finding.ok and finding.nan_count == 1 and finding.worst_index == (1,) and finding.error == math.inf
+    finding = judge("c", "y", np.array([1, 2], np.float32), np.array([1, np.nan]), wide)
+    assert not finding.ok
+    assert judge("c", "y", np.array([1, np.nan], np.float32), np.array([1, np.nan]), wide).ok
+
+
+@pytest.mark.parametrize("limit", [1e30, None, math.inf])
+def test_judge_matches_infinities_by_sign(limit: float | None) -> None:
+    truth = np.array([np.inf, -np.inf])
+    wide = bound(None if limit is None else [limit, limit])
+    assert judge("c", "y", np.array([np.inf, -np.inf], np.float32), truth, wide).ok
+    for got in ([np.inf, np.inf], [3e38, -np.inf], [np.nan, -np.inf]):
+        assert not judge("c", "y", np.array(got, np.float32), truth, wide).ok
+
+
+def test_judge_knows_where_f32_and_f16_end() -> None:
+    truth = np.array([1e40, -1e40, 1.0])
+    assert judge("c", "y", np.array([np.inf, -np.inf, 1], np.float32), truth, bound([1e33] * 3)).ok
+    for got in ([-np.inf, -np.inf, 1], [3e38, -np.inf, 1], [np.inf, -np.inf, np.inf]):
+        assert not judge("c", "y", np.array(got, np.float32), truth, bound([1e33] * 3)).ok
+    assert judge("c", "y", np.array([np.inf], np.float16), np.array([65520.0]), bound([0])).ok
+    assert not judge("c", "y", np.array([np.inf], np.float16), np.array([65500.0]), bound([1])).ok
+
+
+def test_judge_exact_means_every_bit() -> None:
+    assert judge("c", "y", np.array([1, -2], np.int32), np.array([1, -2], np.int32), bound(None)).ok
+    finding = judge("c", "y", np.array([1, -1], np.int32), np.array([1, -2], np.int32), bound(None))
+    assert not finding.ok and finding.wrong == 1 and finding.utilisation == math.inf and finding.error == 1
+    assert not judge("c", "y", np.array([-0.0], np.float32), np.array([0.0]), bound(None)).ok
+    assert not judge("c", "y", np.array([0], np.float32), np.array([1e-45]), bound(None)).ok
+
+
+def test_judge_sees_integers_wrap() -> None:
+    finding = judge("c", "q", np.array([-128], np.int8), np.array([127], np.int8), bound([1]))
+    assert not finding.ok and finding.error == 255
+
+
+def test_judge_refuses_what_cannot_be_compared() -> None:
+    a, ones = np.ones(3, np.float32), np.ones(3)
+    cases = [
+        (a[:2], ones, bound(None), "shape"),
+        (a[:0], ones[:0], bound(None), "empty"),
+        (a, ones, bound(1.0), "limit has shape"),
+        (a, ones, bound([1, -1, 1]), "negative"),
+        (a.astype(np.int32), ones, bound(None), "dtype"),
+    ]
+    for got, truth, wanted, words in cases:
+        with pytest.raises(WrongInput, match=words):
+            judge("c", "y", got, truth, wanted)
+
+
+def test_aggregates_miss_what_the_bound_sees() -> None:
+    """One row of 4096 zeroed passes cosine and NMSE; the per-element bound rejects it."""
+    rng = np.random.default_rng(7)
+    truth = rng.standard_normal(4096)
+    got = truth.astype(np.float32)
+    at = int(np.argmin(np.abs(truth - 0.5)))
+    got[at] = 0
+    finding = judge("c", "y", got, truth, bound(1e-6 * np.abs(truth)))
+    assert finding.cosine > 0.997 and finding.nmse < 5e-4
+    assert not finding.ok and finding.wrong == 1 and finding.worst_index == (at,)
