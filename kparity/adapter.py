@@ -41,6 +41,8 @@ class DeviceInfo:
     @property
     def label(self) -> str:
         """What stands after ``Backend:`` in the log, for example ``wgpu (Vulkan, llvmpipe …, software)``."""
+        if self.backend == "cpu" and self.detail:  # the instruction set and the threads say it all
+            return f"cpu ({self.detail})"
         parts = [part for part in (self.api, self.device, self.detail) if part]
         if self.kind != "gpu" and self.backend not in ("cpu", "numpy"):
             parts.append(f"{self.kind} device" if self.kind == "cpu" else "software")

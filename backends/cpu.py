@@ -1,0 +1,200 @@
+"""cpu: the native kernels, one source compiled per instruction set; a whole program runs in one call without the GIL.
+
+Environment: ``KPARITY_CPU_ISA`` (scalar, avx2, avx512vnni, neon) instead of the best set of the machine;
+``KPARITY_THREADS`` instead of one thread per processor that this process may use. The number of threads changes no
+bit; the instruction set changes floating-point sums, within the bounds of their ops, and no integer.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kparity
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
+from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+
+try:
+    from kparity import _native
+except ImportError as error:
+    _native = None
+    _missing = str(error)
+
+ISAS = ("scalar", "avx2", "avx512vnni", "neon")
+MAX_THREADS = 1024
+ALIGNMENT = 64
+REFERENCED = 1 << 20
+"""Read-only arrays of at least this many bytes are used where they lie instead of being copied."""
+
+
+def isas() -> dict[str, str]:
+    """Name and label of the instruction sets that this machine has, the plainest first."""
+    return dict(_native.cpu_isas())
+
+
+def choose_isa(wanted: str | None) -> str:
+    """The instruction set to use: the one asked for, or the best; raises WrongInput for one that cannot be had."""
+    have = list(isas())
+    if not wanted:
+        return have[-1]
+    if wanted not in ISAS:
+        raise WrongInput(f"KPARITY_CPU_ISA is {wanted!r}, expected one of {', '.join(ISAS)}")
+    if wanted not in have:
+        raise WrongInput(f"KPARITY_CPU_ISA is {wanted!r}, which this machine does not have; it has {', '.join(have)}")
+    return wanted
+
+
+def choose_threads(wanted: str | int | None) -> int:
+    """The number of threads: the one asked for, or the processors that this process may use; raises WrongInput."""
+    if wanted is None or wanted == "":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    text = str(wanted).strip()
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_THREADS):
+        raise WrongInput(f"KPARITY_THREADS is {text!r}, expected a number from 1 to {MAX_THREADS}")
+    return int(text)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array on a cache line's boundary, without defined content."""
+    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    offset = -raw.ctypes.data % ALIGNMENT
+    return raw[offset : offset + nbytes].view(dtype).reshape(shape)
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return " ".join(value.split())
+    return platform.processor() or platform.machine() or "cpu"
+
+
+class CpuBound(Bound):
+    """A native kernel with the addresses of its buffers, which it keeps alive."""
+
+    def __init__(self, kernel: CpuKernel, buffers: Sequence[Buffer]) -> None:
+        self.kernel_id, self.native, self.buffers = kernel.id, kernel.native, tuple(buffers)
+        self.addresses = [buffer.handle.ctypes.data for buffer in buffers]
+
+
+class CpuKernel(Kernel):
+    """A native kernel at one case."""
+
+    def __init__(self, kernel_id: str, op: Op, case: Case, native: Any) -> None:
+        super().__init__(kernel_id, op, case)
+        self.native = native
+
+    def bind(self, *buffers: Buffer) -> CpuBound:
+        self.check(buffers)
+        for arg, buffer in zip(self.args, buffers, strict=True):
+            if arg.role != "in" and not buffer.handle.flags.writeable:
+                raise WrongInput(
+                    f"{self.case.id}: {arg.name} was uploaded from a read-only array and cannot be written"
+                )
+        return CpuBound(self, buffers)
+
+
+class CpuProgram(Program):
+    """Launches that one native call runs, with a barrier between two that share threads."""
+
+    def __init__(self, backend: CpuBackend, launches: Sequence[Bound]) -> None:
+        super().__init__(backend, launches)
+        pairs = []
+        for launch in self.launches:
+            assert isinstance(launch, CpuBound)
+            pairs.append((launch.native, launch.addresses))
+        self.native = _native.CpuProgram(backend.pool, pairs)
+
+    def _run(self) -> None:
+        try:
+            self.native.run()
+        except RuntimeError as error:
+            raise DeviceFault(f"cpu: {error}") from error
+
+
+class CpuBackend(Backend):
+    """Host memory, one instruction set, one pool of threads.
+
+    ``upload`` copies, except a large read-only array (a memory-mapped head, or one whose ``flags.writeable`` was
+    cleared): that is used where it lies, at any alignment, and must not change while a buffer of it is in use.
+    """
+
+    name = "cpu"
+    dialect = "native"
+
+    def __init__(self, isa: str | None = None, threads: int | None = None) -> None:
+        if _native is None:
+            raise Unavailable(
+                f"the native module of kparity cannot be imported ({_missing})",
+                "install a wheel, or build with a C++17 compiler: pip install .",
+                "KP-CPU-NONATIVE",
+            )
+        self.isa = choose_isa(isa or os.environ.get("KPARITY_CPU_ISA"))
+        self.threads = choose_threads(threads if threads is not None else os.environ.get("KPARITY_THREADS"))
+        self.pool = _native.CpuPool(self.threads)
+        self.dispatches = Dispatches()
+        self.info = DeviceInfo(
+            backend="cpu", device=processor(), kind="cpu", api="native", driver="",
+            library=f"kparity {kparity.__version__}",
+            detail=f"{isas()[self.isa]}, {self.threads} thread{'s' if self.threads > 1 else ''}",
+        )  # fmt: skip
+
+    @classmethod
+    def open(cls, index: int = 0) -> CpuBackend:
+        if index != 0:
+            raise Unavailable(
+                f"there is no cpu device {index}", "use index 0: it is the whole machine", "KP-CPU-NODEVICE"
+            )
+        return cls()
+
+    def upload(self, array: Array) -> Buffer:
+        require_contiguous(array)
+        dtype = dtype_name(array)
+        if not array.flags.writeable and array.nbytes >= REFERENCED:
+            return Buffer(array, dtype, array.shape)
+        copy = aligned_empty(array.shape, array.dtype)
+        copy[...] = array
+        return Buffer(copy, dtype, array.shape)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        return Buffer(aligned_empty(shape, DTYPES[dtype]), dtype, shape)
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        if not buffer.handle.flags.writeable:
+            raise WrongInput("the buffer was uploaded from a read-only array and cannot be written")
+        if dtype_name(array) != buffer.dtype or array.size != buffer.handle.size:
+            raise WrongInput(f"write takes {buffer.dtype}{list(buffer.shape)}, got {array.dtype}{list(array.shape)}")
+        buffer.handle[...] = array.reshape(buffer.shape)
+
+    def download(self, buffer: Buffer) -> Array:
+        copy: Array = np.array(buffer.handle, order="C", copy=True)
+        return copy
+
+    def build(self, op: Op, case: Case) -> CpuKernel:
+        defines: Mapping[str, int | float] = op.defines(case)
+        try:
+            native = _native.CpuKernel(self.isa, op.name, {name: float(value) for name, value in defines.items()})
+        except ValueError as error:
+            raise WrongInput(f"{case.id}: {error}") from error
+        return CpuKernel(f"{op.name}_{self.isa}_{op.variant(case)}", op, case, native)
+
+    def record(self, launches: Sequence[Bound]) -> CpuProgram:
+        return CpuProgram(self, launches)
+
+    def sync(self) -> None:
+        """Nothing is pending: a program returns when it is done."""
+
+    def close(self) -> None:
+        self.pool.close()

@@ -1,0 +1,155 @@
+// The CPU backend's native half: which instruction sets this machine has, kernels by name, and programs of them.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernel.h"
+#include "pool.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace py = pybind11;
+
+namespace kparity {
+
+Defines::~Defines() = default;
+
+std::int64_t Defines::integer(const char* name) const { return static_cast<std::int64_t>(number(name)); }
+
+Kernel::~Kernel() = default;
+
+std::size_t Kernel::scratch_bytes() const { return 0; }
+
+namespace {
+
+// Launches that cost less than this stay on one thread: a barrier is dearer.
+constexpr double ALONE_BELOW = 16384;
+
+// The sets that were built in and that this machine has, the plainest first.
+std::vector<const Isa*> available() {
+    std::vector<const Isa*> found{&isa_scalar};
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c) {
+        found.push_back(&isa_avx2);
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+            found.push_back(&isa_avx512vnni);
+    }
+#elif defined(__aarch64__) && defined(__linux__)
+    if (getauxval(AT_HWCAP) & (1ul << 20)) found.push_back(&isa_neon);  // HWCAP_ASIMDDP
+#elif defined(__aarch64__)
+    found.push_back(&isa_neon);
+#endif
+    return found;
+}
+
+class Dictionary final : public Defines {
+public:
+    Dictionary(std::string op, std::map<std::string, double> values) : op_(std::move(op)), values_(std::move(values)) {}
+    double number(const char* name) const override {
+        const auto at = values_.find(name);
+        if (at == values_.end()) throw std::invalid_argument(op_ + ": the define " + name + " is missing");
+        return at->second;
+    }
+
+private:
+    std::string op_;
+    std::map<std::string, double> values_;
+};
+
+std::shared_ptr<Kernel> make_kernel(const std::string& isa, const std::string& op, std::map<std::string, double> defines) {
+    for (const Isa* set : available())
+        if (isa == set->name) {
+            std::shared_ptr<Kernel> kernel(set->make(op.c_str(), Dictionary(op, std::move(defines))));
+            if (!kernel) throw std::invalid_argument("no native kernel " + op);
+            return kernel;
+        }
+    throw std::invalid_argument("this machine or build has no instruction set " + isa);
+}
+
+// A list of launches that runs in one call. Memory belongs to the caller and must outlive the program.
+class Program final : public Job {
+public:
+    Program(std::shared_ptr<Pool> pool, const std::vector<std::pair<std::shared_ptr<Kernel>, std::vector<std::uintptr_t>>>& launches)
+        : pool_(std::move(pool)) {
+        std::size_t scratch = 0;
+        for (const auto& [kernel, addresses] : launches) {
+            Launch launch{kernel, {}, kernel->cost() < ALONE_BELOW || pool_->threads() == 1};
+            for (const std::uintptr_t address : addresses) launch.args.push_back(reinterpret_cast<void*>(address));
+            scratch = std::max(scratch, kernel->scratch_bytes());
+            alone_ = alone_ && launch.alone;
+            launches_.push_back(std::move(launch));
+        }
+        pool_->reserve(scratch);
+    }
+
+    void run() {
+        if (alone_)
+            pool_->run_alone(*this);
+        else
+            pool_->run(*this);
+    }
+
+    void work(int thread, Barrier& barrier, std::uint8_t* scratch) override {
+        const int threads = pool_->threads();
+        for (std::size_t i = 0; i < launches_.size(); ++i) {
+            const Launch& launch = launches_[i];
+            if (!launch.alone)
+                launch.kernel->run(launch.args.data(), Slice{thread, threads, scratch});
+            else if (thread == 0)
+                launch.kernel->run(launch.args.data(), Slice{0, 1, scratch});
+            const bool follows = i + 1 < launches_.size();  // two launches of thread 0 need no barrier in between
+            if (follows && !(launch.alone && launches_[i + 1].alone)) barrier.arrive();
+        }
+    }
+
+private:
+    struct Launch {
+        std::shared_ptr<Kernel> kernel;
+        std::vector<void*> args;
+        bool alone;
+    };
+    std::shared_ptr<Pool> pool_;
+    std::vector<Launch> launches_;
+    bool alone_ = true;
+};
+
+}  // namespace
+
+void bind_cpu(py::module_& m) {
+    m.def(
+        "cpu_isas",
+        [] {
+            std::vector<std::pair<std::string, std::string>> names;
+            for (const Isa* set : available()) names.emplace_back(set->name, set->label);
+            return names;
+        },
+        "(name, label) of the instruction sets that this machine has, the plainest first.");
+    py::class_<Kernel, std::shared_ptr<Kernel>>(m, "CpuKernel")
+        .def(py::init(&make_kernel), py::arg("isa"), py::arg("op"), py::arg("defines"))
+        .def_property_readonly("scratch_bytes", &Kernel::scratch_bytes);
+    py::class_<Pool, std::shared_ptr<Pool>>(m, "CpuPool")
+        .def(py::init<int>(), py::arg("threads"))
+        .def_property_readonly("threads", &Pool::threads)
+        .def("close", &Pool::close, py::call_guard<py::gil_scoped_release>());
+    py::class_<Program>(m, "CpuProgram")
+        .def(
+            py::init<std::shared_ptr<Pool>, const std::vector<std::pair<std::shared_ptr<Kernel>, std::vector<std::uintptr_t>>>&>(),
+            py::arg("pool"), py::arg("launches"))
+        .def("run", &Program::run, py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace kparity

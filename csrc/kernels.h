@@ -1,0 +1,74 @@
+// The kernels of one instruction set. A source defines KP_ISA (a namespace), KP_NAME and KP_LABEL, is compiled with the set's
+// flags, and includes this once; whatever it emits is local to it or lives in that namespace.
+#pragma once
+
+#include "simd.h"
+
+#include "../kernels/act_quant/act_quant.h"
+#include "../kernels/add/add.h"
+#include "../kernels/argmax/argmax.h"
+#include "../kernels/attention/attention.h"
+#include "../kernels/dense_gemv/dense_gemv.h"
+#include "../kernels/embed/embed.h"
+#include "../kernels/glu/glu.h"
+#include "../kernels/kv_store/kv_store.h"
+#include "../kernels/rmsnorm/rmsnorm.h"
+#include "../kernels/rope/rope.h"
+#include "../kernels/tgemv/tgemv.h"
+
+namespace kparity {
+namespace KP_ISA {
+namespace {
+
+// stream: the sum of a buffer's 64-bit words, as fast as memory gives them: what a bandwidth is measured with.
+class Stream final : public Kernel {
+public:
+    explicit Stream(const Defines& d) : bytes(d.integer("BYTES")) {}
+    double cost() const override { return static_cast<double>(bytes); }
+
+    void run(void* const* args, const Slice& slice) const override {
+        const auto* data = static_cast<const std::uint8_t*>(args[0]);  // [BYTES]
+        auto* sums = static_cast<std::uint64_t*>(args[1]);             // [threads · 8], a cache line each
+        const Range part = split(bytes, 4096, slice);
+        sums[8 * slice.thread] = checksum(data + part.begin, part.end - part.begin);
+    }
+
+private:
+    std::int64_t bytes;
+};
+
+template <class K>
+Kernel* construct(const Defines& defines) {
+    return new K(defines);
+}
+
+const struct {
+    const char* op;
+    Kernel* (*construct)(const Defines&);
+} TABLE[] = {
+    {"act_quant", construct<ActQuant>},
+    {"add", construct<Add>},
+    {"argmax", construct<Argmax>},
+    {"attention", construct<Attention>},
+    {"dense_gemv", construct<DenseGemv>},
+    {"embed", construct<Embed>},
+    {"glu", construct<Glu>},
+    {"kv_store", construct<KvStore>},
+    {"rmsnorm", construct<RmsNorm>},
+    {"rope", construct<Rope>},
+    {"stream", construct<Stream>},
+    {"tgemv", construct<Tgemv>},
+};
+
+Kernel* make(const char* op, const Defines& defines) {
+    for (const auto& entry : TABLE)
+        if (std::strcmp(entry.op, op) == 0) return entry.construct(defines);
+    return nullptr;
+}
+
+}  // namespace
+}  // namespace KP_ISA
+
+const Isa KP_TABLE = {KP_NAME, KP_LABEL, KP_ISA::make};
+
+}  // namespace kparity

@@ -1,0 +1,163 @@
+#include "pool.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
+namespace kparity {
+namespace {
+
+constexpr auto SPIN = std::chrono::microseconds(40);
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+long process() {
+#ifdef _WIN32
+    return 0;
+#else
+    return static_cast<long>(getpid());
+#endif
+}
+
+struct Scratch {
+    std::vector<std::uint8_t> bytes;
+
+    std::uint8_t* aligned() {
+        auto at = reinterpret_cast<std::uintptr_t>(bytes.data());
+        return reinterpret_cast<std::uint8_t*>((at + 63) & ~static_cast<std::uintptr_t>(63));
+    }
+    void reserve(std::size_t wanted) {
+        if (bytes.size() < wanted + 64) bytes = std::vector<std::uint8_t>(wanted + 64);
+    }
+};
+
+}  // namespace
+
+void Barrier::wait(const std::atomic<std::uint32_t>& value, std::uint32_t seen) {
+    if (spin_) {
+        const auto until = std::chrono::steady_clock::now() + SPIN;
+        do {
+            for (int i = 0; i < 64; ++i) {
+                if (value.load(std::memory_order_acquire) != seen) return;
+                relax();
+            }
+        } while (std::chrono::steady_clock::now() < until);
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);  // sequentially consistent, as is the change that release() follows: one of the two sees the other
+    wake_.wait(lock, [&] { return value.load() != seen; });
+    sleepers_.fetch_sub(1);
+}
+
+void Barrier::release() {
+    if (sleepers_.load() == 0) return;
+    { std::lock_guard<std::mutex> lock(mutex_); }
+    wake_.notify_all();
+}
+
+void Barrier::arrive() {
+    const std::uint32_t phase = phase_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1) + 1 == threads_) {
+        arrived_.store(0, std::memory_order_relaxed);
+        phase_.fetch_add(1);
+        release();
+    } else {
+        wait(phase_, phase);
+    }
+}
+
+struct Pool::State {
+    State(int threads, bool spin) : barrier(threads, spin), scratch(static_cast<std::size_t>(threads)), owner(process()) {}
+
+    Barrier barrier;
+    std::vector<Scratch> scratch;
+    std::vector<std::thread> workers;
+    std::mutex running;
+    std::atomic<std::uint32_t> generation{0};  // of jobs; changes when there is one, or when it is time to stop
+    Job* job = nullptr;                        // nullptr: stop
+    const long owner;                          // the process whose threads these are
+};
+
+Pool::Pool(int threads) : threads_(threads) {
+    if (threads < 1) throw std::invalid_argument("a pool has at least one thread");
+}
+
+Pool::~Pool() { close(); }
+
+void Pool::serve(State& state, int thread) {
+    std::uint32_t seen = 0;
+    for (;;) {
+        state.barrier.wait(state.generation, seen);
+        ++seen;
+        Job* job = state.job;
+        if (!job) return;
+        job->work(thread, state.barrier, state.scratch[static_cast<std::size_t>(thread)].aligned());
+        state.barrier.arrive();
+    }
+}
+
+Pool::State& Pool::state() {
+    std::lock_guard<std::mutex> lock(guard_);
+    if (closed_) throw std::runtime_error("the thread pool is closed");
+    if (state_ && state_->owner != process()) state_.release();  // forked: the threads stayed behind, with whatever they hold
+    if (!state_) {
+        const bool spin = static_cast<unsigned>(threads_) <= std::thread::hardware_concurrency();
+        state_ = std::make_unique<State>(threads_, spin);
+        for (int thread = 1; thread < threads_; ++thread) state_->workers.emplace_back(serve, std::ref(*state_), thread);
+    }
+    return *state_;
+}
+
+void Pool::reserve(std::size_t scratch_bytes) {
+    std::lock_guard<std::mutex> lock(guard_);
+    if (scratch_bytes > scratch_bytes_) scratch_bytes_ = scratch_bytes;
+}
+
+void Pool::run(Job& job) {
+    State& at = state();
+    std::lock_guard<std::mutex> lock(at.running);
+    for (auto& scratch : at.scratch) scratch.reserve(scratch_bytes_);
+    at.job = &job;
+    at.generation.fetch_add(1);
+    at.barrier.release();
+    job.work(0, at.barrier, at.scratch[0].aligned());
+    at.barrier.arrive();
+}
+
+void Pool::run_alone(Job& job) {
+    State& at = state();
+    std::lock_guard<std::mutex> lock(at.running);
+    at.scratch[0].reserve(scratch_bytes_);
+    job.work(0, at.barrier, at.scratch[0].aligned());
+}
+
+void Pool::close() {
+    std::lock_guard<std::mutex> lock(guard_);
+    closed_ = true;
+    if (!state_) return;
+    if (state_->owner != process()) {
+        state_.release();
+        return;
+    }
+    {
+        std::lock_guard<std::mutex> running(state_->running);
+        state_->job = nullptr;
+        state_->generation.fetch_add(1);
+        state_->barrier.release();
+    }
+    for (auto& worker : state_->workers) worker.join();
+    state_.reset();
+}
+
+}  // namespace kparity

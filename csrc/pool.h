@@ -1,0 +1,70 @@
+// Threads that wait for a job, run it together, and meet at barriers within it.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace kparity {
+
+// A point that a fixed number of threads must all reach. A waiter spins for some microseconds, the time in which a neighbour on
+// its own core arrives, and then sleeps, so that more threads than cores cost time but never a processor.
+class Barrier {
+public:
+    Barrier(int threads, bool spin) : threads_(threads), spin_(spin) {}
+    void arrive();
+    // Waits until `value` differs from `seen`; release() after a change wakes whoever sleeps.
+    void wait(const std::atomic<std::uint32_t>& value, std::uint32_t seen);
+    void release();
+
+private:
+    const int threads_;
+    const bool spin_;
+    std::atomic<int> arrived_{0};
+    std::atomic<std::uint32_t> phase_{0};
+    std::atomic<int> sleepers_{0};
+    std::mutex mutex_;
+    std::condition_variable wake_;
+};
+
+class Job {
+public:
+    virtual ~Job() = default;
+    virtual void work(int thread, Barrier& barrier, std::uint8_t* scratch) = 0;
+};
+
+class Pool {
+public:
+    explicit Pool(int threads);
+    ~Pool();
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+
+    int threads() const { return threads_; }
+    // Each thread gets at least this much scratch from the next run on.
+    void reserve(std::size_t scratch_bytes);
+    // Runs the job on all threads, the caller's being thread 0. One job at a time; further callers wait.
+    void run(Job& job);
+    // Runs the job on the calling thread alone, with the scratch of thread 0.
+    void run_alone(Job& job);
+    // Ends the threads. Throws std::runtime_error on a later run.
+    void close();
+
+private:
+    struct State;
+    const int threads_;
+    std::size_t scratch_bytes_ = 0;
+    bool closed_ = false;
+    std::unique_ptr<State> state_;
+    std::mutex guard_;  // of the state: threads start at the first run, and once more in a forked child
+
+    State& state();
+    static void serve(State& state, int thread);
+};
+
+}  // namespace kparity

@@ -1,0 +1,166 @@
+// The vocabulary of simd.h for AVX-512 F, BW, DQ, VL and VNNI: sixteen lanes, masks for tails, vpdpbusd for codes.
+#pragma once
+
+#include <immintrin.h>
+
+namespace kparity {
+namespace KP_ISA {
+namespace {
+
+constexpr int W = 16;
+constexpr int TOKENS = 4;
+constexpr int VALUES = 4;
+
+using F = __m512;
+using N = __m512i;
+
+inline __mmask16 mask(Part tail) { return static_cast<__mmask16>((1u << tail.n) - 1u); }
+
+inline F zero() { return _mm512_setzero_ps(); }
+inline F set1(float value) { return _mm512_set1_ps(value); }
+
+inline F load(const float* p, Full) { return _mm512_loadu_ps(p); }
+inline F load(const float* p, Part tail) { return _mm512_maskz_loadu_ps(mask(tail), p); }
+inline void store(float* p, Full, F value) { _mm512_storeu_ps(p, value); }
+inline void store(float* p, Part tail, F value) { _mm512_mask_storeu_ps(p, mask(tail), value); }
+
+inline F load(const Half* p, Full) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+inline F load(const Half* p, Part tail) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(tail), p)); }
+inline void store(Half* p, Full, F value) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store(Half* p, Part tail, F value) {
+    _mm256_mask_storeu_epi16(p, mask(tail), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+}
+
+inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+inline F div(F a, F b) { return _mm512_div_ps(a, b); }
+inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+inline F neg_abs(F x) { return _mm512_or_ps(x, _mm512_set1_ps(-0.0f)); }
+inline F min(F limit, F x) { return _mm512_min_ps(limit, x); }  // the second operand is the result when one is a NaN
+inline F max(F limit, F x) { return _mm512_max_ps(limit, x); }
+inline F pick_negative(F test, F if_negative, F otherwise) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(test, zero(), _CMP_LT_OQ), otherwise, if_negative);
+}
+
+inline F max_magnitude(F top, F x) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(top), _mm512_castps_si512(_mm512_abs_ps(x))));
+}
+
+inline F exp_neg(F x) {
+    const F n = _mm512_roundscale_ps(_mm512_mul_ps(x, set1(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    F r = _mm512_fnmadd_ps(n, set1(0.693145752f), x);  // ln 2 in two parts: the product with the first is exact
+    r = _mm512_fnmadd_ps(n, set1(1.42860682e-6f), r);
+    F p = set1(1.0f / 5040);  // Taylor: |r| <= ln(2)/2 leaves 5e-9 after the seventh power
+    p = fma(p, r, set1(1.0f / 720));
+    p = fma(p, r, set1(1.0f / 120));
+    p = fma(p, r, set1(1.0f / 24));
+    p = fma(p, r, set1(1.0f / 6));
+    p = fma(p, r, set1(0.5f));
+    p = fma(p, r, set1(1.0f));
+    p = fma(p, r, set1(1.0f));
+    const __mmask16 normal = _mm512_cmp_ps_mask(x, set1(-87.33654f), _CMP_NLT_UQ);
+    return _mm512_maskz_scalef_ps(normal, p, n);
+}
+
+inline float sum(F x) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+}
+inline float largest(F x) { return _mm512_reduce_max_ps(x); }
+inline float largest_magnitude(F x) {
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(_mm512_castps_si512(x)))));
+}
+inline void sum4(F a, F b, F c, F d, float* out) {
+    const F ab = add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const F cd = add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const F all = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+inline bool any_nan(F x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0; }
+inline int first(__mmask16 found) { return found ? __builtin_ctz(found) : -1; }
+inline int first_equal(F x, F value, Full) { return first(_mm512_cmp_ps_mask(x, value, _CMP_EQ_OQ)); }
+inline int first_equal(F x, F value, Part tail) {
+    return first(_mm512_mask_cmp_ps_mask(mask(tail), x, value, _CMP_EQ_OQ));
+}
+
+inline N rounded(F x) {  // a NaN converts to the smallest integer
+    return _mm512_cvtps_epi32(_mm512_max_ps(set1(-128.0f), _mm512_min_ps(set1(127.0f), x)));
+}
+inline N quantise(F x, Full) { return _mm512_max_epi32(rounded(x), _mm512_set1_epi32(-128)); }
+inline N quantise(F x, Part tail) { return _mm512_maskz_max_epi32(mask(tail), rounded(x), _mm512_set1_epi32(-128)); }
+inline N nzero() { return _mm512_setzero_si512(); }
+inline N add(N a, N b) { return _mm512_add_epi32(a, b); }
+inline std::int32_t sum(N x) { return _mm512_reduce_add_epi32(x); }
+inline void store8(std::int8_t* p, Full, N value) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(value));
+}
+inline void store8(std::int8_t* p, Part tail, N value) { _mm512_mask_cvtepi32_storeu_epi8(p, mask(tail), value); }
+
+struct Codes {
+    __m512i at[4];
+};
+using I = __m512i;
+
+inline I izero() { return _mm512_setzero_si512(); }
+inline Codes decode(const std::uint8_t* w) {
+    const __m512i three = _mm512_set1_epi8(3);
+    const __m512i words = _mm512_loadu_si512(w);
+    return {{_mm512_and_si512(words, three), _mm512_and_si512(_mm512_srli_epi16(words, 2), three),
+             _mm512_and_si512(_mm512_srli_epi16(words, 4), three), _mm512_and_si512(_mm512_srli_epi16(words, 6), three)}};
+}
+inline I dot(const Codes& codes, const std::int8_t* p, I acc) {
+    for (int s = 0; s < 4; ++s) acc = _mm512_dpbusd_epi32(acc, codes.at[s], _mm512_loadu_si512(p + 64 * s));
+    return acc;
+}
+inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
+    const I ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const I cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    const I all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    const __m128i quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), quarter);
+}
+
+inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
+    // A 16×4 matrix of u32 transposed: even and odd columns of two vectors at a time, then pairs of those.
+    const __m512i even = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    const __m512i odd = _mm512_setr_epi32(2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+    __m512i row[4];
+    __m512i total = _mm512_setzero_si512();
+    for (int i = 0; i < 4; ++i) {
+        row[i] = _mm512_loadu_si512(q + 64 * i);
+        total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), row[i]);
+    }
+    const __m512i low01 = _mm512_permutex2var_epi32(row[0], even, row[1]), low23 = _mm512_permutex2var_epi32(row[2], even, row[3]);
+    const __m512i high01 = _mm512_permutex2var_epi32(row[0], odd, row[1]), high23 = _mm512_permutex2var_epi32(row[2], odd, row[3]);
+    _mm512_storeu_si512(p, _mm512_shuffle_i64x2(low01, low23, 0x44));
+    _mm512_storeu_si512(p + 64, _mm512_shuffle_i64x2(low01, low23, 0xee));
+    _mm512_storeu_si512(p + 128, _mm512_shuffle_i64x2(high01, high23, 0x44));
+    _mm512_storeu_si512(p + 192, _mm512_shuffle_i64x2(high01, high23, 0xee));
+    return _mm512_reduce_add_epi32(total);
+}
+
+inline std::uint64_t checksum(const std::uint8_t* data, std::int64_t bytes) {
+    __m512i total[4] = {nzero(), nzero(), nzero(), nzero()};
+    std::int64_t i = 0;
+    for (; i + 256 <= bytes; i += 256)
+        for (int lane = 0; lane < 4; ++lane) {
+            prefetch(data, i + 64 * lane + 2048);
+            total[lane] = _mm512_add_epi64(total[lane], _mm512_loadu_si512(data + i + 64 * lane));
+        }
+    std::uint64_t tail = 0;
+    for (; i < bytes; ++i) tail += data[i];
+    const __m512i all = _mm512_add_epi64(_mm512_add_epi64(total[0], total[1]), _mm512_add_epi64(total[2], total[3]));
+    return tail + static_cast<std::uint64_t>(_mm512_reduce_add_epi64(all));
+}
+
+}  // namespace
+}  // namespace KP_ISA
+}  // namespace kparity

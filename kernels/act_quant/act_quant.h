@@ -1,0 +1,85 @@
+// act_quant: f32 activations to int8, one scale per row or per 256, and the sum of the int8 values of each span.
+//
+// Divisions and products are single IEEE operations, so that every set gives the same bits. The spans are split over the threads;
+// a row of one token is one span, and a single row stays on one thread.
+#pragma once
+
+namespace kparity {
+namespace KP_ISA {
+namespace {
+
+class ActQuant final : public Kernel {
+public:
+    explicit ActQuant(const Defines& d)
+        : rows(d.integer("M")), width(d.integer("K")), padded(d.integer("KP")), spans(d.integer("SPANS")),
+          per_block(d.integer("PER_BLOCK") != 0) {}
+    double cost() const override { return rows > 1 ? 3.0 * static_cast<double>(rows * padded) : 0.0; }
+
+    void run(void* const* args, const Slice& slice) const override {
+        const auto* x = static_cast<const float*>(args[0]);  // [M, K]
+        auto* q = static_cast<std::int8_t*>(args[1]);        // [M, KP]
+        auto* scale = static_cast<float*>(args[2]);          // [M, SPANS]
+        auto* qsum = static_cast<std::int32_t*>(args[3]);    // [M, SPANS]
+        const std::int64_t length = padded / spans;
+        const Range part = split(rows * spans, 1, slice);
+        for (std::int64_t at = part.begin; at < part.end; ++at) {
+            const std::int64_t row = at / spans, first = at % spans * length;
+            const std::int64_t count = least(length, width - first);  // of this span; zeros follow
+            one(x + row * width + first, count, length, q + row * padded + first, scale + at, qsum + at);
+        }
+    }
+
+private:
+    std::int64_t rows, width, padded, spans;
+    bool per_block;
+
+    void one(const float* x, std::int64_t count, std::int64_t length, std::int8_t* q, float* scale, std::int32_t* qsum) const {
+        F acc[2] = {zero(), zero()};  // magnitudes, in which a NaN wins
+        std::int64_t i = 0;
+        for (; i + 2 * W <= count; i += 2 * W)
+            for (int lane = 0; lane < 2; ++lane) acc[lane] = max_magnitude(acc[lane], load(x + i + lane * W, Full{}));
+        each(i, count, [&](std::int64_t at, auto tail) { acc[0] = max_magnitude(acc[0], load(x + at, tail)); });
+        const float top = largest_magnitude(max_magnitude(acc[0], acc[1]));
+
+        float s;
+        if (per_block) {
+            s = top == 0.0f ? 0.0f : -127.0f / signed_top(x, count, top);
+            *scale = s == 0.0f ? 0.0f : 1.0f / s;
+        } else {
+            s = 127.0f / (top < 1e-5f ? 1e-5f : top);
+            *scale = 1.0f / s;
+        }
+
+        const F factor = set1(s);
+        N total = nzero();
+        each(0, count, [&](std::int64_t at, auto tail) {
+            const N value = quantise(mul(load(x + at, tail), factor), tail);
+            store8(q + at, tail, value);
+            total = add(total, value);
+        });
+        if (count < length) std::memset(q + count, 0, static_cast<std::size_t>(length - count));
+        *qsum = sum(total);
+    }
+
+    // The first value whose magnitude is the largest, with its sign.
+    static float signed_top(const float* x, std::int64_t count, float top) {
+        const F positive = set1(top), negative = set1(-top);
+        for (std::int64_t i = 0; i < count; i += W) {
+            int plus, minus;
+            if (i + W <= count) {
+                const F value = load(x + i, Full{});
+                plus = first_equal(value, positive, Full{}), minus = first_equal(value, negative, Full{});
+            } else {
+                const Part tail{static_cast<int>(count - i)};
+                const F value = load(x + i, tail);
+                plus = first_equal(value, positive, tail), minus = first_equal(value, negative, tail);
+            }
+            if (plus >= 0 || minus >= 0) return minus < 0 || (plus >= 0 && plus < minus) ? top : -top;
+        }
+        return top;  // a NaN equals nothing
+    }
+};
+
+}  // namespace
+}  // namespace KP_ISA
+}  // namespace kparity

@@ -1,0 +1,83 @@
+// rope: rotary position embedding, NEOX or interleaved. Sine and cosine are taken once per row, in fp64 without branches so that
+// the compiler vectorises them, and reused for every head. The rows are split over the threads, or the heads of a single row.
+#pragma once
+
+namespace kparity {
+namespace KP_ISA {
+namespace {
+
+class Rope final : public Kernel {
+public:
+    explicit Rope(const Defines& d)
+        : rows(d.integer("M")), heads(d.integer("H")), width(d.integer("D")), rotated(d.integer("R")),
+          neox(d.integer("NEOX") != 0) {}
+    double cost() const override { return rows > 1 ? 4.0 * static_cast<double>(rows * heads * width) : 0.0; }
+    std::size_t scratch_bytes() const override { return static_cast<std::size_t>(rotated) * sizeof(float) + 256; }
+
+    void run(void* const* args, const Slice& slice) const override {
+        const auto* x = static_cast<const float*>(args[0]);           // [M, H, D]
+        const auto* pos = static_cast<const std::int32_t*>(args[1]);  // [M]
+        const auto* freq = static_cast<const float*>(args[2]);        // [R/2]
+        auto* y = static_cast<float*>(args[3]);                       // [M, H, D]
+        auto* sine = reinterpret_cast<float*>(slice.scratch);         // [R/2]
+        float* cosine = sine + rotated / 2;                           // [R/2]
+        const Range part = split(rows, 1, slice);
+        for (std::int64_t row = part.begin; row < part.end; ++row) {
+            angles(pos[row], freq, sine, cosine);
+            for (std::int64_t head = 0; head < heads; ++head) {
+                const std::int64_t at = (row * heads + head) * width;
+                if (neox)
+                    rotate_halves(x + at, sine, cosine, y + at);
+                else
+                    rotate_pairs(x + at, sine, cosine, y + at);
+                if (rotated < width)
+                    std::memcpy(y + at + rotated, x + at + rotated, sizeof(float) * static_cast<std::size_t>(width - rotated));
+            }
+        }
+    }
+
+private:
+    std::int64_t rows, heads, width, rotated;
+    bool neox;
+
+    void angles(std::int32_t pos, const float* freq, float* sine, float* cosine) const {
+        const auto position = static_cast<float>(pos);
+        for (std::int64_t i = 0; i < rotated / 2; ++i) {
+            const double angle = position * freq[i];  // rounded to f32 by the specification
+            // angle = turns·π/2 + r with |r| <= π/4; adding 1.5·2^52 leaves an integer in the low bits.
+            const double shifted = angle * 0.63661977236758134308 + 6755399441055744.0;
+            const double turns = shifted - 6755399441055744.0;
+            const double r = (angle - turns * 1.57079632679489661923) - turns * 6.123233995736766036e-17;
+            std::int64_t quadrant;
+            std::memcpy(&quadrant, &shifted, sizeof quadrant);
+            const double z = r * r;  // Taylor up to r^13 and r^14: below 2^-40 on this range
+            const double s = r + r * z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 + z * (-1.0 / 39916800 + z / 6227020800.0)))));
+            const double c = 1 + z * (-1.0 / 2 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z / 479001600)))));
+            const double first = quadrant & 1 ? c : s, second = quadrant & 1 ? s : c;
+            sine[i] = static_cast<float>(quadrant & 2 ? -first : first);
+            cosine[i] = static_cast<float>((quadrant + 1) & 2 ? -second : second);
+        }
+    }
+
+    void rotate_halves(const float* x, const float* sine, const float* cosine, float* y) const {
+        const std::int64_t half = rotated / 2;
+        each(0, half, [&](std::int64_t i, auto tail) {
+            const F s = load(sine + i, tail), c = load(cosine + i, tail);
+            const F first = load(x + i, tail), second = load(x + half + i, tail);
+            store(y + i, tail, sub(mul(first, c), mul(second, s)));
+            store(y + half + i, tail, add(mul(second, c), mul(first, s)));
+        });
+    }
+
+    void rotate_pairs(const float* x, const float* sine, const float* cosine, float* y) const {
+        for (std::int64_t i = 0; i < rotated / 2; ++i) {
+            const float first = x[2 * i], second = x[2 * i + 1];
+            y[2 * i] = first * cosine[i] - second * sine[i];
+            y[2 * i + 1] = second * cosine[i] + first * sine[i];
+        }
+    }
+};
+
+}  // namespace
+}  // namespace KP_ISA
+}  // namespace kparity
