@@ -19,8 +19,8 @@ class NumpyBound(Bound):
 
     def __call__(self) -> None:
         kernel = self.kernel
-        inputs = [b.handle for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "out"]
-        outputs = [b.handle for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "in"]
+        inputs = [b.handle.reshape(b.shape) for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "out"]
+        outputs = [b.handle.reshape(b.shape) for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "in"]
         with np.errstate(all="ignore"):  # infinities and NaN are values here; gates judge them
             results = kernel.op.reference(kernel.case, inputs, kernel.dtype)
         for target, value in zip(outputs, results, strict=True):
@@ -78,10 +78,10 @@ class NumpyBackend(Backend):
         return Buffer(np.zeros(shape, self._storage(dtype)), dtype, shape)
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        buffer.handle[...] = array.reshape(buffer.shape)
+        buffer.handle[...] = array.reshape(buffer.handle.shape)
 
     def download(self, buffer: Buffer) -> Array:
-        copy: Array = buffer.handle.copy()
+        copy: Array = buffer.handle.reshape(buffer.shape).copy()
         return copy
 
     def build(self, op: Op, case: Case) -> NumpyKernel:

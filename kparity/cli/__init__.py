@@ -1,0 +1,1 @@
+"""The command line. Nothing imports it; it imports what a command needs when that command runs."""

@@ -1,0 +1,93 @@
+"""``kparity``: the group of commands, loaded one by one, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "probe": ("kparity.cli.probe", "Probe backends in order and show which one may serve."),
+    "run": ("kparity.cli.run", "Generate text on the first backend that passes its probe."),
+    "preflight": ("kparity.cli.preflight", "Show which backends this machine has, and what the others lack."),
+    "explain": ("kparity.cli.explain", "Explain a reason code such as KP-CUDA-NODRIVER."),
+    "model": ("kparity.cli.model", "Look into a model file."),
+}
+"""Name → module with a click command of the same name, and the help line that needs no import."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name in the error."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from kparity.errors import UnknownName
+
+            raise UnknownName("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from kparity import __version__
+
+        click.echo(f"kparity {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit.")
+def cli() -> None:
+    """Decides whether a GPU backend may be trusted with ternary (BitNet b1.58) inference.
+
+    Exit codes: 0 pass, 1 a gate failed, 2 usage or bad input, 3 inconclusive (nothing ran, or a forced backend was refused).
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every deliberate error is one sentence on stderr and an exit code."""
+    from kparity.errors import KparityError
+
+    try:
+        code = cli.main(args=arguments, prog_name="kparity", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        print("kparity: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except KparityError as error:
+        if os.environ.get("KPARITY_DEBUG"):
+            raise
+        print(f"kparity: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except FileNotFoundError as error:
+        print(f"kparity: {error.filename or error}: no such file", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"kparity: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

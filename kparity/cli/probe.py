@@ -1,0 +1,74 @@
+"""``kparity probe``: the table of gates, the JSON of it, and a receipt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kparity.cli.options import dispatch_options, order_of
+
+if TYPE_CHECKING:
+    from kparity.dispatcher import Outcome
+
+
+@click.command()
+@dispatch_options
+@click.option("--positions", type=click.IntRange(min=1), default=72, show_default=True, help="Teacher-forced positions.")
+@click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write what was measured, and on what, to FILE.")
+@click.option("--timings", is_flag=True, help="Show where the time went.")
+@click.pass_context
+def probe(
+    ctx: click.Context,
+    backends: str | None,
+    require: str | None,
+    require_gpu: bool,
+    no_gpu: bool,
+    model: str | None,
+    depth: str,
+    cached: bool,
+    timeout: float | None,
+    act: str,
+    kv: str,
+    positions: int,
+    index: int,
+    as_json: bool,
+    receipt: str | None,
+    timings: bool,
+) -> None:
+    """Probe backends in order and show which one may serve.
+
+    Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is rejected with a line
+    on stderr; the first one that passes every gate serves.
+    """
+    from kparity.dispatcher import probe_all
+    from kparity.model import load_model
+    from kparity.probe.runner import Request
+
+    order, forced = order_of(backends, require, no_gpu)
+    load_model(model).close()  # a bad file is an error of its own, not a rejected backend
+    request = Request(model, depth, positions, timeout or 0.0, require_gpu, act, kv, index)
+    outcome = probe_all(order, request, cached=cached, forced=forced)
+    document = _document(outcome, request, order)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        from kparity.cli.table import print_probe
+
+        print_probe(outcome, timings)
+    if receipt:
+        from kparity.receipt import write
+
+        write(Path(receipt), document)
+    ctx.exit(outcome.exit_code)
+
+
+def _document(outcome: Outcome, request: Any, order: list[str]) -> dict[str, Any]:
+    from kparity.probe.document import document
+
+    return document(outcome.rows, outcome.serving, request, order, outcome.exit_code)

@@ -1,0 +1,196 @@
+"""Every reason for which a backend may not serve: a stable code, its cause and its remedy (``kparity explain CODE``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kparity.errors import UnknownName
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What stands behind a code."""
+
+    title: str
+    cause: str
+    remedy: str
+
+
+def _library(package: str, extra: str) -> Reason:
+    return Reason(
+        f"{package} is not installed",
+        f"The adapter drives its API through the Python package {package}, which cannot be imported.",
+        f'pip install "kparity[{extra}]"',
+    )
+
+
+REASONS: dict[str, Reason] = {
+    # A device that is not there.
+    "KP-CPU-NONATIVE": Reason(
+        "the native module is missing",
+        "kparity was installed without its compiled part (kparity._native).",
+        "Reinstall kparity with a C++17 compiler and CMake present: pip install --force-reinstall kparity",
+    ),
+    "KP-CUDA-NOLIB": _library("cupy-cuda13x", "cuda"),
+    "KP-CUDA-NODRIVER": Reason(
+        "no CUDA driver",
+        "libcuda.so.1, which the NVIDIA driver installs, was not found by the dynamic linker.",
+        "Install the NVIDIA driver; in a container, start it with the NVIDIA runtime (--gpus all).",
+    ),
+    "KP-CUDA-NODEVICE": Reason(
+        "a CUDA driver, but no device",
+        "The driver reports no device with this index: none is installed, CUDA_VISIBLE_DEVICES hides it, or permissions do.",
+        "Check nvidia-smi -L and CUDA_VISIBLE_DEVICES.",
+    ),
+    "KP-CUDA-OLDDRIVER": Reason(
+        "the CUDA driver is older than the library",
+        "CuPy was built for a newer CUDA than the installed driver serves.",
+        "Update the NVIDIA driver, or install the CuPy build for the driver's CUDA version.",
+    ),
+    "KP-HIP-NOLIB": _library("cupy-rocm-7-0", "rocm"),
+    "KP-HIP-NOROCM": Reason(
+        "no ROCm runtime",
+        "libamdhip64.so was not found by the dynamic linker nor under /opt/rocm/lib.",
+        "Install ROCm (its package hip-runtime-amd), or add its lib folder to the linker's path.",
+    ),
+    "KP-HIP-NOPERMISSION": Reason(
+        "/dev/kfd cannot be opened",
+        "The kernel driver is loaded, but this user may not use it.",
+        "Add the user to the groups render and video: sudo usermod -aG render,video $USER; then log in again.",
+    ),
+    "KP-HIP-NODEVICE": Reason(
+        "a ROCm runtime, but no device",
+        "The runtime reports no device with this index, or /dev/kfd does not exist.",
+        "Check rocminfo, the amdgpu kernel module and HIP_VISIBLE_DEVICES.",
+    ),
+    "KP-WGPU-NOLIB": _library("wgpu", "vulkan"),
+    "KP-WGPU-NODEVICE": Reason(
+        "no Vulkan device",
+        "wgpu found no adapter: no Vulkan driver (ICD) is installed or it failed to load.",
+        "Install the vendor's driver; for a software device on Debian and Ubuntu: sudo apt-get install mesa-vulkan-drivers",
+    ),
+    "KP-WGPU-LIMITS": Reason(
+        "the adapter lacks something that the kernels need",
+        "A limit of the adapter (bindings per stage, work-group size) is below what WebGPU's defaults promise.",
+        "Use another adapter or a newer driver.",
+    ),
+    "KP-OPENCL-NOLIB": _library("pyopencl", "opencl"),
+    "KP-OPENCL-NOPLATFORM": Reason(
+        "no OpenCL platform",
+        "The ICD loader found no driver under /etc/OpenCL/vendors or OCL_ICD_VENDORS.",
+        "Install the vendor's OpenCL driver; for a CPU device: pip install pocl-binary-distribution",
+    ),
+    "KP-OPENCL-NODEVICE": Reason(
+        "OpenCL platforms, but no device",
+        "No platform reports a device with this index.",
+        "Check clinfo -l.",
+    ),
+    "KP-TORCH-NOLIB": _library("torch", "torch"),
+    "KP-TORCH-NODEVICE": Reason(
+        "torch has no such device", "torch reports fewer devices than the index that was asked for.", "Use a lower index."
+    ),
+    "KP-IMPORT": Reason(
+        "the backend's module cannot be imported",
+        "Importing the adapter, or a library that it needs, raised an error; the line quotes it.",
+        "Repair or reinstall the library that the error names.",
+    ),
+    "KP-UNAVAILABLE": Reason("the backend cannot be opened", "The adapter said why; the line quotes it.", "See the line."),
+    # A device that is not what it should be.
+    "KP-NOT-GPU": Reason(
+        "the device is not a GPU",
+        "--require-gpu was given, and the device is a CPU or a software rasteriser (llvmpipe, lavapipe, SwiftShader, PoCL), "
+        "by its own type or by its name.",
+        "Install the GPU's driver so that its device comes first, choose it by index, or drop --require-gpu.",
+    ),
+    "KP-UNSUPPORTED": Reason(
+        "the device cannot run the model",
+        "A kernel of the model needs more than the device grants (binding size, grid, threads); the line names it.",
+        "Use another backend or a smaller model.",
+    ),
+    "KP-COMPILE": Reason(
+        "a kernel does not compile on this device",
+        "The device's compiler refused a kernel; the line names file and line.",
+        "Update the driver; report the line with the driver's version.",
+    ),
+    # A wrong result.
+    "KP-BOS-NONFINITE": Reason(
+        "NaN or infinity in the first logits",
+        "A kernel was not launched, read uninitialised memory, or overflowed (f16 with relu² does).",
+        "kparity probe --json shows which gate fails first; do not use this backend with this driver.",
+    ),
+    "KP-BOS-COSINE": Reason(
+        "the first logits are wrong",
+        "At position 0 neither RoPE nor the mask matters: look at weight layout, scales, activation function, norms.",
+        "Do not use this backend; compare the gate 'exact' in kparity probe --json.",
+    ),
+    "KP-EXACT-BITS": Reason(
+        "integer accumulators differ",
+        "Sums of ternary × int8 products are exact; a difference is a layout, tail, overflow or synchronisation error.",
+        "Do not use this backend; the verdict names the shape and the first wrong element.",
+    ),
+    "KP-EXACT-SCALE": Reason(
+        "right accumulators, wrong scales",
+        "A weight scale or an activation scale is missing, swapped or rounded too early.",
+        "Do not use this backend.",
+    ),
+    "KP-POS-COSINE": Reason(
+        "right first token, wrong later",
+        "RoPE convention, mask or the stride of the KV cache: all of them are invisible at position 0.",
+        "Do not use this backend; the verdict names the first bad position.",
+    ),
+    "KP-POS-NORM": Reason(
+        "the logits are scaled by a factor",
+        "Cosine cannot see a factor: a missing scale on the last norm or the head.",
+        "Do not use this backend.",
+    ),
+    "KP-POS-NONFINITE": Reason("NaN or infinity at a later position", "As KP-BOS-NONFINITE, after the first token.", "Do not use this backend."),
+    "KP-PREFILL": Reason(
+        "batched prefill differs from stepwise decode",
+        "The M > 1 kernels or the boundary between two chunks are wrong.",
+        "Do not use this backend.",
+    ),
+    "KP-RESET": Reason(
+        "a reset does not reset",
+        "State outlives a reset (cache, position, recorded command), or a kernel races with itself.",
+        "Do not use this backend for more than one request.",
+    ),
+    "KP-CHANGED": Reason(
+        "the device changed after its probe",
+        "The serving process repeats the BOS gate on its own device, and it did not give what the probe saw.",
+        "Probe again without --cached.",
+    ),
+    "KP-KNOWN-BAD": Reason("a contract knows this backend as bad", "See the contract's known issues.", "See the contract."),
+    # A process that did not survive.
+    "KP-PROBE-CRASH": Reason(
+        "the backend crashed its process",
+        "The probe's child process died of a signal (SIGSEGV in a driver, usually).",
+        "Update or reinstall the driver; the line names the stage at which it died.",
+    ),
+    "KP-PROBE-HANG": Reason(
+        "the backend did not answer in time",
+        "The probe's child process was still running at the time limit and was ended.",
+        "Raise --timeout for a large model or a slow device; otherwise the driver hangs.",
+    ),
+    "KP-PROBE-EXIT": Reason(
+        "the backend ended its process",
+        "The probe's child process exited without a verdict: a library called exit, or Python could not start it.",
+        "See the quoted last line of its log.",
+    ),
+    "KP-PROBE-OOM": Reason(
+        "out of memory",
+        "The host killed the probe's child process or an allocation failed.",
+        "Use a smaller model or more memory.",
+    ),
+    "KP-PROBE-ERROR": Reason("an unexpected error in the adapter", "The line quotes the exception.", "Report it."),
+    "KP-DEVICE-LOST": Reason("the device was lost", "The driver reset or removed the device while it ran.", "Check the kernel log (dmesg)."),
+    "KP-DEVICE-OOM": Reason("the device is out of memory", "An allocation on the device failed.", "Use a smaller model or context."),
+    "KP-DEVICE-FAULT": Reason("the device reported an error", "A launch, a copy or a validation failed.", "See the quoted message."),
+}
+
+
+def explain(code: str) -> Reason:
+    """The reason behind a code, whatever its case; raises UnknownName with the nearest code."""
+    key = code.strip().strip("[]").upper()
+    if key not in REASONS:
+        raise UnknownName("code", key, REASONS)
+    return REASONS[key]

@@ -1,0 +1,85 @@
+"""Contracts: versioned YAML documents that hold thresholds with their basis, log shapes, and the tests that could refute them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from kparity.errors import UnknownName, WrongInput
+
+PROBE = "backend-output-parity-v1"
+"""The contract that the probe and the dispatcher enforce."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A limit, the side on which it lies, and why it lies there."""
+
+    id: str
+    value: float
+    rule: str
+    basis: str
+
+    def holds(self, measured: float) -> bool:
+        """Whether a measured number satisfies the threshold; a number that is not finite never does."""
+        if not math.isfinite(measured):
+            return False
+        return measured >= self.value if self.rule == "at least" else measured <= self.value
+
+    @property
+    def sign(self) -> str:
+        """``≥`` or ``≤``."""
+        return "≥" if self.rule == "at least" else "≤"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A parsed contract; ``document`` is the YAML as it stands."""
+
+    id: str
+    version: str
+    document: Mapping[str, Any]
+
+    def threshold(self, name: str) -> Threshold:
+        """A threshold by id; raises UnknownName."""
+        found = self.document["thresholds"]
+        if name not in found:
+            raise UnknownName(f"threshold of {self.id}", name, found)
+        entry = found[name]
+        return Threshold(name, float(entry["value"]), entry["rule"], " ".join(str(entry["basis"]).split()))
+
+    def rejected(self, backend: str, code: str, reason: str, then: str = "attempting fallback") -> str:
+        """The line on stderr for a backend that may not serve."""
+        template: str = self.document["log"]["rejected"]
+        flat = " ".join(reason.split())
+        return template.format(contract=self.id, backend=backend, next=then, code=code, reason=flat)
+
+    def serving(self, label: str) -> str:
+        """The line on stderr for the backend that serves."""
+        template: str = self.document["log"]["serving"]
+        return template.format(label=label)
+
+
+def names() -> list[str]:
+    """Ids of the contracts that ship with the package."""
+    files = resources.files(__name__).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+@lru_cache(maxsize=None)
+def load(contract_id: str) -> Contract:
+    """A shipped contract by id; raises UnknownName with the nearest id."""
+    import yaml  # costs 15 ms; `import kparity` must not pay it
+
+    if contract_id not in names():
+        raise UnknownName("contract", contract_id, names())
+    text = resources.files(__name__).joinpath(f"{contract_id}.yaml").read_text(encoding="utf-8")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    document = yaml.load(text, Loader=loader)  # noqa: S506 - a safe loader
+    if document["metadata"]["id"] != contract_id:
+        raise WrongInput(f"{contract_id}.yaml says that its id is {document['metadata']['id']}")
+    return Contract(contract_id, str(document["metadata"]["version"]), document)

@@ -1,0 +1,180 @@
+"""An engine: a model on a backend, tokens in, logits out. A decode step is one recorded program that stays on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kparity.adapter import Backend, Buffer, Program
+from kparity.errors import WrongInput
+from kparity.graph import Graph, Kernels, Options, Weights, upload
+from kparity.model import Model
+from kparity.spec import Array
+
+DEFAULT_CHUNK = 32
+"""Rows of a prefill chunk: one program serves every prompt length."""
+MAX_CONTEXT = 4096
+"""Cache length when neither the caller nor the model asks for less."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A graph and the program that replays it."""
+
+    graph: Graph
+    program: Program
+
+
+class Engine:
+    """A model on an opened backend.
+
+    ``act`` is the activation quantisation (``token`` as BitNet does, ``block256`` as llama.cpp does), ``kv`` the element type of
+    the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program. Tokens are ids; logits are f32
+    [vocab]. The state is the cache and the number of tokens in it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        backend: Backend,
+        *,
+        act: str = "token",
+        kv: str = "f16",
+        context: int = 0,
+        chunk: int = DEFAULT_CHUNK,
+    ) -> None:
+        if chunk < 1:
+            raise WrongInput(f"chunk is {chunk}, expected at least 1")
+        self.model, self.backend, self.chunk = model, backend, chunk
+        length = min(context or MAX_CONTEXT, model.hparams.context)
+        self.options = Options(act, kv, length)
+        self.kernels = Kernels(backend)
+        self.weights: Weights = upload(model, backend)
+        self.cache = self._new_cache()
+        self.position = 0
+        self._recorded: dict[tuple[int, bool], Recorded] = {}
+
+    @property
+    def context(self) -> int:
+        """Positions that the cache holds."""
+        return self.options.context
+
+    def _new_cache(self) -> list[tuple[Buffer, Buffer]]:
+        h = self.model.hparams
+        shape = (self.options.context, h.n_kv * h.head_dim)
+        return [
+            (self.backend.empty(shape, self.options.kv), self.backend.empty(shape, self.options.kv))
+            for _ in range(h.n_layer)
+        ]
+
+    def recorded(self, rows: int = 1, every_row: bool = False) -> Recorded:
+        """The program for a number of rows, recorded at its first use."""
+        key = (rows, every_row)
+        if key not in self._recorded:
+            graph = Graph(
+                self.model.hparams, self.kernels, self.weights, self.cache, self.options, rows, every_row=every_row
+            )
+            self._recorded[key] = Recorded(graph, self.backend.record(graph.launches))
+        return self._recorded[key]
+
+    def reset(self) -> None:
+        """Forget every token. The cache's bytes stay: causal attention never reads a position that was not written since."""
+        self.position = 0
+
+    def step(self, token: int) -> Array:
+        """Feed one token; f32 logits [vocab] for the next."""
+        graph = self._run([token], 1, every_row=False)
+        return self.backend.download(graph.logits)[0]
+
+    def step_greedy(self, token: int) -> int:
+        """Feed one token; the id of the largest logit. Only that id leaves the device."""
+        graph = self._run([token], 1, every_row=False)
+        return self._best(graph)
+
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """Feed a prompt in chunks; f32 logits [vocab] after its last token."""
+        return self.backend.download(self._prefill(tokens).logits)[0]
+
+    def score(self, tokens: Sequence[int], rows: int = 0) -> Array:
+        """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them."""
+        rows = rows or self.chunk
+        found = []
+        for at in range(0, len(tokens), rows):
+            piece = list(tokens[at : at + rows])
+            graph = self._run(piece, rows, every_row=True)
+            found.append(self.backend.download(graph.logits)[: len(piece)])
+        if not found:
+            raise WrongInput("score needs at least one token")
+        return np.concatenate(found)
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
+        """Greedy continuation: ids one by one, until ``max_tokens``, the end-of-sequence id, or a full cache."""
+        if not prompt:
+            raise WrongInput("the prompt has no token")
+        token = self._best(self._prefill(prompt)) if len(prompt) > 1 else self.step_greedy(prompt[0])
+        for count in range(1, max_tokens + 1):
+            if token == self.model.hparams.eos:
+                return
+            yield token
+            if count == max_tokens or self.position >= self.context:
+                return
+            token = self.step_greedy(token)
+
+    def close(self) -> None:
+        """Close the backend; the engine must not be used afterwards."""
+        self._recorded.clear()
+        self.backend.close()
+
+    def options_dict(self) -> dict[str, int | str]:
+        """What a receipt says about this engine."""
+        return {**dataclasses.asdict(self.options), "chunk": self.chunk}
+
+    def _prefill(self, tokens: Sequence[int]) -> Graph:
+        """Whole and padded chunks of ``chunk`` rows; a remainder below a quarter of a chunk goes step by step."""
+        if not tokens:
+            raise WrongInput("the prompt has no token")
+        graph: Graph | None = None
+        at = 0
+        while at < len(tokens):
+            left = len(tokens) - at
+            rows = self.chunk if left * 4 >= self.chunk else 1
+            piece = list(tokens[at : at + rows])
+            graph = self._run(piece, rows, every_row=False)
+            at += len(piece)
+        assert graph is not None
+        return graph
+
+    def _run(self, tokens: list[int], rows: int, every_row: bool) -> Graph:
+        self._check(tokens)
+        recorded = self.recorded(rows, every_row)
+        graph, count = recorded.graph, len(tokens)
+        ids, pos = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
+        ids[:count] = tokens
+        pos[:count] = np.arange(self.position, self.position + count)
+        self.backend.write(graph.ids, ids)
+        self.backend.write(graph.pos, pos)
+        if rows > 1 and not every_row:
+            self.backend.write(graph.last, np.array([count - 1], np.int32))
+        recorded.program.run()
+        self.position += count
+        return graph
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        vocab = self.model.hparams.vocab
+        for token in tokens:
+            if not 0 <= token < vocab:
+                raise WrongInput(f"token {token} is outside the vocabulary of {vocab}")
+        if self.position + len(tokens) > self.context:
+            raise WrongInput(
+                f"{self.position + len(tokens)} tokens exceed the context of {self.context} positions; "
+                "shorten the prompt or raise --context"
+            )
+
+    def _best(self, graph: Graph) -> int:
+        best = int(self.backend.download(graph.best)[0])
+        if best < 0:
+            raise WrongInput(f"{self.backend.name}: the logits hold NaN at position {self.position - 1}")
+        return best

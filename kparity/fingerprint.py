@@ -1,0 +1,110 @@
+"""What a verdict depends on: digests of kernels, models and of the host's drivers, cheap enough to take before every answer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from importlib import metadata, resources
+from importlib.util import find_spec
+from pathlib import Path
+
+ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "VK_ICD_FILENAMES", "VK_DRIVER_FILES", "VK_LOADER_DRIVERS_SELECT",
+    "OCL_ICD_VENDORS", "OCL_ICD_FILENAMES", "LD_LIBRARY_PATH", "WGPU_BACKEND_TYPE", "KPARITY_CPU_ISA", "KPARITY_THREADS", "POCL_DEVICES",
+)  # fmt: skip
+"""Variables that choose another device or another driver."""
+
+DRIVER_FILES = (
+    "/usr/share/vulkan/icd.d/*.json", "/etc/vulkan/icd.d/*.json", "/etc/OpenCL/vendors/*.icd", "/proc/driver/nvidia/version",
+    "/proc/driver/nvidia/gpus/*/information", "/sys/module/amdgpu/version", "/sys/module/nvidia/version",
+    "/usr/lib/x86_64-linux-gnu/libvulkan*.so*", "/usr/lib/x86_64-linux-gnu/libcuda.so*", "/usr/lib/x86_64-linux-gnu/libOpenCL.so*",
+    "/usr/lib/x86_64-linux-gnu/libLLVM-*.so*", "/usr/lib/aarch64-linux-gnu/libvulkan*.so*", "/usr/lib/aarch64-linux-gnu/libcuda.so*",
+    "/opt/rocm/lib/libamdhip64.so*",
+)  # fmt: skip
+
+LIBRARIES = ("numpy", "wgpu", "pyopencl", "pocl-binary-distribution", "cupy-cuda13x", "cupy-cuda12x", "cupy-rocm-7-0", "torch")
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _identity(path: Path) -> str:
+    """Path, target, size and time of change; the content too where the kernel makes it up."""
+    if str(path).startswith(("/proc", "/sys")):
+        return f"{path}={path.read_text(errors='replace')}"
+    status = path.stat()
+    return f"{path}={path.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def _named_libraries(manifest: Path) -> list[str]:
+    """Libraries that an ICD manifest names, by their identity: a driver update changes them and not the manifest."""
+    import re
+
+    found = []
+    for name in re.findall(r"[\w./+-]+\.so[\w.]*", manifest.read_text(errors="replace")):
+        for folder in ("", "/usr/lib/x86_64-linux-gnu/", "/usr/lib/aarch64-linux-gnu/", "/usr/lib64/"):
+            library = Path(folder + name)
+            if library.is_absolute() and library.exists():
+                found.append(_identity(library))
+                break
+    return found
+
+
+def host() -> str:
+    """Digest of the devices and drivers of this machine, without opening any of them.
+
+    PCI devices, driver files with their times, ICD manifests and the libraries that they name, the variables that choose between
+    them, and the versions of the Python libraries that drive them.
+    """
+    parts = [f"{name}={os.environ.get(name, '')}" for name in ENVIRONMENT]
+    for pattern in DRIVER_FILES:
+        for path in sorted(Path("/").glob(pattern.lstrip("/"))):
+            parts.append(_identity(path))
+            if path.suffix in (".json", ".icd"):
+                parts += _named_libraries(path)
+    for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
+        parts.append(":".join(_first_line(device / name) for name in ("vendor", "device", "class")) + f"@{device.name}")
+    parts += [_cpu_model(), *(f"{name}={_version(name)}" for name in LIBRARIES)]
+    return _digest(parts)
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _cpu_model() -> str:
+    text = _first_line(Path("/proc/cpuinfo"))
+    keep = ("model name", "flags", "microcode", "Features")
+    return "\n".join(dict.fromkeys(line for line in text.splitlines() if line.startswith(keep)))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+@lru_cache(maxsize=1)
+def kernels() -> str:
+    """Digest of everything that computes: kernel texts, adapters, graph, gates and the native module."""
+    parts: list[str] = []
+    for package in ("kparity.kernels", "kparity.backends", "kparity"):
+        root = resources.files(package)
+        for path in sorted(Path(str(root)).rglob("*")):
+            if path.suffix in (".py", ".cu", ".wgsl", ".h") and "tests" not in path.parts:
+                parts.append(f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}")
+    native = find_spec("kparity._native")
+    if native is not None and native.origin:
+        parts.append(hashlib.sha256(Path(native.origin).read_bytes()).hexdigest())
+    return _digest(parts)
+
+
+def adapter(target: str) -> str:
+    """Digest of the file of an adapter that another package brings (``module:Class``)."""
+    spec = find_spec(target.partition(":")[0])
+    if spec is None or not spec.origin or not Path(spec.origin).exists():
+        return ""
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

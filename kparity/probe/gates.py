@@ -1,0 +1,270 @@
+"""The gates that a backend must pass before it may serve, each enforcing its clause of the contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kparity import compare, ops
+from kparity.adapter import DeviceInfo
+from kparity.contracts import Contract
+from kparity.engine import Engine
+from kparity.graph import LINEARS, Linear
+from kparity.probe.reference import Reference, exact_activations
+from kparity.probe.verdict import Gate, Measure
+from kparity.spec import Array, padded
+
+BLIND = "BOS alone cannot see RoPE, mask, KV cache, prefill or reset errors, nor a constant factor"
+SOFTWARE = ("llvmpipe", "lavapipe", "swiftshader", "softpipe", "pocl", "portable computing language", "basic render")
+"""Names of devices that are no GPU whatever their API says."""
+
+
+def is_gpu(info: DeviceInfo) -> bool:
+    """Whether a device counts as a GPU: by its kind, and not by the name of a known software device."""
+    names = f"{info.device} {info.driver}".lower()
+    return info.kind == "gpu" and not any(name in names for name in SOFTWARE)
+
+
+def gate_open(info: DeviceInfo, require_gpu: bool) -> Gate:
+    """The device is there; with ``require_gpu`` it must be a GPU."""
+    if require_gpu and not is_gpu(info):
+        claim = "claims to be a GPU, its name says otherwise" if info.kind == "gpu" else f"is a {info.kind} device"
+        return Gate("open", "FAIL", code="KP-NOT-GPU", reason=f"{info.device or info.backend} {claim}, a GPU is required")
+    return Gate("open", "PASS", note=info.kind if is_gpu(info) or info.kind != "gpu" else "software")
+
+
+@dataclass
+class Candidate:
+    """A candidate engine with its reference, and the logits that it gave step by step."""
+
+    engine: Engine
+    reference: Reference
+    contract: Contract
+    steps: Array | None = None
+
+    def measure(self, threshold: str, value: float) -> Measure:
+        """A number judged by the contract."""
+        return Measure.of(self.contract, threshold, value)
+
+    def judged(self, name: str, measures: list[Measure], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
+        """A gate from its measures; ``failure`` gives code and reason for the first that does not hold."""
+        bad = next((measure for measure in measures if not measure.holds), None)
+        if bad is None:
+            return Gate(name, "PASS", measures)
+        code, reason = failure(bad)
+        return Gate(name, "FAIL", measures, code, reason)
+
+
+def _non_finite(logits: Array) -> str:
+    nan, inf = int(np.isnan(logits).sum()), int(np.isinf(logits).sum())
+    return f"{nan} NaN and {inf} infinite of {logits.size} logits" if nan or inf else ""
+
+
+def gate_bos(candidate: Candidate) -> Gate:
+    """One BOS token on a fresh cache: finite logits whose cosine with the reference reaches the threshold."""
+    engine, reference = candidate.engine, candidate.reference
+    engine.reset()
+    logits = engine.step(reference.tokens[0])
+    wrong = _non_finite(logits)
+    if wrong:
+        return Gate("BOS", "FAIL", [candidate.measure("bos_cosine", float("nan"))], "KP-BOS-NONFINITE", f"{wrong} at position 0")
+    measure = candidate.measure("bos_cosine", compare.cosine(logits, reference.bos))
+    return candidate.judged(
+        "BOS",
+        [measure],
+        lambda bad: (
+            "KP-BOS-COSINE",
+            f"cosine vs {reference.name} = {bad.value:.6f} (< {bad.limit:g}) at position 0/{len(reference.tokens)}",
+        ),
+    )
+
+
+def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
+    """One weight for each distinct GEMV shape, from different layers where the model has several."""
+    seen: set[tuple[int, int, str]] = set()
+    layers = engine.model.hparams.n_layer
+    for index, name in enumerate(LINEARS):
+        layer = index % layers
+        weight = engine.weights.linears[layer, name]
+        if (weight.n, weight.k, weight.kind) not in seen:
+            seen.add((weight.n, weight.k, weight.kind))
+            yield layer, name, weight
+
+
+def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, ascale: Array) -> Array:
+    """The very kernel that serves, on resident weights: f32 [rows, N]. ``wscale`` None takes the weight's own."""
+    backend, rows = engine.backend, len(q)
+    kernel = engine.kernels.get(
+        "tgemv", M=rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act
+    )
+    spans = kernel.args[3].shape[1]
+    scale = weight.wscale if wscale is None else backend.upload(wscale)
+    qsum = q.reshape(rows, spans, -1).sum(axis=-1, dtype=np.int32)
+    out = backend.upload(np.full((rows, weight.n), np.nan, np.float32))  # poisoned: a kernel that never ran shows
+    inputs = (backend.upload(q), backend.upload(ascale), backend.upload(qsum))
+    backend.record([kernel.bind(weight.words, scale, *inputs, out)]).run()
+    return backend.download(out).astype(np.float64)
+
+
+def _scaled_error(engine: Engine, weight: Linear, q: Array, ascale: Array, got: Array) -> float:
+    """Largest error after scaling, in ULP of f32 (per tensor) or as twice the share of the derived bound (per block)."""
+    backend = engine.backend
+    op = ops.get("tgemv")
+    case = op.case(M=len(q), N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act)
+    qsum = q.reshape(len(q), ascale.shape[1], -1).sum(axis=-1, dtype=np.int32)
+    inputs = [backend.download(weight.words), backend.download(weight.wscale), q, ascale, qsum]
+    inputs[1] = inputs[1].astype(np.float32)
+    truth = op.reference(case, inputs, np.float64)
+    limit = op.bounds(case, inputs, truth)[0].limit
+    assert limit is not None
+    error = np.abs(got - truth[0])
+    share = np.divide(error, limit, out=np.where(error > 0, np.inf, 0.0), where=limit > 0)
+    return 2.0 * float(np.max(share)) if np.isfinite(got).all() else float("nan")
+
+
+def gate_exact(candidate: Candidate) -> Gate:
+    """Integer accumulators of every GEMV shape, bit for bit, by one-hot, random and extreme activations.
+
+    The kernels that serve run with unit scales, so that their f32 output is the accumulator itself (exact below 2²⁴), and with
+    the model's own scales for the roundings after it. Truth comes from the file's bytes by the second decoder.
+    """
+    engine = candidate.engine
+    mismatches, ulp, first = 0, 0.0, ""
+    for layer, name, weight in _shapes(engine):
+        truth_weights, _ = engine.model.linear_weights(layer, name)
+        for rows in (1, engine.chunk):
+            q = exact_activations(weight.k, padded(weight.k), rows)
+            spans = 1 if engine.options.act == "token" else padded(weight.k) // 256
+            ones = np.ones(weight.wscale.shape, np.float32)
+            got = _run_gemv(engine, weight, q, ones, np.ones((rows, spans), np.float32))
+            want = q[:, : weight.k].astype(np.float32) @ truth_weights.astype(np.float32).T
+            wrong = ~(got == want)
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0]
+                first = first or (
+                    f"{int(wrong.sum())} of {wrong.size} accumulators of blk.{layer}.{name} "
+                    f"[{rows}x{weight.n}x{weight.k}] differ, first at row {row}, column {column}: "
+                    f"{got[row, column]:g} for {want[row, column]:g}"
+                )
+            mismatches += int(wrong.sum())
+            ascale = np.random.default_rng(rows).uniform(0.005, 0.05, (rows, spans)).astype(np.float32)
+            if rows == 1 or engine.model.n_bytes < 1 << 26:
+                ulp = max(ulp, _scaled_error(engine, weight, q, ascale, _run_gemv(engine, weight, q, None, ascale)))
+    measures = [candidate.measure("exact_mismatches", mismatches), candidate.measure("exact_scaled_ulp", ulp)]
+    return candidate.judged(
+        "exact",
+        measures,
+        lambda bad: (
+            ("KP-EXACT-BITS", first)
+            if bad.threshold == "exact_mismatches"
+            else ("KP-EXACT-SCALE", f"accumulators are right, but scaled results are off by {bad.value:g} ULP (> {bad.limit:g})")
+        ),
+    )
+
+
+def _worst(logits: Array, wanted: Array) -> tuple[float, int, float, int]:
+    """Smallest cosine with its row, and largest |norm ratio - 1| with its row; NaN where a row is not finite."""
+    cosines = np.array([compare.cosine(a, b) for a, b in zip(logits, wanted, strict=True)])
+    norms = np.array([abs(compare.norm_ratio(a, b) - 1) for a, b in zip(logits, wanted, strict=True)])
+    low = int(np.argmin(np.where(np.isnan(cosines), -np.inf, cosines)))
+    high = int(np.argmax(np.where(np.isnan(norms), np.inf, norms)))
+    return float(cosines[low]), low, float(norms[high]), high
+
+
+def gate_positions(candidate: Candidate) -> Gate:
+    """Teacher-forced decode, step by step: cosine and norm ratio at every position."""
+    engine, reference = candidate.engine, candidate.reference
+    count = len(reference.tokens)
+    engine.reset()
+    candidate.steps = np.stack([engine.step(token) for token in reference.tokens])
+    cosine, low, norm, high = _worst(candidate.steps, reference.logits)
+    measures = [
+        candidate.measure("positions_cosine", cosine),
+        candidate.measure("positions_norm", norm),
+        candidate.measure("positions_min", count),
+    ]
+
+    def failure(bad: Measure) -> tuple[str, str]:
+        if bad.threshold == "positions_min":
+            return "KP-UNSUPPORTED", f"the model's context holds {count} positions, the contract asks for {bad.limit:g}"
+        wrong = _non_finite(candidate.steps if candidate.steps is not None else np.empty(0))
+        if wrong:
+            return "KP-POS-NONFINITE", f"{wrong} over {count} positions"
+        if bad.threshold == "positions_cosine":
+            return "KP-POS-COSINE", f"cosine vs {reference.name} = {bad.value:.6f} (< {bad.limit:g}) at position {low}/{count}"
+        return "KP-POS-NORM", f"norm ratio vs {reference.name} is off by {bad.value:.6f} (> {bad.limit:g}) at position {high}/{count}"
+
+    return candidate.judged("positions", measures, failure)
+
+
+def _prefill_lengths(chunk: int, count: int) -> list[int]:
+    """Prompt lengths that end in a padded chunk, at the end of a chunk, one after it, and in a second one."""
+    wanted = (chunk // 4 + 1, chunk, chunk + 1, 2 * chunk - 1)
+    return sorted({length for length in wanted if 2 <= length < count})
+
+
+def gate_prefill(candidate: Candidate) -> Gate:
+    """Batched prefill against the candidate's own stepwise logits, and one step on the cache that it wrote."""
+    engine, tokens = candidate.engine, candidate.reference.tokens
+    assert candidate.steps is not None
+    got, wanted, names = [], [], []
+    for length in _prefill_lengths(engine.chunk, len(tokens)):
+        engine.reset()
+        got += [engine.prefill(tokens[:length]), engine.step(tokens[length])]
+        wanted += [candidate.steps[length - 1], candidate.steps[length]]
+        names += [f"after a prefill of {length}", f"one step after a prefill of {length}"]
+    cosine, low, norm, high = _worst(np.stack(got), np.stack(wanted))
+    measures = [candidate.measure("prefill_cosine", cosine), candidate.measure("prefill_norm", norm)]
+
+    def failure(bad: Measure) -> tuple[str, str]:
+        if bad.threshold == "prefill_cosine":
+            return "KP-PREFILL", f"cosine of prefill vs stepwise = {bad.value:.6f} (< {bad.limit:g}) {names[low]}"
+        return "KP-PREFILL", f"norm ratio of prefill vs stepwise is off by {bad.value:.6f} (> {bad.limit:g}) {names[high]}"
+
+    return candidate.judged("prefill", measures, failure)
+
+
+def gate_reset(candidate: Candidate, count: int = 8) -> Gate:
+    """After all that traffic: reset, and the first tokens again, bit for bit."""
+    engine, tokens = candidate.engine, candidate.reference.tokens
+    assert candidate.steps is not None
+    engine.reset()
+    again = np.stack([engine.step(token) for token in tokens[:count]])
+    wrong = again.view(np.uint32) != candidate.steps[:count].view(np.uint32) if again.dtype == np.float32 else again != candidate.steps[:count]
+    rows = np.flatnonzero(wrong.any(axis=1))
+    measure = candidate.measure("reset_differences", int(wrong.sum()))
+    return candidate.judged(
+        "reset",
+        [measure],
+        lambda bad: (
+            "KP-RESET",
+            f"{int(bad.value)} of {wrong.size} logits differ from the first run after a reset, first at position {rows[0]}",
+        ),
+    )
+
+
+FULL: tuple[tuple[str, Callable[[Candidate], Gate]], ...] = (
+    ("BOS", gate_bos),
+    ("exact", gate_exact),
+    ("positions", gate_positions),
+    ("prefill", gate_prefill),
+    ("reset", gate_reset),
+)
+"""The gates after ``open``, in order."""
+
+
+def run(candidate: Candidate, depth: str) -> Iterator[Gate]:
+    """Gates one by one; stops after the first failure, and says what a shallow probe leaves open."""
+    for name, gate in FULL:
+        if depth == "bos" and name != "BOS":
+            yield Gate(name, "INCONCLUSIVE", note=f"not run: {BLIND}")
+            continue
+        started = time.perf_counter()
+        verdict = gate(candidate)
+        verdict.elapsed_ms = (time.perf_counter() - started) * 1e3
+        yield verdict
+        if verdict.verdict == "FAIL":
+            return

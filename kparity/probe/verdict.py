@@ -1,0 +1,105 @@
+"""What a probe says: measures against thresholds, gates made of measures, a row per backend."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kparity.contracts import Contract
+
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Status = Literal["accepted", "rejected", "unavailable"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number beside the limit of the contract that judges it."""
+
+    threshold: str
+    value: float
+    limit: float
+    sign: str
+    holds: bool
+
+    @classmethod
+    def of(cls, contract: Contract, threshold: str, value: float) -> Measure:
+        """Judge ``value`` by a threshold of the contract; a value that is not finite fails."""
+        limit = contract.threshold(threshold)
+        return cls(threshold, float(value), limit.value, limit.sign, limit.holds(float(value)))
+
+    def text(self) -> str:
+        """For example ``0.722249 ≥ 0.99``; what fails says so by itself."""
+        shown = f"{self.value:.6g}" if self.value != 0 else "0"
+        return f"{shown} {self.sign} {self.limit:g}"
+
+
+@dataclass
+class Gate:
+    """The verdict of one gate: its measures, and for a failure a stable code and a reason."""
+
+    name: str
+    verdict: Verdict
+    measures: list[Measure] = field(default_factory=list)
+    code: str = ""
+    reason: str = ""
+    note: str = ""
+    elapsed_ms: float = 0.0
+
+    @property
+    def summary(self) -> str:
+        """One cell of a table."""
+        if self.measures:
+            worst = next((measure for measure in self.measures if not measure.holds), self.measures[0])
+            return worst.text()
+        return self.note or self.reason or self.verdict
+
+
+@dataclass
+class Row:
+    """What became of one backend."""
+
+    backend: str
+    status: Status
+    code: str = ""
+    reason: str = ""
+    device: dict[str, Any] | None = None
+    label: str = ""
+    reference: str = ""
+    gates: list[Gate] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    dispatches: dict[str, int] = field(default_factory=dict)
+    device_step_ms: float | None = None
+    depth: str = "full"
+    positions: int = 0
+    elapsed_ms: float = 0.0
+    cached: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether this backend may serve."""
+        return self.status == "accepted"
+
+    @property
+    def ran_and_failed(self) -> bool:
+        """Whether the backend opened and then gave a wrong answer, none at all, or none in time."""
+        return self.status == "rejected" and self.code != "KP-NOT-GPU"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Row:
+        """The inverse of ``as_dict``."""
+        gates = [
+            Gate(**{**gate, "measures": [Measure(**measure) for measure in gate["measures"]]})
+            for gate in document["gates"]
+        ]
+        return cls(**{**document, "gates": gates})
+
+
+def concluded(gates: list[Gate]) -> bool:
+    """Whether the gates accept a backend: at least two ran (open, and one that computed) and every one passed."""
+    ran = [gate for gate in gates if gate.verdict != "INCONCLUSIVE"]
+    return len(ran) >= 2 and all(gate.verdict == "PASS" for gate in ran)
