@@ -18,6 +18,19 @@
 #include <thread>
 #include <vector>
 
+#if defined(__GNUC__)
+#define KPARITY_INLINE inline __attribute__((always_inline))
+#else
+#define KPARITY_INLINE inline
+#endif
+
+// One function compiled twice, chosen when the module is loaded; needs ifunc, which glibc has and musl has not.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+#define KPARITY_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define KPARITY_CLONES
+#endif
+
 namespace py = pybind11;
 
 namespace kparity {
@@ -65,10 +78,11 @@ inline uint32_t planes_to_words(const uint8_t* src, uint32_t* dst) {
 }
 
 // 16 codes, one per byte, to one packed word.
-inline uint32_t codes_to_word(const uint8_t* codes) {
-    uint32_t v[4];
+KPARITY_INLINE uint32_t codes_to_word(const uint8_t* codes) {
+    uint64_t v[2];
     std::memcpy(v, codes, sizeof v);
-    return v[0] | v[1] << 2 | v[2] << 4 | v[3] << 6;
+    const uint64_t pair = v[0] | v[1] << 4;
+    return static_cast<uint32_t>(pair | pair >> 30);  // codes are below 4: nothing leaves its byte
 }
 
 void tq2_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
@@ -76,32 +90,52 @@ void tq2_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
     bad |= planes_to_words<false>(src + 32, dst + 8);
 }
 
-// Digits of `count` bytes, most significant first, each byte being ceil(v * 256 / 243) of a five-digit number v in base 3.
-// The byte is the fraction v / 243; every digit is the integer part of three times what is left of it. What is left after
-// five digits is below 243 / 256 for every byte that an encoder writes; the 13 other byte values are refused.
-template <int count, int digits>
-inline uint8_t base3(const uint8_t* src, uint8_t* codes) {
-    uint8_t q[count];
-    std::memcpy(q, src, count);
-    for (int n = 0; n < digits; ++n)
-        for (int m = 0; m < count; ++m) {
-            codes[n * count + m] = static_cast<uint8_t>((q[m] >= 86) + (q[m] >= 171));
-            q[m] = static_cast<uint8_t>(q[m] * 3);
-        }
-    uint8_t bad = 0;
-    for (int m = 0; m < count; ++m) {
-        if (digits == 4) bad |= static_cast<uint8_t>(q[m] >= 86);  // the fifth digit of qh is unused and zero
-        bad |= static_cast<uint8_t>(static_cast<uint8_t>(digits == 4 ? q[m] * 3 : q[m]) >= 243);
-    }
-    return bad;
+// GCC's and Clang's own vectors: they become SSE2, AVX2 or NEON, whatever the function is compiled for.
+typedef uint8_t u8x32 __attribute__((vector_size(32)));
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+
+// A TQ1_0 byte is ceil(v * 256 / 243) of a number v of five base-3 digits: the fraction v / 243. The next digit is the integer
+// part of three times the fraction q / 256: 0 below 86, 1 below 171, else 2. What is left after five digits is below 243 for
+// every byte that an encoder writes; the 13 other byte values are refused.
+template <typename V>
+KPARITY_INLINE V digit(V q) {
+    return V(0 - (V(q >= 86) + V(q >= 171)));  // comparisons give 255 for true
 }
 
-void tq1_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
-    uint8_t codes[kBlock];
-    bad = base3<32, 5>(src, codes);
-    bad |= base3<16, 5>(src + 32, codes + 160);
-    bad |= base3<4, 4>(src + 48, codes + 240);
+// Five digits of every byte of `src`, most significant first, one vector of codes per digit.
+template <typename V>
+KPARITY_INLINE V five_digits(const uint8_t* src, uint8_t* codes) {
+    V q;
+    std::memcpy(&q, src, sizeof q);
+    for (int n = 0; n < 5; ++n) {
+        const V code = digit(q);
+        std::memcpy(codes + n * sizeof code, &code, sizeof code);
+        q += q + q;
+    }
+    return V(q >= 243);
+}
+
+// The four bytes of qh have four digits each; a fifth one is unused and zero.
+KPARITY_INLINE u8x16 four_digits(const uint8_t* src, uint8_t* codes) {
+    const u8x16 power = {1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27};
+    u8x16 q;
+    for (int n = 0; n < 4; ++n) std::memcpy(reinterpret_cast<uint8_t*>(&q) + 4 * n, src, 4);
+    const u8x16 fifth = q * 81;
+    q *= power;
+    const u8x16 code = digit(q);
+    std::memcpy(codes, &code, sizeof code);
+    return u8x16(fifth >= 81);  // 81 = 243 / 3: the fifth digit is 0 and nothing is left beyond it
+}
+
+KPARITY_CLONES void tq1_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
+    alignas(32) uint8_t codes[kBlock];
+    const u8x32 bad32 = five_digits<u8x32>(src, codes);
+    const u8x16 bad16 = five_digits<u8x16>(src + 32, codes + 160) | four_digits(src + 48, codes + 240);
     for (int64_t w = 0; w < kBlockWords; ++w) dst[w] = codes_to_word(codes + 16 * w);
+    uint64_t any[6];
+    std::memcpy(any, &bad32, 32);
+    std::memcpy(any + 4, &bad16, 16);
+    bad = (any[0] | any[1] | any[2] | any[3] | any[4] | any[5]) != 0;
 }
 
 // Rows [begin, end) in each thread, no more threads than there is work for.

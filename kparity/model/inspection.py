@@ -1,4 +1,4 @@
-"""What ``kparity model inspect`` shows: the keys that decide results, what the tensors take, and whether the norms look sane."""
+"""What ``kparity model inspect`` shows: the keys that decide results, the tensors, and whether the norms look sane."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def norm_verdict(s: dict[str, Any], width: int) -> tuple[str, str]:
     """``OK`` or ``SUSPECT`` with the reason.
 
     Weights of a trained RMS norm are of the order of one. A constant factor of about √width (or its inverse) is what a
-    converter leaves that mixed up the mean and the sum of squares; a mean near zero beside small weights is one that stores
-    w − 1.
+    converter leaves that mixed up the mean and the sum of squares; a mean near zero beside its deviation is what one
+    leaves that stores w − 1.
     """
     root = float(np.sqrt(width))
     if s["not_finite"]:
