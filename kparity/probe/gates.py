@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,18 +24,38 @@ SOFTWARE = ("llvmpipe", "lavapipe", "swiftshader", "softpipe", "pocl", "portable
 """Names of devices that are no GPU whatever their API says."""
 
 
-def is_gpu(info: DeviceInfo) -> bool:
-    """Whether a device counts as a GPU: by its kind, and not by the name of a known software device."""
+def named_software(info: DeviceInfo) -> bool:
+    """Whether a device has the name of a known software device."""
     names = f"{info.device} {info.driver}".lower()
-    return info.kind == "gpu" and not any(name in names for name in SOFTWARE)
+    return any(name in names for name in SOFTWARE)
+
+
+def host_has_gpu() -> bool:
+    """Whether the host shows any trace of a GPU: a PCI display or accelerator device, or a device node of a GPU driver.
+
+    Where no such trace can exist (another system than Linux) the answer is yes: it is used to refute claims only.
+    """
+    if sys.platform != "linux":
+        return True
+    nodes = ("/dev/nvidia*", "/dev/kfd", "/dev/dri/renderD*", "/dev/dxg", "/dev/nvhost*", "/dev/mali*", "/dev/kgsl*", "/dev/accel/*")
+    if any(True for node in nodes for _ in Path("/").glob(node.lstrip("/"))):
+        return True
+    classes = [path.read_text().strip() for path in Path("/sys/bus/pci/devices").glob("*/class")]
+    return any(code.startswith(("0x03", "0x12", "0x0b40")) for code in classes)
 
 
 def gate_open(info: DeviceInfo, require_gpu: bool) -> Gate:
-    """The device is there; with ``require_gpu`` it must be a GPU."""
-    if require_gpu and not is_gpu(info):
-        claim = "claims to be a GPU, its name says otherwise" if info.kind == "gpu" else f"is a {info.kind} device"
-        return Gate("open", "FAIL", code="KP-NOT-GPU", reason=f"{info.device or info.backend} {claim}, a GPU is required")
-    return Gate("open", "PASS", note=info.kind if is_gpu(info) or info.kind != "gpu" else "software")
+    """The device is there and does not contradict itself; with ``require_gpu`` it must be a GPU."""
+    name = info.device or info.backend
+    if info.kind != "gpu":
+        if require_gpu:
+            return Gate("open", "FAIL", code="KP-NOT-GPU", reason=f"{name} is a {info.kind} device, a GPU is required")
+        return Gate("open", "PASS", note=info.kind)
+    if named_software(info):
+        return Gate("open", "FAIL", code="KP-NOT-GPU", reason=f"{name} claims to be a GPU, its name is that of a software device")
+    if not host_has_gpu():
+        return Gate("open", "FAIL", code="KP-NOT-GPU", reason=f"{name} claims to be a GPU, the host has no GPU device")
+    return Gate("open", "PASS", note=info.kind)
 
 
 @dataclass
@@ -165,13 +187,29 @@ def gate_exact(candidate: Candidate) -> Gate:
     )
 
 
-def _worst(logits: Array, wanted: Array) -> tuple[float, int, float, int]:
-    """Smallest cosine with its row, and largest |norm ratio - 1| with its row; NaN where a row is not finite."""
-    cosines = np.array([compare.cosine(a, b) for a, b in zip(logits, wanted, strict=True)])
-    norms = np.array([abs(compare.norm_ratio(a, b) - 1) for a, b in zip(logits, wanted, strict=True)])
-    low = int(np.argmin(np.where(np.isnan(cosines), -np.inf, cosines)))
-    high = int(np.argmax(np.where(np.isnan(norms), np.inf, norms)))
-    return float(cosines[low]), low, float(norms[high]), high
+@dataclass(frozen=True)
+class Distance:
+    """How far rows of logits are from what they should be; NaN where a row is not finite.
+
+    ``cosine`` is the smallest, at row ``low``; ``factor`` is |median ρ - 1| over the rows (a factor shows in every row, noise
+    does not); ``norm`` is the largest |ρ - 1|, at row ``high``.
+    """
+
+    cosine: float
+    low: int
+    factor: float
+    norm: float
+    high: int
+
+    @classmethod
+    def between(cls, logits: Array, wanted: Array) -> Distance:
+        """Compare [rows, vocab] with [rows, vocab]."""
+        cosines = np.array([compare.cosine(a, b) for a, b in zip(logits, wanted, strict=True)])
+        ratios = np.array([compare.norm_ratio(a, b) for a, b in zip(logits, wanted, strict=True)])
+        low = int(np.argmin(np.where(np.isnan(cosines), -np.inf, cosines)))
+        off = np.abs(ratios - 1)
+        high = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+        return cls(float(cosines[low]), low, float(abs(np.median(ratios) - 1)), float(off[high]), high)
 
 
 def gate_positions(candidate: Candidate) -> Gate:
@@ -179,23 +217,26 @@ def gate_positions(candidate: Candidate) -> Gate:
     engine, reference = candidate.engine, candidate.reference
     count = len(reference.tokens)
     engine.reset()
-    candidate.steps = np.stack([engine.step(token) for token in reference.tokens])
-    cosine, low, norm, high = _worst(candidate.steps, reference.logits)
+    steps = candidate.steps = np.stack([engine.step(token) for token in reference.tokens])
+    far = Distance.between(steps, reference.logits)
     measures = [
-        candidate.measure("positions_cosine", cosine),
-        candidate.measure("positions_norm", norm),
+        candidate.measure("positions_cosine", far.cosine),
+        candidate.measure("positions_factor", far.factor),
+        candidate.measure("positions_norm", far.norm),
         candidate.measure("positions_min", count),
     ]
 
     def failure(bad: Measure) -> tuple[str, str]:
-        if bad.threshold == "positions_min":
-            return "KP-UNSUPPORTED", f"the model's context holds {count} positions, the contract asks for {bad.limit:g}"
-        wrong = _non_finite(candidate.steps if candidate.steps is not None else np.empty(0))
+        wrong = _non_finite(steps)
         if wrong:
             return "KP-POS-NONFINITE", f"{wrong} over {count} positions"
-        if bad.threshold == "positions_cosine":
-            return "KP-POS-COSINE", f"cosine vs {reference.name} = {bad.value:.6f} (< {bad.limit:g}) at position {low}/{count}"
-        return "KP-POS-NORM", f"norm ratio vs {reference.name} is off by {bad.value:.6f} (> {bad.limit:g}) at position {high}/{count}"
+        reasons = {
+            "positions_min": ("KP-UNSUPPORTED", f"{count} positions were probed, the contract asks for {bad.limit:g}"),
+            "positions_cosine": ("KP-POS-COSINE", f"cosine vs {reference.name} = {far.cosine:.6f} (< {bad.limit:g}) at position {far.low}/{count}"),
+            "positions_factor": ("KP-POS-NORM", f"logits vs {reference.name} carry a factor: median norm ratio is off by {far.factor:.6f} (> {bad.limit:g})"),
+            "positions_norm": ("KP-POS-NORM", f"norm ratio vs {reference.name} is off by {far.norm:.6f} (> {bad.limit:g}) at position {far.high}/{count}"),
+        }  # fmt: skip
+        return reasons[bad.threshold]
 
     return candidate.judged("positions", measures, failure)
 
@@ -216,13 +257,13 @@ def gate_prefill(candidate: Candidate) -> Gate:
         got += [engine.prefill(tokens[:length]), engine.step(tokens[length])]
         wanted += [candidate.steps[length - 1], candidate.steps[length]]
         names += [f"after a prefill of {length}", f"one step after a prefill of {length}"]
-    cosine, low, norm, high = _worst(np.stack(got), np.stack(wanted))
-    measures = [candidate.measure("prefill_cosine", cosine), candidate.measure("prefill_norm", norm)]
+    far = Distance.between(np.stack(got), np.stack(wanted))
+    measures = [candidate.measure("prefill_cosine", far.cosine), candidate.measure("prefill_norm", far.norm)]
 
     def failure(bad: Measure) -> tuple[str, str]:
         if bad.threshold == "prefill_cosine":
-            return "KP-PREFILL", f"cosine of prefill vs stepwise = {bad.value:.6f} (< {bad.limit:g}) {names[low]}"
-        return "KP-PREFILL", f"norm ratio of prefill vs stepwise is off by {bad.value:.6f} (> {bad.limit:g}) {names[high]}"
+            return "KP-PREFILL", f"cosine of prefill vs stepwise = {far.cosine:.6f} (< {bad.limit:g}) {names[far.low]}"
+        return "KP-PREFILL", f"norm ratio of prefill vs stepwise is off by {far.norm:.6f} (> {bad.limit:g}) {names[far.high]}"
 
     return candidate.judged("prefill", measures, failure)
 

@@ -136,7 +136,7 @@ def start(backend: str, request: Request, folder: Path) -> Child:
 
 def _environment() -> dict[str, str]:
     """The child's environment: one BLAS thread, because several probes that spin for the same cores slow each other down."""
-    return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ}
+    return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ, "KPARITY_PROBE_CHILD": "1"}
 
 
 def _send(pipe: IO[bytes] | None, data: bytes) -> None:

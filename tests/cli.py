@@ -1,0 +1,22 @@
+"""Runs the command line as a user does, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TAG = "backend-output-parity-v1"
+LIARS = Path(__file__).parent / "liars"
+
+
+def run(*arguments: str, liars: bool = False, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """``kparity ARGUMENTS`` with text output; ``liars`` puts the lying backends on the path."""
+    environment = {**os.environ, "COLUMNS": "200", **(env or {})}
+    if liars:
+        environment["PYTHONPATH"] = os.pathsep.join([str(LIARS), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return subprocess.run(
+        [sys.executable, "-m", "kparity.cli.main", *arguments],
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
+    )  # fmt: skip

@@ -1,0 +1,294 @@
+"""Backends that lie, each in one way, on top of the CPU backend; registered like anybody's backend, by entry point."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from kparity import ops
+from kparity.adapter import Bound, Buffer, Kernel, Program
+from kparity.backends.cpu import CpuBackend
+from kparity.errors import DeviceFault
+from kparity.spec import Array, Case, Op
+
+
+class Tampered(Kernel):
+    """A kernel whose buffers are exchanged just before they are bound."""
+
+    def __init__(self, inner: Kernel, change) -> None:
+        super().__init__(inner.id, inner.op, inner.case)
+        self.inner, self.change = inner, change
+
+    def bind(self, *buffers: Buffer) -> Bound:
+        return self.inner.bind(*self.change(list(buffers)))
+
+
+class Honest(CpuBackend):
+    """Another name for the CPU backend: it must be accepted."""
+
+    name = "liar-honest"
+
+    @classmethod
+    def open(cls, index: int = 0):
+        backend = super().open(index)
+        backend.info = dataclasses.replace(backend.info, backend=cls.name)
+        return backend
+
+    def altered(self, buffer: Buffer, change) -> Buffer:
+        """A buffer with changed content."""
+        return self.upload(np.ascontiguousarray(change(self.download(buffer))))
+
+
+class Interleaved(Honest):
+    name = "liar-interleaved"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        if op.name == "rope":
+            other = {"neox": "interleaved", "interleaved": "neox"}[case["mode"]]
+            case = op.case(**{**dict(case.params), "mode": other})
+        return super().build(op, case)
+
+
+class NoScale(Honest):
+    """Every weight scale is 1."""
+
+    name = "liar-noscale"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "tgemv":
+            return kernel
+        return Tampered(kernel, lambda b: [b[0], self.altered(b[1], np.ones_like), *b[2:]])
+
+
+class UpScaleMissing(Honest):
+    """One scale is forgotten where a norm hides it from the logits: only the exact gate can see it."""
+
+    name = "liar-halfscale"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "tgemv" or case["N"] <= case["K"]:
+            return kernel
+        return Tampered(kernel, lambda b: [b[0], self.altered(b[1], np.ones_like), *b[2:]])
+
+
+class NanLogits(Honest):
+    name = "liar-nan"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "dense_gemv":
+            return kernel
+        return Tampered(kernel, lambda b: [self.altered(b[0], lambda w: np.full_like(w, np.nan)), *b[1:]])
+
+
+class DroppedColumn(Honest):
+    """The last column of every ternary weight is ignored."""
+
+    name = "liar-column"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "tgemv":
+            return kernel
+        byte, shift = (case["K"] - 1) % 4, 2 * (((case["K"] - 1) % 16) // 4)
+
+        def drop(words: Array) -> Array:
+            words = words.copy()
+            at, bit = (case["K"] - 1) // 16, 8 * byte + shift
+            words[:, at] = (words[:, at] & np.uint32(~(3 << bit) & 0xFFFFFFFF)) | np.uint32(1 << bit)
+            return words
+
+        return Tampered(kernel, lambda b: [self.altered(b[0], drop), *b[1:]])
+
+
+class SwappedColumns(Honest):
+    """Two words of every row change places: a layout of another architecture."""
+
+    name = "liar-swapped"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "tgemv":
+            return kernel
+
+        def swap(words: Array) -> Array:
+            words = words.copy()
+            words[:, [2, 5]] = words[:, [5, 2]]
+            return words
+
+        return Tampered(kernel, lambda b: [self.altered(b[0], swap), *b[1:]])
+
+
+class StaleAfterReset(Honest):
+    """Attention reads as many keys as ever were stored: right until the first reset."""
+
+    name = "liar-stale"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "attention" or case["M"] != 1:
+            return kernel
+
+        def remember(buffers: list[Buffer]) -> list[Buffer]:
+            if not hasattr(self, "stale"):
+                self.pos_handle = buffers[3].handle
+                self.stale = self.upload(np.zeros(1, np.int32))
+            return [*buffers[:3], self.stale, *buffers[4:]]
+
+        return Tampered(kernel, remember)
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        super().write(buffer, array)
+        if hasattr(self, "stale") and buffer.handle is self.pos_handle:
+            super().write(self.stale, np.maximum(self.download(self.stale), array))
+
+
+class LoudHead(Honest):
+    """The output norm is doubled: cosine cannot see it."""
+
+    name = "liar-loud"
+
+    def record(self, launches: Sequence[Bound]) -> Program:
+        return super().record(launches)
+
+    def download(self, buffer: Buffer) -> Array:
+        got = super().download(buffer)
+        return got * np.float32(1.05) if buffer.dtype == "f32" and got.ndim == 2 and got.shape[1] > 1000 else got
+
+
+class LateNan(Honest):
+    """Right for 40 positions, NaN from then on."""
+
+    name = "liar-late"
+    seen = 0
+
+    def download(self, buffer: Buffer) -> Array:
+        got = super().download(buffer)
+        if buffer.dtype == "f32" and got.ndim == 2 and got.shape[1] > 1000:
+            self.seen += 1
+            if self.seen > 40:
+                got[:] = np.nan
+        return got
+
+
+class WrongBatch(Honest):
+    """Rows of a chunk see one key too few: right step by step, wrong in a prefill."""
+
+    name = "liar-batch"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "attention" or case["M"] == 1:
+            return kernel
+        self.batch_pos = self.empty((case["M"],), "i32")
+
+        def shift(buffers: list[Buffer]) -> list[Buffer]:
+            self.pos_handle = buffers[3].handle
+            return [*buffers[:3], self.batch_pos, *buffers[4:]]
+
+        return Tampered(kernel, shift)
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        super().write(buffer, array)
+        if getattr(self, "pos_handle", None) is buffer.handle:
+            super().write(self.batch_pos, np.maximum(array - 1, -1).astype(np.int32))
+
+
+class NeverLaunched(Honest):
+    """The GEMV is never started: whatever was in the output stays there."""
+
+    name = "liar-unwritten"
+
+    def record(self, launches: Sequence[Bound]) -> Program:
+        return super().record([launch for launch in launches if not launch.kernel_id.startswith("tgemv")])
+
+
+class Poser(Honest):
+    """A software rasteriser that says it is a GPU."""
+
+    name = "liar-poser"
+
+    @classmethod
+    def open(cls, index: int = 0):
+        backend = super().open(index)
+        backend.info = dataclasses.replace(backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)", api="Vulkan")
+        return backend
+
+
+class RenamedPoser(Honest):
+    """A CPU that says it is a well-known GPU, on a host that has none."""
+
+    name = "liar-renamed"
+
+    @classmethod
+    def open(cls, index: int = 0):
+        backend = super().open(index)
+        backend.info = dataclasses.replace(backend.info, kind="gpu", device="NVIDIA H200", api="CUDA", uuid="GPU-0000")
+        return backend
+
+
+class Crash(Honest):
+    name = "liar-crash"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        ctypes.string_at(0)
+        raise AssertionError("unreachable")
+
+
+class Hang(Honest):
+    name = "liar-hang"
+
+    def download(self, buffer: Buffer) -> Array:
+        while True:
+            time.sleep(1)
+
+
+class Exit(Honest):
+    name = "liar-exit"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        print("vendor library: giving up", flush=True)
+        os._exit(0)
+
+
+class OutOfMemory(Honest):
+    name = "liar-oom"
+
+    def upload(self, array: Array) -> Buffer:
+        np.empty(1 << 60, np.uint8)
+        raise AssertionError("unreachable")
+
+
+class Lost(Honest):
+    name = "liar-lost"
+
+    def download(self, buffer: Buffer) -> Array:
+        raise DeviceFault("the device was removed", "KP-DEVICE-LOST")
+
+
+class Broken(Honest):
+    name = "liar-error"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        raise ZeroDivisionError("division by zero")
+
+
+class Changed(Honest):
+    """Right in the probe's process, wrong in the one that serves."""
+
+    name = "liar-changed"
+
+    def download(self, buffer: Buffer) -> Array:
+        got = super().download(buffer)
+        probing = bool(os.environ.get("KPARITY_PROBE_CHILD"))
+        return got if probing or buffer.dtype != "f32" else -got
+
+
+assert ops.NAMES  # the liars use the public registry only
