@@ -179,7 +179,7 @@ class GgufFile:
             file._read(_Cursor(raw))
         except BadModel as error:
             raw.close()
-            raise BadModel(f"{path}: {error}") from None
+            raise BadModel(f"{path}: {printable(str(error))}") from None
         return file
 
     @property
@@ -207,7 +207,7 @@ class GgufFile:
 
     def fail(self, message: str) -> NoReturn:
         """Raise BadModel about this file."""
-        raise BadModel(f"{self.path}: {message}")
+        raise BadModel(f"{self.path}: {printable(message)}")
 
     def _read(self, cursor: _Cursor) -> None:
         n_tensors, n_keys = self._read_start(cursor)
@@ -284,6 +284,12 @@ class GgufFile:
         for before, after in pairwise(ordered):
             if before.end > after.offset:
                 raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
+
+
+def printable(message: str, limit: int = 400) -> str:
+    """A message with names from a file in it, for a terminal: of bounded length and without control characters."""
+    text = message if len(message) <= limit else f"{message[: limit // 2]} … {message[-limit // 2 :]}"
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _map(path: Path) -> mmap.mmap:

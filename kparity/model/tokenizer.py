@@ -78,7 +78,7 @@ class Tokenizer:
 
 
 class TextStream:
-    """Text of tokens that come one by one: ``push`` gives what is final, ``finish`` the rest.
+    """Text of tokens that come one by one: ``feed`` gives what is final, ``finish`` the rest.
 
     A character can span tokens and a token's text can depend on the one before it, so a short window is decoded twice,
     with and without the new tokens, and the difference is given once it does not end inside a character.
@@ -91,7 +91,7 @@ class TextStream:
         self._window = list(prompt[-self._LONGEST :])
         self._settled = len(self._window)
 
-    def push(self, token: int) -> str:
+    def feed(self, token: int) -> str:
         """Text that the token completes; may be empty."""
         self._window.append(token)
         return self._advance(final=len(self._window) - self._settled >= self._LONGEST)

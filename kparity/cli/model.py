@@ -1,0 +1,123 @@
+"""``kparity model inspect``: what a model file says about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+HIDDEN = ("tokenizer.chat_template",)
+"""Keys that take a screen each; ``--json`` has them."""
+
+_WIDEST = 70  # characters of a key's value in the table
+
+
+@click.group()
+def model() -> None:
+    """Look into a model file."""
+
+
+@model.command()
+@click.argument("file", required=False, type=click.Path(dir_okay=False), metavar="[FILE]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def inspect(file: str | None, as_json: bool) -> None:
+    """Show keys, tensor types and norm statistics of a GGUF file, by default of the embedded model.
+
+    A norm is SUSPECT where its weights are not finite, all zero, far from 1, or a factor √width away from 1. This is a hint and
+    no gate: the exit code stays 0. A damaged file is exit code 2.
+    """
+    from kparity.model import load_model
+
+    opened = load_model(file)
+    try:
+        report = opened.inspect()
+    finally:
+        opened.close()
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print_report(report)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The report as tables."""
+    from rich.table import Table
+
+    from kparity.cli.table import console
+
+    def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+        made = Table(box=None, pad_edge=False, title_justify="left", header_style="bold")
+        for column in columns:
+            made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        return made
+
+    out = console()
+    out.print(
+        f"{report['name']}: {report['bytes']:,} bytes, GGUF {report['version']}, sha256 {report['sha256']}",
+        soft_wrap=True,
+    )
+    out.print()
+    graph = table("graph", "")
+    for name, value in graph_lines(report):
+        graph.add_row(name, value)
+    out.print(graph)
+    out.print()
+    keys = table("key", "value")
+    for name, value in report["keys"].items():
+        if name not in HIDDEN:
+            keys.add_row(name, _short(value))
+    out.print(keys)
+    out.print()
+    types = table("type", "tensors", "elements", "bytes", numbers=("tensors", "elements", "bytes"))
+    for row in report["types"]:
+        types.add_row(row["type"], f"{row['tensors']:,}", f"{row['elements']:,}", f"{row['bytes']:,}")
+    out.print(types)
+    out.print()
+    numeric = ("min", "mean", "max", "std", "rms")
+    norms = table("norm", *numeric, "verdict", "reason", numbers=numeric)
+    for norm in report["norms"]:
+        color = "green" if norm["verdict"] == "OK" else "bold red"
+        figures = [f"{norm[column]:.4g}" for column in numeric]
+        norms.add_row(norm["name"], *figures, f"[{color}]{norm['verdict']}[/]", norm["reason"])
+    out.print(norms)
+    out.print()
+    total, suspect = len(report["norms"]), len(report["suspect"])
+    out.print(f"norms: {total - suspect} OK, {suspect} SUSPECT")
+
+
+def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the keys mean for the graph, one line per subject."""
+    h, tokenizer = report["hparams"], report["tokenizer"]
+    scaling = "" if h["rope_scale"] == 1.0 else f", positions divided by {h['rope_scale']:g}"
+    bos = "none" if tokenizer["bos"] is None else f"{tokenizer['bos']} {tokenizer['bos_text']!r}"
+    eos = "none" if tokenizer["eos"] is None else f"{tokenizer['eos']} {tokenizer['eos_text']!r}"
+    front = "put in front of a prompt" if tokenizer["add_bos"] else "not put in front of a prompt"
+    return [
+        ("arch", f"{h['arch']}, activation {h['act']}"),
+        ("layers", f"{h['n_layer']}, width {h['width']}, feed-forward {h['ffn']}"),
+        ("heads", f"{h['n_head']} of {h['head_dim']}, {h['n_kv']} for keys and values"),
+        ("rope", f"{h['rope_mode']}, {h['rope_dim']} dimensions, theta {h['theta']:g}{scaling}"),
+        ("norm eps", f"{h['eps']:g}"),
+        ("context", f"{h['context']}"),
+        ("embedding", f"{h['vocab']} × {h['width']}, head {report['head']}"),
+        (
+            "vocabulary",
+            f"{tokenizer['tokens']} tokens, {tokenizer['kind']}, pre-tokenizer {tokenizer['pre'] or 'missing: default'}",
+        ),
+        ("bos", f"{bos}, {front}"),
+        ("eos", eos),
+    ]
+
+
+def _short(value: Any) -> str:
+    """One line of a key's value; markup characters of the file are not ours."""
+    from rich.markup import escape
+
+    if isinstance(value, dict):
+        text = f"{value['length']} elements, first {value['first']}"
+    else:
+        text = repr(value) if isinstance(value, str) else str(value)
+    text = "".join(c if c.isprintable() else "·" for c in text)
+    return escape(text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…")
