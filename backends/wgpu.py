@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,27 @@ NEEDED = {  # limits by wgpu-native's names: what the kernels cannot do without
 def kind_of(adapter_type: str, device: str) -> Kind:
     """Never guessed upwards: whatever is not plainly a GPU is software."""
     return "gpu" if adapter_type in REAL and not SOFTWARE.search(device) else "software"
+
+
+def quicken(ffi: Any) -> None:
+    """Let cffi declare only the types that a declaration names before it parses it, instead of wgpu's whole header.
+
+    Each of the forty C types that a session uses costs cffi 25 ms on its first use otherwise, a second in all.
+    """
+    parser = getattr(ffi, "_parser", None)
+    if not hasattr(parser, "_declarations") or not hasattr(parser, "_parse") or "_parse" in vars(parser):
+        return
+    parse_slowly = parser._parse
+
+    def parse(source: str) -> Any:
+        words, everything = set(re.findall(r"\w+", source)), parser._declarations
+        parser._declarations = {key: value for key, value in everything.items() if key.split()[-1] in words}
+        try:
+            return parse_slowly(source)
+        finally:
+            parser._declarations = everything
+
+    parser._parse = parse
 
 
 class FaultLog(logging.Handler):
@@ -172,9 +194,13 @@ class WgpuBackend(Backend):
             raise Unavailable(
                 f"the wgpu package cannot be imported ({error})", 'pip install "kparity[vulkan]"', "KP-WGPU-NOLIB"
             ) from error
+        if "XDG_RUNTIME_DIR" not in os.environ:  # Mesa's layer that reorders devices complains about it on stderr
+            os.environ.setdefault("NODEVICE_SELECT", "1")
         with suppress(Exception):  # an instance exists already, or the package is older: then every API is searched
+            from wgpu.backends.wgpu_native import ffi
             from wgpu.backends.wgpu_native.extras import set_instance_extras
 
+            quicken(ffi)
             set_instance_extras(backends=["Primary"])  # OpenGL takes longer to start than all the rest
         adapters = [each for each in wgpu.gpu.enumerate_adapters_sync() if each.info["backend_type"] in APIS]
         types = (*REAL, "CPU")  # anything unknown comes last

@@ -19,6 +19,11 @@ var<workgroup> partial: array<i32, BLOCK>;
 const WORDS: u32 = KP / SPANS / 4u; // words of q in one span
 const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
+// instead of a tree's six or eight.
+const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
+const CHUNK: u32 = BLOCK / FOLD;
+
 fn magnitude(bits: u32) -> u32 {
     return bits & 0x7fffffffu;
 }
@@ -43,8 +48,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let span = group.y;
     let lane = local.x;
 
-    // Neighbouring lanes hold neighbouring words, and the tree joins neighbours first: of equal magnitudes within 256
-    // activations (one word a lane) the first one wins, which decides the sign of a block's scale.
+    // Lanes hold neighbouring words and are joined in their order: of equal magnitudes within 256 activations (one word a lane)
+    // the first one wins, which decides the sign of a block's scale.
     var top = 0u;
     for (var word = lane; word < WORDS; word += BLOCK) {
         for (var i = 0u; i < 4u; i++) {
@@ -53,14 +58,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     largest[lane] = top;
     workgroupBarrier();
-    for (var step = 1u; step < BLOCK; step *= 2u) {
-        if lane % (2u * step) == 0u {
-            largest[lane] = larger(largest[lane], largest[lane + step]);
+    if lane < FOLD {
+        var most = largest[lane * CHUNK];
+        for (var i = 1u; i < CHUNK; i++) {
+            most = larger(most, largest[lane * CHUNK + i]);
         }
-        workgroupBarrier();
+        largest[lane * CHUNK] = most;
+    }
+    workgroupBarrier();
+    var top_bits = largest[0];
+    for (var i = 1u; i < FOLD; i++) {
+        top_bits = larger(top_bits, largest[i * CHUNK]);
     }
 
-    let top_bits = largest[0];
     var s = 0.0;
     if PER_BLOCK == 0u {
         s = 127.0 / bitcast<f32>(max(magnitude(top_bits), FLOOR_BITS));
@@ -81,15 +91,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     partial[lane] = acc;
     workgroupBarrier();
-    for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] += partial[lane + half];
+    if lane < FOLD {
+        var sum = partial[lane * CHUNK];
+        for (var i = 1u; i < CHUNK; i++) {
+            sum += partial[lane * CHUNK + i];
         }
-        workgroupBarrier();
+        partial[lane * CHUNK] = sum;
     }
+    workgroupBarrier();
     if lane == 0u {
         let at = row * SPANS + span;
-        qsum[at] = partial[0];
+        var total = 0;
+        for (var i = 0u; i < FOLD; i++) {
+            total += partial[i * CHUNK];
+        }
+        qsum[at] = total;
         if PER_BLOCK == 1u && magnitude(top_bits) == 0u {
             scale[at] = 0.0;
         } else {

@@ -14,6 +14,11 @@ var<workgroup> top_at: array<u32, BLOCK>;
 // ---- helpers
 const NAN_KEY: u32 = 0xffffffffu;
 
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
+// instead of a tree's six or eight.
+const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
+const CHUNK: u32 = BLOCK / FOLD;
+
 // An integer in the order of the numbers, with NaN above them all: a compiler may assume that floats are never NaN, and a
 // device may take subnormals for zero.
 fn key_of(bits: u32) -> u32 {
@@ -25,6 +30,11 @@ fn key_of(bits: u32) -> u32 {
         return 0x80000000u; // -0 equals +0
     }
     return select(bits | 0x80000000u, ~bits, bits != magnitude);
+}
+
+// Whether (key, at) comes before (best, best_at): a larger key, or an equal one at a lower index.
+fn before(key: u32, at: u32, best: u32, best_at: u32) -> bool {
+    return key > best || (key == best && at < best_at);
 }
 
 // ---- main
@@ -44,18 +54,24 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     top_key[lane] = best;
     top_at[lane] = best_at;
     workgroupBarrier();
-    for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            let key = top_key[lane + half];
-            let at = top_at[lane + half];
-            if key > top_key[lane] || (key == top_key[lane] && at < top_at[lane]) {
-                top_key[lane] = key;
-                top_at[lane] = at;
+    if lane < FOLD {
+        for (var i = lane * CHUNK; i < (lane + 1u) * CHUNK; i++) {
+            if before(top_key[i], top_at[i], best, best_at) {
+                best = top_key[i];
+                best_at = top_at[i];
             }
         }
-        workgroupBarrier();
+        top_key[lane * CHUNK] = best;
+        top_at[lane * CHUNK] = best_at;
     }
+    workgroupBarrier();
     if lane == 0u {
-        idx[row] = select(i32(top_at[0]), -1, top_key[0] == NAN_KEY);
+        for (var i = 0u; i < BLOCK; i += CHUNK) {
+            if before(top_key[i], top_at[i], best, best_at) {
+                best = top_key[i];
+                best_at = top_at[i];
+            }
+        }
+        idx[row] = select(i32(best_at), -1, best == NAN_KEY);
     }
 }

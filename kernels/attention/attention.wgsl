@@ -27,6 +27,11 @@ const OWNED: u32 = (PAIRS + BLOCK - 1u) / BLOCK; // pairs of the output that a l
 const LOWEST: f32 = -3.4028234e38; // stands for minus infinity: differences with it stay finite or overflow to exp = 0
 const MINUS_INFINITY_BITS: u32 = 0xff800000u;
 
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
+// instead of a tree's six or eight.
+const FOLD: u32 = 8u;
+const CHUNK: u32 = BLOCK / FOLD;
+
 fn key_pair(at: u32) -> vec2<f32> {
     if F16 == 1u {
         return unpack2x16float(kcache[at]);
@@ -62,20 +67,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         if base + lane < keys {
             let key = ((base + lane) * G + head) * PAIRS;
             var product = 0.0;
-            for (var p = 0u; p < PAIRS; p++) {
-                product += dot(query[p], key_pair(key + p));
+            for (var at = key; at < key + PAIRS; at++) {
+                product += dot(query[at - key], key_pair(at));
             }
             score = product * SCALE;
         }
         fold[lane] = score;
         workgroupBarrier();
-        for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
-            if lane < half {
-                fold[lane] = max(fold[lane], fold[lane + half]);
+        if lane < FOLD {
+            var most = fold[lane * CHUNK];
+            for (var i = 1u; i < CHUNK; i++) {
+                most = max(most, fold[lane * CHUNK + i]);
             }
-            workgroupBarrier();
+            fold[lane * CHUNK] = most;
         }
-        let new_top = max(top, fold[0]);
+        workgroupBarrier();
+        var new_top = top;
+        for (var i = 0u; i < FOLD; i++) {
+            new_top = max(new_top, fold[i * CHUNK]);
+        }
         let decay = exp(top - new_top);
         top = new_top;
         var mine = 0.0;
@@ -101,13 +111,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
 
     fold[lane] = sum;
     workgroupBarrier();
-    for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            fold[lane] += fold[lane + half];
+    if lane < FOLD {
+        var part = fold[lane * CHUNK];
+        for (var i = 1u; i < CHUNK; i++) {
+            part += fold[lane * CHUNK + i];
         }
-        workgroupBarrier();
+        fold[lane * CHUNK] = part;
     }
-    let total = fold[0];
+    workgroupBarrier();
+    var total = 0.0;
+    for (var i = 0u; i < FOLD; i++) {
+        total += fold[i * CHUNK];
+    }
     for (var i = 0u; i < OWNED; i++) {
         let p = lane + i * BLOCK;
         if p < PAIRS {

@@ -16,6 +16,20 @@ var<workgroup> partial: array<f32, BLOCK * TILE_M>;
 // ---- helpers
 const STEPS: u32 = select(K, K / 2u, F16 == 1u); // words of a row of weights
 
+// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins those.
+// Two barriers instead of a tree's five.
+const FOLD: u32 = min(LANES, 8u);
+
+// Sum every `step`-th of `count` partial sums into the first of them.
+fn fold(first: u32, step: u32, count: u32) -> f32 {
+    var total = partial[first];
+    for (var i = step; i < count; i += step) {
+        total += partial[first + i];
+    }
+    partial[first] = total;
+    return total;
+}
+
 // ---- main
 @compute @workgroup_size(BLOCK)
 fn main(
@@ -25,13 +39,13 @@ fn main(
 ) {
     let thread = local.x;
     let lane = thread % LANES;
-    let row = (group.y * groups.x + group.x) * ROWS + thread / LANES;
+    let row0 = (group.y * groups.x + group.x) * ROWS;
+    let row = min(row0 + thread / LANES, NROWS - 1u); // excess lanes repeat the last row: control flow stays uniform
     let m0 = group.z * TILE_M;
-    let safe_row = min(row, NROWS - 1u); // excess groups compute the last row again: control flow stays uniform
 
     var acc: array<f32, TILE_M>;
     for (var step = lane; step < STEPS; step += LANES) {
-        let word = w[safe_row * STEPS + step];
+        let word = w[row * STEPS + step];
         if F16 == 1u {
             let pair = unpack2x16float(word);
             for (var t = 0u; t < TILE_M; t++) {
@@ -48,19 +62,19 @@ fn main(
         partial[t * BLOCK + thread] = acc[t];
     }
     workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
+    if LANES > FOLD {
+        if lane < FOLD {
             for (var t = 0u; t < TILE_M; t++) {
-                partial[t * BLOCK + thread] += partial[t * BLOCK + thread + half];
+                fold(t * BLOCK + thread, FOLD, LANES);
             }
         }
         workgroupBarrier();
     }
-    if lane == 0u && row < NROWS {
-        for (var t = 0u; t < TILE_M; t++) {
-            if m0 + t < M {
-                y[(m0 + t) * N + ROW0 + row] = partial[t * BLOCK + thread];
-            }
+    for (var output = thread; output < ROWS * TILE_M; output += BLOCK) {
+        let r = row0 + output % ROWS;
+        let m = m0 + output / ROWS;
+        if r < NROWS && m < M {
+            y[m * N + ROW0 + r] = fold((output / ROWS) * BLOCK + (output % ROWS) * LANES, 1u, FOLD);
         }
     }
 }

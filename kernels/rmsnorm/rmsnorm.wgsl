@@ -12,6 +12,13 @@
 // ---- shared memory
 var<workgroup> partial: array<f32, BLOCK>;
 
+// ---- helpers
+
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
+// instead of a tree's six or eight.
+const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
+const CHUNK: u32 = BLOCK / FOLD;
+
 // ---- main
 @compute @workgroup_size(BLOCK)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
@@ -23,13 +30,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     partial[lane] = acc;
     workgroupBarrier();
-    for (var half = BLOCK / 2u; half > 0u; half /= 2u) {
-        if lane < half {
-            partial[lane] += partial[lane + half];
+    if lane < FOLD {
+        var sum = partial[lane * CHUNK];
+        for (var i = 1u; i < CHUNK; i++) {
+            sum += partial[lane * CHUNK + i];
         }
-        workgroupBarrier();
+        partial[lane * CHUNK] = sum;
     }
-    let scale = inverseSqrt(partial[0] / f32(D) + EPS);
+    workgroupBarrier();
+    var total = 0.0;
+    for (var i = 0u; i < FOLD; i++) {
+        total += partial[i * CHUNK];
+    }
+    let scale = inverseSqrt(total / f32(D) + EPS);
     for (var d = lane; d < D; d += BLOCK) {
         y[row + d] = x[row + d] * scale * weight[d];
     }

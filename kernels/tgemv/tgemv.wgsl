@@ -23,6 +23,10 @@ var<workgroup> partial: array<u32, BLOCK * TILE_M>; // i32 or f32 bits, one per 
 const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row; 4 of them are a block of 256
 const PER_BLOCK: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u;
 
+// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins those.
+// Two barriers instead of a tree's five.
+const FOLD: u32 = min(LANES, 8u);
+
 // Σ code · q over 16 weights: elements 4s … 4s+3 of a word are the bytes of (word >> 2s) & 0x03030303.
 fn dot16(word: u32, act: vec4<u32>) -> i32 {
     return dot4I8Packed(word & 0x03030303u, act.x)
@@ -99,6 +103,16 @@ fn join(left: u32, right: u32) -> u32 {
     return left + right;
 }
 
+// Join every `step`-th of `count` partial sums into the first of them.
+fn fold(first: u32, step: u32, count: u32) -> u32 {
+    var total = partial[first];
+    for (var i = step; i < count; i += step) {
+        total = join(total, partial[first + i]);
+    }
+    partial[first] = total;
+    return total;
+}
+
 // Σq of a whole row, to be subtracted once from a sum of codes.
 fn row_qsum(m: u32) -> i32 {
     if A_PER_BLOCK == 0u {
@@ -127,28 +141,28 @@ fn finish(total: u32, m: u32) -> u32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let thread = local.x;
     let lane = thread % LANES;
-    let row = group.x * ROWS + thread / LANES;
+    let row = min(group.x * ROWS + thread / LANES, N - 1u); // excess lanes repeat the last row: control flow stays uniform
     let m0 = group.y * TILE_M;
-    let safe_row = min(row, N - 1u); // the last group computes the last row again: control flow stays uniform
     if PER_BLOCK {
-        block_sums(safe_row, m0, lane, thread);
+        block_sums(row, m0, lane, thread);
     } else {
-        row_sums(safe_row, m0, lane, thread);
+        row_sums(row, m0, lane, thread);
     }
     workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        if lane < half {
+    if LANES > FOLD {
+        if lane < FOLD {
             for (var t = 0u; t < TILE_M; t++) {
-                partial[t * BLOCK + thread] = join(partial[t * BLOCK + thread], partial[t * BLOCK + thread + half]);
+                fold(t * BLOCK + thread, FOLD, LANES);
             }
         }
         workgroupBarrier();
     }
-    if lane == 0u && row < N {
-        for (var t = 0u; t < TILE_M; t++) {
-            if m0 + t < M {
-                y[(m0 + t) * N + row] = finish(partial[t * BLOCK + thread], m0 + t);
-            }
+    for (var output = thread; output < ROWS * TILE_M; output += BLOCK) {
+        let n = group.x * ROWS + output % ROWS;
+        let m = m0 + output / ROWS;
+        if n < N && m < M {
+            let first = (output / ROWS) * BLOCK + (output % ROWS) * LANES;
+            y[m * N + n] = finish(fold(first, 1u, FOLD), m);
         }
     }
 }
