@@ -6,7 +6,7 @@ import re
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -37,16 +37,14 @@ def _devices(cl: Any) -> list[Any]:
         ) from None
     found: list[Any] = []
     for platform in platforms:
-        try:
+        with suppress(cl.Error):  # a platform whose driver is installed and whose device is not there
             found.extend(platform.get_devices())
-        except cl.Error:  # a platform whose driver is installed and whose device is not there
-            continue
     ranks = {cl.device_type.GPU: 0, cl.device_type.ACCELERATOR: 1, cl.device_type.CPU: 2}
     return sorted(found, key=lambda device: min((rank for bit, rank in ranks.items() if device.type & bit), default=3))
 
 
 def _kind(cl: Any, device: Any) -> Kind:
-    """What the device is, never guessed upwards: only what calls itself a GPU and is not known to be the host is one."""
+    """What the device is, never guessed upwards: a GPU is what says so and is not known to compute on the host."""
     if device.type & cl.device_type.CPU:
         return "cpu"
     if device.type & cl.device_type.GPU and not any(word in device.name.lower() for word in SOFTWARE):
@@ -129,30 +127,41 @@ class OpenclKernel(Kernel):
 
     def bind(self, *buffers: Buffer) -> OpenclBound:
         self.check(buffers)
+        handles = [id(buffer.handle) for buffer in buffers]
+        for arg, handle in zip(self.args, handles, strict=True):
+            if arg.role != "in" and handles.count(handle) > 1:
+                raise WrongInput(
+                    f"{self.case.id}: {arg.name} is written and bound twice; the text declares it unaliased"
+                )
         return OpenclBound(self, buffers)
 
 
 class OpenclProgram(Program):
     """Enqueues on an in-order queue."""
 
-    backend: OpenclBackend
+    def __init__(self, backend: OpenclBackend, launches: Sequence[Bound]) -> None:
+        super().__init__(backend, launches)
+        self.opencl = backend
+        self._calls = [(each.handle, each.total, each.local) for each in launches if isinstance(each, OpenclBound)]
+        if len(self._calls) != len(self.launches):
+            raise WrongInput("a program of opencl holds launches of opencl only")
 
     def _enqueue(self, queue: Any) -> list[Any]:
-        enqueue = self.backend.cl.enqueue_nd_range_kernel
-        with _faults(self.backend.cl, "enqueuing kernels"):
-            return [enqueue(queue, each.handle, each.total, each.local) for each in self.launches]  # type: ignore[attr-defined]
+        enqueue = self.opencl.cl.enqueue_nd_range_kernel
+        with _faults(self.opencl.cl, "enqueuing kernels"):
+            return [enqueue(queue, handle, total, local) for handle, total, local in self._calls]
 
     def _run(self) -> None:
-        self._enqueue(self.backend.queue)
+        self._enqueue(self.opencl.queue)
 
     def run_timed(self) -> float:
         """Seconds from the start of the first kernel to the end of the last, by the device's profiling clock."""
         if not self.launches:
             return 0.0
-        self.backend.sync()
-        queue = self.backend.profiling_queue()
+        self.opencl.sync()
+        queue = self.opencl.profiling_queue()
         events = self._enqueue(queue)
-        with _faults(self.backend.cl, "running kernels"):
+        with _faults(self.opencl.cl, "running kernels"):
             queue.finish()
             nanoseconds = events[-1].profile.end - events[0].profile.start
         for kernel_id, times in self._counts.items():

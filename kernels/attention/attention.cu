@@ -24,13 +24,18 @@ INLINE float score_of(GLOBAL const ELEMENT* key, LOCAL const float* query)
 {
     float acc = 0.0f;
 #if D % 8 == 0 /* then every key begins at a multiple of 16 bytes */
+    float part[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}; /* side by side: no chain of dependent additions */
     for (u32 chunk = 0; chunk < D / 8; ++chunk) {
-        float part[8];
-        LOAD8(key, chunk, part);
+        float value[8];
+        LOAD8(key, chunk, value);
 #pragma unroll
         for (u32 i = 0; i < 8; ++i) {
-            acc = FMA(part[i], query[8 * chunk + i], acc);
+            part[i] = FMA(value[i], query[8 * chunk + i], part[i]);
         }
+    }
+#pragma unroll
+    for (u32 i = 0; i < 8; ++i) {
+        acc += part[i];
     }
 #else
     for (u32 d = 0; d < D; ++d) {

@@ -30,6 +30,14 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
     }
 
 #if K % 8 == 0 /* then every row begins at a multiple of 16 bytes */
+    float part[TILE_M][8]; /* eight sums side by side: no chain of dependent additions */
+#pragma unroll
+    for (u32 m = 0; m < TILE_M; ++m) {
+#pragma unroll
+        for (u32 i = 0; i < 8; ++i) {
+            part[m][i] = 0.0f;
+        }
+    }
     for (u32 chunk = lane; chunk < K / 8; chunk += LANES) {
         float weight[8];
         LOAD8(weights, chunk, weight);
@@ -39,8 +47,15 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
             load_f32x8(active[m], chunk, value);
 #pragma unroll
             for (u32 i = 0; i < 8; ++i) {
-                acc[m] = FMA(weight[i], value[i], acc[m]);
+                part[m][i] = FMA(weight[i], value[i], part[m][i]);
             }
+        }
+    }
+#pragma unroll
+    for (u32 m = 0; m < TILE_M; ++m) {
+#pragma unroll
+        for (u32 i = 0; i < 8; ++i) {
+            acc[m] += part[m][i];
         }
     }
 #else

@@ -62,7 +62,11 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         for (u32 m = 0; m < TILE_M; ++m) {
             sum[m] = 0;
         }
+#if TILE_M == 1 /* one row leaves registers for four loads in flight; more would only blow up the code */
 #pragma unroll
+#else
+#pragma unroll 1
+#endif
         for (u32 step = 0; step < STEP; ++step) {
             const u32x4 packed = LOAD_U32X4(words, chunk + step);
             const u32 four[4] = {packed.x, packed.y, packed.z, packed.w};

@@ -1,0 +1,78 @@
+"""hip: the CUDA adapter on CuPy for ROCm, with hipRTC, its own prelude and its own probes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kparity.backends.cuda import CudaBackend, cdll
+
+from kparity.errors import Unavailable
+
+KFD = Path("/dev/kfd")
+"""The kernel driver's device file: who may not open it sees no GPU."""
+
+
+class HipBackend(CudaBackend):
+    """One AMD device. A wavefront has 32 or 64 lanes, as the device says."""
+
+    name = "hip"
+    prelude: ClassVar[str] = "hip"
+    api: ClassVar[str] = "HIP"
+    tag: ClassVar[str] = "KP-HIP"
+    package: ClassVar[str] = 'pip install "kparity[rocm]"'
+
+    @classmethod
+    def _probe_driver(cls) -> None:
+        root = Path(os.environ.get("ROCM_PATH") or "/opt/rocm") / "lib"
+        names = [f"libamdhip64.so{suffix}" for suffix in ("", ".7", ".6", ".5")]
+        driver = cdll([*names, *(str(root / name) for name in names)])
+        if driver is None:
+            raise Unavailable(
+                f"no ROCm library (libamdhip64.so not found, nor in {root})",
+                "install ROCm, or set ROCM_PATH",
+                "KP-HIP-NOROCM",
+            )
+        if KFD.exists() and not os.access(KFD, os.R_OK | os.W_OK):
+            raise Unavailable(
+                f"no permission to open {KFD}",
+                "add the user to the groups render and video (in a container: --device /dev/kfd --device /dev/dri)",
+                "KP-HIP-NOPERMISSION",
+            )
+        count = ctypes.c_int(0)
+        status = driver.hipGetDeviceCount(ctypes.byref(count)) if KFD.exists() else None
+        if status != 0 or count.value == 0:
+            told = (
+                f"{KFD} does not exist"
+                if status is None
+                else f"hipGetDeviceCount returned {status}, {count.value} devices"
+            )
+            raise Unavailable(
+                f"no HIP device ({told})",
+                "check rocminfo, HIP_VISIBLE_DEVICES and the amdgpu driver",
+                "KP-HIP-NODEVICE",
+            )
+
+    @classmethod
+    def _probe_library(cls, cupy: Any) -> None:
+        if not cupy.cuda.runtime.is_hip:
+            raise Unavailable(
+                "the installed CuPy is built for CUDA", f"pip uninstall it, then {cls.package}", "KP-HIP-NOLIB"
+            )
+
+    def _arch(self) -> str:
+        """The target without its feature flags: ``gfx90a:sramecc+:xnack-`` is ``gfx90a``."""
+        name = self.properties["gcnArchName"]
+        return (name.decode() if isinstance(name, bytes) else str(name)).partition(":")[0]
+
+    def _options(self) -> tuple[str, ...]:
+        return (f"--offload-arch={self.arch}", "-std=c++17", "-O3", "-ffp-contract=on")
+
+    def _binary(self, nvrtc: Any, program: Any) -> bytes:
+        return bytes(nvrtc.getPTX(program))  # CuPy's name for hiprtcGetCode
+
+    def _identity(self) -> str:
+        """HIP's UUID is no identity on every card: the PCI address is."""
+        return f"pci {self.device.pci_bus_id}"
