@@ -31,6 +31,7 @@ REASONS: dict[str, Reason] = {
         "kparity was installed without its compiled part (kparity._native).",
         "Reinstall kparity with a C++17 compiler and CMake present: pip install --force-reinstall kparity",
     ),
+    "KP-CPU-NODEVICE": Reason("there is one CPU device", "An index above 0 was asked for; the CPU backend is the whole machine.", "Use index 0."),
     "KP-CUDA-NOLIB": _library("cupy-cuda13x", "cuda"),
     "KP-CUDA-NODRIVER": Reason(
         "no CUDA driver",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import lru_cache
-from importlib import metadata, resources
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -87,15 +87,23 @@ def _version(package: str) -> str:
         return ""
 
 
+def sources() -> list[Path]:
+    """Every file of the package that takes part in a computation."""
+    found: set[Path] = set()
+    for package in ("kparity", "kparity.kernels", "kparity.backends"):
+        # The file of a package, not its path: an editable install has several folders in the path of one package.
+        spec = find_spec(package)
+        if spec is not None and spec.origin:
+            found |= {path.resolve() for path in Path(spec.origin).parent.rglob("*")}
+    return sorted(path for path in found if path.suffix in (".py", ".cu", ".wgsl", ".h", ".yaml"))
+
+
 @lru_cache(maxsize=1)
 def kernels() -> str:
     """Digest of everything that computes: kernel texts, adapters, graph, gates and the native module."""
     parts: list[str] = []
-    for package in ("kparity.kernels", "kparity.backends", "kparity"):
-        root = resources.files(package)
-        for path in sorted(Path(str(root)).rglob("*")):
-            if path.suffix in (".py", ".cu", ".wgsl", ".h") and "tests" not in path.parts:
-                parts.append(f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}")
+    for path in sources():
+        parts.append(f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}")
     native = find_spec("kparity._native")
     if native is not None and native.origin:
         parts.append(hashlib.sha256(Path(native.origin).read_bytes()).hexdigest())

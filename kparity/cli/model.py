@@ -23,8 +23,8 @@ def model() -> None:
 def inspect(file: str | None, as_json: bool) -> None:
     """Show keys, tensor types and norm statistics of a GGUF file, by default of the embedded model.
 
-    A norm is SUSPECT where its weights are not finite, all zero, far from 1, or a factor √width away from 1. This is a hint and
-    no gate: the exit code stays 0. A damaged file is exit code 2.
+    A norm is SUSPECT where its weights are not finite, all zero, far from 1, or a factor √width away from 1. This is a
+    hint and no gate: the exit code stays 0. A damaged file is exit code 2.
     """
     from kparity.model import load_model
 
@@ -61,13 +61,13 @@ def print_report(report: dict[str, Any]) -> None:
     out.print()
     graph = table("graph", "")
     for name, value in graph_lines(report):
-        graph.add_row(name, value)
+        graph.add_row(name, _one_line(value))
     out.print(graph)
     out.print()
     keys = table("key", "value")
     for name, value in report["keys"].items():
         if name not in HIDDEN:
-            keys.add_row(name, _short(value))
+            keys.add_row(_one_line(name), _one_line(_value(value)))
     out.print(keys)
     out.print()
     types = table("type", "tensors", "elements", "bytes", numbers=("tensors", "elements", "bytes"))
@@ -104,20 +104,22 @@ def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("embedding", f"{h['vocab']} × {h['width']}, head {report['head']}"),
         (
             "vocabulary",
-            f"{tokenizer['tokens']} tokens, {tokenizer['kind']}, pre-tokenizer {tokenizer['pre'] or 'missing: default'}",
+            f"{tokenizer['tokens']} tokens, {tokenizer['kind']}, pre-tokenizer {tokenizer['pre'] or 'default'}",
         ),
         ("bos", f"{bos}, {front}"),
         ("eos", eos),
     ]
 
 
-def _short(value: Any) -> str:
-    """One line of a key's value; markup characters of the file are not ours."""
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['length']} elements, first {value['first']}"
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _one_line(text: str) -> str:
+    """Text from a file: shortened, and neither its control characters nor its markup reach the terminal."""
     from rich.markup import escape
 
-    if isinstance(value, dict):
-        text = f"{value['length']} elements, first {value['first']}"
-    else:
-        text = repr(value) if isinstance(value, str) else str(value)
-    text = "".join(c if c.isprintable() else "·" for c in text)
-    return escape(text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…")
+    line = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return escape(line if len(line) <= _WIDEST else line[: _WIDEST - 1] + "…")

@@ -220,10 +220,10 @@ class GgufFile:
         self._check_overlaps()
 
     def _read_start(self, cursor: _Cursor) -> tuple[int, int]:
-        cursor.need(24, "the header")
         magic = self.raw[:4]
         if magic != MAGIC:
             raise BadModel(f"not a GGUF file: it starts with {magic!r} instead of {MAGIC!r}")
+        cursor.need(24, "the header")
         cursor.at = 4
         self.version = cursor.scalar("I", "the version")
         if self.version not in (2, 3):

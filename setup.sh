@@ -1,0 +1,77 @@
+#!/bin/sh
+# Sets kparity up in .venv of this folder and does what it is told:
+#
+#   sh setup.sh probe [OPTIONS]   install, then `kparity probe` (--backends cuda,wgpu,cpu without options)
+#   sh setup.sh test [OPTIONS]    install with the development tools, then ruff, mypy and pytest
+#
+# What the system lacks (a C++ compiler, Python headers, a Vulkan driver) is installed through apt where that is possible without a
+# password, and named otherwise. PYTHON chooses the interpreter (3.10 to 3.13).
+set -eu
+cd "$(dirname "$0")"
+python=${PYTHON:-python3}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# Packages of Debian and Ubuntu that are missing here.
+missing() {
+    command -v "$python" >/dev/null 2>&1 || echo python3
+    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
+    "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
+        >/dev/null 2>&1 || echo python3-dev
+    command -v c++ >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || echo g++
+    [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] || ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1 ||
+        echo mesa-vulkan-drivers
+}
+
+provide() {
+    wanted=$(missing | tr '\n' ' ')
+    [ -n "$wanted" ] || return 0
+    as_root=
+    [ "$(id -u)" -eq 0 ] || as_root="sudo -n"
+    if command -v apt-get >/dev/null 2>&1 && $as_root true 2>/dev/null; then
+        say "installing $wanted"
+        $as_root apt-get update -qq
+        # shellcheck disable=SC2086 # one word per package
+        DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+    else
+        say "please install: $wanted (Debian and Ubuntu: sudo apt-get install $wanted), then run this again"
+        exit 2
+    fi
+}
+
+install() {
+    "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
+        say "$("$python" --version) is not supported; set PYTHON to one of 3.10 to 3.13"
+        exit 2
+    }
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    say "installing kparity (this compiles its C++ part)"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+check() {
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+    .venv/bin/python -m pytest "$@"
+}
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case $command in
+probe)
+    provide
+    install ".[all]"
+    [ $# -gt 0 ] || set -- --backends cuda,wgpu,cpu
+    exec .venv/bin/kparity probe "$@"
+    ;;
+test)
+    provide
+    install -e ".[dev]"
+    check "$@"
+    ;;
+*)
+    say "usage: sh setup.sh probe|test [OPTIONS]"
+    exit 2
+    ;;
+esac

@@ -1,0 +1,152 @@
+"""The command that everybody types first, end to end: exit codes, lines, JSON, receipt, cache."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from kparity import receipt
+from tests.cli import TAG, run
+
+
+def schema() -> dict:
+    return json.loads(resources.files("kparity.schemas").joinpath("probe.schema.json").read_text())
+
+
+def test_cpu_alone_passes_and_prints_every_number_with_its_threshold() -> None:
+    done = run("probe", "--backends", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if line.startswith("Backend: cpu (")]
+    for text in ("BOS", "exact", "positions", "prefill", "reset", "≥ 0.99 bos_cosine", "≤ 0 exact_mismatches", "accepted"):
+        assert text in done.stdout
+
+
+def test_missing_cuda_falls_back_aloud() -> None:
+    if any(Path("/dev").glob("nvidia*")):
+        pytest.skip("this host has an NVIDIA device")
+    done = run("probe", "--backends", "cuda,cpu")
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"[{TAG}] cuda path rejected, attempting fallback: [KP-CUDA-")
+    assert lines[1].startswith("Backend: cpu (") and len(lines) == 2
+
+
+def test_require_refuses_and_never_downgrades() -> None:
+    if any(Path("/dev").glob("nvidia*")):
+        pytest.skip("this host has an NVIDIA device")
+    for arguments in (("--require", "cuda"), ("--backends", "cuda")):
+        done = run("probe", *arguments)
+        assert done.returncode == 3
+        assert "cuda path rejected, refusing, it was required: [KP-CUDA-" in done.stderr
+        assert "Backend:" not in done.stderr
+
+
+def test_require_gpu_refuses_cpu_devices() -> None:
+    done = run("probe", "--backends", "opencl,cpu", "--require-gpu", "--json")
+    document = json.loads(done.stdout)
+    rows = {row["backend"]: row for row in document["rows"]}
+    assert rows["cpu"]["code"] == "KP-NOT-GPU"
+    if rows["opencl"]["device"] and rows["opencl"]["device"]["kind"] != "gpu":
+        assert rows["opencl"]["code"] == "KP-NOT-GPU"
+        assert done.returncode == 3 and document["serving"] is None
+
+
+def test_json_and_receipt_follow_their_schema(tmp_path: Path) -> None:
+    path = tmp_path / "a folder" / "receipt.json"
+    path.parent.mkdir()
+    done = run("probe", "--backends", "cpu,numpy", "--json", "--receipt", str(path))
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, schema())
+    assert document["exit_code"] == done.returncode == 0
+    row = document["rows"][0]
+    assert sum(row["dispatches"].values()) > 1000 and row["device_step_ms"] > 0
+    assert all(kernel.startswith(kernel.split("_")[0]) and "_" in kernel for kernel in row["dispatches"])
+    written = json.loads(path.read_text())
+    assert written["result"] == document
+    assert written["sha256"] == receipt.digest(written)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_schema_rejects_an_acceptance_without_gates() -> None:
+    document = json.loads(run("probe", "--backends", "cpu", "--depth", "bos", "--json").stdout)
+    document["rows"][0]["gates"] = []
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("probe", "--backends", "cdua"), "unknown backend 'cdua': did you mean 'cuda'?"),
+        (("probe", "--backends", ""), "no backend named"),
+        (("probe", "--backends", "cpu,cpu"), "named twice"),
+        (("probe", "--require", "cpu", "--backends", "cpu"), "exclude each other"),
+        (("probe", "--model", "no-such-file.gguf"), "no-such-file.gguf"),
+        (("probe", "--receipt", "no/such/folder/r.json", "--backends", "cpu", "--depth", "bos"), "cannot be written"),
+        (("explain", "KP-CUDA-NODRIVR"), "did you mean 'KP-CUDA-NODRIVER'?"),
+        (("prbe",), "did you mean 'probe'?"),
+        (("probe", "--positions", "0"), "positions"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments: tuple[str, ...], sentence: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("kparity:")]
+    assert len(said) <= 1
+
+
+def test_no_gpu_leaves_the_cpu() -> None:
+    done = run("probe", "--backends", "cuda,wgpu,cpu", "--no-gpu", "--depth", "bos", "--json")
+    assert [row["backend"] for row in json.loads(done.stdout)["rows"]] == ["cpu"]
+
+
+def test_too_few_positions_are_no_pass() -> None:
+    done = run("probe", "--backends", "cpu", "--positions", "20")
+    assert done.returncode == 3
+    assert "20 positions were probed, the contract asks for 64" in done.stderr
+
+
+def test_a_cached_verdict_is_quick_and_any_key_misses(tmp_path: Path) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    first = json.loads(run("probe", "--backends", "cpu", "--json", env=env).stdout)["rows"][0]
+    again = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env=env).stdout)["rows"][0]
+    assert not first["cached"] and again["cached"] and again["gates"] == first["gates"]
+    for change in ({"CUDA_VISIBLE_DEVICES": "7"}, {"KPARITY_THREADS": "1"}):
+        other = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env={**env, **change}).stdout)["rows"][0]
+        assert not other["cached"], change
+    deeper = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", "--depth", "bos", env=env).stdout)["rows"][0]
+    assert not deeper["cached"]
+    for entry in (tmp_path / "kparity" / "verdicts").iterdir():
+        entry.write_text("{")
+    assert not json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env=env).stdout)["rows"][0]["cached"]
+
+
+def test_a_cached_answer_takes_little_process_time(tmp_path: Path) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    run("probe", "--backends", "cpu", env=env)
+    spent = []
+    for _ in range(3):
+        before = os.times()
+        assert run("probe", "--backends", "cpu", "--cached", env=env).returncode == 0
+        after = os.times()
+        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(spent) < 0.4, spent
+
+
+def test_timings_name_the_stages() -> None:
+    done = run("probe", "--backends", "cpu", "--timings")
+    for stage in ("open", "reference", "upload", "compile", "positions", "process"):
+        assert stage in done.stdout
+
+
+def test_run_streams_words_and_says_which_backend_serves() -> None:
+    done = run("run", "--backend", "cpu", "--prompt", "And the LORD said", "--max-tokens", "12")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("And the LORD said") and len(done.stdout) > len("And the LORD said\n") + 10
+    assert done.stderr.startswith("Backend: cpu (")

@@ -1,0 +1,314 @@
+"""The cpu backend: every instruction set of this machine and several numbers of threads over all cases of all ops."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from kparity.backends import cpu
+from kparity.backends.cpu import CpuBackend
+
+from kparity import ops, packing
+from kparity.adapter import Buffer, DeviceInfo
+from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.spec import DTYPES, Array, Case, Op
+
+ISAS = list(cpu.isas())
+THREADS = (1, 2, 3)
+CASES = [(op, case) for op in ops.every() for case in op.cases()]
+GUARD = 64
+"""Bytes before and after every output, and the value they and the output itself hold before a run."""
+POISON = 0xFF
+
+
+@pytest.fixture(scope="module")
+def backends():
+    """One backend per instruction set and number of threads."""
+    opened = {(isa, threads): CpuBackend(isa, threads) for isa in ISAS for threads in THREADS}
+    yield opened
+    for backend in opened.values():
+        backend.close()
+
+
+def guarded(shape: tuple[int, ...], dtype: str, content: Array | None) -> tuple[Buffer, Array]:
+    """An output buffer between sentinels, poisoned unless it has content; and the whole memory."""
+    nbytes = int(np.prod(shape)) * DTYPES[dtype].itemsize
+    raw = np.full(nbytes + 2 * GUARD, POISON, np.uint8)
+    inner = raw[GUARD : GUARD + nbytes].view(DTYPES[dtype]).reshape(shape)
+    if content is not None:
+        inner[...] = content
+    return Buffer(inner, dtype, shape), raw
+
+
+def launch(backend: CpuBackend, op: Op, case: Case, inputs: list[Array]) -> list[Array]:
+    """Run a case once on poisoned outputs; checks the sentinels."""
+    given, buffers, written = iter(inputs), [], []
+    for arg in op.args(case):
+        if arg.role == "in":
+            buffers.append(backend.upload(next(given)))
+        else:
+            buffer, raw = guarded(arg.shape, arg.dtype, next(given) if arg.role == "inout" else None)
+            buffers.append(buffer)
+            written.append((arg, buffer, raw))
+    backend.record([backend.build(op, case).bind(*buffers)]).run()
+    for arg, _, raw in written:
+        assert (raw[:GUARD] == POISON).all(), f"{case.id}: bytes before {arg.name} were written"
+        assert (raw[-GUARD:] == POISON).all(), f"{case.id}: bytes after {arg.name} were written"
+    return [backend.download(buffer) for _, buffer, _ in written]
+
+
+@pytest.mark.parametrize(("op", "case"), CASES, ids=[case.id for _, case in CASES])
+def test_every_set_is_within_the_bounds_and_threads_change_no_bit(backends, op, case):
+    inputs = op.inputs(case, np.random.default_rng(case.seed()))
+    with np.errstate(all="ignore"):
+        truth = op.reference(case, inputs)
+        bounds = op.bounds(case, inputs, truth)
+    per_isa: dict[str, list[Array]] = {}
+    for isa in ISAS:
+        found = [launch(backends[isa, threads], op, case, inputs) for threads in THREADS]
+        for other in found[1:]:
+            for first, second in zip(found[0], other, strict=True):
+                assert first.tobytes() == second.tobytes(), f"{case.id} on {isa} depends on the number of threads"
+        per_isa[isa] = found[0]
+        for arg, value, wanted, bound in zip(op.outputs_of(case), found[0], truth, bounds, strict=True):
+            with np.errstate(all="ignore"):
+                got, limit = value.astype(np.float64), 0.0 if bound.limit is None else bound.limit
+                equal = (got == wanted) | (np.isnan(got) & np.isnan(wanted.astype(np.float64)))
+                ok = equal | (np.abs(got - wanted) <= limit)
+            assert ok.all(), (
+                f"{case.id} on {isa}: {(~ok).sum()} of {ok.size} elements of {arg.name} exceed {bound.derivation}"
+            )
+    for isa in ISAS[1:]:
+        for arg, first, second in zip(op.outputs_of(case), per_isa[ISAS[0]], per_isa[isa], strict=True):
+            if arg.dtype in ("i8", "i32") or op.name in ("act_quant", "kv_store", "embed", "add"):
+                assert first.tobytes() == second.tobytes(), f"{case.id}: {arg.name} differs between {ISAS[0]} and {isa}"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("k", [256, 2560, 4096, 6912, 16384])
+@pytest.mark.parametrize(("weight", "value"), [(1, 127), (1, -128), (-1, 127), (-1, -128), (0, -128)])
+def test_extreme_inputs_are_exact(isa, k, weight, value):
+    op = ops.get("tgemv")
+    case = op.case(M=3, N=5, K=k, out="i32")
+    words = packing.pack(np.full((5, k), weight, np.int8))
+    q = np.full((3, k), value, np.int8)
+    inputs = [words, np.ones(1, np.float32), q, np.ones((3, 1), np.float32), q.sum(axis=1, dtype=np.int32)[:, None]]
+    backend = CpuBackend(isa, 2)
+    found = launch(backend, op, case, inputs)[0]
+    backend.close()
+    assert (found == weight * value * k).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_one_hot_activations_read_every_weight(isa):
+    op, k = ops.get("tgemv"), 257
+    rng = np.random.default_rng(3)
+    weights = rng.integers(-1, 2, (7, k)).astype(np.int8)
+    q = np.zeros((k, 512), np.int8)
+    q[np.arange(k), np.arange(k)] = -128
+    case = op.case(M=k, N=7, K=k, out="i32")
+    qsum = q.sum(axis=1, dtype=np.int32)[:, None]
+    inputs = [packing.pack(weights), np.ones(1, np.float32), q, np.ones((k, 1), np.float32), qsum]
+    backend = CpuBackend(isa, 2)
+    assert (launch(backend, op, case, inputs)[0] == -128 * weights.T.astype(np.int32)).all()
+    backend.close()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_half_converts_both_ways(isa):
+    """All 65536 bit patterns through embed, and every value back through kv_store; ties go to even."""
+    backend = CpuBackend(isa, 2)
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    embed = ops.get("embed")
+    ids = np.arange(256, dtype=np.int32)
+    wide = launch(backend, embed, embed.case(M=256, V=256, D=256), [halves, ids])[0]
+    assert np.array_equal(wide, halves.astype(np.float32), equal_nan=True)
+    step = np.nextafter(wide, np.float32(np.inf))
+    with np.errstate(over="ignore", invalid="ignore"):
+        between = ((wide + np.roll(wide, -1)) / 2).astype(np.float32)  # mostly ties between neighbours
+        values = np.concatenate([wide, step, between, np.full((1, 256), 65519.996, np.float32)])
+        wanted = values.astype(np.float16)
+    kv_store, rows = ops.get("kv_store"), len(values)
+    empty = np.zeros((rows, 256), np.float16)
+    pos = np.arange(rows, dtype=np.int32)
+    case = kv_store.case(M=rows, L=rows, D=256)
+    found = launch(backend, kv_store, case, [values, -values, pos, empty, empty])
+    assert np.array_equal(found[0], wanted, equal_nan=True)
+    assert np.array_equal(found[1], -wanted, equal_nan=True)
+    backend.close()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("mode", ["token", "block256"])
+def test_a_nan_activation_reaches_the_scale(isa, mode):
+    op = ops.get("act_quant")
+    x = np.ones((1, 300), np.float32)
+    x[0, 17] = np.nan
+    backend = CpuBackend(isa, 1)
+    scale = launch(backend, op, op.case(M=1, K=300, mode=mode), [x])[1]
+    backend.close()
+    assert np.isnan(scale[0, 0])
+
+
+def test_weights_at_any_address(backends):
+    """Memory-mapped weights begin where the file has them."""
+    op = ops.get("tgemv")
+    case = op.case(M=2, N=9, K=512)
+    inputs = op.inputs(case, np.random.default_rng(5))
+    wanted = launch(backends[ISAS[0], 1], op, case, inputs)[0]
+    raw = np.zeros(inputs[0].nbytes + 3, np.uint8)
+    raw[3:] = inputs[0].view(np.uint8).reshape(-1)
+    shifted = raw[3:].view(np.uint32).reshape(inputs[0].shape)
+    for backend in backends.values():
+        buffers = [Buffer(shifted, "u32", shifted.shape), *(backend.upload(array) for array in inputs[1:])]
+        y = backend.empty((2, 9), "f32")
+        backend.record([backend.build(op, case).bind(*buffers, y)]).run()
+        assert backend.download(y).tobytes() == wanted.tobytes()
+
+
+def test_a_program_of_dependent_launches_is_ordered():
+    """Small launches of one thread and large ones of all threads, each reading what the one before wrote."""
+    backend, add = CpuBackend(threads=3), ops.get("add")
+    rng = np.random.default_rng(7)
+    launches, checks = [], []
+    for width in (64, 40000):
+        case = add.case(M=1, D=width)
+        step = rng.integers(-9, 9, (1, width)).astype(np.float32)
+        kernel, one = backend.build(add, case), backend.upload(step)
+        ring = [backend.upload(np.zeros((1, width), np.float32)), backend.empty((1, width), "f32")]
+        launches.append([kernel.bind(ring[i % 2], one, ring[(i + 1) % 2]) for i in range(100)])
+        checks.append((ring[0], 100 * step))
+    program = backend.record([bound for pair in zip(*launches, strict=True) for bound in pair])
+    program.run()
+    for buffer, wanted in checks:
+        assert np.array_equal(backend.download(buffer), wanted)
+    assert backend.dispatches.counts == {"add_" + backend.isa + "_generic": 200}
+    backend.close()
+
+
+def test_programs_of_two_threads_share_a_pool():
+    backend, add = CpuBackend(threads=2), ops.get("add")
+    case = add.case(M=1, D=40000)
+    ones = backend.upload(np.ones((1, 40000), np.float32))
+    outs = [backend.empty((1, 40000), "f32") for _ in range(4)]
+    programs = [backend.record([backend.build(add, case).bind(ones, ones, out)]) for out in outs]
+    workers = [threading.Thread(target=lambda p=p: [p.native.run() for _ in range(200)]) for p in programs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all((backend.download(out) == 2).all() for out in outs)
+    backend.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_starts_its_own_threads():
+    backend, add = CpuBackend(threads=2), ops.get("add")
+    case = add.case(M=1, D=40000)
+    ones, out = backend.upload(np.ones((1, 40000), np.float32)), backend.empty((1, 40000), "f32")
+    program = backend.record([backend.build(add, case).bind(ones, ones, out)])
+    program.run()
+    child = os.fork()
+    if child == 0:
+        out.handle[...] = 0
+        program.run()
+        os._exit(0 if (out.handle == 2).all() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    program.run()
+    backend.close()
+
+
+@pytest.mark.parametrize("value", ["sse9", "AVX2", "avx512", "cuda"])
+def test_an_unknown_instruction_set_is_refused(monkeypatch, value):
+    monkeypatch.setenv("KPARITY_CPU_ISA", value)
+    with pytest.raises(WrongInput, match=r"KPARITY_CPU_ISA is .*expected one of scalar, avx2"):
+        CpuBackend.open()
+
+
+def test_an_instruction_set_that_the_machine_lacks_is_refused(monkeypatch):
+    lacking = next(name for name in cpu.ISAS if name not in ISAS)
+    monkeypatch.setenv("KPARITY_CPU_ISA", lacking)
+    with pytest.raises(WrongInput, match="which this machine does not have"):
+        CpuBackend.open()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "9999999", "²"])
+def test_a_wrong_number_of_threads_is_refused(monkeypatch, value):
+    monkeypatch.setenv("KPARITY_THREADS", value)
+    with pytest.raises(WrongInput, match=r"KPARITY_THREADS is .*expected a number from 1"):
+        CpuBackend.open()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_knobs_choose(monkeypatch, isa):
+    monkeypatch.setenv("KPARITY_CPU_ISA", isa)
+    monkeypatch.setenv("KPARITY_THREADS", "2")
+    backend = CpuBackend.open()
+    assert backend.info.label == f"cpu ({cpu.isas()[isa]}, 2 threads)"
+    op = ops.get("rope")
+    assert backend.build(op, op.case(M=1, H=1, D=2)).id == f"rope_{isa}_neox"
+    backend.close()
+
+
+def test_the_label_names_one_thread():
+    info = CpuBackend(ISAS[-1], 1).info
+    assert isinstance(info, DeviceInfo)
+    assert info.label.endswith(", 1 thread)")
+    assert info.kind == "cpu"
+
+
+def test_only_device_zero_exists():
+    with pytest.raises(Unavailable) as caught:
+        CpuBackend.open(1)
+    assert caught.value.code == "KP-CPU-NODEVICE"
+
+
+def test_without_the_native_module_the_backend_is_unavailable(monkeypatch):
+    monkeypatch.setattr(cpu, "_native", None)
+    monkeypatch.setattr(cpu, "_missing", "No module named 'kparity._native'", raising=False)
+    with pytest.raises(Unavailable) as caught:
+        CpuBackend.open()
+    assert caught.value.code == "KP-CPU-NONATIVE"
+
+
+def test_a_large_read_only_array_is_referenced_and_never_written():
+    backend = CpuBackend(threads=1)
+    array = np.ones((1, 1 << 19), np.float32)
+    copied = backend.upload(array)
+    array.flags.writeable = False
+    referenced = backend.upload(array)
+    assert not np.shares_memory(copied.handle, array)
+    assert np.shares_memory(referenced.handle, array)
+    add = ops.get("add")
+    with pytest.raises(WrongInput, match="read-only"):
+        backend.build(add, add.case(M=1, D=1 << 19)).bind(copied, copied, referenced)
+    with pytest.raises(WrongInput, match="read-only"):
+        backend.write(referenced, array)
+    backend.close()
+
+
+def test_wrong_buffers_are_refused():
+    backend, add = CpuBackend(threads=1), ops.get("add")
+    kernel, small = backend.build(add, add.case(M=1, D=4)), backend.empty((1, 3), "f32")
+    with pytest.raises(WrongInput):
+        kernel.bind(small, small, small)
+    with pytest.raises(WrongInput):
+        backend.upload(np.zeros((4, 4), np.float32)[:, ::2])
+    with pytest.raises(WrongInput):
+        backend.write(small, np.zeros(4, np.float32))
+    backend.close()
+
+
+def test_a_closed_backend_says_so():
+    backend, add = CpuBackend(threads=2), ops.get("add")
+    buffer = backend.upload(np.zeros((1, 4), np.float32))
+    program = backend.record(
+        [backend.build(add, add.case(M=1, D=4)).bind(buffer, buffer, backend.empty((1, 4), "f32"))]
+    )
+    backend.close()
+    backend.close()
+    with pytest.raises(DeviceFault, match="closed"):
+        program.run()

@@ -1,0 +1,111 @@
+"""Engines: steps, prefill, reset, context limits, and the same graph on every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kparity import compare
+from kparity.backends.numpy import NumpyBackend
+from kparity.engine import Engine
+from kparity.errors import WrongInput
+from kparity.model import load_model
+from kparity.registry import open_backend
+
+TOKENS = [0, 300, 17, 901, 44, 5, 1200, 33, 8, 77, 640, 2, 19]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(None)
+
+
+@pytest.fixture
+def engine(model):
+    engine = Engine(model, open_backend("cpu"))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("act", ["token", "block256"])
+@pytest.mark.parametrize("kv", ["f16", "f32"])
+def test_cpu_agrees_with_fp64(model, act: str, kv: str) -> None:
+    engine, truth = (Engine(model, backend, act=act, kv=kv) for backend in (open_backend("cpu"), NumpyBackend("f64")))
+    wanted = truth.score(TOKENS, rows=len(TOKENS))
+    got = np.stack([engine.step(token) for token in TOKENS])
+    cosines = [compare.cosine(a, b) for a, b in zip(got, wanted, strict=True)]
+    assert min(cosines) > 0.999
+    engine.close()
+
+
+def test_prefill_and_score_give_the_logits_of_steps(engine) -> None:
+    steps = np.stack([engine.step(token) for token in TOKENS])
+    engine.reset()
+    scored = engine.score(TOKENS, rows=5)
+    engine.reset()
+    last = engine.prefill(TOKENS)
+    assert compare.cosine(last, steps[-1]) > 0.9999
+    assert min(compare.cosine(a, b) for a, b in zip(scored, steps, strict=True)) > 0.9999
+
+
+def test_a_reset_forgets_everything(engine) -> None:
+    first = engine.step(TOKENS[0])
+    for token in TOKENS[1:]:
+        engine.step(token)
+    engine.reset()
+    assert engine.position == 0
+    assert np.array_equal(engine.step(TOKENS[0]), first)
+
+
+def test_greedy_generation_is_the_argmax_of_steps(engine) -> None:
+    ids = list(engine.generate(TOKENS[:4], 6))
+    engine.reset()
+    logits = engine.prefill(TOKENS[:4])
+    expected = []
+    for _ in range(6):
+        expected.append(int(np.argmax(logits)))
+        logits = engine.step(expected[-1])
+    assert ids == expected[: len(ids)] and (len(ids) == 6 or expected[len(ids)] == engine.model.hparams.eos)
+
+
+def test_the_context_is_a_limit_with_a_sentence(model) -> None:
+    engine = Engine(model, open_backend("cpu"), context=8)
+    engine.prefill(TOKENS[:8])
+    with pytest.raises(WrongInput, match="9 tokens exceed the context of 8 positions"):
+        engine.step(1)
+    engine.reset()
+    assert len(list(engine.generate(TOKENS[:5], 100))) <= 4
+    engine.close()
+
+
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_tokens_outside_the_vocabulary_are_refused(engine, token: int) -> None:
+    with pytest.raises(WrongInput, match="outside the vocabulary"):
+        engine.step(token)
+
+
+def test_an_empty_prompt_is_refused(engine) -> None:
+    with pytest.raises(WrongInput, match="no token"):
+        engine.prefill([])
+    with pytest.raises(WrongInput, match="no token"):
+        list(engine.generate([], 3))
+
+
+def test_a_step_stays_on_the_device(engine, monkeypatch) -> None:
+    """Law 6: between token and logits nothing is uploaded but two i32 scalars, nothing downloaded but the result."""
+    engine.step(TOKENS[0])
+    moved: list[tuple[str, int]] = []
+    backend = engine.backend
+    for name in ("upload", "write", "download"):
+        inner = getattr(backend, name)
+
+        def spy(*args, _name=name, _inner=inner):
+            moved.append((_name, args[0].nbytes))
+            return _inner(*args)
+
+        monkeypatch.setattr(backend, name, spy)
+    engine.step(TOKENS[1])
+    assert moved == [("write", 4), ("write", 4), ("download", 4 * engine.model.hparams.vocab)]
+    moved.clear()
+    engine.step_greedy(TOKENS[2])
+    assert moved == [("write", 4), ("write", 4), ("download", 4)]

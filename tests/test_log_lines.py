@@ -1,0 +1,77 @@
+"""Log lines: one prefix per backend, all of one shape, always on stderr (drift prevention)."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kparity import contracts, fingerprint
+from kparity.cli.main import COMMANDS
+from kparity.codes import REASONS, explain
+from kparity.dispatcher import announce
+from kparity.probe.verdict import Row
+from kparity.registry import BUILTIN
+from tests.cli import TAG, run
+
+CONTRACT = contracts.load(contracts.PROBE)
+
+
+@pytest.mark.parametrize("name", sorted(BUILTIN))
+def test_the_prefix_of_a_backend_is_tagged_with_the_contract(name: str) -> None:
+    line = CONTRACT.rejected(name, "KP-PROBE-CRASH", "crashed\nwith   SIGSEGV")
+    assert line == f"[{TAG}] {name} path rejected, attempting fallback: [KP-PROBE-CRASH] crashed with SIGSEGV"
+
+
+def test_every_backend_is_rejected_in_one_shape() -> None:
+    prefixes = set()
+    for backend in BUILTIN:
+        line = CONTRACT.rejected(backend, "KP-BOS-COSINE", "cosine vs cpu = 0.5")
+        prefix, _, rest = line.partition(", ")
+        assert prefix.endswith("path rejected") and rest.startswith("attempting fallback: [KP-")
+        prefixes.add(prefix.replace(f" {backend} ", " B "))
+    assert prefixes == {f"[{CONTRACT.id}] B path rejected"}
+
+
+@pytest.mark.parametrize(
+    ("serving", "forced", "order", "words"),
+    [
+        ("", False, ["cuda", "cpu"], "attempting fallback"),
+        ("", False, ["cpu", "cuda"], "no backend left"),
+        ("", True, ["cuda"], "refusing, it was required"),
+        ("wgpu", False, ["wgpu", "cuda"], "wgpu serves already"),
+    ],
+)
+def test_what_happens_next_is_said(serving: str, forced: bool, order: list[str], words: str) -> None:
+    lines: list[str] = []
+    row = Row("cuda", "unavailable", "KP-CUDA-NODRIVER", "unavailable: no CUDA driver")
+    announce(row, order, serving, forced, lines.append)
+    assert lines == [f"[{TAG}] cuda path rejected, {words}: [KP-CUDA-NODRIVER] unavailable: no CUDA driver"]
+
+
+def test_one_recipe_greps_every_rejection() -> None:
+    done = run("probe", "--backends", "liar-nan,liar-missing,liar-poser,liar-exit,cpu", liars=True)
+    pattern = re.compile(rf"^\[{TAG}\] (\S+) path rejected, ")
+    assert [m.group(1) for line in done.stderr.splitlines() if (m := pattern.match(line))] == [
+        "liar-nan", "liar-missing", "liar-poser", "liar-exit",
+    ]  # fmt: skip
+
+
+def test_every_code_that_the_sources_name_is_explained() -> None:
+    named: set[str] = set()
+    for path in fingerprint.sources():
+        if path.suffix == ".py":
+            named |= set(re.findall(r"KP-[A-Z0-9]+-[A-Z0-9]+(?:-[A-Z0-9]+)*", path.read_text(encoding="utf-8")))
+    assert len(named) > 30 and named <= set(REASONS)
+    for code in REASONS:
+        reason = explain(code.lower())
+        assert reason.cause and reason.remedy and reason.title
+
+
+def test_every_command_has_help() -> None:
+    listed = run("--help").stdout
+    for name, (_, line) in COMMANDS.items():
+        assert name in listed
+        done = run(name, "--help")
+        assert done.returncode == 0 and len(done.stdout) > 60, name
+        assert line
