@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -19,8 +20,6 @@ import pytest
 from kparity import ops, registry
 from kparity.adapter import Backend
 from kparity.errors import Unavailable, UnknownName
-
-SEED = int(os.environ.get("KPARITY_SEED", "0"))
 
 
 def chosen(variable: str) -> list[str]:
@@ -41,11 +40,23 @@ def wanted() -> list[str]:
 
 @cache
 def opened(name: str) -> Backend | Exception:
-    """The backend, opened once per session, or what prevented it."""
+    """The backend (``cpu/avx2``: with that instruction set), opened once per session, or what prevented it."""
+    name, _, isa = name.partition("/")
     try:
-        return registry.open_backend(name)
+        found = registry.backend_class(name)(isa=isa) if isa else registry.open_backend(name)  # type: ignore[call-arg]
+        if name == "torch":  # threads wait for each other longer than these small tensors take
+            found.torch.set_num_threads(1)  # type: ignore[attr-defined]
+        return found
     except Exception as problem:
         return problem
+
+
+def variants(name: str) -> list[str]:
+    """A backend under every name that has code of its own: the cpu backend once per instruction set of the machine."""
+    if name != "cpu" or not isinstance(opened("cpu"), Backend):
+        return [name]
+    module = import_module(registry.backend_class("cpu").__module__)
+    return [f"cpu/{isa}" for isa in module.isas()]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,11 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close what was opened."""
+    closed: list[Backend] = []
     if opened.cache_info().currsize:
         for name in wanted():
-            found = opened(name)
-            if isinstance(found, Backend):
-                found.close()
+            for variant in (name, *variants(name)):
+                found = opened(variant)
+                if isinstance(found, Backend) and found not in closed:
+                    found.close()
+                    closed.append(found)
 
 
 def _missing(name: str) -> list[pytest.MarkDecorator] | None:
@@ -82,7 +96,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, marks in missing.items():
         if marks is not None:
             params.append(pytest.param(*((name, None) if by_case else (name,)), marks=marks, id=f"{name}-missing"))
-    present = [name for name, marks in missing.items() if marks is None]
+    present = [variant for name, marks in missing.items() if marks is None for variant in variants(name)]
     if by_case:
         params += [
             pytest.param(name, case, id=f"{name}-{case.id}")

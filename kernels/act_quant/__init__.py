@@ -23,8 +23,8 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from kparity.kernels._support import U32, normal, values
 
+from kparity.kernels._support import U32, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from kparity.kernels._support import normal
 
+from kparity.kernels._support import normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
 
 

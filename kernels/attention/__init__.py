@@ -18,9 +18,9 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from kparity.kernels._support import TINY, U32, gamma, normal, values
 
 from kparity.errors import WrongInput
+from kparity.kernels._support import TINY, U32, gamma, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 

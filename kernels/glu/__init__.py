@@ -16,8 +16,8 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from kparity.kernels._support import TINY, U32, normal
 
+from kparity.kernels._support import TINY, U32, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 F16_MAX = 65504.0

@@ -16,9 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from kparity.kernels._support import normal
 
 from kparity.errors import WrongInput
+from kparity.kernels._support import normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 EDGES = (

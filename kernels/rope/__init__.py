@@ -20,9 +20,9 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from kparity.kernels._support import TINY, U32, values
 
 from kparity.errors import WrongInput
+from kparity.kernels._support import TINY, U32, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 

@@ -18,10 +18,10 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from kparity.kernels._support import U32, gamma, normal
 
 from kparity import packing
 from kparity.errors import WrongInput
+from kparity.kernels._support import U32, gamma, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, padded
 
 BLOCK = 64

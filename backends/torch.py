@@ -1,0 +1,196 @@
+"""torch: the ops in torch operations, on whatever device torch serves; for comparison, not for speed.
+
+The first of CUDA, ROCm, XPU, MPS and the CPU is device 0, and the others follow in that order; ``DeviceInfo`` says
+which one it is.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
+from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+
+HANDLES = {"f32": "float32", "f16": "float16", "i32": "int32", "u32": "int32", "i8": "int8"}
+"""torch's name of each element type; u32 words are held as int32, which has every operation and the same bits."""
+
+Run = Callable[[Any, Case, list[Any]], list[Any]]
+
+
+def module_of(op: str) -> str:
+    """Where the torch text of an op is."""
+    return f"kparity.kernels.{op}.{op}_torch"
+
+
+@contextmanager
+def faults(torch: Any) -> Iterator[None]:
+    """Turn torch's errors into DeviceFault."""
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        raise DeviceFault(f"torch is out of memory: {str(problem).splitlines()[0]}", "KP-DEVICE-OOM") from problem
+    except RuntimeError as problem:
+        raise DeviceFault(f"torch: {str(problem).splitlines()[0]}") from problem
+
+
+class TorchBound(Bound):
+    """The function of an op with its tensors."""
+
+    def __init__(self, kernel: TorchKernel, buffers: Sequence[Buffer]) -> None:
+        self.kernel_id, self.kernel = kernel.id, kernel
+        roles = [arg.role for arg in kernel.args]
+        self.inputs = [buffer.handle for role, buffer in zip(roles, buffers, strict=True) if role != "out"]
+        self.outputs = [buffer.handle for role, buffer in zip(roles, buffers, strict=True) if role != "in"]
+
+    def __call__(self) -> None:
+        """Run it; a result that was not written in place is copied to its buffer."""
+        kernel = self.kernel
+        results = kernel.run(kernel.torch, kernel.case, self.inputs)
+        for target, value in zip(self.outputs, results, strict=True):
+            if value is not target:
+                target.copy_(value.view(target.shape))
+
+
+class TorchKernel(Kernel):
+    """The torch text of an op at one case."""
+
+    def __init__(self, torch: Any, op: Op, case: Case) -> None:
+        super().__init__(f"{op.name}_torch_{op.variant(case)}", op, case)
+        self.torch = torch
+        self.run: Run = import_module(module_of(op.name)).run
+
+    def bind(self, *buffers: Buffer) -> TorchBound:
+        self.check(buffers)
+        return TorchBound(self, buffers)
+
+
+class TorchProgram(Program):
+    """Calls in order, without a gradient."""
+
+    def __init__(self, backend: TorchBackend, launches: Sequence[Bound]) -> None:
+        super().__init__(backend, launches)
+        self.torch = backend.torch
+
+    def _run(self) -> None:
+        with faults(self.torch), self.torch.inference_mode():
+            for launch in self.launches:
+                assert isinstance(launch, TorchBound)
+                launch()
+
+
+class TorchBackend(Backend):
+    """Tensors on one device of torch."""
+
+    name = "torch"
+    dialect = "torch"
+
+    def __init__(self, torch: Any, device: str) -> None:
+        self.torch, self.device = torch, torch.device(device)
+        torch.set_float32_matmul_precision("highest")  # TF32 has 11 bits: sums of products would not be exact
+        self.dispatches = Dispatches()
+        self.info = describe(torch, self.device)
+
+    @classmethod
+    def open(cls, index: int = 0) -> TorchBackend:
+        try:
+            torch = import_module("torch")
+        except (ImportError, OSError) as problem:  # OSError: a shared library of torch's own is missing
+            raise Unavailable(
+                f"torch cannot be imported ({problem})", 'install it: pip install "kparity[torch]"', "KP-TORCH-NOLIB"
+            ) from None
+        found = devices(torch)
+        if not 0 <= index < len(found):
+            raise Unavailable(
+                f"there is no torch device {index}",
+                f"use 0 to {len(found) - 1}: {', '.join(found)}",
+                "KP-TORCH-NODEVICE",
+            )
+        return cls(torch, found[index])
+
+    def supports(self, op: Op, case: Case) -> str | None:
+        if find_spec(module_of(op.name)) is None:
+            return f"{op.name} has no torch text"
+        return super().supports(op, case)
+
+    def _tensor(self, array: Array) -> Any:
+        return self.torch.from_numpy(array.view(np.int32) if array.dtype == np.uint32 else array)
+
+    def upload(self, array: Array) -> Buffer:
+        require_contiguous(array)
+        dtype = dtype_name(array)
+        with faults(self.torch):
+            return Buffer(self._tensor(array.copy()).to(self.device), dtype, array.shape)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        with faults(self.torch):
+            kind = getattr(self.torch, HANDLES[dtype])
+            return Buffer(self.torch.empty(shape, dtype=kind, device=self.device), dtype, shape)
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        if dtype_name(array) != buffer.dtype or array.size * array.itemsize != buffer.nbytes:
+            raise WrongInput(f"write takes {buffer.dtype}{list(buffer.shape)}, got {array.dtype}{list(array.shape)}")
+        with faults(self.torch):
+            buffer.handle.copy_(self._tensor(array.reshape(buffer.shape).copy()))
+
+    def download(self, buffer: Buffer) -> Array:
+        with faults(self.torch):
+            array: Array = np.array(buffer.handle.cpu().numpy(), order="C", copy=True)
+        return array.view(DTYPES[buffer.dtype])
+
+    def build(self, op: Op, case: Case) -> TorchKernel:
+        return TorchKernel(self.torch, op, case)
+
+    def record(self, launches: Sequence[Bound]) -> TorchProgram:
+        return TorchProgram(self, launches)
+
+    def sync(self) -> None:
+        if self.device.type != "cpu":
+            with faults(self.torch):
+                getattr(self.torch, self.device.type).synchronize()
+
+    def close(self) -> None:
+        """Tensors are freed with their buffers."""
+
+
+def devices(torch: Any) -> list[str]:
+    """The devices that torch serves here, the CPU last."""
+    found = [f"cuda:{at}" for at in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        found += [f"xpu:{at}" for at in range(torch.xpu.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def describe(torch: Any, device: Any) -> DeviceInfo:
+    """What torch knows about a device."""
+    library = f"torch {torch.__version__}"
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        rocm = torch.version.hip is not None
+        return DeviceInfo(
+            backend="torch", device=properties.name, kind="gpu", api="ROCm" if rocm else "CUDA", library=library,
+            driver=f"HIP {torch.version.hip}" if rocm else f"CUDA {torch.version.cuda}",
+            uuid=str(getattr(properties, "uuid", "")), subgroup=getattr(properties, "warp_size", 0),
+            detail=properties.gcnArchName if rocm else f"sm_{properties.major}{properties.minor}",
+        )  # fmt: skip
+    if device.type == "xpu":
+        properties = torch.xpu.get_device_properties(device)
+        return DeviceInfo(
+            backend="torch", device=properties.name, kind="gpu", api="XPU", library=library,
+            driver=str(getattr(properties, "driver_version", "")), uuid=str(getattr(properties, "uuid", "")),
+        )  # fmt: skip
+    if device.type == "mps":
+        return DeviceInfo("torch", platform.processor() or "Apple GPU", "gpu", "MPS", platform.mac_ver()[0], library)
+    return DeviceInfo(
+        backend="torch", device=platform.processor() or platform.machine() or "cpu", kind="cpu", api="CPU", driver="",
+        library=library, detail=f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+    )  # fmt: skip

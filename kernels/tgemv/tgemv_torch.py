@@ -1,0 +1,26 @@
+"""tgemv in torch operations, written apart from the reference: bytes unpacked by shifts, products in f32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kparity.spec import Case, padded
+
+
+def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:
+    """[y] from [w, wscale, q, ascale, qsum]; the sums of f32 products are exact, because 127·K < 2^24."""
+    words, wscale, q, ascale, _qsum = inputs
+    m, n, blocks = case["M"], case["N"], padded(case["K"]) // 256
+    # The four bytes of a little-endian word hold elements 0..3 in their lowest bits, 4..7 in the next, and so on.
+    shifts = torch.tensor([[0], [2], [4], [6]], dtype=torch.uint8, device=words.device)
+    codes = words.view(torch.uint8).view(n, -1, 1, 4) >> shifts
+    weights = (codes & 3).view(n, -1).to(torch.float32) - 1
+    values = q.to(torch.float32)
+    if case["out"] == "i32":
+        return [(values @ weights.T).to(torch.int32)]
+    if case["wscale"] == "tensor" and case["ascale"] == "token":
+        return [(values @ weights.T) * (ascale * wscale)]
+    sums = torch.bmm(values.view(m, blocks, 256).transpose(0, 1), weights.view(n, blocks, 256).permute(1, 2, 0))
+    by_row = ascale.T[:, :, None]  # [1 or blocks, M, 1]
+    by_column = (wscale.expand(n, 1) if case["wscale"] == "tensor" else wscale).T[:, None, :]  # [1 or blocks, 1, N]
+    return [(sums * (by_row * by_column)).sum(dim=0)]
