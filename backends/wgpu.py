@@ -17,6 +17,7 @@ from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
 SOFTWARE = re.compile(r"llvmpipe|lavapipe|softpipe|swiftshader|basic render", re.IGNORECASE)
+LOST = re.compile(r"device (was |is )?lost", re.IGNORECASE)
 REAL = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU")  # in order of preference
 APIS = ("Vulkan", "Metal", "D3D12")  # WebGPU over OpenGL lacks too much
 STAGING = 64 << 20  # bytes of uploads after which their staging memory is given back
@@ -42,7 +43,7 @@ def quicken(ffi: Any) -> None:
 
     Each of the forty C types that a session uses costs cffi 25 ms on its first use otherwise, a second in all.
     """
-    parser = getattr(ffi, "_parser", None)
+    parser: Any = getattr(ffi, "_parser", None)
     if not hasattr(parser, "_declarations") or not hasattr(parser, "_parse") or "_parse" in vars(parser):
         return
     parse_slowly = parser._parse
@@ -173,7 +174,7 @@ class WgpuBackend(Backend):
         self._usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
         self._pipelines: dict[str, tuple[Any, Any]] = {}
         self._layouts: dict[tuple[bool, ...], Any] = {}
-        self._staged = 0
+        self._staged, self._lost = 0, ""
         self._token = self.device.create_buffer(size=4, usage=self._usage)
         info = adapter.info
         native = getattr(wgpu.backends.wgpu_native, "__version__", "unknown")
@@ -230,6 +231,8 @@ class WgpuBackend(Backend):
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Turn whatever wgpu raises or logs into a DeviceFault."""
+        if self._lost:  # not to be asked again: wgpu-native aborts the process when work is submitted to a lost device
+            raise DeviceFault(self._lost, "KP-DEVICE-LOST")
         try:
             yield
         except (self.wgpu.GPUError, RuntimeError) as error:
@@ -237,17 +240,26 @@ class WgpuBackend(Backend):
             if isinstance(error, self.wgpu.GPUOutOfMemoryError):
                 raise self._fault("KP-DEVICE-OOM") from error
             raise self._fault() from error
-        if self.faults.messages:
+        if self.faults.messages and not self._of_another_device():
             raise self._fault()
 
-    def _fault(self, code: str = "") -> DeviceFault:
-        text = "\n".join(self.faults.messages)
+    def _of_another_device(self) -> bool:
+        """Whether all that was logged is the loss of a device that another backend of this process holds."""
+        if not all(LOST.search(message) for message in self.faults.messages):
+            return False
+        try:
+            self.device.create_buffer(size=4, usage=self._usage)
+        except self.wgpu.GPUError:
+            return False
         self.faults.messages.clear()
-        if not code:
-            lost = re.search(r"device (was |is )?lost|lost device", text, re.IGNORECASE)
-            full = re.search(r"out of memory|not enough memory", text, re.IGNORECASE)
-            code = "KP-DEVICE-LOST" if lost else "KP-DEVICE-OOM" if full else "KP-DEVICE-FAULT"
-        return DeviceFault(f"{self.info.device}: {' '.join(text.split())}", code)
+        return True
+
+    def _fault(self, code: str = "") -> DeviceFault:
+        text = " ".join(f"{self.info.device}: {'; '.join(map(headless, self.faults.messages))}".split())
+        self.faults.messages.clear()
+        if LOST.search(text):
+            self._lost, code = text, "KP-DEVICE-LOST"
+        return DeviceFault(text, code or "KP-DEVICE-FAULT")
 
     def supports(self, op: Op, case: Case) -> str | None:
         launch, buffers = op.launch(case), len(op.args(case))
@@ -301,22 +313,26 @@ class WgpuBackend(Backend):
         return WgpuKernel(self, op, case, *self._pipelines[source.sha256])
 
     def _compile(self, source: Source, read_only: tuple[bool, ...]) -> tuple[Any, Any]:
-        if read_only not in self._layouts:
-            entries = [
-                {"binding": at, "visibility": "COMPUTE", "buffer": {"type": "read-only-storage" if ro else "storage"}}
-                for at, ro in enumerate(read_only)
-            ]
-            self._layouts[read_only] = self.device.create_bind_group_layout(entries=entries)
-        layout = self._layouts[read_only]
-        try:
-            module = self.device.create_shader_module(code=source.text)
-            pipeline = self.device.create_compute_pipeline(
-                layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
-                compute={"module": module, "entry_point": "main"},
-            )
-        except (self.wgpu.GPUError, RuntimeError) as error:
-            self.faults.messages.clear()
-            raise compile_failed(source, str(error)) from error
+        with self.guarded():
+            if read_only not in self._layouts:
+                types = ["read-only-storage" if ro else "storage" for ro in read_only]
+                self._layouts[read_only] = self.device.create_bind_group_layout(
+                    entries=[
+                        {"binding": at, "visibility": "COMPUTE", "buffer": {"type": each}}
+                        for at, each in enumerate(types)
+                    ]
+                )
+            layout = self._layouts[read_only]
+            try:
+                pipeline = self.device.create_compute_pipeline(
+                    layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
+                    compute={"module": self.device.create_shader_module(code=source.text), "entry_point": "main"},
+                )
+            except (self.wgpu.GPUError, RuntimeError) as error:
+                if LOST.search(str(error)):
+                    raise
+                self.faults.messages.clear()
+                raise compile_failed(source, str(error)) from error
         return pipeline, layout
 
     def record(self, launches: Sequence[Bound]) -> WgpuProgram:
@@ -338,8 +354,13 @@ class WgpuBackend(Backend):
         logging.getLogger("wgpu").removeHandler(self.faults)
 
 
+def headless(message: str) -> str:
+    """A message of wgpu-native without its first lines, which name the call and not the cause."""
+    return re.sub(r"^\s*Validation Error\s+Caused by:\s+In wgpu\w+\s*", "", message).rstrip()
+
+
 def compile_failed(source: Source, log: str) -> CompileFailed:
     """A compiler's log as an error at a line of the op's own file."""
     found = re.search(r"wgsl:(\d+):\d+", log)
     line = int(found.group(1)) - source.first_line if found else 0
-    return CompileFailed(source.path, max(line, 0), log)
+    return CompileFailed(source.path, max(line, 0), headless(log))

@@ -1,0 +1,293 @@
+"""What only the wgpu adapter does: naming its device, refusing, mapping compiler and device errors, its clock."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kparity import ops
+from kparity.adapter import Buffer
+from kparity.assemble import Source
+from kparity.backends import wgpu as adapter
+from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from kparity.spec import Case
+
+
+def opened() -> adapter.WgpuBackend:
+    try:
+        return adapter.WgpuBackend.open()
+    except Unavailable as reason:
+        pytest.skip(f"wgpu: {reason}")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[adapter.WgpuBackend]:
+    backend = opened()
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def own() -> Iterator[adapter.WgpuBackend]:
+    """A device that the test may break."""
+    backend = opened()
+    yield backend
+    backend.close()
+
+
+def add_case(width: int = 8) -> Case:
+    return ops.get("add").case(M=1, D=width)
+
+
+def add_buffers(backend: adapter.WgpuBackend, width: int = 8) -> list[Buffer]:
+    values = np.arange(width, dtype=np.float32)[None]
+    return [backend.upload(values), backend.upload(2 * values), backend.empty((1, width), "f32")]
+
+
+# ---- the device
+
+
+def test_import_is_cheap() -> None:
+    code = "import sys, kparity.backends.wgpu; sys.exit('wgpu' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("adapter_type", "device", "kind"),
+    [
+        ("DiscreteGPU", "NVIDIA H200", "gpu"),
+        ("IntegratedGPU", "Intel(R) Iris(R) Xe", "gpu"),
+        ("VirtualGPU", "Virtio-GPU Venus (NVIDIA L4)", "gpu"),
+        ("CPU", "llvmpipe (LLVM 15.0.6, 256 bits)", "software"),
+        ("DiscreteGPU", "llvmpipe (LLVM 15.0.6, 256 bits)", "software"),
+        ("VirtualGPU", "Virtio-GPU Venus (llvmpipe)", "software"),
+        ("IntegratedGPU", "SwiftShader Device (Subzero)", "software"),
+        ("Unknown", "NVIDIA H200", "software"),
+        ("CPU", "NVIDIA H200", "software"),
+    ],
+)
+def test_kind_is_never_guessed_upwards(adapter_type: str, device: str, kind: str) -> None:
+    assert adapter.kind_of(adapter_type, device) == kind
+
+
+def test_device_info(shared: adapter.WgpuBackend) -> None:
+    info = shared.info
+    assert info.backend == "wgpu"
+    assert info.api in adapter.APIS
+    assert info.device
+    assert info.driver
+    assert info.library.startswith("wgpu ")
+    assert "wgpu-native" in info.library
+    assert info.uuid.startswith("pci:")
+    assert info.max_binding >= 128 << 20
+    assert info.max_threads >= 256
+    if "llvmpipe" in info.device:
+        assert info.kind == "software"
+        assert "Mesa" in info.driver
+        assert info.label.endswith("software)")
+
+
+def test_opening_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    opened().close()
+    assert capfd.readouterr() == ("", "")
+
+
+# ---- refusals
+
+
+def test_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wgpu", None)
+    with pytest.raises(Unavailable, match="cannot be imported") as caught:
+        adapter.WgpuBackend.open()
+    assert caught.value.code == "KP-WGPU-NOLIB"
+    assert "kparity[vulkan]" in caught.value.remedy
+
+
+def test_no_such_adapter(shared: adapter.WgpuBackend) -> None:
+    with pytest.raises(Unavailable, match="no Vulkan adapter 99") as caught:
+        adapter.WgpuBackend.open(99)
+    assert caught.value.code == "KP-WGPU-NODEVICE"
+    assert shared.info.device in caught.value.reason
+    assert "mesa-vulkan-drivers" in caught.value.remedy
+
+
+def test_no_adapter_at_all() -> None:
+    pytest.importorskip("wgpu")
+    code = (
+        "import os; os.environ['VK_DRIVER_FILES'] = os.environ['VK_ICD_FILENAMES'] = '/nonexistent.json'\n"
+        "from kparity.backends.wgpu import WgpuBackend\n"
+        "try: WgpuBackend.open()\n"
+        "except Exception as error: print(error.code)"
+    )
+    if sys.platform != "linux":
+        pytest.skip("the Vulkan loader of other systems has other ways")
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "KP-WGPU-NODEVICE\n"
+
+
+def test_too_small_a_device(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(adapter.NEEDED, "max-compute-workgroup-size-x", 1 << 30)
+    with pytest.raises(Unavailable, match="max-compute-workgroup-size-x is") as caught:
+        adapter.WgpuBackend.open()
+    assert caught.value.code == "KP-WGPU-LIMITS"
+
+
+def test_supports_names_the_reason(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    gemv = ops.get("tgemv")
+    assert shared.supports(gemv, gemv.case(M=1, N=2560, K=2560)) is None
+    wide = gemv.case(M=1, N=1 << 17, K=8192)
+    assert "131072 work-groups" in str(shared.supports(gemv, wide))
+    head = ops.get("dense_gemv")
+    rows = shared.info.max_binding // 5120 + 1
+    assert "one binding of this device holds" in str(shared.supports(head, head.case(M=1, N=rows, K=2560)))
+    monkeypatch.setitem(shared.limits, "max-storage-buffers-per-shader-stage", 2)
+    assert shared.supports(ops.get("add"), add_case()) == "3 storage buffers"
+
+
+# ---- errors of the compiler and of the device
+
+
+def test_compile_error_points_into_the_op(shared: adapter.WgpuBackend) -> None:
+    text = "const M: u32 = 1u;\nconst D: u32 = 8u;\n// the op\nfn broken( {\n"
+    with pytest.raises(CompileFailed) as caught:
+        shared._compile(Source("add", "kernels/add/add.wgsl", text, 2), (True, True, False))
+    assert (caught.value.path, caught.value.line) == ("kernels/add/add.wgsl", 2)
+    assert "expected identifier" in str(caught.value)
+    shared.sync()  # the compiler's log is no fault of the device
+
+
+def test_layout_error_is_a_compile_error(shared: adapter.WgpuBackend) -> None:
+    text = (
+        "@group(0) @binding(7) var<storage, read_write> y: array<f32>;\n"
+        "@compute @workgroup_size(64)\nfn main() { y[0] = 1.0; }\n"
+    )
+    with pytest.raises(CompileFailed) as caught:
+        shared._compile(Source("add", "kernels/add/add.wgsl", text, 0), (True, True, False))
+    assert "binding: 7 } is not available in the pipeline layout" in caught.value.log
+
+
+def test_pipelines_are_built_once(shared: adapter.WgpuBackend) -> None:
+    op = ops.get("add")
+    first, second = shared.build(op, add_case()), shared.build(op, add_case())
+    assert first.pipeline is second.pipeline
+    assert first.id == "add_wgsl_generic"
+    assert shared.build(op, add_case(9)).pipeline is not first.pipeline
+
+
+def test_lost_device(own: adapter.WgpuBackend) -> None:
+    program = own.record([own.build(ops.get("add"), add_case()).bind(*add_buffers(own))])
+    own.device.destroy()
+    calls: list[Any] = [own.sync, program.run, lambda: add_buffers(own), lambda: own.build(ops.get("add"), add_case(9))]
+    for call in calls:
+        with pytest.raises(DeviceFault, match="lost") as caught:
+            call()
+        assert caught.value.code == "KP-DEVICE-LOST"
+
+
+def test_out_of_memory(own: adapter.WgpuBackend) -> None:
+    with pytest.raises(DeviceFault) as caught:
+        own.empty((own.limits["max-buffer-size"] // 4 + 1,), "f32")
+    assert caught.value.code == "KP-DEVICE-OOM"
+
+
+def test_logged_errors_are_faults(shared: adapter.WgpuBackend) -> None:
+    logging.getLogger("wgpu").error("an error that no call raises")
+    with pytest.raises(DeviceFault, match="no call raises") as caught:
+        shared.sync()
+    assert caught.value.code == "KP-DEVICE-FAULT"
+    shared.sync()
+
+
+def test_another_device_is_lost(shared: adapter.WgpuBackend) -> None:
+    logging.getLogger("wgpu").error("DEVICE LOST!")
+    shared.sync()
+
+
+# ---- buffers and programs
+
+
+def test_wrong_buffers(shared: adapter.WgpuBackend) -> None:
+    kernel = shared.build(ops.get("add"), add_case())
+    a, b, y = add_buffers(shared)
+    with pytest.raises(WrongInput, match="2 buffers given"):
+        kernel.bind(a, b)
+    with pytest.raises(WrongInput, match="y is f32"):
+        kernel.bind(a, b, shared.empty((1, 9), "f32"))
+    with pytest.raises(WrongInput, match="y is i32"):
+        kernel.bind(a, b, shared.empty((1, 8), "i32"))
+    with pytest.raises(WrongInput, match="bound twice"):
+        kernel.bind(a, y, y)
+    kernel.bind(a, a, y)  # reading one buffer twice is no aliasing
+
+
+def test_wrong_arrays(shared: adapter.WgpuBackend) -> None:
+    with pytest.raises(WrongInput, match="not C-contiguous"):
+        shared.upload(np.zeros((4, 4), np.float32).T[:2])
+    with pytest.raises(WrongInput, match="float64"):
+        shared.upload(np.zeros(4))
+    buffer = shared.empty((4,), "f32")
+    with pytest.raises(WrongInput, match="does not fill"):
+        shared.write(buffer, np.zeros(5, np.float32))
+    with pytest.raises(WrongInput, match="does not fill"):
+        shared.write(buffer, np.zeros(4, np.int32))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 4096])
+@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float32, np.int32, np.uint32])
+def test_round_trip_of_odd_sizes(shared: adapter.WgpuBackend, dtype: Any, count: int) -> None:
+    values = np.arange(count).astype(dtype)
+    copy = shared.download(shared.upload(values))
+    assert copy.dtype == values.dtype
+    assert copy.tolist() == values.tolist()
+    copy[0] = 1  # a new array, not a view of the device's memory
+
+
+def test_large_upload_in_pieces(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "STAGING", 4096)
+    values = np.arange(10_000, dtype=np.uint32)
+    assert np.array_equal(shared.download(shared.upload(values)), values)
+
+
+def test_download_waits_and_writes_are_in_order(shared: adapter.WgpuBackend) -> None:
+    kernel = shared.build(ops.get("add"), add_case())
+    a, b, y = add_buffers(shared)
+    program = shared.record([kernel.bind(a, b, y)])
+    for value in range(20):
+        shared.write(b, np.full((1, 8), value, np.float32))
+        program.run()
+        assert np.array_equal(shared.download(y)[0], np.arange(8, dtype=np.float32) + value)
+
+
+def test_launches_of_a_program_see_each_other(shared: adapter.WgpuBackend) -> None:
+    kernel = shared.build(ops.get("add"), add_case())
+    a, b, y = add_buffers(shared)
+    shared.write(b, np.zeros((1, 8), np.float32))
+    before = shared.dispatches.total
+    shared.record([kernel.bind(a, b, y), kernel.bind(a, y, b)] * 50).run()  # 100 times a
+    assert np.array_equal(shared.download(b)[0], 100 * np.arange(8, dtype=np.float32))
+    assert shared.dispatches.total == before + 100
+
+
+def test_device_seconds(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = ops.get("tgemv")
+    case = op.case(M=1, N=512, K=2560)
+    inputs = iter(op.inputs(case, np.random.default_rng(case.seed())))
+    buffers = [
+        shared.empty(arg.shape, arg.dtype) if arg.role == "out" else shared.upload(next(inputs))
+        for arg in op.args(case)
+    ]
+    program = shared.record([shared.build(op, case).bind(*buffers)] * 10)
+    program.run_timed()  # compiles
+    before = shared.dispatches.total
+    elapsed = program.run_timed()
+    assert shared.dispatches.total == before + 10
+    assert 0 < elapsed < 10
+    monkeypatch.setattr(shared, "clock", None)
+    wall = program.run_timed()
+    assert 0 < wall < 10
