@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kparity.backends.cuda import CudaBackend, cdll
-
 from kparity.errors import Unavailable
 
 KFD = Path("/dev/kfd")

@@ -91,15 +91,16 @@ def _faults(cl: Any, doing: str) -> Iterator[None]:
 
 
 def _compile_failed(source: Source, log: str) -> CompileFailed:
-    """The compiler's first error, in the line count of the file that it is in."""
-    found = re.search(r":(\d+):\d+: (?:fatal )?error: .*", log)
-    line = int(found.group(1)) - source.first_line if found else 0
-    told = log[found.start() :].partition("error: ")[2] if found else log
-    if found and line < 1:  # in the prelude, which follows the constants
-        text = source.text.splitlines()
-        constants = next((at for at, row in enumerate(text) if not row.startswith("#define ")), 0)
-        return CompileFailed("kernels/prelude/opencl.h", int(found.group(1)) - constants, told)
-    return CompileFailed(source.path, max(line, 0), told)
+    """The compiler's first error, by the line count of the file that it is in: PoCL writes ``error: file:5:8: …``, the
+    others ``file:5:8: error: …``."""
+    found = re.search(r"error: [^\n]*?:(?P<a>\d+):\d+: |:(?P<b>\d+):\d+: (?:fatal )?error: ", log)
+    if not found:
+        return CompileFailed(source.path, 0, log)
+    row = int(found["a"] or found["b"])
+    if row > source.first_line:
+        return CompileFailed(source.path, row - source.first_line, log[found.end() :])
+    constants = next(at for at, text in enumerate(source.text.splitlines()) if not text.startswith("#define "))
+    return CompileFailed("kernels/prelude/opencl.h", max(row - constants, 0), log[found.end() :])
 
 
 class OpenclBound(Bound):

@@ -1,6 +1,6 @@
 """The one GPU text of each op: its ABI is the specification's, and CUDA and HIP compilers take it without a warning.
 
-No device is needed. A compiler that is not there is a skip, and a failure where ``KPARITY_REQUIRE_TOOLS`` names it.
+No device is needed. A compiler that is not there is a skip, and a failure where ``KPARITY_REQUIRE`` names it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def tool(label: str, names: tuple[str, ...]) -> str:
         if found := shutil.which(name):
             return found
     reason = f"none of {', '.join(names)} is on PATH"
-    if label in os.environ.get("KPARITY_REQUIRE_TOOLS", "").split(","):
+    if label in os.environ.get("KPARITY_REQUIRE", "").split(","):
         pytest.fail(reason)
     pytest.skip(reason)
 

@@ -1,0 +1,171 @@
+"""What only the opencl adapter does: kinds of device, compile errors by line, device seconds, faults with codes.
+
+The parity of its kernels is in ``test_ops.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kparity import ops
+from kparity.adapter import Buffer, Program
+from kparity.assemble import kernel_text
+from kparity.backends import opencl
+from kparity.backends.opencl import OpenclBackend
+from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+
+ADD = ops.get("add")
+CASE = ADD.case(M=3, D=257)
+
+
+@pytest.fixture(scope="module")
+def device() -> OpenclBackend:
+    try:
+        return OpenclBackend.open()
+    except Unavailable as missing:
+        if "opencl" in os.environ.get("KPARITY_REQUIRE", "").split(","):
+            raise
+        pytest.skip(str(missing))
+
+
+def add_program(device: OpenclBackend, launches: int = 1) -> tuple[Program, Buffer]:
+    """A program of additions, and the buffer of their result."""
+    shape = (CASE["M"], CASE["D"])
+    a, b, y = (device.upload(np.full(shape, value, np.float32)) for value in (1.0, 2.0, np.nan))
+    return device.record([device.build(ADD, CASE).bind(a, b, y)] * launches), y
+
+
+def fake_device(kind: int, name: str) -> Any:
+    return SimpleNamespace(type=kind, name=name)
+
+
+def test_kind_is_never_guessed_upwards(device: OpenclBackend) -> None:
+    types = device.cl.device_type
+    assert opencl._kind(device.cl, fake_device(types.GPU, "NVIDIA H100")) == "gpu"
+    assert opencl._kind(device.cl, fake_device(types.GPU, "llvmpipe (LLVM 15)")) == "software"
+    assert opencl._kind(device.cl, fake_device(types.CPU, "pthread-AMD EPYC")) == "cpu"
+    assert opencl._kind(device.cl, fake_device(types.CPU | types.GPU, "both")) == "cpu"
+    assert opencl._kind(device.cl, fake_device(types.ACCELERATOR, "FPGA")) == "software"
+
+
+def test_pocl_says_that_it_is_a_cpu(device: OpenclBackend) -> None:
+    if "Portable Computing Language" not in device.info.driver:
+        pytest.skip(f"the first device is {device.info.device}")
+    assert device.info.kind == "cpu"
+    assert "cpu device" in device.info.label
+
+
+def test_gpus_come_before_cpus(device: OpenclBackend) -> None:
+    types = device.cl.device_type
+    listed = [fake_device(types.CPU, "c"), fake_device(types.GPU, "g"), fake_device(types.ACCELERATOR, "a")]
+    platforms = [SimpleNamespace(get_devices=lambda each=each: [each]) for each in listed]
+    cl = SimpleNamespace(get_platforms=lambda: platforms, device_type=types, Error=device.cl.Error)
+    assert [each.name for each in opencl._devices(cl)] == ["g", "a", "c"]
+
+
+def test_no_such_device(device: OpenclBackend) -> None:
+    with pytest.raises(Unavailable, match="no OpenCL device 99") as caught:
+        OpenclBackend.open(99)
+    assert caught.value.code == "KP-OPENCL-NODEVICE"
+    assert "index below" in caught.value.remedy
+
+
+def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencl, "import_module", lambda name: (_ for _ in ()).throw(ImportError(f"no {name}")))
+    with pytest.raises(Unavailable, match="kparity\\[opencl\\]") as caught:
+        OpenclBackend.open()
+    assert caught.value.code == "KP-OPENCL-NOLIB"
+
+
+def test_no_platform(device: OpenclBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> list[Any]:
+        raise device.cl.LogicError("clGetPlatformIDs failed: PLATFORM_NOT_FOUND_KHR")
+
+    monkeypatch.setattr(device.cl, "get_platforms", refuse)
+    with pytest.raises(Unavailable) as caught:
+        OpenclBackend.open()
+    assert caught.value.code == "KP-OPENCL-NOPLATFORM"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "marker"),
+    [
+        ("y[at] = a[at] + b[at];", "y[at] = a[at] + missing;", "kernels/add/add.cu", "missing"),
+        ("#define EXP(value)", "int broken = ;\n#define EXP(value)", "kernels/prelude/opencl.h", "broken"),
+    ],
+)
+def test_compile_error_names_file_and_line(
+    device: OpenclBackend, monkeypatch: pytest.MonkeyPatch, old: str, new: str, path: str, marker: str
+) -> None:
+    source = opencl.gpu_source(ADD, CASE, "opencl")
+    own = opencl.Source(source.op, source.path, source.text.replace(old, new), source.first_line + new.count("\n"))
+    monkeypatch.setattr(opencl, "gpu_source", lambda *_: own)
+    with pytest.raises(CompileFailed) as caught:
+        device.build(ADD, CASE)
+    assert caught.value.path == path
+    lines = kernel_text(path.removeprefix("kernels/")).replace(old, new).splitlines()
+    assert marker in lines[caught.value.line - 1]
+
+
+def test_device_seconds_are_the_devices_own(device: OpenclBackend) -> None:
+    program, y = add_program(device, launches=5)
+    before = device.dispatches.total
+    seconds = program.run_timed()
+    assert 0 < seconds < 1
+    assert device.dispatches.total - before == 5
+    assert (device.download(y) == 3).all()
+    assert device.record([]).run_timed() == 0
+
+
+def test_mismatched_buffers(device: OpenclBackend) -> None:
+    kernel = device.build(ADD, CASE)
+    good = [device.empty((CASE["M"], CASE["D"]), "f32") for _ in range(3)]
+    with pytest.raises(WrongInput, match="2 buffers given, the ABI has 3"):
+        kernel.bind(*good[:2])
+    with pytest.raises(WrongInput, match="expected f32"):
+        kernel.bind(good[0], device.empty((CASE["M"], CASE["D"]), "i32"), good[2])
+    with pytest.raises(WrongInput, match="written and bound twice"):
+        kernel.bind(good[0], good[1], good[1])
+
+
+def test_writes_that_do_not_fit(device: OpenclBackend) -> None:
+    buffer = device.empty((4,), "f32")
+    with pytest.raises(WrongInput, match="12 bytes given for a buffer of 16"):
+        device.write(buffer, np.zeros(3, np.float32))
+    with pytest.raises(WrongInput, match="not C-contiguous"):
+        device.upload(np.zeros((4, 4), np.float32).T)
+    with pytest.raises(WrongInput, match="float64"):
+        device.upload(np.zeros(4))
+
+
+def test_texts_are_compiled_once(device: OpenclBackend) -> None:
+    kernels = [device.build(ADD, CASE) for _ in range(2)]
+    assert kernels[0]._program is kernels[1]._program
+    assert kernels[0].id == "add_opencl_generic"
+
+
+def test_faults_have_codes(device: OpenclBackend) -> None:
+    cl, status = device.cl, device.cl.status_code
+    for code, expected in (
+        (status.MEM_OBJECT_ALLOCATION_FAILURE, "KP-DEVICE-OOM"),
+        (status.OUT_OF_RESOURCES, "KP-DEVICE-OOM"),
+        (status.DEVICE_NOT_AVAILABLE, "KP-DEVICE-LOST"),
+        (status.INVALID_KERNEL_ARGS, "KP-DEVICE-FAULT"),
+    ):
+        with pytest.raises(DeviceFault) as caught, opencl._faults(cl, "testing"):
+            raise cl.RuntimeError(cl._cl._ErrorRecord(msg="x", code=code, routine="y"))
+        assert caught.value.code == expected
+        assert "while testing" in str(caught.value)
+
+
+def test_too_large_for_one_buffer(device: OpenclBackend) -> None:
+    case = ADD.case(M=1 << 16, D=1 << 20)
+    assert "bytes, one binding of this device holds" in (device.supports(ADD, case) or "")
+    with pytest.raises(DeviceFault) as caught:
+        device.empty((1 << 16, 1 << 20), "f32")
+    assert caught.value.code == "KP-DEVICE-OOM"
