@@ -49,7 +49,9 @@ class NumpyProgram(Program):
 
 
 class NumpyBackend(Backend):
-    """With ``precision="f64"`` every f32 buffer holds fp64 values: nothing is rounded between the ops of a forward pass."""
+    """With ``precision="f64"`` every f32 buffer holds fp64 values: nothing is rounded between the ops of a forward
+    pass.
+    """
 
     name = "numpy"
     dialect = "numpy"

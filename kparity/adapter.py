@@ -18,8 +18,8 @@ Kind = Literal["gpu", "cpu", "software"]
 class DeviceInfo:
     """Which device serves, as far as its API tells.
 
-    ``kind`` is never guessed upwards: a software rasteriser is ``software`` and a CPU behind a GPU API is ``cpu``, whatever
-    their names say. ``uuid`` is the API's UUID or PCI id, or an empty string where the API has none.
+    ``kind`` is never guessed upwards: a software rasteriser is ``software`` and a CPU behind a GPU API is ``cpu``,
+    whatever their names say. ``uuid`` is the API's UUID or PCI id, or an empty string where the API has none.
     """
 
     backend: str
@@ -70,7 +70,7 @@ class Buffer:
         return count * DTYPES[self.dtype].itemsize
 
 
-class Bound(ABC):  # noqa: B024 - a marker that backends subclass with whatever their API needs to replay a launch
+class Bound(ABC):
     """A kernel with its buffers fixed: what a program is made of."""
 
     kernel_id: str

@@ -1,7 +1,7 @@
 """Source assembly: the text that a device compiles is prelude + constants + the op's own text, and nothing else.
 
-The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kernels/prelude/<dialect>.h`` holds what differs.
-WGSL has no preprocessor: constants become module-scope ``const`` declarations.
+The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kernels/prelude/<dialect>.h`` holds what
+differs. WGSL has no preprocessor: constants become module-scope ``const`` declarations.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 
 from kparity.spec import Case, Op
@@ -32,7 +32,7 @@ class Source:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-@lru_cache(maxsize=None)
+@cache
 def kernel_text(relative: str) -> str:
     """The text of a file under ``kernels/``; raises FileNotFoundError for a dialect that an op does not have."""
     return resources.files("kparity.kernels").joinpath(relative).read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def _c_defines(values: Mapping[str, int | float]) -> str:
 
 def _wgsl_constants(values: Mapping[str, int | float]) -> str:
     return "".join(
-        f"const {name}: {'u32' if isinstance(value, int) else 'f32'} = {value}{'u' if isinstance(value, int) else 'f'};\n"
+        f"const {name}: u32 = {value}u;\n" if isinstance(value, int) else f"const {name}: f32 = {value}f;\n"
         for name, value in values.items()
     )
 

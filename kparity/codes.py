@@ -1,4 +1,4 @@
-"""Every reason for which a backend may not serve: a stable code, its cause and its remedy (``kparity explain CODE``)."""
+"""Every reason for which a backend may not serve: a stable code, its cause, its remedy (``kparity explain CODE``)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ REASONS: dict[str, Reason] = {
         "kparity was installed without its compiled part (kparity._native).",
         "Reinstall kparity with a C++17 compiler and CMake present: pip install --force-reinstall kparity",
     ),
-    "KP-CPU-NODEVICE": Reason("there is one CPU device", "An index above 0 was asked for; the CPU backend is the whole machine.", "Use index 0."),
+    "KP-CPU-NODEVICE": Reason(
+        "there is one CPU device",
+        "An index above 0 was asked for; the CPU backend is the whole machine.",
+        "Use index 0.",
+    ),
     "KP-CUDA-NOLIB": _library("cupy-cuda13x", "cuda"),
     "KP-CUDA-NODRIVER": Reason(
         "no CUDA driver",
@@ -40,7 +44,7 @@ REASONS: dict[str, Reason] = {
     ),
     "KP-CUDA-NODEVICE": Reason(
         "a CUDA driver, but no device",
-        "The driver reports no device with this index: none is installed, CUDA_VISIBLE_DEVICES hides it, or permissions do.",
+        "No device has this index: none is installed, CUDA_VISIBLE_DEVICES hides it, or permissions do.",
         "Check nvidia-smi -L and CUDA_VISIBLE_DEVICES.",
     ),
     "KP-CUDA-OLDDRIVER": Reason(
@@ -68,7 +72,7 @@ REASONS: dict[str, Reason] = {
     "KP-WGPU-NODEVICE": Reason(
         "no Vulkan device",
         "wgpu found no adapter: no Vulkan driver (ICD) is installed or it failed to load.",
-        "Install the vendor's driver; for a software device on Debian and Ubuntu: sudo apt-get install mesa-vulkan-drivers",
+        "Install the vendor's driver; for a software device on Debian: sudo apt-get install mesa-vulkan-drivers",
     ),
     "KP-WGPU-LIMITS": Reason(
         "the adapter lacks something that the kernels need",
@@ -88,19 +92,23 @@ REASONS: dict[str, Reason] = {
     ),
     "KP-TORCH-NOLIB": _library("torch", "torch"),
     "KP-TORCH-NODEVICE": Reason(
-        "torch has no such device", "torch reports fewer devices than the index that was asked for.", "Use a lower index."
+        "torch has no such device",
+        "torch reports fewer devices than the index that was asked for.",
+        "Use a lower index.",
     ),
     "KP-IMPORT": Reason(
         "the backend's module cannot be imported",
         "Importing the adapter, or a library that it needs, raised an error; the line quotes it.",
         "Repair or reinstall the library that the error names.",
     ),
-    "KP-UNAVAILABLE": Reason("the backend cannot be opened", "The adapter said why; the line quotes it.", "See the line."),
+    "KP-UNAVAILABLE": Reason(
+        "the backend cannot be opened", "The adapter said why; the line quotes it.", "See the line."
+    ),
     # A device that is not what it should be.
     "KP-NOT-GPU": Reason(
         "the device is not a GPU",
-        "--require-gpu was given, and the device is a CPU or a software rasteriser (llvmpipe, lavapipe, SwiftShader, PoCL), "
-        "by its own type or by its name.",
+        "Either --require-gpu was given and the device is a CPU or a software rasteriser (llvmpipe, SwiftShader, PoCL), or "
+        "the adapter claims a GPU while the device's name or the host says otherwise.",
         "Install the GPU's driver so that its device comes first, choose it by index, or drop --require-gpu.",
     ),
     "KP-UNSUPPORTED": Reason(
@@ -144,7 +152,9 @@ REASONS: dict[str, Reason] = {
         "Cosine cannot see a factor: a missing scale on the last norm or the head.",
         "Do not use this backend.",
     ),
-    "KP-POS-NONFINITE": Reason("NaN or infinity at a later position", "As KP-BOS-NONFINITE, after the first token.", "Do not use this backend."),
+    "KP-POS-NONFINITE": Reason(
+        "NaN or infinity at a later position", "As KP-BOS-NONFINITE, after the first token.", "Do not use this backend."
+    ),
     "KP-PREFILL": Reason(
         "batched prefill differs from stepwise decode",
         "The M > 1 kernels or the boundary between two chunks are wrong.",
@@ -160,7 +170,9 @@ REASONS: dict[str, Reason] = {
         "The serving process repeats the BOS gate on its own device, and it did not give what the probe saw.",
         "Probe again without --cached.",
     ),
-    "KP-KNOWN-BAD": Reason("a contract knows this backend as bad", "See the contract's known issues.", "See the contract."),
+    "KP-KNOWN-BAD": Reason(
+        "a contract knows this backend as bad", "See the contract's known issues.", "See the contract."
+    ),
     # A process that did not survive.
     "KP-PROBE-CRASH": Reason(
         "the backend crashed its process",
@@ -183,9 +195,15 @@ REASONS: dict[str, Reason] = {
         "Use a smaller model or more memory.",
     ),
     "KP-PROBE-ERROR": Reason("an unexpected error in the adapter", "The line quotes the exception.", "Report it."),
-    "KP-DEVICE-LOST": Reason("the device was lost", "The driver reset or removed the device while it ran.", "Check the kernel log (dmesg)."),
-    "KP-DEVICE-OOM": Reason("the device is out of memory", "An allocation on the device failed.", "Use a smaller model or context."),
-    "KP-DEVICE-FAULT": Reason("the device reported an error", "A launch, a copy or a validation failed.", "See the quoted message."),
+    "KP-DEVICE-LOST": Reason(
+        "the device was lost", "The driver reset or removed the device while it ran.", "Check the kernel log (dmesg)."
+    ),
+    "KP-DEVICE-OOM": Reason(
+        "the device is out of memory", "An allocation on the device failed.", "Use a smaller model or context."
+    ),
+    "KP-DEVICE-FAULT": Reason(
+        "the device reported an error", "A launch, a copy or a validation failed.", "See the quoted message."
+    ),
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +17,17 @@ from kparity.engine import Engine
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
 from kparity.model import Model, load_model
 from kparity.probe import runner
+from kparity.probe.reference import first_token
 from kparity.probe.runner import Request
 from kparity.probe.verdict import Measure, Row
 from kparity.registry import names, open_backend
 from kparity.spec import Array
+
+if TYPE_CHECKING:
+    from kparity.probe.cache import Keys
+
+Entry = tuple[Row, "Array | None"]
+"""A row, and the reference's BOS logits where the probe came that far."""
 
 DEFAULT_ORDER = ("cuda", "hip", "wgpu", "opencl", "cpu")
 """Fast and specific first; ``cpu`` is the last resort."""
@@ -35,7 +43,8 @@ def warn(line: str) -> None:
 def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[str]:
     """The backends to try: names checked, none twice, never empty.
 
-    Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and ``cpu`` where none is left.
+    Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and ``cpu`` where none
+    is left.
     """
     if text is None:
         order = list(DEFAULT_ORDER)
@@ -78,8 +87,10 @@ class Outcome:
 @contextlib.contextmanager
 def rows_in_order(
     order: Sequence[str], request: Request, cached: bool, remember: bool = True
-) -> Iterator[Iterator[tuple[Row, Array | None]]]:
-    """Rows in order with the reference's BOS logits: from the cache where allowed and present, else from probes that run now."""
+) -> Iterator[Iterator[Entry]]:
+    """Rows in order with the reference's BOS logits: from the cache where allowed and present, else from probes that
+    run now.
+    """
     from kparity.probe import cache
 
     keys = cache.Keys(request) if cached or remember else None
@@ -90,17 +101,19 @@ def rows_in_order(
         yield _merge(order, known, fresh, keys if remember else None)
 
 
-def _merge(order: Sequence[str], known: dict[str, object], fresh: Iterator[tuple[Row, Path]], keys: object) -> Iterator[tuple[Row, Array | None]]:
+def _merge(
+    order: Sequence[str], known: Mapping[str, Entry | None], fresh: Iterator[tuple[Row, Path]], keys: Keys | None
+) -> Iterator[Entry]:
     from kparity.probe import cache
 
     for name in order:
         hit = known.get(name)
         if hit is not None:
-            yield hit  # type: ignore[misc]
+            yield hit
             continue
         row, path = next(fresh)
         bos = np.load(path) if path.exists() else None
-        if isinstance(keys, cache.Keys):
+        if keys is not None:
             cache.put(keys, row, bos)
         yield row, bos
 
@@ -178,16 +191,22 @@ def select(
 ) -> Selection:
     """The first backend of the list that passes its probe, opened in this process.
 
-    ``model`` is a path, a loaded model, or None for the embedded one. Probes run in child processes; after acceptance this
-    process opens the device itself and repeats the BOS gate on it, so that a device that changed in between is caught and the
-    next backend is tried. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is rejected.
+    ``model`` is a path, a loaded model, or None for the embedded one. Probes run in child processes; after acceptance
+    this process opens the device itself and repeats the BOS gate on it, so that a device that changed in between is
+    caught and the next backend is tried. Raises Refused where nothing may serve, or where ``require`` (or a list of
+    one) is rejected.
     """
     order = [require] if require else parse_order(backends, no_gpu)
     parse_order(order)
     forced = bool(require) or len(order) == 1
     loaded = model if isinstance(model, Model) else load_model(model)
     request = Request(
-        model=None if model is None else str(loaded.path), depth=depth, timeout=timeout, require_gpu=require_gpu, act=act, kv=kv
+        model=None if model is None else str(loaded.path),
+        depth=depth,
+        timeout=timeout,
+        require_gpu=require_gpu,
+        act=act,
+        kv=kv,
     )
     rows: list[Row] = []
     with rows_in_order(order, request, cached) as found:
@@ -219,7 +238,7 @@ def _serve(row: Row, bos: Array | None, model: Model, *, act: str, kv: str, cont
         elif bos is None or not len(bos):
             reason = "the probe left no reference logits"
         else:
-            logits = engine.step(model.hparams.bos)
+            logits = engine.step(first_token(model))
             engine.reset()
             finite = bool(np.isfinite(logits).all())
             measure = Measure.of(contract, "bos_cosine", compare.cosine(logits, bos) if finite else float("nan"))

@@ -1,4 +1,6 @@
-"""An engine: a model on a backend, tokens in, logits out. A decode step is one recorded program that stays on the device."""
+"""An engine: a model on a backend, tokens in, logits out. A decode step is one recorded program that stays on the
+device.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,9 @@ class Recorded:
 class Engine:
     """A model on an opened backend.
 
-    ``act`` is the activation quantisation (``token`` as BitNet does, ``block256`` as llama.cpp does), ``kv`` the element type of
-    the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program. Tokens are ids; logits are f32
-    [vocab]. The state is the cache and the number of tokens in it.
+    ``act`` is the activation quantisation (``token`` as BitNet does, ``block256`` as llama.cpp does), ``kv`` the
+    element type of the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program. Tokens
+    are ids; logits are f32 [vocab]. The state is the cache and the number of tokens in it.
     """
 
     def __init__(
@@ -81,13 +83,14 @@ class Engine:
         return self._recorded[key]
 
     def reset(self) -> None:
-        """Forget every token. The cache's bytes stay: causal attention never reads a position that was not written since."""
+        """Forget every token. The cache's bytes stay: causal attention never reads a position that was not written
+        since.
+        """
         self.position = 0
 
     def step(self, token: int) -> Array:
         """Feed one token; f32 logits [vocab] for the next."""
-        graph = self._run([token], 1, every_row=False)
-        return self.backend.download(graph.logits)[0]
+        return self._first_row(self._run([token], 1, every_row=False))
 
     def step_greedy(self, token: int) -> int:
         """Feed one token; the id of the largest logit. Only that id leaves the device."""
@@ -96,7 +99,7 @@ class Engine:
 
     def prefill(self, tokens: Sequence[int]) -> Array:
         """Feed a prompt in chunks; f32 logits [vocab] after its last token."""
-        return self.backend.download(self._prefill(tokens).logits)[0]
+        return self._first_row(self._prefill(tokens))
 
     def score(self, tokens: Sequence[int], rows: int = 0) -> Array:
         """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them."""
@@ -172,6 +175,10 @@ class Engine:
                 f"{self.position + len(tokens)} tokens exceed the context of {self.context} positions; "
                 "shorten the prompt or raise --context"
             )
+
+    def _first_row(self, graph: Graph) -> Array:
+        row: Array = self.backend.download(graph.logits)[0]
+        return row
 
     def _best(self, graph: Graph) -> int:
         best = int(self.backend.download(graph.best)[0])

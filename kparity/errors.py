@@ -1,13 +1,13 @@
 """Every error that kparity raises on purpose.
 
-    KparityError                 exit code 2 unless a subclass says otherwise
-    ├── WrongInput               an argument, a shape or a dtype that an op or a backend does not take
-    │   └── BadModel             a model file that is damaged, hostile or of a kind that cannot be read
-    ├── UnknownName              a backend, op, contract or code that does not exist; names the nearest one
-    ├── Unavailable              a backend that cannot be opened on this machine: reason, remedy, stable code
-    ├── CompileFailed            a kernel that its device's compiler refused: path, line, log
-    ├── DeviceFault              a device that failed while it ran: lost, out of memory, a launch error
-    └── Refused                  a forced backend that may not serve; nothing was downgraded (exit code 3)
+KparityError                 exit code 2 unless a subclass says otherwise
+├── WrongInput               an argument, a shape or a dtype that an op or a backend does not take
+│   └── BadModel             a model file that is damaged, hostile or of a kind that cannot be read
+├── UnknownName              a backend, op, contract or code that does not exist; names the nearest one
+├── Unavailable              a backend that cannot be opened on this machine: reason, remedy, stable code
+├── CompileFailed            a kernel that its device's compiler refused: path, line, log
+├── DeviceFault              a device that failed while it ran: lost, out of memory, a launch error
+└── Refused                  a forced backend that may not serve; nothing was downgraded (exit code 3)
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class UnknownName(KparityError):
 class Unavailable(KparityError):
     """A backend that cannot be opened here.
 
-    ``code`` is stable and is explained by ``kparity explain CODE`` (for example ``KP-CUDA-NODRIVER``); ``reason`` says what is
-    missing and where it was looked for; ``remedy`` is what a person can do about it.
+    ``code`` is stable and is explained by ``kparity explain CODE`` (for example ``KP-CUDA-NODRIVER``); ``reason``
+    says what is missing and where it was looked for; ``remedy`` is what a person can do about it.
     """
 
     def __init__(self, reason: str, remedy: str, code: str) -> None:

@@ -1,4 +1,6 @@
-"""What a verdict depends on: digests of kernels, models and of the host's drivers, cheap enough to take before every answer."""
+"""What a verdict depends on: digests of kernels, models and of the host's drivers, cheap enough to take before every
+answer.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,49 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ENVIRONMENT = (
-    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "VK_ICD_FILENAMES", "VK_DRIVER_FILES", "VK_LOADER_DRIVERS_SELECT",
-    "OCL_ICD_VENDORS", "OCL_ICD_FILENAMES", "LD_LIBRARY_PATH", "WGPU_BACKEND_TYPE", "KPARITY_CPU_ISA", "KPARITY_THREADS", "POCL_DEVICES",
-)  # fmt: skip
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "VK_ICD_FILENAMES",
+    "VK_DRIVER_FILES",
+    "VK_LOADER_DRIVERS_SELECT",
+    "OCL_ICD_VENDORS",
+    "OCL_ICD_FILENAMES",
+    "LD_LIBRARY_PATH",
+    "WGPU_BACKEND_TYPE",
+    "KPARITY_CPU_ISA",
+    "KPARITY_THREADS",
+    "POCL_DEVICES",
+)
 """Variables that choose another device or another driver."""
 
 DRIVER_FILES = (
-    "/usr/share/vulkan/icd.d/*.json", "/etc/vulkan/icd.d/*.json", "/etc/OpenCL/vendors/*.icd", "/proc/driver/nvidia/version",
-    "/proc/driver/nvidia/gpus/*/information", "/sys/module/amdgpu/version", "/sys/module/nvidia/version",
-    "/usr/lib/x86_64-linux-gnu/libvulkan*.so*", "/usr/lib/x86_64-linux-gnu/libcuda.so*", "/usr/lib/x86_64-linux-gnu/libOpenCL.so*",
-    "/usr/lib/x86_64-linux-gnu/libLLVM-*.so*", "/usr/lib/aarch64-linux-gnu/libvulkan*.so*", "/usr/lib/aarch64-linux-gnu/libcuda.so*",
+    "/usr/share/vulkan/icd.d/*.json",
+    "/etc/vulkan/icd.d/*.json",
+    "/etc/OpenCL/vendors/*.icd",
+    "/proc/driver/nvidia/version",
+    "/proc/driver/nvidia/gpus/*/information",
+    "/sys/module/amdgpu/version",
+    "/sys/module/nvidia/version",
+    "/usr/lib/x86_64-linux-gnu/libvulkan*.so*",
+    "/usr/lib/x86_64-linux-gnu/libcuda.so*",
+    "/usr/lib/x86_64-linux-gnu/libOpenCL.so*",
+    "/usr/lib/x86_64-linux-gnu/libLLVM-*.so*",
+    "/usr/lib/aarch64-linux-gnu/libvulkan*.so*",
+    "/usr/lib/aarch64-linux-gnu/libcuda.so*",
     "/opt/rocm/lib/libamdhip64.so*",
-)  # fmt: skip
+)
 
-LIBRARIES = ("numpy", "wgpu", "pyopencl", "pocl-binary-distribution", "cupy-cuda13x", "cupy-cuda12x", "cupy-rocm-7-0", "torch")
+LIBRARIES = (
+    "numpy",
+    "wgpu",
+    "pyopencl",
+    "pocl-binary-distribution",
+    "cupy-cuda13x",
+    "cupy-cuda12x",
+    "cupy-rocm-7-0",
+    "torch",
+)
 
 
 def _digest(parts: list[str]) -> str:
@@ -55,8 +86,8 @@ def _named_libraries(manifest: Path) -> list[str]:
 def host() -> str:
     """Digest of the devices and drivers of this machine, without opening any of them.
 
-    PCI devices, driver files with their times, ICD manifests and the libraries that they name, the variables that choose between
-    them, and the versions of the Python libraries that drive them.
+    PCI devices, driver files with their times, ICD manifests and the libraries that they name, the variables that
+    choose between them, and the versions of the Python libraries that drive them.
     """
     parts = [f"{name}={os.environ.get(name, '')}" for name in ENVIRONMENT]
     for pattern in DRIVER_FILES:
@@ -66,7 +97,7 @@ def host() -> str:
                 parts += _named_libraries(path)
     for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
         parts.append(":".join(_first_line(device / name) for name in ("vendor", "device", "class")) + f"@{device.name}")
-    parts += [_cpu_model(), *(f"{name}={_version(name)}" for name in LIBRARIES)]
+    parts += [_cpu_model(), *(f"{name}={version(name)}" for name in LIBRARIES)]
     return _digest(parts)
 
 
@@ -80,7 +111,8 @@ def _cpu_model() -> str:
     return "\n".join(dict.fromkeys(line for line in text.splitlines() if line.startswith(keep)))
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Version of an installed distribution, or an empty string."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -101,9 +133,7 @@ def sources() -> list[Path]:
 @lru_cache(maxsize=1)
 def kernels() -> str:
     """Digest of everything that computes: kernel texts, adapters, graph, gates and the native module."""
-    parts: list[str] = []
-    for path in sources():
-        parts.append(f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}")
+    parts = [f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources()]
     native = find_spec("kparity._native")
     if native is not None and native.origin:
         parts.append(hashlib.sha256(Path(native.origin).read_bytes()).hexdigest())

@@ -4,8 +4,8 @@
       → rmsnorm(ffn_norm) → act(gate)·up → rmsnorm(ffn_sub_norm) → ffn_down → + x          for each layer
     x → rmsnorm(output_norm) → head
 
-Weights, the KV cache and all activations stay on the device. Rows of a padded chunk carry position -1: their keys are not
-stored and nothing reads their results.
+Weights, the KV cache and all activations stay on the device. Rows of a padded chunk carry position -1: their keys are
+not stored and nothing reads their results.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class Kernels:
 class Graph:
     """The launches of a forward pass over M rows, with the activations that they share.
 
-    After a run ``logits`` holds [1, vocab] (the row that ``last`` names) or, with ``every_row``, [M, vocab]; ``best`` holds the
-    argmax of each of those rows.
+    After a run ``logits`` holds [1, vocab] (the row that ``last`` names) or, with ``every_row``, [M, vocab]; ``best``
+    holds the argmax of each of those rows.
     """
 
     def __init__(
@@ -203,7 +203,14 @@ class Graph:
     def _rope(self, x: Buffer, heads: int, out: Buffer) -> Bound:
         h = self.h
         kernel = self.kernels.get(
-            "rope", M=self.rows, H=heads, D=h.head_dim, R=h.rope_dim, mode=h.rope_mode, theta=h.theta, scale=h.rope_scale
+            "rope",
+            M=self.rows,
+            H=heads,
+            D=h.head_dim,
+            R=h.rope_dim,
+            mode=h.rope_mode,
+            theta=h.theta,
+            scale=h.rope_scale,
         )
         shape = (self.rows, heads, h.head_dim)
         return kernel.bind(self._as(x, *shape), self.pos, self.freq, self._as(out, *shape))
@@ -215,7 +222,11 @@ class Graph:
         yield self._norm(x, f"blk.{layer}.attn_norm.weight", normed)
         launch, quantised = self._quantise(normed)
         yield launch
-        q, k, v = self._buffer("q_out", (m, width)), self._buffer("k_out", (m, kv_width)), self._buffer("v_out", (m, kv_width))
+        q, k, v = (
+            self._buffer("q_out", (m, width)),
+            self._buffer("k_out", (m, kv_width)),
+            self._buffer("v_out", (m, kv_width)),
+        )
         for name, out in (("attn_q", q), ("attn_k", k), ("attn_v", v)):
             yield self._linear(layer, name, quantised, out)
         q_turned, k_turned = self._buffer("q_turned", (m, width)), self._buffer("k_turned", (m, kv_width))
@@ -233,14 +244,17 @@ class Graph:
         kcache, vcache = self.cache[layer]
         store = self.kernels.get("kv_store", M=m, L=length, D=h.n_kv * h.head_dim, dtype=self.options.kv)
         yield store.bind(k, v, self.pos, kcache, vcache)
-        kernel = self.kernels.get(
-            "attention", M=m, L=length, H=h.n_head, G=h.n_kv, D=h.head_dim, dtype=self.options.kv
-        )
+        kernel = self.kernels.get("attention", M=m, L=length, H=h.n_head, G=h.n_kv, D=h.head_dim, dtype=self.options.kv)
         heads, cache = (m, h.n_head, h.head_dim), (length, h.n_kv, h.head_dim)
         out = self._buffer("mixed", (m, h.n_head * h.head_dim))
         lse = self._buffer("lse", (m, h.n_head))
         yield kernel.bind(
-            self._as(q, *heads), self._as(kcache, *cache), self._as(vcache, *cache), self.pos, self._as(out, *heads), lse
+            self._as(q, *heads),
+            self._as(kcache, *cache),
+            self._as(vcache, *cache),
+            self.pos,
+            self._as(out, *heads),
+            lse,
         )
 
     def _feed_forward(self, layer: int, x: Buffer) -> Iterator[Bound]:

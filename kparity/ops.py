@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 
 from kparity.errors import UnknownName
@@ -24,7 +24,7 @@ NAMES = (
 """In the order of a forward pass."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def get(name: str) -> Op:
     """The specification of an op; raises UnknownName with the nearest name."""
     if name not in NAMES:

@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from kparity.codes import REASONS
+from kparity.fingerprint import version
 from kparity.probe import runner
 from kparity.probe.runner import Request
 
@@ -30,14 +30,38 @@ class Needs:
 
 
 NEEDS = {
-    "cuda": Needs(("cupy-cuda13x", "cupy-cuda12x"), ("libcuda.so.1", "libnvrtc.so"), (), ("/dev/nvidia0", "/dev/nvidiactl"), ("CUDA_VISIBLE_DEVICES",)),
-    "hip": Needs(("cupy-rocm-7-0",), ("libamdhip64.so", "libhiprtc.so"), (), ("/dev/kfd", "/dev/dri"), ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")),
-    "wgpu": Needs(("wgpu",), ("libvulkan.so.1",), ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"), ("/dev/dri",), ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")),
-    "opencl": Needs(("pyopencl", "pocl-binary-distribution"), ("libOpenCL.so.1",), ("/etc/OpenCL/vendors",), ("/dev/dri",), ("OCL_ICD_VENDORS",)),
+    "cuda": Needs(
+        ("cupy-cuda13x", "cupy-cuda12x"),
+        ("libcuda.so.1", "libnvrtc.so"),
+        (),
+        ("/dev/nvidia0", "/dev/nvidiactl"),
+        ("CUDA_VISIBLE_DEVICES",),
+    ),
+    "hip": Needs(
+        ("cupy-rocm-7-0",),
+        ("libamdhip64.so", "libhiprtc.so"),
+        (),
+        ("/dev/kfd", "/dev/dri"),
+        ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    ),
+    "wgpu": Needs(
+        ("wgpu",),
+        ("libvulkan.so.1",),
+        ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"),
+        ("/dev/dri",),
+        ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"),
+    ),
+    "opencl": Needs(
+        ("pyopencl", "pocl-binary-distribution"),
+        ("libOpenCL.so.1",),
+        ("/etc/OpenCL/vendors",),
+        ("/dev/dri",),
+        ("OCL_ICD_VENDORS",),
+    ),
     "torch": Needs(("torch",)),
     "cpu": Needs(),
     "numpy": Needs(("numpy",)),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,11 @@ class Remedy:
         if self.variable:
             name, value = self.variable
             quoted = _quote(value, shell)
-            return {"sh": f"export {name}={quoted}", "fish": f"set -gx {name} {quoted}", "pwsh": f"$env:{name} = {quoted}"}[shell]
+            return {
+                "sh": f"export {name}={quoted}",
+                "fish": f"set -gx {name} {quoted}",
+                "pwsh": f"$env:{name} = {quoted}",
+            }[shell]
         if self.command:
             return " ".join(_quote(part, shell) for part in self.command)
         return f"# {self.text}"
@@ -69,37 +97,67 @@ def _quote(word: str, shell: str) -> str:
 
 
 def _pip(extra: str) -> Remedy:
-    return Remedy(f"install the Python packages of the {extra} extra", ("python", "-m", "pip", "install", f"kparity[{extra}]"))
+    return Remedy(
+        f"install the Python packages of the {extra} extra", ("python", "-m", "pip", "install", f"kparity[{extra}]")
+    )
 
 
 REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "KP-CUDA-NOLIB": (_pip("cuda"),),
     "KP-CUDA-NODRIVER": (
         Remedy("install the NVIDIA driver", ("sudo", "apt-get", "install", "nvidia-driver")),
-        Remedy("if the driver is installed, show the linker its folder", variable=("LD_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu/nvidia/current")),
+        Remedy(
+            "if the driver is installed, show the linker its folder",
+            variable=("LD_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu/nvidia/current"),
+        ),
     ),
-    "KP-CUDA-NODEVICE": (Remedy("show the first device to this process", variable=("CUDA_VISIBLE_DEVICES", "0")), Remedy("list the devices", ("nvidia-smi", "-L"))),
+    "KP-CUDA-NODEVICE": (
+        Remedy("show the first device to this process", variable=("CUDA_VISIBLE_DEVICES", "0")),
+        Remedy("list the devices", ("nvidia-smi", "-L")),
+    ),
     "KP-HIP-NOLIB": (_pip("rocm"),),
     "KP-HIP-NOROCM": (
         Remedy("install the ROCm runtime", ("sudo", "apt-get", "install", "hip-runtime-amd")),
         Remedy("if it is installed, show the linker its folder", variable=("LD_LIBRARY_PATH", "/opt/rocm/lib")),
     ),
-    "KP-HIP-NOPERMISSION": (Remedy("join the groups that may use the device, then log in again", ("sudo", "usermod", "-aG", "render,video", os.environ.get("USER", "root"))),),
-    "KP-HIP-NODEVICE": (Remedy("list the agents", ("rocminfo",)), Remedy("show the first device to this process", variable=("HIP_VISIBLE_DEVICES", "0"))),
+    "KP-HIP-NOPERMISSION": (
+        Remedy(
+            "join the groups that may use the device, then log in again",
+            ("sudo", "usermod", "-aG", "render,video", os.environ.get("USER", "root")),
+        ),
+    ),
+    "KP-HIP-NODEVICE": (
+        Remedy("list the agents", ("rocminfo",)),
+        Remedy("show the first device to this process", variable=("HIP_VISIBLE_DEVICES", "0")),
+    ),
     "KP-WGPU-NOLIB": (_pip("vulkan"),),
     "KP-WGPU-NODEVICE": (
-        Remedy("install a software Vulkan device (a GPU needs its vendor's driver)", ("sudo", "apt-get", "install", "mesa-vulkan-drivers")),
-        Remedy("if a driver is installed, name its manifest", variable=("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json")),
+        Remedy(
+            "install a software Vulkan device (a GPU needs its vendor's driver)",
+            ("sudo", "apt-get", "install", "mesa-vulkan-drivers"),
+        ),
+        Remedy(
+            "if a driver is installed, name its manifest",
+            variable=("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json"),
+        ),
     ),
     "KP-OPENCL-NOLIB": (_pip("opencl"),),
     "KP-OPENCL-NOPLATFORM": (
         Remedy("install a CPU device", ("python", "-m", "pip", "install", "pocl-binary-distribution")),
-        Remedy("if a driver is installed, name the folder of its manifest", variable=("OCL_ICD_VENDORS", "/etc/OpenCL/vendors")),
+        Remedy(
+            "if a driver is installed, name the folder of its manifest",
+            variable=("OCL_ICD_VENDORS", "/etc/OpenCL/vendors"),
+        ),
     ),
     "KP-OPENCL-NODEVICE": (Remedy("list platforms and devices", ("clinfo", "-l")),),
     "KP-TORCH-NOLIB": (_pip("torch"),),
-    "KP-CPU-NONATIVE": (Remedy("install again, with a C++17 compiler and CMake present", ("python", "-m", "pip", "install", "--force-reinstall", "kparity")),),
-}  # fmt: skip
+    "KP-CPU-NONATIVE": (
+        Remedy(
+            "install again, with a C++17 compiler and CMake present",
+            ("python", "-m", "pip", "install", "--force-reinstall", "kparity"),
+        ),
+    ),
+}
 
 
 @dataclass
@@ -132,16 +190,19 @@ def search_paths() -> list[str]:
     files = [Path("/etc/ld.so.conf"), *sorted(Path("/etc/ld.so.conf.d").glob("*.conf"))]
     for file in files:
         if file.exists():
-            found += [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip().startswith("/")]
-    found += ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib", "/opt/rocm/lib"]
+            found += [
+                line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip().startswith("/")
+            ]
+    found += [
+        "/lib/x86_64-linux-gnu",
+        "/usr/lib/x86_64-linux-gnu",
+        "/lib64",
+        "/usr/lib64",
+        "/lib",
+        "/usr/lib",
+        "/opt/rocm/lib",
+    ]
     return [path for path in dict.fromkeys(found) if Path(path).is_dir()]
-
-
-def _package(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _library(name: str) -> str:
@@ -180,7 +241,7 @@ def examine(backends: Sequence[str], timeout: float = 30.0) -> list[Finding]:
                     code=row.code,
                     reason=row.reason.removeprefix("unavailable: "),
                     device=row.device,
-                    packages={name: _package(name) for name in needs.packages},
+                    packages={name: version(name) for name in needs.packages},
                     libraries={name: _library(name) for name in needs.libraries},
                     manifests=_manifests(needs.manifests),
                     nodes={path: _node(path) for path in needs.nodes},

@@ -1,4 +1,6 @@
-"""A receipt: what was measured, bound to what it was measured on. Written atomically; its digest covers everything else in it."""
+"""A receipt: what was measured, bound to what it was measured on. Written atomically; its digest covers everything
+else in it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ import os
 import platform
 import tempfile
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,7 @@ LIBRARIES = (*fingerprint.LIBRARIES, "gguf", "tokenizers")
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name in LIBRARIES if (version := fingerprint.version(name))}
 
 
 def digest(document: dict[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """What an op is: its arguments, its truth, its compile-time constants and its launch geometry.
 
-An op is specified once, in ``kernels/<op>/__init__.py``, and implemented once per dialect beside it. The rules that all of them
-share:
+An op is specified once, in ``kernels/<op>/__init__.py``, and implemented once per dialect beside it. The rules that
+all of them share:
 
-* The ABI is buffers only: inputs first, then outputs (an ``inout`` counts as an output); WGSL binding *i* is argument *i*.
-* Shapes and options are compile-time constants (``Op.defines``); whatever changes from step to step (positions, token ids) is
+* The ABI is buffers only: inputs first, then outputs (an ``inout`` counts as an output); WGSL binding *i* is argument
+  *i*.
+* Shapes and options are compile-time constants (``Op.defines``); whatever changes from step to step (positions, token
+  ids) is
   in a small i32 buffer.
 * Buffers are C-contiguous. Element types: ``f32``, ``f16``, ``i32``, ``u32``, ``i8``.
 """
@@ -93,7 +95,8 @@ class Launch:
 class Bound:
     """The largest error that one output of an op may have, element by element, against fp64 truth.
 
-    ``limit`` is an array of the output's shape, or ``None`` for bit equality. ``derivation`` names the terms (n, u, |A||x|).
+    ``limit`` is an array of the output's shape, or ``None`` for bit equality. ``derivation`` names the terms (n, u,
+    |A||x|).
     """
 
     limit: Array | None
@@ -109,7 +112,9 @@ class Work:
 
 
 def span(groups: int) -> tuple[int, int, int]:
-    """Fold a one-dimensional grid into two dimensions where it exceeds the portable cap; kernels drop the excess groups."""
+    """Fold a one-dimensional grid into two dimensions where it exceeds the portable cap; kernels drop the excess
+    groups.
+    """
     if groups <= MAX_GROUPS:
         return (max(groups, 1), 1, 1)
     rows = -(-groups // 32768)
@@ -156,7 +161,7 @@ class Op(ABC):
     def required(self) -> Sequence[str]:
         """The parameters that every case must give."""
 
-    def check(self, case: Case) -> None:
+    def check(self, case: Case) -> None:  # noqa: B027 - most ops have nothing to check
         """Raise WrongInput where the parameters contradict each other."""
 
     @abstractmethod
@@ -167,8 +172,8 @@ class Op(ABC):
     def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
         """The truth: outputs (``out`` and ``inout``, in ABI order) from inputs (``in`` and ``inout``, in ABI order).
 
-        All floating-point arithmetic is done in ``dtype``; floating outputs have that dtype, except f16 buffers, which are
-        rounded to f16 because their bytes are part of the specification.
+        All floating-point arithmetic is done in ``dtype``; floating outputs have that dtype, except f16 buffers,
+        which are rounded to f16 because their bytes are part of the specification.
         """
 
     @abstractmethod

@@ -22,7 +22,16 @@ def test_cpu_alone_passes_and_prints_every_number_with_its_threshold() -> None:
     done = run("probe", "--backends", "cpu")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if line.startswith("Backend: cpu (")]
-    for text in ("BOS", "exact", "positions", "prefill", "reset", "≥ 0.99 bos_cosine", "≤ 0 exact_mismatches", "accepted"):
+    for text in (
+        "BOS",
+        "exact",
+        "positions",
+        "prefill",
+        "reset",
+        "≥ 0.99 bos_cosine",
+        "≤ 0 exact_mismatches",
+        "accepted",
+    ):
         assert text in done.stdout
 
 
@@ -118,9 +127,13 @@ def test_a_cached_verdict_is_quick_and_any_key_misses(tmp_path: Path) -> None:
     again = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env=env).stdout)["rows"][0]
     assert not first["cached"] and again["cached"] and again["gates"] == first["gates"]
     for change in ({"CUDA_VISIBLE_DEVICES": "7"}, {"KPARITY_THREADS": "1"}):
-        other = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env={**env, **change}).stdout)["rows"][0]
+        other = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env={**env, **change}).stdout)[
+            "rows"
+        ][0]
         assert not other["cached"], change
-    deeper = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", "--depth", "bos", env=env).stdout)["rows"][0]
+    deeper = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", "--depth", "bos", env=env).stdout)[
+        "rows"
+    ][0]
     assert not deeper["cached"]
     for entry in (tmp_path / "kparity" / "verdicts").iterdir():
         entry.write_text("{")

@@ -57,7 +57,9 @@ def test_every_falsification_test_exists() -> None:
     assert len({entry["id"] for entry in entries}) == len(entries) >= 8
     for entry in entries:
         file, _, name = entry["test"].partition("::")
-        functions = {node.name for node in ast.parse((HERE.parent / file).read_text()).body if isinstance(node, ast.FunctionDef)}
+        functions = {
+            node.name for node in ast.parse((HERE.parent / file).read_text()).body if isinstance(node, ast.FunctionDef)
+        }
         assert name.partition("[")[0] in functions, entry["test"]
 
 

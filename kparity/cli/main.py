@@ -32,7 +32,9 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the nearest name in the error."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from kparity.errors import UnknownName
@@ -55,11 +57,14 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
 def cli() -> None:
     """Decides whether a GPU backend may be trusted with ternary (BitNet b1.58) inference.
 
-    Exit codes: 0 pass, 1 a gate failed, 2 usage or bad input, 3 inconclusive (nothing ran, or a forced backend was refused).
+    Exit codes: 0 pass, 1 a gate failed, 2 usage or bad input, 3 inconclusive (nothing ran, or a forced backend was
+    refused).
     """
 
 

@@ -10,18 +10,44 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DISPATCH = (
-    click.option("--backends", metavar="A,B,C", help="Backends to try, in this order [default: cuda,hip,wgpu,opencl,cpu]."),
-    click.option("--backend", "--require", "require", metavar="B", help="This backend or none: never falls back (exit code 3)."),
+    click.option(
+        "--backends", metavar="A,B,C", help="Backends to try, in this order [default: cuda,hip,wgpu,opencl,cpu]."
+    ),
+    click.option(
+        "--backend", "--require", "require", metavar="B", help="This backend or none: never falls back (exit code 3)."
+    ),
     click.option("--require-gpu", is_flag=True, help="Refuse CPU and software devices."),
     click.option("--no-gpu", is_flag=True, help="Use CPU backends only."),
-    click.option("--model", type=click.Path(dir_okay=False), metavar="FILE", help="A GGUF file [default: the embedded model]."),
-    click.option("--depth", type=click.Choice(["bos", "full"]), default="full", show_default=True, help="How much to probe."),
-    click.option("--cached", is_flag=True, help="Answer from an earlier probe of the same device, driver, kernels and model."),
-    click.option("--timeout", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Limit of one probe [default: 60, more for large models]."),
-    click.option("--act", type=click.Choice(["token", "block256"]), default="token", show_default=True,
-                 help="Activation quantisation: per token (BitNet) or per 256 (llama.cpp)."),
-    click.option("--kv", type=click.Choice(["f16", "f32"]), default="f16", show_default=True, help="Element type of the KV cache."),
-)  # fmt: skip
+    click.option(
+        "--model", type=click.Path(dir_okay=False), metavar="FILE", help="A GGUF file [default: the embedded model]."
+    ),
+    click.option(
+        "--depth", type=click.Choice(["bos", "full"]), default="full", show_default=True, help="How much to probe."
+    ),
+    click.option(
+        "--cached", is_flag=True, help="Answer from an earlier probe of the same device, driver, kernels and model."
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        metavar="SECONDS",
+        help="Limit of one probe [default: 60, more for large models].",
+    ),
+    click.option(
+        "--act",
+        type=click.Choice(["token", "block256"]),
+        default="token",
+        show_default=True,
+        help="Activation quantisation: per token (BitNet) or per 256 (llama.cpp).",
+    ),
+    click.option(
+        "--kv",
+        type=click.Choice(["f16", "f32"]),
+        default="f16",
+        show_default=True,
+        help="Element type of the KV cache.",
+    ),
+)
 
 
 def dispatch_options(function: F) -> F:

@@ -1,4 +1,6 @@
-"""``kparity preflight``: AVAILABLE or NOT AVAILABLE per backend, what was found, where it was looked for, and what to do."""
+"""``kparity preflight``: AVAILABLE or NOT AVAILABLE per backend, what was found, where it was looked for, and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--backends", metavar="A,B,C", help="Backends to examine [default: all].")
-@click.option("--shell", type=click.Choice(["sh", "fish", "pwsh", "all"]), default="all", show_default=True, help="Shell of the remedies.")
+@click.option(
+    "--shell",
+    type=click.Choice(["sh", "fish", "pwsh", "all"]),
+    default="all",
+    show_default=True,
+    help="Shell of the remedies.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds per backend.")
 @click.pass_context
@@ -42,7 +50,8 @@ def _print(finding: Finding, shell: str) -> None:
     click.echo(f"{finding.backend}: {click.style(state, fg='green' if finding.available else 'yellow', bold=True)}")
     if finding.available and finding.device:
         device = finding.device
-        click.echo(f"  device     {device['device']} ({device['kind']}), {device['api']}, driver {device['driver'] or '—'}, uuid {device['uuid'] or '—'}")
+        click.echo(f"  device     {device['device']} ({device['kind']}), {device['api']}")
+        click.echo(f"  driver     {device['driver'] or '—'}, uuid {device['uuid'] or '—'}")
         click.echo(f"  library    {device['library']}")
     else:
         click.echo(f"  reason     [{finding.code}] {finding.reason}")

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @dispatch_options
-@click.option("--positions", type=click.IntRange(min=1), default=72, show_default=True, help="Teacher-forced positions.")
-@click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend.")
+@click.option(
+    "--positions", type=click.IntRange(min=1), default=72, show_default=True, help="Teacher-forced positions."
+)
+@click.option(
+    "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write what was measured, and on what, to FILE.")
+@click.option(
+    "--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write what was measured, and on what, to FILE."
+)
 @click.option("--timings", is_flag=True, help="Show where the time went.")
 @click.pass_context
 def probe(
@@ -41,8 +47,8 @@ def probe(
 ) -> None:
     """Probe backends in order and show which one may serve.
 
-    Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is rejected with a line
-    on stderr; the first one that passes every gate serves.
+    Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
+    rejected with a line on stderr; the first one that passes every gate serves.
     """
     from kparity.dispatcher import probe_all
     from kparity.model import load_model

@@ -12,8 +12,15 @@ from kparity.cli.options import dispatch_options, order_of
 @click.command()
 @dispatch_options
 @click.option("--prompt", required=True, help="Text to continue.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to generate at most.")
-@click.option("--context", type=click.IntRange(min=1), default=None, help="Positions of the KV cache [default: the model's, at most 4096].")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Tokens to generate at most."
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Positions of the KV cache [default: the model's, at most 4096].",
+)
 def run(
     backends: str | None,
     require: str | None,
@@ -36,9 +43,17 @@ def run(
     order, _ = order_of(backends, require, no_gpu)
     loaded = load_model(model)
     engine = select(
-        order, loaded, require=require, require_gpu=require_gpu, depth=depth, cached=cached,
-        timeout=timeout or 0.0, act=act, kv=kv, context=context or 0,
-    ).engine  # fmt: skip
+        order,
+        loaded,
+        require=require,
+        require_gpu=require_gpu,
+        depth=depth,
+        cached=cached,
+        timeout=timeout or 0.0,
+        act=act,
+        kv=kv,
+        context=context or 0,
+    ).engine
     tokenizer = loaded.tokenizer
     ids = tokenizer.encode(prompt)
     stream = tokenizer.stream()

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from kparity.dispatcher import Outcome
     from kparity.probe.verdict import Gate, Row
 
-STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "accepted": "bold green", "rejected": "bold red", "unavailable": "yellow"}
+STYLES = {
+    "PASS": "green",
+    "FAIL": "bold red",
+    "INCONCLUSIVE": "yellow",
+    "accepted": "bold green",
+    "rejected": "bold red",
+    "unavailable": "yellow",
+}
 
 
 def console() -> Console:
@@ -40,8 +47,16 @@ def _device(row: Row) -> tuple[str, str]:
 def print_probe(outcome: Outcome, timings: bool) -> None:
     """One block per backend: a line per measured number with its threshold, then the verdict."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, justify in (("backend", "left"), ("device", "left"), ("kind", "left"), ("gate", "left"), ("measured", "right"),
-                            ("threshold", "left"), ("verdict", "left"), ("ms", "right")):  # fmt: skip
+    for column, justify in (
+        ("backend", "left"),
+        ("device", "left"),
+        ("kind", "left"),
+        ("gate", "left"),
+        ("measured", "right"),
+        ("threshold", "left"),
+        ("verdict", "left"),
+        ("ms", "right"),
+    ):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in outcome.rows:
         _add_row(table, row, row.backend == outcome.serving)
@@ -59,8 +74,14 @@ def _add_row(table: Table, row: Row, serving: bool) -> None:
             table.add_row(*head, *cells)
             head = ("", "", "")
     said = "serves" if serving else ("cached" if row.cached else "")
-    note = f"{row.code} {row.reason}" if row.code else ", ".join(part for part in (f"vs {row.reference}" if row.reference else "", said) if part)
-    table.add_row(*head, Text("→", style="dim"), "", Text(note), _styled(row.status), f"{row.elapsed_ms:.0f}", end_section=True)
+    note = (
+        f"{row.code} {row.reason}"
+        if row.code
+        else ", ".join(part for part in (f"vs {row.reference}" if row.reference else "", said) if part)
+    )
+    table.add_row(
+        *head, Text("→", style="dim"), "", Text(note), _styled(row.status), f"{row.elapsed_ms:.0f}", end_section=True
+    )
 
 
 def _gate_lines(gate: Gate) -> list[tuple[str, str, str, Text, str]]:
@@ -72,12 +93,16 @@ def _gate_lines(gate: Gate) -> list[tuple[str, str, str, Text, str]]:
     for index, measure in enumerate(gate.measures):
         verdict = _styled("PASS" if measure.holds else "FAIL")
         threshold = f"{measure.sign} {measure.limit:g} {measure.threshold}"
-        lines.append((gate.name if index == 0 else "", _number(measure.value), threshold, verdict, ms if index == 0 else ""))
+        lines.append(
+            (gate.name if index == 0 else "", _number(measure.value), threshold, verdict, ms if index == 0 else "")
+        )
     return lines
 
 
 def _print_timings(out: Console, outcome: Outcome) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="Where the time went (ms in each probe's process)", title_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, title="Where the time went (ms in each probe's process)", title_justify="left"
+    )
     stages = list(dict.fromkeys(stage for row in outcome.rows for stage in row.timings_ms))
     table.add_column("backend")
     for stage in (*stages, "process", "step on device"):

@@ -1,11 +1,13 @@
-"""Contracts: versioned YAML documents that hold thresholds with their basis, log shapes, and the tests that could refute them."""
+"""Contracts: versioned YAML documents that hold thresholds with their basis, log shapes, and the tests that could
+refute them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -70,7 +72,7 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(contract_id: str) -> Contract:
     """A shipped contract by id; raises UnknownName with the nearest id."""
     import yaml  # costs 15 ms; `import kparity` must not pay it
@@ -79,7 +81,7 @@ def load(contract_id: str) -> Contract:
         raise UnknownName("contract", contract_id, names())
     text = resources.files(__name__).joinpath(f"{contract_id}.yaml").read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document = yaml.load(text, Loader=loader)  # noqa: S506 - a safe loader
+    document = yaml.load(text, Loader=loader)
     if document["metadata"]["id"] != contract_id:
         raise WrongInput(f"{contract_id}.yaml says that its id is {document['metadata']['id']}")
     return Contract(contract_id, str(document["metadata"]["version"]), document)

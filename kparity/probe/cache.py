@@ -28,6 +28,10 @@ def folder() -> Path:
     return Path(root) / "kparity" / "verdicts"
 
 
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
 class Keys:
     """The parts of a key that every backend of one call shares, taken once."""
 
@@ -39,7 +43,7 @@ class Keys:
             "host": fingerprint.host(),
             "kernels": fingerprint.kernels(),
             "model": model.sha256,
-            "contract": f"{contract.id} {contract.version} {hashlib.sha256(json.dumps(contract.document, sort_keys=True).encode()).hexdigest()}",
+            "contract": [contract.id, contract.version, _digest(contract.document)],
             "request": [request.depth, request.positions, request.require_gpu, request.act, request.kv, request.index],
         }
         model.close()
@@ -51,11 +55,10 @@ class Keys:
 
     def path(self, backend: str) -> Path:
         """The entry of a backend; another name for any other key."""
-        digest = hashlib.sha256(json.dumps(self.of(backend), sort_keys=True).encode()).hexdigest()
-        return folder() / f"{backend}-{digest[:32]}.json"
+        return folder() / f"{backend}-{_digest(self.of(backend))[:32]}.json"
 
 
-def get(keys: Keys, backend: str) -> tuple[Row, Array] | None:
+def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
     """A remembered row with the reference's BOS logits, or None; a damaged entry is a miss."""
     path = keys.path(backend)
     try:

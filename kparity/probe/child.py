@@ -1,7 +1,7 @@
 """The process in which one backend is probed: it may crash, hang or be killed without harm to the dispatcher.
 
-Started as ``python -m kparity.probe.child`` with a JSON request on stdin. What it finds is appended, line by line, to the events
-file that the request names, so that a crash leaves the stage at which it happened.
+Started as ``python -m kparity.probe.child`` with a JSON request on stdin. What it finds is appended, line by line, to
+the events file that the request names, so that a crash leaves the stage at which it happened.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Events:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path, device: str, kind: str) -> Iterator[None]:
-    """Hold a lock per GPU: two probes on one card disturb each other's memory and timings; CPU devices run side by side."""
+    """Hold a lock per GPU: two probes on one card disturb each other's memory and timings; CPU devices run side by
+    side.
+    """
     if kind != "gpu":
         yield
         return

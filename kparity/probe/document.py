@@ -14,8 +14,12 @@ from kparity.probe.verdict import Row
 SCHEMA = "kparity-probe-v1"
 
 
-def document(rows: Sequence[Row], serving: str, request: Request, order: Sequence[str], exit_code: int) -> dict[str, Any]:
-    """Everything that a probe found, with thresholds, model and contract beside it. Numbers that are not finite become null."""
+def document(
+    rows: Sequence[Row], serving: str, request: Request, order: Sequence[str], exit_code: int
+) -> dict[str, Any]:
+    """Everything that a probe found, with thresholds, model and contract beside it. Numbers that are not finite
+    become null.
+    """
     contract = contracts.load(contracts.PROBE)
     model = load_model(request.model)
     found = {
@@ -24,13 +28,18 @@ def document(rows: Sequence[Row], serving: str, request: Request, order: Sequenc
         "contract": {"id": contract.id, "version": contract.version},
         "model": {"name": model.name, "sha256": model.sha256, "bytes": model.n_bytes, "arch": model.hparams.arch},
         "request": {
-            "backends": list(order), "depth": request.depth, "positions": request.positions, "require_gpu": request.require_gpu,
-            "act": request.act, "kv": request.kv, "index": request.index,
+            "backends": list(order),
+            "depth": request.depth,
+            "positions": request.positions,
+            "require_gpu": request.require_gpu,
+            "act": request.act,
+            "kv": request.kv,
+            "index": request.index,
         },
         "serving": serving or None,
         "exit_code": exit_code,
         "rows": [row.as_dict() for row in rows],
-    }  # fmt: skip
+    }
     model.close()
     cleaned: dict[str, Any] = _finite(found)
     return cleaned

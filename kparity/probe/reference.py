@@ -33,10 +33,16 @@ class Reference:
         return first
 
 
+def first_token(model: Model) -> int:
+    """The token that begins a sequence: BOS, or id 0 for a model without one."""
+    return 0 if model.hparams.bos is None else model.hparams.bos
+
+
 def probe_tokens(model: Model, count: int) -> list[int]:
     """BOS and then text that the model's own tokenizer encodes; seeded random ids where there is too little of it.
 
-    Text keeps activations where the model was trained; a model whose tokenizer cannot encode it still gets ``count`` ids.
+    Text keeps activations where the model was trained; a model whose tokenizer cannot encode it still gets ``count``
+    ids.
     """
     vocab = model.hparams.vocab
     try:
@@ -47,7 +53,7 @@ def probe_tokens(model: Model, count: int) -> list[int]:
     if len(set(ids)) < count // 4:  # an encoder that knows none of the text gives one id over and over
         ids = []
     filler = np.random.default_rng(SEED).integers(0, vocab, count)
-    return [model.hparams.bos, *ids, *(int(token) for token in filler)][:count]
+    return [first_token(model), *ids, *(int(token) for token in filler)][:count]
 
 
 def truth_backend() -> Backend:
@@ -66,14 +72,14 @@ def reference_backend(candidate: str) -> tuple[str, Callable[[], Backend]]:
     return "cpu", lambda: open_backend("cpu")
 
 
-def compute(model: Model, candidate: str, tokens: list[int], **options: str) -> Reference:
+def compute(model: Model, candidate: str, tokens: list[int], *, act: str, kv: str) -> Reference:
     """Run the reference engine over the tokens. Where ``cpu`` cannot be opened, fp64 numpy takes its place."""
     name, opener = reference_backend(candidate)
     try:
         backend = opener()
     except Unavailable:
         name, backend = "numpy f64", truth_backend()
-    engine = Engine(model, backend, **options)
+    engine = Engine(model, backend, act=act, kv=kv)
     try:
         if name == "cpu":
             logits = np.stack([engine.step(token) for token in tokens])

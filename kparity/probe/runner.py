@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -77,10 +77,8 @@ class Child:
 
     def kill(self) -> None:
         """End the process and everything that it started."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
     def stage(self) -> str:
@@ -135,7 +133,9 @@ def start(backend: str, request: Request, folder: Path) -> Child:
 
 
 def _environment() -> dict[str, str]:
-    """The child's environment: one BLAS thread, because several probes that spin for the same cores slow each other down."""
+    """The child's environment: one BLAS thread, because several probes that spin for the same cores slow each other
+    down.
+    """
     return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ, "KPARITY_PROBE_CHILD": "1"}
 
 
@@ -199,7 +199,10 @@ def _death(child: Child) -> tuple[str, str]:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL:
-            return "KP-PROBE-OOM", f"killed by the system ({name}) at stage {child.stage()}, out of memory most likely{quoted}"
+            return (
+                "KP-PROBE-OOM",
+                f"killed by the system ({name}) at stage {child.stage()}, out of memory most likely{quoted}",
+            )
         return "KP-PROBE-CRASH", f"crashed with {name} at stage {child.stage()}{quoted}"
     return "KP-PROBE-EXIT", f"exited with {code} at stage {child.stage()} without a verdict{quoted}"
 
