@@ -12,7 +12,10 @@
 namespace kparity {
 namespace {
 
-constexpr auto SPIN = std::chrono::microseconds(40);
+// How long a waiter looks without a pause in between, and for how long it then offers its processor to others before it sleeps:
+// when the awaited thread has no processor of its own, looking only delays it.
+constexpr auto SPIN = std::chrono::microseconds(3);
+constexpr auto YIELD = std::chrono::microseconds(40);
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -46,13 +49,16 @@ struct Scratch {
 
 void Barrier::wait(const std::atomic<std::uint32_t>& value, std::uint32_t seen) {
     if (spin_) {
-        const auto until = std::chrono::steady_clock::now() + SPIN;
+        const auto start = std::chrono::steady_clock::now();
+        auto waited = start - start;
         do {
-            for (int i = 0; i < 64; ++i) {
+            if (waited > SPIN) std::this_thread::yield();
+            for (int i = 0; i < 16; ++i) {
                 if (value.load(std::memory_order_acquire) != seen) return;
                 relax();
             }
-        } while (std::chrono::steady_clock::now() < until);
+            waited = std::chrono::steady_clock::now() - start;
+        } while (waited < SPIN + YIELD);
     }
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);  // sequentially consistent, as is the change that release() follows: one of the two sees the other

@@ -7,11 +7,11 @@ import threading
 
 import numpy as np
 import pytest
-from kparity.backends import cpu
-from kparity.backends.cpu import CpuBackend
 
 from kparity import ops, packing
 from kparity.adapter import Buffer, DeviceInfo
+from kparity.backends import cpu
+from kparity.backends.cpu import CpuBackend
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.spec import DTYPES, Array, Case, Op
 
