@@ -144,9 +144,11 @@ class Clock:
         }  # fmt: skip
         usage = wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC
         self.ticks = device.create_buffer(size=16, usage=usage)
-        # Ticks are raw: their length is known to wgpu-native only, below what wgpu-py offers.
-        lib = wgpu.backends.wgpu_native.lib
-        self.seconds_per_tick = float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal)) * 1e-9
+        # Ticks are raw, most often nanoseconds: their length is known to wgpu-native only, below what wgpu-py offers.
+        self.seconds_per_tick = 1e-9
+        with suppress(AttributeError):
+            lib = wgpu.backends.wgpu_native.lib
+            self.seconds_per_tick *= float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
 
     def seconds(self) -> float:
         """The last timed pass."""
@@ -165,10 +167,10 @@ class WgpuBackend(Backend):
 
     def __init__(self, wgpu: Any, adapter: Any) -> None:
         self.wgpu, self.faults, self.dispatches = wgpu, FaultLog(), Dispatches()
-        logging.getLogger("wgpu").addHandler(self.faults)
         features = [name for name in ("timestamp-query",) if name in adapter.features]
         limits = {name: adapter.limits[name] for name in NEEDED}
         self.device = adapter.request_device_sync(required_features=features, required_limits=limits)
+        logging.getLogger("wgpu").addHandler(self.faults)
         self.limits = self.device.limits
         self.clock = Clock(wgpu, self.device) if features else None
         self._usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST

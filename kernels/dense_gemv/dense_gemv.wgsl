@@ -1,5 +1,5 @@
-// dense_gemv: floating-point weights times f32 activations, f32 accumulation. LANES work-items share a row of weights, side by side;
-// a work-group computes ROWS rows for TILE_M rows of activations.
+// dense_gemv: floating-point weights times f32 activations, f32 accumulation. LANES work-items share a row of weights, side by
+// side; a work-group computes ROWS rows for TILE_M rows of activations.
 //
 //   0  w  array<u32>  [NROWS, K] f32 bits, or f16 two to a word
 //   1  x  array<f32>  [M, K]
