@@ -3,8 +3,8 @@
     python bench/write_gguf.py OUT --type tq2_0 --layers 4
 
 The same seed gives the same weights, and scales that f16 holds exactly, in every ternary type: the files are equivalent
-and must give the same logits. Tensors are made and written one at a time. Layouts: kparity/model/decode.py, written from
-the decoder's side.
+and must give the same logits. Tensors are made and written one at a time. Layouts: kparity/model/decode.py, which tells
+them from the decoder's side.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def ternary_bytes(kind: str, elements: int) -> int:
 
 
 def random_ternary(spec: Spec, name: str, rows: int, k: int, gain: float) -> tuple[Array, Array]:
-    """Weights i8 [rows, k], −1, 0, +1 alike, and scales f32 [rows, ceil(k/256)] that make outputs of r.m.s. ``gain``."""
+    """Weights i8 [rows, k], −1, 0, +1 alike, and scales f32 [rows, ceil(k/256)]: outputs have the r.m.s. ``gain``."""
     rng = _rng(spec, name)
     weights = rng.integers(-1, 2, (rows, k), np.int8)
     scale = np.float16(gain / math.sqrt(k * 2 / 3))
@@ -144,8 +144,8 @@ def random_ternary(spec: Spec, name: str, rows: int, k: int, gain: float) -> tup
 def tensors(spec: Spec) -> Iterator[Entry]:
     """All tensors in file order.
 
-    Gains: projections that a norm or a softmax follows give values of about one. The branches of the residual stream add
-    up to 16 times the embedding, or a tied head would only repeat the input token.
+    Gains: projections that a norm or a softmax follows give values of about one. The branches of the residual stream
+    add up to 16 times the embedding, or a tied head would only repeat the input token.
     """
     sigma = 3.0 / math.sqrt(spec.width)  # logits of r.m.s. 3
     branch = 16.0 * sigma / math.sqrt(2 * spec.layers)

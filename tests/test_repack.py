@@ -60,7 +60,7 @@ def golden_tq2_0() -> tuple[bytes, dict[int, int]]:
 
 
 def golden_tq1_0() -> tuple[bytes, dict[int, int]]:
-    """A byte of five zeros (digits 1 1 1 1 1 = 121) is ceil(121·256/243) = 128; qh has four digits: 120·256/243 → 127."""
+    """A byte of five zeros (digits 1 1 1 1 1 = 121) is ceil(121·256/243) = 128; of four (120), 127."""
     qs, qh = bytearray([128] * 48), bytearray([127] * 4)
     qs[3] = 256 * 202 // 243 + 1  # digits 2 1 1 1 1 = 202: element 3 is +1
     qs[33] = 256 * 40 // 243 + 1  # digits 0 1 1 1 1 = 40: element 161 is −1
@@ -207,7 +207,7 @@ def test_blocks_of_zeros_have_no_say_in_the_scale() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
 def test_a_scale_that_is_no_scale(value: float) -> None:
-    with pytest.raises(BadModel, match="tensor t: scale .* of block 1"):
+    with pytest.raises(BadModel, match=r"tensor t: scale .* of block 1"):
         combine_scales("t", np.array([[1, value]], np.float16), np.array([[True, False]]), 1.0)
 
 

@@ -17,10 +17,11 @@ Bytes = npt.NDArray[np.uint8]
 _POW3 = np.array([1, 3, 9, 27, 81], np.uint8)
 
 
-def decode_tq2_0(name: str, data: Bytes, rows: int, k: int) -> tuple[Array, Array]:
+def decode_tq2_0(name: str, data: Bytes, rows: int, k: int, row0: int = 0) -> tuple[Array, Array]:
     """TQ2_0 (ggml-quants.c, dequantize_row_tq2_0): weights i8 [rows, k] and d f16 [rows, k/256].
 
-    Block: u8 qs[64], f16 d. Element i: byte (i / 128)·32 + i % 32, bits 2·((i % 128) / 32), value − 1.
+    Block: u8 qs[64], f16 d. Element i: byte (i / 128)·32 + i % 32, bits 2·((i % 128) / 32), value − 1. ``row0`` is the
+    tensor's row at which ``data`` starts, for messages.
     """
     blocks = data.reshape(rows, k // 256, 66)
     halves = blocks[:, :, :64].reshape(rows, k // 256, 2, 1, 32)
@@ -28,11 +29,11 @@ def decode_tq2_0(name: str, data: Bytes, rows: int, k: int) -> tuple[Array, Arra
     codes = ((halves >> shifts) & 3).reshape(rows, k)
     if codes.max() > 2:
         row, column = divmod(int(np.argmax(codes > 2)), k)
-        raise BadModel(f"tensor {name}: code 3 at row {row}, column {column} is not a ternary weight")
+        raise BadModel(f"tensor {name}: code 3 at row {row0 + row}, column {column} is not a ternary weight")
     return codes.astype(np.int8) - 1, _half(blocks[:, :, 64:66])
 
 
-def decode_tq1_0(name: str, data: Bytes, rows: int, k: int) -> tuple[Array, Array]:
+def decode_tq1_0(name: str, data: Bytes, rows: int, k: int, row0: int = 0) -> tuple[Array, Array]:
     """TQ1_0 (ggml-quants.c, dequantize_row_tq1_0): weights i8 [rows, k] and d f16 [rows, k/256].
 
     Block: u8 qs[48], u8 qh[4], f16 d. Digit n of a byte b is ((b·3ⁿ mod 256)·3) / 256: five digits for 32 bytes, five
@@ -45,11 +46,11 @@ def decode_tq1_0(name: str, data: Bytes, rows: int, k: int) -> tuple[Array, Arra
         q = blocks[:, :, None, start:stop] * powers  # u8: the product is taken modulo 256
         parts.append(((q.astype(np.uint16) * 3) >> 8).reshape(rows, k // 256, -1))
     codes = np.concatenate(parts, axis=2).reshape(rows, k)
-    _require_base3(name, blocks)
+    _require_base3(name, blocks, row0)
     return codes.astype(np.int8) - 1, _half(blocks[:, :, 52:54])
 
 
-def _require_base3(name: str, blocks: Bytes) -> None:
+def _require_base3(name: str, blocks: Bytes, row0: int) -> None:
     """Encoders write ceil(v·256 / 243) for a five-digit number v; qh holds four digits, so its v is a multiple of 3."""
     v = np.arange(243)
     written = np.zeros((2, 256), np.bool_)
@@ -59,9 +60,8 @@ def _require_base3(name: str, blocks: Bytes) -> None:
     if not good.all():
         row, block, byte = (int(i) for i in np.unravel_index(int(np.argmin(good)), good.shape))
         value = int(blocks[row, block, byte])
-        raise BadModel(
-            f"tensor {name}: byte {value} at row {row}, block {block}, offset {byte} holds no ternary digits"
-        )
+        where = f"row {row0 + row}, block {block}, offset {byte}"
+        raise BadModel(f"tensor {name}: byte {value} at {where} holds no ternary digits")
 
 
 def decode_i2_s(data: Bytes, rows: int, k: int) -> tuple[Array, Array]:

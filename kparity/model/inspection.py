@@ -47,7 +47,8 @@ def inspect_model(model: Model) -> dict[str, Any]:
 
 def norm_statistics(weights: Array, width: int) -> dict[str, Any]:
     """Count, extremes, mean, standard deviation (n − 1) and root mean square of a norm's weights, with a verdict."""
-    values = weights.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        values = weights.astype(np.float64)
     finite = values[np.isfinite(values)]
     known = finite if finite.size else np.zeros(1)
     statistics = {

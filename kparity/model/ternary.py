@@ -49,7 +49,7 @@ def load_ternary(file: GgufFile, tensor: TensorInfo, scale: float) -> Ternary:
             repack = native.repack_tq2_0 if tensor.type is TQ2_0 else native.repack_tq1_0
             words, half, used, bad = repack(data, n, k)
             if bad >= 0:
-                raise _not_ternary(tensor, data, n, k, bad)
+                raise _not_ternary(tensor, data, k, bad)
             stored = half.view("<f2")
     finally:
         file.advise(tensor, "DONTNEED")
@@ -93,14 +93,14 @@ def combine_scales(name: str, stored: Array, used: Array, scale: float) -> tuple
     return np.ascontiguousarray(chosen), kind
 
 
-def _not_ternary(tensor: TensorInfo, data: Any, n: int, k: int, bad: int) -> BadModel:
+def _not_ternary(tensor: TensorInfo, data: Any, k: int, bad: int) -> BadModel:
     """The error for block ``bad``; the second decoder finds the exact place within its row."""
     row = bad // (k // 256)
     row_bytes = k // 256 * (66 if tensor.type is TQ2_0 else 54)
     one_row = data[row * row_bytes : (row + 1) * row_bytes]
     decoder = decode.decode_tq1_0 if tensor.type is TQ1_0 else decode.decode_tq2_0
     try:
-        decoder(f"{tensor.name} from row {row} of {n}", one_row, 1, k)
+        decoder(tensor.name, one_row, 1, k, row)
     except BadModel as error:
         return error
     return BadModel(f"tensor {tensor.name}: block {bad % (k // 256)} of row {row} is not ternary")

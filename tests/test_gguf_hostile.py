@@ -1,0 +1,428 @@
+"""Damaged and hostile files: one sentence of BadModel, never another exception, never much memory."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from kparity.errors import BadModel
+from kparity.model import load_model
+from kparity.model.graph import LINEARS, NORMS, norm_names
+
+from .gguf_files import ENCODERS, TINY, Entry, header, keys, tensors, write, write_file
+
+F32, U32, U64, STRING, ARRAY, BOOL = 6, 4, 10, 8, 9, 7
+ARCH = TINY.arch
+SMALL = replace(TINY, layers=1, ffn=256)
+
+
+def read_all(path: Path) -> None:
+    """Everything that a probe and an inspection read."""
+    model = load_model(path)
+    try:
+        for layer in range(model.hparams.n_layer):
+            for name in LINEARS:
+                ternary = model.linear(layer, name)
+                weights, scale = model.linear_weights(layer, name)
+                assert weights.shape == (ternary.n, ternary.k)
+                np.testing.assert_array_equal(scale, ternary.wscale)
+        model.inspect()
+        for name in norm_names(model.hparams):
+            model.vector(name)
+        model.head()
+        ids = model.tokenizer.encode("the and in")
+        model.tokenizer.decode(ids)
+    finally:
+        model.close()
+
+
+def refused(path: Path, *parts: str) -> None:
+    """One sentence that names the file and what is wrong."""
+    with pytest.raises(BadModel) as caught:
+        read_all(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and "\n" not in text
+    for part in parts:
+        assert part in text, text
+
+
+@cache
+def good(kind: str = "tq2_0") -> bytes:
+    """A good small file."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder) / "good.gguf", replace(SMALL, type=kind)).read_bytes()
+
+
+def with_keys(path: Path, **changed: Any) -> Path:
+    """A file whose keys (dots as double underscores, value (type, value) or None) differ."""
+    stored = {name: (kind, value) for name, kind, value in keys(SMALL)}
+    for name, value in changed.items():
+        full = name.replace("__", ".").replace("ARCH", ARCH)
+        if value is None:
+            del stored[full]
+        else:
+            stored[full] = value
+    table = [(name, kind, value) for name, (kind, value) in stored.items()]
+    return write_file(path / "bad.gguf", table, list(tensors(SMALL)))
+
+
+def with_tensors(path: Path, change: Callable[[dict[str, Entry]], None], kind: str = "tq2_0") -> Path:
+    """A file whose tensors ``change`` has changed."""
+    spec = replace(SMALL, type=kind)
+    entries = {entry.name: entry for entry in tensors(spec)}
+    change(entries)
+    return write_file(path / "bad.gguf", keys(spec), list(entries.values()))
+
+
+def patched(path: Path, kind: str, name: str, edit: Callable[[bytearray], None]) -> Path:
+    """A file in which the bytes of one tensor are edited."""
+
+    def change(entries: dict[str, Entry]) -> None:
+        raw = bytearray(entries[name].make())
+        edit(raw)
+        entries[name] = replace(entries[name], make=lambda: bytes(raw))
+
+    return with_tensors(path, change, kind)
+
+
+def put(offset: int, data: bytes) -> Callable[[bytearray], None]:
+    """An edit that writes ``data`` at ``offset``."""
+
+    def edit(raw: bytearray) -> None:
+        raw[offset : offset + len(data) if offset >= 0 or offset + len(data) else None] = data
+
+    return edit
+
+
+# --- the container ---
+
+
+def test_the_good_file_is_good(tmp_path: Path) -> None:
+    for kind in ENCODERS:
+        path = tmp_path / f"{kind}.gguf"
+        path.write_bytes(good(kind))
+        read_all(path)
+
+
+def test_no_file_and_no_model(tmp_path: Path) -> None:
+    refused(tmp_path / "missing.gguf", "No such file")
+    refused(tmp_path, "Is a directory")
+    empty = tmp_path / "empty.gguf"
+    empty.touch()
+    refused(empty, "the file is empty")
+    text = tmp_path / "text.gguf"
+    text.write_text("hello")
+    refused(text, "not a GGUF file", "b'hell'")
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [(b"\x00\x00\x00\x03", "big-endian"), (b"\x01\x00\x00\x00", "version 1"), (b"\x04\x00\x00\x00", "version 4")],
+)
+def test_versions(tmp_path: Path, version: bytes, says: str) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(good()[:4] + version + good()[8:])
+    refused(path, says, "is not supported")
+
+
+@pytest.mark.parametrize("size", [4, 7, 20, 23, 24, 30, 200, 3000, 6000])
+def test_truncated_header(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(good()[:size])
+    refused(path)
+
+
+def test_truncated_data(tmp_path: Path) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(good()[:-64])
+    refused(path, "output_norm.weight", "beyond the file's")
+
+
+@pytest.mark.parametrize("count", [1 << 20, 1 << 40, (1 << 64) - 1])
+@pytest.mark.parametrize("offset", [8, 16])
+def test_absurd_counts(tmp_path: Path, offset: int, count: int) -> None:
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(good()[:offset] + struct.pack("<Q", count) + good()[offset + 8 :])
+    refused(path, "do not fit into a file of")
+
+
+def one_key(path: Path, key: bytes) -> Path:
+    """A file whose only key has these bytes."""
+    file = path / "bad.gguf"
+    file.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + key + bytes(64))
+    return file
+
+
+def named(name: bytes, rest: bytes) -> bytes:
+    """A key of this name."""
+    return struct.pack("<Q", len(name)) + name + rest
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (named(b"\xff\xfe", b"\x04\0\0\0" + bytes(4)), "the name of key 0 at byte 32 is not UTF-8"),
+        (struct.pack("<Q", 1 << 63), "more than 65535"),
+        (struct.pack("<Q", 60000), "ends at byte"),
+        (named(b"k", struct.pack("<I", 13)), "value type 13"),
+        (named(b"k", struct.pack("<IQ", 8, 1 << 60)), "the value of key k needs"),
+        (named(b"k", struct.pack("<IQ", 8, 2) + b"\xc3\x28"), "not UTF-8"),
+        (named(b"k", struct.pack("<IIQ", 9, 4, 1 << 62)), "key k with"),
+        (named(b"k", struct.pack("<IIQ", 9, 8, 1 << 61)), "key k with"),
+        (named(b"k", struct.pack("<IIQQ", 9, 8, 2, 1 << 40)), "string 0 of 2 ends beyond the file"),
+        (named(b"k", struct.pack("<IIQ", 9, 9, 1)), "array of type 9"),
+    ],
+)
+def test_hostile_keys(tmp_path: Path, key: bytes, says: str) -> None:
+    refused(one_key(tmp_path, key), says)
+
+
+def test_duplicate_keys_and_tensors(tmp_path: Path) -> None:
+    table = list(keys(SMALL))
+    refused(
+        write_file(tmp_path / "bad.gguf", [*table, table[0]], list(tensors(SMALL))),
+        "general.architecture is there twice",
+    )
+    entries = list(tensors(SMALL))
+    refused(write_file(tmp_path / "bad.gguf", table, [*entries, entries[0]]), "token_embd.weight is there twice")
+
+
+@pytest.mark.parametrize("value", [(U32, 0), (U32, 24), (U32, 1 << 31), (STRING, "32"), (BOOL, True)])
+def test_alignment(tmp_path: Path, value: tuple[int, Any]) -> None:
+    refused(with_keys(tmp_path, general__alignment=value), "general.alignment is")
+
+
+def table_of(path: Path, shape: tuple[int, ...], type_id: int, offset: int, rank: int | None = None) -> Path:
+    """A file with one tensor of this table entry and 4096 bytes of data."""
+    file = path / "bad.gguf"
+    entry = struct.pack("<Q", 1) + b"t" + struct.pack(f"<I{len(shape)}Q", rank or len(shape), *shape)
+    raw = struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + entry + struct.pack("<IQ", type_id, offset)
+    file.write_bytes(raw + bytes(-len(raw) % 32 + 4096))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("shape", "type_id", "offset", "says"),
+    [
+        ((1 << 63, 1 << 63, 4), 0, 0, "beyond the file"),
+        ((1025,), 0, 0, "beyond the file"),
+        ((4,), 0, 4096, "beyond the file"),
+        ((4,), 0, 1 << 63, "beyond the file"),
+        ((4,), 0, 5, "no multiple of the alignment"),
+        ((0,), 0, 0, "a dimension is zero"),
+        ((1, 1, 1, 1, 1), 0, 0, "5 dimensions"),
+        ((100,), 35, 0, "TQ2_0 has blocks of 256"),
+        ((128,), 34, 0, "TQ1_0 has blocks of 256"),
+        ((33, 3), 36, 0, "groups of 128 weights, 99 is no multiple"),
+        ((33,), 8, 0, "Q8_0 has blocks of 32"),
+        ((4,), 38, 0, "TL1 of bitnet.cpp: its tile sizes are a build option"),
+        ((4,), 39, 0, "TL2 in bitnet.cpp files and MXFP4 in mainline files"),
+        ((4,), 37, 0, "I8_S"),
+        ((32,), 2, 0, "type 2 (Q4_0) cannot be read"),
+        ((4,), 4000000000, 0, "type 4000000000 cannot be read"),
+    ],
+)
+def test_hostile_tensor_tables(tmp_path: Path, shape: tuple[int, ...], type_id: int, offset: int, says: str) -> None:
+    refused(table_of(tmp_path, shape, type_id, offset), "tensor t", says)
+
+
+def test_overlapping_tensors(tmp_path: Path) -> None:
+    raw = bytearray(header(keys(SMALL), list(tensors(SMALL))))
+    at = raw.index(b"blk.0.attn_norm.weight") + len(b"blk.0.attn_norm.weight") + 4 + 8 + 4
+    raw[at : at + 8] = struct.pack("<Q", 32)  # inside token_embd.weight
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(bytes(raw) + bytes(1 << 20))
+    refused(path, "tensors token_embd.weight and blk.0.attn_norm.weight overlap")
+
+
+# --- the graph ---
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("general__architecture", (STRING, "llama"), "architecture 'llama' is not a BitNet b1.58 model"),
+        ("general__architecture", (U32, 3), "general.architecture is 3, expected a string"),
+        ("general__architecture", None, "key general.architecture is missing"),
+        ("ARCH__block_count", None, "block_count is missing"),
+        ("ARCH__block_count", (U32, 0), "expected an integer from 1"),
+        ("ARCH__block_count", (U32, 4000000000), "expected an integer from 1"),
+        ("ARCH__block_count", (U32, 2), "tensor blk.1.attn_norm.weight is missing"),
+        ("ARCH__block_count", (F32, 1.0), "expected an integer"),
+        ("ARCH__embedding_length", (U32, 512), "the hyper-parameters say [512, 300]"),
+        ("ARCH__feed_forward_length", (U32, 300), "the hyper-parameters say"),
+        ("ARCH__attention__head_count", (U32, 3), "3 heads cannot share 2"),
+        ("ARCH__attention__head_count", (U32, 6), "6 heads do not divide the width 256"),
+        ("ARCH__attention__head_count", (ARRAY, (U32, [4])), "expected an integer"),
+        ("ARCH__attention__head_count_kv", (U32, 3), "4 heads cannot share 3"),
+        ("ARCH__attention__head_count_kv", (U32, 0), "expected an integer from 1"),
+        ("ARCH__attention__value_length", (U32, 32), "value heads of 32 beside key heads of 64"),
+        ("ARCH__attention__layer_norm_rms_epsilon", (F32, float("nan")), "expected a number from 0 to 0.1"),
+        ("ARCH__attention__layer_norm_rms_epsilon", None, "layer_norm_rms_epsilon is missing"),
+        ("ARCH__rope__freq_base", (F32, float("inf")), "expected a number"),
+        ("ARCH__rope__freq_base", (F32, 0.0), "expected a number"),
+        ("ARCH__rope__dimension_count", (U32, 63), "expected an even number"),
+        ("ARCH__rope__dimension_count", (U32, 66), "expected an integer from 2 to 64"),
+        ("ARCH__rope__scaling__type", (STRING, "yarn"), "RoPE scaling of type 'yarn'"),
+        ("ARCH__rope__scaling__factor", (F32, float("nan")), "expected a number"),
+        ("ARCH__context_length", (U32, 0), "expected an integer from 1"),
+        ("ARCH__context_length", (U64, 1 << 60), "expected an integer from 1"),
+        ("ARCH__vocab_size", (U32, 299), "vocab_size is 299, but token_embd.weight has 300 rows"),
+        ("tokenizer__ggml__bos_token_id", (U32, 300), "expected an integer from 0 to 299"),
+        ("tokenizer__ggml__add_bos_token", (U32, 1), "expected a bool"),
+        ("tokenizer__ggml__model", (STRING, "bert"), "tokenizer 'bert' is not supported"),
+        ("tokenizer__ggml__model", None, "tokenizer.ggml.model is missing"),
+        ("tokenizer__ggml__pre", (STRING, "no-such"), "pre-tokenizer 'no-such' is not known"),
+        ("tokenizer__ggml__tokens", (ARRAY, (STRING, ["a"] * 300)), "token 'a' is in the vocabulary twice"),
+        (
+            "tokenizer__ggml__tokens",
+            (ARRAY, (STRING, [str(i) for i in range(301)])),
+            "301 tokens for an embedding of 300",
+        ),
+        ("tokenizer__ggml__tokens", (ARRAY, (U32, [1] * 300)), "not an array of strings"),
+        ("tokenizer__ggml__tokens", None, "tokenizer.ggml.tokens is missing"),
+        ("tokenizer__ggml__token_type", (ARRAY, (U32, [1])), "one per token"),
+        ("tokenizer__ggml__merges", (ARRAY, (STRING, ["x"])), "merge 'x' has parts"),
+        ("tokenizer__ggml__merges", None, "tokenizer.ggml.merges is missing"),
+    ],
+)
+def test_keys_that_contradict_the_model(tmp_path: Path, key: str, value: Any, says: str) -> None:
+    refused(with_keys(tmp_path, **{key: value}), says)
+
+
+@pytest.mark.parametrize("name", ["token_embd", "output_norm", *(f"blk.0.{name}" for name in (*LINEARS, *NORMS))])
+def test_missing_tensors(tmp_path: Path, name: str) -> None:
+    refused(with_tensors(tmp_path, lambda entries: entries.pop(f"{name}.weight")), f"tensor {name}.weight is missing")
+
+
+def extra(name: str, shape: tuple[int, ...], type_id: int, raw: bytes) -> Callable[[dict[str, Entry]], None]:
+    """A change that adds or replaces a tensor."""
+
+    def change(entries: dict[str, Entry]) -> None:
+        entries[name] = Entry(name, shape, type_id, len(raw), lambda: raw)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "type_id", "raw", "says"),
+    [
+        ("rope_freqs.weight", (32,), 0, bytes(128), "no part of the BitNet graph"),
+        ("blk.0.attn_q.bias", (256,), 0, bytes(1024), "no part of the BitNet graph"),
+        ("blk.0.attn_q.weight", (256, 256), 1, bytes(131072), "is F16, expected a ternary type"),
+        ("blk.0.attn_norm.weight", (255,), 0, bytes(1020), "has the shape [255], the hyper-parameters say [256]"),
+        ("blk.0.attn_norm.weight", (256,), 35, bytes(66), "is TQ2_0, expected F32, F16 or BF16"),
+        ("blk.0.attn_norm.weight", (256,), 8, bytes(272), "is Q8_0, expected F32, F16 or BF16"),
+        ("token_embd.weight", (256, 300), 35, bytes(19800), "is TQ2_0, expected F32, F16, BF16, Q8_0 or Q6_K"),
+        ("output.weight", (256, 299), 1, bytes(153088), "has the shape [256, 299]"),
+        ("blk.0.attn_q.scale", (2,), 0, bytes(8), "has the shape [2]"),
+        ("blk.0.attn_q.scale", (1,), 0, struct.pack("<f", float("nan")), "attn_q.scale is nan"),
+        ("blk.0.attn_q.scale", (1,), 0, struct.pack("<f", -1.0), "attn_q.scale is -1"),
+        (
+            "output_norm.weight",
+            (256,),
+            0,
+            struct.pack("<f", float("nan")) * 256,
+            "output_norm.weight: element 0 is nan",
+        ),
+    ],
+)
+def test_tensors_that_contradict_the_model(
+    tmp_path: Path, name: str, shape: tuple[int, ...], type_id: int, raw: bytes, says: str
+) -> None:
+    refused(with_tensors(tmp_path, extra(name, shape, type_id, raw)), name, says)
+
+
+# --- ternary data ---
+
+NAN16, INF16, NEGATIVE16 = (struct.pack("<e", value) for value in (float("nan"), float("inf"), -1.0))
+NAN32, NEGATIVE32 = (struct.pack("<f", value) for value in (float("nan"), -1.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit", "says"),
+    [
+        ("tq2_0", put(66 * 3 + 2, b"\xff"), "code 3 at row 3, column 2 is not a ternary weight"),
+        ("tq1_0", put(54 * 5 + 7, b"\x01"), "byte 1 at row 5, block 0, offset 7 holds no ternary digits"),
+        ("tq1_0", put(48, b"\x80"), "byte 128 at row 0, block 0, offset 48 holds no ternary digits"),
+        ("tq2_0", put(64, NAN16), "scale nan of block 0"),
+        ("tq2_0", put(66 + 64, INF16), "scale inf of block 1"),
+        ("tq1_0", put(52, NEGATIVE16), "scale -1.0 of block 0"),
+        ("i2_s", put(256 * 64, NAN32), "scale nan of block 0"),
+        ("i2_s", put(256 * 64, NEGATIVE32), "scale -1.0 of block 0"),
+    ],
+)
+def test_weights_that_are_not_ternary(tmp_path: Path, kind: str, edit: Callable[[bytearray], None], says: str) -> None:
+    refused(patched(tmp_path, kind, "blk.0.attn_q.weight", edit), "blk.0.attn_q.weight", says)
+
+
+def test_names_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
+    path = with_tensors(tmp_path, extra("\x1b[2J" + "x" * 5000, (1,), 0, bytes(4)))
+    with pytest.raises(BadModel) as caught:
+        load_model(path)
+    assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+# --- fuzz ---
+
+_NUMBERS = [0, 1, 2, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    """A good file with flipped bytes, changed integers, a cut-out, a repetition or an early end; mostly in front."""
+    raw = bytearray(good(draw(st.sampled_from(sorted(ENCODERS)))))
+    names = len(header(keys(SMALL), list(tensors(SMALL))))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.one_of(st.integers(0, min(names, len(raw)) - 1), st.integers(0, len(raw) - 1)))
+        kind = draw(st.sampled_from(["byte", "u32", "u64", "cut", "repeat", "end"]))
+        if kind == "byte":
+            raw[at] = draw(st.integers(0, 255))
+        elif kind in ("u32", "u64"):
+            size = 4 if kind == "u32" else 8
+            value = draw(st.sampled_from(_NUMBERS)) % (1 << 8 * size)
+            raw[at : at + size] = value.to_bytes(size, "little")
+        elif kind == "cut":
+            del raw[at : at + draw(st.integers(1, 64))]
+        elif kind == "repeat":
+            raw[at:at] = raw[at : at + draw(st.integers(1, 64))]
+        elif at:
+            del raw[at:]
+        if len(raw) < 2:
+            break
+    return bytes(raw)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One folder for all examples."""
+    yield tmp_path_factory.mktemp("fuzz")
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(raw=mutations())
+@example(raw=b"GGUF")
+def test_mutated_files_load_or_are_bad_models(folder: Path, raw: bytes) -> None:
+    path = folder / "fuzz.gguf"
+    path.write_bytes(raw)
+    tracemalloc.start()
+    try:
+        read_all(path)
+    except BadModel as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 32 * len(raw) + (8 << 20), "an allocation was made before its size was checked against the file"
