@@ -51,9 +51,10 @@ class Tokenizer:
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Token ids; ``bos`` false leaves out the BOS that the model expects. Special tokens in the text count."""
         try:
-            ids = list(self._backend.encode(text, add_special_tokens=False).ids)
+            text.encode("utf-8")
         except UnicodeEncodeError:
-            raise WrongInput("the text has surrogates that UTF-8 cannot express") from None
+            raise WrongInput("the text has surrogates, which UTF-8 cannot express") from None
+        ids = list(self._backend.encode(text, add_special_tokens=False).ids)
         return [self.bos, *ids] if bos and self.add_bos and self.bos is not None else ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:

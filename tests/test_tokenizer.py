@@ -1,0 +1,245 @@
+"""Tokenizers of both kinds: known ids by hand, round trips, streaming, and the same ids as llama.cpp."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kparity.errors import WrongInput
+from kparity.model import load_model
+from kparity.model.pretokenizer import RULES
+from kparity.model.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer
+
+from .gguf_files import TINY, keys, tensors, write_file, writer
+
+STRING, ARRAY, F32, I32, U32, BOOL = 8, 9, 6, 5, 4, 7
+Keys = dict[str, tuple[int, Any]]
+
+TEXTS = (
+    "",
+    " ",
+    "a",
+    "In the beginning God created the heaven and the earth.",
+    "  two  spaces, and three   here",
+    "tabs\tand\n\nblank lines\n",
+    " \n leading and trailing \n ",
+    "don't we'll I'M thou'rt 1234 5a6 12345678",
+    "a.b,c;;!?(--)[]{}<>`x` $5 ~^|=+",
+    "ünïcödé – “quotes” 漢字 🙂 e\u0301 \u00a0x\u2003y",
+    "x" * 40,
+    "<s>in the</s> the <x> <user>the",
+    "\r\n\r\nand\r",
+)
+
+
+def byte_level(pre: str | None) -> Keys:
+    """A byte-level BPE vocabulary with merges learnt from the held-out text, cut as GPT-2 does."""
+    pieces, merges = learnt_byte_level()
+    tokens = ["<s>", "</s>", "<user>", *pieces]
+    types = [CONTROL, CONTROL, USER_DEFINED, *[NORMAL] * len(pieces)]
+    stored: Keys = {
+        "tokenizer.ggml.model": (STRING, "gpt2"),
+        "tokenizer.ggml.tokens": (ARRAY, (STRING, tokens)),
+        "tokenizer.ggml.token_type": (ARRAY, (I32, types)),
+        "tokenizer.ggml.merges": (ARRAY, (STRING, merges)),
+        "tokenizer.ggml.bos_token_id": (U32, 0),
+        "tokenizer.ggml.eos_token_id": (U32, 1),
+        "tokenizer.ggml.add_bos_token": (BOOL, True),
+    }
+    return stored if pre is None else stored | {"tokenizer.ggml.pre": (STRING, pre)}
+
+
+@cache
+def learnt_byte_level() -> tuple[list[str], list[str]]:
+    """Pieces and merges."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers, trainers
+
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = writer.byte_alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(held_out().splitlines(keepends=True), trainer)
+    model = json.loads(backend.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    return pieces, [" ".join(pair) for pair in model["merges"]]
+
+
+def sentence_piece(space_prefix: bool = True) -> Keys:
+    """A SentencePiece vocabulary: byte tokens, pieces learnt from the held-out text with falling scores, characters."""
+    merged, characters = learnt_pieces()
+    tokens = ["<unk>", "<s>", "</s>", "<user>", *(f"<0x{byte:02X}>" for byte in range(256)), *merged, *characters]
+    types = [UNKNOWN, CONTROL, CONTROL, USER_DEFINED, *[BYTE] * 256, *[NORMAL] * (len(merged) + len(characters))]
+    scores = [0.0] * 260 + [-float(rank) for rank in range(len(merged) + len(characters))]
+    return {
+        "tokenizer.ggml.model": (STRING, "llama"),
+        "tokenizer.ggml.tokens": (ARRAY, (STRING, tokens)),
+        "tokenizer.ggml.token_type": (ARRAY, (I32, types)),
+        "tokenizer.ggml.scores": (ARRAY, (F32, scores)),
+        "tokenizer.ggml.bos_token_id": (U32, 1),
+        "tokenizer.ggml.eos_token_id": (U32, 2),
+        "tokenizer.ggml.unknown_token_id": (U32, 0),
+        "tokenizer.ggml.add_space_prefix": (BOOL, space_prefix),
+    }
+
+
+@cache
+def learnt_pieces() -> tuple[list[str], list[str]]:
+    """Merged pieces in the order in which they were learnt, and single characters."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, normalizers, trainers
+
+    backend = Backend(models.BPE())
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, max_token_length=8)
+    backend.train_from_iterator([f" {word}" for word in held_out().split()], trainer)
+    model = json.loads(backend.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    return [p for p in pieces if len(p) > 1], [p for p in pieces if len(p) == 1]
+
+
+def held_out() -> str:
+    """Text that comes with the package."""
+    return (files("kparity") / "data" / "heldout.txt").read_text(encoding="utf-8")
+
+
+def model_with(path: Path, vocabulary: Keys) -> Path:
+    """A tiny model with this vocabulary; it can be loaded by llama.cpp too."""
+    spec = replace(TINY, arch="bitnet", vocab=len(vocabulary["tokenizer.ggml.tokens"][1][1]))
+    stored = {name: (kind, value) for name, kind, value in keys(spec) if not name.startswith("tokenizer.")}
+    table = [(name, kind, value) for name, (kind, value) in {**stored, **vocabulary}.items()]
+    return write_file(path / "model.gguf", table, list(tensors(spec)))
+
+
+# --- by hand ---
+
+
+def test_byte_level_by_hand(tmp_path: Path) -> None:
+    """Ids of the tiny model: 0 BOS, 1 EOS, 2 + byte, then th, in, Ġth, Ġthe, an, and, Ġand."""
+    tokenizer = load_model(writer.write(tmp_path / "m.gguf", TINY)).tokenizer
+    assert tokenizer.encode("the and") == [0, 258, 2 + ord("e"), 264]
+    assert tokenizer.encode(" the", bos=False) == [261]
+    assert tokenizer.encode("\x00é") == [0, 2, 2 + 0xC3, 2 + 0xA9]
+    assert tokenizer.encode("a<|eos|>b", bos=False) == [2 + ord("a"), 1, 2 + ord("b")]
+    assert tokenizer.decode([0, 261, 1]) == " the"
+    assert tokenizer.decode([0, 261, 1], skip_special=False) == "<|bos|> the<|eos|>"
+    assert tokenizer.vocab_size == 300
+    assert tokenizer.token(261) == "Ġthe"
+
+
+def test_sentence_piece_by_hand(tmp_path: Path) -> None:
+    """Best score first: "ab" (−1) before "bc" (−2), so "abc" is ab + c; unknown characters are bytes."""
+    pieces = {"▁": -9.0, "a": -9.0, "b": -9.0, "c": -9.0, "ab": -1.0, "bc": -2.0, "▁ab": -3.0}
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    stored = sentence_piece() | {
+        "tokenizer.ggml.tokens": (ARRAY, (STRING, tokens)),
+        "tokenizer.ggml.token_type": (ARRAY, (I32, [2, 3, 3, *[6] * 256, *[1] * 7])),
+        "tokenizer.ggml.scores": (ARRAY, (F32, [0.0] * 259 + list(pieces.values()))),
+    }
+    tokenizer = load_model(model_with(tmp_path, stored)).tokenizer
+    spelled = [tokenizer.token(token) for token in tokenizer.encode("abc bca é")]
+    assert spelled == ["<s>", "▁ab", "c", "▁", "bc", "a", "▁", "<0xC3>", "<0xA9>"]
+    assert tokenizer.decode(tokenizer.encode("abc bca é")) == "abc bca é"
+
+
+def test_tokenizer_json(tmp_path: Path) -> None:
+    """The same ids from a tokenizer.json as from the file's own vocabulary."""
+    own = load_model().tokenizer
+    path = tmp_path / "tokenizer.json"
+    own._backend.save(str(path))
+    other = Tokenizer.from_file(path, bos=own.bos, eos=own.eos)
+    for text in TEXTS:
+        assert other.encode(text) == own.encode(text)
+    path.write_text("{}")
+    with pytest.raises(WrongInput, match=r"cannot be read as a tokenizer\.json"):
+        Tokenizer.from_file(path, bos=None, eos=None)
+
+
+def test_wrong_ids_and_wrong_text() -> None:
+    tokenizer = load_model().tokenizer
+    for token in (-1, tokenizer.vocab_size):
+        with pytest.raises(WrongInput, match="outside the vocabulary"):
+            tokenizer.decode([token])
+    with pytest.raises(WrongInput, match="surrogates"):
+        tokenizer.encode("\ud800")
+
+
+# --- round trips ---
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    vocabulary = byte_level("gpt-2") if request.param == "gpt2" else sentence_piece()
+    return load_model(model_with(tmp_path_factory.mktemp(request.param), vocabulary)).tokenizer
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=40))
+def test_text_survives(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert ids[0] == tokenizer.bos
+    assert tokenizer.decode(ids) == text
+    stream = tokenizer.stream()
+    parts = [stream.feed(token) for token in ids]
+    assert "".join(parts) + stream.finish() == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(ids=st.lists(st.integers(4, 400), max_size=40))
+def test_any_ids_stream_to_their_text(tokenizer: Tokenizer, ids: list[int]) -> None:
+    """Also where bytes are no UTF-8: what is streamed is what decoding gives, except how U+FFFD are grouped.
+
+    Byte tokens of SentencePiece are left out: a run of them decodes to nothing but U+FFFD if any of it is no UTF-8, which
+    a stream cannot know when it gives the first ones.
+    """
+    ids = [token for token in ids if not tokenizer.token(token).startswith("<0x")]
+    stream = tokenizer.stream()
+    text = "".join(stream.feed(token) for token in ids) + stream.finish()
+    assert text.replace("\ufffd", "") == tokenizer.decode(ids).replace("\ufffd", "")
+
+
+def test_streaming_keeps_characters_whole(tokenizer: Tokenizer) -> None:
+    stream = tokenizer.stream()
+    for token in tokenizer.encode("漢字 🙂"):
+        assert "\ufffd" not in stream.feed(token)
+
+
+# --- against llama.cpp ---
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "default", "gpt-2", "llama-bpe", "qwen2", "starcoder", "falcon", "llama", "llama-bare"]
+)
+def test_same_ids_as_llama_cpp(tmp_path: Path, kind: str | None) -> None:
+    xllamacpp = pytest.importorskip("xllamacpp")
+    vocabulary = (
+        sentence_piece(kind == "llama") if (kind or "").startswith("llama") and kind not in RULES else byte_level(kind)
+    )
+    path = model_with(tmp_path, vocabulary)
+    params = xllamacpp.CommonParams()
+    params.model.path, params.port, params.warmup, params.n_ctx = str(path), 0, False, 64
+    params.n_parallel = params.cpuparams.n_threads = 1
+    params.n_gpu_layers = 0
+    server = xllamacpp.Server(params)
+    tokenizer = load_model(path).tokenizer
+    lines = [*TEXTS, *held_out().splitlines()[:40]]
+    wrong = [text for text in lines if tokenizer.encode(text) != llama_ids(server.listening_address, text)]
+    assert not wrong
+
+
+def llama_ids(address: str, text: str) -> list[int]:
+    """Ids from a llama.cpp server, BOS included."""
+    body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
+    request = urllib.request.Request(f"{address}/tokenize", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        ids: list[int] = json.load(reply)["tokens"]
+    return ids
