@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import struct
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,8 +22,6 @@ from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
 SOFTWARE = ("llvmpipe", "pocl", "pthread", "swiftshader", "softpipe", "oclgrind")
 """Parts of the names of devices that compute on the host, whatever type they give themselves."""
-EXTENSION_QUERIES = {"cl_khr_device_uuid": 0x106A, "cl_khr_pci_bus_info": 0x410F}
-"""Device queries of extensions, by their numbers in the OpenCL registry: pyopencl has no names for these."""
 OOM = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
 LOST = ("DEVICE_NOT_AVAILABLE", "INVALID_DEVICE", "INVALID_CONTEXT", "INVALID_COMMAND_QUEUE")
 
@@ -52,30 +53,28 @@ def _kind(cl: Any, device: Any) -> Kind:
     return "software"
 
 
+def _asked(cl: Any, device: Any, key: int, size: int) -> bytes | None:
+    """A device query by its number in the OpenCL registry; pyopencl itself refuses numbers that it has no name for."""
+    try:
+        query = ctypes.CDLL(cl._cl.__file__).clGetDeviceInfo  # the loader that pyopencl is linked to
+    except (OSError, AttributeError):
+        return None
+    answer = (ctypes.c_ubyte * size)()
+    status = query(ctypes.c_void_p(device.int_ptr), ctypes.c_uint(key), ctypes.c_size_t(size), answer, None)
+    return bytes(answer) if status == 0 else None
+
+
 def _identity(cl: Any, device: Any) -> str:
     """UUID or PCI address, or an empty string where the driver tells neither."""
-
-    def asked(key: int) -> Any:
-        try:
-            return device.get_info(key)
-        except (cl.Error, TypeError, ValueError):  # pyopencl refuses some keys that it does not know
-            return None
-
-    raw = asked(EXTENSION_QUERIES["cl_khr_device_uuid"]) if "cl_khr_device_uuid" in device.extensions else None
-    if isinstance(raw, bytes | bytearray | list | tuple) and len(raw) == 16:
-        return str(uuid.UUID(bytes=bytes(raw)))
-    pci = asked(EXTENSION_QUERIES["cl_khr_pci_bus_info"]) if "cl_khr_pci_bus_info" in device.extensions else None
-    if isinstance(pci, list | tuple) and len(pci) == 4:
-        return "pci {:04x}:{:02x}:{:02x}.{:x}".format(*pci)
-    if "cl_nv_device_attribute_query" in device.extensions:
-        bus, slot = asked(cl.device_info.PCI_BUS_ID_NV), asked(cl.device_info.PCI_SLOT_ID_NV)
-        domain = asked(cl.device_info.PCI_DOMAIN_ID_NV) or 0
-        if bus is not None and slot is not None:
-            return f"pci {domain:04x}:{bus:02x}:{slot >> 3:02x}.{slot & 7:x}"
-    if "cl_amd_device_attribute_query" in device.extensions:
-        place = asked(cl.device_info.TOPOLOGY_AMD)
-        if place is not None and hasattr(place, "bus"):
-            return f"pci 0000:{place.bus & 0xFF:02x}:{place.device & 0xFF:02x}.{place.function & 0xFF:x}"
+    if raw := _asked(cl, device, 0x106A, 16):  # CL_DEVICE_UUID_KHR
+        return str(uuid.UUID(bytes=raw))
+    if raw := _asked(cl, device, 0x410F, 16):  # CL_DEVICE_PCI_BUS_INFO_KHR: domain, bus, device, function
+        return "pci {:04x}:{:02x}:{:02x}.{:x}".format(*struct.unpack("4I", raw))
+    if (bus := _asked(cl, device, 0x4008, 4)) and (slot := _asked(cl, device, 0x4009, 4)):  # CL_DEVICE_PCI_…_ID_NV
+        place = int.from_bytes(slot, sys.byteorder)
+        return f"pci 0000:{int.from_bytes(bus, sys.byteorder):02x}:{place >> 3:02x}.{place & 7:x}"
+    if raw := _asked(cl, device, 0x4037, 24):  # CL_DEVICE_TOPOLOGY_AMD: its last three bytes
+        return f"pci 0000:{raw[21]:02x}:{raw[22]:02x}.{raw[23]:x}"
     return ""
 
 

@@ -40,8 +40,8 @@ typedef float4 f32x4;
 #else
 INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 {
-    const int4 products = convert_int4(as_char4(a)) * convert_int4(as_char4(b));
-    return sum + products.x + products.y + products.z + products.w;
+    const char4 x = as_char4(a), y = as_char4(b);
+    return sum + x.x * y.x + x.y * y.y + x.z * y.z + x.w * y.w;
 }
 #define DP4A(a, b, sum) dot_bytes(a, b, sum)
 #endif
