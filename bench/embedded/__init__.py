@@ -1,0 +1,1 @@
+"""Parts of the training of the embedded model: text, network, GGUF export, evaluation."""
