@@ -47,8 +47,10 @@ class TorchBound(Bound):
     def __init__(self, kernel: TorchKernel, buffers: Sequence[Buffer]) -> None:
         self.kernel_id, self.kernel = kernel.id, kernel
         roles = [arg.role for arg in kernel.args]
-        self.inputs = [buffer.handle for role, buffer in zip(roles, buffers, strict=True) if role != "out"]
-        self.outputs = [buffer.handle for role, buffer in zip(roles, buffers, strict=True) if role != "in"]
+        # One view per buffer: a buffer may be bound under another shape than it was made with.
+        views = [buffer.handle.view(buffer.shape) for buffer in buffers]
+        self.inputs = [view for role, view in zip(roles, views, strict=True) if role != "out"]
+        self.outputs = [view for role, view in zip(roles, views, strict=True) if role != "in"]
 
     def __call__(self) -> None:
         """Run it; a result that was not written in place is copied to its buffer."""

@@ -107,7 +107,7 @@ REASONS: dict[str, Reason] = {
     # A device that is not what it should be.
     "KP-NOT-GPU": Reason(
         "the device is not a GPU",
-        "Either --require-gpu was given and the device is a CPU or a software rasteriser (llvmpipe, SwiftShader, PoCL), or "
+        "Either --require-gpu was given and the device is a CPU or a software one (llvmpipe, SwiftShader, PoCL), or "
         "the adapter claims a GPU while the device's name or the host says otherwise.",
         "Install the GPU's driver so that its device comes first, choose it by index, or drop --require-gpu.",
     ),

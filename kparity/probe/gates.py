@@ -209,12 +209,13 @@ def gate_exact(candidate: Candidate) -> Gate:
 class Distance:
     """How far rows of logits are from what they should be; NaN where a row is not finite.
 
-    ``cosine`` is the smallest, at row ``low``; ``factor`` is |median ρ - 1| over the rows (a factor shows in every
+    ``cosine`` is the smallest, at row ``low``, and ``median`` the median one; ``factor`` is |median ρ - 1| over the rows (a factor shows in every
     row, noise does not); ``norm`` is the largest |ρ - 1|, at row ``high``.
     """
 
     cosine: float
     low: int
+    median: float
     factor: float
     norm: float
     high: int
@@ -227,7 +228,8 @@ class Distance:
         low = int(np.argmin(np.where(np.isnan(cosines), -np.inf, cosines)))
         off = np.abs(ratios - 1)
         high = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
-        return cls(float(cosines[low]), low, float(abs(np.median(ratios) - 1)), float(off[high]), high)
+        factor = float(abs(np.median(ratios) - 1))
+        return cls(float(cosines[low]), low, float(np.median(cosines)), factor, float(off[high]), high)
 
 
 def gate_positions(candidate: Candidate) -> Gate:
@@ -239,6 +241,7 @@ def gate_positions(candidate: Candidate) -> Gate:
     far = Distance.between(steps, reference.logits)
     measures = [
         candidate.measure("positions_cosine", far.cosine),
+        candidate.measure("positions_median", far.median),
         candidate.measure("positions_factor", far.factor),
         candidate.measure("positions_norm", far.norm),
         candidate.measure("positions_min", count),
@@ -254,6 +257,10 @@ def gate_positions(candidate: Candidate) -> Gate:
             "positions_cosine": (
                 "KP-POS-COSINE",
                 f"cosine {versus} = {far.cosine:.6f} (< {limit}) at position {far.low}/{count}",
+            ),
+            "positions_median": (
+                "KP-POS-COSINE",
+                f"median cosine {versus} over {count} positions = {far.median:.8f} (< {limit})",
             ),
             "positions_factor": (
                 "KP-POS-NORM",

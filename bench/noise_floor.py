@@ -1,0 +1,126 @@
+"""How far right backends lie from their reference: the basis of the probe's thresholds.
+
+    python bench/noise_floor.py [--windows 20] [--positions 72] [--model FILE] [--backends wgpu,opencl,cpu,numpy]
+
+Each window is another stretch of text (the embedded model's held-out text) or of seeded random ids. Every pair is two right
+implementations that round in another order; what separates them is activations that fall to the other side of a rounding tie.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from kparity import contracts
+from kparity.engine import Engine
+from kparity.errors import KparityError
+from kparity.model import Model, load_model
+from kparity.probe.gates import Distance
+from kparity.probe.reference import first_token, truth_backend
+from kparity.registry import open_backend
+from kparity.spec import Array
+
+
+def windows(model: Model, count: int, positions: int) -> list[list[int]]:
+    """Half of the windows are held-out text, half are random ids."""
+    vocab, first = model.hparams.vocab, first_token(model)
+    text = resources.files("kparity").joinpath("data/heldout.txt").read_text(encoding="utf-8")
+    ids = [token for token in model.tokenizer.encode(text, bos=False) if token < vocab]
+    rng = np.random.default_rng(7)
+    found = []
+    for index in range(count):
+        if index % 2 == 0 and len(ids) > positions:
+            start = int(rng.integers(0, len(ids) - positions))
+            body = ids[start : start + positions - 1]
+        else:
+            body = [int(token) for token in rng.integers(0, vocab, positions - 1)]
+        found.append([first, *body])
+    return found
+
+
+@contextlib.contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def open_variant(name: str) -> Engine | None:
+    """``cpu:avx2`` is the CPU backend with another instruction set; None where a backend is not there."""
+    backend, _, isa = name.partition(":")
+    try:
+        if not isa:
+            return Engine(MODEL, truth_backend() if name == "f64" else open_backend(backend))
+        with variable("KPARITY_CPU_ISA", isa):
+            return Engine(MODEL, open_backend(backend))
+    except KparityError as error:
+        print(f"{name}: left out: {error}")
+        return None
+
+
+def logits(engine: Engine, tokens: list[int]) -> Array:
+    """Logits of every position; fp64 takes them in one batch."""
+    engine.reset()
+    if engine.backend.name == "numpy":
+        return engine.score(tokens, rows=len(tokens))
+    return np.stack([engine.step(token) for token in tokens])
+
+
+def report(name: str, distances: list[Distance]) -> None:
+    """One line: the worst, the 99th and the 50th percentile over the windows."""
+    cosine = np.array([far.cosine for far in distances])
+    median = np.array([far.median for far in distances])
+    factor = np.array([far.factor for far in distances])
+    norm = np.array([far.norm for far in distances])
+    print(
+        f"{name:<24} {len(distances):>4} {cosine.min():>12.6f} {np.median(cosine):>12.6f} {1 - median.min():>14.2e} "
+        f"{factor.max():>12.2e} {norm.max():>10.4f}"
+    )
+
+
+def main() -> None:
+    """Measure every pair and print the thresholds beside what was found."""
+    global MODEL
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--windows", type=int, default=20)
+    parser.add_argument("--positions", type=int, default=72)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--backends", default="cpu:scalar,cpu:avx2,numpy,opencl,wgpu")
+    options = parser.parse_args()
+    MODEL = load_model(options.model)
+    tokens = windows(MODEL, options.windows, options.positions)
+    reference = open_variant("cpu")
+    assert reference is not None
+    wanted = [logits(reference, window) for window in tokens]
+    print(f"{'pair':<24} {'runs':>4} {'cosine min':>12} {'median of':>12} {'1 - median':>14} {'factor max':>12} {'norm max':>10}")
+    for name in ("f64", *options.backends.split(",")):
+        engine = open_variant(name)
+        if engine is None:
+            continue
+        got = [logits(engine, window) for window in tokens]
+        pairs = zip(wanted, got, strict=True) if name == "f64" else zip(got, wanted, strict=True)
+        report("cpu vs f64" if name == "f64" else f"{name} vs cpu", [Distance.between(a, b) for a, b in pairs])
+        engine.close()
+    contract = contracts.load(contracts.PROBE)
+    for threshold in ("positions_cosine", "positions_median", "positions_factor", "positions_norm"):
+        limit = contract.threshold(threshold)
+        print(f"threshold {threshold} {limit.sign} {limit.value:g}")
+
+
+MODEL: Model
+
+if __name__ == "__main__":
+    main()

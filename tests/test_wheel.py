@@ -1,0 +1,69 @@
+"""A wheel: built, installed in a fresh environment, and used from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run without this checkout on any path."""
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**clean, **env}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, built in a folder of its own with the tools that are installed here."""
+    out, build = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("build")
+    call(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", out,
+        f"--config-settings=build-dir={build}", ROOT, cwd=out,
+    )  # fmt: skip
+    return next(out.glob("kparity-*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.startswith("kparity/_native") for name in names), "a wheel without native code must never ship"
+    for name in (
+        "kparity/data/embedded.gguf", "kparity/data/heldout.txt", "kparity/contracts/backend-output-parity-v1.yaml",
+        "kparity/schemas/probe.schema.json", "kparity/kernels/tgemv/tgemv.cu", "kparity/kernels/tgemv/tgemv.wgsl",
+        "kparity/kernels/prelude/opencl.h", "kparity/backends/wgpu.py", "kparity/py.typed",
+    ):  # fmt: skip
+        assert name in names
+    tops = {name.split("/")[0] for name in names}
+    assert tops <= {"kparity"} | {top for top in tops if top.endswith(".dist-info")}
+    assert wheel.stat().st_size < 8_000_000
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_probes_with_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    call(sys.executable, "-m", "venv", "--without-pip", venv, cwd=tmp_path)
+    python = venv / "bin" / "python"
+    # Dependencies come from the environment that runs the tests, the package under test from the wheel alone.
+    site = next((venv / "lib").glob("python3.*")) / "site-packages"
+    call(
+        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", site, wheel, cwd=tmp_path
+    )
+    here = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(here) + "\n")
+    code = "import kparity, kparity._native; print(kparity.__file__); import kparity.backends.cpu, kparity.kernels.tgemv"
+    where = call(python, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code, cwd=tmp_path).stdout
+    assert Path(where.strip()).is_relative_to(venv)
+    done = call(python, "-m", "kparity.cli.main", "probe", "--backends", "cpu", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["serving"] == "cpu"
