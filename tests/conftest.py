@@ -11,15 +11,21 @@ A backend that does not open is one skipped test, with the reason.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kparity import ops, registry
 from kparity.adapter import Backend
+from kparity.compare import Finding, judge
 from kparity.errors import Unavailable, UnknownName
+from kparity.spec import Array, Case, Op
+
+Candidate = Callable[[Op, Case, list[Array]], list[Array]]
 
 
 def chosen(variable: str) -> list[str]:
@@ -117,3 +123,25 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+STORED = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i8": np.int8}
+
+
+@pytest.fixture
+def findings() -> Callable[[Case, str, Candidate], list[Finding]]:
+    """Judges a candidate, a function from op, case and inputs to outputs, by the bounds of the op."""
+
+    def judged(case: Case, kind: str, candidate: Candidate) -> list[Finding]:
+        op = ops.get(case.op)
+        inputs = op.inputs(case, np.random.default_rng([case.seed(), len(kind)]), kind)
+        with np.errstate(all="ignore"):
+            truth = op.reference(case, inputs)
+            bounds = op.bounds(case, inputs, truth)
+            outputs = candidate(op, case, [array.copy() for array in inputs])
+            args = op.outputs_of(case)
+            got = [np.asarray(y).astype(STORED[arg.dtype]) for arg, y in zip(args, outputs, strict=True)]
+        together = zip(args, got, truth, bounds, strict=True)
+        return [judge(f"{case.id} {kind}", arg.name, *rest) for arg, *rest in together]
+
+    return judged

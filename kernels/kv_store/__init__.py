@@ -64,7 +64,8 @@ class KvStore(Op):
         for cache, rows in zip(caches, (k, v), strict=True):
             for m, at in enumerate(pos):
                 if 0 <= at < case["L"]:
-                    cache[at] = rows[m].astype(cache.dtype)
+                    with np.errstate(over="ignore"):  # an infinity is the specified result
+                        cache[at] = rows[m].astype(cache.dtype)
         return caches
 
     def defines(self, case: Case) -> dict[str, int | float]:

@@ -46,10 +46,11 @@ class RmsNorm(Op):
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "zeros", "outlier", "one_hot", "tiny")
+        return ("random", "zeros", "outlier", "one_hot", "small", "tiny")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
-        return [values(rng, kind, case["M"], case["D"]), normal(rng, case["D"])]
+        x, weight = values(rng, "random" if kind == "small" else kind, case["M"], case["D"]), normal(rng, case["D"])
+        return [x * np.float32(0.003) if kind == "small" else x, weight]  # small: a mean square about as large as eps
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         # The sum of squares has no cancellation: γ_D; the square root halves it; 8 roundings for the rest (an inverse

@@ -1,0 +1,216 @@
+"""The specifications: their bounds admit a right f32 implementation, and formulas written apart agree with them."""
+
+from __future__ import annotations
+
+import cmath
+import math
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kparity import ops, packing
+from kparity.errors import UnknownName, WrongInput
+from kparity.spec import MAX_GROUPS, Array, Case, Op, padded, span
+
+
+def made(case: Case, kind: str = "random") -> list[Array]:
+    return ops.get(case.op).inputs(case, np.random.default_rng([case.seed(), len(kind)]), kind)
+
+
+def right(op: Op, case: Case, inputs: list[Array]) -> list[Array]:
+    return op.reference(case, inputs, np.float32)
+
+
+@pytest.mark.parametrize("op", ops.every(), ids=lambda op: op.name)
+def test_the_f32_reference_meets_every_bound(findings, op: Op) -> None:
+    for case in op.cases():
+        for kind in op.kinds(case):
+            for finding in findings(case, kind, right):
+                assert finding.ok, str(finding)
+
+
+@pytest.mark.parametrize("op", ops.every(), ids=lambda op: op.name)
+def test_cases_are_few_distinct_and_seeded(op: Op) -> None:
+    cases = op.cases()
+    assert len({case.id for case in cases}) == len(cases) <= 24  # each is compiled by each backend
+    for case in cases:
+        assert op.case(**dict(case.params)) == case
+        assert len(set(op.kinds(case))) == len(op.kinds(case)) and op.kinds(case)[0] == "random"
+        assert max(op.launch(case).groups) <= MAX_GROUPS and op.launch(case).block <= 256
+        for arg, one, two in zip(op.inputs_of(case), made(case), made(case), strict=True):
+            assert one.shape == arg.shape and one.flags.c_contiguous, arg
+            assert one.tobytes() == two.tobytes()
+    signed = [array for array in made(max(cases, key=lambda case: op.work(case).bytes)) if array.dtype.kind != "u"]
+    assert any((array < 0).any() and (array > 0).any() for array in signed)  # sums cancel
+
+
+# Formulas written apart: plain Python, complex numbers, torch.
+
+
+def test_rope_is_a_complex_multiplication() -> None:
+    op = ops.get("rope")
+    for mode, pair in (("neox", lambda i: (i, i + 16)), ("interleaved", lambda i: (2 * i, 2 * i + 1))):
+        case = op.case(M=8, H=2, D=40, R=32, theta=500000.0, scale=2.0, mode=mode)
+        x, pos, freq = made(case)
+        want = x.astype(np.float64)
+        for m, h, i in np.ndindex(8, 2, 16):
+            first, second = pair(i)
+            assert freq[i] == np.float32(500000.0 ** (-2 * i / 32) / 2.0)
+            turned = complex(x[m, h, first], x[m, h, second]) * cmath.exp(1j * int(pos[m]) * float(freq[i]))
+            want[m, h, first], want[m, h, second] = turned.real, turned.imag
+        assert op.reference(case, [x, pos, freq])[0] == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_attention_is_torchs(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    op = ops.get("attention")
+    case = op.case(M=6, L=40, H=8, G=2, D=16, dtype=dtype)
+    q, k, v, _ = made(case)
+    pos = np.array([34, 35, 36, 37, 38, 39], np.int32)  # the last six of forty
+    out, lse = op.reference(case, [q, k, v, pos])
+    heads = [torch.from_numpy(array.astype(np.float64)).transpose(0, 1) for array in (q, k, v)]
+    mask = torch.ones(6, 40, dtype=torch.bool).tril(34)
+    want = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, enable_gqa=True)
+    assert out == pytest.approx(want.transpose(0, 1).numpy(), abs=1e-12)
+    scores = heads[0] @ heads[1].repeat_interleave(4, 0).transpose(1, 2) / 4
+    assert lse == pytest.approx(scores.masked_fill(~mask, -torch.inf).logsumexp(-1).T.numpy(), abs=1e-12)
+
+
+def test_attention_in_plain_loops() -> None:
+    op = ops.get("attention")
+    case = op.case(M=3, L=9, H=6, G=3, D=4, dtype="f32")
+    q, k, v, pos = made(case)
+    out, lse = op.reference(case, [q, k, v, pos])
+    for m, h in np.ndindex(3, 6):
+        visible = range(min(int(pos[m]) + 1, 9))
+        weights = [
+            math.exp(math.fsum(float(q[m, h, d]) * float(k[j, h // 2, d]) for d in range(4)) / 2) for j in visible
+        ]
+        assert lse[m, h] == (pytest.approx(math.log(sum(weights))) if weights else -math.inf)
+        for d in range(4):
+            want = sum(w * float(v[j, h // 2, d]) for w, j in zip(weights, visible, strict=True)) / (sum(weights) or 1)
+            assert out[m, h, d] == pytest.approx(want, abs=1e-12)
+
+
+def test_tgemv_in_plain_integers() -> None:
+    """Codes are read from the bytes by their place, not by ``packing``."""
+    op = ops.get("tgemv")
+    case = op.case(M=2, N=3, K=300, wscale="block256", ascale="block256")
+    words, wscale, q, ascale, qsum = made(case)
+    y = op.reference(case, [words, wscale, q, ascale, qsum])[0]
+    for m, n in np.ndindex(2, 3):
+        row, want = words[n].astype("<u4").tobytes(), 0.0
+        for block in range(2):
+            acc = 0
+            for e in range(256 * block, 256 * block + 256):
+                byte = row[4 * (e // 16) + e % 4]
+                acc += ((byte >> (2 * (e % 16 // 4))) % 4 - 1) * int(q[m, e])
+            want += acc * float(ascale[m, block]) * float(wscale[n, block])
+        assert y[m, n] == pytest.approx(want, rel=1e-12)
+        assert [int(q[m, :256].astype(int).sum()), int(q[m, 256:].astype(int).sum())] == qsum[m].tolist()
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "small", "zeros"])
+def test_act_quant_in_plain_python(kind: str) -> None:
+    op = ops.get("act_quant")
+    for mode in ("token", "block256"):
+        case = op.case(M=2, K=700, mode=mode)
+        x = made(case, kind)[0]
+        q, scale, qsum = op.reference(case, [x])
+        for m in range(2):
+            row = [float(value) for value in x[m]] + [0.0] * 68
+            length = 768 if mode == "token" else 256
+            for at in range(768 // length):
+                span_ = row[at * length : (at + 1) * length]
+                peak = max(span_, key=abs)
+                want = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
+                codes = [min(127, max(-128, round(value / want))) if want else 0 for value in span_]  # half to even
+                assert scale[m, at] == pytest.approx(want, rel=1e-15)
+                assert q[m, at * length : (at + 1) * length].tolist() == codes and qsum[m, at] == sum(codes)
+
+
+def test_the_small_ops_in_plain_python() -> None:
+    rms, glu = ops.get("rmsnorm"), ops.get("glu")
+    x, weight = made(rms.case(M=2, D=33))
+    y = rms.reference(rms.case(M=2, D=33), [x, weight])[0]
+    for m, d in np.ndindex(2, 33):
+        square = math.fsum(float(value) ** 2 for value in x[m]) / 33
+        assert y[m, d] == pytest.approx(float(x[m, d]) / math.sqrt(square + 1e-5) * float(weight[d]), rel=1e-12)
+    gate, up = made(glu.case(M=1, D=40))
+    for act, want in (("silu", lambda g: g / (1 + math.exp(-g))), ("relu2", lambda g: g * g if g > 0 else 0.0)):
+        y = glu.reference(glu.case(M=1, D=40, act=act), [gate, up])[0]
+        assert y[0] == pytest.approx(
+            [want(float(g)) * float(u) for g, u in zip(gate[0], up[0], strict=True)], rel=1e-12
+        )
+
+
+def test_kv_store_rounds_as_struct_does() -> None:
+    op = ops.get("kv_store")
+    case = op.case(M=3, L=9, D=66)
+    inputs = made(case, "extreme")
+    kcache = op.reference(case, inputs)[0]
+    for m, at in enumerate(inputs[2]):
+        for d in range(66 if at >= 0 else 0):
+            try:
+                want = struct.unpack("<e", struct.pack("<e", float(inputs[0][m, d])))[0]
+            except OverflowError:
+                want = math.inf
+            assert kcache[at, d] == want
+
+
+# Cases, packing and small helpers.
+
+
+def test_packing_golden_words() -> None:
+    weights = np.zeros((1, 16), np.int8)
+    assert hex(packing.pack(weights)[0, 0]) == "0x55555555" and packing.pack(weights).shape == (1, 16)
+    weights[0, 0], weights[0, 1], weights[0, 4], weights[0, 15] = 1, -1, 1, -1
+    assert hex(packing.pack(weights)[0, 0]) == "0x1555545a"
+    for bad in (np.full((1, 4), 2, np.int8), np.zeros(4, np.int8), np.zeros((1, 4), np.int32)):
+        with pytest.raises(WrongInput):
+            packing.pack(bad)
+
+
+@given(st.integers(1, 4), st.integers(1, 600), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_packing_is_undone(n: int, k: int, seed: int) -> None:
+    weights = np.random.default_rng(seed).integers(-1, 2, (n, k)).astype(np.int8)
+    words = packing.pack(weights)
+    assert words.shape == (n, padded(k) // 16) and (packing.unpack(words, k) == weights).all()
+    assert (packing.unpack(words, padded(k))[:, k:] == 0).all()
+
+
+def test_cases_are_checked_and_stable() -> None:
+    op = ops.get("tgemv")
+    case = op.case(K=256, N=3, M=1)
+    assert case.id == "tgemv[K=256,M=1,N=3,ascale=token,out=f32,wscale=tensor]" and case == op.case(M=1, N=3, K=256)
+    assert case.seed() == op.case(M=1, N=3, K=256).seed() != case.seed(1)
+    with pytest.raises(UnknownName, match="wscale"):
+        op.case(K=256, N=3, M=1, wscales="tensor")
+    for bad in (
+        {"K": 256},
+        {"M": 0, "N": 1, "K": 1},
+        {"M": 1, "N": 1, "K": 1, "out": "f64"},
+        {"M": 1, "N": 1, "K": 10**6},
+    ):
+        with pytest.raises(WrongInput):
+            op.case(**bad)
+    for name, bad in (("rope", {"M": 1, "H": 1, "D": 3}), ("attention", {"M": 1, "L": 1, "H": 3, "G": 2, "D": 2}),
+                      ("dense_gemv", {"M": 1, "N": 4, "K": 2, "row0": 3, "rows": 2})):  # fmt: skip
+        with pytest.raises(WrongInput):
+            ops.get(name).case(**bad)
+    with pytest.raises(UnknownName, match="rope"):
+        ops.get("ropes")
+    with pytest.raises(UnknownName):
+        op.inputs(ops.get("rmsnorm").case(M=1, D=1), np.random.default_rng(0))
+
+
+@given(st.integers(0, 5_000_000))
+@settings(max_examples=50, deadline=None)
+def test_a_span_covers_its_groups(groups: int) -> None:
+    x, y, z = span(groups)
+    assert z == 1 and x * y >= groups and max(x, y) <= MAX_GROUPS
