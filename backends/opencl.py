@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import os
 import re
 import struct
 import sys
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,20 @@ SOFTWARE = ("llvmpipe", "pocl", "pthread", "swiftshader", "softpipe", "oclgrind"
 """Parts of the names of devices that compute on the host, whatever type they give themselves."""
 OOM = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
 LOST = ("DEVICE_NOT_AVAILABLE", "INVALID_DEVICE", "INVALID_CONTEXT", "INVALID_COMMAND_QUEUE")
+
+
+@cache
+def _settle_caches() -> None:
+    """Without a writable cache folder PoCL finds no device and pyopencl fails: lend them one while the process lives."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except (OSError, RuntimeError):  # RuntimeError: no home at all
+        lent = tempfile.TemporaryDirectory(prefix="kparity-opencl-", ignore_cleanup_errors=True)
+        atexit.register(lent.cleanup)
+        os.environ["XDG_CACHE_HOME"] = lent.name
 
 
 def _devices(cl: Any) -> list[Any]:
@@ -194,6 +213,7 @@ class OpenclBackend(Backend):
 
     @classmethod
     def open(cls, index: int = 0) -> OpenclBackend:
+        _settle_caches()
         try:
             cl = import_module("pyopencl")
         except (ImportError, OSError) as error:

@@ -6,6 +6,8 @@ The parity of its kernels is in ``test_ops.py``.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,6 +92,19 @@ def test_no_platform(device: OpenclBackend, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(Unavailable) as caught:
         OpenclBackend.open()
     assert caught.value.code == "KP-OPENCL-NOPLATFORM"
+
+
+def test_a_home_that_cannot_be_written(device: OpenclBackend) -> None:
+    text = "from kparity.registry import open_backend; b = open_backend('opencl'); print(b.info.kind); b.close()"
+    environment = {key: value for key, value in os.environ.items() if key not in ("XDG_CACHE_HOME", "POCL_CACHE_DIR")}
+    run = subprocess.run(
+        [sys.executable, "-c", text],
+        env={**environment, "HOME": "/proc/none"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, device.info.kind), run.stderr
 
 
 @pytest.mark.parametrize(
