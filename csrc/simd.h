@@ -7,7 +7,8 @@
 //   min max               of (limit, x): a NaN in x stays a NaN
 //   exp_neg               e^x for x <= 0 within 2 ULP; below the smallest normal number 0
 //   sum4                  the sums of four vectors; each slot is added in the same order, so a result does not depend on its slot
-//   decode, dot           256 packed ternary codes, and their exact product with 256 permuted int8 activations
+//   permute               256 int8 activations in the order in which 64 bytes of codes and four shifts give theirs
+//   products              four rows of packed codes times M rows of permuted activations, exact in int32
 // and two tile sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for) and
 // VALUES (vectors of a head that attention accumulates at a time).
 #pragma once
@@ -29,6 +30,9 @@ struct Full {};
 struct Part {
     int n;
 };
+
+template <int M>
+struct Tile {};
 
 constexpr int CODES = 256;       // codes of a packed block
 constexpr int BLOCK_BYTES = 64;  // bytes of a packed block
@@ -78,6 +82,25 @@ inline void each(std::int64_t begin, std::int64_t end, Body body) {
     for (; i + W <= end; i += W) body(i, Full{});
     if (i < end) body(i, Part{static_cast<int>(end - i)});
 }
+
+#if !defined(KP_AVX512)
+// acc[m][r] = Σ code·q over the blocks of rows w[0..3] and of M rows of activations `stride` apart, for the sets whose header
+// gives a block's codes (decode) and their product (dot).
+template <int M>
+inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t stride, std::int64_t blocks,
+                     std::int64_t ahead, std::int32_t (*acc)[4]) {
+    I lanes[M][4];
+    for (int m = 0; m < M; ++m)
+        for (int r = 0; r < 4; ++r) lanes[m][r] = izero();
+    for (std::int64_t b = 0; b < blocks; ++b)
+        for (int r = 0; r < 4; ++r) {
+            prefetch(w[r], b * BLOCK_BYTES + ahead);
+            const Codes codes = decode(w[r] + b * BLOCK_BYTES);
+            for (int m = 0; m < M; ++m) lanes[m][r] = dot(codes, p + m * stride + b * CODES, lanes[m][r]);
+        }
+    for (int m = 0; m < M; ++m) sum4(lanes[m][0], lanes[m][1], lanes[m][2], lanes[m][3], acc[m]);
+}
+#endif
 
 }  // namespace
 }  // namespace KP_ISA

@@ -103,22 +103,9 @@ inline void store8(std::int8_t* p, Full, N value) {
 }
 inline void store8(std::int8_t* p, Part tail, N value) { _mm512_mask_cvtepi32_storeu_epi8(p, mask(tail), value); }
 
-struct Codes {
-    __m512i at[4];
-};
 using I = __m512i;
 
 inline I izero() { return _mm512_setzero_si512(); }
-inline Codes decode(const std::uint8_t* w) {
-    const __m512i three = _mm512_set1_epi8(3);
-    const __m512i words = _mm512_loadu_si512(w);
-    return {{_mm512_and_si512(words, three), _mm512_and_si512(_mm512_srli_epi16(words, 2), three),
-             _mm512_and_si512(_mm512_srli_epi16(words, 4), three), _mm512_and_si512(_mm512_srli_epi16(words, 6), three)}};
-}
-inline I dot(const Codes& codes, const std::int8_t* p, I acc) {
-    for (int s = 0; s < 4; ++s) acc = _mm512_dpbusd_epi32(acc, codes.at[s], _mm512_loadu_si512(p + 64 * s));
-    return acc;
-}
 inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
     const I ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     const I cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
@@ -126,6 +113,61 @@ inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
     const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
     const __m128i quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), quarter);
+}
+
+// One row of activations: the four codes of a byte are multiplied where they stand, as 1, 4, 16 and 64 times their value, in
+// accumulators of their own, and those are shifted back once at the end: every lane is an exact multiple.
+inline void products(Tile<1>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t, std::int64_t blocks,
+                     std::int64_t ahead, std::int32_t (*acc)[4]) {
+    const __m512i place[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0c), _mm512_set1_epi8(0x30),
+                              _mm512_set1_epi8(static_cast<char>(0xc0))};
+    I lanes[4][4];
+    for (int r = 0; r < 4; ++r)
+        for (int s = 0; s < 4; ++s) lanes[r][s] = izero();
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        I q[4];
+        for (int s = 0; s < 4; ++s) q[s] = _mm512_loadu_si512(p + b * CODES + 64 * s);
+        for (int r = 0; r < 4; ++r) {
+            prefetch(w[r], b * BLOCK_BYTES + ahead);
+            const I words = _mm512_loadu_si512(w[r] + b * BLOCK_BYTES);
+            for (int s = 0; s < 4; ++s)
+                lanes[r][s] = _mm512_dpbusd_epi32(lanes[r][s], _mm512_and_si512(words, place[s]), q[s]);
+        }
+    }
+    I total[4];
+    for (int r = 0; r < 4; ++r)
+        total[r] = add(add(lanes[r][0], _mm512_srai_epi32(lanes[r][1], 2)),
+                       add(_mm512_srai_epi32(lanes[r][2], 4), _mm512_srai_epi32(lanes[r][3], 6)));
+    sum4(total[0], total[1], total[2], total[3], acc[0]);
+}
+
+// More rows of activations: the codes of four rows of weights are shifted down once and used for all of them.
+template <int M>
+inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t stride, std::int64_t blocks,
+                     std::int64_t ahead, std::int32_t (*acc)[4]) {
+    const __m512i three = _mm512_set1_epi8(3);
+    I lanes[M][4];
+    for (int m = 0; m < M; ++m)
+        for (int r = 0; r < 4; ++r) lanes[m][r] = izero();
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        I words[4];
+        for (int r = 0; r < 4; ++r) {
+            prefetch(w[r], b * BLOCK_BYTES + ahead);
+            words[r] = _mm512_loadu_si512(w[r] + b * BLOCK_BYTES);
+        }
+        for (int s = 0; s < 4; ++s) {
+            I codes[4];
+            for (int r = 0; r < 4; ++r) {
+                codes[r] = _mm512_and_si512(words[r], three);
+                words[r] = _mm512_srli_epi16(words[r], 2);
+            }
+            for (int m = 0; m < M; ++m) {
+                const I q = _mm512_loadu_si512(p + m * stride + b * CODES + 64 * s);
+                for (int r = 0; r < 4; ++r) lanes[m][r] = _mm512_dpbusd_epi32(lanes[m][r], codes[r], q);
+            }
+        }
+    }
+    for (int m = 0; m < M; ++m) sum4(lanes[m][0], lanes[m][1], lanes[m][2], lanes[m][3], acc[m]);
 }
 
 inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {

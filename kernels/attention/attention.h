@@ -25,6 +25,8 @@ public:
     }
 
 private:
+    static constexpr std::int64_t AHEAD = 16;  // positions: the keys of one head lie far apart, which no hardware prefetcher follows
+
     std::int64_t queries, capacity, heads, groups, width;
     bool f16;
     float scale;
@@ -78,14 +80,17 @@ private:
     template <int H, class T>
     void score(const float* q, const T* k, std::int64_t keys, float* scores) const {
         constexpr int J = 4 / H;
-        const std::int64_t step = groups * width;
+        const std::int64_t step = groups * width, ahead = AHEAD * step * static_cast<std::int64_t>(sizeof(T));
         for (std::int64_t j = 0; j < keys; j += J) {
             const T* key[J];
             for (int i = 0; i < J; ++i) key[i] = k + least(j + i, keys - 1) * step;
             F acc[4] = {zero(), zero(), zero(), zero()};
             each(0, width, [&](std::int64_t d, auto tail) {
                 F values[J];
-                for (int i = 0; i < J; ++i) values[i] = load(key[i] + d, tail);
+                for (int i = 0; i < J; ++i) {
+                    prefetch(key[i] + d, ahead);
+                    values[i] = load(key[i] + d, tail);
+                }
                 for (int h = 0; h < H; ++h) {
                     const F query = load(q + h * width + d, tail);
                     for (int i = 0; i < J; ++i) acc[h * J + i] = fma(query, values[i], acc[h * J + i]);
@@ -119,13 +124,16 @@ private:
     // out[h][d…] = Σ_j weight[h][j]·v[j][d…] / Σ_j weight[h][j] for C vectors of d.
     template <int H, int C, class T, class Tail>
     void weigh(const T* v, std::int64_t keys, const float* weights, const float* inverse, float* out, Tail tail) const {
-        const std::int64_t step = groups * width;
+        const std::int64_t step = groups * width, ahead = AHEAD * step * static_cast<std::int64_t>(sizeof(T));
         F acc[H][C];
         for (int h = 0; h < H; ++h)
             for (int c = 0; c < C; ++c) acc[h][c] = zero();
         for (std::int64_t j = 0; j < keys; ++j) {
             F values[C];
-            for (int c = 0; c < C; ++c) values[c] = load(v + j * step + c * W, tail);
+            for (int c = 0; c < C; ++c) {
+                prefetch(v + j * step + c * W, ahead);
+                values[c] = load(v + j * step + c * W, tail);
+            }
             for (int h = 0; h < H; ++h) {
                 const F weight = set1(weights[h * stride() + j]);
                 for (int c = 0; c < C; ++c) acc[h][c] = fma(weight, values[c], acc[h][c]);

@@ -19,7 +19,7 @@ public:
         return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
     }
     std::size_t scratch_bytes() const override {
-        return static_cast<std::size_t>(held * padded) + static_cast<std::size_t>(held * blocks) * sizeof(std::int32_t);
+        return static_cast<std::size_t>(held * padded) + static_cast<std::size_t>(held * (blocks + 1)) * 4;
     }
 
     void run(void* const* args, const Slice& slice) const override {
@@ -32,15 +32,13 @@ public:
             args[5],                                    // [M, N]
             reinterpret_cast<std::int8_t*>(slice.scratch),
             reinterpret_cast<std::int32_t*>(slice.scratch + held * padded),
+            reinterpret_cast<float*>(slice.scratch + held * (padded + 4 * blocks)),
         };
         const Range part = split(rows, 4, slice);
         if (part.begin == part.end) return;
         for (std::int64_t m = 0; m < tokens; m += held) {  // as many tokens as stay in the cache beside the weights
             const std::int64_t count = least(held, tokens - m);
-            for (std::int64_t t = 0; t < count; ++t)
-                for (std::int64_t b = 0; b < blocks; ++b)
-                    buffers.sums[t * blocks + b] =
-                        permute(buffers.q + (m + t) * padded + b * CODES, buffers.permuted + t * padded + b * CODES);
+            for (std::int64_t t = 0; t < count; ++t) prepare(buffers, m + t, t);
             for (std::int64_t row = part.begin; row < part.end; row += 4) {
                 std::int64_t t = 0;
                 for (; t + TOKENS <= count; t += TOKENS) tile<TOKENS>(buffers, row, part.end, m + t, t);
@@ -50,6 +48,9 @@ public:
     }
 
 private:
+    // The rows of a tile lie next to each other, so whatever their length, these bytes further on are needed next.
+    static constexpr std::int64_t AHEAD = 4096;
+
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, a_per_block, integers;
     std::int64_t held;  // rows of activations that are permuted at a time
@@ -62,8 +63,22 @@ private:
         const std::int32_t* qsum;
         void* y;
         std::int8_t* permuted;  // [held, KP]
-        std::int32_t* sums;     // [held, BLOCKS]
+        std::int32_t* offset;   // [held, BLOCKS]: Σq of each block, or of the whole row in the first
+        float* scale;           // [held]: of the whole row
     };
+
+    bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
+
+    void prepare(const Buffers& buffers, std::int64_t token, std::int64_t slot) const {
+        std::int32_t* offset = buffers.offset + slot * blocks;
+        for (std::int64_t b = 0; b < blocks; ++b)
+            offset[b] = permute(buffers.q + token * padded + b * CODES, buffers.permuted + slot * padded + b * CODES);
+        if (!whole_rows()) return;
+        const std::int64_t spans = a_per_block ? blocks : 1;
+        offset[0] = 0;
+        for (std::int64_t s = 0; s < spans; ++s) offset[0] += buffers.qsum[token * spans + s];
+        buffers.scale[slot] = buffers.ascale[token * spans] * buffers.wscale[0];
+    }
 
     // Four rows of weights from `row` on (fewer at `end`) with M rows of activations from `token` on, `slot` in the scratch.
     template <int M>
@@ -75,53 +90,46 @@ private:
         const std::int8_t* permuted = buffers.permuted + slot * padded;
 
         std::int32_t acc[M][4];
-        if (integers || !(w_per_block || a_per_block)) {
-            products<M>(w, permuted, 0, blocks, acc);
+        if (whole_rows()) {
+            products(Tile<M>{}, w, permuted, padded, blocks, AHEAD, acc);
             for (int m = 0; m < M; ++m) {
-                std::int32_t offset = 0;  // Σq of the whole row
-                const std::int64_t spans = a_per_block ? blocks : 1;
-                for (std::int64_t s = 0; s < spans; ++s) offset += buffers.qsum[(token + m) * spans + s];
-                const std::int64_t at = (token + m) * rows + row;
+                const std::int32_t offset = buffers.offset[(slot + m) * blocks];
+                for (int r = 0; r < 4; ++r) acc[m][r] -= offset;
                 if (integers) {
-                    for (int r = 0; r < count; ++r) static_cast<std::int32_t*>(buffers.y)[at + r] = acc[m][r] - offset;
+                    put(static_cast<std::int32_t*>(buffers.y) + (token + m) * rows + row, acc[m], count);
                 } else {
-                    const float scale = buffers.ascale[token + m] * buffers.wscale[0];
-                    for (int r = 0; r < count; ++r)
-                        static_cast<float*>(buffers.y)[at + r] = static_cast<float>(acc[m][r] - offset) * scale;
+                    float y[4];
+                    for (int r = 0; r < 4; ++r) y[r] = static_cast<float>(acc[m][r]) * buffers.scale[slot + m];
+                    put(static_cast<float*>(buffers.y) + (token + m) * rows + row, y, count);
                 }
             }
             return;
         }
 
-        float total[M][4] = {};
+        float y[M][4] = {};
         for (std::int64_t b = 0; b < blocks; ++b) {
-            products<M>(w, permuted, b, b + 1, acc);
+            const std::uint8_t* block[4];
             float wscale[4];
-            for (int r = 0; r < 4; ++r)
+            for (int r = 0; r < 4; ++r) {
+                block[r] = w[r] + b * BLOCK_BYTES;
                 wscale[r] = buffers.wscale[w_per_block ? (row + (r < count ? r : count - 1)) * blocks + b : 0];
+            }
+            products(Tile<M>{}, block, permuted + b * CODES, padded, 1, AHEAD, acc);
             for (int m = 0; m < M; ++m) {
                 const float ascale = buffers.ascale[a_per_block ? (token + m) * blocks + b : token + m];
-                const std::int32_t offset = buffers.sums[(slot + m) * blocks + b];
-                for (int r = 0; r < 4; ++r) total[m][r] += static_cast<float>(acc[m][r] - offset) * (ascale * wscale[r]);
+                const std::int32_t offset = buffers.offset[(slot + m) * blocks + b];
+                for (int r = 0; r < 4; ++r) y[m][r] += static_cast<float>(acc[m][r] - offset) * (ascale * wscale[r]);
             }
         }
-        for (int m = 0; m < M; ++m)
-            for (int r = 0; r < count; ++r) static_cast<float*>(buffers.y)[(token + m) * rows + row + r] = total[m][r];
+        for (int m = 0; m < M; ++m) put(static_cast<float*>(buffers.y) + (token + m) * rows + row, y[m], count);
     }
 
-    // acc[m][r] = Σ (w + 1)·q over the blocks [first, last).
-    template <int M>
-    void products(const std::uint8_t* const* w, const std::int8_t* permuted, std::int64_t first, std::int64_t last, std::int32_t (*acc)[4]) const {
-        I lanes[M][4];
-        for (int m = 0; m < M; ++m)
-            for (int r = 0; r < 4; ++r) lanes[m][r] = izero();
-        for (std::int64_t b = first; b < last; ++b)
-            for (int r = 0; r < 4; ++r) {
-                prefetch(w[r], b * BLOCK_BYTES + padded * 2);
-                const Codes codes = decode(w[r] + b * BLOCK_BYTES);
-                for (int m = 0; m < M; ++m) lanes[m][r] = dot(codes, permuted + m * padded + b * CODES, lanes[m][r]);
-            }
-        for (int m = 0; m < M; ++m) sum4(lanes[m][0], lanes[m][1], lanes[m][2], lanes[m][3], acc[m]);
+    template <class T>
+    static void put(T* to, const T* from, int count) {
+        if (count == 4)
+            std::memcpy(to, from, 4 * sizeof(T));
+        else
+            for (int r = 0; r < count; ++r) to[r] = from[r];
     }
 };
 
