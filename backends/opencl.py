@@ -33,7 +33,7 @@ LOST = ("DEVICE_NOT_AVAILABLE", "INVALID_DEVICE", "INVALID_CONTEXT", "INVALID_CO
 
 @cache
 def _settle_caches() -> None:
-    """Without a writable cache folder PoCL finds no device and pyopencl fails: lend them one while the process lives."""
+    """Without a writable cache folder PoCL finds no device and pyopencl fails: lend them one for this process."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     try:
         home.mkdir(parents=True, exist_ok=True)
