@@ -3,8 +3,8 @@
     python bench/write_gguf.py OUT --type tq2_0 --layers 4
 
 The same seed gives the same weights, and scales that f16 holds exactly, in every ternary type: the files are equivalent
-and must give the same logits. Tensors are made and written one at a time. Layouts: kparity/model/decode.py, which tells
-them from the decoder's side.
+and must give the same logits. Tensors are made and written one at a time, embeddings in parts. Layouts:
+kparity/model/decode.py, which tells them from the decoder's side.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Entry:
     shape: tuple[int, ...]
     type_id: int
     n_bytes: int
-    make: Callable[[], bytes]
+    make: Callable[[], bytes | Iterator[bytes]]
 
 
 # --- encoders: weights i8 [N, K] and scales f32 [N, K/256] to bytes ---
@@ -190,10 +190,12 @@ def _norm(spec: Spec, name: str, size: int) -> Entry:
 
 
 def _dense(spec: Spec, name: str, shape: tuple[int, int], sigma: float) -> Entry:
-    def make() -> bytes:
-        values = _rng(spec, name).standard_normal(shape[0] * shape[1], np.float32)
-        values *= np.float32(sigma)
-        return bytes(values.astype("<f2").tobytes())
+    def make() -> Iterator[bytes]:
+        rng, step = _rng(spec, name), max(1, (1 << 22) // shape[0])
+        for start in range(0, shape[1], step):
+            rows = min(step, shape[1] - start)
+            values = rng.standard_normal((rows, shape[0]), np.float32) * np.float32(sigma)
+            yield values.astype("<f2").tobytes()
 
     return Entry(name, shape, TYPE_IDS["f16"], shape[0] * shape[1] * 2, make)
 
@@ -295,16 +297,16 @@ def write(path: str | Path, spec: Spec) -> Path:
 
 
 def write_file(path: str | Path, stored: Sequence[Key], entries: Sequence[Entry], version: int = 3) -> Path:
-    """Write any keys and tensors, one tensor in memory at a time."""
+    """Write any keys and tensors, a large one never as a whole."""
     target = Path(path)
     with target.open("wb") as stream:
         stream.write(header(stored, entries, version))
         for entry in entries:
             data = entry.make()
-            if len(data) != entry.n_bytes:
-                raise ValueError(f"{entry.name}: {len(data)} bytes made, {entry.n_bytes} announced")
-            stream.write(data)
-            stream.write(bytes(_aligned(len(data)) - len(data)))
+            written = sum(stream.write(chunk) for chunk in ([data] if isinstance(data, bytes) else data))
+            if written != entry.n_bytes:
+                raise ValueError(f"{entry.name}: {written} bytes made, {entry.n_bytes} announced")
+            stream.write(bytes(_aligned(written) - written))
     return target
 
 

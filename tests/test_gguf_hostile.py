@@ -256,6 +256,8 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
         ("general__architecture", (STRING, "llama"), "architecture 'llama' is not a BitNet b1.58 model"),
         ("general__architecture", (U32, 3), "general.architecture is 3, expected a string"),
         ("general__architecture", None, "key general.architecture is missing"),
+        ("split__count", (U32, 3), "split over several files"),
+        ("split__count", (ARRAY, (U32, [1, 2])), "split over several files"),
         ("ARCH__block_count", None, "block_count is missing"),
         ("ARCH__block_count", (U32, 0), "expected an integer from 1"),
         ("ARCH__block_count", (U32, 4000000000), "expected an integer from 1"),
@@ -283,6 +285,13 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
         ("tokenizer__ggml__bos_token_id", (U32, 300), "expected an integer from 0 to 299"),
         ("tokenizer__ggml__add_bos_token", (U32, 1), "expected a bool"),
         ("tokenizer__ggml__model", (STRING, "bert"), "tokenizer 'bert' is not supported"),
+        ("tokenizer__ggml__model", (ARRAY, (U32, [1, 2])), "expected a string"),
+        ("tokenizer__ggml__pre", (ARRAY, (U32, [1, 2])), "expected a string"),
+        ("tokenizer__ggml__pre", (ARRAY, (STRING, ["a"])), "expected a string"),
+        ("tokenizer__ggml__token_type", (ARRAY, (STRING, ["a"] * 300)), "one per token"),
+        ("tokenizer__ggml__scores", (ARRAY, (F32, [float("nan")] * 300)), "not finite"),
+        ("tokenizer__ggml__tokens", (ARRAY, (U32, [])), "not an array of strings"),
+        ("tokenizer__ggml__tokens", (ARRAY, (STRING, [])), "0 tokens for an embedding"),
         ("tokenizer__ggml__model", None, "tokenizer.ggml.model is missing"),
         ("tokenizer__ggml__pre", (STRING, "no-such"), "pre-tokenizer 'no-such' is not known"),
         ("tokenizer__ggml__tokens", (ARRAY, (STRING, ["a"] * 300)), "token 'a' is in the vocabulary twice"),
@@ -300,6 +309,35 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
 )
 def test_keys_that_contradict_the_model(tmp_path: Path, key: str, value: Any, says: str) -> None:
     refused(with_keys(tmp_path, **{key: value}), says)
+
+
+ODD_VALUES: list[tuple[int, Any]] = [
+    (U32, 0),
+    (U32, 7),
+    (U64, (1 << 64) - 1),
+    (5, -1),
+    (F32, float("nan")),
+    (12, -1e300),
+    (BOOL, True),
+    (STRING, ""),
+    (STRING, "\x00 \u2028"),
+    (ARRAY, (U32, [])),
+    (ARRAY, (F32, [float("inf")] * 300)),
+    (ARRAY, (BOOL, [True, False])),
+    (ARRAY, (STRING, [])),
+    (ARRAY, (STRING, ["", " ", "a b"])),
+]
+
+
+@pytest.mark.parametrize("key", [name for name, _, _ in keys(SMALL)])
+def test_every_key_with_every_kind_of_value(tmp_path: Path, key: str) -> None:
+    """Whatever a key holds: the file loads, or it is a BadModel."""
+    for value in ODD_VALUES:
+        path = with_keys(tmp_path, **{key.replace(".", "__").replace(ARCH.replace(".", "__"), "ARCH"): value})
+        try:
+            read_all(path)
+        except BadModel as error:
+            assert str(error).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("name", ["token_embd", "output_norm", *(f"blk.0.{name}" for name in (*LINEARS, *NORMS))])

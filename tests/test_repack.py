@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,7 @@ from kparity.model.ternary import combine_scales
 from kparity.packing import pack, unpack
 from kparity.spec import Array
 
-from .gguf_files import ENCODERS, TINY, write
+from .gguf_files import ENCODERS, TINY, Spec, write
 
 HALF_ONE = struct.pack("<e", 1.0)
 ZEROS = 0x55555555  # sixteen codes of weight 0
@@ -261,3 +264,33 @@ def test_i2_s_rows_that_are_no_multiple_of_a_block(tmp_path: Path) -> None:
         weights, scale = model.linear_weights(layer, name)
         np.testing.assert_array_equal(ternary.words, pack(weights))
         np.testing.assert_array_equal(ternary.wscale, scale)
+
+
+MEASURE = """
+import json, sys
+from kparity import _native
+from kparity.model import load_model
+from kparity.model.graph import LINEARS
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+before = peak()
+model = load_model(sys.argv[1])
+words = [model.linear(layer, name).words for layer in range(model.hparams.n_layer) for name in LINEARS]
+model.head().array.sum(dtype="f8")
+print(json.dumps({"peak": peak() - before, "file": model.n_bytes, "words": sum(array.nbytes for array in words)}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_of_a_loaded_model(tmp_path: Path) -> None:
+    """All packed words and the mapped embedding together stay below 1.3 times the file."""
+    spec = replace(Spec(), layers=2, vocab=16384)
+    path = write(tmp_path / "m.gguf", spec)
+    run = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    measured = json.loads(run.stdout)
+    assert measured["words"] > 30e6
+    assert measured["peak"] < 1.3 * measured["file"], measured

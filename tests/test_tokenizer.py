@@ -198,8 +198,8 @@ def test_text_survives(tokenizer: Tokenizer, text: str) -> None:
 def test_any_ids_stream_to_their_text(tokenizer: Tokenizer, ids: list[int]) -> None:
     """Also where bytes are no UTF-8: what is streamed is what decoding gives, except how U+FFFD are grouped.
 
-    Byte tokens of SentencePiece are left out: a run of them decodes to nothing but U+FFFD if any of it is no UTF-8, which
-    a stream cannot know when it gives the first ones.
+    Byte tokens of SentencePiece are left out: a run of them decodes to nothing but U+FFFD if any of it is no UTF-8, and
+    a stream cannot know that when it gives the first ones.
     """
     ids = [token for token in ids if not tokenizer.token(token).startswith("<0x")]
     stream = tokenizer.stream()

@@ -94,9 +94,10 @@ class Keys:
         """A bool, or ``default`` where the key is missing."""
         return self._typed(name, default, bool, "a bool")
 
-    def raw(self, name: str) -> Any:
-        """Whatever is stored, or None."""
-        return self._keys.get(name)
+    def maybe_text(self, name: str) -> str | None:
+        """The string that is stored; None where there is none, or something else."""
+        value = self._keys.get(name)
+        return value if isinstance(value, str) else None
 
     def _typed(self, name: str, default: Any, kind: type, what: str) -> Any:
         value = self._get(name, default)
@@ -160,10 +161,10 @@ def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
 
 def _special_tokens(keys: Keys, vocab: int) -> tuple[int | None, int | None, bool]:
     """BOS, EOS and whether a prompt starts with BOS; where the file is silent, what llama-vocab.cpp assumes."""
-    llama = keys.raw("tokenizer.ggml.model") == "llama"
+    llama = keys.maybe_text("tokenizer.ggml.model") == "llama"
     bos = keys.integer("tokenizer.ggml.bos_token_id", 0, vocab - 1, 1 if llama and vocab > 2 else None)
     eos = keys.integer("tokenizer.ggml.eos_token_id", 0, vocab - 1, 2 if llama and vocab > 2 else None)
-    usual = llama or keys.raw("tokenizer.ggml.pre") in LLAMA3_PRE
+    usual = llama or keys.maybe_text("tokenizer.ggml.pre") in LLAMA3_PRE
     return bos, eos, keys.flag("tokenizer.ggml.add_bos_token", usual) and bos is not None
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kparity.model.model import Model
 
 LARGE, SMALL = 16.0, 1.0 / 64
-"""Root mean square of a trained norm's weights stays between these by a wide margin; see ``norm_verdict``."""
+"""A root mean square beyond these is SUSPECT. A rule of thumb: trained RMS norms have weights of about 0.03 to 5."""
 
 _LISTED = 16  # elements of an array key that are shown
 

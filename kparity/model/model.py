@@ -30,6 +30,9 @@ class Model:
     def __init__(self, file: GgufFile) -> None:
         self.file, self.path = file, file.path
         with self._named():
+            parts = file.keys.get("split.count", 0)
+            if not isinstance(parts, int) or parts > 1:
+                raise BadModel("one part of a model that is split over several files; join them with llama-gguf-split")
             embedding = file.tensors.get(graph.EMBEDDING)
             if embedding is None:
                 raise BadModel(f"tensor {graph.EMBEDDING} is missing")
