@@ -2,8 +2,9 @@
 
     python bench/noise_floor.py [--windows 20] [--positions 72] [--model FILE] [--backends wgpu,opencl,cpu,numpy]
 
-Each window is another stretch of text (the embedded model's held-out text) or of seeded random ids. Every pair is two right
-implementations that round in another order; what separates them is activations that fall to the other side of a rounding tie.
+Each window is another stretch of text (the embedded model's held-out text) or of seeded random ids. Every pair is two
+right implementations that round in another order; what separates them is activations that fall to the other side of a
+rounding tie.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from kparity.probe.gates import Distance
 from kparity.probe.reference import first_token, truth_backend
 from kparity.registry import open_backend
 from kparity.spec import Array
+
+COLUMNS = ("pair", "runs", "cosine min", "median of", "1 - median", "factor max", "norm max")
 
 
 def windows(model: Model, count: int, positions: int) -> list[list[int]]:
@@ -105,7 +108,8 @@ def main() -> None:
     reference = open_variant("cpu")
     assert reference is not None
     wanted = [logits(reference, window) for window in tokens]
-    print(f"{'pair':<24} {'runs':>4} {'cosine min':>12} {'median of':>12} {'1 - median':>14} {'factor max':>12} {'norm max':>10}")
+    heads = zip((-24, 4, 12, 12, 14, 12, 10), COLUMNS, strict=True)
+    print(" ".join(name.ljust(-width) if width < 0 else name.rjust(width) for width, name in heads))
     for name in ("f64", *options.backends.split(",")):
         engine = open_variant(name)
         if engine is None:
@@ -115,7 +119,7 @@ def main() -> None:
         report("cpu vs f64" if name == "f64" else f"{name} vs cpu", [Distance.between(a, b) for a, b in pairs])
         engine.close()
     contract = contracts.load(contracts.PROBE)
-    for threshold in ("positions_cosine", "positions_median", "positions_factor", "positions_norm"):
+    for threshold in ("positions_cosine", "positions_noise", "positions_factor", "positions_norm"):
         limit = contract.threshold(threshold)
         print(f"threshold {threshold} {limit.sign} {limit.value:g}")
 

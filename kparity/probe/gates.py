@@ -209,8 +209,8 @@ def gate_exact(candidate: Candidate) -> Gate:
 class Distance:
     """How far rows of logits are from what they should be; NaN where a row is not finite.
 
-    ``cosine`` is the smallest, at row ``low``, and ``median`` the median one; ``factor`` is |median ρ - 1| over the rows (a factor shows in every
-    row, noise does not); ``norm`` is the largest |ρ - 1|, at row ``high``.
+    ``cosine`` is the smallest, at row ``low``, and ``median`` the median one; ``factor`` is |median ρ - 1| over the
+    rows (a factor shows in every row, noise does not); ``norm`` is the largest |ρ - 1|, at row ``high``.
     """
 
     cosine: float
@@ -232,6 +232,13 @@ class Distance:
         return cls(float(cosines[low]), low, float(np.median(cosines)), factor, float(off[high]), high)
 
 
+def noise_floor(candidate: Candidate) -> float:
+    """Median of 1 - cosine between the reference and its twin, and never below the contract's least floor."""
+    reference = candidate.reference
+    least = candidate.contract.threshold("noise_least").value
+    return max(1 - Distance.between(reference.twin, reference.logits).median, least)
+
+
 def gate_positions(candidate: Candidate) -> Gate:
     """Teacher-forced decode, step by step: cosine and norm ratio at every position."""
     engine, reference = candidate.engine, candidate.reference
@@ -239,9 +246,11 @@ def gate_positions(candidate: Candidate) -> Gate:
     engine.reset()
     steps = candidate.steps = np.stack([engine.step(token) for token in reference.tokens])
     far = Distance.between(steps, reference.logits)
+    floor = noise_floor(candidate)
+    noise = (1 - far.median) / floor
     measures = [
         candidate.measure("positions_cosine", far.cosine),
-        candidate.measure("positions_median", far.median),
+        candidate.measure("positions_noise", noise),
         candidate.measure("positions_factor", far.factor),
         candidate.measure("positions_norm", far.norm),
         candidate.measure("positions_min", count),
@@ -258,9 +267,10 @@ def gate_positions(candidate: Candidate) -> Gate:
                 "KP-POS-COSINE",
                 f"cosine {versus} = {far.cosine:.6f} (< {limit}) at position {far.low}/{count}",
             ),
-            "positions_median": (
+            "positions_noise": (
                 "KP-POS-COSINE",
-                f"median cosine {versus} over {count} positions = {far.median:.8f} (< {limit})",
+                f"median of 1 - cosine {versus} over {count} positions = {1 - far.median:.3g}: "
+                f"{noise:.1f} times the noise of the reference itself (> {limit})",
             ),
             "positions_factor": (
                 "KP-POS-NORM",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -20,11 +19,18 @@ SEED = 20240229
 
 @dataclass(frozen=True)
 class Reference:
-    """``logits`` [positions, vocab] f32 or fp64 for ``tokens``, by the engine called ``name``."""
+    """``logits`` [positions, vocab] f32 or fp64 for ``tokens``, by the engine called ``name``.
+
+    ``twin`` are the logits of a second right implementation that rounds in another order (another instruction set, or
+    f32 for fp64): what separates the two is the noise of this very model on these very tokens. It is never taken from
+    a candidate.
+    """
 
     name: str
     tokens: list[int]
     logits: Array
+    twin: Array
+    twin_name: str
 
     @property
     def bos(self) -> Array:
@@ -63,31 +69,53 @@ def truth_backend() -> Backend:
     return NumpyBackend("f64")
 
 
-def reference_backend(candidate: str) -> tuple[str, Callable[[], Backend]]:
-    """Who judges a candidate: ``cpu``; the CPU backend itself, and the specification's own, are judged by fp64."""
-    if candidate in ("cpu", "numpy"):
-        return "numpy f64", truth_backend
-    from kparity.registry import open_backend
+def _numpy_backends() -> list[tuple[str, Backend]]:
+    from kparity.backends.numpy import NumpyBackend
 
-    return "cpu", lambda: open_backend("cpu")
+    return [("numpy f64", truth_backend()), ("numpy f32", NumpyBackend("f32"))]
+
+
+def _cpu_backends() -> list[tuple[str, Backend]]:
+    """The CPU backend, and again with the next best instruction set (or f32 numpy on a machine that has one only)."""
+    from kparity.backends.cpu import CpuBackend, isas
+    from kparity.backends.numpy import NumpyBackend
+
+    first = CpuBackend()
+    others = [isa for isa in isas() if isa != first.isa]
+    best = next((isa for isa in ("avx2", "neon", "avx512vnni", "scalar") if isa in others), None)
+    twin: Backend = NumpyBackend("f32") if best is None else CpuBackend(isa=best)
+    return [("cpu", first), (f"cpu {best}" if best else "numpy f32", twin)]
+
+
+def reference_backends(candidate: str) -> list[tuple[str, Backend]]:
+    """Who judges a candidate, and that judge's twin: ``cpu``; for ``cpu`` and ``numpy`` themselves fp64 numpy.
+
+    Where ``cpu`` cannot be opened, fp64 numpy takes its place.
+    """
+    if candidate in ("cpu", "numpy"):
+        return _numpy_backends()
+    try:
+        return _cpu_backends()
+    except (Unavailable, ImportError):
+        return _numpy_backends()
+
+
+def _logits(model: Model, backend: Backend, tokens: list[int], act: str, kv: str) -> Array:
+    engine = Engine(model, backend, act=act, kv=kv)
+    try:
+        if backend.name == "numpy":  # a batch: the specification is slow step by step
+            return engine.score(tokens, rows=len(tokens))
+        return np.stack([engine.step(token) for token in tokens])
+    finally:
+        engine.close()
 
 
 def compute(model: Model, candidate: str, tokens: list[int], *, act: str, kv: str) -> Reference:
-    """Run the reference engine over the tokens. Where ``cpu`` cannot be opened, fp64 numpy takes its place."""
-    name, opener = reference_backend(candidate)
-    try:
-        backend = opener()
-    except Unavailable:
-        name, backend = "numpy f64", truth_backend()
-    engine = Engine(model, backend, act=act, kv=kv)
-    try:
-        if name == "cpu":
-            logits = np.stack([engine.step(token) for token in tokens])
-        else:
-            logits = engine.score(tokens, rows=len(tokens))
-    finally:
-        engine.close()
-    return Reference(name, tokens, logits)
+    """Run the reference engine and its twin over the tokens."""
+    (name, backend), (twin_name, twin) = reference_backends(candidate)
+    return Reference(
+        name, tokens, _logits(model, backend, tokens, act, kv), _logits(model, twin, tokens, act, kv), twin_name
+    )
 
 
 def exact_activations(k: int, kp: int, rows: int) -> Array:
