@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import urllib.request
 from collections.abc import Iterator
@@ -23,18 +22,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kparity.engine import Engine
+from kparity.model import load_model
+from kparity.registry import open_backend
+
 PROMPTS = 20
 PROMPT_WORDS = 6
 NEW_TOKENS = 48
 
-# A position is a near-tie when llama.cpp's first two log-probabilities are closer than this, in nats.
-NEAR_TIE = 0.5
-# Upper bound of what the noise may do to that margin; checked on every position of every run.
-MARGIN_NOISE = 0.5
-# Share of positions where the engines may choose differently (each of them a near-tie).
+# Bases, from 960 positions of an fp64 forward pass with llama.cpp's quantisation against llama.cpp (AVX-512, 1 thread).
+# The margin between llama.cpp's first two tokens differs by a median of 0.021, p99 0.112, maximum 0.225 nats. KL has
+# median 2.0e-4, p99 1.2e-3, maximum 4.0e-3. 7 positions (0.7 %) choose differently, at margins up to 0.026. With
+# activations quantised per token instead: KL median 4.5e-4, p99 2.9e-3, and 15 positions, at margins up to 0.110.
+
+# A position is a near-tie when llama.cpp's first two log-probabilities are closer than this, in nats: p99 of the noise.
+NEAR_TIE = 0.12
+# Share of the positions where the engines may choose differently, each of them a near-tie: three times the measured.
 MAX_TIE_RATE = 0.02
-MAX_MEDIAN_KL = 1e-3
-MAX_KL = 0.05
+# Nats. The median is stable over 960 positions, and set to tell the two quantisations apart. The others are tails and
+# get room: three and five times the measured.
+MAX_KL_MEDIAN = 3e-4
+MAX_KL_P99 = 3.6e-3
+MAX_KL = 2e-2
 
 AWKWARD = (
     "",
@@ -64,6 +73,7 @@ class LlamaCpp:
         params.n_gpu_layers = 0
         params.port = 0
         params.warmup = False
+        params.verbosity = 1
         self.server = xllamacpp.Server(params)
         self.vocab = vocab
 
@@ -95,6 +105,7 @@ class LlamaCpp:
                 temperature=0,
                 cache_prompt=False,
             )
+            assert reply["completion_probabilities"], "llama.cpp gave no token"
             for entry in reply["completion_probabilities"]:
                 tokens.append(entry["id"])
                 rows.append(self._row(entry["top_logprobs"]))
@@ -109,32 +120,37 @@ class LlamaCpp:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One prompt: llama.cpp's tokens, and both engines' log-probabilities on them, float64 [NEW_TOKENS, vocab]."""
+class Answer:
+    """llama.cpp on one prompt: its greedy tokens, and all log-probabilities at each, float64 [NEW_TOKENS, vocab]."""
 
     prompt: str
+    ids: list[int]
     tokens: list[int]
-    theirs: np.ndarray
-    ours: np.ndarray
+    log_p: np.ndarray
 
-    @property
     def margin(self) -> np.ndarray:
-        """llama.cpp's first log-probability minus its second, at each position."""
-        top = np.sort(self.theirs, axis=1)
+        """The first log-probability minus the second, in nats, at each position."""
+        top = np.sort(self.log_p, axis=1)
         return top[:, -1] - top[:, -2]
 
-    @property
-    def margin_noise(self) -> np.ndarray:
-        """|their margin - ours|, at each position, between llama.cpp's first two tokens."""
-        order = np.argsort(self.theirs, axis=1)
-        first, second = order[:, -1:], order[:, -2:-1]
-        ours = np.take_along_axis(self.ours, first, 1) - np.take_along_axis(self.ours, second, 1)
-        return np.abs(self.margin - ours[:, 0])
 
-    @property
+@dataclass(frozen=True)
+class Run:
+    """llama.cpp's answer, and kparity's log-probabilities on the same tokens, float64 [NEW_TOKENS, vocab]."""
+
+    answer: Answer
+    log_p: np.ndarray
+
+    def margin_noise(self) -> np.ndarray:
+        """How far the margin between llama.cpp's first two tokens differs in kparity, in nats, at each position."""
+        order = np.argsort(self.answer.log_p, axis=1)[:, -2:]
+        second, first = np.take_along_axis(self.log_p, order, axis=1).T
+        return np.abs(self.answer.margin() - (first - second))
+
     def kl(self) -> np.ndarray:
         """KL(llama.cpp || kparity) in nats, at each position."""
-        return (np.exp(self.theirs) * (self.theirs - self.ours)).sum(axis=1)
+        theirs = self.answer.log_p
+        return (np.exp(theirs) * (theirs - self.log_p)).sum(axis=1)
 
 
 @cache
@@ -148,6 +164,10 @@ def prompts() -> list[str]:
     return [" ".join(verses[i * len(verses) // PROMPTS].split()[:PROMPT_WORDS]) for i in range(PROMPTS)]
 
 
+def summary(values: np.ndarray) -> str:
+    return f"median {np.median(values):.3g}, p99 {np.quantile(values, 0.99):.3g}, max {values.max():.3g}"
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -155,8 +175,6 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    from kparity.model import load_model
-
     return load_model(None)
 
 
@@ -166,27 +184,35 @@ def llama(model: Any) -> Iterator[LlamaCpp]:
         importlib.import_module("xllamacpp")
     except ImportError as error:
         reason = f"llama.cpp not importable (pip install xllamacpp): {error}"
-        if "llamacpp" in os.environ.get("KPARITY_REQUIRE", ""):
+        if "llamacpp" in os.environ.get("KPARITY_REQUIRE", "").split(","):
             pytest.fail(reason)
         pytest.skip(reason)
     yield LlamaCpp(str(files("kparity").joinpath("data/embedded.gguf")), model.hparams.vocab)
 
 
 @pytest.fixture(scope="module")
-def runs(model: Any, llama: LlamaCpp) -> list[Run]:
-    """All prompts through both engines. kparity is fed llama.cpp's tokens, so a near-tie ends no comparison."""
-    from kparity.engine import Engine
-    from kparity.registry import open_backend
+def answers(model: Any, llama: LlamaCpp) -> list[Answer]:
+    """llama.cpp's greedy continuation of every prompt."""
+    encoded = [(prompt, model.tokenizer.encode(prompt)) for prompt in prompts()]
+    return [Answer(prompt, ids, *llama.greedy(ids, NEW_TOKENS)) for prompt, ids in encoded]
 
-    engine = Engine(model, open_backend("cpu"), act="block256")
-    done = []
-    for prompt in prompts():
-        ids = model.tokenizer.encode(prompt)
-        tokens, theirs = llama.greedy(ids, NEW_TOKENS)
+
+def replay(model: Any, answers: list[Answer], act: str) -> list[Run]:
+    """kparity on llama.cpp's tokens: after a near-tie both sides go on from the same text."""
+    engine = Engine(model, open_backend("cpu"), act=act)
+    runs = []
+    for answer in answers:
         engine.reset()
-        logits = [engine.prefill(ids)] + [engine.step(token) for token in tokens[:-1]]
-        done.append(Run(prompt, tokens, theirs, log_softmax(np.stack(logits))))
-    return done
+        logits = [engine.prefill(answer.ids)] + [engine.step(token) for token in answer.tokens[:-1]]
+        runs.append(Run(answer, log_softmax(np.stack(logits))))
+    engine.close()
+    return runs
+
+
+@pytest.fixture(scope="module")
+def runs(model: Any, answers: list[Answer]) -> list[Run]:
+    """All prompts through kparity with llama.cpp's quantisation."""
+    return replay(model, answers, "block256")
 
 
 def test_tokenizers_agree(model: Any, llama: LlamaCpp) -> None:
@@ -194,35 +220,38 @@ def test_tokenizers_agree(model: Any, llama: LlamaCpp) -> None:
         assert llama.tokenize(text) == model.tokenizer.encode(text), repr(text)
 
 
+def test_llama_cpp_chose_greedily(answers: list[Answer]) -> None:
+    """The comparison stands on llama.cpp's tokens being its own maxima."""
+    assert all((answer.log_p.argmax(axis=1) == answer.tokens).all() for answer in answers)
+
+
 def test_same_greedy_tokens_except_at_near_ties(runs: list[Run], record_property: Any) -> None:
-    ties = 0
-    for run in runs:
-        for position in np.flatnonzero(run.ours.argmax(axis=1) != run.tokens):
-            margin = run.margin[position]
-            ties += 1
-            print(f"near-tie: {run.prompt!r} + {position} tokens: llama.cpp's margin is {margin:.4f} nats")
-            assert margin <= NEAR_TIE, f"{run.prompt!r} + {position} tokens: another token, and no near-tie"
-    rate = ties / (PROMPTS * NEW_TOKENS)
-    close = float(np.mean(np.concatenate([run.margin for run in runs]) <= NEAR_TIE))
-    print(f"{ties} of {PROMPTS * NEW_TOKENS} positions differ ({rate:.2%}); {close:.2%} have a margin <= {NEAR_TIE}")
-    record_property("tie_rate", rate)
+    margins = np.concatenate([run.answer.margin() for run in runs])
+    differs = np.concatenate([run.log_p.argmax(axis=1) != run.answer.tokens for run in runs])
+    for position in np.flatnonzero(differs):
+        prompt, token = runs[position // NEW_TOKENS].answer.prompt, position % NEW_TOKENS
+        where = f"{prompt!r} + {token} tokens: llama.cpp's margin is {margins[position]:.4f} nats"
+        print(f"another token at {where}")
+        assert margins[position] <= NEAR_TIE, f"another token where there is no near-tie: {where}"
+    rate, exposed = float(differs.mean()), float((margins <= NEAR_TIE).mean())
+    print(f"{differs.sum()} of {differs.size} positions differ ({rate:.2%}); {exposed:.2%} are near-ties")
+    record_property("greedy_difference_rate", rate)
     assert rate <= MAX_TIE_RATE
 
 
-def test_llama_cpp_chose_greedily(runs: list[Run]) -> None:
-    """The comparison stands on llama.cpp's tokens being its own maxima."""
-    assert all((run.theirs.argmax(axis=1) == run.tokens).all() for run in runs)
-
-
 def test_distributions_agree(runs: list[Run], record_property: Any) -> None:
-    kl = np.concatenate([run.kl for run in runs])
-    noise = np.concatenate([run.margin_noise for run in runs])
-    median, p99, worst = (float(v) for v in (np.median(kl), np.quantile(kl, 0.99), kl.max()))
-    print(f"KL(llama.cpp || kparity), nats per position: median {median:.3g}, p99 {p99:.3g}, max {worst:.3g}")
-    median_noise, p99_noise = np.median(noise), np.quantile(noise, 0.99)
-    print(f"difference of the margins: median {median_noise:.3g}, p99 {p99_noise:.3g}, max {noise.max():.3g}")
-    record_property("kl", {"median": median, "p99": p99, "max": worst})
-    assert math.isfinite(worst)
-    assert median <= MAX_MEDIAN_KL
-    assert worst <= MAX_KL
-    assert noise.max() <= MARGIN_NOISE
+    kl = np.concatenate([run.kl() for run in runs])
+    noise = np.concatenate([run.margin_noise() for run in runs])
+    print(f"KL(llama.cpp || kparity), nats per position: {summary(kl)}")
+    print(f"difference of the margins, nats: {summary(noise)}")
+    record_property("kl", summary(kl))
+    assert np.median(kl) <= MAX_KL_MEDIAN
+    assert np.quantile(kl, 0.99) <= MAX_KL_P99
+    assert kl.max() <= MAX_KL
+
+
+def test_the_comparison_sees_another_quantisation(model: Any, answers: list[Answer]) -> None:
+    """Activations quantised per token are a difference without a bug, and the smallest that these numbers must show."""
+    kl = np.concatenate([run.kl() for run in replay(model, answers, "token")])
+    print(f"KL with activations quantised per token: {summary(kl)}")
+    assert np.median(kl) > MAX_KL_MEDIAN
