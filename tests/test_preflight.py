@@ -1,0 +1,69 @@
+"""``kparity preflight``: what is there, what is not, where it was looked for, and a remedy for three shells."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kparity.codes import REASONS
+from kparity.preflight import REMEDIES, SHELLS, Remedy, remedies
+from kparity.registry import names
+from tests.cli import run
+
+
+def test_every_backend_has_a_line_and_a_missing_one_a_remedy() -> None:
+    done = run("preflight", "--json")
+    found = {finding["backend"]: finding for finding in json.loads(done.stdout)}
+    assert set(found) == set(names()) and done.returncode == 0
+    assert found["cpu"]["available"] and found["numpy"]["available"]
+    for finding in found.values():
+        if finding["available"]:
+            assert finding["device"]["library"] and not finding["remedies"]
+        else:
+            assert finding["code"] in REASONS and finding["reason"]
+            assert set(finding["remedies"]) == set(SHELLS) and all(finding["remedies"].values())
+    assert "libcuda.so.1" in found["cuda"]["libraries"] and found["cuda"]["searched"]
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("nvidia*")), reason="this host has an NVIDIA device")
+def test_a_named_backend_that_is_missing_is_exit_code_3() -> None:
+    done = run("preflight", "--backends", "cuda")
+    assert done.returncode == 3
+    for words in (
+        "cuda: NOT AVAILABLE",
+        "[KP-CUDA-NODRIVER]",
+        "libcuda.so.1: not found",
+        "searched",
+        "sh  ",
+        "fish",
+        "pwsh",
+    ):
+        assert words in done.stdout
+    only = run("preflight", "--backends", "cuda", "--shell", "fish").stdout
+    assert "set -gx LD_LIBRARY_PATH" in only and "export" not in only and "$env:" not in only
+
+
+def test_remedies_are_lines_of_their_shell() -> None:
+    remedy = Remedy("text", variable=("A_PATH", "/a folder/it's"))
+    assert remedy.line("sh") == "export A_PATH='/a folder/it'\"'\"'s'"
+    assert remedy.line("fish") == r"set -gx A_PATH '/a folder/it\'s'"
+    assert remedy.line("pwsh") == "$env:A_PATH = '/a folder/it''s'"
+    assert Remedy("x", ("python", "-m", "pip", "install", "kparity[cuda]")).line("pwsh").endswith("'kparity[cuda]'")
+
+
+@pytest.mark.parametrize("code", sorted(REMEDIES))
+def test_sh_accepts_its_lines(code: str) -> None:
+    assert code in REASONS
+    for line in remedies(code)["sh"]:
+        subprocess.run(["sh", "-n", "-c", line], check=True)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize("code", sorted(REMEDIES))
+def test_fish_accepts_its_lines(code: str) -> None:
+    for line in remedies(code)["fish"]:
+        subprocess.run(["fish", "--no-execute", "-c", line], check=True)

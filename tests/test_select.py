@@ -1,0 +1,80 @@
+"""``kparity.select``: the Python side of the dispatcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import kparity
+from kparity.errors import Refused, UnknownName, WrongInput
+from kparity.probe import cache, runner
+from kparity.probe.runner import Request
+from kparity.probe.verdict import Row
+from tests.cli import TAG
+
+NO_GPU = not any(Path("/dev").glob("nvidia*"))
+
+
+def test_the_first_good_backend_is_opened_and_serves() -> None:
+    lines: list[str] = []
+    chosen = kparity.select(["hip", "cpu"], log=lines.append)
+    assert chosen.name == "cpu" and [row.backend for row in chosen.rows] == ["hip", "cpu"]
+    assert chosen.rows[0].code.startswith("KP-HIP-") and chosen.rows[1].accepted
+    assert lines[0].startswith(f"[{TAG}] hip path rejected, attempting fallback: [KP-HIP-")
+    assert lines[1] == f"Backend: {chosen.backend.info.label}"
+    assert len(list(chosen.engine.generate(chosen.engine.model.tokenizer.encode("And"), 4))) > 0
+    chosen.close()
+
+
+@pytest.mark.skipif(not NO_GPU, reason="this host has an NVIDIA device")
+def test_a_required_backend_refuses() -> None:
+    lines: list[str] = []
+    with pytest.raises(Refused, match="cuda was required and may not serve; nothing was downgraded"):
+        kparity.select(["cpu"], require="cuda", log=lines.append)
+    assert len(lines) == 1 and "refusing, it was required: [KP-CUDA-" in lines[0]
+
+
+def test_no_backend_left() -> None:
+    lines: list[str] = []
+    with pytest.raises(Refused, match="no backend of cpu,numpy may serve"):
+        kparity.select(["cpu", "numpy"], require_gpu=True, log=lines.append)
+    assert "attempting fallback: [KP-NOT-GPU]" in lines[0] and "no backend left: [KP-NOT-GPU]" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "words"),
+    [
+        (["cpu", "wpgu"], UnknownName, "did you mean 'wgpu'"),
+        ([], WrongInput, "no backend named"),
+        (["cpu", "cpu"], WrongInput, "named twice"),
+    ],
+)
+def test_wrong_lists(order: list[str], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        kparity.select(order)
+
+
+def test_what_says_more_of_the_moment_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keys = cache.Keys(Request())
+    cache.put(keys, Row("cpu", "rejected", "KP-PROBE-HANG", "no answer"), None)
+    assert cache.get(keys, "cpu") is None
+    cache.put(keys, Row("cpu", "rejected", "KP-RESET", "differs"), None)
+    found = cache.get(keys, "cpu")
+    assert found is not None and found[0].cached and found[0].code == "KP-RESET"
+
+
+def test_every_child_is_gone_after_a_selection() -> None:
+    with runner.probing(["cpu", "numpy"], Request()) as rows:
+        first, _ = next(rows)
+        children = [child for child in rows.gi_frame.f_locals["children"]]  # type: ignore[attr-defined]
+    assert first.accepted and all(child.process.poll() is not None for child in children)
+
+
+def test_public_names() -> None:
+    assert set(kparity.__all__) == {"Engine", "Selection", "__version__", "load_model", "open_backend", "select"}
+    for name in kparity.__all__:
+        assert getattr(kparity, name) is not None
+    with pytest.raises(AttributeError):
+        kparity.selct  # noqa: B018
