@@ -218,7 +218,12 @@ class CudaBackend(Backend):
                 f"{cls.tag}-NOLIB",
             ) from None
         cls._probe_library(cupy)
-        count = cupy.cuda.runtime.getDeviceCount()
+        try:
+            count = cupy.cuda.runtime.getDeviceCount()
+        except RuntimeError as error:
+            raise Unavailable(
+                f"no {cls.api} device ({error})", "check the driver and its device list", f"{cls.tag}-NODEVICE"
+            ) from None
         if not 0 <= index < count:
             raise Unavailable(
                 f"no {cls.api} device {index} ({count} visible)",

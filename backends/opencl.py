@@ -189,7 +189,8 @@ class OpenclProgram(Program):
 
 
 class OpenclBackend(Backend):
-    """One OpenCL device. Compiled programs are kept by source; between processes, pyopencl or the driver keeps them."""
+    """One OpenCL device. Compiled programs are kept by source; between processes pyopencl or the driver keeps
+    them (asking PoCL for its binaries would cost as much as compiling them once more)."""
 
     name = "opencl"
     dialect = "gpu"
