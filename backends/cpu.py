@@ -133,6 +133,9 @@ class CpuBackend(Backend):
 
     name = "cpu"
     dialect = "native"
+    isa: str
+    threads: int
+    pool: Any
 
     def __init__(self, isa: str | None = None, threads: int | None = None) -> None:
         if _native is None:

@@ -70,9 +70,8 @@ def main() -> None:
     print(f"file              {size / 1e6:9.1f} MB, {packed / 1e6:.1f} MB of packed ternary weights")
     print(f"read              {reading:9.2f} s")
     print(f"open and repack   {repacking:9.2f} s ({packed / repacking / 1e9:.2f} GB/s)")
-    print(
-        f"peak, cpu engine  {peak_bytes(options.model) / 1e6:9.1f} MB ({peak_bytes(options.model) / size:.2f} x the file)"
-    )
+    peak = peak_bytes(options.model)
+    print(f"peak, cpu engine  {peak / 1e6:9.1f} MB ({peak / size:.2f} x the file)")
 
 
 if __name__ == "__main__":

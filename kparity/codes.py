@@ -107,9 +107,13 @@ REASONS: dict[str, Reason] = {
     # A device that is not what it should be.
     "KP-NOT-GPU": Reason(
         "the device is not a GPU",
-        "Either --require-gpu was given and the device is a CPU or a software one (llvmpipe, SwiftShader, PoCL), or "
-        "the adapter claims a GPU while the device's name or the host says otherwise.",
+        "--require-gpu was given, and the device is a CPU or a software rasteriser (llvmpipe, SwiftShader, PoCL).",
         "Install the GPU's driver so that its device comes first, choose it by index, or drop --require-gpu.",
+    ),
+    "KP-FALSE-GPU": Reason(
+        "the device is no GPU, whatever it says",
+        "The adapter reports a GPU, but the device has the name of a software device, or the host has no GPU at all.",
+        "Do not use this backend: its reports cannot be trusted.",
     ),
     "KP-UNSUPPORTED": Reason(
         "the device cannot run the model",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from kparity.cli.options import dispatch_options, order_of
+
+if TYPE_CHECKING:
+    from kparity.model import Model
+    from kparity.model.tokenizer import Tokenizer
 
 
 @click.command()
@@ -20,6 +25,9 @@ from kparity.cli.options import dispatch_options, order_of
     type=click.IntRange(min=1),
     default=None,
     help="Positions of the KV cache [default: the model's, at most 4096].",
+)
+@click.option(
+    "--tokenizer", type=click.Path(dir_okay=False), metavar="FILE", help="A tokenizer.json [default: the model's]."
 )
 def run(
     backends: str | None,
@@ -35,13 +43,19 @@ def run(
     prompt: str,
     max_tokens: int,
     context: int | None,
+    tokenizer: str | None,
 ) -> None:
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
     from kparity.dispatcher import select
+    from kparity.errors import WrongInput
     from kparity.model import load_model
 
     order, _ = order_of(backends, require, no_gpu)
     loaded = load_model(model)
+    chosen = _tokenizer(loaded, tokenizer)
+    ids = chosen.encode(prompt)
+    if not ids:
+        raise WrongInput("the prompt has no token; give --prompt some text")
     engine = select(
         order,
         loaded,
@@ -54,12 +68,20 @@ def run(
         kv=kv,
         context=context or 0,
     ).engine
-    tokenizer = loaded.tokenizer
-    ids = tokenizer.encode(prompt)
-    stream = tokenizer.stream()
+    stream = chosen.stream(ids)
     sys.stdout.write(prompt)
     for token in engine.generate(ids, max_tokens):
         sys.stdout.write(stream.feed(token))
         sys.stdout.flush()
     sys.stdout.write(stream.finish() + "\n")
     engine.close()
+
+
+def _tokenizer(model: Model, path: str | None) -> Tokenizer:
+    """The model's own tokenizer, or that of a ``tokenizer.json`` with the model's BOS and EOS."""
+    if path is None:
+        return model.tokenizer
+    from kparity.model.tokenizer import Tokenizer
+
+    h = model.hparams
+    return Tokenizer.from_file(path, h.bos, h.eos, h.add_bos)

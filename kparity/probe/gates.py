@@ -64,11 +64,13 @@ def gate_open(info: DeviceInfo, require_gpu: bool) -> Gate:
         return Gate(
             "open",
             "FAIL",
-            code="KP-NOT-GPU",
+            code="KP-FALSE-GPU",
             reason=f"{name} claims to be a GPU, its name is that of a software device",
         )
     if not host_has_gpu():
-        return Gate("open", "FAIL", code="KP-NOT-GPU", reason=f"{name} claims to be a GPU, the host has no GPU device")
+        return Gate(
+            "open", "FAIL", code="KP-FALSE-GPU", reason=f"{name} claims to be a GPU, the host has no GPU device"
+        )
     return Gate("open", "PASS", note=info.kind)
 
 
