@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 import re
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -17,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity import ops
+from kparity import ops, registry
 from kparity.adapter import Backend, Buffer
 from kparity.backends.numpy import NumpyBackend, NumpyBound, NumpyProgram
 from kparity.compare import judge
-from kparity.errors import WrongInput
+from kparity.errors import Unavailable, WrongInput
 from kparity.spec import DTYPES, Array, Bound, Case
 
 SEED = int(os.environ.get("KPARITY_SEED", "0"))
@@ -248,3 +250,27 @@ def test_an_uncounted_launch_is_found() -> None:
 
     with pytest.raises(AssertionError, match="not launched once"):
         check_case(Lying(), ops.get("add").cases()[0])
+
+
+def _pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, *arguments]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def test_a_misspelt_backend_ends_the_run() -> None:
+    for variable in ("KPARITY_BACKENDS", "KPARITY_REQUIRE"):
+        done = _pytest("--collect-only", **{variable: "numpy,wgpuu"})
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR
+        assert "did you mean 'wgpu'" in done.stderr
+
+
+def test_a_required_backend_that_is_missing_fails() -> None:
+    try:
+        registry.open_backend("hip").close()
+    except Unavailable as missing:
+        done = _pytest("-k", "test_wrong_buffers", KPARITY_BACKENDS="numpy", KPARITY_REQUIRE="hip")
+        assert done.returncode == pytest.ExitCode.TESTS_FAILED and missing.reason in done.stdout
+        skipped = _pytest("-k", "test_wrong_buffers", KPARITY_BACKENDS="numpy,hip", KPARITY_REQUIRE="")
+        assert skipped.returncode == pytest.ExitCode.OK and missing.code in skipped.stdout
+    else:
+        pytest.skip("hip opens here")
