@@ -80,11 +80,12 @@ std::shared_ptr<Kernel> make_kernel(const std::string& isa, const std::string& o
     throw std::invalid_argument("this machine or build has no instruction set " + isa);
 }
 
+using Launches = std::vector<std::pair<std::shared_ptr<Kernel>, std::vector<std::uintptr_t>>>;
+
 // A list of launches that runs in one call. Memory belongs to the caller and must outlive the program.
 class Program final : public Job {
 public:
-    Program(std::shared_ptr<Pool> pool, const std::vector<std::pair<std::shared_ptr<Kernel>, std::vector<std::uintptr_t>>>& launches)
-        : pool_(std::move(pool)) {
+    Program(std::shared_ptr<Pool> pool, const Launches& launches) : pool_(std::move(pool)) {
         std::size_t scratch = 0;
         for (const auto& [kernel, addresses] : launches) {
             Launch launch{kernel, {}, kernel->cost() < ALONE_BELOW || pool_->threads() == 1};
@@ -146,9 +147,7 @@ void bind_cpu(py::module_& m) {
         .def_property_readonly("threads", &Pool::threads)
         .def("close", &Pool::close, py::call_guard<py::gil_scoped_release>());
     py::class_<Program>(m, "CpuProgram")
-        .def(
-            py::init<std::shared_ptr<Pool>, const std::vector<std::pair<std::shared_ptr<Kernel>, std::vector<std::uintptr_t>>>&>(),
-            py::arg("pool"), py::arg("launches"))
+        .def(py::init<std::shared_ptr<Pool>, const Launches&>(), py::arg("pool"), py::arg("launches"))
         .def("run", &Program::run, py::call_guard<py::gil_scoped_release>());
 }
 

@@ -25,7 +25,8 @@ public:
     }
 
 private:
-    static constexpr std::int64_t AHEAD = 16;  // positions: the keys of one head lie far apart, which no hardware prefetcher follows
+    // Positions to fetch ahead: the keys of one head lie far apart, which no hardware prefetcher follows.
+    static constexpr std::int64_t AHEAD = 16;
 
     std::int64_t queries, capacity, heads, groups, width;
     bool f16;

@@ -50,9 +50,14 @@ private:
             const double r = (angle - turns * 1.57079632679489661923) - turns * 6.123233995736766036e-17;
             std::int64_t quadrant;
             std::memcpy(&quadrant, &shifted, sizeof quadrant);
-            const double z = r * r;  // Taylor up to r^13 and r^14: below 2^-40 on this range
-            const double s = r + r * z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 + z * (-1.0 / 39916800 + z / 6227020800.0)))));
-            const double c = 1 + z * (-1.0 / 2 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z / 479001600)))));
+            const double z = r * r;  // Taylor up to r^13 and r^12: the rest is below 2^-40 on this range
+            double s = 1.0 / 6227020800, c = 1.0 / 479001600;
+            s = s * z - 1.0 / 39916800, c = c * z - 1.0 / 3628800;
+            s = s * z + 1.0 / 362880, c = c * z + 1.0 / 40320;
+            s = s * z - 1.0 / 5040, c = c * z - 1.0 / 720;
+            s = s * z + 1.0 / 120, c = c * z + 1.0 / 24;
+            s = s * z - 1.0 / 6, c = c * z - 1.0 / 2;
+            s = r + r * z * s, c = 1 + z * c;
             const double first = quadrant & 1 ? c : s, second = quadrant & 1 ? s : c;
             sine[i] = static_cast<float>(quadrant & 2 ? -first : first);
             cosine[i] = static_cast<float>((quadrant + 1) & 2 ? -second : second);

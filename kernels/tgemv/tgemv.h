@@ -48,8 +48,8 @@ public:
     }
 
 private:
-    // The rows of a tile lie next to each other, so whatever their length, these bytes further on are needed next.
-    static constexpr std::int64_t AHEAD = 4096;
+    // Weights are fetched this many bytes ahead at least, in whole tiles: four rows of KP/4 bytes lie next to each other.
+    static constexpr std::int64_t AHEAD = 8192;
 
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, a_per_block, integers;
@@ -89,9 +89,10 @@ private:
         for (int r = 0; r < 4; ++r) w[r] = buffers.w + (row + (r < count ? r : count - 1)) * row_bytes;
         const std::int8_t* permuted = buffers.permuted + slot * padded;
 
+        const std::int64_t ahead = ceil_div(AHEAD, padded) * padded;
         std::int32_t acc[M][4];
         if (whole_rows()) {
-            products(Tile<M>{}, w, permuted, padded, blocks, AHEAD, acc);
+            products(Tile<M>{}, w, permuted, padded, blocks, ahead, acc);
             for (int m = 0; m < M; ++m) {
                 const std::int32_t offset = buffers.offset[(slot + m) * blocks];
                 for (int r = 0; r < 4; ++r) acc[m][r] -= offset;
@@ -114,7 +115,7 @@ private:
                 block[r] = w[r] + b * BLOCK_BYTES;
                 wscale[r] = buffers.wscale[w_per_block ? (row + (r < count ? r : count - 1)) * blocks + b : 0];
             }
-            products(Tile<M>{}, block, permuted + b * CODES, padded, 1, AHEAD, acc);
+            products(Tile<M>{}, block, permuted + b * CODES, padded, 1, ahead, acc);
             for (int m = 0; m < M; ++m) {
                 const float ascale = buffers.ascale[a_per_block ? (token + m) * blocks + b : token + m];
                 const std::int32_t offset = buffers.offset[(slot + m) * blocks + b];
