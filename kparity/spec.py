@@ -192,9 +192,13 @@ class Op(ABC):
     def cases(self) -> list[Case]:
         """The cases of the generic parity test: odd shapes, tails, every option."""
 
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case; ``random`` is always among them."""
+        return ("random",)
+
     @abstractmethod
-    def inputs(self, case: Case, rng: np.random.Generator) -> list[Array]:
-        """Seeded inputs (``in`` and ``inout`` arguments in ABI order) with both signs, so that sums cancel."""
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
+        """Seeded inputs (``in`` and ``inout`` arguments in ABI order); random ones have both signs, so that sums cancel."""
 
     @abstractmethod
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:

@@ -1,7 +1,7 @@
 """Which backends the tests run on, and what happens where one is missing.
 
     KPARITY_BACKENDS   names, comma separated; without it, every known backend
-    KPARITY_REQUIRE    names whose absence is a failure instead of a skip, or ``all``
+    KPARITY_REQUIRE    names (of backends, or of TOOLS) whose absence is a failure instead of a skip, or ``all``
     KPARITY_SEED       base of every seed; 0 without it
 
 A test that takes ``backend`` runs once per backend; one that takes ``backend`` and ``case`` once per case and backend.
@@ -28,9 +28,15 @@ from kparity.spec import Array, Case, Op
 Candidate = Callable[[Op, Case, list[Array]], list[Array]]
 
 
+TOOLS = ("llamacpp", "nvcc", "clang", "hiprtc", "intel-opencl", "gpu")
+"""What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it themselves."""
+
+
 def chosen(variable: str) -> list[str]:
     """The backend names in an environment variable; a misspelt name ends the run."""
     names = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+    if variable == "KPARITY_REQUIRE":
+        names = [name for name in names if name not in TOOLS]
     if names == ["all"]:
         return registry.names()
     for name in names:

@@ -49,7 +49,10 @@ def test_formats_give_the_same_bits(backend: Backend, files) -> None:
         assert np.array_equal(found[kind], found["tq2_0"]), kind
 
 
-@pytest.mark.parametrize("change", [{"block_scales": True}, {"untied": True}, {"arch": "bitnet"}, {"arch": "bitnet-25"}])
+CHANGES = ({"block_scales": True}, {"untied": True}, {"arch": "bitnet"}, {"arch": "bitnet-25"})
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_variants_of_the_graph_agree_with_fp64(change: dict, tmp_path) -> None:
     from kparity import compare
     from kparity.backends.numpy import NumpyBackend
@@ -64,7 +67,8 @@ def test_relu2_and_silu_are_different_models(tmp_path) -> None:
     from kparity import compare
     from kparity.registry import open_backend
 
-    paths = [write(tmp_path / f"{arch}.gguf", dataclasses.replace(TINY, arch=arch)) for arch in ("bitnet", "bitnet-b1.58")]
+    kinds = ("bitnet", "bitnet-b1.58")
+    paths = [write(tmp_path / f"{arch}.gguf", dataclasses.replace(TINY, arch=arch)) for arch in kinds]
     first, second = (logits(path, open_backend("cpu")) for path in paths)
     assert compare.cosine(first[-1], second[-1]) < 0.99
 

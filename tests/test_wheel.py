@@ -57,12 +57,11 @@ def test_a_fresh_environment_probes_with_the_wheel(wheel: Path, tmp_path: Path) 
     python = venv / "bin" / "python"
     # Dependencies come from the environment that runs the tests, the package under test from the wheel alone.
     site = next((venv / "lib").glob("python3.*")) / "site-packages"
-    call(
-        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", site, wheel, cwd=tmp_path
-    )
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile")
+    call(*pip, "--target", site, wheel, cwd=tmp_path)
     here = [path for path in sys.path if path.endswith("site-packages")]
     (site / "dependencies.pth").write_text("\n".join(here) + "\n")
-    code = "import kparity, kparity._native; print(kparity.__file__); import kparity.backends.cpu, kparity.kernels.tgemv"
+    code = "import kparity._native, kparity.backends.cpu, kparity.kernels.tgemv; print(kparity.__file__)"
     where = call(python, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code, cwd=tmp_path).stdout
     assert Path(where.strip()).is_relative_to(venv)
     done = call(python, "-m", "kparity.cli.main", "probe", "--backends", "cpu", "--json", cwd=tmp_path)

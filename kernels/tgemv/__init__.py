@@ -25,8 +25,8 @@ from kparity.kernels._support import U32, gamma, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, padded
 
 BLOCK = 64
-MAX_K = 132_104
-"""Largest K for which 127·K < 2^24, so that an accumulator is exact in f32 too."""
+MAX_K = 131_072
+"""Largest K for which 128·K <= 2^24, so that an accumulator is exact in f32 too."""
 EXTREMES = {"zeros": (0, 0), "all_max": (1, 127), "all_min": (-1, -128), "opposed": (1, -128)}
 """Every weight and every activation of a kind of input."""
 

@@ -218,7 +218,9 @@ class Poser(Honest):
     @classmethod
     def open(cls, index: int = 0):
         backend = super().open(index)
-        backend.info = dataclasses.replace(backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)", api="Vulkan")
+        backend.info = dataclasses.replace(
+            backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)", api="Vulkan"
+        )
         return backend
 
 
