@@ -198,7 +198,7 @@ class Op(ABC):
 
     @abstractmethod
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
-        """Seeded inputs (``in`` and ``inout`` arguments in ABI order); random ones have both signs, so that sums cancel."""
+        """Seeded inputs (``in`` and ``inout`` in ABI order); random ones have both signs, so that sums cancel."""
 
     @abstractmethod
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
