@@ -8,6 +8,9 @@
 #ifndef _WIN32
 #include <unistd.h>
 #endif
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 namespace kparity {
 namespace {
@@ -32,6 +35,31 @@ long process() {
     return static_cast<long>(getpid());
 #endif
 }
+
+// Where the caller runs, for its workers to run elsewhere. On a busy machine a scheduler wakes a worker on the processor of
+// whoever woke it, and leaves it there, since both wait for each other; then two threads do the work of one.
+class Placement {
+public:
+#ifdef __linux__
+    Placement() { known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0; }
+    void caller_is_here() { caller_.store(sched_getcpu(), std::memory_order_relaxed); }
+    void move_off_the_caller() const {
+        const int caller = caller_.load(std::memory_order_relaxed);
+        if (!known_ || caller < 0 || caller >= CPU_SETSIZE || sched_getcpu() != caller) return;
+        cpu_set_t elsewhere = allowed_;
+        CPU_CLR(static_cast<unsigned>(caller), &elsewhere);
+        if (CPU_COUNT(&elsewhere) > 0) sched_setaffinity(0, sizeof elsewhere, &elsewhere);
+    }
+
+private:
+    cpu_set_t allowed_;
+    bool known_ = false;
+    std::atomic<int> caller_{-1};
+#else
+    void caller_is_here() {}
+    void move_off_the_caller() const {}
+#endif
+};
 
 struct Scratch {
     std::vector<std::uint8_t> bytes;
@@ -87,6 +115,7 @@ struct Pool::State {
     State(int threads, bool spin) : barrier(threads, spin), scratch(static_cast<std::size_t>(threads)), owner(process()) {}
 
     Barrier barrier;
+    Placement placement;
     std::vector<Scratch> scratch;
     std::vector<std::thread> workers;
     std::mutex running;
@@ -108,6 +137,7 @@ void Pool::serve(State& state, int thread) {
         ++seen;
         Job* job = state.job;
         if (!job) return;
+        state.placement.move_off_the_caller();
         job->work(thread, state.barrier, state.scratch[static_cast<std::size_t>(thread)].aligned());
         state.barrier.arrive();
     }
@@ -134,6 +164,7 @@ void Pool::run(Job& job) {
     State& at = state();
     std::lock_guard<std::mutex> lock(at.running);
     for (auto& scratch : at.scratch) scratch.reserve(scratch_bytes_);
+    at.placement.caller_is_here();
     at.job = &job;
     at.generation.fetch_add(1);
     at.barrier.release();
