@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program,
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
+_native: Any
 try:
-    from kparity import _native
+    _native = import_module("kparity._native")
 except ImportError as error:
     _native = None
     _missing = str(error)
