@@ -12,6 +12,13 @@ python=${PYTHON:-python3}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
+has_manifest() {
+    for manifest in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
+        [ ! -e "$manifest" ] || return 0
+    done
+    return 1
+}
+
 # Packages of Debian and Ubuntu that are missing here.
 missing() {
     command -v "$python" >/dev/null 2>&1 || echo python3
@@ -19,11 +26,11 @@ missing() {
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' \
         >/dev/null 2>&1 || echo python3-dev
     command -v c++ >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || echo g++
-    [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] || ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1 ||
-        echo mesa-vulkan-drivers
+    [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] || has_manifest || echo mesa-vulkan-drivers
 }
 
 provide() {
+    supported
     wanted=$(missing | tr '\n' ' ')
     [ -n "$wanted" ] || return 0
     as_root=
@@ -39,11 +46,16 @@ provide() {
     fi
 }
 
-install() {
+supported() {
+    command -v "$python" >/dev/null 2>&1 || return 0 # it is about to be installed
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
-        say "$("$python" --version) is not supported; set PYTHON to one of 3.10 to 3.13"
+        say "$("$python" --version 2>&1) is not supported; set PYTHON to one of 3.10 to 3.13"
         exit 2
     }
+}
+
+install() {
+    supported
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     say "installing kparity (this compiles its C++ part)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"

@@ -1,6 +1,6 @@
 """The process in which one backend is probed: it may crash, hang or be killed without harm to the dispatcher.
 
-Started as ``python -m kparity.probe.child`` with a JSON request on stdin. What it finds is appended, line by line, to
+Started by ``kparity.probe.runner`` with a JSON request on stdin. What it finds is appended, line by line, to
 the events file that the request names, so that a crash leaves the stage at which it happened.
 """
 

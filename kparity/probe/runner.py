@@ -18,6 +18,8 @@ from typing import IO, Any
 from kparity.probe.verdict import Gate, Measure, Row, concluded
 
 POLL_SECONDS = 0.005
+CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.probe.child import main; sys.exit(main())"
+"""The child's program. Without the current folder on its path: in a checkout that would hide the installed package."""
 DEFAULT_POSITIONS = 72
 """Beyond the 64 keys of one attention tile, so that its boundary is probed too."""
 
@@ -125,7 +127,7 @@ def start(backend: str, request: Request, folder: Path) -> Child:
     }  # fmt: skip
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kparity.probe.child"],
+            [sys.executable, "-c", CHILD],
             stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True, env=_environment(),
         )  # fmt: skip
     _send(process.stdin, json.dumps(document).encode())
