@@ -92,6 +92,14 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One launch of a kernel text: entry point and grid. Most ops have one; a split reduction has a second that merges."""
+
+    entry: str
+    launch: Launch
+
+
+@dataclass(frozen=True)
 class Bound:
     """The largest error that one output of an op may have, element by element, against fp64 truth.
 
@@ -183,6 +191,17 @@ class Op(ABC):
     @abstractmethod
     def launch(self, case: Case) -> Launch:
         """The grid that the GPU text and the WGSL text of this op expect."""
+
+    def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
+        """The launches of one run in a dialect (``gpu`` or ``wgsl``), in order; each gets the same buffers.
+
+        The buffers are those of ``args`` and then those of ``scratch``.
+        """
+        return (Stage(self.name, self.launch(case)),)
+
+    def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
+        """Buffers that the stages share and nobody else sees; an adapter allocates them once per kernel."""
+        return ()
 
     def variant(self, case: Case) -> str:
         """The last part of the kernel id, for example ``dp4a`` or ``neox``."""

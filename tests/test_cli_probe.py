@@ -12,6 +12,7 @@ import pytest
 
 from kparity import receipt
 from tests.cli import TAG, run
+from tests.gguf_files import Spec, write
 
 
 def schema() -> dict:
@@ -55,14 +56,29 @@ def test_require_refuses_and_never_downgrades() -> None:
         assert "Backend:" not in done.stderr
 
 
-def test_require_gpu_refuses_cpu_devices() -> None:
-    done = run("probe", "--backends", "opencl,cpu", "--require-gpu", "--json")
+@pytest.mark.parametrize("name", ["wgpu", "opencl", "torch"])
+def test_require_gpu_refuses_cpu_and_software_devices(name: str) -> None:
+    done = run("probe", "--backends", f"{name},cpu", "--require-gpu", "--json")
     document = json.loads(done.stdout)
     rows = {row["backend"]: row for row in document["rows"]}
     assert rows["cpu"]["code"] == "KP-NOT-GPU"
-    if rows["opencl"]["device"] and rows["opencl"]["device"]["kind"] != "gpu":
-        assert rows["opencl"]["code"] == "KP-NOT-GPU"
-        assert done.returncode == 3 and document["serving"] is None
+    if rows[name]["device"] is None:
+        pytest.skip(f"{name} is not here: {rows[name]['reason']}")
+    if rows[name]["device"]["kind"] == "gpu":
+        pytest.skip(f"{name} has a GPU here")
+    assert rows[name]["code"] == "KP-NOT-GPU"
+    assert done.returncode == 3 and document["serving"] is None
+    assert "attempting fallback: [KP-NOT-GPU]" in done.stderr and "Backend:" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tq2_0", "tq1_0", "i2_s"])
+def test_the_shape_of_the_2b_model_is_probed(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "2b.gguf", Spec(type=kind, layers=4, vocab=4096))
+    done = run("probe", "--backends", "cpu", "--model", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)["rows"][0]
+    assert [gate["verdict"] for gate in row["gates"]] == ["PASS"] * 6 and row["positions"] == 72
 
 
 def test_json_and_receipt_follow_their_schema(tmp_path: Path) -> None:

@@ -66,3 +66,7 @@ def test_a_fresh_environment_probes_with_the_wheel(wheel: Path, tmp_path: Path) 
     assert Path(where.strip()).is_relative_to(venv)
     done = call(python, "-m", "kparity.cli.main", "probe", "--backends", "cpu", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["serving"] == "cpu"
+    # Inside a checkout, whose kparity/ has neither native code nor backends, it is still the wheel that is probed.
+    main = "import sys; sys.path = [p for p in sys.path if p]; from kparity.cli.main import main; main()"
+    done = call(python, "-c", main, "probe", "--backends", "cpu", "--json", cwd=ROOT)
+    assert json.loads(done.stdout)["serving"] == "cpu"
