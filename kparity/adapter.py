@@ -122,7 +122,9 @@ class Program(ABC):
             self.backend.dispatches.add(kernel_id, times)
 
     def run_eager(self) -> None:
-        """Run every launch by itself, with the device idle in between: what a recording must not differ from by a bit."""
+        """Run every launch by itself, with the device idle in between: what a recording must not differ from by a
+        bit.
+        """
         for launch in self.launches:
             self.backend.record([launch]).run()
             self.backend.sync()

@@ -20,8 +20,10 @@ NAMES = (
     "add",
     "dense_gemv",
     "argmax",
+    "norm_quant",
+    "rope_store",
 )
-"""In the order of a forward pass."""
+"""In the order of a forward pass; the last two are several of the others in one launch."""
 
 
 @cache

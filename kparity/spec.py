@@ -93,7 +93,9 @@ class Launch:
 
 @dataclass(frozen=True)
 class Stage:
-    """One launch of a kernel text: entry point and grid. Most ops have one; a split reduction has a second that merges."""
+    """One launch of a kernel text: entry point and grid. Most ops have one; a split reduction has a second that
+    merges.
+    """
 
     entry: str
     launch: Launch

@@ -1,14 +1,14 @@
 """tgemv: ternary weights times int8 activations, exact in int32, then scaled.
 
-    acc[m, n]    = Σ_k w[n, k] · q[m, k]           exact in int32 (per block of 256 where a scale is per block)
-    y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale)                            both scales per tensor / per token
-    y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
+    acc[m, n]    = Σ_k w[n, k] · q[m, k]           exact in int32 (per block of 256 where a scale is per block) y[m,
+    y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale)         wscale per tensor or per row (wscale[n]), ascale per token
+    token y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
 
 ``w`` is packed (see ``kparity.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
 ``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
 
-ABI: w [N, Kp/16] u32, wscale [1] | [N, Kp/256] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y [M, N] f32 |
-i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
+ABI: w [N, Kp/16] u32, wscale [1] | [N] | [N, Kp/256] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y [M, N]
+f32 | i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tgemv(Op):
     name = "tgemv"
     defaults: ClassVar[Mapping[str, Value]] = {"wscale": "tensor", "ascale": "token", "out": "f32"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "wscale": ("tensor", "block256"),
+        "wscale": ("tensor", "row", "block256"),
         "ascale": ("token", "block256"),
         "out": ("f32", "i32"),
     }
@@ -59,7 +59,7 @@ class Tgemv(Op):
         s = 1 if case["ascale"] == "token" else b
         return (
             Arg("w", "u32", (n, kp // 16)),
-            Arg("wscale", "f32", (1,) if case["wscale"] == "tensor" else (n, b)),
+            Arg("wscale", "f32", {"tensor": (1,), "row": (n,), "block256": (n, b)}[case["wscale"]]),
             Arg("q", "i8", (m, kp)),
             Arg("ascale", "f32", (m, s)),
             Arg("qsum", "i32", (m, s)),
@@ -71,7 +71,7 @@ class Tgemv(Op):
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
         m, n, b = case["M"], case["N"], self.blocks(case)
         # f32 products of these integers are exact in any order (K <= MAX_K), and the matrix product is fast.
-        if case["out"] == "i32" or (case["wscale"] == "tensor" and case["ascale"] == "token"):
+        if case["out"] == "i32" or (case["wscale"] != "block256" and case["ascale"] == "token"):
             acc = q.astype(np.float32) @ weights.T
             if case["out"] == "i32":
                 return [acc.astype(np.int32)]
@@ -80,7 +80,7 @@ class Tgemv(Op):
         for at in range(b):
             part = slice(256 * at, 256 * (at + 1))
             acc = (q[:, part].astype(np.float32) @ weights[:, part].T).astype(dtype)
-            w_b = wscale.astype(dtype) if case["wscale"] == "tensor" else wscale[:, at].astype(dtype)[None, :]
+            w_b = wscale[:, at].astype(dtype)[None, :] if case["wscale"] == "block256" else wscale.astype(dtype)
             a_b = ascale[:, 0 if case["ascale"] == "token" else at].astype(dtype)[:, None]
             y += acc * (a_b * w_b)
         return [y]
@@ -90,6 +90,7 @@ class Tgemv(Op):
         return {
             "M": case["M"], "N": case["N"], "KP": padded(case["K"]), "WORDS": padded(case["K"]) // 16,
             "BLOCKS": self.blocks(case), "W_PER_BLOCK": int(case["wscale"] == "block256"),
+            "W_PER_ROW": int(case["wscale"] == "row"),
             "A_PER_BLOCK": int(case["ascale"] == "block256"), "OUT_I32": int(case["out"] == "i32"),
             "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": self.tile_m(case), "BLOCK": BLOCK,
         }  # fmt: skip
@@ -112,9 +113,10 @@ class Tgemv(Op):
         return Launch((ceil_div(case["N"], rows), ceil_div(case["M"], self.tile_m(case)), 1), BLOCK)
 
     def variant(self, case: Case) -> str:
-        spans = {"tensor": "", "block256": "_wblock"}[case["wscale"]] + {"token": "", "block256": "_ablock"}[
-            case["ascale"]
-        ]
+        spans = {"tensor": "", "row": "_wrow", "block256": "_wblock"}[case["wscale"]] + {
+            "token": "",
+            "block256": "_ablock",
+        }[case["ascale"]]
         return f"dp4a{spans}{'_i32' if case['out'] == 'i32' else ''}"
 
     def cases(self) -> list[Case]:
@@ -130,6 +132,8 @@ class Tgemv(Op):
         )
         spans = (("tensor", "block256"), ("block256", "token"), ("block256", "block256"))
         found = [self.case(M=m, N=n, K=k) for m, n, k in plain]
+        found += [self.case(M=m, N=n, K=k, wscale="row") for m, n, k in (plain[2], plain[4], plain[6])]
+        found += [self.case(M=3, N=17, K=768, wscale="row", ascale="block256")]
         found += [self.case(M=m, N=n, K=k, out="i32") for m, n, k in (plain[2], plain[4], plain[7])]
         found += [
             self.case(M=m, N=n, K=k, wscale=w, ascale=a) for m, n, k in (plain[2], plain[4], plain[6]) for w, a in spans
@@ -159,11 +163,12 @@ class Tgemv(Op):
         q[:, :k] = values
         spans = 1 if case["ascale"] == "token" else b
         ascale = (np.abs(normal(rng, m, spans)) + 0.01).astype(np.float32)
-        wscale = (np.abs(normal(rng, 1 if case["wscale"] == "tensor" else n * b)) + 0.01).astype(np.float32)
+        shape = self.args(case)[1].shape
+        wscale = (np.abs(normal(rng, *shape)) + 0.01).astype(np.float32)
         if kind == "unit":
             ascale[:], wscale[:] = 1, 1
         qsum = q.reshape(m, spans, -1).sum(axis=-1, dtype=np.int32)
-        return [packing.pack(weights), wscale if case["wscale"] == "tensor" else wscale.reshape(n, b), q, ascale, qsum]
+        return [packing.pack(weights), wscale, q, ascale, qsum]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         if case["out"] == "i32":
@@ -171,14 +176,14 @@ class Tgemv(Op):
         words, wscale, q, ascale, _qsum = inputs
         if (wscale == 1).all() and (ascale == 1).all():
             return [Bound(np.zeros(truth[0].shape), "unit scales: the accumulator itself, exact in f32")]
-        if case["wscale"] == "tensor" and case["ascale"] == "token":
+        if case["wscale"] != "block256" and case["ascale"] == "token":
             return [Bound(4 * U32 * np.abs(truth[0]), "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|")]
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
         magnitude = np.zeros((case["M"], case["N"]))
         for at in range(self.blocks(case)):  # |A||x| of the sum over blocks, whose terms are exact
             part = slice(256 * at, 256 * (at + 1))
             acc = np.abs(q[:, part].astype(np.float32) @ weights[:, part].T).astype(np.float64)
-            w_b = wscale if case["wscale"] == "tensor" else wscale[:, at][None, :]
+            w_b = wscale[:, at][None, :] if case["wscale"] == "block256" else wscale
             a_b = ascale[:, 0 if case["ascale"] == "token" else at][:, None]
             magnitude += acc * np.abs(a_b.astype(np.float64) * w_b)
         n = self.blocks(case) + 2

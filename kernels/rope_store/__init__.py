@@ -1,0 +1,164 @@
+"""rope_store: RoPE on queries and keys, and the new keys and values into the cache, in one launch.
+
+A row of ``qkv`` holds H query heads, then G key heads, then G value heads of D elements each, as one GEMV over the
+concatenated weights gives them.
+
+    q[m, h, :]               = rope(qkv[m, h, :], pos[m])
+    kcache[pos[m], g, :]     = rope(qkv[m, H + g, :], pos[m])          where 0 <= pos[m] < L
+    vcache[pos[m], g, :]     = qkv[m, H + G + g, :]                    where 0 <= pos[m] < L
+
+See rope for the two conventions and for the angle (the product pos·freq is rounded to f32, and reduced by the
+kernel), and kv_store for the cache (rows with a position outside [0, L) are not stored; f16 rounds to nearest even).
+
+ABI: qkv [M, (H + 2G)·D] f32, pos [M] i32, freq [R/2] f32 → q [M, H, D] f32, kcache [L, G·D] f32|f16 (inout), vcache
+[L, G·D] (inout). D and R are even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kparity.errors import WrongInput
+from kparity.kernels._support import TINY, U16, U32, normal
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+
+
+class RopeStore(Op):
+    """Parameters: M rows, H query heads, G key-value heads, D head size, R rotating, L cache positions, mode, dtype.
+
+    ``theta`` and ``scale`` give the frequencies of the test inputs.
+    """
+
+    name = "rope_store"
+    defaults: ClassVar[Mapping[str, Value]] = {
+        "mode": "neox", "theta": 10000.0, "scale": 1.0, "R": 0, "dtype": "f16",
+    }  # fmt: skip
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"mode": ("neox", "interleaved"), "dtype": ("f16", "f32")}
+
+    def required(self) -> Sequence[str]:
+        return ("M", "H", "G", "D", "L")
+
+    def case(self, **params: Value) -> Case:
+        return super().case(**{**params, "R": params.get("R") or params.get("D", 0)})
+
+    def check(self, case: Case) -> None:
+        if case["D"] % 2 or case["R"] % 2 or case["R"] > case["D"]:
+            raise WrongInput(f"rope_store: D is {case['D']} and R is {case['R']}, expected even numbers with R <= D")
+
+    def args(self, case: Case) -> tuple[Arg, ...]:
+        m, h, g, d, cap = (case[name] for name in "MHGDL")
+        return (
+            Arg("qkv", "f32", (m, (h + 2 * g) * d)),
+            Arg("pos", "i32", (m,)),
+            Arg("freq", "f32", (case["R"] // 2,)),
+            Arg("q", "f32", (m, h, d), "out"),
+            Arg("kcache", case["dtype"], (cap, g * d), "inout"),
+            Arg("vcache", case["dtype"], (cap, g * d), "inout"),
+        )
+
+    @staticmethod
+    def _pairs(case: Case) -> tuple[Array, Array]:
+        i = np.arange(case["R"] // 2)
+        return (i, i + case["R"] // 2) if case["mode"] == "neox" else (2 * i, 2 * i + 1)
+
+    def _turned(self, case: Case, x: Array, pos: Array, freq: Array) -> Array:
+        """RoPE of heads x [M, heads, D] in x's dtype."""
+        angle = (pos.astype(x.dtype)[:, None] * freq.astype(x.dtype)[None, :])[:, None, :]
+        cos, sin = np.cos(angle), np.sin(angle)
+        first, second = self._pairs(case)
+        y = x.copy()
+        y[..., first] = x[..., first] * cos - x[..., second] * sin
+        y[..., second] = x[..., second] * cos + x[..., first] * sin
+        return y
+
+    def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
+        m, h, g, d, cap = (case[name] for name in "MHGDL")
+        heads = inputs[0].astype(dtype).reshape(m, h + 2 * g, d)
+        pos, freq = inputs[1], inputs[2]
+        turned = self._turned(case, heads[:, : h + g], pos, freq)
+        kcache, vcache = (cache.copy() for cache in inputs[3:5])
+        stored = (pos >= 0) & (pos < cap)
+        with np.errstate(over="ignore"):  # an f16 infinity is the specified result
+            for row in np.flatnonzero(stored):
+                kcache[pos[row]] = turned[row, h:].reshape(-1).astype(kcache.dtype)
+                vcache[pos[row]] = heads[row, h + g :].reshape(-1).astype(vcache.dtype)
+        return [turned[:, :h].copy(), kcache, vcache]
+
+    def defines(self, case: Case) -> dict[str, int | float]:
+        return {
+            "M": case["M"], "H": case["H"], "G": case["G"], "D": case["D"], "R": case["R"], "L": case["L"],
+            "NEOX": int(case["mode"] == "neox"), "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
+        }  # fmt: skip
+
+    def launch(self, case: Case) -> Launch:
+        """A work-item takes two neighbouring elements of a row of qkv: what one word of an f16 cache holds."""
+        pairs = case["M"] * (case["H"] + 2 * case["G"]) * case["D"] // 2
+        return Launch(span(ceil_div(pairs, 64)), 64)
+
+    def variant(self, case: Case) -> str:
+        return f"{case['mode']}_{case['dtype']}"
+
+    def cases(self) -> list[Case]:
+        shapes: tuple[dict[str, Value], ...] = (
+            {"M": 1, "H": 1, "G": 1, "D": 2, "L": 1},
+            {"M": 3, "H": 5, "G": 1, "D": 64, "L": 40, "theta": 500000.0},
+            {"M": 7, "H": 4, "G": 2, "D": 80, "R": 32, "scale": 4.0, "L": 9},
+        )
+        return [
+            self.case(**shape, mode=mode, dtype=dtype)
+            for shape in shapes
+            for mode in ("neox", "interleaved")
+            for dtype in ("f16", "f32")
+        ]
+
+    def kinds(self, case: Case) -> tuple[str, ...]:
+        """The kinds of input that ``inputs`` makes for this case."""
+        return ("random", "beyond")
+
+    def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
+        m, h, g, d, cap = (case[name] for name in "MHGDL")
+        pos = rng.permutation(max(cap, m))[:m].astype(np.int32)
+        pos[pos >= cap] = -1
+        if kind == "beyond":
+            pos[::2] = np.resize(np.array([cap, -2, 131071, cap + 7], np.int32), len(pos[::2]))
+        # Frequencies of theta and scale, as kparity.kernels.rope.frequencies gives them.
+        exponent = -2.0 * np.arange(case["R"] // 2) / case["R"]
+        freq = (np.power(float(case["theta"]), exponent) / float(case["scale"])).astype(np.float32)
+        dtype = np.float16 if case["dtype"] == "f16" else np.float32
+        caches = [normal(rng, cap, g * d).astype(dtype) for _ in range(2)]
+        return [normal(rng, m, (h + 2 * g) * d), pos, freq, *caches]
+
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+        m, h, g, d, cap = (case[name] for name in "MHGDL")
+        heads = np.abs(inputs[0].astype(np.float64)).reshape(m, h + 2 * g, d)[:, : h + g]
+        pos, freq = inputs[1], inputs[2].astype(np.float64)
+        error = (U32 * np.abs(pos.astype(np.float64))[:, None] * freq[None, :] + 8 * U32)[:, None, :]
+        first, second = self._pairs(case)
+        limit = np.zeros_like(heads)
+        limit[..., first] = limit[..., second] = error * (heads[..., first] + heads[..., second]) + TINY
+        keys = np.zeros((cap, g * d))
+        half = 2 * U16 if case["dtype"] == "f16" else 0.0
+        for row in np.flatnonzero((pos >= 0) & (pos < cap)):
+            turned = limit[row, h:].reshape(-1)
+            keys[pos[row]] = turned + half * np.abs(truth[1][pos[row]].astype(np.float64)) + (half and 2.0**-24)
+            if half:  # copied elements are rounded from the same value
+                copied = np.ones(d, bool)
+                copied[np.concatenate([first, second])] = False
+                keys[pos[row]][np.tile(copied, g)] = 0
+        return [
+            Bound(limit[:, :h], "(u·pos·freq + 8u)·(|x1| + |x2|) + 2^-126, u = 2^-24; copied elements exact"),
+            Bound(keys, "the same, and one ULP of an f16 cache; rows that are not stored exact"),
+            Bound(None, "a copy, or a rounding to nearest even: every bit"),
+        ]
+
+    def work(self, case: Case) -> Work:
+        m, h, g, d = (case[name] for name in "MHGD")
+        width = 2 if case["dtype"] == "f16" else 4
+        return Work(m * d * (4 * (h + 2 * g) + 4 * h + 2 * g * width), 3 * m * d * (h + g))
+
+
+OP = RopeStore()
