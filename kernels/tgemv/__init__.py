@@ -1,8 +1,8 @@
 """tgemv: ternary weights times int8 activations, exact in int32, then scaled.
 
-    acc[m, n]    = Σ_k w[n, k] · q[m, k]           exact in int32 (per block of 256 where a scale is per block) y[m,
-    y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale)         wscale per tensor or per row (wscale[n]), ascale per token
-    token y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
+    acc[m, n]    = Σ_k w[n, k] · q[m, k]           exact in int32 (per block of 256 where a scale is per block)
+    y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale[n or 0])         weight scales per tensor or row, ascale per token
+    y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
 
 ``w`` is packed (see ``kparity.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
 ``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
