@@ -1,18 +1,30 @@
 """Source assembly: the text that a device compiles is prelude + constants + the op's own text, and nothing else.
 
 The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kernels/prelude/<dialect>.h`` holds what
-differs. WGSL has no preprocessor: constants become module-scope ``const`` declarations.
+differs. WGSL has no preprocessor: constants become module-scope ``const`` declarations, and two directives, each alone
+on its line, do what declarations cannot:
+
+* ``//#if NAME == 2`` … ``//#else`` … ``//#endif`` keeps the lines of one side, by a constant of the case (``==``, ``!=``,
+  ``<`` or ``>`` a whole number; blocks do not nest). It is for bindings, whose number an op's options may change, and
+  for whatever names them; everything else is a plain ``if`` over constants.
+* ``//#use name`` puts ``kernels/prelude/name.wgsl`` before the text: functions that several ops share.
 """
 
 from __future__ import annotations
 
 import hashlib
+import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from kparity.errors import CompileFailed
 from kparity.spec import Case, Op
+
+CONDITION = re.compile(r"//#if (\w+) (==|!=|<|>) (\d+)")
+COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,34 @@ def gpu_source(op: Op, case: Case, prelude: str, extra: Mapping[str, int | float
     return Source(op.name, f"kernels/{path}", head + kernel_text(path), head.count("\n"))
 
 
+def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:
+    """The text with the lines that its ``//#if`` blocks leave out made empty, so that line numbers stay."""
+    lines, keep, opened = text.splitlines(), True, 0  # `opened`: the line of an open block, negative behind its else
+    for number, line in enumerate(lines, 1):
+        directive = line.strip()
+        condition = CONDITION.fullmatch(directive)
+        if condition and not opened and isinstance(values.get(condition[1]), int):
+            keep, opened = COMPARE[condition[2]](values[condition[1]], int(condition[3])), number
+        elif directive == "//#else" and opened > 0:
+            keep, opened = not keep, -opened
+        elif directive == "//#endif" and opened:
+            keep, opened = True, 0
+        elif directive.startswith("//#"):
+            raise CompileFailed(path, number, f"misplaced or unknown directive: {directive}")
+        elif keep:
+            continue
+        lines[number - 1] = ""
+    if opened:
+        raise CompileFailed(path, abs(opened), "//#if without //#endif")
+    return "\n".join(lines) + "\n"
+
+
 def wgsl_source(op: Op, case: Case) -> Source:
     """The WGSL text at one case."""
-    head = _wgsl_constants(op.defines(case))
-    path = f"{op.name}/{op.name}.wgsl"
-    return Source(op.name, f"kernels/{path}", head + kernel_text(path), head.count("\n"))
+    path, values = f"{op.name}/{op.name}.wgsl", op.defines(case)
+    text = kernel_text(path)
+    head = _wgsl_constants(values)
+    for name in re.findall(r"^//#use (\w+)$", text, re.MULTILINE):
+        head += kernel_text(f"prelude/{name}.wgsl")
+    text = re.sub(r"^//#use (\w+)$", "", text, flags=re.MULTILINE)
+    return Source(op.name, f"kernels/{path}", head + _select(f"kernels/{path}", text, values), head.count("\n"))

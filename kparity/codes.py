@@ -164,6 +164,11 @@ REASONS: dict[str, Reason] = {
         "The M > 1 kernels or the boundary between two chunks are wrong.",
         "Do not use this backend.",
     ),
+    "KP-REPLAY": Reason(
+        "the recording is not what was recorded",
+        "A captured graph or command buffer lost a launch, or launches overlap; one by one they are right.",
+        "Do not use this backend with recorded programs; update the driver.",
+    ),
     "KP-RESET": Reason(
         "a reset does not reset",
         "State outlives a reset (cache, position, recorded command), or a kernel races with itself.",

@@ -13,17 +13,16 @@ import numpy as np
 
 from kparity import compare, contracts
 from kparity.adapter import Backend
-from kparity.engine import Engine
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
 from kparity.model import Model, load_model
 from kparity.probe import runner
-from kparity.probe.reference import first_token
 from kparity.probe.runner import Request
 from kparity.probe.verdict import Measure, Row
 from kparity.registry import names, open_backend
 from kparity.spec import Array
 
 if TYPE_CHECKING:
+    from kparity.engine import Engine
     from kparity.probe.cache import Keys
 
 Entry = tuple[Row, "Array | None"]
@@ -229,6 +228,9 @@ def _refusal(order: Sequence[str], forced: bool) -> str:
 
 def _serve(row: Row, bos: Array | None, model: Model, *, act: str, kv: str, context: int) -> Engine | None:
     """Open the device here and repeat the BOS gate; None, with the row rejected, where it does not hold any more."""
+    from kparity.engine import Engine
+    from kparity.probe.reference import first_token
+
     contract = contracts.load(contracts.PROBE)
     engine: Engine | None = None
     try:

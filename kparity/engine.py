@@ -12,6 +12,7 @@ import numpy as np
 
 from kparity.adapter import Backend, Buffer, Program
 from kparity.errors import WrongInput
+from kparity.fused import FusedGraph
 from kparity.graph import Graph, Kernels, Options, Weights, upload
 from kparity.model import Model
 from kparity.spec import Array
@@ -34,8 +35,9 @@ class Engine:
     """A model on an opened backend.
 
     ``act`` is the activation quantisation (``token`` as BitNet does, ``block256`` as llama.cpp does), ``kv`` the
-    element type of the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program. Tokens
-    are ids; logits are f32 [vocab]. The state is the cache and the number of tokens in it.
+    element type of the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program;
+    ``fused`` chooses between the graphs of ``kparity.fused`` and ``kparity.graph``. Tokens are ids; logits are f32
+    [vocab]. The state is the cache and the number of tokens in it.
     """
 
     def __init__(
@@ -47,14 +49,15 @@ class Engine:
         kv: str = "f16",
         context: int = 0,
         chunk: int = DEFAULT_CHUNK,
+        fused: bool = False,
     ) -> None:
         if chunk < 1:
             raise WrongInput(f"chunk is {chunk}, expected at least 1")
         self.model, self.backend, self.chunk = model, backend, chunk
         length = min(context or MAX_CONTEXT, model.hparams.context)
-        self.options = Options(act, kv, length)
+        self.options = Options(act, kv, length, fused)
         self.kernels = Kernels(backend)
-        self.weights: Weights = upload(model, backend)
+        self.weights: Weights = upload(model, backend, fused)
         self.cache = self._new_cache()
         self.position = 0
         self._recorded: dict[tuple[int, bool], Recorded] = {}
@@ -76,7 +79,8 @@ class Engine:
         """The program for a number of rows, recorded at its first use."""
         key = (rows, every_row)
         if key not in self._recorded:
-            graph = Graph(
+            build = FusedGraph if self.options.fused else Graph
+            graph = build(
                 self.model.hparams, self.kernels, self.weights, self.cache, self.options, rows, every_row=every_row
             )
             self._recorded[key] = Recorded(graph, self.backend.record(graph.launches))
@@ -88,18 +92,18 @@ class Engine:
         """
         self.position = 0
 
-    def step(self, token: int) -> Array:
-        """Feed one token; f32 logits [vocab] for the next."""
-        return self._first_row(self._run([token], 1, every_row=False))
+    def step(self, token: int, eager: bool = False) -> Array:
+        """Feed one token; f32 logits [vocab] for the next. ``eager`` launches one by one instead of the recording."""
+        return self._first_row(self._run([token], 1, every_row=False, eager=eager))
 
     def step_greedy(self, token: int) -> int:
         """Feed one token; the id of the largest logit. Only that id leaves the device."""
         graph = self._run([token], 1, every_row=False)
         return self._best(graph)
 
-    def prefill(self, tokens: Sequence[int]) -> Array:
-        """Feed a prompt in chunks; f32 logits [vocab] after its last token."""
-        return self._first_row(self._prefill(tokens))
+    def prefill(self, tokens: Sequence[int], eager: bool = False) -> Array:
+        """Feed a prompt in chunks; f32 logits [vocab] after its last token. ``eager`` as in ``step``."""
+        return self._first_row(self._prefill(tokens, eager))
 
     def score(self, tokens: Sequence[int], rows: int = 0) -> Array:
         """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them."""
@@ -135,7 +139,7 @@ class Engine:
         """What a receipt says about this engine."""
         return {**dataclasses.asdict(self.options), "chunk": self.chunk}
 
-    def _prefill(self, tokens: Sequence[int]) -> Graph:
+    def _prefill(self, tokens: Sequence[int], eager: bool = False) -> Graph:
         """Whole and padded chunks of ``chunk`` rows; a remainder below a quarter of a chunk goes step by step."""
         if not tokens:
             raise WrongInput("the prompt has no token")
@@ -145,12 +149,12 @@ class Engine:
             left = len(tokens) - at
             rows = self.chunk if left * 4 >= self.chunk else 1
             piece = list(tokens[at : at + rows])
-            graph = self._run(piece, rows, every_row=False)
+            graph = self._run(piece, rows, every_row=False, eager=eager)
             at += len(piece)
         assert graph is not None
         return graph
 
-    def _run(self, tokens: list[int], rows: int, every_row: bool) -> Graph:
+    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False) -> Graph:
         self._check(tokens)
         recorded = self.recorded(rows, every_row)
         graph, count = recorded.graph, len(tokens)
@@ -161,7 +165,10 @@ class Engine:
         self.backend.write(graph.pos, pos)
         if rows > 1 and not every_row:
             self.backend.write(graph.last, np.array([count - 1], np.int32))
-        recorded.program.run()
+        if eager:
+            recorded.program.run_eager()
+        else:
+            recorded.program.run()
         self.position += count
         return graph
 

@@ -10,7 +10,7 @@ not stored and nothing reads their results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,16 +19,27 @@ from kparity import ops
 from kparity.adapter import Backend, Bound, Buffer, Kernel
 from kparity.errors import WrongInput
 from kparity.kernels.rope import frequencies
-from kparity.model import Hparams, Model
+from kparity.model import Hparams, Model, Ternary
 from kparity.spec import Array, Case, Value
 
 LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """The ternary weights of a layer, in the order of the forward pass."""
 
 
+GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
+"""Weights that read the same activations: in a fused graph one GEMV over their rows, one below the other."""
+FUSED = ("attn_qkv", "attn_output", "ffn_gate_up", "ffn_down")
+"""The GEMVs of a layer of a fused graph."""
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The weights of the file that a GEMV of the graph reads."""
+    return GROUPS.get(name, (name,))
+
+
 @dataclass(frozen=True)
 class Linear:
-    """A ternary weight on the device."""
+    """A ternary weight on the device, or several of them one below the other."""
 
     words: Buffer
     wscale: Buffer
@@ -67,15 +78,46 @@ def _parts(backend: Backend, table: Array) -> list[Part]:
     ]
 
 
-def upload(model: Model, backend: Backend) -> Weights:
+@dataclass(frozen=True)
+class _Stack:
+    """Words u32 [n, Kp/16] of one weight or of several, with scales per ``tensor``, ``row`` or ``block256``."""
+
+    words: Array
+    wscale: Array
+    kind: str
+    n: int
+    k: int
+
+
+def _stacked(weights: Sequence[Ternary]) -> _Stack:
+    """Weights of one width, one below the other: a scale per row, or per block where any of them has that."""
+    if len(weights) == 1:
+        only = weights[0]
+        return _Stack(only.words, only.wscale, only.kind, only.n, only.k)
+    blocks = weights[0].words.shape[1] // 16
+    if all(weight.kind == "tensor" for weight in weights):
+        kind, scales = "row", [np.repeat(weight.wscale, weight.n) for weight in weights]
+    else:
+        kind = "block256"
+        scales = [np.broadcast_to(weight.wscale, (weight.n, blocks)) for weight in weights]
+    words = np.concatenate([weight.words for weight in weights])
+    rows = sum(weight.n for weight in weights)
+    return _Stack(words, np.concatenate(scales), kind, rows, weights[0].k)
+
+
+def _linear(model: Model, backend: Backend, layer: int, name: str) -> Linear:
+    stack = _stacked([model.linear(layer, part) for part in parts_of(name)])
+    stack.words.flags.writeable = False  # the CPU backend then uses it where it lies
+    words, wscale = backend.upload(stack.words), backend.upload(stack.wscale)
+    return Linear(words, wscale, stack.kind, stack.n, stack.k)
+
+
+def upload(model: Model, backend: Backend, fused: bool = False) -> Weights:
     """Bring a model to a device: ternary weights are repacked one by one and dropped from host memory."""
     weights = Weights()
     for layer in range(model.hparams.n_layer):
-        for name in LINEARS:
-            ternary = model.linear(layer, name)
-            weights.linears[layer, name] = Linear(
-                backend.upload(ternary.words), backend.upload(ternary.wscale), ternary.kind, ternary.n, ternary.k
-            )
+        for name in FUSED if fused else LINEARS:
+            weights.linears[layer, name] = _linear(model, backend, layer, name)
         for name in ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"):
             key = f"blk.{layer}.{name}.weight"
             weights.norms[key] = backend.upload(model.vector(key))
@@ -90,11 +132,12 @@ def upload(model: Model, backend: Backend) -> Weights:
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is run: activation quantisation, element type and length of the KV cache."""
+    """How a model is run: activation quantisation, type and length of the KV cache, one launch for several ops."""
 
     act: str = "token"
     kv: str = "f16"
     context: int = 0
+    fused: bool = False
 
     def __post_init__(self) -> None:
         if self.act not in ("token", "block256"):
@@ -244,11 +287,17 @@ class Graph:
         kcache, vcache = self.cache[layer]
         store = self.kernels.get("kv_store", M=m, L=length, D=h.n_kv * h.head_dim, dtype=self.options.kv)
         yield store.bind(k, v, self.pos, kcache, vcache)
+        yield self._attend_cache(layer, q)
+
+    def _attend_cache(self, layer: int, q: Buffer) -> Bound:
+        """Attention of rotated queries [M, H·D] over a layer's cache, into ``mixed``."""
+        h, m, length = self.h, self.rows, self.options.context
+        kcache, vcache = self.cache[layer]
         kernel = self.kernels.get("attention", M=m, L=length, H=h.n_head, G=h.n_kv, D=h.head_dim, dtype=self.options.kv)
         heads, cache = (m, h.n_head, h.head_dim), (length, h.n_kv, h.head_dim)
         out = self._buffer("mixed", (m, h.n_head * h.head_dim))
         lse = self._buffer("lse", (m, h.n_head))
-        yield kernel.bind(
+        return kernel.bind(
             self._as(q, *heads),
             self._as(kcache, *cache),
             self._as(vcache, *cache),

@@ -28,6 +28,7 @@ def test_cpu_alone_passes_and_prints_every_number_with_its_threshold() -> None:
         "exact",
         "positions",
         "prefill",
+        "replay",
         "reset",
         "≥ 0.99 bos_cosine",
         "≤ 0 exact_mismatches",
@@ -78,7 +79,7 @@ def test_the_shape_of_the_2b_model_is_probed(kind: str, tmp_path: Path) -> None:
     done = run("probe", "--backends", "cpu", "--model", str(path), "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)["rows"][0]
-    assert [gate["verdict"] for gate in row["gates"]] == ["PASS"] * 6 and row["positions"] == 72
+    assert [gate["verdict"] for gate in row["gates"]] == ["PASS"] * 7 and row["positions"] == 72
 
 
 def test_json_and_receipt_follow_their_schema(tmp_path: Path) -> None:

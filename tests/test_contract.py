@@ -40,7 +40,7 @@ def test_every_threshold_has_a_basis_and_a_side() -> None:
 
 def test_thresholds_are_used_and_no_other_is() -> None:
     text = "".join(path.read_text() for path in fingerprint.sources() if path.parts[-2:] in USERS)
-    used = set(re.findall(r'"((?:bos|exact|positions|prefill|reset|noise)_[a-z_]+)"', text))
+    used = set(re.findall(r'"((?:bos|exact|positions|prefill|replay|reset|noise)_[a-z_]+)"', text))
     assert used == set(CONTRACT.document["thresholds"])
 
 

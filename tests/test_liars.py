@@ -16,7 +16,8 @@ LIARS = {
     "nan": "KP-BOS-NONFINITE",
     "column": "KP-EXACT-BITS|KP-BOS-COSINE",
     "swapped": "KP-EXACT-BITS|KP-BOS-COSINE",
-    "stale": "KP-RESET|KP-PREFILL",
+    "stale": "KP-RESET|KP-PREFILL|KP-REPLAY",
+    "replay": "KP-REPLAY",
     "loud": "KP-POS-NORM",
     "late": "KP-POS-NONFINITE",
     "batch": "KP-PREFILL",
@@ -64,7 +65,7 @@ def test_bos_depth_passes_what_it_cannot_see_and_says_so() -> None:
     row = json.loads(done.stdout)["rows"][0]
     assert row["status"] == "accepted"
     notes = [gate["note"] for gate in row["gates"] if gate["verdict"] == "INCONCLUSIVE"]
-    assert len(notes) == 4 and all("cannot see RoPE" in note for note in notes)
+    assert len(notes) == 5 and all("cannot see RoPE" in note for note in notes)
 
 
 def test_a_device_that_changes_after_its_probe_is_caught() -> None:

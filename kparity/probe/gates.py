@@ -14,7 +14,7 @@ from kparity import compare, ops
 from kparity.adapter import DeviceInfo
 from kparity.contracts import Contract
 from kparity.engine import Engine
-from kparity.graph import LINEARS, Linear
+from kparity.graph import Linear, parts_of
 from kparity.probe.reference import Reference, exact_activations
 from kparity.probe.verdict import Gate, Measure
 from kparity.spec import Array, padded
@@ -126,7 +126,8 @@ def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
     """One weight for each distinct GEMV shape, from different layers where the model has several."""
     seen: set[tuple[int, int, str]] = set()
     layers = engine.model.hparams.n_layer
-    for index, name in enumerate(LINEARS):
+    names = dict.fromkeys(name for _, name in engine.weights.linears)
+    for index, name in enumerate(names):
         layer = index % layers
         weight = engine.weights.linears[layer, name]
         if (weight.n, weight.k, weight.kind) not in seen:
@@ -173,7 +174,8 @@ def gate_exact(candidate: Candidate) -> Gate:
     engine = candidate.engine
     mismatches, ulp, first = 0, 0.0, ""
     for layer, name, weight in _shapes(engine):
-        truth_weights, _ = engine.model.linear_weights(layer, name)
+        parts = [engine.model.linear_weights(layer, part)[0] for part in parts_of(name)]
+        truth_weights = np.concatenate(parts)
         for rows in (1, engine.chunk):
             q = exact_activations(weight.k, padded(weight.k), rows)
             spans = 1 if engine.options.act == "token" else padded(weight.k) // 256
@@ -318,6 +320,34 @@ def gate_prefill(candidate: Candidate) -> Gate:
     return candidate.judged("prefill", measures, failure)
 
 
+def gate_replay(candidate: Candidate, count: int = 2) -> Gate:
+    """What was recorded (a graph, an encoder, a queue) against the same launches one by one with a wait after each.
+
+    A launch that a recording lost, or two that overlap, differ from it; both run the same kernels on the same buffers.
+    """
+    engine, tokens = candidate.engine, candidate.reference.tokens
+    assert candidate.steps is not None
+    engine.reset()
+    eager = [engine.step(token, eager=True) for token in tokens[:count]]
+    recorded = [*candidate.steps[:count]]
+    length = min(engine.chunk, len(tokens))
+    for one_by_one, found in ((True, eager), (False, recorded)):
+        engine.reset()
+        found.append(engine.prefill(tokens[:length], eager=one_by_one))
+    wrong = np.stack(eager) != np.stack(recorded)
+    names = [*(f"at position {at}" for at in range(count)), f"after a prefill of {length}"]
+    rows = np.flatnonzero(wrong.any(axis=1))
+    return candidate.judged(
+        "replay",
+        [candidate.measure("replay_differences", int(wrong.sum()))],
+        lambda bad: (
+            "KP-REPLAY",
+            f"{int(bad.value)} of {wrong.size} logits differ between the recording and its launches one by one, "
+            f"first {names[rows[0]]}",
+        ),
+    )
+
+
 def gate_reset(candidate: Candidate, count: int = 8) -> Gate:
     """After all that traffic: reset, and the first tokens again, bit for bit."""
     engine, tokens = candidate.engine, candidate.reference.tokens
@@ -342,6 +372,7 @@ FULL: tuple[tuple[str, Callable[[Candidate], Gate]], ...] = (
     ("exact", gate_exact),
     ("positions", gate_positions),
     ("prefill", gate_prefill),
+    ("replay", gate_replay),
     ("reset", gate_reset),
 )
 """The gates after ``open``, in order."""

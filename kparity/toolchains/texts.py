@@ -1,0 +1,63 @@
+"""Which texts are compiled: of each op one case per distinct set of conditions, and the shapes of the 2B-4T model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from kparity import ops
+from kparity.assemble import kernel_text
+from kparity.spec import Case, Op, Value
+
+_DECODE = ((640, 2560), (2560, 2560), (6912, 2560), (2560, 6912))
+SERVED: Mapping[str, tuple[Mapping[str, Value], ...]] = {
+    "tgemv": tuple({"M": m, "N": n, "K": k} for m in (1, 64) for n, k in _DECODE),
+    "attention": tuple({"M": m, "L": 4096, "H": 20, "G": 5, "D": 128} for m in (1, 64)),
+    "dense_gemv": ({"M": 1, "N": 128256, "K": 2560, "dtype": "f16"},),
+    "argmax": ({"M": 1, "N": 128256},),
+}
+"""Shapes that a 2B-4T model launches: where registers decide how fast it is."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A text that is compiled, by the case that makes it."""
+
+    op: Op
+    case: Case
+
+
+def conditions(text: str) -> set[str]:
+    """Names that the preprocessor's conditions depend on, through the text's own macros too."""
+    text = re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL).replace("\\\n", " ")
+    macros = dict(re.findall(r"^\s*#\s*define\s+(\w+)(?:\([^)]*\))?[ \t]+(.*)$", text, flags=re.MULTILINE))
+    wanted = re.findall(r"^\s*#\s*(?:el)?if\b(.*)$", text, flags=re.MULTILINE)
+    found: set[str] = set()
+    while wanted:
+        for name in set(re.findall(r"[A-Za-z_]\w*", wanted.pop())) - found:
+            found.add(name)
+            wanted.append(macros.get(name, ""))
+    return found
+
+
+@cache
+def variants(name: str) -> tuple[Variant, ...]:
+    """The variants of an op: the largest case of each set of options and conditions, and what a served model adds."""
+    op = ops.get(name)
+    decisive = conditions(kernel_text(f"{name}/{name}.cu"))
+    largest: dict[object, Case] = {}
+    for case in op.cases():
+        options = tuple(value for _, value in case.params if isinstance(value, str))
+        values = tuple(sorted((key, value) for key, value in op.defines(case).items() if key in decisive))
+        key = (op.variant(case), options, values)
+        if key not in largest or op.work(case).bytes > op.work(largest[key]).bytes:
+            largest[key] = case
+    served = [op.case(**params) for params in SERVED.get(name, ())]
+    return tuple(Variant(op, case) for case in dict.fromkeys([*largest.values(), *served]))
+
+
+def every() -> list[Variant]:
+    """The variants of all ops that have a GPU text."""
+    return [variant for name in ops.NAMES for variant in variants(name)]
