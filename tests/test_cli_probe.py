@@ -127,6 +127,17 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments: tuple[str, ...], s
     assert len(said) <= 1
 
 
+@pytest.mark.parametrize("command", [("probe", "--model"), ("model", "inspect"), ("run", "--prompt", "x", "--model")])
+@pytest.mark.parametrize("damage", ["truncated", "magic", "empty"])
+def test_a_damaged_file_is_one_sentence_and_exit_code_2(command: tuple[str, ...], damage: str, tmp_path: Path) -> None:
+    good = resources.files("kparity").joinpath("data/embedded.gguf").read_bytes()
+    bad = {"truncated": good[:100_000], "magic": b"GGML" + good[4:], "empty": b""}[damage]
+    (tmp_path / "bad.gguf").write_bytes(bad)
+    done = run(*command, str(tmp_path / "bad.gguf"))
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("kparity: ") and "bad.gguf" in done.stderr
+
+
 def test_no_gpu_leaves_the_cpu() -> None:
     done = run("probe", "--backends", "cuda,wgpu,cpu", "--no-gpu", "--depth", "bos", "--json")
     assert [row["backend"] for row in json.loads(done.stdout)["rows"]] == ["cpu"]
