@@ -12,8 +12,10 @@
 #include "../kernels/embed/embed.h"
 #include "../kernels/glu/glu.h"
 #include "../kernels/kv_store/kv_store.h"
+#include "../kernels/norm_quant/norm_quant.h"
 #include "../kernels/rmsnorm/rmsnorm.h"
 #include "../kernels/rope/rope.h"
+#include "../kernels/rope_store/rope_store.h"
 #include "../kernels/tgemv/tgemv.h"
 
 namespace kparity {
@@ -54,8 +56,10 @@ const struct {
     {"embed", construct<Embed>},
     {"glu", construct<Glu>},
     {"kv_store", construct<KvStore>},
+    {"norm_quant", construct<NormQuant>},
     {"rmsnorm", construct<RmsNorm>},
     {"rope", construct<Rope>},
+    {"rope_store", construct<RopeStore>},
     {"stream", construct<Stream>},
     {"tgemv", construct<Tgemv>},
 };

@@ -8,6 +8,56 @@ namespace kparity {
 namespace KP_ISA {
 namespace {
 
+// The first value whose magnitude is the largest, with its sign.
+template <class Get>
+inline float signed_top(std::int64_t count, float top, Get get) {
+    const F positive = set1(top), negative = set1(-top);
+    for (std::int64_t i = 0; i < count; i += W) {
+        int plus, minus;
+        if (i + W <= count) {
+            const F value = get(i, Full{});
+            plus = first_equal(value, positive, Full{}), minus = first_equal(value, negative, Full{});
+        } else {
+            const Part tail{static_cast<int>(count - i)};
+            const F value = get(i, tail);
+            plus = first_equal(value, positive, tail), minus = first_equal(value, negative, tail);
+        }
+        if (plus >= 0 || minus >= 0) return minus < 0 || (plus >= 0 && plus < minus) ? top : -top;
+    }
+    return top;  // a NaN equals nothing
+}
+
+// One span: `count` values, whose vectors are get(i, tail) as often as they are asked for, and zeros up to `length`.
+template <class Get>
+inline void quantise_span(std::int64_t count, std::int64_t length, bool per_block, std::int8_t* q, float* scale,
+                          std::int32_t* qsum, Get get) {
+    F acc[2] = {zero(), zero()};  // magnitudes, in which a NaN wins
+    std::int64_t i = 0;
+    for (; i + 2 * W <= count; i += 2 * W)
+        for (int lane = 0; lane < 2; ++lane) acc[lane] = max_magnitude(acc[lane], get(i + lane * W, Full{}));
+    each(i, count, [&](std::int64_t at, auto tail) { acc[0] = max_magnitude(acc[0], get(at, tail)); });
+    const float top = largest_magnitude(max_magnitude(acc[0], acc[1]));
+
+    float s;
+    if (per_block) {
+        s = top == 0.0f ? 0.0f : -127.0f / signed_top(count, top, get);
+        *scale = s == 0.0f ? 0.0f : 1.0f / s;
+    } else {
+        s = 127.0f / (top < 1e-5f ? 1e-5f : top);
+        *scale = 1.0f / s;
+    }
+
+    const F factor = set1(s);
+    N total = nzero();
+    each(0, count, [&](std::int64_t at, auto tail) {
+        const N value = quantise(mul(get(at, tail), factor), tail);
+        store8(q + at, tail, value);
+        total = add(total, value);
+    });
+    if (count < length) std::memset(q + count, 0, static_cast<std::size_t>(length - count));
+    *qsum = sum(total);
+}
+
 class ActQuant final : public Kernel {
 public:
     explicit ActQuant(const Defines& d)
@@ -24,60 +74,15 @@ public:
         const Range part = split(rows * spans, 1, slice);
         for (std::int64_t at = part.begin; at < part.end; ++at) {
             const std::int64_t row = at / spans, first = at % spans * length;
-            const std::int64_t count = least(length, width - first);  // of this span; zeros follow
-            one(x + row * width + first, count, length, q + row * padded + first, scale + at, qsum + at);
+            const float* from = x + row * width + first;
+            quantise_span(least(length, width - first), length, per_block, q + row * padded + first, scale + at, qsum + at,
+                          [from](std::int64_t i, auto tail) { return load(from + i, tail); });
         }
     }
 
 private:
     std::int64_t rows, width, padded, spans;
     bool per_block;
-
-    void one(const float* x, std::int64_t count, std::int64_t length, std::int8_t* q, float* scale, std::int32_t* qsum) const {
-        F acc[2] = {zero(), zero()};  // magnitudes, in which a NaN wins
-        std::int64_t i = 0;
-        for (; i + 2 * W <= count; i += 2 * W)
-            for (int lane = 0; lane < 2; ++lane) acc[lane] = max_magnitude(acc[lane], load(x + i + lane * W, Full{}));
-        each(i, count, [&](std::int64_t at, auto tail) { acc[0] = max_magnitude(acc[0], load(x + at, tail)); });
-        const float top = largest_magnitude(max_magnitude(acc[0], acc[1]));
-
-        float s;
-        if (per_block) {
-            s = top == 0.0f ? 0.0f : -127.0f / signed_top(x, count, top);
-            *scale = s == 0.0f ? 0.0f : 1.0f / s;
-        } else {
-            s = 127.0f / (top < 1e-5f ? 1e-5f : top);
-            *scale = 1.0f / s;
-        }
-
-        const F factor = set1(s);
-        N total = nzero();
-        each(0, count, [&](std::int64_t at, auto tail) {
-            const N value = quantise(mul(load(x + at, tail), factor), tail);
-            store8(q + at, tail, value);
-            total = add(total, value);
-        });
-        if (count < length) std::memset(q + count, 0, static_cast<std::size_t>(length - count));
-        *qsum = sum(total);
-    }
-
-    // The first value whose magnitude is the largest, with its sign.
-    static float signed_top(const float* x, std::int64_t count, float top) {
-        const F positive = set1(top), negative = set1(-top);
-        for (std::int64_t i = 0; i < count; i += W) {
-            int plus, minus;
-            if (i + W <= count) {
-                const F value = load(x + i, Full{});
-                plus = first_equal(value, positive, Full{}), minus = first_equal(value, negative, Full{});
-            } else {
-                const Part tail{static_cast<int>(count - i)};
-                const F value = load(x + i, tail);
-                plus = first_equal(value, positive, tail), minus = first_equal(value, negative, tail);
-            }
-            if (plus >= 0 || minus >= 0) return minus < 0 || (plus >= 0 && plus < minus) ? top : -top;
-        }
-        return top;  // a NaN equals nothing
-    }
 };
 
 }  // namespace

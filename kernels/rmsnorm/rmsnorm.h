@@ -5,6 +5,24 @@ namespace kparity {
 namespace KP_ISA {
 namespace {
 
+// 1 / sqrt(mean(x²) + eps) of a row whose vectors are get(i, tail), each asked for once.
+template <class Get>
+inline float inverse_rms(std::int64_t width, float eps, Get get) {
+    F acc[4] = {zero(), zero(), zero(), zero()};
+    std::int64_t i = 0;
+    for (; i + 4 * W <= width; i += 4 * W)
+        for (int lane = 0; lane < 4; ++lane) {
+            const F value = get(i + lane * W, Full{});
+            acc[lane] = fma(value, value, acc[lane]);
+        }
+    each(i, width, [&](std::int64_t at, auto tail) {
+        const F value = get(at, tail);
+        acc[0] = fma(value, value, acc[0]);
+    });
+    const float mean = sum(add(add(acc[0], acc[1]), add(acc[2], acc[3]))) / static_cast<float>(width);
+    return 1.0f / sqrtf(mean + eps);
+}
+
 class RmsNorm final : public Kernel {
 public:
     explicit RmsNorm(const Defines& d)
@@ -24,19 +42,7 @@ private:
     float eps;
 
     void one(const float* x, const float* weight, float* y) const {
-        F acc[4] = {zero(), zero(), zero(), zero()};
-        std::int64_t i = 0;
-        for (; i + 4 * W <= width; i += 4 * W)
-            for (int lane = 0; lane < 4; ++lane) {
-                const F value = load(x + i + lane * W, Full{});
-                acc[lane] = fma(value, value, acc[lane]);
-            }
-        each(i, width, [&](std::int64_t at, auto tail) {
-            const F value = load(x + at, tail);
-            acc[0] = fma(value, value, acc[0]);
-        });
-        const float mean = sum(add(add(acc[0], acc[1]), add(acc[2], acc[3]))) / static_cast<float>(width);
-        const F inverse = set1(1.0f / sqrtf(mean + eps));
+        const F inverse = set1(inverse_rms(width, eps, [&](std::int64_t at, auto tail) { return load(x + at, tail); }));
         each(0, width, [&](std::int64_t at, auto tail) {
             store(y + at, tail, mul(mul(load(x + at, tail), inverse), load(weight + at, tail)));
         });

@@ -1,48 +1,21 @@
 // rope: rotary position embedding, NEOX or interleaved. Sine and cosine are taken once per row, in fp64 without branches so that
-// the compiler vectorises them, and reused for every head. The rows are split over the threads, or the heads of a single row.
+// the compiler vectorises them, and reused for every head. The rows are split over the threads.
 #pragma once
 
 namespace kparity {
 namespace KP_ISA {
 namespace {
 
-class Rope final : public Kernel {
+// How a head turns: `rotated` of its `width` elements by the angles of a position, the others as they are.
+class Rotation {
 public:
-    explicit Rope(const Defines& d)
-        : rows(d.integer("M")), heads(d.integer("H")), width(d.integer("D")), rotated(d.integer("R")),
-          neox(d.integer("NEOX") != 0) {}
-    double cost() const override { return rows > 1 ? 4.0 * static_cast<double>(rows * heads * width) : 0.0; }
-    std::size_t scratch_bytes() const override { return static_cast<std::size_t>(rotated) * sizeof(float) + 256; }
+    Rotation(std::int64_t width, std::int64_t rotated, bool neox) : width_(width), rotated_(rotated), neox_(neox) {}
+    std::int64_t angles_floats() const { return rotated_; }  // sine [R/2], cosine [R/2]
 
-    void run(void* const* args, const Slice& slice) const override {
-        const auto* x = static_cast<const float*>(args[0]);           // [M, H, D]
-        const auto* pos = static_cast<const std::int32_t*>(args[1]);  // [M]
-        const auto* freq = static_cast<const float*>(args[2]);        // [R/2]
-        auto* y = static_cast<float*>(args[3]);                       // [M, H, D]
-        auto* sine = reinterpret_cast<float*>(slice.scratch);         // [R/2]
-        float* cosine = sine + rotated / 2;                           // [R/2]
-        const Range part = split(rows, 1, slice);
-        for (std::int64_t row = part.begin; row < part.end; ++row) {
-            angles(pos[row], freq, sine, cosine);
-            for (std::int64_t head = 0; head < heads; ++head) {
-                const std::int64_t at = (row * heads + head) * width;
-                if (neox)
-                    rotate_halves(x + at, sine, cosine, y + at);
-                else
-                    rotate_pairs(x + at, sine, cosine, y + at);
-                if (rotated < width)
-                    std::memcpy(y + at + rotated, x + at + rotated, sizeof(float) * static_cast<std::size_t>(width - rotated));
-            }
-        }
-    }
-
-private:
-    std::int64_t rows, heads, width, rotated;
-    bool neox;
-
-    void angles(std::int32_t pos, const float* freq, float* sine, float* cosine) const {
+    void angles(std::int32_t pos, const float* freq, float* sine) const {
+        float* cosine = sine + rotated_ / 2;
         const auto position = static_cast<float>(pos);
-        for (std::int64_t i = 0; i < rotated / 2; ++i) {
+        for (std::int64_t i = 0; i < rotated_ / 2; ++i) {
             const double angle = position * freq[i];  // rounded to f32 by the specification
             // angle = turns·π/2 + r with |r| <= π/4; adding 1.5·2^52 leaves an integer in the low bits.
             const double shifted = angle * 0.63661977236758134308 + 6755399441055744.0;
@@ -64,8 +37,21 @@ private:
         }
     }
 
-    void rotate_halves(const float* x, const float* sine, const float* cosine, float* y) const {
-        const std::int64_t half = rotated / 2;
+    void turn(const float* x, const float* sine, float* y) const {
+        if (neox_)
+            turn_halves(x, sine, sine + rotated_ / 2, y);
+        else
+            turn_pairs(x, sine, sine + rotated_ / 2, y);
+        if (rotated_ < width_)
+            std::memcpy(y + rotated_, x + rotated_, sizeof(float) * static_cast<std::size_t>(width_ - rotated_));
+    }
+
+private:
+    std::int64_t width_, rotated_;
+    bool neox_;
+
+    void turn_halves(const float* x, const float* sine, const float* cosine, float* y) const {
+        const std::int64_t half = rotated_ / 2;
         each(0, half, [&](std::int64_t i, auto tail) {
             const F s = load(sine + i, tail), c = load(cosine + i, tail);
             const F first = load(x + i, tail), second = load(x + half + i, tail);
@@ -74,13 +60,42 @@ private:
         });
     }
 
-    void rotate_pairs(const float* x, const float* sine, const float* cosine, float* y) const {
-        for (std::int64_t i = 0; i < rotated / 2; ++i) {
+    void turn_pairs(const float* x, const float* sine, const float* cosine, float* y) const {
+        for (std::int64_t i = 0; i < rotated_ / 2; ++i) {
             const float first = x[2 * i], second = x[2 * i + 1];
             y[2 * i] = first * cosine[i] - second * sine[i];
             y[2 * i + 1] = second * cosine[i] + first * sine[i];
         }
     }
+};
+
+class Rope final : public Kernel {
+public:
+    explicit Rope(const Defines& d)
+        : rows(d.integer("M")), heads(d.integer("H")), width(d.integer("D")),
+          rotation(width, d.integer("R"), d.integer("NEOX") != 0) {}
+    double cost() const override { return rows > 1 ? 4.0 * static_cast<double>(rows * heads * width) : 0.0; }
+    std::size_t scratch_bytes() const override {
+        return static_cast<std::size_t>(rotation.angles_floats()) * sizeof(float) + 256;
+    }
+
+    void run(void* const* args, const Slice& slice) const override {
+        const auto* x = static_cast<const float*>(args[0]);           // [M, H, D]
+        const auto* pos = static_cast<const std::int32_t*>(args[1]);  // [M]
+        const auto* freq = static_cast<const float*>(args[2]);        // [R/2]
+        auto* y = static_cast<float*>(args[3]);                       // [M, H, D]
+        auto* sine = reinterpret_cast<float*>(slice.scratch);         // [R]: cosines follow
+        const Range part = split(rows, 1, slice);
+        for (std::int64_t row = part.begin; row < part.end; ++row) {
+            rotation.angles(pos[row], freq, sine);
+            for (std::int64_t at = row * heads; at < (row + 1) * heads; ++at)
+                rotation.turn(x + at * width, sine, y + at * width);
+        }
+    }
+
+private:
+    std::int64_t rows, heads, width;
+    Rotation rotation;
 };
 
 }  // namespace

@@ -13,8 +13,9 @@ class Tgemv final : public Kernel {
 public:
     explicit Tgemv(const Defines& d)
         : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
-          w_per_block(d.integer("W_PER_BLOCK") != 0), a_per_block(d.integer("A_PER_BLOCK") != 0),
-          integers(d.integer("OUT_I32") != 0), held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))) {}
+          w_per_block(d.integer("W_PER_BLOCK") != 0), w_per_row(d.integer("W_PER_ROW") != 0),
+          a_per_block(d.integer("A_PER_BLOCK") != 0), integers(d.integer("OUT_I32") != 0),
+          held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))) {}
     double cost() const override {
         return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
     }
@@ -25,7 +26,7 @@ public:
     void run(void* const* args, const Slice& slice) const override {
         const Buffers buffers{
             static_cast<const std::uint8_t*>(args[0]),  // [N, KP/4] bytes
-            static_cast<const float*>(args[1]),         // [1] or [N, BLOCKS]
+            static_cast<const float*>(args[1]),         // [1], [N] or [N, BLOCKS]
             static_cast<const std::int8_t*>(args[2]),   // [M, KP]
             static_cast<const float*>(args[3]),         // [M, 1 or BLOCKS]
             static_cast<const std::int32_t*>(args[4]),  // [M, 1 or BLOCKS]
@@ -52,7 +53,7 @@ private:
     static constexpr std::int64_t AHEAD = 8192;
 
     std::int64_t tokens, rows, padded, blocks;
-    bool w_per_block, a_per_block, integers;
+    bool w_per_block, w_per_row, a_per_block, integers;
     std::int64_t held;  // rows of activations that are permuted at a time
 
     struct Buffers {
@@ -64,7 +65,7 @@ private:
         void* y;
         std::int8_t* permuted;  // [held, KP]
         std::int32_t* offset;   // [held, BLOCKS]: Σq of each block, or of the whole row in the first
-        float* scale;           // [held]: of the whole row
+        float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
     };
 
     bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
@@ -77,7 +78,8 @@ private:
         const std::int64_t spans = a_per_block ? blocks : 1;
         offset[0] = 0;
         for (std::int64_t s = 0; s < spans; ++s) offset[0] += buffers.qsum[token * spans + s];
-        buffers.scale[slot] = buffers.ascale[token * spans] * buffers.wscale[0];
+        const float ascale = buffers.ascale[token * spans];
+        buffers.scale[slot] = w_per_row ? ascale : ascale * buffers.wscale[0];
     }
 
     // Four rows of weights from `row` on (fewer at `end`) with M rows of activations from `token` on, `slot` in the scratch.
@@ -86,7 +88,12 @@ private:
         const int count = static_cast<int>(least(4, end - row));
         const std::int64_t row_bytes = padded / 4;
         const std::uint8_t* w[4];
-        for (int r = 0; r < 4; ++r) w[r] = buffers.w + (row + (r < count ? r : count - 1)) * row_bytes;
+        const float* wscale[4];
+        for (int r = 0; r < 4; ++r) {
+            const std::int64_t at = row + (r < count ? r : count - 1);
+            w[r] = buffers.w + at * row_bytes;
+            wscale[r] = buffers.wscale + (w_per_block ? at * blocks : w_per_row ? at : 0);
+        }
         const std::int8_t* permuted = buffers.permuted + slot * padded;
 
         const std::int64_t ahead = ceil_div(AHEAD, padded) * padded;
@@ -99,8 +106,9 @@ private:
                 if (integers) {
                     put(static_cast<std::int32_t*>(buffers.y) + (token + m) * rows + row, acc[m], count);
                 } else {
+                    const float scale = buffers.scale[slot + m];
                     float y[4];
-                    for (int r = 0; r < 4; ++r) y[r] = static_cast<float>(acc[m][r]) * buffers.scale[slot + m];
+                    for (int r = 0; r < 4; ++r) y[r] = static_cast<float>(acc[m][r]) * (w_per_row ? scale * *wscale[r] : scale);
                     put(static_cast<float*>(buffers.y) + (token + m) * rows + row, y, count);
                 }
             }
@@ -110,16 +118,13 @@ private:
         float y[M][4] = {};
         for (std::int64_t b = 0; b < blocks; ++b) {
             const std::uint8_t* block[4];
-            float wscale[4];
-            for (int r = 0; r < 4; ++r) {
-                block[r] = w[r] + b * BLOCK_BYTES;
-                wscale[r] = buffers.wscale[w_per_block ? (row + (r < count ? r : count - 1)) * blocks + b : 0];
-            }
+            for (int r = 0; r < 4; ++r) block[r] = w[r] + b * BLOCK_BYTES;
             products(Tile<M>{}, block, permuted + b * CODES, padded, 1, ahead, acc);
             for (int m = 0; m < M; ++m) {
                 const float ascale = buffers.ascale[a_per_block ? (token + m) * blocks + b : token + m];
                 const std::int32_t offset = buffers.offset[(slot + m) * blocks + b];
-                for (int r = 0; r < 4; ++r) y[m][r] += static_cast<float>(acc[m][r] - offset) * (ascale * wscale[r]);
+                for (int r = 0; r < 4; ++r)
+                    y[m][r] += static_cast<float>(acc[m][r] - offset) * (ascale * wscale[r][w_per_block ? b : 0]);
             }
         }
         for (int m = 0; m < M; ++m) put(static_cast<float*>(buffers.y) + (token + m) * rows + row, y[m], count);

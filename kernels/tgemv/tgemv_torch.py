@@ -18,9 +18,9 @@ def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:
     values = q.to(torch.float32)
     if case["out"] == "i32":
         return [(values @ weights.T).to(torch.int32)]
-    if case["wscale"] == "tensor" and case["ascale"] == "token":
+    if case["wscale"] != "block256" and case["ascale"] == "token":
         return [(values @ weights.T) * (ascale * wscale)]
     sums = torch.bmm(values.view(m, blocks, 256).transpose(0, 1), weights.view(n, blocks, 256).permute(1, 2, 0))
     by_row = ascale.T[:, :, None]  # [1 or blocks, M, 1]
-    by_column = (wscale.expand(n, 1) if case["wscale"] == "tensor" else wscale).T[:, None, :]  # [1 or blocks, 1, N]
+    by_column = (wscale if case["wscale"] == "block256" else wscale[:, None]).T[:, None, :]  # [1 or blocks, 1, 1 or N]
     return [(sums * (by_row * by_column)).sum(dim=0)]
