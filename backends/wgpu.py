@@ -23,7 +23,7 @@ APIS = ("Vulkan", "Metal", "D3D12")  # WebGPU over OpenGL lacks too much
 STAGING = 64 << 20  # bytes of uploads after which their staging memory is given back
 
 NEEDED = {  # limits by wgpu-native's names: what the kernels cannot do without
-    "max-storage-buffers-per-shader-stage": 6,
+    "max-storage-buffers-per-shader-stage": 8,  # WebGPU's default
     "max-compute-invocations-per-workgroup": 256,
     "max-compute-workgroup-size-x": 256,
     "max-compute-workgroup-storage-size": 16384,
@@ -71,19 +71,21 @@ class FaultLog(logging.Handler):
 
 
 class WgpuBound(Bound):
-    """A pipeline with its bind group."""
+    """A kernel with its bind group."""
 
     def __init__(self, kernel: WgpuKernel, group: Any, buffers: Sequence[Buffer]) -> None:
         self.kernel_id, self.kernel, self.group, self.buffers = kernel.id, kernel, group, buffers
 
 
 class WgpuKernel(Kernel):
-    """A compute pipeline."""
+    """A compute pipeline per stage, one bind group layout for all of them."""
 
-    def __init__(self, backend: WgpuBackend, op: Op, case: Case, pipeline: Any, layout: Any) -> None:
+    def __init__(self, backend: WgpuBackend, op: Op, case: Case, pipelines: Sequence[Any], layout: Any) -> None:
         super().__init__(f"{op.name}_wgsl_{op.variant(case)}", op, case)
-        self.backend, self.pipeline, self.layout = backend, pipeline, layout
-        self.groups = op.launch(case).groups
+        self.backend, self.layout = backend, layout
+        groups = (stage.launch.groups for stage in op.stages(case, backend.dialect))
+        self.dispatches = list(zip(pipelines, groups, strict=True))
+        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
 
     def bind(self, *buffers: Buffer) -> WgpuBound:
         self.check(buffers)
@@ -91,7 +93,8 @@ class WgpuKernel(Kernel):
         for arg, handle in zip(self.args, handles, strict=True):
             if arg.role != "in" and handles.count(handle) > 1:
                 raise WrongInput(f"{self.case.id}: {arg.name} is written and bound twice, which WebGPU forbids")
-        entries = [{"binding": at, "resource": {"buffer": buffer.handle}} for at, buffer in enumerate(buffers)]
+        every = (*buffers, *self.scratch)
+        entries = [{"binding": at, "resource": {"buffer": buffer.handle}} for at, buffer in enumerate(every)]
         with self.backend.guarded():
             group = self.backend.device.create_bind_group(layout=self.layout, entries=entries)
         return WgpuBound(self, group, buffers)
@@ -110,11 +113,12 @@ class WgpuProgram(Program):
             pipeline = None
             for launch in self.launches:
                 assert isinstance(launch, WgpuBound)
-                if launch.kernel.pipeline is not pipeline:
-                    pipeline = launch.kernel.pipeline
-                    compute.set_pipeline(pipeline)
-                compute.set_bind_group(0, launch.group)
-                compute.dispatch_workgroups(*launch.kernel.groups)
+                compute.set_bind_group(0, launch.group)  # stays bound from stage to stage: their layout is the same
+                for needed, groups in launch.kernel.dispatches:
+                    if needed is not pipeline:
+                        pipeline = needed
+                        compute.set_pipeline(pipeline)
+                    compute.dispatch_workgroups(*groups)
             compute.end()
             self.backend.device.queue.submit([encoder.finish()])
 
@@ -174,7 +178,7 @@ class WgpuBackend(Backend):
         self.limits = self.device.limits
         self.clock = Clock(wgpu, self.device) if features else None
         self._usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
-        self._pipelines: dict[str, tuple[Any, Any]] = {}
+        self._pipelines: dict[tuple[str, ...], tuple[list[Any], Any]] = {}
         self._layouts: dict[tuple[bool, ...], Any] = {}
         self._staged, self._lost = 0, ""
         self._token = self.device.create_buffer(size=4, usage=self._usage)
@@ -264,11 +268,16 @@ class WgpuBackend(Backend):
         return DeviceFault(text, code or "KP-DEVICE-FAULT")
 
     def supports(self, op: Op, case: Case) -> str | None:
-        launch, buffers = op.launch(case), len(op.args(case))
-        if max(launch.groups) > self.limits["max-compute-workgroups-per-dimension"]:
-            return f"{max(launch.groups)} work-groups in one dimension"
-        if launch.block > self.info.max_threads:
-            return f"{launch.block} work-items in a group, this device has {self.info.max_threads}"
+        scratch = op.scratch(case, self.dialect)
+        for launch in (stage.launch for stage in op.stages(case, self.dialect)):
+            if max(launch.groups) > self.limits["max-compute-workgroups-per-dimension"]:
+                return f"{max(launch.groups)} work-groups in one dimension"
+            if launch.block > self.info.max_threads:
+                return f"{launch.block} work-items in a group, this device has {self.info.max_threads}"
+        for arg in scratch:
+            if arg.nbytes > self.info.max_binding:
+                return f"{arg.name} has {arg.nbytes} bytes, one binding of this device holds {self.info.max_binding}"
+        buffers = len(op.args(case)) + len(scratch)
         if buffers > self.limits["max-storage-buffers-per-shader-stage"]:
             return f"{buffers} storage buffers"
         return super().supports(op, case)
@@ -309,12 +318,16 @@ class WgpuBackend(Backend):
         return data[: buffer.nbytes].view(DTYPES[buffer.dtype]).reshape(buffer.shape)
 
     def build(self, op: Op, case: Case) -> WgpuKernel:
-        source = wgsl_source(op, case)
-        if source.sha256 not in self._pipelines:
-            self._pipelines[source.sha256] = self._compile(source, tuple(a.role == "in" for a in op.args(case)))
-        return WgpuKernel(self, op, case, *self._pipelines[source.sha256])
+        source, entries = wgsl_source(op, case), tuple(stage.entry for stage in op.stages(case, self.dialect))
+        key = (source.sha256, *entries)
+        if key not in self._pipelines:
+            written = (False,) * len(op.scratch(case, self.dialect))
+            read_only = (*(arg.role == "in" for arg in op.args(case)), *written)
+            self._pipelines[key] = self._compile(source, read_only, entries)
+        return WgpuKernel(self, op, case, *self._pipelines[key])
 
-    def _compile(self, source: Source, read_only: tuple[bool, ...]) -> tuple[Any, Any]:
+    def _compile(self, source: Source, read_only: tuple[bool, ...], entries: Sequence[str]) -> tuple[list[Any], Any]:
+        """A pipeline per entry point, and the layout of their bind group."""
         with self.guarded():
             if read_only not in self._layouts:
                 types = ["read-only-storage" if ro else "storage" for ro in read_only]
@@ -326,16 +339,20 @@ class WgpuBackend(Backend):
                 )
             layout = self._layouts[read_only]
             try:
-                pipeline = self.device.create_compute_pipeline(
-                    layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
-                    compute={"module": self.device.create_shader_module(code=source.text), "entry_point": "main"},
-                )
+                module = self.device.create_shader_module(code=source.text)
+                together = self.device.create_pipeline_layout(bind_group_layouts=[layout])
+                pipelines = [
+                    self.device.create_compute_pipeline(
+                        layout=together, compute={"module": module, "entry_point": entry}
+                    )
+                    for entry in entries
+                ]
             except (self.wgpu.GPUError, RuntimeError) as error:
                 if LOST.search(str(error)):
                     raise
                 self.faults.messages.clear()
                 raise compile_failed(source, str(error)) from error
-        return pipeline, layout
+        return pipelines, layout
 
     def record(self, launches: Sequence[Bound]) -> WgpuProgram:
         return WgpuProgram(self, launches)

@@ -4,9 +4,9 @@ The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kerne
 differs. WGSL has no preprocessor: constants become module-scope ``const`` declarations, and two directives, each alone
 on its line, do what declarations cannot:
 
-* ``//#if NAME == 2`` … ``//#else`` … ``//#endif`` keeps the lines of one side, by a constant of the case (``==``, ``!=``,
-  ``<`` or ``>`` a whole number; blocks do not nest). It is for bindings, whose number an op's options may change, and
-  for whatever names them; everything else is a plain ``if`` over constants.
+* ``//#if NAME == 2`` … ``//#else`` … ``//#endif`` keeps the lines of one side, by a constant of the case (``==``,
+  ``!=``, ``<`` or ``>`` a whole number; blocks do not nest). It is for bindings, whose number an op's options may
+  change, and for whatever names them; everything else is a plain ``if`` over constants.
 * ``//#use name`` puts ``kernels/prelude/name.wgsl`` before the text: functions that several ops share.
 """
 

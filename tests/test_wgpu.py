@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kparity import ops
+from kparity import assemble, ops
 from kparity.adapter import Buffer
-from kparity.assemble import Source
+from kparity.assemble import Source, wgsl_source
 from kparity.backends import wgpu as adapter
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
-from kparity.spec import Case
+from kparity.kernels.add import Add
+from kparity.spec import Arg, Case, Launch, Stage
 
 
 def opened() -> adapter.WgpuBackend:
@@ -156,7 +157,7 @@ def test_supports_names_the_reason(shared: adapter.WgpuBackend, monkeypatch: pyt
 def test_compile_error_points_into_the_op(shared: adapter.WgpuBackend) -> None:
     text = "const M: u32 = 1u;\nconst D: u32 = 8u;\n// the op\nfn broken( {\n"
     with pytest.raises(CompileFailed) as caught:
-        shared._compile(Source("add", "kernels/add/add.wgsl", text, 2), (True, True, False))
+        shared._compile(Source("add", "kernels/add/add.wgsl", text, 2), (True, True, False), ["add"])
     assert (caught.value.path, caught.value.line) == ("kernels/add/add.wgsl", 2)
     assert "expected identifier" in str(caught.value)
     shared.sync()  # the compiler's log is no fault of the device
@@ -168,16 +169,16 @@ def test_layout_error_is_a_compile_error(shared: adapter.WgpuBackend) -> None:
         "@compute @workgroup_size(64)\nfn main() { y[0] = 1.0; }\n"
     )
     with pytest.raises(CompileFailed) as caught:
-        shared._compile(Source("add", "kernels/add/add.wgsl", text, 0), (True, True, False))
+        shared._compile(Source("add", "kernels/add/add.wgsl", text, 0), (True, True, False), ["main"])
     assert "binding: 7 } is not available in the pipeline layout" in caught.value.log
 
 
 def test_pipelines_are_built_once(shared: adapter.WgpuBackend) -> None:
     op = ops.get("add")
     first, second = shared.build(op, add_case()), shared.build(op, add_case())
-    assert first.pipeline is second.pipeline
+    assert first.dispatches[0][0] is second.dispatches[0][0]
     assert first.id == "add_wgsl_generic"
-    assert shared.build(op, add_case(9)).pipeline is not first.pipeline
+    assert shared.build(op, add_case(9)).dispatches[0][0] is not first.dispatches[0][0]
 
 
 def test_lost_device(own: adapter.WgpuBackend) -> None:
@@ -207,6 +208,120 @@ def test_logged_errors_are_faults(shared: adapter.WgpuBackend) -> None:
 def test_another_device_is_lost(shared: adapter.WgpuBackend) -> None:
     logging.getLogger("wgpu").error("DEVICE LOST!")
     shared.sync()
+
+
+# ---- the text
+
+
+def assembled(monkeypatch: pytest.MonkeyPatch, text: str, **preludes: str) -> str:
+    """``text`` as if it were add.wgsl (where M is 1 and D is 8), without the declarations of constants before it."""
+    files: Mapping[str, str] = {f"prelude/{name}.wgsl": each for name, each in preludes.items()}
+    monkeypatch.setattr(assemble, "kernel_text", {**files, "add/add.wgsl": text}.__getitem__)
+    source = wgsl_source(ops.get("add"), add_case())
+    assert source.text.count("\n") == source.first_line + text.count("\n")  # lines of errors are lines of the file
+    return "\n".join(line for line in source.text.splitlines() if line and not line.startswith("const "))
+
+
+def test_directives_choose_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a\n//#if D == 8\nb\n//#else\nc\n//#endif\n  //#if D > 8\nd\n  //#else\ne\n  //#endif\nf // #if\n"
+    assert assembled(monkeypatch, text) == "a\nb\ne\nf // #if"
+    for condition, kept in (("D != 8", ""), ("D < 9", "a"), ("D < 8", ""), ("M != 0", "a")):
+        assert assembled(monkeypatch, f"//#if {condition}\na\n//#endif\n") == kept
+    assert assembled(monkeypatch, "//#use two\n//#use one\nc\n", one="a\n", two="b\n") == "b\na\nc"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("//#if D == 8\na\n", 1),
+        ("a\n//#endif\n", 2),
+        ("//#else\n//#endif\n", 1),
+        ("//#if D == 8\n//#else\n//#else\n//#endif\n", 3),
+        ("//#if D == 8\n//#else\n", 1),
+        ("//#if D == 8\n//#if M == 1\n//#endif\n//#endif\n", 2),
+        ("a\n//#if NOTHING == 1\n//#endif\n", 2),
+        ("//#if D\n//#endif\n", 1),
+        ("//#if D == 8 \n//#endif // D\n", 2),
+        ("//#use one two\n", 1),
+        ("//#elif D == 8\n", 1),
+    ],
+)
+def test_strange_directives_are_refused(monkeypatch: pytest.MonkeyPatch, text: str, line: int) -> None:
+    with pytest.raises(CompileFailed) as caught:
+        assembled(monkeypatch, text)
+    assert (caught.value.path, caught.value.line) == ("kernels/add/add.wgsl", line)
+
+
+@pytest.mark.parametrize("name", ops.NAMES)
+def test_every_argument_is_bound(name: str) -> None:
+    op = ops.get(name)
+    for case in op.cases():
+        text = wgsl_source(op, case).text
+        for at, arg in enumerate((*op.args(case), *op.scratch(case, "wgsl"))):
+            access = "read" if arg.role == "in" and at < len(op.args(case)) else "read_write"
+            assert f"@binding({at}) var<storage, {access}> {arg.name}: " in text, f"{case.id}: {arg.name}"
+        assert text.count("@binding(") == at + 1
+        for stage in op.stages(case, "wgsl"):
+            assert f"fn {stage.entry}(" in text
+
+
+# ---- stages
+
+
+class Twice(Add):
+    """add in two launches: t = a + b into scratch, then y = t + b."""
+
+    def __init__(self, size: int = 256, groups: int = 1) -> None:
+        self.size, self.groups = size, groups
+
+    def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
+        assert dialect == "wgsl"
+        return Stage("sum", Launch((1, 1, 1), 64)), Stage("again", Launch((self.groups, 1, 1), 64))
+
+    def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
+        return (Arg("t", "f32", (self.size,)),)
+
+
+TWICE = """
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> t: array<f32>;
+@compute @workgroup_size(64)
+fn sum(@builtin(local_invocation_id) local: vec3<u32>) {
+    t[local.x] = a[local.x] + b[local.x];
+}
+@compute @workgroup_size(64)
+fn again(@builtin(local_invocation_id) local: vec3<u32>) {
+    let turned = 63u - local.x; // what another lane of the stage before has written
+    y[turned] = t[turned] + b[turned];
+}
+"""
+
+
+def test_stages_follow_each_other_and_share_scratch(
+    shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "kernel_text", {"add/add.wgsl": TWICE}.__getitem__)
+    op = Twice()
+    assert shared.supports(op, add_case(64)) is None
+    kernel = shared.build(op, add_case(64))
+    a, b, y = add_buffers(shared, 64)
+    launches: Sequence[Any] = [kernel.bind(a, b, y), kernel.bind(y, b, a)]
+    before = shared.dispatches.counts.get(kernel.id, 0)
+    shared.record(launches).run()
+    assert np.array_equal(shared.download(a)[0], 9 * np.arange(64, dtype=np.float32))
+    assert shared.dispatches.counts[kernel.id] == before + 2  # a run is one dispatch, however many stages it has
+
+
+def test_supports_looks_at_every_stage_and_at_scratch(
+    shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "70000 work-groups" in str(shared.supports(Twice(groups=70_000), add_case()))
+    large = shared.info.max_binding // 4 + 1
+    assert str(shared.supports(Twice(size=large), add_case())).startswith(f"t has {4 * large} bytes")
+    monkeypatch.setitem(shared.limits, "max-storage-buffers-per-shader-stage", 3)
+    assert shared.supports(Twice(), add_case()) == "4 storage buffers"
 
 
 # ---- buffers and programs

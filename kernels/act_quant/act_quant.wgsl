@@ -43,7 +43,7 @@ fn load(row: u32, k: u32) -> f32 {
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn act_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;
     let span = group.y;
     let lane = local.x;

@@ -11,7 +11,7 @@
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(
+fn add(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,

@@ -39,7 +39,7 @@ fn before(key: u32, at: u32, best: u32, best_at: u32) -> bool {
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn argmax(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;
     let lane = local.x;
     var best = 0u; // below the key of minus infinity

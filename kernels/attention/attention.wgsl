@@ -48,7 +48,7 @@ fn value_pair(at: u32) -> vec2<f32> {
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.y * H + group.x;
     let lane = local.x;
     let head = group.x / (H / G);

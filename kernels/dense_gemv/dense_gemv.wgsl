@@ -32,7 +32,7 @@ fn fold(first: u32, step: u32, count: u32) -> f32 {
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(
+fn dense_gemv(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,

@@ -26,7 +26,7 @@ fn widen(half: u32) -> u32 {
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;
     let id = ids[row];
     let here = id >= i32(ROW0) && id < i32(ROW0 + ROWS);

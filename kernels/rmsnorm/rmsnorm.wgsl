@@ -21,7 +21,7 @@ const CHUNK: u32 = BLOCK / FOLD;
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn rmsnorm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x * D;
     let lane = local.x;
     var acc = 0.0;

@@ -2,7 +2,7 @@
 // computes ROWS rows for TILE_M rows of activations, so that a weight is decoded once for all of them.
 //
 //   0  w       array<vec4<u32>>  [N, WORDS] u32, 16 codes a word, code = weight + 1
-//   1  wscale  array<f32>        [1], or [N, BLOCKS] with W_PER_BLOCK
+//   1  wscale  array<f32>        [1], or [N] with W_PER_ROW, or [N, BLOCKS] with W_PER_BLOCK
 //   2  q       array<vec4<u32>>  [M, KP] i8, 16 to a vector
 //   3  ascale  array<f32>        [M], or [M, BLOCKS] with A_PER_BLOCK
 //   4  qsum    array<i32>        like ascale: Σq over the span of the scale
@@ -69,7 +69,7 @@ fn row_sums(row: u32, m0: u32, lane: u32, thread: u32) {
 fn block_sums(row: u32, m0: u32, lane: u32, thread: u32) {
     var acc: array<f32, TILE_M>;
     for (var block = lane; block < BLOCKS; block += LANES) {
-        var wide = wscale[0];
+        var wide = wscale[row * W_PER_ROW];
         if W_PER_BLOCK == 1u {
             wide = wscale[row * BLOCKS + block];
         }
@@ -125,7 +125,7 @@ fn row_qsum(m: u32) -> i32 {
     return sum;
 }
 
-fn finish(total: u32, m: u32) -> u32 {
+fn finish(total: u32, m: u32, n: u32) -> u32 {
     if PER_BLOCK {
         return total;
     }
@@ -133,12 +133,12 @@ fn finish(total: u32, m: u32) -> u32 {
     if OUT_I32 == 1u {
         return bitcast<u32>(acc);
     }
-    return bitcast<u32>(f32(acc) * (ascale[m] * wscale[0]));
+    return bitcast<u32>(f32(acc) * (ascale[m] * wscale[n * W_PER_ROW]));
 }
 
 // ---- main
 @compute @workgroup_size(BLOCK)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+fn tgemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let thread = local.x;
     let lane = thread % LANES;
     let row = min(group.x * ROWS + thread / LANES, N - 1u); // excess lanes repeat the last row: control flow stays uniform
@@ -162,7 +162,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         let m = m0 + output / ROWS;
         if n < N && m < M {
             let first = (output / ROWS) * BLOCK + (output % ROWS) * LANES;
-            y[m * N + n] = finish(fold(first, 1u, FOLD), m);
+            y[m * N + n] = finish(fold(first, 1u, FOLD), m, n);
         }
     }
 }

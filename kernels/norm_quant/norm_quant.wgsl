@@ -1,0 +1,213 @@
+// norm_quant: residual or gated activation, then rmsnorm, then act_quant; one work-group per row. A lane takes words of q (four
+// neighbouring elements), BLOCK words apart, and keeps their values from pass to pass: every input is read once.
+//
+//   PRE = 0   h = x                    PRE = 2   h = silu(g) · u          gu holds g and u, the two halves of a row
+//   PRE = 1   h = a + b                PRE = 3   h = max(g, 0)² · u       CLAMP = 1 limits h to ±65504
+//
+//   PRE  0  1  > 1
+//        0         x       array<f32>  [M, D]
+//           0      a       array<f32>  [M, D]
+//           1      b       array<f32>  [M, D]
+//              0   gu      array<f32>  [M, 2D]
+//        1  2  1   weight  array<f32>  [D]
+//           3  2   h       array<f32>  [M, D]                               written
+//        2  4  3   q       array<u32>  [M, DP] i8, four to a word; 0 from D on   written
+//        3  5  4   scale   array<f32>  [M, SPANS]                           written
+//        4  6  5   qsum    array<i32>  [M, SPANS]                           written
+
+// ---- bindings
+//#if PRE == 0
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> q: array<u32>;
+@group(0) @binding(3) var<storage, read_write> scale: array<f32>;
+@group(0) @binding(4) var<storage, read_write> qsum: array<i32>;
+//#endif
+//#if PRE == 1
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> h: array<f32>;
+@group(0) @binding(4) var<storage, read_write> q: array<u32>;
+@group(0) @binding(5) var<storage, read_write> scale: array<f32>;
+@group(0) @binding(6) var<storage, read_write> qsum: array<i32>;
+//#endif
+//#if PRE > 1
+@group(0) @binding(0) var<storage, read> gu: array<f32>;
+@group(0) @binding(1) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> h: array<f32>;
+@group(0) @binding(3) var<storage, read_write> q: array<u32>;
+@group(0) @binding(4) var<storage, read_write> scale: array<f32>;
+@group(0) @binding(5) var<storage, read_write> qsum: array<i32>;
+//#endif
+
+// ---- shared memory
+var<workgroup> partial: array<u32, BLOCK>; // f32 bits, or i32: what a reduction works on
+
+// ---- helpers
+//#use gate
+
+const WORDS: u32 = DP / 4u; // of a row of q
+const STEPS: u32 = (WORDS + BLOCK - 1u) / BLOCK; // words of a lane
+const SPAN_STEPS: u32 = select(STEPS, 1u, PER_BLOCK == 1u); // of one scale: all, or one of 64 neighbouring lanes
+const SPAN_LANES: u32 = select(BLOCK, 64u, PER_BLOCK == 1u);
+const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
+
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
+// instead of a tree's six or eight.
+const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
+const CHUNK: u32 = BLOCK / FOLD;
+const SPAN_FOLD: u32 = SPAN_LANES / CHUNK;
+
+fn magnitude(bits: u32) -> u32 {
+    return bits & 0x7fffffffu;
+}
+
+// The operand with the larger magnitude, the left one in a tie. Magnitudes compare as integers: that orders them like the
+// numbers, and a NaN exceeds them all, so it reaches the scale and spoils the row visibly.
+fn larger(left: u32, right: u32) -> u32 {
+    return select(left, right, magnitude(right) > magnitude(left));
+}
+
+// Element d of a row before the norm.
+fn before(row: u32, d: u32) -> f32 {
+//#if PRE == 0
+    return x[row * D + d];
+//#endif
+//#if PRE == 1
+    return a[row * D + d] + b[row * D + d];
+//#endif
+//#if PRE > 1
+    let g = gu[row * 2u * D + d];
+    let u = gu[row * 2u * D + D + d];
+    var acc: f32;
+    if PRE == 3u {
+        acc = relu2(g) * u;
+    } else {
+        acc = silu(g) * u;
+    }
+    if CLAMP == 1u {
+        acc = limit(acc);
+    }
+    return acc;
+//#endif
+}
+
+// ---- main
+@compute @workgroup_size(BLOCK)
+fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let row = group.x;
+    let lane = local.x;
+    var held: array<vec4<f32>, STEPS>; // h, then y; 0 from D on
+
+    var square = 0.0;
+    for (var step = 0u; step < STEPS; step++) {
+        for (var i = 0u; i < 4u; i++) {
+            let d = (step * BLOCK + lane) * 4u + i;
+            if d < D {
+                let value = before(row, d);
+                held[step][i] = value;
+                square += value * value;
+//#if PRE > 0
+                h[row * D + d] = value;
+//#endif
+            }
+        }
+    }
+    partial[lane] = bitcast<u32>(square);
+    workgroupBarrier();
+    if lane < FOLD {
+        var sum = bitcast<f32>(partial[lane * CHUNK]);
+        for (var i = 1u; i < CHUNK; i++) {
+            sum += bitcast<f32>(partial[lane * CHUNK + i]);
+        }
+        partial[lane * CHUNK] = bitcast<u32>(sum);
+    }
+    workgroupBarrier();
+    var total = 0.0;
+    for (var i = 0u; i < FOLD; i++) {
+        total += bitcast<f32>(partial[i * CHUNK]);
+    }
+    let inverse = inverseSqrt(total / f32(D) + EPS);
+    for (var step = 0u; step < STEPS; step++) {
+        for (var i = 0u; i < 4u; i++) {
+            let d = (step * BLOCK + lane) * 4u + i;
+            if d < D {
+                held[step][i] = held[step][i] * inverse * weight[d];
+            }
+        }
+    }
+
+    let leader = lane / SPAN_LANES * SPAN_LANES; // the first lane of this lane's span
+    for (var first = 0u; first < STEPS; first += SPAN_STEPS) {
+        workgroupBarrier(); // the last reduction was read
+        // Lanes are joined in their order: of equal magnitudes within 256 activations (one word a lane) the first one wins, which
+        // decides the sign of a block's scale.
+        var top = 0u;
+        for (var step = first; step < first + SPAN_STEPS; step++) {
+            for (var i = 0u; i < 4u; i++) {
+                top = larger(top, bitcast<u32>(held[step][i]));
+            }
+        }
+        partial[lane] = top;
+        workgroupBarrier();
+        if lane < FOLD {
+            var most = partial[lane * CHUNK];
+            for (var i = 1u; i < CHUNK; i++) {
+                most = larger(most, partial[lane * CHUNK + i]);
+            }
+            partial[lane * CHUNK] = most;
+        }
+        workgroupBarrier();
+        var top_bits = partial[leader];
+        for (var i = 1u; i < SPAN_FOLD; i++) {
+            top_bits = larger(top_bits, partial[leader + i * CHUNK]);
+        }
+
+        var s = 0.0;
+        if PER_BLOCK == 0u {
+            s = 127.0 / bitcast<f32>(max(magnitude(top_bits), FLOOR_BITS));
+        } else if magnitude(top_bits) != 0u {
+            s = -127.0 / bitcast<f32>(top_bits);
+        }
+
+        workgroupBarrier(); // partial is written anew
+        var acc = 0;
+        for (var step = first; step < first + SPAN_STEPS; step++) {
+            let word = step * BLOCK + lane;
+            var packed = 0u;
+            for (var i = 0u; i < 4u; i++) {
+                let scaled = round(held[step][i] * s); // round is half to even
+                let code = select(0, i32(clamp(scaled, -128.0, 127.0)), word * 4u + i < D); // padding stays 0 beside a NaN
+                acc += code;
+                packed |= (bitcast<u32>(code) & 255u) << (8u * i);
+            }
+            if word < WORDS {
+                q[row * WORDS + word] = packed;
+            }
+        }
+        partial[lane] = bitcast<u32>(acc);
+        workgroupBarrier();
+        if lane < FOLD {
+            var sum = bitcast<i32>(partial[lane * CHUNK]);
+            for (var i = 1u; i < CHUNK; i++) {
+                sum += bitcast<i32>(partial[lane * CHUNK + i]);
+            }
+            partial[lane * CHUNK] = bitcast<u32>(sum);
+        }
+        workgroupBarrier();
+        if lane == leader && first * BLOCK + lane < WORDS {
+            var codes = 0;
+            for (var i = 0u; i < SPAN_FOLD; i++) {
+                codes += bitcast<i32>(partial[lane + i * CHUNK]);
+            }
+            let at = row * SPANS + (first * BLOCK + lane) / 64u * PER_BLOCK;
+            qsum[at] = codes;
+            if PER_BLOCK == 1u && magnitude(top_bits) == 0u {
+                scale[at] = 0.0;
+            } else {
+                scale[at] = 1.0 / s;
+            }
+        }
+    }
+}
