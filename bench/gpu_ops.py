@@ -1,0 +1,474 @@
+"""Times the ops of a decode step on every backend that is there, cold, interleaved and verified.
+
+    python bench/gpu_ops.py --backends cuda,torch,wgpu,opencl [--receipt FILE] [--smoke] [--seconds 2]
+    python bench/gpu_ops.py --backends cuda --mode check     small cases against fp64 truth, nothing timed: for sanitizers
+    python bench/gpu_ops.py --backends cuda --mode once      each kernel a few times, nothing timed: for profilers
+
+The ceiling is the device's own copy in the same run, beside torch's bf16 and f16 GEMV of the same N×K. The method is
+that of bench/timing.py. Exit code 1 where a result is wrong, impossible or missing; 3 where no backend opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from timing import Receipt, Sample, Series, cold_bytes, copy_series, interleave, judge_times, released, timed
+
+from kparity import ops, registry
+from kparity.adapter import Backend, Buffer
+from kparity.adapter import Bound as Launchable
+from kparity.compare import judge
+from kparity.errors import KparityError
+from kparity.spec import DTYPES, Array, Bound, Case
+
+PIECE = 16384
+"""Rows whose truth is computed at once, and rows of a large matrix that are drawn; the others repeat them, shifted."""
+MANY = 256
+"""Launches in one sample at most."""
+
+A100_W2A8_US = {(2560, 2560): 13.3, (3840, 2560): 14.9, (13824, 2560): 18.75, (2560, 6912): 14.5}
+"""Published for an A100 by another ternary GEMV; (N, K) -> µs."""
+GOAL_OF_PUBLISHED, GOAL_OF_COPY, GOAL_OVER_TORCH = 0.6, 0.8, 5.0
+LARGE = 64_000_000
+"""Packed bytes from which on a tgemv is held against the copy and against torch."""
+
+FULL = {
+    "tgemv": [(2560, 2560), (3840, 2560), (13824, 2560), (2560, 6912), (640, 2560), (6912, 2560), (110592, 2560)],
+    "dense_gemv": [(128256, 2560)],
+    "attention": [512, 4096],
+    "copy": 1 << 31,
+}
+SMOKE = {"tgemv": [(64, 256), (96, 512)], "dense_gemv": [(300, 64)], "attention": [32], "copy": 1 << 20}
+
+
+def table_of(sizes: dict[str, Any]) -> list[list[Case]]:
+    """Cases in groups that are interleaved; a group begins with the op that carries it."""
+    make = {name: ops.get(name).case for name in ("tgemv", "dense_gemv", "attention", "rmsnorm", "act_quant", "add")}
+    small = sizes is SMOKE
+    groups = [[make["tgemv"](M=1, N=n, K=k)] for n, k in sizes["tgemv"]]
+    groups += [[make["dense_gemv"](M=1, N=n, K=k)] for n, k in sizes["dense_gemv"]]
+    heads = {"H": 4, "G": 2, "D": 32} if small else {"H": 20, "G": 5, "D": 128}
+    groups += [[make["attention"](M=1, L=length, **heads)] for length in sizes["attention"]]
+    width, inner = (256, 512) if small else (2560, 6912)
+    rest = [make["add"](M=1, D=1), make["rmsnorm"](M=1, D=width), make["act_quant"](M=1, K=width)]
+    rest.append(make["act_quant"](M=1, K=inner))
+    if "norm_quant" in {op.name for op in ops.every()}:
+        fused = ops.get("norm_quant")
+        rest += [fused.case(M=1, D=width, pre="add"), fused.case(M=1, D=inner, pre="relu2")]
+    return [*groups, rest]
+
+
+# --- inputs, truth, and shifted copies of both ---
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Inputs of a case, fp64 truth and bounds of its outputs."""
+
+    inputs: list[Array]
+    truth: list[Array]
+    bounds: list[Bound]
+
+
+def draw(case: Case) -> list[Array]:
+    """Seeded inputs; rows beyond ``PIECE`` of a weight repeat the first ones, turned along K, so that rows differ."""
+    op, rng = ops.get(case.op), np.random.default_rng(case.seed())
+    if case.op not in ("tgemv", "dense_gemv") or case["N"] <= PIECE:
+        return op.inputs(case, rng)
+    first = op.inputs(part_of(case, PIECE), rng)
+    turned = [np.roll(first[0], at, axis=1) for at in range(-(-case["N"] // PIECE))]
+    return [np.concatenate(turned)[: case["N"]], *first[1:]]
+
+
+def part_of(case: Case, rows: int) -> Case:
+    """The same case with another number of rows."""
+    given = {name: value for name, value in case.params if name not in ("rows", "row0")}
+    return ops.get(case.op).case(**{**given, "N": rows})
+
+
+@lru_cache(maxsize=1)
+def facts_of(case: Case) -> Facts:
+    """Truth in pieces of rows: a whole head in fp64 would take gigabytes."""
+    op, inputs = ops.get(case.op), draw(case)
+    if case.op not in ("tgemv", "dense_gemv"):
+        truth = op.reference(case, inputs)
+        return Facts(inputs, truth, op.bounds(case, inputs, truth))
+    truths, limits, why = [], [], ""
+    for at in range(0, case["N"], PIECE):
+        words = inputs[0][at : at + PIECE]
+        piece, given = part_of(case, len(words)), [words, *inputs[1:]]
+        truths += op.reference(piece, given)
+        bound = op.bounds(piece, given, truths[-1:])[0]
+        limits.append(np.zeros(truths[-1].shape) if bound.limit is None else bound.limit)
+        why = bound.derivation
+    return Facts(inputs, [np.concatenate(truths, axis=1)], [Bound(np.concatenate(limits, axis=1), why)])
+
+
+def shifted(case: Case, inputs: Sequence[Array], at: int) -> list[Array]:
+    """Copy ``at`` of the inputs: weights turned by rows, or the keys of a cache that every query sees, in another order."""
+    if case.op in ("tgemv", "dense_gemv"):
+        return [np.roll(inputs[0], at, axis=0), *inputs[1:]]
+    if case.op == "attention":
+        return [inputs[0], np.roll(inputs[1], at, axis=0), np.roll(inputs[2], at, axis=0), *inputs[3:]]
+    return list(inputs)
+
+
+def turned(case: Case, array: Array, at: int) -> Array:
+    """What ``shifted`` makes of an output (or of its bound)."""
+    return np.roll(array, at, axis=-1) if case.op in ("tgemv", "dense_gemv") else array
+
+
+def weight_bytes(case: Case) -> int:
+    """Bytes of the arguments that are walked through: a copy of the rotation."""
+    args = {"tgemv": (0,), "dense_gemv": (0,), "attention": (1, 2)}.get(case.op, ())
+    return sum(ops.get(case.op).args(case)[at].nbytes for at in args)
+
+
+# --- a case on a backend ---
+
+
+class Timed:
+    """A case on a backend: its rotation of inputs, an output of its own for each, and the programs that walk through."""
+
+    def __init__(self, backend: Backend, case: Case, facts: Facts, cold: int) -> None:
+        self.backend, self.case, self.facts = backend, case, facts
+        self.op, nbytes = ops.get(case.op), weight_bytes(case)
+        self.copies = max(1, -(-cold // nbytes)) if nbytes else 1
+        self.cold = bool(nbytes) and self.copies * nbytes >= cold
+        self.outputs: list[list[Buffer]] = []
+        launches = [list(self._launches(at)) for at in range(self.copies)]
+        if not nbytes:  # what a kernel of a decode step finds in the cache; several, so that the clock can tell
+            launches *= 64 if backend.info.kind == "gpu" else 16
+        per_sample = MANY
+        if backend.info.kind != "gpu" and nbytes:  # such a device needs milliseconds for one
+            per_sample = max(1, (64 << 20) // nbytes)
+        self.per_sample = min(per_sample, len(launches))
+        starts = range(0, len(launches) - self.per_sample + 1, self.per_sample)
+        self.programs = [backend.record(sum(launches[at : at + self.per_sample], [])) for at in starts]
+        self.turn = 0
+
+    def _launches(self, at: int) -> Iterator[Launchable]:
+        """The launches of one copy: several where a weight exceeds the device's largest binding."""
+        given, args, backend = shifted(self.case, self.facts.inputs, at), self.op.args(self.case), self.backend
+        outputs = [backend.empty(arg.shape, arg.dtype) for arg in args if arg.role != "in"]
+        self.outputs.append(outputs)
+        limit = backend.info.max_binding
+        if self.case.op == "dense_gemv" and args[0].nbytes > limit:
+            rows = limit // (args[0].nbytes // self.case["N"])
+            options = {name: value for name, value in self.case.params if name not in ("row0", "rows")}
+            x = backend.upload(given[1])
+            for row0 in range(0, self.case["N"], rows):
+                piece = np.ascontiguousarray(given[0][row0 : row0 + rows])
+                yield self._bind(
+                    self.op.case(**options, row0=row0, rows=len(piece)), [backend.upload(piece), x, *outputs]
+                )
+            return
+        uploaded = [backend.upload(np.ascontiguousarray(array)) for array in given]
+        yield self._bind(self.case, [*uploaded, *outputs])
+
+    def _bind(self, case: Case, buffers: list[Buffer]) -> Launchable:
+        reason = self.backend.supports(self.op, case)
+        if reason:
+            raise KparityError(f"not supported: {reason}")
+        kernel = self.backend.build(self.op, case)
+        self.kernel_id = kernel.id
+        return kernel.bind(*buffers)
+
+    def sample(self) -> Sample:
+        """The next program of the rotation."""
+        program = self.programs[self.turn % len(self.programs)]
+        self.turn += 1
+        return timed(program)
+
+    def check(self) -> str | None:
+        """Poison every output, run every program timed once more, compare every output with its truth."""
+        ran = min(len(self.outputs), len(self.programs) * self.per_sample)
+        for outputs in self.outputs[:ran]:
+            for buffer in outputs:
+                poison = np.full(buffer.nbytes, 0xFF, np.uint8).view(DTYPES[buffer.dtype]).reshape(buffer.shape)
+                self.backend.write(buffer, poison)
+        for program in self.programs:
+            program.run_timed()
+        for at, outputs in enumerate(self.outputs[:ran]):
+            for arg, buffer, truth, bound in zip(
+                self.op.outputs_of(self.case), outputs, self.facts.truth, self.facts.bounds, strict=True
+            ):
+                limit = None if bound.limit is None else turned(self.case, np.asarray(bound.limit), at)
+                finding = judge(f"{self.backend.name}: {self.case.id} copy {at}", arg.name, self.backend.download(buffer),
+                                turned(self.case, truth, at), Bound(limit, bound.derivation))  # fmt: skip
+                if not finding.ok:
+                    return f"output wrong: {finding}"
+        return None
+
+    def series(self) -> Series:
+        """For ``interleave``."""
+        clock = "wall" if type(self.programs[0]).run_timed is Program_run_timed else "device"
+        about = {
+            "backend": self.backend.name, "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
+            "clock": clock, "copies": self.copies, "device": self.backend.info.device,
+        }  # fmt: skip
+        return Series(f"{self.backend.name} {self.case.id}", self.sample, self.per_sample, self.op.work(self.case).bytes,
+                      self.cold, self.check, about)  # fmt: skip
+
+
+def _program_run_timed() -> Any:
+    from kparity.adapter import Program
+
+    return Program.run_timed
+
+
+Program_run_timed = _program_run_timed()
+
+
+class TorchGemv:
+    """torch's own GEMV with weights of another type, cold, replayed from a CUDA graph where the device has them."""
+
+    def __init__(self, backend: Any, n: int, k: int, dtype: str, cold: int) -> None:
+        torch = self.torch = backend.torch
+        self.backend, kind = backend, getattr(torch, dtype)
+        self.nbytes = n * k * 2
+        self.copies = min(MANY, max(1, -(-cold // self.nbytes)))
+        self.cold = self.copies * self.nbytes >= cold
+        device = backend.device
+        # Values that every type holds exactly: only the sum's rounding differs between bf16, f16 and truth.
+        self.weights = [
+            torch.randint(-1, 2, (n, k), device=device, dtype=torch.int8).to(kind) for _ in range(self.copies)
+        ]
+        self.x = torch.randint(-8, 9, (k,), device=device, dtype=torch.int8).to(kind)
+        self.y = [torch.empty(n, device=device, dtype=kind) for _ in range(self.copies)]
+        self.name = f"torch {dtype} [K={k},N={n}]"
+        self.about = {"backend": "torch", "op": f"mv_{dtype}", "case": f"mv[K={k},N={n}]", "copies": self.copies,
+                      "clock": "wall", "device": backend.info.device}  # fmt: skip
+        self.graph: Any = None
+        with torch.inference_mode():
+            self._run()
+            backend.sync()
+            if device.type == "cuda":
+                self.about["clock"] = "device"
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph):
+                    self._run()
+
+    def _run(self) -> None:
+        for weight, y in zip(self.weights, self.y, strict=True):
+            self.torch.mv(weight, self.x, out=y)
+
+    def sample(self) -> Sample:
+        import time
+
+        self.backend.sync()
+        began = time.perf_counter()
+        if self.graph is None:
+            with self.torch.inference_mode():
+                self._run()
+            seconds = time.perf_counter() - began
+            return Sample(seconds, seconds)
+        first, last = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        self.graph.replay()
+        last.record()
+        last.synchronize()
+        return Sample(first.elapsed_time(last) * 1e-3, time.perf_counter() - began)
+
+    def check(self) -> str | None:
+        """Every output against fp32 sums of these integers, which are exact."""
+        for y in self.y:
+            y.fill_(float("nan"))
+        self.sample()
+        self.backend.sync()
+        for weight, y in zip(self.weights, self.y, strict=True):
+            for at in range(0, len(y), PIECE):
+                want = (weight[at : at + PIECE].float() * self.x.float()).sum(dim=1)
+                error = (y[at : at + PIECE].float() - want).abs() - want.abs() / 128
+                if not bool((error <= 1).all()):
+                    return f"output wrong: torch {self.about['op']} is {float(error.max()):g} beyond 2^-7"
+        return None
+
+    def series(self) -> Series:
+        """For ``interleave``."""
+        return Series(self.name, self.sample, self.copies, self.nbytes, self.cold, self.check, self.about)
+
+
+# --- the run ---
+
+
+def goals(row: dict[str, Any], copy_rate: float, others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a row is measured against, and whether it got there: {name: {goal, reached, met}}."""
+    found: dict[str, Any] = {}
+    if row.get("op") != "tgemv" or "us" not in row:
+        return found
+    shape = {part.split("=")[0]: part.split("=")[1] for part in row["case"].split("[")[1].rstrip("]").split(",")}
+    n, k = int(shape["N"]), int(shape["K"])
+    if (n, k) in A100_W2A8_US:
+        goal = GOAL_OF_PUBLISHED * A100_W2A8_US[n, k]
+        found["us"] = {"goal": goal, "reached": row["us"], "met": row["us"] <= goal}
+    if n * k // 4 >= LARGE and copy_rate:
+        share = row["gb_per_s"] * 1e9 / copy_rate
+        found["of_copy"] = {"goal": GOAL_OF_COPY, "reached": share, "met": share >= GOAL_OF_COPY}
+    bf16 = [each["us"] for each in others if each.get("case") == f"mv[K={k},N={n}]" and each["op"] == "mv_bfloat16"]
+    if bf16:
+        ratio = bf16[0] / row["us"]
+        found["over_torch_bf16"] = {"goal": GOAL_OVER_TORCH, "reached": ratio, "met": ratio >= GOAL_OVER_TORCH,
+                                    "binding": n * k // 4 >= LARGE}  # fmt: skip
+    return found
+
+
+def opened(names: Sequence[str], receipt: Receipt) -> list[Backend]:
+    """The backends that open; the others are noted with their reason."""
+    found = []
+    for name in names:
+        try:
+            found.append(registry.open_backend(name))
+            receipt.opened(found[-1])
+        except KparityError as error:
+            receipt.result["absent"][name] = f"[{getattr(error, 'code', '')}] {error}"
+            print(f"{name}: left out: {error}", file=sys.stderr)
+    return found
+
+
+def line(row: dict[str, Any], rate: float) -> str:
+    """A row for people."""
+    if "us" not in row:
+        return f"{row['name']:58} {'; '.join(row['errors'])}"
+    share = f"{100 * row['gb_per_s'] * 1e9 / rate:5.1f} % of copy" if rate and row["cold"] else " " * 15
+    goal = ", ".join(f"{name} {each['reached']:.2f} {'meets' if each['met'] else 'MISSES'} {each['goal']:.2f}"
+                     for name, each in row.get("goals", {}).items())  # fmt: skip
+    wrong = "".join(f" ERROR {error}" for error in row["errors"])
+    return (f"{row['name']:58} {row['us']:10.2f} µs ({row['us_low']:.2f}, {row['us_high']:.2f}) "
+            f"{row['gb_per_s']:8.1f} GB/s {share}  {goal}{wrong}")  # fmt: skip
+
+
+def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Backend]) -> None:
+    """Time every group and add its rows to the receipt, group by group."""
+    sizes, rows = (SMOKE if options.smoke else FULL), receipt.result["rows"]
+    cold = {b.name: (1 << 20) if options.smoke else cold_bytes(b, options.cold_mib << 20) for b in backends}
+    limits = {"least": 3, "most": 4, "seconds": 1.0} if options.smoke else {"seconds": options.seconds}
+    # A device that is not a GPU copies less: what is measured there is no record anyhow.
+    copies = [copy_series(b, sizes["copy"] if b.info.kind == "gpu" else min(sizes["copy"], 1 << 28)) for b in backends]
+    interleave(copies, **limits)
+    rates, ceilings, measured = {}, {}, {}
+    for backend, series in zip(backends, copies, strict=True):
+        peak = receipt.result["devices"][backend.name]["peak_bytes_per_s"]
+        row = judge_times(series, peak, measured=False)
+        rates[backend.name] = row.get("gb_per_s", 0.0) * 1e9
+        measured[backend.name] = not peak
+        ceilings[backend.name] = peak or rates[backend.name]
+        rows.append(row)
+        print(line(row, 0))
+    del copies
+    receipt.result["copy_bytes_per_s"] = rates
+    for group in table_of(sizes):
+        table: list[Series] = []
+        for case in group:
+            for backend in backends:
+                name = f"{backend.name} {case.id}"
+                try:
+                    table.append(Timed(backend, case, facts_of(case), cold[backend.name]).series())
+                except Exception as error:  # one kernel that does not build must not take the rest along
+                    about = {"backend": backend.name, "op": case.op, "case": case.id}
+                    text = f"{type(error).__name__}: {error}"
+                    table.append(Series(name, lambda: Sample(0, 0), about=about, fault=text))
+                    if "not supported" in text:
+                        table[-1].about["unsupported"] = True
+                if backend.name == "torch" and case.op == "tgemv":
+                    table += [
+                        TorchGemv(backend, case["N"], case["K"], dtype, cold["torch"]).series()
+                        for dtype in ("bfloat16", "float16")
+                    ]
+        interleave(table, **limits)
+        fresh = [judge_times(s, ceilings.get(s.about["backend"], 0), measured[s.about["backend"]]) for s in table]
+        for row in fresh:
+            if row.get("unsupported"):
+                row["errors"] = []
+            rate = rates[row["backend"]]
+            if "gb_per_s" in row and rate:
+                row["of_copy"] = row["gb_per_s"] * 1e9 / rate
+            row["goals"] = goals(row, rate, fresh) if receipt.result["devices"][row["backend"]]["kind"] == "gpu" else {}
+            if row.get("case", "").startswith("add[D=1,"):
+                receipt.result.setdefault("empty_launch_us", {})[row["backend"]] = row.get("us")
+            print(line(row, rate), flush=True)
+        rows += fresh
+        receipt.write()
+        table.clear()
+        released()
+
+
+def check(backends: Sequence[Backend], kib: int) -> int:
+    """Every small case of every op once against truth; returns how many were wrong."""
+    wrong = ran = 0
+    for backend in backends:
+        if hasattr(backend, "cupy"):  # each buffer an allocation of its own, so that a sanitizer knows its end
+            backend.cupy.cuda.set_allocator(None)
+        for op in ops.every():
+            for case in op.cases():
+                if sum(arg.nbytes for arg in op.args(case)) > kib << 10 or backend.supports(op, case):
+                    continue
+                ran += 1
+                try:
+                    with np.errstate(all="ignore"):
+                        found = Timed(backend, case, facts_of(case), 0).check()
+                except KparityError as error:
+                    found = str(error)
+                if found:
+                    wrong += 1
+                    print(found)
+    print(f"{ran} cases on {', '.join(b.name for b in backends)}: {wrong} wrong")
+    return wrong if ran else 1
+
+
+def once(backends: Sequence[Backend], smoke: bool) -> int:
+    """Each kernel of the table on three copies, without clocks: a profiler that replays kernels brings its own."""
+    wrong = 0
+    for group in table_of(SMOKE if smoke else FULL):
+        for case in group:
+            for backend in backends:
+                found = Timed(backend, case, facts_of(case), min(3 * weight_bytes(case), 1 << 30)).check()
+                wrong += found is not None
+                print(f"{backend.name} {case.id}: {found or 'right'}", flush=True)
+    return wrong
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backends", default="cuda,torch,wgpu,opencl")
+    parser.add_argument("--mode", choices=("time", "check", "once"), default="time")
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny shapes and few samples: tries the script, measures nothing"
+    )
+    parser.add_argument("--receipt", type=Path)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of sampling for each group at most")
+    parser.add_argument("--cold-mib", type=int, default=1024, help="most memory that a rotation takes")
+    parser.add_argument("--kib", type=int, default=256, help="largest case of --mode check")
+    options = parser.parse_args(arguments)
+    receipt = Receipt(
+        options.receipt, "ops-smoke" if options.smoke else "ops", sys.argv if arguments is None else arguments
+    )
+    backends = opened(options.backends.split(","), receipt)
+    try:
+        if not backends:
+            receipt.write(complete=True)
+            return 3
+        if options.mode == "check":
+            return min(check(backends, options.kib), 1)
+        if options.mode == "once":
+            return min(once(backends, options.smoke), 1)
+        measure(options, receipt, backends)
+        receipt.write(complete=True)
+        for failure in receipt.failed:
+            print(f"FAILED {failure}", file=sys.stderr)
+        return 1 if receipt.failed else 0
+    finally:
+        for backend in backends:
+            backend.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
