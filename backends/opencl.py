@@ -27,6 +27,8 @@ from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
 SOFTWARE = ("llvmpipe", "pocl", "pthread", "swiftshader", "softpipe", "oclgrind")
 """Parts of the names of devices that compute on the host, whatever type they give themselves."""
+WAVES = (32, 64)
+"""Lanes of a wavefront that the texts are written for."""
 OOM = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
 LOST = ("DEVICE_NOT_AVAILABLE", "INVALID_DEVICE", "INVALID_CONTEXT", "INVALID_COMMAND_QUEUE")
 
@@ -122,27 +124,32 @@ def _compile_failed(source: Source, log: str) -> CompileFailed:
 
 
 class OpenclBound(Bound):
-    """A kernel object whose arguments are set: an enqueue needs nothing else."""
+    """Kernel objects whose arguments are set, one for each stage: an enqueue needs nothing else."""
 
     def __init__(self, kernel: OpenclKernel, buffers: Sequence[Buffer]) -> None:
-        launch = kernel.op.launch(kernel.case)
-        self.kernel_id, self.buffers = kernel.id, buffers  # the buffers must live as long as this
-        self.handle = kernel.entry()
-        self.handle.set_args(*(buffer.handle for buffer in buffers))
-        self.local = (launch.block, 1, 1)
-        self.total = (launch.groups[0] * launch.block, launch.groups[1], launch.groups[2])
+        self.kernel_id = kernel.id
+        self.buffers = (*buffers, *kernel.scratch)  # they must live as long as this
+        self.calls: list[tuple[Any, tuple[int, int, int], tuple[int, int, int]]] = []
+        for stage in kernel.stages:
+            handle = kernel.entry(stage.entry)
+            handle.set_args(*(buffer.handle for buffer in self.buffers))
+            (x, y, z), block = stage.launch.groups, stage.launch.block
+            self.calls.append((handle, (x * block, y, z), (block, 1, 1)))
 
 
 class OpenclKernel(Kernel):
-    """One entry point of a built program."""
+    """The entry points of a built program, with the scratch memory that they share: the queue runs in order, so that
+    every launch of this kernel may use the same."""
 
-    def __init__(self, cl: Any, program: Any, op: Op, case: Case) -> None:
+    def __init__(self, backend: OpenclBackend, program: Any, op: Op, case: Case) -> None:
         super().__init__(f"{op.name}_opencl_{op.variant(case)}", op, case)
-        self._cl, self._program = cl, program
+        self._cl, self._program = backend.cl, program
+        self.stages = op.stages(case, backend.dialect)
+        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
 
-    def entry(self) -> Any:
+    def entry(self, name: str) -> Any:
         """A kernel object of its own: OpenCL keeps arguments in the object."""
-        return self._cl.Kernel(self._program, self.op.name)
+        return self._cl.Kernel(self._program, name)
 
     def bind(self, *buffers: Buffer) -> OpenclBound:
         self.check(buffers)
@@ -161,9 +168,10 @@ class OpenclProgram(Program):
     def __init__(self, backend: OpenclBackend, launches: Sequence[Bound]) -> None:
         super().__init__(backend, launches)
         self.opencl = backend
-        self._calls = [(each.handle, each.total, each.local) for each in launches if isinstance(each, OpenclBound)]
-        if len(self._calls) != len(self.launches):
+        ours = [each for each in launches if isinstance(each, OpenclBound)]
+        if len(ours) != len(self.launches):
             raise WrongInput("a program of opencl holds launches of opencl only")
+        self._calls = [call for each in ours for call in each.calls]
 
     def _enqueue(self, queue: Any) -> list[Any]:
         enqueue = self.opencl.cl.enqueue_nd_range_kernel
@@ -195,8 +203,8 @@ class OpenclBackend(Backend):
     name = "opencl"
     dialect = "gpu"
 
-    def __init__(self, cl: Any, device: Any) -> None:
-        self.cl, self.device, self.dispatches = cl, device, Dispatches()
+    def __init__(self, cl: Any, device: Any, wave: int = 32) -> None:
+        self.cl, self.device, self.dispatches, self.wave = cl, device, Dispatches(), wave
         with _faults(cl, "creating a context"):
             self.context = cl.Context([device])
             self.queue = cl.CommandQueue(self.context, device)
@@ -213,7 +221,11 @@ class OpenclBackend(Backend):
         )  # fmt: skip
 
     @classmethod
-    def open(cls, index: int = 0) -> OpenclBackend:
+    def open(cls, index: int = 0, wave: int = 32) -> OpenclBackend:
+        """Open device ``index``; ``wave`` lanes are what a reduction joins first: OpenCL 1.2 does not tell the
+        hardware's number, and the text is right for any."""
+        if wave not in WAVES:
+            raise WrongInput(f"wave is {wave}, expected one of {', '.join(map(str, WAVES))}")
         _settle_caches()
         try:
             cl = import_module("pyopencl")
@@ -229,7 +241,7 @@ class OpenclBackend(Backend):
                 f"choose an index below {len(devices)}" if devices else "check the device's driver with clinfo",
                 "KP-OPENCL-NODEVICE",
             )
-        return cls(cl, devices[index])
+        return cls(cl, devices[index], wave)
 
     def profiling_queue(self) -> Any:
         """A second queue, made when it is first needed: timestamps cost some drivers time on every launch."""
@@ -240,7 +252,7 @@ class OpenclBackend(Backend):
         return self._profiling
 
     def supports(self, op: Op, case: Case) -> str | None:
-        block = op.launch(case).block
+        block = max(stage.launch.block for stage in op.stages(case, self.dialect))
         if block > self.info.max_threads:
             return f"{case.id} needs groups of {block} work-items, this device has {self.info.max_threads}"
         return super().supports(op, case)
@@ -273,11 +285,11 @@ class OpenclBackend(Backend):
         return array
 
     def build(self, op: Op, case: Case) -> OpenclKernel:
-        source = gpu_source(op, case, "opencl")
+        source = gpu_source(op, case, "opencl", {"WAVE": self.wave})
         program = self._programs.get(source.text)
         if program is None:
             program = self._programs[source.text] = self._compile(source)
-        return OpenclKernel(self.cl, program, op, case)
+        return OpenclKernel(self, program, op, case)
 
     def _compile(self, source: Source) -> Any:
         cl = self.cl

@@ -19,6 +19,10 @@ typedef float4 f32x4;
 #define RESTRICT __restrict__
 #define BARRIER() __syncthreads()
 
+#ifndef WAVE
+#define WAVE 32 /* lanes that run in step; BLOCK is a multiple of it */
+#endif
+
 #define LANE (threadIdx.x)
 #define GROUP_X (blockIdx.x)
 #define GROUP_Y (blockIdx.y)
@@ -58,6 +62,7 @@ INLINE void unpack_f16x2(u32 word, float* out)
 #define LOAD_F16(pointer, at) f16_to_f32((pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = f32_to_f16(value))
 #define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
+#define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
@@ -75,3 +80,34 @@ INLINE void load_f32x8(const float* pointer, u32 at, float* out)
     out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
     out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
 }
+
+/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the result with all of
+ * them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has SCRATCH(count) elements. Every lane of the group
+ * must come here: within a wave lanes exchange registers, waves meet in local memory. The order of a sum is fixed: results repeat. */
+#define SCRATCH(count) ((count) * (BLOCK / WAVE))
+#define REDUCE(name, type, count, width, join) \
+    INLINE type name##_join(type left, type right) { return join; } \
+    INLINE void name(type* values, LOCAL type* scratch) \
+    { \
+        _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+            _Pragma("unroll") for (u32 step = ((width) < WAVE ? (width) : WAVE) / 2; step > 0; step /= 2) { \
+                values[i] = name##_join(values[i], __shfl_xor_sync(0xffffffffu, values[i], step)); \
+            } \
+        } \
+        if ((width) > WAVE) { \
+            const u32 first = LANE / (width) * ((width) / WAVE); \
+            BARRIER(); /* what an earlier call left in scratch has been read */ \
+            if (LANE % WAVE == 0) { \
+                _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+                    scratch[i * (BLOCK / WAVE) + LANE / WAVE] = values[i]; \
+                } \
+            } \
+            BARRIER(); \
+            _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+                values[i] = scratch[i * (BLOCK / WAVE) + first]; \
+                _Pragma("unroll") for (u32 wave = 1; wave < (width) / WAVE; ++wave) { \
+                    values[i] = name##_join(values[i], scratch[i * (BLOCK / WAVE) + first + wave]); \
+                } \
+            } \
+        } \
+    }

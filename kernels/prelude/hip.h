@@ -2,7 +2,7 @@
  * (-x hip --cuda-device-only -nogpuinc -nogpulib) alike.
  *
  * The op's constants stand before this file and have short names (M, N, K, ...), so nothing here may use such a name.
- * A wavefront has 32 or 64 lanes: no text may depend on which.
+ * A wavefront has 32 or 64 lanes (WAVE): a text is right for both.
  */
 typedef unsigned int u32;
 typedef int i32;
@@ -24,6 +24,10 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
         __builtin_amdgcn_s_barrier(); \
         __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); \
     } while (0)
+
+#ifndef WAVE
+#define WAVE 32 /* lanes that run in step: 32 is right for a wavefront of 64 too, only slower; BLOCK is a multiple of it */
+#endif
 
 #define LANE ((u32)__builtin_amdgcn_workitem_id_x())
 #define GROUP_X ((u32)__builtin_amdgcn_workgroup_id_x())
@@ -72,6 +76,7 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define LOAD_F16(pointer, at) ((float)(pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = (f16)(value))
 #define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
+#define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
@@ -90,3 +95,47 @@ INLINE void load_f32x8(const float* pointer, u32 at, float* out)
     out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
     out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
 }
+
+/* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo the wavefront. */
+template <typename T> INLINE T shuffle_xor(T value, u32 mask)
+{
+    const i32 source = (i32)((LANE ^ mask) << 2);
+    if constexpr (sizeof(T) == 4) {
+        return __builtin_bit_cast(T, __builtin_amdgcn_ds_bpermute(source, __builtin_bit_cast(i32, value)));
+    } else {
+        const u32 low = (u32)__builtin_amdgcn_ds_bpermute(source, (i32)(u32)value);
+        const u32 high = (u32)__builtin_amdgcn_ds_bpermute(source, (i32)(u32)(value >> 32));
+        return (T)high << 32 | low;
+    }
+}
+
+/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the result with all of
+ * them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has SCRATCH(count) elements. Every lane of the group
+ * must come here: within a wave lanes exchange registers, waves meet in local memory. The order of a sum is fixed: results repeat. */
+#define SCRATCH(count) ((count) * (BLOCK / WAVE))
+#define REDUCE(name, type, count, width, join) \
+    INLINE type name##_join(type left, type right) { return join; } \
+    INLINE void name(type* values, LOCAL type* scratch) \
+    { \
+        _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+            _Pragma("unroll") for (u32 step = ((width) < WAVE ? (width) : WAVE) / 2; step > 0; step /= 2) { \
+                values[i] = name##_join(values[i], shuffle_xor(values[i], step)); \
+            } \
+        } \
+        if ((width) > WAVE) { \
+            const u32 first = LANE / (width) * ((width) / WAVE); \
+            BARRIER(); /* what an earlier call left in scratch has been read */ \
+            if (LANE % WAVE == 0) { \
+                _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+                    scratch[i * (BLOCK / WAVE) + LANE / WAVE] = values[i]; \
+                } \
+            } \
+            BARRIER(); \
+            _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+                values[i] = scratch[i * (BLOCK / WAVE) + first]; \
+                _Pragma("unroll") for (u32 wave = 1; wave < (width) / WAVE; ++wave) { \
+                    values[i] = name##_join(values[i], scratch[i * (BLOCK / WAVE) + first + wave]); \
+                } \
+            } \
+        } \
+    }

@@ -1,7 +1,7 @@
 /* What the GPU texts need from OpenCL C 1.2, without an extension that a device may lack.
  *
  * The op's constants stand before this file and have short names (M, N, K, ...), so nothing here may use such a name.
- * There are no subgroups here: reductions go through local memory.
+ * There are no subgroups here: reductions go through local memory, in groups of WAVE lanes as elsewhere.
  */
 typedef uint u32;
 typedef int i32;
@@ -18,6 +18,10 @@ typedef float4 f32x4;
 #define SHARED __local
 #define RESTRICT restrict
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+
+#ifndef WAVE
+#define WAVE 32 /* lanes that a reduction joins first; BLOCK is a multiple of it */
+#endif
 
 #define LANE ((u32)get_local_id(0))
 #define GROUP_X ((u32)get_group_id(0))
@@ -49,6 +53,7 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define LOAD_F16(pointer, at) vload_half(at, pointer)
 #define STORE_F16(pointer, at, value) vstore_half_rte(value, at, pointer)
 #define LOAD_U32X4(pointer, at) (((GLOBAL const u32x4*)(pointer))[at])
+#define LOAD_F32X4(pointer, at) (((GLOBAL const f32x4*)(pointer))[at])
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(GLOBAL const f16* pointer, u32 at, float* out)
@@ -60,3 +65,48 @@ INLINE void load_f32x8(GLOBAL const float* pointer, u32 at, float* out)
 {
     vstore8(vload8(at, pointer), 0, out);
 }
+
+/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the result with all of
+ * them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has SCRATCH(count) elements. Every lane of the group
+ * must come here. Four lanes of a wave take every fourth value, one of them joins the four, and all join the waves. */
+#define SCRATCH(count) ((count) * BLOCK)
+#define REDUCE(name, type, count, width, join) \
+    INLINE type name##_join(type left, type right) { return join; } \
+    INLINE void name(type* values, LOCAL type* scratch) \
+    { \
+        const u32 part = (width) < WAVE ? (width) : WAVE, at = LANE % part, first = LANE / (width) * (width); \
+        for (u32 i = 0; i < (count); ++i) { \
+            scratch[i * BLOCK + LANE] = values[i]; \
+        } \
+        BARRIER(); \
+        if (((width) < WAVE ? (width) : WAVE) > 4) { \
+            if (at < 4) { \
+                for (u32 i = 0; i < (count); ++i) { \
+                    type total = scratch[i * BLOCK + LANE]; \
+                    for (u32 other = 4; other < part; other += 4) { \
+                        total = name##_join(total, scratch[i * BLOCK + LANE + other]); \
+                    } \
+                    scratch[i * BLOCK + LANE] = total; \
+                } \
+            } \
+            BARRIER(); \
+        } \
+        if (at == 0) { \
+            for (u32 i = 0; i < (count); ++i) { \
+                type total = scratch[i * BLOCK + LANE]; \
+                for (u32 other = 1; other < (part < 4 ? part : 4); ++other) { \
+                    total = name##_join(total, scratch[i * BLOCK + LANE + other]); \
+                } \
+                scratch[i * BLOCK + LANE] = total; \
+            } \
+        } \
+        BARRIER(); \
+        for (u32 i = 0; i < (count); ++i) { \
+            type total = scratch[i * BLOCK + first]; \
+            for (u32 wave = part; wave < (width); wave += part) { \
+                total = name##_join(total, scratch[i * BLOCK + first + wave]); \
+            } \
+            values[i] = total; \
+        } \
+        BARRIER(); /* scratch may be written again */ \
+    }

@@ -1,9 +1,9 @@
 /* tgemv: packed ternary weights times int8 activations, exact in int32, then scaled.
  *
- * ABI: w [N, WORDS] u32, wscale [1] | [N, BLOCKS] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 | BLOCKS] i32
+ * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, BLOCKS] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 | BLOCKS] i32
  *      -> y [M, N] f32|i32
  * Grid: x walks the rows of w (ROWS a group), y the rows of q (TILE_M a group). LANES work-items share a row.
- * Options: W_PER_BLOCK, A_PER_BLOCK (a scale per 256 elements, else one), OUT_I32 (the accumulators themselves).
+ * Options: W_PER_BLOCK, A_PER_BLOCK (a scale per 256 elements, else one), W_PER_ROW (a scale per row of w), OUT_I32 (the accumulators themselves).
  *
  * A word holds 16 codes w + 1; (word >> 2s) & 0x03030303 is a dp4a operand. The code's 1 is undone by subtracting sum(q) once per span
  * of qsum; where scales change within a row and qsum does not, the codes are made signed instead.
@@ -86,7 +86,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         }
 #if SPANNED
         const u32 block = chunk / 4;
-        const float weight_scale = wscale[W_PER_BLOCK ? safe_row * BLOCKS + block : 0];
+        const float weight_scale = wscale[W_PER_BLOCK ? safe_row * BLOCKS + block : (W_PER_ROW ? safe_row : 0)];
 #pragma unroll
         for (u32 m = 0; m < TILE_M; ++m) {
             const u32 at = (m0 + m < M ? m0 + m : M - 1) * ASPANS + (A_PER_BLOCK ? block : 0);
@@ -133,7 +133,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #if OUT_I32
         y[at] = total - excess;
 #else
-        y[at] = (float)(total - excess) * (ascale[m0 + m] * wscale[0]);
+        y[at] = (float)(total - excess) * (ascale[m0 + m] * wscale[W_PER_ROW ? row : 0]);
 #endif
 #endif
     }

@@ -1,0 +1,219 @@
+/* norm_quant: residual or gated activation, then rmsnorm, then act_quant, row by row.
+ *
+ * ABI: x [M, D] | a [M, D], b [M, D] | gu [M, 2D] f32, weight [D] f32
+ *      -> (h [M, D] f32,) q [M, DP] i8, scale [M, SPANS] f32, qsum [M, SPANS] i32
+ * Grid: one group per row.
+ * Options: PRE (0 none, 1 add, 2 silu, 3 relu2), CLAMP (limit h to the largest f16), PER_BLOCK (one scale per 256 elements, of the
+ * sign of the largest; else one per row).
+ *
+ * A work-item holds SHARE times 4 neighbouring elements in registers from the first pass to the last: a row is read once.
+ */
+#undef BLOCK
+#define BLOCK GPU_BLOCK
+#define QUADS (DP / 4)
+#define SHARE ((QUADS + BLOCK - 1) / BLOCK)
+#define SPAN_LANES (QUADS / (DP / 256)) /* lanes that hold the 256 elements of a block */
+#define LIMIT 65504.0f
+#define NONE 0
+#define ADD 1
+#define SILU 2
+#define RELU2 3
+
+REDUCE(sum_f32, float, 1, BLOCK, left + right)
+#if PER_BLOCK
+REDUCE(max_span, u64, SHARE, SPAN_LANES, left > right ? left : right)
+REDUCE(sum_span, i32, SHARE, SPAN_LANES, left + right)
+#else
+REDUCE(max_row, u32, 1, BLOCK, left > right ? left : right)
+REDUCE(sum_row, i32, 1, BLOCK, left + right)
+#endif
+
+/* Elements 4 * quad ... 4 * quad + 3 of a row; 0 past its end. */
+INLINE void load_quad(GLOBAL const float* row, u32 quad, float* out)
+{
+#if D % 4 == 0 /* then every row begins at a multiple of 16 bytes */
+    if (quad < D / 4) {
+        const f32x4 four = LOAD_F32X4(row, quad);
+        out[0] = four.x;
+        out[1] = four.y;
+        out[2] = four.z;
+        out[3] = four.w;
+    } else {
+        out[0] = out[1] = out[2] = out[3] = 0.0f;
+    }
+#else
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+        out[i] = 4 * quad + i < D ? row[4 * quad + i] : 0.0f;
+    }
+#endif
+}
+
+#if PRE == SILU || PRE == RELU2
+INLINE float gated(float gate, float up)
+{
+#if PRE == RELU2
+    const float positive = gate < 0.0f ? 0.0f : gate; /* not FMAX, which would lose a NaN */
+    float value = positive * positive * up;
+#else
+    /* exp of a value that is never positive cannot overflow: both tails come out right without a special case. */
+    const float decay = EXP(gate < 0.0f ? gate : -gate);
+    float value = gate * ((gate < 0.0f ? decay : 1.0f) / (1.0f + decay)) * up;
+#endif
+#if CLAMP
+    value = value > LIMIT ? LIMIT : (value < -LIMIT ? -LIMIT : value); /* a NaN passes both comparisons */
+#endif
+    return value;
+}
+#endif
+
+INLINE i32 code_of(float scaled)
+{
+    const float rounded = RINT(scaled);
+    return rounded >= 127.0f ? 127 : (rounded > -128.0f ? (i32)rounded : -128);
+}
+
+KERNEL norm_quant(
+#if PRE == NONE
+    GLOBAL const float* RESTRICT x,
+#elif PRE == ADD
+    GLOBAL const float* RESTRICT a, GLOBAL const float* RESTRICT b,
+#else
+    GLOBAL const float* RESTRICT gu,
+#endif
+    GLOBAL const float* RESTRICT weight,
+#if PRE != NONE
+    GLOBAL float* RESTRICT h,
+#endif
+    GLOBAL i8* RESTRICT q, GLOBAL float* RESTRICT scale, GLOBAL i32* RESTRICT qsum)
+{
+    SHARED float floats[SCRATCH(1)];
+    const u32 row = GROUP_X, lane = LANE;
+
+    float value[SHARE][4], gain[SHARE][4];
+    float acc[1] = {0.0f};
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+        const u32 quad = lane + i * BLOCK;
+        load_quad(weight, quad, gain[i]); /* early: nothing waits for it */
+#if PRE == NONE
+        load_quad(x + (u64)row * D, quad, value[i]);
+#else
+        float left[4], right[4];
+#if PRE == ADD
+        load_quad(a + (u64)row * D, quad, left);
+        load_quad(b + (u64)row * D, quad, right);
+#else
+        load_quad(gu + (u64)row * (2 * D), quad, left);
+        load_quad(gu + (u64)row * (2 * D) + D, quad, right);
+#endif
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+#if PRE == ADD
+            value[i][j] = left[j] + right[j];
+#else
+            value[i][j] = gated(left[j], right[j]);
+#endif
+            if (4 * quad + j < D) {
+                h[(u64)row * D + 4 * quad + j] = value[i][j];
+            }
+        }
+#endif
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            acc[0] = FMA(value[i][j], value[i][j], acc[0]);
+        }
+    }
+    sum_f32(acc, floats);
+    const float inverse_root = 1.0f / SQRT(acc[0] / (float)D + EPS);
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            value[i][j] = value[i][j] * inverse_root * gain[i][j];
+        }
+    }
+
+    /* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of lost. */
+    float factor[SHARE], inverse[SHARE];
+#if PER_BLOCK
+    SHARED u64 keys[SCRATCH(SHARE)];
+    u64 best[SHARE]; /* magnitude, then the place counted backwards so that the first of equals wins, then the sign */
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+        best[i] = 0;
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            const u32 bits = AS_U32(value[i][j]), place = 4 * (lane + i * BLOCK) + j;
+            const u64 key = (u64)(bits & 0x7fffffffu) << 32 | (0x7fffffffu - place) << 1 | bits >> 31;
+            best[i] = key > best[i] ? key : best[i];
+        }
+    }
+    max_span(best, keys);
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+        const u32 magnitude = (u32)(best[i] >> 32);
+        factor[i] = magnitude == 0 ? 0.0f : -127.0f / AS_F32(magnitude | (u32)(best[i] & 1) << 31);
+        inverse[i] = magnitude == 0 ? 0.0f : 1.0f / factor[i];
+    }
+#else
+    SHARED u32 keys[SCRATCH(1)];
+    u32 best[1] = {0};
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            const u32 magnitude = AS_U32(value[i][j]) & 0x7fffffffu;
+            best[0] = magnitude > best[0] ? magnitude : best[0];
+        }
+    }
+    max_row(best, keys);
+    const float absmax = AS_F32(best[0]);
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+        factor[i] = 127.0f / (absmax < 1e-5f ? 1e-5f : absmax); /* a NaN stays one, and so does the scale */
+        inverse[i] = 1.0f / factor[i];
+    }
+#endif
+
+    i32 codes[SHARE];
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+        const u32 quad = lane + i * BLOCK;
+        u32 word = 0;
+        codes[i] = 0;
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            const i32 code = 4 * quad + j < D ? code_of(value[i][j] * factor[i]) : 0;
+            word |= ((u32)code & 0xffu) << (8 * j);
+            codes[i] += code;
+        }
+        if (quad < QUADS) {
+            ((GLOBAL u32*)(q + (u64)row * DP))[quad] = word;
+        }
+    }
+#if PER_BLOCK
+    SHARED i32 sums[SCRATCH(SHARE)];
+    sum_span(codes, sums);
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+        const u32 quad = lane + i * BLOCK;
+        if (quad < QUADS && quad % SPAN_LANES == 0) {
+            scale[row * SPANS + quad / SPAN_LANES] = inverse[i];
+            qsum[row * SPANS + quad / SPAN_LANES] = codes[i];
+        }
+    }
+#else
+    SHARED i32 sums[SCRATCH(1)];
+    i32 total[1] = {0};
+#pragma unroll
+    for (u32 i = 0; i < SHARE; ++i) {
+        total[0] += codes[i];
+    }
+    sum_row(total, sums);
+    if (lane == 0) {
+        scale[row] = inverse[0];
+        qsum[row] = total[0];
+    }
+#endif
+}

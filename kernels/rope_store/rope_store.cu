@@ -1,0 +1,85 @@
+/* rope_store: RoPE of queries and keys, and the new keys and values into their places in the cache.
+ *
+ * ABI: qkv [M, (H + 2G) * D] f32, pos [M] i32, freq [R/2] f32 -> q [M, H, D] f32, kcache [L, G * D] f32|f16, vcache [L, G * D]
+ * Grid: one work-item per pair of elements of qkv, folded.
+ * Options: NEOX (pairs i, i + R/2; else 2i, 2i + 1), F16 (type of the cache).
+ */
+#define PAIRS (D / 2)
+#define ROTATED (R / 2)
+#define HEADS (H + 2 * G)
+#if F16
+#define ELEMENT f16
+#define STORE(pointer, at, value) STORE_F16(pointer, at, value)
+#else
+#define ELEMENT float
+#define STORE(pointer, at, value) ((pointer)[at] = (value))
+#endif
+
+/* Sine and cosine of an angle of up to 2^17 radians, within 2^-24 or so. The reduction is done here, and with FMA, because what the
+ * dialects do to large arguments differs, and because it must not depend on a fast-math switch.
+ *
+ * angle = turns*(pi/2) + rest with pi/2 in three f32 parts (Cody & Waite): the first step is exact, since turns*part1 has a lowest
+ * bit of 2^-23 and the difference is below 1. The polynomials interpolate at the Chebyshev nodes of |rest| <= pi/4; their own
+ * error is below 2^-26.
+ */
+INLINE void sine_cosine(float angle, float* sine, float* cosine)
+{
+    const float turns = RINT(angle * 0.6366197467f);
+    float rest = FMA(-turns, 1.570796371f, angle);
+    rest = FMA(-turns, -4.371138829e-08f, rest);
+    rest = FMA(-turns, -1.71512451e-15f, rest);
+    const float square = rest * rest;
+    const float s = FMA(FMA(FMA(-0.0001958738721f, square, 0.008332746103f), square, -0.1666666418f), square * rest, rest);
+    const float c = FMA(FMA(FMA(FMA(2.454743662e-05f, square, -0.001388830016f), square, 0.04166666418f), square, -0.5f),
+        square, 1.0f);
+    const i32 quadrant = (i32)turns & 3; /* two's complement: right for negative angles too */
+    const float first = (quadrant & 1) ? c : s, second = (quadrant & 1) ? s : c;
+    *sine = (quadrant & 2) ? -first : first;
+    *cosine = ((quadrant + 1) & 2) ? -second : second;
+}
+
+KERNEL rope_store(GLOBAL const float* RESTRICT qkv, GLOBAL const i32* RESTRICT pos, GLOBAL const float* RESTRICT freq,
+    GLOBAL float* RESTRICT q, GLOBAL ELEMENT* RESTRICT kcache, GLOBAL ELEMENT* RESTRICT vcache)
+{
+    const u32 item = GROUP_FOLDED * BLOCK + LANE;
+    if (item >= M * HEADS * PAIRS) {
+        return;
+    }
+    const u32 pair = item % PAIRS, head = item / PAIRS % HEADS, row = item / (PAIRS * HEADS);
+    GLOBAL const float* source = qkv + ((u64)row * HEADS + head) * D;
+    const i32 at = pos[row];
+    if (head >= H && (at < 0 || at >= L)) { /* a row of padding, or a full cache */
+        return;
+    }
+
+    u32 low = 2 * pair, high = 2 * pair + 1;
+    if (head >= H + G) {
+        const u64 target = ((u64)at * G + (head - H - G)) * D;
+        STORE(vcache, target + low, source[low]);
+        STORE(vcache, target + high, source[high]);
+        return;
+    }
+    float first, second;
+    if (pair < ROTATED) {
+#if NEOX
+        low = pair;
+        high = pair + ROTATED;
+#endif
+        float sine, cosine;
+        sine_cosine((float)at * freq[pair], &sine, &cosine);
+        first = source[low] * cosine - source[high] * sine;
+        second = source[high] * cosine + source[low] * sine;
+    } else {
+        first = source[low];
+        second = source[high];
+    }
+    if (head < H) {
+        GLOBAL float* target = q + ((u64)row * H + head) * D;
+        target[low] = first;
+        target[high] = second;
+    } else {
+        const u64 target = ((u64)at * G + (head - H)) * D;
+        STORE(kcache, target + low, first);
+        STORE(kcache, target + high, second);
+    }
+}
