@@ -1,8 +1,8 @@
 """Times the ops of a decode step on every backend that is there, cold, interleaved and verified.
 
     python bench/gpu_ops.py --backends cuda,torch,wgpu,opencl [--receipt FILE] [--smoke] [--seconds 2]
-    python bench/gpu_ops.py --backends cuda --mode check     small cases against fp64 truth, nothing timed: for sanitizers
-    python bench/gpu_ops.py --backends cuda --mode once      each kernel a few times, nothing timed: for profilers
+    python bench/gpu_ops.py --backends cuda --mode check   small cases against fp64 truth, not timed: for sanitizers
+    python bench/gpu_ops.py --backends cuda --mode once    each kernel a few times, not timed: for profilers
 
 The ceiling is the device's own copy in the same run, beside torch's bf16 and f16 GEMV of the same N×K. The method is
 that of bench/timing.py. Exit code 1 where a result is wrong, impossible or missing; 3 where no backend opened.
@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import Receipt, Sample, Series, cold_bytes, copy_series, interleave, judge_times, released, timed
+import timing
+from timing import Receipt, Sample, Series, cache_bytes, interleave, judge_times
 
 from kparity import ops, registry
-from kparity.adapter import Backend, Buffer
+from kparity.adapter import Backend, Buffer, Program
 from kparity.adapter import Bound as Launchable
 from kparity.compare import judge
 from kparity.errors import KparityError
@@ -35,6 +38,7 @@ MANY = 256
 
 A100_W2A8_US = {(2560, 2560): 13.3, (3840, 2560): 14.9, (13824, 2560): 18.75, (2560, 6912): 14.5}
 """Published for an A100 by another ternary GEMV; (N, K) -> µs."""
+UNSUPPORTED = "not supported: "
 GOAL_OF_PUBLISHED, GOAL_OF_COPY, GOAL_OVER_TORCH = 0.6, 0.8, 5.0
 LARGE = 64_000_000
 """Packed bytes from which on a tgemv is held against the copy and against torch."""
@@ -77,10 +81,15 @@ class Facts:
     bounds: list[Bound]
 
 
+def walked_by_rows(case: Case) -> bool:
+    """Whether a copy may be the weights turned by rows: a part of a head is bound to its columns."""
+    return case.op == "tgemv" or (case.op == "dense_gemv" and case["rows"] == case["N"])
+
+
 def draw(case: Case) -> list[Array]:
     """Seeded inputs; rows beyond ``PIECE`` of a weight repeat the first ones, turned along K, so that rows differ."""
     op, rng = ops.get(case.op), np.random.default_rng(case.seed())
-    if case.op not in ("tgemv", "dense_gemv") or case["N"] <= PIECE:
+    if not walked_by_rows(case) or case["N"] <= PIECE:
         return op.inputs(case, rng)
     first = op.inputs(part_of(case, PIECE), rng)
     turned = [np.roll(first[0], at, axis=1) for at in range(-(-case["N"] // PIECE))]
@@ -97,7 +106,7 @@ def part_of(case: Case, rows: int) -> Case:
 def facts_of(case: Case) -> Facts:
     """Truth in pieces of rows: a whole head in fp64 would take gigabytes."""
     op, inputs = ops.get(case.op), draw(case)
-    if case.op not in ("tgemv", "dense_gemv"):
+    if not walked_by_rows(case) or case["N"] <= PIECE:
         truth = op.reference(case, inputs)
         return Facts(inputs, truth, op.bounds(case, inputs, truth))
     truths, limits, why = [], [], ""
@@ -112,8 +121,8 @@ def facts_of(case: Case) -> Facts:
 
 
 def shifted(case: Case, inputs: Sequence[Array], at: int) -> list[Array]:
-    """Copy ``at`` of the inputs: weights turned by rows, or the keys of a cache that every query sees, in another order."""
-    if case.op in ("tgemv", "dense_gemv"):
+    """Copy ``at`` of the inputs: weights turned by rows, or the keys of a cache in another order."""
+    if walked_by_rows(case):
         return [np.roll(inputs[0], at, axis=0), *inputs[1:]]
     if case.op == "attention":
         return [inputs[0], np.roll(inputs[1], at, axis=0), np.roll(inputs[2], at, axis=0), *inputs[3:]]
@@ -122,7 +131,7 @@ def shifted(case: Case, inputs: Sequence[Array], at: int) -> list[Array]:
 
 def turned(case: Case, array: Array, at: int) -> Array:
     """What ``shifted`` makes of an output (or of its bound)."""
-    return np.roll(array, at, axis=-1) if case.op in ("tgemv", "dense_gemv") else array
+    return np.roll(array, at, axis=-1) if walked_by_rows(case) else array
 
 
 def weight_bytes(case: Case) -> int:
@@ -135,48 +144,56 @@ def weight_bytes(case: Case) -> int:
 
 
 class Timed:
-    """A case on a backend: its rotation of inputs, an output of its own for each, and the programs that walk through."""
+    """A case on a backend: a rotation of inputs, an output of its own for each, the programs that walk through them."""
 
-    def __init__(self, backend: Backend, case: Case, facts: Facts, cold: int) -> None:
+    def __init__(self, backend: Backend, case: Case, facts: Facts, cold: int, hot: int = 1) -> None:
         self.backend, self.case, self.facts = backend, case, facts
         self.op, nbytes = ops.get(case.op), weight_bytes(case)
         self.copies = max(1, -(-cold // nbytes)) if nbytes else 1
-        self.cold = bool(nbytes) and self.copies * nbytes >= cold
-        self.outputs: list[list[Buffer]] = []
+        self.cold = nbytes > 0 and self.copies * nbytes >= max(cold, cache_bytes(backend))
+        self.written: list[list[Buffer]] = []
         launches = [list(self._launches(at)) for at in range(self.copies)]
         if not nbytes:  # what a kernel of a decode step finds in the cache; several, so that the clock can tell
-            launches *= 64 if backend.info.kind == "gpu" else 16
+            launches *= hot
         per_sample = MANY
         if backend.info.kind != "gpu" and nbytes:  # such a device needs milliseconds for one
             per_sample = max(1, (64 << 20) // nbytes)
         self.per_sample = min(per_sample, len(launches))
         starts = range(0, len(launches) - self.per_sample + 1, self.per_sample)
-        self.programs = [backend.record(sum(launches[at : at + self.per_sample], [])) for at in starts]
+        self.programs = [backend.record(list(chain(*launches[at : at + self.per_sample]))) for at in starts]
         self.turn = 0
 
     def _launches(self, at: int) -> Iterator[Launchable]:
         """The launches of one copy: several where a weight exceeds the device's largest binding."""
-        given, args, backend = shifted(self.case, self.facts.inputs, at), self.op.args(self.case), self.backend
-        outputs = [backend.empty(arg.shape, arg.dtype) for arg in args if arg.role != "in"]
-        self.outputs.append(outputs)
-        limit = backend.info.max_binding
-        if self.case.op == "dense_gemv" and args[0].nbytes > limit:
-            rows = limit // (args[0].nbytes // self.case["N"])
-            options = {name: value for name, value in self.case.params if name not in ("row0", "rows")}
-            x = backend.upload(given[1])
-            for row0 in range(0, self.case["N"], rows):
-                piece = np.ascontiguousarray(given[0][row0 : row0 + rows])
-                yield self._bind(
-                    self.op.case(**options, row0=row0, rows=len(piece)), [backend.upload(piece), x, *outputs]
-                )
+        args, backend = self.op.args(self.case), self.backend
+        given = iter(shifted(self.case, self.facts.inputs, at))
+        if self.case.op == "dense_gemv" and args[0].nbytes > backend.info.max_binding:
+            yield from self._parts(list(given))
             return
-        uploaded = [backend.upload(np.ascontiguousarray(array)) for array in given]
-        yield self._bind(self.case, [*uploaded, *outputs])
+        buffers = [
+            backend.empty(arg.shape, arg.dtype)
+            if arg.role == "out"
+            else backend.upload(np.ascontiguousarray(next(given)))
+            for arg in args
+        ]
+        self.written.append([buffer for arg, buffer in zip(args, buffers, strict=True) if arg.role != "in"])
+        yield self._bind(self.case, buffers)
+
+    def _parts(self, given: list[Array]) -> Iterator[Launchable]:
+        """A head in as many pieces as the largest binding asks for, as in a model."""
+        weights, backend, n = given[0], self.backend, self.case["N"]
+        rows = max(1, min(n, backend.info.max_binding // weights[:1].nbytes))
+        options = {name: value for name, value in self.case.params if name not in ("row0", "rows")}
+        x, y = backend.upload(given[1]), backend.empty((1, n), "f32")
+        self.written.append([y])
+        for row0 in range(0, n, rows):
+            piece = np.ascontiguousarray(weights[row0 : row0 + rows])
+            yield self._bind(self.op.case(**options, row0=row0, rows=len(piece)), [backend.upload(piece), x, y])
 
     def _bind(self, case: Case, buffers: list[Buffer]) -> Launchable:
         reason = self.backend.supports(self.op, case)
         if reason:
-            raise KparityError(f"not supported: {reason}")
+            raise KparityError(f"{UNSUPPORTED}{reason}")
         kernel = self.backend.build(self.op, case)
         self.kernel_id = kernel.id
         return kernel.bind(*buffers)
@@ -185,46 +202,41 @@ class Timed:
         """The next program of the rotation."""
         program = self.programs[self.turn % len(self.programs)]
         self.turn += 1
-        return timed(program)
+        return timing.timed(program)
+
+    def _poison(self, at: int) -> None:
+        """Overwrite what copy ``at`` writes: NaN and -1, or its input where it is one."""
+        before = dict(zip([arg.name for arg in self.op.inputs_of(self.case)], self.facts.inputs, strict=True))
+        for arg, buffer in zip(self.op.outputs_of(self.case), self.written[at], strict=True):
+            nothing = np.full(buffer.nbytes, 0xFF, np.uint8).view(DTYPES[buffer.dtype]).reshape(buffer.shape)
+            self.backend.write(buffer, before.get(arg.name, nothing))
 
     def check(self) -> str | None:
         """Poison every output, run every program timed once more, compare every output with its truth."""
-        ran = min(len(self.outputs), len(self.programs) * self.per_sample)
-        for outputs in self.outputs[:ran]:
-            for buffer in outputs:
-                poison = np.full(buffer.nbytes, 0xFF, np.uint8).view(DTYPES[buffer.dtype]).reshape(buffer.shape)
-                self.backend.write(buffer, poison)
+        ran = min(len(self.written), len(self.programs) * self.per_sample)
+        for at in range(ran):
+            self._poison(at)
         for program in self.programs:
             program.run_timed()
-        for at, outputs in enumerate(self.outputs[:ran]):
-            for arg, buffer, truth, bound in zip(
-                self.op.outputs_of(self.case), outputs, self.facts.truth, self.facts.bounds, strict=True
-            ):
+        for at, written in enumerate(self.written[:ran]):
+            named = zip(self.op.outputs_of(self.case), written, self.facts.truth, self.facts.bounds, strict=True)
+            for arg, buffer, truth, bound in named:
                 limit = None if bound.limit is None else turned(self.case, np.asarray(bound.limit), at)
-                finding = judge(f"{self.backend.name}: {self.case.id} copy {at}", arg.name, self.backend.download(buffer),
-                                turned(self.case, truth, at), Bound(limit, bound.derivation))  # fmt: skip
+                name, got = f"{self.backend.name}: {self.case.id} copy {at}", self.backend.download(buffer)
+                finding = judge(name, arg.name, got, turned(self.case, truth, at), Bound(limit, bound.derivation))
                 if not finding.ok:
                     return f"output wrong: {finding}"
         return None
 
     def series(self) -> Series:
         """For ``interleave``."""
-        clock = "wall" if type(self.programs[0]).run_timed is Program_run_timed else "device"
+        clock = "wall" if type(self.programs[0]).run_timed is Program.run_timed else "device"
         about = {
             "backend": self.backend.name, "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
             "clock": clock, "copies": self.copies, "device": self.backend.info.device,
         }  # fmt: skip
-        return Series(f"{self.backend.name} {self.case.id}", self.sample, self.per_sample, self.op.work(self.case).bytes,
-                      self.cold, self.check, about)  # fmt: skip
-
-
-def _program_run_timed() -> Any:
-    from kparity.adapter import Program
-
-    return Program.run_timed
-
-
-Program_run_timed = _program_run_timed()
+        name, nbytes = f"{self.backend.name} {self.case.id}", self.op.work(self.case).bytes
+        return Series(name, self.sample, self.per_sample, nbytes, self.cold, self.check, about)
 
 
 class TorchGemv:
@@ -235,7 +247,7 @@ class TorchGemv:
         self.backend, kind = backend, getattr(torch, dtype)
         self.nbytes = n * k * 2
         self.copies = min(MANY, max(1, -(-cold // self.nbytes)))
-        self.cold = self.copies * self.nbytes >= cold
+        self.cold = self.copies * self.nbytes >= max(cold, cache_bytes(backend))
         device = backend.device
         # Values that every type holds exactly: only the sum's rounding differs between bf16, f16 and truth.
         self.weights = [
@@ -261,8 +273,6 @@ class TorchGemv:
             self.torch.mv(weight, self.x, out=y)
 
     def sample(self) -> Sample:
-        import time
-
         self.backend.sync()
         began = time.perf_counter()
         if self.graph is None:
@@ -320,48 +330,50 @@ def goals(row: dict[str, Any], copy_rate: float, others: Sequence[dict[str, Any]
     return found
 
 
-def opened(names: Sequence[str], receipt: Receipt) -> list[Backend]:
-    """The backends that open; the others are noted with their reason."""
-    found = []
-    for name in names:
-        try:
-            found.append(registry.open_backend(name))
-            receipt.opened(found[-1])
-        except KparityError as error:
-            receipt.result["absent"][name] = f"[{getattr(error, 'code', '')}] {error}"
-            print(f"{name}: left out: {error}", file=sys.stderr)
-    return found
+def opened(name: str, receipt: Receipt) -> Backend | None:
+    """A backend, or None with the reason noted."""
+    try:
+        backend = registry.open_backend(name)
+    except KparityError as error:
+        receipt.result["absent"][name] = f"[{getattr(error, 'code', '')}] {error}"
+        print(f"{name}: left out: {error}", file=sys.stderr)
+        return None
+    receipt.opened(backend)
+    return backend
 
 
 def line(row: dict[str, Any], rate: float) -> str:
     """A row for people."""
     if "us" not in row:
-        return f"{row['name']:58} {'; '.join(row['errors'])}"
+        return f"{row['name']:64} {'; '.join(row['errors'])}"
     share = f"{100 * row['gb_per_s'] * 1e9 / rate:5.1f} % of copy" if rate and row["cold"] else " " * 15
     goal = ", ".join(f"{name} {each['reached']:.2f} {'meets' if each['met'] else 'MISSES'} {each['goal']:.2f}"
                      for name, each in row.get("goals", {}).items())  # fmt: skip
     wrong = "".join(f" ERROR {error}" for error in row["errors"])
-    return (f"{row['name']:58} {row['us']:10.2f} µs ({row['us_low']:.2f}, {row['us_high']:.2f}) "
+    return (f"{row['name']:64} {row['us']:10.2f} µs ({row['us_low']:.2f}, {row['us_high']:.2f}) "
             f"{row['gb_per_s']:8.1f} GB/s {share}  {goal}{wrong}")  # fmt: skip
 
 
 def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Backend]) -> None:
     """Time every group and add its rows to the receipt, group by group."""
     sizes, rows = (SMOKE if options.smoke else FULL), receipt.result["rows"]
-    cold = {b.name: (1 << 20) if options.smoke else cold_bytes(b, options.cold_mib << 20) for b in backends}
+    cold = {b.name: (1 << 20) if options.smoke else timing.cold_bytes(b, options.cold_mib << 20) for b in backends}
     limits = {"least": 3, "most": 4, "seconds": 1.0} if options.smoke else {"seconds": options.seconds}
     # A device that is not a GPU copies less: what is measured there is no record anyhow.
-    copies = [copy_series(b, sizes["copy"] if b.info.kind == "gpu" else min(sizes["copy"], 1 << 28)) for b in backends]
+    copies = [
+        timing.copy_series(b, sizes["copy"] if b.info.kind == "gpu" else min(sizes["copy"], 1 << 28)) for b in backends
+    ]
     interleave(copies, **limits)
     rates, ceilings, measured = {}, {}, {}
     for backend, series in zip(backends, copies, strict=True):
         peak = receipt.result["devices"][backend.name]["peak_bytes_per_s"]
-        row = judge_times(series, peak, measured=False)
-        rates[backend.name] = row.get("gb_per_s", 0.0) * 1e9
-        measured[backend.name] = not peak
-        ceilings[backend.name] = peak or rates[backend.name]
-        rows.append(row)
-        print(line(row, 0))
+        rows.append(judge_times(series, peak, measured=False))
+        rates[backend.name], measured[backend.name] = rows[-1].get("gb_per_s", 0.0) * 1e9, not peak
+        ceilings[backend.name] = peak
+        print(line(rows[-1], 0))
+    for backend in backends:  # where no driver tells: the best that any API reached on that memory
+        same = [rates[b.name] for b in backends if (b.info.kind == "gpu") == (backend.info.kind == "gpu")]
+        ceilings[backend.name] = ceilings[backend.name] or max(same)
     del copies
     receipt.result["copy_bytes_per_s"] = rates
     for group in table_of(sizes):
@@ -370,13 +382,13 @@ def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Ba
             for backend in backends:
                 name = f"{backend.name} {case.id}"
                 try:
-                    table.append(Timed(backend, case, facts_of(case), cold[backend.name]).series())
+                    hot = 64 if backend.info.kind == "gpu" else 16
+                    table.append(Timed(backend, case, facts_of(case), cold[backend.name], hot).series())
                 except Exception as error:  # one kernel that does not build must not take the rest along
                     about = {"backend": backend.name, "op": case.op, "case": case.id}
                     text = f"{type(error).__name__}: {error}"
                     table.append(Series(name, lambda: Sample(0, 0), about=about, fault=text))
-                    if "not supported" in text:
-                        table[-1].about["unsupported"] = True
+                    table[-1].about["unsupported"] = str(error).startswith(UNSUPPORTED)
                 if backend.name == "torch" and case.op == "tgemv":
                     table += [
                         TorchGemv(backend, case["N"], case["K"], dtype, cold["torch"]).series()
@@ -397,7 +409,7 @@ def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Ba
         rows += fresh
         receipt.write()
         table.clear()
-        released()
+        timing.released()
 
 
 def check(backends: Sequence[Backend], kib: int) -> int:
@@ -451,7 +463,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     receipt = Receipt(
         options.receipt, "ops-smoke" if options.smoke else "ops", sys.argv if arguments is None else arguments
     )
-    backends = opened(options.backends.split(","), receipt)
+    found = [opened(name, receipt) for name in options.backends.split(",")]
+    backends = [backend for backend in found if backend is not None]
     try:
         if not backends:
             receipt.write(complete=True)
