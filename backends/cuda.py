@@ -1,106 +1,37 @@
 """cuda: the GPU text through NVRTC and CuPy. ``hip`` is this adapter with another compiler, prelude and probes.
 
 The text is compiled by NVRTC directly, not by CuPy's RawModule, which always adds ``-ftz=true``: subnormals are kept.
+
+A program of several launches is captured in a CUDA graph at its first run and replayed from then on: the addresses of
+its buffers are fixed, and whatever changes from step to step is in a buffer. Writes, replays and reads follow each
+other on one stream. Where a graph cannot be captured, kernels are launched one by one, and a line on stderr and
+``DeviceInfo.detail`` say so. With ``KPARITY_DEBUG`` set, the device is waited for after every launch, without graphs,
+so that a fault is reported with the kernel that caused it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import re
+import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
-from kparity.assemble import Source, gpu_source
+import numpy as np
+
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, dtype_name, require_contiguous
+from kparity.assemble import Source, gpu_source, kernel_text
+from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
-from kparity.spec import DTYPES, MAX_GROUPS, Array, Case, Dispatches, Op
+from kparity.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
 
-OOM = ("OutOfMemory", "MemoryAllocation", "OUT_OF_MEMORY")
-LOST = (
-    "NoDevice",
-    "DevicesUnavailable",
-    "DeviceUninitialized",
-    "ECCUncorrectable",
-    "Deinitialized",
-    "HardwareStackError",
-)
-
-
-def cdll(names: Sequence[str]) -> Any:
-    """The first of these libraries that loads, or ``None``: tells of a missing driver long before CuPy is imported."""
-    for name in names:
-        with suppress(OSError):
-            return ctypes.CDLL(name)
-    return None
-
-
-def version_of(number: int) -> str:
-    """``13000`` as CUDA counts it: ``13.0``."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-class CudaBound(Bound):
-    """A function with its grid and its argument list."""
-
-    def __init__(self, kernel: CudaKernel, buffers: Sequence[Buffer]) -> None:
-        launch = kernel.op.launch(kernel.case)
-        self.kernel_id, self.function = kernel.id, kernel.function
-        self.grid, self.block = launch.groups, (launch.block, 1, 1)
-        self.handles = tuple(buffer.handle for buffer in buffers)  # also keeps the memory alive
-
-
-class CudaKernel(Kernel):
-    """One function of a loaded module."""
-
-    def __init__(self, backend: CudaBackend, function: Any, op: Op, case: Case) -> None:
-        super().__init__(f"{op.name}_{backend.name}_{op.variant(case)}", op, case)
-        self.function = function
-
-    def bind(self, *buffers: Buffer) -> CudaBound:
-        self.check(buffers)
-        handles = [id(buffer.handle) for buffer in buffers]
-        for arg, handle in zip(self.args, handles, strict=True):
-            if arg.role != "in" and handles.count(handle) > 1:
-                raise WrongInput(
-                    f"{self.case.id}: {arg.name} is written and bound twice; the text declares it unaliased"
-                )
-        return CudaBound(self, buffers)
-
-
-class CudaProgram(Program):
-    """Launches on the backend's stream."""
-
-    def __init__(self, backend: CudaBackend, launches: Sequence[Bound]) -> None:
-        super().__init__(backend, launches)
-        self.cuda = backend
-        self._calls = [
-            (each.function, each.grid, each.block, each.handles) for each in launches if isinstance(each, CudaBound)
-        ]
-        if len(self._calls) != len(self.launches):
-            raise WrongInput(f"a program of {backend.name} holds launches of {backend.name} only")
-
-    def _run(self) -> None:
-        with self.cuda.guarded("launching kernels"):
-            for function, grid, block, handles in self._calls:
-                function(grid, block, handles, stream=self.cuda.stream)
-
-    def run_timed(self) -> float:
-        """Seconds between two events around the launches, by the device's clock."""
-        cuda, stream = self.cuda.cupy.cuda, self.cuda.stream
-        self.cuda.sync()
-        with self.cuda.guarded("timing kernels"):
-            begin, end = cuda.Event(), cuda.Event()
-            begin.record(stream)
-        self.run()
-        with self.cuda.guarded("running kernels"):
-            end.record(stream)
-            end.synchronize()
-            return float(cuda.get_elapsed_time(begin, end)) * 1e-3
+POISON = 0xFF
+"""Every byte of fresh scratch memory: NaN, or −1. A kernel that counts on zeros fails everywhere, not now and then."""
 
 
 class CudaBackend(Backend):
@@ -110,13 +41,21 @@ class CudaBackend(Backend):
     dialect = "gpu"
     prelude: ClassVar[str] = "cuda"
     api: ClassVar[str] = "CUDA"
+    compiler_name: ClassVar[str] = "NVRTC"
     tag: ClassVar[str] = "KP-CUDA"
     package: ClassVar[str] = 'pip install "kparity[cuda]"'
+    visible: ClassVar[tuple[str, ...]] = ("CUDA_VISIBLE_DEVICES",)
+    processors: ClassVar[str] = "SMs"
+    node_query: ClassVar[str] = "cuGraphGetNodes"
+    max_items: ClassVar[int] = 1 << 62
+    """Work-items that a grid may have in one dimension."""
 
-    def __init__(self, cupy: Any, index: int) -> None:
-        self.cupy, self.dispatches = cupy, Dispatches()
+    def __init__(self, cupy: Any, index: int, library: Any = None) -> None:
+        self.cupy, self.library, self.index, self.dispatches = cupy, library, index, Dispatches()
+        self.debug = bool(os.environ.get("KPARITY_DEBUG"))
+        self.graphs = not self.debug
         self.device = cupy.cuda.Device(index)
-        self._faults = (
+        self.faults: tuple[type[BaseException], ...] = (
             cupy.cuda.runtime.CUDARuntimeError,
             cupy.cuda.driver.CUDADriverError,
             cupy.cuda.memory.OutOfMemoryError,
@@ -125,15 +64,20 @@ class CudaBackend(Backend):
         self.stream: Any = None
         with self.guarded("opening the device"):
             self.properties: Mapping[str, Any] = cupy.cuda.runtime.getDeviceProperties(index)
-            self.stream = cupy.cuda.Stream(non_blocking=True)
             self.arch = self._arch()
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+            self.transfers = Transfers(cupy.cuda, self.stream)
+            self.compiler = Compiler(cupy.cuda.nvrtc, self.name, self.prelude, self._options(), self._binary)
             self.info = self._describe()
+        self._check_target()
 
-    # What HIP does otherwise: probes, architecture, compiler options.
+    # What HIP does otherwise: probes, architecture, compiler options, identity.
 
     @classmethod
-    def _probe_driver(cls) -> None:
-        """Raise Unavailable unless a driver and a device are there; imports nothing: a refusal costs milliseconds."""
+    def _probe_driver(cls) -> Any:
+        """The driver's library. Raise Unavailable unless it and a device are there; imports nothing: a refusal costs
+        milliseconds.
+        """
         driver = cdll(("libcuda.so.1", "nvcuda.dll"))
         if driver is None:
             raise Unavailable(
@@ -151,19 +95,19 @@ class CudaBackend(Backend):
             )
         if status in (35, 803, 804):  # INSUFFICIENT_DRIVER, SYSTEM_DRIVER_MISMATCH, COMPAT_NOT_SUPPORTED_ON_DEVICE
             raise Unavailable(
-                f"CUDA driver does not fit (cuInit returned {status}, driver API {version_of(version.value)})",
+                f"CUDA driver does not fit (cuInit returned {status}, driver API {cls._version(version.value)})",
                 "update NVIDIA's driver, or reboot after an update",
                 "KP-CUDA-OLDDRIVER",
             )
         if status == 0:
             driver.cuDeviceGetCount(ctypes.byref(count))
         if count.value == 0:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
             raise Unavailable(
-                f"no CUDA device (cuInit returned {status}, CUDA_VISIBLE_DEVICES is {visible or 'empty'})",
+                f"no CUDA device (cuInit returned {status}, {cls._visibility()})",
                 "check nvidia-smi and CUDA_VISIBLE_DEVICES",
                 "KP-CUDA-NODEVICE",
             )
+        return driver
 
     @classmethod
     def _probe_library(cls, cupy: Any) -> None:
@@ -176,38 +120,82 @@ class CudaBackend(Backend):
         driver, library = runtime.driverGetVersion(), runtime.runtimeGetVersion()
         if driver // 1000 < library // 1000:
             raise Unavailable(
-                f"CUDA driver too old (it speaks CUDA {version_of(driver)}, CuPy is built for {version_of(library)})",
+                f"CUDA driver too old (it speaks CUDA {cls._version(driver)}, CuPy is built for "
+                f"{cls._version(library)})",
                 f"update NVIDIA's driver, or install the CuPy of CUDA {driver // 1000} (cupy-cuda{driver // 1000}x)",
                 "KP-CUDA-OLDDRIVER",
             )
 
+    @staticmethod
+    def _version(number: int) -> str:
+        """``13000`` as CUDA counts it: ``13.0``."""
+        return f"{number // 1000}.{number % 1000 // 10}"
+
     def _arch(self) -> str:
-        """The compiler's target: the device's own, or the newest that the compiler knows."""
+        """The compiler's target: the device's own, or the newest older one, as PTX that the driver translates."""
         own = 10 * int(self.properties["major"]) + int(self.properties["minor"])
         known = [int(arch) for arch in self.cupy.cuda.nvrtc.getSupportedArchs()]
-        return f"sm_{own}" if own in known else f"compute_{max((arch for arch in known if arch < own), default=own)}"
+        if own in known:
+            return f"sm_{own}"
+        if own < min(known):
+            raise Unavailable(
+                f"NVRTC has no code for sm_{own} (it begins at sm_{min(known)})",
+                "install an older NVRTC and the CuPy that goes with it (cupy-cuda12x)",
+                f"{self.tag}-NOARCH",
+            )
+        return f"compute_{max(arch for arch in known if arch < own)}"
+
+    def _target(self) -> str:
+        """The architecture as DeviceInfo tells it."""
+        own = f"sm_{self.properties['major']}{self.properties['minor']}"
+        return own if own == self.arch else f"{own} by PTX of {self.arch}, which this NVRTC knows last"
 
     def _options(self) -> tuple[str, ...]:
-        """No fast-math: subnormals kept, division and square root rounded correctly."""
-        return (f"--gpu-architecture={self.arch}", "--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+        """No fast-math: subnormals kept, division and square root rounded correctly; fused multiply-add is allowed."""
+        return (
+            f"--gpu-architecture={self.arch}", "--std=c++17",
+            "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--fmad=true",
+        )  # fmt: skip
 
     def _binary(self, nvrtc: Any, program: Any) -> bytes:
         """What the driver loads: machine code, or PTX where the device is newer than the compiler."""
         return bytes(nvrtc.getCUBIN(program) if self.arch.startswith("sm_") else nvrtc.getPTX(program))
 
     def _identity(self) -> str:
-        """The UUID as nvidia-smi prints it, or the PCI address."""
-        raw = self.properties.get("uuid", b"")
-        if isinstance(raw, bytes) and len(raw) == 16:
-            text = raw.hex()
-            return f"GPU-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        """The UUID as nvidia-smi prints it, or the PCI address. Asked of the driver: CuPy cuts it at a zero byte."""
+        query = getattr(self.library, "cuDeviceGetUuid_v2", None) or getattr(self.library, "cuDeviceGetUuid", None)
+        handle, raw = ctypes.c_int(0), (ctypes.c_ubyte * 16)()
+        if (
+            query is not None
+            and self.library.cuDeviceGet(ctypes.byref(handle), self.index) == 0
+            and query(raw, handle) == 0
+        ):
+            return f"GPU-{uuid.UUID(bytes=bytes(raw))}"
         return f"pci {self.device.pci_bus_id}"
+
+    @staticmethod
+    def _release() -> str:
+        """The release of the driver that is installed, or an empty string: not what API version it speaks."""
+        management, text = cdll(("libnvidia-ml.so.1",)), ctypes.create_string_buffer(96)
+        with suppress(AttributeError):  # None, or a library without these names
+            if management.nvmlInit_v2() == 0:
+                status = management.nvmlSystemGetDriverVersion(text, len(text))
+                management.nvmlShutdown()
+                return text.value.decode(errors="replace") if status == 0 else ""
+        with suppress(OSError):
+            return Path("/sys/module/nvidia/version").read_text(encoding="utf-8").strip()
+        return ""
 
     # What both share.
 
     @classmethod
+    def _visibility(cls) -> str:
+        """The variables that hide devices, with their values."""
+        return ", ".join(f"{name} is {os.environ.get(name, 'unset') or 'empty'}" for name in cls.visible)
+
+    @classmethod
     def open(cls, index: int = 0) -> CudaBackend:
-        cls._probe_driver()
+        library = cls._probe_driver()
         try:
             cupy = import_module("cupy")
         except (ImportError, OSError) as error:
@@ -226,22 +214,78 @@ class CudaBackend(Backend):
             ) from None
         if not 0 <= index < count:
             raise Unavailable(
-                f"no {cls.api} device {index} ({count} visible)",
-                f"choose an index below {count}",
+                f"no {cls.api} device {index} ({count} visible, {cls._visibility()})",
+                f"choose an index below {count}" if count else "check the driver and its device list",
                 f"{cls.tag}-NODEVICE",
             )
-        return cls(cupy, index)
+        try:
+            cupy.cuda.nvrtc.getVersion()  # CuPy loads the compiler at its first use
+        except (RuntimeError, ImportError, OSError) as error:
+            raise Unavailable(
+                f"{cls.compiler_name} cannot be loaded ({str(error).strip().splitlines()[0]})",
+                cls.package,
+                f"{cls.tag}-NOLIB",
+            ) from None
+        return cls(cupy, index, library)
+
+    def _check_target(self) -> None:
+        """Compile and load the prelude with an empty kernel: the compiler and the driver must agree on the target."""
+        head = f"#define BLOCK 64\n#define WAVE {self.info.subgroup}\n" + kernel_text(f"prelude/{self.prelude}.h")
+        try:
+            self._module(Source("target", "target.cu", f"{head}\nKERNEL target() {{}}\n", head.count("\n")))
+        except (CompileFailed, DeviceFault) as error:
+            raise Unavailable(
+                f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})",
+                f"update the driver, or install the CuPy and {self.compiler_name} that go with it",
+                f"{self.tag}-NOARCH",
+            ) from error
+
+    def _number(self, name: str, attribute: str) -> int:
+        """A property of the device; since CUDA 13 some are attributes only. 0 where neither is known."""
+        runtime = self.cupy.cuda.runtime
+        with suppress(AttributeError, RuntimeError):
+            return int(self.properties.get(name) or runtime.deviceGetAttribute(getattr(runtime, attribute), self.index))
+        return 0
 
     def _describe(self) -> DeviceInfo:
         runtime, found = self.cupy.cuda.runtime, self.properties
-        name = found["name"]
-        memory = int(found["totalGlobalMem"])
+        name, memory = found["name"], int(found["totalGlobalMem"])
+        units = self._number("multiProcessorCount", "cudaDevAttrMultiProcessorCount")
+        core = self._number("clockRate", "cudaDevAttrClockRate") // 1000  # both in kHz
+        bus = self._number("memoryClockRate", "cudaDevAttrMemoryClockRate") // 1000
+        facts = [
+            self._target(),
+            f"{units} {self.processors}",
+            f"{memory / 2**30:.0f} GiB",
+            f"{core} MHz, memory {bus} MHz",
+        ]
+        facts += [f"pci {self.device.pci_bus_id}", *(["debug: waits after every launch"] if self.debug else [])]
+        release, compiler = self._release(), self.cupy.cuda.nvrtc.getVersion()
+        driver = f"{self.api} {self._version(runtime.driverGetVersion())}"
         return DeviceInfo(
             backend=self.name, device=name.decode() if isinstance(name, bytes) else str(name), kind="gpu", api=self.api,
-            driver=f"{self.api} {version_of(runtime.driverGetVersion())}", library=f"cupy {self.cupy.__version__}",
+            driver=f"{driver}, release {release}" if release else driver,
+            library=f"cupy {self.cupy.__version__}, runtime {self._version(runtime.runtimeGetVersion())}, "
+            f"{self.compiler_name} {'.'.join(map(str, compiler))}",
             uuid=self._identity(), max_binding=memory, max_threads=int(found["maxThreadsPerBlock"]),
-            subgroup=int(found["warpSize"]), detail=f"{self.arch}, {memory / 2**30:.0f} GiB",
+            subgroup=int(found["warpSize"]), detail=", ".join(facts),
         )  # fmt: skip
+
+    def graph_nodes(self, graph: Any) -> int | None:
+        """How many nodes a captured graph has, or ``None`` where this CuPy or the driver does not tell."""
+        handle, query = getattr(graph, "graph", 0), getattr(self.library, self.node_query, None)
+        count = ctypes.c_size_t(0)
+        if not handle or query is None or query(ctypes.c_void_p(handle), None, ctypes.byref(count)) != 0:
+            return None
+        return count.value
+
+    def without_graphs(self, reason: str) -> None:
+        """From now on kernels are launched one by one; says so on stderr and in ``info``, once."""
+        if self.graphs:
+            self.graphs = False
+            self.info = replace(self.info, detail=f"{self.info.detail}, no graph")
+            line = f"{self.name}: no graph, kernels are launched one by one: {reason.splitlines()[0]}"
+            print(line, file=sys.stderr, flush=True)
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:
@@ -253,17 +297,22 @@ class CudaBackend(Backend):
                 else:
                     with self.stream:  # CuPy's allocator orders the reuse of memory by the current stream
                         yield
-        except self._faults as error:
-            text = f"{type(error).__name__}: {error}"
-            code = next((c for words, c in ((OOM, "OOM"), (LOST, "LOST")) if any(w in text for w in words)), "FAULT")
-            raise DeviceFault(f"{text} while {doing}", f"KP-DEVICE-{code}") from error
+        except self.faults as error:
+            raise fault(error, doing, "" if self.debug else "KPARITY_DEBUG=1 names the kernel") from error
 
     def supports(self, op: Op, case: Case) -> str | None:
-        launch = op.launch(case)
-        if launch.block > self.info.max_threads:
-            return f"{case.id} needs groups of {launch.block} work-items, this device has {self.info.max_threads}"
-        if max(launch.groups[1:]) > MAX_GROUPS:
-            return f"{case.id} needs a grid of {launch.groups}, y and z hold {MAX_GROUPS}"
+        for stage in op.stages(case, self.dialect):
+            groups, block = stage.launch.groups, stage.launch.block
+            limits = tuple(self.properties.get("maxGridSize") or (2**31 - 1, MAX_GROUPS, MAX_GROUPS))
+            if block > self.info.max_threads:
+                return f"{case.id} needs groups of {block} work-items, this device has {self.info.max_threads}"
+            if any(asked > limit for asked, limit in zip(groups, limits, strict=True)):
+                return f"{case.id} needs a grid of {groups}, this device has {limits}"
+            if groups[0] * block > self.max_items:
+                return f"{case.id} needs {groups[0] * block} work-items in a row, {self.api} has {self.max_items}"
+        for arg in op.scratch(case, self.dialect):
+            if arg.nbytes > self.info.max_binding:
+                return f"scratch {arg.name} has {arg.nbytes} bytes, this device has {self.info.max_binding}"
         return super().supports(op, case)
 
     def upload(self, array: Array) -> Buffer:
@@ -276,68 +325,55 @@ class CudaBackend(Backend):
         with self.guarded(f"allocating {dtype}{list(shape)}"):
             return Buffer(self.cupy.empty(shape, DTYPES[dtype]), dtype, shape)
 
+    def poisoned(self, arg: Arg) -> Buffer:
+        """A buffer that is not zero."""
+        buffer = self.empty(arg.shape, arg.dtype)
+        with self.guarded(f"filling {arg.name}"):
+            if buffer.nbytes:
+                self.cupy.cuda.runtime.memsetAsync(buffer.handle.data.ptr, POISON, buffer.nbytes, self.stream.ptr)
+        return buffer
+
     def write(self, buffer: Buffer, array: Array) -> None:
         require_contiguous(array)
         if array.nbytes != buffer.nbytes:
             raise WrongInput(f"{array.nbytes} bytes given for a buffer of {buffer.nbytes}")
         with self.guarded(f"writing {array.nbytes} bytes"):
-            buffer.handle.set(array.view(DTYPES[buffer.dtype]).reshape(buffer.shape), stream=self.stream)
-            self.stream.synchronize()  # the caller may change the array now
+            self.transfers.write(int(buffer.handle.data.ptr), array)
 
     def download(self, buffer: Buffer) -> Array:
+        array: Array = np.empty(buffer.shape, DTYPES[buffer.dtype])
         with self.guarded(f"reading {buffer.nbytes} bytes"):
-            array: Array = buffer.handle.get(stream=self.stream)
-            self.stream.synchronize()
-            return array
+            self.transfers.read(int(buffer.handle.data.ptr), array)
+        return array
 
-    def build(self, op: Op, case: Case) -> CudaKernel:
-        source = gpu_source(op, case, self.prelude)
-        module = self._modules.get(source.text)
-        if module is None:
-            binary = self._compiled(source)
-            with self.guarded(f"loading {source.path}"):
+    def build(self, op: Op, case: Case) -> CupyKernel:
+        source = gpu_source(op, case, self.prelude, extra={"WAVE": self.info.subgroup})
+        return CupyKernel(self, self._module(source), op, case)
+
+    def _module(self, source: Source) -> Any:
+        """The loaded module of a text, compiled at most once."""
+        if source.text not in self._modules:
+
+            def loaded(binary: bytes) -> Any:
                 module = self.cupy.cuda.function.Module()
                 module.load(binary)
-            self._modules[source.text] = module
-        with self.guarded(f"loading {source.path}"):
-            return CudaKernel(self, module.get_function(op.name), op, case)
+                return module
 
-    def _compiled(self, source: Source) -> bytes:
-        """Machine code of a text, from the cache on disk where it is there; a cache that cannot be used is no error."""
-        nvrtc, options = self.cupy.cuda.nvrtc, self._options()
-        key = hashlib.sha256(repr((source.sha256, options, nvrtc.getVersion())).encode()).hexdigest()
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kparity" / self.name
-        kept = home / f"{source.op}-{key[:32]}.bin"
-        with suppress(OSError):
-            return kept.read_bytes()
-        program = nvrtc.createProgram(source.text, source.path, (), ())
-        try:
-            nvrtc.compileProgram(program, options)
-            binary = self._binary(nvrtc, program)
-        except nvrtc.NVRTCError as error:
-            raise self._compile_failed(source, nvrtc.getProgramLog(program) or str(error)) from None
-        finally:
-            nvrtc.destroyProgram(program)
-        with suppress(OSError):
-            home.mkdir(parents=True, exist_ok=True)
-            partial = home / f"{kept.name}.{os.getpid()}"
-            partial.write_bytes(binary)
-            partial.replace(kept)  # another process sees the whole file or none
-        return binary
+            with self.guarded(f"loading {source.path}"):
+                self._modules[source.text] = self.compiler.load(source, loaded, self.faults)
+        return self._modules[source.text]
 
-    def _compile_failed(self, source: Source, log: str) -> CompileFailed:
-        """The first error, by the op's own line count; logs have ``file(12): error: …`` or ``file:12:3: error: …``."""
-        found = re.search(r"[(:](\d+)(?:\)|:\d+): (?:fatal |catastrophic )?error:? ", log)
-        line = int(found.group(1)) - source.first_line if found else 0
-        return CompileFailed(source.path, max(line, 0), log[found.end() :] if found else log)
-
-    def record(self, launches: Sequence[Bound]) -> CudaProgram:
-        return CudaProgram(self, launches)
+    def record(self, launches: Sequence[Bound]) -> CupyProgram:
+        return CupyProgram(self, launches)
 
     def sync(self) -> None:
         with self.guarded("waiting for the device"):
             self.stream.synchronize()
 
     def close(self) -> None:
-        self._modules.clear()
+        if self.stream is not None:
+            with suppress(DeviceFault), self.guarded("closing the device"):
+                self.stream.synchronize()
+                self._modules.clear()
+                self.cupy.get_default_memory_pool().free_all_blocks()
         self.stream = None

@@ -52,6 +52,11 @@ REASONS: dict[str, Reason] = {
         "CuPy was built for a newer CUDA than the installed driver serves.",
         "Update the NVIDIA driver, or install the CuPy build for the driver's CUDA version.",
     ),
+    "KP-CUDA-NOARCH": Reason(
+        "no code for this CUDA device",
+        "NVRTC does not know the device's compute capability, or the driver does not load what NVRTC makes.",
+        "Install the CuPy and NVRTC that fit device and driver (cupy-cuda12x up to sm_70), or update the driver.",
+    ),
     "KP-HIP-NOLIB": _library("cupy-rocm-7-0", "rocm"),
     "KP-HIP-NOROCM": Reason(
         "no ROCm runtime",
@@ -67,6 +72,11 @@ REASONS: dict[str, Reason] = {
         "a ROCm runtime, but no device",
         "The runtime reports no device with this index, or /dev/kfd does not exist.",
         "Check rocminfo, the amdgpu kernel module and HIP_VISIBLE_DEVICES.",
+    ),
+    "KP-HIP-NOARCH": Reason(
+        "no code for this AMD device",
+        "hipRTC does not know the device's architecture, or the runtime does not load what hipRTC makes.",
+        "Install a ROCm that supports the device, and the CuPy that goes with it.",
     ),
     "KP-WGPU-NOLIB": _library("wgpu", "vulkan"),
     "KP-WGPU-NODEVICE": Reason(

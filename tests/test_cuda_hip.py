@@ -1,21 +1,27 @@
 """The cuda and hip adapters where there is no device: each reason has its own code, most before CuPy is imported.
 
-What they compute is tested by ``test_ops.py`` on machines that have a device.
+What they do with a device is tested by ``test_cuda_fake.py``; what a device computes, by ``test_ops.py`` and
+``test_cuda_device.py`` on machines that have one.
 """
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kparity import ops
+from kparity.assemble import gpu_source
 from kparity.backends import cuda, hip
+from kparity.backends._cupy import Compiler
 from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
-from kparity.errors import Unavailable
+from kparity.codes import explain
+from kparity.errors import CompileFailed, Unavailable
 
 
 class FakeDriver:
@@ -39,13 +45,16 @@ class FakeDriver:
 
 
 def fake_cupy(is_hip: bool = False, driver: int = 13000, library: int = 13000, devices: int = 1) -> Any:
+    def no_compiler() -> None:
+        raise RuntimeError("Failure finding libnvrtc.so.13\nsearched here and there")
+
     runtime = SimpleNamespace(
         is_hip=is_hip,
         driverGetVersion=lambda: driver,
         runtimeGetVersion=lambda: library,
         getDeviceCount=lambda: devices,
     )
-    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, nvrtc=SimpleNamespace(getVersion=no_compiler)))
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, adapter: type[CudaBackend], driver: Any, cupy: Any, index: int = 0) -> str:
@@ -77,6 +86,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, adapter: type[CudaBackend], driver:
         (FakeDriver(), fake_cupy(is_hip=True), "KP-CUDA-NOLIB"),
         (FakeDriver(), fake_cupy(driver=12080), "KP-CUDA-OLDDRIVER"),
         (FakeDriver(), fake_cupy(devices=0), "KP-CUDA-NODEVICE"),
+        (FakeDriver(), fake_cupy(), "KP-CUDA-NOLIB"),
     ],
 )
 def test_cuda_reasons(monkeypatch: pytest.MonkeyPatch, driver: Any, cupy: Any, code: str) -> None:
@@ -92,6 +102,7 @@ def test_cuda_reasons(monkeypatch: pytest.MonkeyPatch, driver: Any, cupy: Any, c
         (FakeDriver(), True, None, "KP-HIP-NOLIB"),
         (FakeDriver(), True, fake_cupy(is_hip=False), "KP-HIP-NOLIB"),
         (FakeDriver(), True, fake_cupy(is_hip=True, devices=0), "KP-HIP-NODEVICE"),
+        (FakeDriver(), True, fake_cupy(is_hip=True), "KP-HIP-NOLIB"),
     ],
 )
 def test_hip_reasons(
@@ -132,9 +143,74 @@ def test_the_target_is_the_devices_own_or_the_newest_known(major: int, minor: in
     assert not any("fast" in option for option in backend._options())
 
 
-def test_hip_targets_have_no_feature_flags() -> None:
+def test_hip_targets_keep_their_feature_flags() -> None:
     backend = object.__new__(HipBackend)
     backend.properties = {"gcnArchName": b"gfx90a:sramecc+:xnack-"}
     backend.arch = backend._arch()
-    assert backend.arch == "gfx90a"
-    assert "--offload-arch=gfx90a" in backend._options()
+    assert "--offload-arch=gfx90a:sramecc+:xnack-" in backend._options()
+
+
+def test_every_reason_can_be_explained() -> None:
+    for adapter, reasons in (
+        (CudaBackend, ("NOLIB", "NODRIVER", "NODEVICE", "OLDDRIVER", "NOARCH")),
+        (HipBackend, ("NOLIB", "NOROCM", "NOPERMISSION", "NODEVICE", "NOARCH")),
+    ):
+        for reason in reasons:
+            assert explain(f"{adapter.tag}-{reason}").remedy
+
+
+ARCHES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_90")
+
+
+@pytest.fixture(scope="module")
+def nvrtc() -> Any:
+    """CuPy's NVRTC, which needs no driver; importing CuPy takes a second, so it is done where a test asks for it."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: the adapter's own compile path is not run")
+    if cupy.cuda.runtime.is_hip:
+        pytest.skip("CuPy is built for ROCm")
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except RuntimeError as error:
+        pytest.skip(f"NVRTC cannot be loaded: {str(error).splitlines()[0]}")
+    return cupy.cuda.nvrtc
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_nvrtc_compiles_every_text(nvrtc: Any, arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if int(arch.partition("_")[2]) not in nvrtc.getSupportedArchs():
+        pytest.skip(f"this NVRTC does not know {arch}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backend = object.__new__(CudaBackend)
+    backend.arch = arch
+    compiler = Compiler(nvrtc, "cuda", "cuda", backend._options(), backend._binary)
+    for op in ops.every():
+        source = gpu_source(op, op.cases()[-1], "cuda", extra={"WAVE": 32})
+        binary = compiler.compile(source)
+        assert binary[:4] == b"\x7fELF" if arch.startswith("sm_") else f".target sm_{arch[8:]}".encode() in binary
+        entries = [stage.entry.encode() for stage in op.stages(op.cases()[-1], "gpu")]
+        assert all(entry in binary for entry in entries)
+        assert compiler.load(source, bytes, ()) == binary
+    assert compiler.compiled == len(ops.every())
+
+
+def test_nvrtc_errors_name_file_and_line(nvrtc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backend = object.__new__(CudaBackend)
+    backend.arch = "sm_90"
+    compiler = Compiler(nvrtc, "cuda", "cuda", backend._options(), backend._binary)
+    add = ops.get("add")
+    source = gpu_source(add, add.case(M=1, D=1), "cuda", extra={"WAVE": 32})
+    lines = source.text.splitlines()
+    constants = next(at for at, line in enumerate(lines) if not line.startswith("#define "))
+    typedef = next(at for at, line in enumerate(lines) if line.startswith("typedef"))
+    for at, first_line, path, line in (
+        (source.first_line, source.first_line, "kernels/add/add.cu", 1),
+        (typedef, source.first_line + 1, "kernels/prelude/cuda.h", typedef - constants + 1),
+    ):
+        wrong = replace(source, text="\n".join([*lines[:at], "unheard x;", *lines[at:]]), first_line=first_line)
+        with pytest.raises(CompileFailed, match="unheard") as caught:
+            compiler.compile(wrong)
+        assert (caught.value.path, caught.value.line) == (path, line)
+    huge = replace(source, text=source.text + "KERNEL big() { SHARED volatile float x[99999]; x[LANE] = 0.0f; }\n")
+    with pytest.raises(CompileFailed, match="shared data"):  # from the assembler: no line, but a reason
+        compiler.compile(huge)

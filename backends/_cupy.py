@@ -1,0 +1,347 @@
+"""What the cuda and hip adapters are made of: error codes, the compiler's cache, pinned transfers, kernels, programs.
+
+Nothing here imports CuPy: the adapters pass in what they have opened.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kparity.adapter import Bound, Buffer, Kernel, Program
+from kparity.assemble import Source
+from kparity.errors import CompileFailed, DeviceFault, WrongInput
+from kparity.spec import Array, Case, Op, Stage
+
+if TYPE_CHECKING:
+    from kparity.backends.cuda import CudaBackend
+
+OOM = ("outofmemory", "memoryallocation")
+LOST = (
+    "nodevice", "invaliddevice", "devicesunavailable", "deviceunavailable", "contextisdestroyed", "systemnotready",
+    "eccuncorrectable", "eccnotcorrectable", "nvlinkuncorrectable", "deinitialized", "cudartunloading",
+)  # fmt: skip
+"""Parts of the names of errors, in small letters without underscores: the runtime says ``cudaErrorECCUncorrectable``,
+the driver ``CUDA_ERROR_ECC_UNCORRECTABLE``, HIP ``hipErrorECCNotCorrectable``."""
+
+
+def cdll(names: Sequence[str]) -> Any:
+    """The first of these libraries that loads, or ``None``: tells of a missing driver long before CuPy is imported."""
+    for name in names:
+        with suppress(OSError):
+            return ctypes.CDLL(name)
+    return None
+
+
+def fault(error: BaseException, doing: str, hint: str = "") -> DeviceFault:
+    """An error of the API as a DeviceFault with a stable code; the hint is for a fault of unknown origin."""
+    text = f"{type(error).__name__}: {error}"
+    plain = text.lower().replace("_", "")
+    code = next((c for words, c in ((OOM, "OOM"), (LOST, "LOST")) if any(w in plain for w in words)), "FAULT")
+    more = f" ({hint})" if hint and code == "FAULT" else ""
+    return DeviceFault(f"{text} while {doing}{more}", f"KP-DEVICE-{code}")
+
+
+def compile_failed(source: Source, prelude: str, log: str) -> CompileFailed:
+    """The first error, by the line count of the file it is in; logs have ``file(12): error: …`` or
+    ``file:12:3: error: …``.
+    """
+    found = re.search(r"[(:](\d+)(?:\)|:\d+): (?:fatal |catastrophic )?error:? ", log)
+    if not found:  # ptxas and linker errors have no line
+        return CompileFailed(source.path, 0, log)
+    row = int(found.group(1))
+    if row > source.first_line:
+        return CompileFailed(source.path, row - source.first_line, log[found.end() :])
+    constants = next((at for at, text in enumerate(source.text.splitlines()) if not text.startswith("#define ")), 0)
+    return CompileFailed(f"kernels/prelude/{prelude}.h", max(row - constants, 0), log[found.end() :])
+
+
+class Compiler:
+    """NVRTC or hipRTC with a cache on disk; a cache that cannot be read or written is no error."""
+
+    def __init__(
+        self, nvrtc: Any, name: str, prelude: str, options: Sequence[str], extract: Callable[[Any, Any], bytes]
+    ) -> None:
+        self.nvrtc, self.prelude, self.options, self.extract = nvrtc, prelude, tuple(options), extract
+        self.home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kparity" / name
+        self.compiled = 0
+        """Texts that this process compiled: the others came from the disk."""
+
+    def kept(self, source: Source) -> Path:
+        """Where the machine code of a text is kept: named by text, options and the compiler's version."""
+        key = hashlib.sha256(repr((source.sha256, self.options, self.nvrtc.getVersion())).encode()).hexdigest()
+        return self.home / f"{source.op}-{key[:32]}.bin"
+
+    def load(self, source: Source, loader: Callable[[bytes], Any], refused: tuple[type[BaseException], ...]) -> Any:
+        """What ``loader`` makes of the machine code; a kept file that it refuses is compiled anew, once."""
+        with suppress(OSError, *refused):
+            return loader(self.kept(source).read_bytes())
+        return loader(self.compile(source))
+
+    def compile(self, source: Source) -> bytes:
+        """Compile and keep; raises CompileFailed."""
+        nvrtc = self.nvrtc
+        program = nvrtc.createProgram(source.text, source.path, (), ())
+        try:
+            nvrtc.compileProgram(program, self.options)
+            binary = self.extract(nvrtc, program)
+        except nvrtc.NVRTCError as error:
+            raise compile_failed(source, self.prelude, nvrtc.getProgramLog(program) or str(error)) from None
+        finally:
+            nvrtc.destroyProgram(program)
+        self.compiled += 1
+        with suppress(OSError):
+            kept = self.kept(source)
+            self.home.mkdir(parents=True, exist_ok=True)
+            partial = self.home / f"{kept.name}.{os.getpid()}"
+            partial.write_bytes(binary)
+            partial.replace(kept)  # another process sees the whole file or none
+        return binary
+
+
+class Ring:
+    """Slots of pinned host memory, used in turn. Only pinned memory is copied while the host goes on, so a slot may
+    not be touched before its copy is over: an event per slot says so.
+    """
+
+    def __init__(self, cuda: Any, slots: int, size: int) -> None:
+        self.slots, self.size = slots, size
+        self._block = cuda.alloc_pinned_memory(slots * size)
+        memory = np.frombuffer(self._block, np.uint8, slots * size)
+        self.views = [memory[at * size : (at + 1) * size] for at in range(slots)]
+        self.addresses = [int(self._block.ptr) + at * size for at in range(slots)]
+        self._events = [cuda.Event(disable_timing=True) for _ in range(slots)]
+        self._busy = [False] * slots
+        self._turn = 0
+
+    def take(self) -> int:
+        """The next slot, once the copy that used it last is over."""
+        slot, self._turn = self._turn, (self._turn + 1) % self.slots
+        self.wait(slot)
+        return slot
+
+    def used(self, slot: int, stream: Any) -> None:
+        """The copy that was just enqueued uses this slot."""
+        self._events[slot].record(stream)
+        self._busy[slot] = True
+
+    def wait(self, slot: int) -> None:
+        """Wait for the copy that uses the slot."""
+        if self._busy[slot]:
+            self._events[slot].synchronize()
+            self._busy[slot] = False
+
+
+SMALL = (64, 4096)
+"""Slots and bytes of the ring for token ids and positions: a decode step writes two of them and waits for none."""
+LARGE = (2, 8 << 20)
+"""Slots and bytes of the ring for weights: one slot is filled while the other one travels."""
+
+
+class Transfers:
+    """Copies through pinned memory on one stream: in order with the launches on it, and without waiting for them."""
+
+    def __init__(self, cuda: Any, stream: Any) -> None:
+        self.cuda, self.stream = cuda, stream
+        self._rings: dict[tuple[int, int], Ring] = {}
+
+    def _ring(self, nbytes: int) -> Ring:
+        shape = SMALL if nbytes <= SMALL[1] else LARGE
+        if shape not in self._rings:
+            self._rings[shape] = Ring(self.cuda, *shape)
+        return self._rings[shape]
+
+    def write(self, address: int, array: Array) -> None:
+        """Copy a contiguous array to the device; it may be changed as soon as this returns."""
+        flat, ring, runtime = array.reshape(-1).view(np.uint8), self._ring(array.nbytes), self.cuda.runtime
+        for at in range(0, flat.size, ring.size):
+            piece = flat[at : at + ring.size]
+            slot = ring.take()
+            ring.views[slot][: piece.size] = piece
+            runtime.memcpyAsync(
+                address + at, ring.addresses[slot], piece.size, runtime.memcpyHostToDevice, self.stream.ptr
+            )
+            ring.used(slot, self.stream)
+
+    def read(self, address: int, array: Array) -> None:
+        """Copy from the device to a contiguous array, and wait for it."""
+        flat, ring, runtime = array.reshape(-1).view(np.uint8), self._ring(array.nbytes), self.cuda.runtime
+        pending: deque[tuple[int, int]] = deque()
+
+        def arrived() -> None:
+            slot, at = pending.popleft()
+            ring.wait(slot)
+            piece = flat[at : at + ring.size]
+            piece[:] = ring.views[slot][: piece.size]
+
+        for at in range(0, flat.size, ring.size):
+            if len(pending) == ring.slots:
+                arrived()
+            slot, size = ring.take(), min(ring.size, flat.size - at)
+            runtime.memcpyAsync(ring.addresses[slot], address + at, size, runtime.memcpyDeviceToHost, self.stream.ptr)
+            ring.used(slot, self.stream)
+            pending.append((slot, at))
+        while pending:
+            arrived()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One launch: function, grid, block and the argument list, whose handles also keep the memory alive."""
+
+    function: Any
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    handles: tuple[Any, ...]
+    where: str
+    """What an error message says about it."""
+
+
+class CupyBound(Bound):
+    """The launches of a kernel with their argument lists."""
+
+    def __init__(self, kernel: CupyKernel, buffers: Sequence[Buffer]) -> None:
+        self.kernel_id, self.backend = kernel.id, kernel.backend
+        handles = (*(buffer.handle for buffer in buffers), *(buffer.handle for buffer in kernel.scratch))
+        self.calls = [
+            Call(function, stage.launch.groups, (stage.launch.block, 1, 1), handles, kernel.where(stage))
+            for stage, function in zip(kernel.stages, kernel.functions, strict=True)
+        ]
+
+
+class CupyKernel(Kernel):
+    """The functions of a loaded module, one per stage, and the scratch memory that the stages share."""
+
+    def __init__(self, backend: CudaBackend, module: Any, op: Op, case: Case) -> None:
+        super().__init__(f"{op.name}_{backend.name}_{op.variant(case)}", op, case)
+        self.backend, self.stages = backend, op.stages(case, backend.dialect)
+        with backend.guarded(f"loading {self.id} ({case.id})"):
+            self.functions = [module.get_function(stage.entry) for stage in self.stages]
+        self.scratch = [backend.poisoned(arg) for arg in op.scratch(case, backend.dialect)]
+
+    def where(self, stage: Stage) -> str:
+        """Kernel id, case, entry point and grid of a launch."""
+        entry = "" if stage.entry == self.op.name else f" {stage.entry}"
+        return f"{self.id}{entry} ({self.case.id}, grid {stage.launch.groups}, block {stage.launch.block})"
+
+    @property
+    def resources(self) -> dict[str, dict[str, int]]:
+        """Registers, and bytes of static shared and of local memory (spills), by entry point, as the driver counts."""
+        driver = self.backend.cupy.cuda.driver
+        asked = {
+            "registers": driver.CU_FUNC_ATTRIBUTE_NUM_REGS,
+            "shared": driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+            "local": driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES,
+        }
+        with self.backend.guarded(f"asking for the resources of {self.id}"):
+            return {
+                stage.entry: {name: driver.funcGetAttribute(key, function.ptr) for name, key in asked.items()}
+                for stage, function in zip(self.stages, self.functions, strict=True)
+            }
+
+    def bind(self, *buffers: Buffer) -> CupyBound:
+        self.check(buffers)
+        spans = [(int(each.handle.data.ptr), int(each.handle.data.ptr) + each.nbytes) for each in buffers]
+        for at, (arg, (start, stop)) in enumerate(zip(self.args, spans, strict=True)):
+            others = spans[:at] + spans[at + 1 :]
+            if arg.role != "in" and any(start < end and begin < stop for begin, end in others):
+                raise WrongInput(
+                    f"{self.case.id}: {arg.name} is written and bound twice; the text declares it unaliased"
+                )
+        return CupyBound(self, buffers)
+
+
+class CupyProgram(Program):
+    """Launches on the backend's stream: a graph where there are several of them."""
+
+    def __init__(self, backend: CudaBackend, launches: Sequence[Bound]) -> None:
+        super().__init__(backend, launches)
+        bound = [each for each in launches if isinstance(each, CupyBound) and each.backend is backend]
+        if len(bound) != len(launches):
+            raise WrongInput(f"a program of {backend.name} holds launches of this device only")
+        self.cuda = backend
+        self._calls = [call for each in bound for call in each.calls]
+        self._graph: Any = None
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the last run replayed a graph."""
+        return self._graph is not None
+
+    def _launch(self, wait: bool) -> None:
+        """Enqueue every launch; with ``wait``, let each one end before the next one begins."""
+        cuda, stream, where = self.cuda, self.cuda.stream, ""
+        try:
+            for call in self._calls:
+                where = call.where
+                call.function(call.grid, call.block, call.handles, stream=stream)
+                if wait:
+                    stream.synchronize()
+        except cuda.faults as error:
+            raise fault(error, f"running {where}") from error
+
+    def _capture(self) -> Any:
+        """The graph of all launches; nothing runs. Whatever goes wrong, the stream is an ordinary one afterwards."""
+        stream = self.cuda.stream
+        stream.begin_capture()
+        try:
+            self._launch(wait=False)
+        except BaseException:
+            with suppress(Exception):  # a capture that failed is ended with an error of its own
+                stream.end_capture()
+            raise
+        graph = stream.end_capture()
+        count = self.cuda.graph_nodes(graph)
+        if count not in (None, len(self._calls)):
+            raise RuntimeError(f"the graph has {count} nodes for {len(self._calls)} launches")
+        return graph
+
+    def prepare(self) -> None:
+        """Capture the graph, where there is to be one and it is not there yet."""
+        cuda = self.cuda
+        if self._graph is None and len(self._calls) > 1 and cuda.graphs:
+            with cuda.guarded("capturing a graph"):
+                try:
+                    self._graph = self._capture()
+                except (RuntimeError, AttributeError, DeviceFault) as error:
+                    cuda.without_graphs(str(error))
+
+    def _run(self) -> None:
+        self.prepare()
+        with self.cuda.guarded(f"replaying a graph of {len(self._calls)} launches"):
+            if self._graph is not None:
+                self._graph.launch(self.cuda.stream)
+            else:
+                self._launch(wait=self.cuda.debug)
+
+    def run_eager(self) -> None:
+        """Run every launch, stages too, by itself, with the device idle in between."""
+        self.cuda.sync()
+        with self.cuda.guarded("running kernels"):
+            self._launch(wait=True)
+        for kernel_id, times in self._counts.items():
+            self.backend.dispatches.add(kernel_id, times)
+
+    def run_timed(self) -> float:
+        """Seconds between two events around the launches, by the device's clock."""
+        cuda, stream = self.cuda.cupy.cuda, self.cuda.stream
+        self.prepare()  # a capture is no part of the time
+        self.cuda.sync()
+        with self.cuda.guarded("timing kernels"):
+            begin, end = cuda.Event(), cuda.Event()
+            begin.record(stream)
+        self.run()
+        with self.cuda.guarded("running kernels"):
+            end.record(stream)
+            end.synchronize()
+            return float(cuda.get_elapsed_time(begin, end)) * 1e-3
