@@ -114,6 +114,18 @@ def test_tgemv_in_plain_integers() -> None:
         assert [int(q[m, :256].astype(int).sum()), int(q[m, 256:].astype(int).sum())] == qsum[m].tolist()
 
 
+@pytest.mark.parametrize("ascale", ["token", "block256"])
+def test_a_weight_scale_per_row_is_the_rows(ascale: str) -> None:
+    """Each row by itself, with its scale for the whole tensor."""
+    op = ops.get("tgemv")
+    words, wscale, *rest = made(op.case(M=3, N=5, K=600, wscale="row", ascale=ascale))
+    y = op.reference(op.case(M=3, N=5, K=600, wscale="row", ascale=ascale), [words, wscale, *rest])[0]
+    one = op.case(M=3, N=1, K=600, ascale=ascale)
+    for n in range(5):
+        alone = op.reference(one, [words[n : n + 1], np.ones(1, np.float32), *rest])[0][:, 0]
+        assert y[:, n] == pytest.approx(alone * float(wscale[n]), rel=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["random", "ties", "small", "zeros"])
 def test_act_quant_in_plain_python(kind: str) -> None:
     op = ops.get("act_quant")
@@ -148,6 +160,84 @@ def test_the_small_ops_in_plain_python() -> None:
         )
 
 
+PRE = {
+    "none": lambda x: x,
+    "add": lambda a, b: a + b,
+    "silu": lambda g, u: g / (1 + math.exp(-g)) * u,
+    "relu2": lambda g, u: (g * g if g > 0 else 0.0) * u,
+}
+
+
+@pytest.mark.parametrize("kind", ["random", "small", "outlier", "zeros", "large"])
+@pytest.mark.parametrize("mode", ["token", "block256"])
+@pytest.mark.parametrize("pre", PRE)
+def test_norm_quant_in_plain_python(pre: str, mode: str, kind: str) -> None:
+    op, width = ops.get("norm_quant"), 300
+    case = op.case(M=2, D=width, pre=pre, mode=mode, clamp=int(pre == "relu2"))
+    *given, weight = made(case, kind if kind in op.kinds(case) else "random")
+    outputs = op.reference(case, [*given, weight])
+    q, scale, qsum = outputs[-3:]
+    length = 512 if mode == "token" else 256
+    for m in range(2):
+        numbers = [float(value) for array in given for value in array[m]]
+        pairs = list(zip(*(numbers[at : at + width] for at in range(0, len(numbers), width)), strict=True))
+        h = [PRE[pre](*pair) for pair in pairs]
+        h = [min(65504.0, max(-65504.0, value)) for value in h] if pre == "relu2" else h
+        if pre != "none":
+            assert outputs[0][m] == pytest.approx(h, rel=1e-12)
+        root = math.sqrt(math.fsum(value * value for value in h) / width + 1e-5)
+        y = [value / root * float(gain) for value, gain in zip(h, weight, strict=True)] + [0.0] * (512 - width)
+        for at in range(512 // length):
+            part = y[at * length : (at + 1) * length]
+            peak = max(part, key=abs)
+            want = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
+            codes = [min(127, max(-128, round(value / want))) if want else 0 for value in part]
+            assert scale[m, at] == pytest.approx(want, rel=1e-12)
+            assert q[m, at * length : (at + 1) * length].tolist() == codes and qsum[m, at] == sum(codes)
+
+
+def half(value: float) -> float:
+    """What an f16 holds of a value."""
+    try:
+        return float(struct.unpack("<e", struct.pack("<e", value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("mode", ["neox", "interleaved"])
+def test_rope_store_in_complex_numbers(mode: str, dtype: str) -> None:
+    op = ops.get("rope_store")
+    case = op.case(M=5, H=3, G=2, D=10, R=6, L=7, theta=500000.0, scale=2.0, mode=mode, dtype=dtype)
+    for kind in op.kinds(case):
+        qkv, pos, freq, *caches = made(case, kind)
+        q, *stored = op.reference(case, [qkv, pos, freq, *caches])
+        want = [cache.astype(np.float64) for cache in caches]
+        rounded = half if dtype == "f16" else float
+        for m in range(5):
+            heads = [[float(value) for value in qkv[m, 10 * at : 10 * at + 10]] for at in range(7)]
+            for i in range(3):
+                assert freq[i] == np.float32(500000.0 ** (-2 * i / 6) / 2.0)
+                first, second = (i, i + 3) if mode == "neox" else (2 * i, 2 * i + 1)
+                for head in heads[:5]:
+                    turned = complex(head[first], head[second]) * cmath.exp(1j * int(pos[m]) * float(freq[i]))
+                    head[first], head[second] = turned.real, turned.imag
+            assert q[m].ravel() == pytest.approx(heads[0] + heads[1] + heads[2], abs=1e-12)
+            if 0 <= pos[m] < 7:
+                for cache, at in zip(want, (3, 5), strict=True):
+                    cache[pos[m]] = [rounded(value) for value in heads[at] + heads[at + 1]]
+        for got, cache in zip(stored, want, strict=True):
+            assert got.astype(np.float64) == pytest.approx(cache, rel=1e-7, abs=1e-12)
+
+
+def test_an_f16_key_has_one_right_value_away_from_ties() -> None:
+    op = ops.get("rope_store")
+    case = op.case(M=2, H=20, G=5, D=128, L=64, theta=500000.0)
+    inputs = made(case)
+    keys = op.bounds(case, inputs, op.reference(case, inputs))[1].limit
+    assert keys is not None and 0 < (keys[inputs[1]] > 0).mean() < 0.02
+
+
 def test_kv_store_rounds_as_struct_does() -> None:
     op = ops.get("kv_store")
     case = op.case(M=3, L=9, D=66)
@@ -155,11 +245,7 @@ def test_kv_store_rounds_as_struct_does() -> None:
     kcache = op.reference(case, inputs)[0]
     for m, at in enumerate(inputs[2]):
         for d in range(66 if at >= 0 else 0):
-            try:
-                want = struct.unpack("<e", struct.pack("<e", float(inputs[0][m, d])))[0]
-            except OverflowError:
-                want = math.inf
-            assert kcache[at, d] == want
+            assert kcache[at, d] == half(float(inputs[0][m, d]))
 
 
 # Cases, packing and small helpers.

@@ -190,7 +190,8 @@ class NormQuant(Op):
         # Σh²·2δh / Σh², halved by the root.
         sizes = np.abs(y).reshape(m, spans, -1)
         top = sizes.max(axis=-1)
-        peak = np.divide((sizes * relative.reshape(sizes.shape)).max(axis=-1), top, out=np.zeros_like(top), where=top > 0)
+        reach = (sizes * relative.reshape(sizes.shape)).max(axis=-1)
+        peak = np.divide(reach, top, out=np.zeros_like(top), where=top > 0)
         squares = np.square(h)
         total = squares.sum(axis=-1, keepdims=True)
         moved = (squares * relative[:, :d]).sum(axis=-1, keepdims=True)

@@ -23,8 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import TINY, U16, U32, normal
+from kparity.kernels._support import TINY, U32, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+
+EDGES = (65504.0, 65519.996, 65520.0, 1e6, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11)
+"""Values at which the rounding to f16 changes its mind."""
 
 
 class RopeStore(Op):
@@ -70,7 +73,7 @@ class RopeStore(Op):
         angle = (pos.astype(x.dtype)[:, None] * freq.astype(x.dtype)[None, :])[:, None, :]
         cos, sin = np.cos(angle), np.sin(angle)
         first, second = self._pairs(case)
-        y = x.copy()
+        y: Array = x.copy()
         y[..., first] = x[..., first] * cos - x[..., second] * sin
         y[..., second] = x[..., second] * cos + x[..., first] * sin
         return y
@@ -108,16 +111,17 @@ class RopeStore(Op):
             {"M": 3, "H": 5, "G": 1, "D": 64, "L": 40, "theta": 500000.0},
             {"M": 7, "H": 4, "G": 2, "D": 80, "R": 32, "scale": 4.0, "L": 9},
         )
-        return [
+        small = [
             self.case(**shape, mode=mode, dtype=dtype)
             for shape in shapes
             for mode in ("neox", "interleaved")
             for dtype in ("f16", "f32")
         ]
+        return [*small, self.case(M=2, H=20, G=5, D=128, L=3000, theta=500000.0)]
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "beyond")
+        return ("random", "beyond", "extreme")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, h, g, d, cap = (case[name] for name in "MHGDL")
@@ -130,28 +134,34 @@ class RopeStore(Op):
         freq = (np.power(float(case["theta"]), exponent) / float(case["scale"])).astype(np.float32)
         dtype = np.float16 if case["dtype"] == "f16" else np.float32
         caches = [normal(rng, cap, g * d).astype(dtype) for _ in range(2)]
-        return [normal(rng, m, (h + 2 * g) * d), pos, freq, *caches]
+        qkv = normal(rng, m, h + 2 * g, d)
+        if kind == "extreme":  # keys among the subnormal numbers of f16, values at the edges of its roundings
+            qkv[:, h : h + g] *= np.float32(2.0**-16)
+            values = qkv[:, h + g :]
+            values[:] = np.copysign(rng.choice(np.array(EDGES, np.float32), values.shape), values)
+        return [qkv.reshape(m, -1), pos, freq, *caches]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         m, h, g, d, cap = (case[name] for name in "MHGDL")
-        heads = np.abs(inputs[0].astype(np.float64)).reshape(m, h + 2 * g, d)[:, : h + g]
+        heads = inputs[0].astype(np.float64).reshape(m, h + 2 * g, d)[:, : h + g]
         pos, freq = inputs[1], inputs[2].astype(np.float64)
+        turned = self._turned(case, heads, pos, freq)
         error = (U32 * np.abs(pos.astype(np.float64))[:, None] * freq[None, :] + 8 * U32)[:, None, :]
         first, second = self._pairs(case)
         limit = np.zeros_like(heads)
-        limit[..., first] = limit[..., second] = error * (heads[..., first] + heads[..., second]) + TINY
+        reach = np.abs(heads[..., first]) + np.abs(heads[..., second])
+        limit[..., first] = limit[..., second] = error * reach + 5 * TINY
+        # Rounding is monotonic: a key lies between the rounded ends of the interval in which it lay before.
         keys = np.zeros((cap, g * d))
-        half = 2 * U16 if case["dtype"] == "f16" else 0.0
+        dtype = truth[1].dtype
         for row in np.flatnonzero((pos >= 0) & (pos < cap)):
-            turned = limit[row, h:].reshape(-1)
-            keys[pos[row]] = turned + half * np.abs(truth[1][pos[row]].astype(np.float64)) + (half and 2.0**-24)
-            if half:  # copied elements are rounded from the same value
-                copied = np.ones(d, bool)
-                copied[np.concatenate([first, second])] = False
-                keys[pos[row]][np.tile(copied, g)] = 0
+            key, spread = turned[row, h:].reshape(-1), limit[row, h:].reshape(-1)
+            low, high = ((key + way * spread).astype(dtype).astype(np.float64) for way in (-1, 1))
+            stored = truth[1][pos[row]].astype(np.float64)
+            keys[pos[row]] = np.maximum(high - stored, stored - low)
         return [
-            Bound(limit[:, :h], "(u·pos·freq + 8u)·(|x1| + |x2|) + 2^-126, u = 2^-24; copied elements exact"),
-            Bound(keys, "the same, and one ULP of an f16 cache; rows that are not stored exact"),
+            Bound(limit[:, :h], "(u·pos·freq + 8u)·(|x1| + |x2|) + 5·2^-126, u = 2^-24; copied elements exact"),
+            Bound(keys, "the same, ends rounded as the cache is: an f16 is exact away from ties; other rows exact"),
             Bound(None, "a copy, or a rounding to nearest even: every bit"),
         ]
 
