@@ -35,7 +35,7 @@ def faults(torch: Any) -> Iterator[None]:
     """Turn torch's errors into DeviceFault."""
     try:
         yield
-    except torch.OutOfMemoryError as problem:
+    except torch.cuda.OutOfMemoryError as problem:  # every device's, since torch 2.5 under a shorter name
         raise DeviceFault(f"torch is out of memory: {str(problem).splitlines()[0]}", "KP-DEVICE-OOM") from problem
     except RuntimeError as problem:
         raise DeviceFault(f"torch: {str(problem).splitlines()[0]}") from problem
@@ -79,13 +79,29 @@ class TorchProgram(Program):
 
     def __init__(self, backend: TorchBackend, launches: Sequence[Bound]) -> None:
         super().__init__(backend, launches)
-        self.torch = backend.torch
+        self.torch, self.torch_backend = backend.torch, backend
 
     def _run(self) -> None:
         with faults(self.torch), self.torch.inference_mode():
             for launch in self.launches:
                 assert isinstance(launch, TorchBound)
                 launch()
+
+    def run_timed(self) -> float:
+        """Seconds between two events on CUDA, ROCm and XPU, by the device's clock; of the wall elsewhere."""
+        device = self.torch_backend.device
+        if device.type not in ("cuda", "xpu"):
+            return super().run_timed()
+        api = getattr(self.torch, device.type)
+        self.backend.sync()
+        with faults(self.torch), api.device(device):
+            begin, end = (api.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+        self.run()
+        with faults(self.torch), api.device(device):
+            end.record()
+            end.synchronize()
+            return float(begin.elapsed_time(end)) * 1e-3
 
 
 class TorchBackend(Backend):
@@ -154,9 +170,11 @@ class TorchBackend(Backend):
         return TorchProgram(self, launches)
 
     def sync(self) -> None:
-        if self.device.type != "cpu":
-            with faults(self.torch):
-                getattr(self.torch, self.device.type).synchronize()
+        with faults(self.torch):
+            if self.device.type == "mps":
+                self.torch.mps.synchronize()
+            elif self.device.type != "cpu":  # without the device, torch waits for its current one
+                getattr(self.torch, self.device.type).synchronize(self.device)
 
     def close(self) -> None:
         """Tensors are freed with their buffers."""
@@ -172,17 +190,28 @@ def devices(torch: Any) -> list[str]:
     return [*found, "cpu"]
 
 
+def cuda_driver(torch: Any) -> str:
+    """The CUDA version that the driver speaks, or an empty string: torch's own version is that of its libraries."""
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)
+    version = int(ask()) if ask is not None else 0
+    return f"CUDA {version // 1000}.{version % 1000 // 10}" if version else ""
+
+
 def describe(torch: Any, device: Any) -> DeviceInfo:
     """What torch knows about a device."""
     library = f"torch {torch.__version__}"
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         rocm = torch.version.hip is not None
+        uuid = str(getattr(properties, "uuid", ""))
+        facts = [properties.gcnArchName if rocm else f"sm_{properties.major}{properties.minor}"]
+        facts += [f"{properties.multi_processor_count} {'CUs' if rocm else 'SMs'}"]
         return DeviceInfo(
-            backend="torch", device=properties.name, kind="gpu", api="ROCm" if rocm else "CUDA", library=library,
-            driver=f"HIP {torch.version.hip}" if rocm else f"CUDA {torch.version.cuda}",
-            uuid=str(getattr(properties, "uuid", "")), subgroup=getattr(properties, "warp_size", 0),
-            detail=properties.gcnArchName if rocm else f"sm_{properties.major}{properties.minor}",
+            backend="torch", device=properties.name, kind="gpu", api="ROCm" if rocm else "CUDA",
+            driver="" if rocm else cuda_driver(torch),
+            library=f"{library}, HIP {torch.version.hip}" if rocm else f"{library}, CUDA {torch.version.cuda}",
+            uuid=f"GPU-{uuid}" if uuid and not rocm else uuid, subgroup=getattr(properties, "warp_size", 0),
+            max_binding=properties.total_memory, detail=", ".join(facts),
         )  # fmt: skip
     if device.type == "xpu":
         properties = torch.xpu.get_device_properties(device)
