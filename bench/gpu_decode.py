@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import timing
-from gpu_ops import opened
+from gpu_ops import opened, refused
 from timing import Receipt, Series, bootstrap
 from write_gguf import TINY, Spec, write
 
@@ -302,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=20.0, help="of decoding at most, all backends together")
     parser.add_argument("--smoke", action="store_true", help="a tiny model, few steps: measures nothing")
+    parser.add_argument("--require", default="", help="backends whose absence is a failure")
     parser.add_argument("--receipt", type=Path)
     options = parser.parse_args(arguments)
     shape = "tiny" if options.smoke else options.shape
@@ -316,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [opened(name, receipt) for name in options.backends.split(",")]
     backends = [backend for backend in found if backend is not None]
     try:
-        if not backends:
+        if refused(options.require, receipt) or not backends:
             receipt.write(complete=True)
             return 3
         measure(options, receipt, load_model(path), backends)

@@ -47,7 +47,7 @@ FULL = {
     "tgemv": [(2560, 2560), (3840, 2560), (13824, 2560), (2560, 6912), (640, 2560), (6912, 2560), (110592, 2560)],
     "dense_gemv": [(128256, 2560)],
     "attention": [512, 4096],
-    "copy": 1 << 31,
+    "copy": 1 << 30,
 }
 SMOKE = {"tgemv": [(64, 256), (96, 512)], "dense_gemv": [(300, 64)], "attention": [32], "copy": 1 << 20}
 
@@ -84,6 +84,12 @@ class Facts:
 def walked_by_rows(case: Case) -> bool:
     """Whether a copy may be the weights turned by rows: a part of a head is bound to its columns."""
     return case.op == "tgemv" or (case.op == "dense_gemv" and case["rows"] == case["N"])
+
+
+def short(case: Case) -> str:
+    """A case for a table: without M = 1 and what is as usual."""
+    usual = {**ops.get(case.op).defaults, "M": 1, "rows": dict(case.params).get("N")}
+    return " ".join([case.op, *(f"{name}={value}" for name, value in case.params if usual.get(name) != value)])
 
 
 def draw(case: Case) -> list[Array]:
@@ -235,7 +241,7 @@ class Timed:
             "backend": self.backend.name, "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
             "clock": clock, "copies": self.copies, "device": self.backend.info.device,
         }  # fmt: skip
-        name, nbytes = f"{self.backend.name} {self.case.id}", self.op.work(self.case).bytes
+        name, nbytes = f"{self.backend.name} {short(self.case)}", self.op.work(self.case).bytes
         return Series(name, self.sample, self.per_sample, nbytes, self.cold, self.check, about)
 
 
@@ -255,7 +261,7 @@ class TorchGemv:
         ]
         self.x = torch.randint(-8, 9, (k,), device=device, dtype=torch.int8).to(kind)
         self.y = [torch.empty(n, device=device, dtype=kind) for _ in range(self.copies)]
-        self.name = f"torch {dtype} [K={k},N={n}]"
+        self.name = f"torch mv {dtype} K={k} N={n}"
         self.about = {"backend": "torch", "op": f"mv_{dtype}", "case": f"mv[K={k},N={n}]", "copies": self.copies,
                       "clock": "wall", "device": backend.info.device}  # fmt: skip
         self.graph: Any = None
@@ -342,6 +348,14 @@ def opened(name: str, receipt: Receipt) -> Backend | None:
     return backend
 
 
+def refused(required: str, receipt: Receipt) -> bool:
+    """Whether a backend that was asked for by name is absent; it is named, and nothing else takes its place."""
+    missing = sorted({*filter(None, required.split(","))} - set(receipt.result["devices"]))
+    for name in missing:
+        print(f"required and absent: {name}: {receipt.result['absent'].get(name, 'not among --backends')}")
+    return bool(missing)
+
+
 def line(row: dict[str, Any], rate: float) -> str:
     """A row for people."""
     if "us" not in row:
@@ -380,7 +394,7 @@ def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Ba
         table: list[Series] = []
         for case in group:
             for backend in backends:
-                name = f"{backend.name} {case.id}"
+                name = f"{backend.name} {short(case)}"
                 try:
                     hot = 64 if backend.info.kind == "gpu" else 16
                     table.append(Timed(backend, case, facts_of(case), cold[backend.name], hot).series())
@@ -402,7 +416,7 @@ def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Ba
             rate = rates[row["backend"]]
             if "gb_per_s" in row and rate:
                 row["of_copy"] = row["gb_per_s"] * 1e9 / rate
-            row["goals"] = goals(row, rate, fresh) if receipt.result["devices"][row["backend"]]["kind"] == "gpu" else {}
+            row["goals"] = goals(row, rate, fresh) if row["backend"] in ("cuda", "hip") else {}
             if row.get("case", "").startswith("add[D=1,"):
                 receipt.result.setdefault("empty_launch_us", {})[row["backend"]] = row.get("us")
             print(line(row, rate), flush=True)
@@ -455,6 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--smoke", action="store_true", help="tiny shapes and few samples: tries the script, measures nothing"
     )
+    parser.add_argument("--require", default="", help="backends whose absence is a failure")
     parser.add_argument("--receipt", type=Path)
     parser.add_argument("--seconds", type=float, default=2.0, help="of sampling for each group at most")
     parser.add_argument("--cold-mib", type=int, default=1024, help="most memory that a rotation takes")
@@ -466,7 +481,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [opened(name, receipt) for name in options.backends.split(",")]
     backends = [backend for backend in found if backend is not None]
     try:
-        if not backends:
+        if refused(options.require, receipt) or not backends:
             receipt.write(complete=True)
             return 3
         if options.mode == "check":

@@ -1,0 +1,288 @@
+#!/bin/bash
+# Turns a Linux host with a GPU and no network into evidence: builds, tests, probes, benchmarks, and writes receipts to a folder.
+#
+#   bash bench/on_gpu.sh [--smoke] OUT
+#
+# OUT gets at most eight files: summary.json, probe_*.json, ops_*.json, decode_*.json, logs.tar.gz. The table of all steps is printed
+# last. Exit code 0: every required step passed; 1: one failed; 2: usage. The whole ends within BUDGET seconds (460).
+#
+#   WHEELS   folder of wheels for what the host's Python lacks, with COMMIT (default: .whl of the checkout; bench/pack_gpu.sh fills it)
+#   DEBS     folder of .deb files with the Vulkan loader (default: .gl of the checkout)
+#   PYTHON   an interpreter that has torch and CuPy (default: python3); nothing that it has is installed again or changed
+#   SHAPE    shape of the decode benchmark (default: 2b-4t)
+#
+# --smoke tries the script where there is no GPU: tiny shapes and few samples, and the steps that need one report that it is absent.
+# Clocks, power and modes of the device are read and never set.
+set -u
+smoke=
+out=
+for argument in "$@"; do
+    case $argument in
+    --smoke) smoke=--smoke ;;
+    -*) out= && break ;;
+    *) out=$argument ;;
+    esac
+done
+if [ -z "$out" ]; then
+    echo "usage: bash bench/on_gpu.sh [--smoke] OUT" >&2
+    exit 2
+fi
+started=$SECONDS
+root=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
+work=$(mktemp -d "${TMPDIR:-/tmp}/kparity-gpu.XXXXXX") || exit 2
+logs=$work/logs
+site=$work/site
+mkdir -p "$logs" "$site"
+steps=$logs/steps.tsv
+: >"$steps"
+python=$(command -v "${PYTHON:-python3}") || {
+    echo "on_gpu: no ${PYTHON:-python3}" >&2
+    exit 2
+}
+budget=${BUDGET:-460}
+shape=${SHAPE:-2b-4t}
+export WHEELS=${WHEELS:-$root/.whl} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+export XDG_CACHE_HOME=$work/cache PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
+debs=${DEBS:-$root/.gl}
+[ -z "$smoke" ] || export OMP_NUM_THREADS=1 # torch's threads wait for each other longer than tiny tensors take
+cleanup() {
+    # shellcheck disable=SC2046 # job ids
+    kill $(jobs -p) 2>/dev/null
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+left() { echo $((budget - (SECONDS - started))); }
+
+# note NAME required|optional CODE SECONDS LOG: one line for the summary.
+note() { printf '%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "$5" >>"$steps"; }
+
+# absent NAME required|optional REASON: a step that cannot run here is a row of its own.
+absent() {
+    echo "$3" >"$logs/$1.log"
+    note "$1" "$2" 77 0 "$1.log"
+    printf '== %s: absent: %s\n' "$1" "$3"
+}
+
+# step NAME required|optional LIMIT COMMAND...: run it within its limit and what is left of the whole, keep its log, go on.
+step() {
+    local name=$1 need=$2 limit=$3 began=$SECONDS code rest
+    shift 3
+    rest=$(left)
+    if [ "$rest" -lt 8 ]; then
+        echo "no time left" >"$logs/$name.log"
+        note "$name" "$need" 124 0 "$name.log"
+        return
+    fi
+    [ "$limit" -le "$rest" ] || limit=$rest
+    printf '== %s (at %d s, limit %d s)\n' "$name" $((SECONDS - started)) "$limit"
+    (cd "$work" && timeout -k 5 "$limit" "$@") >"$logs/$name.log" 2>&1
+    code=$?
+    note "$name" "$need" "$code" $((SECONDS - began)) "$name.log"
+    [ "$code" -eq 0 ] || tail -n 4 "$logs/$name.log" | cut -c1-300 | sed 's/^/   /'
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# --- what the host has and lacks ---
+
+# Loaders are unpacked beside the system's own, and only those that the system has not.
+loaders() {
+    local deb library
+    mkdir -p "$work/gl"
+    for deb in "$debs"/*.deb; do
+        [ -e "$deb" ] || continue
+        if have dpkg; then
+            dpkg -x "$deb" "$work/gl"
+        else
+            (cd "$work" && ar x "$deb" && tar -xf data.tar.* -C "$work/gl" && rm -f data.tar.* control.tar.* debian-binary)
+        fi
+    done
+    mkdir -p "$work/lib"
+    find "$work/gl" -name '*.so*' | while read -r library; do
+        (ldconfig -p 2>/dev/null || /sbin/ldconfig -p) | grep -q "[[:space:]]$(basename "$library") " || cp -P "$library" "$work/lib/"
+    done
+    export LD_LIBRARY_PATH=$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    # Containers have the driver's libraries without its manifests, or in a folder of their own.
+    if [ -z "${VK_DRIVER_FILES:-}" ] && ! ls /etc/vulkan/icd.d/nvidia* /usr/share/vulkan/icd.d/nvidia* >/dev/null 2>&1; then
+        for manifest in /usr/local/nvidia/share/vulkan/icd.d/nvidia_icd.json /usr/local/nvidia/vulkan/icd.d/nvidia_icd.json; do
+            [ ! -e "$manifest" ] || export VK_DRIVER_FILES=$manifest
+        done
+    fi
+    if [ -z "${OCL_ICD_VENDORS:-}" ] && ! ls /etc/OpenCL/vendors/nvidia* >/dev/null 2>&1; then
+        for library in /usr/local/nvidia/lib64 /usr/local/nvidia/lib /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/local/cuda/lib64; do
+            if [ -e "$library/libnvidia-opencl.so.1" ]; then
+                mkdir -p "$work/vendors"
+                echo "$library/libnvidia-opencl.so.1" >"$work/vendors/nvidia.icd"
+                export OCL_ICD_VENDORS=$work/vendors
+                break
+            fi
+        done
+    fi
+    echo "added: $(ls "$work/lib" | tr '\n' ' ')"
+    echo "VK_DRIVER_FILES=${VK_DRIVER_FILES:-} OCL_ICD_VENDORS=${OCL_ICD_VENDORS:-}"
+}
+
+# Wheels of what this Python lacks; what it has stays as it is.
+wheels() {
+    "$python" - "$WHEELS" >"$work/wanted" <<'END'
+import sys
+from importlib import metadata
+from pathlib import Path
+
+for wheel in sorted(Path(sys.argv[1]).glob("*.whl")):
+    try:
+        metadata.version(wheel.name.split("-")[0])
+    except metadata.PackageNotFoundError:
+        print(wheel)
+END
+    [ -s "$work/wanted" ] || return 0
+    sed 's|.*/|install |' "$work/wanted"
+    xargs -d '\n' "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" <"$work/wanted"
+}
+
+# The package itself, for this Python; nothing is fetched.
+build() {
+    "$python" -m pip install -q --no-index --no-deps --no-build-isolation --no-compile --no-cache-dir --target "$site" --upgrade \
+        --config-settings=build-dir="$work/build" "$root" &&
+        "$python" -c 'import kparity, kparity._native; print("built", kparity.__version__, kparity.__file__)'
+}
+
+facts() {
+    nvidia-smi && nvidia-smi -q -d MEMORY,CLOCK,PERFORMANCE,TEMPERATURE,POWER,ECC
+}
+
+host() {
+    uname -a
+    cat /etc/os-release
+    nproc
+    grep -m1 'model name' /proc/cpuinfo
+    free -g
+    "$python" --version
+    "$python" -m pip list 2>/dev/null | grep -iE '^(numpy|torch|cupy|cuda|nvidia-cuda|wgpu|pyopencl|pytest|gguf|tokenizers|scikit-build|pybind11|cmake|ninja) ?' |
+        cat
+    nvcc --version 2>/dev/null | tail -n 2
+    "$python" "$root/bench/timing.py"
+}
+
+# --- the steps ---
+
+export -f have
+host >"$logs/host.log" 2>&1
+loaders >"$logs/loaders.log" 2>&1
+if have nvidia-smi; then facts >"$logs/nvidia-smi.log" 2>&1; fi
+if [ -s "$logs/nvidia-smi.log" ]; then
+    note nvidia-smi optional 0 0 ""
+else
+    absent nvidia-smi optional "no nvidia-smi on this host"
+fi
+
+began=$SECONDS
+(wheels && build) >"$logs/build.log" 2>&1 &
+building=$!
+rest=180
+while kill -0 "$building" 2>/dev/null && [ $((SECONDS - began)) -lt $rest ]; do sleep 1; done
+if kill -0 "$building" 2>/dev/null; then
+    kill "$building"
+    code=124
+else
+    wait "$building"
+    code=$?
+fi
+note build required "$code" $((SECONDS - began)) build.log
+printf '== build: exit %d after %d s\n' "$code" $((SECONDS - began))
+[ "$code" -eq 0 ] || tail -n 8 "$logs/build.log" | cut -c1-300
+
+kparity=("$python" -m kparity.cli.main)
+pytest=("$python" -m pytest -q -p no:cacheprovider --import-mode=append --rootdir "$root" -c "$root/pyproject.toml")
+bench=$root/bench
+
+# The model of the decode benchmark is written beside the tests, which leave processors free.
+[ -n "$smoke" ] || (cd "$work" && "$python" "$bench/gpu_decode.py" --shape "$shape" --cache "$work/models" --write-only) \
+    >"$logs/model.log" 2>&1 &
+
+step preflight optional 40 "${kparity[@]}" preflight
+gpu_marks=optional
+[ -n "$smoke" ] || gpu_marks=required
+step pytest-gpu "$gpu_marks" 90 env KPARITY_REQUIRE=cuda KPARITY_BACKENDS=cuda "${pytest[@]}" -m gpu "$root/tests"
+
+# Op parity, each backend in a process of its own, side by side: a driver that takes its process down takes no other along.
+few=()
+[ -z "$smoke" ] || few=(-k "add or (rmsnorm and not M=33)")
+began=$SECONDS
+running=()
+for backend in cuda torch wgpu opencl; do
+    require=
+    [ "$backend" != cuda ] || require=cuda
+    limit=$(left)
+    [ "$limit" -le 130 ] || limit=130
+    (
+        cd "$work" && KPARITY_REQUIRE=$require KPARITY_BACKENDS=$backend XDG_CACHE_HOME=$work/cache-$backend \
+            timeout -k 5 "$limit" "${pytest[@]}" "${few[@]}" "$root/tests/test_ops.py"
+        echo $? >"$work/ops-$backend.code"
+        echo $((SECONDS - began)) >"$work/ops-$backend.seconds"
+    ) >"$logs/op-parity-$backend.log" 2>&1 &
+    running+=($!)
+done
+printf '== op-parity (at %d s), four backends side by side\n' $((SECONDS - started))
+wait "${running[@]}"
+for backend in cuda torch wgpu opencl; do
+    need=optional
+    [ "$backend" != cuda ] || need=required
+    code=$(cat "$work/ops-$backend.code" 2>/dev/null || echo 1)
+    # A backend that is not there is one skipped test beside those of the harness; that is no proof of anything.
+    if [ "$code" -eq 0 ] && grep -q "SKIPPED.* $backend: \[KP-[A-Z]*-NO" "$logs/op-parity-$backend.log"; then code=77; fi
+    note "op-parity-$backend" "$need" "$code" "$(cat "$work/ops-$backend.seconds" 2>/dev/null || echo 0)" "op-parity-$backend.log"
+done
+
+step probe-cuda required 60 "${kparity[@]}" probe --require cuda --receipt "$out/probe_cuda.json"
+# shellcheck disable=SC2016 # expanded by the inner shell
+step probe-all optional 90 bash -c 'out=$1; shift; "$@" >"$out"' probe "$out/probe_all.json" \
+    "${kparity[@]}" probe --backends cuda,wgpu,opencl,torch --json
+
+# Benchmarks have the machine to themselves. cuda and torch, then the others: wgpu-native aborts its process when a device is lost.
+wait
+others=wgpu,opencl
+[ -z "$smoke" ] || others=wgpu,opencl,torch
+step bench-ops required 100 "$python" "$bench/gpu_ops.py" --backends cuda,torch $smoke --receipt "$out/ops_cuda.json"
+step bench-decode required 75 "$python" "$bench/gpu_decode.py" --backends cuda,torch --shape "$shape" --cache "$work/models" $smoke \
+    --receipt "$out/decode_cuda.json"
+step bench-ops-others optional 70 "$python" "$bench/gpu_ops.py" --backends $others $smoke --seconds 1 --receipt "$out/ops_others.json"
+step bench-decode-others optional 60 "$python" "$bench/gpu_decode.py" --backends $others --shape "$shape" --cache "$work/models" $smoke \
+    --seconds 12 --receipt "$out/decode_others.json"
+
+# Sanitizers over small cases, side by side; then counters. Both need the tool and a kernel driver that lets it in.
+check=("$python" "$bench/gpu_ops.py" --backends cuda --mode check --kib 64)
+if have compute-sanitizer && have nvidia-smi; then
+    for tool in memcheck racecheck; do
+        step "sanitizer-$tool" optional 75 compute-sanitizer --tool "$tool" --error-exitcode 9 "${check[@]}"
+    done
+else
+    for tool in memcheck racecheck; do absent "sanitizer-$tool" optional "no compute-sanitizer, or no device"; done
+fi
+if have ncu && have nvidia-smi; then
+    # --clock-control none: the profiler would fix the clocks otherwise. Its own flush makes every launch a cold one.
+    step ncu optional 70 ncu --clock-control none --csv --target-processes all --kernel-name 'regex:tgemv|attention' --launch-count 24 \
+        --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active,launch__registers_per_thread,launch__occupancy_limit_registers \
+        "$python" "$bench/gpu_ops.py" --backends cuda --mode once
+else
+    absent ncu optional "no ncu, or no device"
+fi
+if have nvidia-smi; then facts >"$logs/nvidia-smi-after.log" 2>&1; fi
+
+# --- the result ---
+
+"$python" "$bench/summary.py" "$out" --steps "$steps" --write "$out/summary.json" >"$logs/summary.txt" 2>"$logs/summary.err"
+code=$?
+cp "$work"/wanted "$logs/wheels.txt" 2>/dev/null
+for log in "$logs"/*; do # a log that ran away keeps its two ends
+    if [ "$(wc -c <"$log")" -gt 4000000 ]; then
+        { head -c 1500000 "$log"; printf '\n[...]\n'; tail -c 1500000 "$log"; } >"$log.cut" && mv "$log.cut" "$log"
+    fi
+done
+tar -C "$work" -czf "$out/logs.tar.gz" logs
+echo
+cat "$logs/summary.txt" "$logs/summary.err"
+printf 'took %d s; receipts: %s\n' $((SECONDS - started)) "$(ls "$out" | tr '\n' ' ')"
+exit $code

@@ -1,0 +1,154 @@
+"""One table over a folder of receipts: step, result, key number.
+
+    python bench/summary.py DIR [--steps FILE] [--write FILE]
+
+``--steps`` is what bench/on_gpu.sh notes of each step (name, required or optional, exit code, seconds, log). Exit code
+1 where a required step failed, or none was noted as having run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import timing
+
+from kparity import receipt
+
+ABSENT, TIMEOUT = "absent", (124, 137)
+COLUMNS = ("step", "result", "key number")
+
+
+def result_of(code: int, required: bool) -> str:
+    """An exit code in a word; what is not there is said, not passed over."""
+    if code == 0:
+        return "pass"
+    if code == 77:  # by custom: cannot be run here
+        return "ABSENT" if required else ABSENT
+    return "TIMEOUT" if code in TIMEOUT else f"FAIL ({code})"
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    """The steps that were noted, in order; a log's telling last line is the key number of a step without receipt."""
+    found = []
+    for line in path.read_text().splitlines():
+        name, need, code, seconds, log = line.split("\t")
+        text = (path.parent / log).read_text(errors="replace") if log and (path.parent / log).is_file() else ""
+        found.append({"step": name, "required": need == "required", "code": int(code), "seconds": float(seconds),
+                      "result": result_of(int(code), need == "required"), "key": telling(text)})  # fmt: skip
+    return found
+
+
+def telling(text: str) -> str:
+    """The line of a log that says how it went: pytest's count, a sanitizer's sum, or the last one."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
+    sums = [
+        line.strip("= ") for line in lines if re.search(r"ERROR SUMMARY|RACECHECK SUMMARY|\d+ (passed|failed)", line)
+    ]
+    cases = [line for line in lines if re.search(r"\d+ cases on ", line)]
+    chosen = [*cases[-1:], *sums[-1:]] or lines[-1:]
+    return "; ".join(chosen)[:160]
+
+
+def documents(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every JSON document of a folder; a receipt whose digest does not fit is named as such."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            yield path.name, {"broken": f"no JSON: {error}"}
+            continue
+        if not isinstance(document, dict) or path.name == "summary.json":
+            continue
+        if "sha256" in document and receipt.digest(document) != document["sha256"]:
+            document = {"broken": "the digest does not fit the content"}
+        yield path.name, document
+
+
+def rows_of(name: str, document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table for one document."""
+    if "broken" in document:
+        yield name, "FAIL", document["broken"]
+        return
+    result = document.get("result", document)
+    if "serving" in result:
+        yield f"{name} serving", "pass" if result["serving"] else "none", str(result["serving"])
+    for backend, reason in result.get("absent", {}).items():
+        yield f"{name} {backend}", ABSENT, reason[:120]
+    for row in result.get("rows", []):
+        if "status" in row:
+            yield f"{name} {row['backend']}", *_verdict(row)
+        else:
+            yield f"{name} {row['name']}", *_number(row)
+    if "complete" in result and not result["complete"]:
+        yield name, "PARTIAL", "the run was cut off; what is above was written before"
+
+
+def _verdict(row: dict[str, Any]) -> tuple[str, str]:
+    """Result and numbers of a row of a probe: the device, and the worst cosine that each gate measured."""
+    result = {"accepted": "pass", "unavailable": ABSENT}.get(row["status"], "FAIL")
+    if row.get("reason"):
+        return result, f"[{row.get('code', '')}] {row['reason']}"[:160]
+    found = [each for gate in row.get("gates", []) for each in gate["measures"] if "cosine" in each["threshold"]]
+    numbers = [f"{each['threshold']} {each['value']:.6f}" for each in found if isinstance(each.get("value"), float)]
+    return result, ", ".join([row.get("label") or "", *numbers])[:160]
+
+
+def _number(row: dict[str, Any]) -> tuple[str, str]:
+    """Result and key number of a row of a benchmark."""
+    goals = row.get("goals", {})
+    text = ""
+    if "us" in row:
+        share = f", {100 * row['of_copy']:.1f} % of copy" if row.get("cold") and "of_copy" in row else ""
+        text = f"{row['us']:.2f} µs, {row['gb_per_s']:.1f} GB/s{share}"
+    elif "ms_per_token" in row:
+        bound = f", {100 * row['of_bound']:.1f} % of {row['bound_tokens_per_s']:.0f}" if "of_bound" in row else ""
+        text = f"{row['tokens_per_s']:.1f} tokens/s{bound}, min cosine {row['parity'].get('min_cosine', 0):.6f}"
+    text += "".join(f"; {name} {each['reached']:.2f} (goal {each['goal']:.2f})" for name, each in goals.items())
+    if row.get("unsupported"):
+        return ABSENT, row.get("fault", "not supported by the device")
+    if row["errors"]:
+        return "FAIL", "; ".join([*row["errors"], text])[:200]
+    missed = [each for each in goals.values() if not each["met"] and each.get("binding", True)]
+    return ("goal missed" if missed else "pass"), text
+
+
+def table(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Columns of equal width."""
+    widths = [max(len(row[at]) for row in (COLUMNS, *rows)) for at in (0, 1)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in (COLUMNS, *rows)]
+    return "\n".join([lines[0], "-" * min(max(map(len, lines)), 150), *lines[1:]])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=Path)
+    parser.add_argument("--write", type=Path, help="the same as JSON, with the commit and the devices")
+    options = parser.parse_args(arguments)
+    noted = steps(options.steps) if options.steps else []
+    rows = [(f"{each['step']} ({each['seconds']:.0f} s)", each["result"], each["key"]) for each in noted]
+    for name, document in documents(options.folder):
+        rows += rows_of(name, document)
+    failed = [each["step"] for each in noted if each["required"] and each["code"] != 0]
+    code = 1 if failed or (options.steps and not noted) or not rows else 0
+    revision = timing.revision()
+    if options.write:
+        summary = {"schema": "kparity-summary-v1", "revision": revision, "gpu": timing.gpu_state(), "steps": noted,
+                   "failed": failed, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}  # fmt: skip
+        options.write.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    changed = revision["changed"]
+    print(f"commit {revision['commit']}, {len(changed)} files differ{': ' if changed else ''}{', '.join(changed[:8])}")
+    print(table(rows))
+    print(f"required steps failed: {', '.join(failed)}" if failed else "every required step passed" if noted else "")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
