@@ -4,9 +4,9 @@ The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kerne
 differs. WGSL has no preprocessor: constants become module-scope ``const`` declarations, and two directives, each alone
 on its line, do what declarations cannot:
 
-* ``//#if NAME == 2`` … ``//#else`` … ``//#endif`` keeps the lines of one side, by a constant of the case (``==``,
-  ``!=``, ``<`` or ``>`` a whole number; blocks do not nest). It is for bindings, whose number an op's options may
-  change, and for whatever names them; everything else is a plain ``if`` over constants.
+* ``//#if NAME == 2`` … ``//#else`` … ``//#endif`` keeps the lines of one side, by a constant of the case (``NAME`` or
+  ``NAME % 8``, then ``==``, ``!=``, ``<`` or ``>``, then a whole number; blocks do not nest). It is for bindings, whose
+  number and type a case may change, and for whatever names them; everything else is a plain ``if`` over constants.
 * ``//#use name`` puts ``kernels/prelude/name.wgsl`` before the text: functions that several ops share.
 """
 
@@ -23,7 +23,7 @@ from importlib import resources
 from kparity.errors import CompileFailed
 from kparity.spec import Case, Op
 
-CONDITION = re.compile(r"//#if (\w+) (==|!=|<|>) (\d+)")
+CONDITION = re.compile(r"//#if (\w+)(?: % ([1-9]\d*))? (==|!=|<|>) (\d+)")
 COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
 
 
@@ -78,8 +78,10 @@ def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:
     for number, line in enumerate(lines, 1):
         directive = line.strip()
         condition = CONDITION.fullmatch(directive)
-        if condition and not opened and isinstance(values.get(condition[1]), int):
-            keep, opened = COMPARE[condition[2]](values[condition[1]], int(condition[3])), number
+        value = values.get(condition[1]) if condition else None
+        if condition and not opened and isinstance(value, int):
+            value = value % int(condition[2]) if condition[2] else value
+            keep, opened = COMPARE[condition[3]](value, int(condition[4])), number
         elif directive == "//#else" and opened > 0:
             keep, opened = not keep, -opened
         elif directive == "//#endif" and opened:

@@ -20,7 +20,8 @@ const WORDS: u32 = KP / SPANS / 4u; // words of q in one span
 const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 
 // A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight.
+// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
+// for the lanes that have no part in it.
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 
@@ -60,8 +61,8 @@ fn act_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     workgroupBarrier();
     if lane < FOLD {
         var most = largest[lane * CHUNK];
-        for (var i = 1u; i < CHUNK; i++) {
-            most = larger(most, largest[lane * CHUNK + i]);
+        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+            most = larger(most, largest[i]);
         }
         largest[lane * CHUNK] = most;
     }
@@ -93,8 +94,8 @@ fn act_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     workgroupBarrier();
     if lane < FOLD {
         var sum = partial[lane * CHUNK];
-        for (var i = 1u; i < CHUNK; i++) {
-            sum += partial[lane * CHUNK + i];
+        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+            sum += partial[i];
         }
         partial[lane * CHUNK] = sum;
     }

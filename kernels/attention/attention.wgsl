@@ -28,7 +28,8 @@ const LOWEST: f32 = -3.4028234e38; // stands for minus infinity: differences wit
 const MINUS_INFINITY_BITS: u32 = 0xff800000u;
 
 // A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight.
+// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
+// for the lanes that have no part in it.
 const FOLD: u32 = 8u;
 const CHUNK: u32 = BLOCK / FOLD;
 
@@ -76,8 +77,8 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         workgroupBarrier();
         if lane < FOLD {
             var most = fold[lane * CHUNK];
-            for (var i = 1u; i < CHUNK; i++) {
-                most = max(most, fold[lane * CHUNK + i]);
+            for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+                most = max(most, fold[i]);
             }
             fold[lane * CHUNK] = most;
         }
@@ -113,8 +114,8 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     workgroupBarrier();
     if lane < FOLD {
         var part = fold[lane * CHUNK];
-        for (var i = 1u; i < CHUNK; i++) {
-            part += fold[lane * CHUNK + i];
+        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+            part += fold[i];
         }
         fold[lane * CHUNK] = part;
     }

@@ -4,27 +4,55 @@
 //   0  w  array<u32>  [NROWS, K] f32 bits, or f16 two to a word
 //   1  x  array<f32>  [M, K]
 //   2  y  array<f32>  [M, N]   columns ROW0 … ROW0 + NROWS - 1 written
+//
+// Where K is a multiple of 8, w and x are vectors of four, so that a load moves 16 bytes.
 
 // ---- bindings
+//#if K % 8 == 0
+@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+//#else
 @group(0) @binding(0) var<storage, read> w: array<u32>;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
+//#endif
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 // ---- shared memory
 var<workgroup> partial: array<f32, BLOCK * TILE_M>;
 
 // ---- helpers
-const STEPS: u32 = select(K, K / 2u, F16 == 1u); // words of a row of weights
+const STEPS: u32 = K / (select(1u, 2u, F16 == 1u) * select(1u, 4u, K % 8u == 0u)); // loads of a row of weights
+
+// The share of one load of weights in the product with row m of x.
+//#if K % 8 == 0
+fn product(words: vec4<u32>, m: u32, step: u32) -> f32 {
+    if F16 == 0u {
+        return dot(bitcast<vec4<f32>>(words), x[m * STEPS + step]);
+    }
+    let at = (m * STEPS + step) * 2u;
+    return dot(vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y)), x[at])
+        + dot(vec4<f32>(unpack2x16float(words.z), unpack2x16float(words.w)), x[at + 1u]);
+}
+//#else
+fn product(word: u32, m: u32, step: u32) -> f32 {
+    if F16 == 0u {
+        return bitcast<f32>(word) * x[m * STEPS + step];
+    }
+    let at = (m * STEPS + step) * 2u;
+    return dot(unpack2x16float(word), vec2<f32>(x[at], x[at + 1u]));
+}
+//#endif
 
 // A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins those.
 // Two barriers instead of a tree's five.
 const FOLD: u32 = min(LANES, 8u);
 
-// Sum every `step`-th of `count` partial sums into the first of them.
+// Sum every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a compiler for
+// CPUs does not unroll it for the lanes that have no part in it.
 fn fold(first: u32, step: u32, count: u32) -> f32 {
     var total = partial[first];
-    for (var i = step; i < count; i += step) {
-        total += partial[first + i];
+    for (var i = first + step; i < first + count; i += step) {
+        total += partial[i];
     }
     partial[first] = total;
     return total;
@@ -45,17 +73,9 @@ fn dense_gemv(
 
     var acc: array<f32, TILE_M>;
     for (var step = lane; step < STEPS; step += LANES) {
-        let word = w[row * STEPS + step];
-        if F16 == 1u {
-            let pair = unpack2x16float(word);
-            for (var t = 0u; t < TILE_M; t++) {
-                let at = min(m0 + t, M - 1u) * K + 2u * step;
-                acc[t] += pair.x * x[at] + pair.y * x[at + 1u];
-            }
-        } else {
-            for (var t = 0u; t < TILE_M; t++) {
-                acc[t] += bitcast<f32>(word) * x[min(m0 + t, M - 1u) * K + step];
-            }
+        let weights = w[row * STEPS + step];
+        for (var t = 0u; t < TILE_M; t++) {
+            acc[t] += product(weights, min(m0 + t, M - 1u), step);
         }
     }
     for (var t = 0u; t < TILE_M; t++) {

@@ -54,7 +54,8 @@ const SPAN_LANES: u32 = select(BLOCK, 64u, PER_BLOCK == 1u);
 const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 
 // A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight.
+// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
+// for the lanes that have no part in it.
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 const SPAN_FOLD: u32 = SPAN_LANES / CHUNK;
@@ -98,28 +99,28 @@ fn before(row: u32, d: u32) -> f32 {
 fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;
     let lane = local.x;
-    var held: array<vec4<f32>, STEPS>; // h, then y; 0 from D on
+    var held: array<f32, 4u * STEPS>; // h, then y; 0 from D on
 
     var square = 0.0;
     for (var step = 0u; step < STEPS; step++) {
         for (var i = 0u; i < 4u; i++) {
             let d = (step * BLOCK + lane) * 4u + i;
-            if d < D {
-                let value = before(row, d);
-                held[step][i] = value;
-                square += value * value;
+            let value = select(0.0, before(row, min(d, D - 1u)), d < D);
+            held[4u * step + i] = value;
+            square += value * value;
 //#if PRE > 0
+            if d < D {
                 h[row * D + d] = value;
-//#endif
             }
+//#endif
         }
     }
     partial[lane] = bitcast<u32>(square);
     workgroupBarrier();
     if lane < FOLD {
         var sum = bitcast<f32>(partial[lane * CHUNK]);
-        for (var i = 1u; i < CHUNK; i++) {
-            sum += bitcast<f32>(partial[lane * CHUNK + i]);
+        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+            sum += bitcast<f32>(partial[i]);
         }
         partial[lane * CHUNK] = bitcast<u32>(sum);
     }
@@ -132,13 +133,14 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     for (var step = 0u; step < STEPS; step++) {
         for (var i = 0u; i < 4u; i++) {
             let d = (step * BLOCK + lane) * 4u + i;
-            if d < D {
-                held[step][i] = held[step][i] * inverse * weight[d];
-            }
+            held[4u * step + i] = select(0.0, held[4u * step + i] * inverse * weight[min(d, D - 1u)], d < D);
         }
     }
 
-    let leader = lane / SPAN_LANES * SPAN_LANES; // the first lane of this lane's span
+    var leader = 0u; // the first lane of this lane's span
+    if PER_BLOCK == 1u {
+        leader = lane / 64u * 64u;
+    }
     for (var first = 0u; first < STEPS; first += SPAN_STEPS) {
         workgroupBarrier(); // the last reduction was read
         // Lanes are joined in their order: of equal magnitudes within 256 activations (one word a lane) the first one wins, which
@@ -146,15 +148,15 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         var top = 0u;
         for (var step = first; step < first + SPAN_STEPS; step++) {
             for (var i = 0u; i < 4u; i++) {
-                top = larger(top, bitcast<u32>(held[step][i]));
+                top = larger(top, bitcast<u32>(held[4u * step + i]));
             }
         }
         partial[lane] = top;
         workgroupBarrier();
         if lane < FOLD {
             var most = partial[lane * CHUNK];
-            for (var i = 1u; i < CHUNK; i++) {
-                most = larger(most, partial[lane * CHUNK + i]);
+            for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+                most = larger(most, partial[i]);
             }
             partial[lane * CHUNK] = most;
         }
@@ -177,7 +179,7 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
             let word = step * BLOCK + lane;
             var packed = 0u;
             for (var i = 0u; i < 4u; i++) {
-                let scaled = round(held[step][i] * s); // round is half to even
+                let scaled = round(held[4u * step + i] * s); // round is half to even
                 let code = select(0, i32(clamp(scaled, -128.0, 127.0)), word * 4u + i < D); // padding stays 0 beside a NaN
                 acc += code;
                 packed |= (bitcast<u32>(code) & 255u) << (8u * i);
@@ -190,8 +192,8 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         workgroupBarrier();
         if lane < FOLD {
             var sum = bitcast<i32>(partial[lane * CHUNK]);
-            for (var i = 1u; i < CHUNK; i++) {
-                sum += bitcast<i32>(partial[lane * CHUNK + i]);
+            for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+                sum += bitcast<i32>(partial[i]);
             }
             partial[lane * CHUNK] = bitcast<u32>(sum);
         }

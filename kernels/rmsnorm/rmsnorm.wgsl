@@ -15,7 +15,8 @@ var<workgroup> partial: array<f32, BLOCK>;
 // ---- helpers
 
 // A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight.
+// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
+// for the lanes that have no part in it.
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 
@@ -32,8 +33,8 @@ fn rmsnorm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id
     workgroupBarrier();
     if lane < FOLD {
         var sum = partial[lane * CHUNK];
-        for (var i = 1u; i < CHUNK; i++) {
-            sum += partial[lane * CHUNK + i];
+        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
+            sum += partial[i];
         }
         partial[lane * CHUNK] = sum;
     }

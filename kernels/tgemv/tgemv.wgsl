@@ -103,11 +103,12 @@ fn join(left: u32, right: u32) -> u32 {
     return left + right;
 }
 
-// Join every `step`-th of `count` partial sums into the first of them.
+// Join every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a compiler for
+// CPUs does not unroll it for the lanes that have no part in it.
 fn fold(first: u32, step: u32, count: u32) -> u32 {
     var total = partial[first];
-    for (var i = step; i < count; i += step) {
-        total = join(total, partial[first + i]);
+    for (var i = first + step; i < first + count; i += step) {
+        total = join(total, partial[i]);
     }
     partial[first] = total;
     return total;
