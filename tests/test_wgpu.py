@@ -315,6 +315,27 @@ def test_stages_follow_each_other_and_share_scratch(
     assert shared.dispatches.counts[kernel.id] == before + 2  # a run is one dispatch, however many stages it has
 
 
+def test_a_program_is_one_pass(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = shared.build(ops.get("add"), add_case(64))
+    monkeypatch.setattr(assemble, "kernel_text", {"add/add.wgsl": TWICE}.__getitem__)
+    twice = shared.build(Twice(), add_case(64))
+    a, b, y = add_buffers(shared, 64)
+    program = shared.record([add.bind(a, b, y), twice.bind(y, b, a), add.bind(a, b, y)] * 5)
+    passes: list[Any] = []
+    create = shared.device.create_command_encoder
+
+    def watched() -> Any:
+        encoder = create()
+        begin = encoder.begin_compute_pass
+        encoder.begin_compute_pass = lambda **options: passes.append(begin(**options)) or passes[-1]
+        return encoder
+
+    monkeypatch.setattr(shared.device, "create_command_encoder", watched)
+    program.run()
+    assert len(passes) == 1
+    assert np.array_equal(shared.download(y)[0], 33 * np.arange(64, dtype=np.float32))  # a grows by 3b each time
+
+
 def test_supports_looks_at_every_stage_and_at_scratch(
     shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
