@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fills the two folders that bench/on_gpu.sh takes to a GPU host without network:
 #
-#   sh bench/pack_gpu.sh [--full] [DIR]      DIR/.whl: wheels, COMMIT, COMMIT.tree    DIR/.gl: Vulkan and OpenGL loaders (.deb)
+#   sh bench/pack_gpu.sh [--full] [DIR]      DIR/.whl: wheels, COMMIT, COMMIT.tree    DIR/.gl: loaders of Vulkan and OpenGL (.deb)
 #
 # DIR is the checkout without an argument; both folders are git-ignored there. The host is x86-64 Linux with its own torch and CuPy
 # (CuPy's wheel alone has 66 MiB and is not packed). Without --full only what a host with a scientific Python lacks is packed:
@@ -63,6 +63,9 @@ if command -v apt-get >/dev/null 2>&1; then
     options="-oAPT::Architecture=amd64 -oAPT::Architectures=amd64 -oDir::State::Lists=$lists/lists -oAPT::Sandbox::User="
     # shellcheck disable=SC2086
     apt-get -qq $options update && (cd "$dir/.gl" && apt-get -qq $options download $loaders $x11) || say "the loaders could not be fetched"
+    for deb in "$dir"/.gl/*%*; do # an epoch in the name: only plain letters survive every way of copying
+        [ ! -e "$deb" ] || mv "$deb" "$(printf '%s' "$deb" | sed 's/_[0-9]*%3a/_/')"
+    done
 else
     say "no apt-get here: .gl stays empty, and the host needs a Vulkan loader of its own"
 fi

@@ -47,17 +47,17 @@ def steps(path: Path) -> list[dict[str, Any]]:
 def telling(text: str) -> str:
     """The line of a log that says how it went: pytest's count, a sanitizer's sum, or the last one."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
-    sums = [
-        line.strip("= ") for line in lines if re.search(r"ERROR SUMMARY|RACECHECK SUMMARY|\d+ (passed|failed)", line)
-    ]
+    lines = [line for line in lines if "─" not in line]
+    telltale = r"(ERROR|RACECHECK) SUMMARY|\d+ (passed|failed|error)|^Backend: |path rejected|^required and absent"
+    sums = [line.strip("= ") for line in lines if re.search(telltale, line)]
     cases = [line for line in lines if re.search(r"\d+ cases on ", line)]
     chosen = [*cases[-1:], *sums[-1:]] or lines[-1:]
-    return "; ".join(chosen)[:160]
+    return "; ".join(chosen)[:120]
 
 
 def documents(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every JSON document of a folder; a receipt whose digest does not fit is named as such."""
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), reverse=True):  # the most telling at the end, where a terminal stands
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -93,10 +93,10 @@ def _verdict(row: dict[str, Any]) -> tuple[str, str]:
     """Result and numbers of a row of a probe: the device, and the worst cosine that each gate measured."""
     result = {"accepted": "pass", "unavailable": ABSENT}.get(row["status"], "FAIL")
     if row.get("reason"):
-        return result, f"[{row.get('code', '')}] {row['reason']}"[:160]
+        return result, f"[{row.get('code', '')}] {row['reason']}"[:120]
     found = [each for gate in row.get("gates", []) for each in gate["measures"] if "cosine" in each["threshold"]]
     numbers = [f"{each['threshold']} {each['value']:.6f}" for each in found if isinstance(each.get("value"), float)]
-    return result, ", ".join([row.get("label") or "", *numbers])[:160]
+    return result, ", ".join([row.get("label") or "", *numbers])[:120]
 
 
 def _number(row: dict[str, Any]) -> tuple[str, str]:
@@ -113,7 +113,7 @@ def _number(row: dict[str, Any]) -> tuple[str, str]:
     if row.get("unsupported"):
         return ABSENT, row.get("fault", "not supported by the device")
     if row["errors"]:
-        return "FAIL", "; ".join([*row["errors"], text])[:200]
+        return "FAIL", "; ".join([*row["errors"], text])[:160]
     missed = [each for each in goals.values() if not each["met"] and each.get("binding", True)]
     return ("goal missed" if missed else "pass"), text
 
@@ -133,9 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="the same as JSON, with the commit and the devices")
     options = parser.parse_args(arguments)
     noted = steps(options.steps) if options.steps else []
-    rows = [(f"{each['step']} ({each['seconds']:.0f} s)", each["result"], each["key"]) for each in noted]
+    rows: list[tuple[str, str, str]] = []
     for name, document in documents(options.folder):
-        rows += rows_of(name, document)
+        rows += rows_of(name.removesuffix(".json"), document)
+    rows += [(f"{each['step']} ({each['seconds']:.0f} s)", each["result"], each["key"]) for each in noted]
     failed = [each["step"] for each in noted if each["required"] and each["code"] != 0]
     code = 1 if failed or (options.steps and not noted) or not rows else 0
     revision = timing.revision()

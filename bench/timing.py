@@ -40,6 +40,11 @@ CLOCK_SLACK_S = 2e-6
 UNKNOWN_CACHE = 256 << 20
 """Assumed where no API tells the size of a device's last cache: larger than those of all but a few GPUs."""
 
+PIECE = 16384
+"""Rows whose truth is computed at once, and rows of a large matrix that are drawn; the others repeat them, shifted."""
+MANY = 256
+"""Launches in one sample at most."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -284,6 +289,73 @@ def _stream(backend: Any, nbytes: int, about: dict[str, Any]) -> Series:
         return Sample(seconds, seconds)
 
     return Series("cpu streaming read", sample, 1, chunk, True, about={**about, "op": "stream"})
+
+
+class TorchGemv:
+    """torch's own GEMV with weights of another type, cold, replayed from a CUDA graph where the device has them."""
+
+    def __init__(self, backend: Any, n: int, k: int, dtype: str, cold: int) -> None:
+        torch = self.torch = backend.torch
+        self.backend, kind = backend, getattr(torch, dtype)
+        self.nbytes = n * k * 2
+        self.copies = min(MANY, max(1, -(-cold // self.nbytes)))
+        self.cold = self.copies * self.nbytes >= max(cold, cache_bytes(backend))
+        device = backend.device
+        # Values that every type holds exactly: only the sum's rounding differs between bf16, f16 and truth.
+        self.weights = [
+            torch.randint(-1, 2, (n, k), device=device, dtype=torch.int8).to(kind) for _ in range(self.copies)
+        ]
+        self.x = torch.randint(-8, 9, (k,), device=device, dtype=torch.int8).to(kind)
+        self.y = [torch.empty(n, device=device, dtype=kind) for _ in range(self.copies)]
+        self.name = f"torch mv {dtype} K={k} N={n}"
+        self.about = {"backend": "torch", "op": f"mv_{dtype}", "case": f"mv[K={k},N={n}]", "copies": self.copies,
+                      "clock": "wall", "device": backend.info.device}  # fmt: skip
+        self.graph: Any = None
+        with torch.inference_mode():
+            self._run()
+            backend.sync()
+            if device.type == "cuda":
+                self.about["clock"] = "device"
+                self.graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graph):
+                    self._run()
+
+    def _run(self) -> None:
+        for weight, y in zip(self.weights, self.y, strict=True):
+            self.torch.mv(weight, self.x, out=y)
+
+    def sample(self) -> Sample:
+        self.backend.sync()
+        began = time.perf_counter()
+        if self.graph is None:
+            with self.torch.inference_mode():
+                self._run()
+            seconds = time.perf_counter() - began
+            return Sample(seconds, seconds)
+        first, last = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        self.graph.replay()
+        last.record()
+        last.synchronize()
+        return Sample(first.elapsed_time(last) * 1e-3, time.perf_counter() - began)
+
+    def check(self) -> str | None:
+        """Every output against fp32 sums of these integers, which are exact."""
+        for y in self.y:
+            y.fill_(float("nan"))
+        self.sample()
+        self.backend.sync()
+        for weight, y in zip(self.weights, self.y, strict=True):
+            for at in range(0, len(y), PIECE):
+                want = (weight[at : at + PIECE].float() * self.x.float()).sum(dim=1)
+                error = (y[at : at + PIECE].float() - want).abs() - want.abs() / 128
+                if not bool((error <= 1).all()):
+                    return f"output wrong: torch {self.about['op']} is {float(error.max()):g} beyond 2^-7"
+        return None
+
+    def series(self) -> Series:
+        """For ``interleave``."""
+        return Series(self.name, self.sample, self.copies, self.nbytes, self.cold, self.check, self.about)
 
 
 # --- what a receipt is bound to ---
