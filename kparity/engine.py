@@ -49,7 +49,7 @@ class Engine:
         kv: str = "f16",
         context: int = 0,
         chunk: int = DEFAULT_CHUNK,
-        fused: bool = False,
+        fused: bool = True,
     ) -> None:
         if chunk < 1:
             raise WrongInput(f"chunk is {chunk}, expected at least 1")

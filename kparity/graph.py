@@ -137,7 +137,7 @@ class Options:
     act: str = "token"
     kv: str = "f16"
     context: int = 0
-    fused: bool = False
+    fused: bool = True
 
     def __post_init__(self) -> None:
         if self.act not in ("token", "block256"):

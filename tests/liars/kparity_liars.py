@@ -48,7 +48,7 @@ class Interleaved(Honest):
     name = "liar-interleaved"
 
     def build(self, op: Op, case: Case) -> Kernel:
-        if op.name == "rope":
+        if op.name in ("rope", "rope_store"):
             other = {"neox": "interleaved", "interleaved": "neox"}[case["mode"]]
             case = op.case(**{**dict(case.params), "mode": other})
         return super().build(op, case)
@@ -182,20 +182,19 @@ class OtherReplay(Honest):
 
 
 class LoudHead(Honest):
-    """The output norm is doubled: cosine cannot see it."""
+    """The head is too loud by 5 %: cosine cannot see a factor."""
 
     name = "liar-loud"
 
-    def record(self, launches: Sequence[Bound]) -> Program:
-        return super().record(launches)
-
-    def download(self, buffer: Buffer) -> Array:
-        got = super().download(buffer)
-        return got * np.float32(1.05) if buffer.dtype == "f32" and got.ndim == 2 and got.shape[1] > 1000 else got
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "dense_gemv":
+            return kernel
+        return Tampered(kernel, lambda b: [self.altered(b[0], lambda w: w * w.dtype.type(1.05)), *b[1:]])
 
 
 class LateNan(Honest):
-    """Right for 40 positions, NaN from then on."""
+    """Right for some 40 positions, NaN from then on."""
 
     name = "liar-late"
     seen = 0
