@@ -26,7 +26,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(["errors", "spec", "packing", "codes", "schemas", "data", "_native"], 0),
     **dict.fromkeys(["adapter", "assemble", "compare", "contracts", "fingerprint"], 1),
     **dict.fromkeys(["backends", "kernels"], 2),
-    **dict.fromkeys(["ops", "registry", "model", "graph", "fused", "engine"], 3),
+    **dict.fromkeys(["ops", "registry", "toolchains", "model", "graph", "fused", "engine"], 3),
     **dict.fromkeys(["probe", "dispatcher", "preflight", "receipt"], 4),
     **dict.fromkeys(["cli"], 5),
 }

@@ -10,13 +10,14 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import ClassVar
 
 from kparity.assemble import Source, gpu_source, kernel_text
 from kparity.errors import CompileFailed
-from kparity.toolchains.texts import Variant
+from kparity.toolchains.texts import Variant, every, one_per_kernel
 
 UNSPILLED = ("tgemv", "attention")
 """Ops whose time is the stream through registers: memory behind a register is a bug in them, not a price."""
@@ -69,6 +70,10 @@ class Toolchain(ABC):
 
     name: ClassVar[str]
     prelude: ClassVar[str]
+    threads: ClassVar[bool] = True
+    """Whether texts may be compiled by several threads of one process."""
+    brief: ClassVar[bool] = False
+    """Whether one text of each kernel id is enough, because the compiler is slow to start and another takes all."""
     version: str
 
     @classmethod
@@ -85,8 +90,8 @@ class Toolchain(ABC):
         """Resources of every entry point; raises CompileFailed on an error and on a warning."""
 
     def source(self, variant: Variant, target: Target) -> Source:
-        """The text of a variant for a target."""
-        return gpu_source(variant.op, variant.case, self.prelude)
+        """The text of a variant for a target, as the adapters make it."""
+        return gpu_source(variant.op, variant.case, self.prelude, {"WAVE": target.wave})
 
 
 def refusals(op: str, found: Sequence[Resources]) -> list[str]:
@@ -113,10 +118,31 @@ def examine(toolchain: Toolchain, target: Target, variant: Variant, source: Sour
     return Outcome(variant, source.sha256, tuple(found), tuple(f"{variant.case.id}: {text}" for text in said))
 
 
+def chosen(toolchain: Toolchain) -> list[Variant]:
+    """The variants that a compiler is given."""
+    return one_per_kernel() if toolchain.brief else every()
+
+
 def sweep(toolchain: Toolchain, target: Target, variants: Sequence[Variant]) -> list[Outcome]:
     """Every variant for one target, on all cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda variant: examine(toolchain, target, variant), variants))
+    if toolchain.threads:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda variant: examine(toolchain, target, variant), variants))
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=_adopt, initargs=(toolchain,)
+    ) as processes:
+        return list(processes.map(_examine_here, ((target, variant) for variant in variants), chunksize=4))
+
+
+_adopted: list[Toolchain] = []  # what a child process compiles with
+
+
+def _adopt(toolchain: Toolchain) -> None:
+    _adopted[:] = [toolchain]
+
+
+def _examine_here(work: tuple[Target, Variant]) -> Outcome:
+    return examine(_adopted[0], *work)
 
 
 def numbered(source: Source, prelude: str) -> str:

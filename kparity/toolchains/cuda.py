@@ -20,7 +20,7 @@ from kparity.errors import CompileFailed, Unavailable
 from kparity.toolchains import Resources, Target, Toolchain, failed, numbered
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
-FLAGS = ("--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+FLAGS = ("--fmad=true", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 """What the cuda backend gives NVRTC: no fast-math."""
 
 _ENTRY = re.compile(
@@ -53,10 +53,11 @@ def judged(source: Source, log: str) -> list[Resources]:
 
 
 class Nvcc(Toolchain):
-    """The offline compiler. Slow to start: it takes the oldest arch, sm_90 and the newest; NVRTC takes all."""
+    """The offline compiler. Slow to start: it takes the oldest arch and the newest; NVRTC takes all."""
 
     name = "nvcc"
     prelude = "cuda"
+    brief = True
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -74,7 +75,7 @@ class Nvcc(Toolchain):
     def targets(self) -> list[Target]:
         said = subprocess.run([self.path, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
         known = [arch for arch in ARCHS if f"compute_{arch}" in said.split()]
-        return [Target(f"sm_{arch}") for arch in sorted({known[0], 90, known[-1]} & set(known))] if known else []
+        return [Target(f"sm_{arch}") for arch in sorted({known[0], known[-1]})] if known else []
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
         with tempfile.TemporaryDirectory() as folder:

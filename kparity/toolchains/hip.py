@@ -10,15 +10,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from kparity.assemble import Source, gpu_source
+from kparity.assemble import Source
 from kparity.errors import CompileFailed, Unavailable
 from kparity.toolchains import Resources, Target, Toolchain, failed, numbered
 from kparity.toolchains.elf import metadata
-from kparity.toolchains.texts import Variant
 
 WAVES: Mapping[str, tuple[int, ...]] = {
     "gfx90a": (64,),
@@ -77,9 +79,6 @@ class Clang(Toolchain):
     def targets(self) -> list[Target]:
         return [Target(arch, wave) for arch, waves in WAVES.items() for wave in waves]
 
-    def source(self, variant: Variant, target: Target) -> Source:
-        return gpu_source(variant.op, variant.case, self.prelude, {"WAVE": target.wave})
-
     def compile(self, source: Source, target: Target) -> list[Resources]:
         bare = ["-x", "hip", "--cuda-device-only", "-nogpulib", "-nogpuinc", f"--offload-arch={target.arch}"]
         wave = "-mwavefrontsize64" if target.wave == 64 else "-mno-wavefrontsize64"
@@ -113,28 +112,61 @@ LIBRARIES = tuple(f"lib{name}.so.{major}" for major in (7, 6, 5) for name in ("h
 """hipRTC was a part of libamdhip64 up to ROCm 5."""
 
 
+def _loaded() -> tuple[Any, str] | None:
+    """The first library that has hipRTC, and its version."""
+    for name in LIBRARIES:
+        with suppress(OSError, AttributeError):
+            library, major, minor = ctypes.CDLL(name), ctypes.c_int(), ctypes.c_int()
+            library.hiprtcVersion(ctypes.byref(major), ctypes.byref(minor))
+            return library, f"hipRTC {major.value}.{minor.value} ({_real_name(name)})"
+    return None
+
+
+def _version() -> str | None:
+    found = _loaded()
+    return found[1] if found else None
+
+
+def _real_name(name: str) -> str:
+    """The file behind a library's name, which has the whole version, as far as the process's map tells."""
+    with suppress(OSError):
+        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+            if f"/{name.partition('.so')[0]}.so" in line:
+                return line.rpartition("/")[2]
+    return name
+
+
 class Hiprtc(Toolchain):
-    """The runtime compiler, with the options of the hip backend; the prelude finds the wavefront out by itself."""
+    """The runtime compiler, with the options of the hip backend.
+
+    Version 5 damages its heap where two threads compile, so it is loaded in child processes only.
+    """
 
     name = "hiprtc"
     prelude = "hip"
+    threads = False
 
-    def __init__(self, library: Any, name: str) -> None:
-        self.library = library
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        library.hiprtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        self.version = f"hipRTC {major.value}.{minor.value} ({_real_name(name)})"
+    def __init__(self, version: str) -> None:
+        self.version = version
 
     @classmethod
     def open(cls) -> Hiprtc:
-        for name in LIBRARIES:
-            with suppress(OSError, AttributeError):
-                return cls(ctypes.CDLL(name), name)
-        raise Unavailable(
-            f"none of {', '.join(LIBRARIES)} has hipRTC",
-            "apt-get install libamdhip64-5 libhiprtc-builtins5",
-            "KP-COMPILE-HIPRTC",
-        )
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+            version = child.submit(_version).result()
+        if version is None:
+            raise Unavailable(
+                f"none of {', '.join(LIBRARIES)} has hipRTC",
+                "apt-get install libamdhip64-5 libhiprtc-builtins5",
+                "KP-COMPILE-HIPRTC",
+            )
+        return cls(version)
+
+    @cached_property
+    def library(self) -> Any:
+        """hipRTC, loaded into this process when it first compiles."""
+        found = _loaded()
+        assert found, "it was there when the toolchain was opened"
+        return found[0]
 
     def targets(self) -> list[Target]:
         return [Target("gfx90a", 64), Target("gfx1030", 32)]
@@ -159,13 +191,3 @@ class Hiprtc(Toolchain):
         finally:
             library.hiprtcDestroyProgram(ctypes.byref(program))
         return resources(metadata(code.raw)["amdhsa.kernels"])
-
-
-def _real_name(name: str) -> str:
-    """The file behind a library's name, which has the whole version, as far as the process's map tells."""
-    with suppress(OSError):
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-            stem = name.partition(".so")[0]
-            if f"/{stem}.so" in line:
-                return line.rpartition("/")[2]
-    return name

@@ -59,5 +59,13 @@ def variants(name: str) -> tuple[Variant, ...]:
 
 
 def every() -> list[Variant]:
-    """The variants of all ops that have a GPU text."""
+    """The variants of all ops."""
     return [variant for name in ops.NAMES for variant in variants(name)]
+
+
+def one_per_kernel() -> list[Variant]:
+    """The first variant of every kernel id: for a compiler that is slow to start."""
+    found: dict[tuple[str, str], Variant] = {}
+    for variant in every():
+        found.setdefault((variant.op.name, variant.op.variant(variant.case)), variant)
+    return list(found.values())

@@ -1,0 +1,225 @@
+"""Compile gates: CUDA's and AMD's compilers take every text without a warning, and tgemv and attention without a spill.
+
+No device is needed, and nothing here says that a kernel computes anything. A compiler that is not installed is a skip,
+and a failure where ``KPARITY_REQUIRE`` names it: ``nvcc`` (nvcc and NVRTC), ``clang``, ``hiprtc``.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+
+import pytest
+
+from kparity import ops
+from kparity.assemble import Source, gpu_source, kernel_text
+from kparity.backends.cuda import CudaBackend
+from kparity.backends.hip import HipBackend
+from kparity.errors import Unavailable, WrongInput
+from kparity.toolchains import Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
+from kparity.toolchains.texts import Variant, conditions, variants
+
+pytestmark = pytest.mark.compile
+
+CUDA_TARGETS = [Target(f"sm_{arch}") for arch in cuda.ARCHS]
+HIP_TARGETS = [Target(arch, wave) for arch, waves in hip.WAVES.items() for wave in waves]
+ADD = Variant(ops.get("add"), ops.get("add").cases()[0])
+
+
+@cache
+def opened(kind: type[Toolchain]) -> Toolchain | Unavailable:
+    """The compiler, or what prevented it from opening."""
+    try:
+        return kind.open()
+    except Unavailable as missing:
+        return missing
+
+
+def toolchain(kind: type[Toolchain], label: str) -> Toolchain:
+    """The compiler; a skip where it is missing, a failure where ``label`` is required."""
+    found = opened(kind)
+    if isinstance(found, Toolchain):
+        return found
+    if label in os.environ.get("KPARITY_REQUIRE", "").split(","):
+        pytest.fail(str(found))
+    pytest.skip(str(found))
+
+
+def check(compiler: Toolchain, target: Target) -> None:
+    """Every op; the reasons of all texts that are refused."""
+    outcomes = sweep(compiler, target, chosen(compiler))
+    assert {outcome.variant.op.name for outcome in outcomes} == set(ops.NAMES)
+    refused = [reason for outcome in outcomes for reason in outcome.refusals]
+    assert not refused, f"{compiler.version}, {target.name}: {len(refused)} refused:\n" + "\n".join(refused)
+
+
+@pytest.mark.parametrize("target", CUDA_TARGETS, ids=lambda target: target.name)
+def test_nvrtc(target: Target) -> None:
+    compiler = toolchain(cuda.Nvrtc, "nvcc")
+    if target not in compiler.targets():
+        pytest.skip(f"{compiler.version} does not know {target.name}")
+    check(compiler, target)
+
+
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_nvcc(which: str) -> None:
+    compiler = toolchain(cuda.Nvcc, "nvcc")
+    check(compiler, compiler.targets()[0 if which == "oldest" else -1])
+
+
+@pytest.mark.parametrize("target", HIP_TARGETS, ids=lambda target: target.name)
+def test_clang(target: Target) -> None:
+    check(toolchain(hip.Clang, "clang"), target)
+
+
+@pytest.mark.parametrize("target", [Target("gfx90a", 64), Target("gfx1030", 32)], ids=lambda target: target.name)
+def test_hiprtc(target: Target) -> None:
+    check(toolchain(hip.Hiprtc, "hiprtc"), target)
+
+
+# The gates prove nothing unless they refuse what is wrong.
+
+KINDS = [
+    pytest.param(cuda.Nvrtc, "nvcc", Target("sm_90"), id="nvrtc"),
+    pytest.param(cuda.Nvcc, "nvcc", Target("sm_90"), id="nvcc"),
+    pytest.param(hip.Clang, "clang", Target("gfx90a", 64), id="clang"),
+]
+SPILLING = """
+KERNEL attention(GLOBAL const float* a, GLOBAL const i32* at, GLOBAL float* y)
+{
+    float kept[64];
+    for (u32 i = 0; i < 64; ++i) {
+        kept[i] = a[i * BLOCK + LANE];
+    }
+    kept[at[LANE] & 15] = 1.0f; /* an index that only the device knows: registers have no addresses */
+    for (u32 i = 0; i < 64; ++i) {
+        y[i * BLOCK + LANE] = kept[at[i] & 15];
+    }
+}
+"""
+
+
+def text_of(compiler: Toolchain, target: Target, name: str, old: str, new: str) -> Source:
+    """The text of ``add`` under the name of another op, with a part of it replaced."""
+    source = compiler.source(ADD, target)
+    own = kernel_text("add/add.cu")
+    assert old in own
+    return replace(source, op=name, text=source.text.replace(own, own.replace(old, new)))
+
+
+@pytest.mark.parametrize(("kind", "label", "target"), KINDS)
+def test_memory_behind_registers_is_refused(kind: type[Toolchain], label: str, target: Target) -> None:
+    compiler = toolchain(kind, label)
+    source = compiler.source(ADD, target)
+    text = source.text[: -len(kernel_text("add/add.cu"))] + SPILLING
+    found = compiler.compile(replace(source, text=text), target)
+    assert [each.entry for each in found] == ["attention"] and found[0].scratch >= 64
+    assert found[0].registers > 0 and found[0].shared == 0
+    assert "spills" in refusals("attention", found)[0] and "spills" in refusals("tgemv", found)[0]
+    assert refusals("rope", found) == []
+
+
+@pytest.mark.parametrize(("kind", "label", "target"), KINDS)
+def test_a_warning_is_refused_with_file_and_line(kind: type[Toolchain], label: str, target: Target) -> None:
+    compiler = toolchain(kind, label)
+    body = kernel_text("add/add.cu")
+    line = next(number for number, text in enumerate(body.splitlines(), 1) if text == "{")
+    source = text_of(compiler, target, "add", "\n{\n", "\n{\n    u32 forgotten;\n")
+    outcome = examine(compiler, target, ADD, source)
+    assert outcome.resources == () and "forgotten" in outcome.refusals[0]
+    assert outcome.refusals[0].startswith(f"kernels/add/add.cu:{line + 1}: ")
+
+
+@pytest.mark.parametrize(("kind", "label", "target"), KINDS)
+def test_an_error_is_refused_with_file_and_line(kind: type[Toolchain], label: str, target: Target) -> None:
+    compiler = toolchain(kind, label)
+    body = kernel_text("add/add.cu")
+    line = next(number for number, text in enumerate(body.splitlines(), 1) if text == "{")
+    source = text_of(compiler, target, "add", "\n{\n", "\n{\n    u32 broken = ;\n")
+    outcome = examine(compiler, target, ADD, source)
+    assert outcome.refusals[0].startswith(f"kernels/add/add.cu:{line + 1}: ")
+    prelude = kernel_text(f"prelude/{compiler.prelude}.h")
+    broken = compiler.source(ADD, target)
+    broken = replace(broken, text=broken.text.replace("typedef int i32;", "typedef int i32 i33;"))
+    at = next(number for number, text in enumerate(prelude.splitlines(), 1) if text == "typedef int i32;")
+    reason = examine(compiler, target, ADD, broken).refusals[0]
+    assert reason.startswith(f"kernels/prelude/{compiler.prelude}.h:{at}: ")
+
+
+@pytest.mark.parametrize(("kind", "label", "target"), KINDS)
+def test_a_missing_entry_point_is_refused(kind: type[Toolchain], label: str, target: Target) -> None:
+    compiler = toolchain(kind, label)
+    source = text_of(compiler, target, "add", "KERNEL add(", "KERNEL plus(")
+    assert examine(compiler, target, ADD, source).refusals[0].endswith("no entry point add")
+    assert refusals("add", []) == ["add: the compiler reports no entry point"]
+
+
+def test_code_is_read_for_what_it_betrays() -> None:
+    assert "call" in (hip.bad_code("glu", "s_swappc_b64 s[30:31], s[4:5]") or "")
+    assert "dot product" in (hip.bad_code("tgemv", "v_mad_i32_i24 v0, v1, v2, v3") or "")
+    assert hip.bad_code("tgemv", "v_dot4_i32_i8 v0, v1, v2, v3") is None
+    assert hip.bad_code("glu", "v_add_f32") is None
+
+
+def test_ptxas_reports_are_read() -> None:
+    log = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'a' for 'sm_90'
+ptxas info    : Function properties for a
+    8 bytes stack frame, 12 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 8 bytes cumulative stack size, 256 bytes smem
+ptxas info    : Compiling entry function 'b' for 'sm_90'
+ptxas info    : Function properties for b
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 16 registers, used 0 barriers, 400 bytes cmem[0]
+"""
+    source = gpu_source(ADD.op, ADD.case, "cuda")
+    a, b = cuda.judged(source, log)
+    assert (a.entry, a.registers, a.shared, a.scratch, a.spills) == ("a", 40, 256, 8, 16)
+    assert (b.entry, b.registers, b.shared, b.scratch, b.spills) == ("b", 16, 0, 0, 0)
+    with pytest.raises(Exception, match=r"kernels/add/add\.cu:0: warning : something"):
+        cuda.judged(source, log + "warning : something\n")
+
+
+def test_damaged_code_objects_are_refused() -> None:
+    def code(note: bytes) -> bytes:
+        head = b"\x7fELF\x02\x01" + bytes(26) + struct.pack("<QQIHHH", 64, 0, 0, 64, 56, 1) + bytes(6)
+        return head + struct.pack("<IIQQQQQQ", 4, 0, 120, 0, 0, len(note), 0, 0) + note
+
+    packed = b"\x82\xa1a\x92\x01\xcd\x01\x00\xa1b\xc3"  # {"a": [1, 256], "b": true}
+    good = code(struct.pack("<III", 7, len(packed), 32) + b"AMDGPU\0\0" + packed)
+    assert elf.metadata(good) == {"a": [1, 256], "b": True}
+    for bad in (b"", b"\x7fELF\x01\x01", good[:60], good[:100], good[:-4], code(b""), good.replace(b"AMD", b"IBM")):
+        with pytest.raises(WrongInput, match="code object"):
+            elf.metadata(bad)
+    with pytest.raises(WrongInput, match="MessagePack type 0xca"):
+        elf.metadata(good.replace(b"\xc3", b"\xca"))
+
+
+# What is compiled is what a device would compile, and nothing is left out.
+
+
+def test_flags_are_those_of_the_adapters() -> None:
+    backend = SimpleNamespace(arch="sm_90")
+    given = set(CudaBackend._options(backend))  # type: ignore[arg-type]
+    assert given == {"--gpu-architecture=sm_90", "--std=c++17", *cuda.FLAGS}
+    given = set(HipBackend._options(SimpleNamespace(arch="gfx90a")))  # type: ignore[arg-type]
+    assert given == {"--offload-arch=gfx90a", *hip.FLAGS}
+
+
+def test_every_option_is_compiled() -> None:
+    for op in ops.every():
+        chosen = {variant.case for variant in variants(op.name)}
+        assert {op.variant(case) for case in chosen} == {op.variant(case) for case in op.cases()}
+        for name, values in op.choices.items():
+            assert {case[name] for case in chosen} == set(values), f"{op.name}: {name}"
+    shapes = {(case["M"], case["N"], case["K"]) for case in (each.case for each in variants("tgemv"))}
+    assert {(1, 2560, 2560), (1, 2560, 6912)} <= shapes, "what a served model launches"
+
+
+def test_conditions_are_followed_through_macros() -> None:
+    text = "#define BOTH (FIRST && !SECOND)\n#define NEVER UNUSED\n/* #if IGNORED */\n"
+    text += "  #if BOTH || TILE == 1\n#elif F(LAST)\n#endif"
+    assert conditions(text) == {"BOTH", "FIRST", "SECOND", "TILE", "F", "LAST"}
