@@ -231,10 +231,10 @@ FUSED: list[Row] = [
      lambda op, case, i: op.reference(
          op.case(**{**dict(case.params), "R": 80}), [*i[:2], np.resize(i[2], 40), *i[3:]])),
     ("rope_store", "the rest zeroed", STORED, "random", with_output(0, lambda q, _: no_last(q))),
-    ("rope_store", "keys truncated to f16", STORED, "random",
+    ("rope_store", "keys truncated to f16", {**STORED, "R": 80}, "random",
      roped(lambda t, p: [t[0], truncated_f16(t[1]).astype(float), p[2]])),
     ("rope_store", "values truncated to f16", STORED, "random", roped(lambda t, p: [t[0], t[1], truncated_f16(p[2])])),
-    ("rope_store", "keys rounded before they turn", STORED, "random",
+    ("rope_store", "keys rounded before they turn", {**STORED, "R": 80}, "random",
      lambda op, case, i: [op.reference(case, i)[0],
                           *op.reference(case, [i[0].astype(np.float16).astype(np.float32), *i[1:]])[1:]]),
     ("rope_store", "keys in f16, flushed", STORED, "extreme", roped(lambda t, p: [t[0], flushed_f16(t[1]), p[2]])),
