@@ -204,7 +204,7 @@ class OpenclBackend(Backend):
     dialect = "gpu"
 
     def __init__(self, cl: Any, device: Any, wave: int = 32) -> None:
-        self.cl, self.device, self.dispatches, self.wave = cl, device, Dispatches(), wave
+        self.cl, self.device, self.dispatches = cl, device, Dispatches()
         with _faults(cl, "creating a context"):
             self.context = cl.Context([device])
             self.queue = cl.CommandQueue(self.context, device)
@@ -219,6 +219,7 @@ class OpenclBackend(Backend):
             library=f"pyopencl {cl.VERSION_TEXT}", uuid=_identity(cl, device),
             max_binding=int(device.max_mem_alloc_size), max_threads=int(device.max_work_group_size),
         )  # fmt: skip
+        self._constants = {"WAVE": wave} | ({} if self.info.kind == "gpu" else {"ON_CPU": 1})
 
     @classmethod
     def open(cls, index: int = 0, wave: int = 32) -> OpenclBackend:
@@ -285,7 +286,7 @@ class OpenclBackend(Backend):
         return array
 
     def build(self, op: Op, case: Case) -> OpenclKernel:
-        source = gpu_source(op, case, "opencl", {"WAVE": self.wave})
+        source = gpu_source(op, case, "opencl", self._constants)
         program = self._programs.get(source.text)
         if program is None:
             program = self._programs[source.text] = self._compile(source)

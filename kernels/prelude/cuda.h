@@ -11,13 +11,16 @@ typedef unsigned short f16; /* the bits of a half: conversions below are single 
 typedef uint4 u32x4;
 typedef float4 f32x4;
 
-#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK)
+/* The second bound keeps the compiler from spilling registers for the sake of more than 512 work-items on a multiprocessor. */
+#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, BLOCK < 512 ? 512 / BLOCK : 1)
 #define INLINE __device__ __forceinline__
 #define GLOBAL
 #define LOCAL
 #define SHARED __shared__
 #define RESTRICT __restrict__
 #define BARRIER() __syncthreads()
+
+#define UNROLL _Pragma("unroll")
 
 #ifndef WAVE
 #define WAVE 32 /* lanes that run in step; BLOCK is a multiple of it */
@@ -59,10 +62,21 @@ INLINE void unpack_f16x2(u32 word, float* out)
     out[1] = f16_to_f32((f16)(word >> 16));
 }
 
+/* What is read once need not push what is read again out of L1. */
+static __device__ __forceinline__ u32x4 stream_u32x4(const u32x4* pointer)
+{
+    u32x4 value;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+        : "l"(pointer));
+    return value;
+}
+
 #define LOAD_F16(pointer, at) f16_to_f32((pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = f32_to_f16(value))
 #define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
 #define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
+#define STREAM_U32X4(pointer, at) stream_u32x4((const u32x4*)(pointer) + (at))
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
@@ -105,7 +119,7 @@ INLINE void load_f32x8(const float* pointer, u32 at, float* out)
             BARRIER(); \
             _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
                 values[i] = scratch[i * (BLOCK / WAVE) + first]; \
-                _Pragma("unroll") for (u32 wave = 1; wave < (width) / WAVE; ++wave) { \
+                _Pragma("unroll") for (u32 wave = 1; wave * WAVE < (width); ++wave) { \
                     values[i] = name##_join(values[i], scratch[i * (BLOCK / WAVE) + first + wave]); \
                 } \
             } \

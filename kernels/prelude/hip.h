@@ -25,6 +25,8 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
         __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); \
     } while (0)
 
+#define UNROLL _Pragma("unroll")
+
 #ifndef WAVE
 #define WAVE 32 /* lanes that run in step: 32 is right for a wavefront of 64 too, only slower; BLOCK is a multiple of it */
 #endif
@@ -77,6 +79,7 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define STORE_F16(pointer, at, value) ((pointer)[at] = (f16)(value))
 #define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
 #define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
+#define STREAM_U32X4(pointer, at) __builtin_nontemporal_load((const u32x4*)(pointer) + (at)) /* read once: past the caches */
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
@@ -133,7 +136,7 @@ template <typename T> INLINE T shuffle_xor(T value, u32 mask)
             BARRIER(); \
             _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
                 values[i] = scratch[i * (BLOCK / WAVE) + first]; \
-                _Pragma("unroll") for (u32 wave = 1; wave < (width) / WAVE; ++wave) { \
+                _Pragma("unroll") for (u32 wave = 1; wave * WAVE < (width); ++wave) { \
                     values[i] = name##_join(values[i], scratch[i * (BLOCK / WAVE) + first + wave]); \
                 } \
             } \

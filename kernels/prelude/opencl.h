@@ -19,6 +19,12 @@ typedef float4 f32x4;
 #define RESTRICT restrict
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
 
+#ifdef ON_CPU
+#define UNROLL /* registers need no constant index there, and the compiler stays quick */
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+
 #ifndef WAVE
 #define WAVE 32 /* lanes that a reduction joins first; BLOCK is a multiple of it */
 #endif
@@ -54,6 +60,7 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define STORE_F16(pointer, at, value) vstore_half_rte(value, at, pointer)
 #define LOAD_U32X4(pointer, at) (((GLOBAL const u32x4*)(pointer))[at])
 #define LOAD_F32X4(pointer, at) (((GLOBAL const f32x4*)(pointer))[at])
+#define STREAM_U32X4(pointer, at) LOAD_U32X4(pointer, at) /* read once */
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(GLOBAL const f16* pointer, u32 at, float* out)

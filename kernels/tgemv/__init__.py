@@ -22,9 +22,15 @@ import numpy.typing as npt
 from kparity import packing
 from kparity.errors import WrongInput
 from kparity.kernels._support import U32, gamma, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, padded
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
 
 BLOCK = 64
+GPU_LOADS = 8
+"""Loads of 16 bytes per row that a work-item of the GPU text has under way at most: registers, 4 each."""
+GPU_LOCAL = 24_576
+"""Bytes of activations that a group of the GPU text keeps in local memory at most."""
+GPU_FEW, GPU_MANY = 16_384, 65_536
+"""Work-items below which rows are cut finer, and from which a work-item takes two rows."""
 MAX_K = 131_072
 """Largest K for which 128·K <= 2^24, so that an accumulator is exact in f32 too."""
 EXTREMES = {"zeros": (0, 0), "all_max": (1, 127), "all_min": (-1, -128), "opposed": (1, -128)}
@@ -93,6 +99,7 @@ class Tgemv(Op):
             "W_PER_ROW": int(case["wscale"] == "row"),
             "A_PER_BLOCK": int(case["ascale"] == "block256"), "OUT_I32": int(case["out"] == "i32"),
             "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": self.tile_m(case), "BLOCK": BLOCK,
+            **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 
     @staticmethod
@@ -111,6 +118,33 @@ class Tgemv(Op):
     def launch(self, case: Case) -> Launch:
         rows = BLOCK // self.lanes(case)
         return Launch((ceil_div(case["N"], rows), ceil_div(case["M"], self.tile_m(case)), 1), BLOCK)
+
+    @classmethod
+    def gpu_tile(cls, case: Case) -> tuple[int, int, int, int]:
+        """Geometry of the GPU text: work-items of a group, work-items that share rows, rows that they share, and loads
+        of 16 bytes per row that each has under way.
+
+        A row is cut so finely that a work-item needs few loads (they are all issued at once), and finer where there
+        are too few rows to fill a large GPU. Where there are plenty, two rows share the activations.
+        """
+        chunks, tile_m, lanes = padded(case["K"]) // 64, cls.tile_m(case), 4
+        while lanes < (128 if tile_m == 1 else 32) and lanes * 2 <= chunks:
+            if ceil_div(chunks, lanes) <= GPU_LOADS and case["M"] * case["N"] * lanes >= GPU_FEW:
+                break
+            lanes *= 2
+        many = ceil_div(case["M"], tile_m) * case["N"] * lanes >= GPU_MANY
+        spanned = "block256" in (case["wscale"], case["ascale"])  # a sum per block and output: no registers for more
+        steps, loads = ceil_div(chunks, lanes), GPU_LOADS if tile_m == 1 else 2
+        loads = 1 if spanned and tile_m > 1 else max(1, min(loads, GPU_LOCAL // (64 * lanes * tile_m)))
+        tile_n = 2 if many and (tile_m == 1 or not spanned) else 1
+        return max(lanes, 128 if many else 64), lanes, tile_n, ceil_div(steps, ceil_div(steps, loads))
+
+    def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
+        if dialect != "gpu":
+            return super().stages(case, dialect)
+        block, lanes, tile_n, _ = self.gpu_tile(case)
+        groups = (ceil_div(case["N"], block // lanes * tile_n), ceil_div(case["M"], self.tile_m(case)), 1)
+        return (Stage(self.name, Launch(groups, block)),)
 
     def variant(self, case: Case) -> str:
         spans = {"tensor": "", "row": "_wrow", "block256": "_wblock"}[case["wscale"]] + {

@@ -2,139 +2,259 @@
  *
  * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, BLOCKS] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 | BLOCKS] i32
  *      -> y [M, N] f32|i32
- * Grid: x walks the rows of w (ROWS a group), y the rows of q (TILE_M a group). LANES work-items share a row.
- * Options: W_PER_BLOCK, A_PER_BLOCK (a scale per 256 elements, else one), W_PER_ROW (a scale per row of w), OUT_I32 (the accumulators themselves).
+ * Grid: x walks the rows of w (ROWS a group), y the rows of q (TILE_M a group). LANES work-items share TILE_N rows.
+ * Options: W_PER_BLOCK, A_PER_BLOCK (a scale per 256 elements, else one), W_PER_ROW (a scale per row of w), OUT_I32 (the
+ * accumulators themselves).
  *
  * A word holds 16 codes w + 1; (word >> 2s) & 0x03030303 is a dp4a operand. The code's 1 is undone by subtracting sum(q) once per span
- * of qsum; where scales change within a row and qsum does not, the codes are made signed instead.
+ * of qsum; where scales change within a row and qsum does not, sum(q) of the span is taken along.
+ *
+ * Weights come in batches: AHEAD loads of 16 bytes per row are under way before the first is used, and while they are, the group
+ * brings the activations of the batch to local memory, turned so that neighbouring work-items read neighbouring 16 bytes.
  */
-#define CHUNKS (WORDS / 4) /* pieces of 16 bytes, 64 weights, a load each */
+#undef BLOCK
+#undef LANES
+#undef ROWS
+#define BLOCK GPU_BLOCK
+#define LANES GPU_LANES
+#define ROWS (BLOCK / LANES * TILE_N)
+#define CHUNKS (WORDS / 4) /* pieces of 16 bytes, 64 weights, a load each; 4 of them are a block of 256 */
+#define STEPS ((CHUNKS + LANES - 1) / LANES)
+#define PITCH (AHEAD * LANES + 2) /* 16-byte columns of a batch of activations; the 2 keep the writers out of each other's banks */
+#define COMPLETE (STEPS * LANES == CHUNKS ? STEPS % AHEAD == 0 : 0) /* no work-item reaches past the end of a row */
 #define SPANNED ((W_PER_BLOCK || A_PER_BLOCK) && !OUT_I32)
-#define SIGNED (SPANNED && !A_PER_BLOCK)
+#define UNSUMMED (SPANNED && !A_PER_BLOCK) /* qsum does not have the spans */
 #define ASPANS (A_PER_BLOCK ? BLOCKS : 1)
-
-/* Where scales change every 256 weights, a work-item takes whole blocks, so that the sum of a block is an integer until it is complete
- * and its one conversion is exact. */
-#if SPANNED
-#define STEP 4
-#define PARTIAL float
+#define OUTPUTS (TILE_N * TILE_M)
+#define SLOTS ((OUTPUTS + LANES - 1) / LANES) /* outputs that one work-item stores */
+#if OUT_I32
+#define RESULT i32
 #else
-#define STEP 1
-#define PARTIAL i32
+#define RESULT float
 #endif
 
-/* The codes of 4 weights in the bytes of an operand; 0, 1, 2 become -1, 0, 1 where the sum is not corrected afterwards. */
-INLINE u32 operand(u32 word, u32 shift)
-{
-    const u32 codes = (word >> shift) & 0x03030303u;
-#if SIGNED
-    return ((codes | 0x80808080u) - 0x01010101u) ^ 0x80808080u; /* the top bits keep the bytes from borrowing */
+/* One row of activations: fields 1 and 2 of a word stay where they are, and their sums are 4 and 16 times too large until the end, which
+ * saves two shifts of three. More rows share the shifts, and their sums need the registers. */
+#if TILE_M == 1
+#define SUMS 3
+#define FIELD1(word) ((word) & 0x0c0c0c0cu)
+#define FIELD2(word) ((word) & 0x30303030u)
+#define AT1 1
+#define AT2 2
 #else
-    return codes;
+#define SUMS 1
+#define FIELD1(word) (((word) >> 2) & 0x03030303u)
+#define FIELD2(word) (((word) >> 4) & 0x03030303u)
+#define AT1 0
+#define AT2 0
+#endif
+#define FIELD0(word) ((word) & 0x03030303u)
+#define FIELD3(word) (((word) >> 6) & 0x03030303u)
+
+#if SPANNED
+#define PARTIAL float
+REDUCE(sum_blocks, i32, AHEAD * OUTPUTS, 4, left + right)
+REDUCE(sum_rows, float, OUTPUTS, LANES, left + right)
+#else
+#define PARTIAL i32
+REDUCE(sum_rows, i32, OUTPUTS, LANES, left + right)
+#endif
+
+INLINE i32 joined(const i32* sums)
+{
+#if SUMS == 3
+    return sums[0] + (sums[1] >> 2) + (sums[2] >> 4); /* no bit is lost */
+#else
+    return sums[0];
 #endif
 }
 
 KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, GLOBAL const i8* RESTRICT q,
-    GLOBAL const float* RESTRICT ascale, GLOBAL const i32* RESTRICT qsum,
-#if OUT_I32
-    GLOBAL i32* RESTRICT y)
-#else
-    GLOBAL float* RESTRICT y)
-#endif
+    GLOBAL const float* RESTRICT ascale, GLOBAL const i32* RESTRICT qsum, GLOBAL RESULT* RESTRICT y)
 {
-    SHARED PARTIAL scratch[TILE_M * BLOCK];
-    const u32 lane = LANE % LANES, row = GROUP_X * ROWS + LANE / LANES, m0 = GROUP_Y * TILE_M;
-    /* Work-items past the end repeat the last row: they must reach the barriers, and they store nothing. */
-    const u32 safe_row = row < N ? row : N - 1;
-    GLOBAL const u32* words = w + (u64)safe_row * WORDS;
+    SHARED u32x4 active[TILE_M * 4 * PITCH];
+    SHARED PARTIAL scratch[SCRATCH(OUTPUTS)];
+    const u32 lane = LANE % LANES, row0 = GROUP_X * ROWS + LANE / LANES * TILE_N, m0 = GROUP_Y * TILE_M;
 
-    PARTIAL acc[TILE_M];
-    GLOBAL const i8* codes[TILE_M];
+    /* Rows past the end repeat the last: their work-items must reach the barriers, and they store nothing. */
+    GLOBAL const u32* words[TILE_N];
 #pragma unroll
-    for (u32 m = 0; m < TILE_M; ++m) {
-        acc[m] = 0;
-        codes[m] = q + (u64)(m0 + m < M ? m0 + m : M - 1) * KP;
+    for (u32 n = 0; n < TILE_N; ++n) {
+        words[n] = w + (u64)(row0 + n < N ? row0 + n : N - 1) * WORDS;
     }
 
-    for (u32 chunk = lane * STEP; chunk < CHUNKS; chunk += LANES * STEP) {
-        i32 sum[TILE_M];
-#pragma unroll
-        for (u32 m = 0; m < TILE_M; ++m) {
-            sum[m] = 0;
-        }
-#if TILE_M == 1 /* one row leaves registers for four loads in flight; more would only blow up the code */
-#pragma unroll
+#if SPANNED
+    SHARED i32 parts[SCRATCH(AHEAD * OUTPUTS)];
+    float acc[OUTPUTS];
 #else
+    i32 acc[OUTPUTS][SUMS];
+    i32 excess[SLOTS]; /* sum(q) over the row: what the code's 1 added; early: nothing waits for it */
+#if !OUT_I32
+    float scale[SLOTS];
+#endif
+#pragma unroll
+    for (u32 slot = 0; slot < SLOTS; ++slot) {
+        const u32 output = lane + slot * LANES, m = m0 + output / TILE_N;
+        const u32 safe_m = m < M ? m : M - 1;
+        excess[slot] = 0;
+        for (u32 span = 0; span < ASPANS; ++span) {
+            excess[slot] += qsum[safe_m * ASPANS + span];
+        }
+#if !OUT_I32
+        const u32 row = row0 + output % TILE_N;
+        scale[slot] = ascale[safe_m] * wscale[W_PER_ROW ? (row < N ? row : N - 1) : 0];
+#endif
+    }
+#endif
+#pragma unroll
+    for (u32 i = 0; i < OUTPUTS; ++i) {
+#if SPANNED
+        acc[i] = 0.0f;
+#else
+#pragma unroll
+        for (u32 part = 0; part < SUMS; ++part) {
+            acc[i][part] = 0;
+        }
+#endif
+    }
+
+#if STEPS > AHEAD
 #pragma unroll 1
 #endif
-        for (u32 step = 0; step < STEP; ++step) {
-            const u32x4 packed = LOAD_U32X4(words, chunk + step);
-            const u32 four[4] = {packed.x, packed.y, packed.z, packed.w};
+    for (u32 batch = 0; batch < STEPS; batch += AHEAD) {
+        u32 packed[AHEAD][TILE_N][4];
+#if SPANNED
+        float weight_scale[AHEAD][TILE_N];
+#endif
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+            const u32 chunk = (batch + ahead) * LANES + lane;
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i) {
-                const u32 w0 = operand(four[i], 0), w1 = operand(four[i], 2);
-                const u32 w2 = operand(four[i], 4), w3 = operand(four[i], 6);
+            for (u32 n = 0; n < TILE_N; ++n) {
+                if (COMPLETE || chunk < CHUNKS) {
+                    const u32x4 four = STREAM_U32X4(words[n], chunk);
+                    packed[ahead][n][0] = four.x;
+                    packed[ahead][n][1] = four.y;
+                    packed[ahead][n][2] = four.z;
+                    packed[ahead][n][3] = four.w;
+                } else { /* codes of 0 add nothing */
+                    packed[ahead][n][0] = packed[ahead][n][1] = packed[ahead][n][2] = packed[ahead][n][3] = 0;
+                }
+#if SPANNED
+                const u32 row = row0 + n < N ? row0 + n : N - 1, block = chunk < CHUNKS ? chunk / 4 : 0;
+                weight_scale[ahead][n] = wscale[W_PER_BLOCK ? row * BLOCKS + block : (W_PER_ROW ? row : 0)];
+#endif
+            }
+        }
+
+        if (batch > 0) {
+            BARRIER(); /* the last batch has been read */
+        }
 #pragma unroll
-                for (u32 m = 0; m < TILE_M; ++m) {
-                    const u32x4 active = LOAD_U32X4(codes[m], 4 * (chunk + step) + i);
-                    sum[m] = DP4A(w0, active.x, sum[m]);
-                    sum[m] = DP4A(w1, active.y, sum[m]);
-                    sum[m] = DP4A(w2, active.z, sum[m]);
-                    sum[m] = DP4A(w3, active.w, sum[m]);
+        for (u32 m = 0; m < TILE_M; ++m) {
+            GLOBAL const i8* codes = q + (u64)(m0 + m < M ? m0 + m : M - 1) * KP;
+            for (u32 piece = LANE; piece < AHEAD * LANES * 4; piece += BLOCK) {
+                const u32 at = batch * LANES * 4 + piece;
+                if (at < KP / 16) { /* what is past the end meets codes of 0 only */
+                    active[(m * 4 + piece % 4) * PITCH + piece / 4] = LOAD_U32X4(codes, at);
                 }
             }
         }
-#if SPANNED
-        const u32 block = chunk / 4;
-        const float weight_scale = wscale[W_PER_BLOCK ? safe_row * BLOCKS + block : (W_PER_ROW ? safe_row : 0)];
-#pragma unroll
-        for (u32 m = 0; m < TILE_M; ++m) {
-            const u32 at = (m0 + m < M ? m0 + m : M - 1) * ASPANS + (A_PER_BLOCK ? block : 0);
-            acc[m] += (float)(SIGNED ? sum[m] : sum[m] - qsum[at]) * (ascale[at] * weight_scale);
-        }
-#else
-#pragma unroll
-        for (u32 m = 0; m < TILE_M; ++m) {
-            acc[m] += sum[m];
-        }
-#endif
-    }
+        BARRIER();
 
+#if SPANNED
+        i32 sums[AHEAD * OUTPUTS];
+#endif
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+#if SPANNED
+            i32 part[OUTPUTS][SUMS], lacking[TILE_M];
 #pragma unroll
-    for (u32 m = 0; m < TILE_M; ++m) {
-        scratch[m * BLOCK + LANE] = acc[m];
-    }
-    BARRIER();
-    for (u32 width = LANES; width > 1;) {
-        const u32 half_width = (width + 1) / 2;
-        if (lane + half_width < width) {
+            for (u32 i = 0; i < OUTPUTS; ++i) {
+#pragma unroll
+                for (u32 j = 0; j < SUMS; ++j) {
+                    part[i][j] = 0;
+                }
+            }
 #pragma unroll
             for (u32 m = 0; m < TILE_M; ++m) {
-                scratch[m * BLOCK + LANE] += scratch[m * BLOCK + LANE + half_width];
+                lacking[m] = 0;
+            }
+#define INTO part
+#else
+#define INTO acc
+#endif
+            UNROLL for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+                for (u32 m = 0; m < TILE_M; ++m) {
+                    const u32x4 four = active[(m * 4 + i) * PITCH + ahead * LANES + lane];
+#pragma unroll
+                    for (u32 n = 0; n < TILE_N; ++n) {
+                        const u32 word = packed[ahead][n][i];
+                        i32* sum = INTO[m * TILE_N + n];
+                        sum[0] = DP4A(FIELD0(word), four.x, sum[0]);
+                        sum[AT1] = DP4A(FIELD1(word), four.y, sum[AT1]);
+                        sum[AT2] = DP4A(FIELD2(word), four.z, sum[AT2]);
+                        sum[0] = DP4A(FIELD3(word), four.w, sum[0]);
+                    }
+#if UNSUMMED
+                    lacking[m] = DP4A(0x01010101u, four.x, lacking[m]);
+                    lacking[m] = DP4A(0x01010101u, four.y, lacking[m]);
+                    lacking[m] = DP4A(0x01010101u, four.z, lacking[m]);
+                    lacking[m] = DP4A(0x01010101u, four.w, lacking[m]);
+#endif
+                }
+            }
+#if SPANNED
+#pragma unroll
+            for (u32 i = 0; i < OUTPUTS; ++i) {
+                sums[ahead * OUTPUTS + i] = joined(part[i]) - lacking[i / TILE_N];
+            }
+#endif
+        }
+
+#if SPANNED
+        /* Only the integer sum of a whole block may be converted and scaled: its four work-items join theirs, and one counts it. */
+        sum_blocks(sums, parts);
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+            const u32 chunk = (batch + ahead) * LANES + lane;
+            if (lane % 4 == 0 && chunk < CHUNKS) {
+#pragma unroll
+                for (u32 m = 0; m < TILE_M; ++m) {
+                    const u32 at = (m0 + m < M ? m0 + m : M - 1) * ASPANS + (A_PER_BLOCK ? chunk / 4 : 0);
+                    const float active_scale = ascale[at];
+                    const i32 excess = UNSUMMED ? 0 : qsum[at];
+#pragma unroll
+                    for (u32 n = 0; n < TILE_N; ++n) {
+                        acc[m * TILE_N + n] += (float)(sums[ahead * OUTPUTS + m * TILE_N + n] - excess) *
+                            (active_scale * weight_scale[ahead][n]);
+                    }
+                }
             }
         }
-        BARRIER();
-        width = half_width;
+#endif
     }
 
-    if (row >= N) {
-        return;
-    }
-    for (u32 m = lane; m < TILE_M && m0 + m < M; m += LANES) {
-        const PARTIAL total = scratch[m * BLOCK + LANE - lane];
-        const u64 at = (u64)(m0 + m) * N + row;
+    PARTIAL total[OUTPUTS];
+#pragma unroll
+    for (u32 i = 0; i < OUTPUTS; ++i) {
 #if SPANNED
-        y[at] = total;
+        total[i] = acc[i];
 #else
-        i32 excess = 0; /* sum(q) over the row: what the code's 1 added */
-        for (u32 span = 0; span < ASPANS; ++span) {
-            excess += qsum[(m0 + m) * ASPANS + span];
+        total[i] = joined(acc[i]);
+#endif
+    }
+    sum_rows(total, scratch);
+
+#pragma unroll
+    for (u32 i = 0; i < OUTPUTS; ++i) {
+        const u32 row = row0 + i % TILE_N, m = m0 + i / TILE_N;
+        if (lane == i % LANES && row < N && m < M) {
+#if SPANNED
+            y[(u64)m * N + row] = total[i];
+#elif OUT_I32
+            y[(u64)m * N + row] = total[i] - excess[i / LANES];
+#else
+            y[(u64)m * N + row] = (float)(total[i] - excess[i / LANES]) * scale[i / LANES];
+#endif
         }
-#if OUT_I32
-        y[at] = total - excess;
-#else
-        y[at] = (float)(total - excess) * (ascale[m0 + m] * wscale[W_PER_ROW ? row : 0]);
-#endif
-#endif
     }
 }
