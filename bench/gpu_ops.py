@@ -155,6 +155,8 @@ class Timed:
         launches = [list(self._launches(at)) for at in range(self.copies)]
         if not nbytes:  # what a kernel of a decode step finds in the cache; several, so that the clock can tell
             launches *= hot
+        elif backend.info.kind == "gpu":
+            launches *= timing.turns(len(launches), nbytes)
         per_sample = MANY
         if backend.info.kind != "gpu" and nbytes:  # such a device needs milliseconds for one
             per_sample = max(1, (64 << 20) // nbytes)
@@ -234,6 +236,7 @@ class Timed:
         about = {
             "backend": self.backend.name, "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
             "clock": clock, "copies": self.copies, "device": self.backend.info.device,
+            "graph": getattr(self.programs[0], "replayed", None),
         }  # fmt: skip
         name, nbytes = f"{self.backend.name} {short(self.case)}", self.op.work(self.case).bytes
         return Series(name, self.sample, self.per_sample, nbytes, self.cold, self.check, about)

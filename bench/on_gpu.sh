@@ -80,7 +80,7 @@ step() {
     (cd "$work" && timeout -k 5 "$limit" "$@") >"$logs/$name.log" 2>&1
     code=$?
     note "$name" "$need" "$code" $((SECONDS - began)) "$name.log"
-    [ "$code" -eq 0 ] || tail -n 4 "$logs/$name.log" | cut -c1-300 | sed 's/^/   /'
+    [ "$code" -eq 0 ] || tail -n 4 "$logs/$name.log" | LC_ALL=C tr -cd '\11\12\40-\176' | cut -c1-200 | sed 's/^/   /'
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -182,7 +182,8 @@ fi
 step build required 150 bash -c 'wheels && build'
 
 kparity=("$python" -m kparity.cli.main)
-pytest=("$python" -m pytest -q -p no:cacheprovider --import-mode=append --rootdir "$root" -c "$root/pyproject.toml")
+pytest=("$python" -m pytest -q -p no:cacheprovider --rootdir "$root" -c "$root/pyproject.toml")
+export PYTEST_ADDOPTS=--import-mode=append # what is tested is the package that was built, also in the tests' own children
 bench=$root/bench
 
 # The model of the decode benchmark is written beside the tests, which leave processors free.

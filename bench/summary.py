@@ -39,19 +39,22 @@ def steps(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines():
         name, need, code, seconds, log = line.split("\t")
         text = (path.parent / log).read_text(errors="replace") if log and (path.parent / log).is_file() else ""
-        found.append({"step": name, "required": need == "required", "code": int(code), "seconds": float(seconds),
-                      "result": result_of(int(code), need == "required"), "key": telling(text)})  # fmt: skip
+        key = telling(text, name == "build" or code != "0")
+        found.append({
+            "step": name, "required": need == "required", "code": int(code), "seconds": float(seconds),
+            "result": result_of(int(code), need == "required"), "key": key,
+        })  # fmt: skip
     return found
 
 
-def telling(text: str) -> str:
-    """The line of a log that says how it went: pytest's count, a sanitizer's sum, or the last one."""
+def telling(text: str, last: bool) -> str:
+    """The line of a log that says how it went: pytest's count, a sanitizer's sum, or else the last."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if "─" not in line]
     telltale = r"(ERROR|RACECHECK) SUMMARY|\d+ (passed|failed|error)|^Backend: |path rejected|^required and absent"
     sums = [line.strip("= ") for line in lines if re.search(telltale, line)]
     cases = [line for line in lines if re.search(r"\d+ cases on ", line)]
-    chosen = [*cases[-1:], *sums[-1:]] or lines[-1:]
+    chosen = [*cases[-1:], *sums[-1:]] or (lines[-1:] if last else [])
     return "; ".join(chosen)[:120]
 
 
