@@ -62,21 +62,20 @@ INLINE void unpack_f16x2(u32 word, float* out)
     out[1] = f16_to_f32((f16)(word >> 16));
 }
 
-/* What is read once need not push what is read again out of L1. */
-static __device__ __forceinline__ u32x4 stream_u32x4(const u32x4* pointer)
-{
-    u32x4 value;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-        : "l"(pointer));
-    return value;
-}
-
 #define LOAD_F16(pointer, at) f16_to_f32((pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = f32_to_f16(value))
 #define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
 #define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
-#define STREAM_U32X4(pointer, at) stream_u32x4((const u32x4*)(pointer) + (at))
+
+/* LOAD_U32X4 of what is read once: it need not push what is read again out of the caches. */
+INLINE u32x4 stream_u32x4(const u32* pointer, u32 at)
+{
+    u32x4 value;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+        : "l"((const u32x4*)pointer + at));
+    return value;
+}
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(const f16* pointer, u32 at, float* out)

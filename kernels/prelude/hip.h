@@ -79,7 +79,9 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define STORE_F16(pointer, at, value) ((pointer)[at] = (f16)(value))
 #define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
 #define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
-#define STREAM_U32X4(pointer, at) __builtin_nontemporal_load((const u32x4*)(pointer) + (at)) /* read once: past the caches */
+
+/* LOAD_U32X4 of what is read once: it need not push what is read again out of the caches. */
+INLINE u32x4 stream_u32x4(const u32* pointer, u32 at) { return __builtin_nontemporal_load((const u32x4*)pointer + at); }
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(const f16* pointer, u32 at, float* out)

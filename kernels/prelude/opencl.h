@@ -60,7 +60,9 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define STORE_F16(pointer, at, value) vstore_half_rte(value, at, pointer)
 #define LOAD_U32X4(pointer, at) (((GLOBAL const u32x4*)(pointer))[at])
 #define LOAD_F32X4(pointer, at) (((GLOBAL const f32x4*)(pointer))[at])
-#define STREAM_U32X4(pointer, at) LOAD_U32X4(pointer, at) /* read once */
+
+/* LOAD_U32X4 of what is read once. */
+INLINE u32x4 stream_u32x4(GLOBAL const u32* pointer, u32 at) { return LOAD_U32X4(pointer, at); }
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(GLOBAL const f16* pointer, u32 at, float* out)

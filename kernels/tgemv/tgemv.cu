@@ -131,7 +131,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #pragma unroll
             for (u32 n = 0; n < TILE_N; ++n) {
                 if (COMPLETE || chunk < CHUNKS) {
-                    const u32x4 four = STREAM_U32X4(words[n], chunk);
+                    const u32x4 four = stream_u32x4(words[n], chunk);
                     packed[ahead][n][0] = four.x;
                     packed[ahead][n][1] = four.y;
                     packed[ahead][n][2] = four.z;
