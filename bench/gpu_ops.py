@@ -30,6 +30,9 @@ from kparity.compare import judge
 from kparity.errors import KparityError
 from kparity.spec import DTYPES, Array, Bound, Case
 
+HOT = {True: 64, False: 16}
+"""Launches of a kernel whose data is in the cache anyhow: on a GPU, elsewhere."""
+
 A100_W2A8_US = {(2560, 2560): 13.3, (3840, 2560): 14.9, (13824, 2560): 18.75, (2560, 6912): 14.5}
 """Published for an A100 by another ternary GEMV; (N, K) -> µs."""
 UNSUPPORTED = "not supported: "
@@ -146,7 +149,7 @@ def weight_bytes(case: Case) -> int:
 class Timed:
     """A case on a backend: a rotation of inputs, an output of its own for each, the programs that walk through them."""
 
-    def __init__(self, backend: Backend, case: Case, facts: Facts, cold: int, hot: int = 1) -> None:
+    def __init__(self, backend: Backend, case: Case, facts: Facts, cold: int, repeat: bool = False) -> None:
         self.backend, self.case, self.facts = backend, case, facts
         self.op, nbytes = ops.get(case.op), weight_bytes(case)
         self.copies = max(1, -(-cold // nbytes)) if nbytes else 1
@@ -154,8 +157,8 @@ class Timed:
         self.written: list[list[Buffer]] = []
         launches = [list(self._launches(at)) for at in range(self.copies)]
         if not nbytes:  # what a kernel of a decode step finds in the cache; several, so that the clock can tell
-            launches *= hot
-        elif backend.info.kind == "gpu":
+            launches *= HOT[backend.info.kind == "gpu"] if repeat else 1
+        elif repeat and backend.info.kind == "gpu":
             launches *= timing.turns(len(launches), nbytes)
         per_sample = MANY
         if backend.info.kind != "gpu" and nbytes:  # such a device needs milliseconds for one
@@ -326,8 +329,7 @@ def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Ba
             for backend in backends:
                 name = f"{backend.name} {short(case)}"
                 try:
-                    hot = 64 if backend.info.kind == "gpu" else 16
-                    table.append(Timed(backend, case, facts_of(case), cold[backend.name], hot).series())
+                    table.append(Timed(backend, case, facts_of(case), cold[backend.name], repeat=True).series())
                 except Exception as error:  # one kernel that does not build must not take the rest along
                     about = {"backend": backend.name, "op": case.op, "case": case.id}
                     text = f"{type(error).__name__}: {error}"

@@ -254,7 +254,7 @@ else
 fi
 if have ncu && have nvidia-smi; then
     # --clock-control none: the profiler would fix the clocks otherwise. Its own flush makes every launch a cold one.
-    step ncu optional 70 ncu --clock-control none --csv --target-processes all --kernel-name 'regex:tgemv|attention' --launch-count 24 \
+    step ncu optional 70 ncu --clock-control none --csv --target-processes all --kernel-name 'regex:tgemv|attention' --launch-count 60 \
         --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active,launch__registers_per_thread,launch__occupancy_limit_registers \
         "$python" "$bench/gpu_ops.py" --backends cuda --mode once
 else

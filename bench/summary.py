@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import sys
@@ -20,6 +21,7 @@ import timing
 
 from kparity import receipt
 
+REGISTERS = "launch__registers_per_thread"
 ABSENT, TIMEOUT = "absent", (124, 137)
 COLUMNS = ("step", "result", "key number")
 
@@ -56,6 +58,22 @@ def telling(text: str, last: bool) -> str:
     cases = [line for line in lines if re.search(r"\d+ cases on ", line)]
     chosen = [*cases[-1:], *sums[-1:]] or (lines[-1:] if last else [])
     return "; ".join(chosen)[:120]
+
+
+def counters(log: Path) -> Iterator[tuple[str, str, str]]:
+    """What a profiler's CSV tells of the last launch of each kernel and grid."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    start = next((at for at, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in csv.DictReader(lines[start:]):
+        key = (row.get("Kernel Name") or "?", row.get("Grid Size") or "?")
+        value = f"{row.get('Metric Value')} {row.get('Metric Unit') or ''}".strip()
+        found.setdefault(key, {})[row.get("Metric Name") or "?"] = value
+    for (kernel, grid), metrics in found.items():
+        wanted = {"time": "gpu__time_duration.sum", "read": "dram__bytes_read.sum", "registers": REGISTERS,
+                  "of dram peak": "dram__throughput.avg.pct_of_peak_sustained_elapsed"}  # fmt: skip
+        numbers = [f"{name} {metrics[metric]}" for name, metric in wanted.items() if metric in metrics]
+        yield f"ncu {kernel} {grid.replace(' ', '')}", "pass", ", ".join(numbers)
 
 
 def documents(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -139,6 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[tuple[str, str, str]] = []
     for name, document in documents(options.folder):
         rows += rows_of(name.removesuffix(".json"), document)
+    if options.steps:
+        rows += counters(options.steps.parent / "ncu.log")
     rows += [(f"{each['step']} ({each['seconds']:.0f} s)", each["result"], each["key"]) for each in noted]
     failed = [each["step"] for each in noted if each["required"] and each["code"] != 0]
     code = 1 if failed or (options.steps and not noted) or not rows else 0

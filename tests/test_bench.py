@@ -323,10 +323,16 @@ def test_the_summary_names_what_failed(bench: Any, tmp_path: Path, capsys: pytes
         "build\trequired\t0\t12\ta.log\nprobe\trequired\t3\t1\t\nncu\toptional\t77\t0\t\nops\toptional\t124\t9\t\n"
     )
     (tmp_path / "a.log").write_text("x\n\x1b[32m12 passed\x1b[0m, 3 skipped in 1 s\nbye\n")
+    (tmp_path / "ncu.log").write_text(
+        '==PROF== Connected\ntgemv: right\n"ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"\n'
+        '"0","tgemv","(320, 1, 1)","gpu__time_duration.sum","us","3.1"\n'
+        '"0","tgemv","(320, 1, 1)","launch__registers_per_thread","register/thread","40"\n'
+    )
     (tmp_path / "bad.json").write_text('{"sha256": "0", "result": {}}')
     (tmp_path / "cut.json").write_text('{"result": ')
     assert summary.main([str(tmp_path), "--steps", str(notes), "--write", str(tmp_path / "summary.json")]) == 1
     printed = capsys.readouterr().out
+    assert "ncu tgemv (320,1,1)" in printed and "time 3.1 us, registers 40" in printed
     for part in ("12 passed, 3 skipped", "FAIL (3)", "absent", "TIMEOUT", "digest does not fit", "no JSON",
                  "required steps failed: probe"):  # fmt: skip
         assert part in printed
