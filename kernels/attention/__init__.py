@@ -21,7 +21,14 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels._support import TINY, U32, gamma, normal, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div
+
+GPU_HEADS = 4
+"""Query heads for which a group of the GPU text loads a key once: registers, 16 each."""
+GPU_WHOLE = 512
+"""The longest cache whose keys are not split."""
+GPU_GROUPS, GPU_PARTS = 528, 64
+"""Groups that fill a large GPU, and the most parts into which keys are split for that."""
 
 
 class Attention(Op):
@@ -77,10 +84,46 @@ class Attention(Op):
         return {
             "M": case["M"], "L": case["L"], "H": case["H"], "G": case["G"], "D": case["D"],
             "F16": int(case["dtype"] == "f16"), "SCALE": float(np.float32(1.0 / np.sqrt(case["D"]))), "BLOCK": 64,
+            **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_H", "AHEAD", "SPLITS"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 
     def launch(self, case: Case) -> Launch:
         return Launch((case["H"], case["M"], 1), 64)
+
+    @staticmethod
+    def gpu_tile(case: Case) -> tuple[int, int, int, int, int]:
+        """Geometry of the GPU text: work-items of a group, work-items that share a key, query heads that share the
+        loads of one, keys that each has under way, and parts into which the keys of a query are split.
+
+        Short caches are not split: the second launch would cost more than the first saves.
+        """
+        lanes, share = 1, case["H"] // case["G"]
+        while lanes * 8 < case["D"]:
+            lanes *= 2
+        tile_h = max(heads for heads in range(1, GPU_HEADS + 1) if share % heads == 0)
+        groups = case["M"] * case["H"] // tile_h
+        splits = 1
+        if case["L"] > GPU_WHOLE:
+            splits = max(1, min(GPU_PARTS, ceil_div(GPU_GROUPS, groups), ceil_div(case["L"], 64)))
+        few = splits == 1 and groups * 16 < GPU_GROUPS
+        block = 256 if few and case["L"] > 64 else 128 if case["L"] > 32 else 64
+        return max(block, lanes), lanes, tile_h, 4 if case["dtype"] == "f16" else 2, splits
+
+    def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
+        if dialect != "gpu":
+            return super().stages(case, dialect)
+        block, _, tile_h, _, splits = self.gpu_tile(case)
+        first = Stage(self.name, Launch((case["H"] // tile_h, case["M"], splits), block))
+        if splits == 1:
+            return (first,)
+        return (first, Stage(f"{self.name}_merge", Launch((case["H"], case["M"], 1), block)))
+
+    def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
+        splits = self.gpu_tile(case)[-1]
+        if dialect != "gpu" or splits == 1:
+            return ()
+        heads = (splits, case["M"], case["H"])
+        return (Arg("sums", "f32", (*heads, case["D"]), "out"), Arg("stats", "f32", (*heads, 2), "out"))
 
     def variant(self, case: Case) -> str:
         return str(case["dtype"])

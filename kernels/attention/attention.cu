@@ -1,14 +1,23 @@
 /* attention: causal grouped-query attention of M queries against a cache of keys and values, with the log-sum-exp of the scores.
  *
  * ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 -> out [M, H, D] f32, lse [M, H] f32
- * Grid: one group per head (x) and query (y).
+ *      scratch where SPLITS > 1: sums [SPLITS, M, H, D] f32, stats [SPLITS, M, H, 2] f32
+ * Grid: x walks the heads (TILE_H of one key-value head a group), y the queries, z the parts of the keys (SPLITS); the second stage has
+ * one group per head (x) and query (y).
  * Options: F16 (type of the cache), SCALE (1 / sqrt(D)).
  *
- * Keys come in tiles of BLOCK: a work-item scores one key, then sums the values of its elements d = lane, lane + BLOCK, ... over the tile.
- * The softmax is online (Milakov & Gimelshein, 2018): sums are kept relative to the largest score so far and are rescaled when it grows.
+ * LANES work-items are a slot: each carries 8 elements of D, and the slot takes every SLOTS-th key, AHEAD keys at a time, whose loads
+ * are all under way before the first is used. The softmax is online (Milakov & Gimelshein, 2018), slot by slot: sums are kept relative
+ * to the largest score so far and are rescaled when it grows. At the end the slots of a group meet in local memory, and the parts of
+ * the keys (flash-decoding) in the second stage.
  */
-#define SHARE ((D + BLOCK - 1) / BLOCK) /* elements of the output that one work-item carries */
-#define ROW (G * D)                     /* elements of one position of a cache */
+#undef BLOCK
+#define BLOCK GPU_BLOCK
+#define LANES GPU_LANES
+#define SLOTS (BLOCK / LANES)
+#define SCORES (AHEAD * TILE_H)
+#define BATCH (SLOTS * AHEAD) /* keys that a group takes at a time */
+#define ROW (G * D)           /* elements of one position of a cache */
 #define MINUS_INF AS_F32(0xff800000u)
 #if F16
 #define ELEMENT f16
@@ -20,109 +29,248 @@
 #define LOAD8 load_f32x8
 #endif
 
-INLINE float score_of(GLOBAL const ELEMENT* key, LOCAL const float* query)
+/* A value waits for its weight as it came: packed halves take half the registers. */
+#if F16 && D % 8 == 0
+#define PACKED 1
+#define WAITING u32x4
+#else
+#define PACKED 0
+#define WAITING float
+#endif
+
+REDUCE(sum_scores, float, SCORES, LANES, left + right)
+REDUCE(sum_totals, float, TILE_H, BLOCK, left + right)
+REDUCE(max_tops, float, TILE_H, BLOCK, FMAX(left, right))
+
+/* Elements 8 * lane ... 8 * lane + 7 of a row of a cache; 0 past its end. */
+INLINE void load_part(GLOBAL const ELEMENT* source, u32 lane, float* out)
 {
-    float acc = 0.0f;
-#if D % 8 == 0 /* then every key begins at a multiple of 16 bytes */
-    float part[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}; /* side by side: no chain of dependent additions */
-    for (u32 chunk = 0; chunk < D / 8; ++chunk) {
-        float value[8];
-        LOAD8(key, chunk, value);
+#if D % 8 == 0 /* then every row begins at a multiple of 16 bytes */
+    if (lane < D / 8) {
+        LOAD8(source, lane, out);
+    } else {
 #pragma unroll
         for (u32 i = 0; i < 8; ++i) {
-            part[i] = FMA(value[i], query[8 * chunk + i], part[i]);
+            out[i] = 0.0f;
         }
     }
+#else
 #pragma unroll
     for (u32 i = 0; i < 8; ++i) {
-        acc += part[i];
-    }
-#else
-    for (u32 d = 0; d < D; ++d) {
-        acc = FMA(LOAD(key, d), query[d], acc);
+        out[i] = 8 * lane + i < D ? LOAD(source, 8 * lane + i) : 0.0f;
     }
 #endif
-    return acc * SCALE;
+}
+
+/* What a sum relative to `top` is multiplied by to be one relative to `new_top`. */
+INLINE float rescale(float top, float new_top)
+{
+    return top == MINUS_INF ? 0.0f : EXP(top - new_top); /* nothing was summed yet: no difference of infinities */
+}
+
+/* Keys that query `row` sees, and how many of them one part takes. */
+INLINE i32 visible(GLOBAL const i32* pos, u32 row)
+{
+    return (pos[row] < L ? pos[row] : L - 1) + 1;
+}
+
+INLINE i32 share_of(i32 count)
+{
+    return ((count + SPLITS - 1) / SPLITS + BATCH - 1) / BATCH * BATCH;
 }
 
 KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT kcache,
     GLOBAL const ELEMENT* RESTRICT vcache, GLOBAL const i32* RESTRICT pos, GLOBAL float* RESTRICT out,
-    GLOBAL float* RESTRICT lse)
+    GLOBAL float* RESTRICT lse
+#if SPLITS > 1
+    , GLOBAL float* RESTRICT sums, GLOBAL float* RESTRICT stats
+#endif
+)
 {
-    SHARED float query[D];
-    SHARED float weights[BLOCK];
-    SHARED float scratch[BLOCK];
-    const u32 head = GROUP_X, row = GROUP_Y, lane = LANE;
-    const u32 offset = (head / (H / G)) * D; /* of the key-value head that this query head shares */
-    const i32 count = (pos[row] < L ? pos[row] : L - 1) + 1;
-
-    for (u32 d = lane; d < D; d += BLOCK) {
-        query[d] = q[((u64)row * H + head) * D + d];
+    SHARED float scratch[SCRATCH(SCORES)];
+    SHARED float meeting[8 * BLOCK];
+    const u32 lane = LANE % LANES, slot = LANE / LANES;
+    const u32 head0 = GROUP_X * TILE_H, row = GROUP_Y, split = GROUP_Z;
+    const u32 offset = (head0 / (H / G)) * D; /* of the key-value head that these query heads share */
+    const i32 count = visible(pos, row);
+    const i32 begin = SPLITS > 1 ? (i32)split * share_of(count) : 0;
+    const i32 end = SPLITS > 1 && begin + share_of(count) < count ? begin + share_of(count) : count;
+#if SPLITS > 1
+    if (begin >= end) { /* nobody reads the sums of a part without keys */
+        return;
     }
-    float acc[SHARE];
+#endif
+
+    float query[TILE_H][8], acc[TILE_H][8], top[TILE_H], total[TILE_H];
+    UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+        GLOBAL const float* source = q + ((u64)row * H + head0 + h) * D;
+        top[h] = MINUS_INF;
+        total[h] = 0.0f;
 #pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
-        acc[i] = 0.0f;
-    }
-    float top = MINUS_INF, total = 0.0f; /* total: of this work-item's keys only, until the end */
-
-    for (i32 tile = 0; tile < count; tile += BLOCK) {
-        const i32 key = tile + (i32)lane;
-        BARRIER(); /* the query is there, and the last tile's weights have been read */
-        const float score = key < count ? score_of(kcache + (u64)key * ROW + offset, query) : MINUS_INF;
-
-        scratch[lane] = score;
-        BARRIER();
-        for (u32 width = BLOCK; width > 1;) {
-            const u32 half_width = (width + 1) / 2;
-            if (lane + half_width < width) {
-                scratch[lane] = FMAX(scratch[lane], scratch[lane + half_width]);
-            }
-            BARRIER();
-            width = half_width;
+        for (u32 i = 0; i < 8; ++i) {
+            query[h][i] = 8 * lane + i < D ? source[8 * lane + i] : 0.0f;
+            acc[h][i] = 0.0f;
         }
-        const float new_top = FMAX(top, scratch[0]);
-        const float keep = EXP(top - new_top); /* 0 for the first tile */
-        const float weight = key < count ? EXP(score - new_top) : 0.0f;
-        weights[lane] = weight;
-        total = total * keep + weight;
-        top = new_top;
-        BARRIER();
+    }
 
-        const u32 keys = (u32)(count - tile < BLOCK ? count - tile : BLOCK);
-        GLOBAL const ELEMENT* values = vcache + (u64)tile * ROW + offset;
+#pragma unroll 1
+    for (i32 tile = begin; tile < end; tile += BATCH) {
+        float scores[SCORES];
+        WAITING values[AHEAD][PACKED ? 1 : 8];
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+            const i32 key = tile + (i32)(ahead * SLOTS + slot);
+            float keys[8];
 #pragma unroll
-        for (u32 i = 0; i < SHARE; ++i) {
-            const u32 d = lane + i * BLOCK;
+            for (u32 i = 0; i < 8; ++i) {
+                keys[i] = 0.0f;
+            }
+            if (key < end) { /* what lies beyond may be anything, NaN included */
+                load_part(kcache + (u64)key * ROW + offset, lane, keys);
+            }
+            UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+                float even = 0.0f, odd = 0.0f; /* side by side: a shorter chain of dependent additions */
+#pragma unroll
+                for (u32 i = 0; i < 8; i += 2) {
+                    even = FMA(keys[i], query[h][i], even);
+                    odd = FMA(keys[i + 1], query[h][i + 1], odd);
+                }
+                scores[ahead * TILE_H + h] = even + odd;
+            }
+            const i32 held = key < end ? key : end - 1; /* a weight of 0 will stand for a key beyond */
+#if PACKED
+            values[ahead][0] = LOAD_U32X4(vcache + (u64)held * ROW + offset, lane < D / 8 ? lane : 0);
+#else
+            load_part(vcache + (u64)held * ROW + offset, lane, values[ahead]);
+#endif
+        }
+        sum_scores(scores, scratch);
+
+        UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+            float new_top = top[h];
+            UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+                if (tile + (i32)(ahead * SLOTS + slot) < end) {
+                    new_top = FMAX(new_top, scores[ahead * TILE_H + h] * SCALE);
+                }
+            }
+            const float keep = rescale(top[h], new_top);
+            total[h] *= keep;
+#pragma unroll
+            for (u32 i = 0; i < 8; ++i) {
+                acc[h][i] *= keep;
+            }
+            UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+                const u32 at = ahead * TILE_H + h;
+                scores[at] = tile + (i32)(ahead * SLOTS + slot) < end ? EXP(scores[at] * SCALE - new_top) : 0.0f;
+                total[h] += scores[at];
+            }
+            top[h] = new_top;
+        }
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) { /* scores have become weights */
+            float value[8];
+#if PACKED
+            unpack_f16x8(values[ahead][0], value);
+#else
+#pragma unroll
+            for (u32 i = 0; i < 8; ++i) {
+                value[i] = values[ahead][i];
+            }
+#endif
+            UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+#pragma unroll
+                for (u32 i = 0; i < 8; ++i) {
+                    acc[h][i] = FMA(scores[ahead * TILE_H + h], value[i], acc[h][i]);
+                }
+            }
+        }
+    }
+
+    /* The slots meet. */
+    float group_top[TILE_H], group_total[TILE_H];
+    UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+        group_top[h] = top[h];
+    }
+    max_tops(group_top, scratch);
+    UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+        const float keep = rescale(top[h], group_top[h]);
+        group_total[h] = lane == 0 ? total[h] * keep : 0.0f; /* all work-items of a slot have the same total */
+#pragma unroll
+        for (u32 i = 0; i < 8; ++i) {
+            acc[h][i] *= keep;
+        }
+    }
+    sum_totals(group_total, scratch);
+    UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+        const u64 target = (u64)row * H + head0 + h;
+#pragma unroll
+        for (u32 i = 0; i < 8; ++i) {
+            meeting[i * BLOCK + LANE] = acc[h][i];
+        }
+        BARRIER();
+        for (u32 element = LANE; element < 8 * LANES; element += BLOCK) {
+            const u32 at = element % LANES, i = element / LANES, d = 8 * at + i;
             float sum = 0.0f;
-            for (u32 j = 0; d < D && j < keys; ++j) {
-                sum = FMA(weights[j], LOAD(values, (u64)j * ROW + d), sum);
+            UNROLL for (u32 other = 0; other < SLOTS; ++other) {
+                sum += meeting[i * BLOCK + other * LANES + at];
             }
-            acc[i] = acc[i] * keep + sum;
+            if (d < D) {
+#if SPLITS > 1
+                sums[((u64)split * M * H + target) * D + d] = sum;
+#else
+                out[target * D + d] = count > 0 ? sum / group_total[h] : 0.0f;
+#endif
+            }
         }
-    }
-
-    BARRIER(); /* scratch[0] of the last tile has been read */
-    scratch[lane] = total;
-    BARRIER();
-    for (u32 width = BLOCK; width > 1;) {
-        const u32 half_width = (width + 1) / 2;
-        if (lane + half_width < width) {
-            scratch[lane] += scratch[lane + half_width];
+        BARRIER(); /* the sums of this head have been read */
+        if (LANE == 0) {
+#if SPLITS > 1
+            stats[((u64)split * M * H + target) * 2] = group_top[h];
+            stats[((u64)split * M * H + target) * 2 + 1] = group_total[h];
+#else
+            lse[target] = count > 0 ? group_top[h] + LOG(group_total[h]) : MINUS_INF;
+#endif
         }
-        BARRIER();
-        width = half_width;
-    }
-    const float sum = scratch[0];
-
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
-        const u32 d = lane + i * BLOCK;
-        if (d < D) {
-            out[((u64)row * H + head) * D + d] = count > 0 ? acc[i] / sum : 0.0f;
-        }
-    }
-    if (lane == 0) {
-        lse[(u64)row * H + head] = count > 0 ? top + LOG(sum) : MINUS_INF;
     }
 }
+
+#if SPLITS > 1
+KERNEL attention_merge(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT kcache,
+    GLOBAL const ELEMENT* RESTRICT vcache, GLOBAL const i32* RESTRICT pos, GLOBAL float* RESTRICT out,
+    GLOBAL float* RESTRICT lse, GLOBAL const float* RESTRICT sums, GLOBAL const float* RESTRICT stats)
+{
+    SHARED float tops[SPLITS];
+    SHARED float totals[SPLITS];
+    const u32 head = GROUP_X, row = GROUP_Y;
+    const u64 target = (u64)row * H + head;
+    const i32 count = visible(pos, row);
+    const u32 parts = count > 0 ? (u32)((count + share_of(count) - 1) / share_of(count)) : 0; /* those that have keys */
+
+    for (u32 part = LANE; part < parts; part += BLOCK) {
+        tops[part] = stats[((u64)part * M * H + target) * 2];
+        totals[part] = stats[((u64)part * M * H + target) * 2 + 1];
+    }
+    BARRIER();
+    float top = MINUS_INF;
+    for (u32 part = 0; part < parts; ++part) {
+        top = FMAX(top, tops[part]);
+    }
+    BARRIER(); /* the maxima make room for the factors */
+    for (u32 part = LANE; part < parts; part += BLOCK) {
+        tops[part] = rescale(tops[part], top);
+    }
+    BARRIER();
+    float total = 0.0f;
+    for (u32 part = 0; part < parts; ++part) {
+        total = FMA(tops[part], totals[part], total);
+    }
+    for (u32 d = LANE; d < D; d += BLOCK) {
+        float acc = 0.0f;
+        for (u32 part = 0; part < parts; ++part) {
+            acc = FMA(tops[part], sums[((u64)part * M * H + target) * D + d], acc);
+        }
+        out[target * D + d] = count > 0 ? acc / total : 0.0f;
+    }
+    if (LANE == 0) {
+        lse[target] = count > 0 ? top + LOG(total) : MINUS_INF;
+    }
+}
+#endif

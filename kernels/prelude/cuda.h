@@ -77,15 +77,17 @@ INLINE u32x4 stream_u32x4(const u32* pointer, u32 at)
     return value;
 }
 
-/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
-INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
+/* The eight halves that 16 bytes hold, as f32. */
+INLINE void unpack_f16x8(u32x4 words, float* out)
 {
-    const u32x4 words = ((const u32x4*)pointer)[at];
     unpack_f16x2(words.x, out);
     unpack_f16x2(words.y, out + 2);
     unpack_f16x2(words.z, out + 4);
     unpack_f16x2(words.w, out + 6);
 }
+
+/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
+INLINE void load_f16x8(const f16* pointer, u32 at, float* out) { unpack_f16x8(LOAD_U32X4(pointer, at), out); }
 
 INLINE void load_f32x8(const float* pointer, u32 at, float* out)
 {

@@ -83,16 +83,19 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 /* LOAD_U32X4 of what is read once: it need not push what is read again out of the caches. */
 INLINE u32x4 stream_u32x4(const u32* pointer, u32 at) { return __builtin_nontemporal_load((const u32x4*)pointer + at); }
 
-/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
-INLINE void load_f16x8(const f16* pointer, u32 at, float* out)
+/* The eight halves that 16 bytes hold, as f32. */
+INLINE void unpack_f16x8(u32x4 words, float* out)
 {
     typedef f16 f16x8 __attribute__((ext_vector_type(8)));
-    const f16x8 values = ((const f16x8*)pointer)[at];
+    const f16x8 values = __builtin_bit_cast(f16x8, words);
 #pragma unroll
     for (u32 i = 0; i < 8; ++i) {
         out[i] = (float)values[i];
     }
 }
+
+/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
+INLINE void load_f16x8(const f16* pointer, u32 at, float* out) { unpack_f16x8(LOAD_U32X4(pointer, at), out); }
 
 INLINE void load_f32x8(const float* pointer, u32 at, float* out)
 {

@@ -64,6 +64,9 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 /* LOAD_U32X4 of what is read once. */
 INLINE u32x4 stream_u32x4(GLOBAL const u32* pointer, u32 at) { return LOAD_U32X4(pointer, at); }
 
+/* The eight halves that 16 bytes hold, as f32. */
+INLINE void unpack_f16x8(u32x4 words, float* out) { vstore8(vload_half8(0, (const f16*)&words), 0, out); }
+
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(GLOBAL const f16* pointer, u32 at, float* out)
 {
