@@ -89,9 +89,10 @@ class Toolchain(ABC):
     def compile(self, source: Source, target: Target) -> list[Resources]:
         """Resources of every entry point; raises CompileFailed on an error and on a warning."""
 
-    def source(self, variant: Variant, target: Target) -> Source:
+    @classmethod
+    def source(cls, variant: Variant, target: Target) -> Source:
         """The text of a variant for a target, as the adapters make it."""
-        return gpu_source(variant.op, variant.case, self.prelude, {"WAVE": target.wave})
+        return gpu_source(variant.op, variant.case, cls.prelude, {"WAVE": target.wave})
 
 
 def refusals(op: str, found: Sequence[Resources]) -> list[str]:
@@ -118,7 +119,7 @@ def examine(toolchain: Toolchain, target: Target, variant: Variant, source: Sour
     return Outcome(variant, source.sha256, tuple(found), tuple(f"{variant.case.id}: {text}" for text in said))
 
 
-def chosen(toolchain: Toolchain) -> list[Variant]:
+def chosen(toolchain: Toolchain | type[Toolchain]) -> list[Variant]:
     """The variants that a compiler is given."""
     return one_per_kernel() if toolchain.brief else every()
 

@@ -1,0 +1,258 @@
+"""Compiles every GPU text with every compiler of this machine, runs the parity cases, and writes what came out.
+
+    python bench/compile_table.py            compile and run, write bench/receipts/compile.json, print a table
+    python bench/compile_table.py --check    exit code 1 where a text has changed since the receipt
+    python bench/compile_table.py --readme   write the support table of README.md from the receipt
+
+A text that a compiler refuses, or that spills where it must not, is listed in the receipt under ``refused`` and makes
+the exit code 1; see ``kparity.toolchains`` for the rules and ``tests/test_compile.py`` for the gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as xml
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kparity import ops, registry
+from kparity.errors import Unavailable
+from kparity.toolchains import Outcome, Target, Toolchain, chosen, cuda, hip, sweep
+from kparity.toolchains.texts import every
+
+ROOT = Path(__file__).resolve().parent.parent
+RECEIPT, README = ROOT / "bench" / "receipts" / "compile.json", ROOT / "README.md"
+SCHEMA = "kparity-compile-v1"
+TOOLCHAINS: Mapping[str, type[Toolchain]] = {
+    "nvrtc": cuda.Nvrtc, "nvcc": cuda.Nvcc, "clang": hip.Clang, "hiprtc": hip.Hiprtc,
+}  # fmt: skip
+COLUMNS = ("text", "entry", "registers", "scalars", "shared", "scratch", "spills", "occupancy")
+SHOWN = ("sm_75", "sm_90", "sm_120", "gfx90a/wave64", "gfx1100/wave32", "gfx1100/wave64")
+"""Targets of the printed table; the receipt has all."""
+BEGIN, END = "<!-- support table: begin -->", "<!-- support table: end -->"
+
+
+def git(*arguments: str) -> str:
+    """What git says; empty outside of a repository."""
+    run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return run.stdout.strip()
+
+
+def compiled(progress: bool = True) -> dict[str, Any]:
+    """Every text on every target of every compiler that is here."""
+    found: dict[str, Any] = {"compilers": {}, "missing": {}, "texts": [], "targets": [], "refused": []}
+    numbers: dict[str, int] = {}
+    for name, kind in TOOLCHAINS.items():
+        try:
+            toolchain = kind.open()
+        except Unavailable as missing:
+            found["missing"][name] = str(missing)
+            continue
+        found["compilers"][name] = toolchain.version
+        for target in toolchain.targets():
+            outcomes = sweep(toolchain, target, chosen(toolchain))
+            found["targets"].append(rows(name, target, outcomes, numbers, found["texts"]))
+            found["refused"] += [f"{name} {target.name}: {why}" for each in outcomes for why in each.refusals]
+            if progress:
+                refused = sum(bool(each.refusals) for each in outcomes)
+                print(f"{toolchain.version}: {target.name}: {len(outcomes)} texts, {refused} refused", file=sys.stderr)
+    return found
+
+
+def rows(
+    name: str, target: Target, outcomes: Sequence[Outcome], numbers: dict[str, int], texts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The rows of one target; texts are numbered in the order in which they come."""
+    lines = []
+    for each in outcomes:
+        op, case = each.variant.op, each.variant.case
+        if case.id not in numbers:
+            numbers[case.id] = len(texts)
+            texts.append({"op": op.name, "variant": op.variant(case), "case": case.id, "sha256": {}})
+        texts[numbers[case.id]]["sha256"][f"{TOOLCHAINS[name].prelude} {target.wave}"] = each.sha256
+        lines += [[numbers[case.id], *(getattr(entry, column) for column in COLUMNS[1:])] for entry in each.resources]
+    return {"toolchain": name, "target": target.name, "rows": lines}
+
+
+def executed() -> dict[str, Any]:
+    """What the generic parity tests run here: backend -> devices, and the cases of each op that pass."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-p", "no:cacheprovider"]
+        tests = ["tests/test_ops.py::test_op", "tests/test_waves.py::test_every_case"]
+        subprocess.run([*command, *tests], cwd=ROOT, stdout=sys.stderr, check=False)
+        ran = xml.parse(report).getroot().iter("testcase")
+        passed = [test.get("name", "") for test in ran if not len(test)]
+    cases: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in passed:
+        if parts := re.match(r"test_op\[(\w+)[/\w]*-(\w+)(\[.*\])\]$", name):
+            cases[parts[1]][parts[2]].add(parts[3])
+    found: dict[str, Any] = {}
+    for name, by_op in cases.items():
+        backend = registry.open_backend(name)
+        device = f"{backend.info.device}, {backend.info.driver}" if name == "opencl" else backend.info.label
+        found[name] = {"kind": backend.info.kind, "devices": [device],
+                       "cases": {op: len(by_op[op]) for op in ops.NAMES if by_op[op]}}  # fmt: skip
+        backend.close()
+    waves = sorted(match[1] for name in passed if (match := re.match(r"test_every_case\[(.*)\]", name)))
+    if "opencl" in found:
+        found["opencl"]["waves"] = waves
+    return found
+
+
+def stale(receipt: Mapping[str, Any]) -> list[str]:
+    """Texts that are not those of the receipt any more, or are not in it."""
+    kinds = {kind.prelude: kind for kind in TOOLCHAINS.values()}
+    today = {variant.case.id: variant for variant in every()}
+    kept = {text["case"]: text["sha256"] for text in receipt["texts"]}
+    changed = set(today) ^ set(kept)
+    for case in set(today) & set(kept):
+        for key, sha256 in kept[case].items():
+            prelude, wave = key.split()
+            if kinds[prelude].source(today[case], Target("", int(wave))).sha256 != sha256:
+                changed.add(case)
+    return sorted(changed)
+
+
+def table(receipt: Mapping[str, Any]) -> str:
+    """Registers (and bytes of shared memory) of every entry point on some targets; the receipt has them all."""
+    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for each in receipt["targets"]:
+        if each["toolchain"] in ("nvrtc", "clang"):
+            for row in each["rows"]:
+                at = dict(zip(COLUMNS, row, strict=True))
+                spilled = " SPILLS" if at["scratch"] or at["spills"] else ""
+                text = f"{at['registers']} ({at['shared']}){spilled}"
+                cells[receipt["texts"][at["text"]]["case"], at["entry"]][each["target"]] = text
+    width = max(len(case) for case, _ in cells) if cells else 0
+    title = f"{'registers (bytes of shared memory)':{width}} {'entry':18}"
+    lines = [" ".join([title, *(f"{target:>15}" for target in SHOWN)])]
+    lines += [
+        f"{case:{width}} {entry:18} " + " ".join(f"{found.get(target, ''):>15}" for target in SHOWN)
+        for (case, entry), found in cells.items()
+    ]
+    return "\n".join(lines)
+
+
+def targets_of(receipt: Mapping[str, Any], *names: str) -> str:
+    """``NVRTC 13.0: sm_75, …; nvcc …``: which compiler took the texts for which targets."""
+    said = []
+    for name in names:
+        archs: dict[str, list[str]] = defaultdict(list)
+        for each in receipt["targets"]:
+            if each["toolchain"] == name:
+                arch, _, wave = each["target"].partition("/wave")
+                archs[arch] += [wave] if wave else []
+        if archs:
+            listed = ", ".join(f"{arch} ({' and '.join(waves)})" if waves else arch for arch, waves in archs.items())
+            said.append(f"{short(receipt['compilers'][name])}: {listed}")
+    return "; ".join(said) or "–"
+
+
+def short(version: str) -> str:
+    """A compiler's version without the distribution's part."""
+    version = re.sub(r".*clang version ([\d.]+).*", r"clang \1", version)
+    return re.sub(r"release [\d.]+, V", "", version)
+
+
+NO_GPU = "No device run on a GPU exists yet: `cuda` and `hip` are compiled for what is listed, and not executed."
+LEGEND = """\
+Per op: ✓ and the number of parity cases that passed on the device above; *c* and the number of texts that were compiled
+for every target above and have not been executed; – neither."""
+
+
+def support(receipt: Mapping[str, Any]) -> str:
+    """The support table of the README."""
+    ran, later, at = receipt["executed"], "the driver, when it runs", "[compile.json](bench/receipts/compile.json)"
+    sources = {
+        "cpu": ("`.h`", "the machine that installs it"),
+        "wgpu": ("`.wgsl`", later),
+        "opencl": ("`.cu`", later),
+        "cuda": ("`.cu`", targets_of(receipt, "nvrtc", "nvcc")),
+        "hip": ("`.cu`", targets_of(receipt, "clang", "hiprtc")),
+        "torch": ("`_torch.py`", "–"),
+        "numpy": ("`__init__.py`", "–"),
+    }
+    on_gpu = [f"`{name}`" for name, each in ran.items() if each["kind"] == "gpu"]
+    lines = [f"Executed on a GPU: {', '.join(on_gpu)}." if on_gpu else NO_GPU, ""]
+    lines += ["| backend | text | compiled for | executed on | receipt |", "|---|---|---|---|---|"]
+    for name, (text, how) in sources.items():
+        devices = "; ".join(ran[name]["devices"]) if name in ran else "nothing yet"
+        if name == "opencl" and ran.get(name, {}).get("waves"):
+            devices += f"; all cases again at wavefronts of 32 and 64: {', '.join(ran[name]['waves'])}"
+        proof = at if name in ran or name in ("cuda", "hip") else "–"
+        lines.append(f"| `{name}` | {text} | {how} | {devices} | {proof} |")
+    names = " | ".join(f"`{name}`" for name in sources)
+    lines += ["", LEGEND, "", f"| op | {names} |", "|---" * (len(sources) + 1) + "|"]
+    lines += [f"| `{op}` | {' | '.join(cell(receipt, name, op) for name in sources)} |" for op in ops.NAMES]
+    refused = f"{len(receipt['refused'])} refusals, listed in it" if receipt["refused"] else "nothing refused"
+    state = " with changes" if receipt["dirty"] else ""
+    return "\n".join([*lines, "", f"The receipt is of commit `{receipt['commit'][:12]}`{state}; {refused}."])
+
+
+def cell(receipt: Mapping[str, Any], backend: str, op: str) -> str:
+    """One backend and op: executed, compiled, or neither."""
+    if count := receipt["executed"].get(backend, {}).get("cases", {}).get(op):
+        return f"✓ {count}"
+    complete = {"cuda": "nvrtc", "hip": "clang"}.get(backend)
+    per_target = [
+        {row[0] for row in each["rows"] if receipt["texts"][row[0]]["op"] == op}
+        for each in receipt["targets"]
+        if each["toolchain"] == complete
+    ]
+    count = min((len(texts) for texts in per_target), default=0)
+    return f"*c* {count}" if count else "–"
+
+
+def with_support(readme: str, receipt: Mapping[str, Any]) -> str:
+    """The README with the table that the receipt gives, between its markers."""
+    before, _, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"README.md has no {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{support(receipt)}\n{END}{after}"
+
+
+def written(receipt: Mapping[str, Any]) -> str:
+    """The receipt as JSON, a line for each row."""
+    rows_ = {f"@{number}@": each["rows"] for number, each in enumerate(receipt["targets"])}
+    targets = [{**each, "rows": key} for each, key in zip(receipt["targets"], rows_, strict=True)]
+    text = json.dumps({**receipt, "targets": targets, "texts": "@texts@"}, indent=1, ensure_ascii=False)
+    for key, lines in {**rows_, "@texts@": receipt["texts"]}.items():
+        body = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
+        text = text.replace(f'"{key}"', f"[\n{body}]", 1)
+    return text + "\n"
+
+
+def main() -> int:
+    """Run; exit code 1 where a text is refused or stale."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare the receipt with the texts of today")
+    parser.add_argument("--readme", action="store_true", help="write the support table of README.md from the receipt")
+    options = parser.parse_args()
+    if options.check or options.readme:
+        receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
+        if options.readme:
+            README.write_text(with_support(README.read_text(encoding="utf-8"), receipt), encoding="utf-8")
+        changed = stale(receipt) if options.check else []
+        print("\n".join(changed) or "the receipt is of these texts" if options.check else "README.md is written")
+        return int(bool(changed))
+    changes = git("status", "--porcelain", "--", "kernels", "kparity", "backends")
+    receipt = {"schema": SCHEMA, "commit": git("rev-parse", "HEAD"), "dirty": bool(changes), "columns": COLUMNS}
+    receipt |= compiled()
+    receipt["executed"] = executed()
+    RECEIPT.parent.mkdir(exist_ok=True)
+    RECEIPT.write_text(written(receipt), encoding="utf-8")
+    print(table(receipt), *receipt["refused"], sep="\n")
+    return int(bool(receipt["refused"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
