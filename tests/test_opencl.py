@@ -164,6 +164,32 @@ def test_texts_are_compiled_once(device: OpenclBackend) -> None:
     assert kernels[0].id == "add_opencl_generic"
 
 
+def test_a_wave_is_one_of_two_widths(device: OpenclBackend) -> None:
+    with pytest.raises(WrongInput, match="wave is 16, expected one of 32, 64"):
+        OpenclBackend.open(wave=16)
+    for wave in opencl.WAVES:
+        other = OpenclBackend.open(wave=wave)
+        assert f"#define WAVE {wave}\n" in opencl.gpu_source(ADD, CASE, "opencl", other._constants).text
+        other.close()
+
+
+def test_stages_share_scratch_and_count_as_one_launch(device: OpenclBackend) -> None:
+    op = ops.get("argmax")
+    case = op.case(M=2, N=20_000)
+    assert [stage.entry for stage in op.stages(case, "gpu")] == ["argmax", "argmax_merge"]
+    kernel = device.build(op, case)
+    assert [buffer.shape for buffer in kernel.scratch] == [arg.shape for arg in op.scratch(case, "gpu")]
+    x, first, second = (device.empty(*spec) for spec in (((2, 20_000), "f32"), ((2,), "i32"), ((2,), "i32")))
+    bound = [kernel.bind(x, first), kernel.bind(x, second)]
+    assert bound[0].buffers[-1].handle is bound[1].buffers[-1].handle
+    program, before = device.record(bound), device.dispatches.total
+    for place in (7, 19_999):
+        device.write(x, np.eye(2, 20_000, place, dtype=np.float32))
+        program.run()
+        assert device.download(first).tolist() == device.download(second).tolist() == [place, (place + 1) % 20_000]
+    assert device.dispatches.total == before + 4
+
+
 def test_faults_have_codes(device: OpenclBackend) -> None:
     cl, status = device.cl, device.cl.status_code
     for code, expected in (

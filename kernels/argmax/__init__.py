@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels._support import normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Work, ceil_div
+
+GPU_WHOLE, GPU_SHARE = 8192, 2048
+"""Shortest row that several groups of the GPU text share, and the elements that each takes: 8 a work-item."""
 
 
 class Argmax(Op):
@@ -31,10 +34,29 @@ class Argmax(Op):
         return [found.astype(np.int32)]
 
     def defines(self, case: Case) -> dict[str, int | float]:
-        return {"M": case["M"], "N": case["N"], "BLOCK": self.launch(case).block}
+        return {
+            "M": case["M"], "N": case["N"], "BLOCK": self.launch(case).block,
+            "GPU_BLOCK": self.launch(case).block, "PARTS": self.parts(case),
+        }  # fmt: skip
 
     def launch(self, case: Case) -> Launch:
         return Launch((case["M"], 1, 1), 256 if case["N"] >= 1024 else 64)
+
+    @staticmethod
+    def parts(case: Case) -> int:
+        """Groups of the GPU text that share a long row; their results meet in a second stage."""
+        return 1 if case["N"] < GPU_WHOLE else ceil_div(case["N"], GPU_SHARE)
+
+    def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
+        if dialect != "gpu":
+            return super().stages(case, dialect)
+        parts, block = self.parts(case), self.launch(case).block
+        first = Stage(self.name, Launch((parts, case["M"], 1), block))
+        return (first, Stage(f"{self.name}_merge", Launch((case["M"], 1, 1), block))) if parts > 1 else (first,)
+
+    def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
+        parts = self.parts(case)
+        return (Arg("keys", "u32", (case["M"], parts, 2), "out"),) if dialect == "gpu" and parts > 1 else ()
 
     def cases(self) -> list[Case]:
         return [self.case(M=m, N=n) for m, n in ((1, 1), (3, 65), (2, 1536), (33, 257), (1, 128256), (4, 1023))]

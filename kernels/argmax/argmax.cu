@@ -1,8 +1,12 @@
 /* argmax: the index of the largest value of each row; the lowest index wins a tie; a row with a NaN gives -1.
  *
  * ABI: x [M, N] f32 -> idx [M] i32
- * Grid: one group per row.
+ *      scratch where PARTS > 1: keys [M, PARTS, 2] u32
+ * Grid: x walks the parts of a row (PARTS), y the rows; the second stage has one group per row (x).
  */
+#undef BLOCK
+#define BLOCK GPU_BLOCK
+#define SHARE ((N + PARTS - 1) / PARTS) /* elements of a part */
 #define NAN_KEY 0xffffffffu
 
 /* Integers in the order of the floats, with NaN above all and -0 equal to +0: no comparison that a compiler could relax. */
@@ -17,38 +21,54 @@ INLINE u32 order_key(u32 bits)
     return (bits & 0x80000000u) ? ~bits : (bits | 0x80000000u);
 }
 
-KERNEL argmax(GLOBAL const float* RESTRICT x, GLOBAL i32* RESTRICT idx)
+/* A key above a place counted backwards: the largest is the first of the largest elements. */
+REDUCE(largest, u64, 1, BLOCK, left > right ? left : right)
+
+INLINE i32 index_of(u64 best)
 {
-    SHARED u32 keys[BLOCK];
-    SHARED u32 where[BLOCK];
-    const u32 row = GROUP_X, lane = LANE;
+    return (u32)(best >> 32) == NAN_KEY ? -1 : (i32)(0x7fffffffu - (u32)best);
+}
+
+KERNEL argmax(GLOBAL const float* RESTRICT x, GLOBAL i32* RESTRICT idx
+#if PARTS > 1
+    , GLOBAL u32* RESTRICT keys
+#endif
+)
+{
+    SHARED u64 scratch[SCRATCH(1)];
+    const u32 part = GROUP_X, row = GROUP_Y, lane = LANE;
     GLOBAL const float* source = x + (u64)row * N;
 
-    u32 best = 0, at = 0x7fffffffu; /* the key of -inf is above 0: any element replaces this */
-    for (u32 n = lane; n < N; n += BLOCK) {
-        const u32 key = order_key(AS_U32(source[n]));
-        if (key > best) {
-            best = key;
-            at = n;
-        }
+    u64 best[1] = {0}; /* the key of -inf is above 0: any element replaces this */
+    const u32 end = (part + 1) * SHARE < N ? (part + 1) * SHARE : N;
+    for (u32 n = part * SHARE + lane; n < end; n += BLOCK) {
+        const u64 key = (u64)order_key(AS_U32(source[n])) << 32 | (0x7fffffffu - n);
+        best[0] = key > best[0] ? key : best[0];
     }
-
-    keys[lane] = best;
-    where[lane] = at;
-    BARRIER();
-    for (u32 width = BLOCK; width > 1;) {
-        const u32 half_width = (width + 1) / 2;
-        if (lane + half_width < width) {
-            const u32 other = keys[lane + half_width], place = where[lane + half_width];
-            if (other > keys[lane] || (other == keys[lane] && place < where[lane])) {
-                keys[lane] = other;
-                where[lane] = place;
-            }
-        }
-        BARRIER();
-        width = half_width;
-    }
+    largest(best, scratch);
     if (lane == 0) {
-        idx[row] = keys[0] == NAN_KEY ? -1 : (i32)where[0];
+#if PARTS > 1
+        keys[(row * PARTS + part) * 2] = (u32)(best[0] >> 32);
+        keys[(row * PARTS + part) * 2 + 1] = (u32)best[0];
+#else
+        idx[row] = index_of(best[0]);
+#endif
     }
 }
+
+#if PARTS > 1
+KERNEL argmax_merge(GLOBAL const float* RESTRICT x, GLOBAL i32* RESTRICT idx, GLOBAL const u32* RESTRICT keys)
+{
+    SHARED u64 scratch[SCRATCH(1)];
+    const u32 row = GROUP_X, lane = LANE;
+    u64 best[1] = {0};
+    for (u32 part = lane; part < PARTS; part += BLOCK) {
+        const u64 key = (u64)keys[(row * PARTS + part) * 2] << 32 | keys[(row * PARTS + part) * 2 + 1];
+        best[0] = key > best[0] ? key : best[0];
+    }
+    largest(best, scratch);
+    if (lane == 0) {
+        idx[row] = index_of(best[0]);
+    }
+}
+#endif

@@ -140,6 +140,9 @@ class Attention(Op):
             ((3, 33, 8, 1, 80), either[0]),
             ((2, 65, 7, 1, 16), either[1]),
             ((5, 31, 6, 2, 96), either[1]),
+            ((1, 1000, 8, 2, 64), either[0]),  # keys in parts, full and empty ones
+            ((13, 700, 5, 1, 80), either[0]),
+            ((3, 600, 6, 2, 34), either[1]),
         )
         return [
             self.case(M=m, L=cap, H=h, G=g, D=d, dtype=dtype)

@@ -18,9 +18,13 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels._support import TINY, gamma, normal, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, span
 
 BLOCK = 64
+GPU_LOADS = 8
+"""Loads of 16 bytes that a work-item of the GPU text has under way: registers, 4 each."""
+GPU_MANY = 131_072
+"""Work-items from which rows share the activations."""
 
 
 class DenseGemv(Op):
@@ -73,12 +77,33 @@ class DenseGemv(Op):
             "M": case["M"], "N": case["N"], "K": case["K"], "ROW0": case["row0"], "NROWS": case["rows"],
             "F16": int(case["dtype"] == "f16"), "LANES": lanes, "ROWS": BLOCK // lanes,
             "TILE_M": min(case["M"], 8), "BLOCK": BLOCK,
+            **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 
     def launch(self, case: Case) -> Launch:
         """x and y fold the rows (``span``), z walks the tiles of M."""
         x, y, _ = span(ceil_div(case["rows"], BLOCK // self.lanes(case)))
         return Launch((x, y, ceil_div(case["M"], min(case["M"], 8))), BLOCK)
+
+    @staticmethod
+    def gpu_tile(case: Case) -> tuple[int, int, int, int]:
+        """Geometry of the GPU text: work-items of a group, work-items that share rows, rows that they share, and loads
+        per row that each has under way.
+        """
+        lanes = 4
+        while lanes < 32 and lanes * 16 <= case["K"]:
+            lanes *= 2
+        many = case["rows"] * lanes >= GPU_MANY
+        tile_n = 1 if not many else 4 if case["M"] <= 2 else 2  # a sum per row and output: no registers for more
+        ahead = 1 if case["M"] > 2 else GPU_LOADS // tile_n // (1 if case["dtype"] == "f16" else 2)
+        return 128, lanes, tile_n, max(1, min(ahead, ceil_div(case["K"], 8 * lanes)))
+
+    def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
+        if dialect != "gpu":
+            return super().stages(case, dialect)
+        block, lanes, tile_n, _ = self.gpu_tile(case)
+        x, y, _ = span(ceil_div(case["rows"], block // lanes * tile_n))
+        return (Stage(self.name, Launch((x, y, ceil_div(case["M"], min(case["M"], 8))), block)),)
 
     def variant(self, case: Case) -> str:
         return str(case["dtype"])
@@ -87,6 +112,8 @@ class DenseGemv(Op):
         shapes = ((1, 1, 2), (1, 300, 256), (3, 17, 66), (9, 33, 640), (33, 65, 100))
         part = {"row0": 5, "rows": 9}
         found = [self.case(M=m, N=n, K=k, dtype=dtype) for m, n, k in shapes for dtype in ("f16", "f32")]
+        # Enough rows for work-items to take several.
+        found += [self.case(M=m, N=4_099, K=264, dtype=dtype) for m in (1, 9) for dtype in ("f16", "f32")]
         found += [self.case(M=m, N=n, K=k, dtype=d, **part) for m, n, k in shapes[2:4] for d in ("f16", "f32")]
         # An odd K, and more work-groups than one dimension of a grid holds.
         return [*found, self.case(M=2, N=5, K=33, dtype="f32"), self.case(M=1, N=530_001, K=2)]

@@ -1,94 +1,124 @@
 /* dense_gemv: floating-point weights times f32 activations, accumulated in f32.
  *
  * ABI: w [NROWS, K] f16|f32, x [M, K] f32 -> y [M, N] f32, of which columns ROW0 ... ROW0 + NROWS - 1 are written
- * Grid: x and y fold the rows of w (ROWS a group), z walks the rows of x (TILE_M a group). LANES work-items share a row.
+ * Grid: x and y fold the rows of w (ROWS a group), z walks the rows of x (TILE_M a group). LANES work-items share TILE_N rows.
  * Options: F16 (type of the weights).
+ *
+ * AHEAD loads of 16 bytes per row are under way before the first is used; rows that are taken together share the activations.
  */
+#undef BLOCK
+#undef LANES
+#undef ROWS
+#define BLOCK GPU_BLOCK
+#define LANES GPU_LANES
+#define ROWS (BLOCK / LANES * TILE_N)
+#define OUTPUTS (TILE_N * TILE_M)
+#define CHUNKS (K / 8) /* pieces of 8 weights */
 #if F16
 #define ELEMENT f16
 #define LOAD(pointer, at) LOAD_F16(pointer, at)
-#define LOAD8 load_f16x8
+#define QUARTERS 1 /* loads of 16 bytes in a piece */
 #else
 #define ELEMENT float
 #define LOAD(pointer, at) (pointer)[at]
-#define LOAD8 load_f32x8
+#define QUARTERS 2
 #endif
+
+REDUCE(sum_rows, float, OUTPUTS, LANES, left + right)
+
+/* The weights of a piece, as they came, become numbers. */
+INLINE void numbers(const u32x4* packed, float* out)
+{
+#if F16
+    unpack_f16x8(packed[0], out);
+#else
+#pragma unroll
+    for (u32 i = 0; i < 2; ++i) {
+        out[4 * i] = AS_F32(packed[i].x);
+        out[4 * i + 1] = AS_F32(packed[i].y);
+        out[4 * i + 2] = AS_F32(packed[i].z);
+        out[4 * i + 3] = AS_F32(packed[i].w);
+    }
+#endif
+}
 
 KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT x, GLOBAL float* RESTRICT y)
 {
-    SHARED float scratch[TILE_M * BLOCK];
-    const u32 lane = LANE % LANES, row = GROUP_FOLDED * ROWS + LANE / LANES, m0 = GROUP_Z * TILE_M;
-    /* Work-items past the end repeat the last row: they must reach the barriers, and they store nothing. */
-    GLOBAL const ELEMENT* weights = w + (u64)(row < NROWS ? row : NROWS - 1) * K;
+    SHARED float scratch[SCRATCH(OUTPUTS)];
+    const u32 lane = LANE % LANES, row0 = GROUP_FOLDED * ROWS + LANE / LANES * TILE_N, m0 = GROUP_Z * TILE_M;
 
-    float acc[TILE_M];
-    GLOBAL const float* active[TILE_M];
+    /* Rows past the end repeat the last: their work-items must reach the barriers, and they store nothing. */
+    GLOBAL const ELEMENT* weights[TILE_N];
 #pragma unroll
-    for (u32 m = 0; m < TILE_M; ++m) {
-        acc[m] = 0.0f;
-        active[m] = x + (u64)(m0 + m < M ? m0 + m : M - 1) * K;
+    for (u32 n = 0; n < TILE_N; ++n) {
+        weights[n] = w + (u64)(row0 + n < NROWS ? row0 + n : NROWS - 1) * K;
+    }
+    float acc[OUTPUTS];
+#pragma unroll
+    for (u32 i = 0; i < OUTPUTS; ++i) {
+        acc[i] = 0.0f;
     }
 
 #if K % 8 == 0 /* then every row begins at a multiple of 16 bytes */
-    float part[TILE_M][8]; /* eight sums side by side: no chain of dependent additions */
+#pragma unroll 1
+    for (u32 batch = lane; batch < CHUNKS; batch += LANES * AHEAD) {
+        u32x4 packed[AHEAD][TILE_N][QUARTERS];
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+            const u32 chunk = batch + ahead * LANES < CHUNKS ? batch + ahead * LANES : CHUNKS - 1;
 #pragma unroll
-    for (u32 m = 0; m < TILE_M; ++m) {
+            for (u32 n = 0; n < TILE_N; ++n) {
 #pragma unroll
-        for (u32 i = 0; i < 8; ++i) {
-            part[m][i] = 0.0f;
-        }
-    }
-    for (u32 chunk = lane; chunk < K / 8; chunk += LANES) {
-        float weight[8];
-        LOAD8(weights, chunk, weight);
-#pragma unroll
-        for (u32 m = 0; m < TILE_M; ++m) {
-            float value[8];
-            load_f32x8(active[m], chunk, value);
-#pragma unroll
-            for (u32 i = 0; i < 8; ++i) {
-                part[m][i] = FMA(weight[i], value[i], part[m][i]);
+                for (u32 part = 0; part < QUARTERS; ++part) {
+                    packed[ahead][n][part] = stream_u32x4((GLOBAL const u32*)weights[n], chunk * QUARTERS + part);
+                }
             }
         }
-    }
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+            const u32 chunk = batch + ahead * LANES;
+            if (chunk < CHUNKS) {
+                float values[TILE_M][8];
 #pragma unroll
-    for (u32 m = 0; m < TILE_M; ++m) {
+                for (u32 m = 0; m < TILE_M; ++m) {
+                    load_f32x8(x + (u64)(m0 + m < M ? m0 + m : M - 1) * K, chunk, values[m]);
+                }
 #pragma unroll
-        for (u32 i = 0; i < 8; ++i) {
-            acc[m] += part[m][i];
+                for (u32 n = 0; n < TILE_N; ++n) {
+                    float weight[8];
+                    numbers(packed[ahead][n], weight);
+#pragma unroll
+                    for (u32 m = 0; m < TILE_M; ++m) {
+                        float even = 0.0f, odd = 0.0f; /* side by side: a shorter chain of dependent additions */
+#pragma unroll
+                        for (u32 i = 0; i < 8; i += 2) {
+                            even = FMA(weight[i], values[m][i], even);
+                            odd = FMA(weight[i + 1], values[m][i + 1], odd);
+                        }
+                        acc[m * TILE_N + n] += even + odd;
+                    }
+                }
+            }
         }
     }
 #else
     for (u32 k = lane; k < K; k += LANES) {
-        const float weight = LOAD(weights, k);
 #pragma unroll
-        for (u32 m = 0; m < TILE_M; ++m) {
-            acc[m] = FMA(weight, active[m][k], acc[m]);
+        for (u32 n = 0; n < TILE_N; ++n) {
+            const float weight = LOAD(weights[n], k);
+#pragma unroll
+            for (u32 m = 0; m < TILE_M; ++m) {
+                const float value = x[(u64)(m0 + m < M ? m0 + m : M - 1) * K + k];
+                acc[m * TILE_N + n] = FMA(weight, value, acc[m * TILE_N + n]);
+            }
         }
     }
 #endif
 
+    sum_rows(acc, scratch);
 #pragma unroll
-    for (u32 m = 0; m < TILE_M; ++m) {
-        scratch[m * BLOCK + LANE] = acc[m];
-    }
-    BARRIER();
-    for (u32 width = LANES; width > 1;) {
-        const u32 half_width = (width + 1) / 2;
-        if (lane + half_width < width) {
-#pragma unroll
-            for (u32 m = 0; m < TILE_M; ++m) {
-                scratch[m * BLOCK + LANE] += scratch[m * BLOCK + LANE + half_width];
-            }
+    for (u32 i = 0; i < OUTPUTS; ++i) {
+        const u32 row = row0 + i % TILE_N, m = m0 + i / TILE_N;
+        if (lane == i % LANES && row < NROWS && m < M) {
+            y[(u64)m * N + ROW0 + row] = acc[i];
         }
-        BARRIER();
-        width = half_width;
-    }
-
-    if (row >= NROWS) {
-        return;
-    }
-    for (u32 m = lane; m < TILE_M && m0 + m < M; m += LANES) {
-        y[(u64)(m0 + m) * N + ROW0 + row] = scratch[m * BLOCK + LANE - lane];
     }
 }

@@ -166,6 +166,8 @@ class Tgemv(Op):
         )
         spans = (("tensor", "block256"), ("block256", "token"), ("block256", "block256"))
         found = [self.case(M=m, N=n, K=k) for m, n, k in plain]
+        many = ((1, 16_401, 500), (9, 8_201, 500))  # enough rows for work-items to take several
+        found += [self.case(M=m, N=n, K=k, ascale=ascale) for m, n, k in many for ascale in ("token", "block256")]
         found += [self.case(M=m, N=n, K=k, wscale="row") for m, n, k in (plain[2], plain[4])]
         found += [self.case(M=3, N=17, K=768, wscale="row", ascale="block256")]
         found += [self.case(M=m, N=n, K=k, out="i32") for m, n, k in (plain[2], plain[4], plain[7])]
