@@ -43,13 +43,13 @@
 #define AT2 2
 #else
 #define SUMS 1
-#define FIELD1(word) (((word) >> 2) & 0x03030303u)
-#define FIELD2(word) (((word) >> 4) & 0x03030303u)
+#define FIELD1(word) (((word) >> 2 * 1) & 0x03030303u)
+#define FIELD2(word) (((word) >> 2 * 2) & 0x03030303u)
 #define AT1 0
 #define AT2 0
 #endif
 #define FIELD0(word) ((word) & 0x03030303u)
-#define FIELD3(word) (((word) >> 6) & 0x03030303u)
+#define FIELD3(word) (((word) >> 2 * 3) & 0x03030303u)
 
 #if SPANNED
 #define PARTIAL float
