@@ -36,6 +36,7 @@ TOOLCHAINS: Mapping[str, type[Toolchain]] = {
 COLUMNS = ("text", "entry", "registers", "scalars", "shared", "scratch", "spills", "occupancy")
 SHOWN = ("sm_75", "sm_90", "sm_120", "gfx90a/wave64", "gfx1100/wave32", "gfx1100/wave64")
 """Targets of the printed table; the receipt has all."""
+RUNTIMES = {"pocl": "PoCL", "intel": "Intel's CPU runtime"}
 BEGIN, END = "<!-- support table: begin -->", "<!-- support table: end -->"
 
 
@@ -97,7 +98,7 @@ def executed() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, by_op in cases.items():
         backend = registry.open_backend(name)
-        device = f"{backend.info.device}, {backend.info.driver}" if name == "opencl" else backend.info.label
+        device = f"{backend.info.device}, {backend.info.driver.partition(' (')[0]}" if name == "opencl" else backend.info.label
         found[name] = {"kind": backend.info.kind, "devices": [device],
                        "cases": {op: len(by_op[op]) for op in ops.NAMES if by_op[op]}}  # fmt: skip
         backend.close()
@@ -186,7 +187,11 @@ def support(receipt: Mapping[str, Any]) -> str:
     for name, (text, how) in sources.items():
         devices = "; ".join(ran[name]["devices"]) if name in ran else "nothing yet"
         if name == "opencl" and ran.get(name, {}).get("waves"):
-            devices += f"; all cases again at wavefronts of 32 and 64: {', '.join(ran[name]['waves'])}"
+by_runtime: dict[str, list[str]] = defaultdict(list)
+            for runtime, _, wave in (each.partition("-") for each in ran[name]["waves"]):
+                by_runtime[RUNTIMES[runtime]].append(wave)
+            again = (f"{runtime} with wavefronts of {' and '.join(each)}" for runtime, each in by_runtime.items())
+            devices += f"; the same cases on {', on '.join(again)}"
         proof = at if name in ran or name in ("cuda", "hip") else "–"
         lines.append(f"| `{name}` | {text} | {how} | {devices} | {proof} |")
     names = " | ".join(f"`{name}`" for name in sources)

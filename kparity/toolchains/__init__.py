@@ -42,7 +42,7 @@ class Resources:
 
     entry: str
     registers: int
-    """Registers of a lane: CUDA's, or VGPRs with accumulation registers."""
+    """Registers of a lane: CUDA's, or VGPRs (which count the accumulation registers where both share a file)."""
     scalars: int | None
     """SGPRs of a wavefront; None for CUDA."""
     shared: int

@@ -40,7 +40,7 @@ def resources(kernels: list[Mapping[str, Any]], occupancy: Mapping[str, int] | N
     """What the metadata says of every entry point."""
     return [
         Resources(
-            kernel[".name"], kernel[".vgpr_count"] + kernel.get(".agpr_count", 0), kernel[".sgpr_count"],
+            kernel[".name"], kernel[".vgpr_count"], kernel[".sgpr_count"],
             kernel[".group_segment_fixed_size"], kernel[".private_segment_fixed_size"],
             kernel.get(".vgpr_spill_count", 0) + kernel.get(".sgpr_spill_count", 0),
             (occupancy or {}).get(kernel[".name"]),
