@@ -98,7 +98,8 @@ def executed() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, by_op in cases.items():
         backend = registry.open_backend(name)
-        device = f"{backend.info.device}, {backend.info.driver.partition(' (')[0]}" if name == "opencl" else backend.info.label
+        device, driver = backend.info.device, backend.info.driver.partition(" (")[0]
+        device = f"{device}, {driver}" if name == "opencl" else backend.info.label
         found[name] = {"kind": backend.info.kind, "devices": [device],
                        "cases": {op: len(by_op[op]) for op in ops.NAMES if by_op[op]}}  # fmt: skip
         backend.close()
@@ -187,7 +188,7 @@ def support(receipt: Mapping[str, Any]) -> str:
     for name, (text, how) in sources.items():
         devices = "; ".join(ran[name]["devices"]) if name in ran else "nothing yet"
         if name == "opencl" and ran.get(name, {}).get("waves"):
-by_runtime: dict[str, list[str]] = defaultdict(list)
+            by_runtime: dict[str, list[str]] = defaultdict(list)
             for runtime, _, wave in (each.partition("-") for each in ran[name]["waves"]):
                 by_runtime[RUNTIMES[runtime]].append(wave)
             again = (f"{runtime} with wavefronts of {' and '.join(each)}" for runtime, each in by_runtime.items())
