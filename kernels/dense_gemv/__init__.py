@@ -96,7 +96,7 @@ class DenseGemv(Op):
         many = case["rows"] * lanes >= GPU_MANY
         tile_n = 1 if not many else 4 if case["M"] <= 2 else 2  # a sum per row and output: no registers for more
         ahead = 1 if case["M"] > 2 else GPU_LOADS // tile_n // (1 if case["dtype"] == "f16" else 2)
-        return 128, lanes, tile_n, max(1, min(ahead, ceil_div(case["K"], 8 * lanes)))
+        return 128 if many else 64, lanes, tile_n, max(1, min(ahead, ceil_div(case["K"], 8 * lanes)))
 
     def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
         if dialect != "gpu":
