@@ -46,6 +46,11 @@ def git(*arguments: str) -> str:
     return run.stdout.strip()
 
 
+def state() -> tuple[str, str]:
+    """The commit, and what of the kernels, backends, harness and tests is not in it."""
+    return git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "kernels", "kparity", "backends", "tests")
+
+
 def compiled(progress: bool = True) -> dict[str, Any]:
     """Every text on every target of every compiler that is here."""
     found: dict[str, Any] = {"compilers": {}, "missing": {}, "texts": [], "targets": [], "refused": []}
@@ -250,10 +255,11 @@ def main() -> int:
         changed = stale(receipt) if options.check else []
         print("\n".join(changed) or "the receipt is of these texts" if options.check else "README.md is written")
         return int(bool(changed))
-    changes = git("status", "--porcelain", "--", "kernels", "kparity", "backends")
-    receipt = {"schema": SCHEMA, "commit": git("rev-parse", "HEAD"), "dirty": bool(changes), "columns": COLUMNS}
+    before = state()
+    receipt = {"schema": SCHEMA, "commit": before[0], "dirty": bool(before[1]), "columns": COLUMNS}
     receipt |= compiled()
     receipt["executed"] = executed()
+    receipt["dirty"] |= state() != before  # a tree that changed meanwhile is not the commit either
     RECEIPT.parent.mkdir(exist_ok=True)
     RECEIPT.write_text(written(receipt), encoding="utf-8")
     print(table(receipt), *receipt["refused"], sep="\n")
