@@ -24,6 +24,14 @@ def _library(package: str, extra: str) -> Reason:
     )
 
 
+def _compiler(name: str, what: str) -> Reason:
+    return Reason(
+        f"{name} is not here",
+        f"The compile gates need {name} and did not find it.",
+        f"Install {what}; no device is needed.",
+    )
+
+
 REASONS: dict[str, Reason] = {
     # A device that is not there.
     "KP-CPU-NONATIVE": Reason(
@@ -135,6 +143,10 @@ REASONS: dict[str, Reason] = {
         "The device's compiler refused a kernel; the line names file and line.",
         "Update the driver; report the line with the driver's version.",
     ),
+    "KP-COMPILE-NVCC": _compiler("nvcc", "CUDA's toolkit, and put its bin folder on PATH"),
+    "KP-COMPILE-NVRTC": _compiler("NVRTC", "the Python package nvidia-cuda-nvrtc"),
+    "KP-COMPILE-CLANG": _compiler("clang", "clang 19 or newer (Debian: clang-19 and lld-19)"),
+    "KP-COMPILE-HIPRTC": _compiler("hipRTC", "ROCm's runtime compiler (Debian: libamdhip64-5 and libhiprtc-builtins5)"),
     # A wrong result.
     "KP-BOS-NONFINITE": Reason(
         "NaN or infinity in the first logits",
