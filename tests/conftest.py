@@ -28,6 +28,9 @@ from kparity.spec import Array, Case, Op
 Candidate = Callable[[Op, Case, list[Array]], list[Array]]
 
 
+COMPILED: list[str] = []
+"""A line per compiler and target that the compile gates went through, shown at the end of the run."""
+
 TOOLS = ("llamacpp", "nvcc", "clang", "hiprtc", "intel-opencl", "gpu")
 """What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it themselves."""
 
@@ -151,3 +154,11 @@ def findings() -> Callable[[Case, str, Candidate], list[Finding]]:
         return [judge(f"{case.id} {kind}", arg.name, *rest) for arg, *rest in together]
 
     return judged
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the compile gates saw: every target with the registers of each op."""
+    if COMPILED:
+        terminalreporter.section("compiled, not executed")
+        for line in COMPILED:
+            terminalreporter.write_line(line)

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,8 +23,9 @@ from kparity.assemble import Source, gpu_source, kernel_text
 from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
 from kparity.errors import Unavailable, WrongInput
-from kparity.toolchains import Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
+from kparity.toolchains import Outcome, Resources, Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
 from kparity.toolchains.texts import Variant, conditions, variants
+from tests.conftest import COMPILED
 
 pytestmark = pytest.mark.compile
 
@@ -52,11 +54,36 @@ def toolchain(kind: type[Toolchain], label: str) -> Toolchain:
 
 
 def check(compiler: Toolchain, target: Target) -> None:
-    """Every op; the reasons of all texts that are refused."""
+    """Every op; the reasons of all texts that are refused. What each op takes is shown at the end of the run."""
     outcomes = sweep(compiler, target, chosen(compiler))
+    COMPILED.append(summary(compiler, target, outcomes))
     assert {outcome.variant.op.name for outcome in outcomes} == set(ops.NAMES)
     refused = [reason for outcome in outcomes for reason in outcome.refusals]
     assert not refused, f"{compiler.version}, {target.name}: {len(refused)} refused:\n" + "\n".join(refused)
+
+
+def summary(compiler: Toolchain, target: Target, outcomes: Sequence[Outcome]) -> str:
+    """One line: texts, and per op the most registers of a lane, then spills and scratch wherever there are any."""
+    most: dict[str, int] = {}
+    memory: list[str] = []
+    for outcome in outcomes:
+        name = outcome.variant.op.name
+        for entry in outcome.resources:
+            most[name] = max(most.get(name, 0), entry.registers)
+            if entry.spills or entry.scratch:
+                memory.append(f"{outcome.variant.case.id}: spills {entry.spills}, scratch {entry.scratch}")
+    registers = " ".join(f"{name} {count}" for name, count in most.items())
+    return "; ".join(
+        [f"{compiler.version}, {target.name}: {len(outcomes)} texts, registers at most: {registers}", *memory]
+    )
+
+
+def test_a_summary_shows_registers_and_spills() -> None:
+    variant = Variant(ops.get("tgemv"), ops.get("tgemv").cases()[0])
+    clean, spilled = Resources("a", 40, None, 0, 0, 0), Resources("b", 255, None, 0, 8, 16)
+    line = summary(SimpleNamespace(version="X 1"), Target("sm_90"), [Outcome(variant, "", (clean, spilled), ())])
+    assert line.startswith("X 1, sm_90: 1 texts, registers at most: tgemv 255; tgemv[")
+    assert line.endswith("spills 16, scratch 8")
 
 
 @pytest.mark.parametrize("target", CUDA_TARGETS, ids=lambda target: target.name)
