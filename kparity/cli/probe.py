@@ -58,7 +58,7 @@ def probe(
     load_model(model).close()  # a bad file is an error of its own, not a rejected backend
     request = Request(model, depth, positions, timeout or 0.0, require_gpu, act, kv, index)
     outcome = probe_all(order, request, cached=cached, forced=forced)
-    document = _document(outcome, request, order)
+    document = _document(outcome, request, order) if as_json or receipt else {}
     if as_json:
         import json
 
