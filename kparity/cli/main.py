@@ -70,6 +70,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every deliberate error is one sentence on stderr and an exit code."""
+    # Starting numpy's threads costs more than they could save here: the dispatcher compares one pair of logits.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from kparity.errors import KparityError
 
     try:
