@@ -84,24 +84,22 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def rows_in_order(
-    order: Sequence[str], request: Request, cached: bool, remember: bool = True
-) -> Iterator[Iterator[Entry]]:
+def rows_in_order(order: Sequence[str], request: Request, cached: bool) -> Iterator[Iterator[Entry]]:
     """Rows in order with the reference's BOS logits: from the cache where allowed and present, else from probes that
     run now.
     """
     from kparity.probe import cache
 
-    keys = cache.Keys(request) if cached or remember else None
-    known = {name: cache.get(keys, name) for name in order} if keys and cached else {}
+    keys = cache.Keys(request)
+    known = {name: cache.get(keys, name) for name in order} if cached else {}
     missing = [name for name in order if known.get(name) is None]
     with contextlib.ExitStack() as stack:
         fresh = stack.enter_context(runner.probing(missing, request)) if missing else iter(())
-        yield _merge(order, known, fresh, keys if remember else None)
+        yield _merge(order, known, fresh, keys)
 
 
 def _merge(
-    order: Sequence[str], known: Mapping[str, Entry | None], fresh: Iterator[tuple[Row, Path]], keys: Keys | None
+    order: Sequence[str], known: Mapping[str, Entry | None], fresh: Iterator[tuple[Row, Path]], keys: Keys
 ) -> Iterator[Entry]:
     from kparity.probe import cache
 
@@ -112,8 +110,7 @@ def _merge(
             continue
         row, path = next(fresh)
         bos = np.load(path) if path.exists() else None
-        if keys is not None:
-            cache.put(keys, row, bos)
+        cache.put(keys, row, bos)
         yield row, bos
 
 

@@ -18,7 +18,7 @@ from kparity.probe.verdict import Row
 from kparity.registry import targets
 from kparity.spec import Array
 
-LASTING = ("KP-PROBE-HANG", "KP-PROBE-OOM")
+FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM")
 """Codes that say more about the moment than about the backend: never remembered."""
 
 
@@ -75,7 +75,7 @@ def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
 
 def put(keys: Keys, row: Row, bos: Array | None) -> None:
     """Remember a row, atomically; a cache that cannot be written is no error."""
-    if row.code in LASTING:
+    if row.code in FLEETING:
         return
     path = keys.path(row.backend)
     document = {"key": keys.of(row.backend), "row": row.as_dict(), "bos": [] if bos is None else bos.tolist()}
