@@ -213,6 +213,10 @@ class Op(ABC):
     def cases(self) -> list[Case]:
         """The cases of the generic parity test: odd shapes, tails, every option."""
 
+    def sweep(self) -> list[Case]:
+        """The cases of ``kparity check``: those of ``cases`` and the shapes of real models, tails and lengths."""
+        return self.cases()
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case; ``random`` is always among them."""
         return ("random",)

@@ -11,6 +11,9 @@ import click
 COMMANDS = {
     "probe": ("kparity.cli.probe", "Probe backends in order and show which one may serve."),
     "run": ("kparity.cli.run", "Generate text on the first backend that passes its probe."),
+    "check": ("kparity.cli.check", "Hold every op of every backend against fp64 truth."),
+    "mutate": ("kparity.cli.mutate", "Run known-wrong kernels through the gates: which gate rejects which."),
+    "contract": ("kparity.cli.contract", "Validate, show and check contracts."),
     "preflight": ("kparity.cli.preflight", "Show which backends this machine has, and what the others lack."),
     "explain": ("kparity.cli.explain", "Explain a reason code such as KP-CUDA-NODRIVER."),
     "model": ("kparity.cli.model", "Look into a model file."),
