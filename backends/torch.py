@@ -10,7 +10,6 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,9 @@ HANDLES = {"f32": "float32", "f16": "float16", "i32": "int32", "u32": "int32", "
 Run = Callable[[Any, Case, list[Any]], list[Any]]
 
 
-def module_of(op: str) -> str:
+def module_of(op: Op) -> str:
     """Where the torch text of an op is."""
-    return f"kparity.kernels.{op}.{op}_torch"
+    return f"{op.texts}.{op.name}.{op.name}_torch"
 
 
 @contextmanager
@@ -67,7 +66,7 @@ class TorchKernel(Kernel):
     def __init__(self, torch: Any, op: Op, case: Case) -> None:
         super().__init__(f"{op.name}_torch_{op.variant(case)}", op, case)
         self.torch = torch
-        self.run: Run = import_module(module_of(op.name)).run
+        self.run: Run = import_module(module_of(op)).run
 
     def bind(self, *buffers: Buffer) -> TorchBound:
         self.check(buffers)
@@ -132,11 +131,6 @@ class TorchBackend(Backend):
                 "KP-TORCH-NODEVICE",
             )
         return cls(torch, found[index])
-
-    def supports(self, op: Op, case: Case) -> str | None:
-        if find_spec(module_of(op.name)) is None:
-            return f"{op.name} has no torch text"
-        return super().supports(op, case)
 
     def _tensor(self, array: Array) -> Any:
         return self.torch.from_numpy(array.view(np.int32) if array.dtype == np.uint32 else array)

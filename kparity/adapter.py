@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+from kparity.assemble import missing_text
 from kparity.errors import WrongInput
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
@@ -156,7 +157,7 @@ class Backend(ABC):
         for arg in op.args(case):
             if arg.nbytes > self.info.max_binding:
                 return f"{arg.name} has {arg.nbytes} bytes, one binding of this device holds {self.info.max_binding}"
-        return None
+        return missing_text(op, self.dialect)
 
     @abstractmethod
     def upload(self, array: Array) -> Buffer:

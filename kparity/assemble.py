@@ -1,5 +1,7 @@
 """Source assembly: the text that a device compiles is prelude + constants + the op's own text, and nothing else.
 
+An op of another package has its text there (``Op.texts``) and shares the preludes.
+
 The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kernels/prelude/<dialect>.h`` holds what
 differs. WGSL has no preprocessor: constants become module-scope ``const`` declarations, and two directives, each alone
 on its line, do what declarations cannot:
@@ -19,9 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.util import find_spec
 
 from kparity.errors import CompileFailed
 from kparity.spec import Case, Op
+
+KERNELS = Op.texts
+"""The package of the built-in texts and of the preludes."""
 
 CONDITION = re.compile(r"//#if (\w+)(?: % ([1-9]\d*))? (==|!=|<|>) (\d+)")
 COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
@@ -47,7 +53,38 @@ class Source:
 @cache
 def kernel_text(relative: str) -> str:
     """The text of a file under ``kernels/``; raises FileNotFoundError for a dialect that an op does not have."""
-    return resources.files("kparity.kernels").joinpath(relative).read_text(encoding="utf-8")
+    return resources.files(KERNELS).joinpath(relative).read_text(encoding="utf-8")
+
+
+def _own_text(op: Op, ending: str) -> tuple[str, str]:
+    """What error messages call an op's text, and the text; an op of another package brings its own."""
+    relative = f"{op.name}/{op.name}.{ending}"
+    if op.texts == KERNELS:
+        return f"kernels/{relative}", kernel_text(relative)
+    return f"{op.texts}/{relative}", resources.files(op.texts).joinpath(relative).read_text(encoding="utf-8")
+
+
+@cache
+def _has_text(package: str, op: str, dialect: str) -> bool:
+    try:
+        if dialect == "torch":
+            return find_spec(f"{package}.{op}.{op}_torch") is not None
+        return resources.files(package).joinpath(op, f"{op}.{'cu' if dialect == 'gpu' else dialect}").is_file()
+    except ImportError:
+        return False
+
+
+def missing_text(op: Op, dialect: str) -> str | None:
+    """Why an op cannot run in a dialect (it has no text in it), or None.
+
+    Native kernels are compiled into kparity, so that an op of another package has none; the numpy text of an op is its
+    reference, which every op has.
+    """
+    if dialect == "native" and op.texts != KERNELS:
+        return f"{op.name} is an op of {op.texts}; native kernels are those of kparity only"
+    if dialect in ("gpu", "wgsl", "torch") and not _has_text(op.texts, op.name, dialect):
+        return f"{op.name} has no {dialect} text in {op.texts}"
+    return None
 
 
 def _c_defines(values: Mapping[str, int | float]) -> str:
@@ -68,8 +105,8 @@ def gpu_source(op: Op, case: Case, prelude: str, extra: Mapping[str, int | float
     head = _c_defines({**op.defines(case), **(extra or {})}) + kernel_text(f"prelude/{prelude}.h")
     if not head.endswith("\n"):
         head += "\n"
-    path = f"{op.name}/{op.name}.cu"
-    return Source(op.name, f"kernels/{path}", head + kernel_text(path), head.count("\n"))
+    path, text = _own_text(op, "cu")
+    return Source(op.name, path, head + text, head.count("\n"))
 
 
 def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:
@@ -98,10 +135,9 @@ def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:
 
 def wgsl_source(op: Op, case: Case) -> Source:
     """The WGSL text at one case."""
-    path, values = f"{op.name}/{op.name}.wgsl", op.defines(case)
-    text = kernel_text(path)
+    (path, text), values = _own_text(op, "wgsl"), op.defines(case)
     head = _wgsl_constants(values)
     for name in re.findall(r"^//#use (\w+)$", text, re.MULTILINE):
         head += kernel_text(f"prelude/{name}.wgsl")
     text = re.sub(r"^//#use (\w+)$", "", text, flags=re.MULTILINE)
-    return Source(op.name, f"kernels/{path}", head + _select(f"kernels/{path}", text, values), head.count("\n"))
+    return Source(op.name, path, head + _select(path, text, values), head.count("\n"))

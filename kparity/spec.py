@@ -147,6 +147,8 @@ class Op(ABC):
     name: ClassVar[str]
     defaults: ClassVar[Mapping[str, Value]] = {}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    texts: ClassVar[str] = "kparity.kernels"
+    """The package whose folder ``<name>/`` holds the texts: ``<name>.cu``, ``<name>.wgsl``, ``<name>_torch.py``."""
 
     def case(self, **params: Value) -> Case:
         """A checked case: defaults filled in, unknown and missing parameters refused."""
