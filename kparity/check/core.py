@@ -1,0 +1,219 @@
+"""``check_case``: one case on one backend, every kind of input, judged by the contract ``kernel-parity-v1``."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kparity import contracts
+from kparity.adapter import Backend, Buffer, Kernel
+from kparity.check.facts import Facts, facts
+from kparity.check.guard import POISONS, Guarded, filled
+from kparity.check.measure import measured
+from kparity.check.record import FAIL, PASS, UNSUPPORTED, OutputRecord, Record
+from kparity.errors import KparityError
+from kparity.spec import DTYPES, Array, Case, Op
+
+CONTRACT = "kernel-parity-v1"
+"""The contract whose thresholds decide."""
+PEER = {"f32": "peer_ratio_f32", "f16": "peer_ratio_f16"}
+
+
+def check_case(
+    backend: Backend,
+    op: Op,
+    case: Case,
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    stop_at_first: bool = False,
+) -> list[Record]:
+    """Run a case on every kind of input (or on ``kinds``) and judge it: a record each, or a single UNSUPPORTED one.
+
+    The kernel is built once. For each kind it runs twice, on outputs poisoned with two different patterns. Whatever a
+    wrong kernel or a failing device raises is a FAIL with its reason; an error of the op's specification is raised.
+    """
+    blank = blank_record(backend.name, op, case, seed, label=backend.info.label, device_kind=backend.info.kind)
+    reason = backend.supports(op, case)
+    if reason:
+        return [replace(blank, outcome=UNSUPPORTED, reason=reason)]
+    wanted = op.kinds(case) if kinds is None else kinds
+    bench: Bench | Exception
+    try:
+        bench = Bench(backend, op, case)
+    except Exception as problem:  # whatever a backend raises while it compiles or allocates is its failure
+        bench = problem
+    records: list[Record] = []
+    for kind in wanted:
+        known = facts(op, case, kind, seed)
+        about = replace(blank, kind=kind, inputs_sha256=known.sha256)
+        records.append(_fault(about, bench) if isinstance(bench, Exception) else bench.check(about, known))
+        if stop_at_first and records[-1].outcome == FAIL:
+            break
+    return records
+
+
+def blank_record(backend: str, op: Op, case: Case, seed: int, *, label: str = "", device_kind: str = "") -> Record:
+    """A record of a case before anything ran: FAIL, until something says otherwise."""
+    work = op.work(case)
+    return Record(
+        op=op.name, case=case.id, params=dict(case.params), kind="", backend=backend, device=label,
+        device_kind=device_kind, kernel="", seed=seed, inputs_sha256="", outcome=FAIL, reason="nothing was run",
+        bytes=work.bytes, flops=work.flops,
+    )  # fmt: skip
+
+
+class Wrong(Exception):
+    """A kernel broke a rule that has no number."""
+
+
+class Bench:
+    """A built kernel with its buffers between sentinels, bound once and used for every kind of input."""
+
+    def __init__(self, backend: Backend, op: Op, case: Case) -> None:
+        self.backend, self.op, self.case = backend, op, case
+        self.kernel: Kernel = backend.build(op, case)
+        self.guarded = [Guarded(backend, arg) for arg in self.kernel.args]
+        self.buffers: list[Buffer] = [each.buffer for each in self.guarded]
+        self.program = backend.record([self.kernel.bind(*self.buffers)])
+
+    def check(self, about: Record, known: Facts) -> Record:
+        """Both runs of one kind of input, and the verdict."""
+        about = replace(about, kernel=self.kernel.id)
+        started = time.perf_counter()
+        try:
+            self._check_id()
+            counts, outputs = self._runs(known)
+            elapsed = (time.perf_counter() - started) * 1e3
+            measures = [
+                measured(f"{self.backend.name}: {about.label}", arg, got, truth, bound, self._peer(known, at))
+                for at, (arg, got, truth, bound) in enumerate(
+                    zip(self.op.outputs_of(self.case), outputs, known.truth, known.bounds, strict=True)
+                )
+            ]
+        except Exception as problem:  # the boundary: whatever a backend raises while it runs is its failure
+            return replace(_fault(about, problem), elapsed_ms=(time.perf_counter() - started) * 1e3)
+        return judged(replace(about, counts=counts, outputs=tuple(measures), elapsed_ms=elapsed))
+
+    def _check_id(self) -> None:
+        shape = rf"{self.op.name}_[a-z0-9]+(_[a-z0-9]+)*_{re.escape(self.op.variant(self.case))}"
+        if not re.fullmatch(shape, self.kernel.id):
+            raise Wrong(f"the kernel calls itself {self.kernel.id!r}, expected {self.op.name}_<dialect>_<variant>")
+
+    def _peer(self, known: Facts, at: int) -> Array | None:
+        limit = known.bounds[at].limit
+        floating = self.op.outputs_of(self.case)[at].dtype in PEER
+        return known.peer[at] if floating and limit is not None and limit.any() else None
+
+    def _runs(self, known: Facts) -> tuple[dict[str, int], list[Array]]:
+        """Two runs; what they changed that they should not, and the outputs of the first."""
+        left = iter(known.inputs)
+        given = [None if arg.role == "out" else next(left) for arg in self.kernel.args]
+        for arg, buffer, array in zip(self.kernel.args, self.buffers, given, strict=True):
+            if arg.role == "in" and array is not None:
+                self.backend.write(buffer, array)
+        runs, excess = [], 0
+        for poison in POISONS:
+            excess += self._run(given, poison)
+            runs.append([
+                self._download(arg.name, buffer)
+                for arg, buffer in zip(self.kernel.args, self.buffers, strict=True)
+                if arg.role != "in"
+            ])  # fmt: skip
+        counts = {
+            "launch_excess": excess,
+            "input_changes": self._input_changes(given),
+            "guard_changes": sum(each.changes() for each in self.guarded),
+            "repeat_differences": sum(map(_bytes_that_differ, *runs)),
+        }
+        return counts, runs[0]
+
+    def _run(self, given: Sequence[Array | None], poison: int) -> int:
+        """Poison, run, wait; returns by how many the launches differ from exactly one of this kernel."""
+        for arg, buffer, array in zip(self.kernel.args, self.buffers, given, strict=True):
+            if arg.role != "in":
+                self.backend.write(buffer, filled(arg.shape, arg.dtype, poison) if array is None else array)
+        dispatches = self.backend.dispatches
+        own, total = dispatches.counts.get(self.kernel.id, 0), dispatches.total
+        self.program.run()
+        self.backend.sync()
+        own, total = dispatches.counts.get(self.kernel.id, 0) - own, dispatches.total - total
+        return abs(own - 1) + abs(total - own)
+
+    def _download(self, name: str, buffer: Buffer) -> Array:
+        got = self.backend.download(buffer)
+        if got.shape != tuple(buffer.shape) or got.dtype != DTYPES[buffer.dtype]:
+            raise Wrong(f"{name} came back as {got.dtype}{list(got.shape)}, not {buffer.dtype}{list(buffer.shape)}")
+        return got
+
+    def _input_changes(self, given: Sequence[Array | None]) -> int:
+        return sum(
+            _bytes_that_differ(self._download(arg.name, buffer), array)
+            for arg, buffer, array in zip(self.kernel.args, self.buffers, given, strict=True)
+            if arg.role == "in" and array is not None
+        )
+
+
+def judged(record: Record) -> Record:
+    """The record with its outcome: every measured number against its threshold in the contract."""
+    contract = contracts.load(CONTRACT)
+    failed: dict[str, str] = {}
+    for name, count in record.counts.items():
+        if not contract.threshold(name).holds(count):
+            failed[name] = _SAYINGS[name].format(value=count, kernel=record.kernel)
+    for output in record.outputs:
+        for name, value in _gated(output).items():
+            threshold = contract.threshold(name)
+            if not threshold.holds(value):
+                failed.setdefault(name, _saying(output, name, value, threshold.value))
+    if not record.outputs:
+        return replace(record, outcome=FAIL, reason="the op has no output: nothing was compared")
+    reason = next(iter(failed.values()), "")
+    return replace(record, outcome=FAIL if failed else PASS, reason=reason, failed=tuple(failed))
+
+
+_SAYINGS = {
+    "launch_excess": "{kernel} was not launched once in each of two runs, and nothing else: {value} launches differ",
+    "input_changes": "{kernel} changed {value} bytes of its inputs",
+    "guard_changes": "{kernel} wrote outside of its buffers: {value} bytes of the sentinels changed",
+    "repeat_differences": "two runs on outputs poisoned differently differ in {value} bytes",
+}
+
+
+def _gated(output: OutputRecord) -> dict[str, float]:
+    """The numbers of an output that a threshold decides."""
+    found: dict[str, float] = {output.threshold: output.wrong if output.rung == "exact" else output.utilisation}
+    if output.ulp_share is not None:
+        found["f16_ulp_share"] = output.ulp_share
+    if output.peer_ratio is not None:
+        found[PEER[output.dtype]] = output.peer_ratio
+    return found
+
+
+def _saying(output: OutputRecord, name: str, value: float, limit: float) -> str:
+    if name == output.threshold:
+        return (
+            f"{output.name}: {output.wrong} of {output.count} elements outside their limit, worst at "
+            f"{list(output.worst_index)}: got {output.got!r}, want {output.want!r}, error {output.error:.3g}, "
+            f"limit {output.limit:.3g} ({output.derivation})"
+        )
+    return f"{output.name}: {name} is {value:.4g}, at most {limit:g} is allowed"
+
+
+def _bytes_that_differ(a: Array, b: Array) -> int:
+    left, right = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (a, b))
+    return int(np.count_nonzero(left != right)) if left.shape == right.shape else max(left.size, right.size)
+
+
+def _fault(about: Record, problem: Exception) -> Record:
+    """A FAIL for whatever was raised."""
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    told = isinstance(problem, (KparityError, Wrong))
+    return replace(about, outcome=FAIL, reason=text if told else f"{type(problem).__name__}: {text}")
+
+
+__all__ = ["CONTRACT", "Record", "check_case"]

@@ -1,0 +1,109 @@
+"""One output against its facts: the finding of ``compare.judge``, the error ratio to the f32 peer, and the share of
+f16 elements that are off by more than one unit of the last place.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kparity.check.record import OutputRecord
+from kparity.compare import Finding, judge
+from kparity.spec import Arg, Array, Bound
+
+UNIT = {"f32": 2.0**-24, "f16": 2.0**-11}
+"""Unit roundoff."""
+SMALLEST = 2.0**-102
+"""2^-126 / u for f32."""
+
+
+def rms(values: Array) -> float:
+    """Root of the mean square; 0 of nothing."""
+    flat = np.asarray(values, np.float64).ravel()
+    top = float(np.abs(flat).max(initial=0.0))
+    return top * math.sqrt(float(np.square(flat / top).mean())) if top else 0.0
+
+
+def comparable(truth: Array) -> Array:
+    """Where a ratio of errors says something: truth is finite, and not so small that a flushed intermediate (2^-126)
+    weighs more than a rounding (u·|y|). Truth that is 0 counts: its error is a rounding of something larger.
+    """
+    size = np.abs(truth.astype(np.float64))
+    found: Array = np.isfinite(size) & ((size == 0.0) | (size >= SMALLEST))
+    return found
+
+
+def expected(dtype: str, truth: Array, limit: Array) -> float:
+    """The RMSE that a right f32 implementation may be expected to have, from the limit of its worst case.
+
+    One rounding is uniform within ±u·|s| and has the standard deviation u·|s|/√3. The limit counts n roundings of
+    Σ|s_k| <= limit/u altogether; independent ones give (u/√3)·√(Σ s_k²) <= √(max|s_k|·limit·u/3), and the largest
+    partial result is taken as large as the result itself: √(limit·u·|y|/3). Never below the one rounding of the result,
+    u·|y|/√3.
+    """
+    one = UNIT[dtype] * rms(truth)
+    return math.sqrt(max(rms(limit), one) * one / 3.0)
+
+
+def ulp_share(got: Array, truth: Array) -> float:
+    """Share of f16 elements more than 1 ULP from truth rounded to f16; a NaN counts unless it is truth's."""
+    with np.errstate(over="ignore"):
+        want = truth.astype(np.float16)
+    places = [np.ascontiguousarray(each).view(np.int16).astype(np.int32) for each in (got, want)]
+    ordered = [np.where(bits < 0, -(1 << 15) - bits, bits) for bits in places]
+    both_nan = np.isnan(got) & np.isnan(want)
+    far = (np.abs(ordered[0] - ordered[1]) > 1) | (np.isnan(got) ^ np.isnan(want))
+    return float(np.mean(far & ~both_nan))
+
+
+def measured(where: str, arg: Arg, got: Array, truth: Array, bound: Bound, peer: Array | None) -> OutputRecord:
+    """Judge one output; ``peer`` is the f32 reference's, or None where a ratio of errors says nothing."""
+    finding = judge(where, arg.name, got, truth, bound)
+    exact = bound.limit is None
+    floating = arg.dtype in UNIT
+    own, against = _errors_of_both(arg.dtype, got, truth, bound.limit, peer) if floating else (0.0, None)
+    return OutputRecord(
+        name=arg.name,
+        dtype=arg.dtype,
+        count=finding.count,
+        rung="exact" if exact else "bound",
+        wrong=finding.wrong,
+        worst_index=finding.worst_index,
+        got=finding.got_value,
+        want=finding.want_value,
+        error=finding.error,
+        limit=finding.limit,
+        utilisation=finding.utilisation,
+        derivation=finding.derivation,
+        threshold="exact_differences" if exact else "utilisation",
+        rmse=own,
+        peer_rmse=against,
+        peer_ratio=None if against is None else _ratio(own, against),
+        ulp_share=ulp_share(got, truth) if arg.dtype == "f16" else None,
+        **_aggregates(finding),
+    )
+
+
+def _errors_of_both(
+    dtype: str, got: Array, truth: Array, limit: Array | None, peer: Array | None
+) -> tuple[float, float | None]:
+    """RMSE of the result, and of what it is held against; None where there is nothing to hold it against."""
+    kept = comparable(truth) & np.isfinite(got)
+    want = truth[kept].astype(np.float64)
+    own = rms(got[kept].astype(np.float64) - want)
+    if peer is None or limit is None or not want.any():
+        return own, None
+    theirs = peer[kept].astype(np.float64) - want
+    return own, max(rms(theirs[np.isfinite(theirs)]), expected(dtype, want, limit[kept]))
+
+
+def _ratio(error: float, against: float) -> float:
+    if against == 0.0:
+        return 0.0 if error == 0.0 else math.inf
+    return error / against
+
+
+def _aggregates(finding: Finding) -> dict[str, float | int]:
+    names = ("mean_error", "nmse", "cosine", "max_ulp", "max_abs", "max_rel", "nan_count", "inf_count")
+    return {name: getattr(finding, name, math.nan) for name in names}

@@ -1,0 +1,136 @@
+"""What one check of one case leaves behind: every measured number beside the threshold that judged it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+PASS, FAIL, UNSUPPORTED, SKIPPED = "PASS", "FAIL", "UNSUPPORTED", "SKIPPED"
+OUTCOMES = (PASS, FAIL, UNSUPPORTED, SKIPPED)
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """One output of one case against fp64 truth. A ratio or a share that does not apply to the output is None."""
+
+    name: str
+    dtype: str
+    count: int
+    """Elements."""
+    rung: str
+    """``exact`` (bit equality) or ``bound`` (a limit per element)."""
+    wrong: int
+    """Elements outside their limit."""
+    worst_index: tuple[int, ...]
+    """Where error ÷ limit is largest."""
+    got: float
+    want: float
+    error: float
+    """|got − want| at the worst index."""
+    limit: float
+    """The limit there."""
+    utilisation: float
+    """The largest error ÷ limit."""
+    derivation: str
+    """How the limit follows from n, u and |A||x|."""
+    threshold: str
+    """Id of the threshold in the contract that decides ``wrong``: ``exact_differences`` or ``utilisation``."""
+    rmse: float
+    """Root of the mean square of the error, over elements whose truth is finite."""
+    peer_rmse: float | None
+    """The same of the f32 reference, or the floor below which a rounding of the output lies, whichever is larger."""
+    peer_ratio: float | None
+    """rmse ÷ peer_rmse."""
+    ulp_share: float | None
+    """f16 outputs: share of elements more than 1 ULP from truth."""
+    mean_error: float
+    """Signed: truncation shows here, rounding to nearest does not."""
+    nmse: float
+    cosine: float
+    max_ulp: float
+    max_abs: float
+    max_rel: float
+    nan_count: int
+    inf_count: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One kind of input of one case on one backend, or one case that was not run."""
+
+    op: str
+    case: str
+    """The case's id."""
+    params: Mapping[str, Any]
+    kind: str
+    """Kind of input; empty where the case was not run at all."""
+    backend: str
+    device: str
+    """The device's label."""
+    device_kind: str
+    """``gpu``, ``cpu`` or ``software``; empty where no device was opened."""
+    kernel: str
+    """The kernel's id; empty where none was built."""
+    seed: int
+    inputs_sha256: str
+    outcome: str
+    reason: str = ""
+    """One sentence; empty for PASS."""
+    failed: tuple[str, ...] = ()
+    """Ids of the thresholds that were not met; empty where a failure has no number (a crash, a compiler's refusal)."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """``launch_excess``, ``input_changes``, ``guard_changes``, ``repeat_differences``, as measured."""
+    outputs: tuple[OutputRecord, ...] = ()
+    elapsed_ms: float = 0.0
+    """Both runs with their transfers; not a benchmark."""
+    bytes: int = 0
+    """What one launch moves at least (the op's ``Work``)."""
+    flops: int = 0
+
+    @property
+    def utilisation(self) -> float:
+        """The largest over the outputs; NaN where nothing was measured."""
+        return max((output.utilisation for output in self.outputs), default=math.nan)
+
+    @property
+    def label(self) -> str:
+        """Case and kind, as ``-k`` sees them."""
+        return f"{self.case} {self.kind}".rstrip()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a number that is not finite becomes its name (``nan``, ``inf``, ``-inf``)."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        found["outputs"] = [
+            {each.name: _plain(getattr(output, each.name)) for each in fields(output)} for output in self.outputs
+        ]
+        return {name: _plain(value) for name, value in found.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """The inverse of ``as_dict``."""
+        outputs = tuple(
+            OutputRecord(**{name: _number(name, value) for name, value in output.items()})
+            for output in values["outputs"]
+        )
+        return cls(**{**values, "outputs": outputs, "failed": tuple(values["failed"])})
+
+
+NAMES = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return next(name for name, number in NAMES.items() if repr(value) == repr(number))
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _number(name: str, value: Any) -> Any:
+    if name == "worst_index":
+        return tuple(value)
+    if name in ("name", "dtype", "rung", "derivation", "threshold"):
+        return value
+    return NAMES.get(value, value) if isinstance(value, str) else value
