@@ -22,7 +22,7 @@ from kparity import contracts
 from kparity.engine import Engine
 from kparity.errors import KparityError
 from kparity.model import Model, load_model
-from kparity.probe.gates import Distance
+from kparity.probe.candidate import Distance
 from kparity.probe.reference import first_token, truth_backend
 from kparity.registry import open_backend
 from kparity.spec import Array

@@ -196,6 +196,21 @@ REASONS: dict[str, Reason] = {
         "State outlives a reset (cache, position, recorded command), or a kernel races with itself.",
         "Do not use this backend for more than one request.",
     ),
+    "KP-DECODE": Reason(
+        "greedy decode leaves the reference",
+        "The device chooses a token that the reference would not choose, even allowing for near ties.",
+        "Do not use this backend; the verdict names the position and both ids.",
+    ),
+    "KP-ARGMAX": Reason(
+        "the chosen token is not the largest logit",
+        "The argmax kernel breaks ties the wrong way, misses part of the vocabulary, or its result is read too early.",
+        "Do not use this backend.",
+    ),
+    "KP-TURNS": Reason(
+        "a second turn or a neighbour changes the result",
+        "A prefill on a filled cache starts its positions or its mask anew, or rows of a batch mix.",
+        "Do not use this backend for chats or batches.",
+    ),
     "KP-CHANGED": Reason(
         "the device changed after its probe",
         "The serving process repeats the BOS gate on its own device, and it did not give what the probe saw.",

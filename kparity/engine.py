@@ -56,6 +56,7 @@ class Engine:
         self.model, self.backend, self.chunk = model, backend, chunk
         length = min(context or MAX_CONTEXT, model.hparams.context)
         self.options = Options(act, kv, length, fused)
+        self.graph_class: type[Graph] = FusedGraph if fused else Graph
         self.kernels = Kernels(backend)
         self.weights: Weights = upload(model, backend, fused)
         self.cache = self._new_cache()
@@ -79,12 +80,17 @@ class Engine:
         """The program for a number of rows, recorded at its first use."""
         key = (rows, every_row)
         if key not in self._recorded:
-            build = FusedGraph if self.options.fused else Graph
-            graph = build(
+            graph = self.graph_class(
                 self.model.hparams, self.kernels, self.weights, self.cache, self.options, rows, every_row=every_row
             )
             self._recorded[key] = Recorded(graph, self.backend.record(graph.launches))
         return self._recorded[key]
+
+    def rewind(self, position: int) -> None:
+        """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""
+        if not 0 <= position <= self.position:
+            raise WrongInput(f"cannot rewind to position {position}: {self.position} tokens are in the cache")
+        self.position = position
 
     def reset(self) -> None:
         """Forget every token. The cache's bytes stay: causal attention never reads a position that was not written
@@ -98,8 +104,11 @@ class Engine:
 
     def step_greedy(self, token: int) -> int:
         """Feed one token; the id of the largest logit. Only that id leaves the device."""
-        graph = self._run([token], 1, every_row=False)
-        return self._best(graph)
+        return self._best(self._run([token], 1, every_row=False))
+
+    def best(self) -> int:
+        """The id that the device found largest in the last step; -1 where the logits held NaN."""
+        return int(self.backend.download(self.recorded(1).graph.best)[0])
 
     def prefill(self, tokens: Sequence[int], eager: bool = False) -> Array:
         """Feed a prompt in chunks; f32 logits [vocab] after its last token. ``eager`` as in ``step``."""

@@ -13,7 +13,13 @@ from kparity.errors import UnknownName
 from kparity.probe.verdict import Gate, Measure, concluded
 
 HERE = Path(__file__).parent
-USERS = (("probe", "gates.py"), ("kparity", "dispatcher.py"))
+USERS = (
+    ("probe", "gates.py"),
+    ("probe", "candidate.py"),
+    ("probe", "turns.py"),
+    ("kparity", "dispatcher.py"),
+    ("mutate", "score.py"),
+)
 """The files that enforce the contract."""
 CONTRACT = contracts.load(contracts.PROBE)
 
@@ -40,7 +46,9 @@ def test_every_threshold_has_a_basis_and_a_side() -> None:
 
 def test_thresholds_are_used_and_no_other_is() -> None:
     text = "".join(path.read_text() for path in fingerprint.sources() if path.parts[-2:] in USERS)
-    used = set(re.findall(r'"((?:bos|exact|positions|prefill|replay|reset|noise)_[a-z_]+)"', text))
+    used = set(
+        re.findall(r'"((?:bos|exact|positions|prefill|replay|reset|noise|decode|turns|mutation)_[a-z_]+)"', text)
+    )
     assert used == set(CONTRACT.document["thresholds"])
 
 

@@ -80,6 +80,7 @@ def run_gates(request: dict[str, Any], events: Events, backend: Any) -> None:
     from kparity.engine import Engine
     from kparity.model import load_model
     from kparity.probe import gates, reference
+    from kparity.probe.candidate import Candidate
 
     events.send("stage", stage="load")
     model = load_model(request["model"])
@@ -95,7 +96,7 @@ def run_gates(request: dict[str, Any], events: Events, backend: Any) -> None:
     engine.recorded(1)
     if request["depth"] == "full":
         engine.recorded(engine.chunk)
-    candidate = gates.Candidate(engine, wanted, contracts.load(contracts.PROBE))
+    candidate = Candidate(engine, wanted, contracts.load(contracts.PROBE))
     events.send("stage", stage="BOS")
     order = [name for name, _ in gates.FULL]
     for gate in gates.run(candidate, request["depth"]):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from kparity import compare, ops
 from kparity.adapter import DeviceInfo
-from kparity.contracts import Contract
 from kparity.engine import Engine
 from kparity.graph import Linear, parts_of
-from kparity.probe.reference import Reference, exact_activations
+from kparity.probe.candidate import Candidate, Distance, noise_floor, non_finite
+from kparity.probe.reference import exact_activations
+from kparity.probe.turns import gate_decode, gate_turns
 from kparity.probe.verdict import Gate, Measure
 from kparity.spec import Array, padded
 
@@ -74,39 +74,12 @@ def gate_open(info: DeviceInfo, require_gpu: bool) -> Gate:
     return Gate("open", "PASS", note=info.kind)
 
 
-@dataclass
-class Candidate:
-    """A candidate engine with its reference, and the logits that it gave step by step."""
-
-    engine: Engine
-    reference: Reference
-    contract: Contract
-    steps: Array | None = None
-
-    def measure(self, threshold: str, value: float) -> Measure:
-        """A number judged by the contract."""
-        return Measure.of(self.contract, threshold, value)
-
-    def judged(self, name: str, measures: list[Measure], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
-        """A gate from its measures; ``failure`` gives code and reason for the first that does not hold."""
-        bad = next((measure for measure in measures if not measure.holds), None)
-        if bad is None:
-            return Gate(name, "PASS", measures)
-        code, reason = failure(bad)
-        return Gate(name, "FAIL", measures, code, reason)
-
-
-def _non_finite(logits: Array) -> str:
-    nan, inf = int(np.isnan(logits).sum()), int(np.isinf(logits).sum())
-    return f"{nan} NaN and {inf} infinite of {logits.size} logits" if nan or inf else ""
-
-
 def gate_bos(candidate: Candidate) -> Gate:
     """One BOS token on a fresh cache: finite logits whose cosine with the reference reaches the threshold."""
     engine, reference = candidate.engine, candidate.reference
     engine.reset()
     logits = engine.step(reference.tokens[0])
-    wrong = _non_finite(logits)
+    wrong = non_finite(logits)
     if wrong:
         return Gate(
             "BOS", "FAIL", [candidate.measure("bos_cosine", float("nan"))], "KP-BOS-NONFINITE", f"{wrong} at position 0"
@@ -209,46 +182,14 @@ def gate_exact(candidate: Candidate) -> Gate:
     )
 
 
-@dataclass(frozen=True)
-class Distance:
-    """How far rows of logits are from what they should be; NaN where a row is not finite.
-
-    ``cosine`` is the smallest, at row ``low``, and ``median`` the median one; ``factor`` is |median ρ - 1| over the
-    rows (a factor shows in every row, noise does not); ``norm`` is the largest |ρ - 1|, at row ``high``.
-    """
-
-    cosine: float
-    low: int
-    median: float
-    factor: float
-    norm: float
-    high: int
-
-    @classmethod
-    def between(cls, logits: Array, wanted: Array) -> Distance:
-        """Compare [rows, vocab] with [rows, vocab]."""
-        cosines = np.array([compare.cosine(a, b) for a, b in zip(logits, wanted, strict=True)])
-        ratios = np.array([compare.norm_ratio(a, b) for a, b in zip(logits, wanted, strict=True)])
-        low = int(np.argmin(np.where(np.isnan(cosines), -np.inf, cosines)))
-        off = np.abs(ratios - 1)
-        high = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
-        factor = float(abs(np.median(ratios) - 1))
-        return cls(float(cosines[low]), low, float(np.median(cosines)), factor, float(off[high]), high)
-
-
-def noise_floor(candidate: Candidate) -> float:
-    """Median of 1 - cosine between the reference and its twin, and never below the contract's least floor."""
-    reference = candidate.reference
-    least = candidate.contract.threshold("noise_least").value
-    return max(1 - Distance.between(reference.twin, reference.logits).median, least)
-
-
 def gate_positions(candidate: Candidate) -> Gate:
     """Teacher-forced decode, step by step: cosine and norm ratio at every position."""
     engine, reference = candidate.engine, candidate.reference
     count = len(reference.tokens)
     engine.reset()
-    steps = candidate.steps = np.stack([engine.step(token) for token in reference.tokens])
+    found = [(engine.step(token), engine.best()) for token in reference.tokens]
+    steps = candidate.steps = np.stack([logits for logits, _ in found])
+    candidate.best = [best for _, best in found]
     far = Distance.between(steps, reference.logits)
     floor = noise_floor(candidate)
     noise = (1 - far.median) / floor
@@ -261,7 +202,7 @@ def gate_positions(candidate: Candidate) -> Gate:
     ]
 
     def failure(bad: Measure) -> tuple[str, str]:
-        wrong = _non_finite(steps)
+        wrong = non_finite(steps)
         if wrong:
             return "KP-POS-NONFINITE", f"{wrong} over {count} positions"
         versus, limit = f"vs {reference.name}", f"{bad.limit:g}"
@@ -307,15 +248,22 @@ def gate_prefill(candidate: Candidate) -> Gate:
         wanted += [candidate.steps[length - 1], candidate.steps[length]]
         names += [f"after a prefill of {length}", f"one step after a prefill of {length}"]
     far = Distance.between(np.stack(got), np.stack(wanted))
-    measures = [candidate.measure("prefill_cosine", far.cosine), candidate.measure("prefill_norm", far.norm)]
+    noise = (1 - far.median) / noise_floor(candidate)
+    measures = [
+        candidate.measure("prefill_cosine", far.cosine),
+        candidate.measure("prefill_noise", noise),
+        candidate.measure("prefill_norm", far.norm),
+    ]
 
     def failure(bad: Measure) -> tuple[str, str]:
-        if bad.threshold == "prefill_cosine":
-            return "KP-PREFILL", f"cosine of prefill vs stepwise = {far.cosine:.6f} (< {bad.limit:g}) {names[far.low]}"
-        return (
-            "KP-PREFILL",
-            f"norm ratio of prefill vs stepwise is off by {far.norm:.6f} (> {bad.limit:g}) {names[far.high]}",
-        )
+        reasons = {
+            "prefill_cosine": f"cosine of prefill vs stepwise = {far.cosine:.6f} (< {bad.limit:g}) {names[far.low]}",
+            "prefill_noise": f"median of 1 - cosine of prefill vs stepwise = {1 - far.median:.3g}: {noise:.1f} times "
+            f"the noise of the reference itself (> {bad.limit:g})",
+            "prefill_norm": f"norm ratio of prefill vs stepwise is off by {far.norm:.6f} (> {bad.limit:g}) "
+            f"{names[far.high]}",
+        }
+        return "KP-PREFILL", reasons[bad.threshold]
 
     return candidate.judged("prefill", measures, failure)
 
@@ -374,6 +322,8 @@ FULL: tuple[tuple[str, Callable[[Candidate], Gate]], ...] = (
     ("prefill", gate_prefill),
     ("replay", gate_replay),
     ("reset", gate_reset),
+    ("decode", gate_decode),
+    ("turns", gate_turns),
 )
 """The gates after ``open``, in order."""
 

@@ -231,6 +231,53 @@ class WrongBatch(Honest):
             super().write(self.batch_pos, np.maximum(array - 1, -1).astype(np.int32))
 
 
+class HighestTie(Honest):
+    """Right logits, and the last of the largest where several are equal."""
+
+    name = "liar-tie"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "argmax":
+            return kernel
+
+        def remember(buffers: list[Buffer]) -> list[Buffer]:
+            self.chosen = {**getattr(self, "chosen", {}), id(buffers[1].handle): buffers[0]}
+            return buffers
+
+        return Tampered(kernel, remember)
+
+    def download(self, buffer: Buffer) -> Array:
+        got = super().download(buffer)
+        if id(buffer.handle) in getattr(self, "chosen", {}) and (got >= 0).all():
+            logits = super().download(self.chosen[id(buffer.handle)])
+            got[:] = logits.shape[1] - 1 - logits[:, ::-1].argmax(axis=1)
+        return got
+
+
+class SecondTurn(Honest):
+    """A prefill begins where its chunk begins: right as long as every prompt starts on an empty cache."""
+
+    name = "liar-second"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "rope_store" or case["M"] == 1:
+            return kernel
+        self.moved = self.empty((case["M"],), "i32")
+
+        def shift(buffers: list[Buffer]) -> list[Buffer]:
+            self.pos_handle = buffers[1].handle
+            return [buffers[0], self.moved, *buffers[2:]]
+
+        return Tampered(kernel, shift)
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        super().write(buffer, array)
+        if getattr(self, "pos_handle", None) is buffer.handle:
+            super().write(self.moved, np.where(array < 0, array, array - array[0] % 32).astype(np.int32))
+
+
 class NeverLaunched(Honest):
     """The GEMV is never started: whatever was in the output stays there."""
 
