@@ -71,13 +71,11 @@ private:
 };
 
 std::shared_ptr<Kernel> make_kernel(const std::string& isa, const std::string& op, std::map<std::string, double> defines) {
-    for (const Isa* set : available())
-        if (isa == set->name) {
-            std::shared_ptr<Kernel> kernel(set->make(op.c_str(), Dictionary(op, std::move(defines))));
-            if (!kernel) throw std::invalid_argument("no native kernel " + op);
-            return kernel;
-        }
-    throw std::invalid_argument("this machine or build has no instruction set " + isa);
+    const Isa* set = isa.empty() ? nullptr : find_isa(isa.c_str());
+    if (!set) throw std::invalid_argument("this machine or build has no instruction set " + isa);
+    std::shared_ptr<Kernel> kernel(set->make(op.c_str(), Dictionary(op, std::move(defines))));
+    if (!kernel) throw std::invalid_argument("no native kernel " + op);
+    return kernel;
 }
 
 using Launches = std::vector<std::pair<std::shared_ptr<Kernel>, std::vector<std::uintptr_t>>>;
@@ -129,6 +127,14 @@ private:
 };
 
 }  // namespace
+
+const Isa* find_isa(const char* name) {
+    static const std::vector<const Isa*> sets = available();
+    if (!*name) return sets.back();
+    for (const Isa* set : sets)
+        if (std::string(name) == set->name) return set;
+    return nullptr;
+}
 
 void bind_cpu(py::module_& m) {
     m.def(

@@ -34,12 +34,20 @@ public:
     virtual std::size_t scratch_bytes() const;
 };
 
-// One instruction set: its name, how the log calls it, and its kernels. make() gives nullptr for an unknown op.
+struct Pair;
+struct Findings;
+
+// One instruction set: its name, how the log calls it, its kernels (make() gives nullptr for an unknown op), and its comparison of
+// elements [begin, end).
 struct Isa {
     const char* name;
     const char* label;
     Kernel* (*make)(const char* op, const Defines& defines);
+    void (*compare)(const Pair& pair, std::int64_t begin, std::int64_t end, Findings& out);
 };
+
+// A set that was built in and that this machine has, "" for the best; nullptr if there is none of that name.
+const Isa* find_isa(const char* name);
 
 extern const Isa isa_scalar, isa_avx2, isa_avx512vnni, isa_neon;
 

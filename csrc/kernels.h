@@ -4,6 +4,8 @@
 
 #include "simd.h"
 
+#include "compare_blocks.h"
+
 #include "../kernels/act_quant/act_quant.h"
 #include "../kernels/add/add.h"
 #include "../kernels/argmax/argmax.h"
@@ -73,6 +75,6 @@ Kernel* make(const char* op, const Defines& defines) {
 }  // namespace
 }  // namespace KP_ISA
 
-const Isa KP_TABLE = {KP_NAME, KP_LABEL, KP_ISA::make};
+const Isa KP_TABLE = {KP_NAME, KP_LABEL, KP_ISA::make, KP_ISA::compare::part};
 
 }  // namespace kparity

@@ -1,0 +1,39 @@
+// What a comparison of two arrays reads and what it finds in a part of them. Plain data: seen by every instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace kparity {
+
+enum class Element : int { f32, f16, f64, i64, i32, u32, i8 };
+
+// What makes an element wrong: nothing, an error above its limit, or other bits than truth has in the type of got.
+enum class Rule : int { none, limit, bits };
+
+constexpr std::int64_t COMPARE_BLOCK = 2048;  // elements whose sums are added up before they join the larger ones
+constexpr int COMPARE_LANES = 8;              // of every sum, for all instruction sets: their results have the same bits
+
+struct Pair {
+    const void* got;
+    const void* truth;
+    const double* limit;  // with Rule::limit
+    Element got_type, truth_type;
+    Rule rule;
+    double overflow;  // what fp64 value rounds to infinity in the type of got; NaN for integers
+    std::int64_t count;
+};
+
+struct Sums {
+    double got2[COMPARE_LANES], truth2[COMPARE_LANES], product[COMPARE_LANES];  // Σ got², Σ truth², Σ got · truth
+    double error2[COMPARE_LANES], error[COMPARE_LANES];                         // Σ (got - truth)², Σ (got - truth)
+};
+
+struct Findings {
+    Sums sums;
+    std::int64_t got_nan, truth_nan, got_inf, truth_inf, wrong, negative;  // negative: limits below zero
+    std::int64_t worst;                                                   // by used, then error, then index; -1 before the first
+    double worst_used, worst_error;
+    double max_abs, max_rel, max_ulp;
+};
+
+}  // namespace kparity
