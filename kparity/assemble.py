@@ -69,7 +69,7 @@ def _has_text(package: str, op: str, dialect: str) -> bool:
     try:
         if dialect == "torch":
             return find_spec(f"{package}.{op}.{op}_torch") is not None
-        return resources.files(package).joinpath(op, f"{op}.{'cu' if dialect == 'gpu' else dialect}").is_file()
+        return resources.files(package).joinpath(f"{op}/{op}.{'cu' if dialect == 'gpu' else dialect}").is_file()
     except ImportError:
         return False
 

@@ -25,6 +25,8 @@ from kparity.compare import Finding, judge
 from kparity.errors import Unavailable, UnknownName
 from kparity.spec import Array, Case, Op
 
+pytest_plugins = ["pytester"]
+
 Candidate = Callable[[Op, Case, list[Array]], list[Array]]
 
 

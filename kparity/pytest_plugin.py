@@ -1,0 +1,242 @@
+"""The pytest plugin: backends as a fixture, parity assertions that are counted, a marker.
+
+    --kparity-backends a,b    backends to test on (KPARITY_BACKENDS); without it, all that are known
+    --kparity-require a,b     backends whose absence fails instead of skips, or ``all`` (KPARITY_REQUIRE)
+
+It loads with every pytest of its environment, so it imports nothing but pytest until a test uses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from kparity.adapter import Backend
+
+FIXTURE = "kparity_backend"
+RAN, ASSERTED = "kparity_backend", "kparity_assertions"
+"""Properties of a test's report: the backend that it ran on, and what its parity assertions came to."""
+MISSING = re.compile(r"kparity: (\S+) is missing: \[(\S+)\]")
+OPTIONS = {"backends": "KPARITY_BACKENDS", "require": "KPARITY_REQUIRE"}
+"""Option after ``--kparity-`` and the environment variable that stands in for it."""
+
+
+@dataclass
+class Session:
+    """What one run of pytest chose, opened and saw; it reads the reports of tests, of this process or of others."""
+
+    config: pytest.Config
+    explicit: bool
+    """Whether an option of this plugin was given."""
+    used: bool = False
+    """Whether a collected test takes a backend."""
+    chosen: dict[str, list[str]] | None = None
+    opened: dict[str, Backend | Exception] = field(default_factory=dict)
+    ran: dict[str, int] = field(default_factory=dict)
+    """Backend → tests that ran on it."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Backend → code."""
+    held: int = 0
+    rejected: int = 0
+    utilisation: float = 0.0
+    worst: str = ""
+
+    @property
+    def asserted(self) -> int:
+        """Parity assertions that ran."""
+        return self.held + self.rejected
+
+    @property
+    def in_use(self) -> bool:
+        """Whether this run has anything to do with kparity: other people's markers may be called parity, too."""
+        return self.explicit or self.used or bool(self.asserted) or "kparity.testing" in sys.modules
+
+    @property
+    def marked(self) -> bool:
+        """Whether the run was asked for its parity tests."""
+        expression = str(self.config.getoption("markexpr", "") or "")
+        return bool(re.search(r"(?<!not )\bparity\b", expression))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count what a test did, from its last report; and the backends that were missing, from its first."""
+        if report.when == "setup" and not report.passed and (found := MISSING.search(str(report.longrepr))):
+            self.missing[found[1]] = found[2]
+        if report.when != "teardown":
+            return
+        for name, value in report.user_properties:
+            if name == RAN:
+                self.ran[str(value)] = self.ran.get(str(value), 0) + 1
+            elif name == ASSERTED and isinstance(value, dict):
+                self.held += value["held"]
+                self.rejected += value["rejected"]
+                if value["utilisation"] > self.utilisation or not self.worst:
+                    self.utilisation, self.worst = value["utilisation"], value["worst"]
+
+    def problems(self) -> list[str]:
+        """Why a run in which nothing failed proves nothing, all the same."""
+        found = []
+        if self.marked and not self.asserted:
+            found.append("0 parity assertions ran under -m parity: nothing was compared")
+        required = self.chosen["require"] if self.chosen else []
+        found += [f"no test ran on {name}, which is required" for name in required if name not in self.ran]
+        return found
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """A run that compared nothing is not green."""
+        if not self.in_use or self.config.getoption("collectonly", False) or hasattr(self.config, "workerinput"):
+            return
+        if session.exitstatus == pytest.ExitCode.OK and self.problems():
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """A line of numbers, and one for everything that makes them worth nothing."""
+        if not self.in_use or self.config.getoption("collectonly", False):
+            return
+        parts = [f"{self.asserted} parity assertion{'' if self.asserted == 1 else 's'}, {self.rejected} rejected"]
+        if self.held:
+            parts.append(f"largest utilisation of those that held {self.utilisation:.3g} ({self.worst})")
+        if self.ran:
+            parts.append("on " + ", ".join(f"{name} ({count} tests)" for name, count in self.ran.items()))
+        if self.missing:
+            parts.append("missing: " + ", ".join(f"{name} [{code}]" for name, code in self.missing.items()))
+        terminalreporter.write_line(f"kparity: {'; '.join(parts)}")
+        for problem in self.problems():
+            terminalreporter.write_line(f"kparity: {problem}", red=True, bold=True)
+
+
+SESSION = pytest.StashKey[Session]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The two options."""
+    group = parser.getgroup("kparity", "parity of kernels")
+    group.addoption(
+        "--kparity-backends", metavar="NAMES", help="backends to test on, comma separated (default: all that are known)"
+    )
+    group.addoption(
+        "--kparity-require", metavar="NAMES", help="backends whose absence is a failure instead of a skip, or 'all'"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker; refuse misspelt options before anything runs."""
+    config.addinivalue_line("markers", "parity: a kernel against its reference; select with -m parity")
+    explicit = any(config.getoption(f"kparity_{name}") is not None for name in OPTIONS)
+    session = config.stash[SESSION] = Session(config, explicit)
+    config.pluginmanager.register(session, "kparity-session")
+    if explicit:
+        choose(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close what was opened."""
+    session = config.stash.get(SESSION, None)
+    for found in session.opened.values() if session else ():
+        if not isinstance(found, Exception):
+            found.close()
+
+
+def choose(config: pytest.Config) -> dict[str, list[str]]:
+    """The names of ``backends`` and ``require``; raises pytest.UsageError for one that is not known."""
+    session = config.stash[SESSION]
+    if session.chosen is None:
+        session.chosen = {name: _names(config, name) for name in OPTIONS}
+    return session.chosen
+
+
+def _names(config: pytest.Config, option: str) -> list[str]:
+    from kparity import registry
+    from kparity.errors import UnknownName
+
+    given = config.getoption(f"kparity_{option}")
+    source = OPTIONS[option] if given is None else f"--kparity-{option}"
+    text = os.environ.get(source, "") if given is None else given
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if given is not None and not names:
+        raise pytest.UsageError(f"{source}: no name is given")
+    known = registry.names()
+    for name in names:
+        if name not in known and names != ["all"]:
+            raise pytest.UsageError(f"{source}: {UnknownName('backend', name, known)}")
+    return known if names == ["all"] else names
+
+
+def wanted(config: pytest.Config) -> list[str]:
+    """The backends to test: the chosen ones (or all), and the required ones whether chosen or not."""
+    from kparity import registry
+
+    names = choose(config)
+    return list(dict.fromkeys([*(names["backends"] or registry.names()), *names["require"]]))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per backend; nothing is opened yet."""
+    if FIXTURE not in metafunc.fixturenames:
+        return
+    metafunc.config.stash[SESSION].used = True
+    try:
+        names = wanted(metafunc.config)
+    except pytest.UsageError:  # a variable of the environment; `pytest_collection_finish` ends the run
+        names = []
+    metafunc.parametrize(FIXTURE, names, indirect=True, scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """End the run if a name in the environment is misspelt and a test depends on it."""
+    if session.config.stash[SESSION].used:
+        choose(session.config)
+
+
+@pytest.fixture(scope="session")
+def kparity_backend(request: pytest.FixtureRequest) -> Backend:
+    """An open backend (``kparity.adapter.Backend``), one test per backend of the machine.
+
+    One that cannot be opened is skipped with its code, or fails if it is required. Each is opened once and closed at
+    the end of the session.
+    """
+    from kparity import registry
+    from kparity.errors import Unavailable
+
+    opened, name = request.config.stash[SESSION].opened, request.param
+    if name not in opened:
+        try:
+            opened[name] = registry.open_backend(name)
+        except Exception as problem:  # whatever a driver raises: asked once, told in every test
+            opened[name] = problem
+    found = opened[name]
+    if isinstance(found, Unavailable):
+        text = f"kparity: {name} is missing: [{found.code}] {found}"
+        if name in choose(request.config)["require"]:
+            pytest.fail(f"{text} (it is required)", pytrace=False)
+        pytest.skip(text)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+@pytest.fixture(scope="session")
+def assert_parity() -> Callable[..., Any]:
+    """``kparity.testing.assert_parity`` as a fixture."""
+    from kparity.testing import assert_parity as function
+
+    return function
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Put what a test did into its report: that travels to the terminal, to JUnit and between processes."""
+    callspec = getattr(item, "callspec", None)
+    if call.when == "call" and callspec is not None and FIXTURE in callspec.params:
+        item.user_properties.append((RAN, callspec.params[FIXTURE]))
+    testing = sys.modules.get("kparity.testing")
+    tally = testing.take() if testing is not None else None
+    if tally is not None and tally.held + tally.rejected:
+        item.user_properties.append((ASSERTED, dataclasses.asdict(tally)))

@@ -1,0 +1,321 @@
+"""The pytest plugin as a stranger's suite sees it: every test here runs pytest on a suite of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kparity import ops, registry
+from kparity.errors import Unavailable, WrongInput
+from kparity.testing import assert_parity, take
+
+Suite = pytest.Pytester
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the variables of this run nor its other plugins reach the suites."""
+    for name in ("KPARITY_BACKENDS", "KPARITY_REQUIRE", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def opens(name: str) -> bool:
+    """Whether a backend is there."""
+    try:
+        registry.open_backend(name).close()
+    except Unavailable:
+        return False
+    return True
+
+
+def absent() -> str:
+    """A backend that does not open here."""
+    name = next((name for name in ("hip", "cuda") if not opens(name)), None)
+    return name or pytest.skip("every backend opens here")
+
+
+ADD = """
+    import numpy as np
+    from kparity import ops
+    from kparity.kernels.add import OP
+
+    def test_add(kparity_backend, assert_parity):
+        case = OP.case(M=2, D=70)
+        inputs = OP.inputs(case, np.random.default_rng(0))
+        buffers = [kparity_backend.upload(x) for x in inputs] + [kparity_backend.empty((2, 70), "f32")]
+        kparity_backend.record([kparity_backend.build(OP, case).bind(*buffers)]).run()
+        assert_parity(kparity_backend.download(buffers[-1]), op=OP, case=case, inputs=inputs)
+"""
+
+SUM = """
+    import numpy as np, pytest
+    from kparity.testing import assert_parity
+
+    @pytest.mark.parity
+    def test_sum():
+        rng = np.random.default_rng(0)
+        a, x = rng.standard_normal((5, 64)), rng.standard_normal(64)
+        got = a.astype(np.float32) @ x.astype(np.float32)
+        a, x = a.astype(np.float32).astype(float), x.astype(np.float32).astype(float)
+        assert_parity(got * np.float32(SCALE), a @ x, n=64, magnitude=abs(a) @ abs(x), label="sum")
+
+    def test_other():
+        pass
+"""
+
+
+def test_backends_are_parameters_and_the_summary_counts(pytester: Suite) -> None:
+    pytester.makepyfile(ADD)
+    done = pytester.runpytest_subprocess("--kparity-backends", f"numpy,cpu,{absent()}", "-v")
+    done.assert_outcomes(passed=2, skipped=1)
+    done.stdout.fnmatch_lines(["*test_add?numpy? PASSED*", "*test_add?cpu? PASSED*"])
+    line = next(text for text in done.outlines if text.startswith("kparity: "))
+    assert line.startswith("kparity: 2 parity assertions, 0 rejected; largest utilisation of those that held 0")
+    assert "on numpy (1 tests), cpu (1 tests)" in line and f"missing: {absent()} [KP-" in line
+
+
+def test_a_skip_names_its_code_and_a_required_backend_fails(pytester: Suite) -> None:
+    pytester.makepyfile(ADD)
+    name = absent()
+    skipped = pytester.runpytest_subprocess("--kparity-backends", f"numpy,{name}", "-rs")
+    skipped.stdout.fnmatch_lines([f"*SKIPPED*kparity: {name} is missing: ?KP-{name.upper()}-*"])
+    assert skipped.ret == pytest.ExitCode.OK
+    failed = pytester.runpytest_subprocess("--kparity-backends", "numpy", "--kparity-require", name)
+    failed.assert_outcomes(passed=1, errors=1)
+    assert failed.ret == pytest.ExitCode.TESTS_FAILED
+    failed.stdout.fnmatch_lines(["*(it is required)*", f"kparity: no test ran on {name}, which is required"])
+
+
+def test_the_environment_stands_in_for_the_options(pytester: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile(ADD)
+    monkeypatch.setenv("KPARITY_BACKENDS", "numpy")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    monkeypatch.setenv("KPARITY_REQUIRE", "cpu")
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+    pytester.runpytest_subprocess("--kparity-backends", "cpu", "--kparity-require", "cpu").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("option", ["backends", "require"])
+def test_a_misspelt_name_ends_the_run(option: str, pytester: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile(ADD)
+    by_option = pytester.runpytest_subprocess(f"--kparity-{option}", "numpy,wgpuu")
+    assert by_option.ret == pytest.ExitCode.USAGE_ERROR
+    by_option.stderr.fnmatch_lines([f"*--kparity-{option}: unknown backend 'wgpuu': did you mean 'wgpu'*"])
+    monkeypatch.setenv(f"KPARITY_{option.upper()}", "wgpuu")
+    by_variable = pytester.runpytest_subprocess()
+    assert by_variable.ret == pytest.ExitCode.USAGE_ERROR and "passed" not in by_variable.stdout.str()
+    by_variable.stderr.fnmatch_lines([f"*KPARITY_{option.upper()}: unknown backend 'wgpuu': did you mean 'wgpu'*"])
+    empty = pytester.runpytest_subprocess(f"--kparity-{option}", " , ")
+    assert empty.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_backend_is_opened_once_and_closed(pytester: Suite) -> None:
+    pytester.makeconftest(
+        """
+        from kparity.backends.numpy import NumpyBackend
+        opened, close = NumpyBackend.open.__func__, NumpyBackend.close
+        def count(cls, index=0):
+            print("OPENED")
+            return opened(cls, index)
+        NumpyBackend.open = classmethod(count)
+        NumpyBackend.close = lambda self: print("CLOSED")
+        """
+    )
+    pytester.makepyfile(a=ADD, test_b=ADD, test_c=ADD)
+    done = pytester.runpytest_subprocess("--kparity-backends", "numpy", "-s")
+    done.assert_outcomes(passed=2)
+    text = done.stdout.str()
+    assert text.count("OPENED") == text.count("CLOSED") == 1
+    assert text.index("OPENED") < text.index("2 passed") < text.index("CLOSED")
+
+
+def test_the_marker_selects_and_a_failure_is_counted(pytester: Suite) -> None:
+    pytester.makepyfile(SUM.replace("SCALE", "1"))
+    done = pytester.runpytest_subprocess("-m", "parity", "--strict-markers")
+    done.assert_outcomes(passed=1, deselected=1)
+    done.stdout.fnmatch_lines(
+        ["kparity: 1 parity assertion, 0 rejected; largest utilisation of those that held 0.* (sum)"]
+    )
+    pytester.makepyfile(SUM.replace("SCALE", "1.01"))
+    wrong = pytester.runpytest_subprocess("-m", "parity", "--junit-xml", "found.xml")
+    wrong.assert_outcomes(failed=1, deselected=1)
+    wrong.stdout.fnmatch_lines(
+        ["*sum: 5 of 5 elements outside their bound*", "kparity: 1 parity assertion, 1 rejected"]
+    )
+    assert 'name="kparity_assertions"' in Path(pytester.path, "found.xml").read_text()
+
+
+def test_nothing_compared_under_the_marker_is_said_and_is_not_green(pytester: Suite) -> None:
+    pytester.makepyfile(SUM.replace("SCALE", "1").replace("rng =", "pytest.skip('no device')\n        rng ="))
+    done = pytester.runpytest_subprocess("-m", "parity")
+    done.assert_outcomes(skipped=1, deselected=1)
+    done.stdout.fnmatch_lines(["kparity: 0 parity assertions ran under -m parity: nothing was compared"])
+    assert done.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert pytester.runpytest_subprocess("-m", "not parity").ret == pytest.ExitCode.OK
+
+
+def test_a_required_backend_that_no_test_asks_for_is_not_green(pytester: Suite) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    done = pytester.runpytest_subprocess("--kparity-require", "numpy")
+    done.stdout.fnmatch_lines(["kparity: no test ran on numpy, which is required"])
+    assert done.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_other_suites_do_not_notice(pytester: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No import, no line, no exit code of its own, not even where somebody else's marker has the same name."""
+    monkeypatch.setenv("KPARITY_REQUIRE", "something-else")
+    pytester.makepyfile(
+        """
+        import sys, pytest
+
+        @pytest.mark.parity
+        def test_bits():
+            loaded = [name for name in ("numpy", "yaml", "click", "kparity.registry") if name in sys.modules]
+            assert not loaded and "kparity.pytest_plugin" in sys.modules
+        """
+    )
+    done = pytester.runpytest_subprocess("-m", "parity")
+    done.assert_outcomes(passed=1)
+    assert "kparity:" not in done.stdout.str()
+
+
+def test_loading_it_costs_almost_nothing() -> None:
+    code = (
+        "import pytest, sys, time; t = time.perf_counter(); import kparity.pytest_plugin;"
+        "print(time.perf_counter() - t, 'numpy' in sys.modules)"
+    )
+    best = 1.0
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds, numpy = done.stdout.split()
+        assert numpy == "False"
+        best = min(best, float(seconds))
+    assert best < 0.02
+
+
+# The assertion itself, in this process.
+
+
+RNG = np.random.default_rng(5)
+A, X = (RNG.standard_normal(shape).astype(np.float32) for shape in ((7, 300), 300))
+TRUTH = A.astype(np.float64) @ X
+REACH = np.abs(A).astype(np.float64) @ np.abs(X)
+
+
+def test_the_bound_of_a_sum_takes_any_order_and_rejects_one_lost_term() -> None:
+    for order in (slice(None), slice(None, None, -1)):
+        total = np.zeros(7, np.float32)
+        for column in range(300)[order]:
+            total += A[:, column] * X[column]
+        found = assert_parity(total, TRUTH, n=300, magnitude=REACH)[0]
+        assert found.ok and 0 < found.utilisation < 1 and "γ_300" in found.derivation
+    lost = (A[:, :-1] @ X[:-1]).astype(np.float32)
+    with pytest.raises(AssertionError, match=r"of 7 elements outside their bound") as told:
+        assert_parity(lost, TRUTH, n=300, magnitude=REACH, label="dot")
+    text = str(told.value)
+    for part in ("dot: ", "worst  [", "utilisation", "γ_300·|A||x|", "cosine", "nmse", "0 NaN", "wrong  ["):
+        assert part in text
+    assert text.count("wrong  [") <= 5
+
+
+def test_half_results_and_double_sums_have_bounds_of_their_own() -> None:
+    assert assert_parity(TRUTH.astype(np.float16), TRUTH, n=300, magnitude=REACH)
+    with pytest.raises(AssertionError):
+        assert_parity((TRUTH * 1.002).astype(np.float16), TRUTH, n=300, magnitude=REACH)
+    with pytest.raises(AssertionError):
+        assert_parity(TRUTH.astype(np.float32).astype(np.float64), TRUTH, n=300, magnitude=REACH)
+
+
+def test_units_of_the_last_place() -> None:
+    near = np.nextafter(TRUTH.astype(np.float32), np.float32(np.inf))
+    assert assert_parity(near, TRUTH, ulp=2)
+    assert assert_parity(near, TRUTH.astype(np.float32), ulp=1)
+    with pytest.raises(AssertionError, match="ULP of float32"):
+        assert_parity(near, TRUTH.astype(np.float32), ulp=0.5)
+
+
+def test_every_bit() -> None:
+    numbers = np.arange(6, dtype=np.int32).reshape(2, 3)
+    assert assert_parity(numbers, numbers.copy(), exact=True)
+    with pytest.raises(AssertionError, match=r"1 of 6 elements") as told:
+        assert_parity(numbers + (numbers == 4), numbers, exact=True)
+    assert "wrong  [1, 1]: got 5, want 4" in str(told.value)
+    with pytest.raises(AssertionError):
+        assert_parity(np.float32([-0.0]), np.float32([0.0]), exact=True)
+
+
+def test_an_op_computes_its_own_truth_and_bounds() -> None:
+    op = ops.get("rmsnorm")
+    case = op.case(M=3, D=257)
+    inputs = op.inputs(case, np.random.default_rng(1))
+    x, weight = inputs
+    got = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(1e-5)) * weight
+    assert assert_parity(got, op="rmsnorm", case={"M": 3, "D": 257}, inputs=inputs)
+    assert assert_parity(got, op.reference(case, inputs)[0], op=op, case=case, inputs=inputs)
+    assert assert_parity([got], case=case, inputs=inputs)
+    with pytest.raises(AssertionError, match=r"rmsnorm\[D=257,M=3,eps=1e-05\] y: 771 of 771"):
+        assert_parity(got * np.float32(1.001), op="rmsnorm", case=case, inputs=inputs)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bound", [{"n": 300, "magnitude": REACH}, {"ulp": 2}, {"exact": True}])
+def test_a_number_that_is_none_fails_closed(bad: float, bound: dict) -> None:
+    got = TRUTH.astype(np.float32)
+    got[3] = bad
+    with pytest.raises(AssertionError, match=r"worst  \[3\]"):
+        assert_parity(got, TRUTH, **bound)
+
+
+GOT = TRUTH.astype(np.float32)
+NORM = {"op": "rmsnorm", "case": {"M": 1, "D": 4}}
+REFUSED = [
+    ((GOT, TRUTH), {}, "no bound is given"),
+    ((GOT, TRUTH), {"ulp": 1, "exact": True}, "contradict each other"),
+    ((GOT,), {"ulp": 1}, "ref is missing"),
+    ((GOT, TRUTH[1:]), {"ulp": 1}, r"shape \[7\], ref \[6\]"),
+    ((GOT[:0], TRUTH[:0]), {"exact": True}, "empty"),
+    ((GOT, TRUTH.astype(np.float16)), {"ulp": 1}, "ref float16"),
+    ((GOT, TRUTH.astype(np.float32)), {"n": 300, "magnitude": REACH}, "errors of its own"),
+    ((GOT, np.arange(7)), {"exact": True}, "expected float64"),
+    ((np.arange(7), TRUTH), {"exact": True}, "expected integers"),
+    ((np.arange(7), np.arange(7)), {"n": 3, "magnitude": np.arange(7)}, "sums of integers are exact"),
+    ((np.arange(7), np.arange(7)), {"ulp": 1}, "and floats"),
+    ((GOT, TRUTH), {"n": 300}, "belong together"),
+    ((GOT, TRUTH), {"magnitude": REACH}, "belong together"),
+    ((GOT, TRUTH), {"n": 0, "magnitude": REACH}, "n is 0"),
+    ((GOT, TRUTH), {"n": 3.5, "magnitude": REACH}, "n is 3.5"),
+    ((GOT, TRUTH), {"n": 1 << 30, "magnitude": REACH}, "whole number"),
+    ((GOT, TRUTH), {"n": 300, "magnitude": REACH[:3]}, "magnitude has shape"),
+    ((GOT, TRUTH), {"n": 300, "magnitude": np.abs(TRUTH) / 2}, r"below \|ref\|"),
+    ((GOT, TRUTH), {"n": 300, "magnitude": REACH * np.nan}, r"below \|ref\|"),
+    ((GOT, TRUTH), {"ulp": -1}, "ulp is -1"),
+    ((GOT, TRUTH), {"ulp": np.nan}, "ulp is nan"),
+    ((GOT, TRUTH), {"ulp": 1, "inputs": [X]}, "belongs to op="),
+    ((GOT, [None] * 7), {"ulp": 1}, "dtype object"),
+    ((GOT,), {"op": "rmsnorm"}, "needs case="),
+    ((GOT,), {**NORM, "inputs": [X]}, "1 inputs"),
+    ((GOT,), {**NORM, "inputs": [X[None, :4], X[:3]]}, r"weight is float32\[3\], expected float32\[4\]"),
+    ((GOT,), {**NORM, "inputs": [X[None, :4], X[:4]]}, r"y is float32\[7\], expected float32\[1, 4\]"),
+    (([GOT, GOT],), {**NORM, "inputs": [X[None, :4], X[:4]]}, "got has 2 arrays, the op has 1"),
+    ((X[None, :4], X[None, :4]), {**NORM, "inputs": [X[None, :4], X[:4]]}, "truth of y is float32"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "options", "sentence"), REFUSED)
+def test_what_cannot_be_judged_is_refused(arrays: tuple, options: dict, sentence: str) -> None:
+    with pytest.raises(WrongInput, match=sentence):
+        assert_parity(*arrays, **options)
+
+
+def test_the_tally_counts_what_ran() -> None:
+    take()
+    assert_parity(GOT, TRUTH, ulp=2, label="a")
+    with pytest.raises(AssertionError):
+        assert_parity(GOT * 2, TRUTH, ulp=2, label="b")
+    tally = take()
+    assert (tally.held, tally.rejected, tally.worst) == (1, 1, "a") and 0 < tally.utilisation <= 0.25
+    assert take().held == 0
