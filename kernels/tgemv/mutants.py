@@ -114,12 +114,9 @@ MUTANTS: tuple[Mutant, ...] = (
             ),
             "torch": (
                 _torch_weights(
-                    "order = torch.arange(n, device=w.device) ^ 1\n"
+                    "order = torch.arange(n, device=words.device) ^ 1\n"
                     "    weights = weights[torch.where(order < n, order, order ^ 1)]"
                 ),
-                Patch("words, wscale, q", "w, wscale, q"),
-                Patch("device=words.device", "device=w.device"),
-                Patch("words.view(torch.uint8)", "w.view(torch.uint8)"),
             ),
             "numpy": (_numpy_weights("weights = weights[[r ^ 1 if r ^ 1 < n else r for r in range(n)]]"),),
         },
