@@ -1,0 +1,154 @@
+"""Bring your own op: a package with the entry-point group ``kparity.ops`` is checked as the built-in ops are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kparity import assemble, ops, registry
+from kparity.adapter import Backend
+from kparity.check.core import check_case
+from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
+from kparity.testing import assert_parity
+from tests.cli import run
+
+OWN = Path(__file__).parent / "own_ops"
+PACKAGE = "kparity_own_ops"
+
+
+def forget() -> None:
+    """Entry points are read once per process."""
+    ops.targets.cache_clear()
+    ops.get.cache_clear()
+    assemble._has_text.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package, found as an installed one is."""
+    shutil.copytree(OWN, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    yield tmp_path
+    forget()
+
+
+def opened(name: str) -> Backend:
+    try:
+        return registry.open_backend(name)
+    except Unavailable as missing:
+        if name in os.environ.get("KPARITY_REQUIRE", "").split(","):
+            raise
+        pytest.skip(f"{name}: [{missing.code}] {missing}")
+
+
+def entry_points(folder: Path, *lines: str) -> None:
+    path = folder / "kparity_own_ops-1.0.dist-info" / "entry_points.txt"
+    path.write_text("\n".join(["[kparity.ops]", *lines, ""]), encoding="utf-8")
+
+
+def test_its_name_is_known_and_the_built_in_ones_stay(folder: Path) -> None:
+    assert ops.names() == [*ops.NAMES, "leaky", "leaky_wrong", "leaky_alone"]
+    assert ops.get("leaky").name == "leaky" and [op.name for op in ops.every()] == list(ops.NAMES)
+    with pytest.raises(UnknownName, match="did you mean 'leaky'"):
+        ops.get("leeky")
+
+
+@pytest.mark.parametrize("name", ["numpy", "opencl", "wgpu", "torch"])
+def test_a_right_op_passes_wherever_it_has_a_text(name: str, folder: Path) -> None:
+    device, op = opened(name), ops.get("leaky")
+    for case in op.cases():
+        assert device.supports(op, case) is None
+        assert {(record.outcome, record.reason) for record in check_case(device, op, case)} == {("PASS", "")}
+    device.close()
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("opencl", "PASS"), ("wgpu", "FAIL"), ("torch", "UNSUPPORTED")])
+def test_a_wrong_text_is_rejected_and_a_right_one_beside_it_is_not(name: str, outcome: str, folder: Path) -> None:
+    device, op = opened(name), ops.get("leaky_wrong")
+    records = check_case(device, op, op.case(N=1000))
+    assert [record.outcome for record in records] == [outcome], records
+    device.close()
+
+
+@pytest.mark.parametrize("name", ["opencl", "wgpu", "torch", "cpu"])
+def test_a_dialect_without_a_text_is_unsupported_with_the_reason(name: str, folder: Path) -> None:
+    device, op = opened(name), ops.get("leaky_alone")
+    (record,) = check_case(device, op, op.case(N=5))
+    assert record.outcome == "UNSUPPORTED"
+    told = f"leaky_alone is an op of {PACKAGE}" if name == "cpu" else "leaky_alone has no "
+    assert record.reason.startswith(told)
+    device.close()
+
+
+def test_every_built_in_op_has_every_text() -> None:
+    for op in ops.every():
+        for dialect in ("gpu", "wgsl", "torch", "native", "numpy"):
+            assert assemble.missing_text(op, dialect) is None
+
+
+def test_a_compile_error_names_the_file_of_the_package(folder: Path) -> None:
+    text = folder / PACKAGE / "leaky" / "leaky.wgsl"
+    text.write_text(text.read_text().replace("select(", "selected("), encoding="utf-8")
+    device, op = opened("wgpu"), ops.get("leaky")
+    with pytest.raises(CompileFailed, match=rf"^{PACKAGE}/leaky/leaky\.wgsl:13: "):
+        device.build(op, op.case(N=5))
+    device.close()
+
+
+def test_a_preludes_change_reaches_it() -> None:
+    """The GPU text is assembled from the same preludes as the built-in ones."""
+    op = ops.get("add")
+    assert assemble.kernel_text("prelude/opencl.h") in assemble.gpu_source(op, op.cases()[0], "opencl").text
+
+
+def test_assert_parity_takes_it(folder: Path) -> None:
+    op = ops.get("leaky")
+    x = op.inputs(op.case(N=64), np.random.default_rng(0))
+    right = op.reference(op.case(N=64), x)[0].astype("float32")
+    assert_parity(right, op="leaky", case={"N": 64}, inputs=x)
+    with pytest.raises(AssertionError):
+        assert_parity(right.clip(0), op="leaky", case={"N": 64}, inputs=x)
+
+
+def test_a_built_in_name_cannot_be_taken(folder: Path) -> None:
+    entry_points(folder, "tgemv = kparity_own_ops:LEAKY")
+    with pytest.raises(WrongInput, match="'tgemv' is registered twice"):
+        ops.names()
+    assert type(ops.get("tgemv")).__module__ == "kparity.kernels.tgemv"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("other = kparity_own_ops:LEAKY", "calls itself 'leaky'"),
+        ("leaky = kparity_own_ops:Leaky", "not an instance"),
+        ("leaky = kparity_own_ops:NOTHING", "cannot be imported"),
+        ("leaky = kparity_own_nothing:OP", "cannot be imported"),
+    ],
+)
+def test_a_bad_entry_point_is_one_sentence(line: str, sentence: str, folder: Path) -> None:
+    entry_points(folder, line)
+    with pytest.raises(WrongInput, match=sentence):
+        ops.get(line.split(" ")[0])
+
+
+def check(op: str, backends: str) -> tuple[int, str]:
+    done = run("check", "-o", op, "-b", backends, env={"PYTHONPATH": str(OWN)})
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_command_checks_it() -> None:
+    for backend in ("opencl", "wgpu"):
+        opened(backend).close()
+    assert check("leaky", "numpy,opencl,wgpu")[0] == 0
+    code, text = check("leaky_wrong", "numpy,opencl,wgpu")
+    assert code == 1 and "leaky_wrong[" in text, text
