@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,24 +37,33 @@ def check_case(
     The kernel is built once. For each kind it runs twice, on outputs poisoned with two different patterns. Whatever a
     wrong kernel or a failing device raises is a FAIL with its reason; an error of the op's specification is raised.
     """
+    records = []
+    for record in checking(backend, op, case, seed=seed, kinds=kinds):
+        records.append(record)
+        if stop_at_first and record.outcome == FAIL:
+            break
+    return records
+
+
+def checking(
+    backend: Backend, op: Op, case: Case, *, seed: int = 0, kinds: Sequence[str] | None = None
+) -> Iterator[Record]:
+    """The records of ``check_case``, each as soon as it is there."""
+    wanted = tuple(op.kinds(case) if kinds is None else kinds)
     blank = blank_record(backend.name, op, case, seed, label=backend.info.label, device_kind=backend.info.kind)
-    reason = backend.supports(op, case)
-    if reason:
-        return [replace(blank, outcome=UNSUPPORTED, reason=reason)]
-    wanted = op.kinds(case) if kinds is None else kinds
     bench: Bench | Exception
     try:
+        reason = backend.supports(op, case)
+        if reason:
+            yield replace(blank, outcome=UNSUPPORTED, reason=reason, runs=len(wanted))
+            return
         bench = Bench(backend, op, case)
     except Exception as problem:  # whatever a backend raises while it compiles or allocates is its failure
         bench = problem
-    records: list[Record] = []
     for kind in wanted:
         known = facts(op, case, kind, seed)
         about = replace(blank, kind=kind, inputs_sha256=known.sha256)
-        records.append(_fault(about, bench) if isinstance(bench, Exception) else bench.check(about, known))
-        if stop_at_first and records[-1].outcome == FAIL:
-            break
-    return records
+        yield fault(about, bench) if isinstance(bench, Exception) else bench.check(about, known)
 
 
 def blank_record(backend: str, op: Op, case: Case, seed: int, *, label: str = "", device_kind: str = "") -> Record:
@@ -96,7 +105,7 @@ class Bench:
                 )
             ]
         except Exception as problem:  # the boundary: whatever a backend raises while it runs is its failure
-            return replace(_fault(about, problem), elapsed_ms=(time.perf_counter() - started) * 1e3)
+            return replace(fault(about, problem), elapsed_ms=(time.perf_counter() - started) * 1e3)
         return judged(replace(about, counts=counts, outputs=tuple(measures), elapsed_ms=elapsed))
 
     def _check_id(self) -> None:
@@ -209,8 +218,8 @@ def _bytes_that_differ(a: Array, b: Array) -> int:
     return int(np.count_nonzero(left != right)) if left.shape == right.shape else max(left.size, right.size)
 
 
-def _fault(about: Record, problem: Exception) -> Record:
-    """A FAIL for whatever was raised."""
+def fault(about: Record, problem: BaseException) -> Record:
+    """A FAIL for whatever a backend raised."""
     text = " ".join(str(problem).split()) or type(problem).__name__
     told = isinstance(problem, (KparityError, Wrong))
     return replace(about, outcome=FAIL, reason=text if told else f"{type(problem).__name__}: {text}")

@@ -5,6 +5,7 @@ f16 elements that are off by more than one unit of the last place.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,6 @@ def _ratio(error: float, against: float) -> float:
     return error / against
 
 
-def _aggregates(finding: Finding) -> dict[str, float | int]:
+def _aggregates(finding: Finding) -> dict[str, Any]:
     names = ("mean_error", "nmse", "cosine", "max_ulp", "max_abs", "max_rel", "nan_count", "inf_count")
     return {name: getattr(finding, name, math.nan) for name in names}

@@ -83,6 +83,8 @@ class Record:
     counts: Mapping[str, int] = field(default_factory=dict)
     """``launch_excess``, ``input_changes``, ``guard_changes``, ``repeat_differences``, as measured."""
     outputs: tuple[OutputRecord, ...] = ()
+    runs: int = 1
+    """Kinds of input that the record stands for: 1, or as many as were not run for the same reason."""
     elapsed_ms: float = 0.0
     """Both runs with their transfers; not a benchmark."""
     bytes: int = 0

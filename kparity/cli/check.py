@@ -1,11 +1,114 @@
-"""``kparity check``."""
+"""``kparity check``: every op, case and backend against fp64 truth."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from kparity.check.document import Result
+    from kparity.check.select import Selected
 
 
 @click.command()
-def check() -> None:
-    """Not written yet."""
-    raise click.ClickException("not written yet")
+@click.option("-o", "--op", "op_names", multiple=True, metavar="OP[,OP]", help="These ops only [default: all].")
+@click.option(
+    "-b", "--backends", "backend_names", multiple=True, metavar="B[,B]", help="These backends [default: all that open]."
+)
+@click.option(
+    "-k", "expression", metavar="EXPR", help="Cases and kinds by substring: 'K=640, and not (zeros or one_hot)'."
+)
+@click.option("--list", "list_only", is_flag=True, help="Print what would run, one case and kind a line.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Base of every input's seed.")
+@click.option(
+    "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Skip what has not run by then."
+)
+@click.option(
+    "--case-timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, metavar="S",
+    help="A case that takes longer on a backend is a failure.",
+)  # fmt: skip
+@click.option("--quick", is_flag=True, help="The short list of cases.")
+@click.option("--fail-fast", is_flag=True, help="Skip what comes after the first failure.")
+@click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
+@click.option("--junit", "junit_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write JUnit XML.")
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write a line per output.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    op_names: tuple[str, ...],
+    backend_names: tuple[str, ...],
+    expression: str | None,
+    list_only: bool,
+    seed: int,
+    max_seconds: float | None,
+    case_timeout: float,
+    quick: bool,
+    fail_fast: bool,
+    json_path: str | None,
+    junit_path: str | None,
+    csv_path: str | None,
+) -> None:
+    """Hold every op of every backend against fp64 truth.
+
+    Each case runs twice on every kind of input, on poisoned outputs between sentinels, in a process of its own; the
+    thresholds are those of the contract kernel-parity-v1. Exit codes: 0 all passed, 1 a case failed, 2 usage, 3 nothing
+    ran, or something that was asked for did not.
+    """
+    from kparity import ops, registry
+    from kparity.check import select
+    from kparity.check.runner import Limits
+
+    names = select.named(op_names, "op", ops.names())
+    asked = select.named(backend_names, "backend", registry.names())
+    chosen = select.selected(names, quick, expression)
+    if list_only:
+        ctx.exit(_list(chosen))
+    paths = [Path(path) for path in (json_path, junit_path, csv_path) if path and path != "-"]
+    _refuse_unwritable(paths)
+    from kparity.cli.check_run import run
+
+    request = {"ops": names, "expression": expression, "quick": quick, "max_seconds": max_seconds}
+    result = run(chosen, asked, seed, Limits(case_timeout, max_seconds, fail_fast), request)
+    _write(result, json_path, junit_path, csv_path)
+    if json_path != "-":
+        from kparity.cli.check_table import print_result
+
+        print_result(result)
+    ctx.exit(result.exit_code)
+
+
+def _list(chosen: list[Selected]) -> int:
+    for each in chosen:
+        for kind in each.kinds:
+            click.echo(f"{each.case.id} {kind}")
+    runs = sum(len(each.kinds) for each in chosen)
+    click.echo(f"{len(chosen)} cases, {runs} runs on each backend", err=True)
+    return 0 if chosen else 3
+
+
+def _refuse_unwritable(paths: list[Path]) -> None:
+    """Before a sweep of minutes, not after it."""
+    from kparity.errors import WrongInput
+
+    for path in paths:
+        if not path.parent.is_dir():
+            raise WrongInput(f"{path} cannot be written: {path.parent} is not a folder; create it first")
+
+
+def _write(result: Result, json_path: str | None, junit_path: str | None, csv_path: str | None) -> None:
+    from kparity.check import document
+
+    if json_path:
+        import json
+
+        text = json.dumps(document.as_json(result), indent=1, ensure_ascii=False, allow_nan=False)
+        if json_path == "-":
+            click.echo(text)
+        else:
+            Path(json_path).write_text(text + "\n", encoding="utf-8")
+    if junit_path:
+        Path(junit_path).write_text(document.as_junit(result), encoding="utf-8")
+    if csv_path:
+        Path(csv_path).write_text(document.as_csv(result), encoding="utf-8")

@@ -1,0 +1,168 @@
+"""A sweep as JSON (``kparity/schemas/check.schema.json``), as JUnit XML and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import re
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import kparity
+from kparity import contracts, fingerprint
+from kparity.check.core import CONTRACT
+from kparity.check.record import FAIL, OUTCOMES, PASS, OutputRecord, Record
+from kparity.check.summary import Summary, Tally
+
+SCHEMA = "kparity-check-v1"
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold, escaped or not: compilers colour their logs with it."""
+
+
+@dataclass
+class Result:
+    """What a sweep was asked, and what came of it."""
+
+    backends: Sequence[str]
+    seed: int
+    request: Mapping[str, Any]
+    """The options that chose the cases."""
+    records: list[Record] = field(default_factory=list)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Backends that were not asked for by name and do not open here → reason."""
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def summary(self) -> Summary:
+        """The counts."""
+        return Summary.of(self.records)
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 3."""
+        code = self.summary.exit_code(self.backends)
+        return 3 if self.interrupted and code == 0 else code
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the package is imported from; None for an installed copy."""
+    folder = Path(kparity.__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    known = (folder.parent / "pyproject.toml").is_file() and done.returncode == 0
+    return done.stdout.strip() if known else None
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The whole sweep, records and counts, bound to host, seed and contract."""
+    contract, summary = contracts.load(CONTRACT), result.summary
+    return {
+        "schema": SCHEMA,
+        "kparity": kparity.__version__,
+        "commit": commit(),
+        "kernels_sha256": fingerprint.kernels(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "host": {
+            "system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count(),
+            "python": platform.python_version(), "devices_sha256": fingerprint.host(),
+        },
+        "contract": {
+            "id": contract.id, "version": contract.version,
+            "thresholds": {name: entry["value"] for name, entry in contract.document["thresholds"].items()},
+        },
+        "seed": result.seed,
+        "request": {"backends": list(result.backends), **result.request},
+        "absent": dict(result.absent),
+        "interrupted": result.interrupted,
+        "seconds": round(result.seconds, 3),
+        "exit_code": result.exit_code,
+        "counts": [_counts(tally) for tally in (*summary.by_backend.values(), *summary.by_op.values())],
+        "records": [record.as_dict() for record in result.records],
+    }  # fmt: skip
+
+
+def _counts(tally: Tally) -> dict[str, Any]:
+    return {
+        "backend": tally.backend, "op": tally.op or None, "cases": len(tally.cases), "kinds": len(tally.kinds),
+        "runs": tally.total, **{outcome: tally.runs[outcome] for outcome in OUTCOMES},
+    }  # fmt: skip
+
+
+def as_junit(result: Result) -> str:
+    """JUnit XML: a suite per backend, a test per record; UNSUPPORTED and SKIPPED are skipped tests with a reason."""
+    root = ET.Element("testsuites", name="kparity check", time=f"{result.seconds:.3f}")
+    for backend in dict.fromkeys(record.backend for record in result.records):
+        mine = [record for record in result.records if record.backend == backend]
+        failures = sum(record.outcome == FAIL for record in mine)
+        skipped = sum(record.outcome not in (FAIL, PASS) for record in mine)
+        suite = ET.SubElement(
+            root, "testsuite", name=_clean(f"kparity check {backend}"), tests=str(len(mine)), failures=str(failures),
+            errors="0", skipped=str(skipped), time=f"{sum(record.elapsed_ms for record in mine) / 1e3:.3f}",
+        )  # fmt: skip
+        for record in mine:
+            _test(suite, record)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _test(suite: ET.Element, record: Record) -> None:
+    test = ET.SubElement(
+        suite, "testcase", classname=_clean(f"{record.backend}.{record.op}"), name=_clean(record.label),
+        time=f"{record.elapsed_ms / 1e3:.6f}",
+    )  # fmt: skip
+    if record.outcome == PASS:
+        return
+    stood_for = f" ({record.runs} kinds of input)" if record.runs > 1 else ""
+    if record.outcome != FAIL:
+        ET.SubElement(test, "skipped", message=_clean(f"{record.outcome}{stood_for}: {record.reason}"))
+        return
+    failure = ET.SubElement(
+        test, "failure", message=_clean(record.reason), type=_clean(", ".join(record.failed) or "error")
+    )
+    details = {**record.as_dict(), "outputs": [*map(_brief, record.outputs)]}
+    failure.text = _clean(json.dumps(details, indent=1, ensure_ascii=False))
+
+
+def _brief(output: OutputRecord) -> str:
+    return (
+        f"{output.name}: {output.wrong} of {output.count} wrong, worst {list(output.worst_index)}, got {output.got!r}, "
+        f"want {output.want!r}, error {output.error!r}, limit {output.limit!r} ({output.derivation})"
+    )
+
+
+def _clean(text: str) -> str:
+    return _UNPRINTABLE.sub("�", text)
+
+
+_RECORD_COLUMNS = (
+    "op", "case", "kind", "backend", "device", "device_kind", "kernel", "seed", "inputs_sha256", "outcome", "reason",
+    "runs", "elapsed_ms", "bytes", "flops",
+)  # fmt: skip
+
+
+def as_csv(result: Result) -> str:
+    """A line per output; a record without outputs has one line."""
+    columns = [f"output_{each.name}" for each in fields(OutputRecord)]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_RECORD_COLUMNS, "failed", *columns])
+    for record in result.records:
+        values = record.as_dict()
+        head = [*(values[name] for name in _RECORD_COLUMNS), " ".join(record.failed)]
+        for output in values["outputs"] or [{}]:
+            cells = [output.get(each.name) for each in fields(OutputRecord)]
+            writer.writerow(head + [" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells])
+    return text.getvalue()

@@ -1,0 +1,112 @@
+"""The result of a sweep for people: what failed and by how much, then every denominator."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kparity import contracts
+from kparity.check.core import CONTRACT
+from kparity.check.document import Result
+from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
+from kparity.check.summary import Tally
+from kparity.cli.table import console
+
+SHOWN = 20
+"""Failures that are shown in full; the files have all of them."""
+STYLES = {PASS: "green", FAIL: "bold red", UNSUPPORTED: "yellow", SKIPPED: "yellow"}
+
+
+def print_result(result: Result) -> None:
+    """Failures, reasons of what did not run, the table of counts, and one line that says what it comes to."""
+    out = console()
+    failures = [record for record in result.records if record.outcome == FAIL]
+    for record in failures[:SHOWN]:
+        _print_failure(out, record)
+    if len(failures) > SHOWN:
+        out.print(f"… and {len(failures) - SHOWN} more failures; --json, --junit and --csv have all of them\n")
+    _print_reasons(out, result)
+    if result.records:
+        out.print(_table(result))
+    out.print(_verdict(result), soft_wrap=True)
+
+
+def _print_failure(out: Console, record: Record) -> None:
+    out.print(Text.assemble(("FAIL ", STYLES[FAIL]), f"{record.backend}: {record.label}"), soft_wrap=True)
+    out.print(Text(f"  {record.reason}"), soft_wrap=True)
+    for output in record.outputs:
+        out.print(Text(f"  {_line(output)}", style="dim"), soft_wrap=True)
+    about = [f"seed {record.seed}"]
+    if record.inputs_sha256:
+        about.append(f"inputs {record.inputs_sha256[:16]}")
+    about += [part for part in (record.kernel, record.device, ", ".join(record.failed)) if part]
+    out.print(Text("  " + " · ".join(about), style="dim"), soft_wrap=True)
+
+
+def _line(output: OutputRecord) -> str:
+    parts = [
+        f"{output.name} {output.dtype}: {output.wrong}/{output.count} wrong, utilisation {output.utilisation:.3g}",
+        f"rmse {output.rmse:.3g}" + (f" = {output.peer_ratio:.3g} × peer" if output.peer_ratio is not None else ""),
+        f"nmse {output.nmse:.3g}, cosine {output.cosine:.9f}, max {output.max_ulp:g} ULP",
+        f"{output.nan_count} NaN, {output.inf_count} inf",
+    ]
+    return "; ".join(parts)
+
+
+def _print_reasons(out: Console, result: Result) -> None:
+    """Why runs were unsupported or skipped, each reason once with its count; and the backends that are not here."""
+    reasons: dict[tuple[str, str, str], int] = {}
+    for record in result.records:
+        if record.outcome in (UNSUPPORTED, SKIPPED):
+            key = (record.outcome, record.backend, record.reason)
+            reasons[key] = reasons.get(key, 0) + record.runs
+    for (outcome, backend, reason), runs in reasons.items():
+        head = Text.assemble((outcome, STYLES[outcome]), f" {backend}, {runs} runs: {reason}")
+        out.print(head, soft_wrap=True)
+    for backend, reason in result.absent.items():
+        out.print(Text(f"not here: {backend}: {reason}", style="dim"), soft_wrap=True)
+
+
+def _table(result: Result) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    columns = ("cases", "kinds", "runs", "passed", "failed", "unsupported", "skipped", "utilisation", "peer ratio", "s")
+    for name in ("backend", "op"):
+        table.add_column(name)
+    for name in columns:
+        table.add_column(name, justify="right")
+    summary = result.summary
+    for backend, whole in summary.by_backend.items():
+        head = backend
+        for (name, _), tally in summary.by_op.items():
+            if name == backend:
+                table.add_row(head, *_cells(tally))
+                head = ""
+        table.add_row("", *_cells(whole), style="bold", end_section=True)
+    return table
+
+
+def _cells(tally: Tally) -> list[str | Text]:
+    counts: list[str | Text] = [
+        Text(str(tally.runs[outcome]), style=STYLES[outcome] if tally.runs[outcome] else "dim") for outcome in OUTCOMES
+    ]
+    used = f"{tally.utilisation:.3f}" if tally.measured else "—"
+    ratio = f"{tally.peer_ratio:.2f}" if tally.measured else "—"
+    head: list[str | Text] = [tally.op or "all", str(len(tally.cases)), str(len(tally.kinds)), str(tally.total)]
+    return [*head, *counts, used, ratio, f"{tally.elapsed_ms / 1e3:.1f}"]
+
+
+def _verdict(result: Result) -> Text:
+    summary, contract = result.summary, contracts.load(CONTRACT)
+    planned = sum(tally.total for tally in summary.by_backend.values())
+    word = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}[result.exit_code]
+    style = {0: "bold green", 1: "bold red", 3: "bold yellow"}[result.exit_code]
+    if not planned:
+        return Text.assemble((word, style), ": no case was selected, nothing ran")
+    counts = ", ".join(f"{summary.count(outcome)} {outcome}" for outcome in OUTCOMES)
+    ended = "; interrupted, the rest was skipped" if result.interrupted else ""
+    return Text.assemble(
+        (word, style), f": {counts} of {planned} runs on {', '.join(summary.by_backend)}; seed {result.seed}, "
+        f"{contract.id} {contract.version}, {result.seconds:.1f} s{ended}",
+    )  # fmt: skip
