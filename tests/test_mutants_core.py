@@ -1,0 +1,118 @@
+"""The mutants of tgemv, rope, attention and rope_store: every patch fits, and the Python ones run and are rejected.
+
+The compiled dialects run in ``kparity mutate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from kparity import ops
+from kparity.adapter import Backend
+from kparity.backends.numpy import NumpyBackend
+from kparity.check.core import check_case
+from kparity.check.record import FAIL, PASS, Record
+from kparity.errors import WrongInput
+from kparity.mutant import DIALECTS, Mutant
+from kparity.mutate.library import Subject, of_op, sources
+from kparity.mutate.patch import apply_numpy, loaded, original
+from kparity.spec import Case, Op
+
+LEAST = {"tgemv": 12, "rope": 12, "attention": 12, "rope_store": 6}
+"""Mutants that an op must have, in every dialect."""
+PYTHON = ("numpy", "torch")
+
+
+def subjects(dialects: tuple[str, ...] = tuple(DIALECTS)) -> list[Any]:
+    """Op, dialect and mutant of every patch."""
+    return [
+        pytest.param(op, dialect, mutant, id=f"{op}-{dialect}-{mutant.name}")
+        for op in LEAST
+        for mutant in of_op(op)
+        for dialect in dialects
+        if dialect in mutant.patches
+    ]
+
+
+def patched(op: str, dialect: str, mutant: Mutant) -> dict[str, str]:
+    return sources(Subject(op, mutant.name, mutant.what, mutant), dialect)
+
+
+@pytest.mark.parametrize(("op", "dialect", "mutant"), subjects())
+def test_a_patch_fits_and_changes_its_source(op: str, dialect: str, mutant: Mutant) -> None:
+    texts = patched(op, dialect, mutant)
+    assert texts
+    for path, text in texts.items():
+        assert text != original(path)
+        if PurePosixPath(path).suffix == ".py":
+            compile(text, path, "exec")
+
+
+def test_a_patch_that_does_not_fit_is_refused() -> None:
+    mutant = of_op("rope")[0]
+    rotten = {"rope/rope.cu": original("rope/rope.cu").replace("#if NEOX", "#ifdef NEOX")}
+    with pytest.raises(WrongInput, match="occurs 0 times, the patch expects 1"):
+        mutant.sources("rope", "gpu", rotten)
+
+
+@pytest.mark.parametrize("op", LEAST)
+def test_there_are_enough_and_no_two_are_the_same(op: str) -> None:
+    mutants = of_op(op)
+    for dialect in DIALECTS:
+        texts = [patched(op, dialect, mutant) for mutant in mutants if dialect in mutant.patches]
+        assert len(texts) >= LEAST[op], f"{dialect} has {len(texts)} mutants"
+        assert all(text not in texts[:at] for at, text in enumerate(texts)), f"{dialect} has one mutant twice"
+    for mutant in mutants:
+        assert mutant.patches, f"{mutant.name} changes nothing"
+        assert mutant.what.endswith("."), f"{mutant.name} has no sentence that says what is wrong"
+
+
+@cache
+def smallest_first(op: Op) -> list[Case]:
+    return sorted(op.cases(), key=lambda case: op.work(case).flops)
+
+
+def wrong_backend(dialect: str, texts: dict[str, str]) -> Backend:
+    """A backend of its own whose kernels come from these texts."""
+    if dialect == "numpy":
+        backend: Backend = NumpyBackend()
+        apply_numpy(backend, texts)
+        return backend
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from kparity.backends.torch import TorchBackend
+
+    (module,) = (loaded(path, text) for path, text in texts.items())
+
+    class Wrong(TorchBackend):
+        def build(self, op: Op, case: Case) -> Any:
+            kernel = super().build(op, case)
+            kernel.run = module.run
+            return kernel
+
+    torch.set_num_threads(1)
+    return Wrong(torch, "cpu")
+
+
+def failures(backend: Backend, op: Op) -> Iterator[tuple[Case, Record]]:
+    """The first failing record of each case that fails."""
+    for case in smallest_first(op):
+        for record in check_case(backend, op, case, stop_at_first=True):
+            if record.outcome == FAIL:
+                yield case, record
+
+
+@pytest.mark.parametrize(("op", "dialect", "mutant"), subjects(PYTHON))
+def test_a_mutant_is_rejected_where_the_original_passes(op: str, dialect: str, mutant: Mutant) -> None:
+    texts, spec = patched(op, dialect, mutant), ops.get(op)
+    witness = next(failures(wrong_backend(dialect, texts), spec), None)
+    assert witness is not None, f"{mutant.name} survives every case of {op}: {mutant.what}"
+    case, record = witness
+    # An error of the patched text itself would be caught too, and would say nothing about the gate.
+    assert record.failed, f"{mutant.name} does not run: {record.reason}"
+    right = wrong_backend(dialect, {path: original(path) for path in texts})
+    assert [one.outcome for one in check_case(right, spec, case, kinds=[record.kind])] == [PASS]
