@@ -104,7 +104,7 @@ class Session:
         if self.held:
             parts.append(f"largest utilisation of those that held {self.utilisation:.3g} ({self.worst})")
         if self.ran:
-            parts.append("on " + ", ".join(f"{name} ({count} tests)" for name, count in self.ran.items()))
+            parts.append("ran on " + ", ".join(f"{name} ({count})" for name, count in self.ran.items()))
         if self.missing:
             parts.append("missing: " + ", ".join(f"{name} [{code}]" for name, code in self.missing.items()))
         terminalreporter.write_line(f"kparity: {'; '.join(parts)}")

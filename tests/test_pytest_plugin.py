@@ -75,7 +75,7 @@ def test_backends_are_parameters_and_the_summary_counts(pytester: Suite) -> None
     done.stdout.fnmatch_lines(["*test_add?numpy? PASSED*", "*test_add?cpu? PASSED*"])
     line = next(text for text in done.outlines if text.startswith("kparity: "))
     assert line.startswith("kparity: 2 parity assertions, 0 rejected; largest utilisation of those that held 0")
-    assert "on numpy (1 tests), cpu (1 tests)" in line and f"missing: {absent()} [KP-" in line
+    assert "ran on numpy (1), cpu (1); missing" in line and f"missing: {absent()} [KP-" in line
 
 
 def test_a_skip_names_its_code_and_a_required_backend_fails(pytester: Suite) -> None:
@@ -195,6 +195,37 @@ def test_loading_it_costs_almost_nothing() -> None:
         assert numpy == "False"
         best = min(best, float(seconds))
     assert best < 0.02
+
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "own_kernel"
+
+
+def test_the_example_is_right_and_rejects_what_it_says() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "parity", "."]
+    done = subprocess.run(
+        [*command, "--kparity-backends", "numpy,cpu", "--kparity-require", "numpy,cpu"],
+        cwd=EXAMPLE, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "8 passed" in done.stdout and "kparity: 8 parity assertions, 3 rejected" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "test"),
+    [
+        ("subtract: int = 1", "subtract: int = 2", "test_gemv_gives_every_bit"),
+        ("centred: bool = False", "centred: bool = True", "test_norm_is_within_its_bound"),
+        ("lost: int = 0", "lost: int = 1", "test_matvec_is_within_the_bound_of_a_sum"),
+    ],
+)
+def test_the_example_rejects_a_kernel_that_is_broken(right: str, wrong: str, test: str, tmp_path: Path) -> None:
+    for file in EXAMPLE.glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert file.name != "my_kernels.py" or right in text
+        (tmp_path / file.name).write_text(text.replace(right, wrong), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", test, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"FAILED test_own_kernel.py::{test}" in done.stdout, done.stdout
 
 
 # The assertion itself, in this process.
