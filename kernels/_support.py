@@ -1,11 +1,13 @@
-"""What the specifications share: seeded inputs of named kinds and the pieces of an error bound."""
+"""What the specifications share: seeded inputs of named kinds, the shapes of real models, the pieces of an error bound."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from kparity.errors import UnknownName
-from kparity.spec import Array
+from kparity.spec import Array, Case
 
 U32 = 2.0**-24
 """Unit roundoff of f32."""
@@ -13,9 +15,54 @@ U16 = 2.0**-11
 """Unit roundoff of f16."""
 TINY = 2.0**-126
 """The smallest normal f32: a device may flush what is below it to zero, operands and results alike."""
+F16_MAX = 65504.0
+"""The largest f16."""
 
-KINDS = ("random", "zeros", "outlier", "one_hot", "alternating", "tiny")
+KINDS = ("random", "zeros", "outlier", "one_hot", "alternating", "tiny", "all_max", "nan", "infinite")
 """The kinds of values that ``values`` makes."""
+MANY = 1 << 20
+"""Elements from which a case is tried with few kinds of input."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The widths of a BitNet b1.58 model and the base of its RoPE."""
+
+    width: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head: int
+    theta: float = 10000.0
+
+    @property
+    def gemvs(self) -> list[tuple[int, int]]:
+        """(N, K) of every ternary GEMV: q or output, k or v, fused qkv, gate or up, fused gate_up, down."""
+        kv = self.kv_heads * self.head
+        shapes = ((self.width, self.width), (kv, self.width), (self.width + 2 * kv, self.width),
+                  (self.ffn, self.width), (2 * self.ffn, self.width), (self.width, self.ffn))  # fmt: skip
+        return list(dict.fromkeys(shapes))
+
+
+MODELS = {
+    "0.7B": Model(1536, 4096, 16, 16, 96),
+    "2B": Model(2560, 6912, 20, 5, 128, 500000.0),
+    "3B": Model(3200, 8640, 32, 32, 100),
+}
+"""BitNet b1.58 as published: 0.7B and 3B (1bitLLM), 2B-4T (Microsoft)."""
+WIDTHS = tuple(sorted({width for model in MODELS.values() for width in (model.width, model.ffn)}))
+"""Every width of an activation in those models."""
+VOCABULARY = 128_256
+"""Rows of the embedding and of the LM head of 2B-4T."""
+ROWS = (*range(1, 10), 31, 32, 33, 64)
+"""Rows of activations: a step, every tail of a tile of 8, the neighbourhood of 32, a prefill chunk."""
+TAILS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 255, 256, 257, 511, 513, 1023, 1025)
+"""Widths around the powers of two at which vectors, work-groups and blocks of 256 end."""
+
+
+def distinct(*groups: list[Case]) -> list[Case]:
+    """The cases of all groups, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(case for group in groups for case in group))
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:
@@ -23,12 +70,25 @@ def normal(rng: np.random.Generator, *shape: int) -> Array:
     return rng.standard_normal(shape).astype(np.float32)
 
 
+def spoil(x: Array, *what: float) -> Array:
+    """Put the values of ``what`` in turn into every third row of ``x`` from the last on; returns ``x``.
+
+    The place is the end of the last row, and another one in each of the others; two rows of three stay as they are, and
+    must come out as if the spoilt ones were not there.
+    """
+    rows, width = x.reshape(-1, x.shape[-1]), x.shape[-1]
+    at = np.arange(0, len(rows), 3)
+    rows[len(rows) - 1 - at, (width - 1 - 7 * at) % width] = np.resize(np.array(what, x.dtype), len(at))
+    return x
+
+
 def values(rng: np.random.Generator, kind: str, *shape: int) -> Array:
     """Seeded f32 values of one kind; the last axis is the one that an op reduces.
 
     ``outlier`` has one channel 1000 times larger, and it is the last, where tails are; ``one_hot`` has a single 1 in
     each row, at another place in each, beginning at the end; ``alternating`` sums to nothing; ``tiny`` reaches below
-    the normal numbers.
+    the normal numbers; ``all_max`` is the largest f16 everywhere; ``nan`` and ``infinite`` have one such value in
+    every third row (see ``spoil``).
     """
     if kind not in KINDS:
         raise UnknownName("kind of input", kind, KINDS)
@@ -46,6 +106,12 @@ def values(rng: np.random.Generator, kind: str, *shape: int) -> Array:
         found[:] = np.where(np.arange(shape[-1]) % 2, -1, 1)
     elif kind == "tiny":
         found *= np.float32(10.0) ** rng.integers(-40, -30, shape).astype(np.float32)
+    elif kind == "all_max":
+        found[:] = F16_MAX
+    elif kind == "nan":
+        spoil(found, np.nan)
+    elif kind == "infinite":
+        spoil(found, np.inf, -np.inf)
     return found
 
 

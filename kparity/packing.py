@@ -20,17 +20,20 @@ def pack(weights: Array) -> Array:
     if weights.size and (weights.min() < -1 or weights.max() > 1):
         raise WrongInput("pack takes weights -1, 0 and +1 only")
     rows, k = weights.shape
-    codes = np.ones((rows, padded(k)), np.uint32)
-    codes[:, :k] = (weights + 1).astype(np.uint32)
-    grouped = codes.reshape(rows, -1, 4, 4)  # [N, word, s, byte]
-    shifts = np.arange(4, dtype=np.uint32)[:, None] * 2 + np.arange(4, dtype=np.uint32)[None, :] * 8
-    words: Array = np.bitwise_or.reduce(np.bitwise_or.reduce(grouped << shifts, axis=3), axis=2).astype(np.uint32)
+    codes = np.ones((rows, padded(k)), np.uint8)
+    codes[:, :k] = weights + 1
+    fours = codes.view("<u4").reshape(rows, -1, 4)  # [N, word, s]: elements 4s … 4s+3 as the bytes of one integer
+    words: Array = np.zeros(fours.shape[:2], np.uint32)
+    for s in range(4):
+        words |= fours[:, :, s] << np.uint32(2 * s)
     return words
 
 
 def unpack(words: Array, k: int) -> Array:
     """The inverse of ``pack``: u32 words [N, Kp/16] to i8 weights [N, K]."""
-    shifts = np.arange(4, dtype=np.uint32)[:, None] * 2 + np.arange(4, dtype=np.uint32)[None, :] * 8
-    codes = (words[:, :, None, None] >> shifts) & 3
-    weights: Array = codes.reshape(words.shape[0], -1)[:, :k].astype(np.int8) - 1
+    fours = np.empty((*words.shape, 4), "<u4")  # [N, word, s]
+    for s in range(4):
+        fours[:, :, s] = (words >> np.uint32(2 * s)) & np.uint32(0x03030303)
+    codes = fours.view(np.uint8).reshape(len(words), -1)
+    weights: Array = codes[:, :k].view(np.int8) - np.int8(1)
     return weights

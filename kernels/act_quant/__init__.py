@@ -10,8 +10,12 @@ first of several, sign kept):
     s = -127 / x_max,  q = min(127, round_half_even(x·s)),  scale = 1 / s;  a block of zeros has q = 0 and scale = 0
 
 Rows are padded with q = 0 to Kp = 256·ceil(K/256). ``qsum`` is Σq over the same span as the scale: kernels that
-multiply the unsigned codes w + 1 subtract it exactly once. Inputs are finite; in mode ``block256`` a block that is not
-zero has |x_max| >= 2^-100, because -127 / x_max leaves the range of f32 at 2^-121.
+multiply the unsigned codes w + 1 subtract it exactly once. In mode ``block256`` a block that is not zero has |x_max| >=
+2^-100, because -127 / x_max leaves the range of f32 at 2^-121.
+
+A span that holds a NaN has a NaN for its scale, and one that holds an infinity an infinite scale (in mode ``block256``
+with the sign of -x_max), so that nothing finite comes of it; no code is right then, and its codes and sum are free, but
+for the finite activations beside an infinity, whose codes are 0.
 
 ABI: x [M, K] f32 → q [M, Kp] i8, scale [M, S] f32, qsum [M, S] i32, with S = 1 (token) or Kp/256 (block256).
 """
@@ -24,8 +28,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import U32, normal, values
+from kparity.kernels._support import ROWS, TAILS, U32, WIDTHS, distinct, normal, spoil, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
+
+ANY_CODE, ANY_SUM = 255.0, 2.0**32
+"""Limits that no i8 and no i32 exceeds: the output is free."""
 
 
 class ActQuant(Op):
@@ -65,7 +72,8 @@ class ActQuant(Op):
             top = np.take_along_axis(blocks, at[..., None], axis=-1)
             s = np.divide(np.asarray(-127, dtype), top, out=np.zeros_like(top), where=top != 0)
         q = np.clip(np.rint(blocks * s), -128, 127).astype(np.int8)
-        scale = np.divide(np.asarray(1, dtype), s, out=np.zeros_like(s), where=s != 0)[..., 0].astype(dtype)
+        scale = np.divide(np.asarray(1, dtype), s, out=np.zeros_like(s), where=top.reshape(s.shape) != 0)
+        scale = scale[..., 0].astype(dtype)
         return [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
 
     def defines(self, case: Case) -> dict[str, int | float]:
@@ -85,9 +93,16 @@ class ActQuant(Op):
         shapes = ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))
         return [self.case(M=m, K=k, mode=mode) for m, k in shapes for mode in ("token", "block256")]
 
+    def sweep(self) -> list[Case]:
+        shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, k) for k in TAILS] + [(64, 2560)]
+        return distinct(
+            self.cases(), [self.case(M=m, K=k, mode=mode) for m, k in shapes for mode in self.choices["mode"]]
+        )
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "zeros", "outlier", "one_hot", "ties", "equal", "small")
+        kinds = ("random", "zeros", "outlier", "one_hot", "ties", "equal", "small", "all_max", "alternating", "huge")
+        return (*kinds, "subnormal", "nan", "infinite")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, k = case["M"], case["K"]
@@ -103,6 +118,14 @@ class ActQuant(Op):
             x = normal(rng, m, k) * np.float32(1e-6)
             x[:, 256:512] = 0
             return [x]
+        if kind == "huge":  # near the largest f32
+            return [values(rng, "random", m, k) * np.float32(2.0**125)]
+        if kind == "subnormal":  # beside one that is normal in each block: their codes are 0, flushed or not
+            x = values(rng, "tiny", m, k)
+            x[:, ::256] = 1
+            return [x]
+        if kind == "infinite":
+            return [spoil(normal(rng, m, k), np.inf, -np.inf)]
         return [values(rng, kind, m, k)]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
@@ -116,12 +139,13 @@ class ActQuant(Op):
         scale = np.repeat(truth[1].astype(np.float64), padded(k) // spans, axis=1)
         exact = np.divide(x, scale, out=np.zeros_like(x), where=scale != 0)
         power = np.frexp(scale)[0] == 0.5
-        tie = (np.abs(exact - np.floor(exact) - 0.5) <= 8 * U32 * 127) & ~power
+        tie = ((np.abs(exact - np.floor(exact) - 0.5) <= 8 * U32 * 127) & ~power).astype(np.float64)
         ties = tie.reshape(m, spans, -1).sum(axis=-1)
+        tie[~np.isfinite(x) | np.isnan(scale)], ties[~np.isfinite(truth[1])] = ANY_CODE, ANY_SUM
         return [
-            Bound(tie.astype(np.float64), "1 where x/scale is within 8u·127 of a tie, 0 elsewhere and at scales 2^k"),
+            Bound(tie, "1 where x/scale is within 8u·127 of a tie, 0 elsewhere and at scales 2^k; free beside NaN"),
             Bound(12 * U32 * np.abs(truth[1]), "12u·|scale|: two divisions within 2.5 ULP, the rounding of 1e-5"),
-            Bound(ties.astype(np.float64), "the number of ties in the span"),
+            Bound(ties, "the number of ties in the span; free where the scale is not finite"),
         ]
 
     def work(self, case: Case) -> Work:

@@ -41,7 +41,7 @@ inline void quantise_span(std::int64_t count, std::int64_t length, bool per_bloc
     float s;
     if (per_block) {
         s = top == 0.0f ? 0.0f : -127.0f / signed_top(count, top, get);
-        *scale = s == 0.0f ? 0.0f : 1.0f / s;
+        *scale = top == 0.0f ? 0.0f : 1.0f / s;  // an infinity shows: s is 0 then, too
     } else {
         s = 127.0f / (top < 1e-5f ? 1e-5f : top);
         *scale = 1.0f / s;

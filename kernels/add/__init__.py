@@ -1,4 +1,4 @@
-"""add: the residual connection, y = a + b.
+"""add: the residual connection, y = a + b. NaN and infinities are IEEE's: inf + (-inf) is NaN.
 
 ABI: a [M, D] f32, b [M, D] f32 → y [M, D] f32 (a buffer of its own: WebGPU forbids aliasing).
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import TINY, U32, values
+from kparity.kernels._support import MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
 
 
@@ -38,12 +38,23 @@ class Add(Op):
     def cases(self) -> list[Case]:
         return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (33, 2560))]
 
+    def sweep(self) -> list[Case]:
+        shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, d) for d in TAILS]
+        shapes.append((1700, 2560))  # more work-groups than one dimension of a grid holds
+        return distinct(self.cases(), [self.case(M=m, D=d) for m, d in shapes])
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "zeros", "outlier", "one_hot", "tiny")
+        kinds = ("random", "outlier", "zeros", "one_hot", "tiny", "alternating", "huge", "nan", "infinite")
+        return kinds if case["M"] * case["D"] < MANY else kinds[:1]
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
-        return [values(rng, kind, case["M"], case["D"]) for _ in range(2)]
+        a, b = (values(rng, "random" if kind == "huge" else kind, case["M"], case["D"]) for _ in range(2))
+        if kind == "huge":  # sums on both sides of the largest f32
+            return [a * np.float32(2.0**126), b * np.float32(2.0**126)]
+        if kind == "infinite":
+            b[0] = -a[0]  # infinities that cancel in the first row, and others alone
+        return [a, b]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         return [

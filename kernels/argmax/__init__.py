@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import normal
+from kparity.kernels._support import ROWS, TAILS, VOCABULARY, WIDTHS, distinct, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Work, ceil_div
 
 GPU_WHOLE, GPU_SHARE = 8192, 2048
@@ -61,14 +61,25 @@ class Argmax(Op):
     def cases(self) -> list[Case]:
         return [self.case(M=m, N=n) for m, n in ((1, 1), (3, 65), (2, 1536), (33, 257), (1, 128256), (4, 1023))]
 
+    def sweep(self) -> list[Case]:
+        shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, n) for n in TAILS]
+        # Around the shortest row that several groups share; vocabularies of real models.
+        shapes += [(3, GPU_WHOLE + by) for by in (-1, 0, 1)] + [(2, 32002), (3, VOCABULARY), (1, 151_936)]
+        return distinct(self.cases(), [self.case(M=m, N=n) for m, n in shapes])
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "first", "last", "equal", "lowest", "nan", "infinite", "zeros")
+        return ("random", "first", "last", "equal", "lowest", "nan", "infinite", "zeros", "tiny", "ascending")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         x = normal(rng, case["M"], case["N"])
         if kind in ("first", "last"):
             x[:, 0 if kind == "first" else -1] = 9.0
+            return [x]
+        if kind == "tiny":  # a device may take subnormal numbers for zero; an index may not
+            return [values(rng, "tiny", case["M"], case["N"]) * np.float32(2.0**-10)]
+        if kind == "ascending":  # neighbours in f32: every lane finds a new maximum at every step
+            x[:] = 1 + np.arange(case["N"]) * 2.0**-23
             return [x]
         if kind == "equal":
             return [np.full_like(x, -3.0)]

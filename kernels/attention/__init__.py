@@ -7,6 +7,10 @@
 A row with pos < 0 sees no key: out = 0 and lse = -inf. Positions of the cache that no query sees may hold anything, NaN
 included. Kernels use the online softmax (Milakov & Gimelshein, 2018), so that no score is stored.
 
+A NaN in a query makes its out and lse NaN, one in a key those of every query that sees it, one in a value the same
+element of out; a score of +inf is NaN likewise (inf - inf), an infinite value makes its element of out infinite. Where a
+score is -inf the result is free: the weight 0 in the limit, but an online softmax that meets it first has inf - inf.
+
 ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 → out [M, H, D] f32, lse [M, H] f32. D is
 even.
 """
@@ -20,7 +24,20 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import TINY, U32, gamma, normal, values
+from kparity.kernels._support import (
+    F16_MAX,
+    KINDS,
+    MANY,
+    MODELS,
+    ROWS,
+    TINY,
+    U32,
+    distinct,
+    gamma,
+    normal,
+    spoil,
+    values,
+)
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div
 
 GPU_HEADS = 4
@@ -29,6 +46,10 @@ GPU_WHOLE = 512
 """The longest cache whose keys are not split."""
 GPU_GROUPS, GPU_PARTS = 528, 64
 """Groups that fill a large GPU, and the most parts into which keys are split for that."""
+LENGTHS = (1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1025, 4095, 4096)
+"""Lengths of a cache at which tiles of keys end."""
+HEADS = (2, 4, 6, 8, 10, 16, 30, 34, 64, 66, 80, 96, 100, 126, 128, 130, 256)
+"""Head sizes: of real models, and at which vectors end."""
 
 
 class Attention(Op):
@@ -150,9 +171,23 @@ class Attention(Op):
             for dtype in dtypes
         ]
 
+    def sweep(self) -> list[Case]:
+        both = self.choices["dtype"]
+        models = [self.case(M=m, L=cap, H=model.heads, G=model.kv_heads, D=model.head)
+                  for model in MODELS.values() for m, cap in ((1, 33), (1, 513), (9, 129))]  # fmt: skip
+        models += [self.case(M=1, L=4096, H=20, G=5, D=128), self.case(M=64, L=128, H=20, G=5, D=128)]
+        lengths = [self.case(M=2, L=cap, H=4, G=2, D=64, dtype=dtype) for cap in LENGTHS for dtype in both]
+        rows = [self.case(M=m, L=70, H=4, G=1, D=32) for m in ROWS]
+        shared = [self.case(M=3, L=65, H=share * g, G=g, D=32, dtype=both[share % 2])
+                  for share in range(1, 9) for g in (1, 3)]  # fmt: skip
+        heads = [self.case(M=2, L=67, H=2, G=1, D=d, dtype=dtype) for d in HEADS for dtype in both]
+        return distinct(self.cases(), models, lengths, rows, shared, heads)
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "zeros", "outlier", "one_hot", "rising", "falling", "stale")
+        kinds = ("random", "rising", "zeros", "outlier", "one_hot", "falling", "stale", "empty", "all_max", "tiny")
+        scores = case["M"] * case["H"] * case["L"] * case["D"]
+        return (*kinds, "alternating", "nan", "infinite") if scores < MANY else kinds[:3]
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, cap, h, g, d = (case[name] for name in "MLHGD")
@@ -160,11 +195,20 @@ class Attention(Op):
         # Tails of any tile first, then anything; an empty row and a position beyond the cache among them.
         tails = [cap - 1, -1, cap + 5, 30, 31, 32, 62, 63, 64, 126, 127, 128, 0]
         pos = np.array([*tails, *rng.integers(0, cap, max(m - len(tails), 0))], np.int32)[:m]
-        if kind in ("rising", "falling", "stale"):
-            q, k = normal(rng, m, h, d), normal(rng, cap, g, d)
-        else:
-            q, k = values(rng, kind, m, h, d), values(rng, kind, cap, g, d)
+        same = kind in KINDS and kind not in ("nan", "infinite")
+        q, k = (values(rng, kind if same else "random", *shape) for shape in ((m, h, d), (cap, g, d)))
         v = normal(rng, cap, g, d)
+        if kind == "empty":
+            pos[:] = -1
+        if kind == "all_max":  # equal scores of a common size, and sums far beyond f16
+            q, v[:] = q * np.float32(2.0**-32), F16_MAX
+        if kind == "nan":  # in a query, in the last key, in the first value
+            spoil(q, np.nan), spoil(k[-1:], np.nan)
+            v[0, :, 0] = np.nan
+        if kind == "infinite":  # queries all of whose scores are +inf; the first value
+            spoil(q, np.inf)
+            k = np.abs(k) + np.float32(0.01)
+            v[0, :, 0] = np.resize(np.array([np.inf, -np.inf]), g)
         if kind in ("rising", "falling"):  # every key is the new maximum of the online softmax, or none after the first
             q, k = np.abs(q), np.abs(k) * np.linspace(0, 4, cap, dtype=np.float32)[:, None, None]
             k = k if kind == "rising" else k[::-1]
@@ -177,7 +221,8 @@ class Attention(Op):
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         m_count, heads, groups, d = case["M"], case["H"], case["G"], case["D"]
         q, pos = np.abs(inputs[0].astype(np.float64)), inputs[3]
-        kabs, vabs = (np.abs(cache.astype(np.float64)) for cache in inputs[1:3])
+        most = max(int(pos.max()), 0)  # what no query sees may be NaN
+        kabs, vabs = (np.abs(cache[: most + 1].astype(np.float64)) for cache in inputs[1:3])
         out_limit = np.zeros((m_count, heads, d))
         lse_limit = np.zeros((m_count, heads))
         for m in range(m_count):

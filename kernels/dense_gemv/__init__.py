@@ -5,6 +5,8 @@
 A head that exceeds one binding (128256 × 2560 in f16 is 657 MB) is bound in parts: ``w`` holds ``rows`` rows that begin
 at ``row0``, and a launch writes those columns of y only.
 
+NaN and infinities are IEEE's, 0 · inf = NaN included: one in x reaches its row of y, one in w its column.
+
 ABI: w [rows, K] f16|f32, x [M, K] f32 → y [M, N] f32 (inout when rows < N). K is even for f16.
 """
 
@@ -17,7 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import TINY, gamma, normal, values
+from kparity.kernels._support import (
+    F16_MAX,
+    MANY,
+    MODELS,
+    ROWS,
+    TAILS,
+    TINY,
+    VOCABULARY,
+    distinct,
+    gamma,
+    normal,
+    spoil,
+    values,
+)
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, span
 
 BLOCK = 64
@@ -118,26 +133,44 @@ class DenseGemv(Op):
         # An odd K, and more work-groups than one dimension of a grid holds.
         return [*found, self.case(M=2, N=5, K=33, dtype="f32"), self.case(M=1, N=530_001, K=2)]
 
+    def sweep(self) -> list[Case]:
+        # A head of each model's width; the vocabulary of 2B-4T, narrow, and the last part of its head as it is bound.
+        heads = [self.case(M=m, N=1003, K=model.width) for model in MODELS.values() for m in (1, 9)]
+        heads += [self.case(M=m, N=VOCABULARY, K=128) for m in (1, 3)]
+        heads += [self.case(M=1, N=VOCABULARY, K=2560, row0=VOCABULARY - 8016, rows=8016)]
+        rows = [self.case(M=m, N=70, K=264, dtype=dtype) for m in ROWS for dtype in self.choices["dtype"]]
+        outputs = [self.case(M=2, N=n, K=136) for n in TAILS]
+        lengths = [self.case(M=2, N=9, K=k, dtype="f32") for k in (*TAILS, 8640)]
+        lengths += [self.case(M=2, N=9, K=k) for k in (2, 6, 8, 10, 62, 64, 66, 130, 254, 258, 510, 514, 1026, 8640)]
+        return distinct(self.cases(), heads, rows, outputs, lengths)
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        if case["N"] > 100_000:
-            return ("random", "one_hot")
-        return ("random", "zeros", "outlier", "one_hot", "alternating", "tiny")
+        kinds = ("random", "one_hot", "all_max", "zeros", "outlier", "alternating", "tiny", "nan", "infinite")
+        weights = case["rows"] * case["K"]
+        return kinds if weights < MANY else kinds[:2] if weights < 8 * MANY and case["N"] < 100_000 else kinds[:1]
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         w = normal(rng, case["rows"], case["K"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
         if kind == "alternating":  # equal weights: the sum is the cancellation itself
             w[:] = w[:, :1]
+        if kind == "all_max":
+            w[:] = F16_MAX
+        if kind in ("nan", "infinite") and case["N"] > 1:
+            spoil(w[: case["rows"] // 2], np.nan if kind == "nan" else np.inf)
         found = [w, values(rng, kind, case["M"], case["K"])]
         return [*found, normal(rng, case["M"], case["N"])] if case["rows"] < case["N"] else found
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
         limit = np.zeros((case["M"], case["N"]))
         k = case["K"]
-        weights = np.abs(inputs[0].astype(np.float64))
-        reach = np.abs(inputs[1].astype(np.float64)) @ weights.T
-        flushed = TINY * (weights.sum(axis=1) + 2 * k)
-        limit[:, case["row0"] : case["row0"] + case["rows"]] = gamma(k + 1) * reach + flushed
+        x = np.abs(inputs[1].astype(np.float64))
+        for at in range(0, case["rows"], 8192):
+            weights = np.abs(inputs[0][at : at + 8192].astype(np.float64))
+            first = case["row0"] + at
+            limit[:, first : first + len(weights)] = gamma(k + 1) * (x @ weights.T) + TINY * (
+                weights.sum(axis=1) + 2 * k
+            )
         return [Bound(limit, f"γ_{k + 1}·(|w||x|) + 2^-126·(Σ|w| + 2K), u = 2^-24; columns of other parts exact")]
 
     def work(self, case: Case) -> Work:

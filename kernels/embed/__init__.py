@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import normal
+from kparity.kernels._support import MODELS, ROWS, VOCABULARY, distinct, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
@@ -78,6 +78,17 @@ class Embed(Op):
             for part in ({}, {"row0": 2, "rows": 3})
         ]
 
+    def sweep(self) -> list[Case]:
+        models = [self.case(M=m, V=515, D=model.width) for model in MODELS.values() for m in (1, 64)]
+        rows = [self.case(M=m, V=97, D=66, dtype=dtype) for m in ROWS for dtype in self.choices["dtype"]]
+        widths = [self.case(M=2, V=33, D=d) for d in (2, 4, 62, 64, 126, 128, 130, 254, 258, 1022, 1026)]
+        # The table of 2B-4T, narrow, and the last part of it as it is bound.
+        whole = [
+            self.case(M=9, V=VOCABULARY, D=64),
+            self.case(M=9, V=VOCABULARY, D=2560, row0=VOCABULARY - 500, rows=500),
+        ]
+        return distinct(self.cases(), models, rows, widths, whole)
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
         return ("random", "outside", "edges", "extreme")
@@ -90,9 +101,11 @@ class Embed(Op):
             ids[::2] = np.resize(np.array([-1, v, v + 7, 2**31 - 1, -(2**31)], np.int32), len(ids[::2]))
         if kind == "edges":  # the first and the last row of the part, and their neighbours
             ids = np.resize(np.array([row0 + rows - 1, row0, row0 - 1, row0 + rows], np.int32), m).clip(0, v - 1)
-        if kind == "extreme":  # signed zeros, the largest, infinities; for f16 the smallest subnormals
+        if kind == "extreme":  # signed zeros, the largest, infinities, NaN; for f16 the smallest subnormals
             least = 2.0**-24 if case["dtype"] == "f16" else 2.0**-126
-            table[:] = np.resize(np.array([0.0, -0.0, 65504.0, -np.inf, np.inf, least, -least, 3 * least]), table.shape)
+            table[:] = np.resize(
+                np.array([0.0, -0.0, 65504.0, -np.inf, np.inf, np.nan, least, -least, 3 * least]), table.shape
+            )
         found = [table, ids]
         return [*found, normal(rng, m, case["D"])] if rows < v else found
 

@@ -6,6 +6,8 @@
 With ``clamp = 1`` the result is limited to ±65504, the largest f16, so that an f16 consumer never sees an infinity that
 the arithmetic did not have (a squared activation reaches it in real models). NaN stays NaN.
 
+Infinities follow the formula: silu(+inf) = +inf, silu(-inf) = -inf · 0 = NaN, relu2(-inf) = 0, and 0 · inf = NaN.
+
 ABI: gate [M, D] f32, up [M, D] f32 → y [M, D] f32.
 """
 
@@ -17,10 +19,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import TINY, U32, normal
+from kparity.kernels._support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
-
-F16_MAX = 65504.0
 
 
 class Glu(Op):
@@ -65,9 +65,17 @@ class Glu(Op):
             for clamp in (0, 1)
         ]
 
+    def sweep(self) -> list[Case]:
+        shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(64, 6912)]
+        found = [self.case(M=m, D=d, act=act) for m, d in shapes for act in self.choices["act"]]
+        limited = [self.case(M=2, D=d, act=act, clamp=1) for d in TAILS[::3] for act in self.choices["act"]]
+        folded = [self.case(M=640, D=6912, act="relu2")]  # more work-groups than one dimension of a grid holds
+        return distinct(self.cases(), found, limited, folded)
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "zeros", "extreme", "nan")
+        kinds = ("random", "extreme", "zeros", "all_max", "tiny", "nan", "infinite")
+        return kinds if case["M"] * case["D"] < MANY else kinds[:1]
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         gate, up = (normal(rng, case["M"], case["D"]) * 4 for _ in range(2))
@@ -81,6 +89,12 @@ class Glu(Op):
         if kind == "nan":
             gate[:, -1] = np.nan
             up[:, : case["D"] // 2 : 5] = np.nan
+            return [gate.astype(np.float32), up.astype(np.float32)]
+        if kind in ("all_max", "tiny"):
+            return [values(rng, kind, case["M"], case["D"]) for _ in range(2)]
+        if kind == "infinite":
+            gate = np.resize(np.array([np.inf, -np.inf, 2, -2, np.inf, 0, np.inf, 3]), gate.shape)
+            up = np.resize(np.array([3, 2, np.inf, -np.inf, 0, np.inf, -np.inf, -3]), up.shape)
             return [gate.astype(np.float32), up.astype(np.float32)]
         gate[:, ::7] *= 60  # far into both tails, and past f16 for relu²
         return [gate.astype(np.float32), up.astype(np.float32)]

@@ -3,7 +3,7 @@
     kcache[pos[m], :] = k[m, :],  vcache[pos[m], :] = v[m, :]    where 0 <= pos[m] < L; other rows are left as they are
 
 Rows of a padded prefill chunk carry pos = -1 and are not stored; no position occurs twice. An f16 cache rounds to
-nearest even: from 65520 on to an infinity, below 2^-14 to subnormals.
+nearest even: from 65520 on to an infinity, below 2^-14 to subnormals; a NaN stays one, whatever its bits.
 
 ABI: k [M, D] f32, v [M, D] f32, pos [M] i32 → kcache [L, D] f32|f16 (inout), vcache [L, D] (inout), with D = KV heads ×
 head size, even.
@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import normal
+from kparity.kernels._support import MODELS, ROWS, distinct, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 EDGES = (
-    *(0.0, 65504.0, 65519.996, 65520.0, 1e6, 3e38, np.inf),  # the largest f16, and where rounding passes it
+    *(0.0, 65504.0, 65519.996, 65520.0, 1e6, 3e38, np.inf, np.nan),  # the largest f16, and where rounding passes it
     *(2.0**-14, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 2.0**-25 * 1.0001, 3 * 2.0**-25, 2.0**-26, 1e-30),
     *(
         1 + 2.0**-11,
@@ -82,6 +82,14 @@ class KvStore(Op):
     def cases(self) -> list[Case]:
         shapes = ((1, 4, 2), (3, 9, 66), (33, 64, 128))
         return [self.case(M=m, L=cap, D=d, dtype=dtype) for m, cap, d in shapes for dtype in ("f16", "f32")]
+
+    def sweep(self) -> list[Case]:
+        shapes = [(m, 70, model.kv_heads * model.head) for model in MODELS.values() for m in (1, 64)]
+        shapes += [(m, 70, 66) for m in ROWS]
+        shapes += [(2, 5, d) for d in (2, 4, 62, 64, 126, 128, 130, 254, 258)]
+        shapes += [(5, cap, 10) for cap in (1, 2, 31, 33, 4096)]
+        found = [self.case(M=m, L=cap, D=d, dtype=dtype) for m, cap, d in shapes for dtype in self.choices["dtype"]]
+        return distinct(self.cases(), found)
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""

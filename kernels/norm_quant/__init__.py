@@ -12,6 +12,10 @@ the residual stream goes on with it, and the later passes of a kernel read it ag
 
 ABI: x [M, D] | a [M, D], b [M, D] | gu [M, 2D] f32, weight [D] f32 → (h [M, D] f32,) q [M, Dp] i8, scale [M, S] f32,
 qsum [M, S] i32, with Dp = 256·ceil(D/256) and S = 1 (token) or Dp/256 (block256).
+
+NaN and infinities go the way of the ops: a row of h that holds a NaN is NaN as a whole once it is normalised, one that
+holds an infinity is NaN there and 0 elsewhere; a span with a NaN has a NaN for its scale, and its codes and sum are
+free. In mode ``block256`` the largest |y| of a block is 0 or at least 2^-100; h² and its sum are in range of f32.
 """
 
 from __future__ import annotations
@@ -22,10 +26,24 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import TINY, U32, gamma, normal, values
+from kparity.kernels._support import (
+    F16_MAX,
+    MODELS,
+    ROWS,
+    TAILS,
+    TINY,
+    U32,
+    WIDTHS,
+    distinct,
+    gamma,
+    normal,
+    spoil,
+    values,
+)
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
 
-F16_MAX = 65504.0
+ANY_CODE, ANY_SUM = 255.0, 2.0**32
+"""Limits that no i8 and no i32 exceeds: the output is free."""
 GPU_THREADS = 512
 """Most work-items that the GPU text gives to a row."""
 
@@ -145,9 +163,23 @@ class NormQuant(Op):
             self.case(M=2, D=300, pre="silu", clamp=1),
         ]
 
+    def sweep(self) -> list[Case]:
+        # What stands between the GEMVs of every model: norm before qkv, residual and norm before the FFN, gate and norm.
+        models = [self.case(M=1, D=model.width, pre=pre) for model in MODELS.values() for pre in ("none", "add")]
+        models += [self.case(M=1, D=model.ffn, pre=pre, clamp=int(pre == "relu2"))
+                   for model in MODELS.values() for pre in ("silu", "relu2")]  # fmt: skip
+        models += [self.case(M=1, D=width, pre="silu", mode="block256") for width in WIDTHS]
+        rows = [self.case(M=m, D=640, pre=("none", "add", "silu", "relu2")[m % 4], mode=mode)
+                for m in ROWS for mode in self.choices["mode"]]  # fmt: skip
+        tails = [self.case(M=2, D=d, pre=("add", "relu2", "none", "silu")[at % 4], mode=mode)
+                 for at, d in enumerate(TAILS) for mode in self.choices["mode"]]  # fmt: skip
+        return distinct(
+            self.cases(), models, rows, tails, [self.case(M=64, D=2560, pre="add"), self.case(M=3, D=16385)]
+        )
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        kinds = ("random", "zeros", "outlier", "one_hot", "small")
+        kinds = ("random", "zeros", "outlier", "one_hot", "small", "alternating", "all_max", "nan", "infinite")
         return kinds if case["pre"] in ("none", "add") else (*kinds, "large")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
@@ -162,7 +194,10 @@ class NormQuant(Op):
         if case["pre"] == "add":
             b = values(rng, "zeros" if kind == "zeros" else "random", m, d)
             return [values(rng, kind, m, d) * reach, b * reach, weight]
-        gate = np.clip(values(rng, kind, m, d) * steep, -80, 80)
+        gate = values(rng, "random" if kind == "infinite" else kind, m, d)
+        gate = np.clip(gate * (1 if kind == "all_max" else steep), -80, 80)
+        if kind == "infinite":
+            spoil(gate, np.inf)
         return [np.concatenate([gate, normal(rng, m, d) * reach], axis=1).astype(np.float32), weight]
 
     def _relative(self, case: Case, inputs: Sequence[Array]) -> Array:
@@ -171,7 +206,7 @@ class NormQuant(Op):
         if case["pre"] == "none":
             return np.zeros((m, d))
         if case["pre"] == "silu":  # the error of exp(-g), (3 + 2|g|) ULP, weighs as much as exp(-g) in 1 + exp(-g)
-            gate = inputs[0][:, :d].astype(np.float64)
+            gate = np.clip(inputs[0][:, :d].astype(np.float64), -104, 104)
             found: Array = (8 + 2 * (3 + 2 * np.abs(gate)) / (1 + np.exp(gate))) * U32
             return found
         return np.full((m, d), (1 if case["pre"] == "add" else 4) * U32)
@@ -202,12 +237,14 @@ class NormQuant(Op):
         floored = (scale_truth * 127 <= 1.0001e-5) & (case["mode"] == "token")
         spanwide = 10 * U32 + peak + floored * (gamma(d) / 2 + 8 * U32 + root)
         width = np.abs(exact) * (relative + np.repeat(spanwide, padded(d) // spans, axis=1))
-        tie = np.abs(exact - np.floor(exact) - 0.5) <= width
+        tie = (np.abs(exact - np.floor(exact) - 0.5) <= width).astype(np.float64)
+        ties = tie.reshape(m, spans, -1).sum(axis=-1)
+        tie[np.isnan(scale)], ties[np.isnan(scale_truth)] = ANY_CODE, ANY_SUM
         span_error = (gamma(d) / 2 + 20 * U32 + root + peak) * np.abs(scale_truth) + TINY
         found = [
-            Bound(tie.astype(np.float64), "1 where y/scale is within |y/scale|·(10u + δh + δpeak) of a tie, else 0"),
+            Bound(tie, "1 where y/scale is within |y/scale|·(10u + δh + δpeak) of a tie, else 0; free beside NaN"),
             Bound(span_error, f"(γ_{d}/2 + 20u + δroot + δpeak)·|scale|"),
-            Bound(tie.reshape(m, spans, -1).sum(axis=-1).astype(np.float64), "the number of ties in the span"),
+            Bound(ties, "the number of ties in the span; free where the scale is NaN"),
         ]
         if case["pre"] == "none":
             return found

@@ -2,6 +2,9 @@
 
     y[m, d] = x[m, d] / sqrt(mean_d(x[m, :]²) + eps) · weight[d]
 
+The sum of the squares must be in range of f32, whatever is divided by it. A row that holds a NaN is NaN; one that holds
+an infinity is NaN there and 0 elsewhere.
+
 ABI: x [M, D] f32, weight [D] f32 → y [M, D] f32.
 """
 
@@ -13,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import TINY, U32, gamma, normal, values
+from kparity.kernels._support import ROWS, TAILS, TINY, U32, WIDTHS, distinct, gamma, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
@@ -44,9 +47,14 @@ class RmsNorm(Op):
     def cases(self) -> list[Case]:
         return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))]
 
+    def sweep(self) -> list[Case]:
+        shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, d) for d in TAILS] + [(64, 2560)]
+        heads = [self.case(M=m, D=d, eps=eps) for m, d, eps in ((20, 128, 1e-6), (5, 96, 1e-6), (3, 2560, 1e-12))]
+        return distinct(self.cases(), [self.case(M=m, D=d) for m, d in shapes], heads)
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "zeros", "outlier", "one_hot", "small", "tiny")
+        return ("random", "zeros", "outlier", "one_hot", "small", "tiny", "all_max", "alternating", "nan", "infinite")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         x, weight = values(rng, "random" if kind == "small" else kind, case["M"], case["D"]), normal(rng, case["D"])

@@ -10,6 +10,9 @@ rounded to f32 before the sine is taken, in every dialect and in the field's eng
 part of the bound. A kernel reduces the angle itself: the sine of a large argument is not accurate in every shading
 language.
 
+A NaN or an infinity spoils its own pair only, as IEEE has it: at position 0, where the sine is 0, inf · 0 is NaN.
+Copied elements keep their bits.
+
 ABI: x [M, H, D] f32, pos [M] i32, freq [R/2] f32 → y [M, H, D] f32. D and R are even.
 """
 
@@ -22,8 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import TINY, U32, values
+from kparity.kernels._support import MANY, MODELS, ROWS, TINY, U32, distinct, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+
+POSITIONS = {"start": (0,), "second": (1,), "last": (4095, 4094), "far": (131071, 131070)}
+"""Kinds of input that are random values at given positions, in turn."""
 
 
 def frequencies(theta: float, rotated: int, scale: float = 1.0) -> Array:
@@ -97,14 +103,41 @@ class Rope(Op):
         )
         return [self.case(**shape, mode=mode) for shape in shapes for mode in ("neox", "interleaved")]
 
+    def sweep(self) -> list[Case]:
+        shapes: list[dict[str, Value]] = [
+            {"M": m, "H": heads, "D": model.head, "theta": model.theta}  # queries and keys of every model
+            for model in MODELS.values()
+            for heads in dict.fromkeys((model.heads, model.kv_heads))
+            for m in (1, 5, 64)
+        ]
+        shapes += [{"M": m, "H": 3, "D": 64} for m in ROWS]
+        shapes += [{"M": 2, "H": 3, "D": d} for d in (2, 4, 6, 10, 16, 30, 34, 66, 100, 126, 130, 256)]
+        shapes += [{"M": 3, "H": 2, "D": 128, "R": r} for r in (2, 4, 32, 62, 64, 96, 126)]  # a part rotates
+        shapes += [{"M": 3, "H": 2, "D": 64, "theta": theta, "scale": scale}
+                   for theta in (10000.0, 500000.0, 1000000.0) for scale in (0.5, 1.0, 4.0, 8.0)]  # fmt: skip
+        found = [self.case(**shape, mode=mode) for shape in shapes for mode in self.choices["mode"]]
+        folded = [self.case(M=513, H=128, D=128)]  # more work-groups than one dimension of a grid holds
+        return distinct(self.cases(), found, folded)
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "start", "far", "one_hot", "outlier", "tiny")
+        kinds = (
+            "random",
+            *POSITIONS,
+            "one_hot",
+            "outlier",
+            "tiny",
+            "zeros",
+            "alternating",
+            "all_max",
+            "nan",
+            "infinite",
+        )
+        return kinds if case["M"] * case["H"] * case["D"] < MANY else kinds[:1]
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
-        steps = {"start": [0], "far": [131071, 131070]}.get(kind, [4095, 1, 0, 131071, 17, 511, -1, 2047])
-        pos = np.resize(np.array(steps, np.int32), case["M"])
-        x = values(rng, "random" if kind in ("start", "far") else kind, case["M"], case["H"], case["D"])
+        pos = np.resize(np.array(POSITIONS.get(kind, (4095, 1, 0, 131071, 17, 511, -1, 2047)), np.int32), case["M"])
+        x = values(rng, "random" if kind in POSITIONS else kind, case["M"], case["H"], case["D"])
         return [x, pos, frequencies(case["theta"], case["R"], case["scale"])]
 
     def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:

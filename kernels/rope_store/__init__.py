@@ -9,6 +9,7 @@ concatenated weights gives them.
 
 See rope for the two conventions and for the angle (the product pos·freq is rounded to f32, and reduced by the
 kernel), and kv_store for the cache (rows with a position outside [0, L) are not stored; f16 rounds to nearest even).
+A NaN or an infinity spoils its own pair of a query or key, or its own value.
 
 ABI: qkv [M, (H + 2G)·D] f32, pos [M] i32, freq [R/2] f32 → q [M, H, D] f32, kcache [L, G·D] f32|f16 (inout), vcache
 [L, G·D] (inout). D and R are even.
@@ -23,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import TINY, U32, normal
+from kparity.kernels._support import MODELS, ROWS, TINY, U32, distinct, normal, spoil
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
-EDGES = (65504.0, 65519.996, 65520.0, 1e6, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11)
+EDGES = (65504.0, 65519.996, 65520.0, 1e6, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11,
+         np.inf, np.nan)  # fmt: skip
 """Values at which the rounding to f16 changes its mind."""
 
 
@@ -119,9 +121,27 @@ class RopeStore(Op):
         ]
         return [*small, self.case(M=2, H=20, G=5, D=128, L=3000, theta=500000.0)]
 
+    def sweep(self) -> list[Case]:
+        shapes: list[dict[str, Value]] = [
+            {"M": m, "H": model.heads, "G": model.kv_heads, "D": model.head, "L": 130, "theta": model.theta}
+            for model in MODELS.values()
+            for m in (1, 33)
+        ]
+        shapes += [{"M": m, "H": 3, "G": 2, "D": 32, "L": 70} for m in ROWS]
+        shapes += [{"M": 3, "H": g * share, "G": g, "D": 16, "L": 5} for g in (1, 2) for share in range(1, 9)]
+        options = [
+            self.case(M=3, H=4, G=2, D=d, R=r, L=9, mode=mode, dtype=dtype, scale=2.0)
+            for d, r in ((34, 34), (64, 2), (128, 62))
+            for mode in self.choices["mode"]
+            for dtype in self.choices["dtype"]
+        ]
+        found = [self.case(**shape, mode=self.choices["mode"][at % 2]) for at, shape in enumerate(shapes)]
+        return distinct(self.cases(), found, options, [self.case(M=2, H=20, G=5, D=128, L=4096, theta=500000.0)])
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        return ("random", "beyond", "extreme")
+        kinds = ("random", "beyond", "extreme", "nan", "infinite", "zeros")
+        return kinds if case["L"] < 1000 else kinds[:3]
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, h, g, d, cap = (case[name] for name in "MHGDL")
@@ -135,6 +155,10 @@ class RopeStore(Op):
         dtype = np.float16 if case["dtype"] == "f16" else np.float32
         caches = [normal(rng, cap, g * d).astype(dtype) for _ in range(2)]
         qkv = normal(rng, m, h + 2 * g, d)
+        if kind in ("nan", "infinite"):
+            spoil(qkv, *((np.nan,) if kind == "nan" else (np.inf, -np.inf)))
+        if kind == "zeros":
+            qkv[:] = 0
         if kind == "extreme":  # keys among the subnormal numbers of f16, values at the edges of its roundings
             qkv[:, h : h + g] *= np.float32(2.0**-16)
             values = qkv[:, h + g :]

@@ -7,6 +7,9 @@
 ``w`` is packed (see ``kparity.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
 ``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
 
+Scales: a NaN makes every output of its span NaN, an infinity makes it infinite, or NaN where the sum is 0. A scale or a
+product of two below 2^-126 may be flushed to 0; one beyond f32 is outside the domain.
+
 ABI: w [N, Kp/16] u32, wscale [1] | [N] | [N, Kp/256] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y [M, N]
 f32 | i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
 """
@@ -21,7 +24,7 @@ import numpy.typing as npt
 
 from kparity import packing
 from kparity.errors import WrongInput
-from kparity.kernels._support import U32, gamma, normal
+from kparity.kernels._support import MANY, MODELS, ROWS, TAILS, TINY, U32, distinct, gamma, normal, spoil
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
 
 BLOCK = 64
@@ -174,15 +177,44 @@ class Tgemv(Op):
         ]
         return [*found, self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
 
+    def sweep(self) -> list[Case]:
+        either = ("token", "block256")
+        # A step of every model, scales as I2_S (one per tensor) and TQ2_0 (one per block) have them.
+        shapes = [shape for model in MODELS.values() for shape in model.gemvs]
+        steps = [self.case(M=1, N=n, K=k) for n, k in shapes]
+        blocks = [self.case(M=1, N=n, K=k, wscale="block256", ascale=a)
+                  for n, k in ((1536, 1536), (640, 2560), (2560, 2560), (3200, 8640)) for a in either]  # fmt: skip
+        chunks = [self.case(M=m, N=n, K=k) for m, n, k in (
+            (64, 1536, 1536), (64, 640, 2560), (64, 2560, 2560), (32, 2560, 6912), (33, 3200, 8640), (9, 8640, 3200),
+        )]  # fmt: skip
+        # Every combination of options, for one row, a tile of rows and a tile with a tail.
+        options = [
+            self.case(M=m, N=71, K=900, wscale=w, ascale=a, out=out)
+            for m in (1, 8, 11)
+            for w in self.choices["wscale"]
+            for a in either
+            for out in self.choices["out"]
+        ]
+        rows = [self.case(M=m, N=70, K=640, wscale=w, ascale=a) for m in ROWS for w, a in (
+            ("tensor", "token"), ("row", "token"), ("block256", "block256"),
+        )]  # fmt: skip
+        outputs = [self.case(M=2, N=n, K=512) for n in (*TAILS, 4097)]
+        lengths = [self.case(M=2, N=9, K=k) for k in (*TAILS, 1500, 4096, 8640, MAX_K - 1, MAX_K)]
+        lengths += [self.case(M=2, N=9, K=k, wscale="block256", ascale="block256") for k in (*TAILS[-7:], 8640, MAX_K)]
+        return distinct(self.cases(), steps, blocks, chunks, options, rows, outputs, lengths)
+
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
-        kinds = ("random", "zeros", "all_max", "all_min", "opposed", "one_hot", "alternating", "outlier")
-        return (*kinds, "unit") if case["out"] == "f32" else kinds
+        kinds = ("random", "all_max", "opposed", "one_hot", "all_min", "zeros", "alternating", "outlier")
+        weights = case["N"] * case["K"]
+        if weights >= MANY:
+            return kinds[:2] if weights >= 8 * MANY else kinds[:4]
+        return (*kinds, "unit", "tiny", "nan", "infinite") if case["out"] == "f32" else kinds
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, n, k, b = case["M"], case["N"], case["K"], self.blocks(case)
-        weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
-        values = rng.integers(-128, 128, (m, k)).astype(np.int8)
+        weights = rng.integers(-1, 2, (n, k), np.int8)
+        values = rng.integers(-128, 128, (m, k), np.int8)
         if kind in EXTREMES:  # the largest accumulators of either sign
             weights[:], values[:] = EXTREMES[kind]
         elif kind == "one_hot":  # y is a column of w: a fingerprint of the layout
@@ -201,6 +233,13 @@ class Tgemv(Op):
         wscale = (np.abs(normal(rng, *shape)) + 0.01).astype(np.float32)
         if kind == "unit":
             ascale[:], wscale[:] = 1, 1
+        elif kind == "tiny":
+            ascale *= np.float32(10.0) ** rng.integers(-40, -30, ascale.shape).astype(np.float32)
+        elif kind in ("nan", "infinite"):
+            bad = np.nan if kind == "nan" else np.inf
+            spoil(ascale, bad)
+            if case["wscale"] != "tensor":
+                spoil(wscale.reshape(n, -1), bad)
         qsum = q.reshape(m, spans, -1).sum(axis=-1, dtype=np.int32)
         return [packing.pack(weights), wscale, q, ascale, qsum]
 
@@ -211,17 +250,27 @@ class Tgemv(Op):
         if (wscale == 1).all() and (ascale == 1).all():
             return [Bound(np.zeros(truth[0].shape), "unit scales: the accumulator itself, exact in f32")]
         if case["wscale"] != "block256" and case["ascale"] == "token":
-            return [Bound(4 * U32 * np.abs(truth[0]), "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|")]
+            limit = (4 * U32 + self._flushed(ascale, wscale)) * np.abs(truth[0]) + TINY
+            return [Bound(limit, "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|; below 2^-126 flushed")]
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
-        magnitude = np.zeros((case["M"], case["N"]))
+        n = self.blocks(case) + 2
+        limit = np.zeros((case["M"], case["N"]))
         for at in range(self.blocks(case)):  # |A||x| of the sum over blocks, whose terms are exact
             part = slice(256 * at, 256 * (at + 1))
             acc = np.abs(q[:, part].astype(np.float32) @ weights[:, part].T).astype(np.float64)
             w_b = wscale[:, at][None, :] if case["wscale"] == "block256" else wscale
             a_b = ascale[:, 0 if case["ascale"] == "token" else at][:, None]
-            magnitude += acc * np.abs(a_b.astype(np.float64) * w_b)
-        n = self.blocks(case) + 2
-        return [Bound(gamma(n) * magnitude, f"γ_{n}·Σ_b|acc_b·scale_b|: exact accumulators, {n - 2} blocks")]
+            scales = np.abs(a_b.astype(np.float64) * w_b)
+            limit += acc * scales * (gamma(n) + self._flushed(a_b, w_b)) + TINY
+        return [Bound(limit, f"γ_{n}·Σ_b|acc_b·scale_b|: exact accumulators, {n - 2} blocks; below 2^-126 flushed")]
+
+    @staticmethod
+    def _flushed(*scales: Array) -> Array:
+        """The share of a term that is lost where a scale, or the product of both, is flushed below 2^-126."""
+        wide = [np.abs(scale.astype(np.float64)) for scale in scales]
+        with np.errstate(divide="ignore"):
+            lost: Array = np.minimum(TINY / (wide[0] * wide[1]) + TINY / wide[0] + TINY / wide[1], 1)
+        return lost
 
     def work(self, case: Case) -> Work:
         kp = padded(case["K"])
