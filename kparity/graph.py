@@ -151,18 +151,18 @@ class Kernels:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._built: dict[Case, Kernel] = {}
+        self.built: dict[Case, Kernel] = {}
 
     def get(self, op_name: str, **params: Value) -> Kernel:
         """The kernel of an op at a case; raises WrongInput with the reason where the device cannot run it."""
         op = ops.get(op_name)
         case = op.case(**params)
-        if case not in self._built:
+        if case not in self.built:
             reason = self.backend.supports(op, case)
             if reason:
                 raise WrongInput(f"{self.backend.name} cannot run {case.id}: {reason}")
-            self._built[case] = self.backend.build(op, case)
-        return self._built[case]
+            self.built[case] = self.backend.build(op, case)
+        return self.built[case]
 
 
 class Graph:

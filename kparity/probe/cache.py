@@ -14,7 +14,7 @@ import numpy as np
 from kparity import contracts, fingerprint
 from kparity.model import load_model
 from kparity.probe.runner import Request
-from kparity.probe.verdict import Row
+from kparity.probe.verdict import Row, concluded
 from kparity.registry import targets
 from kparity.spec import Array
 
@@ -45,6 +45,7 @@ class Keys:
             "model": model.sha256,
             "contract": [contract.id, contract.version, _digest(contract.document)],
             "request": [request.depth, request.positions, request.require_gpu, request.act, request.kv, request.index],
+            "issues": [issue.as_dict() for issue in request.issues],
         }
         model.close()
 
@@ -66,6 +67,8 @@ def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
         if document["key"] != keys.of(backend):
             return None
         row = Row.from_dict(document["row"])
+        if row.accepted and not concluded(row.gates):  # an acceptance that shows no gate is worth nothing
+            return None
         bos = np.asarray(document["bos"], np.float32)
     except (OSError, ValueError, KeyError, TypeError):
         return None

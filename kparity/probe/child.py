@@ -61,8 +61,11 @@ def probe(request: dict[str, Any], events: Events) -> None:
     backend = target.open(int(request.get("index", 0)))
     events.send("device", info=backend.info.as_dict(), label=backend.info.label)
     from kparity.probe import gates
+    from kparity.probe.known import gate_known
 
     opened = gates.gate_open(backend.info, bool(request.get("require_gpu")))
+    if opened.verdict == "PASS":
+        opened = gate_known(backend.info, request.get("issues", ())) or opened
     events.send("gate", gate=_gate(opened))
     if opened.verdict == "PASS" and request["depth"] != "open":
         events.send("stage", stage="wait")

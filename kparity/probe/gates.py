@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -121,14 +121,25 @@ def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, as
     return backend.download(out).astype(np.float64)
 
 
-def _scaled_error(engine: Engine, weight: Linear, q: Array, ascale: Array, got: Array) -> float:
-    """Largest error after scaling, in ULP of f32 (per tensor) or as twice its share of the bound (per block)."""
+def _scales_of_file(weight: Linear, parts: Sequence[tuple[Array, Array]]) -> Array:
+    """Scales f32 of a GEMV's rows by the second decoder, in the shape in which the device should hold them."""
+    if weight.kind == "tensor":
+        return parts[0][1]
+    if weight.kind == "row":
+        return np.concatenate([np.repeat(scale, len(rows)) for rows, scale in parts])
+    return np.concatenate([np.broadcast_to(scale, (len(rows), padded(weight.k) // 256)) for rows, scale in parts])
+
+
+def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascale: Array, got: Array) -> float:
+    """Largest error after scaling, in ULP of f32 (per tensor) or as twice its share of the bound (per block).
+
+    ``wscale`` is the file's: rows with the scales of others are wrong however well they are multiplied.
+    """
     backend = engine.backend
     op = ops.get("tgemv")
     case = op.case(M=len(q), N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act)
     qsum = q.reshape(len(q), ascale.shape[1], -1).sum(axis=-1, dtype=np.int32)
-    inputs = [backend.download(weight.words), backend.download(weight.wscale), q, ascale, qsum]
-    inputs[1] = inputs[1].astype(np.float32)
+    inputs = [backend.download(weight.words), wscale.astype(np.float32), q, ascale, qsum]
     truth = op.reference(case, inputs, np.float64)
     limit = op.bounds(case, inputs, truth)[0].limit
     assert limit is not None
@@ -147,8 +158,9 @@ def gate_exact(candidate: Candidate) -> Gate:
     engine = candidate.engine
     mismatches, ulp, first = 0, 0.0, ""
     for layer, name, weight in _shapes(engine):
-        parts = [engine.model.linear_weights(layer, part)[0] for part in parts_of(name)]
-        truth_weights = np.concatenate(parts)
+        parts = [engine.model.linear_weights(layer, part) for part in parts_of(name)]
+        truth_weights = np.concatenate([rows for rows, _ in parts])
+        scales = _scales_of_file(weight, parts)
         for rows in (1, engine.chunk):
             q = exact_activations(weight.k, padded(weight.k), rows)
             spans = 1 if engine.options.act == "token" else padded(weight.k) // 256
@@ -166,7 +178,8 @@ def gate_exact(candidate: Candidate) -> Gate:
             mismatches += int(wrong.sum())
             ascale = np.random.default_rng(rows).uniform(0.005, 0.05, (rows, spans)).astype(np.float32)
             if rows == 1 or engine.model.n_bytes < 1 << 26:
-                ulp = max(ulp, _scaled_error(engine, weight, q, ascale, _run_gemv(engine, weight, q, None, ascale)))
+                scaled = _run_gemv(engine, weight, q, None, ascale)
+                ulp = max(ulp, _scaled_error(engine, weight, scales, q, ascale, scaled))
     measures = [candidate.measure("exact_mismatches", mismatches), candidate.measure("exact_scaled_ulp", ulp)]
     return candidate.judged(
         "exact",

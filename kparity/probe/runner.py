@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from kparity.contracts.known import Issue
 from kparity.probe.verdict import Gate, Measure, Row, concluded
 
 POLL_SECONDS = 0.005
@@ -36,6 +37,8 @@ class Request:
     act: str = "token"
     kv: str = "f16"
     index: int = 0
+    issues: tuple[Issue, ...] = ()
+    """Known issues that refuse on this host."""
 
 
 def default_timeout(model: str | None) -> float:
@@ -124,17 +127,18 @@ def start(backend: str, request: Request, folder: Path) -> Child:
         "backend": backend, "index": request.index, "model": request.model, "depth": request.depth,
         "positions": request.positions, "require_gpu": request.require_gpu, "act": request.act, "kv": request.kv,
         "folder": str(folder), "events": str(events), "debug": bool(os.environ.get("KPARITY_DEBUG")),
+        "issues": [issue.as_dict() for issue in request.issues if issue.backend == backend],
     }  # fmt: skip
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-c", CHILD],
-            stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True, env=_environment(),
+            stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True, env=environment(),
         )  # fmt: skip
     _send(process.stdin, json.dumps(document).encode())
     return Child(backend, process, events, log, time.monotonic(), timeout)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The child's environment: one BLAS thread, because several probes that spin for the same cores slow each other
     down.
     """
@@ -187,14 +191,15 @@ def _judge(row: Row, child: Child) -> None:
     elif error is not None:
         row.status, row.code, row.reason = error["status"], error["code"], error["reason"]
     elif child.find("done") is None or child.process.returncode != 0:
-        row.code, row.reason = _death(child)
+        row.code, row.reason = death(child)
     elif row.depth == "open" or concluded(row.gates):
         row.status = "accepted"
     else:
         row.code, row.reason = "KP-PROBE-ERROR", "no gate that computes was run"
 
 
-def _death(child: Child) -> tuple[str, str]:
+def death(child: Child) -> tuple[str, str]:
+    """Code and reason of a process that ended without a verdict."""
     code = child.process.returncode
     said = child.last_log_line()
     quoted = f": {said}" if said else ""

@@ -1,0 +1,155 @@
+"""Compiles the native module with patched kernel headers: one instruction set anew, the other objects once for all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from kparity.errors import CompileFailed, Unavailable
+from kparity.mutate.patch import checkout
+
+COMMON = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-w")
+"""As CMakeLists.txt has it for floating-point results; optimised less, since a mutant runs for a second."""
+ISA_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "isa_scalar": (),
+    "isa_avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "isa_avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"),
+    "isa_neon": ("-march=armv8.2-a+dotprod",),
+}
+SOURCE_OF_ISA = {"scalar": "isa_scalar", "avx2": "isa_avx2", "avx512vnni": "isa_avx512", "neon": "isa_neon"}
+
+
+def cache_folder() -> Path:
+    """Where objects and patched modules are kept: ``$XDG_CACHE_HOME/kparity/native`` or ``~/.cache/kparity/native``."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "kparity" / "native"
+
+
+def missing() -> str | None:
+    """Why nothing can be compiled here, or None."""
+    if checkout() is None:
+        return "native mutants are compiled, and this is no checkout (csrc/ is not here)"
+    if compiler() is None:
+        return "native mutants are compiled, and there is no C++ compiler (c++, g++ or clang++)"
+    try:
+        import pybind11  # noqa: F401
+    except ImportError:
+        return "native mutants are compiled, and pybind11 is not installed"
+    return None
+
+
+def compiler() -> str | None:
+    """The C++ compiler: ``$CXX``, else the first of c++, g++ and clang++ on the path."""
+    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def best_isa() -> str:
+    """The stem of the source of the best instruction set of this machine, or of ``KPARITY_CPU_ISA``; asks the real
+    module in a process of its own, because this one is about to load another.
+    """
+    import sys
+
+    code = (
+        "from kparity.backends.cpu import choose_isa; import os; print(choose_isa(os.environ.get('KPARITY_CPU_ISA')))"
+    )
+    safe = "import sys; sys.path = [p for p in sys.path if p]; "
+    done = subprocess.run([sys.executable, "-c", safe + code], capture_output=True, text=True, check=True)
+    return SOURCE_OF_ISA[done.stdout.strip()]
+
+
+@lru_cache(maxsize=1)
+def _tool() -> tuple[Path, str, tuple[str, ...]]:
+    """Checkout, compiler and the flags that find Python's and pybind11's headers; raises Unavailable."""
+    reason = missing()
+    root, tool = checkout(), compiler()
+    if reason or root is None or tool is None:
+        raise Unavailable(reason or "no compiler", "use a checkout with a C++ compiler", "KP-CPU-NONATIVE")
+    import pybind11
+
+    return root, tool, (f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11.get_include()}")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _compile(source: Path, flags: tuple[str, ...], target: Path) -> None:
+    """One object, atomically; raises CompileFailed with the compiler's own words."""
+    _, tool, includes = _tool()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        done = subprocess.run(
+            [tool, *COMMON, *includes, *flags, "-c", str(source), "-o", str(made)], capture_output=True, text=True
+        )
+        if done.returncode:
+            line = next((text for text in done.stderr.splitlines() if "error:" in text), done.stderr[:200])
+            raise CompileFailed(source.name, 0, line)
+        made.replace(target)
+
+
+@lru_cache(maxsize=1)
+def _shared_digest() -> str:
+    """Of every source that is not a mutant's: the objects of another checkout or compiler are others."""
+    root, tool, includes = _tool()
+    paths = sorted([*(root / "csrc").glob("*"), *(root / "kernels").glob("*/*.h")])
+    version = subprocess.run([tool, "--version"], capture_output=True, text=True).stdout
+    return _digest(
+        version, *COMMON, *includes, *(f"{path.name}\0{path.read_text()}" for path in paths if path.is_file())
+    )
+
+
+def _sources(root: Path, isa: str) -> list[str]:
+    """Stems of the sources of the module, the patched instruction set left out."""
+    found = sorted(path.stem for path in (root / "csrc").glob("*.cpp"))
+    mine = "isa_neon" if isa == "isa_neon" else ""
+    others = {"isa_avx2", "isa_avx512"} if mine else {"isa_neon"}
+    return [stem for stem in found if stem not in others and stem != isa]
+
+
+def prepare() -> None:
+    """Compile what every mutant shares; raises Unavailable or CompileFailed."""
+    root, _, _ = _tool()
+    isa, folder = best_isa(), cache_folder() / _shared_digest()
+    for stem in _sources(root, isa):
+        if not (folder / f"{stem}.o").is_file():
+            _compile(root / "csrc" / f"{stem}.cpp", ISA_FLAGS.get(stem, ()), folder / f"{stem}.o")
+
+
+def build(patched: Mapping[str, str]) -> Path:
+    """The native module with patched headers (path below ``kernels/`` → text); raises CompileFailed."""
+    root, tool, _ = _tool()
+    prepare()
+    isa, shared = best_isa(), cache_folder() / _shared_digest()
+    name = _digest(isa, *(f"{path}\0{text}" for path, text in sorted(patched.items())))
+    module = shared / f"{name}.so"
+    if module.is_file():
+        return module
+    with tempfile.TemporaryDirectory(dir=shared) as scratch:
+        tree = Path(scratch)
+        for part in ("csrc", "kernels"):  # headers name each other by relative paths
+            shutil.copytree(
+                root / part, tree / part, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.cu", "*.wgsl")
+            )
+        for path, text in patched.items():
+            (tree / "kernels" / path).write_text(text, encoding="utf-8")
+        _compile(tree / "csrc" / f"{isa}.cpp", ISA_FLAGS[isa], tree / "isa.o")
+        objects = [str(shared / f"{stem}.o") for stem in _sources(root, isa)]
+        made = tree / "module.so"
+        done = subprocess.run(
+            [tool, "-shared", *objects, str(tree / "isa.o"), "-lpthread", "-o", str(made)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise CompileFailed(f"{isa}.cpp", 0, done.stderr)
+        made.replace(module)
+    return module

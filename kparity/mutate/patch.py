@@ -1,0 +1,111 @@
+"""Puts patched sources in the place of the real ones, in this process only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module, resources
+from importlib.machinery import ModuleSpec
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+from kparity import assemble
+from kparity.adapter import Backend
+from kparity.errors import CompileFailed
+from kparity.spec import Case, Op
+
+
+def original(path: str) -> str:
+    """The real text of a file below ``kernels/``."""
+    return resources.files("kparity.kernels").joinpath(path).read_text(encoding="utf-8")
+
+
+def apply_texts(patched: Mapping[str, str]) -> None:
+    """GPU and WGSL: whatever is assembled from now on is made of the patched texts."""
+    real = assemble.kernel_text
+
+    def kernel_text(relative: str) -> str:
+        return patched[relative] if relative in patched else real(relative)
+
+    assemble.kernel_text = kernel_text  # type: ignore[assignment]
+
+
+def module_name(path: str) -> str:
+    """``rope/rope_torch.py`` → ``kparity.kernels.rope.rope_torch``; ``rope/__init__.py`` → ``kparity.kernels.rope``."""
+    parts = [part for part in PurePosixPath(path).with_suffix("").parts if part != "__init__"]
+    return ".".join(("kparity.kernels", *parts))
+
+
+def loaded(path: str, text: str) -> ModuleType:
+    """A patched Python text as a module of its real name, which is not registered; raises CompileFailed."""
+    name = module_name(path)
+    module = ModuleType(name)
+    module.__file__ = f"<mutant of kernels/{path}>"
+    package = name if path.endswith("__init__.py") else name.rpartition(".")[0]
+    module.__package__ = package
+    module.__spec__ = ModuleSpec(name, None)  # find_spec refuses a module without one
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # dataclasses and pickles of the text look themselves up
+    try:
+        exec(compile(text, module.__file__, "exec"), module.__dict__)
+    except Exception as problem:  # whatever a broken text raises while it is loaded
+        line = int(getattr(problem, "lineno", 0) or 0)
+        raise CompileFailed(f"kernels/{path}", line, f"{type(problem).__name__}: {problem}") from problem
+    finally:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+    return module
+
+
+def apply_torch(patched: Mapping[str, str]) -> None:
+    """torch: the patched modules are what the backend imports from now on."""
+    for path, text in patched.items():
+        import_module(module_name(path))  # its package first, so that a later import finds the patched one
+        sys.modules[module_name(path)] = loaded(path, text)
+
+
+def apply_numpy(backend: Backend, patched: Mapping[str, str]) -> None:
+    """numpy: this backend computes with the patched reference; truth, bounds and inputs remain those of the real op."""
+    wrong: dict[str, Op] = {}
+    for path, text in patched.items():
+        op: Op = loaded(path, text).OP
+        wrong[op.name] = op
+    real = backend.build
+
+    def build(op: Op, case: Case) -> Any:
+        kernel = real(op, case)
+        if op.name in wrong:
+            kernel.op = wrong[op.name]
+        return kernel
+
+    backend.build = build  # type: ignore[method-assign]
+
+
+def apply_native(patched: Mapping[str, str]) -> None:
+    """native: a module compiled from the patched headers is ``kparity._native``, before anything imports that."""
+    from importlib.machinery import ExtensionFileLoader
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    from kparity.mutate.native import build
+
+    path = build(patched)
+    spec = spec_from_file_location("kparity._native", path, loader=ExtensionFileLoader("kparity._native", str(path)))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules["kparity._native"] = module
+    import kparity
+
+    kparity._native = module  # type: ignore[attr-defined]
+
+
+def checkout() -> Path | None:
+    """The folder that holds ``csrc/`` and ``kernels/``, or None for an installed wheel."""
+    root = Path(str(resources.files("kparity.kernels"))).resolve().parent
+    for folder in (root, root.parent):
+        if (folder / "csrc" / "kernels.h").is_file() and (folder / "kernels").is_dir():
+            return folder
+    return None
