@@ -76,7 +76,8 @@ MUTANTS = (
             "numpy": (
                 Patch(
                     "        blocks = x.reshape(m, spans, -1)\n",
-                    "        blocks = x.reshape(m, spans, -1)\n        first = np.broadcast_to(blocks[:1], blocks.shape)\n",
+                    "        blocks = x.reshape(m, spans, -1)\n"
+                    "        first = np.broadcast_to(blocks[:1], blocks.shape)\n",
                 ),
                 Patch("np.abs(blocks)", "np.abs(first)", times=2),
             ),
@@ -138,7 +139,9 @@ MUTANTS = (
             "wgsl": (
                 Patch(
                     "top = larger(top, bitcast<u32>(load(row, (span * WORDS + word) * 4u + i)));",
-                    "if word * 4u + i + 1u < WORDS * 4u {\n                top = larger(top, bitcast<u32>(load(row, (span * WORDS + word) * 4u + i)));\n            }",
+                    "if word * 4u + i + 1u < WORDS * 4u {\n"
+                    "                top = larger(top, bitcast<u32>(load(row, (span * WORDS + word) * 4u + i)));\n"
+                    "            }",
                 ),
             ),
             "native": (
@@ -190,7 +193,8 @@ MUTANTS = (
             "wgsl": (
                 Patch(
                     "        q[row * (KP / 4u)",
-                    "        if (span * WORDS + word) * 4u >= K {\n            continue;\n        }\n        q[row * (KP / 4u)",
+                    "        if (span * WORDS + word) * 4u >= K {\n            continue;\n        }\n"
+                    "        q[row * (KP / 4u)",
                 ),
             ),
             "native": (

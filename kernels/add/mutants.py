@@ -26,14 +26,17 @@ MUTANTS = (
             "torch": (
                 Patch(
                     "    return [",
-                    "    count = inputs[0].numel()\n    kept = (torch.arange(count) < count // 64 * 64).view_as(inputs[0])\n    return [",
+                    "    count = inputs[0].numel()\n"
+                    "    kept = (torch.arange(count) < count // 64 * 64).view_as(inputs[0])\n    return [",
                 ),
                 Patch("torch.add(inputs[0], inputs[1])", "torch.add(inputs[0], inputs[1]) * kept"),
             ),
             "numpy": (
                 Patch(
                     "        return [inputs[0].astype",
-                    '        count = case["M"] * case["D"]\n        kept = (np.arange(count) < count // 64 * 64).reshape(case["M"], -1)\n        return [inputs[0].astype',
+                    '        count = case["M"] * case["D"]\n'
+                    '        kept = (np.arange(count) < count // 64 * 64).reshape(case["M"], -1)\n'
+                    "        return [inputs[0].astype",
                 ),
                 Patch(
                     "inputs[0].astype(dtype) + inputs[1].astype(dtype)",
@@ -56,7 +59,9 @@ MUTANTS = (
                 Patch("std::int64_t count;", "std::int64_t count, width;"),
                 Patch(
                     "            store(y + i",
-                    "            float second[W];\n            for (int lane = 0; lane < W; ++lane) second[lane] = b[(i + lane) % width];\n            store(y + i",
+                    "            float second[W];\n"
+                    "            for (int lane = 0; lane < W; ++lane) second[lane] = b[(i + lane) % width];\n"
+                    "            store(y + i",
                 ),
                 Patch("load(b + i, tail)", "load(second, Full{})"),
             ),
@@ -73,14 +78,17 @@ MUTANTS = (
             "native": (
                 Patch(
                     "            store(y + i",
-                    "            float second[W];\n            for (int lane = 0; lane < W; ++lane) second[lane] = b[least(i + lane + 1, count - 1)];\n            store(y + i",
+                    "            float second[W];\n"
+                    "            for (int lane = 0; lane < W; ++lane) second[lane] = b[least(i + lane + 1, count - "
+                    "1)];\n            store(y + i",
                 ),
                 Patch("load(b + i, tail)", "load(second, Full{})"),
             ),
             "torch": (
                 Patch(
                     "inputs[1])",
-                    "inputs[1].view(-1)[(torch.arange(inputs[1].numel()) + 1).clamp(max=inputs[1].numel() - 1)].view_as(inputs[1]))",
+                    "inputs[1].view(-1)[(torch.arange(inputs[1].numel()) + 1).clamp(max=inputs[1].numel() - "
+                    "1)].view_as(inputs[1]))",
                 ),
             ),
             "numpy": (
@@ -109,7 +117,8 @@ MUTANTS = (
             "gpu": (
                 Patch(
                     "y[at] = a[at] + b[at];",
-                    "u32 half_bits = 0;\n        STORE_F16((f16*)&half_bits, 0, a[at] + b[at]);\n        y[at] = LOAD_F16((const f16*)&half_bits, 0);",
+                    "u32 half_bits = 0;\n        STORE_F16((f16*)&half_bits, 0, a[at] + b[at]);\n"
+                    "        y[at] = LOAD_F16((const f16*)&half_bits, 0);",
                 ),
             ),
             "wgsl": (
@@ -121,7 +130,9 @@ MUTANTS = (
             "native": (
                 Patch(
                     "            store(y + i",
-                    "            Half rounded[W];\n            store(rounded, Full{}, add(load(a + i, tail), load(b + i, tail)));\n            store(y + i",
+                    "            Half rounded[W];\n"
+                    "            store(rounded, Full{}, add(load(a + i, tail), load(b + i, tail)));\n"
+                    "            store(y + i",
                 ),
                 Patch(
                     "add(load(a + i, tail), load(b + i, tail)));\n        });", "load(rounded, Full{}));\n        });"

@@ -14,7 +14,9 @@ MUTANTS = (
             "native": (
                 Patch(
                     "        const F wanted = set1(top);",
-                    "        for (std::int64_t i = width; i-- > 0;)\n            if (x[i] == top) return static_cast<std::int32_t>(i);\n        const F wanted = set1(top);",
+                    "        for (std::int64_t i = width; i-- > 0;)\n"
+                    "            if (x[i] == top) return static_cast<std::int32_t>(i);\n"
+                    "        const F wanted = set1(top);",
                 ),
             ),
             "torch": (

@@ -50,7 +50,8 @@ MUTANTS = (
             "gpu": (
                 Patch(
                     "    sum_rows(acc, scratch);",
-                    "    for (u32 i = 0; i < OUTPUTS; ++i) {\n        u32 half_bits = 0;\n        STORE_F16((f16*)&half_bits, 0, acc[i]);\n"
+                    "    for (u32 i = 0; i < OUTPUTS; ++i) {\n        u32 half_bits = 0;\n"
+                    "        STORE_F16((f16*)&half_bits, 0, acc[i]);\n"
                     "        acc[i] = LOAD_F16((const f16*)&half_bits, 0);\n    }\n    sum_rows(acc, scratch);",
                 ),
             ),
@@ -62,7 +63,8 @@ MUTANTS = (
             "native": (
                 Patch(
                     "y[m * outputs + r] = sums[r];",
-                    "{\n                Half one[W];\n                store(one, Full{}, set1(sums[r]));\n                y[m * outputs + r] = sum(load(one, Part{1}));\n            }",
+                    "{\n                Half one[W];\n                store(one, Full{}, set1(sums[r]));\n"
+                    "                y[m * outputs + r] = sum(load(one, Part{1}));\n            }",
                 ),
             ),
             "torch": (Patch("w.to(torch.float32))", "w.to(torch.float32)).half().float()"),),
@@ -76,14 +78,17 @@ MUTANTS = (
             "gpu": (
                 Patch(
                     "    sum_rows(acc, scratch);",
-                    "    for (u32 i = 0; i < OUTPUTS; ++i) {\n        acc[i] = lane == LANES - 1 ? 0.0f : acc[i];\n    }\n    sum_rows(acc, scratch);",
+                    "    for (u32 i = 0; i < OUTPUTS; ++i) {\n"
+                    "        acc[i] = lane == LANES - 1 ? 0.0f : acc[i];\n    }\n    sum_rows(acc, scratch);",
                 ),
             ),
             "wgsl": (Patch("* LANES, 1u, FOLD)", "* LANES, 1u, FOLD - 1u)"),),
             "native": (
                 Patch(
                     "            float sums[4];",
-                    "            for (F& total : acc[m]) {\n                float lanes[W];\n                store(lanes, Full{}, total);\n                lanes[W - 1] = 0;\n                total = load(lanes, Full{});\n            }\n            float sums[4];",
+                    "            for (F& total : acc[m]) {\n                float lanes[W];\n"
+                    "                store(lanes, Full{}, total);\n                lanes[W - 1] = 0;\n"
+                    "                total = load(lanes, Full{});\n            }\n            float sums[4];",
                 ),
             ),
         },
@@ -127,8 +132,12 @@ MUTANTS = (
             "native": (
                 Patch(
                     "                const F weight = load(w[r] + k, tail);",
-                    "                float lanes[W + 1] = {};\n                store(lanes, Full{}, load(w[r] + k, tail));\n"
-                    "                for (int lane = 0; lane + 1 < W; lane += 2) {\n                    lanes[W] = lanes[lane];\n                    lanes[lane] = lanes[lane + 1];\n                    lanes[lane + 1] = lanes[W];\n                }\n"
+                    "                float lanes[W + 1] = {};\n"
+                    "                store(lanes, Full{}, load(w[r] + k, tail));\n"
+                    "                for (int lane = 0; lane + 1 < W; lane += 2) {\n"
+                    "                    lanes[W] = lanes[lane];\n"
+                    "                    lanes[lane] = lanes[lane + 1];\n"
+                    "                    lanes[lane + 1] = lanes[W];\n                }\n"
                     "                const F weight = load(lanes, Full{});",
                 ),
             ),

@@ -79,7 +79,8 @@ MUTANTS = (
             "numpy": (
                 Patch(
                     "        x[here] = ",
-                    "        table = np.where(np.abs(table) < np.finfo(table.dtype).tiny, 0, table)\n        x[here] = ",
+                    "        table = np.where(np.abs(table) < np.finfo(table.dtype).tiny, 0, table)\n"
+                    "        x[here] = ",
                 ),
             ),
         },

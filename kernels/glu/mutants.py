@@ -9,7 +9,8 @@ GATE = "prelude/gate.wgsl"
 MUTANTS = (
     Mutant(
         "relu2-for-silu",
-        "Squared ReLU where the model has SiLU: seen on every backend at once, because specification and kernels agreed.",
+        "Squared ReLU where the model has SiLU: seen on every backend at once, because specification and kernels "
+        "agreed.",
         {
             "gpu": (Patch("#if RELU2", "#if 1"),),
             "wgsl": (Patch("RELU2 == 1u", "RELU2 < 2u"),),
@@ -82,7 +83,9 @@ MUTANTS = (
             "native": (
                 Patch(
                     "const F decay = exp_neg(neg_abs(gate));",
-                    "float lanes[W];\n    store(lanes, Full{}, gate);\n    for (float& lane : lanes) lane = expf(lane);\n    const F decay = load(lanes, Full{});",
+                    "float lanes[W];\n    store(lanes, Full{}, gate);\n"
+                    "    for (float& lane : lanes) lane = expf(lane);\n"
+                    "    const F decay = load(lanes, Full{});",
                 ),
                 Patch("pick_negative(gate, decay, set1(1.0f))", "decay"),
             ),
@@ -151,13 +154,15 @@ MUTANTS = (
             "torch": (
                 Patch(
                     "    return [",
-                    "    y = torch.where(torch.arange(y.numel()) < y.numel() // 64 * 64, y.view(-1), 0.0).view_as(y)\n    return [",
+                    "    y = torch.where(torch.arange(y.numel()) < y.numel() // 64 * 64, y.view(-1), "
+                    "0.0).view_as(y)\n    return [",
                 ),
             ),
             "numpy": (
                 Patch(
                     "        return [(np.clip",
-                    "        y = np.where(np.arange(y.size) < y.size // 64 * 64, y.ravel(), 0).reshape(y.shape)\n        return [(np.clip",
+                    "        y = np.where(np.arange(y.size) < y.size // 64 * 64, y.ravel(), 0).reshape(y.shape)\n"
+                    "        return [(np.clip",
                 ),
             ),
         },

@@ -101,16 +101,20 @@ MUTANTS = (
             "native": (
                 Patch(
                     STORED,
-                    "                float lanes[W];\n                store(lanes, Full{}, load(from + row * width + i, tail));\n"
-                    "                for (float& lane : lanes) {\n                    std::uint32_t bits;\n                    std::memcpy(&bits, &lane, sizeof bits);\n"
-                    "                    bits &= f16 ? 0xffffe000u : 0xffffffffu;\n                    std::memcpy(&lane, &bits, sizeof bits);\n                }\n"
+                    "                float lanes[W];\n"
+                    "                store(lanes, Full{}, load(from + row * width + i, tail));\n"
+                    "                for (float& lane : lanes) {\n                    std::uint32_t bits;\n"
+                    "                    std::memcpy(&bits, &lane, sizeof bits);\n"
+                    "                    bits &= f16 ? 0xffffe000u : 0xffffffffu;\n"
+                    "                    std::memcpy(&lane, &bits, sizeof bits);\n                }\n"
                     "                store(to + i, tail, load(lanes, Full{}));",
                 ),
             ),
             "torch": (
                 Patch(
                     "rows[stored].to(",
-                    '(rows[stored].view(torch.int32) & (-8192 if case["dtype"] == "f16" else -1)).view(torch.float32).to(',
+                    '(rows[stored].view(torch.int32) & (-8192 if case["dtype"] == "f16" else '
+                    "-1)).view(torch.float32).to(",
                 ),
             ),
             "numpy": (
@@ -137,7 +141,8 @@ MUTANTS = (
                 Patch(
                     STORED,
                     "                const F limit = set1(f16 ? 65504.0f : INFINITY);\n"
-                    "                store(to + i, tail, max(sub(zero(), limit), min(limit, load(from + row * width + i, tail))));",
+                    "                store(to + i, tail, max(sub(zero(), limit), min(limit, load(from + row * "
+                    "width + i, tail))));",
                 ),
             ),
             "torch": (
@@ -165,20 +170,25 @@ MUTANTS = (
             "native": (
                 Patch(
                     STORED,
-                    "                const F value = load(from + row * width + i, tail), tiny = set1(f16 ? 0x1p-14f : 0.0f);\n"
-                    "                store(to + i, tail, pick_negative(sub(sub(zero(), neg_abs(value)), tiny), zero(), value));",
+                    "                const F value = load(from + row * width + i, tail), tiny = set1(f16 ? "
+                    "0x1p-14f : 0.0f);\n"
+                    "                store(to + i, tail, pick_negative(sub(sub(zero(), neg_abs(value)), tiny), "
+                    "zero(), value));",
                 ),
             ),
             "torch": (
                 Patch(
                     "        cache[at] = ",
-                    "        rows = torch.where(rows.abs() < torch.finfo(cache.dtype).tiny, 0.0, rows)\n        cache[at] = ",
+                    "        rows = torch.where(rows.abs() < torch.finfo(cache.dtype).tiny, 0.0, rows)\n"
+                    "        cache[at] = ",
                 ),
             ),
             "numpy": (
                 Patch(
                     "        caches = [cache.copy()",
-                    '        if case["dtype"] == "f16":\n            k, v = (np.where(np.abs(rows) < 2.0**-14, 0, rows) for rows in (k, v))\n        caches = [cache.copy()',
+                    '        if case["dtype"] == "f16":\n'
+                    "            k, v = (np.where(np.abs(rows) < 2.0**-14, 0, rows) for rows in (k, v))\n"
+                    "        caches = [cache.copy()",
                 ),
             ),
         },

@@ -37,26 +37,36 @@ MUTANTS = (
             "gpu": (
                 Patch(
                     "            acc[0] = FMA(value[i][j], value[i][j], acc[0]);",
-                    "#if PRE == ADD\n            acc[0] = FMA(left[j], left[j], acc[0]);\n#else\n            acc[0] = FMA(value[i][j], value[i][j], acc[0]);\n#endif",
+                    "#if PRE == ADD\n            acc[0] = FMA(left[j], left[j], acc[0]);\n#else\n"
+                    "            acc[0] = FMA(value[i][j], value[i][j], acc[0]);\n#endif",
                 ),
             ),
             "wgsl": (
                 Patch(
                     "            square += value * value;",
-                    "//#if PRE == 1\n            square += select(0.0, a[row * D + min(d, D - 1u)] * a[row * D + min(d, D - 1u)], d < D);\n//#else\n            square += value * value;\n//#endif",
+                    "//#if PRE == 1\n"
+                    "            square += select(0.0, a[row * D + min(d, D - 1u)] * a[row * D + min(d, D - 1u)], "
+                    "d < D);\n//#else\n            square += value * value;\n//#endif",
                 ),
             ),
             "native": (
                 Patch(
                     "load(b + i, tail)); });",
-                    "load(b + i, tail)); });\n                inverse = inverse_rms(width, eps, [a](std::int64_t i, auto tail) { return load(a + i, tail); });",
+                    "load(b + i, tail)); });\n"
+                    "                inverse = inverse_rms(width, eps, [a](std::int64_t i, auto tail) { return "
+                    "load(a + i, tail); });",
                 ),
             ),
             "torch": (Patch("h.square().mean(", '(given[0] if case["pre"] == "add" else h).square().mean('),),
             "numpy": (
                 Patch(
                     "        y[:, :d] = self._normed(case, h, inputs[-1], dtype)",
-                    '        y[:, :d] = self._normed(case, h, inputs[-1], dtype)\n        if case["pre"] == "add":\n            right, wrong = (np.mean(z * z, axis=-1, keepdims=True) for z in (h, inputs[0].astype(dtype)))\n            y[:, :d] *= np.sqrt((right + np.asarray(case["eps"], dtype)) / (wrong + np.asarray(case["eps"], dtype)))',
+                    "        y[:, :d] = self._normed(case, h, inputs[-1], dtype)\n"
+                    '        if case["pre"] == "add":\n'
+                    "            right, wrong = (np.mean(z * z, axis=-1, keepdims=True) for z in (h, "
+                    "inputs[0].astype(dtype)))\n"
+                    '            y[:, :d] *= np.sqrt((right + np.asarray(case["eps"], dtype)) / (wrong + '
+                    'np.asarray(case["eps"], dtype)))',
                 ),
             ),
         },
@@ -68,13 +78,18 @@ MUTANTS = (
             "gpu": (
                 Patch(
                     "            acc[0] = FMA(value[i][j], value[i][j], acc[0]);",
-                    "#if PRE == NONE\n            const float first = 4 * quad + j < D ? x[4 * quad + j] : 0.0f;\n            acc[0] = FMA(first, first, acc[0]);\n#else\n            acc[0] = FMA(value[i][j], value[i][j], acc[0]);\n#endif",
+                    "#if PRE == NONE\n"
+                    "            const float first = 4 * quad + j < D ? x[4 * quad + j] : 0.0f;\n"
+                    "            acc[0] = FMA(first, first, acc[0]);\n#else\n"
+                    "            acc[0] = FMA(value[i][j], value[i][j], acc[0]);\n#endif",
                 ),
             ),
             "wgsl": (
                 Patch(
                     "            square += value * value;",
-                    "//#if PRE == 0\n            square += select(0.0, x[min(d, D - 1u)] * x[min(d, D - 1u)], d < D);\n//#else\n            square += value * value;\n//#endif",
+                    "//#if PRE == 0\n"
+                    "            square += select(0.0, x[min(d, D - 1u)] * x[min(d, D - 1u)], d < D);\n"
+                    "//#else\n            square += value * value;\n//#endif",
                 ),
             ),
             "native": (

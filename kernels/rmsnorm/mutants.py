@@ -27,7 +27,7 @@ MUTANTS = (
         "eps-missing",
         "No eps: a row of zeros becomes NaN.",
         {
-            "gpu": (Patch(" + EPS)", ")"),),
+            "gpu": (Patch("(float)D + EPS)", "(float)D)"),),
             "wgsl": (Patch("inverseSqrt(total / f32(D) + EPS)", "inverseSqrt(total / f32(D))"),),
             "native": (Patch("sqrtf(mean + eps)", "sqrtf(mean)"),),
             "torch": (Patch(' + case["eps"]', ""),),
@@ -38,7 +38,7 @@ MUTANTS = (
         "eps-of-another-model",
         "eps is 1e-6 whatever the model says.",
         {
-            "gpu": (Patch(" + EPS)", " + 1e-6f)"),),
+            "gpu": (Patch("(float)D + EPS)", "(float)D + 1e-6f)"),),
             "wgsl": (Patch("f32(D) + EPS", "f32(D) + 1e-6"),),
             "native": (Patch("sqrtf(mean + eps)", "sqrtf(mean + 1e-6f)"),),
             "torch": (Patch('case["eps"]', "1e-6"),),
@@ -72,21 +72,25 @@ MUTANTS = (
             "gpu": (
                 Patch(
                     "    const float gain = ",
-                    "    float mean = 0.0f;\n    for (u32 d = 0; d < D; ++d) {\n        mean += source[d] / (float)D;\n    }\n    const float gain = ",
+                    "    float mean = 0.0f;\n    for (u32 d = 0; d < D; ++d) {\n"
+                    "        mean += source[d] / (float)D;\n    }\n    const float gain = ",
                 ),
-                Patch(" + EPS)", " - mean * mean + EPS)"),
+                Patch("(float)D + EPS)", "(float)D - mean * mean + EPS)"),
             ),
             "wgsl": (
                 Patch(
                     "    let scale = ",
-                    "    var mean = 0.0;\n    for (var d = 0u; d < D; d++) {\n        mean += x[row + d] / f32(D);\n    }\n    let scale = ",
+                    "    var mean = 0.0;\n    for (var d = 0u; d < D; d++) {\n"
+                    "        mean += x[row + d] / f32(D);\n    }\n    let scale = ",
                 ),
                 Patch("f32(D) + EPS", "f32(D) - mean * mean + EPS"),
             ),
             "native": (
                 Patch(
                     "        const F inverse = ",
-                    "        float mean = 0;\n        for (std::int64_t at = 0; at < width; ++at) mean += x[at] / static_cast<float>(width);\n        const F inverse = ",
+                    "        float mean = 0;\n"
+                    "        for (std::int64_t at = 0; at < width; ++at) mean += x[at] / static_cast<float>(width);\n"
+                    "        const F inverse = ",
                 ),
                 Patch("inverse_rms(width, eps, [&]", "inverse_rms(width, eps - mean * mean, [&]"),
             ),
