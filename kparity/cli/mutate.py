@@ -1,11 +1,146 @@
-"""``kparity mutate``."""
+"""``kparity mutate``: the matrix of known-wrong kernels and engines against the gates, and the scores."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kparity.mutate.cell import Cell
+    from kparity.mutate.library import Subject
+
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-def mutate() -> None:
-    """Not written yet."""
-    raise click.ClickException("not written yet")
+@click.option("--backends", metavar="A,B,C", help="Backends to run on [default: all that open here].")
+@click.option("--op", "ops", metavar="OP", multiple=True, help="Mutants of this op, or 'engine'; may be repeated.")
+@click.option("--mutant", "pattern", metavar="GLOB", default="*", help="Mutants whose name or op/name matches.")
+@click.option("--list", "as_list", is_flag=True, help="List the mutants and run nothing.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Cells side by side [default: the number of processors].")
+@click.option("--timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS",
+              help="A cell that says nothing for so long hangs.")  # fmt: skip
+@click.option("--resume", type=FILE, metavar="FILE", help="Keep cells in FILE (JSONL), and skip those that it holds.")
+@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write scores and cells as JSON.")
+@click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write the matrix as a page without a network.")
+@click.option("--png", "png_file", type=FILE, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
+@click.option("--markdown", "markdown_file", type=FILE, metavar="FILE", help="Write the scores as Markdown.")
+@click.pass_context
+def mutate(
+    ctx: click.Context,
+    backends: str | None,
+    ops: tuple[str, ...],
+    pattern: str,
+    as_list: bool,
+    jobs: int | None,
+    timeout: float,
+    resume: Path | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    png_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    """Run known-wrong kernels and engines through every gate, and show which gate rejects which.
+
+    Each mutant is a patch on the real source of a dialect, or a defect of the code around the kernels; each runs in a
+    process of its own. Runs without any defect stand beside them: where a gate rejects one of those, nothing is
+    concluded.
+    """
+    from kparity.mutate import library
+
+    subjects = library.select(ops, pattern)
+    if as_list:
+        _list(subjects)
+        return
+    if png_file:
+        from kparity.mutate.figure import require_matplotlib
+
+        require_matplotlib()
+    cells, alarms = _run(subjects, _backends(backends), jobs or 0, timeout, resume)
+    from kparity.mutate import report
+    from kparity.mutate.score import exit_code
+
+    code = exit_code(cells, alarms)
+    click.echo(report.summary(cells, alarms))
+    if json_file:
+        json_file.write_text(report.as_json(cells, alarms, code), encoding="utf-8")
+    if html_file:
+        from kparity.mutate.page import page
+
+        html_file.write_text(page(cells, alarms), encoding="utf-8")
+    if markdown_file:
+        markdown_file.write_text(report.markdown(cells, alarms), encoding="utf-8")
+    if png_file:
+        from kparity.mutate.figure import draw
+
+        draw(cells, png_file)
+    ctx.exit(code)
+
+
+def _list(subjects: Sequence[Subject]) -> None:
+    for subject in subjects:
+        dialects = "any backend" if subject.mutant is None else ",".join(subject.mutant.patches)
+        click.echo(f"{subject.label:<40} {dialects:<32} {subject.what}")
+    click.echo(f"{len(subjects)} mutants")
+
+
+def _backends(text: str | None) -> list[str]:
+    """The backends asked for, or all built-in ones (those that do not open are skipped, with the reason)."""
+    from kparity import registry
+    from kparity.errors import WrongInput
+
+    if text is None:
+        return list(registry.BUILTIN)
+    chosen = [name.strip() for name in text.split(",") if name.strip()]
+    if not chosen:
+        raise WrongInput("--backends is empty; name at least one backend")
+    for name in chosen:
+        registry.backend_class(name)
+    return list(dict.fromkeys(chosen))
+
+
+def _run(
+    subjects: Sequence[Subject], backends: list[str], jobs: int, timeout: float, resume: Path | None
+) -> tuple[list[Cell], list[str]]:
+    from kparity.mutate import library, proof, runner
+    from kparity.mutate.score import false_alarms
+    from kparity.mutate.store import Store
+
+    plans, cells = runner.planned(subjects, backends)
+    store = Store(resume)
+    known = [cell for plan in plans if (cell := store.known(plan))]
+    todo = [plan for plan in plans if store.known(plan) is None]
+    left = len(todo)
+    if known:
+        print(f"{len(known)} cells are in {resume}, {left} are left", file=sys.stderr)
+
+    def done(cell: Cell) -> None:
+        nonlocal left
+        left -= 1
+        store.add(cell)
+        _progress(cell, left)
+
+    cells += [*known, *runner.execute(todo, jobs, timeout, done)]
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    proof.mark_reach(cells)
+    proof.excuse(cells, subjects)
+    alarms = [*false_alarms(cells), *proof.verify_witnesses(cells, timeout)]
+    order = {f"{subject.op}/{subject.name}": at for at, subject in enumerate((*library.CONTROLS, *subjects))}
+    cells.sort(key=lambda cell: (backends.index(cell.backend), order[f"{cell.op}/{cell.mutant}"]))
+    return cells, alarms
+
+
+def _progress(cell: Cell, left: int) -> None:
+    """One line that is written over on a terminal; elsewhere only what went wrong."""
+    caught = cell.caught_by()
+    said = ", ".join(caught) if caught else ("survived" if cell.status == "ran" else f"{cell.status}: {cell.reason}")
+    if sys.stderr.isatty():
+        print(f"\r\033[K{left} left  {cell.key}  {said}"[:150], end="", file=sys.stderr, flush=True)
+    elif cell.status == "invalid":
+        print(f"{cell.key}: invalid: {cell.reason}", file=sys.stderr)

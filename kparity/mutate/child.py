@@ -1,7 +1,7 @@
 """The process of one cell: patch the sources, run every gate, report each as it is done.
 
-Started by ``kparity.mutate.runner`` with a JSON request on stdin; what it finds is appended to an events file, so that a
-process that dies leaves the gates that it came to.
+Started by ``kparity.mutate.runner`` with a JSON request on stdin; what it finds is appended to an events file, so that
+a process that dies leaves the gates that it came to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kparity.errors import CompileFailed, WrongInput
+from kparity.errors import CompileFailed
 from kparity.mutate.cell import CONTROL, ENGINE
 from kparity.probe.child import Events
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kparity.adapter import Backend
     from kparity.engine import Engine
     from kparity.model import Model
-    from kparity.mutate.library import Subject
     from kparity.probe.candidate import Candidate
     from kparity.probe.reference import Reference
 
@@ -29,18 +28,16 @@ BROKEN = (CompileFailed, SyntaxError, NameError, ImportError)
 """What a patched text raises that is no wrong kernel but no kernel at all."""
 
 
-def apply(subject: Subject, dialect: str) -> dict[str, str]:
-    """Put the patched sources of a mutant in place, except those of numpy, which are one backend's; returns them."""
-    from kparity.mutate import library, native, patch
+def apply(patched: Mapping[str, str], dialect: str) -> None:
+    """Put patched sources in place, except those of numpy, which are one backend's."""
+    from kparity.mutate import native, patch
 
-    patched = {} if subject.op in (ENGINE, CONTROL) else library.sources(subject, dialect)
     if dialect == "native" and (patched or native.missing() is None):
         patch.apply_native(patched)  # also with nothing patched: a control with other compiler flags is none
     elif dialect == "torch":
         patch.apply_torch(patched)
     elif dialect in ("gpu", "wgsl"):
         patch.apply_texts(patched)
-    return patched
 
 
 def opened(name: str, patched: Mapping[str, str], broken: list[str]) -> Backend:
@@ -88,7 +85,7 @@ def reference_from(path: Path) -> Reference:
     return Reference(names[0], [int(token) for token in stored["tokens"]], stored["logits"], stored["twin"], names[1])
 
 
-def probe(request: dict[str, Any], events: Events, backend: Backend, subject: Subject) -> None:
+def probe(request: dict[str, Any], events: Events, backend: Backend) -> None:
     """Every gate of a full probe, whatever the others said."""
     from kparity.model import load_model
     from kparity.probe import gates
@@ -97,7 +94,7 @@ def probe(request: dict[str, Any], events: Events, backend: Backend, subject: Su
     model = load_model(None)
     reference = reference_from(Path(request["reference"]))
     try:
-        engine = started(model, backend, request["graph"] == "fused", subject)
+        engine = started(model, backend, request)
     except BROKEN:
         raise
     except Exception as problem:  # a device that cannot load the model or compile for it is rejected
@@ -115,15 +112,15 @@ def probe(request: dict[str, Any], events: Events, backend: Backend, subject: Su
     events.send("bits", sha256=digest.hexdigest())
 
 
-def started(model: Model, backend: Backend, fused: bool, subject: Subject) -> Engine:
+def started(model: Model, backend: Backend, request: Mapping[str, Any]) -> Engine:
     """The engine with its two programs recorded: that of a step and that of a chunk."""
     from kparity.engine import Engine
     from kparity.mutate import engine as wrong
 
-    if subject.op == ENGINE:
-        found = wrong.find(subject.name).make(model, backend)
+    if request["op"] == ENGINE:
+        found = wrong.find(request["mutant"]).make(model, backend)
     else:
-        found = Engine(model, backend, fused=fused)
+        found = Engine(model, backend, fused=request["graph"] == "fused")
     found.recorded(1)
     found.recorded(found.chunk)
     return found
@@ -189,26 +186,21 @@ def witnesses(request: dict[str, Any], events: Events, backend: Backend) -> None
 
 def run(request: dict[str, Any], events: Events) -> None:
     """One cell."""
-    from kparity.mutate import library
-
     broken: list[str] = []
     try:
         events.send("stage", stage="compile")
-        subject = library.find(request["op"], request["mutant"])
-        patched = apply(subject, request["dialect"])
-        backend = opened(request["backend"], patched, broken)
+        apply(request["patched"], request["dialect"])
+        backend = opened(request["backend"], request["patched"], broken)
         if request.get("witnesses"):
             witnesses(request, events, backend)
         else:
             if request["graph"]:
-                probe(request, events, backend, subject)
-            if subject.op not in (ENGINE, CONTROL):
-                check(events, backend, subject.op)
+                probe(request, events, backend)
+            if request["op"] not in (ENGINE, CONTROL):
+                check(events, backend, request["op"])
             else:
                 events.send("gate", gate="check", outcome="blind", reason="check holds ops, not engines, against truth")
     except BROKEN as problem:
-        broken.append(str(problem))
-    except WrongInput as problem:
         broken.append(str(problem))
     if broken:
         events.send("invalid", reason=broken[0])

@@ -95,17 +95,3 @@ def select(chosen_ops: Sequence[str] = (), pattern: str = "*") -> list[Subject]:
     if not found:
         raise WrongInput(f"no mutant matches {pattern!r}" + (f" among {', '.join(chosen_ops)}" if chosen_ops else ""))
     return found
-
-
-def find(op: str, name: str) -> Subject:
-    """One mutant; raises UnknownName."""
-    known = [*CONTROLS, *every()]
-    for subject in known:
-        if (subject.op, subject.name) == (op, name):
-            return subject
-    raise UnknownName("mutant", f"{op}/{name}", [subject.label for subject in known])
-
-
-def dialects() -> dict[str, str]:
-    """Backend → the dialect that it compiles, of the built-in backends."""
-    return {name: registry.backend_class(name).dialect for name in registry.BUILTIN}

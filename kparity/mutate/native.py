@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
@@ -51,12 +52,11 @@ def compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
+@lru_cache(maxsize=1)
 def best_isa() -> str:
     """The stem of the source of the best instruction set of this machine, or of ``KPARITY_CPU_ISA``; asks the real
     module in a process of its own, because this one is about to load another.
     """
-    import sys
-
     code = (
         "from kparity.backends.cpu import choose_isa; import os; print(choose_isa(os.environ.get('KPARITY_CPU_ISA')))"
     )
@@ -117,11 +117,16 @@ def _sources(root: Path, isa: str) -> list[str]:
 
 def prepare() -> None:
     """Compile what every mutant shares; raises Unavailable or CompileFailed."""
+    import fcntl
+
     root, _, _ = _tool()
     isa, folder = best_isa(), cache_folder() / _shared_digest()
-    for stem in _sources(root, isa):
-        if not (folder / f"{stem}.o").is_file():
-            _compile(root / "csrc" / f"{stem}.cpp", ISA_FLAGS.get(stem, ()), folder / f"{stem}.o")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # the others wait for the first instead of doing its work again
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for stem in _sources(root, isa):
+            if not (folder / f"{stem}.o").is_file():
+                _compile(root / "csrc" / f"{stem}.cpp", ISA_FLAGS.get(stem, ()), folder / f"{stem}.o")
 
 
 def build(patched: Mapping[str, str]) -> Path:

@@ -99,7 +99,7 @@ def apply_native(patched: Mapping[str, str]) -> None:
     sys.modules["kparity._native"] = module
     import kparity
 
-    kparity._native = module  # type: ignore[attr-defined]
+    setattr(kparity, "_native", module)  # noqa: B010 - the type checker does not know the compiled part
 
 
 def checkout() -> Path | None:

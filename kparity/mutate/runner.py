@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kparity import fingerprint, ops, registry
-from kparity.errors import Unavailable, WrongInput
+from kparity.errors import Unavailable
 from kparity.mutate import library, native
 from kparity.mutate.cell import CONTROL, ENGINE, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
@@ -25,9 +25,14 @@ from kparity.probe.runner import DEFAULT_POSITIONS, POLL_SECONDS, Child, environ
 CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.mutate.child import main; sys.exit(main())"
 TIMEOUT = 60.0
 """Seconds without any event after which a cell hangs; one gate or one case takes far less."""
-JUDGES = ("probe", "check", "contracts", "mutate")
+JUDGES = ("probe", "check", "contracts")
 """Folders of the package that decide what becomes of a cell."""
-MACHINERY = ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py")
+MACHINERY = {
+    "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
+    "mutate": ("child.py", "engine.py", "graphs.py", "patch.py", "native.py"),
+    "kernels": ("_support.py",),
+}
+"""Files that do too, by their folder."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Plan:
     backend: str
     dialect: str
     graph: str
+    patched: Mapping[str, str]
+    """Path below ``kernels/`` → text."""
     digest: str
 
     @property
@@ -52,7 +59,8 @@ def _rules() -> str:
     """Digest of everything but the kernels that a result depends on."""
     digest = hashlib.sha256()
     for path in fingerprint.sources():
-        if path.parent.name in JUDGES or path.name in MACHINERY or path.name == "_support.py":
+        folder = path.parent.name
+        if folder in JUDGES or path.name in MACHINERY.get(folder, ()):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -60,8 +68,8 @@ def _rules() -> str:
 def digest_of(subject: Subject, backend: str, patched: Mapping[str, str]) -> str:
     """Of the patched sources, the op's own files, the adapter and the rules."""
     digest = hashlib.sha256(_rules().encode())
-    for path, text in sorted(patched.items()):
-        digest.update(f"{path}\0{text}".encode())
+    for name, text in sorted(patched.items()):
+        digest.update(f"{name}\0{text}".encode())
     own = (subject.op,) if subject.op in ops.NAMES else ops.NAMES
     for path in fingerprint.sources():
         if path.parent.name in own or path.parent.name == "prelude" or path.stem in (backend, "_cupy"):
@@ -104,7 +112,7 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
             if subject.mutant is not None and dialect not in subject.mutant.patches:
                 continue
             patched = library.sources(subject, dialect)
-            plan = Plan(subject, backend, dialect, graph_of(subject), digest_of(subject, backend, patched))
+            plan = Plan(subject, backend, dialect, graph_of(subject), patched, digest_of(subject, backend, patched))
             reason = _obstacle(backend, dialect, subject)
             if reason:
                 done.append(_ended(plan.blank, "skipped", reason))
@@ -147,10 +155,13 @@ def write_reference(backend: str, path: Path) -> None:
 
 
 class Running(Child):
-    """The process of a cell; every event gives it the whole time limit again."""
+    """The process of a cell; every event gives it the whole time limit again, and while it compiles it has more."""
+
+    limit: float = TIMEOUT
 
     def poll(self) -> bool:
         """As the probe's, with the clock of the last event."""
+        self.timeout = self.limit * (10 if self.stage() in ("start", "compile") else 1)
         before = len(self.events)
         over = super().poll()
         if len(self.events) > before:
@@ -164,7 +175,7 @@ def start(plan: Plan, folder: Path, timeout: float, **extra: Any) -> Running:
     events, log = folder / f"{name}.events", folder / f"{name}.log"
     document = {
         "op": plan.subject.op, "mutant": plan.subject.name, "backend": plan.backend, "dialect": plan.dialect,
-        "graph": plan.graph, "reference": str(folder / f"{plan.backend}.npz"), "events": str(events), **extra,
+        "graph": plan.graph, "patched": dict(plan.patched), "reference": str(folder / f"{plan.backend}.npz"), "events": str(events), **extra,
     }  # fmt: skip
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -177,7 +188,9 @@ def start(plan: Plan, folder: Path, timeout: float, **extra: Any) -> Running:
         process.stdin.close()
     except BrokenPipeError:  # the child died at once; its exit code tells
         pass
-    return Running(plan.backend, process, events, log, time.monotonic(), timeout)
+    child = Running(plan.backend, process, events, log, time.monotonic(), timeout)
+    child.limit = timeout
+    return child
 
 
 def concluded(plan: Plan, child: Running, elapsed: float) -> Cell:
@@ -253,105 +266,3 @@ def _pool(plans: Sequence[Plan], jobs: int, timeout: float, folder: Path) -> Ite
         for _, child, _ in running.values():
             if child.process.poll() is None:
                 child.kill()
-
-
-def mark_reach(cells: Sequence[Cell]) -> None:
-    """Compare the bits of every cell with those of its control."""
-    controls = {(cell.backend, cell.mutant): cell.bits for cell in cells if cell.op == CONTROL}
-    for cell in cells:
-        known = controls.get((cell.backend, cell.graph))
-        cell.reached = cell.bits != known if cell.bits and known else (True if cell.gates and not cell.bits else None)
-
-
-def verify_witnesses(cells: Sequence[Cell], timeout: float = TIMEOUT) -> list[str]:
-    """Run the unmutated kernels on the inputs by which ``check`` rejected mutants; returns what fails (a false alarm)."""
-    found: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="kparity-mutate-") as name:
-        for backend in dict.fromkeys(cell.backend for cell in cells if cell.witness):
-            wanted = [cell.witness for cell in cells if cell.backend == backend and cell.witness]
-            unique = {json.dumps(vars(witness), sort_keys=True): vars(witness) for witness in wanted}
-            dialect = registry.backend_class(backend).dialect
-            plan = Plan(library.CONTROLS[0], backend, dialect, "", "")
-            child = start(plan, Path(name), timeout, witnesses=list(unique.values()))
-            while not child.poll():
-                time.sleep(POLL_SECONDS)
-            answers = [event for event in child.events if event["event"] == "witness"]
-            found += [f"{backend}: {event['reason']}" for event in answers if not event["ok"]]
-            if len(answers) < len(unique):
-                found.append(f"{backend}: only {len(answers)} of {len(unique)} inputs could be checked unmutated")
-    return found
-
-
-class Store:
-    """The JSONL file of a run, appended to as cells end, so that a run that was interrupted goes on."""
-
-    def __init__(self, path: Path | None, resume: bool = False) -> None:
-        self.path = path
-        self._known: dict[str, Cell] = {}
-        if path is None:
-            return
-        if resume:
-            self._known = {cell.key: cell for cell in self._read(path)}
-        else:
-            path.write_text("", encoding="utf-8")
-
-    @staticmethod
-    def _read(path: Path) -> list[Cell]:
-        found = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                found.append(Cell.from_dict(json.loads(line)))
-            except (ValueError, KeyError, TypeError) as problem:
-                raise WrongInput(f"{path}:{number}: no cell of a mutation run ({problem})") from problem
-        return found
-
-    def known(self, plan: Plan) -> Cell | None:
-        """A stored cell of the same sources, or None."""
-        cell = self._known.get(plan.blank.key)
-        return cell if cell is not None and cell.digest == plan.digest else None
-
-    def add(self, cell: Cell) -> None:
-        """Append one cell."""
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(cell.as_dict(), ensure_ascii=False) + "\n")
-
-
-def proven(node: str) -> str | None:
-    """Run the pytest node that proves an equivalence; None if it passes, else why it does not."""
-    root = library_root()
-    if root is None:
-        return "proofs of equivalence are tests, and this is no checkout"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", node], cwd=root, capture_output=True, text=True
-    )
-    if done.returncode == 0 and "skipped" not in done.stdout.splitlines()[-1]:
-        return None
-    return f"{node} does not pass: {(done.stdout or done.stderr).strip().splitlines()[-1]}"
-
-
-def library_root() -> Path | None:
-    """The checkout, where the tests are."""
-    from kparity.mutate.patch import checkout
-
-    root = checkout()
-    return root if root is not None and (root / "tests").is_dir() else None
-
-
-def excuse(cells: Sequence[Cell], subjects: Sequence[Subject], prove: Callable[[str], str | None] = proven) -> None:
-    """Survivors that are declared equivalent in their dialect: excused only if the proof passes."""
-    by_label = {subject.label: subject for subject in subjects}
-    proofs: dict[str, str | None] = {}
-    for cell in cells:
-        subject = by_label.get(f"{cell.op}/{cell.mutant}")
-        if subject is None or subject.mutant is None or cell.status != "ran" or cell.caught_by():
-            continue
-        node = subject.mutant.equivalent.get(registry.backend_class(cell.backend).dialect)
-        if node is None:
-            continue
-        if node not in proofs:
-            proofs[node] = prove(node)
-        if proofs[node] is None:
-            _ended(cell, "equivalent", f"proven by {node}")
-        else:
-            cell.reason = proofs[node] or ""
