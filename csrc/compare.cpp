@@ -24,6 +24,7 @@ namespace kparity {
 namespace {
 
 constexpr std::int64_t PARTS = 256;
+constexpr std::int64_t LEAST_BLOCKS = 16;
 constexpr std::int64_t PER_THREAD = 1 << 17;  // elements that are compared sooner than a thread is started
 
 struct Type {
@@ -42,7 +43,7 @@ const Type TYPES[] = {
 
 const Type& type_of(const py::array& array) {
     for (const Type& type : TYPES)
-        if (array.dtype().kind() == type.kind && array.dtype().itemsize() == type.bytes) return type;
+        if (array.dtype().kind() == type.kind && array.dtype().itemsize() == type.bytes && array.dtype().byteorder() != '>') return type;
     throw std::invalid_argument("compare takes f16, f32, f64, i8, i32, i64 and u32");
 }
 
@@ -85,7 +86,7 @@ struct Totals {
 
 Totals run(const Pair& pair, const Isa& isa, int threads) {
     const std::int64_t blocks = (pair.count + COMPARE_BLOCK - 1) / COMPARE_BLOCK;
-    const std::int64_t size = (blocks + PARTS - 1) / PARTS * COMPARE_BLOCK;
+    const std::int64_t size = std::max(LEAST_BLOCKS, (blocks + PARTS - 1) / PARTS) * COMPARE_BLOCK;
     const std::int64_t parts = (pair.count + size - 1) / size;
     std::vector<Findings> found(static_cast<std::size_t>(parts));
     std::atomic<std::int64_t> next{0};
@@ -118,7 +119,7 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
     require(isa != nullptr, "this machine or build has no such instruction set");
     const Rule rule = limit ? Rule::limit : bits ? Rule::bits : Rule::none;
     const Pair pair{got.data(), truth.data(), limit ? limit->data() : nullptr, got_type.element, truth_type.element, rule,
-                    got_type.overflow, got.size()};
+                    rule == Rule::none ? std::numeric_limits<double>::quiet_NaN() : got_type.overflow, got.size()};
     Totals found;
     {
         py::gil_scoped_release release;

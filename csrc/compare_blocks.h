@@ -29,12 +29,17 @@ constexpr int BLOCK = COMPARE_BLOCK;
 
 typedef double F64 __attribute__((vector_size(8 * WIDE)));
 typedef std::int64_t I64 __attribute__((vector_size(8 * WIDE)));
-typedef float F32 __attribute__((vector_size(4 * WIDE)));
 
 inline F64 widen(const float* p) {
-    F32 value;
-    std::memcpy(&value, p, sizeof value);
-    return __builtin_convertvector(value, F64);
+#if defined(KP_AVX512)
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(KP_AVX2)
+    return _mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
+    F64 value;
+    for (int i = 0; i < WIDE; ++i) value[i] = p[i];
+    return value;
+#endif
 }
 
 inline F64 magnitude(F64 x) { return (F64)((I64)x & INT64_MAX); }
@@ -63,24 +68,37 @@ inline F64 add_exact_product(F64 a, F64 b, F64 c) {
 #endif
 }
 
-inline void add_lanes(double* lanes, const F64* more) {
-    for (int v = 0; v < VECTORS; ++v) {
-        F64 value;
-        std::memcpy(&value, lanes + v * WIDE, sizeof value);
-        value += more[v];
-        std::memcpy(lanes + v * WIDE, &value, sizeof value);
-    }
-}
+inline double most_of(double a, double b) { return a > b ? a : b; }
 
 inline double top_lane(const F64* x) {
     double top = 0;
     for (int v = 0; v < VECTORS; ++v)
-        for (int i = 0; i < WIDE; ++i) top = x[v][i] > top ? x[v][i] : top;
+        for (int i = 0; i < WIDE; ++i) top = most_of(x[v][i], top);
     return top;
 }
 
 inline bool is_nan(double x) { return x != x; }
-inline bool is_inf(double x) { return x == INFINITY || x == -INFINITY; }
+inline bool is_inf(double x) { return std::fabs(x) == INFINITY; }
+
+inline std::int64_t bits_of(double x) {
+    std::int64_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+// The largest of numbers that are not negative, by their bits: a reduction that compilers vectorise.
+struct Largest {
+    std::int64_t bits = 0;
+    void add(double x) {
+        const std::int64_t other = bits_of(x);
+        bits = other > bits ? other : bits;
+    }
+    double value() const {
+        double x;
+        std::memcpy(&x, &bits, sizeof x);
+        return x;
+    }
+};
 
 // error / size, 0 for no error however small the size; infinite where that is no number.
 inline double ratio(double error, double size) {
@@ -103,6 +121,21 @@ inline std::uint32_t steps_between(float a, float b) {
     return static_cast<std::uint32_t>(high) - static_cast<std::uint32_t>(low);
 }
 
+// The five sums while they are in registers.
+struct Running {
+    F64 got2[VECTORS] = {}, truth2[VECTORS] = {}, product[VECTORS] = {}, error2[VECTORS] = {}, error[VECTORS] = {};
+
+    Sums stored() const {
+        Sums out;
+        std::memcpy(out.got2, got2, sizeof got2);
+        std::memcpy(out.truth2, truth2, sizeof truth2);
+        std::memcpy(out.product, product, sizeof product);
+        std::memcpy(out.error2, error2, sizeof error2);
+        std::memcpy(out.error, error, sizeof error);
+        return out;
+    }
+};
+
 // Blocks of finite f32 pairs.
 
 struct Quick {
@@ -110,31 +143,23 @@ struct Quick {
     double max_abs, above;  // above: how far an error is beyond the largest known error / |truth|
 };
 
-inline void quick_sums(const float* got, const float* truth, int count, double known_ratio, Quick& out) {
-    F64 got2[VECTORS] = {}, truth2[VECTORS] = {}, product[VECTORS] = {}, error2[VECTORS] = {}, error[VECTORS] = {};
+inline Quick quick_sums(const float* got, const float* truth, int count, double known_ratio) {
+    Running sums;
     F64 top[VECTORS] = {}, above[VECTORS] = {};
     const F64 slope = (F64){} - known_ratio * (1 - 0x1p-50);
     for (int i = 0; i < count; i += COMPARE_LANES)
         for (int v = 0; v < VECTORS; ++v) {
             const F64 g = widen(got + i + v * WIDE), t = widen(truth + i + v * WIDE);
             const F64 difference = g - t, size = magnitude(difference);
-            got2[v] = add_exact_product(g, g, got2[v]);
-            truth2[v] = add_exact_product(t, t, truth2[v]);
-            product[v] = add_exact_product(g, t, product[v]);
-            error2[v] += difference * difference;
-            error[v] += difference;
+            sums.got2[v] = add_exact_product(g, g, sums.got2[v]);
+            sums.truth2[v] = add_exact_product(t, t, sums.truth2[v]);
+            sums.product[v] = add_exact_product(g, t, sums.product[v]);
+            sums.error2[v] += difference * difference;
+            sums.error[v] += difference;
             top[v] = larger(size, top[v]);
             above[v] = larger(add_exact_product(slope, magnitude(t), size), above[v]);
         }
-    for (int v = 0; v < VECTORS; ++v) {
-        std::memcpy(out.sums.got2 + v * WIDE, &got2[v], sizeof(F64));
-        std::memcpy(out.sums.truth2 + v * WIDE, &truth2[v], sizeof(F64));
-        std::memcpy(out.sums.product + v * WIDE, &product[v], sizeof(F64));
-        std::memcpy(out.sums.error2 + v * WIDE, &error2[v], sizeof(F64));
-        std::memcpy(out.sums.error + v * WIDE, &error[v], sizeof(F64));
-    }
-    out.max_abs = top_lane(top);
-    out.above = top_lane(above);
+    return {sums.stored(), top_lane(top), top_lane(above)};
 }
 
 inline void add_sums(Sums& total, const Sums& more) {
@@ -155,7 +180,18 @@ inline bool all_finite(const Sums& sums) {
 }
 
 inline double largest_steps(const float* got, const float* truth, int count) {
-    std::uint32_t top = 0;
+    std::uint32_t top = 0, signs = 0;
+    for (int i = 0; i < count; ++i) {
+        std::uint32_t a, b;
+        std::memcpy(&a, got + i, sizeof a);
+        std::memcpy(&b, truth + i, sizeof b);
+        const auto apart = static_cast<std::int32_t>(a - b);
+        const auto steps = static_cast<std::uint32_t>(apart < 0 ? -static_cast<std::uint32_t>(apart) : apart);
+        signs |= a ^ b;
+        top = steps > top ? steps : top;
+    }
+    if (!(signs >> 31)) return top;  // the bits of floats of one sign are in the order of their sizes
+    top = 0;
     for (int i = 0; i < count; ++i) {
         const std::uint32_t steps = steps_between(got[i], truth[i]);
         top = steps > top ? steps : top;
@@ -164,13 +200,12 @@ inline double largest_steps(const float* got, const float* truth, int count) {
 }
 
 inline double largest_ratio(const float* got, const float* truth, int count) {
-    double top = 0;
+    Largest top;
     for (int i = 0; i < count; ++i) {
         const double t = truth[i], error = std::fabs(static_cast<double>(got[i]) - t);
-        const double found = ratio(error, std::fabs(t));
-        top = found > top ? found : top;
+        top.add(ratio(error, std::fabs(t)));
     }
-    return top;
+    return top.value();
 }
 
 inline std::int64_t last_of_error(const float* got, const float* truth, int count, double error) {
@@ -183,30 +218,24 @@ inline std::int64_t last_of_error(const float* got, const float* truth, int coun
 inline bool quick_block(const float* got, const float* truth, std::int64_t at, int count, Findings& out) {
     alignas(64) float padded[2][COMPARE_LANES] = {};
     const int whole = count / COMPARE_LANES * COMPARE_LANES, rest = count - whole;
-    Quick quick;
-    quick_sums(got, truth, whole, out.max_rel, quick);
+    Quick quick = quick_sums(got, truth, whole, out.max_rel);
     if (rest > 0) {  // zeros add nothing
-        Quick last;
         std::memcpy(padded[0], got + whole, sizeof(float) * static_cast<std::size_t>(rest));
         std::memcpy(padded[1], truth + whole, sizeof(float) * static_cast<std::size_t>(rest));
-        quick_sums(padded[0], padded[1], COMPARE_LANES, out.max_rel, last);
+        const Quick last = quick_sums(padded[0], padded[1], COMPARE_LANES, out.max_rel);
         add_sums(quick.sums, last.sums);
-        quick.max_abs = last.max_abs > quick.max_abs ? last.max_abs : quick.max_abs;
-        quick.above = last.above > quick.above ? last.above : quick.above;
+        quick.max_abs = most_of(last.max_abs, quick.max_abs);
+        quick.above = most_of(last.above, quick.above);
     }
     if (!all_finite(quick.sums)) return false;
     add_sums(out.sums, quick.sums);
-    const double steps = largest_steps(got, truth, count);
-    out.max_ulp = steps > out.max_ulp ? steps : out.max_ulp;
-    if (quick.above > 0) {
-        const double found = largest_ratio(got, truth, count);
-        out.max_rel = found > out.max_rel ? found : out.max_rel;
-    }
+    out.max_ulp = most_of(largest_steps(got, truth, count), out.max_ulp);
+    if (quick.above > 0) out.max_rel = most_of(largest_ratio(got, truth, count), out.max_rel);
     if (quick.max_abs >= out.worst_error && out.worst_used == 0) {
         out.worst_error = quick.max_abs;
         out.worst = at + (quick.max_abs > 0 ? last_of_error(got, truth, count, quick.max_abs) : count - 1);
     }
-    out.max_abs = quick.max_abs > out.max_abs ? quick.max_abs : out.max_abs;
+    out.max_abs = most_of(quick.max_abs, out.max_abs);
     return true;
 }
 
@@ -274,17 +303,20 @@ struct Tile {
 
 inline void sum_tile(Tile& tile, int count, Findings& out) {
     for (int i = count; i % COMPARE_LANES != 0; ++i) tile.got[i] = tile.truth[i] = 0;
-    Sums block = {};
+    Running sums;
     for (int i = 0; i < count; i += COMPARE_LANES)
-        for (int lane = 0; lane < COMPARE_LANES; ++lane) {
-            const double g = tile.got[i + lane], t = tile.truth[i + lane], difference = g - t;
-            block.got2[lane] += g * g;
-            block.truth2[lane] += t * t;
-            block.product[lane] += g * t;
-            block.error2[lane] += difference * difference;
-            block.error[lane] += difference;
+        for (int v = 0; v < VECTORS; ++v) {
+            F64 g, t;
+            std::memcpy(&g, tile.got + i + v * WIDE, sizeof g);
+            std::memcpy(&t, tile.truth + i + v * WIDE, sizeof t);
+            const F64 difference = g - t;
+            sums.got2[v] += g * g;
+            sums.truth2[v] += t * t;
+            sums.product[v] += g * t;
+            sums.error2[v] += difference * difference;
+            sums.error[v] += difference;
         }
-    add_sums(out.sums, block);
+    add_sums(out.sums, sums.stored());
 }
 
 inline void count_kinds(const Tile& tile, int count, Findings& out) {
@@ -304,34 +336,35 @@ inline void count_kinds(const Tile& tile, int count, Findings& out) {
 }
 
 // |got - truth|: NaN equals NaN only, an infinity itself only, or a truth that with its limit is out of got's range.
-inline void find_errors(Tile& tile, int count, double overflow, Findings& out) {
-    double top = 0, top_ratio = 0;
+inline void find_errors(Tile& tile, int count, double overflow) {
     for (int i = 0; i < count; ++i) {
-        const double g = tile.got[i], t = tile.truth[i], size = std::fabs(t);
+        const double g = tile.got[i], t = tile.truth[i];
         const double difference = std::fabs(g - t);
-        const bool beyond = is_inf(g) & (size + tile.limit[i] >= overflow) & (((g > 0) & (t > 0)) | ((g < 0) & (t < 0)));
+        const bool beyond = is_inf(g) & (std::fabs(t) + tile.limit[i] >= overflow) & (g * t > 0);
         const bool equal = (g == t) | beyond | (is_nan(g) & is_nan(t));
-        const double error = equal ? 0.0 : is_nan(difference) ? INFINITY : difference;
-        tile.error[i] = error;
-        top = error > top ? error : top;
-        const double relative = ratio(error, size);
-        top_ratio = relative > top_ratio ? relative : top_ratio;
+        const double mismatch = is_nan(difference) ? INFINITY : difference;
+        tile.error[i] = equal ? 0.0 : mismatch;
     }
-    out.max_abs = top > out.max_abs ? top : out.max_abs;
-    out.max_rel = top_ratio > out.max_rel ? top_ratio : out.max_rel;
+}
+
+inline void find_extremes(const Tile& tile, int count, Findings& out) {
+    Largest error, relative;
+    for (int i = 0; i < count; ++i) error.add(tile.error[i]);
+    for (int i = 0; i < count; ++i) relative.add(ratio(tile.error[i], std::fabs(tile.truth[i])));
+    out.max_abs = most_of(error.value(), out.max_abs);
+    out.max_rel = most_of(relative.value(), out.max_rel);
 }
 
 template <class Round, class Steps>
 inline void find_steps(const Tile& tile, int count, Round round, Steps steps, Findings& out) {
-    double top = 0;
+    Largest top;
     for (int i = 0; i < count; ++i) {
-        const double g = tile.got[i], want = round(tile.truth[i]);
+        const double g = tile.got[i], want = round(tile.truth[i]), between = steps(g, want);
         const bool finite = (std::fabs(g) < INFINITY) & (std::fabs(want) < INFINITY);
-        const double far = finite ? steps(g, want) : INFINITY;
-        const double found = tile.error[i] == 0.0 ? 0.0 : far;
-        top = found > top ? found : top;
+        const double far = finite ? between : INFINITY;
+        top.add(tile.error[i] == 0.0 ? 0.0 : far);
     }
-    out.max_ulp = top > out.max_ulp ? top : out.max_ulp;
+    out.max_ulp = most_of(top.value(), out.max_ulp);
 }
 
 inline double f32_steps(double a, double b) { return steps_between(static_cast<float>(a), static_cast<float>(b)); }
@@ -354,8 +387,7 @@ inline void judge_bits(Tile& tile, int count, Round round, Findings& out) {
     std::int64_t wrong = 0;
     for (int i = 0; i < count; ++i) {
         const double g = tile.got[i], want = round(tile.truth[i]);
-        const bool same = (g == want) & (std::signbit(g) == std::signbit(want));
-        const bool differs = !(same | (is_nan(g) & is_nan(want)));
+        const bool differs = (bits_of(g) != bits_of(want)) & !(is_nan(g) & is_nan(want));
         wrong += differs;
         tile.error[i] = differs ? tile.error[i] : 0.0;
         tile.used[i] = differs ? INFINITY : 0.0;
@@ -364,11 +396,12 @@ inline void judge_bits(Tile& tile, int count, Round round, Findings& out) {
 }
 
 inline void find_worst(const Tile& tile, std::int64_t at, int count, Findings& out) {
-    double used = 0, error = 0;
+    Largest top_used, top_error;
     for (int i = 0; i < count; ++i) {
-        used = tile.used[i] > used ? tile.used[i] : used;
-        error = tile.error[i] > error ? tile.error[i] : error;
+        top_used.add(tile.used[i]);
+        top_error.add(tile.error[i]);
     }
+    const double used = top_used.value(), error = top_error.value();
     if (used < out.worst_used || (used == out.worst_used && error < out.worst_error)) return;
     if (used == 0 && error == 0) {
         out.worst = at + count - 1;
@@ -389,7 +422,8 @@ inline void full_block(const Pair& pair, std::int64_t at, int count, Tile& tile,
     if (pair.rule == Rule::limit) std::memcpy(tile.limit, pair.limit + at, sizeof(double) * static_cast<std::size_t>(count));
     sum_tile(tile, count, out);
     count_kinds(tile, count, out);
-    find_errors(tile, count, pair.overflow, out);
+    find_errors(tile, count, pair.overflow);
+    find_extremes(tile, count, out);
     const bool single = pair.got_type == Element::f32, half = pair.got_type == Element::f16;
     if (single) find_steps(tile, count, round_f32, f32_steps, out);
     if (half) find_steps(tile, count, round_f16, f16_steps, out);

@@ -2,6 +2,9 @@
 
 Everything is computed in fp64 and fails closed: a NaN that truth does not have is an error without limit, a metric
 over NaN is NaN (and a NaN meets no threshold), arrays of different lengths and empty arrays are refused.
+
+One pass over both arrays gives all aggregates (``kparity/aggregates.py``). Where squares could leave the range of fp64
+(norms above 1e150, or below 1e-100), the metrics are computed again in numpy from scaled values.
 """
 
 from __future__ import annotations
@@ -12,34 +15,83 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kparity.aggregates import Pass, one_pass
 from kparity.errors import WrongInput
 from kparity.spec import Array, Bound
 
 
-def _pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array]:
-    """Both arrays flat in fp64; refuses what cannot be compared."""
-    left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
+def _arrays(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array]:
+    """Both as arrays of floats; refuses what cannot be compared."""
+    left, right = np.asarray(a), np.asarray(b)
     if left.shape != right.shape:
         raise WrongInput(f"cannot compare arrays of shapes {list(left.shape)} and {list(right.shape)}")
     if left.size == 0:
         raise WrongInput("cannot compare empty arrays: nothing was computed")
-    return left.ravel(), right.ravel()
+    left, right = (one if one.dtype.kind == "f" else one.astype(np.float64) for one in (left, right))
+    return left, right
+
+
+def _pair(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array]:
+    """Both arrays flat in fp64."""
+    left, right = _arrays(a, b)
+    return left.astype(np.float64).ravel(), right.astype(np.float64).ravel()
 
 
 def _norm(a: Array) -> float:
-    """Euclidean norm without overflow."""
+    """Euclidean norm without overflow of the squares."""
     top = float(np.abs(a).max())
-    return top * float(np.sqrt(np.square(a / top).sum())) if top else 0.0
+    return top * float(np.sqrt(np.square(a / top).sum())) if 0.0 < top < math.inf else top
 
 
-def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Cosine of the angle between two vectors: 0 if exactly one of them is zero, 1 if both are.
+@dataclass(frozen=True)
+class _Metrics:
+    cosine: float = math.nan
+    norm_ratio: float = math.nan
+    nmse: float = math.nan
+    mse: float = math.nan
+    rmse: float = math.nan
+    mean_error: float = math.nan
 
-    NaN if either holds a NaN or an infinity. It cannot see a constant factor; use ``norm_ratio`` beside it.
-    """
+
+def _metrics(found: Pass, a: Array, b: Array) -> _Metrics:
+    """The aggregates of a pass: all NaN if either side holds a NaN or an infinity."""
+    if not found.finite:
+        return _Metrics()
+    if not found.safe:
+        return _metrics_scaled(a, b)
+    mse = found.error2 / a.size
+    return _Metrics(
+        cosine=min(1.0, max(-1.0, found.product / math.sqrt(found.got2) / math.sqrt(found.truth2))),
+        norm_ratio=math.sqrt(found.got2 / found.truth2),
+        nmse=found.error2 / found.truth2,
+        mse=mse,
+        rmse=math.sqrt(mse),
+        mean_error=found.signed / a.size,
+    )
+
+
+def _metrics_scaled(a: Array, b: Array) -> _Metrics:
+    """The same for finite arrays of any size, zeros included: what does not fit into fp64 is infinite."""
     left, right = _pair(a, b)
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        return math.nan
+    with np.errstate(over="ignore"):
+        difference = left - right
+    above, below, error = _norm(left), _norm(right), _norm(difference)
+    if below == 0.0:
+        ratio, relative = (1.0 if above == 0.0 else math.inf), (0.0 if error == 0.0 else math.inf)
+    else:
+        ratio, relative = above / below, error / below
+    rmse = error / math.sqrt(a.size)
+    return _Metrics(
+        cosine=_cosine_scaled(left, right),
+        norm_ratio=ratio,
+        nmse=relative * relative,
+        mse=rmse * rmse,
+        rmse=rmse,
+        mean_error=float((difference / a.size).sum()),
+    )
+
+
+def _cosine_scaled(left: Array, right: Array) -> float:
     tops = float(np.abs(left).max()), float(np.abs(right).max())
     if 0.0 in tops:
         return 1.0 if tops == (0.0, 0.0) else 0.0
@@ -48,34 +100,82 @@ def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     return min(1.0, max(-1.0, found))
 
 
+@dataclass(frozen=True)
+class Summary:
+    """The aggregates of two float arrays ``a`` and ``b``: diagnostics without a limit.
+
+    With a NaN on either side every metric is NaN; with an infinity those made of sums are.
+    """
+
+    count: int
+    cosine: float
+    """0 if exactly one side is zero, 1 if both are."""
+    norm_ratio: float
+    """‖a‖ / ‖b‖."""
+    mse: float
+    """Σ(a − b)² / count; infinite where that is beyond fp64."""
+    rmse: float
+    nmse: float
+    """Σ(a − b)² / Σb²."""
+    mean_error: float
+    """Σ(a − b) / count, signed: truncation shows here, rounding does not."""
+    max_abs: float
+    """The largest |a − b|; an infinity equals itself and is infinitely far from all else."""
+    max_rel: float
+    """The largest |a − b| / |b|, infinite where only b is 0."""
+    max_ulp: float
+    """In units of the last place of two f32 or two f16 arrays, NaN for other pairs."""
+    worst_index: tuple[int, ...]
+    """Where |a − b| is largest (a NaN against a number is infinitely far); the highest index of equal ones."""
+    nan_counts: tuple[int, int]
+    inf_counts: tuple[int, int]
+
+
+def summary(a: npt.ArrayLike, b: npt.ArrayLike) -> Summary:
+    """Every aggregate of two float arrays in one pass; WrongInput if their shapes differ or nothing is in them."""
+    left, right = _arrays(a, b)
+    found = one_pass(left, right)
+    metrics = _metrics(found, left, right)
+    numbers = not (found.got_nan or found.truth_nan)
+    floats = left.dtype == right.dtype and left.dtype in (np.float32, np.float16)
+    return Summary(
+        count=left.size,
+        cosine=metrics.cosine,
+        norm_ratio=metrics.norm_ratio,
+        mse=metrics.mse,
+        rmse=metrics.rmse,
+        nmse=metrics.nmse,
+        mean_error=metrics.mean_error,
+        max_abs=found.max_abs if numbers else math.nan,
+        max_rel=found.max_rel if numbers else math.nan,
+        max_ulp=found.max_ulp if numbers and floats else math.nan,
+        worst_index=tuple(int(at) for at in np.unravel_index(found.worst, left.shape)),
+        nan_counts=(found.got_nan, found.truth_nan),
+        inf_counts=(found.got_inf, found.truth_inf),
+    )
+
+
+def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Cosine of the angle between two vectors: 0 if exactly one of them is zero, 1 if both are.
+
+    NaN if either holds a NaN or an infinity. It cannot see a constant factor; use ``norm_ratio`` beside it.
+    """
+    return summary(a, b).cosine
+
+
 def norm_ratio(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """‖a‖ / ‖b‖: NaN if either is not finite, 1 if both are zero, infinite if only b is."""
-    left, right = _pair(a, b)
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        return math.nan
-    above, below = _norm(left), _norm(right)
-    if below == 0.0:
-        return 1.0 if above == 0.0 else math.inf
-    return above / below
+    return summary(a, b).norm_ratio
 
 
 def nmse(a: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """Σ(a − truth)² / Σtruth²: NaN if either is not finite, 0 if both are zero, infinite if only truth is."""
-    left, right = _pair(a, truth)
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        return math.nan
-    error, reach = _norm(left - right), _norm(right)
-    if reach == 0.0:
-        return 0.0 if error == 0.0 else math.inf
-    return (error / reach) ** 2
+    return summary(a, truth).nmse
 
 
 def max_abs(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """The largest |a − b|: NaN if either holds a NaN; infinities are equal to themselves."""
-    left, right = _pair(a, b)
-    with np.errstate(invalid="ignore"):
-        error = np.where(left == right, 0.0, np.abs(left - right))
-    return float(error.max())
+    return summary(a, b).max_abs
 
 
 def max_ulp(a: Array, b: Array) -> float:
@@ -85,20 +185,7 @@ def max_ulp(a: Array, b: Array) -> float:
     """
     if a.dtype != b.dtype or a.dtype not in (np.float32, np.float16):
         raise WrongInput(f"max_ulp takes two f32 or two f16 arrays, got {a.dtype} and {b.dtype}")
-    _pair(a, b)
-    if np.isnan(a).any() or np.isnan(b).any():
-        return math.nan
-    if not np.array_equal(np.where(np.isinf(a), np.sign(a), 0), np.where(np.isinf(b), np.sign(b), 0)):
-        return math.inf
-    return float(np.abs(_ordered(a) - _ordered(b)).max())
-
-
-def _ordered(a: Array) -> Array:
-    """The bits of floats as integers in the order of their values; both zeros are 0."""
-    bits = np.ascontiguousarray(a).view(np.int32 if a.dtype == np.float32 else np.int16).astype(np.int64)
-    smallest = -(1 << 31) if a.dtype == np.float32 else -(1 << 15)
-    found: Array = np.where(bits < 0, smallest - bits, bits)
-    return found
+    return summary(a, b).max_ulp
 
 
 def _log_softmax(logits: Array) -> Array:
@@ -152,6 +239,7 @@ class Finding:
     """Elements outside their limit."""
     count: int
     worst_index: tuple[int, ...]
+    """Of the largest utilisation, then the largest error; the highest index of equal ones."""
     got_value: float
     want_value: float
     error: float
@@ -161,8 +249,21 @@ class Finding:
     """The largest error ÷ limit: above 1 is a failure, far below 1 everywhere is a loose bound."""
     nan_count: int
     """NaNs in the result, wanted or not."""
+    inf_count: int
+    """Infinities in the result, wanted or not."""
     cosine: float
     nmse: float
+    mse: float
+    """Σ(got − want)² / count; this, cosine, nmse, rmse and mean_error are NaN if either side is not finite."""
+    rmse: float
+    mean_error: float
+    """Σ(got − want) / count, signed."""
+    max_abs: float
+    """The largest |got − want| of all elements, by the rules of ``error``."""
+    max_rel: float
+    """The largest |got − want| / |want|: infinite where only want is 0, 0 where both are."""
+    max_ulp: float
+    """The largest distance in units of the last place of f32 and f16 outputs, to want rounded to that type; else 0."""
     derivation: str
 
     def __str__(self) -> str:
@@ -170,84 +271,56 @@ class Finding:
         return (
             f"{self.case_id} {self.arg_name}: {self.wrong} of {self.count} elements outside their bound, worst [{at}]: "
             f"got {self.got_value!r}, want {self.want_value!r}, error {self.error:.3g}, limit {self.limit:.3g} "
-            f"({self.derivation}); {self.nan_count} NaN, cosine {self.cosine:.9f}, nmse {self.nmse:.3g}"
+            f"({self.derivation}); {self.nan_count} NaN, {self.inf_count} inf, cosine {self.cosine:.9f}, "
+            f"nmse {self.nmse:.3g}, mean error {self.mean_error:.3g}, max ULP {self.max_ulp:.6g}"
         )
 
 
-def _errors(got: Array, truth: Array, limit: Array) -> Array:
-    """|got − truth| element by element; NaN equals NaN only, an infinity itself only."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        error = np.abs(got.astype(np.float64) - truth)
-        # f32 and f16 overflow where fp64 does not: an infinity is right if truth or its neighbourhood is out of range.
-        edge = (np.abs(truth) + limit).astype(got.dtype) if got.dtype.kind == "f" else truth
-        overflow = np.isinf(got) & np.isinf(edge) & (np.sign(got) == np.sign(truth))
-    error[(got == truth) | overflow] = 0.0
-    got_nan, want_nan = np.isnan(got), np.isnan(truth)
-    error[got_nan & want_nan] = 0.0
-    error[got_nan ^ want_nan] = np.inf
-    error[np.isnan(error)] = np.inf
-    return error
-
-
-def _bits_differ(got: Array, truth: Array) -> Array:
-    """Where the bits of ``got`` are not those of truth in its dtype; any NaN is as good as another."""
-    if got.dtype.kind != "f":
-        unequal: Array = got.astype(np.int64) != truth.astype(np.int64)
-        return unequal
-    with np.errstate(over="ignore"):
-        want = truth.astype(got.dtype)
-    kind = {2: np.uint16, 4: np.uint32, 8: np.uint64}[got.dtype.itemsize]
-    differ = np.ascontiguousarray(got).view(kind) != np.ascontiguousarray(want).view(kind)
-    found: Array = differ & ~(np.isnan(got) & np.isnan(want))
-    return found
+def _checked_limit(name: str, truth: Array, bound: Bound) -> Array | None:
+    if bound.limit is None:
+        return None
+    limit = np.asarray(bound.limit, np.float64)
+    if limit.shape != truth.shape:
+        raise WrongInput(f"{name}: the limit has shape {list(limit.shape)}, truth {list(truth.shape)}")
+    return limit
 
 
 def judge(case_id: str, arg_name: str, got: Array, truth: Array, bound: Bound) -> Finding:
-    """Hold one output against fp64 truth, element by element; never passes on NaN, on a wrong shape or on nothing."""
+    """Hold one output against truth, element by element; never passes on NaN, on a wrong shape or on nothing."""
+    name = f"{case_id} {arg_name}"
     if got.shape != truth.shape:
-        raise WrongInput(f"{case_id} {arg_name}: shape {list(got.shape)}, truth has {list(truth.shape)}")
+        raise WrongInput(f"{name}: shape {list(got.shape)}, truth has {list(truth.shape)}")
     if got.size == 0:
-        raise WrongInput(f"{case_id} {arg_name}: empty, nothing was computed")
+        raise WrongInput(f"{name}: empty, nothing was computed")
     if got.dtype.kind != truth.dtype.kind:
-        raise WrongInput(f"{case_id} {arg_name}: dtype {got.dtype}, truth has {truth.dtype}")
-    if bound.limit is None:
-        limit = np.zeros(got.shape)
-    else:
-        limit = np.asarray(bound.limit, np.float64)
-        if limit.shape != truth.shape:
-            raise WrongInput(
-                f"{case_id} {arg_name}: the limit has shape {list(limit.shape)}, truth {list(truth.shape)}"
-            )
-        if (limit < 0).any():
-            raise WrongInput(f"{case_id} {arg_name}: the limit is negative somewhere")
-    want = truth.astype(np.float64)
-    error = _errors(got, want, limit)
-    if bound.limit is None:
-        wrong = _bits_differ(got, truth)
-        used = np.where(wrong, np.inf, 0.0)
-        error = np.where(wrong, error, 0.0)
-    else:
-        # A limit of NaN admits equality alone, and no limit admits an infinite error.
-        wrong = (~(error <= limit) | np.isinf(error)) & (error != 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            used = np.where(error == 0.0, 0.0, error / limit)
-        used[np.isnan(used) | np.isinf(error)] = np.inf
-    worst = int(np.lexsort((error.ravel(), used.ravel()))[-1])
-    index = tuple(int(at) for at in np.unravel_index(worst, got.shape))
+        raise WrongInput(f"{name}: dtype {got.dtype}, truth has {truth.dtype}")
+    limit = _checked_limit(name, truth, bound)
+    found = one_pass(got, truth, limit, bits=limit is None)
+    if found.negative:
+        raise WrongInput(f"{name}: the limit is negative somewhere")
+    metrics = _metrics(found, got, truth)
+    index = tuple(int(at) for at in np.unravel_index(found.worst, got.shape))
     return Finding(
         case_id,
         arg_name,
-        ok=not wrong.any(),
-        wrong=int(wrong.sum()),
+        ok=not found.wrong,
+        wrong=found.wrong,
         count=int(got.size),
         worst_index=index,
         got_value=float(got[index]),
-        want_value=float(want[index]),
-        error=float(error[index]),
-        limit=float(limit[index]),
-        utilisation=float(used[index]),
-        nan_count=int(np.isnan(got).sum()),
-        cosine=cosine(got, want),
-        nmse=nmse(got, want),
+        want_value=float(truth[index]),
+        error=found.error,
+        limit=0.0 if limit is None else float(limit[index]),
+        utilisation=found.used,
+        nan_count=found.got_nan,
+        inf_count=found.got_inf,
+        cosine=metrics.cosine,
+        nmse=metrics.nmse,
+        mse=metrics.mse,
+        rmse=metrics.rmse,
+        mean_error=metrics.mean_error,
+        max_abs=found.max_abs,
+        max_rel=found.max_rel,
+        max_ulp=found.max_ulp,
         derivation=bound.derivation,
     )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import compare
+from kparity import _native, aggregates, compare
+from kparity.aggregates import Pass, one_pass, pass_numpy
 from kparity.compare import judge
 from kparity.errors import WrongInput
 from kparity.spec import Bound
 
+ISAS = [name for name, _ in _native.cpu_isas()]
 METRICS = [compare.cosine, compare.norm_ratio, compare.nmse, compare.max_abs]
 VECTOR = np.array([1.0, -2.0, 3.0], np.float32)
 
@@ -232,3 +237,240 @@ def test_aggregates_miss_what_the_bound_sees() -> None:
     finding = judge("c", "y", got, truth, bound(1e-6 * np.abs(truth)))
     assert finding.cosine > 0.997 and finding.nmse < 5e-4
     assert not finding.ok and finding.wrong == 1 and finding.worst_index == (at,)
+
+
+def test_judge_reports_the_aggregates() -> None:
+    truth = np.array([2.0, -4.0, 0.0, 8.0])
+    got = np.array([2.5, -4.0, 0.0, 7.0], np.float32)
+    finding = judge("c", "y", got, truth, bound([1.0] * 4))
+    assert finding.ok and (finding.max_abs, finding.max_rel, finding.mean_error) == (1.0, 0.25, -0.125)
+    assert finding.mse == 1.25 / 4 and finding.rmse == math.sqrt(1.25 / 4) and finding.nmse == 1.25 / 84
+    assert finding.max_ulp == 2**21 and (finding.nan_count, finding.inf_count) == (0, 0)
+    for part in ("mean error -0.125", "max ULP", "0 NaN", "0 inf"):
+        assert part in str(finding)
+    beside_zero = judge("c", "y", np.array([1e-9], np.float32), np.array([0.0]), bound([1.0]))
+    assert beside_zero.ok and beside_zero.max_rel == math.inf
+    integers = judge("c", "y", np.array([3, 5], np.int32), np.array([3, 4], np.int64), bound([1, 1]))
+    assert integers.ok and (integers.max_ulp, integers.max_abs, integers.max_rel) == (0, 1, 0.25)
+
+
+def test_judge_counts_infinities_and_its_means_fail_closed() -> None:
+    finding = judge("c", "y", np.array([np.inf, 1], np.float32), np.array([np.inf, 1]), bound([1, 1]))
+    assert finding.ok and finding.inf_count == 1 and finding.max_abs == finding.max_ulp == 0
+    assert all(math.isnan(x) for x in (finding.cosine, finding.nmse, finding.mse, finding.rmse, finding.mean_error))
+    finding = judge("c", "y", np.array([np.inf, 1], np.float32), np.array([1.0, 1]), bound([1, 1]))
+    assert not finding.ok and finding.max_abs == finding.max_rel == finding.max_ulp == math.inf
+
+
+def test_ulps_are_counted_from_truth_rounded_to_the_output() -> None:
+    third = np.array([1 / 3])
+    for dtype in (np.float32, np.float16):
+        right = third.astype(dtype)
+        assert judge("c", "y", right, third, bound([1.0])).max_ulp == 0
+        assert judge("c", "y", np.nextafter(right, dtype(1)), third, bound([1.0])).max_ulp == 1
+    double = 1 + 2.0**-11 + 2.0**-40  # through f32 it would be rounded twice, and down
+    up = np.nextafter(np.float16(1), np.float16(2))
+    assert judge("c", "y", np.array([up]), np.array([double]), bound([1.0])).max_ulp == 0
+
+
+def test_judge_refuses_a_negative_limit_anywhere() -> None:
+    limit = np.ones(5000)
+    limit[4999] = -1e-300
+    with pytest.raises(WrongInput, match="negative"):
+        judge("c", "y", np.ones(5000, np.float32), np.ones(5000), bound(limit))
+
+
+# summary
+
+
+def test_summary_is_all_metrics_at_once() -> None:
+    rng = np.random.default_rng(5)
+    b = rng.standard_normal((3, 1001)).astype(np.float32)
+    a = b * np.float32(1 + 1e-5)
+    a[1, 500] += 1
+    found = compare.summary(a, b)
+    assert found.worst_index == (1, 500) and found.count == 3003 and found.nan_counts == found.inf_counts == (0, 0)
+    wide = a.astype(np.float64), b.astype(np.float64)
+    error = wide[0] - wide[1]
+    assert found.mse == pytest.approx((error**2).mean()) and found.rmse == pytest.approx(math.sqrt(found.mse))
+    assert found.mean_error == pytest.approx(error.mean(), rel=1e-9)
+    assert found.max_abs == np.abs(error).max() and found.max_rel == (np.abs(error) / np.abs(wide[1])).max()
+    assert found.max_ulp == compare.max_ulp(a, b) and found.cosine == compare.cosine(a, b)
+    assert found.nmse == compare.nmse(a, b) and found.norm_ratio == compare.norm_ratio(a, b)
+    assert math.isnan(compare.summary(*wide).max_ulp)
+
+
+def test_summary_fails_closed() -> None:
+    spoiled = np.array([1.0, np.nan, 3.0], np.float32)
+    for pair in ((spoiled, VECTOR), (VECTOR, spoiled), (spoiled, spoiled)):
+        found = compare.summary(*pair)
+        floats = [getattr(found, one.name) for one in fields(found) if one.type == "float"]
+        assert len(floats) == 9 and all(math.isnan(x) for x in floats)
+    assert compare.summary(spoiled, VECTOR).worst_index == (1,)
+    assert compare.summary(spoiled, VECTOR).nan_counts == (1, 0)
+    with pytest.raises(WrongInput, match="empty"):
+        compare.summary([], [])
+    with pytest.raises(WrongInput, match="shapes"):
+        compare.summary(VECTOR, VECTOR[None])
+    beyond = compare.summary(np.array([np.inf], np.float32), np.array([1e40]))
+    assert beyond.max_abs == math.inf  # without a limit nothing excuses an overflow
+
+
+@pytest.mark.parametrize("size", [1e300, 1e155, 1e-155, 1e-300])
+def test_squares_that_fp64_cannot_hold(size: float) -> None:
+    b = np.array([3.0, 4.0, 0.0]) * size
+    found = compare.summary(b * 1.5, b)
+    assert found.cosine == pytest.approx(1) and found.norm_ratio == pytest.approx(1.5)
+    assert found.nmse == pytest.approx(0.25) and found.rmse == pytest.approx(2.5 * size / math.sqrt(3))
+    assert found.mse == pytest.approx(found.rmse * found.rmse) and found.mean_error == pytest.approx(3.5 / 3 * size)
+    assert (found.mse == math.inf) == (size > 1e154)
+
+
+def test_a_difference_beyond_fp64_is_infinite() -> None:
+    found = compare.summary(np.array([1.7e308]), np.array([-1.7e308]))
+    assert found.max_abs == found.rmse == found.mse == found.nmse == math.inf and found.cosine == -1
+
+
+# The native pass and its twin in numpy
+
+FLOATS, INTEGERS = ("f4", "f2", "f8"), ("i1", "i4", "i8")
+HOSTILE = [
+    *(0.0, -0.0, math.nan, math.inf, -math.inf, 1.0, -1.0, 5e-324, 1e-45, -6e-8, 65504, 65519, 65520, -65535.9, 1e5),
+    *(3.4028234e38, 3.4028235677973366e38, -3.5e38, 1e40, 1e-40, 1e155, 1e308, -1.7e308, 2.0**-14, 2.0**-24, 2.0**-25),
+]
+LIMITS = [0.0, math.nan, math.inf, 1e-6, 1.0, 1e33, 5e-324]
+SUMS = ("got2", "truth2", "product", "error2", "signed")
+
+
+def values(rng: np.random.Generator, count: int, dtype: str, hostile: float) -> np.ndarray:
+    """Random values of both signs over many sizes, some of them hostile."""
+    kind = np.dtype(dtype)
+    if kind.kind in "iu":
+        ends = np.iinfo(kind)
+        return rng.integers(ends.min, ends.max, count, kind, endpoint=True)
+    found = rng.standard_normal(count) * 10.0 ** rng.integers(-12, 12, count)
+    found = np.where(rng.random(count) < hostile, rng.choice(HOSTILE, count), found)
+    with np.errstate(over="ignore"):
+        return found.astype(kind)
+
+
+def near(rng: np.random.Generator, got: np.ndarray, dtype: str) -> np.ndarray:
+    """Truth that mostly agrees: rounding noise on some elements, a hostile value on few, equality on the rest."""
+    with np.errstate(all="ignore"):
+        truth = got.astype(np.float64) * (1 + 1e-7 * rng.standard_normal(got.size) * (rng.random(got.size) < 0.5))
+        if np.dtype(dtype).kind in "iu":
+            truth = np.where(rng.random(got.size) < 0.9, got, got // 2)
+            return truth.astype(dtype)
+        truth = np.where(rng.random(got.size) < 0.01, rng.choice(HOSTILE, got.size), truth)
+        return truth.astype(dtype)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """got, truth and limits of one length, from one seed."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    count = draw(st.one_of(st.integers(1, 70), st.integers(1, 10_000), st.sampled_from([2047, 2048, 2049, 4096])))
+    hostile = draw(st.sampled_from([0.0, 0.0, 0.001, 0.3]))
+    if draw(st.booleans()):
+        got_type, truth_type = draw(st.sampled_from(FLOATS)), draw(st.sampled_from(FLOATS))
+    else:
+        got_type, truth_type = draw(st.sampled_from([*[(a, b) for a in INTEGERS for b in INTEGERS], ("u4", "u4")]))
+    got = values(rng, count, got_type, hostile)
+    agree = draw(st.booleans())
+    truth = near(rng, got, truth_type) if agree else values(rng, count, truth_type, hostile)
+    limit = rng.choice(LIMITS, count) if draw(st.booleans()) else np.full(count, draw(st.sampled_from(LIMITS)))
+    return got, truth, limit
+
+
+def assert_twins(found: Pass, twin: Pass, got: np.ndarray, truth: np.ndarray) -> None:
+    for one in fields(Pass):
+        mine, other = getattr(found, one.name), getattr(twin, one.name)
+        if one.name not in SUMS:
+            assert mine == other, (one.name, mine, other)
+    if found.finite:
+        sizes = [np.abs(x.astype(np.float64)) for x in (got, truth)]
+        if max(x.max() for x in sizes) < 1e150:
+            reach = {"got2": sizes[0] @ sizes[0], "truth2": sizes[1] @ sizes[1], "product": sizes[0] @ sizes[1],
+                     "error2": twin.error2, "signed": (sizes[0] + sizes[1]).sum()}  # fmt: skip
+            for name in SUMS:
+                assert getattr(found, name) == pytest.approx(getattr(twin, name), rel=0, abs=1e-12 * reach[name]), name
+
+
+@given(pairs())
+@settings(max_examples=300, deadline=None)
+def test_the_native_pass_is_its_twin(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    got, truth, limit = drawn
+    for rule in ({"limit": limit}, {"bits": True}, {}):
+        with np.errstate(all="ignore"):
+            twin = pass_numpy(got, truth, rule.get("limit"), bits="bits" in rule)
+        for isa in ISAS:
+            assert_twins(Pass(**_native.compare(got, truth, isa=isa, **rule)), twin, got, truth)
+
+
+def bits_of(found: dict[str, float]) -> Iterator[bytes]:
+    return (struct.pack("<d", value) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("got_type", "truth_type"), [("f4", "f4"), ("f4", "f8"), ("f2", "f2"), ("f8", "f8"), ("i4", "i8")]
+)
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_threads_and_instruction_sets_change_no_bit(got_type: str, truth_type: str, spoiled: bool) -> None:
+    rng = np.random.default_rng(3)
+    count = 9_000_011 if got_type == truth_type == "f4" and not spoiled else 300_007
+    got = values(rng, count, got_type, 0.0)
+    truth = near(rng, got, truth_type) if spoiled else got.astype(truth_type)
+    truth[::3] = truth[::3] * 0.5
+    for rule in ({"limit": np.abs(truth.astype(np.float64)) * 1e-7}, {"bits": True}, {}):
+        every = [
+            list(bits_of(_native.compare(got, truth, threads=threads, isa=isa, **rule)))
+            for isa in ISAS
+            for threads in (0, 1, 2, 7)
+        ]
+        assert all(one == every[0] for one in every[1:])
+
+
+def test_ties_go_to_the_highest_index() -> None:
+    truth = np.zeros(20_000, np.float32)
+    got = truth.copy()
+    assert one_pass(got, truth).worst == one_pass(got, truth, bits=True).worst == 19_999
+    got[[5, 700, 5000, 13_000]] = 1
+    assert one_pass(got, truth).worst == 13_000
+    assert one_pass(got, truth.astype(np.float64), np.full(20_000, 2.0)).worst == 13_000
+    assert one_pass(got, truth, bits=True).worst == 13_000
+    got[700] = 2
+    assert one_pass(got, truth).worst == 700  # and the largest error before that
+
+
+def test_every_f16_and_its_midpoints_round_as_in_numpy() -> None:
+    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
+    finite = np.sort(every[np.isfinite(every)]).astype(np.float64)
+    middle = (finite[1:] + finite[:-1]) / 2
+    for truth in (every.astype(np.float64), middle, np.nextafter(middle, 1e9), np.nextafter(middle, -1e9)):
+        with np.errstate(over="ignore"):
+            got = truth.astype(np.float16)
+        for isa in ISAS:
+            found = _native.compare(got, truth, bits=True, isa=isa)
+            assert (found["wrong"], found["max_ulp"]) == (0, 0)
+
+
+def test_the_native_pass_refuses_what_it_cannot_read() -> None:
+    a = np.ones(8, np.float32)
+    for got, truth, more in [
+        (a, a[:4], {}), (a[:0], a[:0], {}), (a[::2], a[:4], {}), (a.astype(">f4"), a, {}), (a > 0, a, {}),
+        (a.astype(np.longdouble), a, {}), (a, a, {"limit": np.ones(3)}), (a, a, {"limit": np.ones(8), "bits": True}),
+        (a, a, {"isa": "sse9"}),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError):
+            _native.compare(got, truth, **more)
+    assert one_pass(a[::2], a.astype(">f4")[::2]).max_abs == 0  # those are copied, or go to the twin
+    assert judge("c", "y", a.astype(">f4"), np.full(8, 2.0), bound([0.5] * 8)).wrong == 8
+
+
+def test_without_the_native_module_judge_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(11)
+    got = values(rng, 999, "f4", 0.1).reshape(9, 111)
+    truth, limit = near(rng, got.ravel(), "f8").reshape(9, 111), rng.choice(LIMITS, (9, 111))
+    native = judge("c", "y", got, truth, bound(limit))
+    monkeypatch.setattr(aggregates, "_native", lambda: None)
+    assert repr(judge("c", "y", got, truth, bound(limit))) == repr(native)
