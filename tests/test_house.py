@@ -24,10 +24,11 @@ HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", 
 # Imports point down, or stay on their floor. The first name of a dotted path that is listed decides.
 FLOORS: dict[str, int] = {
     **dict.fromkeys(["errors", "spec", "packing", "codes", "schemas", "data", "_native"], 0),
-    **dict.fromkeys(["adapter", "assemble", "compare", "contracts", "fingerprint", "mutant", "statistics"], 1),
+    **dict.fromkeys(["adapter", "aggregates", "assemble", "compare"], 1),
+    **dict.fromkeys(["contracts", "fingerprint", "mutant", "statistics"], 1),
     **dict.fromkeys(["backends", "kernels"], 2),
     **dict.fromkeys(["ops", "registry", "toolchains", "model", "graph", "fused", "engine"], 3),
-    **dict.fromkeys(["probe", "dispatcher", "preflight", "receipt", "check", "mutate", "testing"], 4),
+    **dict.fromkeys(["probe", "dispatcher", "preflight", "receipt", "check", "mutate", "testing", "traces"], 4),
     **dict.fromkeys(["cli", "pytest_plugin"], 5),
 }
 
