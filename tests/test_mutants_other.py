@@ -36,6 +36,8 @@ PARTIAL = {
     "act_quant/maximum-of-row-0": ("the native text sees one span at a time", set(DIALECTS) - {"native"}),
     "act_quant/padding-not-written": ("torch and numpy give new arrays", {"gpu", "wgsl", "native"}),
     "dense_gemv/lane-dropped": ("torch and numpy have no lanes", {"gpu", "wgsl", "native"}),
+    "glu/grid-not-folded": ("only GPU APIs have a grid", {"gpu", "wgsl"}),
+    "add/grid-not-folded": ("only GPU APIs have a grid", {"gpu", "wgsl"}),
     "dense_gemv/grid-not-folded": ("only WGSL folds the grid of a case that fits into memory", {"wgsl"}),
     "argmax/bits-compared": ("the native text compares floats", set(DIALECTS) - {"native"}),
     "argmax/share-dropped": ("the others do not join shares of a row", {"gpu", "wgsl"}),

@@ -156,7 +156,7 @@ MUTANTS = (
         "grid-not-folded",
         "The second dimension of a folded grid is ignored: outputs past 65535 groups stay unwritten.",
         {
-            "wgsl": (Patch("(group.y * groups.x + group.x)", "(group.x + 0u * groups.x)"),),
+            "wgsl": (Patch("(group.y * groups.x + group.x) * ROWS", "group.x * ROWS"),),
         },
     ),
 )

@@ -167,4 +167,12 @@ MUTANTS = (
             ),
         },
     ),
+    Mutant(
+        "grid-not-folded",
+        "The second dimension of a folded grid is ignored: elements past 65535 groups stay unwritten.",
+        {
+            "gpu": (Patch("GROUP_FOLDED * BLOCK", "GROUP_X * BLOCK"),),
+            "wgsl": (Patch("(group.y * groups.x + group.x) * BLOCK", "group.x * BLOCK"),),
+        },
+    ),
 )
