@@ -41,28 +41,48 @@ class Facts:
         with np.errstate(all="ignore"):
             return self.op.reference(self.case, self.inputs, np.float32)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of inputs, truth and limits."""
         limits = [bound.limit for bound in self.bounds if bound.limit is not None]
         return sum(array.nbytes for array in (*self.inputs, *self.truth, *limits))
 
 
-_kept: OrderedDict[tuple[str, str, int], Facts] = OrderedDict()
+class Memory:
+    """The facts of the latest cases: a sweep asks for them once per backend, mutants of a kernel once each."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.nbytes = limit, 0
+        self._kept: OrderedDict[tuple[str, str, int], Facts] = OrderedDict()
+
+    def get(self, key: tuple[str, str, int]) -> Facts | None:
+        """What is kept under a key, which becomes the latest."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: tuple[str, str, int], found: Facts) -> None:
+        """Keep facts, and let go of the oldest beyond the limit."""
+        self._kept[key] = found
+        self.nbytes += found.nbytes
+        while self.nbytes > self.limit and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self.nbytes -= oldest.nbytes
+
+
+_memory = Memory(KEPT_BYTES)
 
 
 def facts(op: Op, case: Case, kind: str, seed: int) -> Facts:
     """The facts of one kind of input; its generator is seeded from ``seed``, the case's name and the kind alone."""
     key = (case.id, kind, seed)
-    if key in _kept:
-        _kept.move_to_end(key)
-        return _kept[key]
+    known = _memory.get(key)
+    if known is not None:
+        return known
     rng = np.random.default_rng([case.seed(seed), zlib.crc32(kind.encode())])
     with np.errstate(all="ignore"):  # infinities and NaN are among the inputs
         inputs = op.inputs(case, rng, kind)
         truth = op.reference(case, inputs)
         found = Facts(op, case, inputs, truth, op.bounds(case, inputs, truth))
-    _kept[key] = found
-    while len(_kept) > 1 and sum(each.nbytes for each in _kept.values()) > KEPT_BYTES:
-        _kept.popitem(last=False)
+    _memory.put(key, found)
     return found

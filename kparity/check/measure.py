@@ -91,6 +91,8 @@ def _errors_of_both(
 ) -> tuple[float, float | None]:
     """RMSE of the result, and of what it is held against; None where there is nothing to hold it against."""
     kept = comparable(truth) & np.isfinite(got)
+    if limit is not None:
+        kept &= np.isfinite(limit)  # elsewhere nothing but truth itself, or anything at all, is right
     want = truth[kept].astype(np.float64)
     own = rms(got[kept].astype(np.float64) - want)
     if peer is None or limit is None or not want.any():
@@ -107,4 +109,4 @@ def _ratio(error: float, against: float) -> float:
 
 def _aggregates(finding: Finding) -> dict[str, Any]:
     names = ("mean_error", "nmse", "cosine", "max_ulp", "max_abs", "max_rel", "nan_count", "inf_count")
-    return {name: getattr(finding, name, math.nan) for name in names}
+    return {name: getattr(finding, name) for name in names}

@@ -14,19 +14,24 @@ from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, Out
 from kparity.check.summary import Tally
 from kparity.cli.table import console
 
-SHOWN = 20
-"""Failures that are shown in full; the files have all of them."""
+SHOWN = 3
+"""Failures of one backend that are shown in full; the files have all of them."""
 STYLES = {PASS: "green", FAIL: "bold red", UNSUPPORTED: "yellow", SKIPPED: "yellow"}
 
 
 def print_result(result: Result) -> None:
     """Failures, reasons of what did not run, the table of counts, and one line that says what it comes to."""
     out = console()
-    failures = [record for record in result.records if record.outcome == FAIL]
-    for record in failures[:SHOWN]:
-        _print_failure(out, record)
-    if len(failures) > SHOWN:
-        out.print(f"… and {len(failures) - SHOWN} more failures; --json, --junit and --csv have all of them\n")
+    failures: dict[str, list[Record]] = {}
+    for record in result.records:
+        if record.outcome == FAIL:
+            failures.setdefault(record.backend, []).append(record)
+    for backend, records in failures.items():
+        for record in records[:SHOWN]:
+            _print_failure(out, record)
+        if len(records) > SHOWN:
+            left = len(records) - SHOWN
+            out.print(f"… and {left} more failures of {backend}; --json, --junit and --csv have all of them\n")
     _print_reasons(out, result)
     if result.records:
         out.print(_table(result))
@@ -78,12 +83,11 @@ def _table(result: Result) -> Table:
         table.add_column(name, justify="right")
     summary = result.summary
     for backend, whole in summary.by_backend.items():
-        head = backend
-        for (name, _), tally in summary.by_op.items():
-            if name == backend:
-                table.add_row(head, *_cells(tally))
-                head = ""
-        table.add_row("", *_cells(whole), style="bold", end_section=True)
+        rows = [tally for (name, _), tally in summary.by_op.items() if name == backend]
+        if len(rows) > 1:
+            rows.append(whole)
+        for at, tally in enumerate(rows):
+            table.add_row("" if at else backend, *_cells(tally), end_section=tally is rows[-1])
     return table
 
 

@@ -1,0 +1,359 @@
+"""``check_case`` and what surrounds it: selection, counts, documents. The command line is in ``test_check_cli.py``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from importlib import resources
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from kparity import contracts, ops
+from kparity.backends.numpy import NumpyBackend
+from kparity.check import core, document, measure
+from kparity.check.facts import facts
+from kparity.check.record import FAIL, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
+from kparity.check.select import expression, named, selected
+from kparity.check.summary import Summary
+from kparity.errors import CompileFailed, UnknownName, WrongInput
+from kparity.spec import Arg, Array, Bound, Case, Op
+
+
+def records_of(name: str, **params: Any) -> list[Record]:
+    op = ops.get(name)
+    return core.check_case(NumpyBackend(), op, op.case(**params))
+
+
+@pytest.fixture(scope="module")
+def passed() -> list[Record]:
+    return records_of("rmsnorm", M=3, D=257)
+
+
+def schema() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(resources.files("kparity.schemas").joinpath("check.schema.json").read_text())
+    return found
+
+
+def result_of(records: list[Record], backends: tuple[str, ...] = ("numpy",)) -> document.Result:
+    request = {"ops": [], "expression": None, "quick": True, "max_seconds": None}
+    return document.Result(backends, 0, request, records)
+
+
+# One case
+
+
+def test_a_right_kernel_passes_with_every_number_beside_it(passed: list[Record]) -> None:
+    op = ops.get("rmsnorm")
+    case = op.case(M=3, D=257)
+    assert [record.kind for record in passed] == list(op.kinds(case))
+    for record in passed:
+        assert (record.outcome, record.reason, record.failed) == (PASS, "", ())
+        assert (
+            record.kernel == "rmsnorm_numpy_generic" and record.device_kind == "cpu" and len(record.inputs_sha256) == 64
+        )
+        assert set(record.counts) == {"launch_excess", "input_changes", "guard_changes", "repeat_differences"}
+        assert (record.bytes, record.flops) == (op.work(case).bytes, op.work(case).flops)
+    measured = passed[0].outputs[0]
+    assert measured.derivation.startswith("(γ_257/2 + 8u)") and measured.threshold == "utilisation"
+    assert 0 < measured.utilisation < 1 and 0 < measured.error <= measured.limit and measured.count == 3 * 257
+    assert measured.peer_ratio is not None and 0 < measured.peer_ratio < 2
+
+
+def test_one_seed_gives_one_result_and_another_seed_another() -> None:
+    op = ops.get("rmsnorm")
+    runs = [core.check_case(NumpyBackend(), op, op.case(M=3, D=64), seed=seed) for seed in (7, 7, 8)]
+    keys = [
+        [(each.inputs_sha256, each.outputs[0].error) for each in records if each.kind == "random"] for records in runs
+    ]
+    assert keys[0] == keys[1] and keys[0] != keys[2]
+
+
+def test_only_the_kinds_that_were_asked_for_run_and_the_first_failure_ends_it() -> None:
+    op = ops.get("add")
+    case = op.case(M=2, D=3)
+    assert [r.kind for r in core.check_case(NumpyBackend(), op, case, kinds=["tiny", "random"])] == ["tiny", "random"]
+
+    class Late(NumpyBackend):
+        def sync(self) -> None:
+            raise CompileFailed("kernels/add/add.cu", 3, "late")
+
+    assert len(core.check_case(Late(), op, case)) == len(op.kinds(case))
+    (only,) = core.check_case(Late(), op, case, stop_at_first=True)
+    assert only.outcome == FAIL and only.reason == "kernels/add/add.cu:3: late"
+
+
+def test_what_a_backend_does_not_support_is_one_record_and_no_pass() -> None:
+    class Choosy(NumpyBackend):
+        def supports(self, op: Op, case: Case) -> str | None:
+            return "no"
+
+    op = ops.get("add")
+    case = op.case(M=2, D=3)
+    (record,) = core.check_case(Choosy(), op, case)
+    assert (record.outcome, record.reason, record.runs) == (UNSUPPORTED, "no", len(op.kinds(case)))
+    assert Summary.of([record]).exit_code(["numpy"]) == 3
+
+
+def test_a_failure_to_build_is_a_failure_of_every_kind() -> None:
+    class Broken(NumpyBackend):
+        def build(self, op: Op, case: Case) -> Any:
+            raise ZeroDivisionError("division by zero")
+
+    op = ops.get("add")
+    case = op.case(M=2, D=3)
+    records = core.check_case(Broken(), op, case)
+    assert len(records) == len(op.kinds(case))
+    assert {(each.outcome, each.reason) for each in records} == {(FAIL, "ZeroDivisionError: division by zero")}
+
+
+def test_an_error_of_the_specification_is_not_blamed_on_the_kernel() -> None:
+    class Absurd(type(ops.get("add"))):  # type: ignore[misc]
+        def bounds(self, case: Case, inputs: Any, truth: Any) -> list[Bound]:
+            raise ValueError("a mistake in the specification")
+
+    op = Absurd()
+    with pytest.raises(ValueError, match="a mistake in the specification"):
+        core.check_case(NumpyBackend(), op, op.case(M=2, D=4097))
+
+
+def test_a_kernel_under_a_wrong_name_fails() -> None:
+    class Poser(NumpyBackend):
+        def build(self, op: Op, case: Case) -> Any:
+            kernel = super().build(op, case)
+            kernel.id = "gemm_cpu_x"
+            return kernel
+
+    op = ops.get("add")
+    assert {each.outcome for each in core.check_case(Poser(), op, op.case(M=2, D=3))} == {FAIL}
+
+
+@pytest.mark.parametrize("name", ["launch_excess", "input_changes", "guard_changes", "repeat_differences"])
+def test_each_count_decides_by_itself(passed: list[Record], name: str) -> None:
+    found = core.judged(replace(passed[0], counts={**passed[0].counts, name: 1}))
+    assert found.outcome == FAIL and found.failed == (name,) and found.reason
+
+
+def test_nothing_compared_is_no_pass(passed: list[Record]) -> None:
+    assert core.judged(replace(passed[0], outputs=())).outcome == FAIL
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("utilisation", {"utilisation": 1.001}),
+        ("utilisation", {"utilisation": math.nan}),
+        ("utilisation", {"utilisation": math.inf, "wrong": 1}),
+        ("peer_ratio_f32", {"peer_ratio": 2.001}),
+        ("peer_ratio_f32", {"peer_ratio": math.nan}),
+        ("peer_ratio_f16", {"peer_ratio": 3.001, "dtype": "f16"}),
+        ("f16_ulp_share", {"ulp_share": 0.0011}),
+        ("exact_differences", {"rung": "exact", "threshold": "exact_differences", "wrong": 1}),
+    ],
+)
+def test_each_threshold_decides_by_itself(passed: list[Record], name: str, change: dict[str, Any]) -> None:
+    found = core.judged(replace(passed[0], outputs=(replace(passed[0].outputs[0], **change),)))
+    assert found.outcome == FAIL and found.failed == (name,) and passed[0].outputs[0].name in found.reason
+
+
+def test_every_threshold_of_the_contract_is_used(passed: list[Record]) -> None:
+    used = {*passed[0].counts, *core.PEER.values(), "utilisation", "exact_differences", "f16_ulp_share"}
+    assert used == set(contracts.load(core.CONTRACT).document["thresholds"])
+
+
+# The ratio of errors
+
+
+def measured(got: Array, truth: Array, limit: Array, peer: Array) -> OutputRecord:
+    return measure.measured("case", Arg("y", "f32", got.shape, "out"), got, truth, Bound(limit, "n roundings"), peer)
+
+
+@pytest.mark.parametrize("n", [16, 256, 4096])
+def test_a_sum_in_sequence_is_within_the_ratio_and_one_in_f16_is_not(n: int) -> None:
+    """Both stay within the worst-case bound γ_n at n = 4096: only the ratio tells them apart."""
+    rng = np.random.default_rng(n)
+    terms = rng.standard_normal((200, n)).astype(np.float32)
+    truth = terms.astype(np.float64).sum(axis=1)
+    limit = n * 2.0**-24 * np.abs(terms.astype(np.float64)).sum(axis=1)
+    pairwise = terms.sum(axis=1)
+    sequence = np.zeros(200, np.float32)
+    for column in terms.T:
+        sequence += column
+    right = measured(sequence, truth, limit, pairwise)
+    assert right.wrong == 0 and right.peer_ratio is not None and right.peer_ratio < 1
+    rounded = terms.astype(np.float16).astype(np.float32).sum(axis=1)
+    wrong = measured(rounded, truth, limit, pairwise)
+    assert wrong.peer_ratio is not None and wrong.peer_ratio > 2
+    assert n < 4096 or wrong.wrong == 0
+
+
+def test_a_worse_peer_admits_a_worse_result_and_a_lucky_peer_does_not_forbid_a_right_one() -> None:
+    truth = np.ones(1000)
+    limit = np.full(1000, 2.0**-22)
+    got = (truth + 2.0**-23).astype(np.float32)
+    lucky = measured(got, truth, limit, truth.astype(np.float32)).peer_ratio
+    worse = measured(got, truth, limit, (truth + 2.0**-22).astype(np.float32)).peer_ratio
+    assert lucky is not None and worse is not None and worse < lucky < 2
+
+
+def test_truth_without_size_has_no_ratio() -> None:
+    zeros = np.zeros(8)
+    assert measured(np.full(8, 1e-9, np.float32), zeros, np.ones(8), np.zeros(8, np.float32)).peer_ratio is None
+    tiny = np.full(8, 2.0**-120)
+    assert measured(np.zeros(8, np.float32), tiny, tiny, tiny.astype(np.float32)).peer_ratio is None
+
+
+def test_the_share_of_f16_elements_that_are_off_by_more_than_one_ulp() -> None:
+    truth = np.linspace(1, 2, 1000).astype(np.float16)
+    off = [truth.view(np.int16).copy() for _ in range(2)]
+    off[0][:500] += 1
+    off[1][:500] += 2
+    shares = [measure.ulp_share(bits.view(np.float16), truth.astype(np.float64)) for bits in off]
+    assert shares == [0.0, 0.5]
+    assert measure.ulp_share(np.array([-0.0, np.nan], np.float16), np.array([0.0, np.nan])) == 0
+    assert measure.ulp_share(np.array([1.0, np.nan], np.float16), np.array([np.nan, 1.0])) == 1
+
+
+# Selection
+
+
+@pytest.mark.parametrize(
+    ("text", "taken", "refused"),
+    [
+        ("K=640,", "tgemv[K=640,M=1] random", "tgemv[K=6400,M=1] random"),
+        ("a and b", "ab", "a"),
+        ("a or b and c", "a", "b"),
+        ("(a or b) and c", "bc", "a"),
+        ("not a and b", "b", "ab"),
+        ("not (a or b)", "c", "b"),
+        ("not not A", "a", "c"),
+    ],
+)
+def test_an_expression_takes_and_refuses(text: str, taken: str, refused: str) -> None:
+    assert expression(text)(taken) and not expression(text)(refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("", 1),
+        ("   ", 1),
+        ("a and", 6),
+        ("a b", 3),
+        ("(a or b", 8),
+        ("a )", 3),
+        ("or a", 1),
+        ("a and or b", 7),
+        ("not", 4),
+    ],
+)
+def test_an_expression_that_cannot_be_read_names_the_column(text: str, column: int) -> None:
+    with pytest.raises(WrongInput, match=f"column {column}: expected"):
+        expression(text)
+
+
+def test_misspelt_names_are_refused_with_the_nearest() -> None:
+    assert named(["tgemv,rope", "rope"], "op", ops.names()) == ["tgemv", "rope"]
+    with pytest.raises(UnknownName, match="did you mean 'tgemv'"):
+        named(["tgmev"], "op", ops.names())
+    with pytest.raises(UnknownName):
+        named(["tgemv,"], "op", ops.names())
+
+
+def test_a_sweep_holds_the_short_list_and_each_case_once() -> None:
+    short, whole = selected([], True, None), selected([], False, None)
+    assert {each.case.id for each in short} <= {each.case.id for each in whole}
+    assert len({each.case.id for each in whole}) == len(whole) >= 400
+    for name in ("tgemv", "rope", "attention"):
+        assert sum(each.case.op == name for each in whole) >= 60
+    assert selected(["add"], True, "nothing-like-this") == []
+
+
+def test_inputs_follow_from_seed_case_and_kind_alone() -> None:
+    op = ops.get("add")
+    case, other = op.case(M=2, D=3), op.case(M=2, D=4)
+    keys = ((case, "random", 0), (case, "tiny", 0), (case, "random", 1), (other, "random", 0))
+    digests = [facts(op, *key).sha256 for key in keys]
+    assert len(set(digests)) == 4
+
+
+# Counts and documents
+
+
+def test_the_exit_code_is_green_for_passes_only(passed: list[Record]) -> None:
+    good = passed[0]
+    bad = replace(good, outcome=FAIL, reason="x")
+    skipped, foreign = (replace(good, outcome=outcome, reason="x") for outcome in (SKIPPED, UNSUPPORTED))
+    swept = ([], [good], [good, bad], [good, skipped], [good, foreign], [foreign], [bad, skipped])
+    codes = [Summary.of(records).exit_code(["numpy"]) for records in swept]
+    assert codes == [3, 0, 1, 3, 0, 3, 1]
+    assert Summary.of([good]).exit_code(["numpy", "cuda"]) == 3
+    assert Summary.of([good]).exit_code([]) == 3
+
+
+def test_the_four_outcomes_add_up_to_all_that_was_planned(passed: list[Record]) -> None:
+    summary = Summary.of([*passed, replace(passed[0], outcome=SKIPPED, reason="x", kind="", runs=5)])
+    tally = summary.by_op["numpy", "rmsnorm"]
+    assert tally.total == len(passed) + 5 and tally.runs[PASS] == len(passed) and len(tally.cases) == 1
+
+
+def test_a_record_survives_json(passed: list[Record]) -> None:
+    odd = replace(passed[0].outputs[0], error=math.inf, got=math.nan, cosine=-math.inf)
+    for record in (*passed, replace(passed[0], outputs=(odd,))):
+        text = json.dumps(record.as_dict(), allow_nan=False)
+        assert repr(Record.from_dict(json.loads(text))) == repr(record)
+
+
+def test_json_follows_its_schema(passed: list[Record]) -> None:
+    bad = replace(passed[0], outcome=FAIL, reason="x", failed=("utilisation",))
+    skipped = replace(passed[0], outcome=SKIPPED, reason="x", kind="", runs=3, outputs=(), counts={})
+    for records in (passed, [bad, skipped], []):
+        found = json.loads(json.dumps(document.as_json(result_of(records)), allow_nan=False))
+        jsonschema.validate(found, schema())
+        assert found["contract"]["id"] == core.CONTRACT and found["seed"] == 0
+
+
+@pytest.mark.parametrize("spoil", ["green", "unmeasured", "unreasoned", "device", "null"])
+def test_the_schema_rejects_what_proves_nothing(passed: list[Record], spoil: str) -> None:
+    found = json.loads(json.dumps(document.as_json(result_of(passed))))
+    if spoil == "green":
+        found["records"] = []
+    elif spoil == "unmeasured":
+        found["records"][0]["outputs"] = []
+    elif spoil == "unreasoned":
+        found.update(exit_code=1)
+        found["records"][0]["outcome"] = FAIL
+    elif spoil == "device":
+        found["records"][0]["device"] = ""
+    else:
+        found["records"][0]["outputs"][0]["error"] = None
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(found, schema())
+
+
+def test_junit_parses_and_counts_whatever_a_compiler_says(passed: list[Record]) -> None:
+    bad = replace(passed[0], outcome=FAIL, reason='\x1b[31mundeclared <x> & "y"\x00 ]]>', failed=("utilisation",))
+    skipped = replace(passed[0], outcome=UNSUPPORTED, reason="no <kernel>", runs=7)
+    root = ET.fromstring(document.as_junit(result_of([passed[0], bad, skipped])))
+    (suite,) = root.findall("testsuite")
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "3", "failures": "1", "errors": "0", "skipped": "1"
+    }  # fmt: skip
+    (failure,) = suite.iter("failure")
+    assert 'undeclared <x> & "y"' in str(failure.get("message")) and "limit" in str(failure.text)
+    (left_out,) = suite.iter("skipped")
+    assert left_out.get("message") == "UNSUPPORTED (7 kinds of input): no <kernel>"
+
+
+def test_csv_has_a_line_per_output(passed: list[Record]) -> None:
+    skipped = replace(passed[0], outcome=SKIPPED, reason='a, "b"\nc', outputs=())
+    rows = list(csv.DictReader(io.StringIO(document.as_csv(result_of([*passed, skipped])))))
+    assert len(rows) == len(passed) + 1
+    assert rows[0]["outcome"] == PASS and float(rows[0]["output_utilisation"]) == passed[0].outputs[0].utilisation
+    assert rows[-1]["reason"] == skipped.reason and rows[-1]["output_name"] == ""
