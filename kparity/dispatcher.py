@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kparity import compare, contracts
+from kparity import compare
 from kparity.adapter import Backend
+from kparity.contracts import PROBE, load
+from kparity.contracts.known import Issue, gather
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
 from kparity.model import Model, load_model
 from kparity.probe import runner
@@ -61,6 +63,13 @@ def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[
     if no_gpu:
         order = [name for name in order if name in CPU_ONLY] or ["cpu"]
     return order
+
+
+def known_issues(places: Sequence[str | Path] = ()) -> tuple[Issue, ...]:
+    """What refuses a device on this host: the open known issues of the shipped contracts, and of those given (files or
+    folders). Raises WrongInput for a contract in bad form.
+    """
+    return gather(places, names())
 
 
 @dataclass
@@ -124,7 +133,7 @@ def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Ca
         then = "no backend left"
     else:
         then = "attempting fallback"
-    log(contracts.load(contracts.PROBE).rejected(row.backend, row.code, row.reason, then))
+    log(load(PROBE).rejected(row.backend, row.code, row.reason, then))
 
 
 def probe_all(
@@ -142,7 +151,7 @@ def probe_all(
             outcome.rows.append(row)
             if row.accepted and not outcome.serving:
                 outcome.serving = row.backend
-                log(contracts.load(contracts.PROBE).serving(row.label))
+                log(load(PROBE).serving(row.label))
             elif not row.accepted:
                 announce(row, order, outcome.serving, forced, log)
     return outcome
@@ -183,14 +192,15 @@ def select(
     act: str = "token",
     kv: str = "f16",
     context: int = 0,
+    contracts: Sequence[str | Path] = (),
     log: Callable[[str], None] = warn,
 ) -> Selection:
     """The first backend of the list that passes its probe, opened in this process.
 
     ``model`` is a path, a loaded model, or None for the embedded one. Probes run in child processes; after acceptance
     this process opens the device itself and repeats the BOS gate on it, so that a device that changed in between is
-    caught and the next backend is tried. Raises Refused where nothing may serve, or where ``require`` (or a list of
-    one) is rejected.
+    caught and the next backend is tried. ``contracts`` are files or folders of contracts whose known issues are heeded
+    beside the shipped ones. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is rejected.
     """
     order = [require] if require else parse_order(backends, no_gpu)
     parse_order(order)
@@ -203,6 +213,7 @@ def select(
         require_gpu=require_gpu,
         act=act,
         kv=kv,
+        issues=known_issues(contracts),
     )
     rows: list[Row] = []
     with rows_in_order(order, request, cached) as found:
@@ -211,7 +222,7 @@ def select(
             if row.accepted:
                 engine = _serve(row, bos, loaded, act=act, kv=kv, context=context)
                 if engine is not None:
-                    log(contracts.load(contracts.PROBE).serving(engine.backend.info.label))
+                    log(load(PROBE).serving(engine.backend.info.label))
                     return Selection(engine, rows)
             announce(row, order, "", forced, log)
     raise Refused(_refusal(order, forced))
@@ -228,7 +239,7 @@ def _serve(row: Row, bos: Array | None, model: Model, *, act: str, kv: str, cont
     from kparity.engine import Engine
     from kparity.probe.reference import first_token
 
-    contract = contracts.load(contracts.PROBE)
+    contract = load(PROBE)
     engine: Engine | None = None
     try:
         engine = Engine(model, open_backend(row.backend), act=act, kv=kv, context=context)

@@ -47,6 +47,13 @@ _DISPATCH = (
         show_default=True,
         help="Element type of the KV cache.",
     ),
+    click.option(
+        "--contracts",
+        "places",
+        multiple=True,
+        metavar="DIR_OR_FILE",
+        help="Heed the known issues of these contracts too. Repeatable.",
+    ),
 )
 
 

@@ -39,6 +39,7 @@ def probe(
     timeout: float | None,
     act: str,
     kv: str,
+    places: tuple[str, ...],
     positions: int,
     index: int,
     as_json: bool,
@@ -50,13 +51,14 @@ def probe(
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
     rejected with a line on stderr; the first one that passes every gate serves.
     """
-    from kparity.dispatcher import probe_all
+    from kparity.dispatcher import known_issues, probe_all
     from kparity.model import load_model
     from kparity.probe.runner import Request
 
     order, forced = order_of(backends, require, no_gpu)
     load_model(model).close()  # a bad file is an error of its own, not a rejected backend
-    request = Request(model, depth, positions, timeout or 0.0, require_gpu, act, kv, index)
+    issues = known_issues(places)
+    request = Request(model, depth, positions, timeout or 0.0, require_gpu, act, kv, index, issues)
     outcome = probe_all(order, request, cached=cached, forced=forced)
     document = _document(outcome, request, order) if as_json or receipt else {}
     if as_json:

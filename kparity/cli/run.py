@@ -40,6 +40,7 @@ def run(
     timeout: float | None,
     act: str,
     kv: str,
+    places: tuple[str, ...],
     prompt: str,
     max_tokens: int,
     context: int | None,
@@ -67,6 +68,7 @@ def run(
         act=act,
         kv=kv,
         context=context or 0,
+        contracts=places,
     ).engine
     stream = chosen.stream(ids)
     sys.stdout.write(prompt)

@@ -1,20 +1,30 @@
-"""Contracts: versioned YAML documents that hold thresholds with their basis, log shapes, and the tests that could
-refute them.
+"""Contracts: versioned YAML documents that hold thresholds with their basis, log shapes, known issues, and the tests
+that could refute them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from kparity.errors import UnknownName, WrongInput
 
 PROBE = "backend-output-parity-v1"
 """The contract that the probe and the dispatcher enforce."""
+
+RULES: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
+    "at least": ("≥", operator.ge),
+    "at most": ("≤", operator.le),
+    "above": (">", operator.gt),
+    "below": ("<", operator.lt),
+}
+"""Rule of a threshold -> its sign, and whether a measured number keeps it."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +38,12 @@ class Threshold:
 
     def holds(self, measured: float) -> bool:
         """Whether a measured number satisfies the threshold; a number that is not finite never does."""
-        if not math.isfinite(measured):
-            return False
-        return measured >= self.value if self.rule == "at least" else measured <= self.value
+        return math.isfinite(measured) and RULES[self.rule][1](measured, self.value)
 
     @property
     def sign(self) -> str:
-        """``≥`` or ``≤``."""
-        return "≥" if self.rule == "at least" else "≤"
+        """``≥``, ``≤``, ``>`` or ``<``."""
+        return RULES[self.rule][0]
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Contract:
 
     def threshold(self, name: str) -> Threshold:
         """A threshold by id; raises UnknownName."""
-        found = self.document["thresholds"]
+        found = self.document.get("thresholds", {})
         if name not in found:
             raise UnknownName(f"threshold of {self.id}", name, found)
         entry = found[name]
@@ -66,10 +74,14 @@ class Contract:
         return template.format(label=label)
 
 
+def folder() -> Path:
+    """Where the contracts that ship with the package lie."""
+    return Path(str(resources.files(__name__)))
+
+
 def names() -> list[str]:
     """Ids of the contracts that ship with the package."""
-    files = resources.files(__name__).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    return sorted(path.stem for path in folder().glob("*.yaml"))
 
 
 @cache
@@ -79,7 +91,7 @@ def load(contract_id: str) -> Contract:
 
     if contract_id not in names():
         raise UnknownName("contract", contract_id, names())
-    text = resources.files(__name__).joinpath(f"{contract_id}.yaml").read_text(encoding="utf-8")
+    text = (folder() / f"{contract_id}.yaml").read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     document = yaml.load(text, Loader=loader)
     if document["metadata"]["id"] != contract_id:

@@ -1,0 +1,197 @@
+"""Contract files that anybody may have written: read with care, checked against the schema, found by id or path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kparity import contracts
+from kparity.errors import UnknownName, WrongInput
+
+LARGEST = 1 << 20
+"""Bytes of a contract file; what is larger is something else."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a contract: where in which file, what, and what to do."""
+
+    file: str
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.where or 'document'}: {self.what}; {self.remedy}"
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative where it lies below the current folder."""
+    here, there = Path.cwd(), path.absolute()
+    return str(there.relative_to(here)) if there.is_relative_to(here) else str(path)
+
+
+@dataclass(frozen=True)
+class ContractFile:
+    """A contract that follows the schema, with the file that it came from."""
+
+    path: Path
+    document: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The contract's id."""
+        return str(self.document["metadata"]["id"])
+
+    @property
+    def version(self) -> str:
+        """The contract's version."""
+        return str(self.document["metadata"]["version"])
+
+    @property
+    def draft(self) -> bool:
+        """Whether the code that enforces it is still to come."""
+        return bool(self.document["metadata"]["status"] == "draft")
+
+    @property
+    def evidence(self) -> Path:
+        """Where the evidence of its tests lies: beside the contract."""
+        return self.path.parent / "evidence" / f"{self.id}.json"
+
+    def root(self) -> Path | None:
+        """The project that its tests and sources are named in: the nearest parent with pyproject.toml or .git.
+
+        None for an installed package, whose tests do not ship with it, and outside of any project.
+        """
+        if "site-packages" in self.path.resolve().parts:
+            return None
+        parents = self.path.resolve().parents
+        return next((at for at in parents if (at / "pyproject.toml").is_file() or (at / ".git").exists()), None)
+
+
+def parse(text: str, name: str) -> Any:
+    """The YAML of a contract; raises WrongInput for broken YAML, a key given twice and aliases (which could expand
+    without end).
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses what YAML allows and a contract must not have."""
+
+        def _at(self) -> Any:
+            return self.peek_event().start_mark  # type: ignore[no-untyped-call]
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.constructor.ConstructorError(None, None, "an alias", self._at())
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value:
+                name = str(key.value)
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{name!r} twice", key.start_mark)
+                seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader=Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = str(getattr(error, "problem", None) or error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise WrongInput(f"{name}{line}: not a contract that can be read: {said}; correct the YAML") from error
+
+
+@cache
+def _validator() -> Any:
+    import jsonschema
+
+    schema = json.loads(resources.files("kparity.schemas").joinpath("contract.schema.json").read_text("utf-8"))
+    return jsonschema.Draft202012Validator(schema)
+
+
+def schema_problems(path: Path, document: Any) -> list[Problem]:
+    """Where a document departs from ``kparity/schemas/contract.schema.json``."""
+    found = []
+    for error in sorted(_validator().iter_errors(document), key=lambda error: [str(part) for part in error.path]):
+        where = ".".join(str(part) for part in error.absolute_path)
+        what = " ".join(error.message.split())
+        what = what if len(what) <= 160 else what[:157] + "..."
+        hint = "quote it, YAML reads it as a number" if where.endswith("version") and "string" in what else ""
+        found.append(Problem(shown(path), where, what, hint or "see kparity/schemas/contract.schema.json"))
+    return found
+
+
+def read(path: Path) -> tuple[ContractFile | None, list[Problem]]:
+    """A contract, or what is wrong with its form; raises WrongInput for what is no YAML document at all."""
+    document = parse(_text(path), shown(path))
+    problems = schema_problems(path, document)
+    if not problems and document["metadata"]["id"] != path.stem:
+        what = f"{document['metadata']['id']!r} in a file named {path.name!r}"
+        problems.append(Problem(shown(path), "metadata.id", what, "name the file after the id"))
+    return (None if problems else ContractFile(path, document)), problems
+
+
+def read_all(paths: Sequence[Path]) -> list[ContractFile]:
+    """Contracts in good form; raises WrongInput with the first problem of the first that is not."""
+    found = []
+    for path in paths:
+        contract, problems = read(path)
+        if contract is None:
+            more = (
+                f" (and {len(problems) - 1} more: kparity contract validate {shown(path)})" if len(problems) > 1 else ""
+            )
+            raise WrongInput(f"{problems[0]}{more}")
+        found.append(contract)
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise WrongInput(f"{path} has more than {LARGEST} bytes: not a contract; name a contract's YAML file")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise WrongInput(f"{path} is no UTF-8 text; name a contract's YAML file") from error
+    except OSError as error:
+        raise WrongInput(f"{path} cannot be read: {error.strerror}; name a contract's YAML file") from error
+
+
+def in_folder(place: Path) -> list[Path]:
+    """The contracts of a folder (its ``*.yaml``), or the file itself; raises WrongInput where there is none."""
+    if not place.exists():
+        raise WrongInput(f"{place}: no such file or folder; name a contract or a folder of contracts")
+    if not place.is_dir():
+        return [place]
+    found = sorted(place.glob("*.yaml"))
+    if not found:
+        raise WrongInput(f"{place} has no *.yaml file; name a contract or a folder of contracts")
+    return found
+
+
+def resolve(targets: Sequence[str], places: Sequence[str | Path] = ()) -> list[Path]:
+    """Contract files: each target is a path or an id; without targets, every contract of ``places``, which are the
+    shipped ones where none is given. Raises WrongInput, or UnknownName with the nearest id.
+    """
+    known = [path for place in places or (contracts.folder(),) for path in in_folder(Path(place))]
+    by_id = {path.stem: path for path in known}
+    return list(dict.fromkeys(_resolved(targets, by_id))) if targets else known
+
+
+def _resolved(targets: Sequence[str], by_id: dict[str, Path]) -> Iterator[Path]:
+    for target in targets:
+        if target in by_id:
+            yield by_id[target]
+        elif Path(target).exists():
+            yield from in_folder(Path(target))
+        elif "/" in target or target.endswith((".yaml", ".yml")):
+            in_folder(Path(target))
+        else:
+            raise UnknownName("contract", target, by_id)

@@ -1,0 +1,146 @@
+"""How far a contract's version must move: what changed since the version before it in git."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kparity.errors import WrongInput
+
+LEVELS = ("none", "patch", "minor", "major")
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between two versions of a contract, and the least bump that it asks for."""
+
+    where: str
+    what: str
+    level: str
+
+
+MEANING: dict[str, tuple[str, ...]] = {
+    "thresholds": ("value", "rule"),
+    "equations": ("formula", "domain", "codomain"),
+    "preconditions": ("of", "requires", "if_violated"),
+    "falsification_tests": ("rule", "prediction"),
+    "proof_obligations": ("formal", "tolerance"),
+    "harnesses": ("obligation",),
+    "known_issues": ("backend", "match"),
+    "required_fields": (),
+}
+"""Section -> the fields in which a change is another promise: a major bump. So is the removal of an entry."""
+MINOR: dict[str, tuple[str, ...]] = {
+    "harnesses": ("bound", "strategy"),
+    "known_issues": ("closure", "closing_test", "status", "closed_by"),
+    "required_fields": ("status",),
+    "equations": ("invariants",),
+}
+"""Section -> the fields in which a change adds or shifts work without breaking a promise: a minor bump."""
+FREE: dict[str, tuple[str, ...]] = {"falsification_tests": ("status", "evidence")}
+"""Code that catches up with the contract: no bump. Every other change of wording is a patch."""
+
+
+def changes(old: Document, new: Document) -> list[Change]:
+    """Every difference that asks for a bump, in the order of the document."""
+    found = [change for section in MEANING for change in _section(section, old, new)]
+    if old.get("log") != new.get("log"):
+        found.append(Change("log", "the shape of the log lines changed", "major"))
+    rest = {*old, *new} - {*MEANING, "log", "metadata"}
+    found += [Change(key, "changed", "patch") for key in sorted(rest) if old.get(key) != new.get(key)]
+    loose = ("summary", "references", "status", "scope")
+    before, after = old.get("metadata", {}), new.get("metadata", {})
+    found += [Change(f"metadata.{k}", "changed", "patch") for k in loose if before.get(k) != after.get(k)]
+    return found
+
+
+def _entries(document: Document, section: str) -> dict[str, Document]:
+    """The entries of a section by name, whether it is a table or a list of entries with ids."""
+    found = document.get(section) or {}
+    pairs = [(entry["id"], entry) for entry in found] if isinstance(found, list) else list(found.items())
+    return {name: entry for name, entry in pairs if isinstance(entry, dict)}
+
+
+def _section(section: str, old: Document, new: Document) -> Iterator[Change]:
+    before, after = _entries(old, section), _entries(new, section)
+    for name in before.keys() - after.keys():
+        yield Change(f"{section}.{name}", "removed", "major")
+    for name in after.keys() - before.keys():
+        yield Change(f"{section}.{name}", "added", "minor")
+    for name in before.keys() & after.keys():
+        for key in sorted({*before[name], *after[name]}):
+            if before[name].get(key) != after[name].get(key):
+                level = _level(section, key)
+                if level != "none":
+                    yield Change(f"{section}.{name}.{key}", "changed", level)
+
+
+def _level(section: str, key: str) -> str:
+    if key in FREE.get(section, ()):
+        return "none"
+    if key in MEANING[section]:
+        return "major"
+    return "minor" if key in MINOR.get(section, ()) else "patch"
+
+
+def numbers(version: str) -> tuple[int, int, int]:
+    """``1.2.0`` as numbers."""
+    major, minor, patch = (int(part) for part in version.split("."))
+    return major, minor, patch
+
+
+def least(version: str, level: str) -> str:
+    """The least version after ``version`` that a bump of this level makes."""
+    major, minor, patch = numbers(version)
+    return {
+        "none": version,
+        "patch": f"{major}.{minor}.{patch + 1}",
+        "minor": f"{major}.{minor + 1}.0",
+        "major": f"{major + 1}.0.0",
+    }[level]
+
+
+def previous(path: Path, parse: Callable[[str], Any]) -> tuple[Document | None, str]:
+    """The document of the git version before this one, with its commit; None with the reason where there is none.
+
+    Before a changed working copy stands HEAD; before an unchanged one, the last commit in which the content differed.
+    """
+    folder = path.resolve().parent
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None:
+        return None, "not in a git repository"
+    name = path.resolve().relative_to(Path(top.strip()).resolve()).as_posix()
+    text = path.read_text(encoding="utf-8")
+    commits = (_git(folder, "log", "--format=%H", "--", path.name) or "").split()
+    for commit in ["HEAD", *commits]:
+        found = _git(folder, "show", f"{commit}:{name}")
+        if found is not None and found != text:
+            try:
+                document = parse(found)
+                numbers(document["metadata"]["version"])
+            except (WrongInput, KeyError, TypeError, ValueError, AttributeError):
+                return None, f"the version of commit {commit[:12]} cannot be read"
+            return document, commit[:12]
+    return None, "git has no other version"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of a git command, or None where it fails or git is missing."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None
+
+
+def commit_of(folder: Path) -> str:
+    """The commit that is checked out, with ``+`` where tracked files differ from it; empty outside of git."""
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
+        return ""
+    return head.strip() + ("+" if (_git(folder, "status", "--porcelain", "-uno") or "").strip() else "")

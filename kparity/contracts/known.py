@@ -1,0 +1,154 @@
+"""Known issues: devices that a contract knows as bad, refused until the closing test has passed on this host."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kparity import contracts, fingerprint
+from kparity.contracts import evidence, files
+from kparity.contracts.files import ContractFile
+from kparity.errors import UnknownName, WrongInput
+
+COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<=": operator.le, ">=": operator.ge, "==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+_CLAUSE = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*(\d+(?:\.\d+)*)\s*")
+_NUMBER = re.compile(r"\d+(?:\.\d+)+|\d+")
+_OTHERS = re.compile(r"\b(?:CUDA|HIP|ROCm|OpenCL|LLVM)\s+[\d.]+")
+"""Versions in a driver's description that are not the driver's own (``CUDA 13.0, release 580.65``)."""
+
+
+@dataclass(frozen=True)
+class Issue:
+    """A known issue that is not closed, and the devices that it is about: every pattern given must fit.
+
+    ``device`` and ``api`` are regular expressions, found anywhere, whatever the case; ``driver`` is either comparisons
+    of versions (``>= 550, < 560.35``) or a regular expression too. None fits every device of the backend.
+    """
+
+    id: str
+    contract: str
+    version: str
+    backend: str
+    symptom: str
+    closing_test: str
+    state: str
+    device: str | None = None
+    driver: str | None = None
+    api: str | None = None
+
+    @classmethod
+    def of(cls, contract: ContractFile, entry: Mapping[str, Any], state: str = "") -> Issue:
+        """An entry of ``known_issues``; raises WrongInput for a pattern that cannot be read."""
+        fields = {key: entry["match"].get(key) for key in ("device", "driver", "api")}
+        for key, pattern in fields.items():
+            if pattern is not None and not (key == "driver" and pattern.lstrip()[:1] in "<>=!"):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise WrongInput(f"{key}: {pattern!r} is not a regular expression: {error}") from error
+            elif pattern is not None:
+                clauses(pattern)
+        return cls(
+            entry["id"], contract.id, contract.version, entry["backend"], " ".join(entry["symptom"].split()),
+            entry["closing_test"], state, **fields,
+        )  # fmt: skip
+
+    def matches(self, info: Mapping[str, Any]) -> bool:
+        """Whether a device (``DeviceInfo.as_dict()``) is one of those that the issue is about."""
+        return self.backend == info["backend"] and all(
+            pattern is None or fits(pattern, str(info[key]), key)
+            for key, pattern in (("device", self.device), ("driver", self.driver), ("api", self.api))
+        )
+
+    @property
+    def reason(self) -> str:
+        """What the rejection says."""
+        return f"{self.id} of {self.contract} {self.version}: {self.symptom} ({self.state})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def clauses(spec: str) -> list[tuple[str, tuple[int, ...]]]:
+    """``>= 550, < 560.35`` as comparisons; raises WrongInput."""
+    found = []
+    for part in spec.split(","):
+        match = _CLAUSE.fullmatch(part)
+        if match is None:
+            raise WrongInput(f"driver: {part.strip()!r} is no comparison such as '<= 550.1'")
+        found.append((match[1], _version(match[2])))
+    return found
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Numbers of a version without zeros at its end: 550 and 550.0 are the same."""
+    numbers = [int(part) for part in text.split(".")]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def fits(pattern: str, text: str, key: str) -> bool:
+    """Whether a pattern fits what a device says of itself.
+
+    A driver that shows no version fits every comparison: nothing says that it is a good one.
+    """
+    if key == "driver" and pattern.lstrip()[:1] in "<>=!":
+        number = _NUMBER.search(_OTHERS.sub("", text))
+        if number is None:
+            return True
+        return all(COMPARISONS[sign](_version(number[0]), wanted) for sign, wanted in clauses(pattern))
+    return re.search(pattern, text, flags=re.IGNORECASE) is not None
+
+
+def _state(contract: ContractFile, entry: Mapping[str, Any], shown: Mapping[str, Any] | None) -> str:
+    """Why an issue still refuses; empty where it does not."""
+    if entry["status"] == "closed":
+        return "documented as unsupported" if entry["closed_by"] == "c" else ""
+    outcome = evidence.outcome_of(shown, contract.id, "known_issues", entry["id"], entry["closing_test"])
+    if shown is None or outcome == "none":
+        return "open; its closing test has not run: kparity contract check"
+    if outcome != "passed":
+        return f"open; its closing test {outcome}"
+    if shown["contract"]["version"] != contract.version:
+        return f"open; its closing test passed for version {shown['contract']['version']} only: kparity contract check"
+    if shown["devices_sha256"] != fingerprint.host():
+        return "open; its closing test passed with other devices or drivers: kparity contract check"
+    return ""
+
+
+def issues_of(contract: ContractFile) -> list[Issue]:
+    """The issues of a contract that refuse on this host now."""
+    entries = contract.document.get("known_issues", [])
+    shown = evidence.read(contract.evidence) if entries else None
+    found = [Issue.of(contract, entry, _state(contract, entry, shown)) for entry in entries]
+    return [issue for issue in found if issue.state]
+
+
+def _shipped() -> list[ContractFile]:
+    """The shipped contracts that have known issues; the others are not parsed, a probe has no time for them."""
+    paths = [path for path in files.in_folder(contracts.folder()) if "\nknown_issues:" in path.read_text("utf-8")]
+    return [ContractFile(path, dict(contracts.load(path.stem).document)) for path in paths]
+
+
+def gather(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[Issue, ...]:
+    """Every issue that refuses on this host: of the shipped contracts, and of the files and folders given.
+
+    Raises WrongInput for a contract in bad form, UnknownName for an issue about a backend that does not exist.
+    """
+    theirs = files.read_all([path for place in places for path in files.in_folder(Path(place))])
+    names = list(backends)
+    found = []
+    for contract in (*_shipped(), *theirs):
+        for issue in issues_of(contract):
+            if issue.backend not in names:
+                raise UnknownName(f"backend of known issue {issue.id} in {contract.path}", issue.backend, names)
+            found.append(issue)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,167 @@
+"""Contracts that precede their code: their limits can be met, can be broken, and do not contradict each other."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kparity import compare, contracts, receipt
+from tests.cli import run
+
+LADDER = contracts.load("ladder-v1")
+BURNIN = contracts.load("burnin-cutover-v1")
+RECEIPT = contracts.load("receipt-v1")
+
+STORY = {
+    "ppl_delta": abs(9.1805 - 9.1607),
+    "exact_rate": 0.9666,
+    "rounds": 10_000,
+    "v2_unreachable": 0.0,
+    "p95_gap_ms": 10,
+}
+"""The cutover table as its authors published it: four gates green, one waiting."""
+
+
+def logits(seed: int = 1, rows: int = 20, vocab: int = 512) -> np.ndarray:
+    """[rows, vocab], of the magnitude that language models give."""
+    return np.random.default_rng(seed).normal(0, 3, (rows, vocab))
+
+
+def kl(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Largest KL divergence of softmax(reference) from softmax(candidate) over the rows, in nats."""
+    p, q = (x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (reference, candidate))
+    return float((np.exp(p) * (p - q)).sum(axis=-1).max())
+
+
+def top5(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean overlap of the five best ids of each row."""
+    best = [np.argsort(-x, axis=-1, kind="stable")[:, :5] for x in (a, b)]
+    return float(np.mean([len(set(x) & set(y)) / 5 for x, y in zip(*best, strict=True)]))
+
+
+def holds(name: str, value: float) -> bool:
+    return LADDER.threshold(name).holds(value)
+
+
+def test_first_logits_noise_passes_and_a_gain_fails() -> None:
+    truth = logits(rows=1)[0]
+    for candidate, good in ((truth + 1e-5 * np.sign(logits(2, 1)[0]), True), (truth * 1.01, False)):
+        error = np.abs(candidate - truth)
+        assert holds("first_logit_mse", float(np.mean(error**2))) is good
+        assert holds("first_logit_max_abs", float(error.max())) is good
+        assert holds("first_logit_cosine", compare.cosine(candidate, truth))
+
+
+def test_positions_see_a_flattened_distribution_and_lost_ids() -> None:
+    truth = logits()
+    noisy = truth + logits(3) * 1e-6
+    assert holds("positions_kl", kl(truth, noisy)) and holds("positions_top5", top5(truth, noisy))
+    assert not holds("positions_kl", kl(truth, truth * 0.9))
+    lost = truth.copy()
+    for row in lost[::2]:
+        best = np.argsort(-row)
+        row[best[3:5]] = row[best[-1]]
+    assert not holds("positions_top5", top5(truth, lost))
+    assert not holds("positions_l2", float(np.linalg.norm(lost - truth, axis=-1).max()))
+    assert not holds("positions_cosine", min(compare.cosine(a, b) for a, b in zip(truth[:, ::-1], truth, strict=True)))
+
+
+def test_one_id_of_64_is_not_exact() -> None:
+    assert holds("decode_exact", 64 / 64) and not holds("decode_exact", 63 / 64)
+    assert holds("decode_tie", 0.0) and not holds("decode_tie", LADDER.threshold("decode_tie").value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("contract", [LADDER, BURNIN], ids=lambda contract: contract.id)
+def test_no_limit_passes_what_is_not_finite(contract: contracts.Contract, value: float) -> None:
+    for name in contract.document["thresholds"]:
+        assert not contract.threshold(name).holds(value), name
+
+
+def test_the_limits_of_the_ladder_do_not_contradict_each_other() -> None:
+    limit = {name: LADDER.threshold(name).value for name in LADDER.document["thresholds"]}
+    assert limit["first_logit_mse"] <= limit["positions_mse"]
+    assert limit["first_logit_max_abs"] <= limit["positions_max_abs"]
+    assert limit["first_logit_cosine"] >= limit["positions_cosine"]
+    assert limit["first_logit_max_abs"] ** 2 <= limit["first_logit_mse"]
+
+
+def green(table: dict[str, float]) -> list[str]:
+    """The gates of the cutover table that are green."""
+    return [name for name in STORY if BURNIN.threshold(name).holds(table.get(name, float("nan")))]
+
+
+def test_the_cutover_table_of_the_story() -> None:
+    assert set(STORY) - set(green(STORY)) == {"rounds"}
+    complete = {**STORY, "rounds": 50_000}
+    assert green(complete) == list(STORY)
+    for name in STORY:
+        assert name not in green({key: value for key, value in complete.items() if key != name})
+
+
+BROKEN = {"ppl_delta": 0.051, "exact_rate": 0.899, "rounds": 49_999, "v2_unreachable": 0.001, "p95_gap_ms": 100.0}
+
+
+def test_less_than_excludes_the_limit() -> None:
+    assert not BURNIN.threshold("v2_unreachable").holds(50 / 50_000)
+    assert BURNIN.threshold("v2_unreachable").holds(49 / 50_000)
+    assert not BURNIN.threshold("p95_gap_ms").holds(100.0) and BURNIN.threshold("p95_gap_ms").holds(99.9)
+    assert not BURNIN.threshold("latency_ratio").holds(2.0) and BURNIN.threshold("latency_ratio").holds(1.1)
+    assert not BURNIN.threshold("no_match_per_hour").holds(0.21) and BURNIN.threshold("no_match_per_hour").holds(0.20)
+    assert (BURNIN.threshold("p95_gap_ms").sign, BURNIN.threshold("rounds").sign) == ("<", "≥")
+
+
+def test_every_pattern_of_broken_gates_blocks() -> None:
+    good = {**STORY, "rounds": 50_000}
+    for pattern in itertools.product((False, True), repeat=len(STORY)):
+        table = {name: (BROKEN if broken else good)[name] for name, broken in zip(STORY, pattern, strict=True)}
+        assert (green(table) == list(STORY)) is not any(pattern)
+
+
+def at(document: Any, path: str) -> Any:
+    """The value at a dotted path; raises KeyError."""
+    for part in path.split("."):
+        document = document[int(part)] if isinstance(document, list) else document[part]
+    return document
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A receipt of the CPU backend."""
+    path: Path = tmp_path_factory.mktemp("receipt") / "receipt.json"
+    done = run("probe", "--backends", "cpu", "--depth", "bos", "--receipt", str(path))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_a_receipt_holds_what_the_contract_asks_for(written: dict[str, Any]) -> None:
+    fields = RECEIPT.document["required_fields"]
+    for path, entry in fields.items():
+        if entry["status"] == "present":
+            assert at(written, path) is not None, path
+        else:
+            with pytest.raises(KeyError):
+                at(written, path)
+    without = copy.deepcopy(written)
+    del without["result"]["model"]["sha256"]
+    with pytest.raises(KeyError):
+        at(without, "result.model.sha256")
+
+
+def test_any_changed_field_breaks_the_digest(written: dict[str, Any]) -> None:
+    whole = receipt.bind(written["result"])
+    assert receipt.digest(whole) == whole["sha256"]
+    present = [path for path, entry in RECEIPT.document["required_fields"].items() if entry["status"] == "present"]
+    assert len(present) == 27
+    for path in present:
+        head, _, last = path.rpartition(".")
+        changed = copy.deepcopy(whole)
+        (at(changed, head) if head else changed)[last] = "something else"
+        assert (receipt.digest(changed) == whole["sha256"]) is (path == "sha256"), path

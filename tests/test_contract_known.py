@@ -1,0 +1,215 @@
+"""A device that a contract knows as bad is refused with its reason, until the closing test has passed on this host."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kparity
+from kparity import fingerprint
+from kparity.contracts import evidence, files, known
+from kparity.contracts.known import Issue
+from kparity.errors import Refused, UnknownName, WrongInput
+from tests.cli import TAG, run
+from tests.contract_project import ISSUE, checked, document, make, write
+
+LINE = (
+    rf"\[{TAG}\] liar-honest path rejected, attempting fallback: \[KP-KNOWN-BAD\] ISSUE-MINE-1 of mine-v1 1\.0\.0: "
+    r"gibberish after 64 tokens \(open; (.*)\)"
+)
+
+
+def probe(path: Path, *more: str, env: dict[str, str] | None = None) -> Any:
+    """The shallow probe of the honest backend of another package, and of cpu, under the contracts of a project."""
+    return run(
+        "probe", "--backends", "liar-honest,cpu", "--depth", "bos", "--contracts", str(path), *more, liars=True, env=env
+    )
+
+
+def project(tmp_path: Path, **changes: Any) -> Path:
+    return make(tmp_path, document(known_issues=[{**ISSUE, **changes}]))
+
+
+def test_refused_until_the_closing_test_passes(tmp_path: Path) -> None:
+    path = project(tmp_path, closing_test="test_closing.py::test_closed")
+    closing = tmp_path / "test_closing.py"
+    closing.write_text("def test_closed(): assert False, 'still gibberish'\n")
+
+    refused = probe(path)
+    found = re.fullmatch(LINE, refused.stderr.splitlines()[0])
+    assert found and found[1] == "its closing test has not run: kparity contract check", refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("Backend: cpu (") and refused.returncode == 1
+
+    check = run("contract", "check", str(path))
+    assert check.returncode == 1 and "known_issues.ISSUE-MINE-1.closing_test: failed" in check.stdout, check.stderr
+    assert "still gibberish" in check.stdout
+    still = probe(path)
+    found = re.fullmatch(LINE, still.stderr.splitlines()[0])
+    assert found and found[1] == "its closing test failed" and still.returncode == 1
+
+    closing.write_text("def test_closed(): pass\n")
+    check = run("contract", "check", str(path))
+    assert check.returncode == 0 and "4 of 4 passed" in check.stdout, check.stderr
+    accepted = probe(path)
+    assert accepted.returncode == 0 and accepted.stderr.startswith("Backend: liar-honest ("), accepted.stderr
+
+
+def test_a_required_backend_that_is_known_as_bad_refuses(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    done = run("run", "--require", "liar-honest", "--prompt", "x", "--contracts", str(path.parent), liars=True)
+    assert done.returncode == 3 and done.stdout == ""
+    assert "liar-honest path rejected, refusing, it was required: [KP-KNOWN-BAD] ISSUE-MINE-1" in done.stderr
+    assert "Backend:" not in done.stderr
+
+
+CPU = {"backend": "cpu", "device": "Some CPU", "driver": "", "api": "native"}
+WGPU = {"backend": "wgpu", "device": "llvmpipe (LLVM 15.0.6, 256 bits)", "driver": "llvmpipe Mesa 22.3.6 (LLVM 15.0.6)",
+        "api": "Vulkan"}  # fmt: skip
+CUDA = {"backend": "cuda", "device": "NVIDIA H200", "driver": "CUDA 13.0, release 550.90.07", "api": "CUDA"}
+HITS = [
+    (CPU, {}, True),
+    (CPU, {"device": "other"}, False),
+    (CPU, {"device": "some cpu"}, True),
+    (CPU, {"driver": "<= 9"}, True),  # a driver without a version is not known to be good
+    (CPU, {"driver": "mesa"}, False),
+    (WGPU, {"device": "^llvmpipe", "driver": "< 23", "api": "Vulkan"}, True),
+    (WGPU, {"device": "^llvmpipe", "driver": "< 23", "api": "Metal"}, False),
+    (WGPU, {"driver": ">= 22.3.7"}, False),
+    (WGPU, {"driver": ">= 22.3.6, < 22.4"}, True),
+    (WGPU, {"driver": "== 22.3.6"}, True),
+    (WGPU, {"driver": "!= 22.3.6"}, False),
+    (WGPU, {"driver": "Mesa 22\\.3"}, True),
+    (CUDA, {"driver": "<= 550.90.7"}, True),
+    (CUDA, {"driver": "<= 550.90"}, False),
+    (CUDA, {"driver": "> 550.90"}, True),
+    (CUDA, {"driver": "<= 13.0"}, False),  # CUDA's own version is not the driver's
+    (CUDA, {"device": "H200|H100"}, True),
+    (CUDA, {"device": "A100"}, False),
+]
+
+
+@pytest.mark.parametrize(("info", "match", "hit"), HITS)
+def test_an_issue_matches_the_devices_that_it_is_about(
+    info: dict[str, str], match: dict[str, str], hit: bool, tmp_path: Path
+) -> None:
+    contract = files.read_all([project(tmp_path, backend=info["backend"], match=match)])[0]
+    (issue,) = known.issues_of(contract)
+    assert issue.matches(info) is hit
+    assert not issue.matches({**info, "backend": "another"})
+
+
+@pytest.mark.parametrize(
+    "change", [{"backend": "liar-nan"}, {"match": {"device": "another device"}}, {"match": {"api": "^Vulkan$"}}]
+)
+def test_an_issue_about_another_device_refuses_nothing(change: dict[str, Any], tmp_path: Path) -> None:
+    done = probe(project(tmp_path, **change))
+    assert done.returncode == 0 and done.stderr.startswith("Backend: liar-honest ("), done.stderr
+
+
+def states(path: Path) -> list[str]:
+    return [issue.state for issue in known.issues_of(files.read_all([path])[0])]
+
+
+def test_only_evidence_of_this_version_issue_and_host_opens_the_way(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    shown = path.parent / "evidence" / "mine-v1.json"
+    assert states(path) == ["open; its closing test has not run: kparity contract check"]
+    checked(path)
+    assert states(path) == []
+    good = evidence.read(shown)
+    assert good is not None and good["devices_sha256"] == fingerprint.host()
+
+    evidence.write(shown, {**good, "devices_sha256": "0" * 64})
+    assert states(path) == ["open; its closing test passed with other devices or drivers: kparity contract check"]
+    evidence.write(shown, {**good, "contract": {"id": "mine-v1", "version": "0.9.0"}})
+    assert states(path) == ["open; its closing test passed for version 0.9.0 only: kparity contract check"]
+    for outcome in ("failed", "skipped", "incomplete", "missing"):
+        results = [{**entry, "outcome": outcome} for entry in good["results"]]
+        evidence.write(shown, {**good, "results": results})
+        assert states(path) == [f"open; its closing test {outcome}"]
+    for damage in ("", "{", "[]", '{"schema": "kparity-contract-evidence-v1"}'):
+        shown.write_text(damage)
+        assert len(states(path)) == 1
+    evidence.write(shown, good)
+    write(path, document(known_issues=[{**ISSUE, "closing_test": "test_mine.py::test_many"}]))
+    assert len(states(path)) == 1, "the evidence is of another closing test"
+
+
+@pytest.mark.parametrize(("how", "refuses"), [("a", False), ("b", False), ("c", True)])
+def test_how_an_issue_was_closed(how: str, refuses: bool, tmp_path: Path) -> None:
+    path = project(tmp_path, status="closed", closed_by=how, closure={how: "what was done"})
+    assert states(path) == (["documented as unsupported"] if refuses else [])
+
+
+@pytest.mark.parametrize("test", ["test_skipped", "test_some", "test_excused"])
+def test_a_closing_test_that_did_not_wholly_pass_closes_nothing(test: str, tmp_path: Path) -> None:
+    path = project(tmp_path, closing_test=f"test_mine.py::{test}")
+    checked(path)
+    (state,) = states(path)
+    assert state == f"open; its closing test {dict(test_skipped='skipped', test_some='incomplete').get(test, 'failed')}"
+
+
+def test_a_remembered_verdict_depends_on_the_issues_and_their_evidence(tmp_path: Path) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    path = project(tmp_path)
+
+    def row(*more: str) -> dict[str, Any]:
+        done = run(
+            "probe", "--backends", "liar-honest", "--depth", "bos", "--cached", "--json", *more, liars=True, env=env
+        )
+        found: dict[str, Any] = json.loads(done.stdout)["rows"][0]
+        return found
+
+    assert row()["status"] == "accepted" and row()["cached"]
+    refused = row("--contracts", str(path))
+    assert refused["code"] == "KP-KNOWN-BAD" and not refused["cached"]
+    assert row("--contracts", str(path))["cached"]
+    checked(path)
+    assert row("--contracts", str(path))["status"] == "accepted"
+    (path.parent / "evidence" / "mine-v1.json").unlink()
+    assert row("--contracts", str(path))["code"] == "KP-KNOWN-BAD"
+
+
+def test_select_heeds_the_same_contracts(tmp_path: Path) -> None:
+    path = project(tmp_path, backend="numpy")
+    lines: list[str] = []
+    chosen = kparity.select(["numpy", "cpu"], depth="bos", contracts=[path.parent], log=lines.append)
+    chosen.close()
+    assert chosen.name == "cpu" and "[KP-KNOWN-BAD] ISSUE-MINE-1" in lines[0]
+    with pytest.raises(Refused, match="numpy was required and may not serve"):
+        kparity.select(require="numpy", depth="bos", contracts=[path], log=lines.append)
+    with pytest.raises(UnknownName, match="unknown backend of known issue ISSUE-MINE-1"):
+        kparity.select(["cpu"], contracts=[project(tmp_path / "b", backend="nmpy")], log=lines.append)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("metadata: {", "not a contract that can be read"),
+        ("a: 1", "'metadata' is a required property"),
+        (None, "no such file or folder"),
+    ],
+)
+def test_a_contract_in_bad_form_is_one_sentence_and_exit_code_2(text: str | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine-v1.yaml"
+    if text is not None:
+        path.write_text(text)
+    for command in (("probe", "--backends", "cpu"), ("run", "--backend", "cpu", "--prompt", "x")):
+        done = run(*command, "--contracts", str(path))
+        assert done.returncode == 2 and done.stdout == "", done.stderr
+        assert done.stderr.startswith("kparity: ") and done.stderr.count("\n") == 1 and said in done.stderr
+
+
+def test_a_pattern_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    contract = files.read_all([project(tmp_path, match={"driver": "<= 5.x"})])[0]
+    with pytest.raises(WrongInput, match="no comparison"):
+        known.issues_of(contract)
+
+
+def test_an_issue_survives_json() -> None:
+    issue = Issue("I-1", "c-v1", "1.0.0", "cpu", "s", "t.py::t", "open", device="x")
+    assert Issue(**json.loads(json.dumps(issue.as_dict()))) == issue

@@ -1,0 +1,373 @@
+"""Every rule of ``kparity contract validate`` accepts the good contract and rejects the bad one that it exists for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kparity.contracts import evidence, files, history, nodes, uses
+from kparity.contracts.validate import Findings, validate
+from kparity.errors import WrongInput
+from tests.contract_project import DOCUMENT, ISSUE, checked, commit, document, make, write
+
+Document = dict[str, Any]
+
+
+COLLECTED: dict[tuple[str, ...], tuple[list[str], dict[str, str]]] = {}
+"""What pytest said of a project, by the texts of its test files: collecting takes a second."""
+
+
+@pytest.fixture(autouse=True)
+def collect_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal projects are collected once."""
+    really = nodes.collect
+
+    def collect(root: Path, wanted: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        named = sorted({nodes.file_of(node) for node in wanted})
+        key = tuple(f"{name}:{(root / name).read_text() if (root / name).exists() else None}" for name in named)
+        if key not in COLLECTED:
+            COLLECTED[key] = really(root, wanted)
+        return COLLECTED[key]
+
+    monkeypatch.setattr(nodes, "collect", collect)
+
+
+def findings(tmp_path: Path, contract: Document) -> Findings:
+    return validate([make(tmp_path, contract)], ["cpu", "liar-honest"])
+
+
+def test_the_good_contract_is_clean(tmp_path: Path) -> None:
+    found = findings(tmp_path, document(known_issues=[ISSUE]))
+    assert found.problems == [] and found.unchecked == [] and found.exit_code == 0
+
+
+def put(*path: str | int, value: Any) -> Callable[[Document], None]:
+    """An edit that sets one place of a document."""
+
+    def edit(contract: Document) -> None:
+        place: Any = contract
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+
+    return edit
+
+
+def drop(*path: str | int) -> Callable[[Document], None]:
+    """An edit that removes one place of a document."""
+
+    def edit(contract: Document) -> None:
+        place: Any = contract
+        for part in path[:-1]:
+            place = place[part]
+        del place[path[-1]]
+
+    return edit
+
+
+FALSIFIER, OBLIGATION = ("falsification_tests", 0), ("proof_obligations", 0)
+BAD: dict[str, tuple[Callable[[Document], None], str]] = {
+    "no references": (put("metadata", "references", value=[]), "metadata.references: "),
+    "an empty reference": (put("metadata", "references", value=[" "]), "metadata.references.0: "),
+    "a version of two parts": (put("metadata", "version", value="1.0"), "metadata.version: '1.0' does not match"),
+    "a version that YAML reads as a number": (put("metadata", "version", value=1.0), "quote it"),
+    "an unknown status": (put("metadata", "status", value="fine"), "metadata.status: 'fine' is not one of"),
+    "an id that is not the file's": (put("metadata", "id", value="other-v1"), "name the file after the id"),
+    "no falsifier": (put("falsification_tests", value=[]), "falsification_tests: "),
+    "a falsifier without a prediction": (drop(*FALSIFIER, "prediction"), "'prediction' is a required property"),
+    "a threshold without a basis": (drop("thresholds", "error", "basis"), "'basis' is a required property"),
+    "a threshold with a thin basis": (put("thresholds", "error", "basis", value="x"), "thresholds.error.basis: "),
+    "a threshold that is no number": (put("thresholds", "error", "value", value="0.5"), "thresholds.error.value: "),
+    "an unknown rule": (put("thresholds", "error", "rule", value="about"), "thresholds.error.rule: "),
+    "an unknown key": (put("treshold", value={}), "'treshold' was unexpected"),
+    "thresholds that nothing enforces": (drop("enforced_by"), "'enforced_by' is a required property"),
+    "a strategy nobody has": (put("harnesses", 0, "strategy", value="hope"), "harnesses.0.strategy: "),
+    "four whys": (put("five_whys", value=[{"why": "w", "because": "b"}] * 4), "five_whys: "),
+    "an id twice": (put(*OBLIGATION, "id", value="FALSIFY-MINE-001"), "is the id of mine-v1.yaml falsification_tests"),
+    "a changelog behind its version": (put("metadata", "version", value="1.1.0"), "ends with 1.0.0"),
+    "a changelog out of order": (
+        put("metadata", "changelog", value=[{"version": "2.0.0", "change": "c"}, {"version": "1.0.0", "change": "c"}]),
+        "versions do not rise",
+    ),
+    "a harness of no obligation": (put("harnesses", 0, "obligation", value="PO-NOBODY"), "no obligation PO-NOBODY"),
+    "a test in no file": (put(*FALSIFIER, "test", value="test_none.py::test_x"), "test_none.py does not exist"),
+    "a test that is misspelt": (put(*FALSIFIER, "test", value="test_mine.py::test_god"), "did you mean 'test_good'"),
+    "a parameter that is not there": (put(*OBLIGATION, "test", value="test_mine.py::test_many[3]"), "test_many[3]"),
+    "a closing test that is not there": (
+        put("known_issues", value=[{**ISSUE, "closing_test": "test_mine.py::test_no"}]),
+        "known_issues.ISSUE-MINE-1.closing_test",
+    ),
+    "a source that is not there": (put("enforced_by", value=["nowhere.py"]), "nowhere.py does not exist"),
+    "a threshold that no code uses": (
+        put("thresholds", "idle", value=DOCUMENT["thresholds"]["error"]),
+        "thresholds.idle: no code of source.py uses it",
+    ),
+    "a threshold that no contract has": (
+        put("thresholds", value={"eror": DOCUMENT["thresholds"]["error"]}),
+        "source.py: line 3: 'error' is used here and not in mine-v1",
+    ),
+    "discharged without evidence": (put(*FALSIFIER, "status", value="discharged"), "nothing shows that its test ran"),
+    "an issue of no backend": (put("known_issues", value=[{**ISSUE, "backend": "cup"}]), "did you mean 'cpu'"),
+    "an issue with a broken pattern": (
+        put("known_issues", value=[{**ISSUE, "match": {"device": "("}}]),
+        "is not a regular expression",
+    ),
+    "an issue with a broken comparison": (
+        put("known_issues", value=[{**ISSUE, "match": {"driver": "<= new"}}]),
+        "is no comparison such as",
+    ),
+    "an issue without closure": (put("known_issues", value=[{**ISSUE, "closure": {}}]), "known_issues.0.closure: "),
+    "a closed issue that says not how": (put("known_issues", value=[{**ISSUE, "status": "closed"}]), "'closed_by'"),
+    "an open issue that closed": (put("known_issues", value=[{**ISSUE, "closed_by": "a"}]), "known_issues.0"),
+    "closed by what the closure does not name": (
+        put("known_issues", value=[{**ISSUE, "status": "closed", "closed_by": "b"}]),
+        "closed by b, which the closure does not name",
+    ),
+    "closed by a without evidence": (
+        put("known_issues", value=[{**ISSUE, "status": "closed", "closed_by": "a"}]),
+        "nothing shows that its closing test ran",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_each_rule_rejects_the_contract_that_breaks_it(name: str, tmp_path: Path) -> None:
+    edit, said = BAD[name]
+    contract = document()
+    edit(contract)
+    found = findings(tmp_path, contract)
+    lines = [str(problem) for problem in found.problems]
+    assert any(said in line for line in lines), lines
+    assert found.exit_code == 1 and all(line.count("\n") == 0 and "; " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("metadata: [", "line 1"),
+        ("a: 1\na: 2\n", "'a' twice"),
+        ("a: &x [1]\nb: *x\n", "an alias"),
+        ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("[" * 3000, "recursion"),
+        ("\x00", "special characters"),
+    ],
+)
+def test_what_is_no_contract_is_one_sentence(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad-v1.yaml"
+    path.write_text(text)
+    with pytest.raises(WrongInput) as caught:
+        files.read(path)
+    assert said in str(caught.value) and "bad-v1.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_document_that_is_no_table_is_a_problem_of_form(tmp_path: Path) -> None:
+    for text in ("", "3", "[1, 2]", "1: 2", "metadata: 3"):
+        path = tmp_path / "bad-v1.yaml"
+        path.write_text(text)
+        contract, problems = files.read(path)
+        assert contract is None and problems
+
+
+def test_an_id_of_another_contract_is_seen(tmp_path: Path) -> None:
+    first = make(tmp_path, document())
+    other = document()
+    other["metadata"]["id"] = "other-v1"
+    second = write(first.parent / "other-v1.yaml", other)
+    lines = [str(problem) for problem in validate([first, second]).problems]
+    assert len(lines) == 4 and all("is the id of mine-v1.yaml" in line for line in lines)
+
+
+def test_a_source_that_cannot_be_collected_is_named(tmp_path: Path) -> None:
+    path = make(tmp_path, document())
+    (tmp_path / "test_mine.py").write_text("import nothing_of_that_name\n")
+    lines = [str(problem) for problem in validate([path]).problems]
+    assert len(lines) == 3 and all("cannot be collected" in line for line in lines)
+    (tmp_path / "source.py").write_text("def (\n")
+    assert any("cannot be read as Python" in str(problem) for problem in validate([path]).problems)
+
+
+def shift(level: str, *edits: Callable[[Document], None]) -> tuple[str, tuple[Callable[[Document], None], ...]]:
+    return level, edits
+
+
+CHANGES = {
+    "value": shift("major", put("thresholds", "error", "value", value=0.6)),
+    "rule": shift("major", put("thresholds", "error", "rule", value="below")),
+    "formula": shift("major", put("equations", "error", "formula", value="|a - b|")),
+    "domain": shift("major", put("equations", "error", "domain", value="integers")),
+    "falsifier removed": shift("major", put(*FALSIFIER, "id", value="FALSIFY-MINE-002")),
+    "prediction": shift("major", put(*FALSIFIER, "prediction", value="q")),
+    "precondition removed": shift("major", drop("preconditions")),
+    "harness removed": shift("major", drop("harnesses")),
+    "obligation formal": shift("major", put(*OBLIGATION, "formal", value="g")),
+    "log": shift("major", put("log", value={"rejected": "r", "serving": "s"})),
+    "threshold added": shift("minor", put("thresholds", "more", value=DOCUMENT["thresholds"]["error"])),
+    "falsifier added": shift(
+        "minor",
+        put("falsification_tests", value=[*DOCUMENT["falsification_tests"],
+            {**DOCUMENT["falsification_tests"][0], "id": "FALSIFY-MINE-002"}]),
+    ),
+    "issue added": shift("minor", put("known_issues", value=[ISSUE])),
+    "harness bound": shift("minor", put("harnesses", 0, "bound", value=3)),
+    "invariants": shift("minor", put("equations", "error", "invariants", value=["b - b = 0"])),
+    "basis": shift("patch", put("thresholds", "error", "basis", value="Another reason that is as long as it must be.")),
+    "references": shift("patch", put("metadata", "references", value=["Another book"])),
+    "test renamed": shift("patch", put(*FALSIFIER, "test", value="test_mine.py::test_many")),
+    "status": shift("none", put(*FALSIFIER, "status", value="partial")),
+    "status and basis": shift(
+        "patch",
+        put(*FALSIFIER, "status", value="partial"),
+        put("thresholds", "error", "basis", value="Another reason that is as long as it must be."),
+    ),
+}  # fmt: skip
+LEAST = {"major": "2.0.0", "minor": "1.1.0", "patch": "1.0.1", "none": "1.0.0"}
+BELOW = {"major": "1.9.9", "minor": "1.0.9", "patch": "1.0.0"}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_asks_for_its_bump(name: str) -> None:
+    level, edits = CHANGES[name]
+    new = document()
+    for edit in edits:
+        edit(new)
+    found = history.changes(DOCUMENT, new)
+    assert max((history.LEVELS.index(change.level) for change in found), default=0) == history.LEVELS.index(level)
+    assert history.least("1.0.0", level) == LEAST[level]
+
+
+@pytest.mark.parametrize("level", ["major", "minor", "patch"])
+def test_the_version_rule_reads_git(level: str, tmp_path: Path) -> None:
+    path = make(tmp_path, document())
+    assert any("version rule skipped: not in a git" in note for note in validate([path]).notes)
+    commit(tmp_path)
+    assert any("git has no other version" in note for note in validate([path]).notes)
+    name = {"major": "value", "minor": "issue added", "patch": "basis"}[level]
+    for version, clean in ((BELOW[level], False), (LEAST[level], True)):
+        new = document()
+        CHANGES[name][1][0](new)
+        new["metadata"]["version"] = version
+        if version != "1.0.0":
+            new["metadata"]["changelog"].append({"version": version, "change": "c"})
+        write(path, new)
+        lines = [str(problem) for problem in validate([path]).problems]
+        assert (lines == []) is clean, lines
+        assert clean or f"make the version at least {LEAST[level]}" in lines[0], lines
+    commit(tmp_path)  # the working copy is HEAD now: the rule still looks at the version before
+    assert validate([path]).problems == []
+    write(path, document())
+    lines = [str(problem) for problem in validate([path]).problems]
+    assert any("1.0.0 is lower than" in line for line in lines)
+
+
+def test_a_committed_change_without_a_bump_stays_a_problem(tmp_path: Path) -> None:
+    path = make(tmp_path, document())
+    commit(tmp_path)
+    new = document()
+    new["thresholds"]["error"]["value"] = 0.9
+    write(path, new)
+    commit(tmp_path)
+    lines = [str(problem) for problem in validate([path]).problems]
+    assert len(lines) == 1 and "thresholds.error.value: changed since 1.0.0" in lines[0]
+    assert "make the version at least 2.0.0" in lines[0]
+
+
+def test_a_draft_may_precede_its_code_and_says_so(tmp_path: Path) -> None:
+    contract = document()
+    contract["metadata"]["status"] = "draft"
+    contract["thresholds"]["idle"] = contract["thresholds"]["error"]
+    found = findings(tmp_path, contract)
+    assert found.problems == [] and any("1 of 2 thresholds have no code yet: idle" in note for note in found.notes)
+    contract["falsification_tests"][0]["status"] = "discharged"
+    assert any("discharged in a draft" in str(problem) for problem in findings(tmp_path, contract).problems)
+
+
+@pytest.mark.parametrize(
+    ("test", "outcome"), [("test_good", "passed"), ("test_bad", "failed"), ("test_skipped", "skipped")]
+)
+def test_discharged_is_what_the_evidence_shows(test: str, outcome: str, tmp_path: Path) -> None:
+    contract = document()
+    contract["falsification_tests"][0].update(status="discharged", test=f"test_mine.py::{test}")
+    path = make(tmp_path, contract)
+    checked(path)
+    lines = [str(problem) for problem in validate([path]).problems]
+    assert lines == [] if outcome == "passed" else f"discharged, but its test {outcome}" in lines[0]
+    shown = path.parent / "evidence" / "mine-v1.json"
+    shown.write_text(shown.read_text()[:-20])
+    assert any("nothing shows that its test ran" in str(problem) for problem in validate([path]).problems)
+
+
+def test_evidence_of_another_version_is_remarked(tmp_path: Path) -> None:
+    path = make(tmp_path, document())
+    checked(path)
+    new = document()
+    new["metadata"].update(version="1.0.1", changelog=[{"version": "1.0.1", "change": "c"}])
+    write(path, new)
+    assert any("the evidence is of version 1.0.0" in note for note in validate([path]).notes)
+
+
+def test_without_pytest_nothing_is_said_about_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path, document())
+    COLLECTED.clear()
+    monkeypatch.setattr(nodes, "find_spec", lambda name: None)
+    found = validate([path])
+    assert found.problems == [] and found.exit_code == 3 and "pytest is not installed" in found.unchecked[0]
+
+
+def test_outside_of_a_project_tests_and_code_are_not_checked(tmp_path: Path) -> None:
+    path = make(tmp_path / "site-packages", document())
+    found = validate([path])
+    assert found.problems == [] and found.exit_code == 3 and len(found.unchecked) == 2
+
+
+USES = '''
+from x import Measure
+class Candidate:
+    def measure(self, threshold, value):
+        return Measure.of(self.contract, threshold, value)
+    def both(self, name, value, limit="deep"):
+        return [self.measure(name, value), Measure.of(self.contract, "direct", value)]
+def helper(value, name):
+    return Candidate().both(name, value)
+def gate(c, wide, dtype):
+    helper(1, "through_two")
+    helper(1, name="by_keyword")
+    c.measure("wide" if wide else "narrow", 1)
+    for name in ("of_data",):
+        c.threshold(name)
+    c.threshold(f"peer_{dtype}")
+    other("not_a_threshold")
+'''  # fmt: skip
+
+
+def test_uses_are_read_from_the_syntax_tree() -> None:
+    found = uses.of({"a.py": USES})
+    assert {name for name, _, _ in found.called} == {"direct", "through_two", "by_keyword", "wide", "narrow"}
+    assert found.mentions("of_data") and found.mentions("peer_f32") and not found.mentions("poor_f32")
+
+
+def test_references_name_nodes_and_their_parameters() -> None:
+    ids = ["t.py::test_a[1]", "t.py::test_a[2]", "t.py::test_ab", "t.py::TestX::test_c"]
+    assert nodes.named("t.py::test_a", ids) == ids[:2] and nodes.named("t.py::test_a[2]", ids) == [ids[1]]
+    assert nodes.named("t.py::TestX", ids) == ids[3:] and nodes.named("t.py::test", ids) == []
+
+
+def test_evidence_of_another_contract_or_test_proves_nothing(tmp_path: Path) -> None:
+    path = make(tmp_path, document())
+    checked(path)
+    shown = evidence.read(path.parent / "evidence" / "mine-v1.json")
+    assert shown is not None
+    entry = ("mine-v1", "falsification_tests", "FALSIFY-MINE-001", "test_mine.py::test_good")
+    assert evidence.outcome_of(shown, *entry) == "passed"
+    for at in range(4):
+        other = [*entry]
+        other[at] = "other"
+        assert evidence.outcome_of(shown, *other) == "none"
+    assert evidence.outcome_of(None, *entry) == "none"
+    other_schema = copy.deepcopy(shown)
+    other_schema["schema"] = "x"
+    evidence.write(tmp_path / "e.json", other_schema)
+    assert evidence.read(tmp_path / "e.json") is None
