@@ -168,6 +168,12 @@ REASONS: dict[str, Reason] = {
         "A weight scale or an activation scale is missing, swapped or rounded too early.",
         "Do not use this backend.",
     ),
+    "KP-KERNEL": Reason(
+        "a kernel is outside its error bound",
+        "A kernel that serves gives more error on random inputs than its arithmetic can have; the norms around it may "
+        "hide it from the logits.",
+        "Do not use this backend; kparity check --op OP shows every case of the op that the verdict names.",
+    ),
     "KP-POS-COSINE": Reason(
         "right first token, wrong later",
         "RoPE convention, mask or the stride of the KV cache: all of them are invisible at position 0.",
@@ -217,7 +223,10 @@ REASONS: dict[str, Reason] = {
         "Probe again without --cached.",
     ),
     "KP-KNOWN-BAD": Reason(
-        "a contract knows this backend as bad", "See the contract's known issues.", "See the contract."
+        "a contract knows this device as bad",
+        "A known issue of a contract matches the device and is not closed; the line names the issue and its symptom.",
+        "Fix what the issue names, then run kparity contract check on its contract: a closing test that passes on this "
+        "host opens the way. kparity contract show tells the whole story.",
     ),
     # A process that did not survive.
     "KP-PROBE-CRASH": Reason(

@@ -47,7 +47,7 @@ def validate(paths: Sequence[Path], backends: Iterable[str] = ()) -> Findings:
     found.problems += unique_ids(found.contracts)
     names = list(backends)
     for contract in found.contracts:
-        found.problems += [*changelog(contract), *harness_obligations(contract), *status(contract)]
+        found.problems += [*changelog(contract), *links(contract), *status(contract)]
         found.problems += known_issues(contract, names)
         for problems, remark in (version(contract), *stale(contract)):
             found.problems += problems
@@ -91,14 +91,19 @@ def changelog(contract: ContractFile) -> list[Problem]:
     return found
 
 
-def harness_obligations(contract: ContractFile) -> list[Problem]:
-    """Harnesses whose obligation the contract does not have."""
-    there = {entry["id"] for entry in contract.document["proof_obligations"]}
-    remedy = f"name one of {', '.join(sorted(there))}"
+def links(contract: ContractFile) -> list[Problem]:
+    """Harnesses of no obligation, and preconditions of no threshold or equation."""
+    document = contract.document
+    there = {entry["id"] for entry in document["proof_obligations"]}
+    judged = {*document.get("thresholds", {}), *document["equations"]}
+    wanted = [(f"harnesses.{e['id']}.obligation", e["obligation"], there) for e in document.get("harnesses", [])]
+    wanted += [
+        (f"preconditions.{e['id']}.of", name, judged) for e in document.get("preconditions", []) for name in e["of"]
+    ]
     return [
-        _problem(contract, f"harnesses.{entry['id']}.obligation", f"no obligation {entry['obligation']} here", remedy)
-        for entry in contract.document.get("harnesses", [])
-        if entry["obligation"] not in there
+        _problem(contract, where, f"there is no {name} here", f"name one of {', '.join(sorted(known_names))}")
+        for where, name, known_names in wanted
+        if name not in known_names
     ]
 
 
