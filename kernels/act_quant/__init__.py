@@ -28,7 +28,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import ROWS, TAILS, U32, WIDTHS, distinct, normal, spoil, values
+from kparity.kernels._support import ROWS, TAILS, U32, WIDTHS, distinct, in_turn, normal, spoil, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
@@ -94,9 +94,11 @@ class ActQuant(Op):
         return [self.case(M=m, K=k, mode=mode) for m, k in shapes for mode in ("token", "block256")]
 
     def sweep(self) -> list[Case]:
-        shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, k) for k in TAILS] + [(64, 2560)]
+        modes = self.choices["mode"]
+        models = [self.case(M=1, K=width, mode=mode) for width in WIDTHS for mode in modes]
+        shapes = [*((m, 640) for m in ROWS), *((2, k) for k in TAILS), (64, 2560)]
         return distinct(
-            self.cases(), [self.case(M=m, K=k, mode=mode) for m, k in shapes for mode in self.choices["mode"]]
+            self.cases(), models, [self.case(M=m, K=k, mode=mode) for (m, k), mode in in_turn(shapes, modes)]
         )
 
     def kinds(self, case: Case) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import MODELS, ROWS, VOCABULARY, distinct, normal
+from kparity.kernels._support import MODELS, ROWS, VOCABULARY, distinct, in_turn, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
@@ -80,14 +80,14 @@ class Embed(Op):
 
     def sweep(self) -> list[Case]:
         models = [self.case(M=m, V=515, D=model.width) for model in MODELS.values() for m in (1, 64)]
-        rows = [self.case(M=m, V=97, D=66, dtype=dtype) for m in ROWS for dtype in self.choices["dtype"]]
-        widths = [self.case(M=2, V=33, D=d) for d in (2, 4, 62, 64, 126, 128, 130, 254, 258, 1022, 1026)]
+        shapes = [*((m, 97, 66) for m in ROWS), *((2, 33, d) for d in (4, 62, 64, 126, 128, 130, 254, 258, 1026))]
+        found = [self.case(M=m, V=v, D=d, dtype=dtype) for (m, v, d), dtype in in_turn(shapes, ("f16", "f16", "f32"))]
         # The table of 2B-4T, narrow, and the last part of it as it is bound.
         whole = [
             self.case(M=9, V=VOCABULARY, D=64),
             self.case(M=9, V=VOCABULARY, D=2560, row0=VOCABULARY - 500, rows=500),
         ]
-        return distinct(self.cases(), models, rows, widths, whole)
+        return distinct(self.cases(), models, found, whole)
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, normal, values
+from kparity.kernels._support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, in_turn, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 
@@ -67,8 +67,9 @@ class Glu(Op):
 
     def sweep(self) -> list[Case]:
         shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(64, 6912)]
-        found = [self.case(M=m, D=d, act=act) for m, d in shapes for act in self.choices["act"]]
-        limited = [self.case(M=2, D=d, act=act, clamp=1) for d in TAILS[::3] for act in self.choices["act"]]
+        acts = self.choices["act"]
+        found = [self.case(M=m, D=d, act=act) for (m, d), act in in_turn([*shapes, *shapes[:7]], acts)]
+        limited = [self.case(M=2, D=d, act=act, clamp=1) for d in TAILS[::3] for act in acts]
         folded = [self.case(M=640, D=6912, act="relu2")]  # more work-groups than one dimension of a grid holds
         return distinct(self.cases(), found, limited, folded)
 

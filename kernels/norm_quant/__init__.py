@@ -36,6 +36,7 @@ from kparity.kernels._support import (
     WIDTHS,
     distinct,
     gamma,
+    in_turn,
     normal,
     spoil,
     values,
@@ -164,18 +165,15 @@ class NormQuant(Op):
         ]
 
     def sweep(self) -> list[Case]:
-        # What stands between the GEMVs of every model: norm before qkv, residual and norm before the FFN, gate and norm.
+        # What stands between the GEMVs of every model: norm before qkv, residual and norm before the FFN, gate and norm
         models = [self.case(M=1, D=model.width, pre=pre) for model in MODELS.values() for pre in ("none", "add")]
         models += [self.case(M=1, D=model.ffn, pre=pre, clamp=int(pre == "relu2"))
                    for model in MODELS.values() for pre in ("silu", "relu2")]  # fmt: skip
         models += [self.case(M=1, D=width, pre="silu", mode="block256") for width in WIDTHS]
-        rows = [self.case(M=m, D=640, pre=("none", "add", "silu", "relu2")[m % 4], mode=mode)
-                for m in ROWS for mode in self.choices["mode"]]  # fmt: skip
-        tails = [self.case(M=2, D=d, pre=("add", "relu2", "none", "silu")[at % 4], mode=mode)
-                 for at, d in enumerate(TAILS) for mode in self.choices["mode"]]  # fmt: skip
-        return distinct(
-            self.cases(), models, rows, tails, [self.case(M=64, D=2560, pre="add"), self.case(M=3, D=16385)]
-        )
+        options = [(pre, mode) for mode in self.choices["mode"] for pre in self.choices["pre"]]
+        shapes = [*((m, 640) for m in ROWS), *((2, d) for d in TAILS[1:]), (3, 16385)]
+        found = [self.case(M=m, D=d, pre=pre, mode=mode) for (m, d), (pre, mode) in in_turn(shapes, options)]
+        return distinct(self.cases(), models, found, [self.case(M=64, D=2560, pre="add")])
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case."""
