@@ -80,12 +80,17 @@ def right_backends() -> dict[str, Opener]:
     def other(name: str) -> Opener:
         return lambda: open_backend(name)
 
+    def torch() -> Backend:
+        backend: Any = open_backend("torch")
+        backend.torch.set_num_threads(1)  # threads wait for each other longer than these small tensors take
+        return backend
+
     def opencl(runtime: str, wave: int) -> Opener:
         return lambda: open_opencl(runtime, wave)
 
     found: dict[str, Opener] = {f"cpu:{isa}:{threads}": cpu(isa, threads) for isa in isas() for threads in (1, 2)}
     found |= {f"opencl:{runtime}:{wave}": opencl(runtime, wave) for runtime in DRIVERS for wave in (32, 64)}
-    return found | {name: other(name) for name in ("wgpu", "torch", "numpy")}
+    return found | {"wgpu": other("wgpu"), "torch": torch, "numpy": other("numpy")}
 
 
 def open_opencl(runtime: str, wave: int) -> Backend:
@@ -226,6 +231,7 @@ class Run:
         self.log, self.openers, self.windows = log, openers, windows
         self.ends = time.monotonic() + seconds
         self.done = {self.key(record) for record in log.records}
+        self.absent: set[str] = set()
 
     @staticmethod
     def key(record: dict[str, Any]) -> tuple[str, ...]:
@@ -256,13 +262,14 @@ class Run:
                 name = about["backend"]
                 if self.over:
                     return
-                if name in self.log.missing:
+                if name in self.absent:
                     continue
                 if name not in engines:
                     try:
                         engines[name] = Engine(model, self.openers[name](), act=setting.act, kv=setting.kv)
                     except Unavailable as reason:
                         self.log.absent(name, str(reason))
+                        self.absent.add(name)
                         continue
                 tokens = window(model, about["window"], count)
                 reference = judges.reference(engines[name].backend.name, about["window"], tokens)
@@ -299,15 +306,21 @@ def models() -> Iterator[dict[str, Model]]:
                 model.close()
 
 
-def with_intel(arguments: Sequence[str], folder: Path) -> None:
+def with_intel(arguments: Sequence[str], log: Log, names: Sequence[str]) -> None:
     """This script once more for Intel's runtime, in a process whose loader knows that one only."""
-    (folder / "intel.icd").write_text(f"{INTEL}\n", encoding="utf-8")
-    libraries = ":".join(filter(None, [str(INTEL.parent), os.environ.get("LD_LIBRARY_PATH", "")]))
-    environment = {**os.environ, "OCL_ICD_VENDORS": str(folder), "LD_LIBRARY_PATH": libraries}
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    done = subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
+    if not INTEL.exists():
+        for name in names:
+            log.absent(name, f"{INTEL} does not exist; pip install intel-opencl-rt intel-cmplr-lib-rt")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "intel.icd").write_text(f"{INTEL}\n", encoding="utf-8")
+        libraries = ":".join(filter(None, [str(INTEL.parent), os.environ.get("LD_LIBRARY_PATH", "")]))
+        environment = {**os.environ, "OCL_ICD_VENDORS": folder, "LD_LIBRARY_PATH": libraries}
+        command = [sys.executable, str(Path(__file__).resolve()), *arguments]
+        done = subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
     if done.returncode not in (0, 1, 3):
         raise SystemExit(f"the process of Intel's runtime ended with {done.returncode}")
+    log.reread()
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -319,6 +332,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="A,B", help="backends whose names begin like one of these")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # this is the process of Intel's runtime
     return parser.parse_args(arguments)
 
 
@@ -340,24 +354,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WrongInput as wrong:
         print(wrong, file=sys.stderr)
         return 2
-    intel = [name for name in openers if name.startswith("opencl:intel")]
-    apart = len(intel) < len(openers)  # alone, this is the process of its own
-    run = Run(log, {name: opener for name, opener in openers.items() if not (apart and name in intel)},
-              options.windows, options.seconds)  # fmt: skip
-    if not apart or run.openers:
+    apart = {} if options.here else {name: each for name, each in openers.items() if name.startswith("opencl:intel")}
+    run = Run(
+        log, {name: each for name, each in openers.items() if name not in apart}, options.windows, options.seconds
+    )
+    if run.openers:
         with models() as known:
             for act, kv in OPTIONS:
                 for name, model in known.items():
                     run.setting(model, Setting(name, act, kv))
-    if apart and intel and not INTEL.exists():
-        for name in intel:
-            log.absent(name, f"{INTEL} does not exist; pip install intel-opencl-rt intel-cmplr-lib-rt")
-    elif apart and intel and not run.over:
-        more = ["--resume", str(options.resume), "--windows", str(options.windows), "--only", ",".join(intel)]
+    if apart and not run.over:
         limit = run.ends - time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            with_intel([*more, *(["--seconds", f"{limit:.0f}"] if limit < float("inf") else [])], Path(folder))
-        log.reread()
+        more = ["--here", "--resume", str(options.resume), "--windows", str(options.windows), "--only", ",".join(apart)]
+        with_intel([*more, *(["--seconds", f"{limit:.0f}"] if limit < float("inf") else [])], log, list(apart))
     found = summary(log.header, log.records, log.missing)
     text = as_markdown(found)
     if options.json:

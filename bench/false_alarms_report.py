@@ -76,7 +76,7 @@ def summary(header: Mapping[str, Any], records: Sequence[Record], missing: Mappi
         "by_setting": counts(records, "model", "act", "kv"),
         "measures": distributions(records),
         "rejects": [{name: value for name, value in record.items() if name != "measures"} for record in rejects],
-        "missing": dict(missing),
+        "missing": {name: reason for name, reason in missing.items() if all(name != r["backend"] for r in records)},
     }
 
 
@@ -90,8 +90,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         f"Right backends at every gate of the full probe ({', '.join(found['gates'])}), {contract[0]} {contract[1]}, "
         f"{found['positions']} positions per probe: **{found['rejected']} of {found['probes']} probes rejected**.",
         "",
-        f"{found['distinct']} of the probes are distinct: the others saw the same bits (the number of threads changes "
-        f"none) and are no trials of their own. The rate of false alarms is at most {found['rate_at_most']:.2%} "
+        f"{found['distinct']} of the probes are distinct: the others saw the same bits (another number of "
+        f"threads or lanes) and are no trials of their own. The rate of false alarms is at most {found['rate_at_most']:.2%} "
         f"(one-sided Wilson bound at {found['confidence']:.0%}, over the distinct ones). It holds for these devices, "
         "models and tokens. Made by `python bench/false_alarms.py`.",
         "",
