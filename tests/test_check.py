@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import xml.etree.ElementTree as ET
@@ -14,12 +15,14 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kparity import contracts, ops
 from kparity.backends.numpy import NumpyBackend
 from kparity.check import core, document, measure
 from kparity.check.facts import facts
-from kparity.check.record import FAIL, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
+from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
 from kparity.check.select import expression, named, selected
 from kparity.check.summary import Summary
 from kparity.errors import CompileFailed, UnknownName, WrongInput
@@ -193,6 +196,29 @@ def test_a_sum_in_sequence_is_within_the_ratio_and_one_in_f16_is_not(n: int) -> 
     assert n < 4096 or wrong.wrong == 0
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 3000), st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 7, 32, 256]), st.booleans(), st.booleans()
+)
+def test_a_sum_in_any_order_is_within_the_ratio(n: int, seed: int, lanes: int, outlier: bool, positive: bool) -> None:
+    """Lanes that each take every so many terms in sequence, then one after another: from a loop to a work-group."""
+    rng = np.random.default_rng(seed)
+    terms = rng.standard_normal((64, n)).astype(np.float32)
+    terms = np.abs(terms) if positive else terms
+    terms[:, -1] *= 1000 if outlier else 1
+    truth = terms.astype(np.float64).sum(axis=1)
+    limit = n * 2.0**-24 * np.abs(terms.astype(np.float64)).sum(axis=1)
+    partial = np.zeros((64, lanes), np.float32)
+    for at in range(0, n, lanes):
+        part = terms[:, at : at + lanes]
+        partial[:, : part.shape[1]] += part
+    total = partial[:, 0].copy()
+    for lane in partial.T[1:]:
+        total += lane
+    found = measured(total, truth, limit, terms.sum(axis=1))
+    assert found.wrong == 0 and found.peer_ratio is not None and found.peer_ratio <= 2
+
+
 def test_a_worse_peer_admits_a_worse_result_and_a_lucky_peer_does_not_forbid_a_right_one() -> None:
     truth = np.ones(1000)
     limit = np.full(1000, 2.0**-22)
@@ -295,6 +321,16 @@ def test_the_exit_code_is_green_for_passes_only(passed: list[Record]) -> None:
     assert codes == [3, 0, 1, 3, 0, 3, 1]
     assert Summary.of([good]).exit_code(["numpy", "cuda"]) == 3
     assert Summary.of([good]).exit_code([]) == 3
+
+
+def test_every_sequence_of_up_to_four_outcomes_has_the_right_exit_code(passed: list[Record]) -> None:
+    sequences = [each for length in range(5) for each in itertools.product(OUTCOMES, repeat=length)]
+    assert len(sequences) == 341
+    for outcomes in sequences:
+        records = [replace(passed[0], outcome=outcome) for outcome in outcomes]
+        green = PASS in outcomes and SKIPPED not in outcomes
+        code = 1 if FAIL in outcomes else 0 if green else 3
+        assert Summary.of(records).exit_code(["numpy"]) == code, outcomes
 
 
 def test_the_four_outcomes_add_up_to_all_that_was_planned(passed: list[Record]) -> None:
