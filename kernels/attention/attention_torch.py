@@ -18,5 +18,7 @@ def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:
     scores = torch.einsum("mhd,lhd->mhl", q, k) * case["D"] ** -0.5
     hidden = torch.arange(count, device=q.device)[None, :] > pos[:, None]  # [M, count]
     scores = scores.masked_fill(hidden[:, None, :], -torch.inf)
-    weights = scores.softmax(dim=-1).masked_fill((pos < 0)[:, None, None], 0.0)
-    return [torch.einsum("mhl,lhd->mhd", weights, v), scores.logsumexp(dim=-1)]
+    weights = scores.softmax(dim=-1)
+    out = torch.einsum("mhl,lhd->mhd", weights, v).masked_fill((pos < 0)[:, None, None], 0.0)
+    lse = scores.logsumexp(dim=-1)
+    return [out, lse.masked_fill(lse == torch.inf, torch.nan)]  # a score of +inf is inf - inf everywhere else

@@ -301,7 +301,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "gpu": (Patch(": MINUS_INF;", ": 0.0f;", times=2),),
             "wgsl": (Patch("lse[row] = MINUS_INFINITY_BITS;", "lse[row] = 0u;"),),
             "native": (Patch("lse[h] = -INFINITY;", "lse[h] = 0.0f;"),),
-            "torch": (Patch(TORCH_LSE, f"{TORCH_LSE}.nan_to_num(neginf=0.0)"),),
+            "torch": (Patch(TORCH_LSE, f"{TORCH_LSE}.masked_fill((pos < 0)[:, None], 0.0)"),),
             "numpy": (Patch("np.full((m_count, heads), -np.inf, dtype)", "np.zeros((m_count, heads), dtype)"),),
         },
     ),
