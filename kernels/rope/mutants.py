@@ -120,7 +120,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "position-of-the-first-row",
         "Every row turns by the position of the first: prefill is wrong where single steps are right.",
         {
-            "gpu": _gpu_angle("pos[0]"),
+            "gpu": (Patch("row = head / H;", "row = head / (M * H);"),),
             "wgsl": _wgsl_angle("pos[0]"),
             "native": (Patch("rotation.angles(pos[row],", "rotation.angles(pos[0],"),),
             "torch": _torch_angle(f"pos[:1].expand_as(pos){TORCH_POSITION[3:]}"),
