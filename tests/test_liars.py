@@ -22,6 +22,7 @@ LIARS = {
     "late": "KP-POS-NONFINITE",
     "batch": "KP-PREFILL",
     "unwritten": "KP-BOS-COSINE|KP-BOS-NONFINITE",
+    "hidden": "KP-KERNEL",
     "tie": "KP-ARGMAX",
     "second": "KP-TURNS",
     "poser": "KP-FALSE-GPU",
@@ -67,7 +68,7 @@ def test_bos_depth_passes_what_it_cannot_see_and_says_so() -> None:
     row = json.loads(done.stdout)["rows"][0]
     assert row["status"] == "accepted"
     notes = [gate["note"] for gate in row["gates"] if gate["verdict"] == "INCONCLUSIVE"]
-    assert len(notes) == 7 and all("cannot see RoPE" in note for note in notes)
+    assert len(notes) == 8 and all("cannot see RoPE" in note for note in notes)
 
 
 def test_a_device_that_changes_after_its_probe_is_caught() -> None:

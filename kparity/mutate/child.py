@@ -127,7 +127,7 @@ def started(model: Model, backend: Backend, request: Mapping[str, Any]) -> Engin
 
 
 def _run(name: str, gate: Any, candidate: Candidate) -> dict[str, str]:
-    if candidate.steps is None and name not in ("BOS", "exact", "positions"):
+    if candidate.steps is None and name not in ("BOS", "exact", "kernels", "positions"):
         return {"outcome": "not run", "reason": "positions gave no logits"}
     try:
         found = gate(candidate)

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.util import find_spec
 
-from kparity import ops, registry
+from kparity import ops
 from kparity.errors import UnknownName, WrongInput
 from kparity.mutant import DIALECTS, Mutant
 from kparity.mutate.cell import CONTROL, ENGINE

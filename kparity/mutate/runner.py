@@ -175,7 +175,8 @@ def start(plan: Plan, folder: Path, timeout: float, **extra: Any) -> Running:
     events, log = folder / f"{name}.events", folder / f"{name}.log"
     document = {
         "op": plan.subject.op, "mutant": plan.subject.name, "backend": plan.backend, "dialect": plan.dialect,
-        "graph": plan.graph, "patched": dict(plan.patched), "reference": str(folder / f"{plan.backend}.npz"), "events": str(events), **extra,
+        "graph": plan.graph, "patched": dict(plan.patched), "reference": str(folder / f"{plan.backend}.npz"),
+        "events": str(events), **extra,
     }  # fmt: skip
     with log.open("wb") as sink:
         process = subprocess.Popen(

@@ -14,6 +14,7 @@ from kparity.adapter import DeviceInfo
 from kparity.engine import Engine
 from kparity.graph import Linear, parts_of
 from kparity.probe.candidate import Candidate, Distance, noise_floor, non_finite
+from kparity.probe.kernels import gate_kernels
 from kparity.probe.reference import exact_activations
 from kparity.probe.turns import gate_decode, gate_turns
 from kparity.probe.verdict import Gate, Measure
@@ -331,6 +332,7 @@ def gate_reset(candidate: Candidate, count: int = 8) -> Gate:
 FULL: tuple[tuple[str, Callable[[Candidate], Gate]], ...] = (
     ("BOS", gate_bos),
     ("exact", gate_exact),
+    ("kernels", gate_kernels),
     ("positions", gate_positions),
     ("prefill", gate_prefill),
     ("replay", gate_replay),

@@ -181,6 +181,24 @@ class OtherReplay(Honest):
         return program
 
 
+class HiddenGain(Honest):
+    """The gain of every norm before a GEMV is off by 1e-3: less than noise in every logit."""
+
+    name = "liar-hidden"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        if op.name != "norm_quant":
+            return kernel
+        at = next(index for index, arg in enumerate(kernel.args) if arg.name == "weight")
+
+        def louder(buffers: list[Buffer]) -> list[Buffer]:
+            gain = self.altered(buffers[at], lambda w: w * np.float32(1.001))
+            return [*buffers[:at], gain, *buffers[at + 1 :]]
+
+        return Tampered(kernel, louder)
+
+
 class LoudHead(Honest):
     """The head is too loud by 5 %: cosine cannot see a factor."""
 
@@ -264,18 +282,17 @@ class SecondTurn(Honest):
         kernel = super().build(op, case)
         if op.name != "rope_store" or case["M"] == 1:
             return kernel
-        self.moved = self.empty((case["M"],), "i32")
 
-        def shift(buffers: list[Buffer]) -> list[Buffer]:
-            self.pos_handle = buffers[1].handle
-            return [buffers[0], self.moved, *buffers[2:]]
+        def remember(buffers: list[Buffer]) -> list[Buffer]:
+            self.pos_handle = getattr(self, "pos_handle", buffers[1].handle)
+            return buffers
 
-        return Tampered(kernel, shift)
+        return Tampered(kernel, remember)
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        super().write(buffer, array)
         if getattr(self, "pos_handle", None) is buffer.handle:
-            super().write(self.moved, np.where(array < 0, array, array - array[0] % 32).astype(np.int32))
+            array = np.where(array < 0, array, array - array[0] % 32).astype(np.int32)
+        super().write(buffer, array)
 
 
 class NeverLaunched(Honest):
