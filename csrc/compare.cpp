@@ -31,7 +31,7 @@ struct Type {
     Element element;
     char kind;
     py::ssize_t bytes;
-    double overflow;
+    double range;  // the least fp64 value that rounds to infinity
 };
 
 const Type TYPES[] = {
@@ -76,13 +76,24 @@ struct Totals {
         rest.max_abs = std::max(rest.max_abs, part.max_abs);
         rest.max_rel = std::max(rest.max_rel, part.max_rel);
         rest.max_ulp = std::max(rest.max_ulp, part.max_ulp);
-        if (part.worst_used < rest.worst_used) return;
+        if (part.worst < 0 || part.worst_used < rest.worst_used) return;
         if (part.worst_used == rest.worst_used && part.worst_error < rest.worst_error) return;
         rest.worst_used = part.worst_used;
         rest.worst_error = part.worst_error;
         rest.worst = part.worst;
     }
 };
+
+Findings extremes_of(const Findings& known) {
+    Findings fresh{};
+    fresh.worst = -1;
+    fresh.worst_used = known.worst_used;
+    fresh.worst_error = known.worst_error;
+    fresh.max_abs = known.max_abs;
+    fresh.max_rel = known.max_rel;
+    fresh.max_ulp = known.max_ulp;
+    return fresh;
+}
 
 Totals run(const Pair& pair, const Isa& isa, int threads) {
     const std::int64_t blocks = (pair.count + COMPARE_BLOCK - 1) / COMPARE_BLOCK;
@@ -91,10 +102,12 @@ Totals run(const Pair& pair, const Isa& isa, int threads) {
     std::vector<Findings> found(static_cast<std::size_t>(parts));
     std::atomic<std::int64_t> next{0};
     const auto work = [&] {
+        Findings known{};  // extremes of this thread's earlier parts, all before the next one: lesser ones need no look
         for (std::int64_t at = next++; at < parts; at = next++) {
             Findings& mine = found[static_cast<std::size_t>(at)];
-            mine.worst = -1;
+            mine = extremes_of(known);
             isa.compare(pair, at * size, std::min(pair.count, (at + 1) * size), mine);
+            known = mine;
         }
     };
     const std::int64_t wanted = threads > 0 ? threads : std::max(1u, std::thread::hardware_concurrency());
@@ -119,7 +132,7 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
     require(isa != nullptr, "this machine or build has no such instruction set");
     const Rule rule = limit ? Rule::limit : bits ? Rule::bits : Rule::none;
     const Pair pair{got.data(), truth.data(), limit ? limit->data() : nullptr, got_type.element, truth_type.element, rule,
-                    rule == Rule::none ? std::numeric_limits<double>::quiet_NaN() : got_type.overflow, got.size()};
+                    got_type.range, rule == Rule::none ? std::numeric_limits<double>::quiet_NaN() : got_type.range, got.size()};
     Totals found;
     {
         py::gil_scoped_release release;

@@ -19,7 +19,8 @@ struct Pair {
     const double* limit;  // with Rule::limit
     Element got_type, truth_type;
     Rule rule;
-    double overflow;  // what fp64 value rounds to infinity in the type of got; NaN for integers
+    double range;     // the least fp64 value that rounds to infinity in the type of got; NaN for integers
+    double overflow;  // the same, where a result may be infinite because truth is that large; else NaN
     std::int64_t count;
 };
 
