@@ -18,14 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import contracts, ops
+from kparity import contracts, ops, registry
 from kparity.backends.numpy import NumpyBackend
 from kparity.check import core, document, measure
 from kparity.check.facts import facts
+from kparity.check.guard import Guarded
 from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
 from kparity.check.select import expression, named, selected
 from kparity.check.summary import Summary
-from kparity.errors import CompileFailed, UnknownName, WrongInput
+from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
 from kparity.spec import Arg, Array, Bound, Case, Op
 
 
@@ -168,6 +169,22 @@ def test_each_threshold_decides_by_itself(passed: list[Record], name: str, chang
 def test_every_threshold_of_the_contract_is_used(passed: list[Record]) -> None:
     used = {*passed[0].counts, *core.PEER.values(), "utilisation", "exact_differences", "f16_ulp_share"}
     assert used == set(contracts.load(core.CONTRACT).document["thresholds"])
+
+
+def test_a_write_past_the_end_is_seen_where_a_handle_is_a_region_of_a_buffer() -> None:
+    try:
+        backend = registry.open_backend("opencl")
+    except Unavailable as missing:
+        pytest.skip(f"opencl: {missing}")
+    guarded = Guarded(backend, Arg("y", "f32", (5,), "out"))
+    assert guarded.changes() == 0
+    text = "__kernel void ones(__global float *y) { y[get_global_id(0)] = 1.0f; }"
+    program = backend.cl.Program(backend.context, text).build()  # type: ignore[attr-defined]
+    for items, changed in ((5, 0), (6, 4)):
+        program.ones(backend.queue, (items,), None, guarded.buffer.handle)  # type: ignore[attr-defined]
+        assert guarded.changes() == changed
+    assert (backend.download(guarded.buffer) == 1).all()
+    backend.close()
 
 
 # The ratio of errors

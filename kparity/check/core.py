@@ -86,8 +86,11 @@ class Bench:
     def __init__(self, backend: Backend, op: Op, case: Case) -> None:
         self.backend, self.op, self.case = backend, op, case
         self.kernel: Kernel = backend.build(op, case)
-        self.guarded = [Guarded(backend, arg) for arg in self.kernel.args]
-        self.buffers: list[Buffer] = [each.buffer for each in self.guarded]
+        self.guarded = {arg.name: Guarded(backend, arg) for arg in self.kernel.args if arg.role != "in"}
+        self.buffers: list[Buffer] = [
+            self.guarded[arg.name].buffer if arg.name in self.guarded else backend.empty(arg.shape, arg.dtype)
+            for arg in self.kernel.args
+        ]
         self.program = backend.record([self.kernel.bind(*self.buffers)])
 
     def check(self, about: Record, known: Facts) -> Record:
@@ -136,7 +139,7 @@ class Bench:
         counts = {
             "launch_excess": excess,
             "input_changes": self._input_changes(given),
-            "guard_changes": sum(each.changes() for each in self.guarded),
+            "guard_changes": sum(each.changes() for each in self.guarded.values()),
             "repeat_differences": sum(map(_bytes_that_differ, *runs)),
         }
         return counts, runs[0]

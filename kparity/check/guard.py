@@ -9,8 +9,8 @@ import numpy as np
 from kparity.adapter import Backend, Buffer
 from kparity.spec import DTYPES, Arg, Array
 
-GUARD = 256
-"""Bytes of sentinel before and after a buffer; a multiple of every alignment that kernels ask for."""
+GUARD = 512
+"""Bytes of sentinel before and after an output; a multiple of the offsets at which devices divide a buffer."""
 SENTINEL = 0xA5
 POISONS = (0xFF, 0x7F)
 """Every byte of an output before the first and the second run: NaN and −1, then NaN and a large integer."""
@@ -23,26 +23,39 @@ def filled(shape: tuple[int, ...], dtype: str, byte: int) -> Array:
 
 
 class Guarded:
-    """A buffer with sentinels: inside one allocation where a handle can be sliced (numpy, native, torch), else in
-    allocations before and after it, which an allocator places nearby at best.
+    """An output between sentinels: inside one allocation where a handle can be divided (arrays and tensors are sliced,
+    OpenCL buffers have regions), else between allocations of their own, which lie nearby at best.
     """
 
     def __init__(self, backend: Backend, arg: Arg) -> None:
         self.backend, pad, count = backend, GUARD // DTYPES[arg.dtype].itemsize, math.prod(arg.shape)
-        if backend.dialect in ("numpy", "native", "torch"):
-            whole = backend.empty((count + 2 * pad,), arg.dtype).handle
-            self.buffer = Buffer(whole[pad : pad + count].reshape(arg.shape), arg.dtype, arg.shape)
-            self.fences = [Buffer(part, arg.dtype, (pad,)) for part in (whole[:pad], whole[pad + count :])]
-        else:
-            before = backend.empty((pad,), arg.dtype)
+        whole = backend.empty((count + 2 * pad,), arg.dtype)
+        inside = _inside(whole, arg, pad)
+        if inside is None:
             self.buffer = backend.empty(arg.shape, arg.dtype)
-            self.fences = [before, backend.empty((pad,), arg.dtype)]
-        for fence in self.fences:
-            backend.write(fence, filled((pad,), arg.dtype, SENTINEL))
+            self.parts = [backend.empty((pad,), arg.dtype) for _ in range(2)]
+            self.outside = [slice(None)]
+        else:
+            self.buffer, self.parts = inside, [whole]
+            self.outside = [slice(None, pad), slice(pad + count, None)]
+        for part in self.parts:
+            backend.write(part, filled(part.shape, part.dtype, SENTINEL))
 
     def changes(self) -> int:
         """Bytes of the sentinels that were overwritten."""
-        return sum(
-            int(np.count_nonzero(np.ascontiguousarray(self.backend.download(fence)).view(np.uint8) != SENTINEL))
-            for fence in self.fences
-        )
+        arrays = [self.backend.download(part) for part in self.parts]
+        fences = [np.ascontiguousarray(array[cut]).view(np.uint8) for array in arrays for cut in self.outside]
+        return sum(int(np.count_nonzero(fence != SENTINEL)) for fence in fences)
+
+
+def _inside(whole: Buffer, arg: Arg, pad: int) -> Buffer | None:
+    """The payload between both pads; None where the handle cannot be divided, or not at this offset."""
+    handle = whole.handle
+    if hasattr(handle, "get_sub_region"):
+        try:
+            return Buffer(handle.get_sub_region(GUARD, arg.nbytes), arg.dtype, arg.shape)
+        except Exception:  # the offset is not aligned for this device, in an error of the vendor's own
+            return None
+    if not hasattr(handle, "reshape"):
+        return None
+    return Buffer(handle[pad : pad + math.prod(arg.shape)].reshape(arg.shape), arg.dtype, arg.shape)
