@@ -56,8 +56,8 @@ def validate(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ..
         click.echo(f"note: {note}", err=True)
     for line in found.unchecked:
         click.echo(f"not checked: {line}", err=True)
-    said = f"{len(found.contracts)} contracts, {len(found.problems)} problems"
-    click.echo(f"{said}, {len(found.unchecked)} not checked" if found.unchecked else said)
+    said = f"contracts: {len(found.contracts)}, problems: {len(found.problems)}"
+    click.echo(f"{said}, not checked: {len(found.unchecked)}" if found.unchecked else said)
     ctx.exit(found.exit_code)
 
 
@@ -106,6 +106,8 @@ def _print(each: ContractFile) -> None:
     sections: list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]] = [
         ("Equations", ("name", "formula", "domain", "codomain"),
          [(name, e["formula"], e["domain"], e["codomain"]) for name, e in document["equations"].items()]),
+        ("Fixes, either of", ("equation", "fix"),
+         [(name, fix) for name, e in document["equations"].items() for fix in e.get("fixes", ())]),
         ("Preconditions", ("id", "of", "requires", "if violated"),
          [(e["id"], ", ".join(e["of"]), e["requires"], e["if_violated"]) for e in document.get("preconditions", [])]),
         ("Thresholds", ("name", "limit", "basis"),

@@ -42,6 +42,8 @@ def pytest_sessionfinish() -> None:
 
 
 def _write() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the process that distributes the tests sees every report, and writes
+        return
     Path(os.environ["KPARITY_RECORD"]).write_text(json.dumps(_found), encoding="utf-8")
 
 
