@@ -91,7 +91,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         f"{found['positions']} positions per probe: **{found['rejected']} of {found['probes']} probes rejected**.",
         "",
         f"{found['distinct']} of the probes are distinct: the others saw the same bits (another number of "
-        f"threads or lanes) and are no trials of their own. The rate of false alarms is at most {found['rate_at_most']:.2%} "
+        f"threads or lanes) and are no trials of their own. The rate of false alarms is at most "
+        f"{found['rate_at_most']:.2%} "
         f"(one-sided Wilson bound at {found['confidence']:.0%}, over the distinct ones). It holds for these devices, "
         "models and tokens. Made by `python bench/false_alarms.py`.",
         "",

@@ -38,6 +38,8 @@ class Session:
     """Whether an option of this plugin was given."""
     used: bool = False
     """Whether a collected test takes a backend."""
+    marked: bool = False
+    """Whether the run was asked for its parity tests (``-m``) and has some."""
     chosen: dict[str, list[str]] | None = None
     opened: dict[str, Backend | Exception] = field(default_factory=dict)
     ran: dict[str, int] = field(default_factory=dict)
@@ -58,12 +60,6 @@ class Session:
     def in_use(self) -> bool:
         """Whether this run has anything to do with kparity: other people's markers may be called parity, too."""
         return self.explicit or self.used or bool(self.asserted) or "kparity.testing" in sys.modules
-
-    @property
-    def marked(self) -> bool:
-        """Whether the run was asked for its parity tests."""
-        expression = str(self.config.getoption("markexpr", "") or "")
-        return bool(re.search(r"(?<!not )\bparity\b", expression))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count what a test did, from its last report; and the backends that were missing, from its first."""
@@ -191,8 +187,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """End the run if a name in the environment is misspelt and a test depends on it."""
-    if session.config.stash[SESSION].used:
+    ours = session.config.stash[SESSION]
+    if ours.used:
         choose(session.config)
+    if "parity" in str(session.config.getoption("markexpr", "")):
+        ours.marked = any(item.get_closest_marker("parity") for item in session.items)
 
 
 @pytest.fixture(scope="session")

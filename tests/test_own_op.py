@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from kparity.check.core import check_case
 from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
 from kparity.testing import assert_parity
 from tests.cli import run
+from tests.conftest import chosen
 
 OWN = Path(__file__).parent / "own_ops"
 PACKAGE = "kparity_own_ops"
@@ -45,7 +45,7 @@ def opened(name: str) -> Backend:
     try:
         return registry.open_backend(name)
     except Unavailable as missing:
-        if name in os.environ.get("KPARITY_REQUIRE", "").split(","):
+        if name in chosen("KPARITY_REQUIRE"):
             raise
         pytest.skip(f"{name}: [{missing.code}] {missing}")
 
