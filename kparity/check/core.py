@@ -96,17 +96,15 @@ class Bench:
     def check(self, about: Record, known: Facts) -> Record:
         """Both runs of one kind of input, and the verdict."""
         about = replace(about, kernel=self.kernel.id)
+        peers = [self._peer(known, at) for at in range(len(known.bounds))]
         started = time.perf_counter()
         try:
             self._check_id()
             counts, outputs = self._runs(known)
             elapsed = (time.perf_counter() - started) * 1e3
-            measures = [
-                measured(f"{self.backend.name}: {about.label}", arg, got, truth, bound, self._peer(known, at))
-                for at, (arg, got, truth, bound) in enumerate(
-                    zip(self.op.outputs_of(self.case), outputs, known.truth, known.bounds, strict=True)
-                )
-            ]
+            given = (self.op.outputs_of(self.case), outputs, known.truth, known.bounds, peers)
+            where = f"{self.backend.name}: {about.label}"
+            measures = [measured(where, *each) for each in zip(*given, strict=True)]
         except Exception as problem:  # the boundary: whatever a backend raises while it runs is its failure
             return replace(fault(about, problem), elapsed_ms=(time.perf_counter() - started) * 1e3)
         return judged(replace(about, counts=counts, outputs=tuple(measures), elapsed_ms=elapsed))

@@ -70,7 +70,7 @@ def _progress(total: int) -> Progress:
     return Bar(total) if sys.stderr.isatty() else Lines(total)
 
 
-class Lines:
+class Lines(Progress):
     """A line per op, and one per failure."""
 
     def __init__(self, total: int) -> None:
@@ -92,7 +92,7 @@ class Lines:
         print(told, file=sys.stderr, flush=True)
 
 
-class Bar:
+class Bar(Progress):
     """A progress bar, with failures above it."""
 
     def __init__(self, total: int) -> None:
