@@ -5,19 +5,35 @@ Norms and quantisers hide small errors of the op before them from every logit; h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from kparity import compare, ops
 from kparity.adapter import Backend, Kernel
+from kparity.compare import Finding
 from kparity.probe.candidate import Candidate
 from kparity.probe.reference import SEED
 from kparity.probe.verdict import Gate
-from kparity.spec import DTYPES, Array
+from kparity.spec import DTYPES, Array, Case, Op
 
 ELSEWHERE = ("tgemv", "argmax")
 """Ops that the gates ``exact`` and ``decode`` hold against truth."""
+EDGES = ("outlier", "small", "ties", "zeros", "stale")
+"""Kinds of input beside random ones for the kernels of a step, where the op has them."""
+PADDED = ("beyond",)
+"""The same for the kernels of a chunk: rows of padding."""
+SMALL = 1 << 17
+"""Elements of all arguments up to which a kernel gets more than random inputs: large tables are dear to make."""
+
+
+def kinds_of(op: Op, case: Case) -> list[str]:
+    """The kinds of input for one kernel: finite and normal numbers only, which no device may treat in its own way."""
+    if sum(math.prod(arg.shape) for arg in op.args(case)) > SMALL:
+        return ["random"]
+    more = EDGES if case["M"] == 1 else PADDED
+    return ["random", *(kind for kind in op.kinds(case) if kind in more)]
 
 
 def _run(backend: Backend, kernel: Kernel, inputs: Sequence[Array]) -> list[Array]:
@@ -34,21 +50,29 @@ def _run(backend: Backend, kernel: Kernel, inputs: Sequence[Array]) -> list[Arra
     return [backend.download(buffer).astype(DTYPES[arg.dtype]) for arg, buffer in found if arg.role != "in"]
 
 
+def _findings(backend: Backend, kernel: Kernel, op: Op, case: Case, kind: str) -> list[Finding]:
+    """One launch on one kind of input: every output against fp64 truth."""
+    inputs = op.inputs(case, np.random.default_rng([SEED, case.seed()]), kind)
+    with np.errstate(all="ignore"):
+        truth = op.reference(case, inputs)
+        bounds = op.bounds(case, inputs, truth)
+    got, name = _run(backend, kernel, inputs), f"{case.id} {kind}"
+    return [
+        compare.judge(name, arg.name, output, want, bound)
+        for arg, output, want, bound in zip(op.outputs_of(case), got, truth, bounds, strict=True)
+    ]
+
+
 def gate_kernels(candidate: Candidate) -> Gate:
-    """Random inputs through every kernel that the step and the chunk launch, each output within its own bound."""
+    """Made inputs through every kernel that the step and the chunk launch, each output within its own bound."""
     engine, wrong, first = candidate.engine, 0, ""
     for case, kernel in list(engine.kernels.built.items()):
         if case.op in ELSEWHERE:
             continue
         op = ops.get(case.op)
-        inputs = op.inputs(case, np.random.default_rng([SEED, case.seed()]), "random")
-        with np.errstate(all="ignore"):
-            truth = op.reference(case, inputs)
-            bounds = op.bounds(case, inputs, truth)
-        got = _run(engine.backend, kernel, inputs)
-        for arg, output, want, bound in zip(op.outputs_of(case), got, truth, bounds, strict=True):
-            finding = compare.judge(case.id, arg.name, output, want, bound)
-            wrong += finding.wrong
-            first = first or ("" if finding.ok else str(finding))
+        for kind in kinds_of(op, case):
+            for finding in _findings(engine.backend, kernel, op, case, kind):
+                wrong += finding.wrong
+                first = first or ("" if finding.ok else str(finding))
     measure = candidate.measure("kernels_wrong", wrong)
     return candidate.judged("kernels", [measure], lambda bad: ("KP-KERNEL", first))
