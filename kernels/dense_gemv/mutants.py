@@ -131,14 +131,13 @@ MUTANTS = (
             ),
             "native": (
                 Patch(
-                    "                const F weight = load(w[r] + k, tail);",
-                    "                float lanes[W + 1] = {};\n"
-                    "                store(lanes, Full{}, load(w[r] + k, tail));\n"
-                    "                for (int lane = 0; lane + 1 < W; lane += 2) {\n"
-                    "                    lanes[W] = lanes[lane];\n"
-                    "                    lanes[lane] = lanes[lane + 1];\n"
-                    "                    lanes[lane + 1] = lanes[W];\n                }\n"
-                    "                const F weight = load(lanes, Full{});",
+                    "            for (int m = 0; m < M; ++m) values[m] = load(x + m * width + k, tail);",
+                    "            for (int m = 0; m < M; ++m) {\n"
+                    "                float lanes[W] = {};\n"
+                    "                for (std::int64_t at = k; at < k + W && at < width; ++at)\n"
+                    "                    lanes[at - k] = x[m * width + ((at ^ 1) < width ? at ^ 1 : at)];\n"
+                    "                values[m] = load(lanes, Full{});\n"
+                    "            }",
                 ),
             ),
             "torch": (
