@@ -8,8 +8,10 @@ A row with pos < 0 sees no key: out = 0 and lse = -inf. Positions of the cache t
 included. Kernels use the online softmax (Milakov & Gimelshein, 2018), so that no score is stored.
 
 A NaN in a query makes its out and lse NaN, one in a key those of every query that sees it, one in a value the same
-element of out; a score of +inf is NaN likewise (inf - inf), an infinite value makes its element of out infinite. Where
-a score is -inf the result is free: the weight 0 in the limit, but an online softmax that meets it first has inf - inf.
+element of out; a score of +inf is NaN likewise (inf - inf). An infinite value makes its element of out infinite. What
+follows from a product 0 · inf is free: a score of -inf has the weight 0 in the limit, but an online softmax that meets
+it first has inf - inf; an infinite last value is NaN where a kernel lets it stand in, with a weight of 0, for keys past
+the end.
 
 ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 → out [M, H, D] f32, lse [M, H] f32. D is
 even.
@@ -206,10 +208,11 @@ class Attention(Op):
         if kind == "nan":  # in a query, in the last key, in the first value
             spoil(q, np.nan), spoil(k[-1:], np.nan)
             v[0, :, 0] = np.nan
-        if kind == "infinite":  # queries all of whose scores are +inf; the first value
+        if kind == "infinite":  # queries all of whose scores are +inf; the first of several values
             spoil(q, np.inf)
             k = np.abs(k) + np.float32(0.01)
-            v[0, :, 0] = np.resize(np.array([np.inf, -np.inf]), g)
+            pos[pos == 0] = 1  # somebody's last value stands in for keys past the end
+            v[0, :, 0] = np.resize(np.array([np.inf, -np.inf]), g) if cap > 1 else 0
         if kind in ("rising", "falling"):  # every key is the new maximum of the online softmax, or none after the first
             q, k = np.abs(q), np.abs(k) * np.linspace(0, 4, cap, dtype=np.float32)[:, None, None]
             k = k if kind == "rising" else k[::-1]
