@@ -179,9 +179,9 @@ def test_a_write_past_the_end_is_seen_where_a_handle_is_a_region_of_a_buffer() -
     guarded = Guarded(backend, Arg("y", "f32", (5,), "out"))
     assert guarded.changes() == 0
     text = "__kernel void ones(__global float *y) { y[get_global_id(0)] = 1.0f; }"
-    program = backend.cl.Program(backend.context, text).build()  # type: ignore[attr-defined]
+    ones = backend.cl.Kernel(backend.cl.Program(backend.context, text).build(), "ones")  # type: ignore[attr-defined]
     for items, changed in ((5, 0), (6, 4)):
-        program.ones(backend.queue, (items,), None, guarded.buffer.handle)  # type: ignore[attr-defined]
+        ones(backend.queue, (items,), None, guarded.buffer.handle)  # type: ignore[attr-defined]
         assert guarded.changes() == changed
     assert (backend.download(guarded.buffer) == 1).all()
     backend.close()
@@ -367,8 +367,10 @@ def test_json_follows_its_schema(passed: list[Record]) -> None:
     bad = replace(passed[0], outcome=FAIL, reason="x", failed=("utilisation",))
     skipped = replace(passed[0], outcome=SKIPPED, reason="x", kind="", runs=3, outputs=(), counts={})
     for records in (passed, [bad, skipped], []):
-        found = json.loads(json.dumps(document.as_json(result_of(records)), allow_nan=False))
+        text = document.json_text(document.as_json(result_of(records)))
+        found = json.loads(text)
         jsonschema.validate(found, schema())
+        assert sum(line.startswith('{"op"') for line in text.splitlines()) == len(records) == len(found["records"])
         assert found["contract"]["id"] == core.CONTRACT and found["seed"] == 0
 
 

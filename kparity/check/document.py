@@ -94,6 +94,13 @@ def as_json(result: Result) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def json_text(found: Mapping[str, Any]) -> str:
+    """The document with one line per record: thousands of them can be searched and compared line by line."""
+    head, _, tail = json.dumps({**found, "records": []}, indent=1, ensure_ascii=False).rpartition("[]")
+    lines = ",\n".join(json.dumps(each, ensure_ascii=False, allow_nan=False) for each in found["records"])
+    return f"{head}[\n{lines}\n ]{tail}\n"
+
+
 def _counts(tally: Tally) -> dict[str, Any]:
     return {
         "backend": tally.backend, "op": tally.op or None, "cases": len(tally.cases), "kinds": len(tally.kinds),

@@ -101,13 +101,11 @@ def _write(result: Result, json_path: str | None, junit_path: str | None, csv_pa
     from kparity.check import document
 
     if json_path:
-        import json
-
-        text = json.dumps(document.as_json(result), indent=1, ensure_ascii=False, allow_nan=False)
+        text = document.json_text(document.as_json(result))
         if json_path == "-":
-            click.echo(text)
+            click.echo(text, nl=False)
         else:
-            Path(json_path).write_text(text + "\n", encoding="utf-8")
+            Path(json_path).write_text(text, encoding="utf-8")
     if junit_path:
         Path(junit_path).write_text(document.as_junit(result), encoding="utf-8")
     if csv_path:
