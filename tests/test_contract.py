@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from kparity import contracts, registry
 from kparity.contracts import coverage, files
 from kparity.contracts.validate import validate
+from kparity.engine import Engine
 from kparity.errors import UnknownName
+from kparity.model import load_model
+from kparity.probe import gates, reference
+from kparity.probe.candidate import Candidate
 from kparity.probe.verdict import Gate, Measure, Verdict, concluded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +78,18 @@ def test_every_sequence_of_up_to_five_verdicts_is_concluded_rightly() -> None:
             assert concluded([Gate("gate", verdict) for verdict in sequence]) is good, sequence
             seen += 1
     assert seen == 364
+
+
+def test_interleaved_rope_passes_bos_and_fails_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "liars"))
+    from kparity_liars import Interleaved
+
+    model = load_model(None)
+    wanted = reference.compute(model, "cpu", reference.probe_tokens(model, 72), act="token", kv="f16")
+    candidate = Candidate(Engine(model, Interleaved.open()), wanted, CONTRACT)
+    assert gates.gate_bos(candidate).verdict == "PASS"
+    positions = gates.gate_positions(candidate)
+    assert (positions.verdict, positions.code) == ("FAIL", "KP-POS-COSINE")
 
 
 def test_the_shipped_contracts_keep_every_rule() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.cli import TAG, run
 
 LIARS = {
-    "interleaved": "KP-POS-COSINE",
+    "interleaved": "KP-KERNEL|KP-POS-COSINE",
     "noscale": "KP-BOS-COSINE|KP-EXACT-SCALE",
     "halfscale": "KP-EXACT-SCALE|KP-BOS-COSINE",
     "nan": "KP-BOS-NONFINITE",
@@ -81,5 +81,5 @@ def test_a_device_that_changes_after_its_probe_is_caught() -> None:
 def test_a_forced_liar_refuses() -> None:
     done = run("run", "--backend", "liar-interleaved", "--prompt", "In the beginning", liars=True)
     assert done.returncode == 3
-    assert "refusing, it was required: [KP-POS-COSINE]" in done.stderr
+    assert re.search(rf"refusing, it was required: \[({LIARS['interleaved']})\]", done.stderr)
     assert "Backend:" not in done.stderr and done.stdout == ""

@@ -93,7 +93,8 @@ def run(root: Path, nodes: Sequence[str], log: IO[Any] | int) -> dict[str, Outco
     """
     wanted = list(dict.fromkeys(node for node in nodes if (root / file_of(node)).is_file()))
     found = _pytest(root, ["-q", *wanted], log, None) if wanted else EMPTY
-    if wanted and not (found["collected"] or found["outcomes"]):  # pytest runs nothing where one node does not exist: leave those out
+    if wanted and not (found["collected"] or found["outcomes"]):
+        # pytest runs nothing at all where one node does not exist: leave those out
         ids, _ = collect(root, nodes)
         wanted = [node for node in wanted if named(node, ids)]
         found = _pytest(root, ["-q", *wanted], log, None) if wanted else EMPTY
