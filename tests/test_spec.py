@@ -209,7 +209,7 @@ def half(value: float) -> float:
 def test_rope_store_in_complex_numbers(mode: str, dtype: str) -> None:
     op = ops.get("rope_store")
     case = op.case(M=5, H=3, G=2, D=10, R=6, L=7, theta=500000.0, scale=2.0, mode=mode, dtype=dtype)
-    for kind in op.kinds(case):
+    for kind in ("random", "beyond", "extreme", "zeros"):  # the product of complex infinities is another one
         qkv, pos, freq, *caches = made(case, kind)
         q, *stored = op.reference(case, [qkv, pos, freq, *caches])
         want = [cache.astype(np.float64) for cache in caches]
@@ -227,7 +227,7 @@ def test_rope_store_in_complex_numbers(mode: str, dtype: str) -> None:
                 for cache, at in zip(want, (3, 5), strict=True):
                     cache[pos[m]] = [rounded(value) for value in heads[at] + heads[at + 1]]
         for got, cache in zip(stored, want, strict=True):
-            assert got.astype(np.float64) == pytest.approx(cache, rel=1e-7, abs=1e-12)
+            assert got.astype(np.float64) == pytest.approx(cache, rel=1e-7, abs=1e-12, nan_ok=True)
 
 
 def test_an_f16_key_has_one_right_value_away_from_ties() -> None:
@@ -245,7 +245,7 @@ def test_kv_store_rounds_as_struct_does() -> None:
     kcache = op.reference(case, inputs)[0]
     for m, at in enumerate(inputs[2]):
         for d in range(66 if at >= 0 else 0):
-            assert kcache[at, d] == half(float(inputs[0][m, d]))
+            assert np.array_equal(kcache[at, d], half(float(inputs[0][m, d])), equal_nan=True)
 
 
 # Cases, packing and small helpers.
