@@ -10,7 +10,7 @@ from typing import Any, Literal
 Status = Literal["ran", "invalid", "skipped", "equivalent"]
 Outcome = Literal["caught", "passed", "not run", "blind"]
 
-PROBE_GATES = ("open", "BOS", "exact", "kernels", "positions", "prefill", "replay", "reset", "decode", "turns")
+PROBE_GATES = ("open", "BOS", "exact", "positions", "prefill", "replay", "reset", "decode", "turns", "kernels")
 """The gates of a full probe."""
 GATES = (*PROBE_GATES, "check", "crash", "hang")
 """The columns of the matrix; a process that died or did not answer is caught by that alone."""

@@ -332,13 +332,13 @@ def gate_reset(candidate: Candidate, count: int = 8) -> Gate:
 FULL: tuple[tuple[str, Callable[[Candidate], Gate]], ...] = (
     ("BOS", gate_bos),
     ("exact", gate_exact),
-    ("kernels", gate_kernels),
     ("positions", gate_positions),
     ("prefill", gate_prefill),
     ("replay", gate_replay),
     ("reset", gate_reset),
     ("decode", gate_decode),
     ("turns", gate_turns),
+    ("kernels", gate_kernels),
 )
 """The gates after ``open``, in order."""
 

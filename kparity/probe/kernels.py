@@ -1,6 +1,7 @@
 """The gate ``kernels``: each kernel that serves, on made inputs, against fp64 truth.
 
-Norms and quantisers hide small errors of the op before them from every logit; here each stands alone.
+Norms and quantisers hide small errors of the op before them from every logit; here each stands alone. It is the last
+gate: what an earlier one rejects has a name that says more.
 """
 
 from __future__ import annotations
