@@ -46,8 +46,14 @@ inline std::int32_t ordered_f16(double x) {
 
 template <class T>
 inline void copy_block(const void* from, std::int64_t at, int count, double* to) {
+    constexpr int LINE = 64 / static_cast<int>(sizeof(T));
     const T* p = static_cast<const T*>(from) + at;
-    for (int i = 0; i < count; ++i) to[i] = static_cast<double>(p[i]);
+    int i = 0;
+    for (; i + LINE <= count; i += LINE) {
+        prefetch(p + i, AHEAD);
+        for (int lane = 0; lane < LINE; ++lane) to[i + lane] = static_cast<double>(p[i + lane]);
+    }
+    for (; i < count; ++i) to[i] = static_cast<double>(p[i]);
 }
 
 inline void load_block(Element type, const void* from, std::int64_t at, int count, double* to) {
@@ -125,7 +131,8 @@ inline void find_errors(Tile& tile, int count, double overflow) {
 
 // Errors that may be as large a part of their size as `known` says, or larger: most tiles have none, and need no divisions.
 inline std::int64_t candidates(const double* error, const double* size, int count, double known) {
-    const double slope = known < 1e-290 ? 0.0 : known * (1 - 0x1p-50);
+    const double finite = known < INFINITY ? known : 0x1.fffffffffffffp1023;  // a quotient may be infinite by overflow alone
+    const double slope = known < 1e-290 ? 0.0 : finite * (1 - 0x1p-50);
     std::int64_t found = 0;
     for (int i = 0; i < count; ++i) found += !(error[i] < slope * std::fabs(size[i])) & (error[i] > 0);
     return found;
@@ -222,7 +229,7 @@ inline void full_block(const Pair& pair, std::int64_t at, int count, Tile& tile,
     const bool single = pair.got_type == Element::f32, half = pair.got_type == Element::f16;
     load_block(pair.got_type, pair.got, at, count, tile.got);
     load_block(pair.truth_type, pair.truth, at, count, tile.truth);
-    if (pair.rule == Rule::limit) std::memcpy(tile.limit, pair.limit + at, sizeof(double) * static_cast<std::size_t>(count));
+    if (pair.rule == Rule::limit) copy_block<double>(pair.limit, at, count, tile.limit);
     sum_tile(tile, count, out);
     const bool plain = plain_tile(tile, count, pair.range);
     if (!plain) count_kinds(tile, count, out);

@@ -442,6 +442,15 @@ def test_ties_go_to_the_highest_index() -> None:
     assert one_pass(got, truth).worst == 700  # and the largest error before that
 
 
+@pytest.mark.parametrize("limit", [5e-324, 1e-310, 1e-290, 1e33])
+def test_ties_of_utilisations_that_overflow_or_vanish(limit: float) -> None:
+    truth, limits = np.zeros(10_000), np.full(10_000, limit)
+    got = np.where(np.arange(10_000) % 3 == 0, 7.0, 0.0)
+    for size in (1.0, 1e-290, 1e-310, 5e-324):
+        for isa in ISAS:
+            assert _native.compare(got * size, truth, limits, isa=isa)["worst"] == 9999
+
+
 def test_every_f16_and_its_midpoints_round_as_in_numpy() -> None:
     every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
     finite = np.sort(every[np.isfinite(every)]).astype(np.float64)
