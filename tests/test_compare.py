@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
 from dataclasses import fields
 
 import numpy as np
@@ -12,13 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import _native, aggregates, compare
-from kparity.aggregates import Pass, one_pass, pass_numpy
+from kparity import compare
 from kparity.compare import judge
 from kparity.errors import WrongInput
 from kparity.spec import Bound
 
-ISAS = [name for name, _ in _native.cpu_isas()]
 METRICS = [compare.cosine, compare.norm_ratio, compare.nmse, compare.max_abs]
 VECTOR = np.array([1.0, -2.0, 3.0], np.float32)
 
@@ -329,157 +325,3 @@ def test_squares_that_fp64_cannot_hold(size: float) -> None:
 def test_a_difference_beyond_fp64_is_infinite() -> None:
     found = compare.summary(np.array([1.7e308]), np.array([-1.7e308]))
     assert found.max_abs == found.rmse == found.mse == found.nmse == math.inf and found.cosine == -1
-
-
-# The native pass and its twin in numpy
-
-FLOATS, INTEGERS = ("f4", "f2", "f8"), ("i1", "i4", "i8")
-HOSTILE = [
-    *(0.0, -0.0, math.nan, math.inf, -math.inf, 1.0, -1.0, 5e-324, 1e-45, -6e-8, 65504, 65519, 65520, -65535.9, 1e5),
-    *(3.4028234e38, 3.4028235677973366e38, -3.5e38, 1e40, 1e-40, 1e155, 1e308, -1.7e308, 2.0**-14, 2.0**-24, 2.0**-25),
-]
-LIMITS = [0.0, math.nan, math.inf, 1e-6, 1.0, 1e33, 5e-324]
-SUMS = ("got2", "truth2", "product", "error2", "signed")
-
-
-def values(rng: np.random.Generator, count: int, dtype: str, hostile: float) -> np.ndarray:
-    """Random values of both signs over many sizes, some of them hostile."""
-    kind = np.dtype(dtype)
-    if kind.kind in "iu":
-        ends = np.iinfo(kind)
-        return rng.integers(ends.min, ends.max, count, kind, endpoint=True)
-    found = rng.standard_normal(count) * 10.0 ** rng.integers(-12, 12, count)
-    found = np.where(rng.random(count) < hostile, rng.choice(HOSTILE, count), found)
-    with np.errstate(over="ignore"):
-        return found.astype(kind)
-
-
-def near(rng: np.random.Generator, got: np.ndarray, dtype: str) -> np.ndarray:
-    """Truth that mostly agrees: rounding noise on some elements, a hostile value on few, equality on the rest."""
-    with np.errstate(all="ignore"):
-        truth = got.astype(np.float64) * (1 + 1e-7 * rng.standard_normal(got.size) * (rng.random(got.size) < 0.5))
-        if np.dtype(dtype).kind in "iu":
-            truth = np.where(rng.random(got.size) < 0.9, got, got // 2)
-            return truth.astype(dtype)
-        truth = np.where(rng.random(got.size) < 0.01, rng.choice(HOSTILE, got.size), truth)
-        return truth.astype(dtype)
-
-
-@st.composite
-def pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """got, truth and limits of one length, from one seed."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    count = draw(st.one_of(st.integers(1, 70), st.integers(1, 10_000), st.sampled_from([2047, 2048, 2049, 4096])))
-    hostile = draw(st.sampled_from([0.0, 0.0, 0.001, 0.3]))
-    if draw(st.booleans()):
-        got_type, truth_type = draw(st.sampled_from(FLOATS)), draw(st.sampled_from(FLOATS))
-    else:
-        got_type, truth_type = draw(st.sampled_from([*[(a, b) for a in INTEGERS for b in INTEGERS], ("u4", "u4")]))
-    got = values(rng, count, got_type, hostile)
-    agree = draw(st.booleans())
-    truth = near(rng, got, truth_type) if agree else values(rng, count, truth_type, hostile)
-    limit = rng.choice(LIMITS, count) if draw(st.booleans()) else np.full(count, draw(st.sampled_from(LIMITS)))
-    return got, truth, limit
-
-
-def assert_twins(found: Pass, twin: Pass, got: np.ndarray, truth: np.ndarray) -> None:
-    for one in fields(Pass):
-        mine, other = getattr(found, one.name), getattr(twin, one.name)
-        if one.name not in SUMS:
-            assert mine == other, (one.name, mine, other)
-    if found.finite:
-        sizes = [np.abs(x.astype(np.float64)) for x in (got, truth)]
-        if max(x.max() for x in sizes) < 1e150:
-            reach = {"got2": sizes[0] @ sizes[0], "truth2": sizes[1] @ sizes[1], "product": sizes[0] @ sizes[1],
-                     "error2": twin.error2, "signed": (sizes[0] + sizes[1]).sum()}  # fmt: skip
-            for name in SUMS:
-                assert getattr(found, name) == pytest.approx(getattr(twin, name), rel=0, abs=1e-12 * reach[name]), name
-
-
-@given(pairs())
-@settings(max_examples=300, deadline=None)
-def test_the_native_pass_is_its_twin(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    got, truth, limit = drawn
-    for rule in ({"limit": limit}, {"bits": True}, {}):
-        with np.errstate(all="ignore"):
-            twin = pass_numpy(got, truth, rule.get("limit"), bits="bits" in rule)
-        for isa in ISAS:
-            assert_twins(Pass(**_native.compare(got, truth, isa=isa, **rule)), twin, got, truth)
-
-
-def bits_of(found: dict[str, float]) -> Iterator[bytes]:
-    return (struct.pack("<d", value) for value in found.values())
-
-
-@pytest.mark.parametrize(
-    ("got_type", "truth_type"), [("f4", "f4"), ("f4", "f8"), ("f2", "f2"), ("f8", "f8"), ("i4", "i8")]
-)
-@pytest.mark.parametrize("spoiled", [False, True])
-def test_threads_and_instruction_sets_change_no_bit(got_type: str, truth_type: str, spoiled: bool) -> None:
-    rng = np.random.default_rng(3)
-    count = 9_000_011 if got_type == truth_type == "f4" and not spoiled else 300_007
-    got = values(rng, count, got_type, 0.0)
-    truth = near(rng, got, truth_type) if spoiled else got.astype(truth_type)
-    truth[::3] = truth[::3] * 0.5
-    for rule in ({"limit": np.abs(truth.astype(np.float64)) * 1e-7}, {"bits": True}, {}):
-        every = [
-            list(bits_of(_native.compare(got, truth, threads=threads, isa=isa, **rule)))
-            for isa in ISAS
-            for threads in (0, 1, 2, 7)
-        ]
-        assert all(one == every[0] for one in every[1:])
-
-
-def test_ties_go_to_the_highest_index() -> None:
-    truth = np.zeros(20_000, np.float32)
-    got = truth.copy()
-    assert one_pass(got, truth).worst == one_pass(got, truth, bits=True).worst == 19_999
-    got[[5, 700, 5000, 13_000]] = 1
-    assert one_pass(got, truth).worst == 13_000
-    assert one_pass(got, truth.astype(np.float64), np.full(20_000, 2.0)).worst == 13_000
-    assert one_pass(got, truth, bits=True).worst == 13_000
-    got[700] = 2
-    assert one_pass(got, truth).worst == 700  # and the largest error before that
-
-
-@pytest.mark.parametrize("limit", [5e-324, 1e-310, 1e-290, 1e33])
-def test_ties_of_utilisations_that_overflow_or_vanish(limit: float) -> None:
-    truth, limits = np.zeros(10_000), np.full(10_000, limit)
-    got = np.where(np.arange(10_000) % 3 == 0, 7.0, 0.0)
-    for size in (1.0, 1e-290, 1e-310, 5e-324):
-        for isa in ISAS:
-            assert _native.compare(got * size, truth, limits, isa=isa)["worst"] == 9999
-
-
-def test_every_f16_and_its_midpoints_round_as_in_numpy() -> None:
-    every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16).view(np.float16)
-    finite = np.sort(every[np.isfinite(every)]).astype(np.float64)
-    middle = (finite[1:] + finite[:-1]) / 2
-    for truth in (every.astype(np.float64), middle, np.nextafter(middle, 1e9), np.nextafter(middle, -1e9)):
-        with np.errstate(over="ignore"):
-            got = truth.astype(np.float16)
-        for isa in ISAS:
-            found = _native.compare(got, truth, bits=True, isa=isa)
-            assert (found["wrong"], found["max_ulp"]) == (0, 0)
-
-
-def test_the_native_pass_refuses_what_it_cannot_read() -> None:
-    a = np.ones(8, np.float32)
-    for got, truth, more in [
-        (a, a[:4], {}), (a[:0], a[:0], {}), (a[::2], a[:4], {}), (a.astype(">f4"), a, {}), (a > 0, a, {}),
-        (a.astype(np.longdouble), a, {}), (a, a, {"limit": np.ones(3)}), (a, a, {"limit": np.ones(8), "bits": True}),
-        (a, a, {"isa": "sse9"}),
-    ]:  # fmt: skip
-        with pytest.raises(ValueError):
-            _native.compare(got, truth, **more)
-    assert one_pass(a[::2], a.astype(">f4")[::2]).max_abs == 0  # those are copied, or go to the twin
-    assert judge("c", "y", a.astype(">f4"), np.full(8, 2.0), bound([0.5] * 8)).wrong == 8
-
-
-def test_without_the_native_module_judge_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(11)
-    got = values(rng, 999, "f4", 0.1).reshape(9, 111)
-    truth, limit = near(rng, got.ravel(), "f8").reshape(9, 111), rng.choice(LIMITS, (9, 111))
-    native = judge("c", "y", got, truth, bound(limit))
-    monkeypatch.setattr(aggregates, "_native", lambda: None)
-    assert repr(judge("c", "y", got, truth, bound(limit))) == repr(native)
