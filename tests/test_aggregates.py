@@ -1,4 +1,4 @@
-"""The native pass over two arrays is its numpy twin on hostile values, and no thread or instruction set changes a bit."""
+"""The native pass is its numpy twin on hostile values; no thread and no instruction set changes a bit."""
 
 from __future__ import annotations
 
