@@ -58,7 +58,7 @@ def _note(cell: Cell) -> str:
     if not cell.caught_by() and cell.op != CONTROL:
         return "survived"
     notes = ["unfused graph"] if cell.graph == "unfused" else []
-    notes += ["no bit of the model changes"] if cell.reached is False and cell.op != CONTROL else []
+    notes += ["no bit of what the probe computes changes"] if cell.reached is False and cell.op != CONTROL else []
     return ", ".join(notes)
 
 

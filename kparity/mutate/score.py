@@ -70,7 +70,9 @@ class Score:
 
     @property
     def probe(self) -> Tally:
-        """The full probe, over the mutants that it could see: those that change a bit of what the model computes."""
+        """The full probe, over the mutants that it could see: those that change a bit of the logits or of what its gates
+        compute on made inputs.
+        """
         return tally((cell for cell in self.cells if cell.reached is not False), PROBE_GATES)
 
     @property
@@ -90,7 +92,7 @@ class Score:
 
     @property
     def unseen_by_probe(self) -> list[Cell]:
-        """The mutants that change what the model computes, and that the probe accepts."""
+        """The mutants that change a bit of what the probe computes, and that it accepts."""
         return [cell for cell in mutants(self.cells) if cell.reached is not False and not cell.caught_by(PROBE_GATES)]
 
     def with_status(self, status: str) -> list[Cell]:
