@@ -200,7 +200,8 @@ def select(
     ``model`` is a path, a loaded model, or None for the embedded one. Probes run in child processes; after acceptance
     this process opens the device itself and repeats the BOS gate on it, so that a device that changed in between is
     caught and the next backend is tried. ``contracts`` are files or folders of contracts whose known issues are heeded
-    beside the shipped ones. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is rejected.
+    beside the shipped ones. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is
+    rejected.
     """
     order = [require] if require else parse_order(backends, no_gpu)
     parse_order(order)

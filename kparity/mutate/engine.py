@@ -157,7 +157,7 @@ def recorded_without(which: Callable[[Sequence[Bound]], int]) -> Callable[[Model
                 return real(launches)
             lost = which(launches)
             program = real([launch for at, launch in enumerate(launches) if at != lost])
-            program.launches = list(launches)
+            program.run_eager = real(launches).run_eager  # type: ignore[method-assign]
             return program
 
         backend.record = record  # type: ignore[method-assign]

@@ -70,8 +70,8 @@ class Score:
 
     @property
     def probe(self) -> Tally:
-        """The full probe, over the mutants that it could see: those that change a bit of the logits or of what its gates
-        compute on made inputs.
+        """The full probe, over the mutants that it could see: those that change a bit of the logits or of what
+        its gates compute on made inputs.
         """
         return tally((cell for cell in self.cells if cell.reached is not False), PROBE_GATES)
 

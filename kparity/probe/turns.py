@@ -15,18 +15,22 @@ GREEDY = 4
 """Steps of which nothing but the id leaves the device."""
 
 
-def _noise_of_logits(candidate: Candidate) -> float:
-    """Largest |difference| of a logit between the reference and its twin, never below the contract's least."""
-    reference = candidate.reference
-    apart = float(np.abs(reference.twin.astype(np.float64) - reference.logits).max())
-    return max(apart, candidate.contract.threshold("decode_noise_least").value)
+def _noise_of_logits(candidate: Candidate) -> Array:
+    """Largest |difference| of a logit between the reference and its twin [positions]: over all positions, and at none
+    below the contract's least share of the root mean square of the logits there.
+    """
+    logits = candidate.reference.logits.astype(np.float64)
+    apart = np.abs(candidate.reference.twin - logits).max()
+    least = candidate.contract.threshold("decode_noise_least").value
+    found: Array = np.maximum(apart, least * np.sqrt(np.square(logits).mean(axis=1)))
+    return found
 
 
-def token_verdicts(best: Array, wanted: Array, noise: float) -> Array:
+def token_verdicts(best: Array, wanted: Array, noise: Array | float) -> Array:
     """SAME, EXACT-TIE, NEAR-TIE or DIVERGED for each id of ``best`` [n], by reference logits [n, vocab].
 
-    A near tie is one whose logit lies within ``2 * noise`` of the largest: either side may have been moved by
-    ``noise``. An id outside the vocabulary has diverged.
+    A near tie is one whose logit lies within ``2 * noise`` of the largest (``noise`` [n], or one for all): either side
+    may have been moved by ``noise``. An id outside the vocabulary has diverged.
     """
     rows = np.arange(len(wanted))
     inside = (best >= 0) & (best < wanted.shape[1])
@@ -83,7 +87,7 @@ def gate_decode(candidate: Candidate) -> Gate:
             return (
                 "KP-DECODE",
                 f"greedy decode chooses {best[at]} for {want} at position {at}/{count}, which is no near tie of "
-                f"{reference.name} (within {2 * noise:.3g})",
+                f"{reference.name} (within {2 * noise[at]:.3g})",
             )
         if bad.threshold == "decode_ties":
             return "KP-DECODE", f"{bad.value:.1%} of {count} ids are ties of {reference.name} (> {bad.limit:.1%})"
