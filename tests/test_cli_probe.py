@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from kparity import receipt
+from kparity.probe.gates import FULL
 from tests.cli import TAG, run
 from tests.gguf_files import Spec, write
 
@@ -79,7 +80,7 @@ def test_the_shape_of_the_2b_model_is_probed(kind: str, tmp_path: Path) -> None:
     done = run("probe", "--backends", "cpu", "--model", str(path), "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)["rows"][0]
-    assert [gate["verdict"] for gate in row["gates"]] == ["PASS"] * 7 and row["positions"] == 72
+    assert [gate["verdict"] for gate in row["gates"]] == ["PASS"] * (1 + len(FULL)) and row["positions"] == 72
 
 
 def test_json_and_receipt_follow_their_schema(tmp_path: Path) -> None:
