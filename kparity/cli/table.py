@@ -100,15 +100,15 @@ def _gate_lines(gate: Gate) -> list[tuple[str, str, str, Text, str]]:
 
 
 def _print_timings(out: Console, outcome: Outcome) -> None:
-    table = Table(
-        box=SIMPLE_HEAD, pad_edge=False, title="Where the time went (ms in each probe's process)", title_justify="left"
-    )
-    stages = list(dict.fromkeys(stage for row in outcome.rows for stage in row.timings_ms))
-    table.add_column("backend")
-    for stage in (*stages, "process", "step on device"):
-        table.add_column(stage, justify="right")
-    for row in outcome.rows:
-        cells = [f"{row.timings_ms[stage]:.0f}" if stage in row.timings_ms else "" for stage in stages]
-        step = f"{row.device_step_ms:.2f}" if row.device_step_ms is not None else ""
-        table.add_row(row.backend, *cells, f"{row.elapsed_ms:.0f}", step)
+    out.print("Where the time went (ms in each probe's process)")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    rows = outcome.rows
+    table.add_column("")
+    for row in rows:
+        table.add_column(row.backend, justify="right")
+    for stage in dict.fromkeys(stage for row in rows for stage in row.timings_ms):
+        table.add_row(stage, *(f"{row.timings_ms[stage]:.0f}" if stage in row.timings_ms else "" for row in rows))
+    table.add_row("process", *(f"{row.elapsed_ms:.0f}" for row in rows))
+    steps = (f"{row.device_step_ms:.2f}" if row.device_step_ms is not None else "" for row in rows)
+    table.add_row("step on device", *steps)
     out.print(table)
