@@ -61,7 +61,7 @@ class Engine:
         self.weights: Weights = upload(model, backend, fused)
         self.cache = self._new_cache()
         self.position = 0
-        self._recorded: dict[tuple[int, bool], Recorded] = {}
+        self.programs: dict[tuple[int, bool], Recorded] = {}
 
     @property
     def context(self) -> int:
@@ -79,12 +79,12 @@ class Engine:
     def recorded(self, rows: int = 1, every_row: bool = False) -> Recorded:
         """The program for a number of rows, recorded at its first use."""
         key = (rows, every_row)
-        if key not in self._recorded:
+        if key not in self.programs:
             graph = self.graph_class(
                 self.model.hparams, self.kernels, self.weights, self.cache, self.options, rows, every_row=every_row
             )
-            self._recorded[key] = Recorded(graph, self.backend.record(graph.launches))
-        return self._recorded[key]
+            self.programs[key] = Recorded(graph, self.backend.record(graph.launches))
+        return self.programs[key]
 
     def rewind(self, position: int) -> None:
         """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""
@@ -141,7 +141,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the backend; the engine must not be used afterwards."""
-        self._recorded.clear()
+        self.programs.clear()
         self.backend.close()
 
     def options_dict(self) -> dict[str, int | str]:

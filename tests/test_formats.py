@@ -19,7 +19,7 @@ class Borrowed(Engine):
     """An engine on a backend that other tests go on using."""
 
     def close(self) -> None:
-        self._recorded.clear()
+        self.programs.clear()
 
 
 def logits(path, backend: Backend, **options) -> np.ndarray:

@@ -118,10 +118,9 @@ def written(change: Callable[[Engine, Buffer, Array], Array | None]) -> Callable
 
 def _is(engine: Engine, buffer: Buffer, name: str, rows: int = 0) -> bool:
     """Whether a buffer is ``ids``, ``pos`` or ``last`` of a recorded graph (of ``rows`` rows, where that is given)."""
-    return any(
-        getattr(engine.recorded(count).graph, name).handle is buffer.handle
-        for count in ((rows,) if rows else (1, engine.chunk))
-    )
+    counts = (rows,) if rows else (1, engine.chunk)
+    recorded = [engine.programs.get((count, False)) for count in counts]  # a write before it is recorded is none of its
+    return any(found is not None and getattr(found.graph, name).handle is buffer.handle for found in recorded)
 
 
 def _positions(change: Callable[[Array], Array]) -> Callable[[Model, Backend], Engine]:
