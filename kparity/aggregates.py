@@ -125,13 +125,13 @@ def _ulps(got: Array, truth: Array, error: Array) -> float:
         return 0.0
     with np.errstate(over="ignore"):
         want = truth.astype(got.dtype)
-    far = np.abs(_ordered(got) - _ordered(want)).astype(np.float64)
+    far = np.abs(ordered(got) - ordered(want)).astype(np.float64)
     far[~(np.isfinite(got) & np.isfinite(want))] = np.inf
     far[error == 0.0] = 0.0
     return float(far.max())
 
 
-def _ordered(a: Array) -> Array:
+def ordered(a: Array) -> Array:
     """The bits of floats as integers in the order of their values; both zeros are 0."""
     bits = np.ascontiguousarray(a).view(np.int32 if a.dtype == np.float32 else np.int16).astype(np.int64)
     smallest = -(1 << 31) if a.dtype == np.float32 else -(1 << 15)

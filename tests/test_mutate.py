@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from kparity import ops
-from kparity.errors import UnknownName, WrongInput
+from kparity.errors import DeviceFault, UnknownName, WrongInput
 from kparity.mutant import Mutant, Patch
-from kparity.mutate import engine, library, page, proof, report, runner, store
-from kparity.mutate.cell import CONTROL, GATES, PROBE_GATES, Cell, GateResult, Witness
+from kparity.mutate import child, engine, library, page, proof, report, runner, store
+from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
 from kparity.mutate.score import Score, exit_code, false_alarms
 from tests.cli import run
@@ -185,6 +185,14 @@ def test_children_that_are_wrong_harmless_broken_dead_or_silent() -> None:
     assert cells["dead"].caught_by() == ["crash"] and "SIGSEGV" in cells["dead"].gates[-1].reason
     assert cells["silent"].caught_by() == ["hang"]
     assert proof.verify_witnesses(list(cells.values())) == []
+
+
+def test_a_wrong_engine_that_fails_by_itself_is_no_rejection() -> None:
+    for problem in (RecursionError("deep"), TypeError("no such argument")):
+        with pytest.raises(child.Mistake):
+            child.answer({"op": ENGINE}, problem)
+        assert type(problem).__name__ in child.answer({"op": "add"}, problem)
+    assert "lost" in child.answer({"op": ENGINE}, DeviceFault("the device was lost", "KP-DEVICE-LOST"))
 
 
 def test_reports_show_every_mutant_and_escape_what_they_quote() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kparity.aggregates import ordered
 from kparity.check.record import OutputRecord
 from kparity.compare import Finding, judge
 from kparity.spec import Arg, Array, Bound
@@ -51,10 +52,8 @@ def ulp_share(got: Array, truth: Array) -> float:
     """Share of f16 elements more than 1 ULP from truth rounded to f16; a NaN counts unless it is truth's."""
     with np.errstate(over="ignore"):
         want = truth.astype(np.float16)
-    places = [np.ascontiguousarray(each).view(np.int16).astype(np.int32) for each in (got, want)]
-    ordered = [np.where(bits < 0, -(1 << 15) - bits, bits) for bits in places]
     both_nan = np.isnan(got) & np.isnan(want)
-    far = (np.abs(ordered[0] - ordered[1]) > 1) | (np.isnan(got) ^ np.isnan(want))
+    far = (np.abs(ordered(got) - ordered(want)) > 1) | (np.isnan(got) ^ np.isnan(want))
     return float(np.mean(far & ~both_nan))
 
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import Any
 
 from kparity import ops
 from kparity.check.core import blank_record
 from kparity.check.record import FAIL, SKIPPED, Record
 from kparity.check.select import Selected
+from kparity.probe.runner import send
 
 WORKER = "import sys; sys.path = [p for p in sys.path if p]; from kparity.check.worker import main; sys.exit(main())"
 """The worker's program. Without the current folder on its path: in a checkout that would hide the installed package."""
@@ -192,7 +193,7 @@ class Worker:
             env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **os.environ},
         )  # fmt: skip
         os.close(theirs)
-        _send(self.process.stdin, json.dumps({"pipe": theirs, "seed": seed, "units": units}).encode())
+        send(self.process.stdin, json.dumps({"pipe": theirs, "seed": seed, "units": units}).encode())
 
     def next_event(self, seconds: float) -> dict[str, Any] | None:
         """The next event; None after ``seconds`` without one, or when the worker is over (then ``over`` is set)."""
@@ -229,12 +230,3 @@ class Worker:
         self.process.wait()
         os.close(self._pipe)
         self._log.close()
-
-
-def _send(pipe: IO[bytes] | None, data: bytes) -> None:
-    assert pipe is not None
-    try:
-        pipe.write(data)
-        pipe.close()
-    except BrokenPipeError:  # the worker died at once; its exit code tells
-        pass

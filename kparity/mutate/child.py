@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kparity.errors import CompileFailed
+from kparity.errors import CompileFailed, KparityError
 from kparity.mutate.cell import CONTROL, ENGINE
 from kparity.probe.child import Events
 
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 
 BROKEN = (CompileFailed, SyntaxError, NameError, ImportError)
 """What a patched text raises that is no wrong kernel but no kernel at all."""
+
+
+class Mistake(Exception):
+    """A wrong engine failed by itself: its kernels are right, so nothing but an error of kparity is a rejection."""
+
+
+def answer(request: Mapping[str, Any], problem: Exception) -> str:
+    """What a device or an engine raised, as a reason to reject it; raises Mistake where it is the mutant's own."""
+    if request["op"] == ENGINE and not isinstance(problem, KparityError):
+        raise Mistake(_said(problem)) from problem
+    return _said(problem)
 
 
 def apply(patched: Mapping[str, str], dialect: str) -> None:
@@ -98,7 +109,7 @@ def probe(request: dict[str, Any], events: Events, backend: Backend) -> None:
     except BROKEN:
         raise
     except Exception as problem:  # a device that cannot load the model or compile for it is rejected
-        events.send("gate", gate="crash", outcome="caught", reason=_said(problem), stage="probe")
+        events.send("gate", gate="crash", outcome="caught", reason=answer(request, problem), stage="probe")
         return
     digest = observed(backend)
     from kparity import contracts
@@ -108,7 +119,7 @@ def probe(request: dict[str, Any], events: Events, backend: Backend) -> None:
     opened_as = gates.gate_open(backend.info, require_gpu=False)
     events.send("gate", gate="open", outcome=_outcome(opened_as.verdict), reason=opened_as.reason)
     for name, gate in gates.FULL:
-        events.send("gate", gate=name, **_run(name, gate, candidate))
+        events.send("gate", gate=name, **_run(request, name, gate, candidate))
     events.send("bits", sha256=digest.hexdigest())
 
 
@@ -126,7 +137,7 @@ def started(model: Model, backend: Backend, request: Mapping[str, Any]) -> Engin
     return found
 
 
-def _run(name: str, gate: Any, candidate: Candidate) -> dict[str, str]:
+def _run(request: Mapping[str, Any], name: str, gate: Any, candidate: Candidate) -> dict[str, str]:
     if candidate.steps is None and name not in ("BOS", "exact", "kernels", "positions"):
         return {"outcome": "not run", "reason": "positions gave no logits"}
     try:
@@ -134,7 +145,7 @@ def _run(name: str, gate: Any, candidate: Candidate) -> dict[str, str]:
     except BROKEN:
         raise
     except Exception as problem:  # an engine that fails inside a gate is rejected by it
-        return {"outcome": "caught", "reason": _said(problem)}
+        return {"outcome": "caught", "reason": answer(request, problem)}
     return {"outcome": _outcome(found.verdict), "reason": f"[{found.code}] {found.reason}" if found.code else ""}
 
 
@@ -200,7 +211,7 @@ def run(request: dict[str, Any], events: Events) -> None:
                 check(events, backend, request["op"])
             else:
                 events.send("gate", gate="check", outcome="blind", reason="check holds ops, not engines, against truth")
-    except BROKEN as problem:
+    except (*BROKEN, Mistake) as problem:
         broken.append(str(problem))
     if broken:
         events.send("invalid", reason=broken[0])

@@ -20,7 +20,7 @@ from kparity.errors import Unavailable
 from kparity.mutate import library, native
 from kparity.mutate.cell import CONTROL, ENGINE, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
-from kparity.probe.runner import DEFAULT_POSITIONS, POLL_SECONDS, Child, environment
+from kparity.probe.runner import DEFAULT_POSITIONS, POLL_SECONDS, Child, environment, send
 
 CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.mutate.child import main; sys.exit(main())"
 TIMEOUT = 60.0
@@ -183,12 +183,7 @@ def start(plan: Plan, folder: Path, timeout: float, **extra: Any) -> Running:
             [sys.executable, "-c", CHILD],
             stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True, env=environment(),
         )  # fmt: skip
-    assert process.stdin is not None
-    try:
-        process.stdin.write(json.dumps(document).encode())
-        process.stdin.close()
-    except BrokenPipeError:  # the child died at once; its exit code tells
-        pass
+    send(process.stdin, json.dumps(document).encode())
     child = Running(plan.backend, process, events, log, time.monotonic(), timeout)
     child.limit = timeout
     return child

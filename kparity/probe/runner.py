@@ -134,7 +134,7 @@ def start(backend: str, request: Request, folder: Path) -> Child:
             [sys.executable, "-c", CHILD],
             stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True, env=environment(),
         )  # fmt: skip
-    _send(process.stdin, json.dumps(document).encode())
+    send(process.stdin, json.dumps(document).encode())
     return Child(backend, process, events, log, time.monotonic(), timeout)
 
 
@@ -145,12 +145,13 @@ def environment() -> dict[str, str]:
     return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ, "KPARITY_PROBE_CHILD": "1"}
 
 
-def _send(pipe: IO[bytes] | None, data: bytes) -> None:
+def send(pipe: IO[bytes] | None, data: bytes) -> None:
+    """Hand a child its request; one that died at once is told by its exit code."""
     assert pipe is not None
     try:
         pipe.write(data)
         pipe.close()
-    except BrokenPipeError:  # the child died at once; its exit code tells
+    except BrokenPipeError:
         pass
 
 
