@@ -19,10 +19,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
-from stream import StreamRead, cold_memory
 
 from kparity import _native
 from kparity.backends.cpu import CpuBackend
+from kparity.bench.bandwidth import StreamRead, cold_memory
 from kparity.spec import Array
 
 SLOW_EVERY = 4

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import timing
-from timing import MANY, PIECE, Receipt, Sample, Series, cache_bytes, interleave, judge_times
+from timing import MANY, Receipt, Sample, Series, cache_bytes, interleave, judge_times
 
 from kparity import ops, registry
 from kparity.adapter import Backend, Buffer, Program
 from kparity.adapter import Bound as Launchable
+from kparity.bench.torch_baseline import PIECE, TorchGemv
 from kparity.compare import judge
 from kparity.errors import KparityError
 from kparity.spec import DTYPES, Array, Bound, Case
@@ -261,7 +262,7 @@ def goals(row: dict[str, Any], copy_rate: float, others: Sequence[dict[str, Any]
     if n * k // 4 >= LARGE and copy_rate:
         share = row["gb_per_s"] * 1e9 / copy_rate
         found["of_copy"] = {"goal": GOAL_OF_COPY, "reached": share, "met": share >= GOAL_OF_COPY}
-    bf16 = [each["us"] for each in others if each.get("case") == f"mv[K={k},N={n}]" and each["op"] == "mv_bfloat16"]
+    bf16 = [each["us"] for each in others if each.get("case") == f"mv[K={k},N={n}]" and each["op"] == "mv_bf16"]
     if bf16:
         ratio = bf16[0] / row["us"]
         found["over_torch_bf16"] = {"goal": GOAL_OVER_TORCH, "reached": ratio, "met": ratio >= GOAL_OVER_TORCH,
@@ -337,8 +338,8 @@ def measure(options: argparse.Namespace, receipt: Receipt, backends: Sequence[Ba
                     table[-1].about["unsupported"] = str(error).startswith(UNSUPPORTED)
                 if backend.name == "torch" and case.op == "tgemv":
                     table += [
-                        timing.TorchGemv(backend, case["N"], case["K"], dtype, cold["torch"]).series()
-                        for dtype in ("bfloat16", "float16")
+                        TorchGemv(backend, case["N"], case["K"], dtype, cold["torch"]).series()
+                        for dtype in ("bf16", "f16")
                     ]
         interleave(table, **limits)
         fresh = [judge_times(s, ceilings.get(s.about["backend"], 0), measured[s.about["backend"]]) for s in table]

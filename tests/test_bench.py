@@ -1,4 +1,4 @@
-"""The benchmarks: how times are judged, that wrong output is not timed, what receipts hold, and the GPU-host script."""
+"""The scripts of bench/: wrong output is not timed, what their receipts hold, and the GPU-host script."""
 
 from __future__ import annotations
 
@@ -39,98 +39,6 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield named
     for name in ("timing", "gpu_ops", "gpu_decode", "summary", "stream"):
         sys.modules.pop(name, None)
-
-
-def series(bench: Any, device_s: list[float], wall_s: float = 1.0, nbytes: int = 0, **more: Any) -> Any:
-    timing = bench("timing")
-    made = timing.Series("x", lambda: timing.Sample(device_s[0], wall_s), nbytes=nbytes, **more)
-    made.samples = [timing.Sample(each, wall_s) for each in device_s]
-    return made
-
-
-# --- the method ---
-
-
-def test_the_interval_holds_the_median_and_narrows_with_samples(bench: Any) -> None:
-    bootstrap = bench("timing").bootstrap
-    rng = np.random.default_rng(1)
-    widths = []
-    for count in (20, 2000):
-        values = 10 + rng.standard_normal(count)
-        middle, low, high = bootstrap(values)
-        assert low <= middle <= high and low < 10 < high
-        assert middle == np.median(values)
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 4
-    assert bootstrap([3.0]) == (3.0, 3.0, 3.0)
-    assert bootstrap(values) == bootstrap(values), "the resampling is seeded"
-    with pytest.raises(ValueError, match="no samples"):
-        bootstrap([])
-
-
-def test_one_outlier_moves_neither_median_nor_interval_much(bench: Any) -> None:
-    middle, _, high = bench("timing").bootstrap([*[1.0] * 50, 1000.0])
-    assert middle == high == 1.0
-
-
-def test_no_series_always_follows_another(bench: Any) -> None:
-    timing, order = bench("timing"), []
-
-    def sampler(name: str) -> Any:
-        def sample() -> Any:
-            order.append(name)
-            return timing.Sample(1e-3, 2e-3)
-
-        return sample
-
-    table = [timing.Series(name, sampler(name)) for name in "abc"]
-    timing.interleave(table, warm=1, least=5, most=5)
-    rounds = ["".join(order[at : at + 3]) for at in range(0, len(order), 3)]
-    assert rounds == ["abc", "bca", "cab", "abc", "bca", "cab"]
-    assert [len(each.samples) for each in table] == [5, 5, 5], "a warm-up is no sample"
-
-
-def test_a_series_that_raises_is_named_and_the_others_go_on(bench: Any) -> None:
-    timing = bench("timing")
-
-    def breaks() -> Any:
-        raise RuntimeError("device lost")
-
-    table = [timing.Series("bad", breaks), timing.Series("good", lambda: timing.Sample(1e-3, 2e-3))]
-    timing.interleave(table, least=3, most=3)
-    rows = [timing.judge_times(each, 0.0) for each in table]
-    assert rows[0]["errors"] == ["RuntimeError: device lost"] and not rows[0]["verified"]
-    assert rows[1]["errors"] == [] and rows[1]["verified"]
-
-
-def test_a_time_below_the_floor_is_an_error(bench: Any) -> None:
-    judge = bench("timing").judge_times
-    floor_s = 1e9 / 1e12
-    assert "faster than the roofline floor" in judge(series(bench, [0.5 * floor_s], nbytes=10**9), 1e12)["errors"][0]
-    assert judge(series(bench, [1.5 * floor_s], nbytes=10**9), 1e12)["errors"] == []
-    # What the device tells is a limit; what a benchmark found has room above it; a hot series has no floor at all.
-    assert judge(series(bench, [0.9 * floor_s], nbytes=10**9), 1e12, measured=False)["errors"]
-    assert judge(series(bench, [0.9 * floor_s], nbytes=10**9), 1e12, measured=True)["errors"] == []
-    assert judge(series(bench, [0.1 * floor_s], nbytes=10**9, cold=False), 1e12)["errors"] == []
-
-
-def test_a_clock_that_cannot_be_right_is_an_error(bench: Any) -> None:
-    judge = bench("timing").judge_times
-    assert "ahead of the wall" in judge(series(bench, [2.0, 0.5], wall_s=1.0), 0.0)["errors"][0]
-    assert "the clock tells" in judge(series(bench, [0.0]), 0.0)["errors"][0]
-    assert judge(series(bench, []), 0.0)["errors"] == ["nothing ran"]
-
-
-def test_what_was_not_settled_is_stated_and_samples_are_kept(bench: Any) -> None:
-    row = bench("timing").judge_times(series(bench, [0.1, 0.9, 0.2, 0.8]), 0.0)
-    assert "after 4 samples" in row["limit"]
-    assert row["samples_device_s"] == [0.1, 0.9, 0.2, 0.8] and row["samples_wall_s"] == [1.0] * 4
-
-
-def test_a_sample_has_enough_launches_and_no_more_memory_than_told(bench: Any) -> None:
-    turns = bench("timing").turns
-    assert [turns(1, 1 << 20), turns(4, 70 << 20), turns(146, 1 << 20), turns(1, 657 << 20)] == [32, 8, 1, 12]
-    assert turns(1, 100 << 30) == 1
 
 
 # --- what is timed is verified ---
@@ -296,24 +204,6 @@ def test_an_absent_backend_is_said_and_a_required_one_fails(bench: Any, tmp_path
         assert done.returncode == 3, done.stderr
         assert "required and absent: cuda: [KP-CUDA-" in done.stdout
         assert "cuda" in json.loads(path.read_text())["result"]["absent"]
-
-
-def test_the_commit_is_known_without_git(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hashlib
-
-    timing, packed = bench("timing"), tmp_path / "wheels"
-    packed.mkdir()
-    monkeypatch.setenv("WHEELS", str(packed))
-    assert timing.revision(tmp_path) == {"commit": "unknown", "changed": []}
-    (tmp_path / "same").write_text("same\n")
-    (tmp_path / "other").write_text("other\n")
-    (tmp_path / "link").symlink_to("same")
-    blobs = {name: hashlib.sha1(b"blob 5\0same\n").hexdigest() for name in ("same", "other", "gone")}
-    lines = [f"100644 blob {blob}\t{name}" for name, blob in blobs.items()]
-    lines.append(f"120000 blob {hashlib.sha1(b'blob 4' + bytes(1) + b'same').hexdigest()}\tlink")
-    (packed / "COMMIT").write_text("c0ffee\n")
-    (packed / "COMMIT.tree").write_text("\n".join(lines) + "\n")
-    assert timing.revision(tmp_path) == {"commit": "c0ffee", "changed": ["other", "gone"]}
 
 
 def test_the_summary_names_what_failed(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

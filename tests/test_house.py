@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(["backends", "kernels"], 2),
     **dict.fromkeys(["ops", "registry", "toolchains", "model", "graph", "fused", "engine"], 3),
     **dict.fromkeys(["probe", "dispatcher", "preflight", "receipt", "check", "mutate", "testing", "traces"], 4),
+    **dict.fromkeys(["bench", "receipts"], 4),
     **dict.fromkeys(["cli", "pytest_plugin"], 5),
 }
 

@@ -1,0 +1,167 @@
+"""How everything here is timed, and when a time counts.
+
+* Samples of all series are taken in turn, in an order that rotates, so that drift hits them alike (``interleave``).
+* A cold series walks through more distinct data than the caches hold (``machine.cold_bytes``).
+* A sample has the device's own clock beside the wall's, and is refused where it runs ahead of the wall.
+* What was timed is verified: outputs are poisoned, timed once more, and held against truth (``Series.check``).
+* A time below the roofline floor is an error, not a record (``judge_times``).
+* The median has a bootstrap interval; every raw sample is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kparity.adapter import Program
+from kparity.spec import Array
+
+GOAL = 0.02
+"""Half-width of the median's interval, as a share of the median, at which sampling stops."""
+SLACK = 1.25
+"""What a time may be below the floor of a ceiling that was measured instead of known."""
+CLOCK_SLACK_S = 2e-6
+"""Resolution of device timestamps: two of them may exceed the wall by this much."""
+MANY = 256
+"""Launches in one sample at most."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds of one run: by the device's clock (the wall's where the API has none), and by the wall around it."""
+
+    device_s: float
+    wall_s: float
+
+
+@dataclass
+class Series:
+    """Something that is timed again and again."""
+
+    name: str
+    sample: Callable[[], Sample]
+    launches: int = 1
+    """Kernels, or passes, in a sample: times are given for one of them."""
+    nbytes: int = 0
+    """Bytes that one launch must move."""
+    cold: bool = True
+    """Whether the data cannot be in a cache, so that the roofline floor holds."""
+    check: Callable[[], str | None] = lambda: None
+    """Poison, run once more, compare: None, or what was wrong."""
+    about: dict[str, Any] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    fault: str = ""
+    flops: int = 0
+    """Operations that one launch must do; 0 where they say nothing."""
+
+    def seconds(self) -> Array:
+        """Device seconds of one launch, sample by sample."""
+        return np.array([each.device_s for each in self.samples]) / self.launches
+
+
+def bootstrap(samples: Sequence[float] | Array, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """The median and the 95 % interval of the median, by resampling; raises ValueError without samples."""
+    values = np.asarray(samples, np.float64)
+    if values.size == 0:
+        raise ValueError("no samples")
+    drawn = np.random.default_rng(seed).integers(0, values.size, (resamples, values.size))
+    low, high = np.percentile(np.median(values[drawn], axis=1), [2.5, 97.5])
+    return float(np.median(values)), float(low), float(high)
+
+
+def settled(series: Series) -> bool:
+    """Whether the interval is as narrow as wanted."""
+    middle, low, high = bootstrap(series.seconds(), 200)
+    return bool(high - low <= 2 * GOAL * middle)
+
+
+def interleave(
+    table: Sequence[Series], *, warm: int = 2, least: int = 12, most: int = 200, seconds: float = 3.0
+) -> None:
+    """Sample all series in turn until every interval is narrow, or ``most`` rounds or ``seconds`` are used up.
+
+    Round r begins with series r, so that none is always the one that follows another. A series that raises is left out
+    from then on, with the reason in ``fault``; the others go on. In the end each is checked.
+    """
+    started = time.perf_counter()
+    for rounds in range(warm + most):
+        at = rounds % max(len(table), 1)
+        for series in (*table[at:], *table[:at]):
+            _take(series, keep=rounds >= warm)
+        alive = [series for series in table if not series.fault]
+        enough = rounds + 1 >= warm + least
+        late = time.perf_counter() - started > seconds
+        if not alive or (rounds + 1 >= warm + min(least, 3) and late) or (enough and all(map(settled, alive))):
+            break
+    for series in table:
+        if not series.fault:
+            try:
+                series.fault = series.check() or ""
+            except Exception as error:
+                series.fault = f"{type(error).__name__}: {error}"
+
+
+def _take(series: Series, keep: bool) -> None:
+    """One sample of a series that has no fault yet."""
+    if series.fault:
+        return
+    try:
+        found = series.sample()
+    except Exception as error:
+        series.fault = f"{type(error).__name__}: {error}"
+        return
+    if keep:
+        series.samples.append(found)
+
+
+def timed(program: Program) -> Sample:
+    """One replay, by both clocks."""
+    began = time.perf_counter()
+    device = program.run_timed()
+    return Sample(device, time.perf_counter() - began)
+
+
+def judge_times(series: Series, ceiling: float, measured: bool = True) -> dict[str, Any]:
+    """The row of a series: median, interval, rate, floor, raw samples, and every reason why it does not count.
+
+    ``ceiling`` is bytes per second that the memory can move at most; ``measured`` where a benchmark told and not the
+    device, which leaves room above it.
+    """
+    row: dict[str, Any] = {"name": series.name, **series.about, "launches_per_sample": series.launches,
+                           "bytes": series.nbytes, "cold": series.cold, "errors": []}  # fmt: skip
+    if series.fault:
+        row["errors"].append(series.fault)
+    row["verified"] = not series.fault
+    if not series.samples:
+        row["errors"] = row["errors"] or ["nothing ran"]
+        return {**row, "verified": False}
+    middle, low, high = bootstrap(series.seconds())
+    row.update(us=middle * 1e6, us_low=low * 1e6, us_high=high * 1e6)
+    if middle > 0:
+        row["gb_per_s"] = series.nbytes / middle * 1e-9
+        if series.flops:
+            row["gflop_per_s"] = series.flops / middle * 1e-9
+    else:
+        row["errors"].append(f"the clock tells {middle} s")
+    row["wall_us"] = float(np.median([each.wall_s for each in series.samples])) / series.launches * 1e6
+    row["samples_device_s"] = [each.device_s for each in series.samples]
+    row["samples_wall_s"] = [each.wall_s for each in series.samples]
+    if ceiling > 0 and series.nbytes:
+        row["floor_us"] = series.nbytes / ceiling * 1e6
+        if series.cold and middle * 1e6 < row["floor_us"] / (SLACK if measured else 1.0):
+            row["errors"].append(f"faster than the roofline floor: {middle * 1e6:.2f} < {row['floor_us']:.2f} µs")
+    ahead = [each for each in series.samples if each.device_s > each.wall_s * 1.01 + CLOCK_SLACK_S]
+    if ahead:
+        row["errors"].append(f"the device's clock is ahead of the wall's in {len(ahead)} samples")
+    if high - low > 2 * GOAL * middle:
+        row["limit"] = f"±{50 * (high - low) / middle:.1f} % after {len(series.samples)} samples"
+    return row
+
+
+def turns(copies: int, nbytes: int) -> int:
+    """How often one sample walks through a rotation: 32 launches hide what two events cost, within 8 GiB."""
+    return max(1, min(-(-32 // copies), (8 << 30) // (copies * nbytes)))

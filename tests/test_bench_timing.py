@@ -1,0 +1,213 @@
+"""How times are taken and judged, what ceiling they are held against, and which source was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kparity.backends.numpy import NumpyBackend
+from kparity.bench import Sample, Series, bandwidth, bootstrap, interleave, judge_times, machine, settled, timing
+from kparity.bench.revision import revision
+from kparity.registry import open_backend
+
+
+def series(device_s: list[float], wall_s: float = 1.0, nbytes: int = 0, **more: Any) -> Series:
+    made = Series("x", lambda: Sample(device_s[0], wall_s), nbytes=nbytes, **more)
+    made.samples = [Sample(each, wall_s) for each in device_s]
+    return made
+
+
+# --- the method ---
+
+
+def test_the_interval_holds_the_median_and_narrows_with_samples() -> None:
+    rng = np.random.default_rng(1)
+    widths = []
+    for count in (20, 2000):
+        values = 10 + rng.standard_normal(count)
+        middle, low, high = bootstrap(values)
+        assert low <= middle <= high and low < 10 < high
+        assert middle == np.median(values)
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 4
+    assert bootstrap([3.0]) == (3.0, 3.0, 3.0)
+    assert bootstrap(values) == bootstrap(values), "the resampling is seeded"
+    with pytest.raises(ValueError, match="no samples"):
+        bootstrap([])
+
+
+def test_one_outlier_moves_neither_median_nor_interval_much() -> None:
+    middle, _, high = bootstrap([*[1.0] * 50, 1000.0])
+    assert middle == high == 1.0
+
+
+def test_settled_tells_narrow_from_wide() -> None:
+    assert settled(series([1.0, 1.001] * 10)) and not settled(series([1.0, 2.0] * 10))
+
+
+def test_no_series_always_follows_another() -> None:
+    order: list[str] = []
+
+    def sampler(name: str) -> Any:
+        def sample() -> Sample:
+            order.append(name)
+            return Sample(1e-3, 2e-3)
+
+        return sample
+
+    table = [Series(name, sampler(name)) for name in "abc"]
+    interleave(table, warm=1, least=5, most=5)
+    rounds = ["".join(order[at : at + 3]) for at in range(0, len(order), 3)]
+    assert rounds == ["abc", "bca", "cab", "abc", "bca", "cab"]
+    assert [len(each.samples) for each in table] == [5, 5, 5], "a warm-up is no sample"
+
+
+def test_sampling_ends_when_it_is_settled_or_late() -> None:
+    quiet = Series("quiet", lambda: Sample(1e-3, 2e-3))
+    interleave([quiet], least=6, most=100)
+    assert len(quiet.samples) == 6
+    noise = iter(range(1, 1000))
+    wild = Series("wild", lambda: Sample(float(next(noise)), 1e4))
+    interleave([wild], least=50, most=100, seconds=0.0)
+    assert len(wild.samples) == 3, "three samples at least, whatever the time"
+
+
+def test_a_series_that_raises_is_named_and_the_others_go_on() -> None:
+    def breaks() -> Sample:
+        raise RuntimeError("device lost")
+
+    table = [Series("bad", breaks), Series("good", lambda: Sample(1e-3, 2e-3))]
+    interleave(table, least=3, most=3)
+    rows = [judge_times(each, 0.0) for each in table]
+    assert rows[0]["errors"] == ["RuntimeError: device lost"] and not rows[0]["verified"]
+    assert rows[1]["errors"] == [] and rows[1]["verified"]
+
+
+def test_a_wrong_output_is_an_error_beside_its_time() -> None:
+    found = Series("wrong", lambda: Sample(1e-3, 2e-3), check=lambda: "output wrong: y[3]")
+    interleave([found], least=3, most=3)
+    row = judge_times(found, 0.0)
+    assert row["errors"] == ["output wrong: y[3]"] and not row["verified"] and row["us"] == 1e3
+
+
+def test_a_time_below_the_floor_is_an_error() -> None:
+    floor_s = 1e9 / 1e12
+    fast = judge_times(series([0.5 * floor_s], nbytes=10**9), 1e12)
+    assert "faster than the roofline floor" in fast["errors"][0]
+    assert judge_times(series([1.5 * floor_s], nbytes=10**9), 1e12)["errors"] == []
+    # What the device tells is a limit; what a benchmark found has room above it; a hot series has no floor at all.
+    assert judge_times(series([0.9 * floor_s], nbytes=10**9), 1e12, measured=False)["errors"]
+    assert judge_times(series([0.9 * floor_s], nbytes=10**9), 1e12, measured=True)["errors"] == []
+    assert judge_times(series([0.1 * floor_s], nbytes=10**9, cold=False), 1e12)["errors"] == []
+
+
+def test_a_clock_that_cannot_be_right_is_an_error() -> None:
+    assert "ahead of the wall" in judge_times(series([2.0, 0.5], wall_s=1.0), 0.0)["errors"][0]
+    stopped = judge_times(series([0.0], nbytes=1), 0.0)
+    assert "the clock tells" in stopped["errors"][0] and "gb_per_s" not in stopped
+    assert judge_times(series([]), 0.0)["errors"] == ["nothing ran"]
+
+
+def test_rates_are_bytes_and_operations_by_the_median() -> None:
+    row = judge_times(series([2e-3] * 3, nbytes=4 * 10**6, flops=6 * 10**6, launches=2), 0.0)
+    assert (row["us"], row["gb_per_s"], row["gflop_per_s"]) == pytest.approx((1e3, 4.0, 6.0))
+    assert "gflop_per_s" not in judge_times(series([1.0]), 0.0)
+
+
+def test_what_was_not_settled_is_stated_and_samples_are_kept() -> None:
+    row = judge_times(series([0.1, 0.9, 0.2, 0.8]), 0.0)
+    assert "after 4 samples" in row["limit"]
+    assert row["samples_device_s"] == [0.1, 0.9, 0.2, 0.8] and row["samples_wall_s"] == [1.0] * 4
+    assert "limit" not in judge_times(series([0.1] * 4), 0.0)
+
+
+def test_a_sample_has_enough_launches_and_no_more_memory_than_told() -> None:
+    found = [
+        timing.turns(1, 1 << 20),
+        timing.turns(4, 70 << 20),
+        timing.turns(146, 1 << 20),
+        timing.turns(1, 657 << 20),
+    ]
+    assert found == [32, 8, 1, 12]
+    assert timing.turns(1, 100 << 30) == 1
+
+
+# --- the machine and its ceiling ---
+
+
+def test_the_streaming_read_reads_every_byte() -> None:
+    backend = open_backend("cpu")
+    found = bandwidth.bandwidth_series(backend, 2 << 20)
+    assert found.check() is None and found.about["op"] == "stream" and found.nbytes == 2 << 20
+    reader = bandwidth.StreamRead(backend, bandwidth.cold_memory(2), 1 << 20)
+    assert len(reader.programs) == 2 and reader.sample() > 0 and reader.check() is None
+    reader.programs = [reader.programs[1]]
+    reader.data[: 1 << 20] = 7
+    assert "checksum" in (reader.check() or ""), "a read of other bytes is found"
+    backend.close()
+
+
+def test_a_copy_is_held_against_its_source() -> None:
+    found = bandwidth.copy_series(NumpyBackend(), 1 << 16)
+    assert "differs" in (found.check() or ""), "nothing was copied yet"
+    assert found.sample().device_s > 0 and found.check() is None
+    assert found.nbytes == 2 << 16, "bytes read and bytes written"
+
+
+def test_a_processor_has_a_cache_and_no_peak() -> None:
+    backend = open_backend("cpu")
+    assert 1 << 15 <= machine.cache_bytes(backend) <= 1 << 32
+    assert machine.cold_bytes(backend, 1 << 20) == 1 << 20
+    assert machine.peak_bandwidth(backend) == 0.0
+    backend.close()
+
+
+def test_clocks_that_cannot_be_read_are_null(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "SYSTEM", tmp_path)
+    assert machine.clocks()["cpu"]["mhz"] is None and machine.clocks()["cpu"]["governor"] is None
+    folder = tmp_path / "cpu0" / "cpufreq"
+    folder.mkdir(parents=True)
+    (folder / "scaling_cur_freq").write_text("2500000\n")
+    (folder / "scaling_governor").write_text("performance\n")
+    assert machine.clocks()["cpu"]["mhz"] == [2500.0] and machine.clocks()["cpu"]["governor"] == "performance"
+
+
+# --- the source ---
+
+
+def test_the_commit_is_known_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = tmp_path / "wheels"
+    packed.mkdir()
+    monkeypatch.setenv("WHEELS", str(packed))
+    assert revision(tmp_path) == {"commit": "unknown", "dirty": None, "changed": []}
+    (tmp_path / "same").write_text("same\n")
+    (tmp_path / "other").write_text("other\n")
+    (tmp_path / "link").symlink_to("same")
+    blobs = {name: hashlib.sha1(b"blob 5\0same\n").hexdigest() for name in ("same", "other", "gone")}
+    lines = [f"100644 blob {blob}\t{name}" for name, blob in blobs.items()]
+    lines.append(f"120000 blob {hashlib.sha1(b'blob 4' + bytes(1) + b'same').hexdigest()}\tlink")
+    (packed / "COMMIT").write_text("c0ffee\n")
+    (packed / "COMMIT.tree").write_text("\n".join(lines) + "\n")
+    assert revision(tmp_path) == {"commit": "c0ffee", "dirty": True, "changed": ["other", "gone"]}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_changed_and_a_new_source_make_the_tree_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WHEELS", raising=False)
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.cu").write_text("1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    clean = revision(tmp_path)
+    assert len(clean["commit"]) == 40 and clean["dirty"] is False and clean["changed"] == []
+    (tmp_path / "kernels" / "a.cu").write_text("2\n")
+    (tmp_path / "kernels" / "new.cu").write_text("3\n")
+    (tmp_path / "notes.txt").write_text("no source\n")
+    assert revision(tmp_path) == {**clean, "dirty": True, "changed": ["kernels/a.cu", "kernels/new.cu"]}
