@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 from false_alarms_report import as_markdown, summary
-from write_gguf import TINY, write
 
 from kparity import contracts, fingerprint
 from kparity.adapter import Backend
+from kparity.bench.gguf_writer import TINY, write
 from kparity.engine import Engine
 from kparity.errors import DeviceFault, KparityError, Unavailable, WrongInput
 from kparity.model import Model, load_model

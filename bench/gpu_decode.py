@@ -25,10 +25,10 @@ import numpy as np
 import timing
 from gpu_ops import opened, refused
 from timing import Receipt, Series, bootstrap
-from write_gguf import TINY, Spec, write
 
 from kparity import contracts
 from kparity.adapter import Backend
+from kparity.bench.gguf_writer import TINY, Spec, write
 from kparity.compare import cosine
 from kparity.engine import Engine
 from kparity.graph import LINEARS

@@ -1,0 +1,326 @@
+"""Writes GGUF files of the BitNet b1.58 graph with random ternary weights, by default of the shape of the 2B-4T model.
+
+The same seed gives the same weights, and scales that f16 holds exactly, in every ternary type: the files are equivalent
+and must give the same logits. Tensors are made and written one at a time, embeddings in parts. Layouts:
+kparity/model/decode.py, which tells them from the decoder's side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Key = tuple[str, int, Any]
+"""Name, GGUF value type, value; for arrays (type 9) the value is (element type, elements)."""
+
+U32, F32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
+I32 = 5
+_PACK = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", 10: "Q", 11: "q", 12: "d"}
+TYPE_IDS = {"f32": 0, "f16": 1, "tq1_0": 34, "tq2_0": 35, "i2_s": 36}
+ALIGNMENT = 32
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to write; the defaults are BitNet-b1.58-2B-4T with four layers."""
+
+    type: str = "tq2_0"
+    arch: str = "bitnet-b1.58"
+    layers: int = 4
+    width: int = 2560
+    ffn: int = 6912
+    heads: int = 20
+    kv_heads: int = 5
+    vocab: int = 128256
+    context: int = 4096
+    theta: float = 500000.0
+    eps: float = 1e-5
+    seed: int = 0
+    untied: bool = False
+    """Write output.weight instead of leaving the head to the embedding."""
+    scale_tensors: bool = False
+    """Put half of every scale into a tensor ``.scale`` beside the weight."""
+    block_scales: bool = False
+    """A scale of its own for every block (TQ types only)."""
+
+    @property
+    def head_dim(self) -> int:
+        """Size of a head."""
+        return self.width // self.heads
+
+
+TINY = Spec(layers=2, width=256, ffn=512, heads=4, kv_heads=2, vocab=300, context=128)
+"""Small enough for a test, with blocks, groups and GQA as in the real one."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor to write: ``shape`` in file order (row length first) and the function that makes its bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    n_bytes: int
+    make: Callable[[], bytes | Iterator[bytes]]
+
+
+# --- encoders: weights i8 [N, K] and scales f32 [N, K/256] to bytes ---
+
+
+def encode_tq2_0(weights: Array, scales: Array) -> bytes:
+    """Blocks of 64 code bytes (four planes of 32 codes per half) and an f16 scale."""
+    rows, k = weights.shape
+    codes = (weights + 1).astype(np.uint8).reshape(rows, k // 256, 2, 4, 32)
+    packed = codes[:, :, :, 0] | codes[:, :, :, 1] << 2 | codes[:, :, :, 2] << 4 | codes[:, :, :, 3] << 6
+    return _blocks(packed.reshape(rows, k // 256, 64), scales)
+
+
+def encode_tq1_0(weights: Array, scales: Array) -> bytes:
+    """Blocks of 52 bytes of five (the last four: of four) base-3 digits, first digit the highest, and an f16 scale."""
+    rows, k = weights.shape
+    digits = (weights + 1).astype(np.uint16).reshape(rows, k // 256, 256)
+    parts = []
+    for start, count, width in ((0, 5, 32), (160, 5, 16), (240, 4, 4)):
+        value = np.zeros((rows, k // 256, width), np.uint16)
+        for n in range(count):
+            value = value * 3 + digits[:, :, start + n * width : start + (n + 1) * width]
+        value *= 3 ** (5 - count)
+        parts.append((value * 256 + 242) // 243)  # the fraction value / 243 in 256ths, rounded up
+    return _blocks(np.concatenate(parts, axis=2).astype(np.uint8), scales)
+
+
+def encode_i2_s(weights: Array, scales: Array) -> bytes:
+    """Groups of 32 bytes over the whole tensor, first plane in the high bits; then one f32 scale and 28 zero bytes."""
+    if not (scales == scales.flat[0]).all():
+        raise ValueError("I2_S has one scale per tensor")
+    codes = (weights.reshape(-1, 4, 32) + 1).astype(np.uint8)
+    packed = codes[:, 0] << 6 | codes[:, 1] << 4 | codes[:, 2] << 2 | codes[:, 3]
+    return packed.tobytes() + struct.pack("<f", float(scales.flat[0])) + bytes(28)
+
+
+def _blocks(codes: Array, scales: Array) -> bytes:
+    halves = np.ascontiguousarray(scales, np.float32).astype("<f2")
+    return np.concatenate([codes, halves[:, :, None].view(np.uint8)], axis=2).tobytes()
+
+
+ENCODERS: dict[str, Callable[[Array, Array], bytes]] = {
+    "tq1_0": encode_tq1_0,
+    "tq2_0": encode_tq2_0,
+    "i2_s": encode_i2_s,
+}
+
+
+def ternary_bytes(kind: str, elements: int) -> int:
+    """Bytes of a ternary tensor."""
+    return elements // 4 + 32 if kind == "i2_s" else elements // 256 * (66 if kind == "tq2_0" else 54)
+
+
+# --- the model ---
+
+
+def random_ternary(spec: Spec, name: str, rows: int, k: int, gain: float) -> tuple[Array, Array]:
+    """Weights i8 [rows, k], −1, 0, +1 alike, and scales f32 [rows, ceil(k/256)]: outputs have the r.m.s. ``gain``."""
+    rng = _rng(spec, name)
+    weights = rng.integers(-1, 2, (rows, k), np.int8)
+    scale = np.float16(gain / math.sqrt(k * 2 / 3))
+    blocks = -(-k // 256)
+    if spec.block_scales:
+        factors = rng.uniform(0.5, 1.5, (rows, blocks))
+        return weights, (factors * float(scale)).astype(np.float16).astype(np.float32)
+    return weights, np.full((rows, blocks), scale, np.float32)
+
+
+def tensors(spec: Spec) -> Iterator[Entry]:
+    """All tensors in file order.
+
+    Gains: projections that a norm or a softmax follows give values of about one. The branches of the residual stream
+    add up to 16 times the embedding, or a tied head would only repeat the input token.
+    """
+    sigma = 3.0 / math.sqrt(spec.width)  # logits of r.m.s. 3
+    branch = 16.0 * sigma / math.sqrt(2 * spec.layers)
+    q, kv, w, f = spec.width, spec.kv_heads * spec.head_dim, spec.width, spec.ffn
+    yield _dense(spec, "token_embd.weight", (w, spec.vocab), sigma)
+    for layer in range(spec.layers):
+        blk = f"blk.{layer}"
+        yield _norm(spec, f"{blk}.attn_norm", w)
+        for name, rows in (("attn_q", q), ("attn_k", kv), ("attn_v", kv)):
+            yield from _linear(spec, f"{blk}.{name}", rows, w, 1.0)
+        yield _norm(spec, f"{blk}.attn_sub_norm", q)
+        yield from _linear(spec, f"{blk}.attn_output", w, q, branch)
+        yield _norm(spec, f"{blk}.ffn_norm", w)
+        yield from _linear(spec, f"{blk}.ffn_gate", f, w, 1.0)
+        yield from _linear(spec, f"{blk}.ffn_up", f, w, 1.0)
+        yield _norm(spec, f"{blk}.ffn_sub_norm", f)
+        yield from _linear(spec, f"{blk}.ffn_down", w, f, branch)
+    yield _norm(spec, "output_norm", w)
+    if spec.untied:
+        yield _dense(spec, "output.weight", (w, spec.vocab), sigma)
+
+
+def _linear(spec: Spec, name: str, rows: int, k: int, gain: float) -> Iterator[Entry]:
+    split = 0.5 if spec.scale_tensors else 1.0
+
+    def make() -> bytes:
+        weights, scales = random_ternary(spec, f"{name}.weight", rows, k, gain)
+        return ENCODERS[spec.type](weights, scales * np.float32(split))
+
+    n_bytes = ternary_bytes(spec.type, rows * k)
+    yield Entry(f"{name}.weight", (k, rows), TYPE_IDS[spec.type], n_bytes, make)
+    if spec.scale_tensors:
+        yield Entry(f"{name}.scale", (1,), TYPE_IDS["f32"], 4, lambda: struct.pack("<f", 1.0 / split))
+
+
+def _norm(spec: Spec, name: str, size: int) -> Entry:
+    def make() -> bytes:
+        values = 1.0 + 0.1 * _rng(spec, name).standard_normal(size, np.float32)
+        return bytes(values.astype("<f4").tobytes())
+
+    return Entry(f"{name}.weight", (size,), TYPE_IDS["f32"], size * 4, make)
+
+
+def _dense(spec: Spec, name: str, shape: tuple[int, int], sigma: float) -> Entry:
+    def make() -> Iterator[bytes]:
+        rng, step = _rng(spec, name), max(1, (1 << 22) // shape[0])
+        for start in range(0, shape[1], step):
+            rows = min(step, shape[1] - start)
+            values = rng.standard_normal((rows, shape[0]), np.float32) * np.float32(sigma)
+            yield values.astype("<f2").tobytes()
+
+    return Entry(name, shape, TYPE_IDS["f16"], shape[0] * shape[1] * 2, make)
+
+
+def _rng(spec: Spec, name: str) -> np.random.Generator:
+    return np.random.default_rng([spec.seed, zlib.crc32(name.encode())])
+
+
+def keys(spec: Spec) -> list[Key]:
+    """Hyper-parameters and a byte-level BPE vocabulary."""
+    arch = spec.arch
+    sizes = {
+        "vocab_size": spec.vocab,
+        "context_length": spec.context,
+        "embedding_length": spec.width,
+        "block_count": spec.layers,
+        "feed_forward_length": spec.ffn,
+        "attention.head_count": spec.heads,
+        "attention.head_count_kv": spec.kv_heads,
+        "rope.dimension_count": spec.head_dim,
+    }
+    return [
+        ("general.architecture", STRING, arch),
+        ("general.name", STRING, f"random {arch} {spec.type}"),
+        *((f"{arch}.{name}", U32, value) for name, value in sizes.items()),
+        (f"{arch}.attention.layer_norm_rms_epsilon", F32, spec.eps),
+        (f"{arch}.rope.freq_base", F32, spec.theta),
+        *tokenizer_keys(spec.vocab),
+    ]
+
+
+def byte_alphabet() -> list[str]:
+    """The characters that stand for bytes in GPT-2 vocabularies: printable ones for themselves, others from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    spare = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(spare)) for byte in range(256)]
+
+
+def tokenizer_keys(vocab: int) -> list[Key]:
+    """BOS, EOS, the 256 bytes, a few merges, and numbered words up to the size of the vocabulary."""
+    pairs = ["t h", "i n", "Ġ th", "Ġth e", "a n", "an d", "Ġ and"]
+    merged = [pair.replace(" ", "") for pair in pairs]
+    tokens = ["<|bos|>", "<|eos|>", *byte_alphabet(), *merged]
+    if len(tokens) > vocab:
+        raise ValueError(f"a vocabulary needs at least {len(tokens)} tokens")
+    tokens += [f"Ġw{index}" for index in range(len(tokens), vocab)]
+    return [
+        ("tokenizer.ggml.model", STRING, "gpt2"),
+        ("tokenizer.ggml.pre", STRING, "gpt-2"),
+        ("tokenizer.ggml.tokens", ARRAY, (STRING, tokens)),
+        ("tokenizer.ggml.token_type", ARRAY, (I32, [3, 3, *[1] * (len(tokens) - 2)])),
+        ("tokenizer.ggml.merges", ARRAY, (STRING, pairs)),
+        ("tokenizer.ggml.bos_token_id", U32, 0),
+        ("tokenizer.ggml.eos_token_id", U32, 1),
+        ("tokenizer.ggml.add_bos_token", BOOL, True),
+    ]
+
+
+# --- the file ---
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value(kind: int, value: Any) -> bytes:
+    if kind == STRING:
+        return _text(value)
+    if kind == ARRAY:
+        element, items = value
+        head = struct.pack("<IQ", element, len(items))
+        if element == STRING:
+            return head + b"".join(map(_text, items))
+        return head + struct.pack(f"<{len(items)}{_PACK[element]}", *items)
+    return struct.pack("<" + _PACK[kind], value)
+
+
+def header(stored: Sequence[Key], entries: Sequence[Entry], version: int = 3) -> bytes:
+    """Everything in front of the data, padded to the alignment."""
+    parts = [struct.pack("<4sIQQ", b"GGUF", version, len(entries), len(stored))]
+    parts += [_text(name) + struct.pack("<I", kind) + _value(kind, value) for name, kind, value in stored]
+    offset = 0
+    for entry in entries:
+        shape = struct.pack(f"<I{len(entry.shape)}Q", len(entry.shape), *entry.shape)
+        parts.append(_text(entry.name) + shape + struct.pack("<IQ", entry.type_id, offset))
+        offset += _aligned(entry.n_bytes)
+    raw = b"".join(parts)
+    return raw + bytes(_aligned(len(raw)) - len(raw))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def write(path: str | Path, spec: Spec) -> Path:
+    """Write a model and return its path."""
+    return write_file(path, keys(spec), list(tensors(spec)))
+
+
+def write_file(path: str | Path, stored: Sequence[Key], entries: Sequence[Entry], version: int = 3) -> Path:
+    """Write any keys and tensors, a large one never as a whole."""
+    target = Path(path)
+    with target.open("wb") as stream:
+        stream.write(header(stored, entries, version))
+        for entry in entries:
+            data = entry.make()
+            written = sum(stream.write(chunk) for chunk in ([data] if isinstance(data, bytes) else data))
+            if written != entry.n_bytes:
+                raise ValueError(f"{entry.name}: {written} bytes made, {entry.n_bytes} announced")
+            stream.write(bytes(_aligned(written) - written))
+    return target
+
+
+def main() -> None:
+    """Command line: one option per field of ``Spec``."""
+    parser = argparse.ArgumentParser(description="Write a random ternary GGUF model.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--type", choices=sorted(ENCODERS), default=Spec.type)
+    parser.add_argument("--arch", choices=["bitnet", "bitnet-25", "bitnet-b1.58"], default=Spec.arch)
+    for name in ("layers", "width", "ffn", "heads", "kv_heads", "vocab", "context", "seed"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Spec, name))
+    for name in ("theta", "eps"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(Spec, name))
+    for name in ("untied", "scale_tensors", "block_scales"):
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
+    arguments = vars(parser.parse_args())
+    out = arguments.pop("out")
+    write(out, Spec(**arguments))
+    print(f"{out}: {out.stat().st_size} bytes")
