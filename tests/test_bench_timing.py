@@ -151,6 +151,8 @@ def test_the_streaming_read_reads_every_byte() -> None:
     reader.data[: 1 << 20] = 7
     assert "checksum" in (reader.check() or ""), "a read of other bytes is found"
     backend.close()
+    numpy = NumpyBackend()
+    assert bandwidth.bandwidth_series(numpy, 1 << 20).about["op"] == "stream", "a processor, whatever its API"
 
 
 def test_a_copy_is_held_against_its_source() -> None:

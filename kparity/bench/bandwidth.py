@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from kparity.adapter import Backend
 from kparity.bench.timing import Sample, Series
+from kparity.registry import open_backend
 
 CHUNK = 64 << 20
 """Bytes that one sample of the streaming read covers."""
@@ -58,23 +59,27 @@ def cold_memory(mib: int) -> npt.NDArray[np.uint8]:
 
 
 def bandwidth_series(backend: Backend, nbytes: int) -> Series:
-    """The ceiling of a backend: a streaming read of ``nbytes`` for cpu, whose kernels only read; else a copy of them
-    on the device by the API's own copy, where bytes read and bytes written both count.
+    """The ceiling of a backend: a streaming read of ``nbytes`` by the native threads for a processor, whatever its API;
+    else a copy of them on the device by the API's own copy, where bytes read and bytes written both count.
     """
-    return stream_series(backend, nbytes) if backend.name == "cpu" else copy_series(backend, nbytes)
+    return stream_series(backend, nbytes) if backend.info.kind == "cpu" else copy_series(backend, nbytes)
 
 
 def stream_series(backend: Backend, nbytes: int) -> Series:
-    """A streaming read, in chunks, of ``nbytes`` of host memory by the cpu backend's threads."""
+    """A streaming read, in chunks, of ``nbytes`` of host memory by the threads of the cpu backend; one is opened for it
+    where ``backend`` is another.
+    """
     chunk = min(CHUNK, nbytes)
-    reader = StreamRead(backend, cold_memory(max(nbytes >> 20, 1)), chunk)
+    reader = StreamRead(
+        backend if backend.name == "cpu" else open_backend("cpu"), cold_memory(max(nbytes >> 20, 1)), chunk
+    )
 
     def sample() -> Sample:
         seconds = chunk / reader.sample() * 1e-9
         return Sample(seconds, seconds)
 
     about = {"backend": backend.name, "op": "stream", "device": backend.info.device, "clock": "wall"}
-    return Series("cpu streaming read", sample, 1, chunk, True, reader.check, about)
+    return Series(f"{backend.name} streaming read", sample, 1, chunk, True, reader.check, about)
 
 
 def copy_series(backend: Backend, nbytes: int) -> Series:

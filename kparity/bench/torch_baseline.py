@@ -7,7 +7,7 @@ from typing import Any
 
 from kparity.adapter import Backend
 from kparity.bench.machine import cache_bytes
-from kparity.bench.timing import MANY, Sample, Series, turns
+from kparity.bench.timing import Sample, Series, turns
 
 PIECE = 16384
 """Rows whose truth is computed at once."""
@@ -32,8 +32,8 @@ class TorchGemv:
         self.backend, self.dtype = backend, dtype
         name, size, self.tolerance = DTYPES[dtype]
         kind, self.nbytes = getattr(torch, name), n * k * size
-        self.copies = min(MANY, max(1, -(-cold // self.nbytes)))
-        self.cold = cold > 0 and self.copies * self.nbytes >= min(cold, 2 * cache_bytes(backend))
+        self.copies = max(1, -(-cold // self.nbytes))
+        self.cold = cold > 0 and self.copies * self.nbytes >= max(cold, cache_bytes(backend))
         self.device = backend.device  # type: ignore[attr-defined]
         # Values that every type holds exactly: only the sum's rounding differs between the types and truth.
         self.weights = [

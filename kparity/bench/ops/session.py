@@ -1,0 +1,129 @@
+"""One backend and the series of one case at a time: made, sampled and checked on request, so that it can live in a
+process of its own (``kparity.bench.worker`` with the factory ``kparity.bench.ops.session:Session``).
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from kparity import ops
+from kparity.adapter import Backend
+from kparity.bench.bandwidth import bandwidth_series
+from kparity.bench.machine import cache_bytes, cold_bytes, peak_bandwidth
+from kparity.bench.ops.cases import case_of, short
+from kparity.bench.ops.inputs import Facts, facts_of
+from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
+from kparity.bench.timing import Sample, Series
+from kparity.bench.torch_baseline import TorchGemv
+from kparity.registry import backend_class, open_backend
+from kparity.spec import Case
+
+GEMVS = ("tgemv", "dense_gemv")
+"""Ops that torch's own product of the same shape stands beside."""
+CEILING_BYTES = {"gpu": 1 << 30, "cpu": 1 << 29, "software": 1 << 26}
+"""What the ceiling moves, by kind of device: beyond its caches, and on a software device no more than a moment."""
+
+
+class Session:
+    """A backend that is open, and the series of the group at hand.
+
+    ``isa`` and ``threads`` are the cpu backend's; ``threads`` also bounds torch's on a processor. ``cold_mib`` is the
+    most that a rotation takes; 0 leaves the cold series out.
+    """
+
+    def __init__(
+        self,
+        backend: str | Backend,
+        index: int = 0,
+        isa: str = "",
+        threads: int = 0,
+        cold_mib: int = 1024,
+        seed: int = 0,
+    ) -> None:
+        self.backend = backend if isinstance(backend, Backend) else _opened(backend, index, isa, threads)
+        self.cold_mib, self.seed = cold_mib, seed
+        self.table: list[Series] = []
+
+    def device(self) -> dict[str, Any]:
+        """``info``, ``label``, ``cache_bytes``, and ``peak_bytes_per_s`` (0 where the driver does not tell)."""
+        sizes = {"cache_bytes": cache_bytes(self.backend), "peak_bytes_per_s": peak_bandwidth(self.backend)}
+        return {"info": self.backend.info.as_dict(), "label": self.backend.info.label, **sizes}
+
+    def ceiling(self) -> list[dict[str, Any]]:
+        """Make the series of the device's bandwidth; described as by ``build``."""
+        return self._made([bandwidth_series(self.backend, CEILING_BYTES[self.backend.info.kind])])
+
+    def build(self, group: dict[str, Any], baseline: list[str] | None = None) -> list[dict[str, Any]]:
+        """Make the series of a group instead of the last one's: cold and hot, or torch's of these types where
+        ``baseline`` names some. Returns every field of each that is plain.
+        """
+        self.release()
+        case = case_of(group)
+        if baseline is not None:
+            return self._made(self._baselines(case, baseline))
+        cold = self._cold_bytes(case)
+        return self._made(
+            [self._series(case, facts_of(case, self.seed), size) for size in ([cold] if cold else []) + [0]]
+        )
+
+    def _cold_bytes(self, case: Case) -> int:
+        """Bytes of a rotation; 0 where the case is not timed cold: it is small, or the device is software, whose times
+        are far above those of any memory.
+        """
+        small = sum(arg.nbytes for arg in ops.get(case.op).args(case)) < SMALLEST
+        bound = self.backend.info.kind == "gpu" or self.backend.name == "cpu"
+        return 0 if small or not bound else cold_bytes(self.backend, self.cold_mib << 20)
+
+    def _series(self, case: Case, facts: Facts, cold: int) -> Series:
+        """A rotation's series, or one that says why there is none."""
+        try:
+            return Rotation(self.backend, case, facts, cold).series()
+        except Exception as error:  # one kernel that does not build must not take the others along
+            about = {"backend": self.backend.name, "op": case.op, "case": case.id, "state": "cold" if cold else "hot"}
+            if isinstance(error, Unsupported):
+                about["unsupported"] = str(error)
+            name = f"{self.backend.name} {short(case)} {about['state']}"
+            return Series(name, lambda: Sample(0, 0), about=about, fault=f"{type(error).__name__}: {error}")
+
+    def _baselines(self, case: Case, dtypes: list[str]) -> list[Series]:
+        if case.op not in GEMVS or case["M"] != 1:
+            return []
+        sizes = [cold_bytes(self.backend, self.cold_mib << 20), 0] if self.cold_mib else [0]
+        return [
+            TorchGemv(self.backend, case["N"], case["K"], dtype, cold).series() for dtype in dtypes for cold in sizes
+        ]
+
+    def _made(self, table: list[Series]) -> list[dict[str, Any]]:
+        self.table = table
+        plain = ("name", "launches", "nbytes", "cold", "about", "fault", "flops")
+        return [{name: getattr(series, name) for name in plain} for series in table]
+
+    def sample(self, at: int) -> list[float]:
+        """Device and wall seconds of one sample of series ``at``."""
+        found = self.table[at].sample()
+        return [found.device_s, found.wall_s]
+
+    def check(self, at: int) -> str | None:
+        """What was wrong with the output of series ``at``, timed once more."""
+        return self.table[at].check()
+
+    def release(self) -> None:
+        """Give back what the last group held: buffers refer to each other in circles."""
+        self.table = []
+        gc.collect()
+
+    def close(self) -> None:
+        """Close the backend."""
+        self.release()
+        self.backend.close()
+
+
+def _opened(name: str, index: int, isa: str, threads: int) -> Backend:
+    """The backend; cpu with this instruction set and number of threads, torch with so many threads."""
+    if name == "cpu":
+        return backend_class("cpu")(isa=isa or None, threads=threads or None)  # type: ignore[call-arg]
+    backend = open_backend(name, index)
+    if name == "torch" and threads:
+        backend.torch.set_num_threads(threads)  # type: ignore[attr-defined]
+    return backend
