@@ -250,6 +250,22 @@ REASONS: dict[str, Reason] = {
         "Use a smaller model or more memory.",
     ),
     "KP-PROBE-ERROR": Reason("an unexpected error in the adapter", "The line quotes the exception.", "Report it."),
+    "KP-BENCH-DIED": Reason(
+        "a benchmark's process crashed or did not answer",
+        "The process that measured this backend died of a signal, exited, or was ended at its time limit.",
+        "The line quotes the last line of its log; what the other backends gave still counts.",
+    ),
+    "KP-BENCH-UNCHECKED": Reason(
+        "parity was not checked",
+        "The benchmark ran with --no-parity: what it timed may be wrong, and its speed does not count.",
+        "Leave --no-parity out.",
+    ),
+    "KP-LLAMACPP-NOLIB": _library("xllamacpp", "dev"),
+    "KP-LLAMACPP-ABI": Reason(
+        "this llama.cpp has another C interface",
+        "The structures of its C interface do not begin as those that kparity knows, or it did not take its options.",
+        "Install another release of xllamacpp.",
+    ),
     "KP-DEVICE-LOST": Reason(
         "the device was lost", "The driver reset or removed the device while it ran.", "Check the kernel log (dmesg)."
     ),

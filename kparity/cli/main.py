@@ -12,11 +12,13 @@ COMMANDS = {
     "probe": ("kparity.cli.probe", "Probe backends in order and show which one may serve."),
     "run": ("kparity.cli.run", "Generate text on the first backend that passes its probe."),
     "check": ("kparity.cli.check", "Hold every op of every backend against fp64 truth."),
+    "bench": ("kparity.cli.bench", "Measure speed beside proof that the output was right."),
     "mutate": ("kparity.cli.mutate", "Run known-wrong kernels through the gates: which gate rejects which."),
     "contract": ("kparity.cli.contract", "Validate, show and check contracts."),
     "preflight": ("kparity.cli.preflight", "Show which backends this machine has, and what the others lack."),
     "explain": ("kparity.cli.explain", "Explain a reason code such as KP-CUDA-NODRIVER."),
     "model": ("kparity.cli.model", "Look into a model file."),
+    "receipt": ("kparity.cli.receipt", "Verify, sign, show, list and compare receipts."),
 }
 """Name → module with a click command of the same name, and the help line that needs no import."""
 

@@ -1,0 +1,292 @@
+"""Models end to end: several engines, each in a process of its own, measured in turn on the same sequence of tokens."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kparity.bench.machine import clocks
+from kparity.bench.numbers import Samples, settled
+from kparity.bench.plan import Point, context_for, points
+from kparity.bench.worker import Worker, WorkerFailed
+from kparity.errors import KparityError, WrongInput
+from kparity.model import load_model
+from kparity.probe.runner import default_timeout
+
+ENGINE = "kparity.bench.endtoend_worker:EndToEnd"
+LLAMACPP = "kparity.bench.llamacpp:LlamaCpp"
+PAUSE_S = 0.01
+"""Between two engines: threads of the last one that spin go to sleep."""
+TURN_S = 0.2
+"""A fast engine repeats its work within one turn for this long, so that a slow one does not leave it few samples."""
+REPEATS = 16
+"""Samples of one turn at most."""
+LEAST, MOST = {"prefill": 3, "decode": 2}, 64
+"""Turns at each point."""
+SLOW_S = 1.0
+"""A sample that takes this long is no warm-up."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure. ``backends`` are those that may be timed; ``seconds`` is for all points together."""
+
+    model: str
+    backends: tuple[str, ...]
+    prompts: tuple[int, ...] = (32, 128, 512)
+    depths: tuple[int, ...] = (0, 512, 2048)
+    seconds: float = 30.0
+    seed: int = 0
+    act: str = "token"
+    kv: str = "f16"
+    index: int = 0
+    llamacpp: bool = False
+
+    @property
+    def points(self) -> list[Point]:
+        """Everything that is asked for."""
+        return points(self.prompts, self.depths)
+
+
+@dataclass
+class Engine:
+    """One of the engines: its worker, what it says of itself, its samples, and what went wrong."""
+
+    name: str
+    worker: Worker
+    baseline: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
+    samples: dict[Point, Samples] = field(default_factory=dict)
+    bandwidth: list[dict[str, Any]] = field(default_factory=list)
+    cosines: dict[str, float | None] = field(default_factory=dict)
+    counted: dict[str, Any] = field(default_factory=dict)
+    kernels: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    pace_s: float = 0.0
+    """Seconds of a token of the last prompt: what the next one may cost."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be called."""
+        return not self.errors
+
+    def call(self, method: str, seconds: float, **arguments: Any) -> Any:
+        """The worker's answer; None, with the reason kept, where there is none."""
+        if not self.alive:
+            return None
+        try:
+            return self.worker.call(method, seconds, **arguments)
+        except WorkerFailed as problem:
+            self.errors.append(f"{method}: {problem.reason}" if problem.status != "died" else problem.reason)
+            return None
+
+    def skip(self, point: Point, reason: str) -> None:
+        """Note why a point is not measured."""
+        self.skipped.append({"name": point.name, "reason": reason})
+
+
+@dataclass
+class Found:
+    """The result of a run."""
+
+    engines: list[Engine]
+    unopened: dict[str, WorkerFailed]
+    reference: str
+    clocks: dict[str, dict[str, Any]]
+
+
+class EndToEndRun:
+    """Opens the engines, takes samples in turn, checks what was computed, and closes everything."""
+
+    def __init__(self, request: Request, log: Callable[[str], None]) -> None:
+        self.request, self.log = request, log
+        self.limit_s = 2 * default_timeout(request.model)
+        model = load_model(request.model)
+        self.model_context = model.hparams.context
+        self.fitting = [point for point in request.points if point.prefix <= model.hparams.context]
+        self.options = {
+            "model": request.model, "seed": request.seed, "context": context_for(model, self.fitting),
+            "length": max((point.prefix for point in self.fitting), default=1),
+        }  # fmt: skip
+        model.close()
+
+    def run(self) -> Found:
+        """Everything, in order: reference, engines, prompts, steps, checks, kernels."""
+        with tempfile.TemporaryDirectory(prefix="kparity-bench-") as folder:
+            expected = str(Path(folder) / "reference.npz")
+            reference = self._reference(expected)
+            with self._opened() as (engines, unopened):
+                before = clocks()
+                self._measure(engines)
+                after = clocks()
+                for engine in engines:
+                    self._conclude(engine, expected)
+        return Found(engines, unopened, reference, {"before": before, "after": after})
+
+    def _reference(self, path: str) -> str:
+        """Logits of every prefix that is timed, by the cpu backend with another instruction set than the one timed."""
+        name, options = _reference_options()
+        self.log(f"reference: {name}, {self.options['length']} tokens")
+        options |= {"act": self.request.act, "kv": self.request.kv}
+        worker = Worker("reference", ENGINE, {**self.options, **options})
+        try:
+            worker.opened(self.limit_s)
+            prefixes = [point.prefix for point in self.fitting]
+            worker.call("write_outputs", 10 * self.limit_s, prefixes=prefixes, path=path)
+        except WorkerFailed as problem:
+            raise WrongInput(f"the reference ({name}) does not run this model: {problem.reason}") from problem
+        finally:
+            worker.close()
+        return name
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[list[Engine], dict[str, WorkerFailed]]]:
+        """Every engine that opens, one after the other; the reasons of the others."""
+        request, engines, unopened = self.request, list[Engine](), dict[str, WorkerFailed]()
+        wanted = [(name, ENGINE, False) for name in request.backends]
+        wanted += [("llama.cpp", LLAMACPP, True)] if request.llamacpp else []
+        try:
+            for name, factory, baseline in wanted:
+                options = dict(self.options)
+                if not baseline:
+                    options |= {"backend": name, "index": request.index, "act": request.act, "kv": request.kv}
+                engine = Engine(name, Worker(name, factory, options), baseline)
+                engines.append(engine)
+                try:
+                    engine.worker.opened(self.limit_s)
+                    engine.about = engine.worker.call("about", self.limit_s)
+                    self.log(f"opened: {engine.about.get('label', name)}")
+                except WorkerFailed as problem:
+                    engines.remove(engine)
+                    engine.worker.close()
+                    unopened[name] = problem
+                    self.log(f"not opened: {name}: [{problem.code}] {problem.reason}")
+            yield engines, unopened
+        finally:
+            for engine in engines:
+                engine.worker.close()
+
+    def _measure(self, engines: Sequence[Engine]) -> None:
+        """Prompts from the shortest to the longest; then steps, on a cache that is filled once."""
+        for engine in engines:
+            for point in self.request.points:
+                if point not in self.fitting:
+                    engine.skip(point, f"{point.prefix} tokens exceed the model's context of {self.model_context}")
+            if not engine.baseline:
+                engine.call("start_counting", self.limit_s)
+        share = self.request.seconds / max(len(self.fitting), 1)
+        for point in self.fitting:
+            if point.phase == "prefill":
+                self._sample(point, [each for each in engines if self._affordable(each, point)], share)
+        depths = [point for point in self.fitting if point.phase == "decode"]
+        entered = {engine.name: self._filled(engine, depths) for engine in engines}
+        for point in depths:
+            self._sample(point, [each for each in engines if point in entered[each.name]], share)
+
+    def _affordable(self, engine: Engine, point: Point) -> bool:
+        """Whether one sample fits the time that is given, by the pace of the last prompt; a point that does not is
+        skipped with the reason.
+        """
+        cost = engine.pace_s * point.length
+        if cost > self.request.seconds:
+            told = f"{point.length} tokens would take about {cost:.0f} s, all points have {self.request.seconds:g} s"
+            engine.skip(point, told)
+            return False
+        return engine.alive
+
+    def _filled(self, engine: Engine, depths: Sequence[Point]) -> list[Point]:
+        """The depths that an engine takes part in, with its cache filled for the deepest.
+
+        Every depth is stepped through once, the shallow ones first: a step rewrites its position in the cache with the
+        rounding of a step, and from then on each repetition of a block gives the same bits.
+        """
+        taken = [point for point in depths if self._affordable(engine, point)]
+        if taken:
+            engine.call("fill", self.limit_s + self.request.seconds, length=taken[-1].length)
+            for point in taken:
+                engine.call("decode", self.limit_s, depth=point.length)
+        return taken
+
+    def _sample(self, point: Point, engines: Sequence[Engine], seconds: float) -> None:
+        """Turns in rotating order until every interval is narrow, or the time is used up."""
+        alive = [engine for engine in engines if engine.alive]
+        for engine in alive:
+            self._warm(engine, point)
+        started, turn = time.monotonic(), 0
+        while turn < MOST:
+            alive = [engine for engine in alive if engine.alive]
+            at = turn % max(len(alive), 1)
+            for engine in (*alive[at:], *alive[:at]):
+                self._turn(engine, point)
+            turn += 1
+            late = time.monotonic() - started > seconds
+            done = all(settled(engine.samples[point]) for engine in alive if engine.alive)
+            if not alive or (turn >= LEAST[point.phase] and (late or done)):
+                break
+        for engine in engines:
+            if engine.alive:
+                taken = engine.samples[point]
+                self.log(f"{engine.name} {point.name}: {len(taken.seconds)} samples in {turn} turns")
+
+    def _warm(self, engine: Engine, point: Point) -> None:
+        """One sample that does not count, unless the engine is slow and runs already; and the pace."""
+        engine.samples[point] = Samples()
+        if point.phase == "prefill":
+            if engine.pace_s * point.length < SLOW_S:
+                found = engine.call("prefill", self.limit_s, length=point.length)
+                engine.pace_s = found["seconds"][0] / point.length if found else 0.0
+        else:
+            engine.call("decode", self.limit_s, depth=point.length)
+
+    def _turn(self, engine: Engine, point: Point) -> None:
+        """Samples of one engine, and where it has them one by the device's clock and one of its bandwidth."""
+        samples, limit = engine.samples[point], self.limit_s + self.request.seconds
+        method, argument = ("prefill", "length") if point.phase == "prefill" else ("decode", "depth")
+        time.sleep(PAUSE_S)
+        until = time.monotonic() + TURN_S
+        for _ in range(REPEATS):
+            found = engine.call(method, limit, **{argument: point.length})
+            if found is None:
+                return
+            samples.seconds += found["seconds"]
+            samples.joules.append(found["joules"])
+            samples.digests.append(found["digest"])
+            if point.phase == "prefill":
+                engine.pace_s = found["seconds"][0] / point.length
+            if time.monotonic() > until:
+                break
+        if engine.about.get("device_clock") and not (samples.device and engine.pace_s * point.length > SLOW_S):
+            found = engine.call("device", limit, phase=point.phase, length=point.length)
+            samples.device += [found] if found else []
+        if not engine.baseline:
+            found = engine.call("bandwidth", limit)
+            engine.bandwidth += [found] if found else []
+
+    def _conclude(self, engine: Engine, expected: str) -> None:
+        """What was counted, what was computed, and where the time went; nothing is timed for the record after this."""
+        if not engine.baseline:
+            engine.counted = engine.call("counted", self.limit_s) or {}
+        engine.cosines = engine.call("check", self.limit_s, path=expected) or {}
+        if not engine.baseline:
+            engine.kernels = engine.call("kernels", self.limit_s + self.request.seconds) or []
+
+
+def _reference_options() -> tuple[str, dict[str, Any]]:
+    """Name and options of the engine that the timed output is held against: separate launches, and where the machine
+    has a second instruction set, that one; fp32 numpy where there is no native module.
+    """
+    with suppress(KparityError, ImportError, AttributeError):
+        from kparity.backends.cpu import choose_isa, isas
+
+        serving = choose_isa(os.environ.get("KPARITY_CPU_ISA"))
+        others = [name for name in reversed(list(isas())) if name not in (serving, "scalar")]
+        chosen = (others or [name for name in isas() if name != serving] or [serving])[0]
+        return f"cpu {chosen}", {"backend": "cpu", "isa": chosen, "fused": False}
+    return "numpy", {"backend": "numpy", "fused": False}

@@ -1,0 +1,201 @@
+"""A model on one backend, in a process of its own, measured one sample at a time (``kparity.bench.worker``)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from kparity.adapter import Backend, Program
+from kparity.bench import energy
+from kparity.bench.bandwidth import bandwidth_series
+from kparity.bench.machine import cache_bytes, cold_bytes
+from kparity.bench.outputs import Outputs, digest
+from kparity.bench.plan import BLOCK, Point, sequence
+from kparity.bench.timing import Series
+from kparity.engine import Engine
+from kparity.model import load_model
+from kparity.registry import backend_class, open_backend
+
+ON_HOST = 256 << 20
+"""Bytes of the streaming read or copy of what is no GPU."""
+KERNEL_REPEATS = 5
+"""Replays of the launches of one kernel, of which the median is kept."""
+
+
+def opened(name: str, index: int, isa: str) -> Backend:
+    """The backend; with an instruction set, the cpu backend on that."""
+    return backend_class(name)(isa=isa) if isa else open_backend(name, index)  # type: ignore[call-arg]
+
+
+def has_device_clock(backend: Backend, program: Program) -> bool:
+    """Whether ``run_timed`` reads a clock of the device and not the wall's."""
+    if type(program).run_timed is Program.run_timed or getattr(backend, "clock", True) is None:
+        return False
+    return getattr(getattr(backend, "device", None), "type", "") != "cpu"  # torch on the processor
+
+
+class EndToEnd:
+    """One engine. Every point is a prefix of one sequence, so that a cache that was filled once serves every depth."""
+
+    def __init__(
+        self, *, backend: str, model: str, seed: int, length: int, context: int,
+        index: int = 0, isa: str = "", act: str = "token", kv: str = "f16", fused: bool = True,
+    ) -> None:  # fmt: skip
+        self.model = load_model(model)
+        self.backend = opened(backend, index, isa)
+        self.engine = Engine(self.model, self.backend, act=act, kv=kv, context=context, fused=fused)
+        self.tokens = sequence(self.model, seed, length)
+        self.meter = energy.meter(self.backend.info)
+        self.outputs = Outputs()
+        self.replays: Counter[int] = Counter()
+        self._bandwidth: Series | None = None
+
+    def about(self) -> dict[str, Any]:
+        """Device, options and graph, as a receipt tells them."""
+        step, chunk = self.engine.recorded(1), self.engine.recorded(self.engine.chunk)
+        return {
+            "device": self.backend.info.as_dict(),
+            "label": self.backend.info.label,
+            "dialect": self.backend.dialect,
+            "options": self.engine.options_dict(),
+            "device_clock": has_device_clock(self.backend, step.program),
+            "cache_bytes": cache_bytes(self.backend),
+            "chunk": self.engine.chunk,
+            "launches_per_step": len(step.program.launches),
+            "launches_per_chunk": len(chunk.program.launches),
+            "energy": {"source": self.meter.source, "reason": self.meter.reason},
+        }
+
+    def start_counting(self) -> None:
+        """From here on dispatches and replays are those of the timed run."""
+        self.backend.dispatches.counts.clear()
+        self.replays.clear()
+
+    def counted(self) -> dict[str, Any]:
+        """Dispatches by kernel id, and how often the step and the chunk were replayed."""
+        return {
+            "dispatches": dict(self.backend.dispatches.counts),
+            "steps": self.replays[1],
+            "prefill_chunks": self.replays[self.engine.chunk],
+        }
+
+    def prefill(self, length: int) -> dict[str, Any]:
+        """A prompt on an empty cache, until its logits are on the host: seconds, joules, digest."""
+        tokens = self.tokens[:length]
+        self.engine.reset()
+        before, began = self.meter.read(), time.perf_counter()
+        logits = self.engine.prefill(tokens)
+        seconds = time.perf_counter() - began
+        self._noted(length)
+        self.outputs.keep(Point("prefill", length), logits)
+        return {"seconds": [seconds], "joules": energy.spent(before, self.meter.read()), "digest": digest(logits)}
+
+    def fill(self, length: int) -> float:
+        """Fill the cache for ``decode``; seconds."""
+        self.engine.reset()
+        began = time.perf_counter()
+        if length:
+            self.engine.prefill(self.tokens[:length])
+            self._noted(length)
+        return time.perf_counter() - began
+
+    def decode(self, depth: int) -> dict[str, Any]:
+        """A block of steps behind ``depth`` tokens, each until its token is on the host: seconds of each, joules,
+        digest of the last logits and of all tokens.
+
+        The first step is done once beforehand, untimed: another process has used the caches meanwhile.
+        """
+        engine, tokens = self.engine, self.tokens
+        engine.position = depth  # `fill` wrote every position before it
+        engine.step_greedy(tokens[depth])
+        engine.rewind(depth)
+        seconds, best = [], []
+        before = self.meter.read()
+        for token in tokens[depth : depth + BLOCK]:
+            began = time.perf_counter()
+            best.append(engine.step_greedy(token))
+            seconds.append(time.perf_counter() - began)
+        joules = energy.spent(before, self.meter.read())
+        self.replays[1] += BLOCK + 1
+        logits = self.backend.download(engine.recorded(1).graph.logits)[0]
+        self.outputs.keep(Point("decode", depth), logits)
+        return {"seconds": seconds, "joules": joules, "digest": digest(logits, best)}
+
+    def device(self, phase: str, length: int) -> dict[str, float] | None:
+        """The same work once more by the device's clock, with the wall beside it: the last step, or a prompt of whole
+        chunks (None for another one).
+        """
+        if phase == "decode":  # the same token at the same position: what it writes is there already
+            began = time.perf_counter()
+            seconds = self.engine.recorded(1).program.run_timed()
+            self.replays[1] += 1
+            return {"device_s": seconds, "wall_s": time.perf_counter() - began}
+        rows = self.engine.chunk
+        if length % rows:
+            return None
+        recorded, found = self.engine.recorded(rows), 0.0
+        began = time.perf_counter()
+        for at in range(0, length, rows):
+            self.backend.write(recorded.graph.ids, np.array(self.tokens[at : at + rows], np.int32))
+            self.backend.write(recorded.graph.pos, np.arange(at, at + rows, dtype=np.int32))
+            found += recorded.program.run_timed()
+            self.replays[rows] += 1
+        return {"device_s": found, "wall_s": time.perf_counter() - began}
+
+    def bandwidth(self) -> dict[str, Any]:
+        """One sample of the streaming read (cpu) or of a copy on the device."""
+        if self._bandwidth is None:
+            nbytes = max(1 << 30, cold_bytes(self.backend)) if self.backend.info.kind == "gpu" else ON_HOST
+            self._bandwidth = bandwidth_series(self.backend, nbytes)
+            self._bandwidth.sample()
+        series = self._bandwidth
+        what = "streaming read" if self.backend.name == "cpu" else "device copy"
+        return {"what": what, "bytes": series.nbytes, "seconds": series.sample().device_s}
+
+    def write_outputs(self, prefixes: list[int], path: str) -> None:
+        """The part of a reference: logits after each prefix of the sequence, as an .npz file."""
+        self.engine.reset()
+        found, at = {}, 0
+        for prefix in sorted(set(prefixes)):
+            found[str(prefix)] = self.engine.prefill(self.tokens[at:prefix])
+            at = prefix
+        np.savez(path, **found)  # type: ignore[arg-type]
+
+    def check(self, path: str) -> dict[str, float | None]:
+        """Cosine of the last output of each point that was timed with the reference's."""
+        return self.outputs.cosines(path)
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """Every kernel of a step: its launches in a step and in a chunk, and nanoseconds of those of a step alone
+        (None for one that only chunks launch).
+        """
+        chunk = Counter(each.kernel_id for each in self.engine.recorded(self.engine.chunk).program.launches)
+        launches = self.engine.recorded(1).program.launches
+        ops = {kernel.id: kernel.op.name for kernel in self.engine.kernels.built.values()}
+        step = Counter(each.kernel_id for each in launches)
+        found = []
+        for kernel_id in {**step, **chunk}:
+            program = self.backend.record([each for each in launches if each.kernel_id == kernel_id])
+            seconds = [program.run_timed() for _ in range(KERNEL_REPEATS + 1)][1:] if step[kernel_id] else []
+            found.append({
+                "id": kernel_id, "op": ops[kernel_id],
+                "device_ns": float(np.median(seconds)) * 1e9 if seconds else None,
+                "launches_per_step": step[kernel_id], "launches_per_chunk": chunk[kernel_id],
+            })  # fmt: skip
+        return found
+
+    def close(self) -> None:
+        """Release the device and the model."""
+        self.engine.close()
+        self.model.close()
+
+    def _noted(self, length: int) -> None:
+        """Count the replays of a prompt as ``Engine.prefill`` divides it."""
+        rows = self.engine.chunk
+        while length > 0:
+            piece = rows if length * 4 >= rows else 1
+            self.replays[piece] += 1
+            length -= min(piece, length)

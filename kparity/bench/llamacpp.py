@@ -1,0 +1,206 @@
+"""llama.cpp as the baseline: the library inside the wheel ``xllamacpp``, called as ``llama-bench`` calls it.
+
+A sample is ``llama_decode`` of a batch and ``llama_synchronize``: no server, no sampler, no text. The structures that
+the C interface passes by value grow with every release, so they are taken as bytes from the library's own defaults; the
+few fields that are set are first compared with the known defaults, and read back from the open context.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kparity import fingerprint
+from kparity.bench import energy
+from kparity.bench.outputs import Outputs, digest
+from kparity.bench.plan import BLOCK, Point, sequence
+from kparity.errors import Unavailable, WrongInput
+from kparity.model import load_model
+from kparity.spec import Array
+
+DEFAULTS = (512, 2048, 512)
+"""n_ctx, n_batch and n_ubatch, the first fields of ``llama_context_params``."""
+HANDLE, INT = ctypes.c_void_p, ctypes.c_int32
+
+
+class Opaque(ctypes.Structure):
+    """Room for any structure that is passed by value; what lies behind its end is not read."""
+
+    _fields_ = (("fields", ctypes.c_uint32 * 128),)
+
+
+LogLine = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, HANDLE)
+
+SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "llama_log_set": (None, [LogLine, HANDLE]),
+    "llama_backend_init": (None, []),
+    "llama_model_default_params": (Opaque, []),
+    "llama_context_default_params": (Opaque, []),
+    "llama_model_load_from_file": (HANDLE, [ctypes.c_char_p, Opaque]),
+    "llama_init_from_model": (HANDLE, [HANDLE, Opaque]),
+    "llama_set_n_threads": (None, [HANDLE, INT, INT]),
+    "llama_n_ctx": (ctypes.c_uint32, [HANDLE]),
+    "llama_n_batch": (ctypes.c_uint32, [HANDLE]),
+    "llama_n_ubatch": (ctypes.c_uint32, [HANDLE]),
+    "llama_n_threads": (INT, [HANDLE]),
+    "llama_n_threads_batch": (INT, [HANDLE]),
+    "llama_get_memory": (HANDLE, [HANDLE]),
+    "llama_memory_clear": (None, [HANDLE, ctypes.c_bool]),
+    "llama_memory_seq_rm": (ctypes.c_bool, [HANDLE, INT, INT, INT]),
+    "llama_batch_get_one": (Opaque, [HANDLE, INT]),
+    "llama_decode": (INT, [HANDLE, Opaque]),
+    "llama_synchronize": (None, [HANDLE]),
+    "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [HANDLE, INT]),
+    "llama_free": (None, [HANDLE]),
+    "llama_model_free": (None, [HANDLE]),
+}
+
+
+def library() -> tuple[Any, Path]:
+    """The C interface of the wheel, with its types, and its file; raises Unavailable without it."""
+    try:
+        path = Path(import_module("xllamacpp.xllamacpp").__file__ or "")
+        loaded = ctypes.CDLL(str(path))
+        for name, (result, arguments) in SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
+    except (ImportError, OSError, AttributeError) as error:
+        raise Unavailable(
+            f"llama.cpp cannot be called ({error})", "pip install xllamacpp", "KP-LLAMACPP-NOLIB"
+        ) from None
+    return loaded, path
+
+
+def threads() -> int:
+    """As many as the cpu backend takes: ``KPARITY_THREADS``, or the processors that this process may use."""
+    from kparity.backends.cpu import choose_threads
+
+    return choose_threads(os.environ.get("KPARITY_THREADS"))
+
+
+class LlamaCpp:
+    """A model in llama.cpp, measured as ``kparity.bench.endtoend_worker.EndToEnd`` is, with the same methods."""
+
+    def __init__(self, *, model: str, seed: int, length: int, context: int) -> None:
+        self.lib, self.path = library()
+        self.said: list[str] = []
+        self._log = LogLine(lambda _level, text, _user: self.said.append(text.decode(errors="replace")))
+        self.lib.llama_log_set(self._log, None)
+        self.lib.llama_backend_init()
+        with_hparams = load_model(model)
+        self.vocab = with_hparams.hparams.vocab
+        self.tokens = np.array(sequence(with_hparams, seed, length), np.int32)
+        with_hparams.close()
+        self.model = self.lib.llama_model_load_from_file(model.encode(), self.lib.llama_model_default_params())
+        if not self.model:
+            raise WrongInput(f"llama.cpp does not read {model}: {self._complaint()}")
+        self.context = self._open(context)
+        self.memory = self.lib.llama_get_memory(self.context)
+        self.meter = energy.meter(_processor())
+        self.outputs = Outputs()
+
+    def _open(self, length: int) -> Any:
+        """A context of ``length`` positions; raises Unavailable where the library's structure is another one."""
+        params = self.lib.llama_context_default_params()
+        if tuple(params.fields[:3]) != DEFAULTS:
+            raise Unavailable(
+                f"this llama.cpp begins its context parameters with {list(params.fields[:3])}, not {list(DEFAULTS)}",
+                "install another release of xllamacpp",
+                "KP-LLAMACPP-ABI",
+            )
+        params.fields[0] = length
+        context = self.lib.llama_init_from_model(self.model, params)
+        if not context:
+            raise WrongInput(f"llama.cpp opens no context of {length} positions: {self._complaint()}")
+        self.lib.llama_set_n_threads(context, threads(), threads())
+        if self.lib.llama_n_ctx(context) < length or self.lib.llama_n_threads(context) != threads():
+            raise Unavailable("llama.cpp did not take its options", "install another release of xllamacpp",
+                              "KP-LLAMACPP-ABI")  # fmt: skip
+        return context
+
+    def _complaint(self) -> str:
+        return next((line.strip() for line in self.said if "error" in line.lower()), "it does not say why")
+
+    def about(self) -> dict[str, Any]:
+        """Name, version, digest of the library, and the options that it runs with."""
+        asked = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch")
+        flash = "enabled" if any("Flash Attention enabled" in line for line in self.said) else "not enabled"
+        system = import_module("xllamacpp").get_system_info()
+        return {
+            "name": "llama.cpp",
+            "version": f"xllamacpp {fingerprint.version('xllamacpp')}",
+            "library_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "options": {
+                **{name: int(getattr(self.lib, f"llama_{name}")(self.context)) for name in asked},
+                "flash_attention": f"auto: {flash}", "kv": "f16", "system": " ".join(system.split()),
+                "called": "llama_decode and llama_synchronize, as llama-bench does",
+            },
+        }  # fmt: skip
+
+    def prefill(self, length: int) -> dict[str, Any]:
+        """A prompt on an empty cache: seconds, joules, digest."""
+        self.lib.llama_memory_clear(self.memory, False)
+        before = self.meter.read()
+        seconds = self._decode(0, length)
+        logits = self._logits()
+        self.outputs.keep(Point("prefill", length), logits)
+        return {"seconds": [seconds], "joules": energy.spent(before, self.meter.read()), "digest": digest(logits)}
+
+    def fill(self, length: int) -> float:
+        """Fill the cache for ``decode``; seconds."""
+        self.lib.llama_memory_clear(self.memory, False)
+        return self._decode(0, length) if length else 0.0
+
+    def decode(self, depth: int) -> dict[str, Any]:
+        """A block of steps behind ``depth`` tokens, each timed; the first is done once beforehand, untimed."""
+        self._rewind(depth)
+        self._decode(depth, 1)
+        self._rewind(depth)
+        before = self.meter.read()
+        seconds = [self._decode(at, 1) for at in range(depth, depth + BLOCK)]
+        joules, logits = energy.spent(before, self.meter.read()), self._logits()
+        self.outputs.keep(Point("decode", depth), logits)
+        return {"seconds": seconds, "joules": joules, "digest": digest(logits)}
+
+    def check(self, path: str) -> dict[str, float | None]:
+        """Cosine of the last output of each point with the reference's."""
+        return self.outputs.cosines(path)
+
+    def close(self) -> None:
+        """Free everything."""
+        self.lib.llama_free(self.context)
+        self.lib.llama_model_free(self.model)
+
+    def _decode(self, start: int, count: int) -> float:
+        tokens = self.tokens[start : start + count]
+        batch = self.lib.llama_batch_get_one(tokens.ctypes.data, count)
+        began = time.perf_counter()
+        status = self.lib.llama_decode(self.context, batch)
+        self.lib.llama_synchronize(self.context)
+        seconds = time.perf_counter() - began
+        if status != 0:
+            raise WrongInput(f"llama_decode of {count} tokens at {start} returned {status}")
+        return seconds
+
+    def _rewind(self, position: int) -> None:
+        if not self.lib.llama_memory_seq_rm(self.memory, 0, position, -1):
+            raise WrongInput(f"llama.cpp cannot forget the tokens from {position} on")
+
+    def _logits(self) -> Array:
+        row = self.lib.llama_get_logits_ith(self.context, -1)
+        return np.array(np.ctypeslib.as_array(row, (self.vocab,)), np.float32)
+
+
+def _processor() -> Any:
+    """What the energy meter asks: llama.cpp computes on the processor here."""
+    from kparity.adapter import DeviceInfo
+    from kparity.backends.cpu import processor
+
+    return DeviceInfo("llama.cpp", processor(), "cpu", "native", "", "")

@@ -1,0 +1,76 @@
+"""Numbers from raw samples: rates with their interval, percentiles, the floor of memory; and what is impossible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kparity.bench.plan import Point
+from kparity.bench.timing import CLOCK_SLACK_S, GOAL, SLACK, bootstrap
+
+PERCENTILES = (10, 50, 90, 99)
+
+
+@dataclass
+class Samples:
+    """Everything that was timed of one engine at one point."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of one token (decode) or of one prompt (prefill)."""
+    device: list[dict[str, float]] = field(default_factory=list)
+    """``device_s`` and ``wall_s`` of the same work, by the device's clock."""
+    joules: list[float | None] = field(default_factory=list)
+    """Of one turn: several tokens, or one prompt."""
+    digests: list[str] = field(default_factory=list)
+    """Of the output of each turn."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Bytes per second that were measured in the same run, and the bytes below which a cache may hold everything."""
+
+    bytes_per_s: float
+    cache_bytes: int
+
+
+def settled(samples: Samples) -> bool:
+    """Whether the interval of the median is within ±2 %."""
+    if not samples.seconds:
+        return False
+    middle, low, high = bootstrap(samples.seconds, 200)
+    return high - low <= 2 * GOAL * middle
+
+
+def measurement(point: Point, samples: Samples, nbytes: int, ceiling: Ceiling | None) -> dict[str, Any]:
+    """A point as a receipt holds it; ``nbytes`` must move for one token. Raises ValueError without samples.
+
+    ``errors`` names what cannot be: faster than the memory allows, a device's clock that runs ahead of the wall's.
+    Where everything fits in a cache there is no floor.
+    """
+    middle, low, high = bootstrap(samples.seconds)
+    tokens = point.tokens
+    each = np.array(samples.seconds) / tokens
+    bounded = ceiling is not None and ceiling.bytes_per_s > 0 and nbytes * tokens > ceiling.cache_bytes
+    floor = nbytes * tokens / ceiling.bytes_per_s if bounded and ceiling is not None else None
+    joules = [value for value in samples.joules if value is not None]
+    per_turn = len(samples.seconds) * tokens / max(len(samples.joules), 1)
+    found: dict[str, Any] = {
+        "name": point.name, "phase": point.phase, "tokens": tokens, "depth": point.length * (point.phase == "decode"),
+        "samples_s": samples.seconds, "device_s": [one["device_s"] for one in samples.device] or None,
+        "tokens_per_s": tokens / middle, "low": tokens / high, "high": tokens / low, "limit": None,
+        "ms_per_token": {f"p{p}": float(np.percentile(each, p)) * 1e3 for p in PERCENTILES},
+        "bytes_per_token": nbytes, "gb_per_s": nbytes * tokens / middle * 1e-9,
+        "of_bandwidth": floor / middle if floor else None, "floor_s": floor,
+        "energy_j_per_token": float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
+        "errors": [],
+    }  # fmt: skip
+    if high - low > 2 * GOAL * middle:
+        found["limit"] = f"±{50 * (high - low) / middle:.1f} % after {len(each)} samples"
+    if floor and middle < floor / SLACK:
+        found["errors"].append(f"faster than the roofline floor: {middle * 1e3:.3f} < {floor * 1e3:.3f} ms")
+    ahead = [one for one in samples.device if one["device_s"] > one["wall_s"] * 1.01 + CLOCK_SLACK_S]
+    if ahead:
+        found["errors"].append(f"the device's clock is ahead of the wall's in {len(ahead)} samples")
+    return found

@@ -1,0 +1,74 @@
+"""Models of random weights by shape: ``2b-4t``, ``2b-4t:6`` (layers), ``2b-4t:6:32000`` (layers, vocabulary)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from kparity.bench import gguf_writer
+from kparity.bench.gguf_writer import Spec
+from kparity.errors import UnknownName, WrongInput
+
+ARCH = "bitnet"
+"""The name under which llama.cpp reads the graph, so that both can be given the same file: SiLU in place of the relu²
+of the 2B-4T model, which costs the same."""
+
+SHAPES: Mapping[str, Spec] = {
+    "2b-4t": Spec(arch=ARCH, layers=30),
+    "tiny": dataclasses.replace(gguf_writer.TINY, arch=ARCH),
+}
+FORM = re.compile(r"([\w.-]+)(?::([1-9]\d{0,2}))?(?::([1-9]\d{2,6}))?")
+SPARE = 1 << 30
+"""Bytes that stay free on the disk of the cache."""
+
+
+def parse(text: str, seed: int = 0) -> Spec:
+    """The shape that a text names; raises UnknownName or WrongInput."""
+    found = FORM.fullmatch(text)
+    if found is None:
+        raise WrongInput(f"shape is {text!r}, expected NAME[:LAYERS[:VOCAB]], for example 2b-4t:6:32000")
+    name, layers, vocab = found.groups()
+    if name not in SHAPES:
+        raise UnknownName("shape", name, SHAPES)
+    spec = dataclasses.replace(SHAPES[name], seed=seed)
+    spec = dataclasses.replace(spec, layers=int(layers)) if layers else spec
+    return dataclasses.replace(spec, vocab=int(vocab)) if vocab else spec
+
+
+def folder() -> Path:
+    """Where the files are kept: ``$XDG_CACHE_HOME/kparity/shapes`` or ``~/.cache/kparity/shapes``."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "kparity" / "shapes"
+
+
+def model_file(text: str, seed: int = 0, cache: Path | None = None) -> Path:
+    """The file of a shape, written unless it is there; raises WrongInput where it cannot be written.
+
+    The same shape and seed give the same bytes. A file appears under its name only when it is whole.
+    """
+    spec = parse(text, seed)
+    cache = cache or folder()
+    entries = list(gguf_writer.tensors(spec))
+    need = sum(entry.n_bytes for entry in entries)
+    path = cache / f"{text.partition(':')[0]}-{spec.layers}-{spec.vocab}-{spec.type}-{spec.arch}-{spec.seed}.gguf"
+    if path.exists():
+        return path
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache).free
+        if free < need + SPARE:
+            raise WrongInput(
+                f"{cache} has {free >> 20} MiB free, a model of shape {text} needs {need >> 20} MiB and "
+                f"{SPARE >> 20} MiB to spare; choose fewer layers, or another folder by XDG_CACHE_HOME"
+            )
+        with tempfile.TemporaryDirectory(dir=cache) as partial:
+            written = gguf_writer.write_file(Path(partial) / "model.gguf", gguf_writer.keys(spec), entries)
+            written.replace(path)
+    except OSError as error:
+        raise WrongInput(f"{cache} cannot hold a model of shape {text}: {error.strerror or error}") from error
+    return path

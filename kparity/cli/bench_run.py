@@ -1,0 +1,127 @@
+"""Drives ``kparity bench``: the probe, the measurement, the receipt, the table, the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kparity.errors import WrongInput
+
+
+def log(line: str) -> None:
+    """Progress on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(options: Mapping[str, Any]) -> int:
+    """Measure what the options say; the exit code."""
+    from kparity.dispatcher import parse_order
+    from kparity.receipts import statement
+
+    order = parse_order(options["backends"])
+    _check(options)
+    paths = [Path(path) for path in (options["receipt"], options["json_path"]) if path and path != "-"]
+    statement.refuse_unwritable(paths)
+    _choose(options)
+    predicate, code = _ops(options, order) if options["ops_expression"] is not None else _models(options, order)
+    document = statement.build(predicate) if paths or options["json_path"] else {}
+    for path in paths:
+        statement.write(path, document)
+    if options["json_path"] == "-":
+        import json
+
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    return code
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise WrongInput for options that contradict each other."""
+    with_ops = options["ops_expression"] is not None
+    if options["model"] and options["shape"]:
+        raise WrongInput("--model and --shape exclude each other: give one of them")
+    if options["no_parity"] and options["require_gpu"]:
+        raise WrongInput("--no-parity and --require-gpu exclude each other: the probe is what refuses a device")
+    if with_ops and "llama.cpp" in options["baselines"]:
+        raise WrongInput("--baseline llama.cpp is for models; with --ops give --baseline torch")
+    if not with_ops and "torch" in options["baselines"]:
+        raise WrongInput("--baseline torch is for single ops; give --ops, or --baseline llama.cpp")
+    if not with_ops and not (options["prompts"] or options["depths"]):
+        raise WrongInput("--pp - and --tg - leave nothing to measure; give one of them a length")
+
+
+def _choose(options: Mapping[str, Any]) -> None:
+    """Instruction set and threads, for this process and every one that it starts."""
+    if options["isa"]:
+        from kparity.backends.cpu import choose_isa
+
+        os.environ["KPARITY_CPU_ISA"] = choose_isa(options["isa"])
+    if options["threads"]:
+        os.environ["KPARITY_THREADS"] = str(options["threads"])
+
+
+def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """Models end to end: the predicate of the receipt, and the exit code."""
+    from kparity.bench.document import Bench, exit_code, failures
+    from kparity.bench.endtoend import EndToEndRun, Request
+    from kparity.cli.bench_table import print_bench
+    from kparity.receipts.statement import now
+
+    begun = now()
+    path = _model_path(options)
+    rows = [] if options["no_parity"] else _probed(options, order, path)
+    accepted = [row.backend for row in rows if row.accepted] if rows else list(order)
+    request = Request(
+        path, tuple(accepted), options["prompts"], options["depths"], options["seconds"], options["seed"],
+        options["act"], options["kv"], options["index"], "llama.cpp" in options["baselines"],
+    )  # fmt: skip
+    found = EndToEndRun(request, log).run()
+    bench = Bench(
+        request, order, rows, found, sys.argv, begun, _told(options), options["seed"] if options["shape"] else None
+    )
+    predicate = bench.predicate()
+    if options["json_path"] != "-":
+        print_bench(predicate)
+    for line in failures(predicate):
+        log(f"ERROR {line}")
+    return predicate, exit_code(predicate)
+
+
+def _model_path(options: Mapping[str, Any]) -> str:
+    """The file: the one given, the embedded one, or that of a shape, which is written first."""
+    from kparity.bench import shapes
+    from kparity.model import load_model
+
+    path = options["model"]
+    if options["shape"]:
+        log(f"model: random weights of the shape {options['shape']}")
+        path = str(shapes.model_file(options["shape"], options["seed"]))
+    model = load_model(path)
+    path = str(model.path)
+    model.close()
+    return path
+
+
+def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list[Any]:
+    """The probe's row of every backend; who may not serve is told on stderr."""
+    from kparity.dispatcher import known_issues, probe_all
+    from kparity.probe.runner import Request
+
+    request = Request(
+        path, timeout=options["timeout"] or 0.0, require_gpu=options["require_gpu"], act=options["act"],
+        kv=options["kv"], index=options["index"], issues=known_issues(),
+    )  # fmt: skip
+    return probe_all(order, request, forced=len(order) == 1).rows
+
+
+def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as a receipt holds them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, Any], int]:
+    raise WrongInput("--ops is not there yet")
