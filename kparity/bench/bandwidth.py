@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.adapter import Backend
+from kparity.bench.machine import identity
 from kparity.bench.timing import Sample, Series
 from kparity.registry import open_backend
 
@@ -78,7 +79,7 @@ def stream_series(backend: Backend, nbytes: int) -> Series:
         seconds = chunk / reader.sample() * 1e-9
         return Sample(seconds, seconds)
 
-    about = {"backend": backend.name, "op": "stream", "device": backend.info.device, "clock": "wall"}
+    about = {**identity(backend), "op": "stream", "clock": "wall"}
     return Series(f"{backend.name} streaming read", sample, 1, chunk, True, reader.check, about)
 
 
@@ -93,7 +94,7 @@ def copy_series(backend: Backend, nbytes: int) -> Series:
         return None if same else "the copy differs from its source"
 
     clock, sample = _copier(backend, source.handle, target.handle)
-    about = {"backend": backend.name, "op": "copy", "device": backend.info.device, "clock": clock}
+    about = {**identity(backend), "op": "copy", "clock": clock}
     return Series(f"{backend.name} copy", sample, 1, 8 * count, True, check, about)
 
 

@@ -85,19 +85,15 @@ def _of_receipt(predicate: Mapping[str, Any]) -> Iterator[Measured]:
         for each in run["measurements"]:
             wrong = fault or "; ".join([*run.get("errors", []), *each.get("errors", [])])
             yield Measured(f"{run['backend']} {each['name']}", _seconds(each["samples_s"]), facts, wrong)
-    devices = {run["backend"]: run["device"] for run in predicate["runs"]}
-    for row in predicate.get("ops") or []:
-        if row.get("samples_device_s"):
-            yield _of_row(row, devices)
+    yield from (_of_row(row) for row in predicate.get("ops") or [] if row.get("samples_device_s"))
 
 
-def _of_row(row: Mapping[str, Any], devices: Mapping[str, Mapping[str, Any]]) -> Measured:
+def _of_row(row: Mapping[str, Any]) -> Measured:
     """A row of the per-op benchmark: seconds of one launch."""
     samples = [each / row["launches_per_sample"] for each in _seconds(row["samples_device_s"])]
     name = " ".join(part for part in (row["backend"], row.get("case") or row["op"], row.get("state") or "") if part)
-    device = devices.get(row["backend"]) or {"device": row.get("device", "")}
     fault = "; ".join(row["errors"]) or ("" if row["verified"] else "its output was not verified")
-    return Measured(name, samples, facts_of(device), fault)
+    return Measured(name, samples, facts_of(row), fault)
 
 
 def _of_suite(path: Path, document: Mapping[str, Any]) -> Iterator[Measured]:
@@ -115,7 +111,7 @@ def _of_suite(path: Path, document: Mapping[str, Any]) -> Iterator[Measured]:
 
 
 def facts_of(device: Mapping[str, Any]) -> dict[str, str]:
-    """Device, driver and threads from ``DeviceInfo.as_dict``."""
+    """Device, driver and threads from ``DeviceInfo.as_dict``, or from a row of ops, which has the same keys."""
     parts = [str(device.get(name) or "") for name in ("device", "kind", "api", "uuid")]
     threads = re.search(r"(\d+) threads?\b", str(device.get("detail") or ""))
     return {

@@ -79,6 +79,13 @@ def has_device_clock(backend: Any, program: Program) -> bool:
     return backend.name != "torch" or backend.device.type in ("cuda", "xpu")
 
 
+def identity(backend: Backend) -> dict[str, str]:
+    """What a time was measured on, for a row: ``backend``, and of its device name, kind, api, driver, uuid, detail."""
+    info = backend.info
+    return {"backend": info.backend, "device": info.device, "kind": info.kind, "api": info.api, "driver": info.driver,
+            "uuid": info.uuid, "detail": info.detail}  # fmt: skip
+
+
 def _number(path: Path) -> float | None:
     try:
         return float(path.read_text())

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from kparity.adapter import Backend
-from kparity.bench.machine import cache_bytes
+from kparity.bench.machine import cache_bytes, identity
 from kparity.bench.timing import Sample, Series, turns
 
 PIECE = 16384
@@ -97,8 +97,9 @@ class TorchGemv:
     def series(self) -> Series:
         """For ``interleave``."""
         about = {
-            "backend": "torch", "op": f"mv_{self.dtype}", "case": self.shape, "copies": self.copies, "baseline": True,
-            "clock": "wall" if self.graph is None else "device", "device": self.backend.info.device,
+            **identity(self.backend), "op": f"mv_{self.dtype}", "case": self.shape, "copies": self.copies,
+            "state": "cold" if self.cold else "hot", "clock": "wall" if self.graph is None else "device",
+            "baseline": True,
         }  # fmt: skip
         launches = self.copies * self.turns
         return Series(self.name, self.sample, launches, self.nbytes, self.cold, self.check, about, flops=self.flops)

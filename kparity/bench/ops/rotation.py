@@ -10,7 +10,7 @@ import numpy as np
 from kparity import ops
 from kparity.adapter import Backend, Buffer
 from kparity.adapter import Bound as Launchable
-from kparity.bench.machine import cache_bytes, has_device_clock
+from kparity.bench.machine import cache_bytes, has_device_clock, identity
 from kparity.bench.ops.cases import short
 from kparity.bench.ops.inputs import Facts, shifted, turned
 from kparity.bench.timing import MANY, Sample, Series, timed
@@ -33,7 +33,7 @@ class Unsupported(WrongInput):
 class Rotation:
     """Copies of a case's buffers and programs of launches over them.
 
-    ``cold``: bytes of distinct buffers to walk through; 0 for the same buffers again and again. ``launches``: how many a
+    ``cold``: bytes of distinct buffers to walk through; 0 for the same buffers over and over. ``launches``: how many a
     sample has at least; 0 for as many as take a while. Raises Unsupported, and whatever the backend raises where memory
     is short or a kernel does not build. An ``inout`` must be written alike by every launch.
     """
@@ -138,8 +138,8 @@ class Rotation:
         clock = "device" if has_device_clock(self.backend, self.programs[0]) else "wall"
         state = "cold" if self.cold else "hot"
         about = {
-            "backend": self.backend.name, "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
-            "state": state, "clock": clock, "copies": self.copies, "device": self.backend.info.device,
+            **identity(self.backend), "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
+            "state": state, "clock": clock, "copies": self.copies,
             "graph": getattr(self.programs[0], "replayed", None),
         }  # fmt: skip
         name, work = f"{self.backend.name} {short(self.case)} {state}", self.op.work(self.case)

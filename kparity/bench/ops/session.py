@@ -10,7 +10,7 @@ from typing import Any
 from kparity import ops
 from kparity.adapter import Backend
 from kparity.bench.bandwidth import bandwidth_series
-from kparity.bench.machine import cache_bytes, cold_bytes, peak_bandwidth
+from kparity.bench.machine import cache_bytes, cold_bytes, identity, peak_bandwidth
 from kparity.bench.ops.cases import case_of, short
 from kparity.bench.ops.inputs import Facts, facts_of
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
@@ -80,7 +80,7 @@ class Session:
         try:
             return Rotation(self.backend, case, facts, cold).series()
         except Exception as error:  # one kernel that does not build must not take the others along
-            about = {"backend": self.backend.name, "op": case.op, "case": case.id, "state": "cold" if cold else "hot"}
+            about = {**identity(self.backend), "op": case.op, "case": case.id, "state": "cold" if cold else "hot"}
             if isinstance(error, Unsupported):
                 about["unsupported"] = str(error)
             name = f"{self.backend.name} {short(case)} {about['state']}"

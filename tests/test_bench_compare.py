@@ -1,0 +1,283 @@
+"""``kparity bench compare``: every verdict, every refusal, and every kind of document."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kparity.bench.comparison import FASTER, INVALID, SAME, SLOWER, TOO_FEW, ratio
+from kparity.bench.comparison_read import facts_of, read
+from kparity.cli.main import main
+from kparity.errors import WrongInput
+
+DEVICE = {"device": "Test CPU", "kind": "cpu", "api": "native", "driver": "", "uuid": "", "detail": "AVX2, 2 threads"}
+CUDA = {"device": "Test GPU", "kind": "gpu", "api": "CUDA", "driver": "600.1", "uuid": "GPU-1", "detail": "9.0"}
+
+
+def samples(middle: float, count: int = 40, noise: float = 0.01, seed: int = 1) -> list[float]:
+    return [float(each) for each in middle * (1 + noise * np.random.default_rng(seed).standard_normal(count))]
+
+
+def run_of(backend: str = "cpu", device: dict[str, str] | None = None, **times: list[float]) -> dict[str, Any]:
+    """A run of a receipt; measurements are named as keywords, with _ for @."""
+    return {
+        "backend": backend, "device": device or DEVICE, "parity": {"verdict": "PASS"}, "errors": [],
+        "timed_output": {"checked": True, "passed": True},
+        "measurements": [{"name": name.replace("_", "@"), "samples_s": found, "errors": []}
+                         for name, found in times.items()],
+    }  # fmt: skip
+
+
+def receipt(*runs: dict[str, Any], model: str = "m" * 64, **more: Any) -> dict[str, Any]:
+    return {
+        "_type": "https://in-toto.io/Statement/v1", "predicateType": "https://kparity.dev/receipt/v1", "subject": [],
+        "predicate": {"kind": "bench", "harness": {"commit": "c0ffee", "dirty": False}, "model": {"sha256": model},
+                      "runs": list(runs), **more},
+    }  # fmt: skip
+
+
+def op_row(middle: float, **more: Any) -> dict[str, Any]:
+    return {
+        "backend": "cpu", **DEVICE, "op": "tgemv", "case": "tgemv[K=1]", "state": "cold", "launches_per_sample": 10,
+        "samples_device_s": samples(10 * middle), "errors": [], "verified": True, **more,
+    }  # fmt: skip
+
+
+def suite(
+    data: list[float] | None, extra: dict[str, Any] | None = None, name: str = "bench/test_x.py::test_y[cpu]"
+) -> Any:
+    stats = {"median": 1.0} if data is None else {"median": float(np.median(data)), "data": data}
+    one = {"name": "test_y[cpu]", "fullname": name, "stats": stats, "extra_info": extra or {}}
+    machine = {"node": "n", "cpu": {"brand_raw": "Test CPU"}}
+    return {"machine_info": machine, "commit_info": {"id": "abc", "dirty": True}, "benchmarks": [one]}
+
+
+def write(folder: Path, name: str, document: Any) -> Path:
+    path = folder / name
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return path
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    """``kparity bench compare ARGUMENTS``: exit code, stdout, stderr."""
+    out, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error), pytest.raises(SystemExit) as ended:
+        main(["bench", "compare", *arguments])
+    return int(ended.value.code or 0), out.getvalue(), error.getvalue()
+
+
+class Compared:
+    """The command over two documents."""
+
+    def __init__(self, folder: Path, a: Any, b: Any, *arguments: str) -> None:
+        paths = [write(folder, name, document) for name, document in (("a.json", a), ("b.json", b))]
+        self.code, out, self.error = command(*map(str, paths), "--json", "-", *arguments)
+        self.document = json.loads(out) if out else {}
+        self.rows = {row["name"]: row for row in self.document.get("rows", [])}
+
+
+# --- ratios ---
+
+
+def test_a_ratio_is_that_of_medians_and_its_interval_covers_the_truth() -> None:
+    covered = 0
+    for seed in range(60):
+        middle, low, high = ratio(samples(2.0, seed=seed, noise=0.05), samples(1.0, seed=1000 + seed, noise=0.05))
+        assert low <= middle <= high
+        covered += low <= 2.0 <= high
+    assert covered >= 52, "of 60, where 57 are expected"
+    assert ratio([2.0] * 5, [1.0] * 5) == (2.0, 2.0, 2.0)
+    for wrong in ([], [0.0], [float("nan")]):
+        with pytest.raises(ValueError, match="a ratio needs"):
+            ratio(wrong, [1.0])
+
+
+def test_equal_runs_are_rarely_called_different() -> None:
+    apart = 0
+    for seed in range(60):
+        _, low, high = ratio(samples(1.0, seed=seed, noise=0.05), samples(1.0, seed=1000 + seed, noise=0.05))
+        apart += not low <= 1 <= high
+    assert apart <= 8
+
+
+# --- verdicts ---
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(1.0, FASTER), (2.0, SAME), (4.0, SLOWER)])
+def test_the_verdict_is_where_the_interval_lies(tmp_path: Path, after: float, verdict: str) -> None:
+    a, b = receipt(run_of(tg_0=samples(2.0))), receipt(run_of(tg_0=samples(after, seed=2)))
+    found = Compared(tmp_path, a, b)
+    row = found.rows["cpu tg@0"]
+    assert found.code == 0 and row["verdict"] == verdict and row["low"] <= row["ratio"] <= row["high"]
+    assert row["ratio"] == pytest.approx(2.0 / after, rel=0.02)
+    assert found.document["a"] == {
+        "path": str(tmp_path / "a.json"),
+        "kind": "receipt",
+        "commit": "c0ffee",
+        "dirty": False,
+    }
+
+
+def test_fail_below_asks_for_the_whole_interval(tmp_path: Path) -> None:
+    a, b = receipt(run_of(tg_0=samples(1.0))), receipt(run_of(tg_0=samples(1.25, seed=2)))
+    assert Compared(tmp_path, a, b, "--fail-below", "0.95").code == 1
+    assert Compared(tmp_path, a, b, "--fail-below", "0.75").code == 0
+    noisy = receipt(run_of(tg_0=samples(1.06, noise=0.2, seed=3)))
+    assert Compared(tmp_path, a, noisy, "--fail-below", "0.95").code == 0, "the interval reaches above it"
+    assert Compared(tmp_path, a, b, "--fail-below", "0").code == 2
+
+
+def test_few_samples_decide_nothing(tmp_path: Path) -> None:
+    found = Compared(tmp_path, receipt(run_of(tg_0=[1.0] * 4)), receipt(run_of(tg_0=[2.0] * 40)), "--fail-below", "0.9")
+    assert found.code == 3 and found.rows["cpu tg@0"]["verdict"] == TOO_FEW and found.rows["cpu tg@0"]["ratio"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda run: run["parity"].update(verdict="INVALID-CORRECTNESS"), "parity verdict is INVALID-CORRECTNESS"),
+        (lambda run: run["parity"].update(verdict="FAIL"), "parity verdict is FAIL"),
+        (lambda run: run.pop("parity"), "parity verdict is missing"),
+        (lambda run: run["timed_output"].update(passed=False), "not verified"),
+        (lambda run: run["errors"].append("other bits in a repeat"), "other bits"),
+        (lambda run: run["measurements"][0]["errors"].append("faster than the floor"), "faster than the floor"),
+    ],
+)
+def test_a_number_without_proof_gets_no_ratio(tmp_path: Path, change: Any, reason: str) -> None:
+    right, wrong = run_of(tg_0=samples(2.0)), run_of(tg_0=samples(1.0))
+    change(wrong)
+    found = Compared(tmp_path, receipt(right), receipt(wrong), "--fail-below", "0.5")
+    row = found.rows["cpu tg@0"]
+    assert row["verdict"] == INVALID and reason in row["reason"] and row["ratio"] is None
+    assert found.code == 1, "fast and wrong is no pass"
+    assert Compared(tmp_path, receipt(right), receipt(wrong)).code == 3, "nothing was decided"
+    before = Compared(tmp_path, receipt(wrong), receipt(right), "--fail-below", "0.5")
+    assert before.code == 3 and before.rows["cpu tg@0"]["reason"].startswith("A: ")
+
+
+def test_what_only_one_side_has_is_named(tmp_path: Path) -> None:
+    a = receipt(run_of(tg_0=samples(1.0), pp32=samples(1.0)))
+    found = Compared(tmp_path, a, receipt(run_of(tg_0=samples(1.0), pp128=samples(1.0))))
+    assert found.document["only_a"] == ["cpu pp32"] and found.document["only_b"] == ["cpu pp128"]
+    assert "only in A: cpu pp32" in found.error and found.code == 0
+    nothing = Compared(tmp_path, receipt(run_of(pp32=samples(1.0))), receipt(run_of(pp128=samples(1.0))))
+    assert nothing.code == 3 and "nothing in common" in nothing.error
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("fact", "b"),
+    [
+        ("device", receipt(run_of("cuda", {**CUDA, "device": "Other GPU"}, tg_0=samples(1.0)))),
+        ("device", receipt(run_of("cuda", {**CUDA, "uuid": "GPU-2"}, tg_0=samples(1.0)))),
+        ("device", receipt(run_of("cuda", {**CUDA, "kind": "software"}, tg_0=samples(1.0)))),
+        ("driver", receipt(run_of("cuda", {**CUDA, "driver": "600.2"}, tg_0=samples(1.0)))),
+        ("model", receipt(run_of("cuda", CUDA, tg_0=samples(1.0)), model="n" * 64)),
+        ("threads", receipt(run_of("cuda", {**CUDA, "detail": "3 threads"}, tg_0=samples(1.0)))),
+    ],
+)
+def test_different_things_are_not_compared_unless_told(tmp_path: Path, fact: str, b: Any) -> None:
+    a = receipt(run_of("cuda", CUDA, tg_0=samples(1.0)))
+    refused = Compared(tmp_path, a, b)
+    assert refused.code == 2 and not refused.document and f"--across {fact}" in refused.error
+    told = Compared(tmp_path, a, b, "--across", f"{fact},model")
+    assert told.code == 0 and list(told.document["differs"]) == [fact] and f"across {fact}" in told.error
+    others = ",".join({"device", "driver", "model", "threads"} - {fact})
+    assert Compared(tmp_path, a, b, "--across", others).code == 2
+
+
+def test_an_unknown_fact_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    same = receipt(run_of(tg_0=samples(1.0)))
+    found = Compared(tmp_path, same, same, "--across", "devise")
+    assert found.code == 2 and "did you mean 'device'" in found.error
+
+
+NEGATIVE = suite([1.0, -1.0])
+PROBE = receipt()
+PROBE["predicate"]["kind"] = "probe"
+LACKING = receipt(run_of(tg_0=samples(1.0)))
+del LACKING["predicate"]["runs"][0]["device"]
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ("", "is no JSON"),
+        ('{"predicateType": ', "is no JSON"),
+        ([], "another kind of document"),
+        ({"schema": "kparity-check-v1"}, "another kind of document"),
+        (PROBE, "receipt of kparity probe"),
+        (LACKING, "lacks what a benchmark holds (KeyError: 'device')"),
+        (NEGATIVE, "not a positive number"),
+        (suite(None), "holds no raw samples"),
+        (receipt(run_of(tg_0=[1.0, float("nan")])), "not a positive number"),
+        ({"payloadType": "x", "payload": "%%%"}, "lacks what a benchmark holds"),
+    ],
+)
+def test_what_is_no_benchmark_is_refused(tmp_path: Path, document: Any, reason: str) -> None:
+    path = write(tmp_path, "x.json", document)
+    with pytest.raises(WrongInput) as refused:
+        read(path)
+    assert reason in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    code, _, error = command(str(tmp_path / "no.json"), str(tmp_path / "no.json"))
+    assert code == 2 and "cannot be read" in error and "Traceback" not in error
+
+
+# --- kinds of documents ---
+
+
+def test_rows_of_ops_are_compared_per_launch(tmp_path: Path) -> None:
+    stream = {**op_row(1.0), "op": "stream", "case": None, "state": None}
+    a = receipt(ops=[op_row(2e-6), op_row(1e-6, state="hot"), stream, {"backend": "cpu", "errors": ["died"]}])
+    b = receipt(ops=[op_row(1e-6), op_row(1e-6, state="hot", errors=["output wrong"]), stream])
+    found = Compared(tmp_path, a, b)
+    assert found.rows["cpu tgemv[K=1] cold"]["ratio"] == pytest.approx(2, rel=0.02)
+    assert found.rows["cpu tgemv[K=1] cold"]["a_median_s"] == pytest.approx(2e-6, rel=0.02)
+    assert found.rows["cpu tgemv[K=1] hot"]["verdict"] == INVALID and "cpu stream" in found.rows
+    slow = receipt(ops=[op_row(1e-6, detail="AVX2, 1 thread")])
+    assert "numbers of threads" in Compared(tmp_path, a, slow).error
+
+
+def test_files_of_pytest_benchmark_are_read(tmp_path: Path) -> None:
+    extra = {"device": DEVICE, "verified": True}
+    found = Compared(tmp_path, suite(samples(1.0), extra), suite(samples(0.5), extra))
+    assert found.rows["bench/test_x.py::test_y[cpu]"]["verdict"] == FASTER
+    assert found.document["b"] == {
+        "path": str(tmp_path / "b.json"), "kind": "pytest-benchmark", "commit": "abc", "dirty": True,
+    }  # fmt: skip
+    assert Compared(tmp_path, suite(samples(1.0), extra), suite(samples(1.0), {"device": CUDA})).code == 2
+    unverified = Compared(tmp_path, suite(samples(1.0), extra), suite(samples(1.0), {**extra, "verified": False}))
+    assert unverified.rows["bench/test_x.py::test_y[cpu]"]["verdict"] == INVALID
+    foreign = read(write(tmp_path, "foreign.json", suite(samples(1.0))))
+    assert foreign.measured[0].facts["device"] == "Test CPU"
+
+
+def test_a_signed_receipt_is_read_from_its_envelope(tmp_path: Path) -> None:
+    inner = receipt(run_of(tg_0=samples(1.0)))
+    envelope = {"payloadType": "application/vnd.in-toto+json", "signatures": [],
+                "payload": base64.b64encode(json.dumps(inner).encode()).decode()}  # fmt: skip
+    found = Compared(tmp_path, envelope, inner)
+    assert found.code == 0 and found.rows["cpu tg@0"]["verdict"] == SAME
+
+
+def test_threads_are_those_of_the_detail() -> None:
+    assert facts_of(DEVICE)["threads"] == "2" and facts_of({**DEVICE, "detail": "NEON, 1 thread"})["threads"] == "1"
+    assert facts_of(CUDA) == {"device": "Test GPU, gpu, CUDA, GPU-1", "driver": "600.1", "threads": ""}
+
+
+def test_the_table_is_for_people(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path, f"{at}.json", receipt(run_of(tg_0=samples(at))))) for at in (2.0, 1.0)]
+    code, out, _ = command(*paths)
+    assert code == 0 and all(part in out for part in ("cpu tg@0", "faster", "2.00", "1 s")) and "\x1b[" not in out
