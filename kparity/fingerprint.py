@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+
+from kparity.errors import WrongInput
 
 ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
@@ -71,8 +74,6 @@ def _identity(path: Path) -> str:
 
 def _named_libraries(manifest: Path) -> list[str]:
     """Libraries that an ICD manifest names, by their identity: a driver update changes them and not the manifest."""
-    import re
-
     found = []
     for name in re.findall(r"[\w./+-]+\.so[\w.]*", manifest.read_text(errors="replace")):
         for folder in ("", "/usr/lib/x86_64-linux-gnu/", "/usr/lib/aarch64-linux-gnu/", "/usr/lib64/"):
@@ -146,3 +147,45 @@ def adapter(target: str) -> str:
     if spec is None or not spec.origin or not Path(spec.origin).exists():
         return ""
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+ENDINGS = {"cuda": ".cu", "hip": ".cu", "opencl": ".cu", "wgsl": ".wgsl", "torch": "_torch.py", "numpy": ""}
+"""Dialect of a kernel id -> how the name of its text ends; numpy runs the reference of the specification."""
+
+
+@lru_cache(maxsize=256)
+def text_sha256(op_name: str, dialect: str, package: str = "kparity.kernels") -> str:
+    """SHA-256 of the files that a kernel of an op is made from, in the dialect of its id (``cuda``, ``wgsl``,
+    ``avx2``, …).
+
+    GPU texts are taken with their prelude, WGSL with the functions that it uses, native kernels with the headers that
+    theirs includes and with the native module, which is what runs. ``package`` holds the texts. Raises WrongInput
+    where the op has no text in the dialect.
+    """
+    native = dialect not in ENDINGS
+    name = "__init__.py" if dialect == "numpy" else op_name + ENDINGS.get(dialect, ".h")
+    own = _origin(package).parent / op_name / name
+    if not own.is_file():
+        raise WrongInput(f"{op_name} has no text in the dialect {dialect}: {own} is not there; check the kernel's id")
+    preludes = _origin("kparity.kernels").parent / "prelude"
+    files = [preludes / f"{dialect}.h"] if ENDINGS.get(dialect) == ".cu" else []
+    files += [*_with_parts(own, preludes), *([_origin("kparity._native")] if native else [])]
+    return _digest([f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files])
+
+
+def _origin(module: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or not spec.origin:
+        raise WrongInput(f"{module} is not installed; install the package that brings it")
+    return Path(spec.origin)
+
+
+def _with_parts(text: Path, preludes: Path) -> list[Path]:
+    """A text with what it includes (``#include "…"``) and uses (``//#use …``), each once."""
+    found = [text]
+    for each in found:
+        content = each.read_text(encoding="utf-8")
+        named = [each.parent / name for name in re.findall(r'^#include "(.+)"$', content, re.MULTILINE)]
+        named += [preludes / f"{name}.wgsl" for name in re.findall(r"^//#use (\w+)$", content, re.MULTILINE)]
+        found += [path for path in named if path.is_file() and path not in found]
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from kparity.cli.options import dispatch_options, order_of
 
 if TYPE_CHECKING:
     from kparity.dispatcher import Outcome
+    from kparity.probe.runner import Request
+    from kparity.probe.verdict import Row
 
 
 @click.command()
@@ -54,26 +58,38 @@ def probe(
     from kparity.dispatcher import known_issues, probe_all
     from kparity.model import load_model
     from kparity.probe.runner import Request
+    from kparity.receipts.statement import now, refuse_unwritable
 
+    begun = now()
+    refuse_unwritable([Path(receipt)] if receipt else [])
     order, forced = order_of(backends, require, no_gpu)
     load_model(model).close()  # a bad file is an error of its own, not a rejected backend
     issues = known_issues(places)
     request = Request(model, depth, positions, timeout or 0.0, require_gpu, act, kv, index, issues)
     outcome = probe_all(order, request, cached=cached, forced=forced)
-    document = _document(outcome, request, order) if as_json or receipt else {}
     if as_json:
         import json
 
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_document(outcome, request, order), indent=2, ensure_ascii=False))
     else:
         from kparity.cli.table import print_probe
 
         print_probe(outcome, timings)
     if receipt:
-        from kparity.receipt import write
-
-        write(Path(receipt), document)
+        write_receipt(Path(receipt), outcome.rows, request, order, outcome.serving, begun)
     ctx.exit(outcome.exit_code)
+
+
+def write_receipt(
+    path: Path, rows: Sequence[Row], request: Request, order: Sequence[str], serving: str, begun: str
+) -> None:
+    """The receipt of a probe: what ``kparity probe`` and ``kparity run`` found, on what, from which command line."""
+    from kparity.bench.revision import revision
+    from kparity.receipts.probe import statement
+    from kparity.receipts.statement import write
+
+    command = ["kparity", *sys.argv[1:]]
+    write(path, statement(rows, request, order, serving, command, begun, revision()))
 
 
 def _document(outcome: Outcome, request: Any, order: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     help="Positions of the KV cache [default: the model's, at most 4096].",
 )
 @click.option(
+    "--receipt",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write what serves, and how it was judged, to FILE.",
+)
+@click.option(
     "--tokenizer", type=click.Path(dir_okay=False), metavar="FILE", help="A tokenizer.json [default: the model's]."
 )
 def run(
@@ -44,20 +51,24 @@ def run(
     prompt: str,
     max_tokens: int,
     context: int | None,
+    receipt: str | None,
     tokenizer: str | None,
 ) -> None:
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
     from kparity.dispatcher import select
     from kparity.errors import WrongInput
     from kparity.model import load_model
+    from kparity.receipts.statement import now, refuse_unwritable
 
+    begun = now()
+    refuse_unwritable([Path(receipt)] if receipt else [])
     order, _ = order_of(backends, require, no_gpu)
     loaded = load_model(model)
     chosen = _tokenizer(loaded, tokenizer)
     ids = chosen.encode(prompt)
     if not ids:
         raise WrongInput("the prompt has no token; give --prompt some text")
-    engine = select(
+    selected = select(
         order,
         loaded,
         require=require,
@@ -69,7 +80,14 @@ def run(
         kv=kv,
         context=context or 0,
         contracts=places,
-    ).engine
+    )
+    engine = selected.engine
+    if receipt:
+        from kparity.cli.probe import write_receipt
+        from kparity.probe.runner import Request
+
+        request = Request(model, depth, require_gpu=require_gpu, act=act, kv=kv)
+        write_receipt(Path(receipt), selected.rows, request, order, selected.name, begun)
     stream = chosen.stream(ids)
     sys.stdout.write(prompt)
     for token in engine.generate(ids, max_tokens):

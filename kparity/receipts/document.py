@@ -1,0 +1,88 @@
+"""A receipt as a file: JSON read with suspicion, its canonical form, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from kparity.errors import WrongInput
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://kparity.dev/receipt/v1"
+SCHEMA_VERSION = "1.0.0"
+LARGEST = 64 << 20
+"""Bytes of a receipt; what is larger is something else."""
+
+
+def canonical(document: Any) -> bytes:
+    """The JSON of a document with sorted keys, without spaces, in UTF-8: the same bytes for the same content.
+
+    Numbers stand as Python's ``repr`` gives them: the shortest digits that read back as the same float. Raises
+    ValueError for NaN and infinity.
+    """
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def digest(statement: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a whole statement without the field ``predicate.sha256``."""
+    predicate = {key: value for key, value in statement["predicate"].items() if key != "sha256"}
+    return hashlib.sha256(canonical({**statement, "predicate": predicate})).hexdigest()
+
+
+def parse(text: str | bytes, name: str) -> dict[str, Any]:
+    """A JSON object; raises WrongInput for what is no JSON, holds a key twice, or a number that is not finite.
+
+    ``name`` says in the error where the text came from.
+    """
+    try:
+        document = json.loads(
+            text.decode("utf-8") if isinstance(text, bytes) else text,
+            parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_key_twice,
+        )  # fmt: skip
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
+        said = str(error).splitlines()[0]
+        raise WrongInput(
+            f"{name} is not a receipt that can be read: {said}; give the file as it was written"
+        ) from error
+    if not isinstance(document, dict):
+        raise WrongInput(f"{name} is not a receipt: a JSON {type(document).__name__} where an object must be")
+    return document
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is beyond every float")
+    return value
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, a statement or an envelope; raises WrongInput for anything else."""
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise WrongInput(f"{path} has {size} bytes, a receipt has at most {LARGEST}; name a receipt")
+        return parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise WrongInput(f"{path} cannot be read: {error.strerror}; name a receipt") from error
+
+
+def is_receipt(document: dict[str, Any]) -> bool:
+    """Whether an object calls itself a receipt: a statement of our kind, or an envelope around an in-toto statement."""
+    return document.get("predicateType") == PREDICATE or {"payload", "payloadType", "signatures"} <= set(document)

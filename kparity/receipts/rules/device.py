@@ -1,0 +1,130 @@
+"""What ran: devices that are what they say, kernels of their backend, and the fallback that led to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kparity.receipts.findings import Finding, Findings
+from kparity.receipts.kernel_ids import DIALECTS, GPU_BACKENDS, dialect_of, is_gpu_kernel
+
+API = {"cuda": "CUDA", "hip": "HIP", "opencl": "OpenCL"}
+"""Backend → the one API that it speaks; wgpu and torch sit on several."""
+CUDA_UUID = re.compile(
+    r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|pci [0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\S*", re.I
+)
+PROCESSOR = re.compile(r"\bcpu\b|\bxeon\b|\bepyc\b|\bthreadripper\b|\bcore\(tm\)|pthread", re.I)
+"""Names of processors, which no GPU has."""
+
+
+def enumerated(predicate: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pointer and content of every run."""
+    yield from ((f"/predicate/runs/{index}", run) for index, run in enumerate(predicate["runs"]))
+
+
+def devices(predicate: dict[str, Any]) -> Findings:
+    """A device belongs to its backend; a GPU is identified and is no software device."""
+    from kparity.probe.gates import SOFTWARE
+
+    for at, run in enumerated(predicate):
+        device, backend = run["device"], run["backend"]
+        names = f"{device['device']} {device['driver']} {device.get('detail', '')}".lower()
+        if device["backend"] != backend:
+            yield Finding("RCPT-DEVICE", f"{at}/device/backend", f"{device['backend']}, the run is of {backend}")
+        if device["api"] != API.get(backend, device["api"]):
+            yield Finding("RCPT-DEVICE", f"{at}/device/api", f"{backend} speaks {API[backend]}, not {device['api']}")
+        if device["kind"] != "gpu":
+            continue
+        if backend in DIALECTS and backend not in GPU_BACKENDS:
+            yield Finding("RCPT-DEVICE", f"{at}/device/kind", f"{backend} runs on no GPU")
+        if any(name in names for name in SOFTWARE) or PROCESSOR.search(device["device"]):
+            yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device/device", f"{device['device']} is no GPU")
+        if not device["driver"]:
+            yield Finding("RCPT-DEVICE", f"{at}/device/driver", f"{device['device']} has no driver")
+        uuid = device["uuid"]
+        if backend == "cuda" and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
+            yield Finding("RCPT-DEVICE", f"{at}/device/uuid", f"{uuid!r} is no UUID or PCI address of a CUDA device")
+        elif not uuid:
+            yield Finding("RCPT-DEVICE", f"{at}/device/uuid", f"{device['device']} has no UUID")
+
+
+def kernel_ids(predicate: dict[str, Any]) -> Findings:
+    """Kernels are there, each once, of a dialect of their backend and with one text for one id."""
+    texts: dict[str, str] = {}
+    for at, run in enumerated(predicate):
+        ids = [kernel["id"] for kernel in run["kernels"]]
+        failed = run["parity"]["verdict"] == "FAIL" and not run["measurements"]
+        if not any(kernel["dispatches"] for kernel in run["kernels"]) and not failed:
+            yield Finding("RCPT-NO-KERNELS", f"{at}/kernels", f"{run['backend']} dispatched no kernel")
+        for index, kernel in enumerate(run["kernels"]):
+            where, allowed = f"{at}/kernels/{index}/id", DIALECTS.get(run["backend"])
+            if ids.count(kernel["id"]) > 1 and ids.index(kernel["id"]) == index:
+                yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} stands twice")
+            if allowed and dialect_of(kernel["id"]) not in allowed:
+                yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} is no kernel of {' or '.join(allowed)}")
+            if texts.setdefault(kernel["id"], kernel["sha256"]) != kernel["sha256"]:
+                yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} has another text in another run")
+
+
+def fallback(predicate: dict[str, Any]) -> Findings:
+    """Every requested backend in order, each with a reason where it was not accepted, and a run for each that was."""
+    asked, tried = predicate["request"]["backends"], predicate["fallback"]
+    names = [each["backend"] for each in tried]
+    # kparity run tries no further than the first that is accepted.
+    if names != asked and not (
+        predicate["kind"] == "probe" and asked[: len(names)] == [*names[:-1], predicate["serving"]]
+    ):
+        yield Finding(
+            "RCPT-FALLBACK", "/predicate/fallback", f"not the requested backends in order: {', '.join(asked)}"
+        )
+        return
+    accepted = [each["backend"] for each in tried if each["status"] == "accepted"]
+    if predicate["serving"] != next(iter(accepted), None):
+        said = f"{predicate['serving']} serves, the first accepted is {next(iter(accepted), None)}"
+        yield Finding("RCPT-FALLBACK", "/predicate/serving", said)
+    for index, each in enumerate(tried):
+        if each["status"] != "accepted" and not (each["code"] and each["reason"]):
+            yield Finding(
+                "RCPT-FALLBACK", f"/predicate/fallback/{index}/reason", f"{each['backend']}: no code or reason"
+            )
+    ran = [run["backend"] for run in predicate["runs"]]
+    if len(set(ran)) != len(ran):
+        yield Finding("RCPT-FALLBACK", "/predicate/runs", "a backend has two runs")
+    opened = [each["backend"] for each in tried if each["status"] != "unavailable"]
+    for name in ran:
+        if name not in opened:
+            yield Finding("RCPT-FALLBACK", "/predicate/runs", f"{name} ran, and was not requested or not available")
+    for name in accepted:
+        if name not in ran:
+            yield Finding("RCPT-FALLBACK", "/predicate/runs", f"{name} was accepted and has no run")
+
+
+def gpu_required(predicate: dict[str, Any]) -> Findings:
+    """A GPU served, by kernels of GPUs that its own clock saw; no GPU API ran on anything else."""
+    runs = {run["backend"]: run for run in predicate["runs"]}
+    for at, run in enumerated(predicate):
+        if run["backend"] in GPU_BACKENDS and run["device"]["kind"] != "gpu":
+            said = f"{run['device']['device']} is a {run['device']['kind']} device behind {run['device']['api']}"
+            yield Finding("RCPT-NOT-A-GPU", f"{at}/device/kind", said)
+    serving = runs.get(predicate["serving"] or "")
+    asked = [name for name in predicate["request"]["backends"] if name not in ("cpu", "numpy")]
+    if asked and (serving is None or serving["device"]["kind"] != "gpu"):
+        said = f"{', '.join(asked)} asked for, {predicate['serving'] or 'nothing'} serves"
+        yield Finding("RCPT-FALLBACK-ONLY", "/predicate/serving", said)
+    if not any(shows_gpu(run) for run in runs.values()):
+        yield Finding("RCPT-NO-GPU-KERNELS", "/predicate/runs", "no run has kernels that a GPU's own clock saw")
+
+
+def shows_gpu(run: dict[str, Any]) -> bool:
+    """Positive proof: a GPU, all kernels of GPU dialects, counted, and a step that took time on the device's clock."""
+    kernels = [kernel for kernel in run["kernels"] if kernel["dispatches"]]
+    timed = bool(run.get("step_ns")) or any(kernel["device_ns"] for kernel in kernels)
+    return bool(
+        run["device"]["kind"] == "gpu"
+        and kernels
+        and all(is_gpu_kernel(kernel["id"]) for kernel in kernels)
+        and run["proof"]["dispatches_counted"]
+        and run["proof"]["device_clock"]
+        and timed
+    )

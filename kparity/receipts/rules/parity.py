@@ -1,0 +1,118 @@
+"""Whether the output was right: the verdict follows from the gates, the gates from the contract, and what was timed
+was verified.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kparity import contracts
+from kparity.contracts import Contract
+from kparity.receipts.findings import Finding, Findings
+from kparity.receipts.rules.device import enumerated
+
+BOS = ("bos_cosine",)
+FULL = (
+    *BOS, "exact_mismatches", "exact_scaled_ulp", "positions_cosine", "positions_noise", "positions_factor",
+    "positions_norm", "positions_min", "prefill_cosine", "replay_differences", "reset_differences", "decode_diverged",
+    "turns_cosine", "kernels_wrong",
+)  # fmt: skip
+"""What a probe of each depth always measures."""
+
+
+def judge_of(predicate: dict[str, Any]) -> Contract | None:
+    """The contract that judged, where it is the one that ships here in that version."""
+    told = predicate["contract"]
+    if told["id"] != contracts.PROBE:
+        return None
+    found = contracts.load(told["id"])
+    return found if found.version == told["version"] else None
+
+
+def contract(predicate: dict[str, Any]) -> Findings:
+    """The contract is the probe's, in the version of this installation: its limits are known."""
+    if judge_of(predicate) is None:
+        told, here = predicate["contract"], contracts.load(contracts.PROBE)
+        said = (
+            f"{told['id']} {told['version']}; here is {here.id} {here.version}: verify with the version that wrote it"
+        )
+        yield Finding("RCPT-CONTRACT", "/predicate/contract", said)
+
+
+def gates(predicate: dict[str, Any]) -> Findings:
+    """Every gate is held against the limit of the contract again."""
+    judge = judge_of(predicate)
+    if judge is None:
+        return
+    limits = judge.document["thresholds"]
+    for at, run in enumerated(predicate):
+        for index, gate in enumerate(run["parity"]["gates"]):
+            where = f"{at}/parity/gates/{index}"
+            if gate["name"] not in limits:
+                yield Finding("RCPT-GATE", f"{where}/name", f"{judge.id} has no threshold {gate['name']}")
+                continue
+            limit = judge.threshold(gate["name"])
+            holds = gate["value"] is not None and limit.holds(gate["value"])
+            if gate["limit"] != limit.value:
+                said = f"{gate['name']} is held against {gate['limit']:g}, the contract says {limit.value:g}"
+                yield Finding("RCPT-GATE", f"{where}/limit", said)
+            if gate["passed"] is not holds:
+                said = f"{gate['name']} = {gate['value']} {limit.sign} {limit.value:g} is {holds}"
+                yield Finding("RCPT-GATE", f"{where}/passed", said)
+
+
+def verdicts(predicate: dict[str, Any]) -> Findings:
+    """PASS needs every gate and an accepted backend; FAIL and INVALID-CORRECTNESS need a reason; a failed backend has
+    no speed.
+    """
+    status = {each["backend"]: each["status"] for each in predicate["fallback"]}
+    full = predicate["kind"] == "bench" or predicate["request"]["options"].get("depth", "full") != "bos"
+    for at, run in enumerated(predicate):
+        parity, where = run["parity"], f"{at}/parity"
+        failed = [gate["name"] for gate in parity["gates"] if not gate["passed"]]
+        if parity["verdict"] == "PASS":
+            missing = sorted({*(FULL if full else BOS)} - {gate["name"] for gate in parity["gates"]})
+            if missing:
+                yield Finding("RCPT-GATES-MISSING", f"{where}/gates", f"PASS without {', '.join(missing)}")
+            if failed:
+                yield Finding("RCPT-PARITY", f"{where}/verdict", f"PASS, and {', '.join(failed)} failed")
+            if status.get(run["backend"]) != "accepted":
+                said = f"PASS, and the dispatch says {status.get(run['backend'])}"
+                yield Finding("RCPT-PARITY", f"{where}/verdict", said)
+            continue
+        if not parity["reason"]:
+            yield Finding("RCPT-PARITY", f"{where}/reason", f"{parity['verdict']} without a reason")
+        if parity["verdict"] == "FAIL" and status.get(run["backend"]) == "accepted":
+            yield Finding("RCPT-PARITY", f"{where}/verdict", "FAIL, and the dispatch says accepted")
+        if parity["verdict"] == "FAIL" and run["measurements"]:
+            yield Finding("RCPT-PARITY", f"{at}/measurements", f"a speed of {run['backend']}, whose output is wrong")
+
+
+def required(predicate: dict[str, Any]) -> Findings:
+    """Every run passed (``--require-parity``)."""
+    for at, run in enumerated(predicate):
+        if run["parity"]["verdict"] != "PASS":
+            said = f"{run['backend']}: {run['parity']['verdict']}: {run['parity']['reason']}"
+            yield Finding("RCPT-PARITY-REQUIRED", f"{at}/parity/verdict", said)
+
+
+def outputs(predicate: dict[str, Any], limits: Contract) -> Findings:
+    """What was timed was verified and repeated, unless the run is labelled as not to be trusted."""
+    judge = judge_of(predicate)
+    if judge is None:
+        return
+    for at, run in enumerated(predicate):
+        timed, repeated = run["timed_output"], run["determinism"]
+        if run["parity"]["verdict"] != "PASS" or timed is None or repeated is None:
+            continue
+        holds = timed["cosine"] is not None and judge.threshold("positions_cosine").holds(timed["cosine"])
+        where = f"{at}/timed_output"
+        if not timed["checked"]:
+            yield Finding("RCPT-OUTPUT", f"{where}/checked", f"what {run['backend']} computed while timed is unknown")
+        elif timed["limit"] is None or not judge.threshold("positions_cosine").holds(timed["limit"]):
+            yield Finding("RCPT-OUTPUT", f"{where}/limit", f"held against {timed['limit']}, softer than the contract")
+        elif not (timed["passed"] and holds and timed["cosine"] >= timed["limit"]):
+            yield Finding("RCPT-OUTPUT", f"{where}/cosine", f"cosine {timed['cosine']} against {timed['limit']}")
+        if not (repeated["identical"] and limits.threshold("repeats").holds(repeated["repeats"])):
+            said = f"{repeated['repeats']} repeats, identical: {repeated['identical']}"
+            yield Finding("RCPT-DETERMINISM", f"{at}/determinism", said)

@@ -1,0 +1,104 @@
+"""What raw samples look like, and what intervals they can give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kparity.contracts import Contract
+from kparity.receipts.findings import Finding, Findings
+
+SHORT = 3
+"""Significant digits of a number that a person writes; a clock's differences have more."""
+
+
+def at_least(n: int, p: float, r: int) -> float:
+    """P(X ≥ r) of a binomial X of n trials with probability p."""
+    if r <= 0 or p >= 1:
+        return 1.0
+    if p <= 0:
+        return 0.0
+    log = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
+        for k in range(r, n + 1)
+    ]
+    return min(1.0, math.fsum(map(math.exp, log)))
+
+
+def below_median(samples: Sequence[float], bound: float) -> tuple[float, float]:
+    """Limits of the bootstrap's P(median of a resample ≤ bound).
+
+    A resample of n has its r-th smallest value ≤ bound exactly where at least r of its n draws are: a binomial with the
+    share of samples ≤ bound. For an even n the median lies between two of these, which gives the two limits.
+    """
+    n = len(samples)
+    share = sum(value <= bound for value in samples) / n
+    return at_least(n, share, n // 2 + 1), at_least(n, share, (n + 1) // 2)
+
+
+def interval_fault(samples: Sequence[float], low: float, high: float, contract: Contract) -> str:
+    """Why ``low`` … ``high`` is no 95 % bootstrap interval of the median; empty where it can be one.
+
+    Held against the bootstrap's exact distribution, so that neither its seed nor its number of resamples matters.
+    """
+    if not low <= high:
+        return f"from {low!r} to {high!r}: the ends are exchanged"
+    slack = contract.threshold("recomputed").value
+    least, most = (contract.threshold(f"interval_tail_{end}") for end in ("least", "most"))
+    under, upto = below_median(samples, low * (1 - slack))[0], below_median(samples, low * (1 + slack))[1]
+    over, from_ = 1 - below_median(samples, high * (1 + slack))[1], 1 - below_median(samples, high * (1 - slack))[0]
+    if not (most.holds(under) and most.holds(over)):
+        return f"the interval is too narrow: resamples fall outside of it with {max(under, over):.3f} on one side"
+    if not (least.holds(upto) and least.holds(from_)):
+        return f"the interval is too wide: resamples reach its end with {min(upto, from_):.5f} only"
+    return ""
+
+
+def regular(where: str, samples: Sequence[float], contract: Contract) -> Findings:
+    """Samples that are constant, short decimals, a progression, or a pattern that repeats."""
+    if not contract.threshold("samples_judged").holds(len(samples)):
+        return
+    values = np.asarray(samples, np.float64)
+    spread = float(values.max() - values.min())
+    steps = np.diff(values)
+    distinct = len(set(samples)) / len(samples)
+    short = sum(_digits(value) <= SHORT for value in samples) / len(samples)
+    said = ""
+    if not contract.threshold("samples_spread").holds(spread / float(np.median(values))):
+        said = f"{len(samples)} samples within {spread:.3g} s"
+    elif not contract.threshold("samples_distinct").holds(distinct):
+        said = f"{len(samples)} samples, {distinct * len(samples):.0f} different ones"
+    elif not contract.threshold("samples_short").holds(short):
+        said = f"{short * len(samples):.0f} of {len(samples)} samples have at most {SHORT} digits"
+    elif float(np.ptp(steps)) <= contract.threshold("samples_spread").value * spread:
+        said = "each sample differs from the one before by the same amount"
+    elif period := _period(samples):
+        said = f"the same {period} samples again and again"
+    if said:
+        yield Finding("RCPT-SAMPLES", where, said)
+
+
+def _digits(value: float) -> int:
+    """Significant digits of the shortest decimal that reads back as the number."""
+    mantissa = repr(value).partition("e")[0].replace(".", "").strip("0")
+    return len(mantissa)
+
+
+def _period(samples: Sequence[float]) -> int:
+    """The length of a pattern that makes up the whole list at least twice; 0 where there is none."""
+    n = len(samples)
+    return next((p for p in range(1, n // 2 + 1) if all(samples[i] == samples[i + p] for i in range(n - p))), 0)
+
+
+def irregularities(found: Sequence[tuple[str, Sequence[float]]], contract: Contract) -> Findings:
+    """Lists of samples that no clock gives, and lists that stand twice in one receipt."""
+    seen: dict[Any, str] = {}
+    for where, samples in found:
+        yield from regular(where, samples, contract)
+        key = tuple(samples)
+        if contract.threshold("samples_judged").holds(len(samples)) and key in seen:
+            yield Finding("RCPT-REPLAYED", where, f"the same samples as {seen[key]}")
+        seen.setdefault(key, where)

@@ -1,0 +1,149 @@
+"""Signatures: a DSSE envelope (https://github.com/secure-systems-lab/dsse) around a statement, signed with Ed25519."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kparity.errors import WrongInput
+from kparity.receipts.document import canonical, parse
+from kparity.receipts.findings import Finding
+from kparity.receipts.statement import write_text
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+EXTRA = "signatures need the library cryptography: pip install 'kparity[sign]'"
+
+
+def encoded(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: the bytes that are signed."""
+    name = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
+
+
+def keygen(private: Path, public: Path) -> str:
+    """Write a new key pair as PEM, the private key readable by its owner only; the key's id.
+
+    Raises WrongInput where a file exists already, or cannot be written.
+    """
+    serialization, ed25519 = _library()
+    for path in (private, public):
+        if path.exists():
+            raise WrongInput(f"{path} exists: a key is never overwritten; name another file")
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    shown = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    write_text(private, secret.decode(), 0o600)
+    write_text(public, shown.decode())
+    return key_id(key.public_key())
+
+
+def key_id(public: Ed25519PublicKey) -> str:
+    """SHA-256 of the 32 bytes of a public key."""
+    serialization, _ = _library()
+    raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()
+
+
+def sign(statement: dict[str, Any], private: Path) -> dict[str, Any]:
+    """The envelope of a statement, signed with the key in a PEM file; raises WrongInput for another kind of key."""
+    key: Ed25519PrivateKey = _loaded(private, "private")
+    payload = canonical(statement)
+    signature = key.sign(encoded(PAYLOAD_TYPE, payload))
+    return {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}],
+    }
+
+
+def is_envelope(document: dict[str, Any]) -> bool:
+    """Whether an object has the fields of an envelope."""
+    return {"payload", "payloadType", "signatures"} <= set(document)
+
+
+def statement_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The statement in an envelope, whoever signed it, or the document itself; raises WrongInput for a payload that is
+    no JSON object.
+    """
+    return parse(_decoded(document["payload"]), "the payload of the envelope") if is_envelope(document) else document
+
+
+def opened(document: dict[str, Any], key: Path | None) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """The statement in a document, and why its signature does not count.
+
+    Without a key no signature is looked at. None in place of the statement where the payload is of another type, or
+    cannot be read.
+    """
+    if not is_envelope(document):
+        said = "a bare statement, and a signature was asked for"
+        return document, [Finding("RCPT-UNSIGNED", "/", said)] if key else []
+    if document["payloadType"] != PAYLOAD_TYPE:
+        return None, [
+            Finding("RCPT-PAYLOAD-TYPE", "/payloadType", f"{document['payloadType']!r} is not {PAYLOAD_TYPE}")
+        ]
+    found = []
+    if key is not None and not _signed(document, _loaded(key, "public")):
+        found.append(Finding("RCPT-SIGNATURE", "/signatures", f"none fits {key} and the payload"))
+    try:
+        return statement_of(document), found
+    except WrongInput as error:
+        return None, [*found, Finding("RCPT-SCHEMA", "/payload", str(error))]
+
+
+def _signed(document: dict[str, Any], key: Ed25519PublicKey) -> bool:
+    entries = document["signatures"] if isinstance(document["signatures"], list) else []
+    return any(_fits(entry, document, key) for entry in entries)
+
+
+def _fits(entry: Any, document: dict[str, Any], key: Ed25519PublicKey) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        key.verify(_decoded(entry["sig"]), encoded(document["payloadType"], _decoded(document["payload"])))
+    except (InvalidSignature, WrongInput, KeyError, TypeError):
+        return False
+    return True
+
+
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise WrongInput(f"the envelope is not base64: {error}; give it as it was written") from error
+
+
+def _loaded(path: Path, kind: str) -> Any:
+    """An Ed25519 key from PEM; raises WrongInput for a file of anything else."""
+    serialization, ed25519 = _library()
+    try:
+        content = path.read_bytes()
+        if kind == "private":
+            found: Any = serialization.load_pem_private_key(content, password=None)
+            wanted: Any = ed25519.Ed25519PrivateKey
+        else:
+            found, wanted = serialization.load_pem_public_key(content), ed25519.Ed25519PublicKey
+    except OSError as error:
+        raise WrongInput(f"the key {path} cannot be read: {error.strerror}; name a PEM file") from error
+    except (ValueError, TypeError) as error:
+        raise WrongInput(f"{path} is no {kind} key in PEM without a password; make one with receipt keygen") from error
+    except Exception as error:  # cryptography's UnsupportedAlgorithm is not a ValueError
+        raise WrongInput(f"{path} is a key of an unknown kind: {error}; make one with receipt keygen") from error
+    if not isinstance(found, wanted):
+        raise WrongInput(f"{path} is a {type(found).__name__}, not Ed25519; make one with receipt keygen")
+    return found
+
+
+def _library() -> tuple[Any, Any]:
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError as error:
+        raise WrongInput(EXTRA) from error
+    return serialization, ed25519

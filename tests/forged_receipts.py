@@ -1,0 +1,286 @@
+"""Receipts that lie: each a change to a right one, with the code that must refuse it and the options that it takes.
+
+``redigest`` says whether the forger computed the digest (and the subjects) anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from kparity.receipts.statement import redigested, subjects
+from tests.made_receipts import NOW, receipt
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """A lie: who tells it (``of``: the backends of the right receipt), what it changes, and what it must be told."""
+
+    name: str
+    code: str
+    change: Change
+    of: tuple[str, ...] = ("cuda", "cpu")
+    redigest: bool = True
+    renamed: bool = True
+    """Whether the subjects follow the change."""
+    demands: dict[str, bool] = field(default_factory=dict)
+
+    def made(self) -> dict[str, Any]:
+        """The forged statement."""
+        statement = copy.deepcopy(receipt(*self.of))
+        self.change(statement["predicate"])
+        if self.renamed:
+            try:
+                pairs = subjects(statement["predicate"])
+                statement["subject"] = [{"name": name, "digest": {"sha256": value}} for name, value in pairs]
+            except KeyError:  # the forger took away what subjects are made of
+                pass
+        return redigested(statement) if self.redigest else statement
+
+
+def put(path: str, value: Any) -> Change:
+    """Set what stands at ``path`` (keys and indices, by dots)."""
+
+    def change(predicate: dict[str, Any]) -> None:
+        *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        at: Any = predicate
+        for part in way:
+            at = at[part]
+        at[last] = value
+
+    return change
+
+
+def drop(path: str) -> Change:
+    """Take away what stands at ``path``."""
+
+    def change(predicate: dict[str, Any]) -> None:
+        *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        at: Any = predicate
+        for part in way:
+            at = at[part]
+        del at[last]
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    """Several changes, in order."""
+    return lambda predicate: [change(predicate) for change in changes]
+
+
+def resampled(samples: Callable[[list[float]], list[float]], run: int = 0, at: int = 1) -> Change:
+    """Other samples, with every figure computed from them as an honest writer would."""
+
+    def change(predicate: dict[str, Any]) -> None:
+        owner = predicate["runs"][run]
+        each = owner["measurements"][at]
+        each["samples_s"] = samples(each["samples_s"])
+        _follow(each, owner["bandwidth"]["bytes_per_s"])
+
+    return change
+
+
+def _follow(each: dict[str, Any], bandwidth: float) -> None:
+    from kparity.bench.timing import bootstrap
+
+    tokens, nbytes = each["tokens"], each["bytes_per_token"]
+    middle, low, high = bootstrap(each["samples_s"])
+    floor = nbytes * tokens / bandwidth
+    each.update(tokens_per_s=tokens / middle, low=tokens / high, high=tokens / low, floor_s=floor,
+                of_bandwidth=floor / middle, gb_per_s=nbytes * tokens / middle * 1e-9)  # fmt: skip
+    for name in each["ms_per_token"]:
+        each["ms_per_token"][name] = float(np.percentile(each["samples_s"], int(name[1:]))) / tokens * 1e3
+
+
+def twice_as_fast(samples: list[float]) -> list[float]:
+    return [each / 2 for each in samples]
+
+
+def smaller_model(predicate: dict[str, Any]) -> None:
+    """Faster than memory, with a token of fewer bytes to explain it."""
+    for each in predicate["runs"][0]["measurements"]:
+        each["bytes_per_token"] /= 10
+        each["samples_s"] = [second / 5 for second in each["samples_s"]]
+        each["device_s"] = [second / 5 for second in each["device_s"]]
+        _follow(each, predicate["runs"][0]["bandwidth"]["bytes_per_s"])
+    for kernel in predicate["runs"][0]["kernels"]:
+        kernel["device_ns"] /= 5
+
+
+def softer_gate(predicate: dict[str, Any]) -> None:
+    gate = predicate["runs"][0]["parity"]["gates"][0]
+    gate.update(value=0.72, limit=0.7)
+
+
+def failed_gate(predicate: dict[str, Any]) -> None:
+    predicate["runs"][0]["parity"]["gates"][0]["value"] = 0.72
+
+
+def hidden_gate(predicate: dict[str, Any]) -> None:
+    predicate["runs"][0]["parity"]["gates"][0].update(value=0.72, passed=False)
+
+
+def other_dialect(predicate: dict[str, Any]) -> None:
+    for kernel in predicate["runs"][0]["kernels"]:
+        kernel["id"] = kernel["id"].replace("_cuda_", "_avx2_")
+
+
+def speed_of_a_failure(predicate: dict[str, Any]) -> None:
+    predicate["runs"][0]["parity"].update(verdict="FAIL", reason="cosine 0.72")
+    predicate["runs"][0]["parity"]["gates"][0].update(value=0.72, passed=False)
+    predicate["fallback"][0].update(status="rejected", code="KP-BOS-COSINE", reason="cosine 0.72")
+    predicate["serving"] = "cpu"
+
+
+def unexplained_fallback(predicate: dict[str, Any]) -> None:
+    del predicate["runs"][0]
+    predicate["fallback"][0]["status"] = "unavailable"
+    predicate["serving"] = "cpu"
+
+
+def fallback_with_reason(predicate: dict[str, Any]) -> None:
+    unexplained_fallback(predicate)
+    predicate["fallback"][0].update(code="KP-CUDA-NODRIVER", reason="no CUDA driver")
+
+
+def poser(predicate: dict[str, Any]) -> None:
+    predicate["runs"][0]["device"].update(kind="gpu", uuid="10005:0000")
+
+
+def longer(predicate: dict[str, Any]) -> None:
+    predicate["begun"] = (NOW - timedelta(seconds=1)).isoformat()
+
+
+def copied(predicate: dict[str, Any]) -> None:
+    """The samples of decode taken from the passes of the bandwidth, scaled to nothing."""
+    for run in predicate["runs"]:
+        run["measurements"].append({**copy.deepcopy(run["measurements"][1]), "name": "tg@512", "depth": 512})
+
+
+def faster_baseline(predicate: dict[str, Any]) -> None:
+    predicate["baselines"][0]["ratios"][0].update(ratio=4.0, low=3.9, high=4.1)
+
+
+def sure(predicate: dict[str, Any]) -> None:
+    """The interval of somebody who is certain."""
+    each = predicate["runs"][0]["measurements"][1]
+    each.update(low=each["tokens_per_s"] * 0.99999, high=each["tokens_per_s"] * 1.00001)
+
+
+def unlike(change: Callable[[float], float]) -> Change:
+    def changed(predicate: dict[str, Any]) -> None:
+        for kernel in predicate["runs"][0]["kernels"]:
+            kernel["device_ns"] = change(kernel["device_ns"])
+
+    return changed
+
+
+SPEED = "runs.0.measurements.1"
+GPU = {"require_gpu_kernels": True}
+
+FORGED = [
+    # Changed after it was written.
+    Forgery("a speed is edited", "RCPT-DIGEST", put(f"{SPEED}.tokens_per_s", 9999.0), redigest=False),
+    Forgery("the device is renamed", "RCPT-DIGEST", put("runs.0.device.device", "NVIDIA B200"), redigest=False),
+    Forgery("the commit is another", "RCPT-DIGEST", put("harness.commit", "f" * 40), redigest=False),
+    # The form.
+    Forgery("no parity", "RCPT-SCHEMA", drop("runs.0.parity")),
+    Forgery("no samples", "RCPT-SCHEMA", put(f"{SPEED}.samples_s", [])),
+    Forgery("an unknown field", "RCPT-SCHEMA", put("runs.0.verified_by_us", True)),
+    Forgery("a time of zero", "RCPT-SCHEMA", put(f"{SPEED}.samples_s.0", 0.0)),
+    Forgery("a speed in a probe", "RCPT-SCHEMA", put("kind", "probe")),
+    # What it is of.
+    Forgery("another model", "RCPT-SUBJECT", put("model.sha256", "0" * 64), renamed=False),
+    Forgery("a kernel more", "RCPT-SUBJECT", put("runs.0.kernels.0.id", "tgemv_cuda_faster"), renamed=False),
+    Forgery("ends before it begins", "RCPT-TIME", put("ended", (NOW - timedelta(days=1)).isoformat())),
+    Forgery("of tomorrow", "RCPT-TIME", put("ended", (NOW + timedelta(days=1)).isoformat())),
+    Forgery("of no day", "RCPT-TIME", put("ended", "2026-02-30T00:00:00Z")),
+    Forgery("shorter than its samples", "RCPT-DURATION", longer),
+    Forgery("clean with changes", "RCPT-COMMIT", put("harness.changed", ["kernels/tgemv/tgemv.cu"])),
+    # Devices and kernels.
+    Forgery("a software device as a GPU", "RCPT-SOFTWARE-GPU", poser, of=("wgpu",)),
+    Forgery("a processor as a GPU", "RCPT-SOFTWARE-GPU", put("runs.0.device.device", "Intel(R) Xeon(R)")),
+    Forgery("the CPU backend on a GPU", "RCPT-DEVICE", put("runs.1.device.kind", "gpu")),
+    Forgery("no UUID", "RCPT-DEVICE", put("runs.0.device.uuid", "")),
+    Forgery("a UUID of zeros", "RCPT-DEVICE", put("runs.0.device.uuid", "GPU-00000000-0000-0000-0000-000000000000")),
+    Forgery("no driver", "RCPT-DEVICE", put("runs.0.device.driver", "")),
+    Forgery("the device of another backend", "RCPT-DEVICE", put("runs.0.device.backend", "cpu")),
+    Forgery("another API", "RCPT-DEVICE", put("runs.0.device.api", "Vulkan")),
+    Forgery("CPU kernels on a GPU", "RCPT-KERNEL-ID", other_dialect),
+    Forgery("a CPU kernel with a GPU's word", "RCPT-KERNEL-ID", put("runs.0.kernels.0.id", "gemm_cpu_cuda")),
+    Forgery("no kernels", "RCPT-NO-KERNELS", put("runs.0.kernels", [])),
+    Forgery("too few dispatches", "RCPT-DISPATCHES", put("runs.0.kernels.0.dispatches", 120)),
+    Forgery("fewer steps than samples", "RCPT-DISPATCHES", put("runs.0.graph.steps", 3)),
+    Forgery("launches that do not add up", "RCPT-DISPATCHES", put("runs.0.graph.launches_per_step", 500)),
+    Forgery("nothing counted", "RCPT-DISPATCHES", put("runs.0.proof.dispatches_counted", False)),
+    Forgery("a kernel without device time", "RCPT-DEVICE-TIME", put("runs.0.kernels.1.device_ns", 0)),
+    Forgery("more device time than wall", "RCPT-DEVICE-TIME", unlike(lambda ns: ns * 3)),
+    Forgery("a device clock without samples", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", None)),
+    Forgery("a device clock ahead of the wall", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", [1.0])),
+    # The dispatch.
+    Forgery("a fallback without a reason", "RCPT-FALLBACK", unexplained_fallback),
+    Forgery("serves what was not asked for", "RCPT-FALLBACK", put("serving", "hip")),
+    Forgery("requested something else", "RCPT-FALLBACK", put("request.backends", ["hip", "cpu"])),
+    Forgery("a backend left out", "RCPT-FALLBACK", drop("runs.1")),
+    Forgery("fell back to the CPU", "RCPT-FALLBACK-ONLY", fallback_with_reason, demands=GPU),
+    Forgery("no GPU", "RCPT-NO-GPU-KERNELS", lambda _: None, of=("cpu",), demands=GPU),
+    Forgery("a GPU API on a software device", "RCPT-NOT-A-GPU", lambda _: None, of=("wgpu",), demands=GPU),
+    Forgery("no device clock", "RCPT-NO-GPU-KERNELS", put("runs.0.proof.device_clock", False), demands=GPU),
+    # Parity.
+    Forgery("a failed gate that passes", "RCPT-GATE", failed_gate),
+    Forgery("a softer limit", "RCPT-GATE", softer_gate),
+    Forgery("a gate of nobody", "RCPT-GATE", put("runs.0.parity.gates.0.name", "looks_good")),
+    Forgery("PASS with a failed gate", "RCPT-PARITY", hidden_gate),
+    Forgery("the failed gate left out", "RCPT-GATES-MISSING", drop("runs.0.parity.gates.1")),
+    Forgery("no gates", "RCPT-GATES-MISSING", put("runs.0.parity.gates", [])),
+    Forgery("a speed of a wrong backend", "RCPT-PARITY", speed_of_a_failure),
+    Forgery("invalid without a reason", "RCPT-PARITY", put("runs.0.parity.verdict", "INVALID-CORRECTNESS")),
+    Forgery("a contract of its own", "RCPT-CONTRACT", put("contract.id", "easy-v1")),
+    Forgery("another version of the contract", "RCPT-CONTRACT", put("contract.version", "0.9.0")),
+    Forgery("the timed output unchecked", "RCPT-OUTPUT", put("runs.0.timed_output.checked", False)),
+    Forgery("the timed output wrong", "RCPT-OUTPUT", put("runs.0.timed_output.cosine", 0.5)),
+    Forgery("the timed output's limit softened", "RCPT-OUTPUT", put("runs.0.timed_output.limit", 0.4)),
+    Forgery("other bits each time", "RCPT-DETERMINISM", put("runs.0.determinism.identical", False)),
+    Forgery("nothing repeated", "RCPT-DETERMINISM", put("runs.0.determinism.repeats", 1)),
+    Forgery(
+        "parity skipped", "RCPT-PARITY-REQUIRED",
+        put("runs.0.parity", {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}),
+        demands={"require_parity": True},
+    ),
+    # Figures.
+    Forgery("nothing ran", "RCPT-EMPTY", both(
+        put("runs", []), put("baselines", []), put("serving", None),
+        put("fallback.0", {"backend": "cuda", "status": "unavailable", "code": "KP-X", "reason": "none"}),
+    ), of=("cuda",)),
+    Forgery("nothing measured", "RCPT-EMPTY", put("runs.0.measurements", []), of=("cuda",)),
+    Forgery("a measurement with errors", "RCPT-ERRORS", put(f"{SPEED}.errors", ["faster than the floor"])),
+    Forgery("a run with errors", "RCPT-ERRORS", put("runs.0.errors", ["the worker died"])),
+    Forgery("faster than memory", "RCPT-FLOOR", resampled(twice_as_fast, run=1)),
+    Forgery("faster than memory, less to read", "RCPT-BANDWIDTH", smaller_model),
+    Forgery("a cache beyond any", "RCPT-BANDWIDTH", both(
+        resampled(twice_as_fast), put("runs.0.bandwidth.cache_bytes", 1 << 40))),
+    Forgery("a bandwidth of its own", "RCPT-BANDWIDTH", put("runs.0.bandwidth.bytes_per_s", 8e12)),
+    Forgery("the mean of another day", "RCPT-RECOMPUTED", put(f"{SPEED}.tokens_per_s", 6000.0)),
+    Forgery("faster percentiles", "RCPT-RECOMPUTED", put(f"{SPEED}.ms_per_token.p99", 1e-6)),
+    Forgery("more throughput", "RCPT-RECOMPUTED", put(f"{SPEED}.gb_per_s", 4000.0)),
+    Forgery("a name of another measurement", "RCPT-RECOMPUTED", put(f"{SPEED}.name", "tg@4096")),
+    Forgery("a better ratio", "RCPT-RECOMPUTED", faster_baseline),
+    Forgery("a point for an interval", "RCPT-INTERVAL", sure),
+    Forgery("an interval upside down", "RCPT-INTERVAL", put(f"{SPEED}.low", 1e9)),
+    Forgery("always the same time", "RCPT-SAMPLES", resampled(lambda samples: [median(samples)] * 40)),
+    Forgery("two times in turn", "RCPT-SAMPLES", resampled(lambda samples: samples[:2] * 20)),
+    Forgery("half of it twice", "RCPT-SAMPLES", resampled(lambda samples: samples[:20] * 2)),
+    Forgery("typed by hand", "RCPT-SAMPLES", resampled(lambda samples: [float(f"{each:.3g}") for each in samples], 1)),
+    Forgery("a progression", "RCPT-SAMPLES", resampled(
+        lambda samples: [float(each) for each in np.linspace(min(samples), max(samples), 40)])),
+    Forgery("one measurement under two names", "RCPT-REPLAYED", copied),
+]  # fmt: skip

@@ -1,0 +1,177 @@
+"""Right receipts, made without a device: for the tests only, and they say so in the device's name and the command."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta, timezone
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from kparity import contracts
+from kparity.bench.timing import bootstrap
+from kparity.receipts.rules.parity import FULL
+from kparity.receipts.statement import build
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=timezone.utc)
+GOOD = {
+    "bos_cosine": 0.99999997, "positions_cosine": 0.99987, "positions_noise": 0.107, "positions_factor": 2.3e-8,
+    "positions_norm": 0.0108, "positions_min": 72.0, "prefill_cosine": 0.99996, "turns_cosine": 0.99998,
+    "exact_scaled_ulp": 0.86,
+}  # fmt: skip
+"""Measured numbers of a right backend; what is not here is zero."""
+MODEL = {
+    "name": "made.gguf", "sha256": hashlib.sha256(b"a model made for the tests").hexdigest(), "bytes": 600_000_000,
+    "layers": 30, "width": 2560, "ffn": 6912, "heads": 20, "kv_heads": 5, "head_dim": 128, "vocab": 32000,
+    "context": 4096, "type": "TQ2_0", "seed": 7,
+}  # fmt: skip
+BYTES = 530_000_000.0
+"""Of a token: more than the weights of MODEL in the densest packing."""
+DEVICES: dict[str, dict[str, Any]] = {
+    "cpu": {"device": "Made processor", "kind": "cpu", "api": "native", "driver": "", "uuid": "", "detail": "AVX2"},
+    "wgpu": {
+        "device": "llvmpipe (LLVM 15.0.6, 256 bits)", "kind": "software", "api": "Vulkan",
+        "driver": "llvmpipe Mesa 22.3.6", "uuid": "pci:10005:0000",
+    },
+    "cuda": {
+        "device": "NVIDIA device made for the tests", "kind": "gpu", "api": "CUDA", "driver": "580.65.06",
+        "uuid": "GPU-6f1c2b1e-40a8-4d6b-9f0e-3a5b1c7d9e2f",
+    },
+    "hip": {
+        "device": "AMD device made for the tests", "kind": "gpu", "api": "HIP", "driver": "6.12.12",
+        "uuid": "pci 0000:03:00.0",
+    },
+}  # fmt: skip
+DIALECT = {"cpu": "avx2", "wgpu": "wgsl", "cuda": "cuda", "hip": "hip"}
+BANDWIDTH = {"cpu": 2.1e10, "wgpu": 1.1e10, "cuda": 3.9e12, "hip": 1.2e12}
+SHARE = {"cpu": 0.7, "wgpu": 0.01, "cuda": 0.6, "hip": 0.5}
+KERNELS = (
+    ("tgemv", "dp4a", 120),
+    ("rope_store", "neox_f16", 30),
+    ("attention", "f16", 30),
+    ("norm_quant", "add_token", 61),
+)
+"""Op, variant, launches of a step."""
+CHUNK = 250
+"""Launches of a chunk, all of one kernel."""
+
+
+def drawn(seed: str, middle: float, count: int = 40) -> list[float]:
+    """Seconds around ``middle``, skewed to the right as those of a scheduler are."""
+    rng = np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+    return [float(each) for each in middle * (1 + 0.01 * rng.gamma(2.0, 1.0, count))]
+
+
+def measurement(
+    backend: str, name: str, seconds: float, nbytes: float | None, device: bool, salt: str
+) -> dict[str, Any]:
+    """A row with every figure computed from its samples."""
+    decode = name.startswith("tg@")
+    tokens = 1 if decode else int(name[2:])
+    samples = drawn(f"{salt} {backend} {name}", seconds)
+    middle, low, high = bootstrap(samples)
+    floor = nbytes * tokens / BANDWIDTH[backend] if nbytes else None
+    return {
+        "name": name, "phase": "decode" if decode else "prefill", "tokens": tokens,
+        "depth": int(name[3:]) if decode else 0, "samples_s": samples,
+        "device_s": drawn(f"{salt} {backend} {name} device", seconds * 0.97, 12) if device else None,
+        "tokens_per_s": tokens / middle, "low": tokens / high, "high": tokens / low, "limit": None,
+        "ms_per_token": {f"p{at}": float(np.percentile(samples, at)) / tokens * 1e3 for at in (10, 50, 90, 99)},
+        "bytes_per_token": nbytes, "gb_per_s": nbytes * tokens / middle * 1e-9 if nbytes else None,
+        "of_bandwidth": floor / middle if floor else None, "floor_s": floor, "energy_j_per_token": None, "errors": [],
+    }  # fmt: skip
+
+
+def parity() -> dict[str, Any]:
+    """PASS with every gate of the full probe."""
+    contract = contracts.load(contracts.PROBE)
+    gates = [
+        {"gate": name.partition("_")[0], "name": name, "value": GOOD.get(name, 0.0),
+         "limit": contract.threshold(name).value, "passed": True}
+        for name in FULL
+    ]  # fmt: skip
+    return {"verdict": "PASS", "gates": gates, "reason": None}
+
+
+def run(backend: str, salt: str = "") -> dict[str, Any]:
+    """What a right backend gives: prefill and decode, 400 steps and 60 chunks."""
+    rate, clocked = BANDWIDTH[backend], backend != "cpu"
+    step = BYTES / rate / SHARE[backend]
+    passes = drawn(f"{salt} {backend} bandwidth", 1e9 / rate, 15)
+    kernels = []
+    for at, (op, variant, launches) in enumerate(KERNELS):
+        chunks = CHUNK if at == 0 else 0
+        name = f"{op}_{DIALECT[backend]}_{variant}"
+        kernels.append({
+            "id": name, "sha256": hashlib.sha256(name.encode()).hexdigest(),
+            "dispatches": 400 * launches + 60 * chunks,
+            "device_ns": step * 0.9e9 * launches / 241 if clocked else None, "launches_per_step": launches,
+            "launches_per_chunk": chunks,
+        })  # fmt: skip
+    rate = 1e9 / median(passes)
+    made = {
+        "backend": backend, "device": {"backend": backend, "library": "made for the tests", **DEVICES[backend]},
+        "proof": {"device_clock": clocked, "dispatches_counted": True}, "parity": parity(),
+        "timed_output": {"checked": True, "what": "logits", "cosine": 0.99991, "limit": 0.99, "passed": True},
+        "determinism": {"repeats": 3, "identical": True}, "engine": {"act": "token", "kv": "f16"}, "kernels": kernels,
+        "graph": {"launches_per_step": 241, "launches_per_chunk": CHUNK, "chunk": 64, "steps": 400,
+                  "prefill_chunks": 60},
+        "bandwidth": {"what": "streaming read" if backend == "cpu" else "device copy", "bytes": 1_000_000_000,
+                      "bytes_per_s": rate, "samples_s": passes, "cache_bytes": 33_554_432},
+        "measurements": [measurement(backend, "pp128", step * 6, BYTES / 128, clocked, salt),
+                         measurement(backend, "tg@0", step, BYTES, clocked, salt)],
+        "skipped": [{"name": "tg@8192", "reason": "the context is 4096"}], "errors": [],
+        "energy": {"source": None, "reason": "no counter"}, "clocks": {"before": {}, "after": {}},
+    }  # fmt: skip
+    for each in made["measurements"]:  # the floor is that of the samples, not of the table above
+        floor = each["bytes_per_token"] * each["tokens"] / rate
+        each.update(floor_s=floor, of_bandwidth=floor / median(each["samples_s"]))
+    return made
+
+
+def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A right receipt of a benchmark: a run for each of ``backends``; the others of ``requested`` (comma separated, by
+    default the same) were not there, those of ``rejected`` were wrong.
+    """
+    asked = requested.split(",") if requested else list(backends)
+    fallback = []
+    for name in asked:
+        if name in backends:
+            fallback.append({"backend": name, "status": "accepted", "code": None, "reason": None})
+        elif name in rejected:
+            said = "cosine 0.72 (< 0.99) at position 0/64"
+            fallback.append({"backend": name, "status": "rejected", "code": "KP-BOS-COSINE", "reason": said})
+        else:
+            said = "no driver"
+            fallback.append(
+                {"backend": name, "status": "unavailable", "code": f"KP-{name.upper()}-NODRIVER", "reason": said}
+            )
+    predicate = {
+        "kind": "bench", "begun": (NOW - timedelta(hours=1)).isoformat(), "ended": NOW.isoformat(),
+        "harness": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False, "changed": []},
+        "request": {"command": ["made for the tests"], "backends": asked, "options": {"depth": "full"}},
+        "model": MODEL, "contract": {"id": contracts.PROBE, "version": contracts.load(contracts.PROBE).version},
+        "seeds": {"model": 7, "tokens": 1},
+        "serving": next((each["backend"] for each in fallback if each["status"] == "accepted"), None),
+        "fallback": fallback, "runs": [run(name, salt) for name in backends],
+        "baselines": [],
+    }  # fmt: skip
+    if "cpu" in backends:
+        predicate["baselines"] = [baseline(predicate["runs"], salt)]
+    return build(predicate)
+
+
+def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:
+    """llama.cpp beside the CPU's decode, at half its speed."""
+    ours = next(
+        each for run in runs if run["backend"] == "cpu" for each in run["measurements"] if each["name"] == "tg@0"
+    )
+    theirs = measurement("cpu", "tg@0", 2 * median(ours["samples_s"]), BYTES, False, f"{salt} llama.cpp")
+    ratio = ours["tokens_per_s"] / theirs["tokens_per_s"]
+    keep = ("name", "phase", "tokens", "depth", "samples_s", "tokens_per_s", "low", "high")
+    return {
+        "name": "llama.cpp", "version": "made", "library_sha256": None,
+        "measurements": [{name: theirs[name] for name in keep}],
+        "ratios": [{"backend": "cpu", "name": "tg@0", "ratio": ratio, "low": ratio * 0.98, "high": ratio * 1.02}],
+    }  # fmt: skip

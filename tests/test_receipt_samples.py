@@ -1,0 +1,90 @@
+"""What a verifier says of raw samples: no clock is refused, no bootstrap of the bench, and regular lists are."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kparity import contracts
+from kparity.bench.timing import bootstrap
+from kparity.receipts.rules.samples import at_least, below_median, interval_fault, irregularities
+
+LIMITS = contracts.load("receipt-v1")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    count=st.integers(1, 300),
+    seed=st.integers(0, 2**32 - 1),
+    noise=st.sampled_from([1e-5, 1e-3, 0.05, 0.5]),
+    ties=st.booleans(),
+)
+def test_the_bootstrap_of_the_bench_is_accepted(count: int, seed: int, noise: float, ties: bool) -> None:
+    samples = 1e-3 * (1 + noise * np.random.default_rng(seed).gamma(2.0, 1.0, count))
+    samples = np.round(samples, 5) if ties else samples
+    _, low, high = bootstrap(samples, seed=seed)
+    assert interval_fault(list(samples), low, high, LIMITS) == ""
+
+
+@pytest.mark.parametrize("count", [6, 11, 40, 201])
+def test_a_narrower_and_a_far_wider_interval_is_refused(count: int) -> None:
+    samples = list(1e-3 * (1 + 0.1 * np.random.default_rng(count).gamma(2.0, 1.0, count)))
+    middle, low, high = bootstrap(samples)
+    shrunk = (middle - (middle - low) * 0.2, middle + (high - middle) * 0.2)
+    assert "narrow" in interval_fault(samples, *shrunk, LIMITS)
+    assert "exchanged" in interval_fault(samples, high, low, LIMITS)
+    assert "wide" in interval_fault(samples, min(samples) / 2, max(samples) * 2, LIMITS)
+
+
+def test_the_distribution_of_the_median_is_that_of_many_resamples() -> None:
+    rng = np.random.default_rng(3)
+    for count in (7, 12):
+        samples = rng.gamma(2.0, 1.0, count)
+        medians = np.median(samples[rng.integers(0, count, (40_000, count))], axis=1)
+        for bound in np.quantile(samples, [0.2, 0.5, 0.7]):
+            least, most = below_median(list(samples), bound)
+            assert least - 0.01 <= np.mean(medians <= bound) <= most + 0.01
+    assert at_least(4, 0.5, 0) == 1 and at_least(4, 0.0, 1) == 0 and at_least(4, 1.0, 4) == 1
+    assert at_least(2, 0.5, 1) == pytest.approx(0.75)
+
+
+def clocked(count: int) -> list[float]:
+    """Differences of this machine's clock around a little work."""
+    found = []
+    for _ in range(count):
+        began = time.perf_counter()
+        sum(range(2000))
+        found.append(time.perf_counter() - began)
+    return found
+
+
+def test_a_clock_is_not_refused() -> None:
+    for count in (1, 2, 4, 5, 50, 500):
+        assert list(irregularities([("/x", clocked(count))], LIMITS)) == []
+        rounded = [round(each, 9) for each in clocked(count)]
+        assert list(irregularities([("/x", rounded)], LIMITS)) == []
+
+
+REGULAR = {
+    "within": [0.012345678] * 8,
+    "different": [0.012345678, 0.012445678] * 10,
+    "digits": [0.0123, 0.0124, 0.0125, 0.0121, 0.0129, 0.0127],
+    "same amount": [0.0100001 + 0.0000123 * each for each in range(9)],
+    "again and again": [*(clocked_like := [0.011234567, 0.012345671, 0.011987654, 0.012111119]), *clocked_like],
+}
+
+
+@pytest.mark.parametrize("said", REGULAR)
+def test_a_regular_list_is_refused(said: str) -> None:
+    found = list(irregularities([("/x", REGULAR[said])], LIMITS))
+    assert [finding.code for finding in found] == ["RCPT-SAMPLES"] and said in found[0].why
+
+
+def test_a_list_that_stands_twice_is_replayed() -> None:
+    samples = clocked(20)
+    found = list(irregularities([("/a", samples), ("/b", clocked(20)), ("/c", list(samples))], LIMITS))
+    assert [(finding.code, finding.where) for finding in found] == [("RCPT-REPLAYED", "/c")]

@@ -1,0 +1,140 @@
+"""Signatures: what one key signed verifies with it, and nothing else does; other tools read the envelope."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kparity.errors import WrongInput
+from kparity.receipts import sign
+from kparity.receipts.document import canonical
+from kparity.receipts.verify import verify
+from tests.made_receipts import NOW, receipt
+
+pytest.importorskip("cryptography", reason="the extra sign is not installed")
+
+MADE = receipt("cpu")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("keys")
+    sign.keygen(folder / "a.pem", folder / "a.pub")
+    return folder / "a.pem", folder / "a.pub"
+
+
+@pytest.fixture(scope="module")
+def envelope(keys: tuple[Path, Path]) -> dict[str, Any]:
+    return sign.sign(MADE, keys[0])
+
+
+def test_a_signed_receipt_passes_with_its_key_and_without(envelope: dict[str, Any], keys: tuple[Path, Path]) -> None:
+    assert verify(envelope, key=keys[1], now=NOW) == []
+    assert verify(envelope, now=NOW) == []
+    assert sign.statement_of(envelope) == MADE and sign.statement_of(MADE) == MADE
+    assert [finding.code for finding in verify(MADE, key=keys[1], now=NOW)] == ["RCPT-UNSIGNED"]
+
+
+def test_the_envelope_is_dsse_as_other_tools_read_it(envelope: dict[str, Any], keys: tuple[Path, Path]) -> None:
+    """By the words of the specification, without a line of the module under test."""
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    body = base64.b64decode(envelope["payload"])
+    kind = envelope["payloadType"].encode()
+    message = b"DSSEv1 " + str(len(kind)).encode() + b" " + kind + b" " + str(len(body)).encode() + b" " + body
+    public: Any = load_pem_public_key(keys[1].read_bytes())
+    public.verify(base64.b64decode(envelope["signatures"][0]["sig"]), message)
+    statement = json.loads(body)
+    assert kind == b"application/vnd.in-toto+json"
+    assert statement["_type"] == "https://in-toto.io/Statement/v1" and statement["subject"][0]["digest"]["sha256"]
+
+
+def test_the_encoding_is_that_of_the_specifications_example() -> None:
+    assert sign.encoded("http://example.com/HelloWorld", b"hello world") == (
+        b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    )
+
+
+def payload(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """Change what stands in the payload."""
+
+    def changed(envelope: dict[str, Any]) -> None:
+        statement = json.loads(base64.b64decode(envelope["payload"]))
+        change(statement)
+        envelope["payload"] = base64.b64encode(canonical(statement)).decode()
+
+    return changed
+
+
+def other_key(envelope: dict[str, Any]) -> None:
+    envelope["signatures"][0]["sig"] = base64.b64encode(bytes(64)).decode()
+
+
+BREAKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "altered payload": (payload(lambda s: s["predicate"]["model"].update(name="better")), "RCPT-SIGNATURE"),
+    "a space more": (
+        lambda e: e.update(payload=base64.b64encode(base64.b64decode(e["payload"]) + b" ").decode()), "RCPT-SIGNATURE",
+    ),
+    "foreign signature": (other_key, "RCPT-SIGNATURE"),
+    "short signature": (lambda e: e["signatures"][0].update(sig="AAAA"), "RCPT-SIGNATURE"),
+    "no signature": (lambda e: e.update(signatures=[]), "RCPT-SIGNATURE"),
+    "signatures of no form": (lambda e: e.update(signatures="yes"), "RCPT-SIGNATURE"),
+    "signature without a text": (lambda e: e.update(signatures=[{"sig": 3}, 4]), "RCPT-SIGNATURE"),
+    "no base64": (lambda e: e.update(payload="!"), "RCPT-SCHEMA"),
+    "payload of text": (lambda e: e.update(payload=base64.b64encode(b"hello").decode()), "RCPT-SCHEMA"),
+    "another type": (lambda e: e.update(payloadType="application/json"), "RCPT-PAYLOAD-TYPE"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_signature_is_refused(name: str, envelope: dict[str, Any], keys: tuple[Path, Path]) -> None:
+    change, code = BREAKS[name]
+    broken = copy.deepcopy(envelope)
+    change(broken)
+    assert code in [finding.code for finding in verify(broken, key=keys[1], now=NOW)]
+
+
+def test_another_key_does_not_fit(envelope: dict[str, Any], tmp_path: Path) -> None:
+    sign.keygen(tmp_path / "b.pem", tmp_path / "b.pub")
+    assert [finding.code for finding in verify(envelope, key=tmp_path / "b.pub", now=NOW)] == ["RCPT-SIGNATURE"]
+
+
+def test_one_of_several_signatures_is_enough(envelope: dict[str, Any], keys: tuple[Path, Path]) -> None:
+    several = copy.deepcopy(envelope)
+    several["signatures"].insert(0, {"keyid": "?", "sig": base64.b64encode(bytes(64)).decode()})
+    assert verify(several, key=keys[1], now=NOW) == []
+
+
+def test_keys_are_private_and_never_overwritten(keys: tuple[Path, Path], tmp_path: Path) -> None:
+    assert stat.S_IMODE(keys[0].stat().st_mode) == 0o600
+    before = keys[0].read_bytes()
+    with pytest.raises(WrongInput, match="never overwritten"):
+        sign.keygen(keys[0], tmp_path / "x.pub")
+    assert keys[0].read_bytes() == before and not (tmp_path / "x.pub").exists()
+
+
+def test_a_file_that_is_no_such_key_is_told(envelope: dict[str, Any], keys: tuple[Path, Path], tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    text, other = tmp_path / "text", tmp_path / "ec.pub"
+    text.write_text("no key")
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    other.write_bytes(public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    for key, said in (
+        (text, "no public key"),
+        (keys[0], "no public key"),
+        (other, "not Ed25519"),
+        (tmp_path / "no", "cannot"),
+    ):
+        with pytest.raises(WrongInput, match=said):
+            verify(envelope, key=key, now=NOW)
+    with pytest.raises(WrongInput, match="no private key"):
+        sign.sign(MADE, keys[1])

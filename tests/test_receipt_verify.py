@@ -1,0 +1,226 @@
+"""Verifying receipts: right ones pass, every leaf is covered by the digest, demands are kept, bad files are told."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kparity.errors import WrongInput
+from kparity.receipts import document
+from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
+from kparity.receipts.statement import build, redigested, write
+from kparity.receipts.verify import Demands, replays, verify
+from tests.made_receipts import NOW, receipt
+
+RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
+
+
+def codes(found: Any) -> list[str]:
+    return [finding.code for finding in found]
+
+
+@pytest.mark.parametrize("backends", RIGHT, ids="+".join)
+def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
+    for salt in "abcde":
+        assert verify(receipt(*backends, salt=salt), now=NOW) == []
+        assert verify(receipt(*backends, salt=salt), now=NOW, require_parity=True) == []
+    gpu = all(name in ("cuda", "hip", "cpu") for name in backends) and backends[0] != "cpu"
+    assert (verify(receipt(*backends), now=NOW, require_gpu_kernels=True) == []) is gpu
+
+
+def test_a_fallback_with_its_reason_is_no_lie_and_no_gpu() -> None:
+    made = receipt("cpu", requested="cuda,wgpu,cpu", rejected=("wgpu",))
+    assert verify(made, now=NOW) == []
+    found = verify(made, now=NOW, require_gpu_kernels=True)
+    assert codes(found) == ["RCPT-FALLBACK-ONLY", "RCPT-NO-GPU-KERNELS"]
+    assert "cuda, wgpu asked for, cpu serves" in str(found[0])
+
+
+def test_a_software_device_is_no_gpu_however_it_is_called() -> None:
+    found = verify(receipt("cpu", "wgpu"), now=NOW, require_gpu_kernels=True)
+    assert codes(found) == ["RCPT-NOT-A-GPU", "RCPT-FALLBACK-ONLY", "RCPT-NO-GPU-KERNELS"]
+    assert "llvmpipe" in found[0].why and found[0].where == "/predicate/runs/1/device/kind"
+
+
+def test_a_speed_without_parity_is_labelled_or_refused() -> None:
+    made = receipt("cpu")
+    run = made["predicate"]["runs"][0]
+    run["parity"] = {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}
+    run["timed_output"].update(checked=False, cosine=None, limit=None, passed=False)
+    labelled = redigested(made)
+    assert verify(labelled, now=NOW) == []
+    assert codes(verify(labelled, now=NOW, require_parity=True)) == ["RCPT-PARITY-REQUIRED"]
+    run["parity"] = {"verdict": "FAIL", "gates": [], "reason": "cosine 0.7"}
+    assert "RCPT-PARITY" in codes(verify(redigested(made), now=NOW))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dialect", "gpu"),
+    [
+        ("tgemv_cuda_dp4a", "cuda", True), ("rope_wgsl_neox", "wgsl", True), ("tgemv_hip_dp4a_wrow", "hip", True),
+        ("norm_quant_opencl_none_token", "opencl", True), ("rope_torch_neox", "torch", True),
+        ("tgemv_avx512vnni_dp4a", "avx512vnni", False), ("add_numpy_generic", "numpy", False),
+        ("gemm_cpu_x", "cpu", False), ("gemm_cpu_cuda", "", False), ("tgemv_avx2_cuda", "avx2", False),
+        ("cuda_avx2_dp4a", "", False), ("tgemv_cuda", "", False), ("mine_cuda_fast", "cuda", True),
+        ("tgemv", "", False),
+    ],
+)  # fmt: skip
+def test_a_cpu_kernel_never_matches_a_gpu(kernel: str, dialect: str, gpu: bool) -> None:
+    assert dialect_of(kernel) == dialect
+    assert is_gpu_kernel(kernel) is gpu
+
+
+def test_kernels_of_one_text_share_its_digest_and_no_other() -> None:
+    ids = ("tgemv_cuda_dp4a", "tgemv_hip_dp4a", "tgemv_opencl_dp4a", "tgemv_wgsl_dp4a", "tgemv_torch_dp4a",
+           "tgemv_numpy_dp4a", "tgemv_avx2_dp4a", "rope_cuda_neox")  # fmt: skip
+    assert len({sha256_of(each) for each in ids}) == len(ids)
+    assert sha256_of("tgemv_cuda_dp4a") == sha256_of("tgemv_cuda_dp4a_wrow")
+    with pytest.raises(WrongInput, match="gemm_cpu_x"):
+        sha256_of("gemm_cpu_x")
+
+
+# --- the digest ---
+
+WHOLE = receipt("cuda", "cpu")
+
+
+def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of everything that holds nothing else."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = False
+    for key, item in entries:
+        found = True
+        yield from leaves(item, (*at, key))
+    if not found:
+        yield at
+
+
+LEAVES = [path for path in leaves(WHOLE) if path != ("predicate", "sha256")]
+
+
+def other(value: Any) -> Any:
+    """Another value, of the same type where there is one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return f"{value} " if isinstance(value, str) else "something"
+
+
+@settings(max_examples=200, deadline=None)
+@given(path=st.sampled_from(LEAVES))
+def test_any_changed_leaf_is_refused(path: tuple[Any, ...]) -> None:
+    changed = copy.deepcopy(WHOLE)
+    at: Any = changed
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = other(at[path[-1]])
+    assert document.digest(changed) != WHOLE["predicate"]["sha256"]
+    found = codes(verify(changed, now=NOW))
+    assert "RCPT-DIGEST" in found or "RCPT-SCHEMA" in found
+
+
+def test_the_digest_does_not_depend_on_order_or_spacing(tmp_path: Path) -> None:
+    backwards = json.loads(json.dumps(WHOLE), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(backwards, indent=7))
+    assert verify(document.read(path), now=NOW) == []
+
+
+# --- demands ---
+
+
+def test_model_commit_and_age_are_demanded(tmp_path: Path) -> None:
+    model, made = tmp_path / "made.gguf", receipt("cpu")
+    model.write_bytes(b"a model made for the tests")
+    assert verify(made, demands=Demands(model=model, commit="0123456", max_age_days=1), now=NOW) == []
+    model.write_bytes(b"another")
+    assert codes(verify(made, demands=Demands(model=model), now=NOW)) == ["RCPT-MODEL"]
+    assert codes(verify(made, demands=Demands(commit="fedcba"), now=NOW)) == ["RCPT-COMMIT"]
+    assert codes(verify(made, demands=Demands(max_age_days=1), now=NOW + timedelta(days=2))) == ["RCPT-AGE"]
+    with pytest.raises(WrongInput, match="cannot be read"):
+        verify(made, demands=Demands(model=tmp_path / "none.gguf"), now=NOW)
+
+
+def test_a_commit_with_changes_is_not_that_commit() -> None:
+    made = receipt("cpu")
+    made["predicate"]["harness"].update(dirty=True, changed=["kernels/tgemv/tgemv.h"])
+    dirty = redigested(made)
+    assert verify(dirty, now=NOW) == []
+    assert codes(verify(dirty, demands=Demands(commit="0123456"), now=NOW)) == ["RCPT-COMMIT"]
+
+
+def test_a_receipt_is_used_once() -> None:
+    first, second = receipt("cpu", salt="1"), receipt("cpu", salt="2")
+    assert replays([("a", first), ("b", second)]) == {}
+    assert set(codes(replays([("a", first), ("b", first)])["b"])) == {"RCPT-REPLAYED"}
+    taken = copy.deepcopy(second)
+    measurement = first["predicate"]["runs"][0]["measurements"][1]
+    taken["predicate"]["runs"][0]["measurements"][1] = measurement
+    found = replays([("a", first), ("b", redigested(taken))])
+    assert [finding.where for finding in found["b"]] == ["/predicate/runs/0/measurements/1/samples_s"]
+
+
+# --- files ---
+
+BROKEN = {
+    "truncated": json.dumps(WHOLE)[:-200],
+    "empty": "",
+    "no JSON": "tokens/s: 9000",
+    "no object": "[1, 2]",
+    "NaN": json.dumps(WHOLE).replace('"limit": null', '"limit": NaN', 1),
+    "infinite": '{"tokens_per_s": 1e999}',
+    "a key twice": '{"predicateType": 1, "predicateType": 2}',
+    "deep": "[" * 100_000,
+    "long number": '{"a": ' + "9" * 5000 + "}",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_receipt_is_told_in_one_sentence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(BROKEN[name])
+    with pytest.raises(WrongInput, match=r"r\.json is not a receipt") as told:
+        document.read(path)
+    assert "\n" not in str(told.value)
+
+
+def test_huge_binary_and_missing_files_are_told(tmp_path: Path) -> None:
+    huge, binary = tmp_path / "huge.json", tmp_path / "binary.json"
+    with huge.open("wb") as file:
+        file.truncate(document.LARGEST + 1)
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, said in ((huge, "at most"), (binary, "not a receipt"), (tmp_path / "none", "cannot be read")):
+        with pytest.raises(WrongInput, match=said):
+            document.read(path)
+
+
+def test_nothing_that_is_not_finite_is_written(tmp_path: Path) -> None:
+    predicate = {**WHOLE["predicate"], "seeds": {"a": float("nan")}}
+    with pytest.raises(WrongInput, match="not finite"):
+        build(predicate)
+    with pytest.raises(WrongInput, match="writable folder"):
+        write(tmp_path / "none" / "r.json", WHOLE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_replaces_the_whole_file_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.json"
+    write(path, WHOLE)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(WrongInput, match="No space left"):
+        write(path, {"other": 1})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
