@@ -12,6 +12,7 @@ from kparity import contracts
 from kparity.bench.comparison import ratio
 from kparity.bench.endtoend import Engine, Found, Request
 from kparity.bench.numbers import Ceiling, measurement
+from kparity.bench.ops import Result
 from kparity.bench.plan import bytes_per_token
 from kparity.bench.revision import revision
 from kparity.bench.worker import WorkerFailed
@@ -140,6 +141,27 @@ class Bench:
             "measurements": [{name: row[name] for name in BASELINE_FIELDS} for row in rows.values()],
             "ratios": ratios, "errors": engine.errors, "skipped": engine.skipped,
         }  # fmt: skip
+
+
+def ops_predicate(
+    result: Result, order: Sequence[str], command: Sequence[str], begun: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The predicate of a benchmark of single ops: rows without a model, each verified by itself."""
+    contract, model = contracts.load(contracts.PROBE), load_model()
+    fallback = []
+    for name in order:
+        why = result.absent.get(name)
+        status = "accepted" if why is None else "unavailable" if why["status"] == "unavailable" else "rejected"
+        told = {"code": why["code"], "reason": why["reason"]} if why else {"code": None, "reason": None}
+        fallback.append({"backend": name, "status": status, **told})
+    document = {
+        "kind": "bench", "begun": begun, "harness": revision(),
+        "request": {"command": list(command), "backends": list(order), "options": dict(options)},
+        "model": {**facts(model), "seed": None}, "contract": {"id": contract.id, "version": contract.version},
+        "seeds": {"inputs": options["seed"]}, "serving": None, "fallback": fallback, "runs": [], "ops": result.rows,
+    }  # fmt: skip
+    model.close()
+    return document
 
 
 def facts(model: Model) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend, Program
+from kparity.adapter import Backend
 from kparity.bench import energy
 from kparity.bench.bandwidth import bandwidth_series
-from kparity.bench.machine import cache_bytes, cold_bytes
+from kparity.bench.machine import cache_bytes, cold_bytes, has_device_clock
 from kparity.bench.outputs import Outputs, digest
 from kparity.bench.plan import BLOCK, Point, sequence
 from kparity.bench.timing import Series
@@ -19,8 +19,8 @@ from kparity.engine import Engine
 from kparity.model import load_model
 from kparity.registry import backend_class, open_backend
 
-ON_HOST = 256 << 20
-"""Bytes of the streaming read or copy of what is no GPU."""
+CEILING_BYTES = {"gpu": 1 << 30, "cpu": 1 << 29, "software": 1 << 26}
+"""What the streaming read or copy moves at least, by kind of device: on a software device no more than a moment."""
 KERNEL_REPEATS = 5
 """Replays of the launches of one kernel, of which the median is kept."""
 
@@ -28,13 +28,6 @@ KERNEL_REPEATS = 5
 def opened(name: str, index: int, isa: str) -> Backend:
     """The backend; with an instruction set, the cpu backend on that."""
     return backend_class(name)(isa=isa) if isa else open_backend(name, index)  # type: ignore[call-arg]
-
-
-def has_device_clock(backend: Backend, program: Program) -> bool:
-    """Whether ``run_timed`` reads a clock of the device and not the wall's."""
-    if type(program).run_timed is Program.run_timed or getattr(backend, "clock", True) is None:
-        return False
-    return getattr(getattr(backend, "device", None), "type", "") != "cpu"  # torch on the processor
 
 
 class EndToEnd:
@@ -146,13 +139,14 @@ class EndToEnd:
         return {"device_s": found, "wall_s": time.perf_counter() - began}
 
     def bandwidth(self) -> dict[str, Any]:
-        """One sample of the streaming read (cpu) or of a copy on the device."""
+        """One sample of the streaming read (of a processor) or of a copy on the device."""
         if self._bandwidth is None:
-            nbytes = max(1 << 30, cold_bytes(self.backend)) if self.backend.info.kind == "gpu" else ON_HOST
+            kind = self.backend.info.kind
+            nbytes = max(CEILING_BYTES[kind], cold_bytes(self.backend) if kind == "gpu" else 0)
             self._bandwidth = bandwidth_series(self.backend, nbytes)
             self._bandwidth.sample()
         series = self._bandwidth
-        what = "streaming read" if self.backend.name == "cpu" else "device copy"
+        what = "streaming read" if series.about["op"] == "stream" else "device copy"
         return {"what": what, "bytes": series.nbytes, "seconds": series.sample().device_s}
 
     def write_outputs(self, prefixes: list[int], path: str) -> None:

@@ -53,6 +53,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_n_threads_batch": (INT, [HANDLE]),
     "llama_get_memory": (HANDLE, [HANDLE]),
     "llama_memory_clear": (None, [HANDLE, ctypes.c_bool]),
+    "llama_memory_seq_pos_max": (INT, [HANDLE, INT]),
     "llama_memory_seq_rm": (ctypes.c_bool, [HANDLE, INT, INT, INT]),
     "llama_batch_get_one": (Opaque, [HANDLE, INT]),
     "llama_decode": (INT, [HANDLE, Opaque]),
@@ -159,7 +160,13 @@ class LlamaCpp:
         return self._decode(0, length) if length else 0.0
 
     def decode(self, depth: int) -> dict[str, Any]:
-        """A block of steps behind ``depth`` tokens, each timed; the first is done once beforehand, untimed."""
+        """A block of steps behind ``depth`` tokens, each timed; the first is done once beforehand, untimed.
+
+        llama.cpp forgets whatever lies behind the position that it goes back to: what is missing is filled again.
+        """
+        held = int(self.lib.llama_memory_seq_pos_max(self.memory, 0)) + 1
+        if held < depth:
+            self._decode(held, depth - held)
         self._rewind(depth)
         self._decode(depth, 1)
         self._rewind(depth)
@@ -179,14 +186,18 @@ class LlamaCpp:
         self.lib.llama_model_free(self.model)
 
     def _decode(self, start: int, count: int) -> float:
-        tokens = self.tokens[start : start + count]
-        batch = self.lib.llama_batch_get_one(tokens.ctypes.data, count)
-        began = time.perf_counter()
-        status = self.lib.llama_decode(self.context, batch)
+        """Feed tokens, in batches of what one may hold, and wait; seconds."""
+        status, began = 0, time.perf_counter()
+        for at in range(start, start + count, DEFAULTS[1]):
+            tokens = self.tokens[at : min(at + DEFAULTS[1], start + count)]
+            batch = self.lib.llama_batch_get_one(tokens.ctypes.data, len(tokens))
+            status = status or self.lib.llama_decode(self.context, batch)
         self.lib.llama_synchronize(self.context)
         seconds = time.perf_counter() - began
-        if status != 0:
-            raise WrongInput(f"llama_decode of {count} tokens at {start} returned {status}")
+        held = int(self.lib.llama_memory_seq_pos_max(self.memory, 0)) + 1
+        if status != 0 or held != start + count:
+            told = f"llama_decode of {count} tokens at {start} returned {status} and left {held} tokens in the cache"
+            raise WrongInput(told)
         return seconds
 
     def _rewind(self, position: int) -> None:

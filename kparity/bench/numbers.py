@@ -47,13 +47,14 @@ def measurement(point: Point, samples: Samples, nbytes: int, ceiling: Ceiling | 
     """A point as a receipt holds it; ``nbytes`` must move for one token. Raises ValueError without samples.
 
     ``errors`` names what cannot be: faster than the memory allows, a device's clock that runs ahead of the wall's.
-    Where everything fits in a cache there is no floor.
+    Where everything fits in a cache there is no floor, and the share of the bandwidth may exceed 1.
     """
     middle, low, high = bootstrap(samples.seconds)
     tokens = point.tokens
     each = np.array(samples.seconds) / tokens
-    bounded = ceiling is not None and ceiling.bytes_per_s > 0 and nbytes * tokens > ceiling.cache_bytes
-    floor = nbytes * tokens / ceiling.bytes_per_s if bounded and ceiling is not None else None
+    moved = nbytes * tokens
+    bound = moved / ceiling.bytes_per_s if ceiling is not None else None
+    floor = bound if ceiling is not None and moved > ceiling.cache_bytes else None
     joules = [value for value in samples.joules if value is not None]
     per_turn = len(samples.seconds) * tokens / max(len(samples.joules), 1)
     found: dict[str, Any] = {
@@ -61,8 +62,8 @@ def measurement(point: Point, samples: Samples, nbytes: int, ceiling: Ceiling | 
         "samples_s": samples.seconds, "device_s": [one["device_s"] for one in samples.device] or None,
         "tokens_per_s": tokens / middle, "low": tokens / high, "high": tokens / low, "limit": None,
         "ms_per_token": {f"p{p}": float(np.percentile(each, p)) * 1e3 for p in PERCENTILES},
-        "bytes_per_token": nbytes, "gb_per_s": nbytes * tokens / middle * 1e-9,
-        "of_bandwidth": floor / middle if floor else None, "floor_s": floor,
+        "bytes_per_token": nbytes, "gb_per_s": moved / middle * 1e-9,
+        "of_bandwidth": bound / middle if bound else None, "floor_s": floor,
         "energy_j_per_token": float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
         "errors": [],
     }  # fmt: skip

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import IO, Any
@@ -146,15 +147,15 @@ def serve(request: dict[str, Any], calls: IO[str], out: IO[str]) -> None:
     for line in calls:
         call = json.loads(line)
         if made:
-            _answer(out, getattr(made[0], call["call"]), **call["arguments"])
+            _answer(out, lambda call=call: getattr(made[0], call["call"])(**call["arguments"]))
     if made:
         made[0].close()
 
 
-def _answer(out: IO[str], function: Any, **arguments: Any) -> None:
+def _answer(out: IO[str], function: Callable[[], Any]) -> None:
     """One reply: the value, or status, code and reason of the exception."""
     try:
-        reply = json.dumps({"value": function(**arguments)}, allow_nan=False)
+        reply = json.dumps({"value": function()}, allow_nan=False)
     except Exception as error:  # whatever a device does wrong is told
         reply = json.dumps({"error": failure(error)})
     out.write(reply + "\n")

@@ -46,6 +46,10 @@ def _check(options: Mapping[str, Any]) -> None:
         raise WrongInput("--model and --shape exclude each other: give one of them")
     if options["no_parity"] and options["require_gpu"]:
         raise WrongInput("--no-parity and --require-gpu exclude each other: the probe is what refuses a device")
+    if with_ops and (options["model"] or options["shape"]):
+        raise WrongInput("--ops measures single ops, no model: leave --model and --shape out")
+    if with_ops and options["require_gpu"]:
+        raise WrongInput("--ops has no probe that could refuse a device; name the backends of the GPU by --backends")
     if with_ops and "llama.cpp" in options["baselines"]:
         raise WrongInput("--baseline llama.cpp is for models; with --ops give --baseline torch")
     if not with_ops and "torch" in options["baselines"]:
@@ -124,4 +128,21 @@ def _told(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, Any], int]:
-    raise WrongInput("--ops is not there yet")
+    """Single ops: the predicate of the receipt, and the exit code."""
+    from kparity.bench.document import ops_predicate
+    from kparity.bench.ops import Request, line
+    from kparity.bench.ops import run as run_ops
+    from kparity.cli.bench_ops_table import print_rows
+    from kparity.receipts.statement import now
+
+    begun = now()
+    request = Request(
+        order, options["ops_expression"] or None, bool(options["baselines"]), options["threads"] or 0,
+        options["index"], options["isa"] or "", options["seed"],
+    )  # fmt: skip
+    result = run_ops(request, lambda row: log(line(row)))
+    for name, why in result.absent.items():
+        log(f"{name}: [{why['code']}] {why['reason']}")
+    if options["json_path"] != "-":
+        print_rows(result.rows)
+    return ops_predicate(result, order, sys.argv, begun, _told(options)), result.exit_code

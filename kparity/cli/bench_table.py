@@ -20,7 +20,9 @@ def print_bench(predicate: Mapping[str, Any]) -> None:
     """Print what was measured, what was left out and why, bandwidths, and ratios."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in LEFT else "right", overflow="fold")
+        table.add_column(
+            column, justify="left" if column in LEFT else "right", overflow="fold", no_wrap=column != "note"
+        )
     for run in (*predicate["runs"], *predicate["baselines"]):
         _add_run(table, run)
     out = console()

@@ -1,0 +1,46 @@
+"""What benchmark workers are given in tests: objects that answer, fail, crash, hang and end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+from kparity.errors import Unavailable
+
+
+class Faulty:
+    """Answers ``echo``; every other method ends in its own way."""
+
+    def __init__(self, fault: str = "") -> None:
+        print("vendor library: hello", flush=True)
+        self.calls = 0
+        if fault == "unavailable":
+            raise Unavailable("no such device", "plug it in", "KP-TEST-NODEVICE")
+        if fault == "exit":
+            os._exit(7)
+
+    def echo(self, value: object) -> object:
+        """The value, and how often anything was called."""
+        self.calls += 1
+        return [value, self.calls]
+
+    def error(self) -> None:
+        """A mistake in the adapter."""
+        raise ZeroDivisionError("division by zero")
+
+    def not_a_number(self) -> float:
+        """What JSON cannot hold."""
+        return float("nan")
+
+    def crash(self) -> None:
+        """A driver that reads address 0."""
+        print("vendor library: about to fall", flush=True)
+        ctypes.string_at(0)
+
+    def hang(self) -> None:
+        """A driver that never answers."""
+        time.sleep(600)
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,330 @@
+"""Speed end to end: what is counted, what is verified, and every way in which a number must not count."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kparity.adapter import DeviceInfo
+from kparity.bench import document, energy, shapes
+from kparity.bench.endtoend import Engine, Found, Request
+from kparity.bench.endtoend_worker import EndToEnd
+from kparity.bench.numbers import Ceiling, Samples, measurement, settled
+from kparity.bench.plan import BLOCK, Point, bytes_per_token, context_for, points, sequence
+from kparity.bench.worker import WorkerFailed
+from kparity.errors import Unavailable, UnknownName, WrongInput
+from kparity.model import load_model
+from tests.gguf_files import TINY, Spec, write
+
+PP, TG = Point("prefill", 32), Point("decode", 16)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write(tmp_path_factory.mktemp("models") / "tiny.gguf", Spec(**{**vars(TINY), "arch": "bitnet"})))
+
+
+def engine(model: str, **more: Any) -> EndToEnd:
+    return EndToEnd(**{"backend": "cpu", "model": model, "seed": 0, "length": 64, "context": 64, **more})
+
+
+# --- the plan ---
+
+
+def test_points_are_in_order_and_named() -> None:
+    chosen = points((128, 32), (512, 0))
+    assert [point.name for point in chosen] == ["pp32", "pp128", "tg@0", "tg@512"]
+    assert [point.prefix for point in chosen] == [32, 128, BLOCK, 512 + BLOCK]
+    assert [point.tokens for point in chosen] == [32, 128, 1, 1]
+
+
+def test_the_sequence_is_seeded_and_the_context_is_the_model_s_at_most(tiny: str) -> None:
+    model = load_model(tiny)
+    assert sequence(model, 1, 20) == sequence(model, 1, 40)[:20] != sequence(model, 2, 20)
+    assert sequence(model, 1, 1) == [0], "the model's own first token"
+    assert context_for(model, points((500,), ())) == TINY.context
+    model.close()
+
+
+def test_bytes_per_token_count_every_weight_once(tiny: str) -> None:
+    model, h = load_model(tiny), TINY
+    q, kv = h.width, h.kv_heads * h.head_dim
+    linears = [(q, h.width), (kv, h.width), (kv, h.width), (h.width, q), (h.ffn, h.width), (h.ffn, h.width),
+               (h.width, h.ffn)]  # fmt: skip
+    ternary = h.layers * sum(n * k // 4 for n, k in linears)
+    norms = 4 * (h.layers * (3 * h.width + h.ffn) + h.width)
+    weights = ternary + norms + 2 * h.vocab * h.width
+    row, position = 2 * h.width, 2 * 2 * kv * h.layers
+    assert bytes_per_token(model, TG, "f16") == weights + row + 17 * position
+    assert bytes_per_token(model, TG, "f32") == weights + row + 17 * 2 * position
+    assert bytes_per_token(model, PP, "f16") == weights // 32 + row + position
+    model.close()
+
+
+# --- one engine ---
+
+
+def test_every_repetition_gives_the_same_bits_and_every_launch_is_counted(tiny: str) -> None:
+    worker = engine(tiny)
+    about = worker.about()
+    worker.start_counting()
+    prefills = [worker.prefill(32)["digest"] for _ in range(2)]
+    worker.fill(16)
+    for depth in (0, 16):
+        worker.decode(depth)
+    blocks = [[worker.decode(depth)["digest"] for depth in (16, 0)] for _ in range(2)]
+    assert prefills[0] == prefills[1] and blocks[0] == blocks[1] and blocks[0][0] != blocks[0][1]
+    assert worker.device("prefill", 33) is None, "no whole chunks"
+    for found in (worker.device("decode", 0), worker.device("prefill", 32)):
+        assert found is not None and 0 < found["device_s"] <= found["wall_s"]
+    counted, kernels = worker.counted(), worker.kernels()
+    for kernel in kernels:
+        told = counted["steps"] * kernel["launches_per_step"] + counted["prefill_chunks"] * kernel["launches_per_chunk"]
+        assert counted["dispatches"][kernel["id"]] == told > 0
+        assert (kernel["device_ns"] or 0) > 0 or kernel["launches_per_step"] == 0
+    assert sum(each["launches_per_step"] for each in kernels) == about["launches_per_step"]
+    assert sum(each["launches_per_chunk"] for each in kernels) == about["launches_per_chunk"]
+    assert not about["device_clock"], "the cpu backend has no clock but the wall's"
+    worker.close()
+
+
+def test_the_timed_output_is_held_against_another_instruction_set(tiny: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "reference.npz")
+    reference = engine(tiny, isa="scalar", fused=False)
+    reference.write_outputs([32, BLOCK, 16 + BLOCK], path)
+    reference.close()
+    right, wrong = engine(tiny), engine(tiny, seed=1)
+    for worker in (right, wrong):
+        worker.prefill(32)
+        worker.fill(16)
+        worker.decode(0)
+        worker.decode(16)
+    found = right.check(path)
+    assert set(found) == {"pp32", "tg@0", "tg@16"} and all(value and value > 0.999 for value in found.values())
+    assert all(value is not None and value < 0.9 for value in wrong.check(path).values()), "other tokens"
+    for worker in (right, wrong):
+        worker.close()
+
+
+# --- numbers ---
+
+
+def test_numbers_follow_from_the_samples() -> None:
+    found = measurement(TG, Samples([0.1, 0.2, 0.3], [], [6.0, 2.4], ["a", "a"]), 10**9, Ceiling(2e10, 0))
+    assert found["tokens_per_s"] == 5.0 and found["ms_per_token"]["p50"] == 200.0
+    assert found["floor_s"] == 0.05 and found["of_bandwidth"] == 0.25 and found["gb_per_s"] == 5.0
+    assert found["limit"] == "±50.0 % after 3 samples" and found["errors"] == []
+    assert found["energy_j_per_token"] == pytest.approx(4.2 / 1.5)
+    prompt = measurement(PP, Samples([0.64] * 5), 10**6, Ceiling(1e9, 0))
+    assert prompt["tokens_per_s"] == 50.0 and prompt["floor_s"] == 0.032 and prompt["limit"] is None
+    assert prompt["ms_per_token"]["p99"] == 20.0 and prompt["energy_j_per_token"] is None
+    with pytest.raises(ValueError, match="no samples"):
+        measurement(TG, Samples(), 1, None)
+    assert settled(Samples([1.0] * 9)) and not settled(Samples([1.0, 2.0] * 9)) and not settled(Samples())
+
+
+def test_faster_than_memory_is_an_error_unless_a_cache_may_hold_it() -> None:
+    fast, ceiling = Samples([0.01] * 5), Ceiling(1e10, 10**8)
+    found = measurement(TG, fast, 2 * 10**8, ceiling)
+    assert "faster than the roofline floor" in found["errors"][0]
+    assert measurement(TG, Samples([0.018] * 5), 2 * 10**8, ceiling)["errors"] == [], "a measured ceiling has slack"
+    cached = measurement(TG, Samples([0.001] * 5), 10**8, ceiling)
+    assert cached["errors"] == [] and cached["floor_s"] is None and cached["of_bandwidth"] > 1
+
+
+def test_a_device_clock_ahead_of_the_wall_is_an_error() -> None:
+    samples = Samples([0.1] * 5, [{"device_s": 0.2, "wall_s": 0.1}, {"device_s": 0.1, "wall_s": 0.1}])
+    found = measurement(TG, samples, 1, None)
+    assert found["errors"] == ["the device's clock is ahead of the wall's in 1 samples"]
+    assert found["device_s"] == [0.2, 0.1]
+
+
+# --- the document ---
+
+
+class Silent:
+    """A worker that is not called."""
+
+
+def made(tiny: str, **more: Any) -> Engine:
+    """An engine that did everything right, or what ``more`` says."""
+    kernel = {"id": "add_avx2_generic", "device_ns": 5.0, "launches_per_step": 2, "launches_per_chunk": 3}
+    fields: dict[str, Any] = {
+        "about": {
+            "device": DeviceInfo("cpu", "x", "cpu", "native", "", "").as_dict(), "device_clock": False, "options": {},
+            "cache_bytes": 0, "chunk": 32, "launches_per_step": 2, "launches_per_chunk": 3,
+            "energy": {"source": None, "reason": "none"},
+        },
+        "samples": {PP: Samples([0.1] * 3, digests=["a"] * 3), TG: Samples([0.1] * 16, digests=["b", "b"])},
+        "bandwidth": [{"what": "streaming read", "bytes": 10**6, "seconds": 1e-3}],
+        "cosines": {"pp32": 0.9999, "tg@16": 0.9998},
+        "counted": {"dispatches": {"add_avx2_generic": 2 * 10 + 3 * 4}, "steps": 10, "prefill_chunks": 4},
+        "kernels": [kernel],
+    }  # fmt: skip
+    return Engine("cpu", Silent(), **{**fields, **more})  # type: ignore[arg-type]
+
+
+def predicate(tiny: str, engines: list[Engine], **more: Any) -> dict[str, Any]:
+    found = Found(engines, more.pop("unopened", {}), "cpu avx2", {"before": {}, "after": {}})
+    request = Request(tiny, ("cpu",), **more)
+    return document.Bench(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
+
+
+def test_a_right_run_passes_and_says_that_parity_was_not_checked(tiny: str) -> None:
+    made_of = predicate(tiny, [made(tiny)])
+    assert document.failures(made_of) == [] and document.exit_code(made_of) == 0
+    run = made_of["runs"][0]
+    assert run["parity"]["verdict"] == "INVALID-CORRECTNESS" and made_of["serving"] is None
+    assert made_of["fallback"][0]["code"] == "KP-BENCH-UNCHECKED"
+    assert run["timed_output"]["cosine"] == 0.9998 and "tg@16" in run["timed_output"]["what"]
+    assert run["determinism"] == {"repeats": 5, "identical": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cosines": {"pp32": 0.5, "tg@16": 0.9998}}, "the timed output is wrong: cosine = 0.500000 (< 0.99)"),
+        ({"cosines": {"pp32": None}}, "the timed output is wrong: cosine = no number"),
+        ({"cosines": {}}, "the timed output is wrong"),
+        ({"samples": {PP: Samples([0.1] * 3, digests=["a", "b", "a"])}}, "gave other bits"),
+        ({"samples": {}}, "nothing was timed"),
+        ({"counted": {"dispatches": {"add_avx2_generic": 31}, "steps": 10, "prefill_chunks": 4}},
+         "add_avx2_generic was launched 31 times, the graphs launch it 32 times"),
+        ({"errors": ["crashed (SIGSEGV) in decode"]}, "crashed (SIGSEGV)"),
+        ({"samples": {TG: Samples([1e-9] * 16, digests=["b"])}}, "faster than the roofline floor"),
+    ],
+)  # fmt: skip
+def test_what_makes_a_run_fail(tiny: str, change: dict[str, Any], words: str) -> None:
+    made_of = predicate(tiny, [made(tiny, **change)])
+    assert any(words in error for error in document.failures(made_of)), document.failures(made_of)
+    assert document.exit_code(made_of) == 1
+
+
+def test_nothing_measured_and_a_missing_baseline_are_inconclusive(tiny: str) -> None:
+    skipped = made(tiny, samples={}, skipped=[{"name": "pp32", "reason": "too long"}])
+    assert document.exit_code(predicate(tiny, [skipped])) == 3
+    lost = {"llama.cpp": WorkerFailed("unavailable", "KP-LLAMACPP-NOLIB", "not there")}
+    made_of = predicate(tiny, [made(tiny)], unopened=lost, llamacpp=True)
+    assert made_of["baselines"][0]["errors"] == ["[KP-LLAMACPP-NOLIB] not there"]
+    assert document.exit_code(made_of) == 3 and document.failures(made_of) == []
+
+
+def test_a_baseline_has_ratios_with_intervals(tiny: str) -> None:
+    theirs = Engine(
+        "llama.cpp", Silent(), True, about={"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}},
+        samples={TG: Samples([0.25] * 8, digests=["c"])},
+    )  # type: ignore[arg-type]  # fmt: skip
+    baseline = predicate(tiny, [made(tiny), theirs])["baselines"][0]
+    assert baseline["ratios"] == [{"backend": "cpu", "name": "tg@16", "ratio": 2.5, "low": 2.5, "high": 2.5}]
+    assert "gb_per_s" not in baseline["measurements"][0], "another program moves what it likes"
+
+
+# --- shapes ---
+
+
+def test_a_shape_is_read_or_refused() -> None:
+    assert shapes.parse("2b-4t").layers == 30 and shapes.parse("2b-4t").width == 2560
+    assert (shapes.parse("2b-4t:6:32000").layers, shapes.parse("2b-4t:6:32000").vocab) == (6, 32000)
+    for text in ("2b-4t:0", "2b-4t:6:7", "2b-4t:6:32000:1", "tiny:", ":3", ""):
+        with pytest.raises(WrongInput, match=r"NAME\[:LAYERS\[:VOCAB\]\]"):
+            shapes.parse(text)
+    with pytest.raises(UnknownName, match="did you mean '2b-4t'"):
+        shapes.parse("2b-4")
+
+
+def test_a_shape_is_written_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = shapes.model_file("tiny:1", 3, tmp_path)
+    stamp = first.stat().st_mtime_ns
+    assert shapes.model_file("tiny:1", 3, tmp_path) == first and first.stat().st_mtime_ns == stamp
+    other = shapes.model_file("tiny:1", 4, tmp_path)
+    assert other != first and other.read_bytes() != first.read_bytes()
+    again = shapes.model_file("tiny:1", 3, tmp_path / "again")
+    assert again.read_bytes() == first.read_bytes(), "the same shape and seed are the same bytes"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shapes.gguf_writer, "write_file", full)
+    with pytest.raises(WrongInput, match="No space left"):
+        shapes.model_file("tiny:2", 0, tmp_path)
+    assert {path.name for path in tmp_path.glob("*")} == {first.name, other.name, "again"}, "nothing half written"
+    monkeypatch.setattr(shapes, "SPARE", 1 << 62)
+    with pytest.raises(WrongInput, match="MiB free"):
+        shapes.model_file("tiny:2", 0, tmp_path)
+
+
+# --- energy ---
+
+
+def test_energy_is_summed_over_packages_or_said_to_be_missing(tmp_path: Path) -> None:
+    info = DeviceInfo("cpu", "x", "cpu", "native", "", "")
+    assert energy.meter(info, tmp_path).read() is None and "no RAPL counter" in str(energy.meter(info, tmp_path).reason)
+    for name, value in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 2_000_000), ("intel-rapl:0:0", 9)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{value}\n")
+    found = energy.meter(info, tmp_path)
+    assert found.read() == 7.0 and found.source == "RAPL package" and found.reason is None
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("x")
+    assert found.read() is None and "cannot be read" in str(energy.meter(info, tmp_path).reason)
+    assert energy.spent(1.0, 3.5) == 2.5
+    assert energy.spent(3.5, 1.0) is None, "the counter began anew"
+    assert energy.spent(None, 1.0) is energy.spent(1.0, None) is None
+
+
+# --- llama.cpp ---
+
+
+@pytest.fixture
+def llamacpp() -> Any:
+    try:
+        importlib.import_module("xllamacpp")
+    except ImportError as error:
+        reason = f"llama.cpp not importable (pip install xllamacpp): {error}"
+        if "llamacpp" in os.environ.get("KPARITY_REQUIRE", "").split(","):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return importlib.import_module("kparity.bench.llamacpp")
+
+
+def test_llama_cpp_computes_the_same_on_the_same_tokens(
+    llamacpp: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPARITY_THREADS", "1")
+    path, ours = str(tmp_path / "reference.npz"), engine(tiny, act="block256")
+    ours.write_outputs([32, BLOCK, 16 + BLOCK], path)
+    ours.close()
+    theirs = llamacpp.LlamaCpp(model=tiny, seed=0, length=64, context=256)
+    about = theirs.about()
+    assert about["options"]["n_ctx"] == 256 and about["options"]["n_threads"] == 1
+    assert about["options"]["flash_attention"] == "auto: enabled"
+    first = theirs.prefill(32)["digest"]
+    assert theirs.prefill(32)["digest"] == first
+    theirs.fill(16)
+    found = theirs.decode(0)
+    assert len(found["seconds"]) == BLOCK and min(found["seconds"]) > 0
+    theirs.decode(16)
+    cosines = theirs.check(path)
+    assert set(cosines) == {"pp32", "tg@0", "tg@16"} and all(value and value > 0.99 for value in cosines.values())
+    theirs.close()
+
+
+def test_another_c_interface_and_another_model_are_refused(
+    llamacpp: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write(tmp_path / "b158.gguf", Spec(**{**vars(TINY), "arch": "bitnet-b1.58"}))
+    with pytest.raises(WrongInput, match=r"llama.cpp does not read .*unknown model architecture"):
+        llamacpp.LlamaCpp(model=str(other), seed=0, length=8, context=64)
+    monkeypatch.setattr(llamacpp, "DEFAULTS", (512, 2048, 511))
+    with pytest.raises(Unavailable, match="begins its context parameters with"):
+        llamacpp.LlamaCpp(model=tiny, seed=0, length=8, context=64)
+
+
+def test_a_predicate_is_json(tiny: str) -> None:
+    text = json.dumps(predicate(tiny, [made(tiny)]), allow_nan=False)
+    assert np.isfinite(json.loads(text)["runs"][0]["measurements"][0]["tokens_per_s"])

@@ -1,0 +1,76 @@
+"""A benchmark's worker process: what fails costs a call or the worker, never the run; and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kparity.bench.worker import Worker, WorkerFailed
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """Starts workers with a ``Faulty`` and closes them."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    workers = []
+
+    def started(fault: str = "") -> Worker:
+        workers.append(Worker("faulty", "tests.bench_workers:Faulty", {"fault": fault}))
+        return workers[-1]
+
+    yield started
+    for worker in workers:
+        worker.close()
+        assert worker.process.returncode is not None
+
+
+def test_a_worker_answers_in_order_and_libraries_may_print(start) -> None:
+    worker = start()
+    worker.opened(60)
+    assert worker.call("echo", 60, value={"a": [1.5, None]}) == [{"a": [1.5, None]}, 1]
+    assert worker.call("echo", 60, value="x" * 200_000) == ["x" * 200_000, 2]
+
+
+def test_a_call_that_raises_costs_the_call(start) -> None:
+    worker = start()
+    worker.opened(60)
+    for method, words in (
+        ("error", "ZeroDivisionError"),
+        ("not_a_number", "ValueError"),
+        ("no_such", "AttributeError"),
+    ):
+        with pytest.raises(WorkerFailed, match=words) as told:
+            worker.call(method, 60)
+        assert told.value.status == "rejected" and told.value.code == "KP-PROBE-ERROR"
+    assert worker.call("echo", 60, value=1) == [1, 1], "the worker goes on"
+
+
+def test_what_does_not_open_says_why(start) -> None:
+    with pytest.raises(WorkerFailed, match="no such device") as told:
+        start("unavailable").opened(60)
+    assert (told.value.status, told.value.code) == ("unavailable", "KP-TEST-NODEVICE")
+    with pytest.raises(WorkerFailed, match=r"exited with 7 in open: vendor library: hello") as told:
+        start("exit").opened(60)
+    assert (told.value.status, told.value.code) == ("died", "KP-BENCH-DIED")
+
+
+def test_a_crash_is_told_with_the_last_line_and_stays(start) -> None:
+    worker = start()
+    worker.opened(60)
+    with pytest.raises(WorkerFailed, match=r"crashed \(SIGSEGV\) in crash: vendor library: about to fall"):
+        worker.call("crash", 60)
+    with pytest.raises(WorkerFailed, match=r"crashed \(SIGSEGV\) in crash") as told:
+        worker.call("echo", 60, value=1)
+    assert told.value.status == "died"
+
+
+def test_a_worker_that_hangs_is_ended_at_its_limit(start) -> None:
+    worker = start()
+    worker.opened(60)
+    with pytest.raises(WorkerFailed, match=r"no answer within 0.5 s, ended in hang"):
+        worker.call("hang", 0.5)
+    assert worker.process.poll() is not None
