@@ -187,7 +187,8 @@ export PYTEST_ADDOPTS=--import-mode=append # what is tested is the package that 
 bench=$root/bench
 
 # The model of the decode benchmark is written beside the tests, which leave processors free.
-[ -n "$smoke" ] || (cd "$work" && timeout 150 "$python" "$bench/gpu_decode.py" --shape "$shape" --cache "$work/models" --write-only) \
+[ -z "$smoke" ] || shape=tiny
+(cd "$work" && timeout 150 "$python" -c 'import sys; from kparity.bench.shapes import model_file; print(model_file(sys.argv[1]))' "$shape") \
     >"$logs/model.log" 2>&1 &
 
 step preflight optional 40 "${kparity[@]}" preflight
@@ -228,19 +229,25 @@ step probe-cuda required 60 "${kparity[@]}" probe --require cuda --receipt "$out
 step probe-all optional 90 bash -c 'out=$1; shift; "$@" >"$out"' probe "$out/probe_all.json" \
     "${kparity[@]}" probe --backends cuda,wgpu,opencl,torch --json
 
-# Benchmarks have the machine to themselves. cuda and torch, then the others: wgpu-native aborts its process when a device is lost.
+# Benchmarks have the machine to themselves: cuda first, then the others.
 wait
 others=wgpu,opencl
-[ -z "$smoke" ] || others=wgpu,opencl,torch
-step bench-ops required 100 "$python" "$bench/gpu_ops.py" --backends cuda,torch --require cuda $smoke --receipt "$out/ops_cuda.json"
-step bench-decode required 75 "$python" "$bench/gpu_decode.py" --backends cuda,torch --require cuda --shape "$shape" \
-    --cache "$work/models" $smoke --receipt "$out/decode_cuda.json"
-step bench-ops-others optional 70 "$python" "$bench/gpu_ops.py" --backends $others $smoke --seconds 1 --receipt "$out/ops_others.json"
-step bench-decode-others optional 60 "$python" "$bench/gpu_decode.py" --backends $others --shape "$shape" --cache "$work/models" $smoke \
-    --seconds 12 --receipt "$out/decode_others.json"
+points=(--pp 32,128,512 --tg 0,512 --seconds 12)
+cases="step or large"
+if [ -n "$smoke" ]; then
+    others=wgpu,opencl,torch
+    points=(--pp 16 --tg 0 --seconds 1)
+    cases="add and D=1,"
+fi
+step bench-ops required 100 "${kparity[@]}" bench --ops "$cases" --backends cuda --baseline torch --json "$out/ops_cuda.json"
+step bench-decode required 100 "${kparity[@]}" bench --backends cuda --require-gpu --shape "$shape" "${points[@]}" \
+    --receipt "$out/decode_cuda.json"
+step bench-ops-others optional 60 "${kparity[@]}" bench --ops "$cases" --backends $others --json "$out/ops_others.json"
+step bench-decode-others optional 90 "${kparity[@]}" bench --backends $others --shape "$shape" "${points[@]}" \
+    --receipt "$out/decode_others.json"
 
 # Sanitizers over small cases, side by side; then counters. Both need the tool and a kernel driver that lets it in.
-check=("$python" "$bench/gpu_ops.py" --backends cuda --mode check --kib 64)
+check=("$python" "$bench/once.py" --backend cuda --small 64)
 if have compute-sanitizer && have nvidia-smi; then
     running=()
     for tool in memcheck racecheck; do
@@ -255,7 +262,7 @@ if have ncu && have nvidia-smi; then
     # --clock-control none: the profiler would fix the clocks otherwise. Its own flush makes every launch a cold one.
     step ncu optional 70 ncu --clock-control none --csv --target-processes all --kernel-name 'regex:tgemv|attention' --launch-count 60 \
         --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active,launch__registers_per_thread,launch__occupancy_limit_registers \
-        "$python" "$bench/gpu_ops.py" --backends cuda --mode once
+        "$python" "$bench/once.py" --backend cuda
 else
     absent ncu optional "no ncu, or no device"
 fi

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import timing
-
-from kparity import receipt
+from kparity.bench.machine import gpu_state
+from kparity.bench.revision import revision
+from kparity.receipts.document import digest
 
 REGISTERS = "launch__registers_per_thread"
 ABSENT, TIMEOUT = "absent", (124, 137)
@@ -86,28 +86,31 @@ def documents(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         if not isinstance(document, dict) or path.name == "summary.json":
             continue
-        if "sha256" in document and receipt.digest(document) != document["sha256"]:
+        told = document.get("predicate", {}).get("sha256")
+        if told and digest(document) != told:
             document = {"broken": "the digest does not fit the content"}
         yield path.name, document
 
 
 def rows_of(name: str, document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Rows of the table for one document."""
+    """Rows of the table for one document: a receipt, or the JSON of a probe."""
     if "broken" in document:
         yield name, "FAIL", document["broken"]
         return
-    result = document.get("result", document)
-    if "serving" in result:
-        yield f"{name} serving", "pass" if result["serving"] else "none", str(result["serving"])
-    for backend, reason in result.get("absent", {}).items():
-        yield f"{name} {backend}", ABSENT, reason[:120]
-    for row in result.get("rows", []):
-        if "status" in row:
+    for row in document.get("rows", []):
+        yield f"{name} {row['backend']}", *_verdict(row)
+    found = document.get("predicate", {"fallback": [], "runs": []})
+    for row in found["fallback"]:
+        if row["status"] != "accepted":
             yield f"{name} {row['backend']}", *_verdict(row)
-        else:
-            yield f"{name} {row['name']}", *_number(row)
-    if "complete" in result and not result["complete"]:
-        yield name, "PARTIAL", "the run was cut off; what is above was written before"
+    for run in found["runs"]:
+        yield f"{name} {run['backend']}", *_parity(run)
+        for row in run["measurements"]:
+            yield f"{name} {run['backend']} {row['name']}", *_speed(row)
+        for row in run["skipped"]:
+            yield f"{name} {run['backend']} {row['name']}", "skipped", row["reason"]
+    for row in found.get("ops", []):
+        yield f"{name} {row['name']}", *_number(row)
 
 
 def _verdict(row: dict[str, Any]) -> tuple[str, str]:
@@ -120,23 +123,27 @@ def _verdict(row: dict[str, Any]) -> tuple[str, str]:
     return result, ", ".join([row.get("label") or "", *numbers])[:120]
 
 
+def _parity(run: dict[str, Any]) -> tuple[str, str]:
+    """Verdict of a run, its device and the check of its timed output."""
+    timed = run["timed_output"]
+    checked = f", timed output: cosine {timed['cosine']:.6f}" if timed and timed["cosine"] is not None else ""
+    result = "pass" if run["parity"]["verdict"] == "PASS" and not run["errors"] else "FAIL"
+    return result, "; ".join([f"{run['device']['device']}{checked}", *run["errors"]])[:160]
+
+
+def _speed(row: dict[str, Any]) -> tuple[str, str]:
+    """Result and key number of a measurement."""
+    share = f", {100 * row['of_bandwidth']:.1f} % of bandwidth" if row["of_bandwidth"] is not None else ""
+    text = f"{row['tokens_per_s']:.1f} tokens/s ({row['low']:.1f} … {row['high']:.1f}){share}"
+    return ("FAIL" if row["errors"] else "pass"), "; ".join([*row["errors"], text])[:160]
+
+
 def _number(row: dict[str, Any]) -> tuple[str, str]:
-    """Result and key number of a row of a benchmark."""
-    goals = row.get("goals", {})
-    text = ""
-    if "us" in row:
-        share = f", {100 * row['of_copy']:.1f} % of copy" if row.get("cold") and "of_copy" in row else ""
-        text = f"{row['us']:.2f} µs, {row['gb_per_s']:.1f} GB/s{share}"
-    elif "ms_per_token" in row:
-        bound = f", {100 * row['of_bound']:.1f} % of {row['bound_tokens_per_s']:.0f}" if "of_bound" in row else ""
-        text = f"{row['tokens_per_s']:.1f} tokens/s{bound}, min cosine {row['parity'].get('min_cosine', 0):.6f}"
-    text += "".join(f"; {name} {each['reached']:.2f} (goal {each['goal']:.2f})" for name, each in goals.items())
+    """Result and key number of a benchmark of an op."""
     if row.get("unsupported"):
-        return ABSENT, row.get("fault", "not supported by the device")
-    if row["errors"]:
-        return "FAIL", "; ".join([*row["errors"], text])[:160]
-    missed = [each for each in goals.values() if not each["met"] and each.get("binding", True)]
-    return ("goal missed" if missed else "pass"), text
+        return ABSENT, str(row["unsupported"])[:160]
+    text = f"{row['us']:.2f} µs, {row['gb_per_s']:.1f} GB/s" if "gb_per_s" in row else ""
+    return ("FAIL" if row["errors"] else "pass"), "; ".join([*row["errors"], text])[:160]
 
 
 def table(rows: Sequence[tuple[str, str, str]]) -> str:
@@ -162,13 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows += [(f"{each['step']} ({each['seconds']:.0f} s)", each["result"], each["key"]) for each in noted]
     failed = [each["step"] for each in noted if each["required"] and each["code"] != 0]
     code = 1 if failed or (options.steps and not noted) or not rows else 0
-    revision = timing.revision()
+    source = revision()
     if options.write:
-        summary = {"schema": "kparity-summary-v1", "revision": revision, "gpu": timing.gpu_state(), "steps": noted,
+        summary = {"schema": "kparity-summary-v1", "revision": source, "gpu": gpu_state(), "steps": noted,
                    "failed": failed, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}  # fmt: skip
         options.write.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    changed = revision["changed"]
-    print(f"commit {revision['commit']}, {len(changed)} files differ{': ' if changed else ''}{', '.join(changed[:8])}")
+    changed = source["changed"]
+    print(f"commit {source['commit']}, {len(changed)} files differ{': ' if changed else ''}{', '.join(changed[:8])}")
     print(table(rows))
     print(f"required steps failed: {', '.join(failed)}" if failed else "every required step passed" if noted else "")
     return code

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -37,7 +36,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         return import_module(name)
 
     yield named
-    for name in ("timing", "gpu_ops", "gpu_decode", "summary", "stream"):
+    for name in ("timing", "gpu_ops", "stream"):
         sys.modules.pop(name, None)
 
 
@@ -131,19 +130,6 @@ def test_a_head_larger_than_a_binding_is_timed_in_parts(bench: Any) -> None:
     backend.close()
 
 
-def test_bytes_per_token_count_every_weight_once(bench: Any, tmp_path: Path) -> None:
-    from kparity.model import load_model
-
-    decode, spec = bench("gpu_decode"), writer.TINY
-    model = load_model(writer.write(tmp_path / "m.gguf", spec))
-    found = decode.bytes_per_token(model, 9)
-    q, kv = spec.width, spec.kv_heads * spec.head_dim
-    weights = spec.layers * (2 * q * q + 2 * kv * q + 3 * spec.ffn * q)
-    assert found["ternary"] == weights // 4
-    assert found["head"] == spec.vocab * spec.width * 2 and found["kv_cache"] == 10 * 2 * 2 * kv * spec.layers
-    assert found["total"] == sum(value for name, value in found.items() if name != "total")
-
-
 # --- receipts ---
 
 
@@ -172,30 +158,9 @@ def test_ops_leave_a_receipt(bench: Any, tmp_path: Path, capsys: pytest.CaptureF
     assert "tgemv" in capsys.readouterr().out
 
 
-def test_decode_leaves_a_receipt_with_parity(bench: Any, tmp_path: Path) -> None:
-    path = tmp_path / "decode.json"
-    arguments = ["--backends", "cpu", "--smoke", "--cache", str(tmp_path), "--receipt", str(path)]
-    assert bench("gpu_decode").main(arguments) == 0
-    row = next(row for row in read(path)["rows"] if row["op"] == "decode")
-    assert row["verified"] and row["parity"]["passed"] and row["parity"]["min_cosine"] > 0.999
-    assert row["tokens_per_s"] > 0 and row["bytes_per_token"]["total"] > 0 and row["of_bound"] > 0
-    assert row["prefill"]["16"]["tokens_per_s"] > 0
-
-
-def test_a_wrong_model_path_is_not_timed(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kparity.engine import Engine
-
-    decode, path = bench("gpu_decode"), tmp_path / "decode.json"
-    step, count = Engine.step_greedy, iter(range(1000))
-    monkeypatch.setattr(Engine, "step_greedy", lambda self, token: (step(self, token) + (next(count) == 6)) % 300)
-    assert decode.main(["--backends", "cpu", "--smoke", "--cache", str(tmp_path), "--receipt", str(path)]) == 1
-    row = next(row for row in read(path)["rows"] if row["op"] == "decode")
-    assert not row["verified"] and "other tokens" in row["errors"][0]
-
-
 def test_an_absent_backend_is_said_and_a_required_one_fails(bench: Any, tmp_path: Path) -> None:
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    for script in ("gpu_ops.py", "gpu_decode.py"):
+    for script in ("gpu_ops.py",):
         path = tmp_path / f"{script}.json"
         command = [sys.executable, BENCH / script, "--backends", "cuda,cpu", "--require", "cuda", "--smoke"]
         done = subprocess.run(
@@ -204,65 +169,6 @@ def test_an_absent_backend_is_said_and_a_required_one_fails(bench: Any, tmp_path
         assert done.returncode == 3, done.stderr
         assert "required and absent: cuda: [KP-CUDA-" in done.stdout
         assert "cuda" in json.loads(path.read_text())["result"]["absent"]
-
-
-def test_the_summary_names_what_failed(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    summary = bench("summary")
-    notes = tmp_path / "steps.tsv"
-    notes.write_text(
-        "build\trequired\t0\t12\ta.log\nprobe\trequired\t3\t1\t\nncu\toptional\t77\t0\t\nops\toptional\t124\t9\t\n"
-    )
-    (tmp_path / "a.log").write_text("x\n\x1b[32m12 passed\x1b[0m, 3 skipped in 1 s\nbye\n")
-    (tmp_path / "ncu.log").write_text(
-        '==PROF== Connected\ntgemv: right\n"ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"\n'
-        '"0","tgemv","(320, 1, 1)","gpu__time_duration.sum","us","3.1"\n'
-        '"0","tgemv","(320, 1, 1)","launch__registers_per_thread","register/thread","40"\n'
-    )
-    (tmp_path / "bad.json").write_text('{"sha256": "0", "result": {}}')
-    (tmp_path / "cut.json").write_text('{"result": ')
-    assert summary.main([str(tmp_path), "--steps", str(notes), "--write", str(tmp_path / "summary.json")]) == 1
-    printed = capsys.readouterr().out
-    assert "ncu tgemv (320,1,1)" in printed and "time 3.1 us, registers 40" in printed
-    for part in ("12 passed, 3 skipped", "FAIL (3)", "absent", "TIMEOUT", "digest does not fit", "no JSON",
-                 "required steps failed: probe"):  # fmt: skip
-        assert part in printed
-    assert json.loads((tmp_path / "summary.json").read_text())["failed"] == ["probe"]
-    notes.write_text("")
-    assert summary.main([str(tmp_path), "--steps", str(notes)]) == 1, "nothing that ran is no success"
-
-
-@pytest.mark.slow
-def test_the_gpu_host_script_runs_through(tmp_path: Path) -> None:
-    """Without a GPU: what needs one fails or is said to be absent, and everything else passes."""
-    venv, out = tmp_path / "venv", tmp_path / "out"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    site = next((venv / "lib").glob("python3.*")) / "site-packages"
-    here = [path for path in sys.path if path.endswith("site-packages")]  # without this checkout's editable install
-    (site / "dependencies.pth").write_text("\n".join(here) + "\n")
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "KPARITY"))}
-    env |= {"PYTHON": str(venv / "bin" / "python"), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        ["bash", BENCH / "on_gpu.sh", "--smoke", out],
-        env=env,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    files = {path.name for path in out.iterdir()}
-    assert files == {"summary.json", "probe_cuda.json", "probe_all.json", "ops_others.json", "decode_others.json",
-                     "ops_cuda.json", "decode_cuda.json", "logs.tar.gz"}, done.stdout + done.stderr  # fmt: skip
-    summary = json.loads((out / "summary.json").read_text())
-    results = {each["step"]: each["result"] for each in summary["steps"]}
-    assert results["build"] == results["preflight"] == "pass", done.stdout
-    assert done.returncode == 1 and "required steps failed" in done.stdout
-    assert set(summary["failed"]) == {"op-parity-cuda", "probe-cuda", "bench-ops", "bench-decode"}, done.stdout
-    for step in ("op-parity-opencl", "probe-all", "bench-ops-others", "bench-decode-others"):
-        assert results[step] == "pass", done.stdout
-    assert len(summary["revision"]["commit"]) == 40
-    with tarfile.open(out / "logs.tar.gz") as logs:
-        assert "logs/build.log" in logs.getnames()
-    assert not list(tmp_path.glob("kparity-gpu.*")), "the work folder is removed"
 
 
 @pytest.mark.gpu

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import IO, Any
 
@@ -147,9 +148,13 @@ def serve(request: dict[str, Any], calls: IO[str], out: IO[str]) -> None:
     for line in calls:
         call = json.loads(line)
         if made:
-            _answer(out, lambda call=call: getattr(made[0], call["call"])(**call["arguments"]))
+            _answer(out, partial(_called, made[0], call))
     if made:
         made[0].close()
+
+
+def _called(made: Any, call: dict[str, Any]) -> Any:
+    return getattr(made, call["call"])(**call["arguments"])
 
 
 def _answer(out: IO[str], function: Callable[[], Any]) -> None:

@@ -1,0 +1,109 @@
+"""The script for a GPU host: it runs through where there is no GPU, and its table names what failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+
+
+@pytest.fixture
+def summary(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module bench/summary.py."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    return import_module("summary")
+
+
+def measured(**more: Any) -> dict[str, Any]:
+    """A run of a receipt, as far as the table reads it."""
+    row = {"name": "tg@0", "tokens_per_s": 98.5, "low": 98.0, "high": 99.0, "of_bandwidth": 0.5, "errors": []}
+    return {
+        "backend": "cuda", "device": {"device": "H200"}, "parity": {"verdict": "PASS"}, "errors": [],
+        "timed_output": {"cosine": 0.9995}, "measurements": [row],
+        "skipped": [{"name": "tg@2048", "reason": "too long"}], **more,
+    }  # fmt: skip
+
+
+def test_the_table_shows_speed_with_its_parity(summary: Any) -> None:
+    ops = [{"name": "cuda add", "errors": [], "us": 2.0, "gb_per_s": 5.0},
+           {"name": "cuda big", "errors": [], "unsupported": "too large"},
+           {"name": "cuda tgemv", "errors": ["output wrong"], "us": 1.0, "gb_per_s": 9.0}]  # fmt: skip
+    fallback = [{"backend": "hip", "status": "unavailable", "code": "KP-HIP-NODRIVER", "reason": "no driver"}]
+    predicate = {"fallback": fallback, "runs": [measured()], "ops": ops}
+    rows = {name: (result, text) for name, result, text in summary.rows_of("r", {"predicate": predicate})}
+    assert rows["r hip"] == ("absent", "[KP-HIP-NODRIVER] no driver")
+    assert rows["r cuda"] == ("pass", "H200, timed output: cosine 0.999500")
+    assert rows["r cuda tg@0"] == ("pass", "98.5 tokens/s (98.0 … 99.0), 50.0 % of bandwidth")
+    assert rows["r cuda tg@2048"] == ("skipped", "too long")
+    assert rows["r cuda add"] == ("pass", "2.00 µs, 5.0 GB/s") and rows["r cuda big"] == ("absent", "too large")
+    assert rows["r cuda tgemv"][0] == "FAIL" and rows["r cuda tgemv"][1].startswith("output wrong")
+    for change in ({"parity": {"verdict": "INVALID-CORRECTNESS"}}, {"errors": ["gave other bits"]}):
+        found = list(summary.rows_of("r", {"predicate": {"fallback": [], "runs": [measured(**change)]}}))
+        assert found[0][1] == "FAIL"
+
+
+def test_the_summary_names_what_failed(summary: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = tmp_path / "steps.tsv"
+    notes.write_text(
+        "build\trequired\t0\t12\ta.log\nprobe\trequired\t3\t1\t\nncu\toptional\t77\t0\t\nops\toptional\t124\t9\t\n"
+    )
+    (tmp_path / "a.log").write_text("x\n\x1b[32m12 passed\x1b[0m, 3 skipped in 1 s\nbye\n")
+    (tmp_path / "ncu.log").write_text(
+        '==PROF== Connected\ntgemv: right\n"ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"\n'
+        '"0","tgemv","(320, 1, 1)","gpu__time_duration.sum","us","3.1"\n'
+        '"0","tgemv","(320, 1, 1)","launch__registers_per_thread","register/thread","40"\n'
+    )
+    (tmp_path / "bad.json").write_text('{"predicate": {"sha256": "0", "fallback": [], "runs": []}}')
+    (tmp_path / "cut.json").write_text('{"result": ')
+    assert summary.main([str(tmp_path), "--steps", str(notes), "--write", str(tmp_path / "summary.json")]) == 1
+    printed = capsys.readouterr().out
+    assert "ncu tgemv (320,1,1)" in printed and "time 3.1 us, registers 40" in printed
+    for part in ("12 passed, 3 skipped", "FAIL (3)", "absent", "TIMEOUT", "digest does not fit", "no JSON",
+                 "required steps failed: probe"):  # fmt: skip
+        assert part in printed
+    assert json.loads((tmp_path / "summary.json").read_text())["failed"] == ["probe"]
+    notes.write_text("")
+    assert summary.main([str(tmp_path), "--steps", str(notes)]) == 1, "nothing that ran is no success"
+
+
+@pytest.mark.slow
+def test_the_gpu_host_script_runs_through(tmp_path: Path) -> None:
+    """Without a GPU: what needs one fails or is said to be absent, and everything else passes."""
+    venv, out = tmp_path / "venv", tmp_path / "out"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    site = next((venv / "lib").glob("python3.*")) / "site-packages"
+    here = [path for path in sys.path if path.endswith("site-packages")]  # without this checkout's editable install
+    (site / "dependencies.pth").write_text("\n".join(here) + "\n")
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "KPARITY"))}
+    env |= {"PYTHON": str(venv / "bin" / "python"), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", BENCH / "on_gpu.sh", "--smoke", out],
+        env=env,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    files = {path.name for path in out.iterdir()}
+    assert files == {"summary.json", "probe_cuda.json", "probe_all.json", "ops_others.json", "decode_others.json",
+                     "ops_cuda.json", "decode_cuda.json", "logs.tar.gz"}, done.stdout + done.stderr  # fmt: skip
+    summary = json.loads((out / "summary.json").read_text())
+    results = {each["step"]: each["result"] for each in summary["steps"]}
+    assert results["build"] == results["preflight"] == "pass", done.stdout
+    assert done.returncode == 1 and "required steps failed" in done.stdout
+    assert set(summary["failed"]) == {"op-parity-cuda", "probe-cuda", "bench-ops", "bench-decode"}, done.stdout
+    for step in ("op-parity-opencl", "probe-all", "bench-ops-others", "bench-decode-others"):
+        assert results[step] == "pass", done.stdout
+    assert len(summary["revision"]["commit"]) == 40
+    with tarfile.open(out / "logs.tar.gz") as logs:
+        assert "logs/build.log" in logs.getnames()
+    assert not list(tmp_path.glob("kparity-gpu.*")), "the work folder is removed"
