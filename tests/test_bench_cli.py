@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli import TAG, run
 
+NO_CUDA = {"CUDA_VISIBLE_DEVICES": ""}
 QUICK = ("--pp", "32", "--tg", "0", "--seconds", "0.5")
 
 
@@ -40,6 +41,22 @@ def test_cpu_is_measured_verified_and_written_down(tmp_path: Path) -> None:
     assert found["serving"] == "cpu" and found["fallback"][0]["status"] == "accepted"
     assert all(kernel["dispatches"] > 0 for kernel in only["kernels"])
     assert {each["name"] for each in document["subject"]} == {"embedded.gguf", *(k["id"] for k in only["kernels"])}
+    verified = run("receipt", "verify", str(path))
+    assert verified.returncode == 0, verified.stdout
+    refused = run("receipt", "verify", "--require-gpu-kernels", str(path))
+    assert refused.returncode == 1 and "RCPT-" in refused.stdout
+
+
+def test_single_ops_are_measured_and_written_down(tmp_path: Path) -> None:
+    path = tmp_path / "ops.json"
+    done = run("bench", "--ops", "add and D=1,", "--backends", "cpu,cuda", "--json", str(path), env=NO_CUDA)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(path.read_text())["predicate"]
+    jsonschema.validate(json.loads(path.read_text()), schema())
+    assert any(row["op"] == "add" and row["us"] > 0 and row["verified"] for row in found["ops"]) and not found["runs"]
+    assert [each["status"] for each in found["fallback"]] == ["accepted", "unavailable"]
+    assert run("bench", "--ops", "add and D=1,", "--backends", "cuda", env=NO_CUDA).returncode == 3
+    assert run("bench", "--ops", "no-such-op", "--backends", "cpu").returncode == 2
 
 
 def test_the_document_goes_to_stdout_alone() -> None:

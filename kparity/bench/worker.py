@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import IO, Any
 
 from kparity.probe.child import failure
+from kparity.probe.runner import ending
 
 CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.bench.worker import main; sys.exit(main())"
 """The child's program. Without the current folder on its path: in a checkout that would hide the installed package."""
@@ -111,19 +112,11 @@ class Worker:
         return line
 
     def _death(self, doing: str, seconds: float) -> str:
-        """How the worker ended, and the last line that it or its libraries wrote."""
-        code = self._code
+        """How the worker ended, by itself or because it did not answer."""
         self._log.seek(0)
-        lines = self._log.read().decode("utf-8", "replace").splitlines()
-        said = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
-        quoted = f": {said}" if said else ""
-        if code is None:
-            return f"no answer within {seconds:g} s, ended in {doing}{quoted}"
-        if code >= 0:
-            return f"the worker exited with {code} in {doing}{quoted}"
-        name = signal.Signals(-code).name
-        killed = "killed by the system, out of memory most likely" if -code == signal.SIGKILL else "crashed"
-        return f"{killed} ({name}) in {doing}{quoted}"
+        if self._code is None:
+            return f"no answer within {seconds:g} s, ended in {doing}"
+        return ending(self._code, self._log.read(), doing)
 
     def _kill(self) -> None:
         """End the process group; ``_code`` is the exit code that it had by itself, or None."""

@@ -19,7 +19,7 @@ from kparity import ops
 from kparity.check.core import blank_record
 from kparity.check.record import FAIL, SKIPPED, Record
 from kparity.check.select import Selected
-from kparity.probe.runner import send
+from kparity.probe.runner import ending, send
 
 WORKER = "import sys; sys.path = [p for p in sys.path if p]; from kparity.check.worker import main; sys.exit(main())"
 """The worker's program. Without the current folder on its path: in a checkout that would hide the installed package."""
@@ -214,14 +214,7 @@ class Worker:
         """How the worker ended, and the last line that it or its libraries wrote."""
         code = self.process.wait()
         self._log.seek(0)
-        lines = self._log.read().decode("utf-8", "replace").splitlines()
-        said = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
-        quoted = f": {said}" if said else ""
-        if code >= 0:
-            return f"the worker exited with {code} in this case{quoted}"
-        name = signal.Signals(-code).name
-        killed = "killed by the system, out of memory most likely" if -code == signal.SIGKILL else "crashed"
-        return f"{killed} ({name}) in this case{quoted}"
+        return ending(code, self._log.read(), "this case")
 
     def kill(self) -> None:
         """End the worker and everything that it started."""

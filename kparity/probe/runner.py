@@ -155,6 +155,18 @@ def send(pipe: IO[bytes] | None, data: bytes) -> None:
         pass
 
 
+def ending(code: int, log: bytes, where: str) -> str:
+    """How a process ended by itself, and the last line that it or its libraries wrote."""
+    lines = log.decode("utf-8", "replace").splitlines()
+    said = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+    quoted = f": {said}" if said else ""
+    if code >= 0:
+        return f"the worker exited with {code} in {where}{quoted}"
+    name = signal.Signals(-code).name
+    killed = "killed by the system, out of memory most likely" if -code == signal.SIGKILL else "crashed"
+    return f"{killed} ({name}) in {where}{quoted}"
+
+
 def row_of(child: Child, request: Request) -> Row:
     """The row of a probe that is over."""
     device, reference, proof = child.find("device"), child.find("reference"), child.find("proof")
