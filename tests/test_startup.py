@@ -1,0 +1,90 @@
+"""What a command costs before it does anything: nothing heavy is imported unasked, and help is there at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from kparity.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+UNASKED = ("numpy", "torch", "wgpu", "pyopencl", "cupy", "matplotlib", "yaml", "jsonschema", "rich", "tokenizers",
+           "gguf", "duckdb", "jinja2", "cryptography", "xllamacpp", "kparity._native")  # fmt: skip
+BENCH = "kparity.bench"
+
+LOADED = """
+import sys
+from kparity.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print("\\n" + " ".join(sys.modules))
+"""
+
+
+def loaded(*arguments: str) -> set[str]:
+    """The modules that a command has imported when it ends."""
+    done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help_imports_nothing_heavy(name: str | None) -> None:
+    found = loaded(*filter(None, [name]), "--help")
+    assert [module for module in UNASKED if module in found] == []
+    assert "click" in found and not any(module.startswith(BENCH) for module in found)
+
+
+def test_the_timing_core_imports_no_vendor_library() -> None:
+    code = "import sys, kparity.bench.ops, kparity.bench.comparison; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    vendors = {"torch", "wgpu", "pyopencl", "cupy", "xllamacpp", "matplotlib"}
+    assert not vendors & set(done.stdout.split())
+
+
+def test_help_is_there_within_120_ms() -> None:
+    """By the processor's time: on an idle machine it is the wall's, and neighbours do not add to it."""
+    command, best = [sys.executable, "-m", "kparity.cli.main", "--help"], 1.0
+    for _ in range(10):
+        before = os.times()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        after = os.times()
+        best = min(best, after.children_user + after.children_system - before.children_user - before.children_system)
+    assert 0.005 < best <= 0.120
+
+
+# --- bench/harness.py ---
+
+
+@pytest.fixture
+def harness() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("harness", ROOT / "bench" / "harness.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_missed_goal_and_a_wrong_output_are_told(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert harness.missed({"us": 121e3, "goal_ms": 120.0}) == "MISSES 120 ms"
+    assert harness.missed({"us": 119e3, "goal_ms": 120.0}) == ""
+    assert harness.missed({"us": 1.0, "gb_per_s": 0.9, "goal_gb_per_s": 1.0}) == "MISSES 1 GB/s"
+    monkeypatch.setattr(harness, "DISTINCT", 1)
+    table = list(harness.repacking())
+    assert {series.name.split(",")[0] for series in table} == {"repack TQ2_0", "repack TQ1_0", "repack I2_S"}
+    assert all(series.check() is None and series.sample().wall_s > 0 for series in table)
+    monkeypatch.setattr(harness, "repack", lambda *_: np.zeros((harness.ROWS, harness.K // 16), np.uint32))
+    assert all("output wrong" in (series.check() or "") for series in table)
+
+
+def test_a_command_that_fails_is_no_time(harness: ModuleType) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        harness.process([sys.executable, "-c", "raise SystemExit(1)"])()
