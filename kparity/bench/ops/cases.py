@@ -30,6 +30,7 @@ EMPTY = {"M": 1, "D": 1}
 def step() -> Iterator[Case]:
     """The launches of a decode step, the large ones first."""
     yield from (ops.get("tgemv").case(M=1, N=n, K=k) for n, k in (*GEMVS, *FUSED))
+    yield ops.get("tgemv").case(M=1, N=WIDTH, K=WIDTH, ascale="block256")
     yield from (_attention(length) for length in (64, 512, 2048))
     for mode in ("token", "block256"):
         yield from (ops.get("act_quant").case(M=1, K=k, mode=mode) for k in (WIDTH, FFN))
@@ -43,8 +44,9 @@ def step() -> Iterator[Case]:
 
 
 def prefill() -> Iterator[Case]:
-    """The GEMMs of a prefill chunk."""
+    """The GEMMs of a prefill chunk and of a short one."""
     yield from (ops.get("tgemv").case(M=CHUNK, N=n, K=k) for n, k in GEMVS)
+    yield ops.get("tgemv").case(M=8, N=WIDTH, K=WIDTH)
 
 
 def large() -> Iterator[Case]:
