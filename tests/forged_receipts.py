@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kparity.receipts.statement import redigested, subjects
-from tests.made_receipts import NOW, receipt
+from tests.made_receipts import NOW, ops_receipt, receipt
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -28,6 +28,8 @@ class Forgery:
     code: str
     change: Change
     of: tuple[str, ...] = ("cuda", "cpu")
+    ops: bool = False
+    """Whether the right receipt is one of single ops, on the first of ``of``."""
     redigest: bool = True
     renamed: bool = True
     """Whether the subjects follow the change."""
@@ -35,7 +37,7 @@ class Forgery:
 
     def made(self) -> dict[str, Any]:
         """The forged statement."""
-        statement = copy.deepcopy(receipt(*self.of))
+        statement = copy.deepcopy(ops_receipt(self.of[0]) if self.ops else receipt(*self.of))
         self.change(statement["predicate"])
         if self.renamed:
             try:
@@ -170,6 +172,16 @@ def faster_baseline(predicate: dict[str, Any]) -> None:
     predicate["baselines"][0]["ratios"][0].update(ratio=4.0, low=3.9, high=4.1)
 
 
+def faster_op(predicate: dict[str, Any]) -> None:
+    from kparity.bench.timing import bootstrap
+
+    row = predicate["ops"][1]
+    for name in ("samples_device_s", "samples_wall_s"):
+        row[name] = [each / 2 for each in row[name]]
+    middle, low, high = bootstrap(np.array(row["samples_device_s"]) / row["launches_per_sample"])
+    row.update(us=middle * 1e6, us_low=low * 1e6, us_high=high * 1e6, gb_per_s=row["bytes"] / middle * 1e-9)
+
+
 def sure(predicate: dict[str, Any]) -> None:
     """The interval of somebody who is certain."""
     each = predicate["runs"][0]["measurements"][1]
@@ -283,4 +295,16 @@ FORGED = [
     Forgery("a progression", "RCPT-SAMPLES", resampled(
         lambda samples: [float(each) for each in np.linspace(min(samples), max(samples), 40)])),
     Forgery("one measurement under two names", "RCPT-REPLAYED", copied),
+    # Single ops.
+    Forgery("an op that nobody verified", "RCPT-OUTPUT", put("ops.1.verified", False), ops=True),
+    Forgery("an op with errors", "RCPT-ERRORS", put("ops.1.errors", ["output wrong"]), ops=True),
+    Forgery("an op faster than memory", "RCPT-FLOOR", faster_op, ops=True),
+    Forgery("an op with a better median", "RCPT-RECOMPUTED", put("ops.1.us", 0.5), ops=True),
+    Forgery("an op with a point for an interval", "RCPT-INTERVAL", put("ops.1.us_low", 1e-3), ops=True),
+    Forgery("an op ahead of the wall", "RCPT-DEVICE-TIME", put("ops.2.samples_wall_s", [1e-9] * 3), ops=True),
+    Forgery("an op that was not measured", "RCPT-EMPTY", drop("ops.1.samples_device_s"), ops=True),
+    Forgery("an op of a backend that was not there", "RCPT-FALLBACK", put("ops.1.backend", "hip"), ops=True),
+    Forgery("an op on a software GPU", "RCPT-SOFTWARE-GPU", put("ops.1.device", "llvmpipe"), ops=True),
+    Forgery("an op on a software device", "RCPT-NOT-A-GPU", lambda _: None, ("wgpu",), ops=True, demands=GPU),
+    Forgery("an op on a CPU", "RCPT-NO-GPU-KERNELS", lambda _: None, ("cpu",), ops=True, demands=GPU),
 ]  # fmt: skip

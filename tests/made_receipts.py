@@ -162,6 +162,30 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     return build(predicate)
 
 
+def ops_receipt(backend: str) -> dict[str, Any]:
+    """A right receipt of single ops on one backend: the memory's bandwidth, and one op, cold and hot."""
+    made = receipt(backend)["predicate"]
+    device = {name: DEVICES[backend][name] for name in ("device", "kind", "api", "driver", "uuid")}
+    clock = "device" if backend == "cuda" else "wall"
+    rows = []
+    for op, cold, nbytes, share in (
+        ("copy", True, 1 << 30, 1.0),
+        ("tgemv", True, 1 << 22, 0.8),
+        ("tgemv", False, 1 << 22, 3.0),
+    ):
+        wall = drawn(f"{backend} {op} {cold}", 4 * nbytes / BANDWIDTH[backend] / share)
+        seconds = [each * 0.98 for each in wall]
+        middle, low, high = bootstrap(np.array(seconds) / 4)
+        rows.append({
+            "name": f"{backend} {op} {'cold' if cold else 'hot'}", "backend": backend, **device, "op": op,
+            "clock": clock, "launches_per_sample": 4, "bytes": nbytes, "cold": cold, "errors": [],
+            "verified": True, "us": middle * 1e6, "us_low": low * 1e6, "us_high": high * 1e6,
+            "gb_per_s": nbytes / middle * 1e-9, "samples_device_s": seconds, "samples_wall_s": wall,
+        })  # fmt: skip
+    keep = ("kind", "begun", "ended", "harness", "request", "model", "contract", "seeds", "fallback")
+    return build({**{name: made[name] for name in keep}, "serving": None, "runs": [], "ops": rows})
+
+
 def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:
     """llama.cpp beside the CPU's decode, at half its speed."""
     ours = next(

@@ -10,8 +10,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from kparity import receipt
 from kparity.probe.gates import FULL
+from kparity.receipts import document as receipts
+from kparity.receipts.verify import verify
 from tests.cli import TAG, run
 from tests.gguf_files import Spec, write
 
@@ -93,10 +94,34 @@ def test_json_and_receipt_follow_their_schema(tmp_path: Path) -> None:
     row = document["rows"][0]
     assert sum(row["dispatches"].values()) > 1000 and row["device_step_ms"] > 0
     assert all(kernel.startswith(kernel.split("_")[0]) and "_" in kernel for kernel in row["dispatches"])
-    written = json.loads(path.read_text())
-    assert written["result"] == document
-    assert written["sha256"] == receipt.digest(written)
+    written = receipts.read(path)
+    predicate = written["predicate"]
+    assert verify(written, require_parity=True) == []
+    assert predicate["kind"] == "probe" and predicate["model"]["sha256"] == document["model"]["sha256"]
+    assert [each["backend"] for each in predicate["fallback"]] == ["cpu", "numpy"] and predicate["serving"] == "cpu"
+    for told, found in zip(predicate["runs"], document["rows"], strict=True):
+        assert {each["id"]: each["dispatches"] for each in told["kernels"]} == found["dispatches"]
+        assert told["device"] == found["device"]
+        measured = [measure for gate in found["gates"] for measure in gate["measures"]]
+        assert [(each["name"], each["limit"]) for each in told["parity"]["gates"]] == [
+            (each["threshold"], each["limit"]) for each in measured
+        ]
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_run_leaves_a_receipt_of_what_serves(tmp_path: Path) -> None:
+    path = tmp_path / "receipt.json"
+    done = run("run", "--backends", "hip,cpu,numpy", "--prompt", "The", "--max-tokens", "1", "--receipt", str(path))
+    assert done.returncode == 0, done.stderr
+    written = receipts.read(path)
+    assert verify(written, require_parity=True) == []
+    assert [finding.code for finding in verify(written, require_gpu_kernels=True)] == [
+        "RCPT-FALLBACK-ONLY", "RCPT-NO-GPU-KERNELS",
+    ]  # fmt: skip
+    tried = written["predicate"]["fallback"]
+    assert [(each["backend"], each["status"]) for each in tried] == [("hip", "unavailable"), ("cpu", "accepted")]
+    assert tried[0]["code"].startswith("KP-HIP-")
+    assert written["predicate"]["request"]["command"][:2] == ["kparity", "run"]
 
 
 def test_the_schema_rejects_an_acceptance_without_gates() -> None:

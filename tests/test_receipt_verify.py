@@ -18,7 +18,7 @@ from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
 from kparity.receipts.statement import build, redigested, write
 from kparity.receipts.verify import Demands, replays, verify
-from tests.made_receipts import NOW, receipt
+from tests.made_receipts import NOW, ops_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
 
@@ -34,6 +34,13 @@ def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
         assert verify(receipt(*backends, salt=salt), now=NOW, require_parity=True) == []
     gpu = all(name in ("cuda", "hip", "cpu") for name in backends) and backends[0] != "cpu"
     assert (verify(receipt(*backends), now=NOW, require_gpu_kernels=True) == []) is gpu
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "wgpu"])
+def test_a_right_receipt_of_single_ops_is_not_refused(name: str) -> None:
+    made = ops_receipt(name)
+    assert verify(made, now=NOW, require_parity=True) == []
+    assert (verify(made, now=NOW, require_gpu_kernels=True) == []) is (name == "cuda")
 
 
 def test_a_fallback_with_its_reason_is_no_lie_and_no_gpu() -> None:

@@ -20,7 +20,7 @@ text tools that split on tabs and lines       test_tabs_and_lines_in_a_text_move
 a receipt whose real flag is hard-coded       test_what_a_receipt_says_of_the_device_was_asked_of_it
 
 Each is compact; the files of the parts (test_compare, test_check, test_pytest_plugin, test_repack, …) go further. Still
-to come with the burn-in and its receipts: the parser of its log, and ``verify --require-gpu-kernels``.
+to come with the burn-in: the parser of its log.
 """
 
 from __future__ import annotations
@@ -277,8 +277,10 @@ def test_a_kernel_id_proves_no_gpu_by_itself(backend: Backend) -> None:
 def test_what_a_receipt_says_of_the_device_was_asked_of_it(tmp_path: Path) -> None:
     path = tmp_path / "receipt.json"
     run("probe", "--backends", "numpy", "--depth", "bos", "--receipt", str(path))
-    (row,) = json.loads(path.read_text())["result"]["rows"]
+    (row,) = json.loads(path.read_text())["predicate"]["runs"]
     opened = registry.open_backend("numpy")
-    assert row["device"] == opened.info.as_dict() and row["dispatches"]
+    assert row["device"] == opened.info.as_dict() and row["kernels"]
+    gpu = run("receipt", "verify", str(path), "--require-gpu-kernels")
+    assert gpu.returncode == 1 and "RCPT-NO-GPU-KERNELS" in gpu.stdout
     refused = run("probe", "--backends", "numpy", "--depth", "bos", "--require-gpu")
     assert refused.returncode != 0 and "KP-NOT-GPU" in refused.stderr

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,8 @@ from kparity.cli.table import STYLES, console
 from kparity.receipts.diff import Difference, Speeds
 from kparity.receipts.findings import Finding
 
+WIDEST = 1000
+"""Columns of a log; a table takes what it needs."""
 VERDICTS = {**STYLES, "INVALID-CORRECTNESS": "bold red"}
 
 
@@ -32,13 +35,11 @@ def _cell(value: Any) -> Text:
 
 
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """What a query gave."""
+    """What a query gave; a row is one line where it is not for a terminal."""
     table = _table(*names)
-    for column in table.columns:
-        column.no_wrap = not sys.stdout.isatty()
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDEST, highlight=False).print(table)
 
 
 def print_receipt(predicate: dict[str, Any], findings: Sequence[Finding]) -> None:

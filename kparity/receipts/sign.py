@@ -81,6 +81,7 @@ def opened(document: dict[str, Any], key: Path | None) -> tuple[dict[str, Any] |
     Without a key no signature is looked at. None in place of the statement where the payload is of another type, or
     cannot be read.
     """
+    public = _loaded(key, "public") if key else None
     if not is_envelope(document):
         said = "a bare statement, and a signature was asked for"
         return document, [Finding("RCPT-UNSIGNED", "/", said)] if key else []
@@ -89,7 +90,7 @@ def opened(document: dict[str, Any], key: Path | None) -> tuple[dict[str, Any] |
             Finding("RCPT-PAYLOAD-TYPE", "/payloadType", f"{document['payloadType']!r} is not {PAYLOAD_TYPE}")
         ]
     found = []
-    if key is not None and not _signed(document, _loaded(key, "public")):
+    if public is not None and not _signed(document, public):
         found.append(Finding("RCPT-SIGNATURE", "/signatures", f"none fits {key} and the payload"))
     try:
         return statement_of(document), found

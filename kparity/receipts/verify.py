@@ -13,7 +13,7 @@ from kparity import contracts
 from kparity.errors import WrongInput
 from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.rules import device, dispatches, identity, parity, samples, speed
+from kparity.receipts.rules import determinism, device, dispatches, identity, op_rows, parity, samples, speed
 
 CONTRACT = "receipt-v1"
 
@@ -70,21 +70,24 @@ def _sound(statement: dict[str, Any], now: datetime) -> Findings:
     yield from device.devices(predicate)
     yield from device.kernel_ids(predicate)
     yield from device.fallback(predicate)
+    yield from device.served(predicate)
     yield from parity.contract(predicate)
     yield from parity.gates(predicate)
     yield from parity.verdicts(predicate)
-    yield from parity.outputs(predicate, limits)
+    yield from parity.outputs(predicate)
+    yield from determinism.repeated(predicate, limits)
     yield from dispatches.counts(predicate)
     yield from dispatches.device_time(predicate, limits)
     yield from speed.figures(predicate, limits)
     yield from speed.floors(predicate, limits)
     yield from speed.ratios(predicate, limits)
+    yield from op_rows.sound(predicate, limits)
     yield from samples.irregularities(speed.arrays(predicate), limits)
 
 
 def _demanded(predicate: dict[str, Any], asked: Demands, now: datetime) -> Findings:
     if asked.gpu_kernels:
-        yield from device.gpu_required(predicate)
+        yield from op_rows.gpu_required(predicate) if op_rows.only_ops(predicate) else device.gpu_required(predicate)
     if asked.parity:
         yield from parity.required(predicate)
     if asked.commit:

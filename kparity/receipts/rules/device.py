@@ -25,28 +25,32 @@ def enumerated(predicate: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 def devices(predicate: dict[str, Any]) -> Findings:
     """A device belongs to its backend; a GPU is identified and is no software device."""
+    for at, run in enumerated(predicate):
+        yield from contradictions(run["backend"], run["device"], f"{at}/device")
+
+
+def contradictions(backend: str, device: dict[str, Any], at: str) -> Findings:
+    """What a device says of itself that cannot be."""
     from kparity.probe.gates import SOFTWARE
 
-    for at, run in enumerated(predicate):
-        device, backend = run["device"], run["backend"]
-        names = f"{device['device']} {device['driver']} {device.get('detail', '')}".lower()
-        if device["backend"] != backend:
-            yield Finding("RCPT-DEVICE", f"{at}/device/backend", f"{device['backend']}, the run is of {backend}")
-        if device["api"] != API.get(backend, device["api"]):
-            yield Finding("RCPT-DEVICE", f"{at}/device/api", f"{backend} speaks {API[backend]}, not {device['api']}")
-        if device["kind"] != "gpu":
-            continue
-        if backend in DIALECTS and backend not in GPU_BACKENDS:
-            yield Finding("RCPT-DEVICE", f"{at}/device/kind", f"{backend} runs on no GPU")
-        if any(name in names for name in SOFTWARE) or PROCESSOR.search(device["device"]):
-            yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device/device", f"{device['device']} is no GPU")
-        if not device["driver"]:
-            yield Finding("RCPT-DEVICE", f"{at}/device/driver", f"{device['device']} has no driver")
-        uuid = device["uuid"]
-        if backend == "cuda" and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
-            yield Finding("RCPT-DEVICE", f"{at}/device/uuid", f"{uuid!r} is no UUID or PCI address of a CUDA device")
-        elif not uuid:
-            yield Finding("RCPT-DEVICE", f"{at}/device/uuid", f"{device['device']} has no UUID")
+    names = f"{device['device']} {device['driver']} {device.get('detail', '')}".lower()
+    if device["backend"] != backend:
+        yield Finding("RCPT-DEVICE", f"{at}/backend", f"{device['backend']}, the run is of {backend}")
+    if device["api"] != API.get(backend, device["api"]):
+        yield Finding("RCPT-DEVICE", f"{at}/api", f"{backend} speaks {API[backend]}, not {device['api']}")
+    if device["kind"] != "gpu":
+        return
+    if backend in DIALECTS and backend not in GPU_BACKENDS:
+        yield Finding("RCPT-DEVICE", f"{at}/kind", f"{backend} runs on no GPU")
+    if any(name in names for name in SOFTWARE) or PROCESSOR.search(device["device"]):
+        yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device", f"{device['device']} is no GPU")
+    if not device["driver"]:
+        yield Finding("RCPT-DEVICE", f"{at}/driver", f"{device['device']} has no driver")
+    uuid = device["uuid"]
+    if backend == "cuda" and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
+        yield Finding("RCPT-DEVICE", f"{at}/uuid", f"{uuid!r} is no UUID or PCI address of a CUDA device")
+    elif not uuid:
+        yield Finding("RCPT-DEVICE", f"{at}/uuid", f"{device['device']} has no UUID")
 
 
 def kernel_ids(predicate: dict[str, Any]) -> Findings:
@@ -68,36 +72,39 @@ def kernel_ids(predicate: dict[str, Any]) -> Findings:
 
 
 def fallback(predicate: dict[str, Any]) -> Findings:
-    """Every requested backend in order, each with a reason where it was not accepted, and a run for each that was."""
+    """What became of every requested backend, in order, with a reason where it was not accepted."""
     asked, tried = predicate["request"]["backends"], predicate["fallback"]
     names = [each["backend"] for each in tried]
     # kparity run tries no further than the first that is accepted.
-    if names != asked and not (
-        predicate["kind"] == "probe" and asked[: len(names)] == [*names[:-1], predicate["serving"]]
-    ):
-        yield Finding(
-            "RCPT-FALLBACK", "/predicate/fallback", f"not the requested backends in order: {', '.join(asked)}"
-        )
+    stopped = predicate["kind"] == "probe" and asked[: len(names)] == [*names[:-1], predicate["serving"]]
+    if names != asked and not stopped:
+        said = f"not the requested backends in order: {', '.join(asked)}"
+        yield Finding("RCPT-FALLBACK", "/predicate/fallback", said)
+    for index, each in enumerate(tried):
+        if each["status"] != "accepted" and not (each["code"] and each["reason"]):
+            said = f"{each['backend']}: no code or reason"
+            yield Finding("RCPT-FALLBACK", f"/predicate/fallback/{index}/reason", said)
+
+
+def served(predicate: dict[str, Any]) -> Findings:
+    """The first accepted backend serves, and every accepted one has one run; single ops are served by none."""
+    if predicate.get("ops") and not predicate["runs"]:
         return
+    tried = predicate["fallback"]
     accepted = [each["backend"] for each in tried if each["status"] == "accepted"]
+    opened = [each["backend"] for each in tried if each["status"] != "unavailable"]
+    ran = [run["backend"] for run in predicate["runs"]]
     if predicate["serving"] != next(iter(accepted), None):
         said = f"{predicate['serving']} serves, the first accepted is {next(iter(accepted), None)}"
         yield Finding("RCPT-FALLBACK", "/predicate/serving", said)
-    for index, each in enumerate(tried):
-        if each["status"] != "accepted" and not (each["code"] and each["reason"]):
-            yield Finding(
-                "RCPT-FALLBACK", f"/predicate/fallback/{index}/reason", f"{each['backend']}: no code or reason"
-            )
-    ran = [run["backend"] for run in predicate["runs"]]
-    if len(set(ran)) != len(ran):
-        yield Finding("RCPT-FALLBACK", "/predicate/runs", "a backend has two runs")
-    opened = [each["backend"] for each in tried if each["status"] != "unavailable"]
-    for name in ran:
-        if name not in opened:
-            yield Finding("RCPT-FALLBACK", "/predicate/runs", f"{name} ran, and was not requested or not available")
-    for name in accepted:
-        if name not in ran:
-            yield Finding("RCPT-FALLBACK", "/predicate/runs", f"{name} was accepted and has no run")
+    strange = {
+        "has two runs": [name for name in dict.fromkeys(ran) if ran.count(name) > 1],
+        "ran, and was not requested or not available": [name for name in ran if name not in opened],
+        "was accepted and has no run": [name for name in accepted if name not in ran],
+    }
+    for said, names in strange.items():
+        for name in names:
+            yield Finding("RCPT-FALLBACK", "/predicate/runs", f"{name} {said}")
 
 
 def gpu_required(predicate: dict[str, Any]) -> Findings:

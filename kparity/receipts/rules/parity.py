@@ -96,14 +96,14 @@ def required(predicate: dict[str, Any]) -> Findings:
             yield Finding("RCPT-PARITY-REQUIRED", f"{at}/parity/verdict", said)
 
 
-def outputs(predicate: dict[str, Any], limits: Contract) -> Findings:
-    """What was timed was verified and repeated, unless the run is labelled as not to be trusted."""
+def outputs(predicate: dict[str, Any]) -> Findings:
+    """What was timed was verified, unless the run is labelled as not to be trusted."""
     judge = judge_of(predicate)
     if judge is None:
         return
     for at, run in enumerated(predicate):
-        timed, repeated = run["timed_output"], run["determinism"]
-        if run["parity"]["verdict"] != "PASS" or timed is None or repeated is None:
+        timed = run["timed_output"]
+        if run["parity"]["verdict"] != "PASS" or timed is None:
             continue
         holds = timed["cosine"] is not None and judge.threshold("positions_cosine").holds(timed["cosine"])
         where = f"{at}/timed_output"
@@ -113,6 +113,3 @@ def outputs(predicate: dict[str, Any], limits: Contract) -> Findings:
             yield Finding("RCPT-OUTPUT", f"{where}/limit", f"held against {timed['limit']}, softer than the contract")
         elif not (timed["passed"] and holds and timed["cosine"] >= timed["limit"]):
             yield Finding("RCPT-OUTPUT", f"{where}/cosine", f"cosine {timed['cosine']} against {timed['limit']}")
-        if not (repeated["identical"] and limits.threshold("repeats").holds(repeated["repeats"])):
-            said = f"{repeated['repeats']} repeats, identical: {repeated['identical']}"
-            yield Finding("RCPT-DETERMINISM", f"{at}/determinism", said)

@@ -28,7 +28,7 @@ def ternary_bytes(model: dict[str, Any]) -> float:
 
 def ran(predicate: dict[str, Any]) -> Findings:
     """Something ran; a benchmark measured something; nothing of it says that it does not count."""
-    if not predicate["runs"]:
+    if not predicate["runs"] and not predicate.get("ops"):
         yield Finding("RCPT-EMPTY", "/predicate/runs", "no backend ran")
     bench = predicate["kind"] == "bench"
     measured = any(run["measurements"] for run in predicate["runs"]) or bool(predicate.get("ops"))
@@ -92,6 +92,8 @@ def floors(predicate: dict[str, Any], contract: Contract) -> Findings:
         if bandwidth is None:
             continue
         yield from _bandwidth(bandwidth, f"{at}/bandwidth", contract)
+        # The fastest pass: on a shared machine the median may be of a busier minute than the fastest step.
+        best = bandwidth["bytes"] / min(bandwidth["samples_s"])
         for index, each in enumerate(run["measurements"]):
             where = f"{at}/measurements/{index}"
             nbytes = (each["bytes_per_token"] or 0) * each["tokens"]
@@ -99,7 +101,7 @@ def floors(predicate: dict[str, Any], contract: Contract) -> Findings:
             if nbytes < least * (1 - contract.threshold("recomputed").value):
                 said = f"{each['name']}: {nbytes:.0f} bytes, the ternary weights alone have {least:.0f}"
                 yield Finding("RCPT-BANDWIDTH", f"{where}/bytes_per_token", said)
-            floor = max(nbytes, least) / bandwidth["bytes_per_s"]
+            floor = max(nbytes, least) / best
             fastest = min(each["samples_s"])
             hot = max(nbytes, least) <= (bandwidth["cache_bytes"] or 0)
             if hot and not contract.threshold("hot_rate").holds(floor / fastest):
@@ -155,4 +157,6 @@ def arrays(predicate: dict[str, Any]) -> list[tuple[str, Sequence[float]]]:
                 found.append((f"{base}/measurements/{index}/samples_s", each["samples_s"]))
                 if each.get("device_s"):
                     found.append((f"{base}/measurements/{index}/device_s", each["device_s"]))
+    for index, row in enumerate(predicate.get("ops", [])):
+        found.append((f"/predicate/ops/{index}/samples_wall_s", row.get("samples_wall_s", [])))
     return found

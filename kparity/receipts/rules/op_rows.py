@@ -1,0 +1,96 @@
+"""The rows of a benchmark of single ops: each has its device, its verdict and its samples in itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+from kparity.contracts import Contract
+from kparity.receipts.findings import Finding, Findings
+from kparity.receipts.kernel_ids import GPU_BACKENDS
+from kparity.receipts.rules.device import contradictions
+from kparity.receipts.rules.samples import interval_fault
+
+
+def rows(predicate: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pointer and content of every row."""
+    yield from ((f"/predicate/ops/{index}", row) for index, row in enumerate(predicate.get("ops", [])))
+
+
+def only_ops(predicate: dict[str, Any]) -> bool:
+    """Whether a receipt is of single ops alone: no model ran, and no backend serves."""
+    return bool(predicate.get("ops")) and not predicate["runs"]
+
+
+def sound(predicate: dict[str, Any], contract: Contract) -> Findings:
+    """Every row is of a requested backend, verified, without errors, and its figures follow from its samples."""
+    accepted = [each["backend"] for each in predicate["fallback"] if each["status"] == "accepted"]
+    ceilings = _ceilings(predicate)
+    for at, row in rows(predicate):
+        if row.get("unsupported"):  # the reason stands in the row, and nothing was measured
+            continue
+        for said in row["errors"]:
+            yield Finding("RCPT-ERRORS", f"{at}/errors", f"{row['name']}: {said}")
+        if not row["verified"]:
+            yield Finding("RCPT-OUTPUT", f"{at}/verified", f"{row['name']}: the timed output was not verified")
+        if row["backend"] not in accepted and not row.get("baseline"):
+            yield Finding("RCPT-FALLBACK", f"{at}/backend", f"{row['backend']} was not requested or not available")
+        if "kind" in row:
+            yield from contradictions(row["backend"], {"backend": row["backend"], **row}, at)
+        if row.get("samples_device_s"):
+            yield from _figures(row, contract, at)
+            yield from _possible(row, ceilings.get(row["backend"], 0.0), contract, at)
+        elif not row["errors"]:
+            yield Finding("RCPT-EMPTY", f"{at}/samples_device_s", f"{row['name']} was not measured")
+
+
+def _ceilings(predicate: dict[str, Any]) -> dict[str, float]:
+    """Bytes per second of each backend's fastest pass over its memory."""
+    return {
+        row["backend"]: row["bytes"] * row["launches_per_sample"] / min(row["samples_device_s"])
+        for _, row in rows(predicate)
+        if row["op"] in ("stream", "copy") and row.get("samples_device_s")
+    }
+
+
+def _figures(row: dict[str, Any], contract: Contract, at: str) -> Findings:
+    seconds = [each / row["launches_per_sample"] for each in row["samples_device_s"]]
+    middle = median(seconds)
+    wanted = {"us": middle * 1e6, "gb_per_s": row["bytes"] / middle * 1e-9}
+    for name, found in wanted.items():
+        told = row.get(name)
+        if told and not (found and contract.threshold("recomputed").holds(abs(told / found - 1))):
+            yield Finding("RCPT-RECOMPUTED", f"{at}/{name}", f"{row['name']}: {told!r}, the samples give {found!r}")
+    fault = interval_fault(seconds, row["us_low"] * 1e-6, row["us_high"] * 1e-6, contract)
+    if fault:
+        yield Finding("RCPT-INTERVAL", f"{at}/us_low", f"{row['name']}: {fault}")
+
+
+def _possible(row: dict[str, Any], ceiling: float, contract: Contract, at: str) -> Findings:
+    """A cold row is not faster than memory, and no device's clock runs ahead of the wall's."""
+    fastest = min(row["samples_device_s"]) / row["launches_per_sample"]
+    if row["cold"] and ceiling and row["bytes"] and row["op"] not in ("stream", "copy"):
+        floor = row["bytes"] / ceiling
+        if not contract.threshold("floor_share").holds(fastest / floor):
+            said = f"{row['name']}: {fastest:.3g} s, memory needs {floor:.3g} s"
+            yield Finding("RCPT-FLOOR", f"{at}/samples_device_s", said)
+    ahead = sum(row["samples_device_s"]) / sum(row["samples_wall_s"])
+    if not contract.threshold("device_ahead").holds(ahead):
+        said = f"{row['name']}: {ahead:.2f} times the wall's time on the device's clock"
+        yield Finding("RCPT-DEVICE-TIME", f"{at}/samples_device_s", said)
+
+
+def gpu_required(predicate: dict[str, Any]) -> Findings:
+    """A GPU ran verified ops that its own clock timed, and no GPU API ran on anything else."""
+    for at, row in rows(predicate):
+        if row["backend"] in GPU_BACKENDS and row.get("kind", "gpu") != "gpu":
+            said = f"{row['device']} is a {row['kind']} device"
+            yield Finding("RCPT-NOT-A-GPU", f"{at}/kind", said)
+            break
+    proven = any(
+        row.get("kind") == "gpu" and row.get("clock") == "device" and row["verified"] and row["backend"] in GPU_BACKENDS
+        for _, row in rows(predicate)
+    )
+    if not proven:
+        yield Finding("RCPT-NO-GPU-KERNELS", "/predicate/ops", "no op ran on a GPU by the clock of the GPU")

@@ -1,0 +1,224 @@
+"""``kparity receipt``: exit codes, lines, tables, SQL, the page."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from kparity.receipts import page, store
+from kparity.receipts.diff import differences, speeds
+from kparity.receipts.statement import redigested, write
+from tests.cli import run
+from tests.made_receipts import receipt
+
+pytest.importorskip("duckdb", reason="the extra receipts is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Right receipts, a forged one, one without parity, and files that are none."""
+    found = tmp_path_factory.mktemp("receipts")
+    (found / "below").mkdir()
+    write(found / "cuda.json", receipt("cuda", "cpu", salt="1"))
+    write(found / "below" / "hip.json", receipt("hip", requested="cuda,hip", salt="2"))
+    forged = receipt("cuda", salt="3")
+    forged["predicate"]["runs"][0]["measurements"][1]["tokens_per_s"] = 99999.0
+    write(found / "forged.json", redigested(forged))
+    unchecked = receipt("wgpu", salt="4")
+    unchecked["predicate"]["runs"][0]["parity"] = {
+        "verdict": "INVALID-CORRECTNESS",
+        "gates": [],
+        "reason": "--no-parity",
+    }
+    write(found / "unchecked.json", redigested(unchecked))
+    (found / "table.json").write_text('{"schema": "something else"}')
+    (found / "cut.json").write_text((found / "cuda.json").read_text()[:700])
+    return found
+
+
+def test_verify_says_why_and_answers_with_its_exit_code(folder: Path, tmp_path: Path) -> None:
+    good = run("receipt", "verify", str(folder / "cuda.json"), str(folder / "below" / "hip.json"))
+    assert good.returncode == 0 and good.stdout.splitlines() == [
+        f"{folder}/cuda.json: PASS", f"{folder}/below/hip.json: PASS",
+    ]  # fmt: skip
+    assert good.stderr == ""
+    bad = run(
+        "receipt", "verify", str(folder / "forged.json"), str(folder / "cuda.json"), "--json", str(tmp_path / "v")
+    )
+    assert bad.returncode == 1
+    assert f"{folder}/forged.json: RCPT-RECOMPUTED /predicate/runs/0/measurements/1/tokens_per_s: tg@0" in bad.stdout
+    told = json.loads((tmp_path / "v").read_text())["receipts"]
+    assert [each["passed"] for each in told] == [False, True] and told[0]["findings"][0]["code"] == "RCPT-RECOMPUTED"
+    cut = run("receipt", "verify", str(folder / "cut.json"), str(folder / "cuda.json"))
+    assert cut.returncode == 2 and "cut.json: unreadable" in cut.stderr and "cuda.json: PASS" in cut.stdout
+    nothing = run("receipt", "verify")
+    assert nothing.returncode == 3 and nothing.stdout == ""
+
+
+def test_verify_keeps_every_demand(folder: Path) -> None:
+    path = str(folder / "cuda.json")
+    for demand, code in (
+        (("--max-age", "0"), "RCPT-AGE"), (("--commit", "abc"), "RCPT-COMMIT"), (("--model", path), "RCPT-MODEL"),
+    ):  # fmt: skip
+        done = run("receipt", "verify", path, *demand)
+        assert done.returncode == 1 and code in done.stdout, demand
+    assert run("receipt", "verify", path, "--require-gpu-kernels", "--require-parity").returncode == 0
+    unchecked = run("receipt", "verify", str(folder / "unchecked.json"), "--require-parity")
+    assert unchecked.returncode == 1 and "INVALID-CORRECTNESS" in unchecked.stdout
+
+
+def test_the_same_receipt_twice_is_replayed(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.json"
+    again.write_text((folder / "cuda.json").read_text())
+    done = run("receipt", "verify", str(folder / "cuda.json"), str(again), "--json", "-")
+    codes = [[finding["code"] for finding in each["findings"]] for each in json.loads(done.stdout)["receipts"]]
+    assert done.returncode == 1 and codes[0] == [] and set(codes[1]) == {"RCPT-REPLAYED"}
+
+
+def test_keygen_sign_and_verify(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="the extra sign is not installed")
+    key, out = tmp_path / "k.pem", tmp_path / "s.json"
+    made = run("receipt", "keygen", str(key))
+    assert made.returncode == 0 and re.fullmatch(r"[0-9a-f]{64}\n", made.stdout)
+    signed = run("receipt", "sign", str(folder / "cuda.json"), "--key", str(key), "-o", str(out))
+    assert signed.returncode == 0 and made.stdout.strip() in signed.stderr
+    assert run("receipt", "verify", str(out), "--key", str(tmp_path / "k.pub")).returncode == 0
+    without = run("receipt", "verify", str(out))
+    assert without.returncode == 0 and "not looked at" in without.stderr
+    bare = run("receipt", "verify", str(folder / "cuda.json"), "--key", str(tmp_path / "k.pub"))
+    assert bare.returncode == 1 and "RCPT-UNSIGNED" in bare.stdout
+    refused = run("receipt", "sign", str(folder / "forged.json"), "--key", str(key))
+    assert refused.returncode == 2 and "would be refused: RCPT-RECOMPUTED" in refused.stderr
+    assert run("receipt", "keygen", str(key)).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "no/such/folder"), "no folder"),
+        (("show", "no-such-file"), "cannot be read"),
+        (("verify", "{}/cuda.json", "--key", "no-such-key"), "cannot be read"),
+        (("sign", "{}/cuda.json", "--key", "{}/cuda.json"), "no private key"),
+        (("show", "{}/table.json"), "no receipt of this version"),
+        (("list", "{}", "--sql", "SELECT nothing FROM receipts"), "its columns are file, time"),
+        (("list", "{}", "--sql", "SELECT * FROM read_text('/etc/hostname')"), "disabled"),
+        (("list", "{}", "--sql", "COPY receipts TO '{}/x.csv'"), "disabled"),
+        (("page", "{}", "-o", "no/such/folder/x.html"), "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(folder: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = run("receipt", *(argument.format(folder) for argument in arguments))
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.stdout == "" and len([line for line in done.stderr.splitlines() if line.startswith("kparity:")]) == 1
+
+
+def test_list_has_a_row_per_measurement_and_takes_sql(folder: Path) -> None:
+    shown = run("receipt", "list", str(folder))
+    assert shown.returncode == 0 and "NVIDIA device made for the tests" in shown.stdout
+    assert "table.json: not a receipt" in shown.stderr and "cut.json" in shown.stderr
+    rows = json.loads(run("receipt", "list", str(folder), "--sql", "SELECT * FROM receipts", "--json").stdout)
+    assert list(rows[0]) == list(store.COLUMNS) and len(rows) == 2 + 2 + 1 + 2 + 2 + 2
+    assert {row["file"] for row in rows if not row["valid"]} == {"forged.json"}
+    assert {row["backend"] for row in rows if row["parity"] is None} == {"llama.cpp"}
+    assert {row["time"] for row in rows} == {"2026-11-20 12:00:00"}
+    wanted = "valid AND parity = 'PASS' AND measurement = 'tg@0'"
+    sql = f"SELECT backend FROM receipts WHERE {wanted} ORDER BY tokens_per_s DESC"
+    best = json.loads(run("receipt", "list", str(folder), "--sql", sql, "--json", "-").stdout)
+    assert [row["backend"] for row in best] == ["cuda", "hip", "cpu"]
+
+
+def test_an_empty_folder_is_inconclusive(tmp_path: Path) -> None:
+    assert run("receipt", "list", str(tmp_path)).returncode == 3
+    done = run("receipt", "page", str(tmp_path), "-o", str(tmp_path / "x.html"))
+    assert done.returncode == 3 and not (tmp_path / "x.html").exists()
+
+
+def test_show_is_a_page_with_its_verdict(folder: Path) -> None:
+    shown = run("receipt", "show", str(folder / "below" / "hip.json"))
+    for said in ("KP-CUDA-NODRIVER", "AMD device made for the tests", "tg@0", "14 of 14", "PASS", "0123456789ab"):
+        assert said in shown.stdout, said
+    assert "RCPT-RECOMPUTED" in run("receipt", "show", str(folder / "forged.json")).stdout
+
+
+def test_diff_shows_what_differs_and_speeds_last(folder: Path) -> None:
+    a, b = receipt("cuda", salt="1")["predicate"], receipt("cuda", salt="2")["predicate"]
+    assert differences(a, a) == [] and {each.where.split(".")[0] for each in differences(a, b)} <= {"runs"}
+    changed = copy.deepcopy(a)
+    changed["runs"][0]["device"]["driver"] = "581.00"
+    changed["harness"].update(dirty=True, changed=["x.cu"])
+    assert [(each.where, each.a, each.b) for each in differences(a, changed)] == [
+        ("harness.dirty", "False", "True"), ("harness.changed", "", "x.cu"),
+        ("runs.cuda.device.driver", "580.65.06", "581.00"),
+    ]  # fmt: skip
+    both = speeds(a, b)
+    assert [each.name for each in both] == ["pp128", "tg@0"] and all(0.95 < (each.ratio or 0) < 1.05 for each in both)
+    shown = run("receipt", "diff", str(folder / "cuda.json"), str(folder / "below" / "hip.json"))
+    assert shown.returncode == 0 and shown.stdout.index("serving") < shown.stdout.index("tokens/s")
+    told = json.loads(run("receipt", "diff", str(folder / "cuda.json"), str(folder / "cuda.json"), "--json").stdout)
+    assert told["differences"] == [] and {each["ratio"] for each in told["speeds"]} == {1.0}
+
+
+# --- the page ---
+
+
+class Page(HTMLParser):
+    """Tags that are open, links, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.said = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.said += data
+
+
+def test_the_page_has_a_bar_for_every_speed_that_counts_and_no_other(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    done = run("receipt", "page", str(folder), "-o", str(out))
+    assert done.returncode == 0 and "4 receipts, 1 of them refused" in done.stderr
+    text = out.read_text()
+    read = Page(text)
+    assert read.open == [] and read.links == [] and "<script" not in text and "http" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert text.count("<rect") == 2 + 2 + 1 + 2  # cuda, cpu, llama.cpp, hip
+    for said in ("invalid", "RCPT-RECOMPUTED", "INVALID-CORRECTNESS", "NVIDIA device made for the tests", "llama.cpp"):
+        assert said in read.said, said
+    assert "99999" not in text.replace("99999.0, the samples", ""), "a forged speed is shown only where it is refused"
+
+
+def test_bars_share_a_scale_and_the_fastest_stands_first(folder: Path) -> None:
+    found = page.groups(store.gather(folder)[0])
+    decode = next(group for group in found if group.name == "tg@0")
+    counted = [bar for bar in decode.bars if bar.length is not None]
+    assert [bar.owner for bar in counted] == ["cuda", "hip", "cpu", "llama.cpp"]
+    assert [bar.length for bar in decode.bars[len(counted) :]] == [None, None]
+    assert max(bar.end for bar in counted) == pytest.approx(page.WIDTH)
+    for bar in counted:
+        assert bar.length == pytest.approx(bar.rate / counted[0].high * page.WIDTH)
+        assert bar.start <= bar.length <= bar.end
+
+
+def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
+    made = receipt("cuda")
+    made["predicate"]["runs"][0]["device"]["device"] = "<b>fast</b>"
+    write(tmp_path / "r.json", redigested(made))
+    assert "<b>" not in page.html(store.gather(tmp_path)[0])
