@@ -28,7 +28,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(["contracts", "fingerprint", "mutant", "statistics"], 1),
     **dict.fromkeys(["backends", "kernels"], 2),
     **dict.fromkeys(["ops", "registry", "toolchains", "model", "graph", "fused", "engine"], 3),
-    **dict.fromkeys(["probe", "dispatcher", "preflight", "receipt", "check", "mutate", "testing", "traces"], 4),
+    **dict.fromkeys(["probe", "dispatcher", "preflight", "check", "mutate", "testing", "traces"], 4),
     **dict.fromkeys(["bench", "receipts"], 4),
     **dict.fromkeys(["cli", "pytest_plugin"], 5),
 }
