@@ -12,6 +12,9 @@ import click
 
 from kparity.errors import WrongInput
 
+BUSY = 0.5
+"""Load per processor from which on a warning is given."""
+
 
 def log(line: str) -> None:
     """Progress on stderr."""
@@ -28,6 +31,7 @@ def run(options: Mapping[str, Any]) -> int:
     paths = [Path(path) for path in (options["receipt"], options["json_path"]) if path and path != "-"]
     statement.refuse_unwritable(paths)
     _choose(options)
+    _warn_of_load()
     predicate, code = _ops(options, order) if options["ops_expression"] is not None else _models(options, order)
     document = statement.build(predicate) if paths or options["json_path"] else {}
     for path in paths:
@@ -66,6 +70,13 @@ def _choose(options: Mapping[str, Any]) -> None:
         os.environ["KPARITY_CPU_ISA"] = choose_isa(options["isa"])
     if options["threads"]:
         os.environ["KPARITY_THREADS"] = str(options["threads"])
+
+
+def _warn_of_load() -> None:
+    """Say so where others compute on this machine: threads that meet at barriers suffer most, and ratios with them."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load > BUSY * processors:
+        log(f"the machine is busy (load {load:.1f} on {processors} processors): times and ratios may be anything")
 
 
 def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, Any], int]:
