@@ -225,6 +225,8 @@ FORGED = [
     Forgery("no UUID", "RCPT-DEVICE", put("runs.0.device.uuid", "")),
     Forgery("a UUID of zeros", "RCPT-DEVICE", put("runs.0.device.uuid", "GPU-00000000-0000-0000-0000-000000000000")),
     Forgery("no driver", "RCPT-DEVICE", put("runs.0.device.driver", "")),
+    Forgery("a GPU of nobody", "RCPT-DEVICE", both(
+        put("runs.0.device.driver", ""), put("runs.0.device.uuid", "")), of=("hip",)),
     Forgery("the device of another backend", "RCPT-DEVICE", put("runs.0.device.backend", "cpu")),
     Forgery("another API", "RCPT-DEVICE", put("runs.0.device.api", "Vulkan")),
     Forgery("CPU kernels on a GPU", "RCPT-KERNEL-ID", other_dialect),

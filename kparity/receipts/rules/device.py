@@ -44,13 +44,12 @@ def contradictions(backend: str, device: dict[str, Any], at: str) -> Findings:
         yield Finding("RCPT-DEVICE", f"{at}/kind", f"{backend} runs on no GPU")
     if any(name in names for name in SOFTWARE) or PROCESSOR.search(device["device"]):
         yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device", f"{device['device']} is no GPU")
-    if not device["driver"]:
-        yield Finding("RCPT-DEVICE", f"{at}/driver", f"{device['device']} has no driver")
-    uuid = device["uuid"]
-    if backend == "cuda" and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
+    uuid, cuda = device["uuid"], device["api"] == "CUDA"
+    if cuda and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
         yield Finding("RCPT-DEVICE", f"{at}/uuid", f"{uuid!r} is no UUID or PCI address of a CUDA device")
-    elif not uuid:
-        yield Finding("RCPT-DEVICE", f"{at}/uuid", f"{device['device']} has no UUID")
+    # Other APIs do not tell both everywhere: torch has no driver on ROCm, Metal no UUID.
+    if not device["driver"] and (cuda or not uuid):
+        yield Finding("RCPT-DEVICE", f"{at}/driver", f"{device['device']} lacks the driver that identifies it")
 
 
 def kernel_ids(predicate: dict[str, Any]) -> Findings:

@@ -146,7 +146,7 @@ def ratios(predicate: dict[str, Any], contract: Contract) -> Findings:
 
 
 def arrays(predicate: dict[str, Any]) -> list[tuple[str, Sequence[float]]]:
-    """Pointer and content of every list of raw samples."""
+    """Pointer and content of every list of raw samples of the wall's clock; those of devices count in coarse ticks."""
     found: list[tuple[str, Sequence[float]]] = []
     for kind in ("runs", "baselines"):
         for at, owner in enumerate(predicate[kind]):
@@ -155,8 +155,6 @@ def arrays(predicate: dict[str, Any]) -> list[tuple[str, Sequence[float]]]:
                 found.append((f"{base}/bandwidth/samples_s", owner["bandwidth"]["samples_s"]))
             for index, each in enumerate(owner["measurements"]):
                 found.append((f"{base}/measurements/{index}/samples_s", each["samples_s"]))
-                if each.get("device_s"):
-                    found.append((f"{base}/measurements/{index}/device_s", each["device_s"]))
     for index, row in enumerate(predicate.get("ops", [])):
         found.append((f"/predicate/ops/{index}/samples_wall_s", row.get("samples_wall_s", [])))
     return found
