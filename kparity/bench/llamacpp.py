@@ -187,9 +187,10 @@ class LlamaCpp:
 
     def _decode(self, start: int, count: int) -> float:
         """Feed tokens, in batches of what one may hold, and wait; seconds."""
+        most = int(self.lib.llama_n_batch(self.context))
         status, began = 0, time.perf_counter()
-        for at in range(start, start + count, DEFAULTS[1]):
-            tokens = self.tokens[at : min(at + DEFAULTS[1], start + count)]
+        for at in range(start, start + count, most):
+            tokens = self.tokens[at : min(at + most, start + count)]
             batch = self.lib.llama_batch_get_one(tokens.ctypes.data, len(tokens))
             status = status or self.lib.llama_decode(self.context, batch)
         self.lib.llama_synchronize(self.context)
