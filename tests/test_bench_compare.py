@@ -221,6 +221,7 @@ del LACKING["predicate"]["runs"][0]["device"]
         (suite(None), "holds no raw samples"),
         (receipt(run_of(tg_0=[1.0, float("nan")])), "not a positive number"),
         ({"payloadType": "x", "payload": "%%%"}, "lacks what a benchmark holds"),
+        (receipt(run_of(tg_0=[1.0]), run_of(tg_0=[1.0])), "holds cpu tg@0 twice"),
     ],
 )
 def test_what_is_no_benchmark_is_refused(tmp_path: Path, document: Any, reason: str) -> None:

@@ -264,8 +264,9 @@ def test_the_ceiling_is_the_best_read_of_the_same_kind_of_device(monkeypatch: py
         answers = {"device": device, "ceiling": [fields], "sample": [1e9 / rate] * 2, "check": None, "release": None}
         return lambda method, **arguments: answers[method]
 
-    table = [sides.Side("slow", made(1e11)), sides.Side("fast", made(2e11))]
+    table = [sides.Side("slow", made(1e11)), sides.Side("fast", made(2e11), ["bf16"])]
     rows = list(sides.ceilings(table, 0.01))
+    assert [row.get("baseline", False) for row in rows] == [False, True]
     assert [round(row["gb_per_s"]) for row in rows] == [100, 200]
     assert [side.bandwidth for side in table] == pytest.approx([1e11, 2e11])
     assert [side.ceiling for side in table] == pytest.approx([2e11, 2e11]) and all(side.measured for side in table)

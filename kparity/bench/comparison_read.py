@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,11 +50,15 @@ def read(path: Path) -> Document:
     except ValueError as error:
         raise WrongInput(f"{path} is no JSON ({error}); {EXPECTED}") from error
     try:
-        return _document(path, document)
+        found = _document(path, document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WrongInput(
             f"{path} lacks what a benchmark holds ({type(error).__name__}: {error}); {EXPECTED}"
         ) from error
+    twice = [name for name, count in Counter(each.name for each in found.measured).items() if count > 1]
+    if twice:
+        raise WrongInput(f"{path} holds {twice[0]} twice: it is not one run")
+    return found
 
 
 def _document(path: Path, document: Any) -> Document:

@@ -41,7 +41,7 @@ class TorchGemv:
         ]
         self.x = torch.randint(-8, 9, (k,), device=self.device, dtype=torch.int8).to(kind)
         self.y = [torch.empty(n, device=self.device, dtype=kind) for _ in range(self.copies)]
-        self.shape, self.flops = f"mv[K={k},N={n}]", 2 * n * k
+        self.shape, self.flops = f"mv_{dtype}[K={k},N={n}]", 2 * n * k
         self.name = f"torch mv {dtype} K={k} N={n} {'cold' if self.cold else 'hot'}"
         self.turns = turns(self.copies, self.nbytes) if self.device.type == "cuda" else 1
         self.graph: Any = None

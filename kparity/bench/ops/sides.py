@@ -68,6 +68,8 @@ def ceilings(sides: Sequence[Side], seconds: float) -> Iterator[dict[str, Any]]:
         peak = float(device["peak_bytes_per_s"])
         for series in table:
             row = judge_times(series, peak, measured=False)
+            if side.baseline is not None:
+                row["baseline"] = True
             side.bandwidth = 0.0 if row["errors"] else row["gb_per_s"] * 1e9
             yield row
         side.ceiling, side.measured = peak, not peak
