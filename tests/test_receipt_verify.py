@@ -64,7 +64,7 @@ def test_a_speed_without_parity_is_labelled_or_refused() -> None:
     run["timed_output"].update(checked=False, cosine=None, limit=None, passed=False)
     labelled = redigested(made)
     assert verify(labelled, now=NOW) == []
-    assert codes(verify(labelled, now=NOW, require_parity=True)) == ["RCPT-PARITY-REQUIRED"]
+    assert codes(verify(labelled, now=NOW, require_parity=True)) == ["RCPT-PARITY-REQUIRED"] * 2
     run["parity"] = {"verdict": "FAIL", "gates": [], "reason": "cosine 0.7"}
     assert "RCPT-PARITY" in codes(verify(redigested(made), now=NOW))
 
@@ -92,6 +92,25 @@ def test_kernels_of_one_text_share_its_digest_and_no_other() -> None:
     assert sha256_of("tgemv_cuda_dp4a") == sha256_of("tgemv_cuda_dp4a_wrow")
     with pytest.raises(WrongInput, match="gemm_cpu_x"):
         sha256_of("gemm_cpu_x")
+
+
+def test_a_rejected_backend_is_on_record_as_it_was() -> None:
+    made = receipt("cpu", "cuda")
+    run = made["predicate"]["runs"][1]
+    run["device"].update(device="llvmpipe", driver="", uuid="")
+    run["parity"] = {"verdict": "FAIL", "gates": [], "reason": "KP-FALSE-GPU: claims to be a GPU"}
+    run["kernels"] = []
+    told = {"status": "rejected", "code": "KP-FALSE-GPU", "reason": "claims to be a GPU"}
+    made["predicate"]["fallback"][1].update(told)
+    probe = {**made["predicate"], "kind": "probe", "baselines": []}
+    for each in probe["runs"]:
+        each.update(measurements=[], graph=None, bandwidth=None)
+    rejected = build(probe)
+    assert verify(rejected, now=NOW, require_parity=True) == []
+    assert codes(verify(rejected, now=NOW, require_gpu_kernels=True)) == ["RCPT-FALLBACK-ONLY", "RCPT-NO-GPU-KERNELS"]
+    alone = build({**probe, "runs": probe["runs"][1:], "serving": None, "fallback": probe["fallback"][1:],
+                   "request": {**probe["request"], "backends": ["cuda"]}})  # fmt: skip
+    assert codes(verify(alone, now=NOW, require_parity=True)) == ["RCPT-PARITY-REQUIRED"]
 
 
 # --- the digest ---

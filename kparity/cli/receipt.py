@@ -23,7 +23,7 @@ def receipt() -> None:
 @receipt.command()
 @click.argument("files", nargs=-1, type=FILE, metavar="FILE...")
 @click.option("--require-gpu-kernels", is_flag=True, help="Refuse what no GPU computed.")
-@click.option("--require-parity", is_flag=True, help="Refuse runs that did not pass the full probe.")
+@click.option("--require-parity", is_flag=True, help="Refuse speeds whose output was not judged right.")
 @click.option("--key", type=FILE, metavar="PUB", help="Public key (PEM) that must have signed them.")
 @click.option("--model", type=FILE, metavar="FILE", help="The model that must have been measured.")
 @click.option("--commit", default="", metavar="SHA", help="The commit that must have been measured, unchanged.")

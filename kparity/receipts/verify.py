@@ -25,7 +25,7 @@ class Demands:
     gpu_kernels: bool = False
     """A GPU served, with kernels that its own clock saw, and no GPU API ran on anything else."""
     parity: bool = False
-    """Every run passed the full probe."""
+    """Every run was judged right or rejected, and one was right."""
     key: Path | None = None
     """The public key (PEM) that must have signed it."""
     model: Path | None = None

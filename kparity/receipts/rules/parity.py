@@ -89,9 +89,12 @@ def verdicts(predicate: dict[str, Any]) -> Findings:
 
 
 def required(predicate: dict[str, Any]) -> Findings:
-    """Every run passed (``--require-parity``)."""
+    """Every run that was not rejected passed, and one did, or single ops were verified (``--require-parity``)."""
+    verdicts = [run["parity"]["verdict"] for run in predicate["runs"]]
+    if "PASS" not in verdicts and not (predicate.get("ops") and not predicate["runs"]):
+        yield Finding("RCPT-PARITY-REQUIRED", "/predicate/runs", "no run passed")
     for at, run in enumerated(predicate):
-        if run["parity"]["verdict"] != "PASS":
+        if run["parity"]["verdict"] == "INVALID-CORRECTNESS":
             said = f"{run['backend']}: {run['parity']['verdict']}: {run['parity']['reason']}"
             yield Finding("RCPT-PARITY-REQUIRED", f"{at}/parity/verdict", said)
 
