@@ -242,6 +242,7 @@ fi
 step bench-ops required 100 "${kparity[@]}" bench --ops "$cases" --backends cuda --baseline torch --json "$out/ops_cuda.json"
 step bench-decode required 100 "${kparity[@]}" bench --backends cuda --require-gpu --shape "$shape" "${points[@]}" \
     --receipt "$out/decode_cuda.json"
+step receipt-decode "$gpu_marks" 20 "${kparity[@]}" receipt verify --require-gpu-kernels --require-parity "$out/decode_cuda.json"
 step bench-ops-others optional 60 "${kparity[@]}" bench --ops "$cases" --backends $others --json "$out/ops_others.json"
 step bench-decode-others optional 90 "${kparity[@]}" bench --backends $others --shape "$shape" "${points[@]}" \
     --receipt "$out/decode_others.json"

@@ -115,6 +115,7 @@ def test_nothing_measured_is_inconclusive() -> None:
     ("arguments", "words"),
     [
         (("--backends", "cpuu"), "did you mean 'cpu'"),
+        (("--ops", "--backends", "cpuu"), "did you mean 'cpu'"),  # --ops without an expression
         (("--model", "x.gguf", "--shape", "tiny"), "exclude each other"),
         (("--model", "no-such.gguf"), "no-such.gguf"),
         (("--shape", "2b-5t"), "did you mean '2b-4t'"),

@@ -277,6 +277,42 @@ def test_energy_is_summed_over_packages_or_said_to_be_missing(tmp_path: Path) ->
     assert energy.spent(None, 1.0) is energy.spent(1.0, None) is None
 
 
+class Nvml:
+    """NVML as far as the meter calls it; ``fails`` names a call that returns an error."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.millijoules = fails, 1500
+
+    def nvmlInit_v2(self) -> int:
+        return int(self.fails == "init")
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, device: Any) -> int:
+        return int(self.fails == "handle" or uuid != b"GPU-1")
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: Any, value: Any) -> int:
+        value._obj.value = self.millijoules
+        return int(self.fails == "energy")
+
+
+def test_energy_of_a_gpu_is_nvml_s_or_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = DeviceInfo("cuda", "x", "gpu", "CUDA", "", "", "GPU-1")
+    library = Nvml()
+    monkeypatch.setattr(energy.ctypes, "CDLL", lambda name: library)
+    found = energy.meter(info)
+    assert found.read() == 1.5 and found.source == "NVML"
+    library.millijoules = 4000
+    assert energy.spent(1.5, found.read()) == 2.5
+    for call, words in (("init", "initialised"), ("handle", "knows no device GPU-1"), ("energy", "no energy counter")):
+        library = Nvml(call)
+        assert energy.meter(info).source is None and words in str(energy.meter(info).reason)
+
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(energy.ctypes, "CDLL", missing)
+    assert "no NVML" in str(energy.meter(info).reason) and energy.meter(info).read() is None
+
+
 # --- llama.cpp ---
 
 
