@@ -16,6 +16,7 @@ from kparity.bench import document, energy, shapes
 from kparity.bench.endtoend import Engine, Found, Request
 from kparity.bench.endtoend_worker import EndToEnd
 from kparity.bench.numbers import Ceiling, Samples, measurement, settled
+from kparity.bench.outputs import digest
 from kparity.bench.plan import BLOCK, Point, bytes_per_token, context_for, points, sequence
 from kparity.bench.worker import WorkerFailed
 from kparity.errors import Unavailable, UnknownName, WrongInput
@@ -80,9 +81,12 @@ def test_every_repetition_gives_the_same_bits_and_every_launch_is_counted(tiny: 
         worker.decode(depth)
     blocks = [[worker.decode(depth)["digest"] for depth in (16, 0)] for _ in range(2)]
     assert prefills[0] == prefills[1] and blocks[0] == blocks[1] and blocks[0][0] != blocks[0][1]
-    assert worker.device("prefill", 33) is None, "no whole chunks"
-    for found in (worker.device("decode", 0), worker.device("prefill", 32)):
-        assert found is not None and 0 < found["device_s"] <= found["wall_s"]
+    for phase, length in (("decode", 0), ("prefill", 32), ("prefill", 35), ("prefill", 60)):
+        found = worker.device(phase, length)
+        assert 0 < found["device_s"] <= found["wall_s"]
+    timed = worker.backend.download(worker.engine.recorded(32).graph.logits)[0]
+    assert digest(timed) == worker.prefill(60)["digest"], "the device's clock sees the same work"
+    worker.prefill(35)  # a chunk and three steps
     counted, kernels = worker.counted(), worker.kernels()
     for kernel in kernels:
         told = counted["steps"] * kernel["launches_per_step"] + counted["prefill_chunks"] * kernel["launches_per_chunk"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -117,26 +118,30 @@ class EndToEnd:
         self.outputs.keep(Point("decode", depth), logits)
         return {"seconds": seconds, "joules": joules, "digest": digest(logits, best)}
 
-    def device(self, phase: str, length: int) -> dict[str, float] | None:
-        """The same work once more by the device's clock, with the wall beside it: the last step, or a prompt of whole
-        chunks (None for another one).
-        """
+    def device(self, phase: str, length: int) -> dict[str, float]:
+        """The same work once more by the device's clock, with the wall beside it: the last step, or a prompt."""
         if phase == "decode":  # the same token at the same position: what it writes is there already
             began = time.perf_counter()
             seconds = self.engine.recorded(1).program.run_timed()
             self.replays[1] += 1
             return {"device_s": seconds, "wall_s": time.perf_counter() - began}
-        rows = self.engine.chunk
-        if length % rows:
-            return None
-        recorded, found = self.engine.recorded(rows), 0.0
-        began = time.perf_counter()
-        for at in range(0, length, rows):
-            self.backend.write(recorded.graph.ids, np.array(self.tokens[at : at + rows], np.int32))
-            self.backend.write(recorded.graph.pos, np.arange(at, at + rows, dtype=np.int32))
-            found += recorded.program.run_timed()
-            self.replays[rows] += 1
-        return {"device_s": found, "wall_s": time.perf_counter() - began}
+        seconds, at, began = 0.0, 0, time.perf_counter()
+        for rows, count in self._pieces(length):
+            seconds += self._piece(rows, at, count)
+            at += count
+        self._noted(length)
+        return {"device_s": seconds, "wall_s": time.perf_counter() - began}
+
+    def _piece(self, rows: int, at: int, count: int) -> float:
+        """Device seconds of ``count`` tokens from position ``at`` on, by the program of ``rows`` rows."""
+        recorded, write = self.engine.recorded(rows), self.backend.write
+        ids, pos = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
+        ids[:count], pos[:count] = self.tokens[at : at + count], np.arange(at, at + count)
+        write(recorded.graph.ids, ids)
+        write(recorded.graph.pos, pos)
+        if rows > 1:
+            write(recorded.graph.last, np.array([count - 1], np.int32))
+        return recorded.program.run_timed()
 
     def bandwidth(self) -> dict[str, Any]:
         """One sample of the streaming read (of a processor) or of a copy on the device."""
@@ -186,10 +191,13 @@ class EndToEnd:
         self.engine.close()
         self.model.close()
 
-    def _noted(self, length: int) -> None:
-        """Count the replays of a prompt as ``Engine.prefill`` divides it."""
-        rows = self.engine.chunk
+    def _pieces(self, length: int) -> Iterator[tuple[int, int]]:
+        """Rows of the program and tokens of every piece of a prompt, as ``Engine.prefill`` divides it."""
         while length > 0:
-            piece = rows if length * 4 >= rows else 1
-            self.replays[piece] += 1
-            length -= min(piece, length)
+            rows = self.engine.chunk if length * 4 >= self.engine.chunk else 1
+            yield rows, min(rows, length)
+            length -= min(rows, length)
+
+    def _noted(self, length: int) -> None:
+        """Count the replays of a prompt."""
+        self.replays.update(rows for rows, _ in self._pieces(length))
