@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from kparity.receipts import page, store
+from kparity.errors import WrongInput
+from kparity.receipts import page, sign, store
 from kparity.receipts.diff import differences, speeds
 from kparity.receipts.statement import redigested, write
 from tests.cli import run
@@ -215,6 +218,22 @@ def test_bars_share_a_scale_and_the_fastest_stands_first(folder: Path) -> None:
     for bar in counted:
         assert bar.length == pytest.approx(bar.rate / counted[0].high * page.WIDTH)
         assert bar.start <= bar.length <= bar.end
+
+
+@pytest.mark.parametrize(
+    ("library", "extra", "use"),
+    [
+        ("duckdb", "kparity[receipts]", lambda: store.query([])),
+        ("jinja2", "kparity[receipts]", lambda: page.html([])),
+        ("cryptography.hazmat.primitives.asymmetric", "kparity[sign]", lambda: sign.keygen(Path("no"), Path("no.pub"))),
+    ],
+)
+def test_a_missing_library_names_its_extra(
+    library: str, extra: str, use: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(WrongInput, match=re.escape(extra)):
+        use()
 
 
 def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
