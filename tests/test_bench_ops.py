@@ -246,6 +246,7 @@ def test_large_cases_are_timed_cold_and_hot_and_small_ones_hot() -> None:
     assert [each["about"]["copies"] > 1 for each in made] == [True, False]
     assert sum(arg.nbytes for arg in ops.get("tgemv").args(SMALL)) < SMALLEST
     assert len(session.build({"op": "tgemv", "params": dict(SMALL.params), "tag": ""})) == 1
+    assert session._rotations(1 << 20)[-1] == 0 and 0 not in session._rotations(1 << 40), "no cache holds a terabyte"
     session.cold_mib = 0
     assert len(session.build(group_of("tgemv", M=1, N=640, K=2560))) == 1
     session.close()

@@ -19,6 +19,8 @@ DTYPES = {
 """Name in torch, bytes of an element, and the error granted against exact sums: relative and absolute. Sums of these
 integers are below 2^24, so f32 has none."""
 
+ELEMENT_BYTES = {name: size for name, (_, size, _) in DTYPES.items()}
+
 
 class TorchGemv:
     """``y[N] = W[N, K] x[K]`` by torch.mv, replayed from a CUDA graph where the device has them.

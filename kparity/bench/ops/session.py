@@ -15,7 +15,7 @@ from kparity.bench.ops.cases import case_of, short
 from kparity.bench.ops.inputs import Facts, facts_of
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
 from kparity.bench.timing import Sample, Series
-from kparity.bench.torch_baseline import TorchGemv
+from kparity.bench.torch_baseline import ELEMENT_BYTES, TorchGemv
 from kparity.registry import backend_class, open_backend
 from kparity.spec import Case
 
@@ -55,25 +55,27 @@ class Session:
         return self._made([bandwidth_series(self.backend, CEILING_BYTES[self.backend.info.kind])])
 
     def build(self, group: dict[str, Any], baseline: list[str] | None = None) -> list[dict[str, Any]]:
-        """Make the series of a group instead of the last one's: cold and hot, or torch's of these types where
-        ``baseline`` names some. Returns every field of each that is plain.
+        """Make the series of a group instead of the last one's: cold and hot (a software device, whose times are far above
+        those of any memory: hot), or torch's of these types where ``baseline`` names some. Returns every field of each
+        that is plain.
         """
         self.release()
         case = case_of(group)
         if baseline is not None:
             return self._made(self._baselines(case, baseline))
-        cold = self._cold_bytes(case)
-        return self._made(
-            [self._series(case, facts_of(case, self.seed), size) for size in ([cold] if cold else []) + [0]]
-        )
-
-    def _cold_bytes(self, case: Case) -> int:
-        """Bytes of a rotation; 0 where the case is not timed cold: it is small, or the device is software, whose times
-        are far above those of any memory.
-        """
-        small = sum(arg.nbytes for arg in ops.get(case.op).args(case)) < SMALLEST
+        nbytes = sum(arg.nbytes for arg in ops.get(case.op).args(case))
         bound = self.backend.info.kind == "gpu" or self.backend.name == "cpu"
-        return 0 if small or not bound else cold_bytes(self.backend, self.cold_mib << 20)
+        sizes = self._rotations(nbytes) if bound else [0]
+        return self._made([self._series(case, facts_of(case, self.seed), size) for size in sizes])
+
+    def _rotations(self, nbytes: int) -> list[int]:
+        """Bytes of the rotations of ``nbytes``; 0 is the hot one. What is small has no cold one, and what no cache holds
+        has no hot one.
+        """
+        if nbytes < SMALLEST or not self.cold_mib:
+            return [0]
+        cold = cold_bytes(self.backend, self.cold_mib << 20)
+        return [cold, 0] if nbytes <= cache_bytes(self.backend) else [cold]
 
     def _series(self, case: Case, facts: Facts, cold: int) -> Series:
         """A rotation's series, or one that says why there is none."""
@@ -89,9 +91,11 @@ class Session:
     def _baselines(self, case: Case, dtypes: list[str]) -> list[Series]:
         if case.op not in GEMVS or case["M"] != 1:
             return []
-        sizes = [cold_bytes(self.backend, self.cold_mib << 20), 0] if self.cold_mib else [0]
+        n, k = case["N"], case["K"]
         return [
-            TorchGemv(self.backend, case["N"], case["K"], dtype, cold).series() for dtype in dtypes for cold in sizes
+            TorchGemv(self.backend, n, k, dtype, cold).series()
+            for dtype in dtypes
+            for cold in self._rotations(n * k * ELEMENT_BYTES[dtype])
         ]
 
     def _made(self, table: list[Series]) -> list[dict[str, Any]]:
