@@ -149,7 +149,7 @@ def test_a_rotation_is_cold_only_beyond_the_caches(monkeypatch: pytest.MonkeyPat
     assert not Rotation(NumpyBackend(), SMALL, facts, 0, launches=1).series().cold
     assert Rotation(NumpyBackend(), SMALL, facts, 1 << 21, launches=1).series().cold
     made = Rotation(NumpyBackend(), SMALL, facts, 1 << 16, launches=1).series()
-    assert made.cold is False and made.about["state"] == "hot"
+    assert made.cold is False and made.about["state"] == "rotated" and made.name.endswith(" rotated")
 
 
 def test_series_tell_bytes_and_operations_of_one_launch() -> None:

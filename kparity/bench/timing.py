@@ -162,6 +162,11 @@ def judge_times(series: Series, ceiling: float, measured: bool = True) -> dict[s
     return row
 
 
+def state_of(cold: bool, copies: int) -> str:
+    """``cold``; ``hot`` for the same buffers again and again; ``rotated`` for several that a cache may hold all."""
+    return "cold" if cold else "rotated" if copies > 1 else "hot"
+
+
 def turns(copies: int, nbytes: int) -> int:
     """How often one sample walks through a rotation: 32 launches hide what two events cost, within 8 GiB."""
     return max(1, min(-(-32 // copies), (8 << 30) // (copies * nbytes)))

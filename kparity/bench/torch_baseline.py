@@ -7,7 +7,7 @@ from typing import Any
 
 from kparity.adapter import Backend
 from kparity.bench.machine import cache_bytes, identity
-from kparity.bench.timing import Sample, Series, turns
+from kparity.bench.timing import Sample, Series, state_of, turns
 
 PIECE = 16384
 """Rows whose truth is computed at once."""
@@ -44,7 +44,8 @@ class TorchGemv:
         self.x = torch.randint(-8, 9, (k,), device=self.device, dtype=torch.int8).to(kind)
         self.y = [torch.empty(n, device=self.device, dtype=kind) for _ in range(self.copies)]
         self.shape, self.flops = f"mv_{dtype}[K={k},N={n}]", 2 * n * k
-        self.name = f"torch mv {dtype} K={k} N={n} {'cold' if self.cold else 'hot'}"
+        self.state = state_of(self.cold, self.copies)
+        self.name = f"torch mv {dtype} K={k} N={n} {self.state}"
         self.turns = turns(self.copies, self.nbytes) if self.device.type == "cuda" else 1
         self.graph: Any = None
         self._record()
@@ -100,7 +101,7 @@ class TorchGemv:
         """For ``interleave``."""
         about = {
             **identity(self.backend), "op": f"mv_{self.dtype}", "case": self.shape, "copies": self.copies,
-            "state": "cold" if self.cold else "hot", "clock": "wall" if self.graph is None else "device",
+            "state": self.state, "clock": "wall" if self.graph is None else "device",
             "baseline": True,
         }  # fmt: skip
         launches = self.copies * self.turns

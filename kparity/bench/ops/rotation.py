@@ -13,7 +13,7 @@ from kparity.adapter import Bound as Launchable
 from kparity.bench.machine import cache_bytes, has_device_clock, identity
 from kparity.bench.ops.cases import short
 from kparity.bench.ops.inputs import Facts, shifted, turned
-from kparity.bench.timing import MANY, Sample, Series, timed
+from kparity.bench.timing import MANY, Sample, Series, state_of, timed
 from kparity.compare import judge
 from kparity.errors import WrongInput
 from kparity.spec import DTYPES, Array, Bound, Case
@@ -136,7 +136,7 @@ class Rotation:
     def series(self) -> Series:
         """For ``interleave``."""
         clock = "device" if has_device_clock(self.backend, self.programs[0]) else "wall"
-        state = "cold" if self.cold else "hot"
+        state = state_of(self.cold, self.copies)
         about = {
             **identity(self.backend), "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
             "state": state, "clock": clock, "copies": self.copies,

@@ -55,9 +55,9 @@ class Session:
         return self._made([bandwidth_series(self.backend, CEILING_BYTES[self.backend.info.kind])])
 
     def build(self, group: dict[str, Any], baseline: list[str] | None = None) -> list[dict[str, Any]]:
-        """Make the series of a group instead of the last one's: cold and hot (a software device, whose times are far above
-        those of any memory: hot), or torch's of these types where ``baseline`` names some. Returns every field of each
-        that is plain.
+        """Make the series of a group instead of the last one's: cold and hot (a software device, whose times are far
+        above those of any memory: hot), or torch's of these types where ``baseline`` names some. Returns every field of
+        each that is plain.
         """
         self.release()
         case = case_of(group)
@@ -69,8 +69,8 @@ class Session:
         return self._made([self._series(case, facts_of(case, self.seed), size) for size in sizes])
 
     def _rotations(self, nbytes: int) -> list[int]:
-        """Bytes of the rotations of ``nbytes``; 0 is the hot one. What is small has no cold one, and what no cache holds
-        has no hot one.
+        """Bytes of the rotations of ``nbytes``; 0 is the hot one. What is small has no cold one, and what no cache
+        holds has no hot one.
         """
         if nbytes < SMALLEST or not self.cold_mib:
             return [0]
