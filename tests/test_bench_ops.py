@@ -141,6 +141,16 @@ def test_a_cold_rotation_walks_through_more_than_was_asked_for_and_a_hot_one_sta
     backend.close()
 
 
+def test_a_slow_start_does_not_make_samples_of_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_start(program: NumpyProgram) -> float:
+        return 6e-3 + 1e-4 * len(program.launches)
+
+    monkeypatch.setattr(NumpyProgram, "run_timed", slow_start)
+    assert Rotation(NumpyBackend(), SMALL, facts_of(SMALL), 0).per_sample >= 10
+    monkeypatch.setattr(NumpyProgram, "run_timed", lambda program: 1.0 * len(program.launches))
+    assert Rotation(NumpyBackend(), SMALL, facts_of(SMALL), 0).per_sample == 1
+
+
 def test_a_rotation_is_cold_only_beyond_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     from kparity.bench.ops import rotation as module
 
