@@ -262,6 +262,23 @@ def test_large_cases_are_timed_cold_and_hot_and_small_ones_hot() -> None:
     session.close()
 
 
+def test_the_bandwidth_is_measured_in_the_turns_of_every_cold_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kparity.bench.ops import rotation as module
+
+    monkeypatch.setattr(module, "cache_bytes", lambda backend: 1 << 20)
+    session = Session("cpu", cold_mib=2)
+    side = sides.Side("cpu", sides.in_process(session))
+    list(sides.ceilings([side], 0.05))
+    side.bandwidth = 1.0
+    group = group_of("tgemv", M=1, N=640, K=2560)
+    assert [each["about"]["op"] for each in session.build(group)] == ["stream", "tgemv", "tgemv"]
+    rows = sides.rows_of(group, [side], 0.1)
+    assert [row["state"] for row in rows] == ["cold", "hot"]
+    assert 0 < rows[0]["of_bandwidth"] < 1e3 and rows[1]["of_bandwidth"] is None, "not that of the beginning"
+    assert [each["about"]["op"] for each in session.build(group_of("add", M=1, D=8))] == ["add"]
+    session.close()
+
+
 def test_a_wrong_kernel_is_an_error_in_its_row() -> None:
     table = [sides.Side("numpy", sides.in_process(Session(numpy_with(lie_one_off))))]
     (row,) = sides.rows_of({"op": "tgemv", "params": dict(SMALL.params), "tag": "step"}, table, 0.05)

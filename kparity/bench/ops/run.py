@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from kparity.bench import llamacpp
 from kparity.bench.ops.cases import plan
 from kparity.bench.ops.sides import SECONDS, Calls, Side, ceilings, rows_of
 from kparity.bench.worker import Worker, WorkerFailed
@@ -16,8 +17,9 @@ FACTORY = "kparity.bench.ops.session:Session"
 LIMITS_S = {"device": 60.0, "sample": 120.0, "release": 60.0}
 """What a call may take; the others lay out gigabytes or compute truth."""
 LONGEST_S = 600.0
-BASELINE = ("bf16", "f32")
-"""Types of the weights that torch multiplies with."""
+GGML_FACTORY = "kparity.bench.ggml_baseline:GgmlSession"
+BASELINES = {"torch": ("bf16", "f32"), llamacpp.NAME: ("TQ2_0",)}
+"""Types of the weights that each multiplies with."""
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -28,8 +30,8 @@ class Request:
 
     backends: Sequence[str]
     text: str | None = None
-    baseline: bool = False
-    """Whether torch's own products stand beside the GEMVs."""
+    baselines: Sequence[str] = ()
+    """Whose own products stand beside the GEMVs: names of ``BASELINES``."""
     threads: int = 0
     index: int = 0
     isa: str = ""
@@ -79,9 +81,8 @@ def run(request: Request, tell: Tell = lambda row: None) -> Result:
         sides = [side for name in request.backends if (side := _side(request, name, None, result, stack)) is not None]
         if not sides:
             return result
-        if request.baseline:
-            side = _side(request, "torch", list(BASELINE), result, stack)
-            sides += [side] if side is not None else []
+        theirs = [_side(request, name, list(BASELINES[name]), result, stack) for name in request.baselines]
+        sides += [side for side in theirs if side is not None]
         for row in ceilings(sides, request.seconds):
             result.rows.append(row)
             tell(row)
@@ -94,7 +95,10 @@ def run(request: Request, tell: Tell = lambda row: None) -> Result:
 
 def _side(request: Request, name: str, baseline: list[str] | None, result: Result, stack: ExitStack) -> Side | None:
     """A worker with an open backend, or None with the reason noted."""
-    worker = Worker(name, FACTORY, request.options(name))
+    if name == llamacpp.NAME:
+        worker = Worker(name, GGML_FACTORY, {"threads": request.threads, "cold_mib": request.cold_mib})
+    else:
+        worker = Worker(name, FACTORY, request.options(name))
     stack.callback(worker.close)
     calls: Calls = partial(_call, worker)
     try:

@@ -44,6 +44,7 @@ class Session:
         self.backend = backend if isinstance(backend, Backend) else _opened(backend, index, isa, threads)
         self.cold_mib, self.seed = cold_mib, seed
         self.table: list[Series] = []
+        self._ceiling: Series | None = None
 
     def device(self) -> dict[str, Any]:
         """``info``, ``label``, ``cache_bytes``, and ``peak_bytes_per_s`` (0 where the driver does not tell)."""
@@ -51,13 +52,17 @@ class Session:
         return {"info": self.backend.info.as_dict(), "label": self.backend.info.label, **sizes}
 
     def ceiling(self) -> list[dict[str, Any]]:
-        """Make the series of the device's bandwidth; described as by ``build``."""
-        return self._made([bandwidth_series(self.backend, CEILING_BYTES[self.backend.info.kind])])
+        """Make the series of the device's bandwidth, which stays, so that it can stand beside every cold case;
+        described as by ``build``.
+        """
+        if self._ceiling is None:
+            self._ceiling = bandwidth_series(self.backend, CEILING_BYTES[self.backend.info.kind])
+        return self._made([self._ceiling])
 
     def build(self, group: dict[str, Any], baseline: list[str] | None = None) -> list[dict[str, Any]]:
         """Make the series of a group instead of the last one's: cold and hot (a software device, whose times are far
         above those of any memory: hot), or torch's of these types where ``baseline`` names some. Returns every field of
-        each that is plain.
+        each that is plain; the bandwidth's comes first where something is cold and ``ceiling`` was called.
         """
         self.release()
         case = case_of(group)
@@ -99,9 +104,10 @@ class Session:
         ]
 
     def _made(self, table: list[Series]) -> list[dict[str, Any]]:
-        self.table = table
+        beside = [self._ceiling] if self._ceiling and any(each.cold for each in table) else []
+        self.table = table if table == beside else [*beside, *table]
         plain = ("name", "launches", "nbytes", "cold", "about", "fault", "flops")
-        return [{name: getattr(series, name) for name in plain} for series in table]
+        return [{name: getattr(series, name) for name in plain} for series in self.table]
 
     def sample(self, at: int) -> list[float]:
         """Device and wall seconds of one sample of series ``at``."""
@@ -119,6 +125,7 @@ class Session:
 
     def close(self) -> None:
         """Close the backend."""
+        self._ceiling = None
         self.release()
         self.backend.close()
 

@@ -83,19 +83,22 @@ def ceilings(sides: Sequence[Side], seconds: float) -> Iterator[dict[str, Any]]:
 def rows_of(group: dict[str, Any], sides: Sequence[Side], seconds: float = SECONDS) -> list[dict[str, Any]]:
     """Time one case on all sides in turn: a row per backend and state (cold, hot), torch's own products last.
 
-    A row is ``judge_times``'s with ``tag``, ``of_bandwidth`` (share of the bandwidth measured in this run; null where
-    the case is not cold), ``unsupported`` (the reason) instead of an error, and ``ratios`` over torch's products.
+    A row is ``judge_times``'s with ``tag``, ``of_bandwidth`` (share of the bandwidth measured in the same turns; null
+    where the case is not cold), ``unsupported`` (the reason) instead of an error, and ``ratios`` over torch's products.
     """
     held = [(side, _made(side, "build", group=group, **_types(side))) for side in sides]
     interleave([series for _, table in held for series in table], seconds=seconds)
     rows = []
     for side, table in held:
+        bandwidth = max([0.0, *(_rate(series) for series in table if _is_ceiling(series))]) or side.bandwidth
         for series in table:
+            if _is_ceiling(series):
+                continue
             row = {"tag": group["tag"], **judge_times(series, side.ceiling, side.measured)}
             if "unsupported" in row:
                 row["errors"] = []
-            known = series.cold and side.bandwidth and "gb_per_s" in row
-            row["of_bandwidth"] = row["gb_per_s"] * 1e9 / side.bandwidth if known else None
+            known = series.cold and bandwidth and "gb_per_s" in row
+            row["of_bandwidth"] = row["gb_per_s"] * 1e9 / bandwidth if known else None
             rows.append(row)
         _quietly(side, "release")
     theirs = [row for row in rows if row.get("baseline")]
@@ -103,6 +106,16 @@ def rows_of(group: dict[str, Any], sides: Sequence[Side], seconds: float = SECON
         if not row.get("baseline") and theirs:
             row["ratios"] = [_ratio(row, each) for each in theirs if _comparable(row, each)]
     return rows
+
+
+def _is_ceiling(series: Series) -> bool:
+    return series.about["op"] in ("stream", "copy")
+
+
+def _rate(series: Series) -> float:
+    """Bytes per second of a series; 0 where it has a fault."""
+    row = judge_times(series, 0.0)
+    return 0.0 if row["errors"] else float(row["gb_per_s"]) * 1e9
 
 
 def _types(side: Side) -> dict[str, Any]:
