@@ -27,6 +27,7 @@ from kparity.spec import Array
 
 DEFAULTS = (512, 2048, 512)
 """n_ctx, n_batch and n_ubatch, the first fields of ``llama_context_params``."""
+NAME = "llama.cpp"
 HANDLE, INT = ctypes.c_void_p, ctypes.c_int32
 
 
@@ -104,7 +105,7 @@ class LlamaCpp:
             raise WrongInput(f"llama.cpp does not read {model}: {self._complaint()}")
         self.context = self._open(context)
         self.memory = self.lib.llama_get_memory(self.context)
-        self.meter = energy.meter(_processor())
+        self.meter = energy.meter(processor())
         self.outputs = Outputs()
 
     def _open(self, length: int) -> Any:
@@ -135,7 +136,7 @@ class LlamaCpp:
         flash = "enabled" if any("Flash Attention enabled" in line for line in self.said) else "not enabled"
         system = import_module("xllamacpp").get_system_info()
         return {
-            "name": "llama.cpp",
+            "name": NAME,
             "version": f"xllamacpp {fingerprint.version('xllamacpp')}",
             "library_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
             "options": {
@@ -210,9 +211,9 @@ class LlamaCpp:
         return np.array(np.ctypeslib.as_array(row, (self.vocab,)), np.float32)
 
 
-def _processor() -> Any:
-    """What the energy meter asks: llama.cpp computes on the processor here."""
+def processor(detail: str = "") -> Any:
+    """The DeviceInfo of llama.cpp, which computes on the processor here."""
     from kparity.adapter import DeviceInfo
-    from kparity.backends.cpu import processor
+    from kparity.backends import cpu
 
-    return DeviceInfo("llama.cpp", processor(), "cpu", "native", "", "")
+    return DeviceInfo(NAME, cpu.processor(), "cpu", "native", "", "", detail=detail)

@@ -66,7 +66,7 @@ def lengths(least: int) -> Lengths:
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
               help="Of sampling, all measurements together.")  # fmt: skip
 @click.option("--baseline", "baselines", type=click.Choice(["llama.cpp", "torch"]), multiple=True,
-              help="Measure beside the backends: llama.cpp on the same file, torch for --ops. Repeatable.")  # fmt: skip
+              help="Beside the backends: llama.cpp on the same file; with --ops torch or ggml. Repeatable.")  # fmt: skip
 @click.option("--ops", "ops_expression", is_flag=False, flag_value="", metavar="[EXPR]",
               help="Single ops instead of models, chosen as by kparity check -k.")  # fmt: skip
 @click.option("--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write a receipt.")

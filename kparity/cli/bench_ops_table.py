@@ -11,7 +11,7 @@ from rich.text import Text
 
 from kparity.cli.table import console
 
-COLUMNS = ("op", "µs", "95 % interval", "floor µs", "GB/s", "GFLOP/s", "of bandwidth", "clock", "× torch", "note")
+COLUMNS = ("op", "µs", "95 % interval", "floor µs", "GB/s", "GFLOP/s", "of bandwidth", "clock", "× baseline", "note")
 LEFT = ("op", "clock", "note")
 
 

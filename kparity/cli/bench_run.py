@@ -54,8 +54,6 @@ def _check(options: Mapping[str, Any]) -> None:
         raise WrongInput("--ops measures single ops, no model: leave --model and --shape out")
     if with_ops and options["require_gpu"]:
         raise WrongInput("--ops has no probe that could refuse a device; name the backends of the GPU by --backends")
-    if with_ops and "llama.cpp" in options["baselines"]:
-        raise WrongInput("--baseline llama.cpp is for models; with --ops give --baseline torch")
     if not with_ops and "torch" in options["baselines"]:
         raise WrongInput("--baseline torch is for single ops; give --ops, or --baseline llama.cpp")
     if not with_ops and not (options["prompts"] or options["depths"]):
@@ -148,7 +146,7 @@ def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, An
 
     begun = now()
     request = Request(
-        order, options["ops_expression"] or None, bool(options["baselines"]), options["threads"] or 0,
+        order, options["ops_expression"] or None, options["baselines"], options["threads"] or 0,
         options["index"], options["isa"] or "", options["seed"],
     )  # fmt: skip
     result = run_ops(request, lambda row: log(line(row)))
