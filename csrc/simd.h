@@ -9,8 +9,8 @@
 //   sum4                  the sums of four vectors; each slot is added in the same order, so a result does not depend on its slot
 //   permute               256 int8 activations in the order in which 64 bytes of codes and four shifts give theirs
 //   products              four rows of packed codes times M rows of permuted activations, exact in int32
-// and two tile sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for) and
-// VALUES (vectors of a head that attention accumulates at a time).
+// and sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for) and VALUES (vectors
+// of a head that attention accumulates at a time). From TILED_FROM rows of activations on the tiles of tiles.h are faster.
 #pragma once
 
 #include <cmath>
@@ -39,6 +39,10 @@ constexpr int BLOCK_BYTES = 64;  // bytes of a packed block
 
 inline void prefetch(const void* base, std::int64_t offset) {
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)));
+}
+
+inline void prefetch_far(const void* base, std::int64_t offset) {  // into the second-level cache
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)), 0, 2);
 }
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

@@ -1,0 +1,95 @@
+// Products of many rows of activations: both sides are brought into tiles once, and every tile is used many times.
+//
+// A tile is 16 rows of 64 codes, row after row, or 64 activations of 16 tokens with the four bytes of a word side by side; a step
+// multiplies one with the other. Steps go over K in the order in which 64 bytes of weights and four shifts give their codes, so
+// nothing is shuffled on the way. Sums are exact in int32. tile_products is written for each set:
+//   tile_products<T>(codes, code_stride, values, value_stride, steps, sums)
+//     sums[r][t][i][j] = Σ over the steps of row i of tile r of the codes with token j of tile t of the values, r < PAIR, t < T
+#pragma once
+
+#include "simd.h"
+
+namespace kparity {
+namespace KP_ISA {
+namespace {
+
+constexpr int TILE = 16;                 // rows of weights, and tokens
+constexpr int STEP = 64;                 // codes of a row that a step takes
+constexpr int STEPS = CODES / STEP;      // of a block
+constexpr int TILE_BYTES = TILE * STEP;  // one step of a tile
+constexpr int PAIR = 2;                  // tiles of rows that are multiplied together
+
+template <class T>
+struct alignas(64) Square {
+    T at[TILE][TILE];
+};
+using Sums = Square<std::int32_t>;
+
+// The codes of 16 rows: [blocks][STEPS][16][64]. `next` bytes ahead lie the rows that follow: they are fetched meanwhile.
+inline void unpack(const std::uint8_t* const* rows, std::int64_t blocks, std::int64_t next, std::uint8_t* codes) {
+    for (int r = 0; r < TILE; ++r)
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const std::uint8_t* packed = rows[r] + b * BLOCK_BYTES;
+            prefetch_far(packed, next);
+            std::uint64_t words[BLOCK_BYTES / 8], fields[BLOCK_BYTES / 8];
+            std::memcpy(words, packed, sizeof words);
+            for (int s = 0; s < STEPS; ++s) {
+                for (int i = 0; i < BLOCK_BYTES / 8; ++i) fields[i] = words[i] >> (2 * s) & 0x0303030303030303u;
+                std::memcpy(codes + (b * STEPS + s) * TILE_BYTES + r * STEP, fields, sizeof fields);
+            }
+        }
+}
+
+// One block of 16 tokens (fewer: the others are zeros): [STEPS][16 words][16 tokens][4], and the sum of each token.
+inline void interleave(const std::int8_t* q, std::int64_t stride, int count, std::int8_t* values, std::int32_t* sums) {
+    for (int t = 0; t < TILE; ++t) {
+        std::int32_t words[CODES / 4] = {};
+        std::int32_t total = 0;
+        if (t < count) {
+            std::memcpy(words, q + t * stride, CODES);
+            for (int i = 0; i < CODES; ++i) total += q[t * stride + i];
+        }
+        sums[t] = total;
+        for (int s = 0; s < STEPS; ++s)
+            for (int w = 0; w < TILE; ++w)
+                std::memcpy(values + s * TILE_BYTES + w * STEP + t * 4, words + STEPS * w + s, 4);
+    }
+}
+
+}  // namespace
+}  // namespace KP_ISA
+}  // namespace kparity
+
+#if defined(KP_AMX)
+#include "tiles_amx.h"
+#elif defined(KP_AVX512)
+#include "tiles_avx512.h"
+#elif defined(KP_AVX2)
+#include "tiles_avx2.h"
+#else
+#include "tiles_scalar.h"
+#endif
+
+namespace kparity {
+namespace KP_ISA {
+namespace {
+
+#if !defined(KP_AMX)
+// What a thread needs while it multiplies tiles: nothing.
+struct TileUnit {
+    TileUnit() {}
+};
+#endif
+
+#if !defined(KP_AVX512)
+// to[j·stride + i] = from[i][j]
+template <class T>
+inline void transpose(const T (*from)[TILE], T* to, std::int64_t stride) {
+    for (int j = 0; j < TILE; ++j)
+        for (int i = 0; i < TILE; ++i) to[j * stride + i] = from[i][j];
+}
+#endif
+
+}  // namespace
+}  // namespace KP_ISA
+}  // namespace kparity
