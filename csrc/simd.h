@@ -9,8 +9,8 @@
 //   sum4                  the sums of four vectors; each slot is added in the same order, so a result does not depend on its slot
 //   permute               256 int8 activations in the order in which 64 bytes of codes and four shifts give theirs
 //   products              four rows of packed codes times M rows of permuted activations, exact in int32
-// and sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for) and VALUES (vectors
-// of a head that attention accumulates at a time). From TILED_FROM rows of activations on the tiles of tiles.h are faster.
+// and two tile sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for) and
+// VALUES (vectors of a head that attention accumulates at a time).
 #pragma once
 
 #include <cmath>

@@ -9,7 +9,6 @@ namespace {
 
 constexpr int W = 8;
 constexpr int TOKENS = 2;
-constexpr std::int64_t TILED_FROM = 8;
 constexpr int VALUES = 2;
 
 using F = __m256;

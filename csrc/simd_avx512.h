@@ -9,7 +9,6 @@ namespace {
 
 constexpr int W = 16;
 constexpr int TOKENS = 4;
-constexpr std::int64_t TILED_FROM = 8;
 constexpr int VALUES = 4;
 
 using F = __m512;

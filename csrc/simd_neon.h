@@ -9,7 +9,6 @@ namespace {
 
 constexpr int W = 4;
 constexpr int TOKENS = 4;
-constexpr std::int64_t TILED_FROM = INT64_MAX;
 constexpr int VALUES = 4;
 
 using F = float32x4_t;

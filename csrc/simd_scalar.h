@@ -7,7 +7,6 @@ namespace {
 
 constexpr int W = 1;
 constexpr int TOKENS = 4;
-constexpr std::int64_t TILED_FROM = 16;
 constexpr int VALUES = 4;
 
 using F = float;

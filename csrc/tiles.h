@@ -1,10 +1,11 @@
-// Products of many rows of activations: both sides are brought into tiles once, and every tile is used many times.
+// Products of many rows of activations, for the sets with AVX-512: both sides are brought into tiles once, and every tile is used many times.
 //
 // A tile is 16 rows of 64 codes, row after row, or 64 activations of 16 tokens with the four bytes of a word side by side; a step
 // multiplies one with the other. Steps go over K in the order in which 64 bytes of weights and four shifts give their codes, so
-// nothing is shuffled on the way. Sums are exact in int32. tile_products is written for each set:
+// nothing is shuffled on the way. Sums are exact in int32. A set's header gives:
 //   tile_products<T>(codes, code_stride, values, value_stride, steps, sums)
 //     sums[r][t][i][j] = Σ over the steps of row i of tile r of the codes with token j of tile t of the values, r < PAIR, t < T
+//   TileUnit   what a thread needs while it multiplies tiles
 #pragma once
 
 #include "simd.h"
@@ -56,40 +57,38 @@ inline void interleave(const std::int8_t* q, std::int64_t stride, int count, std
     }
 }
 
+// to[j·stride + i] = from[i][j] for elements of four bytes: pairs of lanes, pairs of those, then quarters of vectors, twice.
+template <class T>
+inline void transpose(const T (*from)[TILE], T* to, std::int64_t stride) {
+    static_assert(sizeof(T) == 4, "lanes of four bytes");
+    __m512i a[TILE], b[TILE];
+    for (int i = 0; i < TILE; ++i) a[i] = _mm512_loadu_si512(from[i]);
+    for (int i = 0; i < TILE; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < TILE; i += 4) {  // a[i + c] now has column 4·quarter + c of rows i … i + 3
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    for (int c = 0; c < 4; ++c) {
+        const __m512i even0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), odd0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+        const __m512i even8 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88), odd8 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+        _mm512_storeu_si512(to + c * stride, _mm512_shuffle_i32x4(even0, even8, 0x88));
+        _mm512_storeu_si512(to + (4 + c) * stride, _mm512_shuffle_i32x4(odd0, odd8, 0x88));
+        _mm512_storeu_si512(to + (8 + c) * stride, _mm512_shuffle_i32x4(even0, even8, 0xdd));
+        _mm512_storeu_si512(to + (12 + c) * stride, _mm512_shuffle_i32x4(odd0, odd8, 0xdd));
+    }
+}
+
 }  // namespace
 }  // namespace KP_ISA
 }  // namespace kparity
 
 #if defined(KP_AMX)
 #include "tiles_amx.h"
-#elif defined(KP_AVX512)
-#include "tiles_avx512.h"
-#elif defined(KP_AVX2)
-#include "tiles_avx2.h"
 #else
-#include "tiles_scalar.h"
+#include "tiles_avx512.h"
 #endif
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-#if !defined(KP_AMX)
-// What a thread needs while it multiplies tiles: nothing.
-struct TileUnit {
-    TileUnit() {}
-};
-#endif
-
-#if !defined(KP_AVX512)
-// to[j·stride + i] = from[i][j]
-template <class T>
-inline void transpose(const T (*from)[TILE], T* to, std::int64_t stride) {
-    for (int j = 0; j < TILE; ++j)
-        for (int i = 0; i < TILE; ++i) to[j * stride + i] = from[i][j];
-}
-#endif
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,8 +1,6 @@
 // The products of tiles.h through AMX: eight tile registers, of which four hold sums.
 #pragma once
 
-#include "transpose_avx512.h"
-
 namespace kparity {
 namespace KP_ISA {
 namespace {

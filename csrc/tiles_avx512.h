@@ -5,6 +5,10 @@ namespace kparity {
 namespace KP_ISA {
 namespace {
 
+struct TileUnit {
+    TileUnit() {}
+};
+
 // R rows of codes at a time, so that R·T accumulators hide the latency of a product.
 template <int R, int T>
 inline void row_products(const std::uint8_t* codes, const std::int8_t* values, std::int64_t value_stride, std::int64_t steps,
@@ -39,5 +43,3 @@ inline void tile_products(const std::uint8_t* codes, std::int64_t code_stride, c
 }  // namespace
 }  // namespace KP_ISA
 }  // namespace kparity
-
-#include "transpose_avx512.h"

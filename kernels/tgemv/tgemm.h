@@ -11,19 +11,24 @@ namespace kparity {
 namespace KP_ISA {
 namespace {
 
-class Tgemm {
+class Tgemm final : public Kernel {
 public:
+    static constexpr std::int64_t FEWEST = 8;  // rows of activations; with fewer, most of a tile would be empty
+
     explicit Tgemm(const Defines& d)
         : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
           w_per_block(d.integer("W_PER_BLOCK") != 0), w_per_row(d.integer("W_PER_ROW") != 0),
           a_per_block(d.integer("A_PER_BLOCK") != 0), integers(d.integer("OUT_I32") != 0),
           held(least(ceil_div(tokens, TILE) * TILE, most(PAIR * TILE, HELD_BYTES / padded / (PAIR * TILE) * PAIR * TILE))) {}
 
-    std::size_t scratch_bytes() const {
+    double cost() const override {
+        return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
+    }
+    std::size_t scratch_bytes() const override {
         return static_cast<std::size_t>((ROWS + held) * padded + held * 4 * (blocks + scales()));
     }
 
-    void run(void* const* args, const Slice& slice) const {
+    void run(void* const* args, const Slice& slice) const override {
         const Range part = split(rows, ROWS, slice);
         if (part.begin == part.end) return;
         std::uint8_t* scratch = slice.scratch;

@@ -5,8 +5,6 @@
 // a block of weights once for TOKENS rows of activations.
 #pragma once
 
-#include "tgemm.h"
-
 namespace kparity {
 namespace KP_ISA {
 namespace {
@@ -17,17 +15,15 @@ public:
         : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
           w_per_block(d.integer("W_PER_BLOCK") != 0), w_per_row(d.integer("W_PER_ROW") != 0),
           a_per_block(d.integer("A_PER_BLOCK") != 0), integers(d.integer("OUT_I32") != 0),
-          held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))), tiled(d) {}
+          held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))) {}
     double cost() const override {
         return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
     }
     std::size_t scratch_bytes() const override {
-        if (tokens >= TILED_FROM) return tiled.scratch_bytes();
         return static_cast<std::size_t>(held * padded) + static_cast<std::size_t>(held * (blocks + 1)) * 4;
     }
 
     void run(void* const* args, const Slice& slice) const override {
-        if (tokens >= TILED_FROM) return tiled.run(args, slice);
         const Buffers buffers{
             static_cast<const std::uint8_t*>(args[0]),  // [N, KP/4] bytes
             static_cast<const float*>(args[1]),         // [1], [N] or [N, BLOCKS]
@@ -59,7 +55,6 @@ private:
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, w_per_row, a_per_block, integers;
     std::int64_t held;  // rows of activations that are permuted at a time
-    Tgemm tiled;
 
     struct Buffers {
         const std::uint8_t* w;
