@@ -32,7 +32,9 @@ struct Part {
 };
 
 template <int M>
-struct Tile {};
+struct Tile {
+    static constexpr int count = M;
+};
 
 constexpr int CODES = 256;       // codes of a packed block
 constexpr int BLOCK_BYTES = 64;  // bytes of a packed block

@@ -3,8 +3,9 @@
 // A tile is 16 rows of 64 codes, row after row, or 64 activations of 16 tokens with the four bytes of a word side by side; a step
 // multiplies one with the other. Steps go over K in the order in which 64 bytes of weights and four shifts give their codes, so
 // nothing is shuffled on the way. Sums are exact in int32. A set's header gives:
-//   tile_products<T>(codes, code_stride, values, value_stride, steps, sums)
-//     sums[r][t][i][j] = Σ over the steps of row i of tile r of the codes with token j of tile t of the values, r < PAIR, t < T
+//   tile_products<T>(codes, code_stride, values, value_stride, steps, more, sums)
+//     sums[t][r][i][j] (+)= Σ over the steps of row i of tile r of the codes with token j of tile t of the values, r < PAIR, t < T;
+//     `more` adds to what is there
 //   TileUnit   what a thread needs while it multiplies tiles
 #pragma once
 
@@ -26,19 +27,18 @@ struct alignas(64) Square {
 };
 using Sums = Square<std::int32_t>;
 
-// The codes of 16 rows: [blocks][STEPS][16][64]. `next` bytes ahead lie the rows that follow: they are fetched meanwhile.
-inline void unpack(const std::uint8_t* const* rows, std::int64_t blocks, std::int64_t next, std::uint8_t* codes) {
-    for (int r = 0; r < TILE; ++r)
-        for (std::int64_t b = 0; b < blocks; ++b) {
-            const std::uint8_t* packed = rows[r] + b * BLOCK_BYTES;
-            prefetch_far(packed, next);
-            std::uint64_t words[BLOCK_BYTES / 8], fields[BLOCK_BYTES / 8];
-            std::memcpy(words, packed, sizeof words);
-            for (int s = 0; s < STEPS; ++s) {
-                for (int i = 0; i < BLOCK_BYTES / 8; ++i) fields[i] = words[i] >> (2 * s) & 0x0303030303030303u;
-                std::memcpy(codes + (b * STEPS + s) * TILE_BYTES + r * STEP, fields, sizeof fields);
-            }
-        }
+// One block of 64 bytes of 16 rows: [STEPS][16][64]. `next` bytes ahead lies what follows: it is fetched meanwhile.
+inline void unpack(const std::uint8_t* const* rows, std::int64_t offset, std::int64_t next, std::uint8_t* codes) {
+    const __m512i three = _mm512_set1_epi8(3);
+    for (int r = 0; r < TILE; ++r) {
+        prefetch_far(rows[r] + offset, next);
+        const __m512i packed = _mm512_loadu_si512(rows[r] + offset);
+        std::uint8_t* to = codes + r * STEP;
+        _mm512_store_si512(to, _mm512_and_si512(packed, three));
+        _mm512_store_si512(to + TILE_BYTES, _mm512_and_si512(_mm512_srli_epi16(packed, 2), three));
+        _mm512_store_si512(to + 2 * TILE_BYTES, _mm512_and_si512(_mm512_srli_epi16(packed, 4), three));
+        _mm512_store_si512(to + 3 * TILE_BYTES, _mm512_and_si512(_mm512_srli_epi16(packed, 6), three));
+    }
 }
 
 // One block of 16 tokens (fewer: the others are zeros): [STEPS][16 words][16 tokens][4], and the sum of each token.

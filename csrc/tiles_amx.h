@@ -25,11 +25,18 @@ public:
 
 template <int T>
 inline void tile_products(const std::uint8_t* codes, std::int64_t code_stride, const std::int8_t* values,
-                          std::int64_t value_stride, std::int64_t steps, Sums (*sums)[T]) {
+                          std::int64_t value_stride, std::int64_t steps, bool more, Sums* sums) {
     static_assert(PAIR == 2 && T <= 2, "four tile registers hold sums");
-    _tile_zero(0);
-    _tile_zero(1);
-    if (T == 2) {
+    if (more) {
+        _tile_loadd(0, sums[0].at, STEP);
+        _tile_loadd(1, sums[1].at, STEP);
+        if (T == 2) {
+            _tile_loadd(2, sums[PAIR].at, STEP);
+            _tile_loadd(3, sums[PAIR + 1].at, STEP);
+        }
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
     }
@@ -45,11 +52,11 @@ inline void tile_products(const std::uint8_t* codes, std::int64_t code_stride, c
             _tile_dpbusd(3, 5, 7);
         }
     }
-    _tile_stored(0, sums[0][0].at, STEP);
-    _tile_stored(1, sums[1][0].at, STEP);
+    _tile_stored(0, sums[0].at, STEP);
+    _tile_stored(1, sums[1].at, STEP);
     if (T == 2) {
-        _tile_stored(2, sums[0][T - 1].at, STEP);
-        _tile_stored(3, sums[1][T - 1].at, STEP);
+        _tile_stored(2, sums[PAIR].at, STEP);
+        _tile_stored(3, sums[PAIR + 1].at, STEP);
     }
 }
 

@@ -12,10 +12,10 @@ struct TileUnit {
 // R rows of codes at a time, so that R·T accumulators hide the latency of a product.
 template <int R, int T>
 inline void row_products(const std::uint8_t* codes, const std::int8_t* values, std::int64_t value_stride, std::int64_t steps,
-                         int first, Sums* sums) {
+                         bool more, int first, Sums* sums) {
     I acc[R][T];
     for (int r = 0; r < R; ++r)
-        for (int t = 0; t < T; ++t) acc[r][t] = izero();
+        for (int t = 0; t < T; ++t) acc[r][t] = more ? _mm512_load_si512(sums[t * PAIR].at[first + r]) : izero();
     for (std::int64_t step = 0; step < steps; ++step)
         for (int w = 0; w < TILE; ++w) {
             I q[T];
@@ -28,16 +28,16 @@ inline void row_products(const std::uint8_t* codes, const std::int8_t* values, s
             }
         }
     for (int r = 0; r < R; ++r)
-        for (int t = 0; t < T; ++t) _mm512_store_si512(sums[t].at[first + r], acc[r][t]);
+        for (int t = 0; t < T; ++t) _mm512_store_si512(sums[t * PAIR].at[first + r], acc[r][t]);
 }
 
 template <int T>
 inline void tile_products(const std::uint8_t* codes, std::int64_t code_stride, const std::int8_t* values,
-                          std::int64_t value_stride, std::int64_t steps, Sums (*sums)[T]) {
+                          std::int64_t value_stride, std::int64_t steps, bool more, Sums* sums) {
     constexpr int R = TILE / T;
     for (int r = 0; r < PAIR; ++r)
         for (int first = 0; first < TILE; first += R)
-            row_products<R, T>(codes + r * code_stride, values, value_stride, steps, first, sums[r]);
+            row_products<R, T>(codes + r * code_stride, values, value_stride, steps, more, first, sums + r);
 }
 
 }  // namespace

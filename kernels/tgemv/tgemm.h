@@ -1,7 +1,7 @@
 // tgemm: tgemv for many rows of activations, by tiles of 16 rows of weights and 16 tokens (see tiles.h).
 //
-// Each thread brings the activations into tiles, then walks its share of the rows, 32 at a time: their codes are unpacked once and
-// multiplied with every pair of tiles of tokens. Results have the bits of tgemv's own path: accumulators are exact, and each output
+// Each thread brings the activations into tiles, then walks its share of the rows, 32 at a time, and K in pieces: the codes of a
+// piece are unpacked into the first-level cache and multiplied with every pair of tiles of tokens. Results have the bits of tgemv's own path: accumulators are exact, and each output
 // goes through the same roundings in the same order.
 #pragma once
 
@@ -25,7 +25,7 @@ public:
         return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
     }
     std::size_t scratch_bytes() const override {
-        return static_cast<std::size_t>((ROWS + held) * padded + held * 4 * (blocks + scales()));
+        return static_cast<std::size_t>(ROWS * PIECE * CODES + held * (padded + 4 * (ROWS + blocks + scales())));
     }
 
     void run(void* const* args, const Slice& slice) const override {
@@ -44,8 +44,9 @@ public:
             static_cast<const float*>(args[3]),         // [M, 1 or BLOCKS]
             static_cast<const std::int32_t*>(args[4]),  // [M, 1 or BLOCKS]
             args[5],                                    // [M, N]
-            take(ROWS * padded),
+            take(ROWS * PIECE * CODES),
             reinterpret_cast<std::int8_t*>(take(held * padded)),
+            take(held * ROWS * 4),
             reinterpret_cast<std::int32_t*>(take(held * blocks * 4)),
             reinterpret_cast<float*>(take(held * scales() * 4)),
         };
@@ -54,10 +55,10 @@ public:
             const std::int64_t count = least(held, tokens - m);
             for (std::int64_t t = 0; t < count; t += TILE) prepare(buffers, m + t, t);
             for (std::int64_t row = part.begin; row < part.end; row += ROWS) {
-                decode_rows(buffers, row, part.end);
-                std::int64_t t = 0;
-                for (; t + TILE < count; t += PAIR * TILE) multiply<PAIR>(buffers, row, part.end, m + t, t);
-                if (t < count) multiply<1>(buffers, row, part.end, m + t, t);
+                if (whole_rows())
+                    sum_rows(buffers, row, part.end, m, count);
+                else
+                    sum_blocks(buffers, row, part.end, m, count);
             }
         }
     }
@@ -65,6 +66,7 @@ public:
 private:
     static constexpr int ROWS = PAIR * TILE;
     static constexpr std::int64_t HELD_BYTES = 512 << 10;
+    static constexpr std::int64_t PIECE = 2;  // blocks of K whose codes, and the tokens' share of them, stay in the first-level cache
 
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, w_per_row, a_per_block, integers;
@@ -77,8 +79,9 @@ private:
         const float* ascale;
         const std::int32_t* qsum;
         void* y;
-        std::uint8_t* codes;   // [PAIR, BLOCKS · STEPS, 16, 64]
+        std::uint8_t* codes;   // [PAIR, PIECE · STEPS, 16, 64]
         std::int8_t* values;   // [held / 16, BLOCKS · STEPS, 16, 16, 4]
+        std::uint8_t* results; // Square [held / 16, PAIR]: Sums over whole rows, or sums of scaled blocks
         std::int32_t* offset;  // [held / 16, BLOCKS, 16]: Σq of each block, or of the whole row in the first
         float* scale;          // [held / 16, 1 or BLOCKS, 16]: of the activations, times that of the weights if they have one for all
     };
@@ -104,37 +107,65 @@ private:
         }
     }
 
-    void decode_rows(const Buffers& buffers, std::int64_t row, std::int64_t end) const {
+    // The codes of blocks b … of 32 rows of weights from `row` on (the last one again at `end`).
+    void decode(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t b) const {
         const std::int64_t row_bytes = padded / 4;
         for (int p = 0; p < PAIR; ++p) {
             const std::uint8_t* from[TILE];
             for (int r = 0; r < TILE; ++r) from[r] = buffers.w + least(row + p * TILE + r, end - 1) * row_bytes;
-            unpack(from, blocks, ROWS * row_bytes, buffers.codes + p * TILE * padded);
+            for (std::int64_t at = b; at < least(b + PIECE, blocks); ++at)
+                unpack(from, at * BLOCK_BYTES, ROWS * row_bytes, buffers.codes + (p * PIECE + at - b) * CODES * TILE);
         }
     }
 
-    // 32 rows of weights from `row` on (fewer at `end`) with T tiles of tokens.
+    // body(tiles, slot) for every pair of tiles of tokens, and one that is left.
+    template <class Body>
+    static void pairs(std::int64_t count, Body body) {
+        std::int64_t t = 0;
+        for (; t + TILE < count; t += PAIR * TILE) body(Tile<PAIR>{}, t);
+        if (t < count) body(Tile<1>{}, t);
+    }
+
+    // 32 rows of weights from `row` on (fewer at `end`) with `count` tokens from `token` on, summed over whole rows.
+    void sum_rows(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t count) const {
+        auto* sums = reinterpret_cast<Sums*>(buffers.results);
+        for (std::int64_t b = 0; b < blocks; b += PIECE) {
+            decode(buffers, row, end, b);
+            pairs(count, [&](auto tiles, std::int64_t slot) {
+                multiply(tiles, buffers, 0, b, least(PIECE, blocks - b), slot, b > 0, sums + slot / TILE * PAIR);
+            });
+        }
+        for (std::int64_t t = 0; t < count; t += TILE)
+            for (int p = 0; p < PAIR; ++p) finish(buffers, *sums++, row + p * TILE, end, token + t, t);
+    }
+
+    // The same with scales per block.
+    void sum_blocks(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t count) const {
+        auto* results = reinterpret_cast<Square<float>*>(buffers.results);
+        std::memset(results, 0, sizeof(Square<float>) * static_cast<std::size_t>(ceil_div(count, TILE) * PAIR));
+        for (std::int64_t b = 0; b < blocks; b += PIECE) {
+            decode(buffers, row, end, b);
+            pairs(count, [&](auto tiles, std::int64_t slot) {
+                for (std::int64_t at = b; at < least(b + PIECE, blocks); ++at) {
+                    Sums sums[PAIR * PAIR];
+                    multiply(tiles, buffers, at - b, at, 1, slot, false, sums);
+                    for (int i = 0; i < PAIR * tiles.count; ++i)
+                        add_block(buffers, sums[i], at, row + i % PAIR * TILE, end, slot + i / PAIR * TILE,
+                                  results[slot / TILE * PAIR + i]);
+                }
+            });
+        }
+        for (std::int64_t t = 0; t < count; t += TILE)
+            for (int p = 0; p < PAIR; ++p)
+                put(*results++, static_cast<float*>(buffers.y), row + p * TILE, end, token + t);
+    }
+
+    // `count` blocks of decoded codes from `decoded` on, block b of K, with T tiles of tokens.
     template <int T>
-    void multiply(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t slot) const {
-        const std::int64_t stride = TILE * padded;
-        const std::int8_t* values = buffers.values + slot * padded;
-        Sums sums[PAIR][T];
-        if (whole_rows()) {
-            tile_products<T>(buffers.codes, stride, values, stride, blocks * STEPS, sums);
-            for (int p = 0; p < PAIR; ++p)
-                for (int t = 0; t < T; ++t) finish(buffers, sums[p][t], row + p * TILE, end, token + t * TILE, slot + t * TILE);
-            return;
-        }
-        Square<float> y[PAIR][T] = {};
-        for (std::int64_t b = 0; b < blocks; ++b) {
-            const std::int64_t at = b * STEPS * TILE_BYTES;
-            tile_products<T>(buffers.codes + at, stride, values + at, stride, STEPS, sums);
-            for (int p = 0; p < PAIR; ++p)
-                for (int t = 0; t < T; ++t) add_block(buffers, sums[p][t], b, row + p * TILE, end, slot + t * TILE, y[p][t]);
-        }
-        for (int p = 0; p < PAIR; ++p)
-            for (int t = 0; t < T; ++t)
-                put(y[p][t], static_cast<float*>(buffers.y), row + p * TILE, end, token + t * TILE);
+    void multiply(Tile<T>, const Buffers& buffers, std::int64_t decoded, std::int64_t b, std::int64_t count, std::int64_t slot,
+                  bool more, Sums* sums) const {
+        tile_products<T>(buffers.codes + decoded * CODES * TILE, PIECE * CODES * TILE, buffers.values + slot * padded + b * CODES * TILE,
+                         TILE * padded, count * STEPS, more, sums);
     }
 
     // Sums over whole rows to outputs.
