@@ -51,7 +51,7 @@ Kernel* construct(const Defines& defines) {
 #if defined(KP_AVX512)
 template <>
 Kernel* construct<Tgemv>(const Defines& defines) {
-    if (defines.integer("M") >= Tgemm::FEWEST) return new Tgemm(defines);
+    if (defines.integer("M") >= TILED_FROM) return new Tgemm(defines);
     return new Tgemv(defines);
 }
 #endif

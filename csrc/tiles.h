@@ -27,6 +27,11 @@ struct alignas(64) Square {
 };
 using Sums = Square<std::int32_t>;
 
+// 16 sums less what the codes' excess of one adds to them, as f32.
+inline F settled(const std::int32_t* sums, const std::int32_t* offset) {
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(sums), _mm512_load_si512(offset)));
+}
+
 // One block of 64 bytes of 16 rows: [STEPS][16][64]. `next` bytes ahead lies what follows: it is fetched meanwhile.
 inline void unpack(const std::uint8_t* const* rows, std::int64_t offset, std::int64_t next, std::uint8_t* codes) {
     const __m512i three = _mm512_set1_epi8(3);

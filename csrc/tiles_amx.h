@@ -5,6 +5,8 @@ namespace kparity {
 namespace KP_ISA {
 namespace {
 
+constexpr std::int64_t TILED_FROM = 3;  // tokens
+
 // The shapes of a thread's tile registers while it multiplies: 16 rows of 64 bytes in each.
 class TileUnit {
 public:

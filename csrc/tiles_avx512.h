@@ -5,6 +5,8 @@ namespace kparity {
 namespace KP_ISA {
 namespace {
 
+constexpr std::int64_t TILED_FROM = 12;  // tokens; with fewer, too much of a tile is empty
+
 struct TileUnit {
     TileUnit() {}
 };

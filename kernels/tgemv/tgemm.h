@@ -13,7 +13,6 @@ namespace {
 
 class Tgemm final : public Kernel {
 public:
-    static constexpr std::int64_t FEWEST = 8;  // rows of activations; with fewer, most of a tile would be empty
 
     explicit Tgemm(const Defines& d)
         : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
@@ -171,14 +170,16 @@ private:
     // Sums over whole rows to outputs.
     void finish(const Buffers& buffers, Sums& sums, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t slot) const {
         const std::int32_t* offset = buffers.offset + slot * blocks;
-        for (auto& of_row : sums.at)
-            for (int t = 0; t < TILE; ++t) of_row[t] -= offset[t];
-        if (integers) return put(sums, static_cast<std::int32_t*>(buffers.y), row, end, token);
-        const float* scale = buffers.scale + slot * scales();
+        if (integers) {
+            for (auto& of_row : sums.at)
+                for (int t = 0; t < TILE; ++t) of_row[t] -= offset[t];
+            return put(sums, static_cast<std::int32_t*>(buffers.y), row, end, token);
+        }
+        const F scale = load(buffers.scale + slot * scales(), Full{});
         Square<float> y;
         for (int r = 0; r < TILE; ++r) {
-            const float factor = w_per_row ? buffers.wscale[least(row + r, end - 1)] : 1.0f;
-            for (int t = 0; t < TILE; ++t) y.at[r][t] = static_cast<float>(sums.at[r][t]) * (scale[t] * factor);
+            const F factor = set1(w_per_row ? buffers.wscale[least(row + r, end - 1)] : 1.0f);
+            store(y.at[r], Full{}, mul(settled(sums.at[r], offset), mul(scale, factor)));
         }
         put(y, static_cast<float*>(buffers.y), row, end, token);
     }
@@ -187,11 +188,11 @@ private:
     void add_block(const Buffers& buffers, const Sums& sums, std::int64_t b, std::int64_t row, std::int64_t end, std::int64_t slot,
                    Square<float>& y) const {
         const std::int32_t* offset = buffers.offset + slot * blocks + b * TILE;
-        const float* scale = buffers.scale + slot * scales() + (a_per_block ? b * TILE : 0);
+        const F scale = load(buffers.scale + slot * scales() + (a_per_block ? b * TILE : 0), Full{});
         for (int r = 0; r < TILE; ++r) {
             const std::int64_t at = least(row + r, end - 1);
-            const float factor = buffers.wscale[w_per_block ? at * blocks + b : w_per_row ? at : 0];
-            for (int t = 0; t < TILE; ++t) y.at[r][t] += static_cast<float>(sums.at[r][t] - offset[t]) * (scale[t] * factor);
+            const F factor = set1(buffers.wscale[w_per_block ? at * blocks + b : w_per_row ? at : 0]);
+            store(y.at[r], Full{}, add(load(y.at[r], Full{}), mul(settled(sums.at[r], offset), mul(scale, factor))));
         }
     }
 
