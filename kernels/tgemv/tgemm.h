@@ -1,8 +1,8 @@
 // tgemm: tgemv for many rows of activations, by tiles of 16 rows of weights and 16 tokens (see tiles.h).
 //
 // Each thread brings the activations into tiles, then walks its share of the rows, 32 at a time, and K in pieces: the codes of a
-// piece are unpacked into the first-level cache and multiplied with every pair of tiles of tokens. Results have the bits of tgemv's own path: accumulators are exact, and each output
-// goes through the same roundings in the same order.
+// piece are unpacked into the first-level cache and multiplied with every pair of tiles of tokens. Results have the bits of
+// tgemv.h: accumulators are exact, and each output goes through the same roundings in the same order.
 #pragma once
 
 #include "../../csrc/tiles.h"
@@ -13,7 +13,6 @@ namespace {
 
 class Tgemm final : public Kernel {
 public:
-
     explicit Tgemm(const Defines& d)
         : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
           w_per_block(d.integer("W_PER_BLOCK") != 0), w_per_row(d.integer("W_PER_ROW") != 0),
@@ -78,11 +77,11 @@ private:
         const float* ascale;
         const std::int32_t* qsum;
         void* y;
-        std::uint8_t* codes;   // [PAIR, PIECE · STEPS, 16, 64]
-        std::int8_t* values;   // [held / 16, BLOCKS · STEPS, 16, 16, 4]
-        std::uint8_t* results; // Square [held / 16, PAIR]: Sums over whole rows, or sums of scaled blocks
-        std::int32_t* offset;  // [held / 16, BLOCKS, 16]: Σq of each block, or of the whole row in the first
-        float* scale;          // [held / 16, 1 or BLOCKS, 16]: of the activations, times that of the weights if they have one for all
+        std::uint8_t* codes;    // [PAIR, PIECE · STEPS, 16, 64]
+        std::int8_t* values;    // [held / 16, BLOCKS · STEPS, 16, 16, 4]
+        std::uint8_t* results;  // Square [held / 16, PAIR]: Sums over whole rows, or sums of scaled blocks
+        std::int32_t* offset;   // [held / 16, BLOCKS, 16]: Σq of each block, or of the whole row in the first
+        float* scale;           // [held / 16, 1 or BLOCKS, 16]: of the activations, times that of the weights if there is one
     };
 
     bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
