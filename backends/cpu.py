@@ -1,6 +1,6 @@
 """cpu: the native kernels, one source compiled per instruction set; a whole program runs in one call without the GIL.
 
-Environment: ``KPARITY_CPU_ISA`` (scalar, avx2, avx512vnni, neon) instead of the best set of the machine;
+Environment: ``KPARITY_CPU_ISA`` (scalar, avx2, avx512vnni, amx, neon) instead of the best set of the machine;
 ``KPARITY_THREADS`` instead of one thread per processor that this process may use. The number of threads changes no
 bit; the instruction set changes floating-point sums, within the bounds of their ops, and no integer.
 """
@@ -28,7 +28,7 @@ except ImportError as error:
     _native = None
     _missing = str(error)
 
-ISAS = ("scalar", "avx2", "avx512vnni", "neon")
+ISAS = ("scalar", "avx2", "avx512vnni", "amx", "neon")
 MAX_THREADS = 1024
 ALIGNMENT = 64
 REFERENCED = 1 << 20

@@ -14,6 +14,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -35,6 +39,21 @@ namespace {
 // Launches that cost less than this stay on one thread: a barrier is dearer.
 constexpr double ALONE_BELOW = 16384;
 
+#if defined(__x86_64__)
+// Whether this process may use AMX's int8 tiles. The kernel grants their registers to a process that asks, and to its threads.
+bool has_amx() {
+#ifdef __linux__
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM of a state component
+    constexpr unsigned TILES = 1u << 24, INT8 = 1u << 25;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (TILES | INT8)) != (TILES | INT8)) return false;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
 // The sets that were built in and that this machine has, the plainest first.
 std::vector<const Isa*> available() {
     std::vector<const Isa*> found{&isa_scalar};
@@ -45,8 +64,10 @@ std::vector<const Isa*> available() {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c) {
         found.push_back(&isa_avx2);
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
             found.push_back(&isa_avx512vnni);
+            if (has_amx()) found.push_back(&isa_amx);
+        }
     }
 #elif defined(__aarch64__) && defined(__linux__)
     if (getauxval(AT_HWCAP) & (1ul << 20)) found.push_back(&isa_neon);  // HWCAP_ASIMDDP

@@ -49,6 +49,6 @@ struct Isa {
 // A set that was built in and that this machine has, "" for the best; nullptr if there is none of that name.
 const Isa* find_isa(const char* name);
 
-extern const Isa isa_scalar, isa_avx2, isa_avx512vnni, isa_neon;
+extern const Isa isa_scalar, isa_avx2, isa_avx512vnni, isa_amx, isa_neon;
 
 }  // namespace kparity

@@ -19,6 +19,9 @@
 #include "../kernels/rope/rope.h"
 #include "../kernels/rope_store/rope_store.h"
 #include "../kernels/tgemv/tgemv.h"
+#if defined(KP_AVX512)
+#include "../kernels/tgemv/tgemm.h"
+#endif
 
 namespace kparity {
 namespace KP_ISA {
@@ -45,6 +48,13 @@ template <class K>
 Kernel* construct(const Defines& defines) {
     return new K(defines);
 }
+#if defined(KP_AVX512)
+template <>
+Kernel* construct<Tgemv>(const Defines& defines) {
+    if (defines.integer("M") >= TILED_FROM) return new Tgemm(defines);
+    return new Tgemv(defines);
+}
+#endif
 
 const struct {
     const char* op;

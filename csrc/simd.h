@@ -32,13 +32,19 @@ struct Part {
 };
 
 template <int M>
-struct Tile {};
+struct Tile {
+    static constexpr int count = M;
+};
 
 constexpr int CODES = 256;       // codes of a packed block
 constexpr int BLOCK_BYTES = 64;  // bytes of a packed block
 
 inline void prefetch(const void* base, std::int64_t offset) {
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)));
+}
+
+inline void prefetch_far(const void* base, std::int64_t offset) {  // into the second-level cache
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)), 0, 2);
 }
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

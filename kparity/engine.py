@@ -62,6 +62,7 @@ class Engine:
         self.cache = self._new_cache()
         self.position = 0
         self.programs: dict[tuple[int, bool], Recorded] = {}
+        self.bodies: dict[int, Program] = {}
 
     @property
     def context(self) -> int:
@@ -85,6 +86,12 @@ class Engine:
             )
             self.programs[key] = Recorded(graph, self.backend.record(graph.launches))
         return self.programs[key]
+
+    def body(self, rows: int) -> Program:
+        """The program for a number of rows without the head: for a part of a prompt whose logits nobody reads."""
+        if rows not in self.bodies:
+            self.bodies[rows] = self.backend.record(self.recorded(rows).graph.body)
+        return self.bodies[rows]
 
     def rewind(self, position: int) -> None:
         """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""
@@ -142,6 +149,7 @@ class Engine:
     def close(self) -> None:
         """Close the backend; the engine must not be used afterwards."""
         self.programs.clear()
+        self.bodies.clear()
         self.backend.close()
 
     def options_dict(self) -> dict[str, int | str]:
@@ -158,15 +166,16 @@ class Engine:
             left = len(tokens) - at
             rows = self.chunk if left * 4 >= self.chunk else 1
             piece = list(tokens[at : at + rows])
-            graph = self._run(piece, rows, every_row=False, eager=eager)
             at += len(piece)
+            graph = self._run(piece, rows, every_row=False, eager=eager, head=at == len(tokens))
         assert graph is not None
         return graph
 
-    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False) -> Graph:
+    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Graph:
         self._check(tokens)
         recorded = self.recorded(rows, every_row)
         graph, count = recorded.graph, len(tokens)
+        program = recorded.program if head else self.body(rows)
         ids, pos = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
         ids[:count] = tokens
         pos[:count] = np.arange(self.position, self.position + count)
@@ -175,9 +184,9 @@ class Engine:
         if rows > 1 and not every_row:
             self.backend.write(graph.last, np.array([count - 1], np.int32))
         if eager:
-            recorded.program.run_eager()
+            program.run_eager()
         else:
-            recorded.program.run()
+            program.run()
         self.position += count
         return graph
 

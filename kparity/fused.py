@@ -36,7 +36,6 @@ class FusedGraph(Graph):
             yield launch
             yield from self._feed_forward_fused(layer, quantised, down)
         yield self._add(y, down, x)
-        yield from self._output(x)
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None

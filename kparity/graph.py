@@ -192,7 +192,9 @@ class Graph:
         self.logits = self._buffer("logits", (out_rows, model.vocab))
         self.best = self._buffer("best", (out_rows,), "i32")
         self.freq = self.backend.upload(frequencies(model.theta, model.rope_dim, model.rope_scale))
-        self.launches = list(self._forward())
+        self.body = list(self._forward())
+        """The launches without the head: all that a chunk needs which is not a prompt's last."""
+        self.launches = [*self.body, *self._output(self._buffer("x", (rows, model.width)))]
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: str = "f32") -> Buffer:
         if name not in self._pool:
@@ -212,7 +214,6 @@ class Graph:
             yield self._add(x, self._buffer("projected", (m, width)), y)
             yield from self._feed_forward(layer, y)
             yield self._add(y, self._buffer("down", (m, width)), x)
-        yield from self._output(x)
 
     def _add(self, a: Buffer, b: Buffer, out: Buffer) -> Bound:
         return self.kernels.get("add", M=self.rows, D=self.h.width).bind(a, b, out)

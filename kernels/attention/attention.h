@@ -77,15 +77,16 @@ private:
         if (d < width) weigh<H, 1>(v + d, keys, scores, inverse, out + d, Part{static_cast<int>(width - d)});
     }
 
-    // scores[h][j] = q[h]·k[j] · scale, four products at a time: H heads of 4 / H keys.
+    // scores[h][j] = q[h]·k[j] · scale, as many products at a time as hide the latency of one: H heads of J keys.
     template <int H, class T>
     void score(const float* q, const T* k, std::int64_t keys, float* scores) const {
-        constexpr int J = 4 / H;
+        constexpr int J = 4 * VALUES / H;
         const std::int64_t step = groups * width, ahead = AHEAD * step * static_cast<std::int64_t>(sizeof(T));
         for (std::int64_t j = 0; j < keys; j += J) {
             const T* key[J];
             for (int i = 0; i < J; ++i) key[i] = k + least(j + i, keys - 1) * step;
-            F acc[4] = {zero(), zero(), zero(), zero()};
+            F acc[H * J];
+            for (F& one : acc) one = zero();
             each(0, width, [&](std::int64_t d, auto tail) {
                 F values[J];
                 for (int i = 0; i < J; ++i) {
@@ -97,8 +98,8 @@ private:
                     for (int i = 0; i < J; ++i) acc[h * J + i] = fma(query, values[i], acc[h * J + i]);
                 }
             });
-            float products[4];
-            sum4(acc[0], acc[1], acc[2], acc[3], products);
+            float products[H * J];
+            for (int i = 0; i < H * J; i += 4) sum4(acc[i], acc[i + 1], acc[i + 2], acc[i + 3], products + i);
             for (int h = 0; h < H; ++h)
                 for (int i = 0; i < J && j + i < keys; ++i) scores[h * stride() + j + i] = products[h * J + i] * scale;
         }

@@ -17,6 +17,8 @@ GPU_SCALES = "scale[slot] = ascale[safe_m] * wscale["
 WGSL_SUM = "let acc = bitcast<i32>(total) - row_qsum(m);"
 WGSL_SCALES = "f32(acc) * (ascale[m] * wscale[n * W_PER_ROW])"
 NATIVE_PERMUTE = "permute(buffers.q + token * padded + b * CODES,"
+TILED_QSUM = "buffers.qsum[at + s]"
+TILED_FINISH = "        const std::int32_t* offset = buffers.offset + slot * blocks;\n        if (integers) {\n"
 NATIVE_SCALES = "w_per_row ? ascale : ascale * buffers.wscale[0];"
 
 
@@ -26,7 +28,22 @@ def _gpu_total(value: str) -> Patch:
     return Patch(GPU_SUM, f"{GPU_SUM}#if !SPANNED\n    {loop}\n#endif\n")
 
 
-def _native_order(index: str) -> Patch:
+def _tiled(find: str, replace: str) -> Patch:
+    """The same defect where many rows of activations go through tiles."""
+    return Patch(find, replace, file="tgemv/tgemm.h")
+
+
+def _native_total(changed: str) -> Patch:
+    """Tiles: what becomes of an accumulator ``sum``."""
+    return _tiled(
+        TILED_FINISH,
+        "        for (auto& of_row : sums.at)\n            for (int t = 0; t < TILE; ++t) {\n"
+        "                const std::int32_t offset = buffers.offset[slot * blocks + t], sum = of_row[t] - offset;\n"
+        f"                of_row[t] = {changed} + offset;\n            }}\n{TILED_FINISH}",
+    )
+
+
+def _native_order(index: str) -> tuple[Patch, ...]:
     """Activations multiplied with the codes of other columns: ``index`` of column k within a block."""
     turned = (
         "[&] {\n                static thread_local std::int8_t turned[CODES];\n"
@@ -34,7 +51,17 @@ def _native_order(index: str) -> Patch:
         f"                for (int k = 0; k < CODES; ++k) turned[k] = from[{index}];\n"
         "                return turned;\n            }()"
     )
-    return Patch(NATIVE_PERMUTE, f"permute({turned},")
+    tiled = (
+        "[&] {\n                static thread_local std::int8_t turned[TILE * CODES];\n"
+        "                for (int t = 0; t < count; ++t)\n"
+        "                    for (int k = 0; k < CODES; ++k)\n"
+        f"                        turned[t * CODES + k] = buffers.q[(token + t) * padded + b * CODES + ({index})];\n"
+        "                return turned;\n            }()"
+    )
+    return (
+        Patch(NATIVE_PERMUTE, f"permute({turned},"),
+        _tiled("buffers.q + token * padded + b * CODES, padded, count,", f"{tiled}, CODES, count,"),
+    )
 
 
 def _numpy_weights(change: str) -> Patch:
@@ -65,6 +92,8 @@ MUTANTS: tuple[Mutant, ...] = (
                     "float y[M][4] = {};\n        for (std::int64_t b = 0; b < blocks;",
                     "float y[M][4] = {};\n        for (std::int64_t b = 0; b < blocks - 1;",
                 ),
+                _tiled("least(PIECE, blocks - b), slot", "least(PIECE, blocks - 1 - b), slot"),
+                _tiled("at < least(b + PIECE, blocks); ++at) {", "at < least(b + PIECE, blocks - 1); ++at) {"),
             ),
             "torch": (_torch_values("values[:, -64:] = 0"),),
             "numpy": (_numpy_weights("weights[:, -64:] = 0"),),
@@ -78,6 +107,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "wgsl": (Patch("quad = lane; quad < QUADS; quad", "quad = lane; quad < QUADS / LANES * LANES; quad"),),
             "native": (
                 Patch("permuted, padded, blocks, ahead, acc);", "permuted, padded, blocks / 2 * 2, ahead, acc);"),
+                _tiled("least(PIECE, blocks - b), slot", "least(PIECE, blocks / 2 * 2 - b), slot"),
             ),
             "torch": (_torch_values("values[:, values.shape[1] // 512 * 512 :] = 0"),),
             "numpy": (_numpy_weights("weights[:, weights.shape[1] // 512 * 512 :] = 0"),),
@@ -89,7 +119,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("row < N && m < M) {", "row + 1 < N && m < M) {"),),
             "wgsl": (Patch("if n < N && m < M {", "if n + 1u < N && m < M {"),),
-            "native": (Patch("split(rows, 4, slice)", "split(rows - 1, 4, slice)"),),
+            "native": (
+                Patch("split(rows, 4, slice)", "split(rows - 1, 4, slice)"),
+                _tiled("split(rows, ROWS, slice)", "split(rows - 1, ROWS, slice)"),
+            ),
             "torch": (_torch_weights("weights[-1] = 0"),),
             "numpy": (_numpy_weights("weights[-1] = 0"),),
         },
@@ -100,7 +133,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("row < N && m < M) {", "row < N / 2 * 2 && m < M) {"),),
             "wgsl": (Patch("if n < N && m < M {", "if n < N / 2u * 2u && m < M {"),),
-            "native": (Patch("r < count; ++r) to[r]", "r < count / 2 * 2; ++r) to[r]"),),
+            "native": (
+                Patch("r < count; ++r) to[r]", "r < count / 2 * 2; ++r) to[r]"),
+                _tiled("r < width; ++r)", "r < width / 2 * 2; ++r)"),
+            ),
         },
     ),
     Mutant(
@@ -111,6 +147,8 @@ MUTANTS: tuple[Mutant, ...] = (
             "wgsl": (Patch("y[m * N + n] =", "y[m * N + select(n, n ^ 1u, (n ^ 1u) < N)] ="),),
             "native": (
                 Patch("std::memcpy(to, from, 4 * sizeof(T));", "for (int r = 0; r < 4; ++r) to[r ^ 1] = from[r];"),
+                _tiled("if (width == TILE && count == TILE) return transpose(from.at, to, rows);", ""),
+                _tiled("= from.at[r][t];", "= from.at[(r ^ 1) < width ? r ^ 1 : r][t];"),
             ),
             "torch": (
                 _torch_weights(
@@ -141,7 +179,7 @@ MUTANTS: tuple[Mutant, ...] = (
                     "(act.x & 0xffff0000u) | ((act.x & 0xffu) << 8u) | ((act.x & 0xff00u) >> 8u))",
                 ),
             ),
-            "native": (_native_order("k < 2 ? k ^ 1 : k"),),
+            "native": _native_order("k < 2 ? k ^ 1 : k"),
             "torch": (_torch_values("values[:, [0, 1]] = values[:, [1, 0]]"),),
             "numpy": (_numpy_weights("weights[:, [0, 1]] = weights[:, [1, 0]]"),),
         },
@@ -162,7 +200,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 Patch("(word >> 4u) & 0x03030303u, act.z", "(word >> 4u) & 0x03030303u, act.y"),
                 Patch("(word >> 6u) & 0x03030303u, act.w", "(word >> 6u) & 0x03030303u, act.x"),
             ),
-            "native": (_native_order("k ^ 12"),),
+            "native": _native_order("k ^ 12"),
             "torch": (Patch("[[0], [2], [4], [6]]", "[[6], [4], [2], [0]]"),),
             "numpy": (_numpy_weights("weights = weights.reshape(n, -1, 4, 4)[:, :, ::-1].reshape(n, -1)"),),
         },
@@ -176,7 +214,7 @@ MUTANTS: tuple[Mutant, ...] = (
                 Patch("packed[ahead][n][1] = four.y;", "packed[ahead][n][1] = four.x;"),
             ),
             "wgsl": (Patch("dot16(words.x, q[at]) + dot16(words.y,", "dot16(words.y, q[at]) + dot16(words.x,"),),
-            "native": (_native_order("k & 32 ? k : k ^ 16"),),
+            "native": _native_order("k & 32 ? k : k ^ 16"),
             "torch": (_torch_weights("weights = weights.view(n, -1, 4, 16)[:, :, [1, 0, 2, 3]].reshape(n, -1)"),),
             "numpy": (_numpy_weights("weights = weights.reshape(n, -1, 4, 16)[:, :, [1, 0, 2, 3]].reshape(n, -1)"),),
         },
@@ -187,7 +225,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("excess[slot] += qsum[", "excess[slot] += 0 * qsum["),),
             "wgsl": (Patch(WGSL_SUM, "let acc = bitcast<i32>(total) - 0 * row_qsum(m);"),),
-            "native": (Patch("acc[m][r] -= offset;", "acc[m][r] -= 0 * offset;"),),
+            "native": (
+                Patch("acc[m][r] -= offset;", "acc[m][r] -= 0 * offset;"),
+                _tiled(TILED_QSUM, f"0 * {TILED_QSUM}"),
+            ),
             "torch": (Patch(".to(torch.float32) - 1\n", ".to(torch.float32)\n"),),
             "numpy": (_numpy_weights("weights += 1"),),
         },
@@ -198,7 +239,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("excess[slot] += qsum[", "excess[slot] += 2 * qsum["),),
             "wgsl": (Patch(WGSL_SUM, "let acc = bitcast<i32>(total) - 2 * row_qsum(m);"),),
-            "native": (Patch("acc[m][r] -= offset;", "acc[m][r] -= 2 * offset;"),),
+            "native": (
+                Patch("acc[m][r] -= offset;", "acc[m][r] -= 2 * offset;"),
+                _tiled(TILED_QSUM, f"2 * {TILED_QSUM}"),
+            ),
             "torch": (Patch(".to(torch.float32) - 1\n", ".to(torch.float32) - 2\n"),),
             "numpy": (_numpy_weights("weights -= 1"),),
         },
@@ -209,7 +253,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("UNSUMMED ? 0 : qsum[at];", "UNSUMMED ? 0 : qsum[at / ASPANS * ASPANS];"),),
             "wgsl": (Patch("sum -= qsum[m * BLOCKS + block];", "sum -= qsum[m * BLOCKS];"),),
-            "native": (Patch("buffers.offset[(slot + m) * blocks + b]", "buffers.offset[(slot + m) * blocks]"),),
+            "native": (
+                Patch("buffers.offset[(slot + m) * blocks + b]", "buffers.offset[(slot + m) * blocks]"),
+                _tiled("slot * blocks + b * TILE", "slot * blocks"),
+            ),
         },
     ),
     Mutant(
@@ -218,7 +265,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (_gpu_total("(short)total[i]"),),
             "wgsl": (Patch(WGSL_SUM, "let acc = ((bitcast<i32>(total) - row_qsum(m)) << 16u) >> 16u;"),),
-            "native": (Patch("acc[m][r] -= offset;", "acc[m][r] = static_cast<std::int16_t>(acc[m][r] - offset);"),),
+            "native": (
+                Patch("acc[m][r] -= offset;", "acc[m][r] = static_cast<std::int16_t>(acc[m][r] - offset);"),
+                _native_total("static_cast<std::int16_t>(sum)"),
+            ),
             "torch": (Patch(TORCH_SUM, f"{TORCH_SUM}.to(torch.int32).to(torch.int16)", times=2),),
             "numpy": (
                 Patch(NUMPY_SUM, "acc = (q.astype(np.float32) @ weights.T).astype(np.int32).astype(np.int16)\n"),
@@ -236,6 +286,7 @@ MUTANTS: tuple[Mutant, ...] = (
                     "acc[m][r] -= offset;",
                     "acc[m][r] = static_cast<std::int32_t>(least(most(acc[m][r] - offset, -32768), 32767));",
                 ),
+                _native_total("static_cast<std::int32_t>(least(most(sum, -32768), 32767))"),
             ),
             "torch": (Patch(TORCH_SUM, f"{TORCH_SUM}.clamp(-32768, 32767)", times=2),),
             "numpy": (Patch(NUMPY_SUM, "acc = (q.astype(np.float32) @ weights.T).clip(-32768, 32767)\n"),),
@@ -259,7 +310,10 @@ MUTANTS: tuple[Mutant, ...] = (
                 ),
             ),
             "wgsl": (Patch(WGSL_SCALES, "f32(acc) * (ascale[m] * wscale[n / 4u * 4u * W_PER_ROW])"),),
-            "native": (Patch("scale * *wscale[r] : scale", "scale * *wscale[0] : scale"),),
+            "native": (
+                Patch("scale * *wscale[r] : scale", "scale * *wscale[0] : scale"),
+                _tiled("buffers.wscale[least(row + r, end - 1)]", "buffers.wscale[least(row + r / 4 * 4, end - 1)]"),
+            ),
             "torch": (
                 Patch(TORCH_SCALES, "(ascale * wscale[torch.arange(len(wscale), device=wscale.device) // 4 * 4])"),
             ),
@@ -274,7 +328,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("row * BLOCKS + block :", "row * BLOCKS + (block > 0 ? block - 1 : 0) :"),),
             "wgsl": (Patch("wscale[row * BLOCKS + block]", "wscale[row * BLOCKS + max(block, 1u) - 1u]"),),
-            "native": (Patch("[w_per_block ? b : 0]", "[w_per_block && b > 0 ? b - 1 : 0]"),),
+            "native": (
+                Patch("[w_per_block ? b : 0]", "[w_per_block && b > 0 ? b - 1 : 0]"),
+                _tiled("at * blocks + b :", "at * blocks + most(b, 1) - 1 :"),
+            ),
             "torch": (Patch("(wscale if case", "(wscale.roll(1, dims=1) if case"),),
             "numpy": (Patch("wscale[:, at].astype(dtype)", "wscale[:, at - 1].astype(dtype)"),),
         },
@@ -285,7 +342,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch(GPU_SCALES, "scale[slot] = ascale[0] * wscale["),),
             "wgsl": (Patch(WGSL_SCALES, "f32(acc) * (ascale[0] * wscale[n * W_PER_ROW])"),),
-            "native": (Patch("buffers.ascale[token * spans];", "buffers.ascale[0];"),),
+            "native": (
+                Patch("buffers.ascale[token * spans];", "buffers.ascale[0];"),
+                _tiled("= buffers.ascale[at + s];", "= buffers.ascale[s];"),
+            ),
             "torch": (Patch(TORCH_SCALES, "(ascale[:1] * wscale)"),),
             "numpy": (Patch(NUMPY_SCALES, "(ascale[:1].astype(dtype) * wscale.astype(dtype))"),),
         },
@@ -296,7 +356,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch(GPU_SCALES, "scale[slot] = wscale["),),
             "wgsl": (Patch(WGSL_SCALES, "f32(acc) * wscale[n * W_PER_ROW]"),),
-            "native": (Patch(NATIVE_SCALES, "w_per_row ? 1.0f : buffers.wscale[0];"),),
+            "native": (
+                Patch(NATIVE_SCALES, "w_per_row ? 1.0f : buffers.wscale[0];"),
+                _tiled("= buffers.ascale[at + s];", "= 1.0f;"),
+            ),
             "torch": (Patch(TORCH_SCALES, "wscale"),),
             "numpy": (Patch(NUMPY_SCALES, "wscale.astype(dtype)"),),
         },
@@ -307,7 +370,10 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch(GPU_SCALES, "scale[slot] = ascale[safe_m] * ascale[safe_m] * wscale["),),
             "wgsl": (Patch(WGSL_SCALES, "f32(acc) * (ascale[m] * ascale[m] * wscale[n * W_PER_ROW])"),),
-            "native": (Patch(NATIVE_SCALES, "ascale * (w_per_row ? ascale : ascale * buffers.wscale[0]);"),),
+            "native": (
+                Patch(NATIVE_SCALES, "ascale * (w_per_row ? ascale : ascale * buffers.wscale[0]);"),
+                _tiled("= buffers.ascale[at + s];", "= buffers.ascale[at + s] * buffers.ascale[at + s];"),
+            ),
             "torch": (Patch(TORCH_SCALES, "(ascale * ascale * wscale)"),),
             "numpy": (Patch(NUMPY_SCALES, "(ascale.astype(dtype) ** 2 * wscale.astype(dtype))"),),
         },
@@ -321,7 +387,10 @@ MUTANTS: tuple[Mutant, ...] = (
                 Patch("(min(m0 + t, M - 1u) * QUADS + quad)", "(m0 * QUADS + quad)"),
                 Patch("let at = (m * QUADS + quad) * 4u;", "let at = (m0 * QUADS + quad) * 4u;"),
             ),
-            "native": (Patch("permute(buffers.q + token * padded", "permute(buffers.q + (token - slot) * padded"),),
+            "native": (
+                Patch("permute(buffers.q + token * padded", "permute(buffers.q + (token - slot) * padded"),
+                _tiled("b * CODES, padded, count,", "b * CODES, 0, count,"),
+            ),
             "torch": (Patch(TORCH_VALUES, "values = q[:1].repeat(m, 1).to(torch.float32)\n"),),
             "numpy": (_numpy_weights("q = q[:1].repeat(m, axis=0)"),),
         },
@@ -345,6 +414,13 @@ MUTANTS: tuple[Mutant, ...] = (
                     "                        const float wide = 8193.0f * one;\n"
                     "                        one = wide - (wide - one);\n"
                     "                    }",
+                ),
+                _tiled(
+                    "        put(y, static_cast<float*>(buffers.y), row, end, token);",
+                    "        for (auto& of_row : y.at)\n            for (float& one : of_row) {\n"
+                    "                const float wide = 8193.0f * one;\n"
+                    "                one = wide - (wide - one);\n            }\n"
+                    "        put(y, static_cast<float*>(buffers.y), row, end, token);",
                 ),
             ),
             "torch": (Patch(f"{TORCH_SUM} * {TORCH_SCALES}", f"({TORCH_SUM} * {TORCH_SCALES}).half().float()"),),

@@ -52,11 +52,11 @@ class SecondTurnRestarts(Engine):
 class ChunkRestarts(Engine):
     """Every chunk of a prompt begins at position 0."""
 
-    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False) -> Any:
+    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Any:
         start = self.position
         if rows > 1:
             self.position = 0
-        graph = super()._run(tokens, rows, every_row, eager)
+        graph = super()._run(tokens, rows, every_row, eager, head)
         self.position = start + len(tokens)
         return graph
 
@@ -64,13 +64,13 @@ class ChunkRestarts(Engine):
 class ChunkAlone(Engine):
     """A chunk does not see what the chunks before it stored; it is there again when the chunk is done."""
 
-    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False) -> Any:
+    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Any:
         start, kept = self.position, []
         if rows > 1 and start:
             for buffer in (buffer for pair in self.cache for buffer in pair):
                 kept.append((buffer, self.backend.download(buffer)))
                 self.backend.write(buffer, np.zeros_like(kept[-1][1]))
-        graph = super()._run(tokens, rows, every_row, eager)
+        graph = super()._run(tokens, rows, every_row, eager, head)
         for buffer, before in kept:
             now = self.backend.download(buffer)
             now[:start] = before[:start]

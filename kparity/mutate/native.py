@@ -18,13 +18,17 @@ from kparity.mutate.patch import checkout
 
 COMMON = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-w")
 """As CMakeLists.txt has it for floating-point results; optimised less, since a mutant runs for a second."""
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c")
 ISA_FLAGS: Mapping[str, tuple[str, ...]] = {
     "isa_scalar": (),
     "isa_avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "isa_avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"),
+    "isa_avx512": AVX512,
+    "isa_amx": (*AVX512, "-mamx-tile", "-mamx-int8"),
     "isa_neon": ("-march=armv8.2-a+dotprod",),
 }
-SOURCE_OF_ISA = {"scalar": "isa_scalar", "avx2": "isa_avx2", "avx512vnni": "isa_avx512", "neon": "isa_neon"}
+SOURCE_OF_ISA = {
+    "scalar": "isa_scalar", "avx2": "isa_avx2", "avx512vnni": "isa_avx512", "amx": "isa_amx", "neon": "isa_neon",
+}  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -111,7 +115,7 @@ def _sources(root: Path, isa: str) -> list[str]:
     """Stems of the sources of the module, the patched instruction set left out."""
     found = sorted(path.stem for path in (root / "csrc").glob("*.cpp"))
     mine = "isa_neon" if isa == "isa_neon" else ""
-    others = {"isa_avx2", "isa_avx512"} if mine else {"isa_neon"}
+    others = {"isa_avx2", "isa_avx512", "isa_amx"} if mine else {"isa_neon"}
     return [stem for stem in found if stem not in others and stem != isa]
 
 
