@@ -124,6 +124,7 @@ def test_nothing_measured_is_inconclusive() -> None:
         (("--pp", "-", "--tg", "-"), "nothing to measure"),
         (("--no-parity", "--require-gpu"), "exclude each other"),
         (("--baseline", "torch"), "for single ops"),
+        (("--baseline-file", "f16.gguf"), "give that"),
         (("--ops", "add", "--shape", "tiny"), "leave --model and --shape out"),
         (("--isa", "avx1024"), "expected one of"),
         (("--seconds", "0"), "--seconds"),

@@ -13,7 +13,7 @@ import pytest
 
 from kparity.adapter import DeviceInfo
 from kparity.bench import document, energy, shapes
-from kparity.bench.endtoend import Engine, Found, Request
+from kparity.bench.endtoend import EndToEndRun, Engine, Found, Request
 from kparity.bench.endtoend_worker import EndToEnd
 from kparity.bench.numbers import Ceiling, Samples, measurement, settled
 from kparity.bench.outputs import digest
@@ -352,6 +352,20 @@ def test_llama_cpp_computes_the_same_on_the_same_tokens(
     cosines = theirs.check(path)
     assert set(cosines) == {"pp32", "tg@0", "tg@16"} and all(value and value > 0.99 for value in cosines.values())
     theirs.close()
+
+
+def test_another_file_of_the_same_model_is_another_baseline(llamacpp: Any, tmp_path: Path) -> None:
+    shape = "tiny:1"
+    model, f16 = (str(shapes.model_file(shape, 3, tmp_path, kind)) for kind in ("tq2_0", "f16"))
+    assert Path(f16).stat().st_size > Path(model).stat().st_size
+    request = Request(model, ("cpu",), (32,), (), 0.2, llamacpp=True, llamacpp_files=(f16, str(tmp_path / "none")))
+    found = EndToEndRun(request, lambda line: None).run()
+    document_of = document.Bench(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
+    names = ["llama.cpp", f"llama.cpp on {Path(f16).name}", "llama.cpp on none"]
+    assert [each["name"] for each in document_of["baselines"]] == names
+    for each in document_of["baselines"][:2]:
+        assert each["agreement"]["cosine"]["pp32"] > 0.99 and len(each["ratios"]) == 1 and not each["errors"]
+    assert "does not read" in document_of["baselines"][2]["errors"][0]
 
 
 def test_another_c_interface_and_another_model_are_refused(

@@ -11,6 +11,7 @@ import numpy as np
 from kparity import contracts
 from kparity.bench.comparison import ratio
 from kparity.bench.endtoend import Engine, Found, Request
+from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.numbers import Ceiling, measurement
 from kparity.bench.ops import Result
 from kparity.bench.plan import bytes_per_token
@@ -21,7 +22,6 @@ from kparity.probe.verdict import Row
 from kparity.receipts.kernel_ids import sha256_of
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
-LLAMACPP = "llama.cpp"
 INVALID = "INVALID-CORRECTNESS"
 BASELINE_FIELDS = ("name", "phase", "tokens", "depth", "samples_s", "tokens_per_s", "low", "high", "limit",
                    "ms_per_token", "energy_j_per_token", "errors")  # fmt: skip
@@ -48,7 +48,7 @@ class Bench:
         runs = [self._run(engines[name], model) for name in self.order if name in engines]
         fallback = [self._fallback(name) for name in self.order]
         baselines = [self._baseline(each, model, runs) for each in self.found.engines if each.baseline]
-        lost = self.found.unopened.get(LLAMACPP)
+        lost = [(name, why) for name, why in self.found.unopened.items() if name.startswith(LLAMACPP)]
         document = {
             "kind": "bench",
             "begun": self.begun,
@@ -62,7 +62,7 @@ class Bench:
             "serving": next((row["backend"] for row in fallback if row["status"] == "accepted"), None),
             "fallback": fallback,
             "runs": runs,
-            "baselines": [*baselines, *([_absent(lost)] if lost else [])],
+            "baselines": [*baselines, *(_absent(name, why) for name, why in lost)],
         }  # fmt: skip
         model.close()
         return document
@@ -239,10 +239,10 @@ def _contradictions(run: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _absent(problem: WorkerFailed) -> dict[str, Any]:
+def _absent(name: str, problem: WorkerFailed) -> dict[str, Any]:
     """A baseline that was asked for and did not open."""
     reason = f"[{problem.code}] {problem.reason}"
-    return {"name": LLAMACPP, "version": "", "library_sha256": None, "measurements": [], "ratios": [], "skipped": [],
+    return {"name": name, "version": "", "library_sha256": None, "measurements": [], "ratios": [], "skipped": [],
             "errors": [reason]}  # fmt: skip
 
 

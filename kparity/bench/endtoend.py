@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kparity.bench import llamacpp
 from kparity.bench.machine import clocks
 from kparity.bench.numbers import Samples, settled
 from kparity.bench.plan import Point, context_for, points
@@ -47,6 +48,8 @@ class Request:
     kv: str = "f16"
     index: int = 0
     llamacpp: bool = False
+    llamacpp_files: tuple[str, ...] = ()
+    """Other files of the same model, each in a llama.cpp of its own."""
 
     @property
     def points(self) -> list[Point]:
@@ -152,14 +155,13 @@ class EndToEndRun:
     def _opened(self) -> Iterator[tuple[list[Engine], dict[str, WorkerFailed]]]:
         """Every engine that opens, one after the other; the reasons of the others."""
         request, engines, unopened = self.request, list[Engine](), dict[str, WorkerFailed]()
-        wanted = [(name, ENGINE, False) for name in request.backends]
-        wanted += [("llama.cpp", LLAMACPP, True)] if request.llamacpp else []
+        ours = {"index": request.index, "act": request.act, "kv": request.kv}
+        wanted = [(name, ENGINE, {"backend": name, **ours}) for name in request.backends]
+        files = [*([""] if request.llamacpp else []), *request.llamacpp_files]
+        wanted += [(llamacpp.named(file), LLAMACPP, {"file": file}) for file in files]
         try:
-            for name, factory, baseline in wanted:
-                options = dict(self.options)
-                if not baseline:
-                    options |= {"backend": name, "index": request.index, "act": request.act, "kv": request.kv}
-                engine = Engine(name, Worker(name, factory, options), baseline)
+            for name, factory, options in wanted:
+                engine = Engine(name, Worker(name, factory, {**self.options, **options}), factory == LLAMACPP)
                 engines.append(engine)
                 try:
                     engine.worker.opened(self.limit_s)

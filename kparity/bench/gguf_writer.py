@@ -112,15 +112,25 @@ def _blocks(codes: Array, scales: Array) -> bytes:
     return np.concatenate([codes, halves[:, :, None].view(np.uint8)], axis=2).tobytes()
 
 
+def encode_f16(weights: Array, scales: Array) -> bytes:
+    """The values themselves: what an engine without ternary types reads, for comparisons of speed."""
+    factors = np.repeat(np.asarray(scales, np.float32), 256, axis=1)[:, : weights.shape[1]]
+    return bytes((weights * factors).astype("<f2").tobytes())
+
+
 ENCODERS: dict[str, Callable[[Array, Array], bytes]] = {
     "tq1_0": encode_tq1_0,
     "tq2_0": encode_tq2_0,
     "i2_s": encode_i2_s,
 }
+LINEAR_ENCODERS = {**ENCODERS, "f16": encode_f16}
+"""Types of the linear layers of a file."""
 
 
-def ternary_bytes(kind: str, elements: int) -> int:
-    """Bytes of a ternary tensor."""
+def linear_bytes(kind: str, elements: int) -> int:
+    """Bytes of the weights of a linear layer."""
+    if kind == "f16":
+        return 2 * elements
     return elements // 4 + 32 if kind == "i2_s" else elements // 256 * (66 if kind == "tq2_0" else 54)
 
 
@@ -171,9 +181,9 @@ def _linear(spec: Spec, name: str, rows: int, k: int, gain: float) -> Iterator[E
 
     def make() -> bytes:
         weights, scales = random_ternary(spec, f"{name}.weight", rows, k, gain)
-        return ENCODERS[spec.type](weights, scales * np.float32(split))
+        return LINEAR_ENCODERS[spec.type](weights, scales * np.float32(split))
 
-    n_bytes = ternary_bytes(spec.type, rows * k)
+    n_bytes = linear_bytes(spec.type, rows * k)
     yield Entry(f"{name}.weight", (k, rows), TYPE_IDS[spec.type], n_bytes, make)
     if spec.scale_tensors:
         yield Entry(f"{name}.scale", (1,), TYPE_IDS["f32"], 4, lambda: struct.pack("<f", 1.0 / split))
@@ -312,7 +322,7 @@ def main() -> None:
     """Command line: one option per field of ``Spec``."""
     parser = argparse.ArgumentParser(description="Write a random ternary GGUF model.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--type", choices=sorted(ENCODERS), default=Spec.type)
+    parser.add_argument("--type", choices=sorted(LINEAR_ENCODERS), default=Spec.type)
     parser.add_argument("--arch", choices=["bitnet", "bitnet-25", "bitnet-b1.58"], default=Spec.arch)
     for name in ("layers", "width", "ffn", "heads", "kv_heads", "vocab", "context", "seed"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Spec, name))

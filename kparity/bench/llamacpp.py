@@ -87,10 +87,19 @@ def threads() -> int:
     return choose_threads(os.environ.get("KPARITY_THREADS"))
 
 
-class LlamaCpp:
-    """A model in llama.cpp, measured as ``kparity.bench.endtoend_worker.EndToEnd`` is, with the same methods."""
+def named(file: str = "") -> str:
+    """What a baseline is called: llama.cpp, and on which file where that is another one."""
+    return f"{NAME} on {Path(file).name}" if file else NAME
 
-    def __init__(self, *, model: str, seed: int, length: int, context: int) -> None:
+
+class LlamaCpp:
+    """A model in llama.cpp, measured as ``kparity.bench.endtoend_worker.EndToEnd`` is, with the same methods.
+
+    ``file`` is what llama.cpp reads where that is not ``model`` itself: the same model in another type, which kparity
+    need not know.
+    """
+
+    def __init__(self, *, model: str, seed: int, length: int, context: int, file: str = "") -> None:
         self.lib, self.path = library()
         self.said: list[str] = []
         self._log = LogLine(lambda _level, text, _user: self.said.append(text.decode(errors="replace")))
@@ -100,9 +109,10 @@ class LlamaCpp:
         self.vocab = with_hparams.hparams.vocab
         self.tokens = np.array(sequence(with_hparams, seed, length), np.int32)
         with_hparams.close()
-        self.model = self.lib.llama_model_load_from_file(model.encode(), self.lib.llama_model_default_params())
+        self.name, file = named(file), file or model
+        self.model = self.lib.llama_model_load_from_file(file.encode(), self.lib.llama_model_default_params())
         if not self.model:
-            raise WrongInput(f"llama.cpp does not read {model}: {self._complaint()}")
+            raise WrongInput(f"llama.cpp does not read {file}: {self._complaint()}")
         self.context = self._open(context)
         self.memory = self.lib.llama_get_memory(self.context)
         self.meter = energy.meter(processor())
@@ -136,7 +146,7 @@ class LlamaCpp:
         flash = "enabled" if any("Flash Attention enabled" in line for line in self.said) else "not enabled"
         system = import_module("xllamacpp").get_system_info()
         return {
-            "name": NAME,
+            "name": self.name,
             "version": f"xllamacpp {fingerprint.version('xllamacpp')}",
             "library_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
             "options": {

@@ -46,12 +46,13 @@ def folder() -> Path:
     return Path(root) / "kparity" / "shapes"
 
 
-def model_file(text: str, seed: int = 0, cache: Path | None = None) -> Path:
+def model_file(text: str, seed: int = 0, cache: Path | None = None, kind: str = Spec.type) -> Path:
     """The file of a shape, written unless it is there; raises WrongInput where it cannot be written.
 
-    The same shape and seed give the same bytes. A file appears under its name only when it is whole.
+    ``kind`` is the type of the linear layers. The same shape, seed and type give the same bytes. A file appears under
+    its name only when it is whole.
     """
-    spec = parse(text, seed)
+    spec = dataclasses.replace(parse(text, seed), type=kind)
     cache = cache or folder()
     entries = list(gguf_writer.tensors(spec))
     need = sum(entry.n_bytes for entry in entries)

@@ -62,11 +62,13 @@ def lengths(least: int) -> Lengths:
 @click.option("--tg", "depths", callback=lengths(0), default="0,512,2048", show_default=True, metavar="N,…",
               help="Depths at which single steps are timed; - is none.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the cpu backend and of llama.cpp.")
-@click.option("--isa", metavar="NAME", help="Instruction set of the cpu backend: avx512vnni, avx2, neon, scalar.")
+@click.option("--isa", metavar="NAME", help="Instruction set of the cpu backend: amx, avx512vnni, avx2, neon, scalar.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
               help="Of sampling, all measurements together.")  # fmt: skip
 @click.option("--baseline", "baselines", type=click.Choice(["llama.cpp", "torch"]), multiple=True,
-              help="Beside the backends: llama.cpp on the same file; with --ops torch or ggml. Repeatable.")  # fmt: skip
+              help="Beside the backends: llama.cpp on the same file; for --ops torch or ggml. Repeatable.")  # fmt: skip
+@click.option("--baseline-file", "baseline_files", type=click.Path(dir_okay=False), multiple=True, metavar="FILE",
+              help="The same model in another type, for llama.cpp alone. Repeatable.")  # fmt: skip
 @click.option("--ops", "ops_expression", is_flag=False, flag_value="", metavar="[EXPR]",
               help="Single ops instead of models, chosen as by kparity check -k.")  # fmt: skip
 @click.option("--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write a receipt.")

@@ -54,6 +54,8 @@ def _check(options: Mapping[str, Any]) -> None:
         raise WrongInput("--ops measures single ops, no model: leave --model and --shape out")
     if with_ops and options["require_gpu"]:
         raise WrongInput("--ops has no probe that could refuse a device; name the backends of the GPU by --backends")
+    if options["baseline_files"] and (with_ops or "llama.cpp" not in options["baselines"]):
+        raise WrongInput("--baseline-file is for --baseline llama.cpp and models: give that, and no --ops")
     if not with_ops and "torch" in options["baselines"]:
         raise WrongInput("--baseline torch is for single ops; give --ops, or --baseline llama.cpp")
     if not with_ops and not (options["prompts"] or options["depths"]):
@@ -91,6 +93,7 @@ def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str,
     request = Request(
         path, tuple(accepted), options["prompts"], options["depths"], options["seconds"], options["seed"],
         options["act"], options["kv"], options["index"], "llama.cpp" in options["baselines"],
+        options["baseline_files"],
     )  # fmt: skip
     found = EndToEndRun(request, log).run()
     bench = Bench(

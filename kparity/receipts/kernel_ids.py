@@ -8,7 +8,7 @@ from kparity import fingerprint, ops, registry
 from kparity.errors import WrongInput
 
 GPU_DIALECTS = ("cuda", "hip", "opencl", "wgsl", "torch")
-CPU_DIALECTS = ("numpy", "cpu", "scalar", "avx2", "avx512vnni", "neon")
+CPU_DIALECTS = ("numpy", "cpu", "scalar", "avx2", "avx512vnni", "amx", "neon")
 DIALECTS = {
     "cuda": ("cuda",),
     "hip": ("hip",),
@@ -16,7 +16,7 @@ DIALECTS = {
     "wgpu": ("wgsl",),
     "torch": ("torch",),
     "numpy": ("numpy",),
-    "cpu": ("scalar", "avx2", "avx512vnni", "neon"),
+    "cpu": ("scalar", "avx2", "avx512vnni", "amx", "neon"),
 }
 """Backend -> the dialects that its kernels can have; a backend of another package may have any."""
 GPU_BACKENDS = tuple(name for name, dialects in DIALECTS.items() if set(dialects) & set(GPU_DIALECTS))
