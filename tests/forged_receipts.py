@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kparity.receipts.replays import dispatches
 from kparity.receipts.statement import redigested, subjects
 from tests.made_receipts import NOW, ops_receipt, receipt
 
@@ -158,6 +159,18 @@ def poser(predicate: dict[str, Any]) -> None:
     predicate["runs"][0]["device"].update(kind="gpu", uuid="10005:0000")
 
 
+def replayed(**times: int) -> Change:
+    """Other numbers of replays, with dispatches to fit."""
+
+    def change(predicate: dict[str, Any]) -> None:
+        run = predicate["runs"][0]
+        run["graph"].update(times)
+        for kernel in run["kernels"]:
+            kernel["dispatches"] = dispatches(run["graph"], kernel)
+
+    return change
+
+
 def longer(predicate: dict[str, Any]) -> None:
     predicate["begun"] = (NOW - timedelta(seconds=1)).isoformat()
 
@@ -234,6 +247,14 @@ FORGED = [
     Forgery("no kernels", "RCPT-NO-KERNELS", put("runs.0.kernels", [])),
     Forgery("too few dispatches", "RCPT-DISPATCHES", put("runs.0.kernels.0.dispatches", 120)),
     Forgery("fewer steps than samples", "RCPT-DISPATCHES", put("runs.0.graph.steps", 3)),
+    Forgery("fewer heads than prompts", "RCPT-DISPATCHES", replayed(prefill_chunks=0, steps=40)),
+    Forgery("chunks for half of the tokens", "RCPT-DISPATCHES", replayed(headless_chunks=0, prefill_chunks=40)),
+    Forgery("a head that was not left out", "RCPT-DISPATCHES", put("runs.0.graph.headless_chunks", 0)),
+    Forgery("no word of what ran without a head", "RCPT-SCHEMA", drop("runs.0.graph.headless_chunks")),
+    Forgery("more launches without a head", "RCPT-DISPATCHES", both(
+        put("runs.0.kernels.0.launches_per_headless_step", 130), put("runs.0.graph.launches_per_headless_step", 251))),
+    Forgery("launches without a head that do not add up", "RCPT-DISPATCHES",
+            put("runs.0.graph.launches_per_headless_chunk", 1)),
     Forgery("launches that do not add up", "RCPT-DISPATCHES", put("runs.0.graph.launches_per_step", 500)),
     Forgery("nothing counted", "RCPT-DISPATCHES", put("runs.0.proof.dispatches_counted", False)),
     Forgery("a kernel without device time", "RCPT-DEVICE-TIME", put("runs.0.kernels.1.device_ns", 0)),

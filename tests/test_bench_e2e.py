@@ -21,6 +21,7 @@ from kparity.bench.plan import BLOCK, Point, bytes_per_token, context_for, point
 from kparity.bench.worker import WorkerFailed
 from kparity.errors import Unavailable, UnknownName, WrongInput
 from kparity.model import load_model
+from kparity.receipts.replays import REPLAYS, dispatches
 from tests.gguf_files import TINY, Spec, write
 
 PP, TG = Point("prefill", 32), Point("decode", 16)
@@ -87,13 +88,15 @@ def test_every_repetition_gives_the_same_bits_and_every_launch_is_counted(tiny: 
     timed = worker.backend.download(worker.engine.recorded(32).graph.logits)[0]
     assert digest(timed) == worker.prefill(60)["digest"], "the device's clock sees the same work"
     worker.prefill(35)  # a chunk and three steps
-    counted, kernels = worker.counted(), worker.kernels()
+    found, kernels = worker.counted(), worker.kernels()
     for kernel in kernels:
-        told = counted["steps"] * kernel["launches_per_step"] + counted["prefill_chunks"] * kernel["launches_per_chunk"]
-        assert counted["dispatches"][kernel["id"]] == told > 0
+        assert found["dispatches"][kernel["id"]] == dispatches(found, kernel) > 0
         assert (kernel["device_ns"] or 0) > 0 or kernel["launches_per_step"] == 0
-    assert sum(each["launches_per_step"] for each in kernels) == about["launches_per_step"]
-    assert sum(each["launches_per_chunk"] for each in kernels) == about["launches_per_chunk"]
+    assert all(found[times] > 0 for times in REPLAYS), "every kind of piece was there"
+    for launches in REPLAYS.values():
+        assert sum(each[launches] for each in kernels) == about[launches]
+    for unit in ("step", "chunk"):
+        assert about[f"launches_per_headless_{unit}"] < about[f"launches_per_{unit}"]
     assert not about["device_clock"], "the cpu backend has no clock but the wall's"
     worker.close()
 
@@ -156,19 +159,25 @@ class Silent:
     """A worker that is not called."""
 
 
+def counted(times: int) -> dict[str, Any]:
+    """So many dispatches of one kernel, in replays of every kind."""
+    return {"dispatches": {"add_avx2_generic": times}, **dict(zip(REPLAYS, (10, 4, 5, 6), strict=True))}
+
+
 def made(tiny: str, **more: Any) -> Engine:
     """An engine that did everything right, or what ``more`` says."""
-    kernel = {"id": "add_avx2_generic", "device_ns": 5.0, "launches_per_step": 2, "launches_per_chunk": 3}
+    launches = dict(zip(REPLAYS.values(), (2, 3, 1, 2), strict=True))
+    kernel = {"id": "add_avx2_generic", "device_ns": 5.0, **launches}
     fields: dict[str, Any] = {
         "about": {
             "device": DeviceInfo("cpu", "x", "cpu", "native", "", "").as_dict(), "device_clock": False, "options": {},
-            "cache_bytes": 0, "chunk": 32, "launches_per_step": 2, "launches_per_chunk": 3,
+            "cache_bytes": 0, "chunk": 32, **launches,
             "energy": {"source": None, "reason": "none"},
         },
         "samples": {PP: Samples([0.1] * 3, digests=["a"] * 3), TG: Samples([0.1] * 16, digests=["b", "b"])},
         "bandwidth": [{"what": "streaming read", "bytes": 10**6, "seconds": 1e-3}],
         "cosines": {"pp32": 0.9999, "tg@16": 0.9998},
-        "counted": {"dispatches": {"add_avx2_generic": 2 * 10 + 3 * 4}, "steps": 10, "prefill_chunks": 4},
+        "counted": counted(2 * 10 + 3 * 4 + 1 * 5 + 2 * 6),
         "kernels": [kernel],
     }  # fmt: skip
     return Engine("cpu", Silent(), **{**fields, **more})  # type: ignore[arg-type]
@@ -198,8 +207,7 @@ def test_a_right_run_passes_and_says_that_parity_was_not_checked(tiny: str) -> N
         ({"cosines": {}}, "the timed output is wrong"),
         ({"samples": {PP: Samples([0.1] * 3, digests=["a", "b", "a"])}}, "gave other bits"),
         ({"samples": {}}, "nothing was timed"),
-        ({"counted": {"dispatches": {"add_avx2_generic": 31}, "steps": 10, "prefill_chunks": 4}},
-         "add_avx2_generic was launched 31 times, the graphs launch it 32 times"),
+        ({"counted": counted(48)}, "add_avx2_generic was launched 48 times, the graphs launch it 49 times"),
         ({"errors": ["crashed (SIGSEGV) in decode"]}, "crashed (SIGSEGV)"),
         ({"samples": {TG: Samples([1e-9] * 16, digests=["b"])}}, "faster than the roofline floor"),
     ],

@@ -20,6 +20,7 @@ from kparity.bench.worker import WorkerFailed
 from kparity.model import Model, load_model
 from kparity.probe.verdict import Row
 from kparity.receipts.kernel_ids import sha256_of
+from kparity.receipts.replays import REPLAYS, dispatches
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
 INVALID = "INVALID-CORRECTNESS"
@@ -94,9 +95,8 @@ class Bench:
             "engine": about["options"],
             "kernels": _kernels(engine),
             "graph": {
-                "launches_per_step": about["launches_per_step"], "launches_per_chunk": about["launches_per_chunk"],
-                "chunk": about["chunk"], "steps": counted.get("steps", 0),
-                "prefill_chunks": counted.get("prefill_chunks", 0),
+                "chunk": about["chunk"], **{launches: about[launches] for launches in REPLAYS.values()},
+                **{times: counted.get(times, 0) for times in REPLAYS},
             },
             "bandwidth": _bandwidth(engine, ceiling),
             "measurements": [
@@ -211,12 +211,11 @@ def _determinism(engine: Engine) -> dict[str, Any]:
 
 
 def _kernels(engine: Engine) -> list[dict[str, Any]]:
-    dispatches = engine.counted.get("dispatches", {})
+    counts = engine.counted.get("dispatches", {})
     return [
         {
-            "id": each["id"], "sha256": sha256_of(each["id"], engine.name), "dispatches": dispatches.get(each["id"], 0),
-            "device_ns": each["device_ns"], "launches_per_step": each["launches_per_step"],
-            "launches_per_chunk": each["launches_per_chunk"],
+            "id": each["id"], "sha256": sha256_of(each["id"], engine.name), "dispatches": counts.get(each["id"], 0),
+            "device_ns": each["device_ns"], **{launches: each[launches] for launches in REPLAYS.values()},
         }
         for each in engine.kernels
     ]  # fmt: skip
@@ -233,7 +232,7 @@ def _contradictions(run: Mapping[str, Any]) -> list[str]:
     if not run["determinism"]["identical"]:
         found.append("repetitions of the same work gave other bits")
     for kernel in run["kernels"]:
-        told = graph["steps"] * kernel["launches_per_step"] + graph["prefill_chunks"] * kernel["launches_per_chunk"]
+        told = dispatches(graph, kernel)
         if kernel["dispatches"] != told:
             found.append(f"{kernel['id']} was launched {kernel['dispatches']} times, the graphs launch it {told} times")
     return found

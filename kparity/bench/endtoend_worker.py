@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend
+from kparity.adapter import Backend, Bound
 from kparity.bench import energy
 from kparity.bench.bandwidth import bandwidth_series
 from kparity.bench.machine import cache_bytes, cold_bytes, has_device_clock
@@ -44,12 +44,13 @@ class EndToEnd:
         self.tokens = sequence(self.model, seed, length)
         self.meter = energy.meter(self.backend.info)
         self.outputs = Outputs()
-        self.replays: Counter[int] = Counter()
+        self.replays: Counter[tuple[int, bool]] = Counter()
+        """By rows, and whether the head ran."""
         self._bandwidth: Series | None = None
 
     def about(self) -> dict[str, Any]:
         """Device, options and graph, as a receipt tells them."""
-        step, chunk = self.engine.recorded(1), self.engine.recorded(self.engine.chunk)
+        step = self.engine.recorded(1)
         return {
             "device": self.backend.info.as_dict(),
             "label": self.backend.info.label,
@@ -58,8 +59,7 @@ class EndToEnd:
             "device_clock": has_device_clock(self.backend, step.program),
             "cache_bytes": cache_bytes(self.backend),
             "chunk": self.engine.chunk,
-            "launches_per_step": len(step.program.launches),
-            "launches_per_chunk": len(chunk.program.launches),
+            **{name: len(launches) for name, launches in self._programs().items()},
             "energy": {"source": self.meter.source, "reason": self.meter.reason},
         }
 
@@ -69,12 +69,13 @@ class EndToEnd:
         self.replays.clear()
 
     def counted(self) -> dict[str, Any]:
-        """Dispatches by kernel id, and how often the step and the chunk were replayed."""
+        """Dispatches by kernel id, and how often each program was replayed."""
+        chunk = self.engine.chunk
         return {
             "dispatches": dict(self.backend.dispatches.counts),
-            "steps": self.replays[1],
-            "prefill_chunks": self.replays[self.engine.chunk],
-        }
+            "steps": self.replays[1, True], "headless_steps": self.replays[1, False],
+            "prefill_chunks": self.replays[chunk, True], "headless_chunks": self.replays[chunk, False],
+        }  # fmt: skip
 
     def prefill(self, length: int) -> dict[str, Any]:
         """A prompt on an empty cache, until its logits are on the host: seconds, joules, digest."""
@@ -113,7 +114,7 @@ class EndToEnd:
             best.append(engine.step_greedy(token))
             seconds.append(time.perf_counter() - began)
         joules = energy.spent(before, self.meter.read())
-        self.replays[1] += BLOCK + 1
+        self.replays[1, True] += BLOCK + 1
         logits = self.backend.download(engine.recorded(1).graph.logits)[0]
         self.outputs.keep(Point("decode", depth), logits)
         return {"seconds": seconds, "joules": joules, "digest": digest(logits, best)}
@@ -123,16 +124,16 @@ class EndToEnd:
         if phase == "decode":  # the same token at the same position: what it writes is there already
             began = time.perf_counter()
             seconds = self.engine.recorded(1).program.run_timed()
-            self.replays[1] += 1
+            self.replays[1, True] += 1
             return {"device_s": seconds, "wall_s": time.perf_counter() - began}
         seconds, at, began = 0.0, 0, time.perf_counter()
-        for rows, count in self._pieces(length):
-            seconds += self._piece(rows, at, count)
+        for rows, count, head in self._pieces(length):
+            seconds += self._piece(rows, at, count, head)
             at += count
         self._noted(length)
         return {"device_s": seconds, "wall_s": time.perf_counter() - began}
 
-    def _piece(self, rows: int, at: int, count: int) -> float:
+    def _piece(self, rows: int, at: int, count: int, head: bool) -> float:
         """Device seconds of ``count`` tokens from position ``at`` on, by the program of ``rows`` rows."""
         recorded, write = self.engine.recorded(rows), self.backend.write
         ids, pos = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
@@ -141,7 +142,7 @@ class EndToEnd:
         write(recorded.graph.pos, pos)
         if rows > 1:
             write(recorded.graph.last, np.array([count - 1], np.int32))
-        return recorded.program.run_timed()
+        return (recorded.program if head else self.engine.body(rows)).run_timed()
 
     def bandwidth(self) -> dict[str, Any]:
         """One sample of the streaming read (of a processor) or of a copy on the device."""
@@ -168,36 +169,50 @@ class EndToEnd:
         return self.outputs.cosines(path)
 
     def kernels(self) -> list[dict[str, Any]]:
-        """Every kernel of a step: its launches in a step and in a chunk, and nanoseconds of those of a step alone
-        (None for one that only chunks launch).
+        """Every kernel: its launches in each program, and nanoseconds of those of a step alone (None for one that no
+        step launches).
         """
-        chunk = Counter(each.kernel_id for each in self.engine.recorded(self.engine.chunk).program.launches)
-        launches = self.engine.recorded(1).program.launches
+        step = self.engine.recorded(1).program.launches
         ops = {kernel.id: kernel.op.name for kernel in self.engine.kernels.built.values()}
-        step = Counter(each.kernel_id for each in launches)
+        counts = {name: Counter(each.kernel_id for each in made) for name, made in self._programs().items()}
         found = []
-        for kernel_id in {**step, **chunk}:
-            program = self.backend.record([each for each in launches if each.kernel_id == kernel_id])
-            seconds = [program.run_timed() for _ in range(KERNEL_REPEATS + 1)][1:] if step[kernel_id] else []
+        for kernel_id in dict.fromkeys(each for count in counts.values() for each in count):
+            own = [each for each in step if each.kernel_id == kernel_id]
+            seconds = self._alone(own) if own else None
             found.append({
-                "id": kernel_id, "op": ops[kernel_id],
-                "device_ns": float(np.median(seconds)) * 1e9 if seconds else None,
-                "launches_per_step": step[kernel_id], "launches_per_chunk": chunk[kernel_id],
+                "id": kernel_id, "op": ops[kernel_id], "device_ns": seconds * 1e9 if seconds is not None else None,
+                **{name: count[kernel_id] for name, count in counts.items()},
             })  # fmt: skip
         return found
+
+    def _alone(self, launches: Sequence[Bound]) -> float:
+        """Seconds of some launches and nothing else, the median of some replays."""
+        program = self.backend.record(launches)
+        return float(np.median([program.run_timed() for _ in range(KERNEL_REPEATS + 1)][1:]))
+
+    def _programs(self) -> dict[str, list[Bound]]:
+        """The launches of each program that is replayed, by the name that a receipt has for their number."""
+        step, chunk = self.engine.recorded(1), self.engine.recorded(self.engine.chunk)
+        return {
+            "launches_per_step": step.program.launches, "launches_per_headless_step": step.graph.body,
+            "launches_per_chunk": chunk.program.launches, "launches_per_headless_chunk": chunk.graph.body,
+        }  # fmt: skip
 
     def close(self) -> None:
         """Release the device and the model."""
         self.engine.close()
         self.model.close()
 
-    def _pieces(self, length: int) -> Iterator[tuple[int, int]]:
-        """Rows of the program and tokens of every piece of a prompt, as ``Engine.prefill`` divides it."""
+    def _pieces(self, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Rows of the program, tokens, and whether the head runs, of every piece of a prompt, as ``Engine.prefill``
+        divides it.
+        """
         while length > 0:
             rows = self.engine.chunk if length * 4 >= self.engine.chunk else 1
-            yield rows, min(rows, length)
-            length -= min(rows, length)
+            count = min(rows, length)
+            length -= count
+            yield rows, count, not length
 
     def _noted(self, length: int) -> None:
         """Count the replays of a prompt."""
-        self.replays.update(rows for rows, _ in self._pieces(length))
+        self.replays.update((rows, head) for rows, _, head in self._pieces(length))

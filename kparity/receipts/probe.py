@@ -12,6 +12,7 @@ from kparity.model import Model, load_model
 from kparity.probe.runner import Request
 from kparity.probe.verdict import Gate, Row
 from kparity.receipts.kernel_ids import sha256_of
+from kparity.receipts.replays import REPLAYS
 from kparity.receipts.statement import build
 
 
@@ -99,7 +100,7 @@ def _run(row: Row) -> dict[str, Any]:
         "kernels": [
             {
                 "id": name, "sha256": sha256_of(name, row.backend), "dispatches": count, "device_ns": None,
-                "launches_per_step": None, "launches_per_chunk": None,
+                **dict.fromkeys(REPLAYS.values()),
             }
             for name, count in row.dispatches.items()
         ],

@@ -7,33 +7,52 @@ from typing import Any
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
+from kparity.receipts.replays import REPLAYS, dispatches
 from kparity.receipts.rules.device import enumerated
 
 
 def counts(predicate: dict[str, Any]) -> Findings:
-    """Dispatches of each kernel = steps × its launches of a step + chunks × its launches of a chunk."""
+    """Dispatches of each kernel = the replays of each program × its launches in it; the replays cover the samples."""
     for at, run in enumerated(predicate):
         graph, kernels = run["graph"], run["kernels"]
         if graph is None:
             continue
-        for unit in ("launches_per_step", "launches_per_chunk"):
+        for unit in REPLAYS.values():
             total = sum(kernel[unit] for kernel in kernels)
             if total != graph[unit]:
                 said = f"{unit} of the kernels add up to {total}, the graph has {graph[unit]}"
                 yield Finding("RCPT-DISPATCHES", f"{at}/graph/{unit}", said)
         for index, kernel in enumerate(kernels):
-            wanted = graph["steps"] * kernel["launches_per_step"]
-            wanted += graph["prefill_chunks"] * kernel["launches_per_chunk"]
+            where, wanted = f"{at}/kernels/{index}", dispatches(graph, kernel)
             if kernel["dispatches"] != wanted:
-                said = f"{kernel['id']}: {kernel['dispatches']} dispatches, steps and chunks give {wanted}"
-                yield Finding("RCPT-DISPATCHES", f"{at}/kernels/{index}/dispatches", said)
-        for phase, unit in (("decode", "steps"), ("prefill", "prefill_chunks")):
-            taken = sum(len(each["samples_s"]) for each in run["measurements"] if each["phase"] == phase)
-            if graph[unit] < taken:
-                said = f"{graph[unit]} {unit.replace('_', ' ')} for {taken} samples of {phase}"
-                yield Finding("RCPT-DISPATCHES", f"{at}/graph/{unit}", said)
+                said = f"{kernel['id']}: {kernel['dispatches']} dispatches, the replays give {wanted}"
+                yield Finding("RCPT-DISPATCHES", f"{where}/dispatches", said)
+            for unit in ("step", "chunk"):
+                headless = f"launches_per_headless_{unit}"
+                if kernel[headless] > kernel[f"launches_per_{unit}"]:
+                    said = f"{kernel['id']}: more launches in a {unit} without the head than with it"
+                    yield Finding("RCPT-DISPATCHES", f"{where}/{headless}", said)
+        yield from _covered(run, f"{at}/graph")
         if run["measurements"] and not run["proof"]["dispatches_counted"]:
             yield Finding("RCPT-DISPATCHES", f"{at}/proof/dispatches_counted", "nothing counted what was timed")
+
+
+def _covered(run: dict[str, Any], at: str) -> Findings:
+    """Every sample of decode is a step, every sample ends in logits, and all tokens went through a program."""
+    graph, measurements = run["graph"], run["measurements"]
+    decoded = sum(len(each["samples_s"]) for each in measurements if each["phase"] == "decode")
+    samples = sum(len(each["samples_s"]) for each in measurements)
+    tokens = sum(len(each["samples_s"]) * each["tokens"] for each in measurements)
+    heads = graph["steps"] + graph["prefill_chunks"]
+    room = graph["steps"] + graph["headless_steps"]
+    room += (graph["prefill_chunks"] + graph["headless_chunks"]) * graph["chunk"]
+    for field, have, need, what in (
+        ("steps", graph["steps"], decoded, "steps for the samples of decode"),
+        ("prefill_chunks", heads, samples, "steps and chunks with the head for the samples"),
+        ("headless_chunks", room, tokens, "tokens that the steps and chunks hold for those of the samples"),
+    ):
+        if have < need:
+            yield Finding("RCPT-DISPATCHES", f"{at}/{field}", f"{have} {what}: {need}")
 
 
 def device_time(predicate: dict[str, Any], contract: Contract) -> Findings:
