@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from kparity.cli.bench import bench
 from tests.cli import TAG, run
 
 NO_CUDA = {"CUDA_VISIBLE_DEVICES": ""}
@@ -57,6 +58,28 @@ def test_single_ops_are_measured_and_written_down(tmp_path: Path) -> None:
     assert [each["status"] for each in found["fallback"]] == ["accepted", "unavailable"]
     assert run("bench", "--ops", "add and D=1,", "--backends", "cuda", env=NO_CUDA).returncode == 3
     assert run("bench", "--ops", "no-such-op", "--backends", "cpu").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "ops", "wanted"),
+    [(None, None, 30.0), (None, "add", 3.0), (7.0, None, 7.0), (7.0, "add", 7.0)],
+)
+def test_the_sampling_time_reaches_what_samples(
+    monkeypatch: pytest.MonkeyPatch, given: float | None, ops: str | None, wanted: float
+) -> None:
+    class Reached(Exception):
+        """What the request says."""
+
+    def stop(request: Any, *_: Any) -> None:
+        raise Reached(request.seconds)
+
+    monkeypatch.setattr("kparity.bench.ops.run", stop)
+    monkeypatch.setattr("kparity.bench.endtoend.EndToEndRun.__init__", lambda self, request, log: stop(request))
+    arguments = ["--backends", "cpu", "--no-parity", *(["--ops", ops] if ops else [])]
+    arguments += ["--seconds", str(given)] if given else []
+    with pytest.raises(Reached) as told:
+        bench.main(arguments, standalone_mode=False)
+    assert told.value.args == (wanted,)
 
 
 def test_the_document_goes_to_stdout_alone() -> None:

@@ -63,8 +63,9 @@ def lengths(least: int) -> Lengths:
               help="Depths at which single steps are timed; - is none.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the cpu backend and of llama.cpp.")
 @click.option("--isa", metavar="NAME", help="Instruction set of the cpu backend: amx, avx512vnni, avx2, neon, scalar.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
-              help="Of sampling, all measurements together.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True),
+              help="Of sampling: all measurements of a model together [default: 30], or each case of --ops "
+              "[default: 3].")  # fmt: skip
 @click.option("--baseline", "baselines", type=click.Choice(["llama.cpp", "torch"]), multiple=True,
               help="Beside the backends: llama.cpp on the same file; for --ops torch or ggml. Repeatable.")  # fmt: skip
 @click.option("--baseline-file", "baseline_files", type=click.Path(dir_okay=False), multiple=True, metavar="FILE",

@@ -32,7 +32,9 @@ def run(options: Mapping[str, Any]) -> int:
     statement.refuse_unwritable(paths)
     _choose(options)
     _warn_of_load()
-    predicate, code = _ops(options, order) if options["ops_expression"] is not None else _models(options, order)
+    with_ops = options["ops_expression"] is not None
+    options = {**options, "seconds": options["seconds"] or _usual_seconds(with_ops)}
+    predicate, code = _ops(options, order) if with_ops else _models(options, order)
     document = statement.build(predicate) if paths or options["json_path"] else {}
     for path in paths:
         statement.write(path, document)
@@ -70,6 +72,17 @@ def _choose(options: Mapping[str, Any]) -> None:
         os.environ["KPARITY_CPU_ISA"] = choose_isa(options["isa"])
     if options["threads"]:
         os.environ["KPARITY_THREADS"] = str(options["threads"])
+
+
+def _usual_seconds(with_ops: bool) -> float:
+    """Of sampling where none are asked for: for each case of an op, or for all measurements of a model."""
+    if with_ops:
+        from kparity.bench import ops
+
+        return ops.Request.seconds
+    from kparity.bench import endtoend
+
+    return endtoend.Request.seconds
 
 
 def _warn_of_load() -> None:
@@ -150,7 +163,7 @@ def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, An
     begun = now()
     request = Request(
         order, options["ops_expression"] or None, options["baselines"], options["threads"] or 0,
-        options["index"], options["isa"] or "", options["seed"],
+        options["index"], options["isa"] or "", options["seed"], options["seconds"],
     )  # fmt: skip
     result = run_ops(request, lambda row: log(line(row)))
     for name, why in result.absent.items():
