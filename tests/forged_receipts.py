@@ -280,7 +280,7 @@ FORGED = [
     Forgery("a speed of a wrong backend", "RCPT-PARITY", speed_of_a_failure),
     Forgery("invalid without a reason", "RCPT-PARITY", put("runs.0.parity.verdict", "INVALID-CORRECTNESS")),
     Forgery("a contract of its own", "RCPT-CONTRACT", put("contract.id", "easy-v1")),
-    Forgery("another version of the contract", "RCPT-CONTRACT", put("contract.version", "0.9.0")),
+    Forgery("another major version of the contract", "RCPT-CONTRACT", put("contract.version", "0.9.0")),
     Forgery("the timed output unchecked", "RCPT-OUTPUT", put("runs.0.timed_output.checked", False)),
     Forgery("the timed output wrong", "RCPT-OUTPUT", put("runs.0.timed_output.cosine", 0.5)),
     Forgery("the timed output's limit softened", "RCPT-OUTPUT", put("runs.0.timed_output.limit", 0.4)),

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kparity import contracts
 from kparity.errors import WrongInput
 from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
@@ -92,6 +93,17 @@ def test_kernels_of_one_text_share_its_digest_and_no_other() -> None:
     assert sha256_of("tgemv_cuda_dp4a") == sha256_of("tgemv_cuda_dp4a_wrow")
     with pytest.raises(WrongInput, match="gemm_cpu_x"):
         sha256_of("gemm_cpu_x")
+
+
+def test_another_version_of_the_contract_with_the_same_limits_is_known() -> None:
+    major = contracts.load(contracts.PROBE).version.partition(".")[0]
+    made = receipt("cpu")
+    made["predicate"]["contract"]["version"] = f"{major}.98.99"
+    assert verify(redigested(made), now=NOW, require_parity=True) == []
+    made["predicate"]["runs"][0]["parity"]["gates"][0]["value"] = 0.72
+    assert codes(verify(redigested(made), now=NOW)) == ["RCPT-GATE"], "its gates are held all the same"
+    made["predicate"]["contract"]["version"] = f"{major}8.0.0"
+    assert codes(verify(redigested(made), now=NOW)) == ["RCPT-CONTRACT"]
 
 
 def test_a_rejected_backend_is_on_record_as_it_was() -> None:

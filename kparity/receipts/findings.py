@@ -31,7 +31,7 @@ CODES: Mapping[str, str] = {
     "RCPT-DEVICE-TIME": "The device's clock is claimed and shows nothing, or more time than the wall saw.",
     "RCPT-PARITY": "The verdict does not follow from the gates, or contradicts the dispatch.",
     "RCPT-PARITY-REQUIRED": "A speed without a passed parity verdict (--require-parity).",
-    "RCPT-CONTRACT": "The contract that judged is not known here in that version.",
+    "RCPT-CONTRACT": "The contract that judged is not the probe's, or of another major version than the one here.",
     "RCPT-GATE": "A gate's limit is not the contract's, or its verdict does not follow from its value.",
     "RCPT-GATES-MISSING": "A passed verdict lacks gates that the contract's probe always measures.",
     "RCPT-OUTPUT": "The output of the timed run was not verified, or was wrong.",

@@ -21,21 +21,25 @@ FULL = (
 
 
 def judge_of(predicate: dict[str, Any]) -> Contract | None:
-    """The contract that judged, where it is the one that ships here in that version."""
+    """The contract that judged, where it is the one that ships here in that major version: a changed limit is another
+    major version, so that every value can be held against the limits of here.
+    """
     told = predicate["contract"]
     if told["id"] != contracts.PROBE:
         return None
     found = contracts.load(told["id"])
-    return found if found.version == told["version"] else None
+    return found if _major(found.version) == _major(told["version"]) else None
+
+
+def _major(version: str) -> str:
+    return version.partition(".")[0]
 
 
 def contract(predicate: dict[str, Any]) -> Findings:
-    """The contract is the probe's, in the version of this installation: its limits are known."""
+    """The contract is the probe's, in the major version of this installation: its limits are known."""
     if judge_of(predicate) is None:
         told, here = predicate["contract"], contracts.load(contracts.PROBE)
-        said = (
-            f"{told['id']} {told['version']}; here is {here.id} {here.version}: verify with the version that wrote it"
-        )
+        said = f"{told['id']} {told['version']}; here is {here.id} {here.version}: verify with the release of that"
         yield Finding("RCPT-CONTRACT", "/predicate/contract", said)
 
 
