@@ -5,7 +5,7 @@ namespace kparity {
 namespace KP_ISA {
 namespace {
 
-constexpr std::int64_t TILED_FROM = 12;  // tokens; with fewer, too much of a tile is empty
+constexpr std::int64_t TILED_FROM = 13;  // tokens; with fewer, too much of a tile is empty
 
 struct TileUnit {
     TileUnit() {}

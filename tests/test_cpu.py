@@ -172,6 +172,23 @@ def test_extreme_inputs_are_exact(isa, k, weight, value):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("wscale", ["tensor", "row", "block256"])
+@pytest.mark.parametrize("ascale", ["token", "block256"])
+def test_a_row_of_activations_has_the_same_bits_in_every_batch(isa, wscale, ascale):
+    """200 rows of 4096 are more than a thread holds in tiles at a time."""
+    op, rows = ops.get("tgemv"), 200
+    spans = {"wscale": wscale, "ascale": ascale}
+    words, scales, *of_rows = op.inputs(op.case(M=rows, N=35, K=4096, **spans), np.random.default_rng(11))
+    backend = CpuBackend(isa, 2)
+    whole = alone(backend, "tgemv", [words, scales, *of_rows], M=rows, N=35, K=4096, **spans)[0]
+    for begin, count in ((0, 1), (127, 1), (128, 3), (150, 17), (rows - 1, 1)):
+        part = [array[begin : begin + count] for array in of_rows]
+        found = alone(backend, "tgemv", [words, scales, *part], M=count, N=35, K=4096, **spans)[0]
+        assert found.tobytes() == whole[begin : begin + count].tobytes(), f"{count} rows from {begin}"
+    backend.close()
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_one_hot_activations_read_every_weight(isa):
     op, k = ops.get("tgemv"), 257
     rng = np.random.default_rng(3)

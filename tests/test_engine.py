@@ -48,6 +48,21 @@ def test_prefill_and_score_give_the_logits_of_steps(engine) -> None:
     assert min(compare.cosine(a, b) for a, b in zip(scored, steps, strict=True)) > 0.9999
 
 
+@pytest.mark.parametrize("eager", [False, True])
+def test_the_head_runs_for_the_end_of_a_prompt_alone(model, eager: bool) -> None:
+    engine, whole = (Engine(model, open_backend("cpu"), chunk=chunk) for chunk in (4, len(TOKENS)))
+    logits = engine.prefill(TOKENS, eager)
+    assert compare.cosine(logits, whole.prefill(TOKENS)) > 0.9999
+
+    def launched(op: str) -> int:
+        return sum(count for name, count in engine.backend.dispatches.counts.items() if name.startswith(f"{op}_"))
+
+    assert launched("dense_gemv") == launched("argmax") == 1
+    assert launched("attention") == 4 * model.hparams.n_layer
+    engine.close()
+    whole.close()
+
+
 def test_a_reset_forgets_everything(engine) -> None:
     first = engine.step(TOKENS[0])
     for token in TOKENS[1:]:
