@@ -39,7 +39,7 @@ namespace {
 // Launches that cost less than this stay on one thread: a barrier is dearer.
 constexpr double ALONE_BELOW = 16384;
 
-#if defined(__x86_64__)
+#ifdef KPARITY_HAS_AMX
 // Whether this process may use AMX's int8 tiles. The kernel grants their registers to a process that asks, and to its threads.
 bool has_amx() {
 #ifdef __linux__
@@ -66,7 +66,9 @@ std::vector<const Isa*> available() {
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
             found.push_back(&isa_avx512vnni);
+#ifdef KPARITY_HAS_AMX
             if (has_amx()) found.push_back(&isa_amx);
+#endif
         }
     }
 #elif defined(__aarch64__) && defined(__linux__)
