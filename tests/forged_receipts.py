@@ -328,6 +328,32 @@ FORGED = [
     Forgery("an op that was not measured", "RCPT-EMPTY", drop("ops.1.samples_device_s"), ops=True),
     Forgery("an op of a backend that was not there", "RCPT-FALLBACK", put("ops.1.backend", "hip"), ops=True),
     Forgery("an op on a software GPU", "RCPT-SOFTWARE-GPU", put("ops.1.device", "llvmpipe"), ops=True),
+    Forgery("an op without a kernel", "RCPT-NO-KERNELS", both(*map(drop, (
+        "ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay"))),
+        ops=True),
+    Forgery("an op that was not counted", "RCPT-NO-KERNELS", both(*map(drop, (
+        "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay"))), ops=True),
+    Forgery("an op that was never launched", "RCPT-NO-KERNELS", put("ops.1.dispatches", 0), ops=True),
+    Forgery("an op with a count and no kernel", "RCPT-SCHEMA", drop("ops.1.kernel"), ops=True),
+    Forgery("an op of a kernel without its text", "RCPT-SCHEMA", drop("ops.1.kernel_sha256"), ops=True),
+    Forgery("an op by a CPU kernel", "RCPT-KERNEL-ID", put("ops.1.kernel", "tgemv_avx2_dp4a"), ops=True),
+    Forgery("an op by another op's kernel", "RCPT-KERNEL-ID", put("ops.1.kernel", "rope_cuda_neox"), ops=True),
+    Forgery("one kernel of two texts", "RCPT-KERNEL-ID", put("ops.1.kernel_sha256", "0" * 64), ops=True),
+    Forgery("an op of an unnamed text", "RCPT-SUBJECT", both(
+        put("ops.1.kernel_sha256", "0" * 64), put("ops.2.kernel_sha256", "0" * 64)), ops=True, renamed=False),
+    Forgery("fewer dispatches of an op", "RCPT-DISPATCHES", put("ops.1.dispatches", 4), ops=True),
+    Forgery("fewer replays than samples of an op", "RCPT-DISPATCHES", both(
+        put("ops.1.replays", 5), put("ops.1.dispatches", 20)), ops=True),
+    Forgery("an op timed for more launches", "RCPT-DISPATCHES", both(
+        put("ops.1.launches_per_replay", 1), put("ops.1.dispatches", 42)), ops=True),
+    Forgery("a copy on a GPU and nothing else", "RCPT-NO-GPU-KERNELS", both(
+        drop("ops.2"), drop("ops.1")), ops=True, demands=GPU),
+    Forgery("an op by the wall's clock", "RCPT-NO-GPU-KERNELS", both(
+        put("ops.1.clock", "wall"), put("ops.2.clock", "wall")), ops=True, demands=GPU),
+    Forgery("torch's product for a kernel", "RCPT-NO-GPU-KERNELS", both(
+        drop("ops.2"), put("ops.1.baseline", True),
+        *map(drop, ("ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays",
+                    "ops.1.launches_per_replay"))), ops=True, demands=GPU),
     Forgery("an op on a software device", "RCPT-NOT-A-GPU", lambda _: None, ("wgpu",), ops=True, demands=GPU),
     Forgery("an op on a CPU", "RCPT-NO-GPU-KERNELS", lambda _: None, ("cpu",), ops=True, demands=GPU),
 ]  # fmt: skip

@@ -179,7 +179,13 @@ def ops_receipt(backend: str) -> dict[str, Any]:
         wall = drawn(f"{backend} {op} {cold}", 4 * nbytes / BANDWIDTH[backend] / share)
         seconds = [each * 0.98 for each in wall]
         middle, low, high = bootstrap(np.array(seconds) / 4)
+        name = f"{op}_{DIALECT[backend]}_dp4a"
+        kernel = {
+            "kernel": name, "kernel_sha256": hashlib.sha256(name.encode()).hexdigest(),
+            "replays": len(wall) + 2, "launches_per_replay": 4, "dispatches": 4 * (len(wall) + 2),
+        }  # fmt: skip
         rows.append({
+            **(kernel if op == "tgemv" else {}),
             "name": f"{backend} {op} {'cold' if cold else 'hot'}", "backend": backend, **device, "op": op,
             "clock": clock, "launches_per_sample": 4, "bytes": nbytes, "cold": cold, "errors": [],
             "verified": True, "us": middle * 1e6, "us_low": low * 1e6, "us_high": high * 1e6,

@@ -162,6 +162,15 @@ def test_a_rotation_is_cold_only_beyond_the_caches(monkeypatch: pytest.MonkeyPat
     assert made.cold is False and made.about["state"] == "rotated" and made.name.endswith(" rotated")
 
 
+def test_launches_are_counted_in_the_samples_and_nowhere_else() -> None:
+    timed = Rotation(NumpyBackend(), SMALL, facts_of(SMALL), 0, launches=3)
+    assert timed.launched() == {"dispatches": 0, "replays": 0, "launches_per_replay": 3}
+    for _ in range(4):
+        timed.sample()
+    assert timed.check() is None
+    assert timed.launched() == {"dispatches": 12, "replays": 4, "launches_per_replay": 3}
+
+
 def test_series_tell_bytes_and_operations_of_one_launch() -> None:
     found = rotation(NumpyBackend(), SMALL, 1).series()
     work = ops.get("tgemv").work(SMALL)
@@ -239,6 +248,8 @@ def test_rows_name_what_failed_and_what_is_not_supported() -> None:
     rows = sides.rows_of(group_of("rmsnorm", M=1, D=8), table, 0.05)
     assert rows[0]["errors"] == ["RuntimeError: the compiler crashed"] and not rows[0]["verified"]
     assert rows[1]["errors"] == [] and rows[1]["verified"] and rows[1]["us"] > 0, "the others go on"
+    assert "dispatches" not in rows[0]
+    assert rows[1]["dispatches"] == rows[1]["replays"] * rows[1]["launches_per_sample"] > len(rows[1]["samples_wall_s"])
     rows = sides.rows_of(group_of("glu", M=1, D=8, act="silu"), table, 0.05)
     assert rows[0]["unsupported"] == "no room" and rows[0]["errors"] == [] and "us" not in rows[0]
     assert "no room" in line(rows[0])

@@ -158,10 +158,17 @@ def ops_predicate(
         "kind": "bench", "begun": begun, "harness": revision(),
         "request": {"command": list(command), "backends": list(order), "options": dict(options)},
         "model": {**facts(model), "seed": None}, "contract": {"id": contract.id, "version": contract.version},
-        "seeds": {"inputs": options["seed"]}, "serving": None, "fallback": fallback, "runs": [], "ops": result.rows,
+        "seeds": {"inputs": options["seed"]}, "serving": None, "fallback": fallback, "runs": [],
+        "ops": [_with_text(row) for row in result.rows],
     }  # fmt: skip
     model.close()
     return document
+
+
+def _with_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the digest of its kernel's text, where a kernel of ours ran."""
+    kernel = row.get("kernel")
+    return {**row, "kernel_sha256": sha256_of(kernel, row["backend"])} if kernel else {**row}
 
 
 def facts(model: Model) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Series:
     fault: str = ""
     flops: int = 0
     """Operations that one launch must do; 0 where they say nothing."""
+    launched: Callable[[], dict[str, Any]] = dict
+    """What the backend counted in the samples, for the row; nothing of a series that is no kernel's."""
 
     def seconds(self) -> Array:
         """Device seconds of one launch, sample by sample."""

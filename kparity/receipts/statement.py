@@ -27,6 +27,7 @@ def now() -> str:
 def subjects(predicate: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and SHA-256 of what a predicate speaks of: the model first, then every kernel once."""
     kernels = {kernel["id"]: kernel["sha256"] for run in predicate["runs"] for kernel in run["kernels"]}
+    kernels |= {row["kernel"]: row["kernel_sha256"] for row in predicate.get("ops", []) if row.get("kernel")}
     model = predicate["model"]
     return [(model["name"], model["sha256"]), *sorted(kernels.items())]
 

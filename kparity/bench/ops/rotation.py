@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,8 @@ class Rotation:
         starts = range(0, len(copies), per_sample)
         self.programs = [backend.record(list(chain(*copies[at : at + per_sample]))) for at in starts]
         self.turn = 0
+        self.dispatches = 0
+        """Of the kernel, in the samples."""
 
     def _copies(self, cold: int, per_sample: int) -> int:
         """Copies that exceed ``cold``, and that whole programs walk through."""
@@ -116,9 +119,19 @@ class Rotation:
 
     def sample(self) -> Sample:
         """The next program of the rotation."""
-        program = self.programs[self.turn % len(self.programs)]
+        program, counts = self.programs[self.turn % len(self.programs)], self.backend.dispatches.counts
         self.turn += 1
-        return timed(program)
+        before = counts.get(self.kernel_id, 0)
+        found = timed(program)
+        self.dispatches += counts.get(self.kernel_id, 0) - before
+        return found
+
+    def launched(self) -> dict[str, Any]:
+        """``dispatches`` that the backend counted in the samples, ``replays`` of programs in them, and the launches of
+        each program.
+        """
+        launches = len(self.programs[0].launches)
+        return {"dispatches": self.dispatches, "replays": self.turn, "launches_per_replay": launches}
 
     def _poison(self, at: int) -> None:
         """Overwrite what copy ``at`` writes: NaN and -1, or its input where it is one."""
@@ -153,4 +166,5 @@ class Rotation:
             "graph": getattr(self.programs[0], "replayed", None),
         }  # fmt: skip
         name, work = f"{self.backend.name} {short(self.case)} {state}", self.op.work(self.case)
-        return Series(name, self.sample, self.per_sample, work.bytes, self.cold, self.check, about, flops=work.flops)
+        return Series(name, self.sample, self.per_sample, work.bytes, self.cold, self.check, about, flops=work.flops,
+                      launched=self.launched)  # fmt: skip

@@ -118,6 +118,10 @@ class Session:
         """What was wrong with the output of series ``at``, timed once more."""
         return self.table[at].check()
 
+    def launched(self, at: int) -> dict[str, Any]:
+        """What the backend counted in the samples of series ``at`` (``Rotation.launched``)."""
+        return self.table[at].launched()
+
     def release(self) -> None:
         """Give back what the last group held: buffers refer to each other in circles."""
         self.table = []

@@ -8,9 +8,12 @@ from typing import Any
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.kernel_ids import GPU_BACKENDS
+from kparity.receipts.kernel_ids import DIALECTS, GPU_BACKENDS, dialect_of, is_gpu_kernel
 from kparity.receipts.rules.device import contradictions
 from kparity.receipts.rules.samples import interval_fault
+
+CEILINGS = ("stream", "copy")
+"""What the rows of the memory's bandwidth call their op: no kernel of kparity."""
 
 
 def rows(predicate: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -26,7 +29,7 @@ def only_ops(predicate: dict[str, Any]) -> bool:
 def sound(predicate: dict[str, Any], contract: Contract) -> Findings:
     """Every row is of a requested backend, verified, without errors, and its figures follow from its samples."""
     accepted = [each["backend"] for each in predicate["fallback"] if each["status"] == "accepted"]
-    ceilings = _ceilings(predicate)
+    ceilings, texts = _ceilings(predicate), dict[str, str]()
     for at, row in rows(predicate):
         if row.get("unsupported"):  # the reason stands in the row, and nothing was measured
             continue
@@ -41,6 +44,8 @@ def sound(predicate: dict[str, Any], contract: Contract) -> Findings:
         if row.get("samples_device_s"):
             yield from _figures(row, contract, at)
             yield from _possible(row, ceilings.get(row["backend"], 0.0), contract, at)
+            if not (row["op"] in CEILINGS or row.get("baseline") or row["errors"]):
+                yield from _launched(row, texts, at)
         elif not row["errors"]:
             yield Finding("RCPT-EMPTY", f"{at}/samples_device_s", f"{row['name']} was not measured")
 
@@ -50,8 +55,31 @@ def _ceilings(predicate: dict[str, Any]) -> dict[str, float]:
     return {
         row["backend"]: row["bytes"] * row["launches_per_sample"] / min(row["samples_device_s"])
         for _, row in rows(predicate)
-        if row["op"] in ("stream", "copy") and row.get("samples_device_s")
+        if row["op"] in CEILINGS and row.get("samples_device_s")
     }
+
+
+def _launched(row: dict[str, Any], texts: dict[str, str], at: str) -> Findings:
+    """A kernel of the op, in a dialect of the backend and of one text, was launched as often as the samples take."""
+    kernel, backend = row.get("kernel", ""), row["backend"]
+    if not row.get("dispatches"):
+        yield Finding("RCPT-NO-KERNELS", f"{at}/dispatches", f"{row['name']}: no kernel was dispatched")
+        return
+    if backend in DIALECTS and not (dialect_of(kernel) in DIALECTS[backend] and kernel.startswith(f"{row['op']}_")):
+        said = f"{kernel} is no kernel of {row['op']} in {' or '.join(DIALECTS[backend])}"
+        yield Finding("RCPT-KERNEL-ID", f"{at}/kernel", said)
+    if texts.setdefault(kernel, row["kernel_sha256"]) != row["kernel_sha256"]:
+        yield Finding("RCPT-KERNEL-ID", f"{at}/kernel_sha256", f"{kernel} has another text in another row")
+    wanted = row["replays"] * row["launches_per_replay"]
+    if row["dispatches"] != wanted:
+        said = f"{kernel}: {row['dispatches']} dispatches, the replays give {wanted}"
+        yield Finding("RCPT-DISPATCHES", f"{at}/dispatches", said)
+    if row["replays"] < len(row["samples_device_s"]):
+        said = f"{row['replays']} replays for {len(row['samples_device_s'])} samples"
+        yield Finding("RCPT-DISPATCHES", f"{at}/replays", said)
+    if row["launches_per_replay"] % row["launches_per_sample"]:
+        said = f"{row['launches_per_replay']} launches, the times are for {row['launches_per_sample']}"
+        yield Finding("RCPT-DISPATCHES", f"{at}/launches_per_replay", said)
 
 
 def _figures(row: dict[str, Any], contract: Contract, at: str) -> Findings:
@@ -70,7 +98,7 @@ def _figures(row: dict[str, Any], contract: Contract, at: str) -> Findings:
 def _possible(row: dict[str, Any], ceiling: float, contract: Contract, at: str) -> Findings:
     """A cold row is not faster than memory, and no device's clock runs ahead of the wall's."""
     fastest = min(row["samples_device_s"]) / row["launches_per_sample"]
-    if row["cold"] and ceiling and row["bytes"] and row["op"] not in ("stream", "copy"):
+    if row["cold"] and ceiling and row["bytes"] and row["op"] not in CEILINGS:
         floor = row["bytes"] / ceiling
         if not contract.threshold("floor_share").holds(fastest / floor):
             said = f"{row['name']}: {fastest:.3g} s, memory needs {floor:.3g} s"
@@ -82,15 +110,24 @@ def _possible(row: dict[str, Any], ceiling: float, contract: Contract, at: str) 
 
 
 def gpu_required(predicate: dict[str, Any]) -> Findings:
-    """A GPU ran verified ops that its own clock timed, and no GPU API ran on anything else."""
+    """A GPU ran verified kernels of GPUs that its own clock timed, and no GPU API ran on anything else."""
     for at, row in rows(predicate):
         if row["backend"] in GPU_BACKENDS and row.get("kind", "gpu") != "gpu":
             said = f"{row['device']} is a {row['kind']} device"
             yield Finding("RCPT-NOT-A-GPU", f"{at}/kind", said)
             break
-    proven = any(
-        row.get("kind") == "gpu" and row.get("clock") == "device" and row["verified"] and row["backend"] in GPU_BACKENDS
-        for _, row in rows(predicate)
+    if not any(shows_gpu(row) for _, row in rows(predicate)):
+        yield Finding("RCPT-NO-GPU-KERNELS", "/predicate/ops", "no row has a kernel that a GPU's own clock saw")
+
+
+def shows_gpu(row: dict[str, Any]) -> bool:
+    """Positive proof: a GPU, a kernel of a GPU dialect, counted, verified, timed by the device's clock."""
+    return bool(
+        row.get("kind") == "gpu"
+        and row["backend"] in GPU_BACKENDS
+        and is_gpu_kernel(row.get("kernel", ""))
+        and row.get("dispatches")
+        and row.get("samples_device_s")
+        and row.get("clock") == "device"
+        and row["verified"]
     )
-    if not proven:
-        yield Finding("RCPT-NO-GPU-KERNELS", "/predicate/ops", "no op ran on a GPU by the clock of the GPU")
