@@ -12,7 +12,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from kparity.backends.cpu import CpuBackend, aligned_empty
+from kparity.backends._memory import aligned_empty
+from kparity.backends.cpu import CpuBackend
 
 
 class StreamRead:

@@ -57,6 +57,26 @@ inline Range split(std::int64_t n, std::int64_t grain, const Slice& slice) {
     return {least(begin, n), least(end, n)};
 }
 
+// Up to four rows of a matrix that are read side by side: `first` and others at distances of `apart`, before `end`.
+struct Rows {
+    std::int64_t first, apart, end;
+    int count() const { return static_cast<int>(least(4, ceil_div(end - first, apart))); }
+    // Row r of the tile; where there is none, the last one again.
+    std::int64_t row(int r) const { return first + least(r, count() - 1) * apart; }
+};
+
+// body(Rows) for all rows of a part. One row of activations alone waits for memory: then the four rows are a quarter of the part
+// apart, in different pages, each of which the processor prefetches by itself. Otherwise they are neighbours.
+template <class Body>
+inline void each_tile(Range part, bool alone, Body body) {
+    if (alone) {
+        const std::int64_t apart = ceil_div(part.end - part.begin, 4);
+        for (std::int64_t row = part.begin; row < part.begin + apart; ++row) body(Rows{row, apart, part.end});
+    } else {
+        for (std::int64_t row = part.begin; row < part.end; row += 4) body(Rows{row, 1, part.end});
+    }
+}
+
 }  // namespace
 }  // namespace KP_ISA
 }  // namespace kparity
