@@ -65,16 +65,19 @@ struct Rows {
     std::int64_t row(int r) const { return first + least(r, count() - 1) * apart; }
 };
 
-// body(Rows) for all rows of a part. One row of activations alone waits for memory: then the four rows are a quarter of the part
-// apart, in different pages, each of which the processor prefetches by itself. Otherwise they are neighbours.
+// The first tile of a part. One row of activations alone waits for memory: then the four rows are a quarter of the part apart, in
+// different pages, each of which the processor prefetches by itself; a row more than a quarter, or they would often stand at the
+// same place of their pages and contend for the same bank of memory. Otherwise they are neighbours.
+inline Rows first_tile(Range part, bool alone) {
+    return {part.begin, alone ? ceil_div(part.end - part.begin, 4) + 1 : 1, part.end};
+}
+
+// body(Rows) for all rows of a part.
 template <class Body>
 inline void each_tile(Range part, bool alone, Body body) {
-    if (alone) {
-        const std::int64_t apart = ceil_div(part.end - part.begin, 4);
-        for (std::int64_t row = part.begin; row < part.begin + apart; ++row) body(Rows{row, apart, part.end});
-    } else {
-        for (std::int64_t row = part.begin; row < part.end; row += 4) body(Rows{row, 1, part.end});
-    }
+    Rows tile = first_tile(part, alone);
+    const std::int64_t stop = alone ? least(part.begin + tile.apart, part.end) : part.end;
+    for (; tile.first < stop; tile.first += alone ? 1 : 4) body(tile);
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ public:
         };
         const Range part = split(rows, 4, slice);
         if (part.begin == part.end) return;
+        if (tokens == 1) fetch(buffers.w, first_tile(part, true));
         for (std::int64_t m = 0; m < tokens; m += held) {  // as many tokens as stay in the cache beside the weights
             const std::int64_t count = least(held, tokens - m);
             for (std::int64_t t = 0; t < count; ++t) prepare(buffers, m + t, t);
@@ -68,6 +69,12 @@ private:
         std::int32_t* offset;   // [held, BLOCKS]: Σq of each block, or of the whole row in the first
         float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
     };
+
+    // The beginnings of the rows of a tile come while the activations are prepared.
+    void fetch(const std::uint8_t* w, const Rows& of) const {
+        for (std::int64_t at = 0; at < AHEAD_APART; at += BLOCK_BYTES)
+            for (int r = 0; r < 4; ++r) prefetch(w, of.row(r) * padded / 4 + at);
+    }
 
     bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
 
