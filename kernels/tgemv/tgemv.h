@@ -52,7 +52,7 @@ public:
 private:
     // Weights are fetched this many bytes ahead where the four rows of a tile are apart, and where they lie next to each other,
     // at least that many, in whole tiles.
-    static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192;
+    static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192, AHEAD_SCALES = 128;
 
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, w_per_row, a_per_block, integers;
@@ -100,6 +100,7 @@ private:
             const std::int64_t at = of.row(r);
             w[r] = buffers.w + at * row_bytes;
             wscale[r] = buffers.wscale + (w_per_block ? at * blocks : w_per_row ? at : 0);
+            prefetch(wscale[r], AHEAD_SCALES);
         }
         const std::int8_t* permuted = buffers.permuted + slot * padded;
 
