@@ -114,7 +114,7 @@ class CpuProgram(Program):
 class CpuBackend(Backend):
     """Host memory, one instruction set, one pool of threads.
 
-    ``upload`` copies, a memory-mapped head too: in the file's own pages a GEMV reads half as fast.
+    ``upload`` copies, a memory-mapped head too: large arrays then lie on cache lines and huge pages (``_memory``).
     """
 
     name = "cpu"
