@@ -18,6 +18,7 @@ import numpy as np
 
 import kparity
 from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
+from kparity.backends._memory import Memory
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
@@ -30,9 +31,6 @@ except ImportError as error:
 
 ISAS = ("scalar", "avx2", "avx512vnni", "amx", "neon")
 MAX_THREADS = 1024
-ALIGNMENT = 64
-REFERENCED = 1 << 20
-"""Read-only arrays of at least this many bytes are used where they lie instead of being copied."""
 
 
 def isas() -> dict[str, str]:
@@ -60,14 +58,6 @@ def choose_threads(wanted: str | int | None) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_THREADS):
         raise WrongInput(f"KPARITY_THREADS is {text!r}, expected a number from 1 to {MAX_THREADS}")
     return int(text)
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array on a cache line's boundary, without defined content."""
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    offset = -raw.ctypes.data % ALIGNMENT
-    return raw[offset : offset + nbytes].view(dtype).reshape(shape)
 
 
 def processor() -> str:
@@ -100,11 +90,6 @@ class CpuKernel(Kernel):
 
     def bind(self, *buffers: Buffer) -> CpuBound:
         self.check(buffers)
-        for arg, buffer in zip(self.args, buffers, strict=True):
-            if arg.role != "in" and not buffer.handle.flags.writeable:
-                raise WrongInput(
-                    f"{self.case.id}: {arg.name} was uploaded from a read-only array and cannot be written"
-                )
         return CpuBound(self, buffers)
 
 
@@ -129,8 +114,7 @@ class CpuProgram(Program):
 class CpuBackend(Backend):
     """Host memory, one instruction set, one pool of threads.
 
-    ``upload`` copies, except a large read-only array (a memory-mapped head, or one whose ``flags.writeable`` was
-    cleared): that is used where it lies, at any alignment, and must not change while a buffer of it is in use.
+    ``upload`` copies, a memory-mapped head too: large arrays then lie on cache lines and huge pages (``_memory``).
     """
 
     name = "cpu"
@@ -149,6 +133,7 @@ class CpuBackend(Backend):
         self.isa = choose_isa(isa or os.environ.get("KPARITY_CPU_ISA"))
         self.threads = choose_threads(threads if threads is not None else os.environ.get("KPARITY_THREADS"))
         self.pool = _native.CpuPool(self.threads)
+        self.memory = Memory()
         self.dispatches = Dispatches()
         self.info = DeviceInfo(
             backend="cpu", device=processor(), kind="cpu", api="native", driver="",
@@ -167,18 +152,14 @@ class CpuBackend(Backend):
     def upload(self, array: Array) -> Buffer:
         require_contiguous(array)
         dtype = dtype_name(array)
-        if not array.flags.writeable and array.nbytes >= REFERENCED:
-            return Buffer(array, dtype, array.shape)
-        copy = aligned_empty(array.shape, array.dtype)
+        copy = self.memory.empty(array.shape, array.dtype)
         copy[...] = array
         return Buffer(copy, dtype, array.shape)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        return Buffer(aligned_empty(shape, DTYPES[dtype]), dtype, shape)
+        return Buffer(self.memory.empty(shape, DTYPES[dtype]), dtype, shape)
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        if not buffer.handle.flags.writeable:
-            raise WrongInput("the buffer was uploaded from a read-only array and cannot be written")
         if dtype_name(array) != buffer.dtype or array.size != buffer.handle.size:
             raise WrongInput(f"write takes {buffer.dtype}{list(buffer.shape)}, got {array.dtype}{list(array.shape)}")
         buffer.handle[...] = array.reshape(buffer.shape)

@@ -63,6 +63,29 @@ inline Range split(std::int64_t n, std::int64_t grain, const Slice& slice) {
     return {least(begin, n), least(end, n)};
 }
 
+// Up to four rows of a matrix that are read side by side: `first` and others at distances of `apart`, before `end`.
+struct Rows {
+    std::int64_t first, apart, end;
+    int count() const { return static_cast<int>(least(4, ceil_div(end - first, apart))); }
+    // Row r of the tile; where there is none, the last one again.
+    std::int64_t row(int r) const { return first + least(r, count() - 1) * apart; }
+};
+
+// The first tile of a part. One row of activations alone waits for memory: then the four rows are a quarter of the part apart, in
+// different pages, each of which the processor prefetches by itself; a row more than a quarter, or they would often stand at the
+// same place of their pages and contend for the same bank of memory. Otherwise they are neighbours.
+inline Rows first_tile(Range part, bool alone) {
+    return {part.begin, alone ? ceil_div(part.end - part.begin, 4) + 1 : 1, part.end};
+}
+
+// body(Rows) for all rows of a part.
+template <class Body>
+inline void each_tile(Range part, bool alone, Body body) {
+    Rows tile = first_tile(part, alone);
+    const std::int64_t stop = alone ? least(part.begin + tile.apart, part.end) : part.end;
+    for (; tile.first < stop; tile.first += alone ? 1 : 4) body(tile);
+}
+
 }  // namespace
 }  // namespace KP_ISA
 }  // namespace kparity

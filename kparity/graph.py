@@ -107,7 +107,6 @@ def _stacked(weights: Sequence[Ternary]) -> _Stack:
 
 def _linear(model: Model, backend: Backend, layer: int, name: str) -> Linear:
     stack = _stacked([model.linear(layer, part) for part in parts_of(name)])
-    stack.words.flags.writeable = False  # the CPU backend then uses it where it lies
     words, wscale = backend.upload(stack.words), backend.upload(stack.wscale)
     return Linear(words, wscale, stack.kind, stack.n, stack.k)
 

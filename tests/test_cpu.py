@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -361,20 +362,38 @@ def test_without_the_native_module_the_backend_is_unavailable(monkeypatch):
     assert caught.value.code == "KP-CPU-NONATIVE"
 
 
-def test_a_large_read_only_array_is_referenced_and_never_written():
+def test_upload_copies_every_array_to_a_cache_line():
     backend = CpuBackend(threads=1)
-    array = np.ones((1, 1 << 19), np.float32)
-    copied = backend.upload(array)
+    array = np.arange(1 << 19, dtype=np.float32)[None]
     array.flags.writeable = False
-    referenced = backend.upload(array)
-    assert not np.shares_memory(copied.handle, array)
-    assert np.shares_memory(referenced.handle, array)
-    add = ops.get("add")
-    with pytest.raises(WrongInput, match="read-only"):
-        backend.build(add, add.case(M=1, D=1 << 19)).bind(copied, copied, referenced)
-    with pytest.raises(WrongInput, match="read-only"):
-        backend.write(referenced, array)
+    buffers = [backend.upload(array[:, :width]) for width in (1 << 19, (1 << 19) - 1, 3, 0)] + [backend.upload(array)]
+    for buffer in buffers:
+        assert not np.shares_memory(buffer.handle, array)
+        assert buffer.handle.ctypes.data % 64 == 0 or buffer.handle.size == 0
+        assert np.array_equal(buffer.handle, array[:, : buffer.shape[1]])
+    assert not any(np.shares_memory(a.handle, b.handle) for a, b in pairwise(buffers))
+    backend.write(buffers[0], np.zeros((1, 1 << 19), np.float32))
+    assert np.array_equal(buffers[-1].handle, array)
     backend.close()
+
+
+def test_large_arrays_share_chunks_and_outlive_their_backend():
+    backend, count = CpuBackend(threads=1), 40
+    rows = [np.full((1, 1 << 20), value, np.float32) for value in range(count)]  # 160 MiB: three chunks
+    buffers = [backend.upload(row) for row in rows]
+    chunks = {id(base(buffer.handle)) for buffer in buffers}
+    assert 1 < len(chunks) < count
+    assert backend.empty((1, 1 << 25), "f32").handle.nbytes == 128 << 20  # larger than a chunk
+    backend.close()
+    del backend
+    assert all((buffer.handle == value).all() for value, buffer in enumerate(buffers))
+
+
+def base(array: np.ndarray) -> object:
+    """The allocation that an array is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def test_wrong_buffers_are_refused():

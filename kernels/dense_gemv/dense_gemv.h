@@ -33,18 +33,17 @@ private:
         const auto* x = static_cast<const float*>(args[1]);  // [M, K]
         auto* y = static_cast<float*>(args[2]);              // [M, N]
         const Range part = split(rows, 4, slice);
-        for (std::int64_t row = part.begin; row < part.end; row += 4) {
-            const int count = static_cast<int>(least(4, part.end - row));
+        each_tile(part, tokens == 1, [&](const Rows& of) {
             const T* from[4];
-            for (int r = 0; r < 4; ++r) from[r] = w + (row + (r < count ? r : count - 1)) * width;
+            for (int r = 0; r < 4; ++r) from[r] = w + of.row(r) * width;
             std::int64_t m = 0;
-            for (; m + TOKENS <= tokens; m += TOKENS) tile<TOKENS>(from, x + m * width, y + m * outputs + row0 + row, count);
-            for (; m < tokens; ++m) tile<1>(from, x + m * width, y + m * outputs + row0 + row, count);
-        }
+            for (; m + TOKENS <= tokens; m += TOKENS) tile<TOKENS>(from, x + m * width, y + m * outputs + row0, of);
+            for (; m < tokens; ++m) tile<1>(from, x + m * width, y + m * outputs + row0, of);
+        });
     }
 
     template <int M, class T>
-    void tile(const T* const* w, const float* x, float* y, int count) const {
+    void tile(const T* const* w, const float* x, float* y, const Rows& of) const {
         F acc[M][4];
         for (int m = 0; m < M; ++m)
             for (int r = 0; r < 4; ++r) acc[m][r] = zero();
@@ -52,7 +51,7 @@ private:
             F values[M];
             for (int m = 0; m < M; ++m) values[m] = load(x + m * width + k, tail);
             for (int r = 0; r < 4; ++r) {
-                prefetch(w[r] + k, 4096);
+                prefetch(w[r] + k, 2048);
                 const F weight = load(w[r] + k, tail);
                 for (int m = 0; m < M; ++m) acc[m][r] = fma(weight, values[m], acc[m][r]);
             }
@@ -60,7 +59,7 @@ private:
         for (int m = 0; m < M; ++m) {
             float sums[4];
             sum4(acc[m][0], acc[m][1], acc[m][2], acc[m][3], sums);
-            for (int r = 0; r < count; ++r) y[m * outputs + r] = sums[r];
+            for (int r = 0; r < of.count(); ++r) y[m * outputs + of.row(r)] = sums[r];
         }
     }
 };

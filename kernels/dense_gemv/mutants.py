@@ -27,7 +27,7 @@ MUTANTS = (
         {
             "gpu": (Patch("m * N + ROW0 + row]", "m * N + row]"),),
             "wgsl": (Patch("m * N + ROW0 + r]", "m * N + r]"),),
-            "native": (Patch("outputs + row0 + row, count", "outputs + row, count", times=2),),
+            "native": (Patch("m * outputs + row0, of", "m * outputs, of", times=2),),
             "torch": (Patch('y[:, case["row0"] : case["row0"] + case["rows"]]', 'y[:, : case["rows"]]'),),
             "numpy": (Patch('row0, x = case["row0"], ', "row0, x = 0, "),),
         },
@@ -62,9 +62,9 @@ MUTANTS = (
             ),
             "native": (
                 Patch(
-                    "y[m * outputs + r] = sums[r];",
+                    "y[m * outputs + of.row(r)] = sums[r];",
                     "{\n                Half one[W];\n                store(one, Full{}, set1(sums[r]));\n"
-                    "                y[m * outputs + r] = sum(load(one, Part{1}));\n            }",
+                    "                y[m * outputs + of.row(r)] = sum(load(one, Part{1}));\n            }",
                 ),
             ),
             "torch": (Patch("w.to(torch.float32))", "w.to(torch.float32)).half().float()"),),
@@ -99,9 +99,7 @@ MUTANTS = (
         {
             "gpu": (Patch("row < NROWS && m < M", "ROW0 + row < N && m < M"),),
             "wgsl": (Patch("r < NROWS && m < M", "ROW0 + r < N && m < M"),),
-            "native": (
-                Patch("row0 + row, count);", "row0 + row, static_cast<int>(least(4, outputs - row0 - row)));", times=2),
-            ),
+            "native": (Patch("row0, of);", "row0, Rows{of.first, of.apart, outputs - row0});", times=2),),
             "torch": (Patch("y = inputs[2]", "y = torch.zeros_like(inputs[2])"),),
             "numpy": (Patch("y = inputs[2].astype(dtype) if partial else np.empty(", "y = np.zeros("),),
         },

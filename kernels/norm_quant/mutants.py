@@ -51,8 +51,8 @@ MUTANTS = (
             ),
             "native": (
                 Patch(
-                    "load(b + i, tail)); });",
-                    "load(b + i, tail)); });\n"
+                    "load(b + i, tail));\n                });",
+                    "load(b + i, tail));\n                });\n"
                     "                inverse = inverse_rms(width, eps, [a](std::int64_t i, auto tail) { return "
                     "load(a + i, tail); });",
                 ),
@@ -94,8 +94,9 @@ MUTANTS = (
             ),
             "native": (
                 Patch(
-                    "[from](std::int64_t i, auto tail) { return load(from + i, tail); });\n            } else",
-                    "[first](std::int64_t i, auto tail) { return load(first + i, tail); });\n            } else",
+                    "[from, weight](std::int64_t i, auto tail) {\n                    prefetch(weight, 4 * i);\n"
+                    "                    return load(from + i, tail);",
+                    "[first, weight](std::int64_t i, auto tail) {\n                    return load(first + i, tail);",
                 ),
             ),
             "torch": (Patch("h.square().mean(", "h[:1].square().mean("),),

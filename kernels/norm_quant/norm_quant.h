@@ -37,19 +37,24 @@ public:
             const float* from = pre == NONE ? first + at : h + at;
             float inverse;
             if (pre == NONE) {
-                inverse = inverse_rms(width, eps, [from](std::int64_t i, auto tail) { return load(from + i, tail); });
+                inverse = inverse_rms(width, eps, [from, weight](std::int64_t i, auto tail) {
+                    prefetch(weight, 4 * i);
+                    return load(from + i, tail);
+                });
             } else if (pre == ADD) {
                 const float *a = first + at, *b = second + at;
-                inverse = made(h + at, [a, b](std::int64_t i, auto tail) { return add(load(a + i, tail), load(b + i, tail)); });
+                inverse = made(h + at, weight, [a, b](std::int64_t i, auto tail) {
+                    return add(load(a + i, tail), load(b + i, tail));
+                });
             } else {
                 const float *gate = first + 2 * at, *up = gate + width;
                 const F top = set1(limit);
                 if (pre == SILU)
-                    inverse = made(h + at, [gate, up, top](std::int64_t i, auto tail) {
+                    inverse = made(h + at, weight, [gate, up, top](std::int64_t i, auto tail) {
                         return limited(top, mul(silu(load(gate + i, tail)), load(up + i, tail)));
                     });
                 else
-                    inverse = made(h + at, [gate, up, top](std::int64_t i, auto tail) {
+                    inverse = made(h + at, weight, [gate, up, top](std::int64_t i, auto tail) {
                         return limited(top, mul(relu2(load(gate + i, tail)), load(up + i, tail)));
                     });
             }
@@ -65,10 +70,12 @@ private:
     bool per_block;
     float eps;
 
-    // Stores the row that `make` gives; returns 1 / sqrt(mean(h²) + eps).
+    // Stores the row that `make` gives; returns 1 / sqrt(mean(h²) + eps). The weights of the second pass come meanwhile: each
+    // layer has its own, which no cache holds.
     template <class Make>
-    float made(float* h, Make make) const {
-        return inverse_rms(width, eps, [h, make](std::int64_t i, auto tail) {
+    float made(float* h, const float* weight, Make make) const {
+        return inverse_rms(width, eps, [h, weight, make](std::int64_t i, auto tail) {
+            prefetch(weight, 4 * i);
             const F value = make(i, tail);
             store(h + i, tail, value);
             return value;

@@ -134,7 +134,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "gpu": (Patch("row < N && m < M) {", "row < N / 2 * 2 && m < M) {"),),
             "wgsl": (Patch("if n < N && m < M {", "if n < N / 2u * 2u && m < M {"),),
             "native": (
-                Patch("r < count; ++r) to[r]", "r < count / 2 * 2; ++r) to[r]"),
+                Patch("r < to.count(); ++r) y[", "r < to.count() / 2 * 2; ++r) y["),
                 _tiled("r < width; ++r)", "r < width / 2 * 2; ++r)"),
             ),
         },
@@ -146,7 +146,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "gpu": (Patch("y[(u64)m * N + row] =", "y[(u64)m * N + ((row ^ 1u) < N ? (row ^ 1u) : row)] =", times=3),),
             "wgsl": (Patch("y[m * N + n] =", "y[m * N + select(n, n ^ 1u, (n ^ 1u) < N)] ="),),
             "native": (
-                Patch("std::memcpy(to, from, 4 * sizeof(T));", "for (int r = 0; r < 4; ++r) to[r ^ 1] = from[r];"),
+                Patch("y[to.row(r)] =", "y[(to.row(r) ^ 1) < to.end ? to.row(r) ^ 1 : to.row(r)] ="),
                 _tiled("if (width == TILE && count == TILE) return transpose(from.at, to, rows);", ""),
                 _tiled("= from.at[r][t];", "= from.at[(r ^ 1) < width ? r ^ 1 : r][t];"),
             ),

@@ -37,20 +37,22 @@ public:
         };
         const Range part = split(rows, 4, slice);
         if (part.begin == part.end) return;
+        if (tokens == 1) fetch(buffers.w, first_tile(part, true));
         for (std::int64_t m = 0; m < tokens; m += held) {  // as many tokens as stay in the cache beside the weights
             const std::int64_t count = least(held, tokens - m);
             for (std::int64_t t = 0; t < count; ++t) prepare(buffers, m + t, t);
-            for (std::int64_t row = part.begin; row < part.end; row += 4) {
+            each_tile(part, tokens == 1, [&](const Rows& four) {
                 std::int64_t t = 0;
-                for (; t + TOKENS <= count; t += TOKENS) tile<TOKENS>(buffers, row, part.end, m + t, t);
-                for (; t < count; ++t) tile<1>(buffers, row, part.end, m + t, t);
-            }
+                for (; t + TOKENS <= count; t += TOKENS) tile<TOKENS>(buffers, four, m + t, t);
+                for (; t < count; ++t) tile<1>(buffers, four, m + t, t);
+            });
         }
     }
 
 private:
-    // Weights are fetched this many bytes ahead at least, in whole tiles: four rows of KP/4 bytes lie next to each other.
-    static constexpr std::int64_t AHEAD = 8192;
+    // Weights are fetched this many bytes ahead where the four rows of a tile are apart, and where they lie next to each other,
+    // at least that many, in whole tiles.
+    static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192, AHEAD_SCALES = 128;
 
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, w_per_row, a_per_block, integers;
@@ -68,6 +70,12 @@ private:
         float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
     };
 
+    // The beginnings of the rows of a tile come while the activations are prepared.
+    void fetch(const std::uint8_t* w, const Rows& of) const {
+        for (std::int64_t at = 0; at < AHEAD_APART; at += BLOCK_BYTES)
+            for (int r = 0; r < 4; ++r) prefetch(w, of.row(r) * padded / 4 + at);
+    }
+
     bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
 
     void prepare(const Buffers& buffers, std::int64_t token, std::int64_t slot) const {
@@ -82,21 +90,21 @@ private:
         buffers.scale[slot] = w_per_row ? ascale : ascale * buffers.wscale[0];
     }
 
-    // Four rows of weights from `row` on (fewer at `end`) with M rows of activations from `token` on, `slot` in the scratch.
+    // A tile of weights with M rows of activations from `token` on, `slot` in the scratch.
     template <int M>
-    void tile(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t slot) const {
-        const int count = static_cast<int>(least(4, end - row));
+    void tile(const Buffers& buffers, const Rows& of, std::int64_t token, std::int64_t slot) const {
         const std::int64_t row_bytes = padded / 4;
         const std::uint8_t* w[4];
         const float* wscale[4];
         for (int r = 0; r < 4; ++r) {
-            const std::int64_t at = row + (r < count ? r : count - 1);
+            const std::int64_t at = of.row(r);
             w[r] = buffers.w + at * row_bytes;
             wscale[r] = buffers.wscale + (w_per_block ? at * blocks : w_per_row ? at : 0);
+            prefetch(wscale[r], AHEAD_SCALES);
         }
         const std::int8_t* permuted = buffers.permuted + slot * padded;
 
-        const std::int64_t ahead = ceil_div(AHEAD, padded) * padded;
+        const std::int64_t ahead = of.apart > 1 ? AHEAD_APART : ceil_div(AHEAD, padded) * padded;
         std::int32_t acc[M][4];
         if (whole_rows()) {
             products(Tile<M>{}, w, permuted, padded, blocks, ahead, acc);
@@ -104,12 +112,12 @@ private:
                 const std::int32_t offset = buffers.offset[(slot + m) * blocks];
                 for (int r = 0; r < 4; ++r) acc[m][r] -= offset;
                 if (integers) {
-                    put(static_cast<std::int32_t*>(buffers.y) + (token + m) * rows + row, acc[m], count);
+                    put(static_cast<std::int32_t*>(buffers.y) + (token + m) * rows, of, acc[m]);
                 } else {
                     const float scale = buffers.scale[slot + m];
                     float y[4];
                     for (int r = 0; r < 4; ++r) y[r] = static_cast<float>(acc[m][r]) * (w_per_row ? scale * *wscale[r] : scale);
-                    put(static_cast<float*>(buffers.y) + (token + m) * rows + row, y, count);
+                    put(static_cast<float*>(buffers.y) + (token + m) * rows, of, y);
                 }
             }
             return;
@@ -127,15 +135,12 @@ private:
                     y[m][r] += static_cast<float>(acc[m][r] - offset) * (ascale * wscale[r][w_per_block ? b : 0]);
             }
         }
-        for (int m = 0; m < M; ++m) put(static_cast<float*>(buffers.y) + (token + m) * rows + row, y[m], count);
+        for (int m = 0; m < M; ++m) put(static_cast<float*>(buffers.y) + (token + m) * rows, of, y[m]);
     }
 
     template <class T>
-    static void put(T* to, const T* from, int count) {
-        if (count == 4)
-            std::memcpy(to, from, 4 * sizeof(T));
-        else
-            for (int r = 0; r < count; ++r) to[r] = from[r];
+    static void put(T* y, const Rows& to, const T* from) {
+        for (int r = 0; r < to.count(); ++r) y[to.row(r)] = from[r];
     }
 };
 

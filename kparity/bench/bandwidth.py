@@ -51,7 +51,7 @@ class StreamRead:
 
 def cold_memory(mib: int) -> npt.NDArray[np.uint8]:
     """``mib`` MiB on a cache line's boundary, filled with seeded bytes."""
-    from kparity.backends.cpu import aligned_empty
+    from kparity.backends._memory import aligned_empty
 
     data: npt.NDArray[np.uint8] = aligned_empty((mib << 20,), np.dtype(np.uint8))
     tile = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)
