@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kparity.errors import UnknownName
@@ -278,9 +279,9 @@ REASONS: dict[str, Reason] = {
 }
 
 
-def explain(code: str) -> Reason:
+def explain(code: str, reasons: Mapping[str, Reason] = REASONS) -> Reason:
     """The reason behind a code, whatever its case; raises UnknownName with the nearest code."""
     key = code.strip().strip("[]").upper()
-    if key not in REASONS:
-        raise UnknownName("code", key, REASONS)
-    return REASONS[key]
+    if key not in reasons:
+        raise UnknownName("code", key, reasons)
+    return reasons[key]
