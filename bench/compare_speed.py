@@ -1,6 +1,6 @@
 """How fast two arrays are compared, beside how fast the same bytes are read.
 
-    python bench/compare_speed.py [--mb 512] [--rounds 7] [--threads 2] [--all-isas]
+    python bench/compare_speed.py [--mb 512] [--rounds 7] [--threads 2] [--all-isas] [--json FILE]
 
 Two f32 arrays of ``--mb`` MiB each that differ by rounding noise. In every round, in turn: the native pass with all its
 aggregates, the pass under a limit in fp64, and in some rounds what it replaces: the same metrics in numpy one after the
@@ -11,18 +11,21 @@ each of them, and a share is of those two reads, so that a neighbour on the mach
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
 from kparity import _native
 from kparity.backends.cpu import CpuBackend
 from kparity.bench.bandwidth import StreamRead, cold_memory
+from kparity.bench.revision import revision
 from kparity.spec import Array
 
 SLOW_EVERY = 4
@@ -100,6 +103,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--all-isas", action="store_true", help="every instruction set, not only the best")
+    parser.add_argument("--json", type=Path, help="write every sample")
     options = parser.parse_args()
     data, a, b = arrays(options.mb)
     reader = StreamRead(CpuBackend(threads=options.threads), data, data.nbytes)
@@ -125,6 +129,10 @@ def main() -> None:
         share = f"{100 * statistics.median(shares[name]):5.1f} % of the read beside it"
         spread = f"({100 * min(shares[name]):.1f} to {100 * max(shares[name]):.1f}, {len(shares[name])} samples)"
         print(f"{name:42} {statistics.median(rates[name]):6.2f} GB/s, {share} {spread}")
+    if options.json:
+        found = {"revision": revision(), "mib": options.mb, "threads": options.threads, "read_gb_per_s": reads,
+                 "gb_per_s": rates, "share_of_read": shares}  # fmt: skip
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

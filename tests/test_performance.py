@@ -1,0 +1,289 @@
+"""docs/performance.md follows from what was saved: targets are met or missed by right outputs alone, and a run that
+fails costs itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kparity.bench import shapes
+from kparity.bench.ops.cases import plan
+from kparity.cli.bench import bench as command
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+MODULES = ("performance", "performance_page", "performance_sections", "performance_figure", "performance_results",
+           "performance_runs")  # fmt: skip
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The script, as it sees its neighbours."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    yield import_module("performance")
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def measured(point: str, tokens_per_s: float, **more: Any) -> dict[str, Any]:
+    low, high, ms = tokens_per_s * 0.99, tokens_per_s * 1.01, {"p50": 1e3 / tokens_per_s}
+    return {"name": point, "tokens_per_s": tokens_per_s, "low": low, "high": high, "ms_per_token": ms,
+            "of_bandwidth": 0.9, "bytes_per_token": 10**8, "errors": [], **more}  # fmt: skip
+
+
+def run(rate: float, *points: str, theirs: float = 10.0, **more: Any) -> dict[str, Any]:
+    """A saved run: ``rate`` tokens/s on the cpu backend, ``theirs`` in llama.cpp."""
+    names = points or ("tg@0",)
+    ratios = [{"backend": "cpu", "name": name, "ratio": rate / theirs, "low": 1.0, "high": 99.0} for name in names]
+    baseline = {"name": "llama.cpp", "errors": [], "ratios": ratios,
+                "measurements": [measured(name, theirs) for name in names]}  # fmt: skip
+    kernels = [{"id": "tgemv_avx2_dp4a", "launches_per_step": 7, "device_ns": 1e6},
+               {"id": "attention_avx2_f16", "launches_per_step": 2, "device_ns": 5e5}]  # fmt: skip
+    engine = {
+        "backend": "cpu", "device": {"device": "Xeon", "kind": "cpu"}, "parity": "PASS", "errors": [],
+        "bandwidth": {"bytes_per_s": 2e10}, "kernels": kernels, "timed_output": {"cosine": 0.9999},
+        "measurements": [measured(name, rate) for name in names], **more,
+    }  # fmt: skip
+    host = {"cpu": "Xeon", "cpus": 2, "memory_bytes": 1 << 34, "system": "Linux"}
+    result = {
+        "host": host,
+        "model": {"layers": 6},
+        "runs": [engine],
+        "baselines": [baseline],
+        "fallback": [],
+        "ops": [],
+    }
+    return {"command": "kparity bench …", "begun": "2026-01-01T00:00:00Z", "load": 0.1, "commit": "a" * 40,
+            "dirty": False, "code": 0, "said": [], "seconds": 2.0, "verify": [], "verify_gpu": ["RCPT-FALLBACK-ONLY"],
+            "result": result}  # fmt: skip
+
+
+def claims(script: Any, document: dict[str, Any], section: str) -> dict[str, list[str]]:
+    """Verdicts by target."""
+    page, found = import_module("performance_page"), dict[str, list[str]]()
+    _, made = page.MAKERS[section](page.Results(document))
+    for claim in made:
+        found.setdefault(claim.target, []).append(claim.verdict)
+    return found
+
+
+BOTH = {"6:32000, 2 threads": run(20.0), "6:32000, 1 thread": run(15.0)}
+
+
+# --- what is committed ---
+
+
+def test_the_page_is_what_the_committed_results_give(script: Any) -> None:
+    saved = script.loaded(script.SAVED)
+    assert saved["schema"] == script.SCHEMA and script.SAVED.stat().st_size < 1_000_000
+    assert script.page(saved) == script.PAGE.read_text(encoding="utf-8"), "run python bench/performance.py --render"
+
+
+def test_every_run_can_be_started_in_full_and_in_small(script: Any) -> None:
+    runs = import_module("performance_runs")
+    assert {name for names in runs.SECTIONS.values() for name in names} == set(runs.RUNS)
+    for name, each in runs.RUNS.items():
+        for argv in (each.argv(), each.argv(quick=True)):
+            started = script.command([*argv[:2], *(word for word in argv[2:] if word != runs.F16)])
+            assert Path(started[0]).exists(), name
+            if argv[0] == "python":
+                assert (BENCH.parent / argv[1]).is_file()
+                continue
+            with command.make_context("bench", argv[2:]) as context:
+                options = context.params
+            if options["shape"]:
+                shapes.parse(options["shape"])
+            if options["ops_expression"]:
+                assert len(plan(options["ops_expression"])) > 3
+
+
+def test_the_ops_are_those_that_the_page_asks_for(script: Any) -> None:
+    sections, runs = import_module("performance_sections"), import_module("performance_runs")
+    cases = [each for each in plan(runs.OPS) if each["tag"] != "empty launch"]
+    shapes_of = {(each["params"]["N"], each["params"]["K"]) for each in cases if each["op"] == "tgemv"}
+    assert shapes_of == set(sections.GEMVS)
+    for op, params in sections.OTHERS.values():
+        assert any(each["op"] == op and params.items() <= each["params"].items() for each in cases), op
+    assert len(cases) == len(sections.GEMVS) + len(sections.OTHERS)
+
+
+# --- targets ---
+
+
+def test_a_target_is_met_missed_or_not_measured(script: Any) -> None:
+    found = claims(script, {"runs": BOTH}, "decode")
+    assert found["decode_ratio_6"] == ["met"] and found["decode_ratio_24"] == ["not measured"]
+    assert found["scaling"][0] == "**missed**", "20 over 15 is no 1.8"
+    slower = {**BOTH, "6:32000, 1 thread": run(12.0)}
+    assert claims(script, {"runs": slower}, "decode")["decode_ratio_6"] == ["**missed**"], "one of two is enough"
+    one = {"6:32000, 2 threads": run(20.0)}
+    assert claims(script, {"runs": one}, "decode")["decode_ratio_6"] == ["not measured"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"parity": "FAIL"}, {"parity": "INVALID-CORRECTNESS"}, {"errors": ["the timed output is wrong"]},
+               {"measurements": [measured("tg@0", 20.0, errors=["faster than the roofline floor"])]}]
+)  # fmt: skip
+def test_a_number_without_proof_does_not_count(script: Any, change: dict[str, Any]) -> None:
+    wrong = {**BOTH, "6:32000, 2 threads": run(20.0, **change)}
+    found = claims(script, {"runs": wrong}, "decode")
+    assert found["decode_ratio_6"] == ["not measured"]
+    assert "20.0 (" not in script.page({"runs": wrong})
+
+
+def test_ops_are_held_against_their_targets(script: Any) -> None:
+    def row(op: str, state: str, us: float, n: int, k: int) -> dict[str, Any]:
+        case = f"{op}[K={k},M=1,N={n},ascale=token]" if op != "act_quant" else f"act_quant[K={k},M=1,mode=token]"
+        return {"op": op, "case": case, "state": state, "us": us, "errors": [], "of_bandwidth": 0.95, "gb_per_s": 9.0}
+
+    ops = [row("act_quant", "hot", 1.0, 0, k) for k in (2560, 6912)]
+    for n, k in ((2560, 2560), (6912, 2560), (2560, 6912)):
+        ops += [row("tgemv", "cold", 80, n, k), row("tgemv", "hot", 39, n, k), row("mul_mat_TQ2_0", "hot", 101, n, k)]
+    saved = run(20.0)
+    saved["result"]["ops"] = ops
+    runs = {"ops, 2 threads": saved}
+    found = claims(script, {"runs": runs}, "ops")
+    assert found["tgemv_cold_share"] == ["met", "not measured"] and found["act_quant_us"] == ["met", "not measured"]
+    assert found["tgemv_hot_ratio"] == ["met", "not measured"], "101 over 39 + 1"
+    slow = copy.deepcopy(runs)
+    slow["ops, 2 threads"]["result"]["ops"][-1]["us"] = 99.0
+    assert claims(script, {"runs": slow}, "ops")["tgemv_hot_ratio"][0] == "**missed**", "the sum counts, 99 over 40"
+    wrong = copy.deepcopy(runs)
+    wrong["ops, 2 threads"]["result"]["ops"][2]["errors"] = ["output wrong"]
+    assert claims(script, {"runs": wrong}, "ops")["tgemv_cold_share"][0] == "not measured"
+
+
+def test_prefill_and_attention_are_held_against_their_targets(script: Any) -> None:
+    saved = run(400.0, "pp64", "pp512", theirs=100.0)
+    f16 = copy.deepcopy(saved["result"]["baselines"][0])
+    f16["name"] = "llama.cpp on 2b-4t-6-32000-f16-bitnet-0.gguf"
+    f16["ratios"][1]["ratio"] = 0.9
+    saved["result"]["baselines"].append(f16)
+    found = claims(script, {"runs": {"prefill": saved}}, "prefill")
+    assert found == {"prefill_ratio": ["met"], "prefill_f16_ratio": ["**missed**"]}
+    deep = run(40.0, "tg@0", "tg@2048", theirs=20.0)
+    deep["result"]["runs"][0]["measurements"][1]["ms_per_token"]["p50"] += 2.0
+    deep["result"]["baselines"][0]["measurements"][1]["ms_per_token"]["p50"] += 3.0
+    assert claims(script, {"runs": {"depth": deep}}, "attention") == {"attention_ratio": ["met"]}
+    deep["result"]["baselines"][0]["measurements"][1]["ms_per_token"]["p50"] -= 2.0
+    assert claims(script, {"runs": {"depth": deep}}, "attention") == {"attention_ratio": ["**missed**"]}
+
+
+def test_scripts_are_held_against_their_targets(script: Any) -> None:
+    def harness(name: str, ms: float, rate: float = 0.0) -> dict[str, Any]:
+        return {"name": name, "us": ms * 1e3, "bytes": int(rate > 0), "gb_per_s": rate, "errors": []}
+
+    rows = [harness("kparity --help", 90), harness("kparity probe --backends cpu, full", 900),
+            harness("repack TQ2_0, 1 thread", 1, 0.5)]  # fmt: skip
+    found = claims(script, {"runs": {"harness": {"result": {"rows": rows}}}}, "harness")
+    assert found == {"help_ms": ["met"], "probe_s": ["met"], "repack_gb_per_s": ["**missed**"]}
+    result = {"gb_per_s": {"one pass, avx2": [9.0, 9.5]}, "share_of_read": {"one pass, avx2": [0.85, 0.9]}}
+    assert claims(script, {"runs": {"comparison": {"result": result}}}, "comparison") == {"comparison_share": ["met"]}
+    result["share_of_read"]["one pass, avx2"] = [0.7, 0.7]
+    found = claims(script, {"runs": {"comparison": {"result": result}}}, "comparison")
+    assert found == {"comparison_share": ["**missed**"]}
+
+
+# --- the page ---
+
+
+def test_the_page_names_machine_targets_and_profiles(script: Any) -> None:
+    text = script.page({"runs": BOTH})
+    assert "Xeon, 2 processors, 16 GiB, Linux" in text and f"`{'a' * 12}`" in text and "all verified" in text
+    assert re.search(r"\| decode over llama.cpp, 6 layers.*2 threads 2.00 ×, 1 thread 1.50 × \| met \|", text)
+    assert "A step takes 50000 µs and moves 100 MB. Its matrices take 1000 µs alone" in text
+    assert re.search(r"\| `tgemv_avx2_dp4a` \| 7 \| 1000.0 \| 2 % \|", text) and "step − sum of kernels" in text
+    assert "1 met" in text and "not measured" in text and "Not measured yet." in text
+
+
+def test_a_missed_target_has_its_remark_as_long_as_it_is_missed(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = import_module("performance_results")
+    monkeypatch.setitem(results.facts(), "remarks", {"decode_ratio_6": "Because of x."})
+    assert "Because of x." not in script.page({"runs": BOTH})
+    assert "Because of x." in script.page({"runs": {**BOTH, "6:32000, 2 threads": run(12.0)}})
+
+
+def test_a_refused_receipt_and_a_run_without_result_are_told(script: Any) -> None:
+    refused = {**run(20.0), "verify": ["RCPT-FLOOR"]}
+    gone = {name: each for name, each in run(1.0).items() if name != "result"}
+    gone |= {"code": 2, "said": ["kparity: no such shape"]}
+    text = script.page({"runs": {"6:32000, 2 threads": refused, "6:32000, 1 thread": gone}})
+    assert "6:32000, 2 threads: RCPT-FLOOR" in text
+    assert "6:32000, 1 thread: no result: kparity: no such shape" in text
+
+
+def test_a_straight_line_is_told_from_a_bent_one(script: Any) -> None:
+    curve = import_module("performance_results").Curve
+    straight = curve("layers", "x", (6, 12, 18), (7.0, 13.0, 19.0))
+    assert straight.line == (pytest.approx(1.0), pytest.approx(1.0)) and straight.deviation < 1e-9
+    assert curve("layers", "x", (6, 12, 18), (7.0, 13.0, 40.0)).deviation > 0.1
+
+
+def test_the_figure_is_drawn(script: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    figure = import_module("performance_figure")
+    layers = {f"{n}:512" if n < 24 else "24:512, 2 threads": run(120.0 / n) for n in (6, 12, 18, 24)}
+    assert figure.draw({"runs": {**BOTH, **layers}}, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
+    assert not figure.draw({"runs": {}}, tmp_path / "none.png") and not (tmp_path / "none.png").exists()
+
+
+# --- running ---
+
+
+def test_samples_are_thinned_and_numbers_shortened(script: Any) -> None:
+    runs = import_module("performance_runs")
+    found = runs.thinned({"samples_s": [0.123456789] * 1000, "rows": [{"n": 1}] * 100, "flag": True, "none": None})
+    assert found["samples_s"] == [0.12346] * len(found["samples_s"]) and len(found["samples_s"]) <= runs.KEPT
+    assert len(found["rows"]) == 100 and found["flag"] is True and found["none"] is None
+
+
+def test_a_run_that_fails_costs_itself_and_the_others_stay(
+    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, page = tmp_path / "performance.json", tmp_path / "performance.md"
+    script.save(saved, {"schema": script.SCHEMA, "runs": dict(BOTH)})
+    told = {
+        "bench/compare_speed.py": "import sys; print('no torch here', file=sys.stderr); sys.exit(4)",
+        "bench/harness.py": "import json, sys; json.dump({'rows': []}, open(sys.argv[-1], 'w')); sys.exit(1)",
+    }
+    monkeypatch.setattr(script, "command", lambda argv: [sys.executable, "-c", told[argv[1]]])
+    options = ["--only", "comparison,harness", "--json", str(saved), "-o", str(page)]
+    assert script.main(options) == 1 and "no result of comparison" in capsys.readouterr().out
+    found = json.loads(saved.read_text())
+    assert set(found["runs"]) == {*BOTH, "comparison", "harness"}
+    assert found["runs"]["comparison"]["said"] == ["no torch here"] and "result" not in found["runs"]["comparison"]
+    assert found["runs"]["harness"]["code"] == 1 and found["runs"]["harness"]["result"] == {"rows": []}
+    assert "comparison: no result: no torch here" in page.read_text(encoding="utf-8")
+    assert found["runs"]["6:32000, 2 threads"] == BOTH["6:32000, 2 threads"], "what was not asked for stays"
+
+
+def test_a_run_that_hangs_is_ended(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "command", lambda argv: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(script, "LIMIT_S", 0.5)
+    record = script.execute(import_module("performance_runs").RUNS["comparison"], False)
+    assert record["code"] is None and "timed out" in record["said"][0] and "result" not in record
+
+
+def test_a_receipt_is_verified_and_a_forged_one_is_refused(script: Any) -> None:
+    from tests.made_receipts import receipt
+
+    right = script.result(receipt("cpu"))
+    assert right["verify"] == [] and right["verify_gpu"] and right["result"]["runs"]
+    forged = receipt("cpu")
+    forged["predicate"]["runs"][0]["measurements"][0]["tokens_per_s"] *= 2
+    assert "RCPT-DIGEST" in script.result(forged)["verify"]
+
+
+def test_unknown_sections_are_refused(script: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        script.main(["--only", "opps"])
+    assert stopped.value.code == 2
