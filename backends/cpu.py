@@ -18,7 +18,7 @@ import numpy as np
 
 import kparity
 from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
-from kparity.backends._memory import Memory
+from kparity.backends._memory import Memory, copy
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
@@ -152,9 +152,9 @@ class CpuBackend(Backend):
     def upload(self, array: Array) -> Buffer:
         require_contiguous(array)
         dtype = dtype_name(array)
-        copy = self.memory.empty(array.shape, array.dtype)
-        copy[...] = array
-        return Buffer(copy, dtype, array.shape)
+        mine = self.memory.empty(array.shape, array.dtype)
+        copy(mine, array)
+        return Buffer(mine, dtype, array.shape)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         return Buffer(self.memory.empty(shape, DTYPES[dtype]), dtype, shape)
@@ -165,8 +165,8 @@ class CpuBackend(Backend):
         buffer.handle[...] = array.reshape(buffer.shape)
 
     def download(self, buffer: Buffer) -> Array:
-        copy: Array = np.array(buffer.handle, order="C", copy=True)
-        return copy
+        out: Array = np.array(buffer.handle, order="C", copy=True)
+        return out
 
     def build(self, op: Op, case: Case) -> CpuKernel:
         defines: Mapping[str, int | float] = op.defines(case)
