@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from performance_results import Claim, Curve, Results, Row, curves, divided, facts, threads, value
@@ -272,13 +273,13 @@ def growth(results: Results) -> Section:
         points = ", ".join(f"{x:g}: {ms:.2f}" for x, ms in zip(curve.x, curve.ms, strict=True))
         return curve.name, curve.unit, points, f"{start:.2f} + {slope:.3g} · x", percent(curve.deviation)
 
-    lines = table(
-        ("grows", "x", "x: ms/token", "line, ms", "largest deviation"), [row(each) for each in curves(results)]
-    )
+    found = curves(results)
+    lines = table(("grows", "x", "x: ms/token", "line, ms", "largest deviation"), [row(each) for each in found])
     rates = ", ".join(f"{n}: {tokens:.1f}" for n, tokens in threads(results))
     if rates:
         lines += [f"Tokens/s by threads (6 layers, vocabulary 32000): {rates}.", ""]
-    return [*lines, "![tokens/s as the work grows](performance.png)", ""], []
+    figure = ["![tokens/s as the work grows](performance.png)", ""] if found else []
+    return [*lines, *figure], []
 
 
 # --- comparison, harness, backends ---
@@ -288,17 +289,13 @@ def comparison(results: Results) -> Section:
     """One pass of all metrics over two arrays."""
     found: Mapping[str, Any] = results.result("comparison")
     rates, shares = found.get("gb_per_s", {}), found.get("share_of_read", {})
-    rows = [(name, number(_median(rates[name]), 2), percent(_median(shares[name]))) for name in rates]
+    rows = [(name, number(median(rates[name]), 2), percent(median(shares[name]))) for name in rates]
     past = facts()["published"]["comparison_gb_per_s"]
     rows += [(f"{name}, in the past", rate, None) for name, rate in past.items()]
-    one = {name.removeprefix("one pass, "): _median(shares[name]) for name in shares if name.startswith("one pass")}
+    one = {name.removeprefix("one pass, "): median(shares[name]) for name in shares if name.startswith("one pass")}
     return table(("what", "GB/s", "of the streaming read beside it"), rows), [
         Claim("comparison_share", one or {"": None})
     ]
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def harness(results: Results) -> Section:
