@@ -109,7 +109,8 @@ def render(document: dict[str, Any], path: Path) -> None:
     """Write the page and its figure beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(document), encoding="utf-8")
-    draw(document, path.with_suffix(".png"))
+    if not draw(document, path.with_suffix(".png")):
+        print("no figure is drawn: that needs results of the section growth, and kparity[report]", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

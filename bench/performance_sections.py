@@ -27,7 +27,9 @@ TOLD = {"6:32000": "6 layers, vocabulary 32000", "24:512": "24 layers, vocabular
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Lines:
-    """A table of Markdown; None is a dash."""
+    """A table of Markdown, nothing without rows; None is a dash."""
+    if not rows:
+        return []
     cells = [[("—" if cell is None else str(cell)).replace("|", "/") for cell in row] for row in rows]
     return [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {' | '.join(row)} |" for row in cells), ""]
 
