@@ -334,14 +334,5 @@ class CupyProgram(Program):
 
     def run_timed(self) -> float:
         """Seconds between two events around the launches, by the device's clock."""
-        cuda, stream = self.cuda.cupy.cuda, self.cuda.stream
         self.prepare()  # a capture is no part of the time
-        self.cuda.sync()
-        with self.cuda.guarded("timing kernels"):
-            begin, end = cuda.Event(), cuda.Event()
-            begin.record(stream)
-        self.run()
-        with self.cuda.guarded("running kernels"):
-            end.record(stream)
-            end.synchronize()
-            return float(cuda.get_elapsed_time(begin, end)) * 1e-3
+        return float(self.cuda.timed(self.run))

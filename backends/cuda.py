@@ -15,7 +15,7 @@ import ctypes
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
@@ -345,6 +345,29 @@ class CudaBackend(Backend):
         with self.guarded(f"reading {buffer.nbytes} bytes"):
             self.transfers.read(int(buffer.handle.data.ptr), array)
         return array
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        runtime, kind = self.cupy.cuda.runtime, self.cupy.cuda.runtime.memcpyDeviceToDevice
+        with self.guarded(f"copying {source.nbytes} bytes"):
+            runtime.memcpyAsync(
+                target.handle.data.ptr, source.handle.data.ptr, source.nbytes, kind, self.stream.ptr
+            )  # fmt: skip
+
+    def copy_timed(self, source: Buffer, target: Buffer) -> float:
+        return self.timed(lambda: self.copy(source, target))
+
+    def timed(self, work: Callable[[], None]) -> float:
+        """Seconds between two events around what ``work`` enqueues, by the device's clock."""
+        cuda = self.cupy.cuda
+        self.sync()
+        with self.guarded("timing"):
+            begin, end = cuda.Event(), cuda.Event()
+            begin.record(self.stream)
+        work()
+        with self.guarded("timing"):
+            end.record(self.stream)
+            end.synchronize()
+            return float(cuda.get_elapsed_time(begin, end)) * 1e-3
 
     def build(self, op: Op, case: Case) -> CupyKernel:
         source = gpu_source(op, case, self.prelude, extra={"WAVE": self.info.subgroup})

@@ -285,6 +285,20 @@ class OpenclBackend(Backend):
                 self.cl.enqueue_copy(self.queue, array, buffer.handle)
         return array
 
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        self._copy(self.queue, source, target)
+
+    def copy_timed(self, source: Buffer, target: Buffer) -> float:
+        self.sync()
+        event = self._copy(self.profiling_queue(), source, target)
+        with _faults(self.cl, "copying"):
+            event.wait()
+            return float(event.profile.end - event.profile.start) * 1e-9
+
+    def _copy(self, queue: Any, source: Buffer, target: Buffer) -> Any:
+        with _faults(self.cl, f"copying {source.nbytes} bytes"):
+            return self.cl.enqueue_copy(queue, target.handle, source.handle)
+
     def build(self, op: Op, case: Case) -> OpenclKernel:
         source = gpu_source(op, case, "opencl", self._constants)
         program = self._programs.get(source.text)

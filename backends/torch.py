@@ -157,6 +157,10 @@ class TorchBackend(Backend):
             array: Array = np.array(buffer.handle.cpu().numpy(), order="C", copy=True)
         return array.view(DTYPES[buffer.dtype])
 
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        with faults(self.torch):
+            target.handle.copy_(source.handle)
+
     def build(self, op: Op, case: Case) -> TorchKernel:
         return TorchKernel(self.torch, op, case)
 

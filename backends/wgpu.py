@@ -317,6 +317,12 @@ class WgpuBackend(Backend):
             data = np.frombuffer(self.device.queue.read_buffer(buffer.handle), np.uint8)
         return data[: buffer.nbytes].view(DTYPES[buffer.dtype]).reshape(buffer.shape)
 
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        with self.guarded():
+            encoder = self.device.create_command_encoder()
+            encoder.copy_buffer_to_buffer(source.handle, 0, target.handle, 0, source.handle.size)
+            self.device.queue.submit([encoder.finish()])
+
     def build(self, op: Op, case: Case) -> WgpuKernel:
         source, entries = wgsl_source(op, case), tuple(stage.entry for stage in op.stages(case, self.dialect))
         key = (source.sha256, *entries)

@@ -280,8 +280,7 @@ def _memory(machine: Machine) -> dict[str, Any]:
         return block()
 
     def copy(target: int, source: int, size: int, kind: int, stream: int) -> None:
-        assert kind in (1, 2)
-        name = {1: "to device", 2: "to host"}[kind]
+        name = {1: "to device", 2: "to host", 3: "on device"}[kind]
         at = next(each for each in machine.current if each.ptr == stream)
         at.enqueue(f"{name} {size}", lambda: ctypes.memmove(target, source, size) and None)
 
@@ -320,6 +319,7 @@ def cupy(machine: Machine, is_hip: bool = False, devices: int = 1, **properties:
     module = type("Module", (Module,), {"machine": machine})
     runtime = SimpleNamespace(
         is_hip=is_hip, CUDARuntimeError=RuntimeFault, memcpyHostToDevice=1, memcpyDeviceToHost=2,
+        memcpyDeviceToDevice=3,
         driverGetVersion=lambda: 60342134 if is_hip else 13000, memcpyAsync=memory["copy"], memsetAsync=memory["fill"],
         runtimeGetVersion=lambda: 60342134 if is_hip else 13000, getDeviceCount=lambda: devices,
         getDeviceProperties=lambda index: found, deviceGetAttribute=attribute,

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kparity.adapter import Backend, dtype_name
 from kparity.backends.numpy import NumpyBackend
 from kparity.bench import Sample, Series, bandwidth, bootstrap, interleave, judge_times, machine, settled, timing
 from kparity.bench.revision import revision
 from kparity.registry import open_backend
+from kparity.spec import Array
 
 
 def series(device_s: list[float], wall_s: float = 1.0, nbytes: int = 0, **more: Any) -> Series:
@@ -160,6 +162,19 @@ def test_a_copy_is_held_against_its_source() -> None:
     assert "differs" in (found.check() or ""), "nothing was copied yet"
     assert found.sample().device_s > 0 and found.check() is None
     assert found.nbytes == 2 << 16, "bytes read and bytes written"
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(70_001, dtype=np.uint32), np.arange(-3, 4, dtype=np.int8)], ids=["u32", "i8"]
+)
+def test_every_backend_copies_on_its_device(backend: Backend, array: Array) -> None:
+    source, target = backend.upload(array), backend.empty(array.shape, dtype_name(array))
+    backend.write(target, np.full_like(array, 5))
+    backend.copy(source, target)
+    assert np.array_equal(backend.download(target), array)
+    backend.write(target, np.full_like(array, 5))
+    assert 0 < backend.copy_timed(source, target) < 10
+    assert np.array_equal(backend.download(target), array) and np.array_equal(backend.download(source), array)
 
 
 def test_a_processor_has_a_cache_and_no_peak() -> None:

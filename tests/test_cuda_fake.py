@@ -282,6 +282,18 @@ def test_a_program_is_timed_by_the_device(opened: Opener, machine: Machine) -> N
     assert machine.log[-3:] == ["event", "graph of 2", "event"]  # the capture is outside
 
 
+@pytest.mark.parametrize("adapter", [CudaBackend, HipBackend])
+def test_a_copy_stays_on_the_device_and_is_timed_by_it(
+    opened: Opener, machine: Machine, adapter: type[CudaBackend]
+) -> None:
+    backend = opened(adapter)
+    source, target = backend.upload(np.arange(6, dtype=np.float32)), backend.empty((6,), "f32")
+    machine.log.clear()
+    assert backend.copy_timed(source, target) == 1.5e-3
+    assert machine.log == ["event", "on device 24", "event"]
+    assert list(backend.download(target)) == [0, 1, 2, 3, 4, 5]
+
+
 def test_wrong_arguments_are_refused(opened: Opener, machine: Machine) -> None:
     backend = opened()
     op = ops.get("add")

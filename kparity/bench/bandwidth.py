@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,59 +92,11 @@ def copy_series(backend: Backend, nbytes: int) -> Series:
         same = np.array_equal(backend.download(source), backend.download(target))
         return None if same else "the copy differs from its source"
 
-    clock, sample = _copier(backend, source.handle, target.handle)
+    def sample() -> Sample:
+        began = time.perf_counter()
+        seconds = backend.copy_timed(source, target)
+        return Sample(seconds, time.perf_counter() - began)
+
+    clock = "wall" if type(backend).copy_timed is Backend.copy_timed else "device"
     about = {**identity(backend), "op": "copy", "clock": clock}
     return Series(f"{backend.name} copy", sample, 1, 8 * count, True, check, about)
-
-
-def _copier(backend: Any, source: Any, target: Any) -> tuple[str, Callable[[], Sample]]:
-    """Whose clock tells, and a function that copies once."""
-    if hasattr(backend, "cupy"):
-        return "device", lambda: _by_events(backend, source, target)
-    if backend.name == "opencl":
-        return "device", lambda: _by_profile(backend, source, target)
-    return "wall", lambda: _by_difference(backend, source, target)
-
-
-def _by_events(backend: Any, source: Any, target: Any) -> Sample:
-    """CUDA and HIP: two events around the copy."""
-    began = time.perf_counter()
-    with backend.guarded("copying"):
-        first, last = backend.cupy.cuda.Event(), backend.cupy.cuda.Event()
-        first.record(backend.stream)
-        target.data.copy_from_device_async(source.data, source.nbytes, backend.stream)
-        last.record(backend.stream)
-        last.synchronize()
-        seconds = float(backend.cupy.cuda.get_elapsed_time(first, last)) * 1e-3
-    return Sample(seconds, time.perf_counter() - began)
-
-
-def _by_profile(backend: Any, source: Any, target: Any) -> Sample:
-    """OpenCL: the times of the copy's own event."""
-    began = time.perf_counter()
-    event = backend.cl.enqueue_copy(backend.profiling_queue(), target, source)
-    event.wait()
-    return Sample((event.profile.end - event.profile.start) * 1e-9, time.perf_counter() - began)
-
-
-def _by_difference(backend: Any, source: Any, target: Any) -> Sample:
-    """APIs without a clock: five copies less one copy are free of what a submission costs."""
-    few, many = _wall(backend, source, target, 1), _wall(backend, source, target, 5)
-    seconds = (many - few) / 4
-    return Sample(seconds if seconds > 0 else many / 5, few + many)
-
-
-def _wall(backend: Any, source: Any, target: Any, times: int) -> float:
-    """Seconds of ``times`` copies that are submitted together."""
-    backend.sync()
-    began = time.perf_counter()
-    if backend.name == "wgpu":
-        encoder = backend.device.create_command_encoder()
-        for _ in range(times):
-            encoder.copy_buffer_to_buffer(source, 0, target, 0, source.size)
-        backend.device.queue.submit([encoder.finish()])
-    else:
-        for _ in range(times):
-            target.copy_(source) if hasattr(target, "copy_") else np.copyto(target, source)
-    backend.sync()
-    return time.perf_counter() - began
