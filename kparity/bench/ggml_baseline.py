@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from kparity.adapter import Backend
+from kparity.backends._memory import aligned_empty
 from kparity.bench import llamacpp
 from kparity.bench.gguf_writer import encode_tq2_0
 from kparity.bench.machine import cache_bytes, cold_bytes, identity
@@ -30,6 +31,8 @@ BLOCK = 256
 TENSOR_BYTES = 4096
 """Room for what ggml keeps beside the data of a weight, a product and their place in a graph."""
 SPARE_BYTES = 1 << 24
+PAUSE_S = 0.01
+"""After a sample: ggml's threads spin for a while before they sleep, on the processors that the next one wants."""
 HANDLE, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 
 
@@ -90,9 +93,8 @@ class GgmlGemv:
         self.backend = self.lib.ggml_backend_cpu_init()
         self.lib.ggml_backend_cpu_set_n_threads(self.backend, threads)
         room = copies * (len(raw) + TENSOR_BYTES) + products * (4 * n + TENSOR_BYTES) + SPARE_BYTES
-        self.context = self.lib.ggml_init(Init(room, None, False))
-        if not self.context:
-            raise WrongInput(f"ggml has no {room >> 20} MiB for the weights; give a smaller shape")
+        self.memory = aligned_empty((room,), np.dtype(np.uint8))  # on huge pages, as the weights of the cpu backend
+        self.context = self.lib.ggml_init(Init(room, self.memory.ctypes.data, False))
         x = self._tensor(F32, k, 1, self.x.tobytes())
         self.weights = [self._tensor(TQ2_0, k, n, raw) for _ in range(copies)]
         turns = (self.weights * -(-products // copies))[:products]
@@ -121,6 +123,7 @@ class GgmlGemv:
         began = time.perf_counter()
         status = self.lib.ggml_backend_graph_compute(self.backend, graph)
         seconds = time.perf_counter() - began
+        time.sleep(PAUSE_S)
         if status != 0:
             raise WrongInput(f"ggml_backend_graph_compute returned {status}")
         return Sample(seconds, seconds)
@@ -154,9 +157,11 @@ class GgmlGemv:
         return Series(name, self.sample, self.per_sample, self.nbytes, self.cold, self.check, about, flops=flops)
 
     def free(self) -> None:
-        """Give back the weights."""
+        """Give back the weights; nothing may be sampled afterwards."""
+        self.graphs.clear()
         self.lib.ggml_free(self.context)
         self.lib.ggml_backend_free(self.backend)
+        del self.memory
 
 
 class GgmlSession:
