@@ -66,14 +66,20 @@ def execute(run: Run, quick: bool) -> dict[str, Any]:
                 [*command(argv), "--json", str(path)],
                 cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False,
             )  # fmt: skip
-            told = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-            record |= {"code": done.returncode, "said": told if done.returncode else []}
+            record |= {"code": done.returncode, "said": reasons(done.stderr, done.stdout) if done.returncode else []}
         except (subprocess.TimeoutExpired, OSError) as error:
             record |= {"code": None, "said": [str(error)]}
         record["seconds"] = round(time.monotonic() - began, 1)
         if path.is_file():
             record |= result(json.loads(path.read_text(encoding="utf-8")))
     return record
+
+
+def reasons(stderr: str, stdout: str) -> list[str]:
+    """Why a command failed: the lines that say so, or else its last words."""
+    lines = [" ".join(line.split()) for line in (*stderr.splitlines(), *stdout.splitlines()) if line.strip()]
+    told = [line for line in lines if any(word in line for word in ("ERROR", "MISSES", "output wrong"))]
+    return list(dict.fromkeys(told)) or lines[-3:]
 
 
 def result(document: dict[str, Any]) -> dict[str, Any]:

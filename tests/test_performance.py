@@ -266,6 +266,11 @@ def test_a_run_that_fails_costs_itself_and_the_others_stay(
     assert found["runs"]["6:32000, 2 threads"] == BOTH["6:32000, 2 threads"], "what was not asked for stays"
 
 
+def test_the_reason_is_the_line_that_tells_it(script: Any) -> None:
+    assert script.reasons("a\ncpu tgemv  ERROR too fast\nb\n", "c") == ["cpu tgemv ERROR too fast"]
+    assert script.reasons("", "1\n2\n\n3\n4") == ["2", "3", "4"]
+
+
 def test_a_run_that_hangs_is_ended(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "command", lambda argv: [sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(script, "LIMIT_S", 0.5)
