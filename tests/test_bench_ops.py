@@ -311,6 +311,16 @@ def test_the_ceiling_is_the_best_read_of_the_same_kind_of_device(monkeypatch: py
     assert [side.ceiling for side in table] == pytest.approx([2e11, 2e11]) and all(side.measured for side in table)
 
 
+@pytest.mark.parametrize(("measured", "fault"), [(True, False), (False, True)])
+def test_a_measured_ceiling_is_at_least_the_bandwidth_of_the_same_turns(measured: bool, fault: bool) -> None:
+    plain = {"launches": 1, "nbytes": 10**9, "cold": True, "fault": "", "flops": 0}
+    table = [{"name": "tgemv", "about": {"op": "tgemv"}, **plain}, {"name": "copy", "about": {"op": "copy"}, **plain}]
+    answers = {"build": table, "sample": [1e-2] * 2, "check": None, "release": None, "launched": {}}
+    side = sides.Side("cpu", lambda method, **arguments: answers[method], ceiling=2e10, measured=measured)
+    (row,) = sides.rows_of(group_of("add", M=1, D=8), [side], 0.01)
+    assert row["gb_per_s"] == pytest.approx(100) and bool(row["errors"]) == fault
+
+
 def test_torch_stands_beside_a_gemv_and_the_ratio_has_an_interval() -> None:
     pytest.importorskip("torch")
     table = [

@@ -91,10 +91,12 @@ def rows_of(group: dict[str, Any], sides: Sequence[Side], seconds: float = SECON
     rows = []
     for side, table in held:
         bandwidth = max([0.0, *(_rate(series) for series in table if _is_ceiling(series))]) or side.bandwidth
+        # A measured ceiling may be of a busier minute than these turns.
+        ceiling = max(side.ceiling, bandwidth) if side.measured else side.ceiling
         for at, series in enumerate(table):
             if _is_ceiling(series):
                 continue
-            row = {"tag": group["tag"], **judge_times(series, side.ceiling, side.measured)}
+            row = {"tag": group["tag"], **judge_times(series, ceiling, side.measured)}
             if side.baseline is None and not series.fault:
                 row.update(side.calls("launched", at=at))
             if "unsupported" in row:
