@@ -50,6 +50,15 @@ def choose_isa(wanted: str | None) -> str:
     return wanted
 
 
+def twin_isa(serving: str) -> str | None:
+    """The instruction set of this machine that shares least with another; None where there is no second one.
+
+    AVX-512 VNNI and AMX have the tiles of prefill in common, so AVX2 comes before them.
+    """
+    have = isas()
+    return next((isa for isa in ("avx2", "neon", "avx512vnni", "scalar") if isa in have and isa != serving), None)
+
+
 def choose_threads(wanted: str | int | None) -> int:
     """The number of threads: the one asked for, or the processors that this process may use; raises WrongInput."""
     if wanted is None or wanted == "":

@@ -287,10 +287,9 @@ def _reference_options() -> tuple[str, dict[str, Any]]:
     has a second instruction set, that one; fp32 numpy where there is no native module.
     """
     with suppress(KparityError, ImportError, AttributeError):
-        from kparity.backends.cpu import choose_isa, isas
+        from kparity.backends.cpu import choose_isa, twin_isa
 
         serving = choose_isa(os.environ.get("KPARITY_CPU_ISA"))
-        others = [name for name in reversed(list(isas())) if name not in (serving, "scalar")]
-        chosen = (others or [name for name in isas() if name != serving] or [serving])[0]
+        chosen = twin_isa(serving) or serving
         return f"cpu {chosen}", {"backend": "cpu", "isa": chosen, "fused": False}
     return "numpy", {"backend": "numpy", "fused": False}

@@ -77,12 +77,11 @@ def _numpy_backends() -> list[tuple[str, Backend]]:
 
 def _cpu_backends() -> list[tuple[str, Backend]]:
     """The CPU backend, and again with the next best instruction set (or f32 numpy on a machine that has one only)."""
-    from kparity.backends.cpu import CpuBackend, isas
+    from kparity.backends.cpu import CpuBackend, twin_isa
     from kparity.backends.numpy import NumpyBackend
 
     first = CpuBackend()
-    others = [isa for isa in isas() if isa != first.isa]
-    best = next((isa for isa in ("avx2", "neon", "avx512vnni", "scalar") if isa in others), None)
+    best = twin_isa(first.isa)
     twin: Backend = NumpyBackend("f32") if best is None else CpuBackend(isa=best)
     return [("cpu", first), (f"cpu {best}" if best else "numpy f32", twin)]
 
