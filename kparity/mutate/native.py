@@ -26,6 +26,8 @@ ISA_FLAGS: Mapping[str, tuple[str, ...]] = {
     "isa_amx": (*AVX512, "-mamx-tile", "-mamx-int8"),
     "isa_neon": ("-march=armv8.2-a+dotprod",),
 }
+USES_AMX = "-DKPARITY_HAS_AMX"
+"""What CMakeLists.txt tells cpu.cpp where the compiler knows AMX."""
 SOURCE_OF_ISA = {
     "scalar": "isa_scalar", "avx2": "isa_avx2", "avx512vnni": "isa_avx512", "amx": "isa_amx", "neon": "isa_neon",
 }  # fmt: skip
@@ -107,16 +109,28 @@ def _shared_digest() -> str:
     paths = sorted([*(root / "csrc").glob("*"), *(root / "kernels").glob("*/*.h")])
     version = subprocess.run([tool, "--version"], capture_output=True, text=True).stdout
     return _digest(
-        version, *COMMON, *includes, *(f"{path.name}\0{path.read_text()}" for path in paths if path.is_file())
+        best_isa(),
+        version,
+        *COMMON,
+        *includes,
+        *(f"{path.name}\0{path.read_text()}" for path in paths if path.is_file()),
     )
 
 
 def _sources(root: Path, isa: str) -> list[str]:
-    """Stems of the sources of the module, the patched instruction set left out."""
+    """Stems of the sources of the module, the patched instruction set left out, and AMX unless it is patched: not every
+    compiler knows it.
+    """
     found = sorted(path.stem for path in (root / "csrc").glob("*.cpp"))
-    mine = "isa_neon" if isa == "isa_neon" else ""
-    others = {"isa_avx2", "isa_avx512", "isa_amx"} if mine else {"isa_neon"}
-    return [stem for stem in found if stem not in others and stem != isa]
+    others = {"isa_avx2", "isa_avx512"} if isa == "isa_neon" else {"isa_neon"}
+    return [stem for stem in found if stem not in {*others, "isa_amx", isa}]
+
+
+def _flags(stem: str, isa: str) -> tuple[str, ...]:
+    """Compiler flags of a source."""
+    if stem == "cpu" and isa == "isa_amx":
+        return (USES_AMX,)
+    return ISA_FLAGS.get(stem, ())
 
 
 def prepare() -> None:
@@ -130,7 +144,7 @@ def prepare() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stem in _sources(root, isa):
             if not (folder / f"{stem}.o").is_file():
-                _compile(root / "csrc" / f"{stem}.cpp", ISA_FLAGS.get(stem, ()), folder / f"{stem}.o")
+                _compile(root / "csrc" / f"{stem}.cpp", _flags(stem, isa), folder / f"{stem}.o")
 
 
 def build(patched: Mapping[str, str]) -> Path:

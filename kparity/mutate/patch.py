@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module, resources
@@ -89,7 +90,7 @@ def apply_native(patched: Mapping[str, str]) -> None:
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
 
-    from kparity.mutate.native import build
+    from kparity.mutate.native import SOURCE_OF_ISA, best_isa, build
 
     path = build(patched)
     spec = spec_from_file_location("kparity._native", path, loader=ExtensionFileLoader("kparity._native", str(path)))
@@ -100,6 +101,11 @@ def apply_native(patched: Mapping[str, str]) -> None:
     import kparity
 
     setattr(kparity, "_native", module)  # noqa: B010 - the type checker does not know the compiled part
+    from kparity.backends.cpu import choose_isa
+
+    serves = SOURCE_OF_ISA[choose_isa(os.environ.get("KPARITY_CPU_ISA"))]
+    if serves != best_isa():  # otherwise a mutant would be let through because nothing of it runs
+        raise CompileFailed(f"{best_isa()}.cpp", 0, f"the module serves with {serves}, which is not patched")
 
 
 def checkout() -> Path | None:
