@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import time
 
 from kparity.errors import Unavailable
@@ -24,6 +25,16 @@ class Faulty:
         """The value, and how often anything was called."""
         self.calls += 1
         return [value, self.calls]
+
+    def spin(self, for_s: float) -> None:
+        """Answers at once, with a thread that goes on using a processor."""
+        until = time.monotonic() + for_s
+
+        def busy() -> None:
+            while time.monotonic() < until:
+                pass
+
+        threading.Thread(target=busy, daemon=True).start()
 
     def error(self) -> None:
         """A mistake in the adapter."""

@@ -32,6 +32,9 @@ class Fake:
         """Nothing to end."""
         self.calls.append((self.name, "close", None))
 
+    def rest(self) -> None:
+        """Nothing of it spins."""
+
     def call(self, method: str, seconds: float, **arguments: Any) -> Any:
         """What the child would answer."""
         self.calls.append((self.name, method, arguments.get("length", arguments.get("depth"))))
@@ -56,7 +59,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     path = write(tmp_path / "m.gguf", Spec(**{**vars(TINY), "arch": "bitnet"}))
     monkeypatch.setattr(endtoend, "Worker", Fake)
     monkeypatch.setattr(endtoend, "TURN_S", 0.0)
-    monkeypatch.setattr(endtoend, "PAUSE_S", 0.0)
     monkeypatch.setattr(Fake, "calls", [])
 
     def ran(*names: str, **more: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kparity.bench.worker import Worker, WorkerFailed
+from kparity.bench.worker import REST_S, Worker, WorkerFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +34,21 @@ def test_a_worker_answers_in_order_and_libraries_may_print(start) -> None:
     worker.opened(60)
     assert worker.call("echo", 60, value={"a": [1.5, None]}) == [{"a": [1.5, None]}, 1]
     assert worker.call("echo", 60, value="x" * 200_000) == ["x" * 200_000, 2]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processor times of others are told in /proc")
+def test_a_turn_ends_when_the_threads_of_a_worker_rest(start) -> None:
+    worker = start()
+    worker.opened(60)
+    worker.rest()
+    worker.call("spin", 60, for_s=1.0)
+    began = time.monotonic()
+    worker.rest()
+    assert 0.8 < time.monotonic() - began < REST_S
+    began = time.monotonic()
+    worker.call("spin", 60, for_s=60.0)
+    worker.rest()
+    assert REST_S <= time.monotonic() - began < REST_S + 2, "it is not waited for without end"
 
 
 def test_a_call_that_raises_costs_the_call(start) -> None:

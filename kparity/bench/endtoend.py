@@ -22,8 +22,6 @@ from kparity.probe.runner import default_timeout
 
 ENGINE = "kparity.bench.endtoend_worker:EndToEnd"
 LLAMACPP = "kparity.bench.llamacpp:LlamaCpp"
-PAUSE_S = 0.01
-"""Between two engines: threads of the last one that spin go to sleep."""
 TURN_S = 0.2
 """A fast engine repeats its work within one turn for this long, so that a slow one does not leave it few samples."""
 REPEATS = 16
@@ -248,12 +246,17 @@ class EndToEndRun:
                 engine.pace_s = found["seconds"][0] / point.length if found else 0.0
         else:
             engine.call("decode", self.limit_s, depth=point.length)
+        engine.worker.rest()
 
     def _turn(self, engine: Engine, point: Point) -> None:
+        """What one engine does while the others rest; it is over when its threads rest, too."""
+        self._take(engine, point)
+        engine.worker.rest()
+
+    def _take(self, engine: Engine, point: Point) -> None:
         """Samples of one engine, and where it has them one by the device's clock and one of its bandwidth."""
         samples, limit = engine.samples[point], self.limit_s + self.request.seconds
         method, argument = ("prefill", "length") if point.phase == "prefill" else ("decode", "depth")
-        time.sleep(PAUSE_S)
         until = time.monotonic() + TURN_S
         for _ in range(REPEATS):
             found = engine.call(method, limit, **{argument: point.length})

@@ -31,9 +31,21 @@ BLOCK = 256
 TENSOR_BYTES = 4096
 """Room for what ggml keeps beside the data of a weight, a product and their place in a graph."""
 SPARE_BYTES = 1 << 24
-PAUSE_S = 0.01
-"""After a sample: ggml's threads spin for a while before they sleep, on the processors that the next one wants."""
+LOOK_S, IDLE, REST_S = 0.02, 0.1, 3.0
+"""After a sample ggml's threads spin before they sleep, on the processors that the next one wants: how often
+this process's processor time is looked at, the share of a processor that counts as none, and the longest wait.
+"""
 HANDLE, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+
+
+def rest() -> None:
+    """Wait until no thread of this process spends processor time."""
+    until = time.monotonic() + REST_S
+    while time.monotonic() < until:
+        before = time.process_time()
+        time.sleep(LOOK_S)
+        if time.process_time() - before < IDLE * LOOK_S:
+            return
 
 
 class Init(ctypes.Structure):
@@ -123,7 +135,7 @@ class GgmlGemv:
         began = time.perf_counter()
         status = self.lib.ggml_backend_graph_compute(self.backend, graph)
         seconds = time.perf_counter() - began
-        time.sleep(PAUSE_S)
+        rest()
         if status != 0:
             raise WrongInput(f"ggml_backend_graph_compute returned {status}")
         return Sample(seconds, seconds)

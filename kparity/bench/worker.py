@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any
 
 from kparity.probe.child import failure
@@ -27,6 +28,10 @@ from kparity.probe.runner import ending
 CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.bench.worker import main; sys.exit(main())"
 """The child's program. Without the current folder on its path: in a checkout that would hide the installed package."""
 READ_BYTES = 1 << 16
+LOOK_S, LOOKS = 0.02, 3
+"""How often a worker's processor time is looked at, and how often it must be found unchanged (it is kept in 10 ms)."""
+REST_S = 3.0
+"""What threads may spin after a call: those of llama.cpp's OpenMP were seen to for more than a second."""
 CLOSE_SECONDS = 10.0
 """What a child may take to close its device before it is ended."""
 
@@ -68,6 +73,25 @@ class Worker:
     def opened(self, seconds: float) -> None:
         """Wait until the object is made; raises WorkerFailed with what prevented it."""
         self._reply("open", seconds)
+
+    def rest(self) -> None:
+        """Wait until the worker's threads spend no processor time, for ``REST_S`` at most: some spin after a call, in
+        case another follows, and would take a processor from whoever is measured next.
+        """
+        until, before, same = time.monotonic() + REST_S, -1, 0
+        while same < LOOKS and time.monotonic() < until and not self.dead:
+            spent = self._processor_ticks()
+            same, before = (same + 1 if spent == before else 0), spent
+            time.sleep(LOOK_S)
+
+    def _processor_ticks(self) -> int:
+        """User and system time of the worker's threads in the system's ticks; 0 where the system does not tell."""
+        try:
+            text = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return 0
+        fields = text.rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
 
     def close(self) -> None:
         """Let the child close its device and end it, and everything that it started."""
