@@ -31,13 +31,15 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], alignment: int =
 
 
 def mapping(array: Array) -> mmap.mmap | None:
-    """The mapped file that an array looks into, or None."""
+    """The file, mapped for reading alone, that an array looks into, or None: what was written to pages of a private
+    mapping would be lost with them.
+    """
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    return base if isinstance(base, mmap.mmap) else None
+    return base if isinstance(base, mmap.mmap) and memoryview(base).readonly else None
 
 
 def copy(target: Array, source: Array) -> None:

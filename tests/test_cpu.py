@@ -408,6 +408,18 @@ def test_a_mapped_file_does_not_stay_in_memory_beside_its_copy(tmp_path):
     backend.close()
 
 
+def test_what_was_written_to_a_private_mapping_is_not_lost_by_an_upload(tmp_path):
+    path = tmp_path / "weights"
+    np.zeros(1 << 20, np.float32).tofile(path)
+    array = np.memmap(path, np.float32, mode="c")
+    array[:] = 7
+    array.flags.writeable = False
+    backend = CpuBackend(threads=1)
+    assert (backend.upload(array).handle == 7).all()
+    assert (array == 7).all()
+    backend.close()
+
+
 def test_large_arrays_share_chunks_and_outlive_their_backend():
     backend, count = CpuBackend(threads=1), 40
     rows = [np.full((1, 1 << 20), value, np.float32) for value in range(count)]  # 160 MiB: three chunks

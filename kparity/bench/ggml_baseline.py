@@ -20,6 +20,7 @@ from kparity.bench import llamacpp
 from kparity.bench.gguf_writer import encode_tq2_0
 from kparity.bench.machine import cache_bytes, cold_bytes, identity
 from kparity.bench.ops.cases import case_of
+from kparity.bench.ops.session import Group
 from kparity.bench.timing import MANY, Sample, Series, state_of
 from kparity.errors import Unavailable, WrongInput
 from kparity.spec import Array
@@ -176,7 +177,7 @@ class GgmlGemv:
         del self.memory
 
 
-class GgmlSession:
+class GgmlSession(Group):
     """The products of the group at hand, with the methods of ``kparity.bench.ops.session.Session``.
 
     ``threads``: 0 for as many as ``llamacpp.threads``. ``cold_mib`` is the most that the cold weights take; 0 leaves
@@ -189,7 +190,7 @@ class GgmlSession:
         info = llamacpp.processor(f"ggml, {self.threads} thread{'s' * (self.threads > 1)}")
         self.host = cast(Backend, SimpleNamespace(info=info))
         self.products: list[GgmlGemv] = []
-        self.table: list[Series] = []
+        super().__init__()
 
     def device(self) -> dict[str, Any]:
         """As ``Session.device``."""
@@ -213,17 +214,7 @@ class GgmlSession:
             is_cold = copies > 1 and cold >= cache_bytes(self.host)
             self.products.append(GgmlGemv(identity(self.host), n, k, self.threads, copies, is_cold))
         self.table = [product.series() for product in self.products]
-        plain = ("name", "launches", "nbytes", "cold", "about", "fault", "flops")
-        return [{name: getattr(series, name) for name in plain} for series in self.table]
-
-    def sample(self, at: int) -> list[float]:
-        """Seconds of one sample of series ``at``, twice: no clock but the wall's."""
-        found = self.table[at].sample()
-        return [found.device_s, found.wall_s]
-
-    def check(self, at: int) -> str | None:
-        """What was wrong with the output of series ``at``."""
-        return self.table[at].check()
+        return self.described()
 
     def release(self) -> None:
         """Give back the weights of the last group."""

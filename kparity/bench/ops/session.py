@@ -25,7 +25,28 @@ CEILING_BYTES = {"gpu": 1 << 30, "cpu": 1 << 30, "software": 1 << 26}
 """What the ceiling moves, by kind of device: beyond its caches, and on a software device no more than a moment."""
 
 
-class Session:
+class Group:
+    """The series of the group at hand, which a caller in another process names by their place in the table."""
+
+    def __init__(self) -> None:
+        self.table: list[Series] = []
+
+    def described(self) -> list[dict[str, Any]]:
+        """Every field of each series that is plain."""
+        plain = ("name", "launches", "nbytes", "cold", "about", "fault", "flops")
+        return [{name: getattr(series, name) for name in plain} for series in self.table]
+
+    def sample(self, at: int) -> list[float]:
+        """Device and wall seconds of one sample of series ``at``."""
+        found = self.table[at].sample()
+        return [found.device_s, found.wall_s]
+
+    def check(self, at: int) -> str | None:
+        """What was wrong with the output of series ``at``, timed once more."""
+        return self.table[at].check()
+
+
+class Session(Group):
     """A backend that is open, and the series of the group at hand.
 
     ``isa`` and ``threads`` are the cpu backend's; ``threads`` also bounds torch's on a processor. ``cold_mib`` is the
@@ -43,7 +64,7 @@ class Session:
     ) -> None:
         self.backend = backend if isinstance(backend, Backend) else _opened(backend, index, isa, threads)
         self.cold_mib, self.seed = cold_mib, seed
-        self.table: list[Series] = []
+        super().__init__()
         self._ceiling: Series | None = None
 
     def device(self) -> dict[str, Any]:
@@ -106,17 +127,7 @@ class Session:
     def _made(self, table: list[Series]) -> list[dict[str, Any]]:
         beside = [self._ceiling] if self._ceiling and any(each.cold for each in table) else []
         self.table = table if table == beside else [*beside, *table]
-        plain = ("name", "launches", "nbytes", "cold", "about", "fault", "flops")
-        return [{name: getattr(series, name) for name in plain} for series in self.table]
-
-    def sample(self, at: int) -> list[float]:
-        """Device and wall seconds of one sample of series ``at``."""
-        found = self.table[at].sample()
-        return [found.device_s, found.wall_s]
-
-    def check(self, at: int) -> str | None:
-        """What was wrong with the output of series ``at``, timed once more."""
-        return self.table[at].check()
+        return self.described()
 
     def launched(self, at: int) -> dict[str, Any]:
         """What the backend counted in the samples of series ``at`` (``Rotation.launched``)."""
