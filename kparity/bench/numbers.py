@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kparity.bench.plan import Point
-from kparity.bench.timing import CLOCK_SLACK_S, GOAL, SLACK, bootstrap
+from kparity.bench.timing import CLOCK_SLACK_S, GOAL, below_floor, bootstrap
 
 PERCENTILES = (10, 50, 90, 99)
 
@@ -69,7 +69,7 @@ def measurement(point: Point, samples: Samples, nbytes: int, ceiling: Ceiling | 
     }  # fmt: skip
     if high - low > 2 * GOAL * middle:
         found["limit"] = f"±{50 * (high - low) / middle:.1f} % after {len(each)} samples"
-    if floor and middle < floor / SLACK:
+    if floor and below_floor(middle, floor):
         found["errors"].append(f"faster than the roofline floor: {middle * 1e3:.3f} < {floor * 1e3:.3f} ms")
     ahead = [one for one in samples.device if one["device_s"] > one["wall_s"] * 1.01 + CLOCK_SLACK_S]
     if ahead:

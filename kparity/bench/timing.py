@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from kparity import contracts
 from kparity.adapter import Program
 from kparity.spec import Array
 
 GOAL = 0.02
 """Half-width of the median's interval, as a share of the median, at which sampling stops."""
-SLACK = 1.25
-"""What a time may be below the floor of a ceiling that was measured instead of known."""
 CLOCK_SLACK_S = 2e-6
 """Resolution of device timestamps: two of them may exceed the wall by this much."""
 MANY = 256
@@ -127,6 +126,11 @@ def timed(program: Program) -> Sample:
     return Sample(device, time.perf_counter() - began)
 
 
+def below_floor(seconds: float, floor: float) -> bool:
+    """Whether a time is farther below the floor of a ceiling that was measured than receipt-v1 allows (floor_share)."""
+    return not contracts.load(contracts.RECEIPT).threshold("floor_share").holds(seconds / floor)
+
+
 def judge_times(series: Series, ceiling: float, measured: bool = True) -> dict[str, Any]:
     """The row of a series: median, interval, rate, floor, raw samples, and every reason why it does not count.
 
@@ -153,8 +157,9 @@ def judge_times(series: Series, ceiling: float, measured: bool = True) -> dict[s
     row["samples_device_s"] = [each.device_s for each in series.samples]
     row["samples_wall_s"] = [each.wall_s for each in series.samples]
     if ceiling > 0 and series.nbytes:
-        row["floor_us"] = series.nbytes / ceiling * 1e6
-        if series.cold and middle * 1e6 < row["floor_us"] / (SLACK if measured else 1.0):
+        floor = series.nbytes / ceiling
+        row["floor_us"] = floor * 1e6
+        if series.cold and (below_floor(middle, floor) if measured else middle < floor):
             row["errors"].append(f"faster than the roofline floor: {middle * 1e6:.2f} < {row['floor_us']:.2f} µs")
     ahead = [each for each in series.samples if each.device_s > each.wall_s * 1.01 + CLOCK_SLACK_S]
     if ahead:

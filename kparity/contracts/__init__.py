@@ -17,6 +17,8 @@ from kparity.errors import UnknownName, WrongInput
 
 PROBE = "backend-output-parity-v1"
 """The contract that the probe and the dispatcher enforce."""
+RECEIPT = "receipt-v1"
+"""The contract that receipts are verified against."""
 
 RULES: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
     "at least": ("≥", operator.ge),

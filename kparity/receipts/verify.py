@@ -15,8 +15,6 @@ from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.rules import determinism, device, dispatches, identity, op_rows, parity, samples, speed
 
-CONTRACT = "receipt-v1"
-
 
 @dataclass(frozen=True)
 class Demands:
@@ -61,7 +59,7 @@ def verify(
 
 
 def _sound(statement: dict[str, Any], now: datetime) -> Findings:
-    limits, predicate = contracts.load(CONTRACT), statement["predicate"]
+    limits, predicate = contracts.load(contracts.RECEIPT), statement["predicate"]
     yield from identity.fits_digest(statement)
     yield from identity.has_subjects(statement)
     yield from identity.times(predicate, limits, now)
@@ -125,7 +123,7 @@ def replays(statements: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[
 
     Name → findings; every receipt after the first of its kind is the replayed one.
     """
-    limits = contracts.load(CONTRACT)
+    limits = contracts.load(contracts.RECEIPT)
     seen: dict[Any, str] = {}
     found: dict[str, list[Finding]] = {}
     for name, statement in statements:
