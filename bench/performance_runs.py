@@ -23,7 +23,7 @@ LLAMACPP = ("--baseline", "llama.cpp")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A command. ``shape`` is that of a model of random weights; ``seconds`` is what the run may sample."""
+    """A command. ``shape``: a model of random weights; ``seconds``: what the run, or each op in it, may sample."""
 
     command: tuple[str, ...]
     shape: str = ""
@@ -36,8 +36,7 @@ class Run:
         found = [*self.command]
         if self.shape:
             found += ["--shape", small(self.shape) if quick else f"2b-4t:{self.shape}"]
-        if "--ops" not in found:
-            found += ["--seconds", str(1 if quick else self.seconds)]
+        found += ["--seconds", str(1 if quick else self.seconds)]
         return [smaller(each) for each in found] if quick else found
 
 
@@ -76,8 +75,7 @@ RUNS: Mapping[str, Run] = {
                            *LLAMACPP)),
     "ops, 1 thread": Run(("kparity", "bench", "--ops", OPS, *BENCH[2:], "--threads", "1", *LLAMACPP)),
     "depth": Run((*BENCH, "--threads", "2", *LLAMACPP, "--pp", "-", "--tg", "0,512,1024,2048"), SHAPES[0], 24),
-    **{f"{shape}, 2 threads": decode(shape, 2) for shape in SHAPES},
-    **{f"{shape}, 1 thread": decode(shape, 1) for shape in SHAPES},
+    **{f"{shape}, {name}": decode(shape, n) for shape in SHAPES for n, name in ((2, "2 threads"), (1, "1 thread"))},
     **{f"{shape}, AVX2": decode(shape, 2, "--isa", "avx2") for shape in SHAPES[:2]},
     "prefill": Run((*BENCH, "--threads", "2", *LLAMACPP, "--baseline-file", F16, "--pp", "64,512", "--tg", "-"),
                    SHAPES[0], 40),

@@ -37,7 +37,7 @@ public:
         };
         const Range part = split(rows, 4, slice);
         if (part.begin == part.end) return;
-        if (tokens == 1) fetch(buffers.w, first_tile(part, true));
+        if (tokens == 1) fetch(buffers, part);
         for (std::int64_t m = 0; m < tokens; m += held) {  // as many tokens as stay in the cache beside the weights
             const std::int64_t count = least(held, tokens - m);
             for (std::int64_t t = 0; t < count; ++t) prepare(buffers, m + t, t);
@@ -53,6 +53,7 @@ private:
     // Weights are fetched this many bytes ahead where the four rows of a tile are apart, and where they lie next to each other,
     // at least that many, in whole tiles.
     static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192, AHEAD_SCALES = 128;
+    static constexpr std::int64_t AHEAD_OUTPUTS = 8192;  // outputs that are fetched at the beginning: of 4 bytes each
 
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, w_per_row, a_per_block, integers;
@@ -70,10 +71,15 @@ private:
         float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
     };
 
-    // The beginnings of the rows of a tile come while the activations are prepared.
-    void fetch(const std::uint8_t* w, const Rows& of) const {
+    // The beginnings of the rows of the first tile come while the activations are prepared, and so does what will be written: a
+    // store that misses the caches in between would hold up those after it.
+    void fetch(const Buffers& buffers, Range part) const {
+        const Rows of = first_tile(part, true);
         for (std::int64_t at = 0; at < AHEAD_APART; at += BLOCK_BYTES)
-            for (int r = 0; r < 4; ++r) prefetch(w, of.row(r) * padded / 4 + at);
+            for (int r = 0; r < 4; ++r) prefetch(buffers.w, of.row(r) * padded / 4 + at);
+        const std::int64_t last = least(part.end, part.begin + AHEAD_OUTPUTS);
+        for (std::int64_t at = part.begin; at < last; at += CACHE_LINE / 4) prefetch_write(buffers.y, 4 * at);
+        keep();
     }
 
     bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
