@@ -6,22 +6,18 @@
 #pragma once
 
 #include "../../csrc/tiles.h"
+#include "product.h"
 
 namespace kparity {
 namespace KP_ISA {
 namespace {
 
-class Tgemm final : public Kernel {
+class Tgemm final : public Product {
 public:
     explicit Tgemm(const Defines& d)
-        : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
-          w_per_block(d.integer("W_PER_BLOCK") != 0), w_per_row(d.integer("W_PER_ROW") != 0),
-          a_per_block(d.integer("A_PER_BLOCK") != 0), integers(d.integer("OUT_I32") != 0),
+        : Product(d),
           held(least(ceil_div(tokens, TILE) * TILE, most(PAIR * TILE, HELD_BYTES / padded / (PAIR * TILE) * PAIR * TILE))) {}
 
-    double cost() const override {
-        return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
-    }
     std::size_t scratch_bytes() const override {
         return static_cast<std::size_t>(ROWS * PIECE * CODES + held * (padded + 4 * (ROWS + blocks + scales())));
     }
@@ -36,12 +32,7 @@ public:
             return at;
         };
         const Buffers buffers{
-            static_cast<const std::uint8_t*>(args[0]),  // [N, KP/4] bytes
-            static_cast<const float*>(args[1]),         // [1], [N] or [N, BLOCKS]
-            static_cast<const std::int8_t*>(args[2]),   // [M, KP]
-            static_cast<const float*>(args[3]),         // [M, 1 or BLOCKS]
-            static_cast<const std::int32_t*>(args[4]),  // [M, 1 or BLOCKS]
-            args[5],                                    // [M, N]
+            Operands(args),
             take(ROWS * PIECE * CODES),
             reinterpret_cast<std::int8_t*>(take(held * padded)),
             take(held * ROWS * 4),
@@ -66,26 +57,15 @@ private:
     static constexpr std::int64_t HELD_BYTES = 512 << 10;
     static constexpr std::int64_t PIECE = 2;  // blocks of K whose codes, and the tokens' share of them, stay in the first-level cache
 
-    std::int64_t tokens, rows, padded, blocks;
-    bool w_per_block, w_per_row, a_per_block, integers;
     std::int64_t held;  // tokens that are in tiles at a time
 
-    struct Buffers {
-        const std::uint8_t* w;
-        const float* wscale;
-        const std::int8_t* q;
-        const float* ascale;
-        const std::int32_t* qsum;
-        void* y;
+    struct Buffers : Operands {
         std::uint8_t* codes;    // [PAIR, PIECE · STEPS, 16, 64]
         std::int8_t* values;    // [held / 16, BLOCKS · STEPS, 16, 16, 4]
         std::uint8_t* results;  // Square [held / 16, PAIR]: Sums over whole rows, or sums of scaled blocks
         std::int32_t* offset;   // [held / 16, BLOCKS, 16]: Σq of each block, or of the whole row in the first
         float* scale;           // [held / 16, 1 or BLOCKS, 16]: of the activations, times that of the weights if there is one
     };
-
-    bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
-    std::int64_t scales() const { return a_per_block ? blocks : 1; }
 
     // The tile of tokens from `token` on, `slot` in the scratch.
     void prepare(const Buffers& buffers, std::int64_t token, std::int64_t slot) const {

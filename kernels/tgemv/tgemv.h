@@ -5,32 +5,23 @@
 // a block of weights once for TOKENS rows of activations.
 #pragma once
 
+#include "product.h"
+
 namespace kparity {
 namespace KP_ISA {
 namespace {
 
-class Tgemv final : public Kernel {
+class Tgemv final : public Product {
 public:
     explicit Tgemv(const Defines& d)
-        : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
-          w_per_block(d.integer("W_PER_BLOCK") != 0), w_per_row(d.integer("W_PER_ROW") != 0),
-          a_per_block(d.integer("A_PER_BLOCK") != 0), integers(d.integer("OUT_I32") != 0),
-          held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))) {}
-    double cost() const override {
-        return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
-    }
+        : Product(d), held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))) {}
     std::size_t scratch_bytes() const override {
         return static_cast<std::size_t>(held * padded) + static_cast<std::size_t>(held * (blocks + 1)) * 4;
     }
 
     void run(void* const* args, const Slice& slice) const override {
         const Buffers buffers{
-            static_cast<const std::uint8_t*>(args[0]),  // [N, KP/4] bytes
-            static_cast<const float*>(args[1]),         // [1], [N] or [N, BLOCKS]
-            static_cast<const std::int8_t*>(args[2]),   // [M, KP]
-            static_cast<const float*>(args[3]),         // [M, 1 or BLOCKS]
-            static_cast<const std::int32_t*>(args[4]),  // [M, 1 or BLOCKS]
-            args[5],                                    // [M, N]
+            Operands(args),
             reinterpret_cast<std::int8_t*>(slice.scratch),
             reinterpret_cast<std::int32_t*>(slice.scratch + held * padded),
             reinterpret_cast<float*>(slice.scratch + held * (padded + 4 * blocks)),
@@ -55,17 +46,9 @@ private:
     static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192, AHEAD_SCALES = 128;
     static constexpr std::int64_t AHEAD_OUTPUTS = 8192;  // outputs that are fetched at the beginning: of 4 bytes each
 
-    std::int64_t tokens, rows, padded, blocks;
-    bool w_per_block, w_per_row, a_per_block, integers;
     std::int64_t held;  // rows of activations that are permuted at a time
 
-    struct Buffers {
-        const std::uint8_t* w;
-        const float* wscale;
-        const std::int8_t* q;
-        const float* ascale;
-        const std::int32_t* qsum;
-        void* y;
+    struct Buffers : Operands {
         std::int8_t* permuted;  // [held, KP]
         std::int32_t* offset;   // [held, BLOCKS]: Σq of each block, or of the whole row in the first
         float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
@@ -82,14 +65,12 @@ private:
         keep();
     }
 
-    bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
-
     void prepare(const Buffers& buffers, std::int64_t token, std::int64_t slot) const {
         std::int32_t* offset = buffers.offset + slot * blocks;
         for (std::int64_t b = 0; b < blocks; ++b)
             offset[b] = permute(buffers.q + token * padded + b * CODES, buffers.permuted + slot * padded + b * CODES);
         if (!whole_rows()) return;
-        const std::int64_t spans = a_per_block ? blocks : 1;
+        const std::int64_t spans = scales();
         offset[0] = 0;
         for (std::int64_t s = 0; s < spans; ++s) offset[0] += buffers.qsum[token * spans + s];
         const float ascale = buffers.ascale[token * spans];
