@@ -1,7 +1,7 @@
 """Which backends the tests run on, and what happens where one is missing.
 
     KPARITY_BACKENDS   names, comma separated; without it, every known backend
-    KPARITY_REQUIRE    names (of backends, or of TOOLS) whose absence is a failure instead of a skip, or ``all``
+    KPARITY_REQUIRE    names of backends or of TOOLS whose absence fails instead of skips; ``all`` for every one of them
     KPARITY_SEED       base of every seed; 0 without it
 
 A test that takes ``backend`` runs once per backend; one that takes ``backend`` and ``case`` once per case and backend.
@@ -11,10 +11,12 @@ A backend that does not open is one skipped test, with the reason.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -34,12 +36,17 @@ COMPILED: list[str] = []
 """A line per compiler and target that the compile gates went through, shown at the end of the run."""
 
 TOOLS = ("llamacpp", "nvcc", "clang", "hiprtc", "intel-opencl", "gpu")
-"""What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it themselves."""
+"""What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it by ``needing``."""
+
+
+def named(variable: str) -> list[str]:
+    """The names in an environment variable."""
+    return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
 
 
 def chosen(variable: str) -> list[str]:
     """The backend names in an environment variable; a misspelt name ends the run."""
-    names = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+    names = named(variable)
     if variable == "KPARITY_REQUIRE":
         names = [name for name in names if name not in TOOLS]
     if names == ["all"]:
@@ -48,6 +55,30 @@ def chosen(variable: str) -> list[str]:
         if name not in registry.names():
             raise pytest.UsageError(f"{variable}: {UnknownName('backend', name, registry.names())}")
     return names
+
+
+def required(*names: str) -> bool:
+    """Whether KPARITY_REQUIRE names one of these backends and TOOLS; raises UnknownName for what it cannot name."""
+    for name in names:
+        if name not in (*TOOLS, *registry.names()):
+            raise UnknownName("backend or tool", name, [*registry.names(), *TOOLS])
+    return not {"all", *names}.isdisjoint(named("KPARITY_REQUIRE"))
+
+
+def absent(reason: str, *names: str) -> NoReturn:
+    """Skip for want of these backends and TOOLS, with the reason; fail where one of them is required."""
+    if required(*names):
+        pytest.fail(reason)
+    pytest.skip(reason, allow_module_level=True)
+
+
+@contextmanager
+def needing(*names: str) -> Iterator[None]:
+    """What turns out to be Unavailable in the block is ``absent``, for the reason that the error gives."""
+    try:
+        yield
+    except Unavailable as missing:
+        absent(f"{names[0]}: [{missing.code}] {missing}", *names)
 
 
 def wanted() -> list[str]:
@@ -133,6 +164,16 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     found = opened(request.param)
     if isinstance(found, Exception):
         raise found
+    return found
+
+
+@pytest.fixture(scope="session")
+def llamacpp() -> ModuleType:
+    """``kparity.bench.llamacpp``, where its library can be called."""
+    from kparity.bench import llamacpp as found
+
+    with needing("llamacpp"):
+        found.library()
     return found
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -326,18 +324,6 @@ def test_energy_of_a_gpu_is_nvml_s_or_said_to_be_missing(monkeypatch: pytest.Mon
 
 
 # --- llama.cpp ---
-
-
-@pytest.fixture
-def llamacpp() -> Any:
-    try:
-        importlib.import_module("xllamacpp")
-    except ImportError as error:
-        reason = f"llama.cpp not importable (pip install xllamacpp): {error}"
-        if "llamacpp" in os.environ.get("KPARITY_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return importlib.import_module("kparity.bench.llamacpp")
 
 
 def test_llama_cpp_computes_the_same_on_the_same_tokens(

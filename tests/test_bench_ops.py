@@ -20,9 +20,10 @@ from kparity.bench.ops.cases import case_of, plan, pool, short
 from kparity.bench.ops.inputs import draw, facts_of, shifted, turned
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
 from kparity.bench.ops.session import Session
-from kparity.errors import Unavailable, UnknownName, WrongInput
+from kparity.errors import UnknownName, WrongInput
 from kparity.registry import open_backend
 from kparity.spec import Case
+from tests.conftest import needing
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ops.get("tgemv").case(M=1, N=24, K=256)
@@ -401,14 +402,8 @@ def test_once_runs_untimed_in_one_process(arguments: list[str]) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("op", ["tgemv", "attention"])
 def test_a_cold_kernel_on_the_device_is_right_and_not_impossible(op: str) -> None:
-    import os
-
-    try:
+    with needing("cuda", "gpu"):
         session = Session("cuda")
-    except Unavailable as missing:
-        if {"cuda", "gpu", "all"} & set(os.environ.get("KPARITY_REQUIRE", "").split(",")):
-            raise
-        pytest.skip(f"[{missing.code}] {missing}")
     side = sides.Side("cuda", sides.in_process(session))
     assert all(not row["errors"] for row in sides.ceilings([side], 1.0))
     group = next(group for group in plan(f"{op} and step") if group["op"] == op)

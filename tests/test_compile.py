@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from kparity.backends.hip import HipBackend
 from kparity.errors import Unavailable, WrongInput
 from kparity.toolchains import Outcome, Resources, Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
 from kparity.toolchains.texts import Variant, conditions, variants
-from tests.conftest import COMPILED
+from tests.conftest import COMPILED, absent
 
 pytestmark = pytest.mark.compile
 
@@ -46,11 +45,9 @@ def opened(kind: type[Toolchain]) -> Toolchain | Unavailable:
 def toolchain(kind: type[Toolchain], label: str) -> Toolchain:
     """The compiler; a skip where it is missing, a failure where ``label`` is required."""
     found = opened(kind)
-    if isinstance(found, Toolchain):
-        return found
-    if label in os.environ.get("KPARITY_REQUIRE", "").split(","):
-        pytest.fail(str(found))
-    pytest.skip(str(found))
+    if not isinstance(found, Toolchain):
+        absent(f"{label}: [{found.code}] {found}", label)
+    return found
 
 
 def check(compiler: Toolchain, target: Target) -> None:

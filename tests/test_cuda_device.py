@@ -25,24 +25,20 @@ from kparity.adapter import Buffer
 from kparity.backends import _cupy
 from kparity.backends.cuda import CudaBackend
 from kparity.engine import Engine
-from kparity.errors import DeviceFault, Unavailable
+from kparity.errors import DeviceFault
 from kparity.model import load_model
 from kparity.spec import DTYPES
+from tests.conftest import needing
 
 pytestmark = pytest.mark.gpu
 
 TOKENS = [0, 300, 17, 901, 44, 5, 1200, 33, 8, 77, 640, 2, 19, 4, 256, 700]
-REQUIRED = {name.strip() for name in os.environ.get("KPARITY_REQUIRE", "").split(",")} & {"cuda", "gpu", "all"}
 
 
 @pytest.fixture
 def device() -> Iterator[CudaBackend]:
-    try:
+    with needing("cuda", "gpu"):
         found = CudaBackend.open()
-    except Unavailable as missing:
-        if REQUIRED:
-            raise
-        pytest.skip(f"[{missing.code}] {missing}")
     yield found
     found.close()
 

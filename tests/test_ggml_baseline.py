@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,18 +10,11 @@ import pytest
 
 from kparity import ops
 from kparity.bench import llamacpp
+from kparity.bench.ggml_baseline import GgmlSession
 from kparity.bench.ops import Request, run
 from kparity.bench.ops.cases import group
 from kparity.errors import Unavailable
-
-try:
-    from kparity.bench.ggml_baseline import GgmlSession
-
-    GgmlSession()
-except Unavailable as missing:
-    if "llamacpp" in os.environ.get("KPARITY_REQUIRE", "").split(","):
-        raise
-    pytest.skip(str(missing), allow_module_level=True)
+from tests.conftest import needing
 
 SMALL = group(ops.get("tgemv").case(M=1, N=24, K=512), "step")
 TYPES = ["TQ2_0"]
@@ -30,7 +22,8 @@ TYPES = ["TQ2_0"]
 
 @pytest.fixture
 def session() -> Iterator[Any]:
-    found = GgmlSession(threads=1, cold_mib=1)
+    with needing("llamacpp"):
+        found = GgmlSession(threads=1, cold_mib=1)
     yield found
     found.close()
 
@@ -61,7 +54,7 @@ def test_other_ops_and_parts_of_blocks_have_no_product(session: Any) -> None:
     assert session.build(SMALL, ["f32"]) == [] and session.ceiling() == []
 
 
-def test_the_ratio_stands_in_the_row_of_the_gemv() -> None:
+def test_the_ratio_stands_in_the_row_of_the_gemv(session: Any) -> None:
     request = Request(["cpu"], "tgemv and K=256,M=1,N=16401", baselines=(llamacpp.NAME,), threads=1, cold_mib=0)
     result = run(request)
     rows = [row for row in result.rows if row["op"] in ("tgemv", "mul_mat_TQ2_0")]

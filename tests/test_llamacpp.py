@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -179,15 +178,8 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def llama(model: Any) -> Iterator[LlamaCpp]:
-    try:
-        importlib.import_module("xllamacpp")
-    except ImportError as error:
-        reason = f"llama.cpp not importable (pip install xllamacpp): {error}"
-        if "llamacpp" in os.environ.get("KPARITY_REQUIRE", "").split(","):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    yield LlamaCpp(str(files("kparity").joinpath("data/embedded.gguf")), model.hparams.vocab)
+def llama(model: Any, llamacpp: ModuleType) -> LlamaCpp:
+    return LlamaCpp(str(files("kparity").joinpath("data/embedded.gguf")), model.hparams.vocab)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from kparity.assemble import kernel_text
 from kparity.backends import opencl
 from kparity.backends.opencl import OpenclBackend
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from tests.conftest import needing
 
 ADD = ops.get("add")
 CASE = ADD.case(M=3, D=257)
@@ -27,12 +28,8 @@ CASE = ADD.case(M=3, D=257)
 
 @pytest.fixture(scope="module")
 def device() -> OpenclBackend:
-    try:
+    with needing("opencl"):
         return OpenclBackend.open()
-    except Unavailable as missing:
-        if "opencl" in os.environ.get("KPARITY_REQUIRE", "").split(","):
-            raise
-        pytest.skip(str(missing))
 
 
 def add_program(device: OpenclBackend, launches: int = 1) -> tuple[Program, Buffer]:

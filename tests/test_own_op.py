@@ -13,10 +13,10 @@ import pytest
 from kparity import assemble, ops, registry
 from kparity.adapter import Backend
 from kparity.check.core import check_case
-from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
+from kparity.errors import CompileFailed, UnknownName, WrongInput
 from kparity.testing import assert_parity
 from tests.cli import run
-from tests.conftest import chosen
+from tests.conftest import needing
 
 OWN = Path(__file__).parent / "own_ops"
 PACKAGE = "kparity_own_ops"
@@ -42,12 +42,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def opened(name: str) -> Backend:
-    try:
+    with needing(name):
         return registry.open_backend(name)
-    except Unavailable as missing:
-        if name in chosen("KPARITY_REQUIRE"):
-            raise
-        pytest.skip(f"{name}: [{missing.code}] {missing}")
 
 
 def entry_points(folder: Path, *lines: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import urllib.request
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -219,8 +221,8 @@ def test_streaming_keeps_characters_whole(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     "kind", [None, "default", "gpt-2", "llama-bpe", "qwen2", "starcoder", "falcon", "llama", "llama-bare"]
 )
-def test_same_ids_as_llama_cpp(tmp_path: Path, kind: str | None) -> None:
-    xllamacpp = pytest.importorskip("xllamacpp")
+def test_same_ids_as_llama_cpp(tmp_path: Path, kind: str | None, llamacpp: ModuleType) -> None:
+    xllamacpp = importlib.import_module("xllamacpp")
     vocabulary = (
         sentence_piece(kind == "llama") if (kind or "").startswith("llama") and kind not in RULES else byte_level(kind)
     )

@@ -25,6 +25,7 @@ from kparity import assemble, ops
 from kparity.backends.opencl import WAVES, OpenclBackend
 from kparity.errors import CompileFailed, Unavailable
 from kparity.spec import Case
+from tests.conftest import absent
 from tests.test_ops import check_case
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,9 +110,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], dic
 def test_every_case(name: str, wave: int, sweeps: Callable[[str, int], dict[str, Any]]) -> None:
     result = sweeps(name, wave)
     if "missing" in result:
-        if RUNTIMES[name][1] in os.environ.get("KPARITY_REQUIRE", "").split(","):
-            pytest.fail(result["missing"])
-        pytest.skip(f"{name}: {result['missing']}")
+        absent(f"{name}: {result['missing']}", RUNTIMES[name][1])
     assert not result["failures"], "\n".join(result["failures"])
     assert result["passed"] == {op.name: len(op.cases()) for op in ops.every()}
 
