@@ -195,6 +195,23 @@ def faster_op(predicate: dict[str, Any]) -> None:
     row.update(us=middle * 1e6, us_low=low * 1e6, us_high=high * 1e6, gb_per_s=row["bytes"] / middle * 1e-9)
 
 
+def faster_wall(predicate: dict[str, Any]) -> None:
+    """Two thirds of the device's time around every sample of a row whose samples are below a clock's resolution."""
+    row = predicate["ops"][2]
+    row["samples_wall_s"] = [each / 1.5 for each in row["samples_device_s"]]
+
+
+def halved_wall(predicate: dict[str, Any]) -> None:
+    """Half the device's time around one sample: in the sum it is lost."""
+    row = predicate["ops"][1]
+    row["samples_wall_s"][3] = row["samples_device_s"][3] / 2
+
+
+def longer_wall(predicate: dict[str, Any]) -> None:
+    row = predicate["ops"][1]
+    row["samples_wall_s"].append(row["samples_wall_s"][0] * 1.07)
+
+
 def sure(predicate: dict[str, Any]) -> None:
     """The interval of somebody who is certain."""
     each = predicate["runs"][0]["measurements"][1]
@@ -324,7 +341,9 @@ FORGED = [
     Forgery("an op faster than memory", "RCPT-FLOOR", faster_op, ops=True),
     Forgery("an op with a better median", "RCPT-RECOMPUTED", put("ops.1.us", 0.5), ops=True),
     Forgery("an op with a point for an interval", "RCPT-INTERVAL", put("ops.1.us_low", 1e-3), ops=True),
-    Forgery("an op ahead of the wall", "RCPT-DEVICE-TIME", put("ops.2.samples_wall_s", [1e-9] * 3), ops=True),
+    Forgery("a short op ahead of the wall", "RCPT-DEVICE-TIME", faster_wall, ops=True),
+    Forgery("an op ahead of the wall in one sample", "RCPT-DEVICE-TIME", halved_wall, ops=True),
+    Forgery("an op with more times of the wall's clock", "RCPT-DEVICE-TIME", longer_wall, ops=True),
     Forgery("an op that was not measured", "RCPT-EMPTY", drop("ops.1.samples_device_s"), ops=True),
     Forgery("an op of a backend that was not there", "RCPT-FALLBACK", put("ops.1.backend", "hip"), ops=True),
     Forgery("an op on a software GPU", "RCPT-SOFTWARE-GPU", put("ops.1.device", "llvmpipe"), ops=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -114,6 +115,21 @@ def test_a_clock_that_cannot_be_right_is_an_error() -> None:
     stopped = judge_times(series([0.0], nbytes=1), 0.0)
     assert "the clock tells" in stopped["errors"][0] and "gb_per_s" not in stopped
     assert judge_times(series([]), 0.0)["errors"] == ["nothing ran"]
+
+
+@pytest.mark.parametrize(
+    ("device_s", "wall_s", "right"),
+    [(1.009, 1.0, True), (1.011, 1.0, False), (2.9e-6, 1e-6, True), (3.1e-6, 1e-6, False), (math.nan, 1.0, False),
+     (1.0, math.inf, False)],
+)  # fmt: skip
+def test_the_limits_of_the_clocks_are_the_contract_s(device_s: float, wall_s: float, right: bool) -> None:
+    assert bool(timing.clock_errors([0.5, device_s], [1.0, wall_s])) is not right
+
+
+def test_each_sample_needs_both_clocks() -> None:
+    assert timing.clock_errors([], []) == []
+    with pytest.raises(ValueError, match="shorter"):
+        timing.clock_errors([1.0, 1.0], [1.0])
 
 
 def test_rates_are_bytes_and_operations_by_the_median() -> None:

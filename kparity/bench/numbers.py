@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kparity.bench.plan import Point
-from kparity.bench.timing import CLOCK_SLACK_S, GOAL, below_floor, bootstrap
+from kparity.bench.timing import GOAL, below_floor, bootstrap, clock_errors
 
 PERCENTILES = (10, 50, 90, 99)
 
@@ -71,7 +71,5 @@ def measurement(point: Point, samples: Samples, nbytes: int, ceiling: Ceiling | 
         found["limit"] = f"±{50 * (high - low) / middle:.1f} % after {len(each)} samples"
     if floor and below_floor(middle, floor):
         found["errors"].append(f"faster than the roofline floor: {middle * 1e3:.3f} < {floor * 1e3:.3f} ms")
-    ahead = [one for one in samples.device if one["device_s"] > one["wall_s"] * 1.01 + CLOCK_SLACK_S]
-    if ahead:
-        found["errors"].append(f"the device's clock is ahead of the wall's in {len(ahead)} samples")
+    found["errors"] += clock_errors(*([one[clock] for one in samples.device] for clock in ("device_s", "wall_s")))
     return found

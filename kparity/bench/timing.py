@@ -19,12 +19,11 @@ import numpy as np
 
 from kparity import contracts
 from kparity.adapter import Program
+from kparity.receipts.rules.samples import ahead
 from kparity.spec import Array
 
 GOAL = 0.02
 """Half-width of the median's interval, as a share of the median, at which sampling stops."""
-CLOCK_SLACK_S = 2e-6
-"""Resolution of device timestamps: two of them may exceed the wall by this much."""
 MANY = 256
 """Launches in one sample at most."""
 
@@ -131,6 +130,14 @@ def below_floor(seconds: float, floor: float) -> bool:
     return not contracts.load(contracts.RECEIPT).threshold("floor_share").holds(seconds / floor)
 
 
+def clock_errors(device_s: Sequence[float], wall_s: Sequence[float]) -> list[str]:
+    """What is wrong with seconds by a device's clock and by the wall around the same runs, by receipt-v1 (clock_rate,
+    clock_resolution_s); raises ValueError for lists of different lengths.
+    """
+    early = ahead(device_s, wall_s, contracts.load(contracts.RECEIPT))
+    return [f"the device's clock is ahead of the wall's in {early} samples"] if early else []
+
+
 def judge_times(series: Series, ceiling: float, measured: bool = True) -> dict[str, Any]:
     """The row of a series: median, interval, rate, floor, raw samples, and every reason why it does not count.
 
@@ -161,9 +168,7 @@ def judge_times(series: Series, ceiling: float, measured: bool = True) -> dict[s
         row["floor_us"] = floor * 1e6
         if series.cold and (below_floor(middle, floor) if measured else middle < floor):
             row["errors"].append(f"faster than the roofline floor: {middle * 1e6:.2f} < {row['floor_us']:.2f} µs")
-    ahead = [each for each in series.samples if each.device_s > each.wall_s * 1.01 + CLOCK_SLACK_S]
-    if ahead:
-        row["errors"].append(f"the device's clock is ahead of the wall's in {len(ahead)} samples")
+    row["errors"] += clock_errors(row["samples_device_s"], row["samples_wall_s"])
     if high - low > 2 * GOAL * middle:
         row["limit"] = f"±{50 * (high - low) / middle:.1f} % after {len(series.samples)} samples"
     return row

@@ -10,7 +10,7 @@ from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import DIALECTS, GPU_BACKENDS, dialect_of, is_gpu_kernel
 from kparity.receipts.rules.device import contradictions
-from kparity.receipts.rules.samples import interval_fault
+from kparity.receipts.rules.samples import ahead, interval_fault
 
 CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""
@@ -103,10 +103,22 @@ def _possible(row: dict[str, Any], ceiling: float, contract: Contract, at: str) 
         if not contract.threshold("floor_share").holds(fastest / floor):
             said = f"{row['name']}: {fastest:.3g} s, memory needs {floor:.3g} s"
             yield Finding("RCPT-FLOOR", f"{at}/samples_device_s", said)
-    ahead = sum(row["samples_device_s"]) / sum(row["samples_wall_s"])
-    if not contract.threshold("device_ahead").holds(ahead):
-        said = f"{row['name']}: {ahead:.2f} times the wall's time on the device's clock"
-        yield Finding("RCPT-DEVICE-TIME", f"{at}/samples_device_s", said)
+    yield from _clocks(row, contract, f"{at}/samples_device_s")
+
+
+def _clocks(row: dict[str, Any], contract: Contract, at: str) -> Findings:
+    """Sample by sample; and in the sum, where samples are as short as a clock's resolution."""
+    device, wall = row["samples_device_s"], row["samples_wall_s"]
+    if len(device) != len(wall):
+        said = f"{row['name']}: {len(device)} samples by the device's clock, {len(wall)} by the wall's"
+        yield Finding("RCPT-DEVICE-TIME", at, said)
+    elif early := ahead(device, wall, contract):
+        said = f"{row['name']}: the device's clock is ahead of the wall's in {early} of {len(device)} samples"
+        yield Finding("RCPT-DEVICE-TIME", at, said)
+    share = sum(device) / sum(wall)
+    if not contract.threshold("device_ahead").holds(share):
+        said = f"{row['name']}: {share:.2f} times the wall's time on the device's clock"
+        yield Finding("RCPT-DEVICE-TIME", at, said)
 
 
 def gpu_required(predicate: dict[str, Any]) -> Findings:

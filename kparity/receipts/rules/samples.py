@@ -81,6 +81,16 @@ def regular(where: str, samples: Sequence[float], contract: Contract) -> Finding
         yield Finding("RCPT-SAMPLES", where, said)
 
 
+def ahead(device_s: Sequence[float], wall_s: Sequence[float], contract: Contract) -> int:
+    """Samples that took longer by the device's clock than by the wall's around them, which cannot be.
+
+    Both are seconds of the same runs, in order; a time that is not finite counts. Raises ValueError for lists of
+    different lengths.
+    """
+    rate, slack = contract.threshold("clock_rate").value, contract.threshold("clock_resolution_s")
+    return sum(not slack.holds(device - rate * wall) for device, wall in zip(device_s, wall_s, strict=True))
+
+
 def _digits(value: float) -> int:
     """Significant digits of the shortest decimal that reads back as the number."""
     mantissa = repr(value).partition("e")[0].replace(".", "").strip("0")
