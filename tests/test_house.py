@@ -23,7 +23,7 @@ HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", 
 
 # Imports point down, or stay on their floor. The first name of a dotted path that is listed decides.
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(["errors", "spec", "packing", "codes", "schemas", "data", "_native"], 0),
+    **dict.fromkeys(["errors", "spec", "packing", "codes", "processes", "schemas", "data", "_native"], 0),
     **dict.fromkeys(["adapter", "aggregates", "assemble", "compare"], 1),
     **dict.fromkeys(["contracts", "fingerprint", "mutant", "statistics"], 1),
     **dict.fromkeys(["backends", "kernels"], 2),

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,11 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from kparity.probe.child import failure
-from kparity.probe.runner import ending
+from kparity.processes import Reporter
 
-CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.bench.worker import main; sys.exit(main())"
-"""The child's program. Without the current folder on its path: in a checkout that would hide the installed package."""
-READ_BYTES = 1 << 16
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""One thread for the BLAS of numpy; those of OpenMP are left to what is measured (llama.cpp, torch)."""
 LOOK_S, LOOKS = 0.02, 3
 """How often a worker's processor time is looked at, and how often it must be found unchanged (it is kept in 10 ms)."""
 REST_S = 3.0
@@ -49,16 +45,9 @@ class Worker:
 
     def __init__(self, name: str, factory: str, options: dict[str, Any]) -> None:
         self.name, self.dead = name, ""
-        self._rest = b""
-        self._log = tempfile.TemporaryFile(prefix="kparity-bench-")  # noqa: SIM115 - closed by close()
-        self._pipe, theirs = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
-            stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, start_new_session=True, pass_fds=(theirs,),
-            env={"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ},
-        )  # fmt: skip
-        os.close(theirs)
-        self._send({"pipe": theirs, "factory": factory, "options": options})
+        self._child = Reporter("kparity.bench.worker", ENVIRONMENT)
+        self.process = self._child.process
+        self._send({"pipe": self._child.pipe, "factory": factory, "options": options})
 
     def call(self, method: str, seconds: float, **arguments: Any) -> Any:
         """Call a method and wait for what it returns (plain values); raises WorkerFailed.
@@ -101,10 +90,7 @@ class Worker:
         with suppress(subprocess.TimeoutExpired):
             if not self.dead:
                 self.process.wait(CLOSE_SECONDS)
-        self._kill()
-        if not self._log.closed:
-            os.close(self._pipe)
-            self._log.close()
+        self._child.close()
         self.dead = self.dead or "the worker was closed"
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -115,42 +101,15 @@ class Worker:
             self.process.stdin.flush()
 
     def _reply(self, doing: str, seconds: float) -> Any:
-        line = self._line(time.monotonic() + seconds)
+        line = self._child.line(seconds)
         if line is None:
-            self._kill()
-            self.dead = self._death(doing, seconds)
+            self.dead = self._child.ended(doing) or f"no answer within {seconds:g} s, ended in {doing}"
+            self._child.close()
             raise WorkerFailed("died", "KP-BENCH-DIED", self.dead)
         reply = json.loads(line)
         if "error" in reply:
             raise WorkerFailed(*reply["error"])
         return reply["value"]
-
-    def _line(self, deadline: float) -> bytes | None:
-        while b"\n" not in self._rest:
-            ready, _, _ = select.select([self._pipe], [], [], max(deadline - time.monotonic(), 0.0))
-            data = os.read(self._pipe, READ_BYTES) if ready else b""
-            if not data:
-                return None
-            self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line
-
-    def _death(self, doing: str, seconds: float) -> str:
-        """How the worker ended, by itself or because it did not answer."""
-        self._log.seek(0)
-        if self._code is None:
-            return f"no answer within {seconds:g} s, ended in {doing}"
-        return ending(self._code, self._log.read(), doing)
-
-    def _kill(self) -> None:
-        """End the process group; ``_code`` is the exit code that it had by itself, or None."""
-        if not hasattr(self, "_code"):
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.2)  # a pipe closes a moment before its process is over
-            self._code = self.process.poll()
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def serve(request: dict[str, Any], calls: IO[str], out: IO[str]) -> None:

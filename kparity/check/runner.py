@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,15 +12,14 @@ from kparity import ops
 from kparity.check.core import blank_record
 from kparity.check.record import FAIL, SKIPPED, Record
 from kparity.check.select import Selected
-from kparity.probe.runner import ending, send
+from kparity.processes import Reporter, send
 
-WORKER = "import sys; sys.path = [p for p in sys.path if p]; from kparity.check.worker import main; sys.exit(main())"
-"""The worker's program. Without the current folder on its path: in a checkout that would hide the installed package."""
 CASE_SECONDS = 60.0
 """Limit of one case on one backend, the opening of its device and the computation of truth included."""
 DEATHS = 3
 """Deaths of the worker in cases of one backend, after which the rest of that backend is skipped."""
-READ_BYTES = 1 << 16
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Cases are small: more threads would wait for each other longer than they compute."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +92,27 @@ class Sweep:
             yield self._blank(self.units[number], SKIPPED, self._why_skipped[self.units[number].backend])
         if not self._pending:
             return
-        worker = Worker([(number, self.units[number].request()) for number in self._pending], self.seed)
+        worker = Reporter("kparity.check.worker", ENVIRONMENT)
         try:
+            units = [(number, self.units[number].request()) for number in self._pending]
+            request = {"pipe": worker.pipe, "seed": self.seed, "units": units}
+            send(worker.process.stdin, json.dumps(request).encode())
             yield from self._listen(worker)
         finally:
-            worker.kill()
+            worker.close()
 
-    def _listen(self, worker: Worker) -> Iterator[Record]:
+    def _listen(self, worker: Reporter) -> Iterator[Record]:
         """Records until the worker is done, has died or is stopped."""
         current: Unit | None = None
         begun = time.monotonic()
         while not self._why_stopped:
-            event = worker.next_event(self._patience(begun))
-            if event is None and not worker.over:
-                if self._out_of_time():
-                    return
-                yield self._died(current, f"no answer within {self.limits.case_seconds:g} s")
+            line = worker.line(self._patience(begun))
+            if line is None:
+                ended = worker.ended("this case")
+                if ended or not self._out_of_time():
+                    yield self._died(current, ended or f"no answer within {self.limits.case_seconds:g} s")
                 return
-            if event is None:
-                yield self._died(current, worker.death())
-                return
+            event = json.loads(line)
             if event["event"] == "done":
                 return
             current = self.units[event["unit"]]
@@ -176,50 +169,3 @@ class Sweep:
         blank = blank_record(unit.backend, ops.get(case.op), case, self.seed, label=label, device_kind=kind)
         at = unit.selected.kinds[unit.seen] if outcome == FAIL and unit.left else ""
         return replace(blank, outcome=outcome, reason=reason, kind=at, runs=max(unit.left, 1))
-
-
-class Worker:
-    """One worker process and the pipe on which it reports."""
-
-    def __init__(self, units: Sequence[tuple[int, dict[str, Any]]], seed: int) -> None:
-        self.over = False
-        self._lines: list[bytes] = []
-        self._rest = b""
-        self._log = tempfile.TemporaryFile(prefix="kparity-check-")  # noqa: SIM115 - closed by kill()
-        self._pipe, theirs = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, start_new_session=True, pass_fds=(theirs,),
-            env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **os.environ},
-        )  # fmt: skip
-        os.close(theirs)
-        send(self.process.stdin, json.dumps({"pipe": theirs, "seed": seed, "units": units}).encode())
-
-    def next_event(self, seconds: float) -> dict[str, Any] | None:
-        """The next event; None after ``seconds`` without one, or when the worker is over (then ``over`` is set)."""
-        deadline = time.monotonic() + seconds
-        while not self._lines:
-            ready, _, _ = select.select([self._pipe], [], [], max(deadline - time.monotonic(), 0.0))
-            if not ready:
-                return None
-            data = os.read(self._pipe, READ_BYTES)
-            if not data:
-                self.over = True
-                return None
-            *self._lines, self._rest = (self._rest + data).split(b"\n")
-        found: dict[str, Any] = json.loads(self._lines.pop(0))
-        return found
-
-    def death(self) -> str:
-        """How the worker ended, and the last line that it or its libraries wrote."""
-        code = self.process.wait()
-        self._log.seek(0)
-        return ending(code, self._log.read(), "this case")
-
-    def kill(self) -> None:
-        """End the worker and everything that it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        os.close(self._pipe)
-        self._log.close()

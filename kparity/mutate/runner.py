@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,23 +13,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kparity import fingerprint, ops, registry
+from kparity import fingerprint, ops, processes, registry
 from kparity.errors import Unavailable
 from kparity.mutate import library, native
 from kparity.mutate.cell import CONTROL, ENGINE, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
-from kparity.probe.runner import DEFAULT_POSITIONS, POLL_SECONDS, Child, environment, send
+from kparity.probe.runner import DEFAULT_POSITIONS, POLL_SECONDS, Child, environment
 
-CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.mutate.child import main; sys.exit(main())"
 TIMEOUT = 60.0
 """Seconds without any event after which a cell hangs; one gate or one case takes far less."""
 JUDGES = ("probe", "check", "contracts")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
-    "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
+    "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py",
+                "processes.py"),
     "mutate": ("child.py", "engine.py", "graphs.py", "patch.py", "native.py"),
     "kernels": ("_support.py",),
-}
+}  # fmt: skip
 """Files that do too, by their folder."""
 
 
@@ -179,11 +177,8 @@ def start(plan: Plan, folder: Path, timeout: float, **extra: Any) -> Running:
         "events": str(events), **extra,
     }  # fmt: skip
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
-            stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True, env=environment(),
-        )  # fmt: skip
-    send(process.stdin, json.dumps(document).encode())
+        process = processes.start("kparity.mutate.child", sink, environment())
+    processes.send(process.stdin, json.dumps(document).encode())
     child = Running(plan.backend, process, events, log, time.monotonic(), timeout)
     child.limit = timeout
     return child

@@ -6,21 +6,19 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from kparity import processes
 from kparity.contracts.known import Issue
 from kparity.probe.verdict import Gate, Measure, Row, concluded
 
 POLL_SECONDS = 0.005
-CHILD = "import sys; sys.path = [p for p in sys.path if p]; from kparity.probe.child import main; sys.exit(main())"
-"""The child's program. Without the current folder on its path: in a checkout that would hide the installed package."""
 DEFAULT_POSITIONS = 72
 """Beyond the 64 keys of one attention tile, so that its boundary is probed too."""
 
@@ -82,9 +80,7 @@ class Child:
 
     def kill(self) -> None:
         """End the process and everything that it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        processes.kill(self.process)
 
     def stage(self) -> str:
         """The last stage that the child announced."""
@@ -130,11 +126,8 @@ def start(backend: str, request: Request, folder: Path) -> Child:
         "issues": [issue.as_dict() for issue in request.issues if issue.backend == backend],
     }  # fmt: skip
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
-            stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True, env=environment(),
-        )  # fmt: skip
-    send(process.stdin, json.dumps(document).encode())
+        process = processes.start("kparity.probe.child", sink, environment())
+    processes.send(process.stdin, json.dumps(document).encode())
     return Child(backend, process, events, log, time.monotonic(), timeout)
 
 
@@ -143,28 +136,6 @@ def environment() -> dict[str, str]:
     down.
     """
     return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ, "KPARITY_PROBE_CHILD": "1"}
-
-
-def send(pipe: IO[bytes] | None, data: bytes) -> None:
-    """Hand a child its request; one that died at once is told by its exit code."""
-    assert pipe is not None
-    try:
-        pipe.write(data)
-        pipe.close()
-    except BrokenPipeError:
-        pass
-
-
-def ending(code: int, log: bytes, where: str) -> str:
-    """How a process ended by itself, and the last line that it or its libraries wrote."""
-    lines = log.decode("utf-8", "replace").splitlines()
-    said = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
-    quoted = f": {said}" if said else ""
-    if code >= 0:
-        return f"the worker exited with {code} in {where}{quoted}"
-    name = signal.Signals(-code).name
-    killed = "killed by the system, out of memory most likely" if -code == signal.SIGKILL else "crashed"
-    return f"{killed} ({name}) in {where}{quoted}"
 
 
 def row_of(child: Child, request: Request) -> Row:
