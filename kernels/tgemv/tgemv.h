@@ -20,12 +20,7 @@ public:
     }
 
     void run(void* const* args, const Slice& slice) const override {
-        const Buffers buffers{
-            Operands(args),
-            reinterpret_cast<std::int8_t*>(slice.scratch),
-            reinterpret_cast<std::int32_t*>(slice.scratch + held * padded),
-            reinterpret_cast<float*>(slice.scratch + held * (padded + 4 * blocks)),
-        };
+        const Buffers buffers(args, slice.scratch, *this);
         const Range part = split(rows, 4, slice);
         if (part.begin == part.end) return;
         if (tokens == 1) fetch(buffers, part);
@@ -49,6 +44,11 @@ private:
     std::int64_t held;  // rows of activations that are permuted at a time
 
     struct Buffers : Operands {
+        Buffers(void* const* args, std::uint8_t* scratch, const Tgemv& of)
+            : Operands(args), permuted(reinterpret_cast<std::int8_t*>(scratch)),
+              offset(reinterpret_cast<std::int32_t*>(scratch + of.held * of.padded)),
+              scale(reinterpret_cast<float*>(scratch + of.held * (of.padded + 4 * of.blocks))) {}
+
         std::int8_t* permuted;  // [held, KP]
         std::int32_t* offset;   // [held, BLOCKS]: Σq of each block, or of the whole row in the first
         float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
