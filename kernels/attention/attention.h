@@ -1,8 +1,9 @@
-// attention: causal grouped-query attention against a cache, in two passes over the scores of up to four heads at a time.
+// attention: causal grouped-query attention against a cache, in two passes over the scores of a query's heads.
 //
-// Heads that share a key-value head are taken together (four, two, one), so that a key or value is loaded and converted once for
-// them; with fewer heads more keys are in flight. A head's own arithmetic is the same in every grouping: the (query, head) pairs
-// can be split over the threads anywhere.
+// Both passes walk the cache once, some positions at a time, and in those over the key-value heads, as they lie in memory. Heads
+// that share a key-value head are taken together (four, two, one), so that a key or value is loaded and converted once for them;
+// with fewer heads more keys are in flight. A head's own arithmetic is the same in every grouping: the (query, head) pairs can
+// be split over the threads anywhere.
 #pragma once
 
 namespace kparity {
@@ -15,7 +16,7 @@ public:
         : queries(d.integer("M")), capacity(d.integer("L")), heads(d.integer("H")), groups(d.integer("G")), width(d.integer("D")),
           f16(d.integer("F16") != 0), scale(static_cast<float>(d.number("SCALE"))) {}
     double cost() const override { return static_cast<double>(queries * heads) * static_cast<double>(width) * 64.0; }
-    std::size_t scratch_bytes() const override { return static_cast<std::size_t>(4 * stride()) * sizeof(float); }
+    std::size_t scratch_bytes() const override { return static_cast<std::size_t>(held() * (stride() + 1)) * sizeof(float); }
 
     void run(void* const* args, const Slice& slice) const override {
         if (f16)
@@ -25,6 +26,8 @@ public:
     }
 
 private:
+    // Positions of a pass that are taken for one key-value head after the other, and bytes of scores that are kept at a time.
+    static constexpr std::int64_t POSITIONS = 64, HELD_BYTES = 512 << 10;
     // Positions to fetch ahead: the keys of one head lie far apart, which no hardware prefetcher follows.
     static constexpr std::int64_t AHEAD = 16;
 
@@ -33,6 +36,7 @@ private:
     float scale;
 
     std::int64_t stride() const { return ceil_div(capacity, 16) * 16; }  // scores of one head, in whole vectors
+    std::int64_t held() const { return least(heads, most(4, HELD_BYTES / (4 * stride()))); }  // heads whose scores are kept
 
     template <class T>
     void attend(void* const* args, const Slice& slice) const {
@@ -42,47 +46,78 @@ private:
         const auto* pos = static_cast<const std::int32_t*>(args[3]);  // [M]
         auto* out = static_cast<float*>(args[4]);                     // [M, H, D]
         auto* lse = static_cast<float*>(args[5]);                     // [M, H]
-        auto* scores = reinterpret_cast<float*>(slice.scratch);       // [4, stride]
-        const std::int64_t share = heads / groups;
+        auto* scores = reinterpret_cast<float*>(slice.scratch);       // [held, stride]
         const Range part = split(queries * heads, 1, slice);
         for (std::int64_t at = part.begin; at < part.end;) {
-            const std::int64_t row = at / heads, head = at % heads, group = head / share;
-            const std::int64_t together = least((group + 1) * share - head, part.end - at);
+            const std::int64_t row = at / heads;
+            const Range some{at - row * heads, least(least((row + 1) * heads, part.end), at + held()) - row * heads};
             const std::int64_t keys = least(static_cast<std::int64_t>(pos[row]) + 1, capacity);
+            attend_row(q + row * heads * width, kcache, vcache, keys, some, scores, out + row * heads * width, lse + row * heads);
+            at += some.end - some.begin;
+        }
+    }
+
+    // Some heads of one query; q and out are [H, D] and lse is [H].
+    template <class T>
+    void attend_row(const float* q, const T* kcache, const T* vcache, std::int64_t keys, Range some, float* scores, float* out,
+                    float* lse) const {
+        if (keys <= 0) {
+            std::memset(out + some.begin * width, 0, sizeof(float) * static_cast<std::size_t>((some.end - some.begin) * width));
+            for (std::int64_t h = some.begin; h < some.end; ++h) lse[h] = -INFINITY;
+            return;
+        }
+        each_step(keys, some, [&](auto together, Range part, std::int64_t h, std::int64_t group) {
             const T* k = kcache + group * width;
+            score<together.count>(q + h * width, k, part, keys, scores + (h - some.begin) * stride());
+        });
+        float* inverse = scores + held() * stride();
+        for (std::int64_t h = some.begin; h < some.end; ++h)
+            inverse[h - some.begin] = soften(scores + (h - some.begin) * stride(), keys, lse + h);
+        each_step(keys, some, [&](auto together, Range part, std::int64_t h, std::int64_t group) {
             const T* v = vcache + group * width;
-            if (together >= 4) {
-                few<4>(q + at * width, k, v, keys, scores, out + at * width, lse + at), at += 4;
-            } else if (together >= 2) {
-                few<2>(q + at * width, k, v, keys, scores, out + at * width, lse + at), at += 2;
-            } else {
-                few<1>(q + at * width, k, v, keys, scores, out + at * width, lse + at), at += 1;
+            const float* weights = scores + (h - some.begin) * stride();
+            sum_values<together.count>(v, part, weights, out + h * width);
+        });
+        for (std::int64_t h = some.begin; h < some.end; ++h)
+            each(0, width, [&](std::int64_t d, auto tail) {
+                float* to = out + h * width + d;
+                store(to, tail, mul(load(to, tail), set1(inverse[h - some.begin])));
+            });
+    }
+
+    // body(heads together, positions, the first of the heads, their key-value head) for all heads, some positions at a time.
+    template <class Body>
+    void each_step(std::int64_t keys, Range some, Body body) const {
+        const std::int64_t share = heads / groups;
+        for (std::int64_t j = 0; j < keys; j += POSITIONS) {
+            const Range part{j, least(j + POSITIONS, keys)};
+            for (std::int64_t head = some.begin; head < some.end;) {
+                const std::int64_t group = head / share, together = least((group + 1) * share, some.end) - head;
+                if (together >= 4)
+                    body(Tile<4>{}, part, head, group), head += 4;
+                else if (together >= 2)
+                    body(Tile<2>{}, part, head, group), head += 2;
+                else
+                    body(Tile<1>{}, part, head, group), head += 1;
             }
         }
     }
 
+    // out[h] += Σ_j weight[h][j]·v[j] over some positions, from nothing at the first.
     template <int H, class T>
-    void few(const float* q, const T* k, const T* v, std::int64_t keys, float* scores, float* out, float* lse) const {
-        if (keys <= 0) {
-            std::memset(out, 0, sizeof(float) * static_cast<std::size_t>(H * width));
-            for (int h = 0; h < H; ++h) lse[h] = -INFINITY;
-            return;
-        }
-        score<H>(q, k, keys, scores);
-        float inverse[H];
-        for (int h = 0; h < H; ++h) inverse[h] = soften(scores + h * stride(), keys, lse + h);
+    void sum_values(const T* v, Range part, const float* weights, float* out) const {
         std::int64_t d = 0;
-        for (; d + VALUES * W <= width; d += VALUES * W) weigh<H, VALUES>(v + d, keys, scores, inverse, out + d, Full{});
-        for (; d + W <= width; d += W) weigh<H, 1>(v + d, keys, scores, inverse, out + d, Full{});
-        if (d < width) weigh<H, 1>(v + d, keys, scores, inverse, out + d, Part{static_cast<int>(width - d)});
+        for (; d + VALUES * W <= width; d += VALUES * W) weigh<H, VALUES>(v + d, part, weights, out + d, Full{});
+        for (; d + W <= width; d += W) weigh<H, 1>(v + d, part, weights, out + d, Full{});
+        if (d < width) weigh<H, 1>(v + d, part, weights, out + d, Part{static_cast<int>(width - d)});
     }
 
     // scores[h][j] = q[h]·k[j] · scale, as many products at a time as hide the latency of one: H heads of J keys.
     template <int H, class T>
-    void score(const float* q, const T* k, std::int64_t keys, float* scores) const {
+    void score(const float* q, const T* k, Range part, std::int64_t keys, float* scores) const {
         constexpr int J = 4 * VALUES / H;
         const std::int64_t step = groups * width, ahead = AHEAD * step * static_cast<std::int64_t>(sizeof(T));
-        for (std::int64_t j = 0; j < keys; j += J) {
+        for (std::int64_t j = part.begin; j < part.end; j += J) {
             const T* key[J];
             for (int i = 0; i < J; ++i) key[i] = k + least(j + i, keys - 1) * step;
             F acc[H * J];
@@ -123,14 +158,14 @@ private:
         return 1.0f / all;
     }
 
-    // out[h][d…] = Σ_j weight[h][j]·v[j][d…] / Σ_j weight[h][j] for C vectors of d.
+    // The same for C vectors of d.
     template <int H, int C, class T, class Tail>
-    void weigh(const T* v, std::int64_t keys, const float* weights, const float* inverse, float* out, Tail tail) const {
+    void weigh(const T* v, Range part, const float* weights, float* out, Tail tail) const {
         const std::int64_t step = groups * width, ahead = AHEAD * step * static_cast<std::int64_t>(sizeof(T));
         F acc[H][C];
         for (int h = 0; h < H; ++h)
-            for (int c = 0; c < C; ++c) acc[h][c] = zero();
-        for (std::int64_t j = 0; j < keys; ++j) {
+            for (int c = 0; c < C; ++c) acc[h][c] = part.begin == 0 ? zero() : load(out + h * width + c * W, tail);
+        for (std::int64_t j = part.begin; j < part.end; ++j) {
             F values[C];
             for (int c = 0; c < C; ++c) {
                 prefetch(v + j * step + c * W, ahead);
@@ -142,7 +177,7 @@ private:
             }
         }
         for (int h = 0; h < H; ++h)
-            for (int c = 0; c < C; ++c) store(out + h * width + c * W, tail, mul(acc[h][c], set1(inverse[h])));
+            for (int c = 0; c < C; ++c) store(out + h * width + c * W, tail, acc[h][c]);
     }
 };
 

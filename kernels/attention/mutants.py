@@ -163,7 +163,7 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("(head0 / (H / G)) * D", "(head0 % G) * D"),),
             "wgsl": (Patch("group.x / (H / G)", "group.x % G"),),
-            "native": (Patch("group = head / share;", "group = head % groups;"),),
+            "native": (Patch("group = head / share,", "group = head % groups,"),),
             "torch": (Patch("repeat_interleave(shared, dim=1)", "repeat(1, shared, 1)"),),
             "numpy": (
                 _numpy_caches(
@@ -247,7 +247,7 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (Patch("held = key < end ? key : end - 1;", "held = key < L ? key : L - 1;"),),
             "wgsl": (Patch("let count = min(keys - base, BLOCK);", "let count = min(L - base, BLOCK);"),),
-            "native": (Patch("j < keys; ++j)", "j < least(ceil_div(keys, W) * W, capacity); ++j)"),),
+            "native": (Patch("j < part.end; ++j)", "j < least(ceil_div(part.end, W) * W, capacity); ++j)"),),
             "torch": (Patch(f"count = min({TORCH_COUNT}", 'count = case["L"]'),),
             "numpy": (
                 Patch("(cache[:most].astype(dtype)", "(cache.astype(dtype)"),
