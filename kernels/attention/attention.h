@@ -1,9 +1,10 @@
 // attention: causal grouped-query attention against a cache, in two passes over the scores of a query's heads.
 //
-// Both passes walk the cache once, some positions at a time, and in those over the key-value heads, as they lie in memory. Heads
-// that share a key-value head are taken together (four, two, one), so that a key or value is loaded and converted once for them;
-// with fewer heads more keys are in flight. A head's own arithmetic is the same in every grouping: the (query, head) pairs can
-// be split over the threads anywhere.
+// One query alone waits for memory: both passes walk the cache once, some positions at a time, and in those over the key-value
+// heads, as they lie in memory. For many queries the cache is in a cache, and a head's whole pass comes before the next one's.
+// Heads that share a key-value head are taken together (four, two, one), so that a key or value is loaded and converted once for
+// them; with fewer heads more keys are in flight. A head's own arithmetic is the same in every grouping: the (query, head) pairs
+// can be split over the threads anywhere.
 #pragma once
 
 namespace kparity {
@@ -26,7 +27,7 @@ public:
     }
 
 private:
-    // Positions of a pass that are taken for one key-value head after the other, and bytes of scores that are kept at a time.
+    // Positions that a single query takes for one key-value head after the other, and bytes of its scores that are kept at a time.
     static constexpr std::int64_t POSITIONS = 64, HELD_BYTES = 512 << 10;
     // Positions to fetch ahead: the keys of one head lie far apart, which no hardware prefetcher follows.
     static constexpr std::int64_t AHEAD = 16;
@@ -36,7 +37,11 @@ private:
     float scale;
 
     std::int64_t stride() const { return ceil_div(capacity, 16) * 16; }  // scores of one head, in whole vectors
-    std::int64_t held() const { return least(heads, most(4, HELD_BYTES / (4 * stride()))); }  // heads whose scores are kept
+    std::int64_t positions() const { return queries == 1 ? POSITIONS : stride(); }
+    std::int64_t held() const {  // heads whose scores are kept
+        const std::int64_t share = heads / groups;
+        return least(heads, queries == 1 ? most(4, HELD_BYTES / (4 * stride())) : ceil_div(4, share) * share);
+    }
 
     template <class T>
     void attend(void* const* args, const Slice& slice) const {
@@ -89,8 +94,8 @@ private:
     template <class Body>
     void each_step(std::int64_t keys, Range some, Body body) const {
         const std::int64_t share = heads / groups;
-        for (std::int64_t j = 0; j < keys; j += POSITIONS) {
-            const Range part{j, least(j + POSITIONS, keys)};
+        for (std::int64_t j = 0; j < keys; j += positions()) {
+            const Range part{j, least(j + positions(), keys)};
             for (std::int64_t head = some.begin; head < some.end;) {
                 const std::int64_t group = head / share, together = least((group + 1) * share, some.end) - head;
                 if (together >= 4)
