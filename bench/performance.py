@@ -1,13 +1,14 @@
 """Measures everything that docs/performance.md tells, and writes the page.
 
-    python bench/performance.py [--only SECTION,…]    run, save after every run, write the page: about 20 minutes
+    python bench/performance.py [--only SECTION,…]    run, save, write the page: about 20 minutes
     python bench/performance.py --render              the page again, from what is saved
     python bench/performance.py --quick               everything in small, into build/performance, in a few minutes
 
 The numbers are those of ``kparity bench``, bench/harness.py and bench/compare_speed.py, which this script starts one
 after the other; it measures nothing by itself. Sections: ops, decode, prefill, attention, growth, comparison, harness,
 backends. What is not among ``--only`` stays as it was saved. Exit code 1 where a run gave no result; a missed target
-is none of its business: it stands in the page.
+is none of its business: it stands in the page. What an interrupted run measured is in build/performance/unfinished.json:
+``--render --json`` makes a page of it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from kparity.receipts.verify import verify
 ROOT = Path(__file__).resolve().parent.parent
 SAVED, PAGE = ROOT / "bench" / "receipts" / "performance.json", ROOT / "docs" / "performance.md"
 QUICK = ROOT / "build" / "performance"
+UNFINISHED = QUICK / "unfinished.json"
+"""What was measured until the last run is done: the sources stay as they are committed while they are measured."""
 SCHEMA = "kparity-performance-v1"
 LIMIT_S = 900
 """Of one run: a hanging one costs itself."""
@@ -138,10 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {' '.join(RUNS[name].argv(options.quick))}", file=sys.stderr, flush=True)
         record = execute(RUNS[name], options.quick)
         document["runs"][name] = record
-        save(saved, document)
+        save(UNFINISHED, document)
         failed += [] if "result" in record else [name]
         said = "; ".join(record["said"])
         print(f"  {record['seconds']:.0f} s, exit code {record['code']}{': ' if said else ''}{said}", file=sys.stderr)
+    if not options.render:
+        save(saved, document)
+        UNFINISHED.unlink(missing_ok=True)
     render(document, output)
     print(f"{output}: {len(document['runs'])} runs" + (f"; no result of {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0

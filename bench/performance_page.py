@@ -27,8 +27,7 @@ Made by `python bench/performance.py` from [performance.json](../bench/receipts/
 run with its command, time, load and thinned samples; how times are taken is told in [bench.md](bench.md). Medians, with
 95 % intervals of the median in brackets. A number counts only where the output of the timed run was right; "—" is what
 was not measured or does not count. Weights are random, of the shape of BitNet b1.58 2B-4T, TQ2_0 with a tied f16 head;
-llama.cpp reads the same file in the same run, with the same threads. Figures of the past have columns of their own.
-"With changes" are the results themselves, which are saved after every run."""
+llama.cpp reads the same file in the same run, with the same threads. Figures of the past have columns of their own."""
 
 
 def page(document: Mapping[str, Any]) -> str:
