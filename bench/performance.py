@@ -7,8 +7,8 @@
 The numbers are those of ``kparity bench``, bench/harness.py and bench/compare_speed.py, which this script starts one
 after the other; it measures nothing by itself. Sections: ops, decode, prefill, attention, growth, comparison, harness,
 backends. What is not among ``--only`` stays as it was saved. Exit code 1 where a run gave no result; a missed target
-is none of its business: it stands in the page. What an interrupted run measured is in build/performance/unfinished.json:
-``--render --json`` makes a page of it.
+is none of its business: it stands in the page. What an interrupted run measured is in
+build/performance/unfinished.json: ``--render --json`` makes a page of it.
 """
 
 from __future__ import annotations
