@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import performance_sections as sections
 from performance_results import MET, MISSED, UNKNOWN, Claim, Results, facts
 from performance_runs import SECTIONS
@@ -66,6 +67,7 @@ def _machine(results: Results) -> list[str]:
         ("commit", ", ".join(commits)),
         ("measured on", " to ".join(dict.fromkeys((days[0], days[-1])))),
         ("load", f"{loads[0]:.2f} before the first run, up to {max(loads):.2f} before later ones: their own traces"),
+        ("taken by the host", _stolen(results)),
         ("runs", f"{len(records)}, {sum(record['seconds'] for record in records) / 60:.0f} minutes"),
         ("receipts", "; ".join(f"{name}: {', '.join(codes)}" for name, codes in refused.items()) or "all verified"),
     ]
@@ -91,3 +93,16 @@ def _commands(results: Results, section: str) -> list[str]:
             why = "no result" if "result" not in record else f"exit code {record['code']}"
             lines += [f"{name}: {why}: {' '.join(record['said'])}", ""]
     return lines
+
+
+def _stolen(results: Results) -> str:
+    """What share of the processors' time the host gave to others during the runs, and how many were repeated."""
+    shares = {name: record["stolen"] for name, record in results.runs.items() if "stolen" in record}
+    if not shares:
+        return "not known"
+    worst = max(shares, key=lambda name: shares[name])
+    again = sum(record.get("tries", 1) - 1 for record in results.runs.values())
+    return (
+        f"{100 * float(np.median(list(shares.values()))):.1f} % of the processors' time in the median run, "
+        f"{100 * shares[worst]:.1f} % in the worst ({worst}); {again} runs were repeated for more than 2 %"
+    )

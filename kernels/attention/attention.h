@@ -39,8 +39,7 @@ private:
     std::int64_t stride() const { return ceil_div(capacity, 16) * 16; }  // scores of one head, in whole vectors
     std::int64_t positions() const { return queries == 1 ? POSITIONS : stride(); }
     std::int64_t held() const {  // heads whose scores are kept
-        const std::int64_t share = heads / groups;
-        return least(heads, queries == 1 ? most(4, HELD_BYTES / (4 * stride())) : ceil_div(4, share) * share);
+        return least(heads, queries == 1 ? most(4, HELD_BYTES / (4 * stride())) : 4);
     }
 
     template <class T>
@@ -52,10 +51,12 @@ private:
         auto* out = static_cast<float*>(args[4]);                     // [M, H, D]
         auto* lse = static_cast<float*>(args[5]);                     // [M, H]
         auto* scores = reinterpret_cast<float*>(slice.scratch);       // [held, stride]
+        const std::int64_t share = heads / groups;
         const Range part = split(queries * heads, 1, slice);
         for (std::int64_t at = part.begin; at < part.end;) {
-            const std::int64_t row = at / heads;
-            const Range some{at - row * heads, least(least((row + 1) * heads, part.end), at + held()) - row * heads};
+            const std::int64_t row = at / heads, head = at - row * heads;
+            const std::int64_t stop = queries == 1 ? heads : (head / share + 1) * share;
+            const Range some{head, least(least(stop, part.end - row * heads), head + held())};
             const std::int64_t keys = least(static_cast<std::int64_t>(pos[row]) + 1, capacity);
             attend_row(q + row * heads * width, kcache, vcache, keys, some, scores, out + row * heads * width, lse + row * heads);
             at += some.end - some.begin;
