@@ -244,3 +244,20 @@ def test_a_changed_and_a_new_source_make_the_tree_dirty(tmp_path: Path, monkeypa
     (tmp_path / "kernels" / "new.cu").write_text("3\n")
     (tmp_path / "notes.txt").write_text("no source\n")
     assert revision(tmp_path) == {**clean, "dirty": True, "changed": ["kernels/a.cu", "kernels/new.cu"]}
+
+
+def test_processors_that_rested_work_before_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, done = [0.0], list[str]()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def work(name: str, seconds: float) -> timing.Sample:
+        done.append(name)
+        clock[0] += seconds
+        return timing.Sample(seconds, seconds)
+
+    awake, piece = timing.Awake(), timing.WAKE_S * 0.3
+    for pause, before in ((0.0, 4), (timing.RESTED_S / 2, 0), (timing.RESTED_S * 2, 4)):
+        clock[0] += pause
+        done.clear()
+        assert awake.sample(lambda: work("untimed", piece), lambda: work("timed", 1.0)).wall_s == 1.0
+        assert done == ["untimed"] * before + ["timed"]

@@ -21,7 +21,7 @@ from kparity.bench.gguf_writer import encode_tq2_0
 from kparity.bench.machine import cache_bytes, cold_bytes, identity
 from kparity.bench.ops.cases import case_of
 from kparity.bench.ops.session import Group
-from kparity.bench.timing import MANY, Sample, Series, state_of
+from kparity.bench.timing import MANY, Awake, Sample, Series, state_of
 from kparity.errors import Unavailable, WrongInput
 from kparity.spec import Array
 
@@ -112,7 +112,7 @@ class GgmlGemv:
         self.weights = [self._tensor(TQ2_0, k, n, raw) for _ in range(copies)]
         turns = (self.weights * -(-products // copies))[:products]
         self.graphs = [self._graph(turns[at : at + self.per_sample], x) for at in range(0, products, self.per_sample)]
-        self.turn = 0
+        self.turn, self.awake = 0, Awake()
 
     def _tensor(self, kind: int, k: int, rows: int, raw: bytes) -> Any:
         tensor = self.lib.ggml_new_tensor_2d(self.context, kind, k, rows)
@@ -130,13 +130,17 @@ class GgmlGemv:
         return graph, results
 
     def sample(self) -> Sample:
-        """The next graph."""
+        """The next graph, after others where the processors have rested."""
+        found = self.awake.sample(self._compute, self._compute)
+        rest()
+        return found
+
+    def _compute(self) -> Sample:
         graph, _ = self.graphs[self.turn % len(self.graphs)]
         self.turn += 1
         began = time.perf_counter()
         status = self.lib.ggml_backend_graph_compute(self.backend, graph)
         seconds = time.perf_counter() - began
-        rest()
         if status != 0:
             raise WrongInput(f"ggml_backend_graph_compute returned {status}")
         return Sample(seconds, seconds)

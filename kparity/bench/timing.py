@@ -24,6 +24,8 @@ from kparity.spec import Array
 
 GOAL = 0.02
 """Half-width of the median's interval, as a share of the median, at which sampling stops."""
+WAKE_S, RESTED_S = 8e-3, 1e-3
+"""How long processors work before a sample, and after what pause they do."""
 MANY = 256
 """Launches in one sample at most."""
 
@@ -116,6 +118,24 @@ def _take(series: Series, keep: bool) -> None:
         return
     if keep:
         series.samples.append(found)
+
+
+class Awake:
+    """Untimed work before a sample where processors have rested: for some milliseconds after that they are slow, and
+    whoever is measured in turn with others always has rested.
+    """
+
+    def __init__(self) -> None:
+        self.worked = float("-inf")
+
+    def sample(self, work: Callable[[], object], timed: Callable[[], Sample]) -> Sample:
+        """What ``timed`` gives, after as much of ``work`` as WAKE_S holds, but for work that ended a moment ago."""
+        began = time.perf_counter()
+        while began - self.worked > RESTED_S and time.perf_counter() - began < WAKE_S:
+            work()
+        found = timed()
+        self.worked = time.perf_counter()
+        return found
 
 
 def timed(program: Program) -> Sample:

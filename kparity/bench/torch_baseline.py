@@ -7,7 +7,7 @@ from typing import Any
 
 from kparity.adapter import Backend
 from kparity.bench.machine import cache_bytes, identity
-from kparity.bench.timing import Sample, Series, state_of, turns
+from kparity.bench.timing import Awake, Sample, Series, state_of, turns
 
 PIECE = 16384
 """Rows whose truth is computed at once."""
@@ -48,6 +48,7 @@ class TorchGemv:
         self.name = f"torch mv {dtype} K={k} N={n} {self.state}"
         self.turns = turns(self.copies, self.nbytes) if self.device.type == "cuda" else 1
         self.graph: Any = None
+        self.awake = Awake()
         self._record()
 
     def _record(self) -> None:
@@ -67,7 +68,10 @@ class TorchGemv:
                 self.torch.mv(weight, self.x, out=y)
 
     def sample(self) -> Sample:
-        """One walk through the rotation."""
+        """One walk through the rotation, after others where the processors have rested."""
+        return self.awake.sample(self._walk, self._walk)
+
+    def _walk(self) -> Sample:
         self.backend.sync()
         began = time.perf_counter()
         if self.graph is None:

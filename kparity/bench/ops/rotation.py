@@ -14,7 +14,7 @@ from kparity.adapter import Bound as Launchable
 from kparity.bench.machine import cache_bytes, has_device_clock, identity
 from kparity.bench.ops.cases import short
 from kparity.bench.ops.inputs import Facts, shifted, turned
-from kparity.bench.timing import MANY, Sample, Series, state_of, timed
+from kparity.bench.timing import MANY, Awake, Sample, Series, state_of, timed
 from kparity.compare import judge
 from kparity.errors import WrongInput
 from kparity.spec import DTYPES, Array, Bound, Case
@@ -66,8 +66,9 @@ class Rotation:
         starts = range(0, len(copies), per_sample)
         self.programs = [backend.record(list(chain(*copies[at : at + per_sample]))) for at in starts]
         self.turn = 0
+        self.awake = Awake()
         self.dispatches = 0
-        """Of the kernel, in the samples."""
+        """Of the kernel, in the samples and before them."""
 
     def _copies(self, cold: int, per_sample: int) -> int:
         """Copies that exceed ``cold``, and that whole programs walk through."""
@@ -118,16 +119,20 @@ class Rotation:
         return kernel.bind(*buffers)
 
     def sample(self) -> Sample:
-        """The next program of the rotation."""
-        program, counts = self.programs[self.turn % len(self.programs)], self.backend.dispatches.counts
-        self.turn += 1
+        """The next program of the rotation, after others where the processors have rested."""
+        counts = self.backend.dispatches.counts
         before = counts.get(self.kernel_id, 0)
-        found = timed(program)
+        found = self.awake.sample(self._replay, self._replay)
         self.dispatches += counts.get(self.kernel_id, 0) - before
         return found
 
+    def _replay(self) -> Sample:
+        program = self.programs[self.turn % len(self.programs)]
+        self.turn += 1
+        return timed(program)
+
     def launched(self) -> dict[str, Any]:
-        """``dispatches`` that the backend counted in the samples, ``replays`` of programs in them, and the launches of
+        """``dispatches`` that the backend counted in all replays, ``replays`` of programs, and the launches of
         each program.
         """
         launches = len(self.programs[0].launches)
