@@ -14,7 +14,7 @@ import pytest
 from kparity import ops
 from kparity.adapter import Backend
 from kparity.backends.numpy import NumpyBackend, NumpyBound, NumpyProgram
-from kparity.bench import Sample, Series
+from kparity.bench import Sample, Series, timing
 from kparity.bench.ops import Request, line, run, sides
 from kparity.bench.ops.cases import case_of, plan, pool, short
 from kparity.bench.ops.inputs import draw, facts_of, shifted, turned
@@ -163,13 +163,19 @@ def test_a_rotation_is_cold_only_beyond_the_caches(monkeypatch: pytest.MonkeyPat
     assert made.cold is False and made.about["state"] == "rotated" and made.name.endswith(" rotated")
 
 
-def test_launches_are_counted_in_the_samples_and_nowhere_else() -> None:
+def test_launches_are_counted_in_the_samples_and_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "WAKE_S", 0.0)
     timed = Rotation(NumpyBackend(), SMALL, facts_of(SMALL), 0, launches=3)
     assert timed.launched() == {"dispatches": 0, "replays": 0, "launches_per_replay": 3}
     for _ in range(4):
         timed.sample()
     assert timed.check() is None
     assert timed.launched() == {"dispatches": 12, "replays": 4, "launches_per_replay": 3}
+    monkeypatch.setattr(timing, "WAKE_S", 1e-3)
+    monkeypatch.setattr(timing, "RESTED_S", 0.0)
+    timed.sample()
+    found = timed.launched()
+    assert found["replays"] >= 6 and found["dispatches"] == 3 * found["replays"]
 
 
 def test_series_tell_bytes_and_operations_of_one_launch() -> None:
