@@ -49,6 +49,11 @@ def between(row: Row | None, digits: int = 2) -> str | None:
     return None if row is None else f"{row['ratio']:.{digits}f} ({row['low']:.{digits}f} … {row['high']:.{digits}f})"
 
 
+def microseconds(row: Row | None) -> str | None:
+    """Median of a single op with its interval."""
+    return None if row is None else f"{row['us']:.2f} ({row['us_low']:.2f} … {row['us_high']:.2f})"
+
+
 def rate(row: Row | None) -> str | None:
     """Tokens per second with their interval."""
     return None if row is None else f"{row['tokens_per_s']:.1f} ({row['low']:.1f} … {row['high']:.1f})"
@@ -91,8 +96,8 @@ def _ops_table(results: Results, run: str) -> Lines:
 
 
 def _cells(cold: Row | None, hot: Row | None) -> Iterator[str | None]:
-    yield from (number(value(cold, "us"), 2), number(value(cold, "gb_per_s")), percent(value(cold, "of_bandwidth")))
-    yield from (number(value(hot, "us"), 2), number(value(hot, "gb_per_s")))
+    yield from (microseconds(cold), number(value(cold, "gb_per_s")), percent(value(cold, "of_bandwidth")))
+    yield from (microseconds(hot), number(value(hot, "gb_per_s")))
 
 
 def _over_sum(results: Results, run: str, n: int, k: int, state: str) -> float | None:

@@ -142,7 +142,8 @@ def test_a_number_without_proof_does_not_count(script: Any, change: dict[str, An
 def test_ops_are_held_against_their_targets(script: Any) -> None:
     def row(op: str, state: str, us: float, n: int, k: int) -> dict[str, Any]:
         case = f"{op}[K={k},M=1,N={n},ascale=token]" if op != "act_quant" else f"act_quant[K={k},M=1,mode=token]"
-        return {"op": op, "case": case, "state": state, "us": us, "errors": [], "of_bandwidth": 0.95, "gb_per_s": 9.0}
+        return {"op": op, "case": case, "state": state, "us": us, "us_low": us - 1, "us_high": us + 2, "errors": [],
+                "of_bandwidth": 0.95, "gb_per_s": 9.0}  # fmt: skip
 
     ops = [row("act_quant", "hot", 1.0, 0, k) for k in (2560, 6912)]
     for n, k in ((2560, 2560), (6912, 2560), (2560, 6912)):
@@ -150,6 +151,7 @@ def test_ops_are_held_against_their_targets(script: Any) -> None:
     saved = run(20.0)
     saved["result"]["ops"] = ops
     runs = {"ops, 2 threads": saved}
+    assert "| tgemv 2560×2560 | 80.00 (79.00 … 82.00) | 9.0 |" in script.page({"runs": runs})
     found = claims(script, {"runs": runs}, "ops")
     assert found["tgemv_cold_share"] == ["met", "not measured"] and found["act_quant_us"] == ["met", "not measured"]
     assert found["tgemv_hot_ratio"] == ["met", "not measured"], "101 over 39 + 1"
