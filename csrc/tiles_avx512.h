@@ -26,7 +26,7 @@ inline void row_products(const std::uint8_t* codes, const std::int8_t* values, s
                 std::int32_t word;
                 std::memcpy(&word, codes + step * TILE_BYTES + (first + r) * STEP + 4 * w, sizeof word);
                 const I code = _mm512_set1_epi32(word);
-                for (int t = 0; t < T; ++t) acc[r][t] = dot(acc[r][t], code, q[t]);
+                for (int t = 0; t < T; ++t) acc[r][t] = _mm512_dpbusd_epi32(acc[r][t], code, q[t]);
             }
         }
     for (int r = 0; r < R; ++r)
