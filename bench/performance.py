@@ -27,6 +27,7 @@ from typing import Any
 
 from performance_figure import draw
 from performance_page import page
+from performance_results import facts
 from performance_runs import F16, RUNS, SECTIONS, Run, kept, thinned, wanted
 
 from kparity.bench import shapes
@@ -42,8 +43,6 @@ UNFINISHED = QUICK / "unfinished.json"
 SCHEMA = "kparity-performance-v1"
 LIMIT_S = 900
 """Of one run: a hanging one costs itself."""
-STOLEN, TRIES = 0.02, 3
-"""The share of the processors' time that the host may give to others during a run, and how often a run is tried."""
 KPARITY = Path(sys.executable).parent / "kparity"
 
 
@@ -68,9 +67,9 @@ def stolen() -> tuple[int, int]:
 
 
 def calm(run: Run, quick: bool) -> dict[str, Any]:
-    """The run, or the calmest of TRIES where the host takes more than STOLEN from each."""
-    tried: list[dict[str, Any]] = []
-    while not tried or (not quick and tried[-1]["stolen"] > STOLEN and len(tried) < TRIES):
+    """The run, or the calmest of some where the host takes too much from each (``calm`` in bench/performance.yaml)."""
+    tried, limits = list[dict[str, Any]](), facts()["calm"]
+    while not tried or (not quick and tried[-1]["stolen"] > limits["stolen"] and len(tried) < limits["tries"]):
         tried.append(execute(run, quick))
     return {**min(tried, key=lambda record: ("result" not in record, record["stolen"])), "tries": len(tried)}
 

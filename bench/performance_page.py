@@ -96,7 +96,7 @@ def _commands(results: Results, section: str) -> list[str]:
 
 
 def _stolen(results: Results) -> str:
-    """What share of the processors' time the host gave to others during the runs, and how many were repeated."""
+    """What share of the processors' time the host gave to others during the runs, and how often one was repeated."""
     shares = {name: record["stolen"] for name, record in results.runs.items() if "stolen" in record}
     if not shares:
         return "not known"
@@ -104,5 +104,6 @@ def _stolen(results: Results) -> str:
     again = sum(record.get("tries", 1) - 1 for record in results.runs.values())
     return (
         f"{100 * float(np.median(list(shares.values()))):.1f} % of the processors' time in the median run, "
-        f"{100 * shares[worst]:.1f} % in the worst ({worst}); {again} runs were repeated for more than 2 %"
+        f"{100 * shares[worst]:.1f} % in the worst ({worst}); repeated for more than "
+        f"{100 * facts()['calm']['stolen']:g} %: {again} times"
     )

@@ -303,7 +303,7 @@ def test_the_time_that_the_host_takes_is_read(script: Any) -> None:
     taken, ticks = script.stolen()
     assert 0 <= taken <= ticks and (ticks > 0) == Path("/proc/stat").exists()
     told = import_module("performance_page").page({"runs": {"depth": run(20.0) | {"stolen": 0.031, "tries": 3}}})
-    assert "3.1 % in the worst (depth); 2 runs were repeated" in told
+    assert "3.1 % in the worst (depth); repeated for more than 2 %: 2 times" in told
 
 
 def test_a_receipt_is_verified_and_a_forged_one_is_refused(script: Any) -> None:

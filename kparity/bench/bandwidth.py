@@ -35,7 +35,11 @@ class StreamRead:
 
     def sample(self) -> float:
         """GB/s over a chunk, after others where the processors have rested."""
-        return self.chunk / self.awake.sample(self._read, self._read).wall_s * 1e-9
+        return self.chunk / self.timed().wall_s * 1e-9
+
+    def timed(self) -> Sample:
+        """Seconds of the same."""
+        return self.awake.sample(self._read, self._read)
 
     def _read(self) -> Sample:
         program = self.programs[self.turn % len(self.programs)]
@@ -79,12 +83,8 @@ def stream_series(backend: Backend, nbytes: int) -> Series:
         backend if backend.name == "cpu" else open_backend("cpu"), cold_memory(max(nbytes >> 20, 1)), chunk
     )
 
-    def sample() -> Sample:
-        seconds = chunk / reader.sample() * 1e-9
-        return Sample(seconds, seconds)
-
     about = {**identity(backend), "op": "stream", "clock": "wall"}
-    return Series(f"{backend.name} streaming read", sample, 1, chunk, True, reader.check, about)
+    return Series(f"{backend.name} streaming read", reader.timed, 1, chunk, True, reader.check, about)
 
 
 def copy_series(backend: Backend, nbytes: int) -> Series:
@@ -97,11 +97,12 @@ def copy_series(backend: Backend, nbytes: int) -> Series:
         same = np.array_equal(backend.download(source), backend.download(target))
         return None if same else "the copy differs from its source"
 
-    def sample() -> Sample:
+    def copied() -> Sample:
         began = time.perf_counter()
         seconds = backend.copy_timed(source, target)
         return Sample(seconds, time.perf_counter() - began)
 
+    awake = Awake()
     clock = "wall" if type(backend).copy_timed is Backend.copy_timed else "device"
     about = {**identity(backend), "op": "copy", "clock": clock}
-    return Series(f"{backend.name} copy", sample, 1, 8 * count, True, check, about)
+    return Series(f"{backend.name} copy", lambda: awake.sample(copied, copied), 1, 8 * count, True, check, about)
