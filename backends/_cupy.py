@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kparity import cachedir
 from kparity.adapter import Bound, Buffer, Kernel, Program
 from kparity.assemble import Source
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
@@ -73,19 +73,19 @@ class Compiler:
         self, nvrtc: Any, name: str, prelude: str, options: Sequence[str], extract: Callable[[Any, Any], bytes]
     ) -> None:
         self.nvrtc, self.prelude, self.options, self.extract = nvrtc, prelude, tuple(options), extract
-        self.home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kparity" / name
+        self.name = name
         self.compiled = 0
         """Texts that this process compiled: the others came from the disk."""
 
     def kept(self, source: Source) -> Path:
-        """Where the machine code of a text is kept: named by text, options and the compiler's version."""
+        """Where the machine code of a text is kept, by text, options and the compiler's version; raises OSError."""
         key = hashlib.sha256(repr((source.sha256, self.options, self.nvrtc.getVersion())).encode()).hexdigest()
-        return self.home / f"{source.op}-{key[:32]}.bin"
+        return cachedir.folder(self.name) / f"{source.op}-{key[:32]}.bin"
 
     def load(self, source: Source, loader: Callable[[bytes], Any], refused: tuple[type[BaseException], ...]) -> Any:
         """What ``loader`` makes of the machine code; a kept file that it refuses is compiled anew, once."""
         with suppress(OSError, *refused):
-            return loader(self.kept(source).read_bytes())
+            return loader(cachedir.read(self.kept(source)))
         return loader(self.compile(source))
 
     def compile(self, source: Source) -> bytes:
@@ -101,11 +101,7 @@ class Compiler:
             nvrtc.destroyProgram(program)
         self.compiled += 1
         with suppress(OSError):
-            kept = self.kept(source)
-            self.home.mkdir(parents=True, exist_ok=True)
-            partial = self.home / f"{kept.name}.{os.getpid()}"
-            partial.write_bytes(binary)
-            partial.replace(kept)  # another process sees the whole file or none
+            cachedir.write(self.kept(source), binary)
         return binary
 
 
@@ -212,6 +208,7 @@ class CupyBound(Bound):
 
     def __init__(self, kernel: CupyKernel, buffers: Sequence[Buffer]) -> None:
         self.kernel_id, self.backend = kernel.id, kernel.backend
+        self.case = kernel.case
         handles = (*(buffer.handle for buffer in buffers), *(buffer.handle for buffer in kernel.scratch))
         self.calls = [
             Call(function, stage.launch.groups, (stage.launch.block, 1, 1), handles, kernel.where(stage))

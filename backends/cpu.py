@@ -12,14 +12,15 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import kparity
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous, sliced
 from kparity.backends._memory import Memory, copy
-from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.errors import DeviceFault, WrongInput
+from kparity.remedies import Reason
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
 _native: Any
@@ -87,6 +88,7 @@ class CpuBound(Bound):
 
     def __init__(self, kernel: CpuKernel, buffers: Sequence[Buffer]) -> None:
         self.kernel_id, self.native, self.buffers = kernel.id, kernel.native, tuple(buffers)
+        self.case = kernel.case
         self.addresses = [buffer.handle.ctypes.data for buffer in buffers]
 
 
@@ -128,35 +130,50 @@ class CpuBackend(Backend):
 
     name = "cpu"
     dialect = "native"
+    api = "native"
+    id_dialects = ISAS
+    drives_gpu = False
+    place = 50
+    environment = ("KPARITY_CPU_ISA", "KPARITY_THREADS")
+    options = ("isa", "threads")
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "KP-CPU-NONATIVE": Reason(
+            "the native module is missing",
+            "kparity was installed without its compiled part (kparity._native).",
+            "install a wheel, or build again with a C++17 compiler and CMake present",
+            ("python -m pip install --force-reinstall kparity",),
+        ),
+        "KP-CPU-NODEVICE": Reason(
+            "there is one CPU device",
+            "An index above 0 was asked for; the CPU backend is the whole machine.",
+            "use index 0: it is the whole machine",
+        ),
+    }
+    view = sliced
     isa: str
     threads: int
     pool: Any
 
     def __init__(self, isa: str | None = None, threads: int | None = None) -> None:
         if _native is None:
-            raise Unavailable(
-                f"the native module of kparity cannot be imported ({_missing})",
-                "install a wheel, or build with a C++17 compiler: pip install .",
-                "KP-CPU-NONATIVE",
-            )
+            raise self.unavailable("KP-CPU-NONATIVE", f"the native module of kparity cannot be imported ({_missing})")
         self.isa = choose_isa(isa or os.environ.get("KPARITY_CPU_ISA"))
         self.threads = choose_threads(threads if threads is not None else os.environ.get("KPARITY_THREADS"))
         self.pool = _native.CpuPool(self.threads)
         self.memory = Memory()
         self.dispatches = Dispatches()
         self.info = DeviceInfo(
-            backend="cpu", device=processor(), kind="cpu", api="native", driver="",
+            backend="cpu", device=processor(), kind="cpu", api=self.api, driver="",
             library=f"kparity {kparity.__version__}",
             detail=f"{isas()[self.isa]}, {self.threads} thread{'s' if self.threads > 1 else ''}",
+            shown=("detail",),  # the instruction set and the threads say it all
         )  # fmt: skip
 
     @classmethod
-    def open(cls, index: int = 0) -> CpuBackend:
+    def open(cls, index: int = 0, isa: str | None = None, threads: int | None = None) -> CpuBackend:
         if index != 0:
-            raise Unavailable(
-                f"there is no cpu device {index}", "use index 0: it is the whole machine", "KP-CPU-NODEVICE"
-            )
-        return cls()
+            raise cls.unavailable("KP-CPU-NODEVICE", f"there is no cpu device {index}")
+        return cls(isa, threads)
 
     def upload(self, array: Array) -> Buffer:
         require_contiguous(array)

@@ -24,10 +24,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, dtype_name, require_contiguous
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, require_contiguous, sliced
 from kparity.assemble import Source, gpu_source, kernel_text
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from kparity.remedies import Reason, missing_package
 from kparity.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
 
 POISON = 0xFF
@@ -39,11 +40,49 @@ class CudaBackend(Backend):
 
     name = "cuda"
     dialect = "gpu"
+    api = "CUDA"
+    place = 10
+    packages: ClassVar[tuple[str, ...]] = ("cupy-cuda13x", "cupy-cuda12x")
+    extra = "cuda"
+    libraries = ("libcuda.so.1", "libnvrtc.so")
+    nodes = ("/dev/nvidia0", "/dev/nvidiactl")
+    driver_files: ClassVar[tuple[str, ...]] = (
+        "/proc/driver/nvidia/version",
+        "/proc/driver/nvidia/gpus/*/information",
+        "/sys/module/nvidia/version",
+        "/usr/lib/*-linux-gnu/libcuda.so*",
+    )
+    environment: ClassVar[tuple[str, ...]] = ("CUDA_*", "NVIDIA_*", "CUPY_*", "KPARITY_DEBUG")
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "KP-CUDA-NOLIB": missing_package(packages[0], extra),
+        "KP-CUDA-NODRIVER": Reason(
+            "no CUDA driver",
+            "libcuda.so.1, which the NVIDIA driver installs, was not found by the dynamic linker.",
+            "install NVIDIA's driver, or start the container with the NVIDIA runtime (--gpus all)",
+            ("sudo apt-get install nvidia-driver", "LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/nvidia/current"),
+        ),
+        "KP-CUDA-NODEVICE": Reason(
+            "a CUDA driver, but no device",
+            "No device has this index: none is installed, CUDA_VISIBLE_DEVICES hides it, or permissions do.",
+            "check nvidia-smi -L and CUDA_VISIBLE_DEVICES",
+            ("CUDA_VISIBLE_DEVICES=0", "nvidia-smi -L"),
+        ),
+        "KP-CUDA-OLDDRIVER": Reason(
+            "the CUDA driver is older than the library",
+            "CuPy was built for a newer CUDA than the installed driver serves.",
+            "update NVIDIA's driver (reboot after an update), or install the CuPy of the driver's CUDA version",
+        ),
+        "KP-CUDA-NOARCH": Reason(
+            "no code for this CUDA device",
+            "NVRTC does not know the device's compute capability, or the driver does not load what NVRTC makes.",
+            "install the CuPy and NVRTC that fit device and driver (cupy-cuda12x up to sm_70), or update the driver",
+        ),
+    }
+    device_clock = copy_clock = True
+    view = sliced
     prelude: ClassVar[str] = "cuda"
-    api: ClassVar[str] = "CUDA"
     compiler_name: ClassVar[str] = "NVRTC"
     tag: ClassVar[str] = "KP-CUDA"
-    package: ClassVar[str] = 'pip install "kparity[cuda]"'
     visible: ClassVar[tuple[str, ...]] = ("CUDA_VISIBLE_DEVICES",)
     processors: ClassVar[str] = "SMs"
     node_query: ClassVar[str] = "cuGraphGetNodes"
@@ -80,33 +119,25 @@ class CudaBackend(Backend):
         """
         driver = cdll(("libcuda.so.1", "nvcuda.dll"))
         if driver is None:
-            raise Unavailable(
-                "no CUDA driver (libcuda.so.1 not found)",
-                "install NVIDIA's driver, or start the container with --gpus all",
-                "KP-CUDA-NODRIVER",
-            )
+            raise cls.unavailable("KP-CUDA-NODRIVER", "no CUDA driver (libcuda.so.1 not found)")
         status, count, version = driver.cuInit(0), ctypes.c_int(0), ctypes.c_int(0)
         driver.cuDriverGetVersion(ctypes.byref(version))
         if status == 34:  # CUDA_ERROR_STUB_LIBRARY
-            raise Unavailable(
+            raise cls.unavailable(
+                "KP-CUDA-NODRIVER",
                 "no CUDA driver (libcuda.so.1 is the toolkit's stub)",
                 "take the stubs folder out of LD_LIBRARY_PATH and install NVIDIA's driver",
-                "KP-CUDA-NODRIVER",
             )
         if status in (35, 803, 804):  # INSUFFICIENT_DRIVER, SYSTEM_DRIVER_MISMATCH, COMPAT_NOT_SUPPORTED_ON_DEVICE
-            raise Unavailable(
-                f"CUDA driver does not fit (cuInit returned {status}, driver API {cls._version(version.value)})",
-                "update NVIDIA's driver, or reboot after an update",
+            raise cls.unavailable(
                 "KP-CUDA-OLDDRIVER",
+                f"CUDA driver does not fit (cuInit returned {status}, driver API {cls._version(version.value)})",
             )
         if status == 0:
             driver.cuDeviceGetCount(ctypes.byref(count))
         if count.value == 0:
-            raise Unavailable(
-                f"no CUDA device (cuInit returned {status}, {cls._visibility()})",
-                "check nvidia-smi and CUDA_VISIBLE_DEVICES",
-                "KP-CUDA-NODEVICE",
-            )
+            told = f"no CUDA device (cuInit returned {status}, {cls._visibility()})"
+            raise cls.unavailable("KP-CUDA-NODEVICE", told)
         return driver
 
     @classmethod
@@ -114,16 +145,14 @@ class CudaBackend(Backend):
         """Raise Unavailable unless this CuPy is built for the API and fits the driver."""
         runtime = cupy.cuda.runtime
         if runtime.is_hip:
-            raise Unavailable(
-                "the installed CuPy is built for ROCm", f"pip uninstall it, then {cls.package}", "KP-CUDA-NOLIB"
-            )
+            raise cls._other_cupy("ROCm")
         driver, library = runtime.driverGetVersion(), runtime.runtimeGetVersion()
         if driver // 1000 < library // 1000:
-            raise Unavailable(
+            raise cls.unavailable(
+                "KP-CUDA-OLDDRIVER",
                 f"CUDA driver too old (it speaks CUDA {cls._version(driver)}, CuPy is built for "
                 f"{cls._version(library)})",
                 f"update NVIDIA's driver, or install the CuPy of CUDA {driver // 1000} (cupy-cuda{driver // 1000}x)",
-                "KP-CUDA-OLDDRIVER",
             )
 
     @staticmethod
@@ -138,10 +167,10 @@ class CudaBackend(Backend):
         if own in known:
             return f"sm_{own}"
         if own < min(known):
-            raise Unavailable(
+            raise self.unavailable(
+                f"{self.tag}-NOARCH",
                 f"NVRTC has no code for sm_{own} (it begins at sm_{min(known)})",
                 "install an older NVRTC and the CuPy that goes with it (cupy-cuda12x)",
-                f"{self.tag}-NOARCH",
             )
         return f"compute_{max(arch for arch in known if arch < own)}"
 
@@ -189,6 +218,12 @@ class CudaBackend(Backend):
     # What both share.
 
     @classmethod
+    def _other_cupy(cls, built_for: str) -> Unavailable:
+        code = f"{cls.tag}-NOLIB"
+        remedy = f"pip uninstall it, then {cls.reasons[code].remedy}"
+        return cls.unavailable(code, f"the installed CuPy is built for {built_for}", remedy)
+
+    @classmethod
     def _visibility(cls) -> str:
         """The variables that hide devices, with their values."""
         return ", ".join(f"{name} is {os.environ.get(name, 'unset') or 'empty'}" for name in cls.visible)
@@ -200,32 +235,24 @@ class CudaBackend(Backend):
             cupy = import_module("cupy")
         except (ImportError, OSError) as error:
             reason = str(error).strip().splitlines()
-            raise Unavailable(
-                f"CuPy cannot be imported ({reason[0] if reason else 'no reason given'})",
-                cls.package,
-                f"{cls.tag}-NOLIB",
-            ) from None
+            told = f"CuPy cannot be imported ({reason[0] if reason else 'no reason given'})"
+            raise cls.unavailable(f"{cls.tag}-NOLIB", told) from None
         cls._probe_library(cupy)
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except RuntimeError as error:
-            raise Unavailable(
-                f"no {cls.api} device ({error})", "check the driver and its device list", f"{cls.tag}-NODEVICE"
-            ) from None
+            raise cls.unavailable(f"{cls.tag}-NODEVICE", f"no {cls.api} device ({error})") from None
         if not 0 <= index < count:
-            raise Unavailable(
-                f"no {cls.api} device {index} ({count} visible, {cls._visibility()})",
-                f"choose an index below {count}" if count else "check the driver and its device list",
+            raise cls.unavailable(
                 f"{cls.tag}-NODEVICE",
+                f"no {cls.api} device {index} ({count} visible, {cls._visibility()})",
+                f"choose an index below {count}" if count else "",
             )
         try:
             cupy.cuda.nvrtc.getVersion()  # CuPy loads the compiler at its first use
         except (RuntimeError, ImportError, OSError) as error:
-            raise Unavailable(
-                f"{cls.compiler_name} cannot be loaded ({str(error).strip().splitlines()[0]})",
-                cls.package,
-                f"{cls.tag}-NOLIB",
-            ) from None
+            told = f"{cls.compiler_name} cannot be loaded ({str(error).strip().splitlines()[0]})"
+            raise cls.unavailable(f"{cls.tag}-NOLIB", told) from None
         return cls(cupy, index, library)
 
     def _check_target(self) -> None:
@@ -234,11 +261,8 @@ class CudaBackend(Backend):
         try:
             self._module(Source("target", "target.cu", f"{head}\nKERNEL target() {{}}\n", head.count("\n")))
         except (CompileFailed, DeviceFault) as error:
-            raise Unavailable(
-                f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})",
-                f"update the driver, or install the CuPy and {self.compiler_name} that go with it",
-                f"{self.tag}-NOARCH",
-            ) from error
+            told = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
+            raise self.unavailable(f"{self.tag}-NOARCH", told) from error
 
     def _number(self, name: str, attribute: str) -> int:
         """A property of the device; since CUDA 13 some are attributes only. 0 where neither is known."""
@@ -314,12 +338,6 @@ class CudaBackend(Backend):
             if arg.nbytes > self.info.max_binding:
                 return f"scratch {arg.name} has {arg.nbytes} bytes, this device has {self.info.max_binding}"
         return super().supports(op, case)
-
-    def upload(self, array: Array) -> Buffer:
-        require_contiguous(array)
-        buffer = self.empty(array.shape, dtype_name(array))
-        self.write(buffer, array)
-        return buffer
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         with self.guarded(f"allocating {dtype}{list(shape)}"):

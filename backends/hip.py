@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from kparity.backends._cupy import cdll
 from kparity.backends.cuda import CudaBackend
-from kparity.errors import Unavailable
+from kparity.remedies import Reason, missing_package
 
 KFD = Path("/dev/kfd")
 """The kernel driver's device file: who may not open it sees no GPU."""
@@ -23,11 +24,44 @@ class HipBackend(CudaBackend):
     """One AMD device. A wavefront has 32 or 64 lanes, as the device says."""
 
     name = "hip"
+    api = "HIP"
+    place = 20
+    packages = ("cupy-rocm-7-0",)
+    extra = "rocm"
+    libraries = ("libamdhip64.so", "libhiprtc.so")
+    nodes = (str(KFD), "/dev/dri")
+    driver_files = ("/sys/module/amdgpu/version", "/opt/rocm/lib/libamdhip64.so*")
+    environment = ("HIP_*", "ROCR_*", "HSA_*", "ROCM_*", "AMD_*", "GPU_*", "CUPY_*", "KPARITY_DEBUG")
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "KP-HIP-NOLIB": missing_package(packages[0], extra),
+        "KP-HIP-NOROCM": Reason(
+            "no ROCm runtime",
+            "libamdhip64.so was not found by the dynamic linker nor under /opt/rocm/lib.",
+            "install ROCm (its package hip-runtime-amd), or set ROCM_PATH or the linker's path to it",
+            ("sudo apt-get install hip-runtime-amd", "LD_LIBRARY_PATH=/opt/rocm/lib"),
+        ),
+        "KP-HIP-NOPERMISSION": Reason(
+            "/dev/kfd cannot be opened",
+            "The kernel driver is loaded, but this user may not use it.",
+            "add the user to the groups render and video, then log in again (in a container: --device /dev/kfd "
+            "--device /dev/dri)",
+            (f"sudo usermod -aG render,video {os.environ.get('USER', 'root')}",),
+        ),
+        "KP-HIP-NODEVICE": Reason(
+            "a ROCm runtime, but no device",
+            "The runtime reports no device with this index, or /dev/kfd does not exist.",
+            "check rocminfo, HIP_VISIBLE_DEVICES and the amdgpu driver",
+            ("rocminfo", "HIP_VISIBLE_DEVICES=0"),
+        ),
+        "KP-HIP-NOARCH": Reason(
+            "no code for this AMD device",
+            "hipRTC does not know the device's architecture, or the runtime does not load what hipRTC makes.",
+            "install a ROCm that supports the device, and the CuPy that goes with it",
+        ),
+    }
     prelude: ClassVar[str] = "hip"
-    api: ClassVar[str] = "HIP"
     compiler_name: ClassVar[str] = "hipRTC"
     tag: ClassVar[str] = "KP-HIP"
-    package: ClassVar[str] = 'pip install "kparity[rocm]"'
     visible: ClassVar[tuple[str, ...]] = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
     processors: ClassVar[str] = "CUs"
     node_query: ClassVar[str] = "hipGraphGetNodes"
@@ -39,17 +73,9 @@ class HipBackend(CudaBackend):
         names = [f"libamdhip64.so{suffix}" for suffix in ("", ".7", ".6", ".5")]
         driver = cdll([*names, *(str(root / name) for name in names)])
         if driver is None:
-            raise Unavailable(
-                f"no ROCm library (libamdhip64.so not found, nor in {root})",
-                "install ROCm, or set ROCM_PATH",
-                "KP-HIP-NOROCM",
-            )
+            raise cls.unavailable("KP-HIP-NOROCM", f"no ROCm library (libamdhip64.so not found, nor in {root})")
         if KFD.exists() and not os.access(KFD, os.R_OK | os.W_OK):
-            raise Unavailable(
-                f"no permission to open {KFD}",
-                "add the user to the groups render and video (in a container: --device /dev/kfd --device /dev/dri)",
-                "KP-HIP-NOPERMISSION",
-            )
+            raise cls.unavailable("KP-HIP-NOPERMISSION", f"no permission to open {KFD}")
         count = ctypes.c_int(0)
         status = driver.hipGetDeviceCount(ctypes.byref(count)) if KFD.exists() else None
         if status != 0 or count.value == 0:
@@ -58,19 +84,13 @@ class HipBackend(CudaBackend):
                 if status is None
                 else f"hipGetDeviceCount returned {status}, {count.value} devices, {cls._visibility()}"
             )
-            raise Unavailable(
-                f"no HIP device ({told})",
-                "check rocminfo, HIP_VISIBLE_DEVICES and the amdgpu driver",
-                "KP-HIP-NODEVICE",
-            )
+            raise cls.unavailable("KP-HIP-NODEVICE", f"no HIP device ({told})")
         return driver
 
     @classmethod
     def _probe_library(cls, cupy: Any) -> None:
         if not cupy.cuda.runtime.is_hip:
-            raise Unavailable(
-                "the installed CuPy is built for CUDA", f"pip uninstall it, then {cls.package}", "KP-HIP-NOLIB"
-            )
+            raise cls._other_cupy("CUDA")
 
     @staticmethod
     def _version(number: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, sliced
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
 
@@ -16,6 +16,7 @@ class NumpyBound(Bound):
 
     def __init__(self, kernel: NumpyKernel, buffers: Sequence[Buffer]) -> None:
         self.kernel_id, self.kernel, self.buffers = kernel.id, kernel, buffers
+        self.case = kernel.case
 
     def __call__(self) -> None:
         kernel = self.kernel
@@ -55,13 +56,17 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     dialect = "numpy"
+    api = "numpy"
+    drives_gpu = False
+    packages = ("numpy",)
+    view = sliced
 
     def __init__(self, precision: str = "f32") -> None:
         self.floats = np.dtype(np.float64 if precision == "f64" else np.float32)
         self.dispatches = Dispatches()
         self.info = DeviceInfo(
-            backend="numpy", device="host", kind="cpu", api="numpy", driver="", library=f"numpy {np.__version__}",
-            detail=precision,
+            backend="numpy", device="host", kind="cpu", api=self.api, driver="", library=f"numpy {np.__version__}",
+            detail=precision, shown=("api", "device", "detail"),
         )  # fmt: skip
 
     @classmethod
@@ -70,11 +75,6 @@ class NumpyBackend(Backend):
 
     def _storage(self, dtype: str) -> np.dtype[Any]:
         return self.floats if dtype == "f32" else DTYPES[dtype]
-
-    def upload(self, array: Array) -> Buffer:
-        require_contiguous(array)
-        dtype = dtype_name(array)
-        return Buffer(array.astype(self._storage(dtype)), dtype, array.shape)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         return Buffer(np.zeros(shape, self._storage(dtype)), dtype, shape)

@@ -11,22 +11,21 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name, require_contiguous
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, require_contiguous
 from kparity.assemble import Source, gpu_source
-from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from kparity.errors import CompileFailed, DeviceFault, WrongInput
+from kparity.remedies import Reason, missing_package
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
-SOFTWARE = ("llvmpipe", "pocl", "pthread", "swiftshader", "softpipe", "oclgrind")
-"""Parts of the names of devices that compute on the host, whatever type they give themselves."""
 WAVES = (32, 64)
 """Lanes of a wavefront that the texts are written for."""
 OOM = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
@@ -52,11 +51,7 @@ def _devices(cl: Any) -> list[Any]:
     try:
         platforms = cl.get_platforms()
     except cl.Error as error:
-        raise Unavailable(
-            f"no OpenCL platform ({error})",
-            'install the device\'s OpenCL driver, or a CPU one: pip install "kparity[opencl]"',
-            "KP-OPENCL-NOPLATFORM",
-        ) from None
+        raise OpenclBackend.unavailable("KP-OPENCL-NOPLATFORM", f"no OpenCL platform ({error})") from None
     found: list[Any] = []
     for platform in platforms:
         with suppress(cl.Error):  # a platform whose driver is installed and whose device is not there
@@ -69,7 +64,7 @@ def _kind(cl: Any, device: Any) -> Kind:
     """What the device is, never guessed upwards: a GPU is what says so and is not known to compute on the host."""
     if device.type & cl.device_type.CPU:
         return "cpu"
-    if device.type & cl.device_type.GPU and not any(word in device.name.lower() for word in SOFTWARE):
+    if device.type & cl.device_type.GPU and not OpenclBackend.named_software(device.name):
         return "gpu"
     return "software"
 
@@ -128,6 +123,7 @@ class OpenclBound(Bound):
 
     def __init__(self, kernel: OpenclKernel, buffers: Sequence[Buffer]) -> None:
         self.kernel_id = kernel.id
+        self.case = kernel.case
         self.buffers = (*buffers, *kernel.scratch)  # they must live as long as this
         self.calls: list[tuple[Any, tuple[int, int, int], tuple[int, int, int]]] = []
         for stage in kernel.stages:
@@ -202,6 +198,33 @@ class OpenclBackend(Backend):
 
     name = "opencl"
     dialect = "gpu"
+    api = "OpenCL"
+    place = 40
+    packages = ("pyopencl", "pocl-binary-distribution")
+    extra = "opencl"
+    libraries = ("libOpenCL.so.1",)
+    manifests = ("/etc/OpenCL/vendors",)
+    nodes = ("/dev/dri",)
+    driver_files = ("/usr/lib/*-linux-gnu/libOpenCL.so*", "/usr/lib/*-linux-gnu/libLLVM-*.so*")
+    environment = ("OCL_*", "POCL_*", "PYOPENCL_BUILD_OPTIONS", "RUSTICL_*", "CUDA_*", "GPU_*")
+    software = ("pocl", "portable computing language", "pthread", "oclgrind")
+    options = ("wave",)
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "KP-OPENCL-NOLIB": missing_package(packages[0], extra),
+        "KP-OPENCL-NOPLATFORM": Reason(
+            "no OpenCL platform",
+            "The ICD loader found no driver under /etc/OpenCL/vendors or OCL_ICD_VENDORS.",
+            "install the device's OpenCL driver, or a CPU one: pip install pocl-binary-distribution",
+            (f"python -m pip install {packages[1]}", f"OCL_ICD_VENDORS={manifests[0]}"),
+        ),
+        "KP-OPENCL-NODEVICE": Reason(
+            "OpenCL platforms, but no device",
+            "No platform reports a device with this index.",
+            "check the device's driver with clinfo -l",
+            ("clinfo -l",),
+        ),
+    }
+    device_clock = copy_clock = True
 
     def __init__(self, cl: Any, device: Any, wave: int = 32) -> None:
         self.cl, self.device, self.dispatches = cl, device, Dispatches()
@@ -214,7 +237,7 @@ class OpenclBackend(Backend):
         self._options = ["-cl-std=CL1.2"] + (["-cl-fp32-correctly-rounded-divide-sqrt"] if correct else [])
         platform = device.platform
         self.info = DeviceInfo(
-            backend="opencl", device=device.name.strip(), kind=_kind(cl, device), api="OpenCL",
+            backend="opencl", device=device.name.strip(), kind=_kind(cl, device), api=self.api,
             driver=f"{platform.name.strip()} {device.driver_version.strip()} ({platform.version.strip()})",
             library=f"pyopencl {cl.VERSION_TEXT}", uuid=_identity(cl, device),
             max_binding=int(device.max_mem_alloc_size), max_threads=int(device.max_work_group_size),
@@ -231,16 +254,14 @@ class OpenclBackend(Backend):
         try:
             cl = import_module("pyopencl")
         except (ImportError, OSError) as error:
-            raise Unavailable(
-                f"pyopencl cannot be imported ({error})", 'pip install "kparity[opencl]"', "KP-OPENCL-NOLIB"
-            ) from None
+            raise cls.unavailable("KP-OPENCL-NOLIB", f"pyopencl cannot be imported ({error})") from None
         devices = _devices(cl)
         if not 0 <= index < len(devices):
             count = f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
-            raise Unavailable(
-                f"no OpenCL device {index} ({count} on {len(cl.get_platforms())} platforms)",
-                f"choose an index below {len(devices)}" if devices else "check the device's driver with clinfo",
+            raise cls.unavailable(
                 "KP-OPENCL-NODEVICE",
+                f"no OpenCL device {index} ({count} on {len(cl.get_platforms())} platforms)",
+                f"choose an index below {len(devices)}" if devices else "",
             )
         return cls(cl, devices[index], wave)
 
@@ -258,17 +279,17 @@ class OpenclBackend(Backend):
             return f"{case.id} needs groups of {block} work-items, this device has {self.info.max_threads}"
         return super().supports(op, case)
 
-    def upload(self, array: Array) -> Buffer:
-        require_contiguous(array)
-        buffer = self.empty(array.shape, dtype_name(array))
-        self.write(buffer, array)
-        return buffer
-
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         buffer = Buffer(None, dtype, shape)
         with _faults(self.cl, f"allocating {buffer.nbytes} bytes"):
             buffer.handle = self.cl.Buffer(self.context, self.cl.mem_flags.READ_WRITE, max(buffer.nbytes, 16))
         return buffer
+
+    def view(self, buffer: Buffer, start: int, shape: tuple[int, ...]) -> Buffer | None:
+        part = Buffer(None, buffer.dtype, shape)
+        with suppress(self.cl.Error):  # a device divides a buffer at some offsets only
+            part.handle = buffer.handle.get_sub_region(start * DTYPES[part.dtype].itemsize, part.nbytes)
+        return part if part.handle is not None else None
 
     def write(self, buffer: Buffer, array: Array) -> None:
         require_contiguous(array)

@@ -7,15 +7,16 @@ which one it is.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous
-from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous, sliced
+from kparity.errors import DeviceFault, WrongInput
+from kparity.remedies import Reason, missing_package
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
 HANDLES = {"f32": "float32", "f16": "float16", "i32": "int32", "u32": "int32", "i8": "int8"}
@@ -45,6 +46,7 @@ class TorchBound(Bound):
 
     def __init__(self, kernel: TorchKernel, buffers: Sequence[Buffer]) -> None:
         self.kernel_id, self.kernel = kernel.id, kernel
+        self.case = kernel.case
         roles = [arg.role for arg in kernel.args]
         # One view per buffer: a buffer may be bound under another shape than it was made with.
         views = [buffer.handle.view(buffer.shape) for buffer in buffers]
@@ -88,9 +90,9 @@ class TorchProgram(Program):
 
     def run_timed(self) -> float:
         """Seconds between two events on CUDA, ROCm and XPU, by the device's clock; of the wall elsewhere."""
-        device = self.torch_backend.device
-        if device.type not in ("cuda", "xpu"):
+        if not self.torch_backend.device_clock:
             return super().run_timed()
+        device = self.torch_backend.device
         api = getattr(self.torch, device.type)
         self.backend.sync()
         with faults(self.torch), api.device(device):
@@ -108,28 +110,40 @@ class TorchBackend(Backend):
 
     name = "torch"
     dialect = "torch"
+    packages = ("torch",)
+    extra = "torch"
+    environment = ("CUDA_*", "HIP_*", "ROCR_*", "HSA_*", "ZE_*", "ONEAPI_*", "TORCH_*", "PYTORCH_*", "NVIDIA_*")
+    options = ("threads",)
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "KP-TORCH-NOLIB": missing_package(packages[0], extra),
+        "KP-TORCH-NODEVICE": Reason(
+            "torch has no such device",
+            "torch reports fewer devices than the index that was asked for.",
+            "use a lower index",
+        ),
+    }
+    view = sliced
 
     def __init__(self, torch: Any, device: str) -> None:
         self.torch, self.device = torch, torch.device(device)
+        self.device_clock = self.device.type in ("cuda", "xpu")
         torch.set_float32_matmul_precision("highest")  # TF32 has 11 bits: sums of products would not be exact
         self.dispatches = Dispatches()
         self.info = describe(torch, self.device)
 
     @classmethod
-    def open(cls, index: int = 0) -> TorchBackend:
+    def open(cls, index: int = 0, threads: int = 0) -> TorchBackend:
+        """Open device ``index``; ``threads`` is for the CPU, 0 for torch's own choice."""
         try:
             torch = import_module("torch")
         except (ImportError, OSError) as problem:  # OSError: a shared library of torch's own is missing
-            raise Unavailable(
-                f"torch cannot be imported ({problem})", 'install it: pip install "kparity[torch]"', "KP-TORCH-NOLIB"
-            ) from None
+            raise cls.unavailable("KP-TORCH-NOLIB", f"torch cannot be imported ({problem})") from None
+        if threads:
+            torch.set_num_threads(threads)
         found = devices(torch)
         if not 0 <= index < len(found):
-            raise Unavailable(
-                f"there is no torch device {index}",
-                f"use 0 to {len(found) - 1}: {', '.join(found)}",
-                "KP-TORCH-NODEVICE",
-            )
+            remedy = f"use 0 to {len(found) - 1}: {', '.join(found)}"
+            raise cls.unavailable("KP-TORCH-NODEVICE", f"there is no torch device {index}", remedy)
         return cls(torch, found[index])
 
     def _tensor(self, array: Array) -> Any:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name, require_contiguous
+from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name
 from kparity.assemble import Source, wgsl_source
-from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from kparity.errors import CompileFailed, DeviceFault, WrongInput
+from kparity.remedies import Reason, missing_package
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
-SOFTWARE = re.compile(r"llvmpipe|lavapipe|softpipe|swiftshader|basic render", re.IGNORECASE)
 LOST = re.compile(r"device (was |is )?lost", re.IGNORECASE)
 REAL = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU")  # in order of preference
 APIS = ("Vulkan", "Metal", "D3D12")  # WebGPU over OpenGL lacks too much
@@ -35,7 +35,7 @@ NEEDED = {  # limits by wgpu-native's names: what the kernels cannot do without
 
 def kind_of(adapter_type: str, device: str) -> Kind:
     """Never guessed upwards: whatever is not plainly a GPU is software."""
-    return "gpu" if adapter_type in REAL and not SOFTWARE.search(device) else "software"
+    return "gpu" if adapter_type in REAL and not WgpuBackend.named_software(device) else "software"
 
 
 def quicken(ffi: Any) -> None:
@@ -75,6 +75,7 @@ class WgpuBound(Bound):
 
     def __init__(self, kernel: WgpuKernel, group: Any, buffers: Sequence[Buffer]) -> None:
         self.kernel_id, self.kernel, self.group, self.buffers = kernel.id, kernel, group, buffers
+        self.case = kernel.case
 
 
 class WgpuKernel(Kernel):
@@ -168,6 +169,29 @@ class WgpuBackend(Backend):
 
     name = "wgpu"
     dialect = "wgsl"
+    id_dialects = ("wgsl",)
+    place = 30
+    packages = ("wgpu",)
+    extra = "vulkan"
+    libraries = ("libvulkan.so.1",)
+    manifests = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")
+    nodes = ("/dev/dri",)
+    driver_files = ("/usr/lib/*-linux-gnu/libvulkan*.so*", "/usr/lib/*-linux-gnu/libLLVM-*.so*")
+    environment = ("VK_*", "WGPU_*", "MESA_*", "GALLIUM_*", "LP_*", "RADV_*", "ANV_*", "INTEL_*", "DRI_PRIME")
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "KP-WGPU-NOLIB": missing_package(packages[0], extra),
+        "KP-WGPU-NODEVICE": Reason(
+            "no Vulkan device",
+            "wgpu found no adapter: no Vulkan driver (ICD) is installed or it failed to load.",
+            "install the GPU vendor's Vulkan driver, or mesa-vulkan-drivers (Debian, Ubuntu) for a software device",
+            ("sudo apt-get install mesa-vulkan-drivers", f"VK_DRIVER_FILES={manifests[0]}/lvp_icd.x86_64.json"),
+        ),
+        "KP-WGPU-LIMITS": Reason(
+            "the adapter lacks something that the kernels need",
+            "A limit of the adapter (bindings per stage, work-group size) is below what WebGPU's defaults promise.",
+            "update the driver or choose another device",
+        ),
+    }
 
     def __init__(self, wgpu: Any, adapter: Any) -> None:
         self.wgpu, self.faults, self.dispatches = wgpu, FaultLog(), Dispatches()
@@ -177,6 +201,7 @@ class WgpuBackend(Backend):
         logging.getLogger("wgpu").addHandler(self.faults)
         self.limits = self.device.limits
         self.clock = Clock(wgpu, self.device) if features else None
+        self.device_clock = self.clock is not None
         self._usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
         self._pipelines: dict[tuple[str, ...], tuple[list[Any], Any]] = {}
         self._layouts: dict[tuple[bool, ...], Any] = {}
@@ -198,9 +223,7 @@ class WgpuBackend(Backend):
         try:
             import wgpu
         except (ImportError, OSError, RuntimeError) as error:
-            raise Unavailable(
-                f"the wgpu package cannot be imported ({error})", 'pip install "kparity[vulkan]"', "KP-WGPU-NOLIB"
-            ) from error
+            raise cls.unavailable("KP-WGPU-NOLIB", f"the wgpu package cannot be imported ({error})") from error
         if "XDG_RUNTIME_DIR" not in os.environ:  # Mesa's layer that reorders devices complains about it on stderr
             os.environ.setdefault("NODEVICE_SELECT", "1")
         with suppress(Exception):  # an instance exists already, or the package is older: then every API is searched
@@ -214,25 +237,18 @@ class WgpuBackend(Backend):
         adapters.sort(key=lambda each: (*types, each.info["adapter_type"]).index(each.info["adapter_type"]))
         if not 0 <= index < len(adapters):
             names = ", ".join(each.info["device"] for each in adapters)
-            raise Unavailable(
-                f"no Vulkan adapter {index} (found: {names})" if adapters else "no Vulkan adapter found",
-                "install the GPU vendor's Vulkan driver, or mesa-vulkan-drivers (Debian, Ubuntu)",
-                "KP-WGPU-NODEVICE",
-            )
+            told = f"no Vulkan adapter {index} (found: {names})" if adapters else "no Vulkan adapter found"
+            raise cls.unavailable("KP-WGPU-NODEVICE", told)
         adapter = adapters[index]
         for name, least in NEEDED.items():
             if adapter.limits[name] < least:
-                raise Unavailable(
-                    f"{adapter.info['device']}: {name} is {adapter.limits[name]}, the kernels need {least}",
-                    "update the driver or choose another device", "KP-WGPU-LIMITS",
-                )  # fmt: skip
+                told = f"{adapter.info['device']}: {name} is {adapter.limits[name]}, the kernels need {least}"
+                raise cls.unavailable("KP-WGPU-LIMITS", told)
         try:
             return cls(wgpu, adapter)
         except (wgpu.GPUError, RuntimeError) as error:
-            raise Unavailable(
-                f"{adapter.info['device']} gave no device ({error})", "update the driver or choose another device",
-                "KP-WGPU-NODEVICE",
-            ) from error  # fmt: skip
+            told = f"{adapter.info['device']} gave no device ({error})"
+            raise cls.unavailable("KP-WGPU-NODEVICE", told, "update the driver or choose another device") from error
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -281,12 +297,6 @@ class WgpuBackend(Backend):
         if buffers > self.limits["max-storage-buffers-per-shader-stage"]:
             return f"{buffers} storage buffers"
         return super().supports(op, case)
-
-    def upload(self, array: Array) -> Buffer:
-        require_contiguous(array)
-        buffer = self.empty(array.shape, dtype_name(array))
-        self.write(buffer, array)
-        return buffer
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         buffer = Buffer(None, dtype, tuple(shape))

@@ -25,7 +25,7 @@ import numpy as np
 from kparity import _native
 from kparity.backends.cpu import CpuBackend
 from kparity.bench.bandwidth import StreamRead, cold_memory
-from kparity.bench.revision import revision
+from kparity.revision import revision
 from kparity.spec import Array
 
 SLOW_EVERY = 4

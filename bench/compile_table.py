@@ -24,6 +24,7 @@ from typing import Any
 
 from kparity import ops, registry
 from kparity.errors import Unavailable
+from kparity.revision import commit, git
 from kparity.toolchains import Outcome, Target, Toolchain, chosen, cuda, hip, sweep
 from kparity.toolchains.texts import every
 
@@ -40,15 +41,10 @@ RUNTIMES = {"pocl": "PoCL", "intel": "Intel's CPU runtime"}
 BEGIN, END = "<!-- support table: begin -->", "<!-- support table: end -->"
 
 
-def git(*arguments: str) -> str:
-    """What git says; empty outside of a repository."""
-    run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return run.stdout.strip()
-
-
 def state() -> tuple[str, str]:
     """The commit, and what of the kernels, backends, harness and tests is not in it."""
-    return git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "kernels", "kparity", "backends", "tests")
+    changed = git(ROOT, "status", "--porcelain", "--", "kernels", "kparity", "backends", "tests")
+    return commit(ROOT) or "", changed or ""
 
 
 def compiled(progress: bool = True) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from kparity import fingerprint
 from kparity.adapter import Backend
 from kparity.bench.machine import identity
 from kparity.bench.ops.cases import case_of, plan
-from kparity.bench.revision import revision
 from kparity.errors import KparityError
+from kparity.revision import revision
 from kparity.spec import Case
 
 Note = Callable[..., None]

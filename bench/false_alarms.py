@@ -40,10 +40,10 @@ from kparity.engine import Engine
 from kparity.errors import DeviceFault, KparityError, Unavailable, WrongInput
 from kparity.model import Model, load_model
 from kparity.probe import gates
-from kparity.probe.reference import Reference, first_token, reference_backends
+from kparity.probe.reference import Reference, compute, first_token
 from kparity.probe.runner import DEFAULT_POSITIONS
+from kparity.probe.table import GATES
 from kparity.registry import open_backend
-from kparity.spec import Array
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEL = Path(sys.prefix) / "lib" / "libintelocl.so"
@@ -121,41 +121,17 @@ def window(model: Model, seed: int, count: int) -> list[int]:
 
 
 class Judges:
-    """The references of one setting: their engines stay open, their logits are kept for the window at hand."""
+    """The references of one setting, kept for the window at hand."""
 
     def __init__(self, model: Model, setting: Setting) -> None:
         self.model, self.setting = model, setting
-        self._engines: dict[bool, list[tuple[str, Engine]]] = {}
-        self._kept: dict[tuple[bool, int], Reference] = {}
+        self._kept: dict[int, Reference] = {}
 
-    def reference(self, candidate: str, seed: int, tokens: list[int]) -> Reference:
-        """What ``kparity.probe.reference.compute`` gives for these tokens."""
-        by_truth = candidate in ("cpu", "numpy")
-        if by_truth not in self._engines:
-            options = {"act": self.setting.act, "kv": self.setting.kv, "fused": False}
-            self._engines[by_truth] = [
-                (name, Engine(self.model, backend, **options)) for name, backend in reference_backends(candidate)
-            ]
-        if (by_truth, seed) not in self._kept:
-            self._kept = {key: kept for key, kept in self._kept.items() if key[1] == seed}
-            (name, engine), (twin_name, twin) = self._engines[by_truth]
-            logits = (forced(engine, tokens), forced(twin, tokens))
-            self._kept[by_truth, seed] = Reference(name, tokens, *logits, twin_name)
-        return self._kept[by_truth, seed]
-
-    def close(self) -> None:
-        """Close the engines."""
-        for pair in self._engines.values():
-            for _, engine in pair:
-                engine.close()
-
-
-def forced(engine: Engine, tokens: list[int]) -> Array:
-    """Teacher-forced logits [positions, vocab]; numpy takes them in one batch."""
-    engine.reset()
-    if engine.backend.name == "numpy":
-        return engine.score(tokens, rows=len(tokens))
-    return np.stack([engine.step(token) for token in tokens])
+    def reference(self, seed: int, tokens: list[int]) -> Reference:
+        """What the probe compares with."""
+        if seed not in self._kept:
+            self._kept = {seed: compute(self.model, tokens, act=self.setting.act, kv=self.setting.kv)}
+        return self._kept[seed]
 
 
 def probe(engine: Engine, reference: Reference) -> dict[str, Any]:
@@ -183,7 +159,7 @@ class Log:
             "schema": "kparity-false-alarms-v1",
             "kernels_sha256": fingerprint.kernels(),
             "contract": [contract.id, contract.version, hashlib.sha256(text.encode()).hexdigest()],
-            "gates": [name for name, _ in gates.FULL],
+            "gates": [gate.name for gate in GATES],
             "positions": DEFAULT_POSITIONS,
         }
         self.path, self.records, self.missing = path, list[dict[str, Any]](), dict[str, str]()
@@ -272,13 +248,12 @@ class Run:
                         self.absent.add(name)
                         continue
                 tokens = window(model, about["window"], count)
-                reference = judges.reference(engines[name].backend.name, about["window"], tokens)
+                reference = judges.reference(about["window"], tokens)
                 started = time.perf_counter()
                 found = probe(engines[name], reference)
                 self.log.add({**about, **found, "seconds": round(time.perf_counter() - started, 4)})
                 show(self.log)
         finally:
-            judges.close()
             for engine in engines.values():
                 engine.close()
 

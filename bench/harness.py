@@ -27,14 +27,15 @@ from kparity import _native
 from kparity.bench import Sample, Series, interleave, judge_times
 from kparity.bench.gguf_writer import encode_i2_s, encode_tq1_0, encode_tq2_0
 from kparity.bench.machine import UNKNOWN_CACHE, clocks
-from kparity.bench.revision import revision
+from kparity.kernels.support import SERVED
 from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
 from kparity.packing import pack
+from kparity.revision import revision
 from kparity.spec import Array
 
 GOAL_START_MS = 120.0
 GOAL_REPACK_GB_PER_S = 1.0
-ROWS, K = 6912, 2560
+ROWS, K = SERVED.ffn, SERVED.width
 DISTINCT = 2 * UNKNOWN_CACHE
 """Bytes of input that repacking walks through."""
 TYPES: dict[str, tuple[Callable[..., bytes], Callable[..., Any]]] = {

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from kparity.engine import Engine
-from kparity.graph import LINEARS
 from kparity.model import load_model
+from kparity.model.graph import LINEARS
 from kparity.registry import open_backend
 
 PIECE = 1 << 24

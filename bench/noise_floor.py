@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from kparity import contracts
+from kparity.backends.numpy import NumpyBackend
 from kparity.engine import Engine
 from kparity.errors import KparityError
 from kparity.model import Model, load_model
 from kparity.probe.candidate import Distance
-from kparity.probe.reference import first_token, truth_backend
+from kparity.probe.reference import first_token
 from kparity.registry import open_backend
 from kparity.spec import Array
 
@@ -66,7 +67,7 @@ def open_variant(name: str) -> Engine | None:
     backend, _, isa = name.partition(":")
     try:
         if not isa:
-            return Engine(MODEL, truth_backend() if name == "f64" else open_backend(backend))
+            return Engine(MODEL, NumpyBackend("f64") if name == "f64" else open_backend(backend))
         with variable("KPARITY_CPU_ISA", isa):
             return Engine(MODEL, open_backend(backend))
     except KparityError as error:

@@ -9,11 +9,13 @@ from typing import Any
 from performance_results import Claim, Curve, Results, Row, curves, divided, facts, threads, value
 from performance_runs import SHAPES
 
+from kparity.kernels.support import SERVED
+
 Lines = list[str]
 Section = tuple[Lines, list[Claim]]
-GEMVS = ((2560, 2560), (640, 2560), (6912, 2560), (2560, 6912))
+GEMVS = SERVED.linears
 """(N, K); k and v, the small ones, are not among the targets."""
-JUDGED = ((2560, 2560), (6912, 2560), (2560, 6912))
+JUDGED = tuple(shape for shape in GEMVS if min(shape) >= SERVED.width)
 OTHERS: Mapping[str, tuple[str, dict[str, int | str]]] = {
     "act_quant 2560": ("act_quant", {"K": 2560}),
     "act_quant 6912": ("act_quant", {"K": 6912}),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from kparity.assemble import missing_text
-from kparity.errors import WrongInput
+from kparity.errors import Unavailable, WrongInput
+from kparity.remedies import Reason
 from kparity.spec import DTYPES, Array, Case, Dispatches, Op
 
 Kind = Literal["gpu", "cpu", "software"]
+
+SOFTWARE = ("llvmpipe", "lavapipe", "softpipe", "swiftshader", "basic render")
+"""Parts of the names of rasterisers, which several APIs reach; ``Backend.software`` adds those of one API."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,19 @@ class DeviceInfo:
     """Lanes of a subgroup (wavefront, warp); 0 where there are none."""
     detail: str = ""
     """Whatever else identifies the code that runs: instruction set and threads, compute capability, architecture."""
+    shown: tuple[str, ...] = ("api", "device", "detail", "kind")
+    """The fields that ``label`` shows; of the kinds it shows those that are no GPU."""
 
     @property
     def label(self) -> str:
         """What stands after ``Backend:`` in the log, for example ``wgpu (Vulkan, llvmpipe …, software)``."""
-        if self.backend == "cpu" and self.detail:  # the instruction set and the threads say it all
-            return f"cpu ({self.detail})"
-        parts = [part for part in (self.api, self.device, self.detail) if part]
-        if self.kind != "gpu" and self.backend not in ("cpu", "numpy"):
-            parts.append(f"{self.kind} device" if self.kind == "cpu" else "software")
+        told = {**asdict(self), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
+        parts = [told[name] for name in self.shown if told[name]]
         return f"{self.backend} ({', '.join(dict.fromkeys(parts))})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON; how a label is made of them is none."""
+        return {name: value for name, value in asdict(self).items() if name != "shown"}
 
 
 @dataclass
@@ -65,16 +70,15 @@ class Buffer:
     @property
     def nbytes(self) -> int:
         """Bytes of payload (a backend may allocate more)."""
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count * DTYPES[self.dtype].itemsize
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 class Bound(ABC):
     """A kernel with its buffers fixed: what a program is made of."""
 
     kernel_id: str
+    case: Case | None = None
+    """What its kernel was built for; None where the adapter does not tell."""
 
 
 class Kernel(ABC):
@@ -108,9 +112,12 @@ class Program(ABC):
 
     def __init__(self, backend: Backend, launches: Sequence[Bound]) -> None:
         self.backend, self.launches = backend, list(launches)
-        self._counts: dict[str, int] = {}
-        for launch in self.launches:
-            self._counts[launch.kernel_id] = self._counts.get(launch.kernel_id, 0) + 1
+        self._counts = Counter(launch.kernel_id for launch in self.launches)
+
+    @property
+    def replayed(self) -> bool | None:
+        """Whether the last run replayed a graph of the API; None where there are none."""
+        return None
 
     @abstractmethod
     def _run(self) -> None:
@@ -140,17 +147,76 @@ class Program(ABC):
 
 
 class Backend(ABC):
-    """One device behind one API. Opened by ``open``, closed by ``close``; not thread-safe."""
+    """One device behind one API. Opened by ``open``, closed by ``close``; not thread-safe.
+
+    A backend is one file: its class declares what is true of it, and the registry, the commands, the fingerprints and
+    the rules of receipts read it there. They import the module to read it, so that this opens no device and imports no
+    vendor library: ``open`` does. What has a default here may be left out.
+    """
 
     name: ClassVar[str]
+    """What it is called by, and the stem of its file in ``backends/``."""
     dialect: ClassVar[str]
+    """What it compiles: a key of ``assemble.TEXTS``, or a language whose texts it brings itself."""
+    api: ClassVar[str] = ""
+    """The one API that ``DeviceInfo.api`` names; empty where the backend sits on several."""
+    id_dialects: ClassVar[tuple[str, ...]] = ()
+    """Dialects in the ids of its kernels (``<op>_<dialect>_<variant>``); empty for its name."""
+    drives_gpu: ClassVar[bool] = True
+    """Whether its device can be a GPU."""
+    place: ClassVar[int | None] = None
+    """Place in the dispatcher's default order, the smallest first; None, and in a package outside of kparity, for a
+    backend that is tried where it is named."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Python distributions that it is driven through, any one of a kind."""
+    extra: ClassVar[str] = ""
+    """The pip extra of kparity that brings them."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Shared libraries of the driver, as the dynamic linker looks for them."""
+    manifests: ClassVar[tuple[str, ...]] = ()
+    """Folders in which drivers are registered."""
+    nodes: ClassVar[tuple[str, ...]] = ()
+    """Device nodes that this user must be allowed to open."""
+    driver_files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the files, beside those in ``manifests``, that change when the driver does."""
+    environment: ClassVar[tuple[str, ...]] = ()
+    """Variables that change which device it gets or what it computes: names, and prefixes written ``VK_*``."""
+    software: ClassVar[tuple[str, ...]] = ()
+    """Parts of the names of its software devices, in small letters, that ``SOFTWARE`` lacks."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """What ``open`` takes beside the index, by keyword."""
+    reasons: ClassVar[Mapping[str, Reason]] = {}
+    """Code → why it cannot be opened: the codes of every Unavailable that ``open`` raises."""
+
     info: DeviceInfo
     dispatches: Dispatches
+    device_clock: bool = False
+    """Whether ``Program.run_timed`` reads the device's own clock, not the wall's."""
+    copy_clock: bool = False
+    """Whether ``copy_timed`` does."""
 
     @classmethod
     @abstractmethod
     def open(cls, index: int = 0) -> Backend:
-        """Open device ``index``; raise Unavailable(reason, remedy, code) where there is none."""
+        """Open device ``index``; raise ``unavailable(code, reason)`` where there is none."""
+
+    @classmethod
+    def kernel_dialects(cls) -> tuple[str, ...]:
+        """The dialects that the ids of its kernels name."""
+        return cls.id_dialects or (cls.name,)
+
+    @classmethod
+    def unavailable(cls, code: str, reason: str, remedy: str = "") -> Unavailable:
+        """The error of a device that cannot be opened, with the remedy that the class declares for the code, unless the
+        moment knows a better one.
+        """
+        return Unavailable(reason, remedy or cls.reasons[code].remedy, code)
+
+    @classmethod
+    def named_software(cls, *names: str) -> bool:
+        """Whether one of a device's names is that of a device which computes on the host."""
+        told = " ".join(names).lower()
+        return any(part in told for part in (*SOFTWARE, *cls.software))
 
     def supports(self, op: Op, case: Case) -> str | None:
         """``None``, or the reason why this device cannot run the case."""
@@ -159,13 +225,22 @@ class Backend(ABC):
                 return f"{arg.name} has {arg.nbytes} bytes, one binding of this device holds {self.info.max_binding}"
         return missing_text(op, self.dialect)
 
-    @abstractmethod
     def upload(self, array: Array) -> Buffer:
         """Copy a C-contiguous array to the device; raise WrongInput for another layout or dtype."""
+        require_contiguous(array)
+        buffer = self.empty(array.shape, dtype_name(array))
+        self.write(buffer, array)
+        return buffer
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """Allocate without defined content."""
+
+    def view(self, buffer: Buffer, start: int, shape: tuple[int, ...]) -> Buffer | None:
+        """The elements of a buffer from ``start`` on as a buffer of its own in the same memory; None where a handle
+        cannot be divided, or not there.
+        """
+        return None
 
     @abstractmethod
     def write(self, buffer: Buffer, array: Array) -> None:
@@ -212,6 +287,12 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the device. The backend must not be used afterwards."""
+
+
+def sliced(backend: Backend, buffer: Buffer, start: int, shape: tuple[int, ...]) -> Buffer:
+    """``Backend.view`` of handles that are sliced as numpy's arrays are."""
+    handle = buffer.handle.reshape(-1)[start : start + math.prod(shape)].reshape(shape)
+    return Buffer(handle, buffer.dtype, shape)
 
 
 def dtype_name(array: Array) -> str:

@@ -3,13 +3,13 @@
 An op of another package has its text there (``Op.texts``) and shares the preludes.
 
 The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kernels/prelude/<dialect>.h`` holds what
-differs. WGSL has no preprocessor: constants become module-scope ``const`` declarations, and two directives, each alone
-on its line, do what declarations cannot:
+differs. In it and in WGSL, ``//#use name``, alone on its line, puts ``kernels/prelude/name.cu`` or ``name.wgsl`` before
+the text: functions that several ops share. WGSL has no preprocessor: constants become module-scope ``const``
+declarations, and another directive does what declarations cannot:
 
 * ``//#if NAME == 2`` … ``//#else`` … ``//#endif`` keeps the lines of one side, by a constant of the case (``NAME`` or
   ``NAME % 8``, then ``==``, ``!=``, ``<`` or ``>``, then a whole number; blocks do not nest). It is for bindings, whose
   number and type a case may change, and for whatever names them; everything else is a plain ``if`` over constants.
-* ``//#use name`` puts ``kernels/prelude/name.wgsl`` before the text: functions that several ops share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from importlib.util import find_spec
 
 from kparity.errors import CompileFailed
 from kparity.spec import Case, Op
@@ -29,6 +28,16 @@ from kparity.spec import Case, Op
 KERNELS = Op.texts
 """The package of the built-in texts and of the preludes."""
 
+TEXTS: Mapping[str, str] = {
+    "gpu": "{op}.cu",
+    "wgsl": "{op}.wgsl",
+    "native": "{op}.h",
+    "torch": "{op}_torch.py",
+    "numpy": "__init__.py",
+}
+"""Dialect → the file of ``kernels/<op>/`` that holds an op's text; that of numpy is the specification itself."""
+
+USE = re.compile(r"^//#use (\w+)$", re.MULTILINE)
 CONDITION = re.compile(r"//#if (\w+)(?: % ([1-9]\d*))? (==|!=|<|>) (\d+)")
 COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
 
@@ -56,9 +65,14 @@ def kernel_text(relative: str) -> str:
     return resources.files(KERNELS).joinpath(relative).read_text(encoding="utf-8")
 
 
-def _own_text(op: Op, ending: str) -> tuple[str, str]:
+def file_of(op: str, dialect: str) -> str:
+    """The file of an op's text below ``kernels/``, or below the package that brings the op."""
+    return f"{op}/{TEXTS[dialect].format(op=op)}"
+
+
+def _own_text(op: Op, dialect: str) -> tuple[str, str]:
     """What error messages call an op's text, and the text; an op of another package brings its own."""
-    relative = f"{op.name}/{op.name}.{ending}"
+    relative = file_of(op.name, dialect)
     if op.texts == KERNELS:
         return f"kernels/{relative}", kernel_text(relative)
     return f"{op.texts}/{relative}", resources.files(op.texts).joinpath(relative).read_text(encoding="utf-8")
@@ -67,9 +81,7 @@ def _own_text(op: Op, ending: str) -> tuple[str, str]:
 @cache
 def _has_text(package: str, op: str, dialect: str) -> bool:
     try:
-        if dialect == "torch":
-            return find_spec(f"{package}.{op}.{op}_torch") is not None
-        return resources.files(package).joinpath(f"{op}/{op}.{'cu' if dialect == 'gpu' else dialect}").is_file()
+        return resources.files(package).joinpath(file_of(op, dialect)).is_file()
     except ImportError:
         return False
 
@@ -78,13 +90,18 @@ def missing_text(op: Op, dialect: str) -> str | None:
     """Why an op cannot run in a dialect (it has no text in it), or None.
 
     Native kernels are compiled into kparity, so that an op of another package has none; the numpy text of an op is its
-    reference, which every op has.
+    reference, which every op has. A dialect that is none of ``TEXTS`` is its backend's own affair.
     """
     if dialect == "native" and op.texts != KERNELS:
         return f"{op.name} is an op of {op.texts}; native kernels are those of kparity only"
-    if dialect in ("gpu", "wgsl", "torch") and not _has_text(op.texts, op.name, dialect):
+    if dialect in TEXTS and dialect != "numpy" and not _has_text(op.texts, op.name, dialect):
         return f"{op.name} has no {dialect} text in {op.texts}"
     return None
+
+
+def uses(text: str, ending: str) -> list[str]:
+    """The shared texts that a text uses, by their paths under ``kernels/``."""
+    return [f"prelude/{name}.{ending}" for name in USE.findall(text)]
 
 
 def _c_defines(values: Mapping[str, int | float]) -> str:
@@ -102,10 +119,11 @@ def _wgsl_constants(values: Mapping[str, int | float]) -> str:
 
 def gpu_source(op: Op, case: Case, prelude: str, extra: Mapping[str, int | float] | None = None) -> Source:
     """The GPU text for ``prelude`` (cuda, hip or opencl) at one case; ``extra`` adds adapter constants such as WAVE."""
+    path, text = _own_text(op, "gpu")
     head = _c_defines({**op.defines(case), **(extra or {})}) + kernel_text(f"prelude/{prelude}.h")
     if not head.endswith("\n"):
         head += "\n"
-    path, text = _own_text(op, "cu")
+    head += "".join(map(kernel_text, uses(text, "cu")))
     return Source(op.name, path, head + text, head.count("\n"))
 
 
@@ -136,8 +154,5 @@ def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:
 def wgsl_source(op: Op, case: Case) -> Source:
     """The WGSL text at one case."""
     (path, text), values = _own_text(op, "wgsl"), op.defines(case)
-    head = _wgsl_constants(values)
-    for name in re.findall(r"^//#use (\w+)$", text, re.MULTILINE):
-        head += kernel_text(f"prelude/{name}.wgsl")
-    text = re.sub(r"^//#use (\w+)$", "", text, flags=re.MULTILINE)
-    return Source(op.name, path, head + _select(path, text, values), head.count("\n"))
+    head = _wgsl_constants(values) + "".join(map(kernel_text, uses(text, "wgsl")))
+    return Source(op.name, path, head + _select(path, USE.sub("", text), values), head.count("\n"))

@@ -1,28 +1,15 @@
-"""Every reason for which a backend may not serve: a stable code, its cause, its remedy (``kparity explain CODE``)."""
+"""Every reason for which a backend may not serve: a stable code, its cause, its remedy (``kparity explain CODE``).
+
+What belongs to one backend stands in its class (``Backend.reasons``), the rest here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from kparity import registry
 from kparity.errors import UnknownName
-
-
-@dataclass(frozen=True)
-class Reason:
-    """What stands behind a code."""
-
-    title: str
-    cause: str
-    remedy: str
-
-
-def _library(package: str, extra: str) -> Reason:
-    return Reason(
-        f"{package} is not installed",
-        f"The adapter drives its API through the Python package {package}, which cannot be imported.",
-        f'pip install "kparity[{extra}]"',
-    )
+from kparity.remedies import Reason, missing_package
 
 
 def _compiler(name: str, what: str) -> Reason:
@@ -33,88 +20,8 @@ def _compiler(name: str, what: str) -> Reason:
     )
 
 
-REASONS: dict[str, Reason] = {
-    # A device that is not there.
-    "KP-CPU-NONATIVE": Reason(
-        "the native module is missing",
-        "kparity was installed without its compiled part (kparity._native).",
-        "Reinstall kparity with a C++17 compiler and CMake present: pip install --force-reinstall kparity",
-    ),
-    "KP-CPU-NODEVICE": Reason(
-        "there is one CPU device",
-        "An index above 0 was asked for; the CPU backend is the whole machine.",
-        "Use index 0.",
-    ),
-    "KP-CUDA-NOLIB": _library("cupy-cuda13x", "cuda"),
-    "KP-CUDA-NODRIVER": Reason(
-        "no CUDA driver",
-        "libcuda.so.1, which the NVIDIA driver installs, was not found by the dynamic linker.",
-        "Install the NVIDIA driver; in a container, start it with the NVIDIA runtime (--gpus all).",
-    ),
-    "KP-CUDA-NODEVICE": Reason(
-        "a CUDA driver, but no device",
-        "No device has this index: none is installed, CUDA_VISIBLE_DEVICES hides it, or permissions do.",
-        "Check nvidia-smi -L and CUDA_VISIBLE_DEVICES.",
-    ),
-    "KP-CUDA-OLDDRIVER": Reason(
-        "the CUDA driver is older than the library",
-        "CuPy was built for a newer CUDA than the installed driver serves.",
-        "Update the NVIDIA driver, or install the CuPy build for the driver's CUDA version.",
-    ),
-    "KP-CUDA-NOARCH": Reason(
-        "no code for this CUDA device",
-        "NVRTC does not know the device's compute capability, or the driver does not load what NVRTC makes.",
-        "Install the CuPy and NVRTC that fit device and driver (cupy-cuda12x up to sm_70), or update the driver.",
-    ),
-    "KP-HIP-NOLIB": _library("cupy-rocm-7-0", "rocm"),
-    "KP-HIP-NOROCM": Reason(
-        "no ROCm runtime",
-        "libamdhip64.so was not found by the dynamic linker nor under /opt/rocm/lib.",
-        "Install ROCm (its package hip-runtime-amd), or add its lib folder to the linker's path.",
-    ),
-    "KP-HIP-NOPERMISSION": Reason(
-        "/dev/kfd cannot be opened",
-        "The kernel driver is loaded, but this user may not use it.",
-        "Add the user to the groups render and video: sudo usermod -aG render,video $USER; then log in again.",
-    ),
-    "KP-HIP-NODEVICE": Reason(
-        "a ROCm runtime, but no device",
-        "The runtime reports no device with this index, or /dev/kfd does not exist.",
-        "Check rocminfo, the amdgpu kernel module and HIP_VISIBLE_DEVICES.",
-    ),
-    "KP-HIP-NOARCH": Reason(
-        "no code for this AMD device",
-        "hipRTC does not know the device's architecture, or the runtime does not load what hipRTC makes.",
-        "Install a ROCm that supports the device, and the CuPy that goes with it.",
-    ),
-    "KP-WGPU-NOLIB": _library("wgpu", "vulkan"),
-    "KP-WGPU-NODEVICE": Reason(
-        "no Vulkan device",
-        "wgpu found no adapter: no Vulkan driver (ICD) is installed or it failed to load.",
-        "Install the vendor's driver; for a software device on Debian: sudo apt-get install mesa-vulkan-drivers",
-    ),
-    "KP-WGPU-LIMITS": Reason(
-        "the adapter lacks something that the kernels need",
-        "A limit of the adapter (bindings per stage, work-group size) is below what WebGPU's defaults promise.",
-        "Use another adapter or a newer driver.",
-    ),
-    "KP-OPENCL-NOLIB": _library("pyopencl", "opencl"),
-    "KP-OPENCL-NOPLATFORM": Reason(
-        "no OpenCL platform",
-        "The ICD loader found no driver under /etc/OpenCL/vendors or OCL_ICD_VENDORS.",
-        "Install the vendor's OpenCL driver; for a CPU device: pip install pocl-binary-distribution",
-    ),
-    "KP-OPENCL-NODEVICE": Reason(
-        "OpenCL platforms, but no device",
-        "No platform reports a device with this index.",
-        "Check clinfo -l.",
-    ),
-    "KP-TORCH-NOLIB": _library("torch", "torch"),
-    "KP-TORCH-NODEVICE": Reason(
-        "torch has no such device",
-        "torch reports fewer devices than the index that was asked for.",
-        "Use a lower index.",
-    ),
+GENERAL: dict[str, Reason] = {
+    # A device that is not there: what a backend lacks is declared in its class.
     "KP-IMPORT": Reason(
         "the backend's module cannot be imported",
         "Importing the adapter, or a library that it needs, raised an error; the line quotes it.",
@@ -158,6 +65,12 @@ REASONS: dict[str, Reason] = {
         "the first logits are wrong",
         "At position 0 neither RoPE nor the mask matters: look at weight layout, scales, activation function, norms.",
         "Do not use this backend; compare the gate 'exact' in kparity probe --json.",
+    ),
+    "KP-GRAPH": Reason(
+        "the graph was not built as the file says",
+        "A constant of a kernel (RoPE base, eps, heads, activation, clamp) or the RoPE table on the device is not what "
+        "the model's file says: host code read a key wrongly, or not at all.",
+        "Do not use this release with this model; the line names the constant and both values.",
     ),
     "KP-EXACT-BITS": Reason(
         "integer accumulators differ",
@@ -237,8 +150,9 @@ REASONS: dict[str, Reason] = {
     ),
     "KP-PROBE-HANG": Reason(
         "the backend did not answer in time",
-        "The probe's child process was still running at the time limit and was ended.",
-        "Raise --timeout for a large model or a slow device; otherwise the driver hangs.",
+        "The probe's child process said nothing for longer than a token, a kernel or a launch takes, or --timeout was "
+        "over; it was ended.",
+        "Raise --timeout where one was given; otherwise the driver hangs: the line names the stage.",
     ),
     "KP-PROBE-EXIT": Reason(
         "the backend ended its process",
@@ -249,6 +163,22 @@ REASONS: dict[str, Reason] = {
         "out of memory",
         "The host killed the probe's child process or an allocation failed.",
         "Use a smaller model or more memory.",
+    ),
+    "KP-PROBE-MESSAGE": Reason(
+        "the backend's process said what is no message",
+        "Something wrote to the pipe on which the probe's child process reports, or the process reports what it should "
+        "not: a gate out of turn, a measure that the contract does not know, a message without an end.",
+        "Look at what the adapter and its libraries write to file descriptors; the line quotes the beginning.",
+    ),
+    "KP-PROBE-GATES": Reason(
+        "the backend's process ended without every gate",
+        "It reported its end, and gates of the depth are missing: some gates are no pass.",
+        "Report it with the line; do not use this backend.",
+    ),
+    "KP-PROBE-REFERENCE": Reason(
+        "there is no reference",
+        "The process that computes the reference failed: nothing can be compared. The line says how.",
+        "Free memory or use a smaller model; kparity model inspect looks into the file.",
     ),
     "KP-PROBE-ERROR": Reason("an unexpected error in the adapter", "The line quotes the exception.", "Report it."),
     "KP-BENCH-DIED": Reason(
@@ -261,7 +191,7 @@ REASONS: dict[str, Reason] = {
         "The benchmark ran with --no-parity: what it timed may be wrong, and its speed does not count.",
         "Leave --no-parity out.",
     ),
-    "KP-LLAMACPP-NOLIB": _library("xllamacpp", "dev"),
+    "KP-LLAMACPP-NOLIB": missing_package("xllamacpp", "dev"),
     "KP-LLAMACPP-ABI": Reason(
         "this llama.cpp has another C interface",
         "The structures of its C interface do not begin as those that kparity knows, or it did not take its options.",
@@ -279,9 +209,17 @@ REASONS: dict[str, Reason] = {
 }
 
 
-def explain(code: str, reasons: Mapping[str, Reason] = REASONS) -> Reason:
+def reasons() -> dict[str, Reason]:
+    """Code → reason: those of every backend that is registered here, then those of none."""
+    found: dict[str, Reason] = {}
+    for name in registry.names():
+        found |= getattr(registry.declared(name), "reasons", {})
+    return {**found, **GENERAL}
+
+
+def explain(code: str, known: Mapping[str, Reason] | None = None) -> Reason:
     """The reason behind a code, whatever its case; raises UnknownName with the nearest code."""
-    key = code.strip().strip("[]").upper()
-    if key not in reasons:
-        raise UnknownName("code", key, reasons)
-    return reasons[key]
+    key, known = code.strip().strip("[]").upper(), reasons() if known is None else known
+    if key not in known:
+        raise UnknownName("code", key, known)
+    return known[key]

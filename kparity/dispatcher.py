@@ -18,9 +18,10 @@ from kparity.contracts.known import Issue, gather
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
 from kparity.model import Model, load_model
 from kparity.probe import runner
-from kparity.probe.runner import Request
+from kparity.probe.progress import Progress
+from kparity.probe.runner import Request, Watch
 from kparity.probe.verdict import Measure, Row
-from kparity.registry import names, open_backend
+from kparity.registry import default_order, drives_gpu, names, open_backend
 from kparity.spec import Array
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ if TYPE_CHECKING:
 
 Entry = tuple[Row, "Array | None"]
 """A row, and the reference's BOS logits where the probe came that far."""
-
-DEFAULT_ORDER = ("cuda", "hip", "wgpu", "opencl", "cpu")
-"""Fast and specific first; ``cpu`` is the last resort."""
-CPU_ONLY = ("cpu", "numpy")
-"""What ``--no-gpu`` leaves."""
 
 
 def warn(line: str) -> None:
@@ -44,11 +40,11 @@ def warn(line: str) -> None:
 def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[str]:
     """The backends to try: names checked, none twice, never empty.
 
-    Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and ``cpu`` where none
-    is left.
+    Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and where none is left
+    those of the default order.
     """
     if text is None:
-        order = list(DEFAULT_ORDER)
+        order = default_order()
     else:
         order = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
     order = [name for name in order if name]
@@ -61,7 +57,7 @@ def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[
     if len(set(order)) != len(order):
         raise WrongInput(f"a backend is named twice in {','.join(order)}; name each once")
     if no_gpu:
-        order = [name for name in order if name in CPU_ONLY] or ["cpu"]
+        order = [name for name in order if not drives_gpu(name)] or [n for n in default_order() if not drives_gpu(n)]
     return order
 
 
@@ -93,7 +89,9 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def rows_in_order(order: Sequence[str], request: Request, cached: bool) -> Iterator[Iterator[Entry]]:
+def rows_in_order(
+    order: Sequence[str], request: Request, cached: bool, watch: Watch = lambda stages: None
+) -> Iterator[Iterator[Entry]]:
     """Rows in order with the reference's BOS logits: from the cache where allowed and present, else from probes that
     run now.
     """
@@ -103,24 +101,21 @@ def rows_in_order(order: Sequence[str], request: Request, cached: bool) -> Itera
     known = {name: cache.get(keys, name) for name in order} if cached else {}
     missing = [name for name in order if known.get(name) is None]
     with contextlib.ExitStack() as stack:
-        fresh = stack.enter_context(runner.probing(missing, request)) if missing else iter(())
+        fresh = stack.enter_context(runner.probing(missing, request, watch)) if missing else iter(())
         yield _merge(order, known, fresh, keys)
 
 
 def _merge(
-    order: Sequence[str], known: Mapping[str, Entry | None], fresh: Iterator[tuple[Row, Path]], keys: Keys
-) -> Iterator[Entry]:
+    order: Sequence[str], known: Mapping[str, Entry | None], fresh: Iterator[Entry], keys: Keys
+) -> Iterator[Entry]:  # fmt: skip
     from kparity.probe import cache
 
     for name in order:
         hit = known.get(name)
-        if hit is not None:
-            yield hit
-            continue
-        row, path = next(fresh)
-        bos = np.load(path) if path.exists() else None
-        cache.put(keys, row, bos)
-        yield row, bos
+        if hit is None:
+            hit = next(fresh)
+            cache.put(keys, *hit)
+        yield hit
 
 
 def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Callable[[str], None]) -> None:
@@ -145,9 +140,10 @@ def probe_all(
     log: Callable[[str], None] = warn,
 ) -> Outcome:
     """Probe every backend of the list; the first accepted one is the one that would serve."""
-    outcome = Outcome()
-    with rows_in_order(order, request, cached) as rows:
+    outcome, progress = Outcome(), Progress()
+    with rows_in_order(order, request, cached, progress) as rows:
         for row, _ in rows:
+            progress.clear()
             outcome.rows.append(row)
             if row.accepted and not outcome.serving:
                 outcome.serving = row.backend
@@ -217,8 +213,10 @@ def select(
         issues=known_issues(contracts),
     )
     rows: list[Row] = []
-    with rows_in_order(order, request, cached) as found:
+    progress = Progress()
+    with rows_in_order(order, request, cached, progress) as found:
         for row, bos in found:
+            progress.clear()
             rows.append(row)
             if row.accepted:
                 engine = _serve(row, bos, loaded, act=act, kv=kv, context=context)

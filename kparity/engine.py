@@ -5,7 +5,8 @@ device.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy as np
 from kparity.adapter import Backend, Buffer, Program
 from kparity.errors import WrongInput
 from kparity.fused import FusedGraph
-from kparity.graph import Graph, Kernels, Options, Weights, upload
+from kparity.graph import Graph, Kernels, Options, Weights, silent, upload
 from kparity.model import Model
-from kparity.spec import Array
+from kparity.spec import Array, Case
 
 DEFAULT_CHUNK = 32
 """Rows of a prefill chunk: one program serves every prompt length."""
@@ -36,8 +37,9 @@ class Engine:
 
     ``act`` is the activation quantisation (``token`` as BitNet does, ``block256`` as llama.cpp does), ``kv`` the
     element type of the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program;
-    ``fused`` chooses between the graphs of ``kparity.fused`` and ``kparity.graph``. Tokens are ids; logits are f32
-    [vocab]. The state is the cache and the number of tokens in it.
+    ``fused`` chooses between the graphs of ``kparity.fused`` and ``kparity.graph``; ``tick`` is called with a few words
+    after each piece of work. Tokens are ids; logits are f32 [vocab]. The state is the cache and the number of tokens
+    in it. It works in the process that made it and in no other: a driver does not survive a fork.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Engine:
         context: int = 0,
         chunk: int = DEFAULT_CHUNK,
         fused: bool = True,
+        tick: Callable[[str], None] = silent,
     ) -> None:
         if chunk < 1:
             raise WrongInput(f"chunk is {chunk}, expected at least 1")
@@ -57,8 +60,9 @@ class Engine:
         length = min(context or MAX_CONTEXT, model.hparams.context)
         self.options = Options(act, kv, length, fused)
         self.graph_class: type[Graph] = FusedGraph if fused else Graph
-        self.kernels = Kernels(backend)
-        self.weights: Weights = upload(model, backend, fused)
+        self.tick, self._process = tick, os.getpid()
+        self.kernels = Kernels(backend, tick)
+        self.weights: Weights = upload(model, backend, fused, tick)
         self.cache = self._new_cache()
         self.position = 0
         self.programs: dict[tuple[int, bool], Recorded] = {}
@@ -93,6 +97,21 @@ class Engine:
             self.bodies[rows] = self.backend.record(self.recorded(rows).graph.body)
         return self.bodies[rows]
 
+    def launch_each(self, rows: int) -> None:
+        """Launch every kernel of a program of ``rows`` rows once, by itself and over rows that are padding: some
+        compilers work at the first launch. The cache stays as it is.
+        """
+        graph = self.recorded(rows).graph
+        self._feed(graph, [], rows)
+        seen: set[Case] = set()
+        for launch in graph.launches:
+            if launch.case is None or launch.case not in seen:
+                self.backend.record([launch]).run()
+                self.backend.sync()
+                self.tick(f"first launch of {launch.kernel_id}, {rows} rows")
+            if launch.case is not None:
+                seen.add(launch.case)
+
     def rewind(self, position: int) -> None:
         """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""
         if not 0 <= position <= self.position:
@@ -115,6 +134,7 @@ class Engine:
 
     def best(self) -> int:
         """The id that the device found largest in the last step; -1 where the logits held NaN."""
+        self._at_home()
         return int(self.backend.download(self.recorded(1).graph.best)[0])
 
     def prefill(self, tokens: Sequence[int], eager: bool = False) -> Array:
@@ -148,6 +168,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the backend; the engine must not be used afterwards."""
+        self._at_home()
         self.programs.clear()
         self.bodies.clear()
         self.backend.close()
@@ -174,23 +195,30 @@ class Engine:
     def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Graph:
         self._check(tokens)
         recorded = self.recorded(rows, every_row)
-        graph, count = recorded.graph, len(tokens)
+        graph = recorded.graph
         program = recorded.program if head else self.body(rows)
+        self._feed(graph, tokens, rows)
+        if eager:
+            program.run_eager()
+        else:
+            program.run()
+        self.position += len(tokens)
+        self.tick(f"position {self.position}")
+        return graph
+
+    def _feed(self, graph: Graph, tokens: Sequence[int], rows: int) -> None:
+        """Ids and positions of a run; rows without a token are padding."""
+        count = len(tokens)
         ids, pos = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
         ids[:count] = tokens
         pos[:count] = np.arange(self.position, self.position + count)
         self.backend.write(graph.ids, ids)
         self.backend.write(graph.pos, pos)
-        if rows > 1 and not every_row:
-            self.backend.write(graph.last, np.array([count - 1], np.int32))
-        if eager:
-            program.run_eager()
-        else:
-            program.run()
-        self.position += count
-        return graph
+        if rows > 1 and not graph.every_row:
+            self.backend.write(graph.last, np.array([max(count - 1, 0)], np.int32))
 
     def _check(self, tokens: Sequence[int]) -> None:
+        self._at_home()
         vocab = self.model.hparams.vocab
         for token in tokens:
             if not 0 <= token < vocab:
@@ -199,6 +227,14 @@ class Engine:
             raise WrongInput(
                 f"{self.position + len(tokens)} tokens exceed the context of {self.context} positions; "
                 "shorten the prompt or raise --context"
+            )
+
+    def _at_home(self) -> None:
+        """Raise WrongInput in another process than the one that opened the device: there it would wait for ever."""
+        if os.getpid() != self._process:
+            raise WrongInput(
+                f"this engine was opened by process {self._process} and is used in process {os.getpid()}; "
+                "open one in the process that uses it"
             )
 
     def _first_row(self, graph: Graph) -> Array:

@@ -6,62 +6,39 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from kparity import registry
+from kparity.adapter import Backend
+from kparity.assemble import file_of, uses
 from kparity.errors import WrongInput
 
-ENVIRONMENT = (
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "VK_ICD_FILENAMES",
-    "VK_DRIVER_FILES",
-    "VK_LOADER_DRIVERS_SELECT",
-    "OCL_ICD_VENDORS",
-    "OCL_ICD_FILENAMES",
-    "LD_LIBRARY_PATH",
-    "WGPU_BACKEND_TYPE",
-    "KPARITY_CPU_ISA",
-    "KPARITY_THREADS",
-    "POCL_DEVICES",
-)
-"""Variables that choose another device or another driver."""
+CODE = (".py", ".cu", ".wgsl", ".h")
+"""How the sources end that take part in a computation."""
 
-DRIVER_FILES = (
-    "/usr/share/vulkan/icd.d/*.json",
-    "/etc/vulkan/icd.d/*.json",
-    "/etc/OpenCL/vendors/*.icd",
-    "/proc/driver/nvidia/version",
-    "/proc/driver/nvidia/gpus/*/information",
-    "/sys/module/amdgpu/version",
-    "/sys/module/nvidia/version",
-    "/usr/lib/x86_64-linux-gnu/libvulkan*.so*",
-    "/usr/lib/x86_64-linux-gnu/libcuda.so*",
-    "/usr/lib/x86_64-linux-gnu/libOpenCL.so*",
-    "/usr/lib/x86_64-linux-gnu/libLLVM-*.so*",
-    "/usr/lib/aarch64-linux-gnu/libvulkan*.so*",
-    "/usr/lib/aarch64-linux-gnu/libcuda.so*",
-    "/opt/rocm/lib/libamdhip64.so*",
-)
+ENVIRONMENT = ("LD_*", "OMP_*", "OPENBLAS_CORETYPE")
+"""Variables that choose other libraries or change how they compute, whatever the backend; its own are in its class."""
 
-LIBRARIES = (
-    "numpy",
-    "wgpu",
-    "pyopencl",
-    "pocl-binary-distribution",
-    "cupy-cuda13x",
-    "cupy-cuda12x",
-    "cupy-rocm-7-0",
-    "torch",
-)
+
+def environment(names: Iterable[str]) -> dict[str, str]:
+    """The variables that are set, of these names and prefixes (``VK_*``)."""
+    patterns = tuple(names)
+    return {name: os.environ[name] for name in sorted(os.environ) if any(fnmatchcase(name, p) for p in patterns)}
 
 
 def _digest(parts: list[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _identity(path: Path) -> str:
@@ -84,21 +61,28 @@ def _named_libraries(manifest: Path) -> list[str]:
     return found
 
 
-def host() -> str:
-    """Digest of the devices and drivers of this machine, without opening any of them.
-
-    PCI devices, driver files with their times, ICD manifests and the libraries that they name, the variables that
-    choose between them, and the versions of the Python libraries that drive them.
+def drivers(backend: type[Backend]) -> str:
+    """Digest of what drives a backend's devices: the variables that choose between them, driver files with their times,
+    manifests and the libraries that they name, and the versions of its Python packages. Opens nothing.
     """
-    parts = [f"{name}={os.environ.get(name, '')}" for name in ENVIRONMENT]
-    for pattern in DRIVER_FILES:
+    parts = [f"{name}={value}" for name, value in environment(backend.environment).items()]
+    parts += [f"{name}={version(name)}" for name in backend.packages]
+    for pattern in (*backend.driver_files, *(f"{folder}/*" for folder in backend.manifests)):
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
             parts.append(_identity(path))
-            if path.suffix in (".json", ".icd"):
+            if str(path.parent) in backend.manifests and path.is_file():
                 parts += _named_libraries(path)
+    return _digest(parts)
+
+
+def host() -> str:
+    """Digest of the devices and drivers of this machine, without opening any of them: those of every backend of this
+    package, PCI devices, processor and kernel, and the variables that change what libraries compute.
+    """
+    parts = [f"{name}={value}" for name, value in environment(ENVIRONMENT).items()]
+    parts += [platform.release(), _cpu_model(), *map(drivers, registry.builtin().values())]
     for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
         parts.append(":".join(_first_line(device / name) for name in ("vendor", "device", "class")) + f"@{device.name}")
-    parts += [_cpu_model(), *(f"{name}={version(name)}" for name in LIBRARIES)]
     return _digest(parts)
 
 
@@ -128,29 +112,32 @@ def sources() -> list[Path]:
         spec = find_spec(package)
         if spec is not None and spec.origin:
             found |= {path.resolve() for path in Path(spec.origin).parent.rglob("*")}
-    return sorted(path for path in found if path.suffix in (".py", ".cu", ".wgsl", ".h", ".yaml"))
+    return sorted(path for path in found if path.suffix in (*CODE, ".yaml"))
 
 
 @lru_cache(maxsize=1)
 def kernels() -> str:
     """Digest of everything that computes: kernel texts, adapters, graph, gates and the native module."""
-    parts = [f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources()]
+    parts = [f"{path.name}={_sha256(path)}" for path in sources()]
     native = find_spec("kparity._native")
     if native is not None and native.origin:
-        parts.append(hashlib.sha256(Path(native.origin).read_bytes()).hexdigest())
+        parts.append(_sha256(Path(native.origin)))
     return _digest(parts)
 
 
 def adapter(target: str) -> str:
-    """Digest of the file of an adapter that another package brings (``module:Class``)."""
-    spec = find_spec(target.partition(":")[0])
-    if spec is None or not spec.origin or not Path(spec.origin).exists():
+    """Digest of every module and text of the package that brings an adapter (``module:Class``); empty where there is
+    none.
+    """
+    spec = find_spec(target.partition(":")[0].partition(".")[0])
+    if spec is None:
         return ""
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
-
-
-ENDINGS = {"cuda": ".cu", "hip": ".cu", "opencl": ".cu", "wgsl": ".wgsl", "torch": "_torch.py", "numpy": ""}
-"""Dialect of a kernel id -> how the name of its text ends; numpy runs the reference of the specification."""
+    whole = Path(spec.origin or "")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = [(folder, path) for folder in folders for path in sorted(folder.rglob("*"))] or [(whole.parent, whole)]
+    computing = [each for each in files if each[1].suffix in (*CODE, ".so") and each[1].is_file()]
+    parts = [f"{path.relative_to(folder)}={_sha256(path)}" for folder, path in computing]
+    return _digest(parts) if parts else ""
 
 
 @lru_cache(maxsize=256)
@@ -158,19 +145,18 @@ def text_sha256(op_name: str, dialect: str, package: str = "kparity.kernels") ->
     """SHA-256 of the files that a kernel of an op is made from, in the dialect of its id (``cuda``, ``wgsl``,
     ``avx2``, …).
 
-    GPU texts are taken with their prelude, WGSL with the functions that it uses, native kernels with the headers that
+    GPU texts are taken with their prelude, they and WGSL with what they use, native kernels with the headers that
     theirs includes and with the native module, which is what runs. ``package`` holds the texts. Raises WrongInput
-    where the op has no text in the dialect.
+    where no backend of kparity has such ids, or the op has no text in the dialect.
     """
-    native = dialect not in ENDINGS
-    name = "__init__.py" if dialect == "numpy" else op_name + ENDINGS.get(dialect, ".h")
-    own = _origin(package).parent / op_name / name
+    language = next((each.dialect for each in registry.builtin().values() if dialect in each.kernel_dialects()), "")
+    own = _origin(package).parent / (file_of(op_name, language) if language else dialect)
     if not own.is_file():
         raise WrongInput(f"{op_name} has no text in the dialect {dialect}: {own} is not there; check the kernel's id")
     preludes = _origin("kparity.kernels").parent / "prelude"
-    files = [preludes / f"{dialect}.h"] if ENDINGS.get(dialect) == ".cu" else []
-    files += [*_with_parts(own, preludes), *([_origin("kparity._native")] if native else [])]
-    return _digest([f"{path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files])
+    files = [preludes / f"{dialect}.h"] if language == "gpu" else []
+    files += [*_with_parts(own, preludes), *([_origin("kparity._native")] if language == "native" else [])]
+    return _digest([f"{path.name}={_sha256(path)}" for path in files])
 
 
 def _origin(module: str) -> Path:
@@ -186,6 +172,6 @@ def _with_parts(text: Path, preludes: Path) -> list[Path]:
     for each in found:
         content = each.read_text(encoding="utf-8")
         named = [each.parent / name for name in re.findall(r'^#include "(.+)"$', content, re.MULTILINE)]
-        named += [preludes / f"{name}.wgsl" for name in re.findall(r"^//#use (\w+)$", content, re.MULTILINE)]
+        named += [preludes.parent / path for path in uses(content, each.suffix[1:])]
         found += [path for path in named if path.is_file() and path not in found]
     return found

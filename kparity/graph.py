@@ -10,7 +10,7 @@ not stored and nothing reads their results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +20,8 @@ from kparity.adapter import Backend, Bound, Buffer, Kernel
 from kparity.errors import WrongInput
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model, Ternary
+from kparity.model.graph import LINEARS, NORMS
 from kparity.spec import Array, Case, Value
-
-LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-"""The ternary weights of a layer, in the order of the forward pass."""
-
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
 """Weights that read the same activations: in a fused graph one GEMV over their rows, one below the other."""
@@ -111,13 +108,20 @@ def _linear(model: Model, backend: Backend, layer: int, name: str) -> Linear:
     return Linear(words, wscale, stack.kind, stack.n, stack.k)
 
 
-def upload(model: Model, backend: Backend, fused: bool = False) -> Weights:
+def silent(note: str) -> None:
+    """The tick of whoever does not want to know how far work is."""
+
+
+def upload(
+    model: Model, backend: Backend, fused: bool = False, tick: Callable[[str], None] = silent
+) -> Weights:  # fmt: skip
     """Bring a model to a device: ternary weights are repacked one by one and dropped from host memory."""
     weights = Weights()
     for layer in range(model.hparams.n_layer):
         for name in FUSED if fused else LINEARS:
             weights.linears[layer, name] = _linear(model, backend, layer, name)
-        for name in ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"):
+            tick(f"layer {layer + 1} of {model.hparams.n_layer}")
+        for name in NORMS:
             key = f"blk.{layer}.{name}.weight"
             weights.norms[key] = backend.upload(model.vector(key))
     weights.norms["output_norm.weight"] = backend.upload(model.vector("output_norm.weight"))
@@ -148,8 +152,8 @@ class Options:
 class Kernels:
     """Kernels of one backend, built once per case."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, backend: Backend, tick: Callable[[str], None] = silent) -> None:
+        self.backend, self.tick = backend, tick
         self.built: dict[Case, Kernel] = {}
 
     def get(self, op_name: str, **params: Value) -> Kernel:
@@ -161,6 +165,7 @@ class Kernels:
             if reason:
                 raise WrongInput(f"{self.backend.name} cannot run {case.id}: {reason}")
             self.built[case] = self.backend.build(op, case)
+            self.tick(f"{len(self.built)} kernels built")
         return self.built[case]
 
 

@@ -10,16 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kparity.assemble import file_of
 from kparity.errors import WrongInput
-
-DIALECTS: Mapping[str, str] = {
-    "gpu": "{op}.cu",
-    "wgsl": "{op}.wgsl",
-    "native": "{op}.h",
-    "torch": "{op}_torch.py",
-    "numpy": "__init__.py",
-}
-"""Dialect → the file of ``kernels/<op>/`` that a patch without a file of its own changes."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,6 @@ class Mutant:
         """Path below ``kernels/`` → patched text, for one dialect; ``texts`` has the original of every path."""
         changed: dict[str, str] = {}
         for patch in self.patches[dialect]:
-            path = patch.file or f"{op}/{DIALECTS[dialect].format(op=op)}"
+            path = patch.file or file_of(op, dialect)
             changed[path] = patch.apply(path, changed.get(path, texts[path]))
         return changed

@@ -1,34 +1,33 @@
 """The backends by name: one per file of ``backends/``, and whatever other packages add.
 
-Another package adds a backend through the entry-point group ``kparity.backends`` (``name = "module:Class"``).
+Another package adds a backend through the entry-point group ``kparity.backends`` (``name = "module:Class"``). What is
+true of a backend stands in its class (``kparity.adapter.Backend``).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import pkgutil
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
+from kparity import backends
 from kparity.adapter import Backend
 from kparity.errors import UnknownName, WrongInput
 
 GROUP = "kparity.backends"
 
-BUILTIN = {
-    "numpy": "kparity.backends.numpy:NumpyBackend",
-    "cpu": "kparity.backends.cpu:CpuBackend",
-    "wgpu": "kparity.backends.wgpu:WgpuBackend",
-    "opencl": "kparity.backends.opencl:OpenclBackend",
-    "torch": "kparity.backends.torch:TorchBackend",
-    "cuda": "kparity.backends.cuda:CudaBackend",
-    "hip": "kparity.backends.hip:HipBackend",
-}
+BUILTIN = tuple(sorted(file.name for file in pkgutil.iter_modules(backends.__path__) if not file.name.startswith("_")))
+"""The backends of this package: the files of ``backends/``."""
 
 
 @lru_cache(maxsize=1)
 def targets() -> dict[str, str]:
-    """``name -> "module:Class"`` of every known backend; a package cannot replace a built-in name."""
-    found = dict(BUILTIN)
+    """``name -> "module:Class"`` of every known backend, of a built-in one the module; a package cannot replace a
+    built-in name.
+    """
+    found = {name: f"{backends.__name__}.{name}" for name in BUILTIN}
     for entry in entry_points(group=GROUP):
         if found.setdefault(entry.name, entry.value) != entry.value:
             raise WrongInput(f"backend {entry.name!r} is registered twice: {found[entry.name]} and {entry.value}")
@@ -45,12 +44,43 @@ def backend_class(name: str) -> type[Backend]:
     if name not in targets():
         raise UnknownName("backend", name, targets())
     module, _, attribute = targets()[name].partition(":")
-    found = getattr(import_module(module), attribute)
+    content = import_module(module)
+    of_its_name = (each for each in vars(content).values() if getattr(each, "name", None) == name)
+    found = getattr(content, attribute) if attribute else next(of_its_name, None)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise WrongInput(f"backend {name!r}: {targets()[name]} is not a subclass of kparity.adapter.Backend")
     return found
 
 
-def open_backend(name: str, index: int = 0) -> Backend:
-    """Open a backend's device; raises Unavailable with reason, remedy and code."""
-    return backend_class(name).open(index)
+@cache
+def builtin() -> dict[str, type[Backend]]:
+    """The classes of this package by name; nothing is opened."""
+    return {name: backend_class(name) for name in BUILTIN}
+
+
+def declared(name: str) -> type[Backend] | None:
+    """The class of a backend, for what it declares; None where nobody registered the name or it cannot be imported."""
+    try:
+        return backend_class(name)
+    except (Exception, SystemExit):  # whatever the module of another package does: who opens it says what
+        return None
+
+
+def drives_gpu(name: str, unknown: bool = True) -> bool:
+    """Whether a backend's device can be a GPU; ``unknown`` for one that is not known here."""
+    return getattr(declared(name), "drives_gpu", unknown)
+
+
+def default_order() -> list[str]:
+    """The backends that are tried where none is named: fast and specific first, the last resort last."""
+    places = {name: each.place for name, each in builtin().items() if each.place is not None}
+    return sorted(places, key=places.__getitem__)
+
+
+def open_backend(name: str, index: int = 0, **options: Any) -> Backend:
+    """Open a backend's device; raises Unavailable with reason, remedy and code.
+
+    Of ``options`` those are passed on that are not empty and that its class lists.
+    """
+    found = backend_class(name)
+    return found.open(index, **{key: value for key, value in options.items() if value and key in found.options})

@@ -35,6 +35,8 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "u32": np.dtype(np.uint32),
     "i8": np.dtype(np.int8),
 }
+ROUNDOFF: Mapping[str, float] = {"f16": 2.0**-11, "f32": 2.0**-24, "f64": 2.0**-53}
+"""Unit roundoff of the floating types."""
 
 MAX_GROUPS = 65535  # work-groups per grid dimension that every API grants (WebGPU's default limit is the smallest)
 

@@ -19,14 +19,12 @@ import numpy as np
 from kparity import ops
 from kparity.compare import Finding, judge
 from kparity.errors import WrongInput
-from kparity.kernels._support import gamma
-from kparity.spec import DTYPES, Array, Bound, Case, Op
+from kparity.kernels.support import TINY, gamma
+from kparity.spec import DTYPES, ROUNDOFF, Array, Bound, Case, Op
 
 SHOWN = 5
 """Wrong elements that a report lists."""
-ROUNDOFF = {2: 2.0**-11, 4: 2.0**-24, 8: 2.0**-53}
-"""Unit roundoff by the bytes of a floating type."""
-SMALLEST = {2: 2.0**-25, 4: 2.0**-126, 8: 2.0**-1022}
+SMALLEST = {2: 2.0**-25, 4: TINY, 8: 2.0**-1022}
 """What underflow may cost: half a subnormal step of an f16 result; a term of a wider sum that is flushed to zero."""
 
 
@@ -193,19 +191,19 @@ def _sum_bound(got: Array, truth: Array, n: int | None, magnitude: Any) -> Bound
     if got.dtype.kind != "f":
         raise WrongInput(f"assert_parity: got is {got.dtype}; sums of integers are exact: give exact=True")
     size = got.dtype.itemsize
-    unit = ROUNDOFF[max(size, 4)]  # f16 results are summed in f32
+    out, unit = ROUNDOFF[f"f{8 * size}"], ROUNDOFF["f64" if size == 8 else "f32"]  # f16 results are summed in f32
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1 or n * unit >= 0.5:
         raise WrongInput(f"assert_parity: n is {n!r}, expected a whole number from 1 to {int(0.5 / unit) - 1}")
     reach = _array(magnitude, "magnitude").astype(np.float64)
     if reach.shape != truth.shape:
         raise WrongInput(f"assert_parity: magnitude has shape {list(reach.shape)}, ref {list(truth.shape)}")
-    below = ~(reach >= np.abs(truth) * (1 - gamma(int(n), 2.0**-53)))  # of a magnitude that is NaN, too
+    below = ~(reach >= np.abs(truth) * (1 - gamma(int(n), ROUNDOFF["f64"])))  # of a magnitude that is NaN, too
     if (below & np.isfinite(truth)).any():
         raise WrongInput("assert_parity: magnitude is below |ref| somewhere, which |A|·|x| never is")
     lost = SMALLEST[size] * (1 if size == 2 else int(n))
-    limit = gamma(int(n), unit) * reach + ROUNDOFF[size] * np.abs(truth) + lost
+    limit = gamma(int(n), unit) * reach + out * np.abs(truth) + lost
     told = f"γ_{n}·|A||x| + u_out·|y| + {lost:.2g}, γ_n = n·u/(1 − n·u), u = 2^{int(np.log2(unit))}"
-    return Bound(limit, f"{told}, u_out = 2^{int(np.log2(ROUNDOFF[size]))}")
+    return Bound(limit, f"{told}, u_out = 2^{int(np.log2(out))}")
 
 
 def _name_of(op: str | Op | None, case: Case | Mapping[str, Any] | None) -> str:

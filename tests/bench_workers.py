@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 import time
+from pathlib import Path
 
 from kparity.errors import Unavailable
 
@@ -48,6 +49,12 @@ class Faulty:
         """A driver that reads address 0."""
         print("vendor library: about to fall", flush=True)
         ctypes.string_at(0)
+
+    def garble(self) -> None:
+        """A library that writes its log to every pipe."""
+        for path in Path("/proc/self/fd").iterdir():
+            if int(path.name) > 2 and path.is_fifo():
+                os.write(int(path.name), b"[INFO] tuning\n")
 
     def hang(self) -> None:
         """A driver that never answers."""

@@ -263,7 +263,11 @@ def test_a_shape_is_written_once_and_whole(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shapes.gguf_writer, "write_file", full)
     with pytest.raises(WrongInput, match="No space left"):
         shapes.model_file("tiny:2", 0, tmp_path)
-    assert {path.name for path in tmp_path.glob("*")} == {first.name, other.name, "again"}, "nothing half written"
+    whole = {f"{path.name}{ending}" for path in (first, other) for ending in ("", ".sha256")}
+    assert {path.name for path in tmp_path.glob("*")} == {*whole, "again"}, "nothing half written"
+    monkeypatch.undo()
+    first.write_bytes(b"GGUF")
+    assert shapes.model_file("tiny:1", 3, tmp_path).read_bytes() == again.read_bytes(), "what was changed is made anew"
     monkeypatch.setattr(shapes, "SPARE", 1 << 62)
     with pytest.raises(WrongInput, match="MiB free"):
         shapes.model_file("tiny:2", 0, tmp_path)

@@ -15,8 +15,8 @@ import pytest
 from kparity.adapter import Backend, dtype_name
 from kparity.backends.numpy import NumpyBackend
 from kparity.bench import Sample, Series, bandwidth, bootstrap, interleave, judge_times, machine, settled, timing
-from kparity.bench.revision import revision
 from kparity.registry import open_backend
+from kparity.revision import revision
 from kparity.spec import Array
 
 

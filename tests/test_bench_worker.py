@@ -90,3 +90,11 @@ def test_a_worker_that_hangs_is_ended_at_its_limit(start) -> None:
     with pytest.raises(WorkerFailed, match=r"no answer within 0.5 s, ended in hang"):
         worker.call("hang", 0.5)
     assert worker.process.poll() is not None
+
+
+def test_what_is_no_message_costs_the_worker_and_is_told(start) -> None:
+    worker = start()
+    worker.opened(60)
+    with pytest.raises(WorkerFailed, match=r"no message in garble: '\[INFO\] tuning' is no message") as told:
+        worker.call("garble", 60)
+    assert told.value.status == "died" and worker.process.poll() is not None

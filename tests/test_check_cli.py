@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kparity import ops
 from tests.cli import run
 
 LIARS = {
@@ -178,3 +179,32 @@ def test_an_interrupt_leaves_a_marked_partial_result(tmp_path: Path) -> None:
     found = json.loads(path.read_text())
     assert process.returncode == 3 and found["interrupted"] and "interrupted, the rest was skipped" in out
     assert {each["outcome"] for each in found["records"]} == {"PASS", "SKIPPED"}
+
+
+@pytest.mark.parametrize("liar", ["garbles", "floods"])
+def test_what_is_no_message_is_the_failure_of_its_case_and_not_the_end_of_the_sweep(liar: str) -> None:
+    done = run("check", "-b", f"liar-{liar},numpy", "-o", "add", "--quick", liars=True)
+    assert done.returncode == 1 and "no message" in done.stdout and "Traceback" not in done.stderr, done.stderr
+    document = json.loads(run("check", "-b", "numpy", "-o", "add", "--quick", "--json", "-").stdout)
+    assert document["exit_code"] == 0, "the cases of the other backend are not among the failures"
+    assert "FAIL numpy" not in done.stdout
+
+
+def test_the_parent_judges_what_a_worker_records() -> None:
+    from dataclasses import replace
+
+    from kparity.check.runner import Sweep
+    from kparity.check.select import Selected
+    from kparity.process import Garbled
+
+    case = ops.get("add").cases()[0]
+    chosen = Selected(case, ("random",))
+    sweep = Sweep(["numpy"], [chosen])
+    unit, record = sweep.units[0], next(Sweep(["numpy"], [chosen]).records())
+    assert sweep._judged(unit, record).outcome == "PASS"
+    wrong = replace(record, counts={**record.counts, "guard_changes": 3})
+    assert sweep._judged(unit, wrong).outcome == "FAIL", "whatever the worker says of it"
+    assert sweep._judged(unit, replace(record, outputs=())).outcome == "FAIL"
+    for change in ({"backend": "cpu"}, {"case": "other"}, {"runs": 99}, {"seed": 5}):
+        with pytest.raises(Garbled):
+            sweep._judged(unit, replace(record, **change))

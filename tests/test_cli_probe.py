@@ -8,13 +8,18 @@ from importlib import resources
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
-from kparity.probe.gates import FULL
+from kparity.probe import cache, runner, table
+from kparity.probe.table import GATES
+from kparity.probe.verdict import Gate, Measure, Row
 from kparity.receipts import document as receipts
 from kparity.receipts.verify import verify
 from tests.cli import TAG, run
 from tests.gguf_files import Spec, write
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def schema() -> dict:
@@ -81,7 +86,7 @@ def test_the_shape_of_the_2b_model_is_probed(kind: str, tmp_path: Path) -> None:
     done = run("probe", "--backends", "cpu", "--model", str(path), "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)["rows"][0]
-    assert [gate["verdict"] for gate in row["gates"]] == ["PASS"] * (1 + len(FULL)) and row["positions"] == 72
+    assert [gate["verdict"] for gate in row["gates"]] == ["PASS"] * len(GATES) and row["positions"] == 72
 
 
 def test_json_and_receipt_follow_their_schema(tmp_path: Path) -> None:
@@ -217,3 +222,81 @@ def test_run_streams_words_and_says_which_backend_serves() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("And the LORD said") and len(done.stdout) > len("And the LORD said\n") + 10
     assert done.stderr.startswith("Backend: cpu (")
+
+
+def test_the_readme_has_the_table_of_gates() -> None:
+    assert table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8"), "print(kparity.probe.table.markdown())"
+
+
+def test_every_measure_is_explained() -> None:
+    for gate in table.GATES:
+        for name in gate.thresholds:
+            done = run("explain", name)
+            assert done.returncode == 0 and f"gate:  {gate.name}: " in done.stdout and "basis: " in done.stdout
+
+
+def entries(folder: Path) -> list[Path]:
+    """The remembered verdicts of a cache."""
+    return sorted((folder / "kparity" / "verdicts").glob("*.json"))
+
+
+def cached(folder: Path) -> dict:
+    """The row of a probe that may answer from a cache."""
+    done = run("probe", "--backends", "cpu", "--json", "--cached", env={"XDG_CACHE_HOME": str(folder)})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["rows"][0]
+
+
+@pytest.mark.parametrize(
+    ("find", "replace"),
+    [
+        (b'"threshold":"bos_cosine","value":', b'"threshold":"bos_cosine","value":-5.0,"old":'),
+        (b'"verdict":"PASS"', b'"verdict":"FAIL"'),
+        (b'"status":"accepted"', b'"status":"rejected"'),
+        (b'"gates":[', b'"gates":7,"old":['),
+        (b'"backend":"cpu"', b'"backend":{"a":1}'),
+        (b'"label":"', b'"label":"X'),
+    ],
+)
+def test_an_entry_that_somebody_edited_is_a_miss(find: bytes, replace: bytes, tmp_path: Path) -> None:
+    assert not cached(tmp_path)["cached"] and cached(tmp_path)["cached"]
+    (entry,) = entries(tmp_path)
+    assert find in entry.read_bytes()
+    entry.write_bytes(entry.read_bytes().replace(find, replace, 1))
+    assert not cached(tmp_path)["cached"]
+
+
+def test_a_verdict_of_other_limits_is_judged_by_those_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that is signed and whole, but whose measures the contract does not let pass."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keys = cache.Keys(runner.Request(depth="bos"))
+    for value, remembered in ((0.995, True), (-5.0, False)):
+        gates = [Gate("open", "PASS"), Gate("BOS", "PASS", [Measure("bos_cosine", value, -9.0, "≥", True)])]
+        cache.put(keys, Row("cpu", "accepted", gates=gates, depth="bos"), np.ones(3, np.float32))
+        found = cache.get(keys, "cpu")
+        assert (found is not None) == remembered
+        assert found is None or found[0].gates[1].measures[0].limit == 0.99
+
+
+def test_the_cache_is_its_users_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        cached(tmp_path)
+    finally:
+        os.umask(before)
+    folder = tmp_path / "kparity" / "verdicts"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    folder.chmod(0o777)
+    assert not cached(tmp_path)["cached"], "others could have written what lies there"
+    folder.chmod(0o700)
+    assert cached(tmp_path)["cached"]
+    assert [
+        path.name for path in folder.iterdir() if path.suffix not in (".json", "") or path.name.startswith(".")
+    ] == []
+
+
+def test_a_relative_cache_folder_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("probe", "--backends", "cpu", "--depth", "bos", env={"XDG_CACHE_HOME": "here", "HOME": str(tmp_path)})
+    assert done.returncode == 0 and not (tmp_path / "here").exists() and (tmp_path / ".cache" / "kparity").is_dir()

@@ -20,7 +20,9 @@ from kparity.errors import UnknownName
 from kparity.model import load_model
 from kparity.probe import gates, reference
 from kparity.probe.candidate import Candidate
-from kparity.probe.verdict import Gate, Measure, Verdict, concluded
+from kparity.probe.judge import lacking
+from kparity.probe.table import GATES
+from kparity.probe.verdict import Gate, Measure, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = {
@@ -36,11 +38,12 @@ def test_non_finite_numbers_fail_every_threshold(threshold: str, value: float) -
 
 
 def test_no_gates_is_no_acceptance() -> None:
-    opened = Gate("open", "PASS")
-    assert not concluded([]) and not concluded([opened])
-    assert not concluded([opened, Gate("BOS", "INCONCLUSIVE")])
-    assert not concluded([opened, Gate("BOS", "FAIL")])
-    assert concluded([opened, Gate("BOS", "PASS")])
+    opened, names = Gate("open", "PASS"), [gate.name for gate in GATES]
+    assert lacking([], "full") == names and lacking([opened], "bos") == ["BOS"]
+    for verdict in ("INCONCLUSIVE", "FAIL"):
+        assert lacking([opened, Gate("BOS", verdict)], "bos") == ["BOS"]
+    assert lacking([opened, Gate("BOS", "PASS")], "bos") == []
+    assert lacking([opened, Gate("BOS", "PASS")], "full") == names[2:], "two gates of all are no pass"
 
 
 def test_every_threshold_has_a_basis_and_a_side() -> None:
@@ -73,9 +76,10 @@ def test_every_sequence_of_up_to_five_verdicts_is_concluded_rightly() -> None:
     seen = 0
     for length in range(6):
         for sequence in itertools.product(verdicts, repeat=length):
-            ran = [verdict for verdict in sequence if verdict != "INCONCLUSIVE"]
-            good = len(ran) >= 2 and "FAIL" not in ran
-            assert concluded([Gate("gate", verdict) for verdict in sequence]) is good, sequence
+            found = [Gate(spec.name, verdict) for spec, verdict in zip(GATES, sequence, strict=False)]
+            assert (not lacking(found, "bos")) is (sequence[:2] == ("PASS", "PASS")), sequence
+            missed = [spec.name for spec, verdict in zip(GATES, sequence, strict=False) if verdict != "PASS"]
+            assert lacking(found, "full") == [*missed, *(spec.name for spec in GATES[length:])], sequence
             seen += 1
     assert seen == 364
 
@@ -85,7 +89,7 @@ def test_interleaved_rope_passes_bos_and_fails_positions(monkeypatch: pytest.Mon
     from kparity_liars import Interleaved
 
     model = load_model(None)
-    wanted = reference.compute(model, "cpu", reference.probe_tokens(model, 72), act="token", kv="f16")
+    wanted = reference.compute(model, reference.probe_tokens(model, 72), act="token", kv="f16")
     candidate = Candidate(Engine(model, Interleaved.open()), wanted, CONTRACT)
     assert gates.gate_bos(candidate).verdict == "PASS"
     positions = gates.gate_positions(candidate)

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import pytest
 
 from kparity import ops
-from kparity.assemble import kernel_text
+from kparity.assemble import gpu_source, kernel_text, uses
 from kparity.spec import Op
+from kparity.toolchains import numbered
 from kparity.toolchains.texts import variants
 
 
@@ -103,13 +104,27 @@ chosen
     assert preprocessed(text, {"A": 0}).split() == ["neither", "never", "no", "b"]
 
 
-@pytest.mark.parametrize("op", ops.every(), ids=lambda op: op.name)
-def test_text_is_portable(op: Op) -> None:
-    text = without_comments(kernel_text(f"{op.name}/{op.name}.cu"))
-    assert kernel_text(f"{op.name}/{op.name}.cu").isascii(), "some OpenCL compilers take ASCII only"
+SHARED = sorted({path for op in ops.every() for path in uses(kernel_text(f"{op.name}/{op.name}.cu"), "cu")})
+
+
+@pytest.mark.parametrize("path", [*(f"{name}/{name}.cu" for name in ops.NAMES), *SHARED])
+def test_text_is_portable(path: str) -> None:
+    text = without_comments(kernel_text(path))
+    assert kernel_text(path).isascii(), "some OpenCL compilers take ASCII only"
     for word in ("threadIdx", "get_local_id", "__shfl", "warpSize", "#include"):
         assert word not in text, f"{word} belongs to a prelude or to none"
     assert not re.search(r"[&%*/] *(?:32|64)u?\b", text), "the width of a wavefront must not be a literal"
+
+
+def test_a_shared_text_stands_once_between_the_prelude_and_the_own_text() -> None:
+    op = ops.get("rope")
+    source = gpu_source(op, op.cases()[0], "opencl")
+    own, shared = kernel_text("rope/rope.cu"), kernel_text("prelude/angle.cu")
+    assert SHARED and source.text.endswith(kernel_text("prelude/opencl.h") + shared + own)
+    assert source.text.count("\n") == source.first_line + own.count("\n"), "lines of errors are lines of the file"
+    numbered_text = numbered(source, "opencl")
+    for path in ("prelude/opencl.h", "prelude/angle.cu", "rope/rope.cu"):
+        assert f'#line 1 "kernels/{path}"\n{kernel_text(path)}' in numbered_text
 
 
 @pytest.mark.parametrize("prelude", ["cuda", "hip", "opencl"])

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
+import time
+from pathlib import Path
 
 import pytest
 
+from kparity import registry
+from kparity.probe.table import GATES
+from tests.cli import LIARS as LIARS_FOLDER
 from tests.cli import TAG, run
+from tests.test_process import gone
 
 LIARS = {
     "interleaved": "KP-KERNEL|KP-POS-COSINE",
@@ -32,6 +40,9 @@ LIARS = {
     "oom": "KP-PROBE-OOM",
     "lost": "KP-DEVICE-LOST",
     "error": "KP-PROBE-ERROR",
+    "garbles": "KP-PROBE-MESSAGE",
+    "floods": "KP-PROBE-MESSAGE",
+    "shortcut": "KP-PROBE-GATES",
     "missing": "KP-IMPORT",
 }
 """Liar → the codes that may name it; more than one where an earlier gate may see it too."""
@@ -48,7 +59,7 @@ def test_liar_is_rejected_and_the_next_backend_serves(liar: str) -> None:
 
 
 def test_a_renamed_cpu_on_a_host_without_a_gpu_is_rejected() -> None:
-    from kparity.probe.gates import host_has_gpu
+    from kparity.identity import host_has_gpu
 
     if host_has_gpu():
         pytest.skip("this host has a GPU: its presence cannot refute the claim")
@@ -68,7 +79,7 @@ def test_bos_depth_passes_what_it_cannot_see_and_says_so() -> None:
     row = json.loads(done.stdout)["rows"][0]
     assert row["status"] == "accepted"
     notes = [gate["note"] for gate in row["gates"] if gate["verdict"] == "INCONCLUSIVE"]
-    assert len(notes) == 8 and all("cannot see RoPE" in note for note in notes)
+    assert len(notes) == len(GATES) - 2 and all("cannot see RoPE" in note for note in notes)
 
 
 def test_a_device_that_changes_after_its_probe_is_caught() -> None:
@@ -83,3 +94,58 @@ def test_a_forced_liar_refuses() -> None:
     assert done.returncode == 3
     assert re.search(rf"refusing, it was required: \[({LIARS['interleaved']})\]", done.stderr)
     assert "Backend:" not in done.stderr and done.stdout == ""
+
+
+def test_a_name_that_looks_like_markup_or_moves_the_cursor_is_text() -> None:
+    done = run("probe", "--backends", "liar-markup,cpu", liars=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if "Backend: liar-markup (" in line]
+    assert "\x1b" not in done.stdout + done.stderr and "[/]" in done.stdout and "[bold]Card" in done.stdout
+
+
+def test_a_child_that_makes_progress_lives_and_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kparity.probe import progress, runner
+
+    monkeypatch.syspath_prepend(str(LIARS_FOLDER))
+    monkeypatch.setenv("PYTHONPATH", str(LIARS_FOLDER))
+    registry.targets.cache_clear()
+    monkeypatch.setattr(runner, "silence", lambda stage, model: 3.0)
+    shown = io.StringIO()
+    watch = progress.Progress(shown)
+    monkeypatch.setattr(progress, "QUIET_SECONDS", {True: 0.0, False: 0.0})
+    began = time.monotonic()
+    with runner.probing(["liar-slow"], runner.Request(), watch) as rows:
+        row, _ = next(rows)
+    assert row.accepted and time.monotonic() - began > 4.0, "each kernel is a sign of life; the whole takes longer"
+    lines = shown.getvalue().splitlines()
+    assert any(re.fullmatch(r"probe: liar-slow: compile, after \d+ s", line) for line in lines)
+    assert len(lines) == len(set(lines))
+    with runner.probing(["liar-hang"], runner.Request()) as rows:
+        row, _ = next(rows)
+    assert row.code == "KP-PROBE-HANG" and "silent for 3 s at stage BOS" in row.reason
+    registry.targets.cache_clear()
+
+
+def test_a_daemon_that_a_backend_left_is_gone(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    done = run("probe", "--backends", "liar-leaves", "--depth", "bos", liars=True, env={"KPARITY_TEST_PID": str(told)})
+    assert done.returncode == 0, done.stderr
+    assert gone(int(told.read_text()))
+
+
+def test_the_reference_is_computed_once_and_cannot_be_written(tmp_path: Path) -> None:
+    from kparity.probe.sealed import Sealed
+
+    document = json.loads(run("probe", "--backends", "cpu,numpy,torch", "--json").stdout)
+    ran = [row for row in document["rows"] if row["status"] == "accepted"]
+    assert {row["reference"] for row in ran} == {"plain fp64"} and len(ran) >= 2
+    file = Sealed(tmp_path)
+    os.write(file.writer, b"reference")
+    with pytest.raises(OSError):
+        os.write(file.reader, b"x")
+    file.seal()
+    for descriptor in (file.writer, os.open(f"/proc/self/fd/{file.reader}", os.O_RDWR)):
+        with pytest.raises(PermissionError):
+            os.write(descriptor, b"x")
+    assert os.pread(file.reader, 99, 0) == b"reference"
+    file.close()

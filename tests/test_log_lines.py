@@ -8,7 +8,7 @@ import pytest
 
 from kparity import contracts, fingerprint
 from kparity.cli.main import COMMANDS
-from kparity.codes import REASONS, explain
+from kparity.codes import explain, reasons
 from kparity.dispatcher import announce
 from kparity.probe.verdict import Row
 from kparity.registry import BUILTIN
@@ -62,8 +62,8 @@ def test_every_code_that_the_sources_name_is_explained() -> None:
     for path in fingerprint.sources():
         if path.suffix == ".py":
             named |= set(re.findall(r"KP-[A-Z0-9]+-[A-Z0-9]+(?:-[A-Z0-9]+)*", path.read_text(encoding="utf-8")))
-    assert len(named) > 30 and named <= set(REASONS)
-    for code in REASONS:
+    assert len(named) > 30 and named <= set(reasons())
+    for code in reasons():
         reason = explain(code.lower())
         assert reason.cause and reason.remedy and reason.title
 

@@ -14,11 +14,12 @@ import pytest
 
 from kparity import ops
 from kparity.adapter import Backend
+from kparity.assemble import TEXTS
 from kparity.backends.numpy import NumpyBackend
 from kparity.check.core import check_case
 from kparity.check.record import FAIL, PASS, Record
 from kparity.errors import WrongInput
-from kparity.mutant import DIALECTS, Mutant
+from kparity.mutant import Mutant
 from kparity.mutate.library import Subject, of_op, sources
 from kparity.mutate.patch import apply_numpy, loaded, original
 from kparity.spec import Case, Op
@@ -28,7 +29,7 @@ LEAST = {"tgemv": 12, "rope": 12, "attention": 12, "rope_store": 6}
 PYTHON = ("numpy", "torch")
 
 
-def subjects(dialects: tuple[str, ...] = tuple(DIALECTS)) -> list[Any]:
+def subjects(dialects: tuple[str, ...] = tuple(TEXTS)) -> list[Any]:
     """Op, dialect and mutant of every patch."""
     return [
         pytest.param(op, dialect, mutant, id=f"{op}-{dialect}-{mutant.name}")
@@ -63,7 +64,7 @@ def test_a_patch_that_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize("op", LEAST)
 def test_there_are_enough_and_no_two_are_the_same(op: str) -> None:
     mutants = of_op(op)
-    for dialect in DIALECTS:
+    for dialect in TEXTS:
         texts = [patched(op, dialect, mutant) for mutant in mutants if dialect in mutant.patches]
         assert len(texts) >= LEAST[op], f"{dialect} has {len(texts)} mutants"
         assert all(text not in texts[:at] for at, text in enumerate(texts)), f"{dialect} has one mutant twice"

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from kparity import ops
+from kparity.assemble import TEXTS
 from kparity.check.core import check_case
 from kparity.check.record import PASS
-from kparity.mutant import DIALECTS, Mutant
+from kparity.mutant import Mutant
 from kparity.mutate.library import of_op
 from kparity.mutate.patch import original
 from tests.test_mutants_core import failures, patched, wrong_backend
@@ -33,13 +34,13 @@ LEAST = {
 
 PARTIAL = {
     "rmsnorm/lane-dropped": ("torch and numpy have no lanes", {"gpu", "wgsl", "native"}),
-    "act_quant/maximum-of-row-0": ("the native text sees one span at a time", set(DIALECTS) - {"native"}),
+    "act_quant/maximum-of-row-0": ("the native text sees one span at a time", set(TEXTS) - {"native"}),
     "act_quant/padding-not-written": ("torch and numpy give new arrays", {"gpu", "wgsl", "native"}),
     "dense_gemv/lane-dropped": ("torch and numpy have no lanes", {"gpu", "wgsl", "native"}),
     "glu/grid-not-folded": ("only GPU APIs have a grid", {"gpu", "wgsl"}),
     "add/grid-not-folded": ("only GPU APIs have a grid", {"gpu", "wgsl"}),
     "dense_gemv/grid-not-folded": ("only WGSL folds the grid of a case that fits into memory", {"wgsl"}),
-    "argmax/bits-compared": ("the native text compares floats", set(DIALECTS) - {"native"}),
+    "argmax/bits-compared": ("the native text compares floats", set(TEXTS) - {"native"}),
     "argmax/share-dropped": ("the others do not join shares of a row", {"gpu", "wgsl"}),
 }
 """Mutants that cannot be written in every dialect: why, and in which they are."""
@@ -56,7 +57,7 @@ def subjects(*dialects: str) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("op", "dialect", "mutant"), subjects(*DIALECTS))
+@pytest.mark.parametrize(("op", "dialect", "mutant"), subjects(*TEXTS))
 def test_a_patch_fits_and_changes_its_source(op: str, dialect: str, mutant: Mutant) -> None:
     texts = patched(op, dialect, mutant)
     assert texts
@@ -71,7 +72,7 @@ def test_there_are_enough_and_no_two_are_the_same(op: str) -> None:
     mutants = of_op(op)
     assert len({mutant.what for mutant in mutants}) == len(mutants)
     assert all(mutant.what.endswith(".") for mutant in mutants)
-    for dialect in DIALECTS:
+    for dialect in TEXTS:
         texts = [patched(op, dialect, mutant) for mutant in mutants if dialect in mutant.patches]
         assert len(texts) >= LEAST[op], f"{dialect} has {len(texts)} mutants"
         assert all(text not in texts[:at] for at, text in enumerate(texts)), f"{dialect} has one mutant twice"
@@ -82,7 +83,7 @@ def test_a_dialect_is_left_out_for_a_reason_only() -> None:
         f"{op}/{mutant.name}": set(mutant.patches)
         for op in LEAST
         for mutant in of_op(op)
-        if set(mutant.patches) != set(DIALECTS)
+        if set(mutant.patches) != set(TEXTS)
     }
     assert found == {name: dialects for name, (_, dialects) in PARTIAL.items()}
 

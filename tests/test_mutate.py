@@ -14,6 +14,7 @@ from kparity.mutant import Mutant, Patch
 from kparity.mutate import child, engine, library, page, proof, report, runner, store
 from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
+from kparity.mutate.messages import CellRequest
 from kparity.mutate.score import Score, exit_code, false_alarms
 from tests.cli import run
 
@@ -30,7 +31,7 @@ def control(*caught: str) -> Cell:
 def planted(name: str, find: str, replace: str, op: str = "add") -> list[runner.Plan]:
     """A mutant of numpy's text of an op, as a plan for the runner."""
     mutant = Mutant(name, "planted", {"numpy": (Patch(find, replace),)})
-    return runner.planned([Subject(op, name, "planted", mutant)], ["numpy"])[0][len(library.CONTROLS) :]
+    return runner.planned([Subject(op, name, "planted", mutant)], ["numpy"])[0][2:]
 
 
 def source_line(op: str) -> str:
@@ -187,12 +188,17 @@ def test_children_that_are_wrong_harmless_broken_dead_or_silent() -> None:
     assert proof.verify_witnesses(list(cells.values())) == []
 
 
+def asked(op: str) -> CellRequest:
+    """The request of a cell of an op."""
+    return CellRequest(op, "a", "numpy", "numpy", "fused", {}, None, -1)
+
+
 def test_a_wrong_engine_that_fails_by_itself_is_no_rejection() -> None:
     for problem in (RecursionError("deep"), TypeError("no such argument")):
         with pytest.raises(child.Mistake):
-            child.answer({"op": ENGINE}, problem)
-        assert type(problem).__name__ in child.answer({"op": "add"}, problem)
-    assert "lost" in child.answer({"op": ENGINE}, DeviceFault("the device was lost", "KP-DEVICE-LOST"))
+            child.answer(asked(ENGINE), problem)
+        assert type(problem).__name__ in child.answer(asked("add"), problem)
+    assert "lost" in child.answer(asked(ENGINE), DeviceFault("the device was lost", "KP-DEVICE-LOST"))
 
 
 def test_reports_show_every_mutant_and_escape_what_they_quote() -> None:

@@ -19,7 +19,7 @@ from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
 from kparity.receipts.statement import build, redigested, write
 from kparity.receipts.verify import Demands, replays, verify
-from tests.made_receipts import NOW, ops_receipt, receipt
+from tests.made_receipts import MEASURES, NOW, ops_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
 
@@ -35,6 +35,15 @@ def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
         assert verify(receipt(*backends, salt=salt), now=NOW, require_parity=True) == []
     gpu = all(name in ("cuda", "hip", "cpu") for name in backends) and backends[0] != "cpu"
     assert (verify(receipt(*backends), now=NOW, require_gpu_kernels=True) == []) is gpu
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_pass_without_one_of_its_measures_is_refused(name: str) -> None:
+    made = receipt("cpu")
+    parity = made["predicate"]["runs"][0]["parity"]
+    parity["gates"] = [gate for gate in parity["gates"] if gate["name"] != name]
+    found = verify(redigested(made), now=NOW)
+    assert codes(found) == ["RCPT-GATES-MISSING"] and name in found[0].why
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "wgpu"])

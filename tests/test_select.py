@@ -60,6 +60,8 @@ def test_what_says_more_of_the_moment_is_not_remembered(tmp_path: Path, monkeypa
     keys = cache.Keys(Request())
     cache.put(keys, Row("cpu", "rejected", "KP-PROBE-HANG", "no answer"), None)
     assert cache.get(keys, "cpu") is None
+    cache.put(keys, Row("cpu", "unavailable", "KP-CPU-NONATIVE", "not built"), None)
+    assert cache.get(keys, "cpu") is None, "what is missing may be there by now"
     cache.put(keys, Row("cpu", "rejected", "KP-RESET", "differs"), None)
     found = cache.get(keys, "cpu")
     assert found is not None and found[0].cached and found[0].code == "KP-RESET"
@@ -68,8 +70,8 @@ def test_what_says_more_of_the_moment_is_not_remembered(tmp_path: Path, monkeypa
 def test_every_child_is_gone_after_a_selection() -> None:
     with runner.probing(["cpu", "numpy"], Request()) as rows:
         first, _ = next(rows)
-        children = [child for child in rows.gi_frame.f_locals["children"]]  # type: ignore[attr-defined]
-    assert first.accepted and all(child.process.poll() is not None for child in children)
+        started = [each.child.process for each in rows.gi_frame.f_locals["everyone"]]  # type: ignore[attr-defined]
+    assert first.accepted and len(started) == 3 and all(process.poll() is not None for process in started)
 
 
 def test_public_names() -> None:

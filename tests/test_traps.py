@@ -39,7 +39,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kparity import compare, contracts, ops, registry
+from kparity import compare, contracts, ops, plain, registry
 from kparity.adapter import Backend
 from kparity.bench import machine
 from kparity.check import core, document, facts, record
@@ -47,7 +47,9 @@ from kparity.engine import Engine
 from kparity.errors import WrongInput
 from kparity.model import Model, decode, load_model
 from kparity.probe import cache, gates, reference, runner
-from kparity.probe.verdict import Gate, Measure, Row, concluded
+from kparity.probe.judge import lacking
+from kparity.probe.opening import gate_open
+from kparity.probe.verdict import Gate, Measure, Row
 from kparity.spec import DTYPES, Bound
 from kparity.statistics import distinct, lower_bound
 from kparity.traces.parity import sample_size_parity, std_ratio_gate
@@ -73,9 +75,9 @@ def candidate(model: Model, backend: Backend, count: int = 80, own: bool = False
     if own:
         logits = np.stack([engine.step(token) for token in tokens])
         engine.reset()
-        wanted = reference.Reference("itself", tokens, logits, logits, "itself")
+        wanted = reference.Reference("itself", tokens, logits, logits, "itself", plain.facts(model.path))
     else:
-        wanted = reference.compute(model, "cpu", tokens, act="token", kv="f16")
+        wanted = reference.compute(model, tokens, act="token", kv="f16")
     return gates.Candidate(engine, wanted, PROBE)
 
 
@@ -105,7 +107,7 @@ def test_what_cannot_be_compared_has_no_number() -> None:
 
 
 def test_nothing_run_is_not_green() -> None:
-    assert not concluded([]) and not concluded([Gate("open", "PASS")])
+    assert lacking([], "bos") and lacking([Gate("open", "PASS")], "bos")
     done = run("check", "-b", "numpy", "-k", "no_such_case")
     assert done.returncode == 3, done.stdout + done.stderr
     with pytest.raises(WrongInput, match="nothing was run"):
@@ -114,7 +116,7 @@ def test_nothing_run_is_not_green() -> None:
 
 def test_what_was_skipped_is_not_green() -> None:
     not_run = Gate("positions", "INCONCLUSIVE", note="not run")
-    assert not concluded([Gate("open", "PASS"), not_run, not_run])
+    assert "positions" in lacking([Gate("open", "PASS"), not_run, not_run], "full")
     done = run("check", "-o", "leaky_alone", "-b", "cpu", env={"PYTHONPATH": OWN_OPS})  # there is no native text
     assert done.returncode == 3, done.stdout + done.stderr
     assert re.search(r"\b0 PASS", done.stdout) and "UNSUPPORTED" in done.stdout
@@ -138,10 +140,12 @@ def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypa
     assert too_few.verdict == "FAIL" and any(m.threshold == "positions_min" and not m.holds for m in too_few.measures)
     # A remembered verdict that says "accepted" and shows no gate is a miss.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    keys = cache.Keys(runner.Request())
     gate = Gate("BOS", "PASS", [Measure.of(PROBE, "bos_cosine", 1.0)])
-    for found, remembered in (([], False), ([Gate("open", "PASS"), gate], True)):
-        cache.put(keys, Row("cpu", "accepted", gates=found), np.ones(3, np.float32))
+    for depth, found, remembered in (
+        ("bos", [], False), ("bos", [Gate("open", "PASS"), gate], True), ("full", [Gate("open", "PASS"), gate], False),
+    ):  # fmt: skip
+        keys = cache.Keys(runner.Request(depth=depth))
+        cache.put(keys, Row("cpu", "accepted", gates=found, depth=depth), np.ones(3, np.float32))
         assert (cache.get(keys, "cpu") is not None) == remembered
 
 
@@ -180,15 +184,14 @@ def test_what_is_timed_is_larger_than_the_caches() -> None:
     backend.close()
 
 
-def test_truth_is_fp64_and_no_other_backend() -> None:
+def test_truth_is_fp64_and_no_other_backend(model: Model) -> None:
     for op in ops.every():
         case = op.cases()[0]
         found = facts.facts(op, case, "random", 0)
         for arg, truth in zip(op.outputs_of(case), found.truth, strict=True):
             stored = np.dtype(np.float64) if arg.dtype == "f32" else DTYPES[arg.dtype]
             assert truth.dtype == stored, f"{op.name}.{arg.name}"
-    for name in ("cpu", "numpy"):
-        assert reference.reference_backends(name)[0][1].floats == np.float64
+    assert reference.compute(model, [1, 2], act="token", kv="f16").logits.dtype == np.float64
 
 
 def test_a_reference_that_shares_the_defect(model: Model) -> None:
@@ -268,7 +271,7 @@ def test_a_kernel_id_proves_no_gpu_by_itself(backend: Backend) -> None:
     kernel = backend.build(add, add.case(M=1, D=4))
     assert bool(pattern.fullmatch(kernel.id)) == (backend.dialect in ("gpu", "wgsl"))
     # An OpenCL kernel may run on a CPU: the kind of the device is asked for, too.
-    required = gates.gate_open(backend.info, require_gpu=True)
+    required = gate_open(backend.info, require_gpu=True)
     assert required.verdict == ("PASS" if backend.info.kind == "gpu" else "FAIL")
 
 

@@ -33,7 +33,7 @@ def test_a_reference_of_nan_is_no_excuse() -> None:
 def candidate() -> Candidate:
     model = load_model(None)
     tokens = reference.probe_tokens(model, 72)
-    wanted = reference.compute(model, "cpu", tokens, act="token", kv="f16")
+    wanted = reference.compute(model, tokens, act="token", kv="f16")
     found = Candidate(Engine(model, CpuBackend()), wanted, contracts.load(contracts.PROBE))
     assert all(gate.verdict == "PASS" for gate in gates.run(found, "full"))
     return found

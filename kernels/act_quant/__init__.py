@@ -28,7 +28,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import ROWS, TAILS, U32, WIDTHS, distinct, in_turn, normal, spoil, values
+from kparity.kernels.support import ROWS, TAILS, U32, WIDTHS, distinct, in_turn, normal, spoil, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32

@@ -25,15 +25,7 @@ const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 
-fn magnitude(bits: u32) -> u32 {
-    return bits & 0x7fffffffu;
-}
-
-// The operand with the larger magnitude, the left one in a tie. Magnitudes compare as integers: that orders them like the
-// numbers, and a NaN exceeds them all, so it reaches the scale and spoils the row visibly.
-fn larger(left: u32, right: u32) -> u32 {
-    return select(left, right, magnitude(right) > magnitude(left));
-}
+//#use magnitude
 
 fn load(row: u32, k: u32) -> f32 {
     if k < K {

@@ -168,7 +168,13 @@ MUTANTS = (
         "Of equal magnitudes in a block the last one gives the scale its sign.",
         {
             "gpu": (Patch("(0x7fffffffu - k) << 1", "k << 1"),),
-            "wgsl": (Patch("magnitude(right) > magnitude(left)", "magnitude(right) >= magnitude(left)"),),
+            "wgsl": (
+                Patch(
+                    "magnitude(right) > magnitude(left)",
+                    "magnitude(right) >= magnitude(left)",
+                    file="prelude/magnitude.wgsl",
+                ),
+            ),
             "native": (
                 Patch("    const F positive = ", "    float found = top;\n    const F positive = "),
                 Patch(

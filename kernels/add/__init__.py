@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, values
+from kparity.kernels.support import MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import ROWS, TAILS, VOCABULARY, WIDTHS, distinct, normal, values
+from kparity.kernels.support import ROWS, TAILS, VOCABULARY, WIDTHS, distinct, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Work, ceil_div
 
 GPU_WHOLE, GPU_SHARE = 8192, 2048

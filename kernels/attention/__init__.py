@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import (
+from kparity.kernels.support import (
     F16_MAX,
     KINDS,
     MANY,

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import (
+from kparity.kernels.support import (
     F16_MAX,
     MANY,
     MODELS,

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, in_turn, normal, values
+from kparity.kernels.support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, in_turn, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 

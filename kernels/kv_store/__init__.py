@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import MODELS, ROWS, distinct, in_turn, normal
+from kparity.kernels.support import MODELS, ROWS, distinct, in_turn, normal
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 EDGES = (

@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import (
+from kparity.kernels.support import (
     F16_MAX,
     MODELS,
     ROWS,

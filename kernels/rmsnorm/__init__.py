@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels._support import ROWS, TAILS, TINY, U32, WIDTHS, distinct, gamma, normal, values
+from kparity.kernels.support import ROWS, TAILS, TINY, U32, WIDTHS, distinct, gamma, normal, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels._support import MANY, MODELS, ROWS, TINY, U32, distinct, values
+from kparity.kernels.support import MANY, MODELS, ROWS, TINY, U32, distinct, values
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 POSITIONS = {"start": (0,), "second": (1,), "last": (4095, 4094), "far": (131071, 131070)}

@@ -319,7 +319,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reduction-with-a-short-pi",
         "Angles are reduced by a pi of few digits: right near position 0, wrong far away.",
         {
-            "gpu": (Patch("1.570796371f, angle", "1.5708f, angle"),),
+            "gpu": (Patch("1.570796371f, angle", "1.5708f, angle", file="prelude/angle.cu"),),
             "wgsl": (Patch("0xbe60db93u", "0xbe600000u", file="prelude/angle.wgsl"),),
             "native": (Patch("angle - turns * 1.57079632679489661923", "angle - turns * 1.5708"),),
             "torch": (Patch(TORCH_ANGLE, f"torch.remainder({TORCH_ANGLE}, 6.2832)"),),

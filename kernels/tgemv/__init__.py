@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from kparity import packing
 from kparity.errors import WrongInput
-from kparity.kernels._support import MANY, MODELS, ROWS, TAILS, TINY, U32, distinct, gamma, normal, spoil
+from kparity.kernels.support import MANY, MODELS, ROWS, TAILS, TINY, U32, distinct, gamma, normal, spoil
 from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
 
 BLOCK = 64

@@ -79,10 +79,8 @@ def stream_series(backend: Backend, nbytes: int) -> Series:
     where ``backend`` is another.
     """
     chunk = min(CHUNK, nbytes)
-    reader = StreamRead(
-        backend if backend.name == "cpu" else open_backend("cpu"), cold_memory(max(nbytes >> 20, 1)), chunk
-    )
-
+    native = backend if backend.dialect == "native" else open_backend("cpu")
+    reader = StreamRead(native, cold_memory(max(nbytes >> 20, 1)), chunk)
     about = {**identity(backend), "op": "stream", "clock": "wall"}
     return Series(f"{backend.name} streaming read", reader.timed, 1, chunk, True, reader.check, about)
 
@@ -103,6 +101,5 @@ def copy_series(backend: Backend, nbytes: int) -> Series:
         return Sample(seconds, time.perf_counter() - began)
 
     awake = Awake()
-    clock = "wall" if type(backend).copy_timed is Backend.copy_timed else "device"
-    about = {**identity(backend), "op": "copy", "clock": clock}
+    about = {**identity(backend), "op": "copy", "clock": "device" if backend.copy_clock else "wall"}
     return Series(f"{backend.name} copy", lambda: awake.sample(copied, copied), 1, 8 * count, True, check, about)

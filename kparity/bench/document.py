@@ -15,12 +15,13 @@ from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.numbers import Ceiling, measurement
 from kparity.bench.ops import Result
 from kparity.bench.plan import bytes_per_token
-from kparity.bench.revision import revision
 from kparity.bench.worker import WorkerFailed
 from kparity.model import Model, load_model
 from kparity.probe.verdict import Row
 from kparity.receipts.kernel_ids import sha256_of
+from kparity.receipts.probe import of_model, parity_of
 from kparity.receipts.replays import REPLAYS, dispatches
+from kparity.revision import revision
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
 INVALID = "INVALID-CORRECTNESS"
@@ -57,7 +58,7 @@ class Bench:
             "request": {
                 "command": list(self.command), "backends": list(self.order), "options": dict(self.options),
             },
-            "model": {**facts(model), "seed": self.model_seed},
+            "model": of_model(model, self.model_seed),
             "contract": {"id": contract.id, "version": contract.version},
             "seeds": {"tokens": self.request.seed},
             "serving": next((row["backend"] for row in fallback if row["status"] == "accepted"), None),
@@ -114,14 +115,7 @@ class Bench:
         row = next((row for row in self.rows if row.backend == name), None)
         if row is None:
             return {"verdict": INVALID, "gates": [], "reason": "parity was not checked (--no-parity)"}
-        gates = [
-            {
-                "gate": gate.name, "name": each.threshold, "value": each.value if np.isfinite(each.value) else None,
-                "limit": each.limit, "passed": each.holds,
-            }
-            for gate in row.gates for each in gate.measures
-        ]  # fmt: skip
-        return {"verdict": "PASS" if row.accepted else "FAIL", "gates": gates, "reason": row.reason or None}
+        return parity_of(row)
 
     def _baseline(self, engine: Engine, model: Model, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Another engine on the same file, and how much faster each backend is, by the samples of the same run."""
@@ -157,7 +151,7 @@ def ops_predicate(
     document = {
         "kind": "bench", "begun": begun, "harness": revision(),
         "request": {"command": list(command), "backends": list(order), "options": dict(options)},
-        "model": {**facts(model), "seed": None}, "contract": {"id": contract.id, "version": contract.version},
+        "model": of_model(model), "contract": {"id": contract.id, "version": contract.version},
         "seeds": {"inputs": options["seed"]}, "serving": None, "fallback": fallback, "runs": [],
         "ops": [_with_text(row) for row in result.rows],
     }  # fmt: skip
@@ -169,16 +163,6 @@ def _with_text(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with the digest of its kernel's text, where a kernel of ours ran."""
     kernel = row.get("kernel")
     return {**row, "kernel_sha256": sha256_of(kernel, row["backend"])} if kernel else {**row}
-
-
-def facts(model: Model) -> dict[str, Any]:
-    """What a receipt says of a model; sizes in elements."""
-    h = model.hparams
-    return {
-        "name": model.path.name, "sha256": model.sha256, "bytes": model.n_bytes, "layers": h.n_layer, "width": h.width,
-        "ffn": h.ffn, "heads": h.n_head, "kv_heads": h.n_kv, "head_dim": h.head_dim, "vocab": h.vocab,
-        "context": h.context, "type": ",".join(model.ternary_types) or None,
-    }  # fmt: skip
 
 
 def _ceiling(engine: Engine) -> Ceiling | None:

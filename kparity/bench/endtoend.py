@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from kparity.bench.plan import Point, context_for, points
 from kparity.bench.worker import Worker, WorkerFailed
 from kparity.errors import KparityError, WrongInput
 from kparity.model import load_model
-from kparity.probe.runner import default_timeout
+from kparity.process import Family
 
 ENGINE = "kparity.bench.endtoend_worker:EndToEnd"
 LLAMACPP = "kparity.bench.llamacpp:LlamaCpp"
@@ -108,7 +107,7 @@ class EndToEndRun:
 
     def __init__(self, request: Request, log: Callable[[str], None]) -> None:
         self.request, self.log = request, log
-        self.limit_s = 2 * default_timeout(request.model)
+        self.limit_s = 2 * (60.0 + Path(request.model).stat().st_size / 2.5e6 if request.model else 60.0)
         model = load_model(request.model)
         self.model_context = model.hparams.context
         self.fitting = [point for point in request.points if point.prefix <= model.hparams.context]
@@ -122,8 +121,8 @@ class EndToEndRun:
         """Everything, in order: reference, engines, prompts, steps, checks, kernels. Nothing without a backend."""
         if not self.request.backends:
             return Found([], {}, "", {"before": {}, "after": {}})
-        with tempfile.TemporaryDirectory(prefix="kparity-bench-") as folder:
-            expected = str(Path(folder) / "reference.npz")
+        with Family() as family:
+            expected = str(family.folder / "reference.npz")
             reference = self._reference(expected)
             with self._opened() as (engines, unopened):
                 before = clocks()

@@ -9,26 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound
+from kparity.adapter import Bound
 from kparity.bench import energy
 from kparity.bench.bandwidth import bandwidth_series
-from kparity.bench.machine import cache_bytes, cold_bytes, has_device_clock
+from kparity.bench.machine import cache_bytes, cold_bytes
 from kparity.bench.outputs import Outputs, digest
 from kparity.bench.plan import BLOCK, Point, sequence
 from kparity.bench.timing import Series
 from kparity.engine import Engine
 from kparity.model import load_model
-from kparity.registry import backend_class, open_backend
+from kparity.registry import open_backend
 
 CEILING_BYTES = {"gpu": 1 << 30, "cpu": 1 << 29, "software": 1 << 26}
 """What the streaming read or copy moves at least, by kind of device: on a software device no more than a moment."""
 KERNEL_REPEATS = 5
 """Replays of the launches of one kernel, of which the median is kept."""
-
-
-def opened(name: str, index: int, isa: str) -> Backend:
-    """The backend; with an instruction set, the cpu backend on that."""
-    return backend_class(name)(isa=isa) if isa else open_backend(name, index)  # type: ignore[call-arg]
 
 
 class EndToEnd:
@@ -39,7 +34,7 @@ class EndToEnd:
         index: int = 0, isa: str = "", act: str = "token", kv: str = "f16", fused: bool = True,
     ) -> None:  # fmt: skip
         self.model = load_model(model)
-        self.backend = opened(backend, index, isa)
+        self.backend = open_backend(backend, index, isa=isa)
         self.engine = Engine(self.model, self.backend, act=act, kv=kv, context=context, fused=fused)
         self.tokens = sequence(self.model, seed, length)
         self.meter = energy.meter(self.backend.info)
@@ -50,13 +45,12 @@ class EndToEnd:
 
     def about(self) -> dict[str, Any]:
         """Device, options and graph, as a receipt tells them."""
-        step = self.engine.recorded(1)
         return {
             "device": self.backend.info.as_dict(),
             "label": self.backend.info.label,
             "dialect": self.backend.dialect,
             "options": self.engine.options_dict(),
-            "device_clock": has_device_clock(self.backend, step.program),
+            "device_clock": self.backend.device_clock,
             "cache_bytes": cache_bytes(self.backend),
             "chunk": self.engine.chunk,
             **{name: len(launches) for name, launches in self._programs().items()},

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from kparity.kernels.support import SERVED, VOCABULARY
+from kparity.model.hparams import ACTIVATIONS
+
 Array = np.ndarray
 Key = tuple[str, int, Any]
 """Name, GGUF value type, value; for arrays (type 9) the value is (element type, elements)."""
@@ -36,13 +39,13 @@ class Spec:
     type: str = "tq2_0"
     arch: str = "bitnet-b1.58"
     layers: int = 4
-    width: int = 2560
-    ffn: int = 6912
-    heads: int = 20
-    kv_heads: int = 5
-    vocab: int = 128256
+    width: int = SERVED.width
+    ffn: int = SERVED.ffn
+    heads: int = SERVED.heads
+    kv_heads: int = SERVED.kv_heads
+    vocab: int = VOCABULARY
     context: int = 4096
-    theta: float = 500000.0
+    theta: float = SERVED.theta
     eps: float = 1e-5
     seed: int = 0
     untied: bool = False
@@ -323,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a random ternary GGUF model.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--type", choices=sorted(LINEAR_ENCODERS), default=Spec.type)
-    parser.add_argument("--arch", choices=["bitnet", "bitnet-25", "bitnet-b1.58"], default=Spec.arch)
+    parser.add_argument("--arch", choices=sorted(ACTIVATIONS), default=Spec.arch)
     for name in ("layers", "width", "ffn", "heads", "kv_heads", "vocab", "context", "seed"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Spec, name))
     for name in ("theta", "eps"):

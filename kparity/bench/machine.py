@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from kparity.adapter import Backend, Program
+from kparity.adapter import Backend
 
 UNKNOWN_CACHE = 256 << 20
 """Assumed where no API tells the size of a device's last cache: larger than those of all but a few GPUs."""
@@ -70,13 +70,6 @@ def gpu_state() -> list[dict[str, str]]:
     if done.returncode != 0:
         return []
     return [dict(zip(QUERIED, map(str.strip, line.split(",")), strict=False)) for line in done.stdout.splitlines()]
-
-
-def has_device_clock(backend: Any, program: Program) -> bool:
-    """Whether ``Program.run_timed`` reads a clock of the device and not the wall's."""
-    if type(program).run_timed is Program.run_timed or getattr(backend, "clock", True) is None:
-        return False
-    return backend.name != "torch" or backend.device.type in ("cuda", "xpu")
 
 
 def identity(backend: Backend) -> dict[str, str]:

@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from kparity.graph import LINEARS
 from kparity.model import Model
-from kparity.model.graph import linear_shapes
+from kparity.model.graph import LINEARS, linear_shapes
 from kparity.probe.reference import first_token
 from kparity.spec import padded
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from kparity import cachedir
 from kparity.bench import gguf_writer
 from kparity.bench.gguf_writer import Spec
 from kparity.errors import UnknownName, WrongInput
@@ -40,36 +39,32 @@ def parse(text: str, seed: int = 0) -> Spec:
     return dataclasses.replace(spec, vocab=int(vocab)) if vocab else spec
 
 
-def folder() -> Path:
-    """Where the files are kept: ``$XDG_CACHE_HOME/kparity/shapes`` or ``~/.cache/kparity/shapes``."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "kparity" / "shapes"
-
-
 def model_file(text: str, seed: int = 0, cache: Path | None = None, kind: str = Spec.type) -> Path:
-    """The file of a shape, written unless it is there; raises WrongInput where it cannot be written.
+    """The file of a shape, written unless it is there unchanged; raises WrongInput where it cannot be written.
 
     ``kind`` is the type of the linear layers. The same shape, seed and type give the same bytes. A file appears under
     its name only when it is whole.
     """
     spec = dataclasses.replace(parse(text, seed), type=kind)
-    cache = cache or folder()
     entries = list(gguf_writer.tensors(spec))
     need = sum(entry.n_bytes for entry in entries)
-    path = cache / f"{text.partition(':')[0]}-{spec.layers}-{spec.vocab}-{spec.type}-{spec.arch}-{spec.seed}.gguf"
-    if path.exists():
-        return path
+    name = f"{text.partition(':')[0]}-{spec.layers}-{spec.vocab}-{spec.type}-{spec.arch}-{spec.seed}.gguf"
     try:
+        cache = cache or cachedir.folder("shapes")
         cache.mkdir(parents=True, exist_ok=True)
+        path = cache / name
+        if cachedir.intact(path):
+            return path
         free = shutil.disk_usage(cache).free
         if free < need + SPARE:
             raise WrongInput(
                 f"{cache} has {free >> 20} MiB free, a model of shape {text} needs {need >> 20} MiB and "
                 f"{SPARE >> 20} MiB to spare; choose fewer layers, or another folder by XDG_CACHE_HOME"
             )
-        with tempfile.TemporaryDirectory(dir=cache) as partial:
-            written = gguf_writer.write_file(Path(partial) / "model.gguf", gguf_writer.keys(spec), entries)
-            written.replace(path)
+        with cachedir.scratch(cache) as partial:
+            cachedir.seal(gguf_writer.write_file(partial / name, gguf_writer.keys(spec), entries), path)
     except OSError as error:
-        raise WrongInput(f"{cache} cannot hold a model of shape {text}: {error.strerror or error}") from error
+        raise WrongInput(
+            f"{cache or 'the cache'} cannot hold a model of shape {text}: {error.strerror or error}"
+        ) from error
     return path

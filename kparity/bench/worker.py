@@ -2,13 +2,12 @@
 that thing and not the run, and nothing computes while another process is measured.
 
 The parent names a factory (``module:Class``) and its options; the child makes the object and then calls its methods as
-it is told, one JSON line per request on stdin and one per reply on a pipe of its own: libraries may print.
+it is told (``kparity.process``).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -17,10 +16,12 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from kparity.probe.child import failure
-from kparity.processes import Reporter
+import msgspec
+
+from kparity.process import Child, Failed, Family, Garbled, Link, failure
+from kparity.process.messages import Message
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """One thread for the BLAS of numpy; those of OpenMP are left to what is measured (llama.cpp, torch)."""
@@ -30,6 +31,29 @@ REST_S = 3.0
 """What threads may spin after a call: those of llama.cpp's OpenMP were seen to for more than a second."""
 CLOSE_SECONDS = 10.0
 """What a child may take to close its device before it is ended."""
+
+
+class Made(msgspec.Struct, frozen=True):
+    """Make the object that is to be measured: ``factory`` is ``module:Class``."""
+
+    factory: str
+    options: dict[str, Any]
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Call one of its methods."""
+
+    method: str
+    arguments: dict[str, Any]
+
+
+class Reply(Message, frozen=True, tag="reply"):
+    """What the method returned, as plain values."""
+
+    value: Any
+
+
+Said = Reply | Failed
 
 
 class WorkerFailed(Exception):
@@ -45,9 +69,14 @@ class Worker:
 
     def __init__(self, name: str, factory: str, options: dict[str, Any]) -> None:
         self.name, self.dead = name, ""
-        self._child = Reporter("kparity.bench.worker", ENVIRONMENT)
+        self._family = Family()
+        try:
+            self._child: Child[Said] = Child(self._family, "kparity.bench.worker", Said, environment=ENVIRONMENT)
+        except BaseException:
+            self._family.close()
+            raise
         self.process = self._child.process
-        self._send({"pipe": self._child.pipe, "factory": factory, "options": options})
+        self._child.send(Made(factory, options))
 
     def call(self, method: str, seconds: float, **arguments: Any) -> Any:
         """Call a method and wait for what it returns (plain values); raises WorkerFailed.
@@ -56,7 +85,7 @@ class Worker:
         """
         if self.dead:
             raise WorkerFailed("died", "KP-BENCH-DIED", self.dead)
-        self._send({"call": method, "arguments": arguments})
+        self._child.send(Call(method, arguments))
         return self._reply(method, seconds)
 
     def opened(self, seconds: float) -> None:
@@ -83,74 +112,64 @@ class Worker:
         return int(fields[11]) + int(fields[12])
 
     def close(self) -> None:
-        """Let the child close its device and end it, and everything that it started."""
+        """Let the child close its device and end it, and everything that it started; where somebody wants to be gone
+        (Ctrl-C, SIGTERM), there is no time for the former.
+        """
         if self.process.stdin is not None:
             with suppress(BrokenPipeError):
                 self.process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            if not self.dead:
+            if not self.dead and not isinstance(sys.exc_info()[1], (KeyboardInterrupt, GeneratorExit, SystemExit)):
                 self.process.wait(CLOSE_SECONDS)
         self._child.close()
+        self._family.close()
         self.dead = self.dead or "the worker was closed"
 
-    def _send(self, message: dict[str, Any]) -> None:
-        """One line; a child that died is told by its missing reply."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
-
     def _reply(self, doing: str, seconds: float) -> Any:
-        line = self._child.line(seconds)
-        if line is None:
-            self.dead = self._child.ended(doing) or f"no answer within {seconds:g} s, ended in {doing}"
+        try:
+            reply = self._child.receive(seconds)
+            ended = "" if reply is not None else self._child.ended(doing)
+        except Garbled as problem:
+            reply, ended = None, f"the worker said what is no message in {doing}: {problem}"
+        if reply is None:
+            self.dead = ended or f"no answer within {seconds:g} s, ended in {doing}"
             self._child.close()
             raise WorkerFailed("died", "KP-BENCH-DIED", self.dead)
-        reply = json.loads(line)
-        if "error" in reply:
-            raise WorkerFailed(*reply["error"])
-        return reply["value"]
+        if isinstance(reply, Failed):
+            raise WorkerFailed(reply.status, reply.code, reply.reason)
+        return reply.value
 
 
-def serve(request: dict[str, Any], calls: IO[str], out: IO[str]) -> None:
+def serve(link: Link) -> None:
     """The child's side: make the object, answer every call, close it when the parent closes the pipe."""
-    module, _, name = request["factory"].partition(":")
+    request = link.request(Made)
+    module, _, name = request.factory.partition(":")
     made: list[Any] = []
 
     def make() -> None:
-        made.append(getattr(import_module(module), name)(**request["options"]))
+        made.append(getattr(import_module(module), name)(**request.options))
 
-    _answer(out, make)
-    for line in calls:
-        call = json.loads(line)
+    _answer(link, make)
+    for call in link.requests(Call):
         if made:
-            _answer(out, partial(_called, made[0], call))
+            _answer(link, partial(_called, made[0], call))
     if made:
         made[0].close()
 
 
-def _called(made: Any, call: dict[str, Any]) -> Any:
-    return getattr(made, call["call"])(**call["arguments"])
+def _called(made: Any, call: Call) -> Any:
+    return getattr(made, call.method)(**call.arguments)
 
 
-def _answer(out: IO[str], function: Callable[[], Any]) -> None:
+def _answer(link: Link, function: Callable[[], Any]) -> None:
     """One reply: the value, or status, code and reason of the exception."""
     try:
-        reply = json.dumps({"value": function()}, allow_nan=False)
+        link.send(Reply(msgspec.Raw(json.dumps(function(), allow_nan=False).encode())))
     except Exception as error:  # whatever a device does wrong is told
-        reply = json.dumps({"error": failure(error)})
-    out.write(reply + "\n")
-    out.flush()
+        link.send(failure(error))
 
 
-def main() -> int:
-    """Read the first line and serve."""
-    request = json.loads(sys.stdin.readline())
-    os.set_inheritable(request["pipe"], False)  # a compiler that outlives this process must not keep it open
-    with os.fdopen(request["pipe"], "w", encoding="utf-8") as out:
-        serve(request, sys.stdin, out)
+def main(link: Link) -> int:
+    """Serve."""
+    serve(link)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,13 +7,11 @@ import json
 import os
 import platform
 import re
-import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import kparity
@@ -21,6 +19,7 @@ from kparity import contracts, fingerprint
 from kparity.check.core import CONTRACT
 from kparity.check.record import FAIL, OUTCOMES, PASS, OutputRecord, Record
 from kparity.check.summary import Summary, Tally
+from kparity.revision import checkout, commit
 
 SCHEMA = "kparity-check-v1"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -53,26 +52,13 @@ class Result:
         return 3 if self.interrupted and code == 0 else code
 
 
-def commit() -> str | None:
-    """The commit of the checkout that the package is imported from; None for an installed copy."""
-    folder = Path(kparity.__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    known = (folder.parent / "pyproject.toml").is_file() and done.returncode == 0
-    return done.stdout.strip() if known else None
-
-
 def as_json(result: Result) -> dict[str, Any]:
     """The whole sweep, records and counts, bound to host, seed and contract."""
-    contract, summary = contracts.load(CONTRACT), result.summary
+    contract, summary, root = contracts.load(CONTRACT), result.summary, checkout()
     return {
         "schema": SCHEMA,
         "kparity": kparity.__version__,
-        "commit": commit(),
+        "commit": commit(root) if root else None,
         "kernels_sha256": fingerprint.kernels(),
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "host": {

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kparity.adapter import Backend, Buffer
+from kparity.adapter import Backend
 from kparity.spec import DTYPES, Arg, Array
 
 GUARD = 512
@@ -23,14 +23,14 @@ def filled(shape: tuple[int, ...], dtype: str, byte: int) -> Array:
 
 
 class Guarded:
-    """An output between sentinels: inside one allocation where a handle can be divided (arrays and tensors are sliced,
-    OpenCL buffers have regions), else between allocations of their own, which lie nearby at best.
+    """An output between sentinels: inside one allocation where the backend divides a buffer, else between allocations
+    of their own, which lie nearby at best.
     """
 
     def __init__(self, backend: Backend, arg: Arg) -> None:
         self.backend, pad, count = backend, GUARD // DTYPES[arg.dtype].itemsize, math.prod(arg.shape)
         whole = backend.empty((count + 2 * pad,), arg.dtype)
-        inside = _inside(whole, arg, pad)
+        inside = backend.view(whole, pad, arg.shape)
         if inside is None:
             self.buffer = backend.empty(arg.shape, arg.dtype)
             self.parts = [backend.empty((pad,), arg.dtype) for _ in range(2)]
@@ -46,16 +46,3 @@ class Guarded:
         arrays = [self.backend.download(part) for part in self.parts]
         fences = [np.ascontiguousarray(array[cut]).view(np.uint8) for array in arrays for cut in self.outside]
         return sum(int(np.count_nonzero(fence != SENTINEL)) for fence in fences)
-
-
-def _inside(whole: Buffer, arg: Arg, pad: int) -> Buffer | None:
-    """The payload between both pads; None where the handle cannot be divided, or not at this offset."""
-    handle = whole.handle
-    if hasattr(handle, "get_sub_region"):
-        try:
-            return Buffer(handle.get_sub_region(GUARD, arg.nbytes), arg.dtype, arg.shape)
-        except Exception:  # the offset is not aligned for this device, in an error of the vendor's own
-            return None
-    if not hasattr(handle, "reshape"):
-        return None
-    return Buffer(handle[pad : pad + math.prod(arg.shape)].reshape(arg.shape), arg.dtype, arg.shape)

@@ -12,12 +12,10 @@ import numpy as np
 from kparity.aggregates import ordered
 from kparity.check.record import OutputRecord
 from kparity.compare import Finding, judge
-from kparity.spec import Arg, Array, Bound
+from kparity.kernels.support import TINY
+from kparity.spec import ROUNDOFF, Arg, Array, Bound
 
-UNIT = {"f32": 2.0**-24, "f16": 2.0**-11}
-"""Unit roundoff."""
-SMALLEST = 2.0**-102
-"""2^-126 / u for f32."""
+SMALLEST = TINY / ROUNDOFF["f32"]
 
 
 def rms(values: Array) -> float:
@@ -44,7 +42,7 @@ def expected(dtype: str, truth: Array, limit: Array) -> float:
     partial result is taken as large as the result itself: √(limit·u·|y|/3). Never below the one rounding of the result,
     u·|y|/√3.
     """
-    one = UNIT[dtype] * rms(truth)
+    one = ROUNDOFF[dtype] * rms(truth)
     return math.sqrt(max(rms(limit), one) * one / 3.0)
 
 
@@ -61,7 +59,7 @@ def measured(where: str, arg: Arg, got: Array, truth: Array, bound: Bound, peer:
     """Judge one output; ``peer`` is the f32 reference's, or None where a ratio of errors says nothing."""
     finding = judge(where, arg.name, got, truth, bound)
     exact = bound.limit is None
-    floating = arg.dtype in UNIT
+    floating = arg.dtype in ROUNDOFF
     own, against = _errors_of_both(arg.dtype, got, truth, bound.limit, peer) if floating else (0.0, None)
     return OutputRecord(
         name=arg.name,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import msgspec
+
 PASS, FAIL, UNSUPPORTED, SKIPPED = "PASS", "FAIL", "UNSUPPORTED", "SKIPPED"
 OUTCOMES = (PASS, FAIL, UNSUPPORTED, SKIPPED)
 
@@ -111,12 +113,12 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
-        """The inverse of ``as_dict``."""
-        outputs = tuple(
-            OutputRecord(**{name: _number(name, value) for name, value in output.items()})
-            for output in values["outputs"]
-        )
-        return cls(**{**values, "outputs": outputs, "failed": tuple(values["failed"])})
+        """The inverse of ``as_dict``; raises ValueError for what is no record."""
+        try:
+            outputs = [{name: _number(name, value) for name, value in each.items()} for each in values["outputs"]]
+            return msgspec.convert({**values, "outputs": outputs}, cls)
+        except (AttributeError, KeyError, TypeError) as problem:
+            raise ValueError(f"no record: {problem!r}") from problem
 
 
 NAMES = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -131,8 +133,6 @@ def _plain(value: Any) -> Any:
 
 
 def _number(name: str, value: Any) -> Any:
-    if name == "worst_index":
-        return tuple(value)
     if name in ("name", "dtype", "rung", "derivation", "threshold"):
         return value
     return NAMES.get(value, value) if isinstance(value, str) else value

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from kparity import ops
-from kparity.check.core import blank_record
-from kparity.check.record import FAIL, SKIPPED, Record
+from kparity.check.core import blank_record, judged
+from kparity.check.messages import Begun, Checked, Ended, Missing, Said, SweepRequest, UnitRequest
+from kparity.check.record import FAIL, PASS, SKIPPED, UNSUPPORTED, Record
 from kparity.check.select import Selected
-from kparity.processes import Reporter, send
+from kparity.process import Child, Done, Family, Garbled
 
 CASE_SECONDS = 60.0
-"""Limit of one case on one backend, the opening of its device and the computation of truth included."""
+"""What a worker may be silent: one kind of input of one case, or the opening of a device and the compilation of a case.
+"""
 DEATHS = 3
 """Deaths of the worker in cases of one backend, after which the rest of that backend is skipped."""
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -45,10 +45,10 @@ class Unit:
         """Kinds of input without a record."""
         return len(self.selected.kinds) - self.seen
 
-    def request(self) -> dict[str, Any]:
-        """Plain values for the worker."""
+    def request(self, number: int) -> UnitRequest:
+        """What the worker is told."""
         case = self.selected.case
-        return {"backend": self.backend, "op": case.op, "params": dict(case.params), "kinds": self.selected.kinds}
+        return UnitRequest(number, self.backend, case.op, dict(case.params), tuple(self.selected.kinds))
 
 
 @dataclass
@@ -79,60 +79,93 @@ class Sweep:
 
     def records(self) -> Generator[Record, None, None]:
         """Every record as it comes; the worker is gone when the iteration ends, however it ends."""
-        while self._pending and not self._why_stopped:
-            yield from self._with_one_worker()
+        with Family() as family:
+            while self._pending and not self._why_stopped:
+                yield from self._with_one_worker(family)
         for number in self._pending:
             unit = self.units[number]
             if unit.left:
                 yield self._blank(unit, SKIPPED, self._why_skipped.get(unit.backend) or self._why_stopped)
 
-    def _with_one_worker(self) -> Iterator[Record]:
+    def _with_one_worker(self, family: Family) -> Iterator[Record]:
         for number in [each for each in self._pending if self.units[each].backend in self._why_skipped]:
             self._pending.remove(number)
             yield self._blank(self.units[number], SKIPPED, self._why_skipped[self.units[number].backend])
         if not self._pending:
             return
-        worker = Reporter("kparity.check.worker", ENVIRONMENT)
+        worker: Child[Said] = Child(family, "kparity.check.worker", Said, environment=ENVIRONMENT)
         try:
-            units = [(number, self.units[number].request()) for number in self._pending]
-            request = {"pipe": worker.pipe, "seed": self.seed, "units": units}
-            send(worker.process.stdin, json.dumps(request).encode())
+            worker.send(SweepRequest(self.seed, [self.units[number].request(number) for number in self._pending]))
             yield from self._listen(worker)
         finally:
             worker.close()
 
-    def _listen(self, worker: Reporter) -> Iterator[Record]:
-        """Records until the worker is done, has died or is stopped."""
+    def _listen(self, worker: Child[Said]) -> Iterator[Record]:
+        """Records until the worker is done, has died, says what is no message, or is stopped."""
         current: Unit | None = None
-        begun = time.monotonic()
+        heard = time.monotonic()
         while not self._why_stopped:
-            line = worker.line(self._patience(begun))
-            if line is None:
+            try:
+                message = worker.receive(self._patience(heard))
+                if isinstance(message, Done):
+                    return
+                if message is not None:
+                    current, heard = self._unit(message), time.monotonic()
+                    yield from self._heard(current, message)
+            except Garbled as problem:
+                yield from self._died(current, f"the worker said what is no message: {problem}")
+                return
+            if message is None:
                 ended = worker.ended("this case")
                 if ended or not self._out_of_time():
-                    yield self._died(current, ended or f"no answer within {self.limits.case_seconds:g} s")
+                    yield from self._died(current, ended or f"no answer within {self.limits.case_seconds:g} s")
                 return
-            event = json.loads(line)
-            if event["event"] == "done":
-                return
-            current = self.units[event["unit"]]
-            if event["event"] == "begin":
-                begun = time.monotonic()
-            elif event["event"] == "unavailable":
-                self._why_skipped.setdefault(current.backend, event["reason"])
-                self._pending.remove(event["unit"])
-                yield self._blank(current, SKIPPED, event["reason"])
-            elif event["event"] == "record":
-                yield self._noted(current, Record.from_dict(event["record"]))
-            elif event["unit"] in self._pending:  # the end of a unit
-                self._pending.remove(event["unit"])
             if self._out_of_time():
                 return
 
-    def _patience(self, begun: float) -> float:
-        """Seconds to wait for the next event."""
+    def _unit(self, message: Begun | Missing | Checked | Ended) -> Unit:
+        """The unit that a message is about: one that is not done yet, or the end of one whose backend is missing."""
+        if message.unit in self._pending or (
+            isinstance(message, Ended)
+            and 0 <= message.unit < len(self.units)
+            and self.units[message.unit].backend in self._why_skipped
+        ):
+            return self.units[message.unit]
+        raise Garbled(f"unit {message.unit} is none that was asked for")
+
+    def _heard(self, unit: Unit, message: Begun | Missing | Checked | Ended) -> Iterator[Record]:
+        """One message of a unit; raises Garbled for a record of something else."""
+        if isinstance(message, Missing):
+            self._why_skipped.setdefault(unit.backend, message.reason)
+            self._pending.remove(message.unit)
+            yield self._blank(unit, SKIPPED, message.reason)
+        elif isinstance(message, Checked):
+            try:
+                record = Record.from_dict(message.record)
+            except ValueError as problem:
+                raise Garbled(str(problem)) from problem
+            yield self._noted(unit, self._judged(unit, record))
+        elif isinstance(message, Ended):
+            if message.unit not in self._pending:
+                return
+            if unit.left:
+                raise Garbled(f"the end of {unit.selected.case.id} with {unit.left} kinds of input left")
+            self._pending.remove(message.unit)
+
+    def _judged(self, unit: Unit, record: Record) -> Record:
+        """A record with the verdict of the parent: the worker's numbers, and the contract's limits."""
+        case = unit.selected.case
+        told = (record.backend, record.op, record.case, record.seed)
+        if told != (unit.backend, case.op, case.id, self.seed) or record.runs > unit.left:
+            raise Garbled(f"a record of {record.backend} {record.label}, where {unit.backend} {case.id} was due")
+        if record.outcome == PASS or record.outputs:
+            return judged(replace(record, outcome=PASS, reason="", failed=()))
+        return record if record.outcome == UNSUPPORTED else replace(record, outcome=FAIL)
+
+    def _patience(self, heard: float) -> float:
+        """Seconds to wait for the next message."""
         now = time.monotonic()
-        left = begun + self.limits.case_seconds - now
+        left = heard + self.limits.case_seconds - now
         if self.limits.max_seconds is not None:
             left = min(left, self.started + self.limits.max_seconds - now)
         return max(left, 0.0)
@@ -151,16 +184,19 @@ class Sweep:
             self.stop("an earlier case failed")
         return record
 
-    def _died(self, unit: Unit | None, reason: str) -> Record:
-        """The FAIL of the unit in which the worker died."""
-        if unit is None:
-            unit = self.units[self._pending[0]]
-        number = next(each for each in self._pending if self.units[each] is unit)
+    def _died(self, unit: Unit | None, reason: str) -> Iterator[Record]:
+        """The FAIL of the unit in which the worker died: the next one, where it died between two; of none behind the
+        last.
+        """
+        number = next((each for each in self._pending if self.units[each] is unit), next(iter(self._pending), None))
+        if number is None:
+            return
+        unit = self.units[number]
         self._pending.remove(number)
         self._deaths[unit.backend] = self._deaths.get(unit.backend, 0) + 1
         if self._deaths[unit.backend] >= DEATHS:
             self._why_skipped[unit.backend] = f"the worker died {DEATHS} times in cases of {unit.backend}"
-        return self._noted(unit, self._blank(unit, FAIL, reason))
+        yield self._noted(unit, self._blank(unit, FAIL, reason))
 
     def _blank(self, unit: Unit, outcome: str, reason: str) -> Record:
         """A record of what is left of a unit."""

@@ -8,16 +8,35 @@ import click
 @click.command()
 @click.argument("code", required=False)
 def explain(code: str | None) -> None:
-    """Explain a reason code such as KP-CUDA-NODRIVER or RCPT-DIGEST; without one, list them all."""
-    from kparity.codes import REASONS
-    from kparity.codes import explain as look_up
+    """Explain a reason code such as KP-CUDA-NODRIVER or RCPT-DIGEST, or a measure such as bos_cosine; without one, list
+    all codes.
+    """
+    from kparity import codes
+    from kparity.probe import table
     from kparity.receipts.reasons import REFUSALS
 
-    known = {**REASONS, **REFUSALS}
+    if code in table.thresholds():
+        _explain_measure(code)
+        return
+    known = {**codes.reasons(), **REFUSALS}
     if code is None:
         width = max(map(len, known))
         for name, reason in known.items():
             click.echo(f"{name:<{width}}  {reason.title}")
         return
-    reason = look_up(code, known)
+    reason = codes.explain(code, known)
     click.echo(f"{code.strip().strip('[]').upper()}: {reason.title}\n\ncause:  {reason.cause}\nremedy: {reason.remedy}")
+
+
+def _explain_measure(name: str) -> None:
+    """A threshold of the probe: its limit and basis from the contract, and the gate that measures it."""
+    from kparity import contracts
+    from kparity.probe.table import GATES
+
+    contract = contracts.load(contracts.PROBE)
+    limit, gate = contract.threshold(name), next(gate for gate in GATES if name in gate.thresholds)
+    click.echo(
+        f"{name} {limit.sign} {limit.value:g} ({contract.id} {contract.version})\n\n"
+        f"gate:  {gate.name}: {gate.runs}\nsees:  {gate.sees}\nblind: {gate.blind}\n"
+        f"codes: {', '.join(gate.codes)}\nbasis: {limit.basis}"
+    )

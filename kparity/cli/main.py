@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 
@@ -73,8 +74,28 @@ def cli() -> None:
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: it ends a command as Ctrl-C does, with everything cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped(number)
+
+
+def _heed_signals() -> None:
+    """Take SIGTERM and SIGHUP for Ctrl-C, unless whoever started this told it to ignore them (nohup)."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every deliberate error is one sentence on stderr and an exit code."""
+    _heed_signals()
     # Starting numpy's threads costs more than they could save here: the dispatcher compares one pair of logits.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from kparity.errors import KparityError
@@ -84,9 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort:
+    except click.Abort as abort:
         print("kparity: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + abort.__cause__.number if isinstance(abort.__cause__, Stopped) else 130)
     except KparityError as error:
         if os.environ.get("KPARITY_DEBUG"):
             raise

@@ -31,7 +31,7 @@ _DISPATCH = (
         "--timeout",
         type=click.FloatRange(min=0.1),
         metavar="SECONDS",
-        help="Limit of one probe [default: 60, more for large models].",
+        help="Limit of one probe in all [default: none; a probe is ended when it has been silent for a minute].",
     ),
     click.option(
         "--act",

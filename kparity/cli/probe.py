@@ -84,9 +84,9 @@ def write_receipt(
     path: Path, rows: Sequence[Row], request: Request, order: Sequence[str], serving: str, begun: str
 ) -> None:
     """The receipt of a probe: what ``kparity probe`` and ``kparity run`` found, on what, from which command line."""
-    from kparity.bench.revision import revision
     from kparity.receipts.probe import statement
     from kparity.receipts.statement import write
+    from kparity.revision import revision
 
     command = ["kparity", *sys.argv[1:]]
     write(path, statement(rows, request, order, serving, command, begun, revision()))

@@ -27,7 +27,8 @@ STYLES = {
 def console() -> Console:
     """stdout; as wide as its lines where it is not a terminal, so that nothing is cut in a log."""
     terminal = sys.stdout.isatty()
-    return Console(width=None if terminal else 160, highlight=False, soft_wrap=False)
+    # Names and reasons are not ours: what looks like markup in them is text.
+    return Console(width=None if terminal else 160, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def _styled(text: str) -> Text:

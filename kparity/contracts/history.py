@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kparity.errors import WrongInput
+from kparity.revision import commit, git
 
 LEVELS = ("none", "patch", "minor", "major")
 
@@ -111,36 +111,27 @@ def previous(path: Path, parse: Callable[[str], Any]) -> tuple[Document | None, 
     Before a changed working copy stands HEAD; before an unchanged one, the last commit in which the content differed.
     """
     folder = path.resolve().parent
-    top = _git(folder, "rev-parse", "--show-toplevel")
+    top = git(folder, "rev-parse", "--show-toplevel")
     if top is None:
         return None, "not in a git repository"
     name = path.resolve().relative_to(Path(top.strip()).resolve()).as_posix()
     text = path.read_text(encoding="utf-8")
-    commits = (_git(folder, "log", "--format=%H", "--", path.name) or "").split()
-    for commit in ["HEAD", *commits]:
-        found = _git(folder, "show", f"{commit}:{name}")
+    commits = (git(folder, "log", "--format=%H", "--", path.name) or "").split()
+    for each in ["HEAD", *commits]:
+        found = git(folder, "show", f"{each}:{name}")
         if found is not None and found != text:
             try:
                 document = parse(found)
                 numbers(document["metadata"]["version"])
             except (WrongInput, KeyError, TypeError, ValueError, AttributeError):
-                return None, f"the version of commit {commit[:12]} cannot be read"
-            return document, commit[:12]
+                return None, f"the version of commit {each[:12]} cannot be read"
+            return document, each[:12]
     return None, "git has no other version"
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command, or None where it fails or git is missing."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None
 
 
 def commit_of(folder: Path) -> str:
     """The commit that is checked out, with ``+`` where tracked files differ from it; empty outside of git."""
-    head = _git(folder, "rev-parse", "HEAD")
+    head = commit(folder)
     if head is None:
         return ""
-    return head.strip() + ("+" if (_git(folder, "status", "--porcelain", "-uno") or "").strip() else "")
+    return head + ("+" if (git(folder, "status", "--porcelain", "-uno") or "").strip() else "")

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kparity.probe import table
+
 Status = Literal["ran", "invalid", "skipped", "equivalent"]
 Outcome = Literal["caught", "passed", "not run", "blind"]
 
-PROBE_GATES = ("open", "BOS", "exact", "positions", "prefill", "replay", "reset", "decode", "turns", "kernels")
+PROBE_GATES = tuple(gate.name for gate in table.GATES)
 """The gates of a full probe."""
 GATES = (*PROBE_GATES, "check", "crash", "hang")
 """The columns of the matrix; a process that died or did not answer is caught by that alone."""
@@ -55,6 +57,8 @@ class Cell:
     status: Status = "ran"
     reason: str = ""
     """Why it is invalid, skipped or equivalent."""
+    model: str = ""
+    """The model that the probe ran, by name; empty for the embedded one."""
     graph: str = ""
     """``fused`` (the one that serves), or ``unfused`` for an op that only the other graph launches."""
     gates: list[GateResult] = field(default_factory=list)

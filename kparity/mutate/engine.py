@@ -17,7 +17,8 @@ from kparity.adapter import Backend, Bound, Buffer, Program
 from kparity.engine import Engine
 from kparity.errors import UnknownName
 from kparity.model import Model
-from kparity.mutate import graphs
+from kparity.mutate import graphs, host
+from kparity.mutate.models import EMBEDDED
 from kparity.spec import Array
 
 LATE = 64
@@ -31,6 +32,8 @@ class EngineMutant:
     name: str
     what: str
     make: Callable[[Model, Backend], Engine]
+    model: str = EMBEDDED
+    """The model on which it matters (``kparity.mutate.models``)."""
 
 
 class CacheNotReset(Engine):
@@ -262,6 +265,7 @@ MUTANTS: tuple[EngineMutant, ...] = (
     ),
     EngineMutant("false-gpu", "A software device behind an API that calls it a GPU: GPU promises at CPU speed.", poser),
     *(EngineMutant(name, what, make) for name, what, make in graphs.WRONG),
+    *(EngineMutant(*wrong) for wrong in host.WRONG),
 )
 """Every wrong engine."""
 

@@ -10,9 +10,12 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from kparity import ops
+from kparity.assemble import TEXTS, file_of
 from kparity.errors import UnknownName, WrongInput
-from kparity.mutant import DIALECTS, Mutant
+from kparity.mutant import Mutant
+from kparity.mutate import models
 from kparity.mutate.cell import CONTROL, ENGINE
+from kparity.mutate.models import EMBEDDED
 from kparity.mutate.patch import original
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -26,6 +29,8 @@ class Subject:
     name: str
     what: str
     mutant: Mutant | None = None
+    model: str = EMBEDDED
+    """The model that the probe runs (``kparity.mutate.models``)."""
 
     @property
     def label(self) -> str:
@@ -33,9 +38,15 @@ class Subject:
         return f"{self.op}/{self.name}"
 
 
-CONTROLS = tuple(
-    Subject(CONTROL, graph, f"Nothing is wrong: the {graph} graph, which every gate must pass.")
-    for graph in ("fused", "unfused")
+CONTROLS = (
+    *(
+        Subject(CONTROL, graph, f"Nothing is wrong: the {graph} graph, which every gate must pass.")
+        for graph in ("fused", "unfused")
+    ),
+    *(
+        Subject(CONTROL, f"fused-{model}", f"Nothing is wrong, on the model {model!r}.", model=model)
+        for model in models.MODELS
+    ),
 )
 
 
@@ -50,7 +61,7 @@ def of_op(op: str) -> tuple[Mutant, ...]:
     for mutant in mutants:
         if not NAME.fullmatch(mutant.name) or names.count(mutant.name) > 1:
             raise WrongInput(f"{where}: {mutant.name!r} is no unique lower-case name with hyphens")
-        unknown = (set(mutant.patches) | set(mutant.equivalent)) - set(DIALECTS)
+        unknown = (set(mutant.patches) | set(mutant.equivalent)) - set(TEXTS)
         if unknown:
             raise WrongInput(f"{where}: {mutant.name}: unknown dialects {', '.join(sorted(unknown))}")
         if set(mutant.equivalent) - set(mutant.patches):
@@ -63,9 +74,7 @@ def sources(subject: Subject, dialect: str) -> dict[str, str]:
     mutant = subject.mutant
     if mutant is None:
         return {}
-    paths = {
-        patch.file or f"{subject.op}/{DIALECTS[dialect].format(op=subject.op)}" for patch in mutant.patches[dialect]
-    }
+    paths = {patch.file or file_of(subject.op, dialect) for patch in mutant.patches[dialect]}
     return mutant.sources(subject.op, dialect, {path: original(path) for path in paths})
 
 
@@ -74,7 +83,7 @@ def every() -> list[Subject]:
     from kparity.mutate.engine import MUTANTS
 
     found = [Subject(op, mutant.name, mutant.what, mutant) for op in ops.NAMES for mutant in of_op(op)]
-    return [*found, *(Subject(ENGINE, mutant.name, mutant.what) for mutant in MUTANTS)]
+    return [*found, *(Subject(ENGINE, mutant.name, mutant.what, model=mutant.model) for mutant in MUTANTS)]
 
 
 def select(chosen_ops: Sequence[str] = (), pattern: str = "*") -> list[Subject]:

@@ -8,35 +8,21 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from kparity import cachedir
 from kparity.errors import CompileFailed, Unavailable
-from kparity.mutate.patch import checkout
+from kparity.revision import checkout
 
-COMMON = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-w")
-"""As CMakeLists.txt has it for floating-point results; optimised less, since a mutant runs for a second."""
-AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c")
-ISA_FLAGS: Mapping[str, tuple[str, ...]] = {
-    "isa_scalar": (),
-    "isa_avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "isa_avx512": AVX512,
-    "isa_amx": (*AVX512, "-mamx-tile", "-mamx-int8"),
-    "isa_neon": ("-march=armv8.2-a+dotprod",),
-}
+COMMON = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-w")
+"""Beside ``csrc/flags.txt``, which CMake reads too: optimised less, since a mutant runs for a second."""
 USES_AMX = "-DKPARITY_HAS_AMX"
 """What CMakeLists.txt tells cpu.cpp where the compiler knows AMX."""
 SOURCE_OF_ISA = {
     "scalar": "isa_scalar", "avx2": "isa_avx2", "avx512vnni": "isa_avx512", "amx": "isa_amx", "neon": "isa_neon",
 }  # fmt: skip
-
-
-def cache_folder() -> Path:
-    """Where objects and patched modules are kept: ``$XDG_CACHE_HOME/kparity/native`` or ``~/.cache/kparity/native``."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "kparity" / "native"
 
 
 def missing() -> str | None:
@@ -49,6 +35,10 @@ def missing() -> str | None:
         import pybind11  # noqa: F401
     except ImportError:
         return "native mutants are compiled, and pybind11 is not installed"
+    try:
+        cachedir.folder("native")
+    except OSError as error:
+        return f"native mutants are compiled into the cache, and {error}"
     return None
 
 
@@ -87,19 +77,20 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _compile(source: Path, flags: tuple[str, ...], target: Path) -> None:
+def _compile(source: Path, target: Path, *options: str) -> None:
     """One object, atomically; raises CompileFailed with the compiler's own words."""
     _, tool, includes = _tool()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
+    with cachedir.scratch(target.parent) as folder:
+        made = folder / target.name
         done = subprocess.run(
-            [tool, *COMMON, *includes, *flags, "-c", str(source), "-o", str(made)], capture_output=True, text=True
+            [tool, *COMMON, *includes, *flags(source.stem), *options, "-c", str(source), "-o", str(made)],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             line = next((text for text in done.stderr.splitlines() if "error:" in text), done.stderr[:200])
             raise CompileFailed(source.name, 0, line)
-        made.replace(target)
+        cachedir.seal(made, target)
 
 
 @lru_cache(maxsize=1)
@@ -126,11 +117,11 @@ def _sources(root: Path, isa: str) -> list[str]:
     return [stem for stem in found if stem not in {*others, "isa_amx", isa}]
 
 
-def _flags(stem: str, isa: str) -> tuple[str, ...]:
-    """Compiler flags of a source."""
-    if stem == "cpu" and isa == "isa_amx":
-        return (USES_AMX,)
-    return ISA_FLAGS.get(stem, ())
+def flags(stem: str) -> list[str]:
+    """The flags of a source in ``csrc/flags.txt``."""
+    lines = (_tool()[0] / "csrc" / "flags.txt").read_text(encoding="utf-8").splitlines()
+    named = [line.partition(": ") for line in lines if not line.startswith("#")]
+    return [flag for stems, _, found in named if {"all", stem} & set(stems.split()) for flag in found.split()]
 
 
 def prepare() -> None:
@@ -138,33 +129,32 @@ def prepare() -> None:
     import fcntl
 
     root, _, _ = _tool()
-    isa, folder = best_isa(), cache_folder() / _shared_digest()
-    folder.mkdir(parents=True, exist_ok=True)
+    isa, folder = best_isa(), cachedir.folder(f"native/{_shared_digest()}")
     with (folder / "lock").open("w") as lock:  # the others wait for the first instead of doing its work again
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stem in _sources(root, isa):
-            if not (folder / f"{stem}.o").is_file():
-                _compile(root / "csrc" / f"{stem}.cpp", _flags(stem, isa), folder / f"{stem}.o")
+            if not cachedir.intact(folder / f"{stem}.o"):
+                amx = [USES_AMX] if stem == "cpu" and isa == "isa_amx" else []
+                _compile(root / "csrc" / f"{stem}.cpp", folder / f"{stem}.o", *amx)
 
 
 def build(patched: Mapping[str, str]) -> Path:
     """The native module with patched headers (path below ``kernels/`` → text); raises CompileFailed."""
     root, tool, _ = _tool()
     prepare()
-    isa, shared = best_isa(), cache_folder() / _shared_digest()
+    isa, shared = best_isa(), cachedir.folder(f"native/{_shared_digest()}")
     name = _digest(isa, *(f"{path}\0{text}" for path, text in sorted(patched.items())))
     module = shared / f"{name}.so"
-    if module.is_file():
+    if cachedir.intact(module):
         return module
-    with tempfile.TemporaryDirectory(dir=shared) as scratch:
-        tree = Path(scratch)
+    with cachedir.scratch(shared) as tree:
         for part in ("csrc", "kernels"):  # headers name each other by relative paths
             shutil.copytree(
                 root / part, tree / part, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.cu", "*.wgsl")
             )
         for path, text in patched.items():
             (tree / "kernels" / path).write_text(text, encoding="utf-8")
-        _compile(tree / "csrc" / f"{isa}.cpp", ISA_FLAGS[isa], tree / "isa.o")
+        _compile(tree / "csrc" / f"{isa}.cpp", tree / "isa.o")
         objects = [str(shared / f"{stem}.o") for stem in _sources(root, isa)]
         made = tree / "module.so"
         done = subprocess.run(
@@ -174,5 +164,5 @@ def build(patched: Mapping[str, str]) -> Path:
         )
         if done.returncode:
             raise CompileFailed(f"{isa}.cpp", 0, done.stderr)
-        made.replace(module)
+        cachedir.seal(made, module)
     return module

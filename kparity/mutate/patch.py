@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module, resources
 from importlib.machinery import ModuleSpec
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
@@ -106,12 +106,3 @@ def apply_native(patched: Mapping[str, str]) -> None:
     serves = SOURCE_OF_ISA[choose_isa(os.environ.get("KPARITY_CPU_ISA"))]
     if serves != best_isa():  # otherwise a mutant would be let through because nothing of it runs
         raise CompileFailed(f"{best_isa()}.cpp", 0, f"the module serves with {serves}, which is not patched")
-
-
-def checkout() -> Path | None:
-    """The folder that holds ``csrc/`` and ``kernels/``, or None for an installed wheel."""
-    root = Path(str(resources.files("kparity.kernels"))).resolve().parent
-    for folder in (root, root.parent):
-        if (folder / "csrc" / "kernels.h").is_file() and (folder / "kernels").is_dir():
-            return folder
-    return None

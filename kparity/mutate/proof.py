@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from kparity import registry
 from kparity.mutate import library
 from kparity.mutate.cell import CONTROL, Cell
 from kparity.mutate.library import Subject
-from kparity.mutate.patch import checkout
-from kparity.mutate.runner import TIMEOUT, Plan, start
-from kparity.probe.runner import POLL_SECONDS
+from kparity.mutate.runner import TIMEOUT, Plan, Running
+from kparity.probe.runner import turn
+from kparity.process import Family
+from kparity.revision import checkout
 
 
 def mark_reach(cells: Sequence[Cell]) -> None:
     """Compare the bits of every cell with those of its control."""
-    controls = {(cell.backend, cell.mutant): cell.bits for cell in cells if cell.op == CONTROL}
+    controls = {(cell.backend, cell.graph, cell.model): cell.bits for cell in cells if cell.op == CONTROL}
     for cell in cells:
-        known = controls.get((cell.backend, cell.graph))
+        known = controls.get((cell.backend, cell.graph, cell.model))
         cell.reached = cell.bits != known if cell.bits and known else (True if cell.gates and not cell.bits else None)
 
 
@@ -33,17 +31,17 @@ def verify_witnesses(cells: Sequence[Cell], timeout: float = TIMEOUT) -> list[st
     A failure is a false alarm of ``check``: the score of that backend says nothing.
     """
     found: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="kparity-mutate-") as name:
+    with Family() as family:
         for backend in dict.fromkeys(cell.backend for cell in cells if cell.witness):
             wanted = [cell.witness for cell in cells if cell.backend == backend and cell.witness]
-            unique = {json.dumps(vars(witness), sort_keys=True): vars(witness) for witness in wanted}
+            unique = {json.dumps(vars(witness), sort_keys=True): witness for witness in wanted}
             dialect = registry.backend_class(backend).dialect
             plan = Plan(library.CONTROLS[0], backend, dialect, "", {}, "")
-            child = start(plan, Path(name), timeout, witnesses=list(unique.values()))
-            while not child.poll():
-                time.sleep(POLL_SECONDS)
-            answers = [event for event in child.events if event["event"] == "witness"]
-            found += [f"{backend}: {event['reason']}" for event in answers if not event["ok"]]
+            running = Running(plan, family, {}, timeout, list(unique.values()))
+            while not running.over:
+                turn([running])
+            answers = running.witnesses
+            found += [f"{backend}: {answer.reason}" for answer in answers if not answer.ok]
             if len(answers) < len(unique):
                 found.append(f"{backend}: only {len(answers)} of {len(unique)} inputs could be checked unmutated")
     return found

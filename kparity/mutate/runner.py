@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kparity import fingerprint, ops, processes, registry
+from kparity import fingerprint, ops, registry
 from kparity.errors import Unavailable
-from kparity.mutate import library, native
+from kparity.model import load_model
+from kparity.mutate import library, models, native
 from kparity.mutate.cell import CONTROL, ENGINE, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
-from kparity.probe.runner import DEFAULT_POSITIONS, POLL_SECONDS, Child, environment
+from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, Said, WitnessSaid
+from kparity.mutate.models import EMBEDDED
+from kparity.probe.runner import DEFAULT_POSITIONS, Process, Request, environment, turn
+from kparity.probe.sealed import Sealed
+from kparity.process import Child, Family
 
 TIMEOUT = 60.0
 """Seconds without any event after which a cell hangs; one gate or one case takes far less."""
-JUDGES = ("probe", "check", "contracts")
+JUDGES = ("probe", "check", "contracts", "plain", "process")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
-    "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py",
-                "processes.py"),
-    "mutate": ("child.py", "engine.py", "graphs.py", "patch.py", "native.py"),
-    "kernels": ("_support.py",),
+    "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
+    "mutate": ("child.py", "engine.py", "graphs.py", "host.py", "models.py", "patch.py", "native.py"),
+    "kernels": ("support.py",),
 }  # fmt: skip
 """Files that do too, by their folder."""
 
@@ -49,7 +51,7 @@ class Plan:
     def blank(self) -> Cell:
         """The cell before anything is known."""
         s = self.subject
-        return Cell(s.op, s.name, self.backend, self.digest, s.what, graph=self.graph)
+        return Cell(s.op, s.name, self.backend, self.digest, s.what, model=s.model, graph=self.graph)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +82,6 @@ def launched(fused: bool) -> frozenset[str]:
     """The ops that a graph of the embedded model launches, for a step or for a chunk."""
     from kparity.backends.numpy import NumpyBackend
     from kparity.engine import Engine
-    from kparity.model import load_model
 
     engine = Engine(load_model(None), NumpyBackend(), fused=fused)
     for rows in (1, engine.chunk):
@@ -91,7 +92,7 @@ def launched(fused: bool) -> frozenset[str]:
 def graph_of(subject: Subject) -> str:
     """The graph in which the probe can reach a mutant: the one that serves if it launches the op."""
     if subject.op == CONTROL:
-        return subject.name
+        return subject.name.partition("-")[0]
     if subject.op == ENGINE or subject.op in launched(True):
         return "fused"
     return "unfused" if subject.op in launched(False) else ""
@@ -106,7 +107,8 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
     done: list[Cell] = []
     for backend in backends:
         dialect = registry.backend_class(backend).dialect
-        for subject in (*library.CONTROLS, *subjects):
+        wanted = {subject.model for subject in subjects} | {EMBEDDED}
+        for subject in (*(each for each in library.CONTROLS if each.model in wanted), *subjects):
             if subject.mutant is not None and dialect not in subject.mutant.patches:
                 continue
             patched = library.sources(subject, dialect)
@@ -138,83 +140,67 @@ def _obstacle(backend: str, dialect: str, subject: Subject) -> str | None:
     return _unopened(backend) or (native.missing() if dialect == "native" and subject.mutant is not None else None)
 
 
-def write_reference(backend: str, path: Path) -> None:
-    """Reference and twin for a backend, by unpatched kernels."""
-    import numpy as np
-
-    from kparity.model import load_model
+def write_reference(model: Path | None, folder: Path) -> Sealed:
+    """The reference of a model, in a file that cannot be written."""
     from kparity.probe import reference
 
-    model = load_model(None)
-    tokens = reference.probe_tokens(model, DEFAULT_POSITIONS)
-    found = reference.compute(model, backend, tokens, act="token", kv="f16")
-    np.savez(path, names=[found.name, found.twin_name], tokens=tokens, logits=found.logits, twin=found.twin)
-    model.close()
+    opened, file = load_model(model), Sealed(folder)
+    tokens = reference.probe_tokens(opened, min(DEFAULT_POSITIONS, opened.hparams.context))
+    reference.compute(opened, tokens, act="token", kv="f16").write(file.writer)
+    opened.close()
+    file.seal()
+    return file
 
 
-class Running(Child):
-    """The process of a cell; every event gives it the whole time limit again, and while it compiles it has more."""
+class Running(Process):
+    """The process of a cell; silence ends it, and while it compiles it has ten times as long."""
 
-    limit: float = TIMEOUT
+    def __init__(
+        self, plan: Plan, family: Family, subjects: Mapping[str, tuple[Path | None, Sealed]], timeout: float,
+        witnesses: Sequence[Witness] = (),
+    ) -> None:  # fmt: skip
+        s = plan.subject
+        path, reference = subjects.get(s.model, (None, None))
+        given = () if reference is None else (reference.reader,)
+        child: Child[Said] = Child(family, "kparity.mutate.child", Said, environment=environment(), pass_fds=given)
+        super().__init__(plan.backend, Request(), child)
+        self.plan, self.timeout = plan, timeout
+        self.cell, self.witnesses = plan.blank, list[WitnessSaid]()
+        child.send(
+            CellRequest(
+                s.op, s.name, plan.backend, plan.dialect, plan.graph, dict(plan.patched), str(path) if path else None,
+                given[0] if given else -1, list(witnesses),
+            )
+        )  # fmt: skip
 
-    def poll(self) -> bool:
-        """As the probe's, with the clock of the last event."""
-        self.timeout = self.limit * (10 if self.stage() in ("start", "compile") else 1)
-        before = len(self.events)
-        over = super().poll()
-        if len(self.events) > before:
-            self.started = time.monotonic()
-        return over
+    def patience(self) -> float:
+        return self.timeout * (10 if self.stage in ("start", "compile") else 1)
 
+    def take(self, message: Any) -> None:
+        if isinstance(message, GateSaid):
+            self.cell.gates.append(GateResult(message.gate, message.outcome, message.reason, message.stage))
+            self.cell.witness = message.witness or self.cell.witness
+        elif isinstance(message, WitnessSaid):
+            self.witnesses.append(message)
+        elif isinstance(message, Bits):
+            self.cell.bits = message.sha256
+        elif isinstance(message, Invalid):
+            _ended(self.cell, "invalid", message.reason)
+        else:
+            super().take(message)
 
-def start(plan: Plan, folder: Path, timeout: float, **extra: Any) -> Running:
-    """Start the process of one cell."""
-    name = f"{plan.subject.op}-{plan.subject.name}-{plan.backend}"
-    events, log = folder / f"{name}.events", folder / f"{name}.log"
-    document = {
-        "op": plan.subject.op, "mutant": plan.subject.name, "backend": plan.backend, "dialect": plan.dialect,
-        "graph": plan.graph, "patched": dict(plan.patched), "reference": str(folder / f"{plan.backend}.npz"),
-        "events": str(events), **extra,
-    }  # fmt: skip
-    with log.open("wb") as sink:
-        process = processes.start("kparity.mutate.child", sink, environment())
-    processes.send(process.stdin, json.dumps(document).encode())
-    child = Running(plan.backend, process, events, log, time.monotonic(), timeout)
-    child.limit = timeout
-    return child
-
-
-def concluded(plan: Plan, child: Running, elapsed: float) -> Cell:
-    """The cell of a process that is over."""
-    cell = plan.blank
-    cell.elapsed_s = round(elapsed, 2)
-    invalid = child.find("invalid")
-    if invalid is not None:
-        return _ended(cell, "invalid", invalid["reason"])
-    for event in child.events:
-        if event["event"] == "gate":
-            cell.gates.append(GateResult(event["gate"], event["outcome"], event["reason"], event.get("stage", "")))
-            cell.witness = Witness(**event["witness"]) if event.get("witness") else cell.witness
-    bits = child.find("bits")
-    cell.bits = bits["sha256"] if bits else ""
-    if child.find("done") is None or child.process.returncode != 0:
-        _add_death(cell, child)
-    return cell
-
-
-def _add_death(cell: Cell, child: Running) -> None:
-    """A process that died or hung: caught at its stage, unless it never came to run the kernel."""
-    from kparity.probe.runner import death
-
-    stage = child.stage()
-    if child.timed_out:
-        gate, reason = "hang", f"no answer within {child.timeout:g} s"
-    else:
-        gate, reason = "crash", death(child)[1]
-    if stage in ("start", "compile"):
-        _ended(cell, "invalid", f"{gate} before the kernel ran: {reason}")
-        return
-    cell.gates.append(GateResult(gate, "caught", reason, stage))
+    def result(self) -> Cell:
+        """The cell of a process that is over: one that died or hung is caught at its stage, unless it never came to run
+        the kernel.
+        """
+        self.cell.elapsed_s = round(self.ended_at - self.child.started, 2)
+        if self.code and self.cell.status == "ran":
+            gate = "hang" if self.code == "KP-PROBE-HANG" else "crash"
+            if self.stage in ("start", "compile"):
+                _ended(self.cell, "invalid", f"{gate} before the kernel ran: {self.reason}")
+            else:
+                self.cell.gates.append(GateResult(gate, "caught", self.reason, self.stage))
+        return self.cell
 
 
 def execute(
@@ -226,34 +212,33 @@ def execute(
     """
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     cells: list[Cell] = []
-    with tempfile.TemporaryDirectory(prefix="kparity-mutate-") as name:
-        folder = Path(name)
-        for backend in dict.fromkeys(plan.backend for plan in plans):
-            write_reference(backend, folder / f"{backend}.npz")
+    with Family() as family, ExitStack() as stack:
+        subjects: dict[str, tuple[Path | None, Sealed]] = {}
+        for name in dict.fromkeys(plan.subject.model for plan in plans):
+            path = models.path_of(name, family.folder)
+            subjects[name] = path, stack.enter_context(closing(write_reference(path, family.folder)))
         if any(plan.dialect == "native" for plan in plans) and native.missing() is None:
             native.prepare()
-        for cell in _pool(plans, jobs, timeout, folder):
+        for cell in _pool(plans, jobs, timeout, family, subjects):
             cells.append(cell)
             if on_cell:
                 on_cell(cell)
     return cells
 
 
-def _pool(plans: Sequence[Plan], jobs: int, timeout: float, folder: Path) -> Iterator[Cell]:
-    waiting, running = list(plans), dict[int, tuple[Plan, Running, float]]()
+def _pool(
+    plans: Sequence[Plan], jobs: int, timeout: float, family: Family,
+    subjects: Mapping[str, tuple[Path | None, Sealed]],
+) -> Iterator[Cell]:  # fmt: skip
+    waiting, running = list(plans), list[Running]()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                plan = waiting.pop(0)
-                child = start(plan, folder, timeout)
-                running[child.process.pid] = (plan, child, time.monotonic())
-            over = [pid for pid, (_, child, _) in running.items() if child.poll()]
-            for pid in over:
-                plan, child, since = running.pop(pid)
-                yield concluded(plan, child, time.monotonic() - since)
-            if not over:
-                time.sleep(POLL_SECONDS)
+                running.append(Running(waiting.pop(0), family, subjects, timeout))
+            turn(running)
+            over = [each for each in running if each.over]
+            running = [each for each in running if not each.over]
+            yield from (each.result() for each in over)
     finally:
-        for _, child, _ in running.values():
-            if child.process.poll() is None:
-                child.kill()
+        for each in running:
+            each.end()

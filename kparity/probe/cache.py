@@ -1,31 +1,48 @@
-"""Verdicts that were measured before, for exactly the same backend, device, driver, kernels, model and contract."""
+"""Verdicts that were measured before, for exactly the same backend, device, driver, kernels, model and contract.
+
+What is remembered is judged again when it is read: the cache holds measures, and the contract has the limits. An entry
+is signed with a key that only its user can read, so that what somebody wrote there by hand is no entry.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from kparity import contracts, fingerprint
+from kparity import cachedir, contracts, fingerprint
+from kparity.adapter import Backend
 from kparity.model import load_model
+from kparity.probe.judge import lacking, rejudged
 from kparity.probe.runner import Request
-from kparity.probe.verdict import Row, concluded
-from kparity.registry import targets
+from kparity.probe.verdict import Row
+from kparity.registry import BUILTIN, declared, targets
 from kparity.spec import Array
 
-FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM")
-"""Codes that say more about the moment than about the backend: never remembered."""
+FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE")
+"""Codes that say more about the moment than about the backend: never remembered. Nor is what is unavailable: it costs
+next to nothing to ask again, and may be there by then.
+"""
+KEY_BYTES = 32
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One remembered row; ``bos`` are the reference's first logits, f32, ``key`` what the row depends on."""
+
+    key: dict[str, Any]
+    row: Row
+    bos: bytes
 
 
 def folder() -> Path:
-    """Where verdicts are kept: ``$XDG_CACHE_HOME/kparity`` or ``~/.cache/kparity``."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "kparity" / "verdicts"
+    """Where verdicts are kept; raises OSError where no folder is this user's alone."""
+    return cachedir.folder("verdicts")
 
 
 def _digest(document: Any) -> str:
@@ -51,41 +68,63 @@ class Keys:
 
     def of(self, backend: str) -> dict[str, Any]:
         """Everything that a backend's verdict depends on."""
-        target = targets().get(backend, "")
-        return {**self.shared, "backend": backend, "adapter": fingerprint.adapter(target) if target else ""}
+        key = {**self.shared, "backend": backend}
+        if backend not in BUILTIN:  # of those of this package everything is in the shared part
+            adapter = fingerprint.adapter(targets().get(backend, ""))
+            key |= {"adapter": adapter, "drivers": fingerprint.drivers(declared(backend) or Backend)}
+        return key
 
     def path(self, backend: str) -> Path:
         """The entry of a backend; another name for any other key."""
         return folder() / f"{backend}-{_digest(self.of(backend))[:32]}.json"
 
 
+def _secret(home: Path) -> bytes:
+    """The key that signs this user's entries, made at its first use."""
+    path = home / "key"
+    if not path.exists():
+        cachedir.write(path, secrets.token_bytes(KEY_BYTES))
+    key = cachedir.read(path)
+    if len(key) != KEY_BYTES:
+        raise OSError(f"{path} is no key; remove it")
+    return key
+
+
 def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
-    """A remembered row with the reference's BOS logits, or None; a damaged entry is a miss."""
-    path = keys.path(backend)
+    """A remembered row with the reference's BOS logits, or None; what is damaged, or was not written by ``put``, is a
+    miss, and so is a verdict that the contract of now would not give.
+    """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["key"] != keys.of(backend):
+        path = keys.path(backend)
+        signature, _, body = cachedir.read(path).partition(b"\n")
+        if not hmac.compare_digest(signature, _signature(path.parent, body)):
             return None
-        row = Row.from_dict(document["row"])
-        if row.accepted and not concluded(row.gates):  # an acceptance that shows no gate is worth nothing
-            return None
-        bos = np.asarray(document["bos"], np.float32)
-    except (OSError, ValueError, KeyError, TypeError):
+        entry = msgspec.json.decode(body, type=Entry)
+        bos = np.frombuffer(entry.bos, np.float32)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return None
-    row.cached = True
-    return row, bos
+    row = entry.row
+    if entry.key != keys.of(backend) or row.backend != backend or row.depth != keys.request.depth:
+        return None
+    gates = rejudged(row.gates, row.depth, contracts.load(contracts.PROBE))
+    if gates is None or row.accepted == bool(lacking(gates, row.depth)):
+        return None
+    row.gates, row.cached = gates, True
+    return row, bos if len(bos) else None
+
+
+def _signature(home: Path, body: bytes) -> bytes:
+    return hmac.new(_secret(home), body, hashlib.sha256).hexdigest().encode()
 
 
 def put(keys: Keys, row: Row, bos: Array | None) -> None:
     """Remember a row, atomically; a cache that cannot be written is no error."""
-    if row.code in FLEETING:
+    if row.code in FLEETING or row.status == "unavailable":
         return
-    path = keys.path(row.backend)
-    document = {"key": keys.of(row.backend), "row": row.as_dict(), "bos": [] if bos is None else bos.tolist()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(document, file)
-        Path(file.name).replace(path)
+        path = keys.path(row.backend)
+        first = b"" if bos is None else np.asarray(bos, np.float32).tobytes()
+        body = msgspec.json.encode(Entry(keys.of(row.backend), row, first))
+        cachedir.write(path, _signature(path.parent, body) + b"\n" + body)
     except OSError:
         return

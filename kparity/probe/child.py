@@ -1,38 +1,18 @@
-"""The process in which one backend is probed: it may crash, hang or be killed without harm to the dispatcher.
-
-Started by ``kparity.probe.runner`` with a JSON request on stdin. What it finds is appended, line by line, to
-the events file that the request names, so that a crash leaves the stage at which it happened.
-"""
+"""The process in which one backend is measured: it may crash, hang or be killed without harm to the dispatcher."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-STAGE_ERROR = "KP-PROBE-ERROR"
+from kparity.probe.messages import CandidateRequest, Judge, Measured, Opened, Proof
+from kparity.process import Done, Link, failure
 
-
-class Events:
-    """The append-only report of a probe."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
-        self.started = time.perf_counter()
-
-    def send(self, event: str, **values: Any) -> None:
-        """Write one line at once."""
-        self._file.write(json.dumps({"event": event, "at_ms": self.elapsed_ms(), **values}) + "\n")
-        self._file.flush()
-
-    def elapsed_ms(self) -> float:
-        """Milliseconds since the process began to work."""
-        return (time.perf_counter() - self.started) * 1e3
+if TYPE_CHECKING:
+    from kparity.adapter import Backend
 
 
 @contextlib.contextmanager
@@ -51,105 +31,56 @@ def one_at_a_time(folder: Path, device: str, kind: str) -> Iterator[None]:
         yield
 
 
-def probe(request: dict[str, Any], events: Events) -> None:
-    """Open the backend, compute the reference, run the gates."""
+def measure(request: CandidateRequest, link: Link) -> None:
+    """Open the backend and run the gates of the depth."""
     from kparity.registry import backend_class
 
-    events.send("stage", stage="import")
-    target = backend_class(request["backend"])
-    events.send("stage", stage="open")
-    backend = target.open(int(request.get("index", 0)))
-    events.send("device", info=backend.info.as_dict(), label=backend.info.label)
-    from kparity.probe import gates
-    from kparity.probe.known import gate_known
-
-    opened = gates.gate_open(backend.info, bool(request.get("require_gpu")))
-    if opened.verdict == "PASS":
-        opened = gate_known(backend.info, request.get("issues", ())) or opened
-    events.send("gate", gate=_gate(opened))
-    if opened.verdict == "PASS" and request["depth"] != "open":
-        events.send("stage", stage="wait")
-        with one_at_a_time(Path(request["folder"]), backend.info.device, backend.info.kind):
-            run_gates(request, events, backend)
+    link.stage("import")
+    target = backend_class(request.backend)
+    link.stage("open")
+    backend = target.open(request.index)
+    link.send(Opened(backend.info))
+    if request.depth != "open":
+        link.stage("wait")
+        with one_at_a_time(Path(request.folder), backend.info.device, backend.info.kind):
+            run_gates(request, link, backend)
     backend.close()
-    events.send("done")
+    link.send(Done())
 
 
-def run_gates(request: dict[str, Any], events: Events, backend: Any) -> None:
-    """Everything after ``open``."""
-    import numpy as np
-
+def run_gates(request: CandidateRequest, link: Link, backend: Backend) -> None:
+    """Load the model, compile, wait for the reference, and measure gate by gate."""
     from kparity import contracts
     from kparity.engine import Engine
     from kparity.model import load_model
-    from kparity.probe import gates, reference
+    from kparity.probe import gates
     from kparity.probe.candidate import Candidate
+    from kparity.probe.reference import Reference
 
-    events.send("stage", stage="load")
-    model = load_model(request["model"])
-    options = {"act": request["act"], "kv": request["kv"]}
-    count = min(int(request["positions"]) if request["depth"] == "full" else 1, model.hparams.context)
-    events.send("stage", stage="reference")
-    wanted = reference.compute(model, request["backend"], reference.probe_tokens(model, count), **options)
-    np.save(Path(request["folder"]) / f"{request['backend']}.bos.npy", wanted.bos.astype(np.float32))
-    events.send("reference", name=wanted.name, positions=count)
-    events.send("stage", stage="upload")
-    engine = Engine(model, backend, **options)
-    events.send("stage", stage="compile")
-    engine.recorded(1)
-    if request["depth"] == "full":
-        engine.recorded(engine.chunk)
+    link.stage("load")
+    model = load_model(request.model)
+    link.stage("upload")
+    engine = Engine(model, backend, act=request.act, kv=request.kv, tick=link.tick)
+    link.stage("compile")
+    for rows in (1, engine.chunk) if request.depth == "full" else (1,):
+        engine.launch_each(rows)
+    link.stage("reference")
+    wanted = Reference.read(link.request(Judge).descriptor)
     candidate = Candidate(engine, wanted, contracts.load(contracts.PROBE))
-    events.send("stage", stage="BOS")
-    order = [name for name, _ in gates.FULL]
-    for gate in gates.run(candidate, request["depth"]):
-        events.send("gate", gate=_gate(gate))
-        after = order.index(gate.name) + 1
-        if after < len(order):
-            events.send("stage", stage=order[after])
+    for gate in gates.run(candidate, request.depth, link.stage):
+        values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
+        link.send(Measured(gate.name, values, gate.code, gate.reason, gate.elapsed_ms))
     step_ms = engine.recorded(1).program.run_timed() * 1e3
-    events.send("proof", dispatches=backend.dispatches.counts, device_step_ms=step_ms)
+    link.send(Proof(backend.dispatches.counts, step_ms))
 
 
-def _gate(gate: Any) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(gate)
-
-
-def failure(error: BaseException) -> tuple[str, str, str]:
-    """Status, stable code and reason of an exception that ended a probe."""
-    from kparity import errors
-
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, errors.Unavailable):
-        return "unavailable", error.code, f"unavailable: {error.reason}"
-    if isinstance(error, errors.CompileFailed):
-        return "rejected", "KP-COMPILE", f"does not compile: {text}"
-    if isinstance(error, errors.DeviceFault):
-        return "rejected", error.code, text
-    if isinstance(error, MemoryError):
-        return "rejected", "KP-PROBE-OOM", f"out of memory: {text}"
-    if isinstance(error, errors.WrongInput):
-        return "rejected", "KP-UNSUPPORTED", text
-    if isinstance(error, ImportError):
-        return "unavailable", "KP-IMPORT", f"unavailable: cannot be imported: {text}"
-    return "rejected", STAGE_ERROR, f"{type(error).__name__}: {text}"
-
-
-def main() -> int:
-    """Read the request, probe, report; the exit code only says whether the process came to its end."""
-    request = json.load(sys.stdin)
-    events = Events(Path(request["events"]))
+def main(link: Link) -> int:
+    """Measure what is asked for; the exit code only says whether the process came to its end."""
+    request = link.request(CandidateRequest)
     try:
-        probe(request, events)
+        measure(request, link)
     except Exception as error:  # every way in which a backend may fail is a row of the table
-        status, code, reason = failure(error)
-        events.send("error", status=status, code=code, reason=reason)
-        if request.get("debug"):
+        link.send(failure(error))
+        if request.debug:
             raise
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,77 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from kparity import compare, ops
-from kparity.adapter import DeviceInfo
 from kparity.engine import Engine
 from kparity.graph import Linear, parts_of
 from kparity.probe.candidate import Candidate, Distance, noise_floor, non_finite
-from kparity.probe.kernels import gate_kernels
 from kparity.probe.reference import exact_activations
-from kparity.probe.turns import gate_decode, gate_turns
+from kparity.probe.table import of_depth
 from kparity.probe.verdict import Gate, Measure
 from kparity.spec import Array, padded
-
-BLIND = "BOS alone cannot see RoPE, mask, KV cache, prefill or reset errors, nor a constant factor"
-SOFTWARE = ("llvmpipe", "lavapipe", "swiftshader", "softpipe", "pocl", "portable computing language", "basic render")
-"""Names of devices that are no GPU whatever their API says."""
-
-
-def named_software(info: DeviceInfo) -> bool:
-    """Whether a device has the name of a known software device."""
-    names = f"{info.device} {info.driver}".lower()
-    return any(name in names for name in SOFTWARE)
-
-
-def host_has_gpu() -> bool:
-    """Whether the host shows any trace of a GPU: a PCI display or accelerator device, or a device node of a GPU driver.
-
-    Where no such trace can exist (another system than Linux) the answer is yes: it is used to refute claims only.
-    """
-    if sys.platform != "linux":
-        return True
-    nodes = (
-        "/dev/nvidia*",
-        "/dev/kfd",
-        "/dev/dri/renderD*",
-        "/dev/dxg",
-        "/dev/nvhost*",
-        "/dev/mali*",
-        "/dev/kgsl*",
-        "/dev/accel/*",
-    )
-    if any(True for node in nodes for _ in Path("/").glob(node.lstrip("/"))):
-        return True
-    classes = [path.read_text().strip() for path in Path("/sys/bus/pci/devices").glob("*/class")]
-    return any(code.startswith(("0x03", "0x12", "0x0b40")) for code in classes)
-
-
-def gate_open(info: DeviceInfo, require_gpu: bool) -> Gate:
-    """The device is there and does not contradict itself; with ``require_gpu`` it must be a GPU."""
-    name = info.device or info.backend
-    if info.kind != "gpu":
-        if require_gpu:
-            return Gate("open", "FAIL", code="KP-NOT-GPU", reason=f"{name} is a {info.kind} device, a GPU is required")
-        return Gate("open", "PASS", note=info.kind)
-    if named_software(info):
-        return Gate(
-            "open",
-            "FAIL",
-            code="KP-FALSE-GPU",
-            reason=f"{name} claims to be a GPU, its name is that of a software device",
-        )
-    if not host_has_gpu():
-        return Gate(
-            "open", "FAIL", code="KP-FALSE-GPU", reason=f"{name} claims to be a GPU, the host has no GPU device"
-        )
-    return Gate("open", "PASS", note=info.kind)
 
 
 def gate_bos(candidate: Candidate) -> Gate:
@@ -163,6 +105,7 @@ def gate_exact(candidate: Candidate) -> Gate:
         truth_weights = np.concatenate([rows for rows, _ in parts])
         scales = _scales_of_file(weight, parts)
         for rows in (1, engine.chunk):
+            engine.tick(f"blk.{layer}.{name}")
             q = exact_activations(weight.k, padded(weight.k), rows)
             spans = 1 if engine.options.act == "token" else padded(weight.k) // 256
             ones = np.ones(weight.wscale.shape, np.float32)
@@ -329,28 +272,14 @@ def gate_reset(candidate: Candidate, count: int = 8) -> Gate:
     )
 
 
-FULL: tuple[tuple[str, Callable[[Candidate], Gate]], ...] = (
-    ("BOS", gate_bos),
-    ("exact", gate_exact),
-    ("positions", gate_positions),
-    ("prefill", gate_prefill),
-    ("replay", gate_replay),
-    ("reset", gate_reset),
-    ("decode", gate_decode),
-    ("turns", gate_turns),
-    ("kernels", gate_kernels),
-)
-"""The gates after ``open``, in order."""
-
-
-def run(candidate: Candidate, depth: str) -> Iterator[Gate]:
-    """Gates one by one; stops after the first failure, and says what a shallow probe leaves open."""
-    for name, gate in FULL:
-        if depth == "bos" and name != "BOS":
-            yield Gate(name, "INCONCLUSIVE", note=f"not run: {BLIND}")
+def run(candidate: Candidate, depth: str, stage: Callable[[str], None] = lambda name: None) -> Iterator[Gate]:
+    """The gates of a depth that compute, one by one; ``stage`` is told each name before. Stops after a failure."""
+    for spec in of_depth(depth):
+        if not spec.function:
             continue
+        stage(spec.name)
         started = time.perf_counter()
-        verdict = gate(candidate)
+        verdict = spec.load()(candidate)
         verdict.elapsed_ms = (time.perf_counter() - started) * 1e3
         yield verdict
         if verdict.verdict == "FAIL":

@@ -72,6 +72,7 @@ def gate_kernels(candidate: Candidate) -> Gate:
             continue
         op = ops.get(case.op)
         for kind in kinds_of(op, case):
+            engine.tick(f"{case.op} {kind}")
             for finding in _findings(engine.backend, kernel, op, case, kind):
                 wrong += finding.wrong
                 first = first or ("" if finding.ok else str(finding))

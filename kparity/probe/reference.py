@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
+import msgspec
 import numpy as np
 
-from kparity.adapter import Backend
-from kparity.engine import Engine
-from kparity.errors import KparityError, Unavailable
+from kparity import plain
+from kparity.errors import KparityError
 from kparity.model import Model
+from kparity.plain import Facts
 from kparity.spec import Array
 
 SEED = 20240229
 """Seed of every random input of a probe."""
 
 
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first line of a reference's file; the logits follow, fp64, and then those of the twin."""
+
+    name: str
+    twin_name: str
+    tokens: list[int]
+    vocab: int
+    facts: Facts
+
+
 @dataclass(frozen=True)
 class Reference:
-    """``logits`` [positions, vocab] f32 or fp64 for ``tokens``, by the engine called ``name``.
+    """``logits`` [positions, vocab] fp64 for ``tokens``, by the forward pass called ``name``.
 
-    ``twin`` are the logits of a second right implementation that rounds in another order (another instruction set, or
-    f32 for fp64): what separates the two is the noise of this very model on these very tokens. It is never taken from
-    a candidate.
+    ``twin`` are the logits of the same pass with every float in f32: what separates the two is the noise of this very
+    model on these very tokens. It is never taken from a candidate.
     """
 
     name: str
@@ -31,12 +44,33 @@ class Reference:
     logits: Array
     twin: Array
     twin_name: str
+    facts: Facts
+    """What the graph must be built with, by the file's second reader."""
 
     @property
     def bos(self) -> Array:
         """Logits after the first token."""
         first: Array = self.logits[0]
         return first
+
+    def write(self, descriptor: int) -> None:
+        """Fill a file with it."""
+        header = msgspec.json.encode(Header(self.name, self.twin_name, self.tokens, self.logits.shape[1], self.facts))
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(header + b" " * (-(len(header) + 1) % 8) + b"\n")  # numbers lie on their boundaries
+            for array in (self.logits, self.twin):
+                file.write(np.ascontiguousarray(array, np.float64).data)
+
+    @classmethod
+    def read(cls, descriptor: int) -> Reference:
+        """Of a file that ``write`` has filled, without a copy of it: arrays [positions, vocab] fp64, read-only."""
+        view = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        line = view.readline()
+        header = msgspec.json.decode(line, type=Header)
+        shape = (2, len(header.tokens), header.vocab)
+        body = np.frombuffer(view, np.uint8, offset=len(line))
+        logits, twin = body.view(np.float64).reshape(shape)
+        return cls(header.name, header.tokens, logits, twin, header.twin_name, header.facts)
 
 
 def first_token(model: Model) -> int:
@@ -62,58 +96,13 @@ def probe_tokens(model: Model, count: int) -> list[int]:
     return [first_token(model), *ids, *(int(token) for token in filler)][:count]
 
 
-def truth_backend() -> Backend:
-    """The specification run in fp64."""
-    from kparity.backends.numpy import NumpyBackend
-
-    return NumpyBackend("f64")
-
-
-def _numpy_backends() -> list[tuple[str, Backend]]:
-    from kparity.backends.numpy import NumpyBackend
-
-    return [("numpy f64", truth_backend()), ("numpy f32", NumpyBackend("f32"))]
-
-
-def _cpu_backends() -> list[tuple[str, Backend]]:
-    """The CPU backend, and again with the next best instruction set (or f32 numpy on a machine that has one only)."""
-    from kparity.backends.cpu import CpuBackend, twin_isa
-    from kparity.backends.numpy import NumpyBackend
-
-    first = CpuBackend()
-    best = twin_isa(first.isa)
-    twin: Backend = NumpyBackend("f32") if best is None else CpuBackend(isa=best)
-    return [("cpu", first), (f"cpu {best}" if best else "numpy f32", twin)]
-
-
-def reference_backends(candidate: str) -> list[tuple[str, Backend]]:
-    """Who judges a candidate, and that judge's twin: ``cpu``; for ``cpu`` and ``numpy`` themselves fp64 numpy.
-
-    Where ``cpu`` cannot be opened, fp64 numpy takes its place.
-    """
-    if candidate in ("cpu", "numpy"):
-        return _numpy_backends()
-    try:
-        return _cpu_backends()
-    except (Unavailable, ImportError):
-        return _numpy_backends()
-
-
-def _logits(model: Model, backend: Backend, tokens: list[int], act: str, kv: str) -> Array:
-    engine = Engine(model, backend, act=act, kv=kv, fused=False)  # not the graph that serves: it is judged, too
-    try:
-        if backend.name == "numpy":  # a batch: the specification is slow step by step
-            return engine.score(tokens, rows=len(tokens))
-        return np.stack([engine.step(token) for token in tokens])
-    finally:
-        engine.close()
-
-
-def compute(model: Model, candidate: str, tokens: list[int], *, act: str, kv: str) -> Reference:
-    """Run the reference engine and its twin over the tokens."""
-    (name, backend), (twin_name, twin) = reference_backends(candidate)
+def compute(
+    model: Model, tokens: list[int], *, act: str, kv: str, tick: Callable[[str], None] = lambda note: None
+) -> Reference:  # fmt: skip
+    """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate."""
+    found = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick)
     return Reference(
-        name, tokens, _logits(model, backend, tokens, act, kv), _logits(model, twin, tokens, act, kv), twin_name
+        found.name, tokens, found.logits, found.twin.astype(np.float64), found.twin_name, plain.facts(model.path)
     )
 
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kparity import processes
+from kparity import contracts
+from kparity.adapter import DeviceInfo
 from kparity.contracts.known import Issue
-from kparity.probe.verdict import Gate, Measure, Row, concluded
+from kparity.probe.judge import judged, lacking, left_open
+from kparity.probe.messages import CandidateRequest, Judge, Measured, Opened, Proof, ReferenceRequest, Said, Told
+from kparity.probe.opening import gate_open
+from kparity.probe.reference import Reference
+from kparity.probe.sealed import Sealed
+from kparity.probe.table import of_depth
+from kparity.probe.verdict import Gate, Row
+from kparity.process import Child, Done, Failed, Family, Garbled, Stage, Tick, wait
+from kparity.process.parent import EXIT_SECONDS, signal_name
+from kparity.spec import Array
+from kparity.text import printable
 
-POLL_SECONDS = 0.005
+LOOK_SECONDS = 0.1
+"""How often deadlines are looked at, and progress is told, while nothing is heard."""
+ENDING_SECONDS = 0.002
+"""The same while a process that has said everything ends."""
 DEFAULT_POSITIONS = 72
 """Beyond the 64 keys of one attention tile, so that its boundary is probed too."""
+COMPILE_SILENCE = 600.0
+"""Seconds without a word while kernels are compiled: one kernel may take minutes on a slow or busy machine."""
+WAIT, REFERENCE = "wait", "reference"
+"""Stages in which a candidate waits for others, who have limits of their own: for its card, and for the reference."""
+
+Watch = Callable[[Sequence[tuple[str, str, str]]], None]
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class Request:
     depth: str = "full"
     positions: int = DEFAULT_POSITIONS
     timeout: float = 0.0
+    """Seconds that a probe may take in all, without what it waits for others; 0: as long as it says something."""
     require_gpu: bool = False
     act: str = "token"
     kv: str = "f16"
@@ -39,197 +58,294 @@ class Request:
     """Known issues that refuse on this host."""
 
 
-def default_timeout(model: str | None) -> float:
-    """Seconds per probe: a minute, and more for a large model on a slow device (20 minutes for 3 GB)."""
+def silence(stage: str, model: str | None) -> float:
+    """Seconds that a process may say nothing in a stage: a minute and more for a large model on a slow device, since a
+    token is the least that is told.
+    """
     size = 0 if model is None else Path(model).stat().st_size
-    return 60.0 + size / 2.5e6
-
-
-@dataclass
-class Child:
-    """One running probe."""
-
-    backend: str
-    process: subprocess.Popen[bytes]
-    events_path: Path
-    log_path: Path
-    started: float
-    timeout: float
-    events: list[dict[str, Any]] = field(default_factory=list)
-    waited: float = 0.0
-    ended: float | None = None
-    timed_out: bool = False
-    _offset: int = 0
-    _waiting_since: float | None = None
-
-    def poll(self) -> bool:
-        """Read new events; end the process past its time; True once it is over."""
-        self._read()
-        now = time.monotonic()
-        if self.process.poll() is not None:
-            self._read()
-            self.ended = self.ended or now
-            return True
-        self._account_waiting(now)
-        if now - self.started - self.waited > self.timeout:
-            self.timed_out = True
-            self.kill()
-            self.ended = now
-            return True
-        return False
-
-    def kill(self) -> None:
-        """End the process and everything that it started."""
-        processes.kill(self.process)
-
-    def stage(self) -> str:
-        """The last stage that the child announced."""
-        return next((event["stage"] for event in reversed(self.events) if event["event"] == "stage"), "start")
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        """The last event of a kind."""
-        return next((event for event in reversed(self.events) if event["event"] == name), None)
-
-    def last_log_line(self) -> str:
-        """The last line that the child or its libraries wrote."""
-        lines = self.log_path.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
-
-    def _read(self) -> None:
-        if not self.events_path.exists():
-            return
-        with self.events_path.open("rb") as file:
-            file.seek(self._offset)
-            text = file.read()
-        whole = text.rfind(b"\n") + 1
-        self._offset += whole
-        self.events += [json.loads(line) for line in text[:whole].splitlines()]
-
-    def _account_waiting(self, now: float) -> None:
-        """Time spent waiting for another probe of the same card does not count."""
-        if self.stage() == "wait":
-            self._waiting_since = self._waiting_since or now
-            return
-        if self._waiting_since is not None:
-            self.waited += now - self._waiting_since
-            self._waiting_since = None
-
-
-def start(backend: str, request: Request, folder: Path) -> Child:
-    """Start the child process of one backend."""
-    events, log = folder / f"{backend}.events", folder / f"{backend}.log"
-    timeout = request.timeout or default_timeout(request.model)
-    document = {
-        "backend": backend, "index": request.index, "model": request.model, "depth": request.depth,
-        "positions": request.positions, "require_gpu": request.require_gpu, "act": request.act, "kv": request.kv,
-        "folder": str(folder), "events": str(events), "debug": bool(os.environ.get("KPARITY_DEBUG")),
-        "issues": [issue.as_dict() for issue in request.issues if issue.backend == backend],
-    }  # fmt: skip
-    with log.open("wb") as sink:
-        process = processes.start("kparity.probe.child", sink, environment())
-    processes.send(process.stdin, json.dumps(document).encode())
-    return Child(backend, process, events, log, time.monotonic(), timeout)
+    return COMPILE_SILENCE if stage == "compile" else 60.0 + size / 2.5e7
 
 
 def environment() -> dict[str, str]:
-    """The child's environment: one BLAS thread, because several probes that spin for the same cores slow each other
+    """The children's variables: one BLAS thread, because several probes that spin for the same cores slow each other
     down.
     """
-    return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ, "KPARITY_PROBE_CHILD": "1"}
+    return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "KPARITY_PROBE_CHILD": "1"}
 
 
-def row_of(child: Child, request: Request) -> Row:
-    """The row of a probe that is over."""
-    device, reference, proof = child.find("device"), child.find("reference"), child.find("proof")
-    gates = [
-        Gate(**{**event["gate"], "measures": [Measure(**measure) for measure in event["gate"]["measures"]]})
-        for event in child.events
-        if event["event"] == "gate"
-    ]
-    row = Row(
-        backend=child.backend,
-        status="rejected",
-        device=device["info"] if device else None,
-        label=device["label"] if device else "",
-        reference=reference["name"] if reference else "",
-        gates=gates,
-        timings_ms=_timings(child.events),
-        dispatches=proof["dispatches"] if proof else {},
-        device_step_ms=proof["device_step_ms"] if proof else None,
-        depth=request.depth,
-        positions=reference["positions"] if reference else 0,
-        elapsed_ms=((child.ended or time.monotonic()) - child.started) * 1e3,
-    )
-    _judge(row, child)
-    return row
+class Process:
+    """One process of a probe: its stage, and how long it has been silent."""
+
+    def __init__(self, name: str, request: Request, child: Child[Any]) -> None:
+        self.name, self.request, self.child = name, request, child
+        self.stage, self.note = "start", ""
+        self.over = False
+        self.code, self.reason, self.status = "", "", "rejected"
+        """Why it may not serve, as far as its process tells."""
+        self.marks: list[tuple[str, float]] = []
+        self.ended_at = 0.0
+        self.waited, self._since, self._done = 0.0, time.monotonic(), False
+        self.alone = False
+        """Whether no other process of the probe works."""
+
+    def hear(self) -> None:
+        """Take in what it has said."""
+        try:
+            self.child.read()
+            while self.child.pending() and not self.over:
+                message = self.child.receive(0)
+                assert message is not None
+                self.take(message)
+        except Garbled as problem:
+            self.end("KP-PROBE-MESSAGE", f"its process said what is no message at stage {self.stage}: {problem}")
+
+    def take(self, message: Any) -> None:
+        """One message."""
+        if isinstance(message, Stage):
+            self._enter(message)
+        elif isinstance(message, Tick):
+            self.note = printable(message.note)
+        elif isinstance(message, Failed):
+            self.status = message.status
+            self.end(message.code, printable(message.reason))
+        elif isinstance(message, Done):
+            self._done = True
+
+    def _enter(self, message: Stage) -> None:
+        now = time.monotonic()
+        if self.stage in (WAIT, REFERENCE):
+            self.waited += now - self._since
+        self.stage, self.note, self._since = printable(message.stage), "", now
+        self.marks.append((self.stage, message.at_ms))
+
+    def patience(self) -> float:
+        """Seconds that it may say nothing at its stage."""
+        return silence(self.stage, self.request.model)
+
+    def waits(self) -> bool:
+        """Whether it waits for another process of the probe."""
+        return self.stage == WAIT and not self.alone
+
+    def look(self) -> None:
+        """End it where it has been silent, or at work, for too long; see whether it has ended by itself."""
+        now, request = time.monotonic(), self.request
+        if self.over:
+            return
+        if self.child.over:
+            if self.child.process.poll() is not None:
+                self._ended_by_itself()
+            elif now - self.child.heard > EXIT_SECONDS:
+                self.end("KP-PROBE-HANG", f"its process has not ended {EXIT_SECONDS:g} s after its last word")
+            return
+        if self.waits():
+            return
+        limit = self.patience()
+        if request.timeout and now - self.child.started - self.waited > request.timeout:
+            self.end("KP-PROBE-HANG", f"no answer within {request.timeout:g} s, ended at stage {self.stage}")
+        elif now - max(self.child.heard, self._since) > limit:
+            self.end("KP-PROBE-HANG", f"silent for {limit:.0f} s at stage {self.stage}")
+
+    def _ended_by_itself(self) -> None:
+        code = self.child.process.returncode
+        if self._done and code == 0:
+            self.settle()
+            return
+        said = self.child.last_words()
+        quoted = f": {said}" if said else ""
+        if code >= 0:
+            self.end("KP-PROBE-EXIT", f"exited with {code} at stage {self.stage} without a verdict{quoted}")
+        elif -code == signal.SIGKILL:
+            reason = f"killed by the system (SIGKILL) at stage {self.stage}, out of memory most likely{quoted}"
+            self.end("KP-PROBE-OOM", reason)
+        else:
+            self.end("KP-PROBE-CRASH", f"crashed with {signal_name(code)} at stage {self.stage}{quoted}")
+
+    def end(self, code: str = "", reason: str = "") -> None:
+        """It is over: for a reason, or because all is said."""
+        if not self.over:
+            self.over, self.ended_at = True, time.monotonic()
+            self.code, self.reason = self.code or code, self.reason or reason
+            self.child.close()
+
+    def settle(self) -> None:
+        """Everything was said and the process has ended well."""
+        self.end()
 
 
-def _judge(row: Row, child: Child) -> None:
-    error = child.find("error")
-    failed = next((gate for gate in row.gates if gate.verdict == "FAIL"), None)
-    if failed is not None:
-        row.code, row.reason = failed.code, failed.reason
-    elif child.timed_out:
-        row.code = "KP-PROBE-HANG"
-        row.reason = f"no answer within {child.timeout:g} s, ended at stage {child.stage()}"
-    elif error is not None:
-        row.status, row.code, row.reason = error["status"], error["code"], error["reason"]
-    elif child.find("done") is None or child.process.returncode != 0:
-        row.code, row.reason = death(child)
-    elif row.depth == "open" or concluded(row.gates):
-        row.status = "accepted"
-    else:
-        row.code, row.reason = "KP-PROBE-ERROR", "no gate that computes was run"
+class Truth(Process):
+    """The process of the reference, and the file that it leaves."""
+
+    def __init__(self, family: Family, request: Request) -> None:
+        self.file = Sealed(family.folder)
+        child: Child[Told] = Child(
+            family, "kparity.probe.reference_child", Told, environment=environment(), pass_fds=(self.file.writer,)
+        )
+        super().__init__("reference", request, child)
+        positions = request.positions if request.depth == "full" else 1
+        child.send(ReferenceRequest(self.file.writer, request.model, positions, request.act, request.kv))
+        self.found: Reference | None = None
+
+    def settle(self) -> None:
+        self.file.seal()
+        self.found = Reference.read(self.file.reader)
+        self.end()
+
+    def close(self) -> None:
+        """End the process, and let the file go."""
+        self.end()
+        self.file.close()
 
 
-def death(child: Child) -> tuple[str, str]:
-    """Code and reason of a process that ended without a verdict."""
-    code = child.process.returncode
-    said = child.last_log_line()
-    quoted = f": {said}" if said else ""
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        if -code == signal.SIGKILL:
-            return (
-                "KP-PROBE-OOM",
-                f"killed by the system ({name}) at stage {child.stage()}, out of memory most likely{quoted}",
+@dataclass
+class _Seen:
+    """What a candidate has shown so far."""
+
+    info: DeviceInfo | None = None
+    proof: Proof | None = None
+    gates: list[Gate] = field(default_factory=list)
+
+
+class Candidate(Process):
+    """The process of a backend, and its row."""
+
+    def __init__(self, family: Family, backend: str, request: Request, truth: Truth | None) -> None:
+        readable = () if truth is None else (truth.file.reader,)
+        child: Child[Said] = Child(
+            family, "kparity.probe.child", Said, environment=environment(), pass_fds=readable
+        )  # fmt: skip
+        super().__init__(backend, request, child)
+        self.truth, self.seen, self._told = truth, _Seen(), False
+        self.contract = contracts.load(contracts.PROBE)
+        debug = bool(os.environ.get("KPARITY_DEBUG"))
+        child.send(
+            CandidateRequest(
+                backend, request.index, request.model, request.depth, request.act, request.kv, str(family.folder), debug
             )
-        return "KP-PROBE-CRASH", f"crashed with {name} at stage {child.stage()}{quoted}"
-    return "KP-PROBE-EXIT", f"exited with {code} at stage {child.stage()} without a verdict{quoted}"
+        )
+
+    def waits(self) -> bool:
+        return super().waits() or (self.stage == REFERENCE and not self._told)
+
+    def look(self) -> None:
+        """As of any process; the reference is handed over as soon as it is there."""
+        if self.truth is not None and self.truth.over and not self._told and not self.over:
+            self._told = True
+            if self.truth.found is None:
+                self.end("KP-PROBE-REFERENCE", f"no reference to compare with: {self.truth.reason}")
+            else:
+                self.child.send(Judge(self.truth.file.reader))
+                self.child.heard = time.monotonic()  # from here on it works again
+        super().look()
+
+    def take(self, message: Any) -> None:
+        if isinstance(message, Opened):
+            self._opened(message)
+        elif isinstance(message, Measured):
+            self._measured(message)
+        elif isinstance(message, Proof):
+            self.seen.proof = message
+        else:
+            super().take(message)
+
+    def _opened(self, message: Opened) -> None:
+        if self.seen.info is not None:
+            raise Garbled("a device for the second time")
+        told: dict[str, Any] = {
+            name: printable(value) for name, value in vars(message.info).items() if isinstance(value, str)
+        }
+        self.seen.info = replace(message.info, **told)
+        self._note(gate_open(self.seen.info, self.request.require_gpu, self.request.issues))
+
+    def _measured(self, message: Measured) -> None:
+        """Only the next gate of the depth may be told, with its own measures and no other one."""
+        following = [*of_depth(self.request.depth)][len(self.seen.gates) :]
+        if not following or following[0].name != message.gate or self.seen.info is None:
+            due = following[0].name if following else "none"
+            raise Garbled(f"gate {printable(message.gate)}, where {due} was due")
+        if set(message.values) - set(following[0].thresholds):
+            raise Garbled(f"measures of gate {message.gate} that the contract does not know")
+        reason = printable(message.reason)
+        self._note(judged(following[0], self.contract, message.values, message.code, reason, message.elapsed_ms))
+
+    def _note(self, gate: Gate) -> None:
+        self.seen.gates.append(gate)
+        if gate.verdict == "FAIL":
+            self.end(gate.code, gate.reason)
+
+    def settle(self) -> None:
+        missing = lacking(self.seen.gates, self.request.depth)
+        if missing:
+            self.end("KP-PROBE-GATES", f"its process ended without the gates {', '.join(missing)}")
+        else:
+            self.status = "accepted"
+            self.end()
+
+    def row(self) -> Row:
+        """The row of a probe that is over."""
+        seen, found = self.seen, self.truth.found if self.truth else None
+        gates = [*seen.gates, *(left_open("bos") if self.status == "accepted" and self.request.depth == "bos" else [])]
+        return Row(
+            backend=self.name,
+            status=self.status,  # type: ignore[arg-type]
+            code=self.code,
+            reason=self.reason,
+            device=seen.info.as_dict() if seen.info else None,
+            label=seen.info.label if seen.info else "",
+            reference=found.name if found and len(gates) > 1 else "",
+            gates=gates,
+            timings_ms=_timings(self.marks),
+            dispatches=seen.proof.dispatches if seen.proof else {},
+            device_step_ms=seen.proof.device_step_ms if seen.proof else None,
+            depth=self.request.depth,
+            positions=len(found.tokens) if found and len(gates) > 1 else 0,
+            elapsed_ms=(self.ended_at - self.child.started) * 1e3,
+        )
 
 
-def _timings(events: list[dict[str, Any]]) -> dict[str, float]:
-    """Milliseconds per stage, from the child's own clock."""
-    marks = [(event["stage"], event["at_ms"]) for event in events if event["event"] == "stage"]
-    ends = [at for _, at in marks[1:]] + ([events[-1]["at_ms"]] if events else [])
+def _timings(marks: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Milliseconds per stage, from the child's own clock; the last stage is the process's end."""
     found: dict[str, float] = {}
-    for (stage, at), end in zip(marks, ends, strict=True):
+    for (stage, at), (_, end) in pairwise(marks):
         found[stage] = found.get(stage, 0.0) + end - at
     return found
 
 
 @contextmanager
-def probing(backends: Sequence[str], request: Request) -> Iterator[Iterator[tuple[Row, Path]]]:
+def probing(
+    backends: Sequence[str], request: Request, watch: Watch = lambda stages: None
+) -> Iterator[Iterator[tuple[Row, Array | None]]]:
     """Start every probe; iterate over rows in the order of ``backends``; leaving the block ends whatever still runs.
 
-    Beside each row stands the path of the reference's BOS logits (an .npy file that lives as long as the block).
+    Beside each row stand the reference's BOS logits, None where there are none. ``watch`` is called again and again
+    with name, stage and note of what works.
     """
-    with tempfile.TemporaryDirectory(prefix="kparity-") as name:
-        folder = Path(name)
-        children = [start(backend, request, folder) for backend in backends]
-        try:
-            yield _rows(children, request, folder)
-        finally:
-            for child in children:
-                if child.process.poll() is None:
-                    child.kill()
+    with Family() as family, ExitStack() as stack:
+        truth = None if request.depth == "open" else stack.enter_context(closing(Truth(family, request)))
+        candidates = []
+        for backend in backends:
+            candidates.append(Candidate(family, backend, request, truth))
+            stack.callback(candidates[-1].end)
+        yield _rows(candidates, truth, watch)
 
 
-def _rows(children: list[Child], request: Request, folder: Path) -> Iterator[tuple[Row, Path]]:
-    over: set[int] = set()
-    for index, child in enumerate(children):
-        while index not in over:
-            over |= {at for at, other in enumerate(children) if at not in over and other.poll()}
-            if index not in over:
-                time.sleep(POLL_SECONDS)
-        yield row_of(child, request), folder / f"{child.backend}.bos.npy"
+def _rows(
+    candidates: Sequence[Candidate], truth: Truth | None, watch: Watch
+) -> Iterator[tuple[Row, Array | None]]:  # fmt: skip
+    everyone: list[Process] = [*([truth] if truth else []), *candidates]
+    for candidate in candidates:
+        while not candidate.over:
+            turn([each for each in everyone if not each.over])
+            watch([(each.name, each.stage, each.note) for each in everyone if not each.over])
+        yield candidate.row(), truth.found.bos if truth and truth.found else None
+
+
+def turn(working: Sequence[Process]) -> None:
+    """Hear whoever has something to say, then look at everybody's time."""
+    talking = [each for each in working if not each.child.over]
+    ready = wait([each.child for each in talking], LOOK_SECONDS if len(talking) == len(working) else ENDING_SECONDS)
+    for each in talking:
+        if each.child in ready:
+            each.hear()
+    for each in working:
+        each.alone = len(working) == 1
+        each.look()

@@ -88,18 +88,3 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> Row:
-        """The inverse of ``as_dict``."""
-        gates = [
-            Gate(**{**gate, "measures": [Measure(**measure) for measure in gate["measures"]]})
-            for gate in document["gates"]
-        ]
-        return cls(**{**document, "gates": gates})
-
-
-def concluded(gates: list[Gate]) -> bool:
-    """Whether the gates accept a backend: at least two ran (open, and one that computed) and every one passed."""
-    ran = [gate for gate in gates if gate.verdict != "INCONCLUSIVE"]
-    return len(ran) >= 2 and all(gate.verdict == "PASS" for gate in ran)

@@ -51,10 +51,10 @@ def statement(
 
 
 def of_model(model: Model, seed: int | None = None) -> dict[str, Any]:
-    """A model as receipts hold it; ``seed`` is that of random weights."""
+    """A model as receipts hold it, sizes in elements; ``seed`` is that of random weights."""
     h = model.hparams
     return {
-        "name": model.name, "sha256": model.sha256, "bytes": model.n_bytes, "layers": h.n_layer, "width": h.width,
+        "name": model.path.name, "sha256": model.sha256, "bytes": model.n_bytes, "layers": h.n_layer, "width": h.width,
         "ffn": h.ffn, "heads": h.n_head, "kv_heads": h.n_kv, "head_dim": h.head_dim, "vocab": h.vocab,
         "context": h.context, "type": ", ".join(model.ternary_types) or None, "seed": seed,
     }  # fmt: skip

@@ -12,11 +12,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kparity import __version__, fingerprint
+from kparity import __version__, fingerprint, registry
 from kparity.errors import WrongInput
 from kparity.receipts.document import PREDICATE, SCHEMA_VERSION, STATEMENT, digest
 
-LIBRARIES = (*fingerprint.LIBRARIES, "gguf", "tokenizers", "xllamacpp")
+READERS = ("gguf", "tokenizers", "xllamacpp")
+"""Libraries that read models."""
 
 
 def now() -> str:
@@ -81,7 +82,8 @@ def host() -> dict[str, Any]:
 
 def libraries() -> dict[str, str]:
     """Versions of the installed libraries that drive devices or read models."""
-    return {name: version for name in LIBRARIES if (version := fingerprint.version(name))}
+    names = dict.fromkeys(name for each in registry.builtin().values() for name in each.packages)
+    return {name: version for name in (*names, *READERS) if (version := fingerprint.version(name))}
 
 
 def _cpu() -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kparity import contracts
+from kparity import cachedir, contracts
 from kparity.errors import WrongInput
 from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
@@ -108,14 +107,11 @@ def _demanded(predicate: dict[str, Any], asked: Demands, now: datetime) -> Findi
 
 
 def _file_sha256(path: Path) -> str:
-    found = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                found.update(piece)
+            return cachedir.sha256_of(file)
     except OSError as error:
         raise WrongInput(f"the model {path} cannot be read: {error.strerror}; name a GGUF file") from error
-    return found.hexdigest()
 
 
 def replays(statements: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[Finding]]:

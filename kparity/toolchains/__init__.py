@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import ClassVar
 
-from kparity.assemble import Source, gpu_source, kernel_text
+from kparity.assemble import Source, gpu_source, kernel_text, uses
 from kparity.errors import CompileFailed
 from kparity.toolchains.texts import Variant, every, one_per_kernel
 
@@ -149,11 +149,17 @@ def _examine_here(work: tuple[Target, Variant]) -> Outcome:
 def numbered(source: Source, prelude: str) -> str:
     """The text with ``#line`` directives, so that a compiler names the file of the repository and its line."""
     lines = source.text.splitlines(keepends=True)
-    path = f"prelude/{prelude}.h"
-    first = source.first_line - kernel_text(path).count("\n")
-    parts = ((f"constants of {source.op}", lines[:first]), (f"kernels/{path}", lines[first : source.first_line]))
-    text = "".join(f'#line 1 "{name}"\n{"".join(part)}' for name, part in parts)
-    return f'{text}#line 1 "{source.path}"\n{"".join(lines[source.first_line :])}'
+    own = "".join(lines[source.first_line :])
+    paths = (f"prelude/{prelude}.h", *uses(own, "cu"))
+    lengths = [kernel_text(path).count("\n") for path in paths]
+    text, at = "", 0
+    for name, length in (
+        (f"constants of {source.op}", source.first_line - sum(lengths)),
+        *zip([f"kernels/{path}" for path in paths], lengths, strict=True),
+    ):
+        text += f'#line 1 "{name}"\n{"".join(lines[at : at + length])}'
+        at += length
+    return f'{text}#line 1 "{source.path}"\n{own}'
 
 
 def failed(source: Source, log: str) -> CompileFailed:

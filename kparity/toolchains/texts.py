@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 
 from kparity import ops
-from kparity.assemble import kernel_text
+from kparity.assemble import kernel_text, uses
+from kparity.kernels.support import SERVED, VOCABULARY
 from kparity.spec import Case, Op, Value
 
-_DECODE = ((640, 2560), (2560, 2560), (6912, 2560), (2560, 6912))
-SERVED: Mapping[str, tuple[Mapping[str, Value], ...]] = {
-    "tgemv": tuple({"M": m, "N": n, "K": k} for m in (1, 64) for n, k in _DECODE),
-    "attention": tuple({"M": m, "L": 4096, "H": 20, "G": 5, "D": 128} for m in (1, 64)),
-    "dense_gemv": ({"M": 1, "N": 128256, "K": 2560, "dtype": "f16"},),
-    "argmax": ({"M": 1, "N": 128256},),
+LAUNCHED: Mapping[str, tuple[Mapping[str, Value], ...]] = {
+    "tgemv": tuple({"M": m, "N": n, "K": k} for m in (1, 64) for n, k in SERVED.linears),
+    "attention": tuple({"M": m, "L": 4096, "H": SERVED.heads, "G": SERVED.kv_heads, "D": SERVED.head} for m in (1, 64)),
+    "dense_gemv": ({"M": 1, "N": VOCABULARY, "K": SERVED.width, "dtype": "f16"},),
+    "argmax": ({"M": 1, "N": VOCABULARY},),
 }
 """Shapes that a 2B-4T model launches: where registers decide how fast it is."""
 
@@ -46,7 +46,8 @@ def conditions(text: str) -> set[str]:
 def variants(name: str) -> tuple[Variant, ...]:
     """The variants of an op: the largest case of each set of options and conditions, and what a served model adds."""
     op = ops.get(name)
-    decisive = conditions(kernel_text(f"{name}/{name}.cu"))
+    own = kernel_text(f"{name}/{name}.cu")
+    decisive = conditions("".join(map(kernel_text, [*uses(own, "cu"), f"{name}/{name}.cu"])))
     largest: dict[object, Case] = {}
     for case in op.cases():
         options = tuple(value for _, value in case.params if isinstance(value, str))
@@ -54,7 +55,7 @@ def variants(name: str) -> tuple[Variant, ...]:
         key = (op.variant(case), options, values)
         if key not in largest or op.work(case).bytes > op.work(largest[key]).bytes:
             largest[key] = case
-    served = [op.case(**params) for params in SERVED.get(name, ())]
+    served = [op.case(**params) for params in LAUNCHED.get(name, ())]
     return tuple(Variant(op, case) for case in dict.fromkeys([*largest.values(), *served]))
 
 

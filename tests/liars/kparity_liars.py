@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import os
+import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -374,6 +377,86 @@ class Broken(Honest):
 
     def build(self, op: Op, case: Case) -> Kernel:
         raise ZeroDivisionError("division by zero")
+
+
+def pipes() -> list[int]:
+    """The descriptors of this process that are pipes and that it was not born with."""
+    return [int(path.name) for path in Path("/proc/self/fd").iterdir() if path.is_fifo() and int(path.name) > 2]
+
+
+def told(text: bytes) -> None:
+    """Write to every pipe, as a library does that takes a number for its own log."""
+    for each in pipes():
+        with contextlib.suppress(OSError):
+            os.write(each, text)
+
+
+class Garbles(Honest):
+    """Writes its log to the pipe on which its process reports."""
+
+    name = "liar-garbles"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        told(b"[INFO] \x1b[2Jtuning kernel\n")
+        return super().build(op, case)
+
+
+class Floods(Honest):
+    """Writes to that pipe without ever ending a line."""
+
+    name = "liar-floods"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        for _ in range(10_000):
+            told(b"x" * 60_000)
+        return super().build(op, case)
+
+
+class Shortcut(Honest):
+    """Reports its end after the first gate: two gates of all."""
+
+    name = "liar-shortcut"
+
+    def download(self, buffer: Buffer) -> Array:
+        self.seen = getattr(self, "seen", 0) + 1
+        if self.seen == 3:
+            told(b'{"type":"done"}\n')
+            os._exit(0)
+        return super().download(buffer)
+
+
+class Markup(Honest):
+    """The name of its device looks like markup of a terminal, and moves the cursor."""
+
+    name = "liar-markup"
+
+    @classmethod
+    def open(cls, index: int = 0):
+        backend = super().open(index)
+        backend.info = dataclasses.replace(backend.info, device="[/]\x1b[2J[bold]Card\nBackend: cuda", detail="")
+        return backend
+
+
+class Slow(Honest):
+    """Compiles for longer than a whole probe of others takes, and works all the while."""
+
+    name = "liar-slow"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        time.sleep(0.4)
+        return super().build(op, case)
+
+
+class Leaves(Honest):
+    """Starts a daemon in a session of its own and leaves it behind."""
+
+    name = "liar-leaves"
+
+    @classmethod
+    def open(cls, index: int = 0):
+        daemon = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        Path(os.environ["KPARITY_TEST_PID"]).write_text(str(daemon.pid))
+        return super().open(index)
 
 
 class Changed(Honest):

@@ -10,15 +10,10 @@ from typing import Any
 from kparity import ops
 from kparity.check.select import expression
 from kparity.errors import WrongInput
+from kparity.kernels.support import SERVED, VOCABULARY
 from kparity.spec import Case
 
-WIDTH, FFN, HEADS, KV_HEADS, HEAD, VOCABULARY = 2560, 6912, 20, 5, 128, 128_256
-KV = KV_HEADS * HEAD
-THETA = 500_000.0
-GEMVS = ((WIDTH, WIDTH), (KV, WIDTH), (FFN, WIDTH), (WIDTH, FFN))
-"""(N, K) of q and output, k and v, gate and up, down."""
-FUSED = ((WIDTH + 2 * KV, WIDTH), (2 * FFN, WIDTH))
-"""(N, K) of the launches that an engine may make of several of them: qkv, gate and up together."""
+WIDTH, FFN, HEADS, KV_HEADS, HEAD = SERVED.width, SERVED.ffn, SERVED.heads, SERVED.kv_heads, SERVED.head
 CHUNK = 64
 """Tokens of the prefill cases."""
 DEFAULT = "step"
@@ -29,7 +24,7 @@ EMPTY = {"M": 1, "D": 1}
 
 def step() -> Iterator[Case]:
     """The launches of a decode step, the large ones first."""
-    yield from (ops.get("tgemv").case(M=1, N=n, K=k) for n, k in (*GEMVS, *FUSED))
+    yield from (ops.get("tgemv").case(M=1, N=n, K=k) for n, k in (*SERVED.linears, *SERVED.fused))
     yield ops.get("tgemv").case(M=1, N=WIDTH, K=WIDTH, ascale="block256")
     yield from (_attention(length) for length in (64, 512, 2048))
     for mode in ("token", "block256"):
@@ -39,13 +34,13 @@ def step() -> Iterator[Case]:
     yield from (ops.get("glu").case(M=1, D=FFN, act=act) for act in ("relu2", "silu"))
     yield ops.get("norm_quant").case(M=1, D=WIDTH, pre="add")
     yield ops.get("norm_quant").case(M=1, D=FFN, pre="relu2")
-    yield ops.get("rope").case(M=1, H=HEADS, D=HEAD, theta=THETA)
-    yield ops.get("rope_store").case(M=1, H=HEADS, G=KV_HEADS, D=HEAD, L=512, theta=THETA)
+    yield ops.get("rope").case(M=1, H=HEADS, D=HEAD, theta=SERVED.theta)
+    yield ops.get("rope_store").case(M=1, H=HEADS, G=KV_HEADS, D=HEAD, L=512, theta=SERVED.theta)
 
 
 def prefill() -> Iterator[Case]:
     """The GEMMs of a prefill chunk and of a short one."""
-    yield from (ops.get("tgemv").case(M=CHUNK, N=n, K=k) for n, k in GEMVS)
+    yield from (ops.get("tgemv").case(M=CHUNK, N=n, K=k) for n, k in SERVED.linears)
     yield ops.get("tgemv").case(M=8, N=WIDTH, K=WIDTH)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from kparity import ops
 from kparity.adapter import Backend, Buffer, Program
 from kparity.adapter import Bound as Launchable
-from kparity.bench.machine import cache_bytes, has_device_clock, identity
+from kparity.bench.machine import cache_bytes, identity
 from kparity.bench.ops.cases import short
 from kparity.bench.ops.inputs import Facts, shifted, turned
 from kparity.bench.timing import MANY, Awake, Sample, Series, state_of, timed
@@ -163,12 +163,12 @@ class Rotation:
 
     def series(self) -> Series:
         """For ``interleave``."""
-        clock = "device" if has_device_clock(self.backend, self.programs[0]) else "wall"
+        clock = "device" if self.backend.device_clock else "wall"
         state = state_of(self.cold, self.copies)
         about = {
             **identity(self.backend), "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
             "state": state, "clock": clock, "copies": self.copies,
-            "graph": getattr(self.programs[0], "replayed", None),
+            "graph": self.programs[0].replayed,
         }  # fmt: skip
         name, work = f"{self.backend.name} {short(self.case)} {state}", self.op.work(self.case)
         return Series(name, self.sample, self.per_sample, work.bytes, self.cold, self.check, about, flops=work.flops,

@@ -43,7 +43,7 @@ class Request:
     def options(self, backend: str) -> dict[str, Any]:
         """Of one worker's session."""
         return {
-            "backend": backend, "index": self.index, "isa": self.isa if backend == "cpu" else "",
+            "backend": backend, "index": self.index, "isa": self.isa,
             "threads": self.threads, "cold_mib": self.cold_mib, "seed": self.seed,
         }  # fmt: skip
 

@@ -16,7 +16,7 @@ from kparity.bench.ops.inputs import Facts, facts_of
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
 from kparity.bench.timing import Sample, Series
 from kparity.bench.torch_baseline import ELEMENT_BYTES, TorchGemv
-from kparity.registry import backend_class, open_backend
+from kparity.registry import drives_gpu, open_backend
 from kparity.spec import Case
 
 GEMVS = ("tgemv", "dense_gemv")
@@ -49,8 +49,8 @@ class Group:
 class Session(Group):
     """A backend that is open, and the series of the group at hand.
 
-    ``isa`` and ``threads`` are the cpu backend's; ``threads`` also bounds torch's on a processor. ``cold_mib`` is the
-    most that a rotation takes; 0 leaves the cold series out.
+    ``isa`` and ``threads`` are for the backends that take them. ``cold_mib`` is the most that a rotation takes; 0
+    leaves the cold series out.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Session(Group):
         cold_mib: int = 1024,
         seed: int = 0,
     ) -> None:
-        self.backend = backend if isinstance(backend, Backend) else _opened(backend, index, isa, threads)
+        self.backend = backend if isinstance(backend, Backend) else _opened(backend, index, isa=isa, threads=threads)
         self.cold_mib, self.seed = cold_mib, seed
         super().__init__()
         self._ceiling: Series | None = None
@@ -90,7 +90,7 @@ class Session(Group):
         if baseline is not None:
             return self._made(self._baselines(case, baseline))
         nbytes = sum(arg.nbytes for arg in ops.get(case.op).args(case))
-        bound = self.backend.info.kind == "gpu" or self.backend.name == "cpu"
+        bound = self.backend.info.kind == "gpu" or self.backend.dialect == "native"
         sizes = self._rotations(nbytes) if bound else [0]
         return self._made([self._series(case, facts_of(case, self.seed), size) for size in sizes])
 
@@ -145,11 +145,6 @@ class Session(Group):
         self.backend.close()
 
 
-def _opened(name: str, index: int, isa: str, threads: int) -> Backend:
-    """The backend; cpu with this instruction set and number of threads, torch with so many threads."""
-    if name == "cpu":
-        return backend_class("cpu")(isa=isa or None, threads=threads or None)  # type: ignore[call-arg]
-    backend = open_backend(name, index)
-    if name == "torch" and threads:
-        backend.torch.set_num_threads(threads)  # type: ignore[attr-defined]
-    return backend
+def _opened(name: str, index: int, **options: Any) -> Backend:
+    """The backend with the options that it takes. The index counts GPUs: a processor beside them is the only one."""
+    return open_backend(name, index if drives_gpu(name) else 0, **options)

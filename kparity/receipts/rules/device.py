@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from kparity import registry
+from kparity.adapter import Backend, DeviceInfo
+from kparity.identity import PROCESSOR, named_software
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.kernel_ids import DIALECTS, GPU_BACKENDS, dialect_of, is_gpu_kernel
+from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 
-API = {"cuda": "CUDA", "hip": "HIP", "opencl": "OpenCL"}
-"""Backend → the one API that it speaks; wgpu and torch sit on several."""
 CUDA_UUID = re.compile(
     r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|pci [0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\S*", re.I
 )
-PROCESSOR = re.compile(r"\bcpu\b|\bxeon\b|\bepyc\b|\bthreadripper\b|\bcore\(tm\)|pthread", re.I)
-"""Names of processors, which no GPU has."""
 
 
 def enumerated(predicate: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -36,18 +35,17 @@ def devices(predicate: dict[str, Any]) -> Findings:
 
 def contradictions(backend: str, device: dict[str, Any], at: str) -> Findings:
     """What a device says of itself that cannot be."""
-    from kparity.probe.gates import SOFTWARE
-
-    names = f"{device['device']} {device['driver']} {device.get('detail', '')}".lower()
+    declared = registry.declared(backend) or Backend
     if device["backend"] != backend:
         yield Finding("RCPT-DEVICE", f"{at}/backend", f"{device['backend']}, the run is of {backend}")
-    if device["api"] != API.get(backend, device["api"]):
-        yield Finding("RCPT-DEVICE", f"{at}/api", f"{backend} speaks {API[backend]}, not {device['api']}")
+    if device["api"] != (declared.api or device["api"]):
+        yield Finding("RCPT-DEVICE", f"{at}/api", f"{backend} speaks {declared.api}, not {device['api']}")
     if device["kind"] != "gpu":
         return
-    if backend in DIALECTS and backend not in GPU_BACKENDS:
+    if not declared.drives_gpu:
         yield Finding("RCPT-DEVICE", f"{at}/kind", f"{backend} runs on no GPU")
-    if any(name in names for name in SOFTWARE) or PROCESSOR.search(device["device"]):
+    told = {name: device.get(name, "") for name in ("device", "kind", "api", "driver", "detail")}
+    if named_software(DeviceInfo(backend, library="", **told)) or PROCESSOR.search(device["device"]):
         yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device", f"{device['device']} is no GPU")
     uuid, cuda = device["uuid"], device["api"] == "CUDA"
     if cuda and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
@@ -66,10 +64,10 @@ def kernel_ids(predicate: dict[str, Any]) -> Findings:
         if not any(kernel["dispatches"] for kernel in run["kernels"]) and not failed:
             yield Finding("RCPT-NO-KERNELS", f"{at}/kernels", f"{run['backend']} dispatched no kernel")
         for index, kernel in enumerate(run["kernels"]):
-            where, allowed = f"{at}/kernels/{index}/id", DIALECTS.get(run["backend"])
+            where, allowed = f"{at}/kernels/{index}/id", dialects(run["backend"])
             if ids.count(kernel["id"]) > 1 and ids.index(kernel["id"]) == index:
                 yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} stands twice")
-            if allowed and dialect_of(kernel["id"]) not in allowed:
+            if allowed and dialect_of(kernel["id"], run["backend"]) not in allowed:
                 yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} is no kernel of {' or '.join(allowed)}")
             if texts.setdefault(kernel["id"], kernel["sha256"]) != kernel["sha256"]:
                 yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} has another text in another run")
@@ -115,11 +113,11 @@ def gpu_required(predicate: dict[str, Any]) -> Findings:
     """A GPU served, by kernels of GPUs that its own clock saw; no GPU API ran on anything else."""
     runs = {run["backend"]: run for run in predicate["runs"]}
     for at, run in enumerated(predicate):
-        if run["backend"] in GPU_BACKENDS and run["device"]["kind"] != "gpu":
+        if run["device"]["kind"] != "gpu" and registry.drives_gpu(run["backend"], unknown=False):
             said = f"{run['device']['device']} is a {run['device']['kind']} device behind {run['device']['api']}"
             yield Finding("RCPT-NOT-A-GPU", f"{at}/device/kind", said)
     serving = runs.get(predicate["serving"] or "")
-    asked = [name for name in predicate["request"]["backends"] if name not in ("cpu", "numpy")]
+    asked = [name for name in predicate["request"]["backends"] if registry.drives_gpu(name)]
     if asked and (serving is None or serving["device"]["kind"] != "gpu"):
         said = f"{', '.join(asked)} asked for, {predicate['serving'] or 'nothing'} serves"
         yield Finding("RCPT-FALLBACK-ONLY", "/predicate/serving", said)
@@ -134,7 +132,7 @@ def shows_gpu(run: dict[str, Any]) -> bool:
     return bool(
         run["device"]["kind"] == "gpu"
         and kernels
-        and all(is_gpu_kernel(kernel["id"]) for kernel in kernels)
+        and all(is_gpu_kernel(kernel["id"], run["backend"]) for kernel in kernels)
         and run["proof"]["dispatches_counted"]
         and run["proof"]["device_clock"]
         and timed

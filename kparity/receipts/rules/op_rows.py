@@ -8,9 +8,10 @@ from typing import Any
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.kernel_ids import DIALECTS, GPU_BACKENDS, dialect_of, is_gpu_kernel
+from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.rules.device import contradictions
 from kparity.receipts.rules.samples import ahead, interval_fault
+from kparity.registry import drives_gpu
 
 CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""
@@ -65,8 +66,9 @@ def _launched(row: dict[str, Any], texts: dict[str, str], at: str) -> Findings:
     if not row.get("dispatches"):
         yield Finding("RCPT-NO-KERNELS", f"{at}/dispatches", f"{row['name']}: no kernel was dispatched")
         return
-    if backend in DIALECTS and not (dialect_of(kernel) in DIALECTS[backend] and kernel.startswith(f"{row['op']}_")):
-        said = f"{kernel} is no kernel of {row['op']} in {' or '.join(DIALECTS[backend])}"
+    allowed = dialects(backend)
+    if allowed and not (dialect_of(kernel, backend) in allowed and kernel.startswith(f"{row['op']}_")):
+        said = f"{kernel} is no kernel of {row['op']} in {' or '.join(allowed)}"
         yield Finding("RCPT-KERNEL-ID", f"{at}/kernel", said)
     if texts.setdefault(kernel, row["kernel_sha256"]) != row["kernel_sha256"]:
         yield Finding("RCPT-KERNEL-ID", f"{at}/kernel_sha256", f"{kernel} has another text in another row")
@@ -124,7 +126,7 @@ def _clocks(row: dict[str, Any], contract: Contract, at: str) -> Findings:
 def gpu_required(predicate: dict[str, Any]) -> Findings:
     """A GPU ran verified kernels of GPUs that its own clock timed, and no GPU API ran on anything else."""
     for at, row in rows(predicate):
-        if row["backend"] in GPU_BACKENDS and row.get("kind", "gpu") != "gpu":
+        if row.get("kind", "gpu") != "gpu" and drives_gpu(row["backend"], unknown=False):
             said = f"{row['device']} is a {row['kind']} device"
             yield Finding("RCPT-NOT-A-GPU", f"{at}/kind", said)
             break
@@ -136,8 +138,8 @@ def shows_gpu(row: dict[str, Any]) -> bool:
     """Positive proof: a GPU, a kernel of a GPU dialect, counted, verified, timed by the device's clock."""
     return bool(
         row.get("kind") == "gpu"
-        and row["backend"] in GPU_BACKENDS
-        and is_gpu_kernel(row.get("kernel", ""))
+        and drives_gpu(row["backend"], unknown=False)
+        and is_gpu_kernel(row.get("kernel", ""), row["backend"])
         and row.get("dispatches")
         and row.get("samples_device_s")
         and row.get("clock") == "device"

@@ -8,16 +8,9 @@ from typing import Any
 
 from kparity import contracts
 from kparity.contracts import Contract
+from kparity.probe.table import thresholds
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.rules.device import enumerated
-
-BOS = ("bos_cosine",)
-FULL = (
-    *BOS, "exact_mismatches", "exact_scaled_ulp", "positions_cosine", "positions_noise", "positions_factor",
-    "positions_norm", "positions_min", "prefill_cosine", "replay_differences", "reset_differences", "decode_diverged",
-    "turns_cosine", "kernels_wrong",
-)  # fmt: skip
-"""What a probe of each depth always measures."""
 
 
 def judge_of(predicate: dict[str, Any]) -> Contract | None:
@@ -70,12 +63,13 @@ def verdicts(predicate: dict[str, Any]) -> Findings:
     no speed.
     """
     status = {each["backend"]: each["status"] for each in predicate["fallback"]}
-    full = predicate["kind"] == "bench" or predicate["request"]["options"].get("depth", "full") != "bos"
+    options = predicate["request"]["options"]
+    depth = "bos" if predicate["kind"] == "probe" and options.get("depth", "full") == "bos" else "full"
     for at, run in enumerated(predicate):
         parity, where = run["parity"], f"{at}/parity"
         failed = [gate["name"] for gate in parity["gates"] if not gate["passed"]]
         if parity["verdict"] == "PASS":
-            missing = sorted({*(FULL if full else BOS)} - {gate["name"] for gate in parity["gates"]})
+            missing = sorted({*thresholds(depth)} - {gate["name"] for gate in parity["gates"]})
             if missing:
                 yield Finding("RCPT-GATES-MISSING", f"{where}/gates", f"PASS without {', '.join(missing)}")
             if failed:

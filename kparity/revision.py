@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from hashlib import sha1
@@ -15,11 +14,25 @@ SOURCES = ("kparity", "backends", "kernels", "csrc")
 """Folders where a file that git does not know counts as a change: it may take part in what runs."""
 
 
-def checkout() -> Path | None:
-    """The source tree that this package is used from, or that WHEELS lies in; None for a package by itself."""
-    here = Path(__file__).resolve().parents[2]
-    roots = [here, *([Path(os.environ["WHEELS"]).parent] if os.environ.get("WHEELS") else [])]
-    return next((root for root in roots if (root / "pyproject.toml").is_file() and (root / "csrc").is_dir()), None)
+def checkout(root: Path | None = None) -> Path | None:
+    """The source tree that this package is imported from, or ``root`` where that is one; None for an installed copy."""
+    root = root or Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() and (root / "csrc").is_dir() else None
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, or None where it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None
+
+
+def commit(folder: Path, *options: str) -> str | None:
+    """The commit that is checked out in a folder; None outside of git. ``options`` are git's own."""
+    head = git(folder, *options, "rev-parse", "HEAD")
+    return head.strip() if head else None
 
 
 def revision(root: Path | None = None) -> dict[str, Any]:
@@ -28,15 +41,16 @@ def revision(root: Path | None = None) -> dict[str, Any]:
     Without .git, from COMMIT and COMMIT.tree (``git ls-tree -r``) as bench/pack_gpu.sh leaves them in .whl or in the
     folder that WHEELS names. ``unknown`` for an installed wheel.
     """
-    root = root or checkout()
+    wheels = os.environ.get("WHEELS")
+    root = root or checkout() or (checkout(Path(wheels).parent) if wheels else None)
     if root is None:
         return dict(UNKNOWN)
-    packed = Path(os.environ.get("WHEELS") or root / ".whl")
-    if (root / ".git").exists() and shutil.which("git"):
-        head = _git(root, "rev-parse", "HEAD")
-        if head:
-            others = _git(root, "ls-files", "--others", "--exclude-standard", "--", *SOURCES).splitlines()
-            return _told(head.strip(), [*_changed(root, _git(root, "ls-tree", "-r", "--full-tree", "HEAD")), *others])
+    packed, owned = Path(wheels or root / ".whl"), ("-c", f"safe.directory={root}")
+    head = commit(root, *owned) if (root / ".git").exists() else None
+    if head:
+        tree = git(root, *owned, "ls-tree", "-r", "--full-tree", "HEAD") or ""
+        others = git(root, *owned, "ls-files", "--others", "--exclude-standard", "--", *SOURCES) or ""
+        return _told(head, [*_changed(root, tree), *others.splitlines()])
     if (packed / "COMMIT").exists():
         tree = (packed / "COMMIT.tree").read_text()
         return _told((packed / "COMMIT").read_text().strip(), _changed(root, tree))
@@ -45,13 +59,6 @@ def revision(root: Path | None = None) -> dict[str, Any]:
 
 def _told(commit: str, changed: Sequence[str]) -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changed), "changed": list(changed)}
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """What git prints, or nothing where it fails."""
-    command = ["git", "-C", str(root), "-c", f"safe.directory={root}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout if done.returncode == 0 else ""
 
 
 def _changed(root: Path, tree: str) -> list[str]:

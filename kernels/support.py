@@ -10,14 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from kparity.errors import UnknownName
-from kparity.spec import Array, Case
+from kparity.spec import ROUNDOFF, Array, Case
 
 T = TypeVar("T")
 
-U32 = 2.0**-24
-"""Unit roundoff of f32."""
-U16 = 2.0**-11
-"""Unit roundoff of f16."""
+U32 = ROUNDOFF["f32"]
 TINY = 2.0**-126
 """The smallest normal f32: a device may flush what is below it to zero, operands and results alike."""
 F16_MAX = 65504.0
@@ -41,12 +38,20 @@ class Model:
     theta: float = 10000.0
 
     @property
-    def gemvs(self) -> list[tuple[int, int]]:
-        """(N, K) of every ternary GEMV: q or output, k or v, fused qkv, gate or up, fused gate_up, down."""
+    def linears(self) -> tuple[tuple[int, int], ...]:
+        """(N, K) of the ternary matrices: q or output, k or v, gate or up, down."""
         kv = self.kv_heads * self.head
-        shapes = ((self.width, self.width), (kv, self.width), (self.width + 2 * kv, self.width),
-                  (self.ffn, self.width), (2 * self.ffn, self.width), (self.width, self.ffn))  # fmt: skip
-        return list(dict.fromkeys(shapes))
+        return (self.width, self.width), (kv, self.width), (self.ffn, self.width), (self.width, self.ffn)
+
+    @property
+    def fused(self) -> tuple[tuple[int, int], ...]:
+        """(N, K) of those that one launch takes together: q, k and v; gate and up."""
+        return (self.width + 2 * self.kv_heads * self.head, self.width), (2 * self.ffn, self.width)
+
+    @property
+    def gemvs(self) -> list[tuple[int, int]]:
+        """(N, K) of every ternary GEMV, each once."""
+        return list(dict.fromkeys((*self.linears, *self.fused)))
 
 
 MODELS = {
@@ -59,6 +64,8 @@ WIDTHS = tuple(sorted({width for model in MODELS.values() for width in (model.wi
 """Every width of an activation in those models."""
 VOCABULARY = 128_256
 """Rows of the embedding and of the LM head of 2B-4T."""
+SERVED = MODELS["2B"]
+"""The model whose launches are timed, compiled and written by default."""
 ROWS = (*range(1, 10), 31, 32, 33, 64)
 """Rows of activations: a step, every tail of a tile of 8, the neighbourhood of 32, a prefill chunk."""
 TAILS = (1, 2, 3, 7, 8, 9, 31, 32, 33, 63, 65, 127, 255, 256, 257, 513, 1025)

@@ -1,0 +1,75 @@
+"""Wrong host code: what the file says is read wrongly, or not at all, and the kernels are right about something else.
+
+Such a defect is the same on every backend, so that no backend can show another one's; the reference reads the file by
+itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kparity.adapter import Backend
+from kparity.engine import Engine
+from kparity.graph import Linear
+from kparity.model import Hparams, Model
+from kparity.spec import Array
+
+Make = Callable[[Model, Backend], Engine]
+
+
+def misread(change: Callable[[Hparams], dict[str, Any]]) -> Make:
+    """An engine whose hyper-parameters are not the file's."""
+
+    def make(model: Model, backend: Backend) -> Engine:
+        model.hparams = dataclasses.replace(model.hparams, **change(model.hparams))
+        return Engine(model, backend)
+
+    return make
+
+
+def scale_forgotten(model: Model, backend: Backend) -> Engine:
+    """The tensor ``.scale`` beside a weight is not looked for."""
+    model._separate_scale = lambda name: 1.0  # type: ignore[method-assign]
+    return Engine(model, backend)
+
+
+def heads_dealt(model: Model, backend: Backend) -> Engine:
+    """Query head h reads key head h % G instead of h / (H / G): the rows of q lie as if heads were dealt out."""
+    engine, h = Engine(model, backend), model.hparams
+    order = np.concatenate([np.arange(kv, h.n_head, h.n_kv) for kv in range(h.n_kv)])
+    back = np.argsort(order)
+    for layer in range(h.n_layer):
+        old = engine.weights.linears[layer, "attn_qkv"]
+
+        def dealt(rows: Array) -> Array:
+            heads = rows[: h.q_dim].reshape(h.n_head, h.head_dim, -1)
+            return np.concatenate([heads[back].reshape(rows[: h.q_dim].shape), rows[h.q_dim :]])
+
+        words = backend.upload(np.ascontiguousarray(dealt(backend.download(old.words))))
+        scales = backend.upload(np.ascontiguousarray(dealt(backend.download(old.wscale))))
+        engine.weights.linears[layer, "attn_qkv"] = Linear(words, scales, old.kind, old.n, old.k)
+    return engine
+
+
+WRONG: tuple[tuple[str, str, Make, str], ...] = (
+    ("host-theta-default", "The RoPE base of the file is not read; 10,000 stands in.",
+     misread(lambda h: {"theta": 10000.0}), "b158"),
+    ("host-theta-off", "The RoPE base is off by one per cent.", misread(lambda h: {"theta": h.theta * 1.01}), "b158"),
+    ("host-eps-constant", "Every model gets the eps of the first one.", misread(lambda h: {"eps": 1e-5}), "eps"),
+    ("host-eps-off", "eps is off by one per cent.", misread(lambda h: {"eps": h.eps * 1.01}), "eps"),
+    ("host-activation", "The activation of another architecture: SiLU for relu².",
+     misread(lambda h: {"act": "silu", "clamp": 0}), "b158"),
+    ("host-clamp", "relu² without its clamp to the range of f16.", misread(lambda h: {"clamp": 0}), "b158"),
+    ("host-heads-dealt", "Key heads are dealt out to query heads one by one, not by groups.", heads_dealt, "b158"),
+    ("host-scale-forgotten", "The tensor .scale beside a weight is not applied.", scale_forgotten, "scales"),
+    ("host-rope-scale", "The linear factor of RoPE is not read.", misread(lambda h: {"rope_scale": 1.0}), "stretched"),
+    ("host-rope-dim", "Half of each head is rotated instead of all of it.",
+     misread(lambda h: {"rope_dim": h.head_dim // 2}), "b158"),
+    ("host-rope-mode", "Pairs side by side instead of split halves.",
+     misread(lambda h: {"rope_mode": "interleaved"}), "b158"),
+)  # fmt: skip
+"""Name, defect, engine and the model on which it matters."""

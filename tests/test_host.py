@@ -1,0 +1,65 @@
+"""Wrong host code: every backend computes the same, and the reference, which reads the file by itself, does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kparity import plain
+from kparity.backends.cpu import CpuBackend
+from kparity.engine import Engine
+from kparity.model import load_model
+from kparity.mutate import engine, host, library, models, runner
+from kparity.mutate.cell import CONTROL, ENGINE
+from kparity.probe import graph, reference
+from kparity.probe.candidate import Candidate
+from tests.test_judge import CONTRACT
+
+SEEN_BY_CONSTANTS_ALONE = {"host-theta-off", "host-eps-off", "host-clamp"}
+
+
+def test_wrong_host_code_is_rejected_on_a_model_where_it_matters() -> None:
+    subjects = [each for each in library.every() if each.op == ENGINE and each.name.startswith("host-")]
+    assert len(subjects) == len(host.WRONG) > 8
+    plans, skipped = runner.planned(subjects, ["cpu"])
+    assert not skipped
+    cells = runner.execute(plans)
+    controls = [cell for cell in cells if cell.op == CONTROL]
+    assert {cell.model for cell in controls} == {models.EMBEDDED, *models.MODELS}
+    for cell in controls:
+        assert cell.caught_by() == [] and cell.bits, cell
+    for cell in cells:
+        if cell.op == ENGINE:
+            caught = set(cell.caught_by())
+            by_logits = caught & {"BOS", "positions"}
+            assert by_logits or (cell.mutant in SEEN_BY_CONSTANTS_ALONE and "graph" in caught), (cell.mutant, caught)
+
+
+def test_a_table_that_the_host_makes_wrongly_is_seen_on_the_device(tmp_path: Path) -> None:
+    path = models.path_of("b158", tmp_path)
+    model = load_model(path)
+    wanted = reference.compute(model, [1, 2, 3], act="token", kv="f16")
+    good = Candidate(Engine(model, CpuBackend()), wanted, CONTRACT)
+    good.engine.recorded(1)
+    assert graph.gate_graph(good).verdict == "PASS"
+    wrong = Candidate(engine.find("rope-theta-default").make(model, CpuBackend()), wanted, CONTRACT)
+    wrong.engine.model.hparams  # noqa: B018 - right: it is the table alone that is wrong, by as little as its base
+    recorded = wrong.engine.recorded(1).graph
+    table = wrong.engine.backend.download(recorded.freq)
+    table[3] *= 1 + 2e-6
+    wrong.engine.backend.write(recorded.freq, table)
+    found = graph.gate_graph(wrong)
+    assert found.verdict == "FAIL" and found.code == "KP-GRAPH" and "frequency 3" in found.reason
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_the_second_reader_reads_what_the_first_one_does(name: str, tmp_path: Path) -> None:
+    path = models.path_of(name, tmp_path)
+    h, facts = load_model(path).hparams, plain.facts(path)
+    assert (h.act, h.clamp, h.eps, h.theta, h.rope_scale, h.rope_dim, h.rope_mode) == (
+        facts.act, facts.clamp, facts.eps, facts.theta, facts.rope_scale, facts.rope_dim, facts.rope_mode,
+    )  # fmt: skip
+    assert (h.n_head, h.n_kv, h.head_dim, h.width, h.ffn, h.vocab, h.n_layer) == (
+        facts.heads, facts.kv_heads, facts.head_dim, facts.width, facts.ffn, facts.vocab, facts.layers,
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""The parent judges: limits, the list of gates and the verdict are its own, whatever a child reports."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from kparity import contracts
+from kparity.adapter import DeviceInfo
+from kparity.codes import reasons
+from kparity.probe import table
+from kparity.probe.judge import judged, lacking, rejudged
+from kparity.probe.messages import Measured, Opened
+from kparity.probe.runner import Candidate, Request
+from kparity.probe.table import GATES
+from kparity.process import Family, Garbled
+from tests.made_receipts import GOOD, MEASURES
+
+CONTRACT = contracts.load(contracts.PROBE)
+INFO = DeviceInfo("numpy", "host", "cpu", "numpy", "", "numpy")
+
+
+def good(name: str, **changes: float | None) -> Measured:
+    """What a right candidate reports of a gate."""
+    values: dict[str, float | None] = {each: GOOD.get(each, 0.0) for each in table.named(name).thresholds}
+    return Measured(name, {**values, **changes})
+
+
+@pytest.fixture
+def candidate() -> Any:
+    """The parent's side of a probe whose process says what the test says."""
+    with Family() as family:
+        found = Candidate(family, "numpy", Request(), None)
+        yield found
+        found.end()
+
+
+def accepted(candidate: Candidate) -> bool:
+    """The verdict after a process that ended well."""
+    candidate.settle()
+    return candidate.row().accepted
+
+
+def test_all_gates_with_good_numbers_are_a_pass(candidate: Candidate) -> None:
+    candidate.take(Opened(INFO))
+    for gate in GATES[1:]:
+        candidate.take(good(gate.name))
+    assert accepted(candidate)
+
+
+@pytest.mark.parametrize("count", range(1, len(GATES)))
+def test_some_gates_are_no_pass(candidate: Candidate, count: int) -> None:
+    candidate.take(Opened(INFO))
+    for gate in GATES[1:count]:
+        candidate.take(good(gate.name))
+    assert not accepted(candidate)
+    row = candidate.row()
+    assert row.code == "KP-PROBE-GATES" and GATES[-1].name in row.reason
+
+
+def test_nothing_at_all_is_no_pass(candidate: Candidate) -> None:
+    assert not accepted(candidate) and candidate.row().code == "KP-PROBE-GATES"
+
+
+@pytest.mark.parametrize("name", [each for gate in GATES for each in gate.thresholds])
+@pytest.mark.parametrize("value", [None, math.inf, -5.0, 1e9])
+def test_every_measure_is_held_against_the_contract(candidate: Candidate, name: str, value: float | None) -> None:
+    gate = next(gate for gate in GATES if name in gate.thresholds)
+    holds = value is not None and CONTRACT.threshold(name).holds(value)
+    candidate.take(Opened(INFO))
+    for each in GATES[1 : GATES.index(gate)]:
+        candidate.take(good(each.name))
+    candidate.take(good(gate.name, **{name: value}))
+    assert candidate.over is not holds
+    if not holds:
+        row = candidate.row()
+        assert row.status == "rejected" and row.code in gate.codes and row.gates[-1].verdict == "FAIL" and row.reason
+
+
+def test_a_missing_measure_fails(candidate: Candidate) -> None:
+    candidate.take(Opened(INFO))
+    candidate.take(Measured("BOS", {}))
+    assert candidate.row().code == "KP-BOS-COSINE"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        good("exact"),
+        good("BOS", unheard_of=1.0),
+        Measured("no such gate", {}),
+        Measured("open", {}),
+        Opened(INFO),
+    ],
+)
+def test_what_is_out_of_turn_is_no_message(candidate: Candidate, message: Any) -> None:
+    candidate.take(Opened(INFO))
+    with pytest.raises(Garbled):
+        candidate.take(message)
+
+
+def test_a_gate_before_the_device_is_no_message(candidate: Candidate) -> None:
+    with pytest.raises(Garbled):
+        candidate.take(good("BOS"))
+
+
+def test_a_candidate_that_rejects_itself_has_failed_and_gives_no_code_of_its_own() -> None:
+    spec = table.named("reset")
+    for code, shown in (("KP-RESET", "KP-RESET"), ("KP-MINE", "KP-RESET")):
+        gate = judged(spec, CONTRACT, {"reset_differences": 0.0}, code, "", 1.0)
+        assert (gate.verdict, gate.code) == ("FAIL", shown) and gate.reason
+
+
+def test_remembered_gates_are_judged_again() -> None:
+    gates = [judged(gate, CONTRACT, good(gate.name).values, "", "", 0.0) for gate in GATES]
+    assert lacking(rejudged(gates, "full", CONTRACT) or [], "full") == []
+    wrong = gates[2].measures[0]
+    gates[1].measures[0] = type(wrong)("bos_cosine", -5.0, -9.0, "≥", True)
+    assert rejudged(gates, "full", CONTRACT) is None
+    assert rejudged(gates[:1] + gates[2:], "full", CONTRACT) is None
+
+
+def test_the_table_is_whole() -> None:
+    assert table.thresholds() == MEASURES
+    for gate in GATES:
+        assert gate.codes and set(gate.codes) <= set(reasons()), gate.name
+        assert gate.runs and gate.sees and gate.blind
+        assert gate.name == "open" or callable(gate.load())
+        for name in gate.thresholds:
+            CONTRACT.threshold(name)

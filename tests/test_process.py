@@ -1,0 +1,202 @@
+"""Child processes: typed messages within their size, deadlines that hold, and nothing that outlives the parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kparity.engine import Engine
+from kparity.errors import WrongInput
+from kparity.model import load_model
+from kparity.process import Child, Done, Family, Garbled, Stage, Tick, parent
+from kparity.text import printable
+
+ROOT = Path(__file__).resolve().parent.parent
+KIND = Stage | Tick | Done
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Child[Any]]]:
+    """Starts a child with requests, and closes it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with Family() as family:
+
+        def started(*requests: tuple[str, Any]) -> Child[Any]:
+            child: Child[Any] = Child(family, "tests.process_children", KIND)
+            for kind, value in requests:
+                child.send({"do": kind, "value": value})
+            return child
+
+        yield started
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie that nobody waits for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(*pids: int, within: float = 10.0) -> bool:
+    """Whether processes end soon."""
+    until = time.monotonic() + within
+    while any(map(runs, pids)) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not any(map(runs, pids))
+
+
+def test_messages_come_whole_and_in_order(start: Any) -> None:
+    child = start(("say", "a"), ("say", "ü" * 200), ("stage", "b"), ("done", 0), ("exit", 0))
+    assert [child.receive(60) for _ in range(2)] == [Tick("a"), Tick("ü" * 200)]
+    assert child.receive(60).stage == "b" and child.receive(60) == Done() and child.receive(60) is None
+    assert child.over and child.ended("this test") == "the worker exited with 0 in this test: vendor library: hello"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no json",
+        "{}",
+        '{"type":"tick"',
+        '{"type":"unheard of"}',
+        '{"type":"tick","note":7}',
+        '{"type":"tick","more":1}',
+        '{"type":"stage","stage":"a","at_ms":"1"}',
+        '{"type":"tick","note":"' + "x" * 400 + '"}',
+        "[" * 100_000,
+        "\x1b[31m\u202e",
+    ],
+)
+def test_what_is_no_message_is_garbled_and_quoted_without_tricks(start: Any, line: str) -> None:
+    child = start(("raw", line + "\n"))
+    with pytest.raises(Garbled) as told:
+        child.receive(60)
+    assert str(told.value) == printable(str(told.value)) and len(str(told.value)) < 1000
+
+
+def test_a_message_without_an_end_ends_at_its_limit(start: Any) -> None:
+    child = start(("flood", 20_000))  # more than a gigabyte
+    began = time.monotonic()
+    with pytest.raises(Garbled, match="more than 4 MiB"):
+        child.receive(60)
+    assert time.monotonic() - began < 30 and len(child._rest) == 0
+
+
+def test_reading_is_linear_in_bytes(start: Any) -> None:
+    """A line of 3 MiB in pieces of 64 KiB is searched once and not anew with every piece."""
+    child = start(("flood", 48), ("raw", "\n"))
+    began = time.monotonic()
+    with pytest.raises(Garbled, match="is no message"):
+        child.receive(60)
+    assert time.monotonic() - began < 5
+
+
+def test_a_deadline_holds_while_bytes_flow(start: Any) -> None:
+    child = start(("say", "a"), ("drip", 0))
+    assert child.receive(60) == Tick("a")
+    began = time.monotonic()
+    assert child.receive(0.5) is None
+    assert 0.5 <= time.monotonic() - began < 2
+
+
+def test_how_a_child_ends_is_told(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seven = start(("raw", "half a message"), ("exit", 7))
+    assert seven.receive(60) is None and seven.ended("x").startswith("the worker exited with 7 in x")
+    works = start(("say", "a"), ("wait", 600))
+    assert works.receive(60) == Tick("a") and works.receive(0.1) is None and works.ended("x") == ""
+    killed = start(("wait", 600))
+    os.kill(killed.process.pid, signal.SIGSEGV)
+    assert killed.receive(60) is None and "crashed (SIGSEGV) in x" in killed.ended("x")
+    monkeypatch.setattr(parent, "EXIT_SECONDS", 0.2)
+
+
+def test_a_huge_log_is_not_read_as_a_whole(start: Any) -> None:
+    child = start(("say", "a"))
+    assert child.receive(60) == Tick("a")
+    with child.log.open("ab") as file:
+        file.write(b"y" * (64 << 20) + b"\nlast \x1b[31m words\n")
+    assert child.last_words() == "last \\x1b[31m words"
+
+
+@pytest.mark.parametrize("how", ["group", "session"])
+def test_what_a_child_started_ends_with_the_family(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with Family() as family:
+        child: Child[Any] = Child(family, "tests.process_children", KIND)
+        child.send({"do": "start", "value": how})
+        child.send({"do": "exit", "value": 0})
+        pid = int(child.receive(60).stage)  # type: ignore[union-attr]
+        assert child.receive(60) is None, "a grandchild that holds the pipe does not keep the child alive"
+        assert runs(pid)
+        child.close()
+    assert gone(pid) and not family.folder.exists()
+
+
+PARENT = """
+import sys, time
+from kparity.process import Child, Family, Stage, Tick, Done
+with Family() as family:
+    child = Child(family, "tests.process_children", Stage | Tick | Done)
+    child.send({"do": "start", "value": "session"})
+    print(child.receive(60).stage, child.process.pid, family.folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["KILL", "TERM", "HUP", "INT"])
+def test_nothing_outlives_the_parent_whatever_ends_it(how: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    grandchild, child, folder = process.stdout.readline().split()
+    assert Path(folder).is_dir() and runs(int(child)) and runs(int(grandchild))
+    process.send_signal(getattr(signal, f"SIG{how}"))
+    process.wait(20)
+    process.stdout.close()
+    assert gone(int(child), int(grandchild))
+    until = time.monotonic() + 10
+    while list(tmp_path.iterdir()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("how", "code"), [("TERM", 143), ("HUP", 129), ("INT", 130)])
+def test_a_command_cleans_up_whatever_ends_it(how: str, code: int, tmp_path: Path) -> None:
+    liars = os.pathsep.join([str(ROOT / "tests" / "liars"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": liars, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "kparity.cli.main", "probe", "--backends", "liar-hang,cpu"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    until = time.monotonic() + 30
+    while not list(tmp_path.glob("kparity-*/*.log")) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(getattr(signal, f"SIG{how}"))
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code and said.endswith("kparity: interrupted\n"), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_of_another_process_raises_at_once() -> None:
+    from kparity.backends.cpu import CpuBackend
+
+    engine = Engine(load_model(), CpuBackend())
+    engine.step(1)
+    pid = os.fork()
+    if pid == 0:
+        answers = []
+        for use in (lambda: engine.step(1), lambda: engine.prefill([1, 2]), engine.best, engine.close):
+            with pytest.raises(WrongInput, match="was opened by process"):
+                use()
+            answers.append(True)
+        os._exit(0 if len(answers) == 4 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    engine.close()
