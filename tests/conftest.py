@@ -35,7 +35,7 @@ Candidate = Callable[[Op, Case, list[Array]], list[Array]]
 COMPILED: list[str] = []
 """A line per compiler and target that the compile gates went through, shown at the end of the run."""
 
-TOOLS = ("llamacpp", "nvcc", "clang", "hiprtc", "intel-opencl", "gpu")
+TOOLS = ("llamacpp", "transformers", "nvcc", "clang", "hiprtc", "intel-opencl", "gpu")
 """What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it by ``needing``."""
 
 
@@ -174,6 +174,20 @@ def llamacpp() -> ModuleType:
 
     with needing("llamacpp"):
         found.library()
+    return found
+
+
+@pytest.fixture(scope="session")
+def transformers() -> ModuleType:
+    """The library ``transformers``, with torch beside it, nothing of which is compiled."""
+    with needing("transformers"):
+        try:
+            torch = import_module("torch")
+            found = import_module("transformers")
+            import_module("transformers.models.bitnet.modeling_bitnet")
+        except ImportError as problem:
+            raise Unavailable(str(problem), "pip install torch transformers", "KP-IMPORT") from None
+    torch.compiler.set_stance("force_eager")
     return found
 
 

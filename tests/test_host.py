@@ -16,7 +16,9 @@ from kparity.probe import graph, reference
 from kparity.probe.candidate import Candidate
 from tests.test_judge import CONTRACT
 
-SEEN_BY_CONSTANTS_ALONE = {"host-theta-off", "host-eps-off", "host-clamp"}
+# One per cent of either moves logits by 2 to 84 times the noise floor over models and tokens, and no model helps: what
+# makes an angle or a scale matter more makes a rounding matter more.
+SEEN_BY_CONSTANTS_ALONE = {"host-theta-off", "host-eps-off"}
 
 
 def test_wrong_host_code_is_rejected_on_a_model_where_it_matters() -> None:

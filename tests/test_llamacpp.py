@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kparity import plain
 from kparity.engine import Engine
 from kparity.model import load_model
 from kparity.registry import open_backend
@@ -240,6 +241,18 @@ def test_distributions_agree(runs: list[Run], record_property: Any) -> None:
     assert np.median(kl) <= MAX_KL_MEDIAN
     assert np.quantile(kl, 0.99) <= MAX_KL_P99
     assert kl.max() <= MAX_KL
+
+
+def test_the_plain_pass_agrees(answers: list[Answer]) -> None:
+    """The reference of the probe is held to the same limits: it shares nothing with llama.cpp but the file."""
+    runs = []
+    for answer in answers[::4]:
+        tokens = [*answer.ids, *answer.tokens[:-1]]
+        logits = plain.logits(None, tokens, act="block256", kv="f16").logits[len(answer.ids) - 1 :]
+        runs.append(Run(answer, log_softmax(logits)))
+    kl = np.concatenate([run.kl() for run in runs])
+    print(f"KL(llama.cpp || plain), nats per position: {summary(kl)}")
+    assert len(kl) >= 4 * NEW_TOKENS and np.median(kl) <= MAX_KL_MEDIAN and kl.max() <= MAX_KL
 
 
 def test_the_comparison_sees_another_quantisation(model: Any, answers: list[Answer]) -> None:

@@ -6,17 +6,19 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kparity import compare, plain
 from kparity.backends.numpy import NumpyBackend
-from kparity.bench.gguf_writer import TINY, write
+from kparity.bench import gguf_writer
+from kparity.bench.gguf_writer import F32, STRING, TINY, U32, write
 from kparity.engine import Engine
-from kparity.errors import BadModel
+from kparity.errors import BadModel, WrongInput
 from kparity.model import load_model
-from kparity.plain import forward
+from kparity.plain import weights
 
 TOKENS = [int(each) for each in np.random.default_rng(5).integers(0, TINY.vocab, 40)]
 MODELS = {
@@ -27,7 +29,9 @@ MODELS = {
     "block-scales": {"block_scales": True},
     "scale-tensors": {"scale_tensors": True},
     "untied": {"untied": True},
-    "eps": {"eps": 0.02, "theta": 1e6},
+    "eps": {"eps": 0.02, "theta": 500000.0},
+    "block-scales-beside": {"block_scales": True, "scale_tensors": True, "type": "tq1_0"},
+    "peaks": {"ffn_gain": 30.0},
 }
 
 
@@ -50,13 +54,99 @@ def test_it_computes_what_the_specification_does(name: str, act: str, kv: str, t
     assert apart < 1e-9 and 1e-16 < twins < 0.05, "the twin rounds, and no more than that"
 
 
-@pytest.mark.parametrize("act", ["token", "block256"])
-def test_native_products_change_no_bit(act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, scale_tensors=True))
-    before = plain.logits(path, TOKENS, act=act, kv="f16")
-    monkeypatch.setattr(forward, "LARGE", 0)
-    after = plain.logits(path, TOKENS, act=act, kv="f16")
-    assert np.array_equal(before.logits, after.logits) and np.array_equal(before.twin, after.twin)
+@pytest.mark.parametrize("kind", ["tq1_0", "tq2_0", "i2_s"])
+def test_the_size_of_a_piece_changes_no_sum(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, type=kind, scale_tensors=True))
+    whole = plain.logits(path, TOKENS, act="token", kv="f16").logits
+    monkeypatch.setattr(weights, "PIECE", 1)  # as few rows as there can be
+    pieces = plain.logits(path, TOKENS, act="token", kv="f16").logits
+    assert max(1 - compare.cosine(a, b) for a, b in zip(whole, pieces, strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize(("kind", "block", "n_bytes"), [("Q8_0", 32, 34), ("Q6_K", 256, 210), ("BF16", 1, 2)])
+def test_ordinary_types_are_decoded_as_gguf_does(kind: str, block: int, n_bytes: int) -> None:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    data = np.random.default_rng(1).integers(0, 256, (6, 512 // block * n_bytes), np.uint8)
+    at = {"Q8_0": 1, "Q6_K": 209}.get(kind)
+    if at is not None:
+        data[:, at::n_bytes] &= 0xBB  # the high byte of an f16 scale: finite, whatever the other bits are
+    else:
+        data[:, 1::2] &= 0xBF
+    wanted = dequantize(data, GGMLQuantizationType[kind]).reshape(-1)
+    assert np.isfinite(wanted).all() and np.ptp(wanted) > 0
+    assert np.array_equal(weights.DENSE[kind](data.reshape(-1)).reshape(-1), wanted)
+
+
+def test_positions_are_divided_by_the_linear_factor(tmp_path: Path) -> None:
+    arch = TINY.arch
+    usual = gguf_writer.keys(TINY)
+    for name, stored, wanted in (
+        ("factor", [("scaling.type", STRING, "linear"), ("scaling.factor", F32, 4.0)], 4.0),
+        ("older", [("scale_linear", F32, 8.0)], 8.0),
+        ("none", [("scaling.type", STRING, "none"), ("scaling.factor", F32, 4.0)], 1.0),
+        ("zero", [("scaling.factor", F32, 0.0)], 1.0),
+    ):
+        more = [(f"{arch}.rope.{key}", kind, value) for key, kind, value in stored]
+        path = gguf_writer.write_file(tmp_path / f"{name}.gguf", [*usual, *more], list(gguf_writer.tensors(TINY)))
+        assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
+        assert plain.facts(path).frequencies[0] == 1 / wanted
+        apart, _ = furthest(path, "token", "f16")
+        assert apart < 1e-9
+
+
+def test_relu2_and_sub_norms_are_those_of_transformers(transformers: Any, tmp_path: Path) -> None:
+    """Random weights, written to a file and put into BitNetForCausalLM with its own quantising linear layers."""
+    path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, layers=3, untied=True))
+    found = plain.logits(path, TOKENS, act="token", kv="f32")  # its cache is f32
+    noise = np.median([1 - compare.cosine(a, b) for a, b in zip(found.twin, found.logits, strict=True)])
+    right = [1 - compare.cosine(a, b) for a, b in zip(theirs(path, "relu2"), found.logits, strict=True)]
+    wrong = [1 - compare.cosine(a, b) for a, b in zip(theirs(path, "silu"), found.logits, strict=True)]
+    print(f"median of 1 - cosine: {np.median(right):.3g}, with SiLU {np.median(wrong):.3g}, noise {noise:.3g}")
+    assert np.median(right) < 10 * max(noise, 5e-5) and max(right) < 0.01 < np.median(wrong)
+
+
+def theirs(path: Path, act: str) -> np.ndarray:
+    """Logits [positions, vocab] of transformers' model of a file."""
+    import torch
+    from transformers import BitNetConfig, BitNetForCausalLM
+    from transformers.integrations.bitnet import AutoBitLinear
+
+    model = load_model(path)
+    h = model.hparams
+    config = BitNetConfig(
+        vocab_size=h.vocab, hidden_size=h.width, intermediate_size=h.ffn, num_hidden_layers=h.n_layer,
+        num_attention_heads=h.n_head, num_key_value_heads=h.n_kv, hidden_act=act, rms_norm_eps=h.eps,
+        rope_parameters={"rope_type": "default", "rope_theta": h.theta}, max_position_embeddings=h.context,
+        attn_implementation="eager", bos_token_id=h.bos, eos_token_id=h.eos,
+    )  # fmt: skip
+    net = BitNetForCausalLM(config).eval()
+
+    def given(array: np.ndarray) -> Any:
+        return torch.nn.Parameter(torch.from_numpy(np.array(array, np.float32)), requires_grad=False)
+
+    def linear(layer: int, name: str) -> Any:
+        values, scale = model.linear_weights(layer, name)
+        made = AutoBitLinear(values.shape[1], values.shape[0], bias=False)
+        made.weight, made.weight_scale = given(values), torch.from_numpy(scale.copy())
+        return made
+
+    for layer, block in enumerate(net.model.layers):
+        at, attention, mlp = f"blk.{layer}", block.self_attn, block.mlp
+        for part, owner in (("q", attention), ("k", attention), ("v", attention), ("o", attention)):
+            setattr(owner, f"{part}_proj", linear(layer, f"attn_{'output' if part == 'o' else part}"))
+        for part in ("gate", "up", "down"):
+            setattr(mlp, f"{part}_proj", linear(layer, f"ffn_{part}"))
+        block.input_layernorm.weight = given(model.vector(f"{at}.attn_norm.weight"))
+        block.post_attention_layernorm.weight = given(model.vector(f"{at}.ffn_norm.weight"))
+        attention.attn_sub_norm.weight = given(model.vector(f"{at}.attn_sub_norm.weight"))
+        mlp.ffn_sub_norm.weight = given(model.vector(f"{at}.ffn_sub_norm.weight"))
+    net.model.embed_tokens.weight = given(model.embedding().array)
+    net.model.norm.weight = given(model.vector("output_norm.weight"))
+    net.lm_head.weight = given(model.head().array)
+    with torch.no_grad():
+        return net(torch.tensor([TOKENS])).logits[0].numpy().astype(np.float64)
 
 
 def test_it_is_alone() -> None:
@@ -69,15 +159,46 @@ def test_it_is_alone() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(eval(done.stdout))
     assert "kparity.plain.forward" in loaded
-    shared = ("graph", "fused", "engine", "ops", "kernels", "backends", "model.hparams", "model.model", "registry")
+    shared = (
+        *("graph", "fused", "engine", "ops", "kernels", "backends", "registry", "packing", "_native"),
+        *("model.hparams", "model.model", "model.dense", "model.ternary", "model.graph"),
+    )
     assert [name for name in loaded if name.startswith(tuple(f"kparity.{each}" for each in shared))] == []
     assert [name for name in loaded if not name.startswith("kparity")] == []
 
 
-def test_a_missing_key_is_one_sentence(tmp_path: Path) -> None:
-    from kparity.bench import gguf_writer
-
-    kept = [key for key in gguf_writer.keys(TINY) if not key[0].endswith("head_count")]
-    path = gguf_writer.write_file(tmp_path / "model.gguf", kept, list(gguf_writer.tensors(TINY)))
-    with pytest.raises(BadModel, match=r"attention\.head_count is None, expected a number"):
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "said"),
+    [
+        ("attention.head_count", None, None, r"attention\.head_count is None, expected a number"),
+        ("attention.head_count", U32, 0, "expected a whole number of at least 1"),
+        ("attention.head_count_kv", U32, 3, "4 and 3 heads"),
+        ("rope.dimension_count", U32, 66, "heads of 64, 66 of it turned"),
+        ("rope.scaling.type", STRING, "yarn", "RoPE scaling of type 'yarn' is not supported"),
+        ("attention.layer_norm_rms_epsilon", F32, float("nan"), "is nan, expected a number"),
+    ],
+)
+def test_what_a_key_cannot_be_is_one_sentence(name: str, kind: Any, value: Any, said: str, tmp_path: Path) -> None:
+    kept = [key for key in gguf_writer.keys(TINY) if key[0] != f"{TINY.arch}.{name}"]
+    stored = kept if kind is None else [*kept, (f"{TINY.arch}.{name}", kind, value)]
+    path = gguf_writer.write_file(tmp_path / "model.gguf", stored, list(gguf_writer.tensors(TINY)))
+    with pytest.raises(BadModel, match=rf"model\.gguf: .*{said}"):
         plain.facts(path)
+
+
+def test_a_tensor_that_is_missing_or_of_another_shape_is_one_sentence(tmp_path: Path) -> None:
+    lost = [each for each in gguf_writer.tensors(TINY) if each.name != "blk.1.ffn_norm.weight"]
+    path = gguf_writer.write_file(tmp_path / "lost.gguf", gguf_writer.keys(TINY), lost)
+    with pytest.raises(BadModel, match=r"lost\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"):
+        plain.logits(path, TOKENS, act="token", kv="f16")
+    wider = gguf_writer.keys(dataclasses.replace(TINY, ffn=768))
+    path = gguf_writer.write_file(tmp_path / "wider.gguf", wider, list(gguf_writer.tensors(TINY)))
+    with pytest.raises(BadModel, match=r"blk\.0\.ffn_gate\.weight has the shape \[256, 512\], expected 768 rows"):
+        plain.logits(path, TOKENS, act="token", kv="f16")
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [TINY.vocab]])
+def test_tokens_outside_the_vocabulary_are_refused(tokens: list[int], tmp_path: Path) -> None:
+    path = write(tmp_path / "model.gguf", TINY)
+    with pytest.raises(WrongInput, match="expected tokens from 0 to 299"):
+        plain.logits(path, tokens, act="token", kv="f16")

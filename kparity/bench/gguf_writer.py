@@ -48,6 +48,8 @@ class Spec:
     theta: float = SERVED.theta
     eps: float = 1e-5
     seed: int = 0
+    ffn_gain: float = 1.0
+    """R.m.s. of what ffn_gate and ffn_up give; from about 30 on relu² leaves the range of f16."""
     untied: bool = False
     """Write output.weight instead of leaving the head to the embedding."""
     scale_tensors: bool = False
@@ -170,8 +172,8 @@ def tensors(spec: Spec) -> Iterator[Entry]:
         yield _norm(spec, f"{blk}.attn_sub_norm", q)
         yield from _linear(spec, f"{blk}.attn_output", w, q, branch)
         yield _norm(spec, f"{blk}.ffn_norm", w)
-        yield from _linear(spec, f"{blk}.ffn_gate", f, w, 1.0)
-        yield from _linear(spec, f"{blk}.ffn_up", f, w, 1.0)
+        yield from _linear(spec, f"{blk}.ffn_gate", f, w, spec.ffn_gain)
+        yield from _linear(spec, f"{blk}.ffn_up", f, w, spec.ffn_gain)
         yield _norm(spec, f"{blk}.ffn_sub_norm", f)
         yield from _linear(spec, f"{blk}.ffn_down", w, f, branch)
     yield _norm(spec, "output_norm", w)
@@ -329,7 +331,7 @@ def main() -> None:
     parser.add_argument("--arch", choices=sorted(ACTIVATIONS), default=Spec.arch)
     for name in ("layers", "width", "ffn", "heads", "kv_heads", "vocab", "context", "seed"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Spec, name))
-    for name in ("theta", "eps"):
+    for name in ("theta", "eps", "ffn_gain"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Spec, name))
     for name in ("untied", "scale_tensors", "block_scales"):
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")

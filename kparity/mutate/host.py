@@ -7,15 +7,18 @@ itself.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend
+from kparity.adapter import Backend, Bound
 from kparity.engine import Engine
+from kparity.fused import FusedGraph
 from kparity.graph import Linear
+from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model
+from kparity.mutate.graphs import with_graph
 from kparity.spec import Array
 
 Make = Callable[[Model, Backend], Engine]
@@ -35,6 +38,22 @@ def scale_forgotten(model: Model, backend: Backend) -> Engine:
     """The tensor ``.scale`` beside a weight is not looked for."""
     model._separate_scale = lambda name: 1.0  # type: ignore[method-assign]
     return Engine(model, backend)
+
+
+def scale_inverted(model: Model, backend: Backend) -> Engine:
+    """The tensor ``.scale`` beside a weight divides it, as one converter's does."""
+    read = model._separate_scale
+    model._separate_scale = lambda name: 1.0 / read(name)  # type: ignore[method-assign]
+    return Engine(model, backend)
+
+
+class TableOfOtherHeads(FusedGraph):
+    """Right constants, and the frequencies of heads of which twice as much rotates."""
+
+    def _forward(self) -> Iterator[Bound]:
+        table = frequencies(self.h.theta, 2 * self.h.rope_dim, self.h.rope_scale)
+        self.freq = self.backend.upload(np.ascontiguousarray(table[: self.h.rope_dim // 2]))
+        yield from super()._forward()
 
 
 def heads_dealt(model: Model, backend: Backend) -> Engine:
@@ -63,12 +82,17 @@ WRONG: tuple[tuple[str, str, Make, str], ...] = (
     ("host-eps-off", "eps is off by one per cent.", misread(lambda h: {"eps": h.eps * 1.01}), "eps"),
     ("host-activation", "The activation of another architecture: SiLU for relu².",
      misread(lambda h: {"act": "silu", "clamp": 0}), "b158"),
-    ("host-clamp", "relu² without its clamp to the range of f16.", misread(lambda h: {"clamp": 0}), "b158"),
+    ("host-clamp", "relu² without its clamp to the range of f16.", misread(lambda h: {"clamp": 0}), "peaks"),
     ("host-heads-dealt", "Key heads are dealt out to query heads one by one, not by groups.", heads_dealt, "b158"),
     ("host-scale-forgotten", "The tensor .scale beside a weight is not applied.", scale_forgotten, "scales"),
+    ("host-scale-inverted", "The tensor .scale divides where it should multiply.", scale_inverted, "scales"),
     ("host-rope-scale", "The linear factor of RoPE is not read.", misread(lambda h: {"rope_scale": 1.0}), "stretched"),
     ("host-rope-dim", "Half of each head is rotated instead of all of it.",
      misread(lambda h: {"rope_dim": h.head_dim // 2}), "b158"),
+    ("host-rope-table", "Frequencies for another number of rotating elements than the kernels are built for.",
+     with_graph(TableOfOtherHeads), "b158"),
+    ("host-context", "A quarter of the file's context: the cache ends where the model does not.",
+     misread(lambda h: {"context": h.context // 4}), "b158"),
     ("host-rope-mode", "Pairs side by side instead of split halves.",
      misread(lambda h: {"rope_mode": "interleaved"}), "b158"),
 )  # fmt: skip

@@ -28,6 +28,7 @@ class Made:
 MODELS: Mapping[str, Made] = {
     "b158": Made(SMALL),  # relu², base 500,000
     "eps": Made(dataclasses.replace(SMALL, eps=0.05)),
+    "peaks": Made(dataclasses.replace(SMALL, ffn_gain=30.0)),  # products beyond the range of f16
     "scales": Made(dataclasses.replace(SMALL, scale_tensors=True)),
     "stretched": Made(SMALL, ((f"{ROPE}.scaling.type", STRING, "linear"), (f"{ROPE}.scaling.factor", F32, 4.0))),
 }

@@ -8,25 +8,22 @@ logits = head · norm(x)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kparity.errors import WrongInput
 from kparity.model.gguf_file import GgufFile
-from kparity.plain.file import Facts, Matrix, facts_of, matrix, opened, table, vector
+from kparity.plain.file import Facts, facts_of, opened
+from kparity.plain.weights import BLOCK, Piece, find, picked, pieces, ternary, vector
 from kparity.spec import Array
 
-BLOCK = 256
 F16_MAX = 65504.0
-LARGE = 64 << 20
-"""Bytes of a file from which on native kernels multiply: decoding weights to floats would take most of the time."""
-HEAD_ROWS = 8192
-"""Rows of the head that are converted to fp64 at a time."""
-
-Product = Callable[["Stream", "Quantised"], Array]
+HEAD_TICK = 1 << 25
+"""Weights of the head after which the caller hears that something goes on: a fraction of a second."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +75,6 @@ class Stream:
         q = np.clip(np.rint(blocks * factor), -128, 127).astype(np.int8)
         return Quantised(q.reshape(rows, -1)[:, :k], scale[..., 0])
 
-    def times(self, weights: Matrix, given: Quantised) -> Array:
-        """W · a, [rows, n]: sums of ternary times int8 are integers below 2²⁴, exact in f32 in any order."""
-        if given.scale.shape[1] == 1:
-            sums = given.q.astype(weights.values.dtype) @ weights.values.T
-            found: Array = sums.astype(self.dtype) * (given.scale * self.dtype.type(weights.scale))
-            return found
-        out = np.zeros((len(given.q), len(weights.values)), self.dtype)
-        for at in range(given.scale.shape[1]):
-            part = slice(at * BLOCK, (at + 1) * BLOCK)
-            sums = given.q[:, part].astype(weights.values.dtype) @ weights.values[:, part].T
-            out += sums.astype(self.dtype) * (given.scale[:, at : at + 1] * self.dtype.type(weights.scale))
-        return out
-
     def rotated(self, x: Array, f: Facts) -> Array:
         """Split halves of the first ``rope_dim`` elements of each head, turned by position times frequency."""
         half = f.rope_dim // 2
@@ -137,67 +121,88 @@ def logits(
     kv: str,
     tick: Callable[[str], None] = lambda note: None,
 ) -> Logits:
-    """Logits after each of the tokens of a sequence; raises BadModel for a file that cannot be read.
+    """Logits after each of the tokens of a sequence; raises BadModel for a file that cannot be read, WrongInput for
+    tokens outside the vocabulary.
 
     ``act`` is the quantisation of activations (``token``, ``block256``), ``kv`` the type of the cache (``f16``,
     ``f32``); ``tick`` is told how far it is.
     """
-    with opened(path) as file, np.errstate(all="ignore"):
+    with opened(path) as file, np.errstate(all="ignore"):  # what is not finite is for the gates to see
         f = facts_of(file)
-        rows = table(file, "token_embd")[np.asarray(tokens)]
+        ids = np.asarray(tokens, np.int64)
+        if not len(ids) or ids.min() < 0 or ids.max() >= f.vocab:
+            raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
+        rows = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
         streams = [Stream(np.dtype(each), rows.astype(each)) for each in (np.float64, np.float32)]
         for layer in range(f.layers):
             _layer(file, f, f"blk.{layer}", streams, act, kv)
             tick(f"layer {layer + 1} of {f.layers}")
-        weight = vector(file, "output_norm")
-        normed = [stream.norm(stream.x, weight, f.eps) for stream in streams]
-        head = table(file, "output" if "output.weight" in file.tensors else "token_embd")
-        truth, twin = _heads(head, normed, tick)
+        weight = vector(file, "output_norm.weight", f.width)
+        truth, twin = _heads(file, f, [stream.norm(stream.x, weight, f.eps) for stream in streams], tick)
     return Logits("plain fp64", truth, "plain f32", twin)
 
 
 def _layer(file: GgufFile, f: Facts, at: str, streams: Sequence[Stream], act: str, kv: str) -> None:
     """One layer, of both passes."""
 
-    def linear(name: str, given: Sequence[Quantised]) -> Iterator[Array]:
-        multiply = _product(file, f"{at}.{name}")
-        return (multiply(stream, each) for stream, each in zip(streams, given, strict=True))
+    def linear(name: str, given: Sequence[Quantised], rows: int) -> list[Array]:
+        return products(ternary(file, f"{at}.{name}", given[0].q.shape[1], rows), streams, given, rows)
 
     def normed(values: Sequence[Array], name: str) -> list[Quantised]:
-        weight = vector(file, f"{at}.{name}")
+        weight = vector(file, f"{at}.{name}.weight", values[0].shape[1])
         pairs = zip(streams, values, strict=True)
         return [stream.quantised(stream.norm(x, weight, f.eps), act) for stream, x in pairs]
 
     given = normed([stream.x for stream in streams], "attn_norm")
-    q, k, v = (list(linear(name, given)) for name in ("attn_q", "attn_k", "attn_v"))
+    sizes = {"attn_q": f.heads, "attn_k": f.kv_heads, "attn_v": f.kv_heads}
+    q, k, v = (linear(name, given, count * f.head_dim) for name, count in sizes.items())
     mixed = [stream.attention(a, b, c, f, kv) for stream, a, b, c in zip(streams, q, k, v, strict=True)]
-    for stream, out in zip(streams, linear("attn_output", normed(mixed, "attn_sub_norm")), strict=True):
+    for stream, out in zip(streams, linear("attn_output", normed(mixed, "attn_sub_norm"), f.width), strict=True):
         stream.x = stream.x + out
     given = normed([stream.x for stream in streams], "ffn_norm")
-    gate, up = (list(linear(name, given)) for name in ("ffn_gate", "ffn_up"))
+    gate, up = (linear(name, given, f.ffn) for name in ("ffn_gate", "ffn_up"))
     inner = [stream.product(a, b, f) for stream, a, b in zip(streams, gate, up, strict=True)]
-    for stream, out in zip(streams, linear("ffn_down", normed(inner, "ffn_sub_norm")), strict=True):
+    for stream, out in zip(streams, linear("ffn_down", normed(inner, "ffn_sub_norm"), f.width), strict=True):
         stream.x = stream.x + out
 
 
-def _product(file: GgufFile, name: str) -> Product:
-    """W · a of a weight, for both passes."""
-    if file.n_bytes > LARGE:
-        from kparity.plain.native import product
+def products(
+    weights: Iterable[Piece], streams: Sequence[Stream], given: Sequence[Quantised], rows: int
+) -> list[Array]:  # fmt: skip
+    """W · a of both passes, [positions, rows] each, every weight decoded once.
 
-        found = product(file, name)
-        if found is not None:
-            return found
-    weights = matrix(file, name)
-    return lambda stream, given: stream.times(weights, given)
+    Sums of ternary times int8 are integers below 2²⁴: exact in f32 in any order, and one product for both passes. They
+    are scaled as each pass rounds, over the whole width or, where either side has a scale per block, block by block.
+    """
+    found = [np.zeros((len(each.q), rows), stream.dtype) for stream, each in zip(streams, given, strict=True)]
+    q = np.concatenate([each.q for each in given]).astype(np.float32)
+    for piece in weights:
+        blocks = max(piece.scales.shape[1], given[0].scale.shape[1])
+        for block in range(blocks):
+            part = slice(block * BLOCK, (block + 1) * BLOCK) if blocks > 1 else slice(None)
+            sums = np.split(q[:, part] @ piece.values[:, part].T, len(streams))
+            for stream, each, out, integers in zip(streams, given, found, sums, strict=True):
+                scale = _column(each.scale, block) * _column(piece.scales.astype(stream.dtype), block).T
+                out[:, piece.rows] += integers.astype(stream.dtype) * scale
+    return found
 
 
-def _heads(head: Array, normed: Sequence[Array], tick: Callable[[str], None]) -> list[Array]:
+def _column(scales: Array, block: int) -> Array:
+    """The scales of a block, [rows, 1]; the only ones where there are no others."""
+    at = block if scales.shape[1] > 1 else 0
+    return scales[:, at : at + 1]
+
+
+def _heads(file: GgufFile, f: Facts, normed: Sequence[Array], tick: Callable[[str], None]) -> list[Array]:
     """Logits of both passes, some rows of the head after the other."""
-    found = [np.empty((len(x), len(head)), x.dtype) for x in normed]
-    for row in range(0, len(head), HEAD_ROWS):
-        part = head[row : row + HEAD_ROWS].astype(np.float32)
+    head = find(file, "output.weight" if "output.weight" in file.tensors else "token_embd.weight", f.width, f.vocab)
+    found = [np.empty((len(x), f.vocab), x.dtype) for x in normed]
+    silent = 0
+    for rows, weights in pieces(file, head):
         for x, out in zip(normed, found, strict=True):
-            out[:, row : row + HEAD_ROWS] = x @ part.astype(x.dtype).T
-        tick(f"row {row} of {len(head)} of the head")
+            out[:, rows] = x @ weights.astype(x.dtype).T
+        silent += weights.size
+        if silent >= HEAD_TICK or rows.stop == f.vocab:
+            tick(f"row {rows.stop} of {f.vocab} of the head")
+            silent = 0
     return found

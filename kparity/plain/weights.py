@@ -1,0 +1,159 @@
+"""The second reader of weights: rows of a matrix at a time, so that what is decoded stays in the processor's cache.
+
+Ternary types are decoded by kparity/model/decode.py, ordinary ones here, scales are applied here: nothing of this is
+what a candidate uploads by. Layouts of blocks: ggml-common.h of llama.cpp.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kparity.errors import BadModel
+from kparity.model import decode
+from kparity.model.gguf_file import GgufFile, TensorInfo
+from kparity.spec import Array
+
+BLOCK = 256
+PIECE = 1 << 19
+"""Weights that are decoded at a time: 2 MiB in f32. Whole matrices took 20 times as long, all of it memory traffic."""
+GROUP = 128
+"""Weights of an I2_S group; a number of rows that it divides is a whole number of groups, whatever K is."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows ``row0`` … of a ternary matrix: ``values`` f32 [rows, k] of -1, 0 and 1; ``scales`` f32 [rows, 1], or
+    [rows, k / 256] where blocks have scales of their own.
+    """
+
+    row0: int
+    values: Array
+    scales: Array
+
+    @property
+    def rows(self) -> slice:
+        """Where its outputs stand."""
+        return slice(self.row0, self.row0 + len(self.values))
+
+
+def find(file: GgufFile, name: str, k: int, rows: int) -> TensorInfo:
+    """A tensor [rows, k]; raises BadModel where it is missing or has another shape."""
+    tensor = file.tensors.get(name)
+    if tensor is None:
+        raise BadModel(f"tensor {name} is missing")
+    if (tensor.shape[0], tensor.rows) != (k, rows):
+        raise BadModel(f"tensor {name} has the shape {list(tensor.shape)}, expected {rows} rows of {k}")
+    return tensor
+
+
+def cut(tensor: TensorInfo, row0: int, rows: int) -> TensorInfo:
+    """Some rows of a tensor whose type has whole blocks in a row."""
+    row_bytes = tensor.n_bytes // tensor.rows
+    offset = tensor.offset + row0 * row_bytes
+    return dataclasses.replace(tensor, shape=(tensor.shape[0], rows), offset=offset, n_bytes=rows * row_bytes)
+
+
+def _steps(k: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each piece."""
+    step = max(1, PIECE // k // GROUP) * GROUP
+    return ((row0, min(step, rows - row0)) for row0 in range(0, rows, step))
+
+
+def ternary(file: GgufFile, name: str, k: int, rows: int) -> Iterator[Piece]:
+    """``<name>.weight`` times ``<name>.scale``, piece by piece; raises BadModel for what is no ternary weight."""
+    tensor = find(file, f"{name}.weight", k, rows)
+    if not tensor.type.ternary:
+        raise BadModel(f"tensor {tensor.name} is {tensor.type.name}, expected a ternary type")
+    beside = np.float32(vector(file, f"{name}.scale", 1)[0] if f"{name}.scale" in file.tensors else 1)
+    file.advise(tensor, "WILLNEED")
+    for row0, count in _steps(k, rows):
+        weights, stored = _decoded(file, tensor, row0, count)
+        scales = np.broadcast_to(stored.astype(np.float32).reshape(-1, stored.shape[-1]), (count, stored.shape[-1]))
+        shared = scales[0, 0]
+        if (scales == shared).all():
+            scales = np.full((count, 1), shared)
+        with np.errstate(over="ignore"):
+            scales = scales * beside
+        if not (np.isfinite(scales) & (scales >= 0)).all():
+            raise BadModel(f"tensor {tensor.name}: a scale from row {row0} on is no finite number of at least 0")
+        yield Piece(row0, weights.astype(np.float32), scales)
+    file.advise(tensor, "DONTNEED")
+
+
+def _decoded(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> tuple[Array, Array]:
+    """Weights i8 [rows, k] and the scales that are stored with them, f16 [rows, k / 256] or f32 [1]."""
+    k = tensor.shape[0]
+    if tensor.type.name == "I2_S":  # groups run over the whole tensor, and its one scale stands behind all of them
+        data, codes = file.data(tensor), tensor.rows * k // 4
+        part = np.concatenate([data[row0 * k // 4 : (row0 + rows) * k // 4], data[codes : codes + 4]])
+        return decode.decode_i2_s(part, rows, k)
+    decoder = {"TQ1_0": decode.decode_tq1_0, "TQ2_0": decode.decode_tq2_0}[tensor.type.name]
+    return decoder(tensor.name, file.data(cut(tensor, row0, rows)), rows, k, row0)
+
+
+def _bf16(data: Array) -> Array:
+    values: Array = (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return values
+
+
+def _q8_0(data: Array) -> Array:
+    """Blocks of an f16 scale and 32 i8."""
+    blocks = data.reshape(-1, 34)
+    values: Array = blocks[:, :2].copy().view("<f2").astype(np.float32) * blocks[:, 2:].view(np.int8)
+    return values
+
+
+def _q6_k(data: Array) -> Array:
+    """Blocks of 256: u8 ql[128], u8 qh[64], i8 scales[16], f16 d. Of each half of 128, element 32·j + l has its low
+    four bits in ql[32·(j % 2) + l] >> 4·(j / 2) and the high two in qh[l] >> 2·j, less 32; a scale counts for 16.
+    """
+    blocks = data.reshape(-1, 210)
+    low = blocks[:, :128].reshape(-1, 2, 1, 2, 32) >> np.array([0, 4], np.uint8).reshape(2, 1, 1) & 15
+    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8).reshape(4, 1) & 3
+    codes = (low.reshape(-1, 2, 4, 32) | high << 4).astype(np.int8) - np.int8(32)
+    d = blocks[:, 208:].copy().view("<f2").astype(np.float32)
+    scales = d * blocks[:, 192:208].view(np.int8)  # exact: 11 and 8 bits
+    values: Array = scales[:, :, None] * codes.reshape(-1, 16, 16)
+    return values
+
+
+DENSE: Mapping[str, Callable[[Array], Array]] = {
+    "F32": lambda data: data.view("<f4"),
+    "F16": lambda data: data.view("<f2").astype(np.float32),
+    "BF16": _bf16,
+    "Q8_0": _q8_0,
+    "Q6_K": _q6_k,
+}
+"""Decoders of ordinary types: bytes to f32, which holds all of them exactly but for one rounding of a Q6_K weight."""
+
+
+def _dense(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> Array:
+    if tensor.type.name not in DENSE:
+        raise BadModel(f"tensor {tensor.name} is {tensor.type.name}, expected one of {', '.join(DENSE)}")
+    with np.errstate(all="ignore"):  # a damaged scale gives infinities; the gates see them
+        found = DENSE[tensor.type.name](file.data(cut(tensor, row0, rows)))
+    return np.asarray(found, np.float32).reshape(rows, tensor.shape[0])
+
+
+def vector(file: GgufFile, name: str, k: int) -> Array:
+    """The weights of a norm, f32 [k]; raises BadModel where one is not finite."""
+    values: Array = _dense(file, find(file, name, k, 1), 0, 1)[0]
+    if not np.isfinite(values).all():
+        raise BadModel(f"tensor {name}: {values[~np.isfinite(values)][0]} is no finite number")
+    return values
+
+
+def picked(file: GgufFile, tensor: TensorInfo, rows: Array) -> Array:
+    """Chosen rows of an embedding, f32 [len(rows), k]."""
+    return np.concatenate([_dense(file, tensor, int(row), 1) for row in rows])
+
+
+def pieces(file: GgufFile, tensor: TensorInfo) -> Iterator[tuple[slice, Array]]:
+    """All rows of a table, some at a time, f32 [rows, k]; pages that were read are let go."""
+    for row0, count in _steps(tensor.shape[0], tensor.rows):
+        yield slice(row0, row0 + count), _dense(file, tensor, row0, count)
+        file.advise(cut(tensor, row0, count), "DONTNEED")
