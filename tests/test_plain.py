@@ -19,6 +19,7 @@ from kparity.engine import Engine
 from kparity.errors import BadModel, WrongInput
 from kparity.model import load_model
 from kparity.plain import weights
+from kparity.plain.weights import matrix
 
 TOKENS = [int(each) for each in np.random.default_rng(5).integers(0, TINY.vocab, 40)]
 MODELS = {
@@ -127,9 +128,9 @@ def theirs(path: Path, act: str) -> np.ndarray:
         return torch.nn.Parameter(torch.from_numpy(np.array(array, np.float32)), requires_grad=False)
 
     def linear(layer: int, name: str) -> Any:
-        values, scale = model.linear_weights(layer, name)
+        values, scale = matrix(model.file, f"blk.{layer}.{name}")
         made = AutoBitLinear(values.shape[1], values.shape[0], bias=False)
-        made.weight, made.weight_scale = given(values), torch.from_numpy(scale.copy())
+        made.weight, made.weight_scale = given(values), torch.from_numpy(scale[:1, 0].copy())
         return made
 
     for layer, block in enumerate(net.model.layers):

@@ -17,7 +17,7 @@ from kparity.model.dense import Dense, load_matrix, load_vector
 from kparity.model.digest import file_sha256
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.hparams import Hparams, read_hparams
-from kparity.model.ternary import Ternary, load_ternary, load_weights
+from kparity.model.ternary import Ternary, load_ternary
 from kparity.spec import Array
 
 if TYPE_CHECKING:
@@ -69,12 +69,6 @@ class Model:
         tensor, scale = self._linear(layer, name)
         with self._named():
             return load_ternary(self.file, tensor, scale)
-
-    def linear_weights(self, layer: int, name: str) -> tuple[Array, Array]:
-        """Weights i8 [N, K] and scale f32 ([1] or [N, Kp/256]) through the second decoder (kparity/model/decode.py)."""
-        tensor, scale = self._linear(layer, name)
-        with self._named():
-            return load_weights(self.file, tensor, scale)
 
     def vector(self, name: str) -> Array:
         """A norm's weights, f32 [K]; BadModel where one is not finite."""

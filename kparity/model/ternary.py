@@ -57,21 +57,6 @@ def load_ternary(file: GgufFile, tensor: TensorInfo, scale: float) -> Ternary:
     return Ternary(words, wscale, kind, n, k)
 
 
-def load_weights(file: GgufFile, tensor: TensorInfo, scale: float) -> tuple[Array, Array]:
-    """The same tensor through the second decoder: weights i8 [N, K], scale f32 [1] or [N, Kp/256]."""
-    k, n = tensor.shape[0], tensor.rows
-    data = file.data(tensor)
-    used: Array
-    if tensor.type is I2_S:
-        weights, stored = decode.decode_i2_s(data, n, k)
-        used = np.ones(1, np.bool_)
-    else:
-        decoder = decode.decode_tq2_0 if tensor.type is TQ2_0 else decode.decode_tq1_0
-        weights, stored = decoder(tensor.name, data, n, k)
-        used = np.asarray(weights.reshape(n, k // 256, 256).any(axis=2))
-    return weights, combine_scales(tensor.name, stored, used, scale)[0]
-
-
 def combine_scales(name: str, stored: Array, used: Array, scale: float) -> tuple[Array, ScaleKind]:
     """One f32 scale [1] where all blocks with a weight other than 0 share it, else one per block [N, Kp/256].
 

@@ -84,6 +84,15 @@ def ternary(file: GgufFile, name: str, k: int, rows: int) -> Iterator[Piece]:
     file.advise(tensor, "DONTNEED")
 
 
+def matrix(file: GgufFile, name: str) -> tuple[Array, Array]:
+    """All of ``<name>.weight``: f32 [rows, k] of -1, 0 and 1, and its scales as ``Piece`` has them, f32 [rows, …]."""
+    tensor = file.tensors[f"{name}.weight"]
+    pieces = list(ternary(file, name, tensor.shape[0], tensor.rows))
+    blocks = max(piece.scales.shape[1] for piece in pieces)
+    scales = [np.broadcast_to(piece.scales, (len(piece.scales), blocks)) for piece in pieces]
+    return np.concatenate([piece.values for piece in pieces]), np.concatenate(scales)
+
+
 def _decoded(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> tuple[Array, Array]:
     """Weights i8 [rows, k] and the scales that are stored with them, f16 [rows, k / 256] or f32 [1]."""
     k = tensor.shape[0]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from kparity import compare, ops
 from kparity.engine import Engine
 from kparity.graph import Linear, parts_of
+from kparity.plain.file import opened
+from kparity.plain.weights import matrix
 from kparity.probe.candidate import Candidate, Distance, noise_floor, non_finite
 from kparity.probe.reference import exact_activations
 from kparity.probe.table import of_depth
@@ -64,13 +66,20 @@ def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, as
     return backend.download(out).astype(np.float64)
 
 
-def _scales_of_file(weight: Linear, parts: Sequence[tuple[Array, Array]]) -> Array:
-    """Scales f32 of a GEMV's rows by the second decoder, in the shape in which the device should hold them."""
-    if weight.kind == "tensor":
-        return parts[0][1]
-    if weight.kind == "row":
-        return np.concatenate([np.repeat(scale, len(rows)) for rows, scale in parts])
-    return np.concatenate([np.broadcast_to(scale, (len(rows), padded(weight.k) // 256)) for rows, scale in parts])
+def _in_file(candidate: Candidate, weight: Linear, layer: int, name: str) -> tuple[Array, Array]:
+    """Rows f32 [N, K] of a GEMV by the file's second reader, and scales f32 as the device should hold them."""
+    blocks = padded(weight.k) // 256
+    with opened(candidate.engine.model.path) as file:
+        read = [matrix(file, f"blk.{layer}.{part}") for part in parts_of(name)]
+    rows = np.concatenate([values for values, _ in read])
+    scales = np.concatenate([np.broadcast_to(each, (len(each), blocks)) for _, each in read])
+    if weight.kind == "block256":
+        return rows, scales
+    # A block of zeros has no say in the scale that the others of its row, or of all rows, share.
+    starts = np.arange(0, weight.k, 256)
+    said = np.bitwise_or.reduceat(rows != 0, starts, axis=1)
+    chosen = scales[np.arange(len(rows)), said.argmax(axis=1)]
+    return rows, chosen if weight.kind == "row" else chosen[[int(said.any(axis=1).argmax())]]
 
 
 def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascale: Array, got: Array) -> float:
@@ -96,21 +105,19 @@ def gate_exact(candidate: Candidate) -> Gate:
 
     The kernels that serve run with unit scales, so that their f32 output is the accumulator itself (exact below 2²⁴),
     and with the model's own scales for the roundings after it. Truth comes from the file's bytes by the second
-    decoder.
+    reader.
     """
     engine = candidate.engine
     mismatches, ulp, first = 0, 0.0, ""
     for layer, name, weight in _shapes(engine):
-        parts = [engine.model.linear_weights(layer, part) for part in parts_of(name)]
-        truth_weights = np.concatenate([rows for rows, _ in parts])
-        scales = _scales_of_file(weight, parts)
+        truth_weights, scales = _in_file(candidate, weight, layer, name)
         for rows in (1, engine.chunk):
             engine.tick(f"blk.{layer}.{name}")
             q = exact_activations(weight.k, padded(weight.k), rows)
             spans = 1 if engine.options.act == "token" else padded(weight.k) // 256
             ones = np.ones(weight.wscale.shape, np.float32)
             got = _run_gemv(engine, weight, q, ones, np.ones((rows, spans), np.float32))
-            want = q[:, : weight.k].astype(np.float32) @ truth_weights.astype(np.float32).T
+            want = q[:, : weight.k].astype(np.float32) @ truth_weights.T
             wrong = ~(got == want)
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]

@@ -15,9 +15,6 @@ from kparity.probe.candidate import Candidate
 from kparity.probe.verdict import Gate
 from kparity.spec import ROUNDOFF, Case, Value
 
-TABLE_ROUNDINGS = 8
-"""Units of roundoff by which an f32 frequency may be off: a power, a division and their arguments."""
-
 
 def expected(case: Case, facts: Facts, act: str, kv: str) -> dict[str, Value]:
     """The parameters of a served kernel that follow from the file and from how it is asked to run."""
@@ -51,12 +48,13 @@ def differences(candidate: Candidate) -> Iterator[str]:
             if case[name] != value:
                 yield f"{case.op} was built with {name} = {case[name]}, the file says {value}"
     want = np.asarray(facts.frequencies)
+    allowed = candidate.contract.threshold("graph_roundings").value * ROUNDOFF["f32"] * np.abs(want)
     for rows in sorted({rows for rows, _ in engine.programs}):
         table = engine.backend.download(engine.recorded(rows).graph.freq).astype(np.float64)
         if table.shape != want.shape:
             yield f"the RoPE table of {rows} rows has {table.size} frequencies, the file says {want.size}"
             continue
-        wrong = np.flatnonzero(~(np.abs(table - want) <= TABLE_ROUNDINGS * ROUNDOFF["f32"] * np.abs(want)))
+        wrong = np.flatnonzero(~(np.abs(table - want) <= allowed))
         for at in wrong:
             yield f"frequency {at} of the RoPE table of {rows} rows is {table[at]:.8g}, the file says {want[at]:.8g}"
 
