@@ -34,7 +34,7 @@ from kparity.kernels.support import (
     spoil,
     values,
 )
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, span
+from kparity.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, span
 
 BLOCK = 64
 GPU_LOADS = 8
@@ -152,7 +152,7 @@ class DenseGemv(Op):
         return kinds if weights < 4 * MANY else kinds[:2] if weights < 32 * MANY else kinds[:1]
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
-        w = normal(rng, case["rows"], case["K"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
+        w = normal(rng, case["rows"], case["K"], dtype=DTYPES[case["dtype"]])
         if kind == "alternating":  # equal weights: the sum is the cancellation itself
             w[:] = w[:, :1]
         if kind == "all_max":

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MODELS, ROWS, VOCABULARY, distinct, in_turn, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
+from kparity.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
 class Embed(Op):
@@ -95,7 +95,7 @@ class Embed(Op):
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         m, v, row0, rows = (case[name] for name in ("M", "V", "row0", "rows"))
-        table = normal(rng, rows, case["D"]).astype(np.float16 if case["dtype"] == "f16" else np.float32)
+        table = normal(rng, rows, case["D"], dtype=DTYPES[case["dtype"]])
         ids = rng.integers(0, v, m).astype(np.int32)
         if kind == "outside":  # no id of the vocabulary, beside some that are
             ids[::2] = np.resize(np.array([-1, v, v + 7, 2**31 - 1, -(2**31)], np.int32), len(ids[::2]))
