@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kparity import cachedir
-from kparity.adapter import Bound, Buffer, Kernel, Program
-from kparity.assemble import Source
+from kparity.device.adapter import Bound, Buffer, Kernel, Program
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
-from kparity.spec import Array, Case, Op, Stage
+from kparity.host import cachedir
+from kparity.ops.assemble import Source
+from kparity.ops.spec import Array, Case, Op, Stage
 
 if TYPE_CHECKING:
     from kparity.backends.cuda import CudaBackend

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 CACHE_LINE = 64
 LARGE = 1 << 17

@@ -17,11 +17,21 @@ from typing import Any, ClassVar
 import numpy as np
 
 import kparity
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous, sliced
 from kparity.backends._memory import Memory, copy
+from kparity.device.adapter import (
+    Backend,
+    Bound,
+    Buffer,
+    DeviceInfo,
+    Kernel,
+    Program,
+    dtype_name,
+    require_contiguous,
+    sliced,
+)
+from kparity.device.remedies import Reason
 from kparity.errors import DeviceFault, WrongInput
-from kparity.remedies import Reason
-from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 _native: Any
 try:

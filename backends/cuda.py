@@ -24,12 +24,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, require_contiguous, sliced
-from kparity.assemble import Source, gpu_source, kernel_text
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
+from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, require_contiguous, sliced
+from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
-from kparity.remedies import Reason, missing_package
-from kparity.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
+from kparity.ops.assemble import Source, gpu_source, kernel_text
+from kparity.ops.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
 
 POISON = 0xFF
 """Every byte of fresh scratch memory: NaN, or −1. A kernel that counts on zeros fails everywhere, not now and then."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from kparity.backends._cupy import cdll
 from kparity.backends.cuda import CudaBackend
-from kparity.remedies import Reason, missing_package
+from kparity.device.remedies import Reason, missing_package
 
 KFD = Path("/dev/kfd")
 """The kernel driver's device file: who may not open it sees no GPU."""

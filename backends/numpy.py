@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, sliced
-from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, sliced
+from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 
 class NumpyBound(Bound):

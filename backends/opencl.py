@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, require_contiguous
-from kparity.assemble import Source, gpu_source
+from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, require_contiguous
+from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
-from kparity.remedies import Reason, missing_package
-from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+from kparity.ops.assemble import Source, gpu_source
+from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 WAVES = (32, 64)
 """Lanes of a wavefront that the texts are written for."""

@@ -14,10 +14,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, dtype_name, require_contiguous, sliced
+from kparity.device.adapter import (
+    Backend,
+    Bound,
+    Buffer,
+    DeviceInfo,
+    Kernel,
+    Program,
+    dtype_name,
+    require_contiguous,
+    sliced,
+)
+from kparity.device.remedies import Reason, missing_package
 from kparity.errors import DeviceFault, WrongInput
-from kparity.remedies import Reason, missing_package
-from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 HANDLES = {"f32": "float32", "f16": "float16", "i32": "int32", "u32": "int32", "i8": "int8"}
 """torch's name of each element type; u32 words are held as int32, which has every operation and the same bits."""

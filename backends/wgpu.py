@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name
-from kparity.assemble import Source, wgsl_source
+from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name
+from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
-from kparity.remedies import Reason, missing_package
-from kparity.spec import DTYPES, Array, Case, Dispatches, Op
+from kparity.ops.assemble import Source, wgsl_source
+from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 LOST = re.compile(r"device (was |is )?lost", re.IGNORECASE)
 REAL = ("DiscreteGPU", "IntegratedGPU", "VirtualGPU")  # in order of preference

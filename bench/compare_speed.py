@@ -25,8 +25,8 @@ import numpy as np
 from kparity import _native
 from kparity.backends.cpu import CpuBackend
 from kparity.bench.bandwidth import StreamRead, cold_memory
-from kparity.revision import revision
-from kparity.spec import Array
+from kparity.host.revision import revision
+from kparity.ops.spec import Array
 
 SLOW_EVERY = 4
 """The slow ones run in one round of so many."""

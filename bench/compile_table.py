@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kparity import ops, registry
+from kparity import ops
+from kparity.device import registry
 from kparity.errors import Unavailable
-from kparity.revision import commit, git
+from kparity.host.revision import commit, git
 from kparity.toolchains import Outcome, Target, Toolchain, chosen, cuda, hip, sweep
 from kparity.toolchains.texts import every
 

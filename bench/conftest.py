@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from kparity import fingerprint
-from kparity.adapter import Backend
 from kparity.bench.machine import identity
 from kparity.bench.ops.cases import case_of, plan
+from kparity.device import fingerprint
+from kparity.device.adapter import Backend
 from kparity.errors import KparityError
-from kparity.revision import revision
-from kparity.spec import Case
+from kparity.host.revision import revision
+from kparity.ops.spec import Case
 
 Note = Callable[..., None]
 SOURCE = pytest.StashKey[dict[str, Any]]()

@@ -33,17 +33,19 @@ from typing import Any
 import numpy as np
 from false_alarms_report import as_markdown, summary
 
-from kparity import contracts, fingerprint
-from kparity.adapter import Backend
+from kparity import contracts
 from kparity.bench.gguf_writer import TINY, write
+from kparity.device import fingerprint
+from kparity.device.adapter import Backend
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.errors import DeviceFault, KparityError, Unavailable, WrongInput
+from kparity.gates.candidate import Candidate
+from kparity.gates.candidate import run as run_gates
+from kparity.gates.reference import Reference, compute, first_token
+from kparity.gates.table import GATES
 from kparity.model import Model, load_model
-from kparity.probe import gates
-from kparity.probe.reference import Reference, compute, first_token
 from kparity.probe.runner import DEFAULT_POSITIONS
-from kparity.probe.table import GATES
-from kparity.registry import open_backend
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEL = Path(sys.prefix) / "lib" / "libintelocl.so"
@@ -137,9 +139,9 @@ class Judges:
 def probe(engine: Engine, reference: Reference) -> dict[str, Any]:
     """All gates of the full probe: verdict, the measures of each, and for a reject its gate, code and reason."""
     found: dict[str, Any] = {"rejected": False, "gates": 0, "measures": {}}
-    candidate = gates.Candidate(engine, reference, contracts.load(contracts.PROBE))
+    candidate = Candidate(engine, reference, contracts.load(contracts.PROBE))
     try:
-        for gate in gates.run(candidate, "full"):
+        for gate in run_gates(candidate, "full"):
             found["gates"] += 1
             found["measures"] |= {measure.threshold: measure.value for measure in gate.measures}
             if gate.verdict != "PASS":

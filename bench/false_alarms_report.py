@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kparity import contracts
-from kparity.statistics import upper_bound
+from kparity.numerics.statistics import upper_bound
 
 Record = Mapping[str, Any]
 CONFIDENCE = 0.95

@@ -27,11 +27,11 @@ from kparity import _native
 from kparity.bench import Sample, Series, interleave, judge_times
 from kparity.bench.gguf_writer import encode_i2_s, encode_tq1_0, encode_tq2_0
 from kparity.bench.machine import UNKNOWN_CACHE, clocks
+from kparity.host.revision import revision
 from kparity.kernels.support import SERVED
 from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
-from kparity.packing import pack
-from kparity.revision import revision
-from kparity.spec import Array
+from kparity.ops.packing import pack
+from kparity.ops.spec import Array
 
 GOAL_START_MS = 120.0
 GOAL_REPACK_GB_PER_S = 1.0

@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.model import load_model
 from kparity.model.graph import LINEARS
-from kparity.registry import open_backend
 
 PIECE = 1 << 24
 

@@ -20,13 +20,13 @@ import numpy as np
 
 from kparity import contracts
 from kparity.backends.numpy import NumpyBackend
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.errors import KparityError
+from kparity.gates.candidate import Distance
+from kparity.gates.reference import first_token
 from kparity.model import Model, load_model
-from kparity.probe.candidate import Distance
-from kparity.probe.reference import first_token
-from kparity.registry import open_backend
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 COLUMNS = ("pair", "runs", "cosine min", "median of", "1 - median", "factor max", "norm max")
 

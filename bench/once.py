@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from kparity import ops
-from kparity.adapter import Backend
 from kparity.bench.ops.cases import case_of, plan
 from kparity.bench.ops.inputs import facts_of
 from kparity.bench.ops.rotation import Rotation, Unsupported
+from kparity.device.adapter import Backend
+from kparity.device.registry import open_backend
 from kparity.errors import KparityError
-from kparity.registry import open_backend
-from kparity.spec import Case
+from kparity.ops.spec import Case
 
 COPIES = 3
 

@@ -31,9 +31,9 @@ from performance_results import facts
 from performance_runs import F16, RUNS, SECTIONS, Run, kept, thinned, wanted
 
 from kparity.bench import shapes
+from kparity.host.revision import revision
 from kparity.receipts.statement import now
 from kparity.receipts.verify import verify
-from kparity.revision import revision
 
 ROOT = Path(__file__).resolve().parent.parent
 SAVED, PAGE = ROOT / "bench" / "receipts" / "performance.json", ROOT / "docs" / "performance.md"

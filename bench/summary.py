@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kparity.bench.machine import gpu_state
+from kparity.host.revision import revision
 from kparity.receipts.document import digest
-from kparity.revision import revision
 
 REGISTERS = "launch__registers_per_thread"
 ABSENT, TIMEOUT = "absent", (124, 137)

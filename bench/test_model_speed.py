@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from kparity import contracts
-from kparity.adapter import Backend
-from kparity.compare import cosine
+from kparity.device.adapter import Backend
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.model import Model, load_model
-from kparity.registry import open_backend
-from kparity.spec import Array
+from kparity.numerics.compare import cosine
+from kparity.ops.spec import Array
 
 STEPS = 8
 """Decode steps in a round."""

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from kparity import ops
-from kparity.adapter import Backend
 from kparity.bench.machine import cold_bytes
 from kparity.bench.ops.cases import short
 from kparity.bench.ops.inputs import facts_of
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
-from kparity.spec import Case
+from kparity.device.adapter import Backend
+from kparity.ops.spec import Case
 
 LAUNCHES = 32
 """In every round, so that rounds of two runs are comparable."""

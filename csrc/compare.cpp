@@ -164,7 +164,7 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
 void bind_compare(py::module_& m) {
     m.def("compare", &compare, py::arg("got"), py::arg("truth"), py::arg("limit") = py::none(), py::arg("bits") = false,
           py::arg("threads") = 0, py::arg("isa") = "",
-          "The aggregates of two arrays in one pass, by the rules of kparity/aggregates.py; isa: one of cpu_isas, by default the best.");
+          "The aggregates of two arrays in one pass, by the rules of kparity/numerics/aggregates.py; isa: one of cpu_isas, by default the best.");
 }
 
 }  // namespace kparity

@@ -1,5 +1,5 @@
 // Blocks of any type under any rule: fp64 copies of both sides in the first-level cache, then one short loop per question. The
-// rules are those of kparity/aggregates.py.
+// rules are those of kparity/numerics/aggregates.py.
 #pragma once
 
 #include "compare_lanes.h"

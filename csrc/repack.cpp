@@ -1,7 +1,7 @@
 // From the ternary layouts of GGUF files to the one packing that every backend reads, in one pass over the file's bytes.
 //
 // Packed: u32 words of 16 codes (code = w + 1), element e at byte e % 4, bits 2 * (e / 4); rows padded to 256 weights with
-// code 1. kparity/packing.py is the definition, kparity/model/decode.py the second decoder, written apart from this one.
+// code 1. kparity/ops/packing.py is the definition, kparity/model/decode.py the second decoder, written apart from this one.
 //
 // TQ2_0 and I2_S keep element 32 * plane + m of 128 in byte m, one plane per bit pair. Read as u32, four neighbouring input
 // words hold the 4 x 4 (plane, word) table of which the packing is the transpose, so both need nothing but a transposition

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import UnknownName
-from kparity.spec import ROUNDOFF, Array, Case
+from kparity.ops.spec import ROUNDOFF, Array, Case
 
 T = TypeVar("T")
 

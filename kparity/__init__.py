@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kparity.dispatcher import Selection, select
+    from kparity.device.registry import open_backend
     from kparity.engine import Engine
     from kparity.model import load_model
-    from kparity.registry import open_backend
+    from kparity.probe.dispatcher import Selection, select
 
 __all__ = ["Engine", "Selection", "__version__", "load_model", "open_backend", "select"]
 
 _HOMES = {
     "Engine": "kparity.engine",
-    "Selection": "kparity.dispatcher",
+    "Selection": "kparity.probe.dispatcher",
     "load_model": "kparity.model",
-    "open_backend": "kparity.registry",
-    "select": "kparity.dispatcher",
+    "open_backend": "kparity.device.registry",
+    "select": "kparity.probe.dispatcher",
 }
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from kparity.adapter import Backend
+    from kparity.device.adapter import Backend
 
 FIXTURE = "kparity_backend"
 RAN, ASSERTED = "kparity_backend", "kparity_assertions"
@@ -149,7 +149,7 @@ def choose(config: pytest.Config) -> dict[str, list[str]]:
 
 
 def _names(config: pytest.Config, option: str) -> list[str]:
-    from kparity import registry
+    from kparity.device import registry
     from kparity.errors import UnknownName
 
     given = config.getoption(f"kparity_{option}")
@@ -167,7 +167,7 @@ def _names(config: pytest.Config, option: str) -> list[str]:
 
 def wanted(config: pytest.Config) -> list[str]:
     """The backends to test: the chosen ones (or all), and the required ones whether chosen or not."""
-    from kparity import registry
+    from kparity.device import registry
 
     names = choose(config)
     return list(dict.fromkeys([*(names["backends"] or registry.names()), *names["require"]]))
@@ -196,12 +196,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def kparity_backend(request: pytest.FixtureRequest) -> Backend:
-    """An open backend (``kparity.adapter.Backend``), one test per backend of the machine.
+    """An open backend (``kparity.device.adapter.Backend``), one test per backend of the machine.
 
     One that cannot be opened is skipped with its code, or fails if it is required. Each is opened once and closed at
     the end of the session.
     """
-    from kparity import registry
+    from kparity.device import registry
     from kparity.errors import Unavailable
 
     opened, name = request.config.stash[SESSION].opened, request.param

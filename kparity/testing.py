@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from kparity import ops
-from kparity.compare import Finding, judge
 from kparity.errors import WrongInput
 from kparity.kernels.support import TINY, gamma
-from kparity.spec import DTYPES, ROUNDOFF, Array, Bound, Case, Op
+from kparity.numerics.compare import Finding, judge
+from kparity.ops.spec import DTYPES, ROUNDOFF, Array, Bound, Case, Op
 
 SHOWN = 5
 """Wrong elements that a report lists."""

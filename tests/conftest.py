@@ -21,11 +21,12 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from kparity import ops, registry
-from kparity.adapter import Backend
-from kparity.compare import Finding, judge
+from kparity import ops
+from kparity.device import registry
+from kparity.device.adapter import Backend
 from kparity.errors import Unavailable, UnknownName
-from kparity.spec import Array, Case, Op
+from kparity.numerics.compare import Finding, judge
+from kparity.ops.spec import Array, Case, Op
 
 pytest_plugins = ["pytester"]
 

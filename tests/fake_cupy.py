@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.spec import DTYPES, Case, Op
+from kparity.ops.spec import DTYPES, Case, Op
 
 UUID = bytes(range(0, 32, 2))  # begins with a zero byte
 

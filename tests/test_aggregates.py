@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import _native, aggregates
-from kparity.aggregates import Pass, one_pass, pass_numpy
-from kparity.compare import judge
-from kparity.spec import Bound
+from kparity import _native
+from kparity.numerics import aggregates
+from kparity.numerics.aggregates import Pass, one_pass, pass_numpy
+from kparity.numerics.compare import judge
+from kparity.ops.spec import Bound
 
 ISAS = [name for name, _ in _native.cpu_isas()]
 FLOATS, INTEGERS = ("f4", "f2", "f8"), ("i1", "i4", "i8")

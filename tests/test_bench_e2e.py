@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity.adapter import DeviceInfo
 from kparity.bench import document, energy, shapes
 from kparity.bench.endtoend import EndToEndRun, Engine, Found, Request
 from kparity.bench.endtoend_worker import EndToEnd
@@ -17,6 +16,7 @@ from kparity.bench.numbers import Ceiling, Samples, measurement, settled
 from kparity.bench.outputs import digest
 from kparity.bench.plan import BLOCK, Point, bytes_per_token, context_for, points, sequence
 from kparity.bench.worker import WorkerFailed
+from kparity.device.adapter import DeviceInfo
 from kparity.errors import Unavailable, UnknownName, WrongInput
 from kparity.model import load_model
 from kparity.receipts.replays import REPLAYS, dispatches

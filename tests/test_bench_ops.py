@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.adapter import Backend
 from kparity.backends.numpy import NumpyBackend, NumpyBound, NumpyProgram
 from kparity.bench import Sample, Series, timing
 from kparity.bench.ops import Request, line, run, sides
@@ -20,9 +19,10 @@ from kparity.bench.ops.cases import case_of, plan, pool, short
 from kparity.bench.ops.inputs import draw, facts_of, shifted, turned
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
 from kparity.bench.ops.session import Session
+from kparity.device.adapter import Backend
+from kparity.device.registry import open_backend
 from kparity.errors import UnknownName, WrongInput
-from kparity.registry import open_backend
-from kparity.spec import Case
+from kparity.ops.spec import Case
 from tests.conftest import needing
 
 ROOT = Path(__file__).resolve().parent.parent

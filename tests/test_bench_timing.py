@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity.adapter import Backend, dtype_name
 from kparity.backends.numpy import NumpyBackend
 from kparity.bench import Sample, Series, bandwidth, bootstrap, interleave, judge_times, machine, settled, timing
-from kparity.registry import open_backend
-from kparity.revision import revision
-from kparity.spec import Array
+from kparity.device.adapter import Backend, dtype_name
+from kparity.device.registry import open_backend
+from kparity.host.revision import revision
+from kparity.ops.spec import Array
 
 
 def series(device_s: list[float], wall_s: float = 1.0, nbytes: int = 0, **more: Any) -> Series:

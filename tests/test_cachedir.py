@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kparity import cachedir
+from kparity.host import cachedir
 from kparity.model import digest
 from kparity.mutate import native
 

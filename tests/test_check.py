@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import contracts, ops, registry
+from kparity import contracts, ops
 from kparity.backends.numpy import NumpyBackend
 from kparity.check import core, document, measure
 from kparity.check.facts import facts
@@ -26,8 +26,9 @@ from kparity.check.guard import Guarded
 from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
 from kparity.check.select import expression, named, selected
 from kparity.check.summary import Summary
+from kparity.device import registry
 from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
-from kparity.spec import Arg, Array, Bound, Case, Op
+from kparity.ops.spec import Arg, Array, Bound, Case, Op
 
 
 def records_of(name: str, **params: Any) -> list[Record]:

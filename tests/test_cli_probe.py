@@ -11,9 +11,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from kparity.probe import cache, runner, table
-from kparity.probe.table import GATES
-from kparity.probe.verdict import Gate, Measure, Row
+from kparity.gates import table
+from kparity.gates.table import GATES
+from kparity.gates.verdict import Gate, Measure, Row
+from kparity.probe import cache, runner
 from kparity.receipts import document as receipts
 from kparity.receipts.verify import verify
 from tests.cli import TAG, run
@@ -225,7 +226,7 @@ def test_run_streams_words_and_says_which_backend_serves() -> None:
 
 
 def test_the_readme_has_the_table_of_gates() -> None:
-    assert table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8"), "print(kparity.probe.table.markdown())"
+    assert table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8"), "print(kparity.gates.table.markdown())"
 
 
 def test_every_measure_is_explained() -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import compare
-from kparity.compare import judge
 from kparity.errors import WrongInput
-from kparity.spec import Bound
+from kparity.numerics import compare
+from kparity.numerics.compare import judge
+from kparity.ops.spec import Bound
 
 METRICS = [compare.cosine, compare.norm_ratio, compare.nmse, compare.max_abs]
 VECTOR = np.array([1.0, -2.0, 3.0], np.float32)

@@ -18,10 +18,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from kparity import ops
-from kparity.assemble import Source, gpu_source, kernel_text
 from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
 from kparity.errors import Unavailable, WrongInput
+from kparity.ops.assemble import Source, gpu_source, kernel_text
 from kparity.toolchains import Outcome, Resources, Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
 from kparity.toolchains.texts import Variant, conditions, variants
 from tests.conftest import COMPILED, absent

@@ -12,17 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import contracts, registry
+from kparity import contracts
 from kparity.contracts import coverage, files
 from kparity.contracts.validate import validate
+from kparity.device import registry
 from kparity.engine import Engine
 from kparity.errors import UnknownName
+from kparity.gates import reference
+from kparity.gates.bos import gate_bos
+from kparity.gates.candidate import Candidate
+from kparity.gates.judge import lacking
+from kparity.gates.positions import gate_positions
+from kparity.gates.table import GATES
+from kparity.gates.verdict import Gate, Measure, Verdict
 from kparity.model import load_model
-from kparity.probe import gates, reference
-from kparity.probe.candidate import Candidate
-from kparity.probe.judge import lacking
-from kparity.probe.table import GATES
-from kparity.probe.verdict import Gate, Measure, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = {
@@ -91,8 +94,8 @@ def test_interleaved_rope_passes_bos_and_fails_positions(monkeypatch: pytest.Mon
     model = load_model(None)
     wanted = reference.compute(model, reference.probe_tokens(model, 72), act="token", kv="f16")
     candidate = Candidate(Engine(model, Interleaved.open()), wanted, CONTRACT)
-    assert gates.gate_bos(candidate).verdict == "PASS"
-    positions = gates.gate_positions(candidate)
+    assert gate_bos(candidate).verdict == "PASS"
+    positions = gate_positions(candidate)
     assert (positions.verdict, positions.code) == ("FAIL", "KP-POS-COSINE")
 
 

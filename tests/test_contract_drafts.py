@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity import compare, contracts
+from kparity import contracts
+from kparity.numerics import compare
 from kparity.receipts.verify import verify
 from tests.cli import run
 

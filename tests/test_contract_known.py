@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import kparity
-from kparity import fingerprint
 from kparity.contracts import evidence, files, known
 from kparity.contracts.known import Issue
+from kparity.device import fingerprint
 from kparity.errors import Refused, UnknownName, WrongInput
 from tests.cli import TAG, run
 from tests.contract_project import ISSUE, checked, document, make, write

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kparity import ops, packing
-from kparity.adapter import Buffer, DeviceInfo
+from kparity import ops
 from kparity.backends import cpu
 from kparity.backends.cpu import CpuBackend
+from kparity.device.adapter import Buffer, DeviceInfo
 from kparity.errors import DeviceFault, Unavailable, WrongInput
-from kparity.spec import DTYPES, Array, Case, Op
+from kparity.ops import packing
+from kparity.ops.spec import DTYPES, Array, Case, Op
 
 ISAS = list(cpu.isas())
 THREADS = (1, 2, 3)

@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.adapter import Buffer
 from kparity.backends import _cupy
 from kparity.backends.cuda import CudaBackend
+from kparity.device.adapter import Buffer
 from kparity.engine import Engine
 from kparity.errors import DeviceFault
 from kparity.model import load_model
-from kparity.spec import DTYPES
+from kparity.ops.spec import DTYPES
 from tests.conftest import needing
 
 pytestmark = pytest.mark.gpu
@@ -156,7 +156,7 @@ def child(code: str, **environment: str) -> dict[str, Any]:
 ILLEGAL = """
 import json, numpy as np
 from kparity import ops
-from kparity.adapter import Buffer
+from kparity.device.adapter import Buffer
 from kparity.backends.cuda import CudaBackend
 from kparity.errors import DeviceFault
 backend = CudaBackend.open()

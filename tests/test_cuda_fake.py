@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.adapter import Backend
 from kparity.backends import _cupy, cuda, hip
 from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
 from kparity.backends.numpy import NumpyBackend
+from kparity.device.adapter import Backend
 from kparity.engine import Engine
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.kernels.add import Add
 from kparity.model import load_model
-from kparity.spec import Arg, Case, Launch, Stage
+from kparity.ops.spec import Arg, Case, Launch, Stage
 from tests import fake_cupy, gguf_files
 from tests.fake_cupy import Library, Machine
 

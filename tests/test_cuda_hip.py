@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from kparity import ops
-from kparity.assemble import gpu_source
 from kparity.backends import cuda, hip
 from kparity.backends._cupy import Compiler
 from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
-from kparity.codes import explain
+from kparity.device.codes import explain
 from kparity.errors import CompileFailed, Unavailable
+from kparity.ops.assemble import gpu_source
 
 
 class FakeDriver:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kparity import compare
 from kparity.backends.numpy import NumpyBackend
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.errors import WrongInput
 from kparity.model import load_model
-from kparity.registry import open_backend
+from kparity.numerics import compare
 
 TOKENS = [0, 300, 17, 901, 44, 5, 1200, 33, 8, 77, 640, 2, 19]
 

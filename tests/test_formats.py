@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kparity.adapter import Backend
+from kparity.device.adapter import Backend
 from kparity.engine import Engine
 from kparity.model import load_model
 from tests.gguf_files import TINY, write
@@ -54,9 +54,9 @@ CHANGES = ({"block_scales": True}, {"untied": True}, {"arch": "bitnet"}, {"arch"
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_variants_of_the_graph_agree_with_fp64(change: dict, tmp_path) -> None:
-    from kparity import compare
     from kparity.backends.numpy import NumpyBackend
-    from kparity.registry import open_backend
+    from kparity.device.registry import open_backend
+    from kparity.numerics import compare
 
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, **change))
     got, truth = logits(path, open_backend("cpu")), logits(path, NumpyBackend("f64"))
@@ -64,8 +64,8 @@ def test_variants_of_the_graph_agree_with_fp64(change: dict, tmp_path) -> None:
 
 
 def test_relu2_and_silu_are_different_models(tmp_path) -> None:
-    from kparity import compare
-    from kparity.registry import open_backend
+    from kparity.device.registry import open_backend
+    from kparity.numerics import compare
 
     kinds = ("bitnet", "bitnet-b1.58")
     paths = [write(tmp_path / f"{arch}.gguf", dataclasses.replace(TINY, arch=arch)) for arch in kinds]
@@ -74,7 +74,7 @@ def test_relu2_and_silu_are_different_models(tmp_path) -> None:
 
 
 def test_a_head_larger_than_a_binding_is_split(tmp_path, monkeypatch) -> None:
-    from kparity.registry import open_backend
+    from kparity.device.registry import open_backend
 
     path = write(tmp_path / "model.gguf", TINY)
     whole = logits(path, open_backend("cpu"))

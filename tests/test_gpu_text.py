@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import pytest
 
 from kparity import ops
-from kparity.assemble import gpu_source, kernel_text, uses
-from kparity.spec import Op
+from kparity.ops.assemble import gpu_source, kernel_text, uses
+from kparity.ops.spec import Op
 from kparity.toolchains import numbered
 from kparity.toolchains.texts import variants
 

@@ -9,11 +9,11 @@ import pytest
 from kparity import plain
 from kparity.backends.cpu import CpuBackend
 from kparity.engine import Engine
+from kparity.gates import graph, reference
+from kparity.gates.candidate import Candidate
 from kparity.model import load_model
 from kparity.mutate import engine, host, library, models, runner
 from kparity.mutate.cell import CONTROL, ENGINE
-from kparity.probe import graph, reference
-from kparity.probe.candidate import Candidate
 from tests.test_judge import CONTRACT
 
 # One per cent of either moves logits by 2 to 84 times the noise floor over models and tokens, and no model helps: what

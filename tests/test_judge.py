@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from kparity import contracts
-from kparity.adapter import DeviceInfo
-from kparity.codes import reasons
-from kparity.probe import table
-from kparity.probe.judge import judged, lacking, rejudged
+from kparity.device.adapter import DeviceInfo
+from kparity.device.codes import reasons
+from kparity.gates import table
+from kparity.gates.judge import judged, lacking, rejudged
+from kparity.gates.table import GATES
 from kparity.probe.messages import Measured, Opened
 from kparity.probe.runner import Candidate, Request
-from kparity.probe.table import GATES
 from kparity.process import Family, Garbled
 from tests.made_receipts import GOOD, MEASURES
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kparity import registry
-from kparity.probe.table import GATES
+from kparity.device import registry
+from kparity.gates.table import GATES
 from tests.cli import LIARS as LIARS_FOLDER
 from tests.cli import TAG, run
 from tests.test_process import gone
@@ -59,7 +59,7 @@ def test_liar_is_rejected_and_the_next_backend_serves(liar: str) -> None:
 
 
 def test_a_renamed_cpu_on_a_host_without_a_gpu_is_rejected() -> None:
-    from kparity.identity import host_has_gpu
+    from kparity.device.identity import host_has_gpu
 
     if host_has_gpu():
         pytest.skip("this host has a GPU: its presence cannot refute the claim")

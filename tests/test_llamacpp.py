@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from kparity import plain
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.model import load_model
-from kparity.registry import open_backend
 
 PROMPTS = 20
 PROMPT_WORDS = 6

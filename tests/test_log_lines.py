@@ -6,12 +6,13 @@ import re
 
 import pytest
 
-from kparity import contracts, fingerprint
+from kparity import contracts
 from kparity.cli.main import COMMANDS
-from kparity.codes import explain, reasons
-from kparity.dispatcher import announce
-from kparity.probe.verdict import Row
-from kparity.registry import BUILTIN
+from kparity.device import fingerprint
+from kparity.device.codes import explain, reasons
+from kparity.device.registry import BUILTIN
+from kparity.gates.verdict import Row
+from kparity.probe.dispatcher import announce
 from tests.cli import TAG, run
 
 CONTRACT = contracts.load(contracts.PROBE)

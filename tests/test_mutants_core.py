@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from kparity import ops
-from kparity.adapter import Backend
-from kparity.assemble import TEXTS
 from kparity.backends.numpy import NumpyBackend
 from kparity.check.core import check_case
 from kparity.check.record import FAIL, PASS, Record
+from kparity.device.adapter import Backend
 from kparity.errors import WrongInput
-from kparity.mutant import Mutant
 from kparity.mutate.library import Subject, of_op, sources
 from kparity.mutate.patch import apply_numpy, loaded, original
-from kparity.spec import Case, Op
+from kparity.ops.assemble import TEXTS
+from kparity.ops.mutant import Mutant
+from kparity.ops.spec import Case, Op
 
 LEAST = {"tgemv": 12, "rope": 12, "attention": 12, "rope_store": 6}
 """Mutants that an op must have, in every dialect."""

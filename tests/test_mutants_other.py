@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from kparity import ops
-from kparity.assemble import TEXTS
 from kparity.check.core import check_case
 from kparity.check.record import PASS
-from kparity.mutant import Mutant
 from kparity.mutate.library import of_op
 from kparity.mutate.patch import original
+from kparity.ops.assemble import TEXTS
+from kparity.ops.mutant import Mutant
 from tests.test_mutants_core import failures, patched, wrong_backend
 
 LEAST = {

@@ -10,12 +10,12 @@ import pytest
 
 from kparity import ops
 from kparity.errors import DeviceFault, UnknownName, WrongInput
-from kparity.mutant import Mutant, Patch
 from kparity.mutate import child, engine, library, page, proof, report, runner, store
 from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
 from kparity.mutate.messages import CellRequest
 from kparity.mutate.score import Score, exit_code, false_alarms
+from kparity.ops.mutant import Mutant, Patch
 from tests.cli import run
 
 
@@ -248,7 +248,7 @@ def test_the_command_lists_and_refuses() -> None:
 
 
 def test_a_backend_that_is_not_here_is_skipped_with_its_reason_and_concludes_nothing() -> None:
-    from kparity import registry
+    from kparity.device import registry
     from kparity.errors import Unavailable
 
     try:

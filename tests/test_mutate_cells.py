@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kparity import ops, registry
+from kparity import ops
+from kparity.device import registry
 from kparity.errors import Unavailable
 from kparity.mutate import library, proof, runner
 from kparity.mutate.score import Score, exit_code, false_alarms

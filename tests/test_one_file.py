@@ -11,14 +11,14 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from kparity import fingerprint, registry
-from kparity.adapter import DeviceInfo
 from kparity.bench.ops.run import Request as OpsRequest
 from kparity.bench.ops.session import Session
-from kparity.codes import explain, reasons
-from kparity.dispatcher import parse_order
-from kparity.identity import named_software
+from kparity.device import fingerprint, registry
+from kparity.device.adapter import DeviceInfo
+from kparity.device.codes import explain, reasons
+from kparity.device.identity import named_software
 from kparity.probe import cache
+from kparity.probe.dispatcher import parse_order
 from kparity.probe.runner import Request
 from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
@@ -31,7 +31,7 @@ import dataclasses
 import os
 
 from kparity.backends.numpy import NumpyBackend
-from kparity.remedies import Reason
+from kparity.device.remedies import Reason
 
 
 class MirrorBackend(NumpyBackend):
@@ -209,7 +209,7 @@ def test_an_opened_device_changes_no_fingerprint() -> None:
     """Vendor libraries set variables of their own when they are imported: none of them may be one that counts."""
     code = """
 from contextlib import suppress
-from kparity import fingerprint, registry
+from kparity.device import fingerprint, registry
 from kparity.errors import Unavailable
 before = fingerprint.host()
 for name in registry.BUILTIN:

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.adapter import Buffer, Program
-from kparity.assemble import kernel_text
 from kparity.backends import opencl
 from kparity.backends.opencl import OpenclBackend
+from kparity.device.adapter import Buffer, Program
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
+from kparity.ops.assemble import kernel_text
 from tests.conftest import needing
 
 ADD = ops.get("add")
@@ -92,7 +92,7 @@ def test_no_platform(device: OpenclBackend, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_home_that_cannot_be_written(device: OpenclBackend) -> None:
-    text = "from kparity.registry import open_backend; b = open_backend('opencl'); print(b.info.kind); b.close()"
+    text = "from kparity.device.registry import open_backend; b = open_backend('opencl'); print(b.info.kind); b.close()"
     environment = {key: value for key, value in os.environ.items() if key not in ("XDG_CACHE_HOME", "POCL_CACHE_DIR")}
     run = subprocess.run(
         [sys.executable, "-c", text],

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity import ops, registry
-from kparity.adapter import Backend
+from kparity import ops
 from kparity.backends.numpy import NumpyBackend, NumpyBound, NumpyProgram
 from kparity.check import core as check
+from kparity.device import registry
+from kparity.device.adapter import Backend
 from kparity.errors import Unavailable, WrongInput
-from kparity.spec import DTYPES, Case
+from kparity.ops.spec import DTYPES, Case
 
 SEED = int(os.environ.get("KPARITY_SEED", "0"))
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kparity import assemble, ops, registry
-from kparity.adapter import Backend
+from kparity import ops
 from kparity.check.core import check_case
+from kparity.device import registry
+from kparity.device.adapter import Backend
 from kparity.errors import CompileFailed, UnknownName, WrongInput
+from kparity.ops import assemble
 from kparity.testing import assert_parity
 from tests.cli import run
 from tests.conftest import needing

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity import compare, plain
+from kparity import plain
 from kparity.backends.numpy import NumpyBackend
 from kparity.bench import gguf_writer
 from kparity.bench.gguf_writer import F32, STRING, TINY, U32, write
 from kparity.engine import Engine
 from kparity.errors import BadModel, WrongInput
 from kparity.model import load_model
+from kparity.numerics import compare
 from kparity.plain import weights
 from kparity.plain.weights import matrix
 

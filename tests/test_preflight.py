@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kparity.codes import reasons
-from kparity.preflight import remedies
-from kparity.registry import names
-from kparity.remedies import SHELLS, Reason
+from kparity.device.codes import reasons
+from kparity.device.registry import names
+from kparity.device.remedies import SHELLS, Reason
+from kparity.probe.preflight import remedies
 from tests.cli import run
 
 REASONS = reasons()

@@ -15,9 +15,9 @@ import pytest
 
 from kparity.engine import Engine
 from kparity.errors import WrongInput
+from kparity.host.text import printable
 from kparity.model import load_model
 from kparity.process import Child, Done, Family, Garbled, Stage, Tick, parent
-from kparity.text import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 KIND = Stage | Tick | Done

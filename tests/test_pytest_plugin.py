@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kparity import ops, registry
+from kparity import ops
+from kparity.device import registry
 from kparity.errors import Unavailable, WrongInput
 from kparity.testing import assert_parity, take
 
@@ -176,7 +177,7 @@ def test_other_suites_do_not_notice(pytester: Suite, monkeypatch: pytest.MonkeyP
 
         @pytest.mark.parity
         def test_bits():
-            loaded = [name for name in ("numpy", "yaml", "click", "kparity.registry") if name in sys.modules]
+            loaded = [name for name in ("numpy", "yaml", "click", "kparity.device.registry") if name in sys.modules]
             assert not loaded and "kparity.pytest_plugin" in sys.modules
         """
     )

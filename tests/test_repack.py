@@ -20,9 +20,9 @@ from kparity.errors import BadModel
 from kparity.model import Model, load_model
 from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
 from kparity.model.ternary import combine_scales
-from kparity.packing import pack, unpack
+from kparity.ops.packing import pack, unpack
+from kparity.ops.spec import Array
 from kparity.plain.weights import matrix
-from kparity.spec import Array
 
 from .gguf_files import ENCODERS, TINY, Spec, write
 

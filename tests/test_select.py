@@ -8,9 +8,9 @@ import pytest
 
 import kparity
 from kparity.errors import Refused, UnknownName, WrongInput
+from kparity.gates.verdict import Row
 from kparity.probe import cache, runner
 from kparity.probe.runner import Request
-from kparity.probe.verdict import Row
 from tests.cli import TAG
 
 NO_GPU = not any(Path("/dev").glob("nvidia*"))

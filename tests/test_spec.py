@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kparity import ops, packing
+from kparity import ops
 from kparity.errors import UnknownName, WrongInput
-from kparity.spec import MAX_GROUPS, Array, Case, Op, padded, span
+from kparity.ops import packing
+from kparity.ops.spec import MAX_GROUPS, Array, Case, Op, padded, span
 
 
 def made(case: Case, kind: str = "random") -> list[Array]:

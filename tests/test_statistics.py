@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kparity.errors import WrongInput
-from kparity.statistics import distinct, lower_bound, upper_bound, wilson_interval
+from kparity.numerics.statistics import distinct, lower_bound, upper_bound, wilson_interval
 
 
 @pytest.mark.parametrize(("n", "bound"), [(100, 0.974), (300, 0.991), (1000, 0.9973), (3000, 0.9991)])

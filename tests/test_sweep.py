@@ -8,7 +8,7 @@ import pytest
 from kparity import ops
 from kparity.check.facts import facts
 from kparity.kernels.support import KINDS, MODELS, ROWS, VOCABULARY, spoil, values
-from kparity.spec import MAX_GROUPS, Case, Op
+from kparity.ops.spec import MAX_GROUPS, Case, Op
 
 EVERY = ops.every()
 SPOILT = {"nan": np.isnan, "infinite": np.isinf}

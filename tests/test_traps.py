@@ -39,19 +39,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kparity import compare, contracts, ops, plain, registry
-from kparity.adapter import Backend
+from kparity import contracts, ops, plain
 from kparity.bench import machine
 from kparity.check import core, document, facts, record
+from kparity.device import registry
+from kparity.device.adapter import Backend
 from kparity.engine import Engine
 from kparity.errors import WrongInput
+from kparity.gates import reference
+from kparity.gates.candidate import Candidate, Distance
+from kparity.gates.candidate import run as run_gates
+from kparity.gates.exact import gate_exact
+from kparity.gates.judge import lacking
+from kparity.gates.open import gate_open
+from kparity.gates.positions import gate_positions
+from kparity.gates.verdict import Gate, Measure, Row
 from kparity.model import Model, decode, load_model
-from kparity.probe import cache, gates, reference, runner
-from kparity.probe.judge import lacking
-from kparity.probe.opening import gate_open
-from kparity.probe.verdict import Gate, Measure, Row
-from kparity.spec import DTYPES, Bound
-from kparity.statistics import distinct, lower_bound
+from kparity.numerics import compare
+from kparity.numerics.statistics import distinct, lower_bound
+from kparity.ops.spec import DTYPES, Bound
+from kparity.probe import cache, runner
 from kparity.traces.parity import sample_size_parity, std_ratio_gate
 from tests.cli import run
 from tests.liars.kparity_liars import DroppedColumn, Honest
@@ -68,7 +75,7 @@ def model() -> Iterator[Model]:
     found.close()
 
 
-def candidate(model: Model, backend: Backend, count: int = 80, own: bool = False) -> gates.Candidate:
+def candidate(model: Model, backend: Backend, count: int = 80, own: bool = False) -> Candidate:
     """A backend at the gates; with ``own`` its own logits are the reference."""
     tokens = reference.probe_tokens(model, count)
     engine = Engine(model, backend)
@@ -78,7 +85,7 @@ def candidate(model: Model, backend: Backend, count: int = 80, own: bool = False
         wanted = reference.Reference("itself", tokens, logits, logits, "itself", plain.facts(model.path))
     else:
         wanted = reference.compute(model, tokens, act="token", kv="f16")
-    return gates.Candidate(engine, wanted, PROBE)
+    return Candidate(engine, wanted, PROBE)
 
 
 def test_nan_meets_no_threshold() -> None:
@@ -89,7 +96,7 @@ def test_nan_meets_no_threshold() -> None:
     got[1, 2] = np.nan
     found = compare.judge("case", "y", got, truth, Bound(np.full((3, 4), 1e30), "generous"))
     assert not found.ok and found.worst_index == (1, 2) and found.nan_count == 1 and found.utilisation == math.inf
-    far = gates.Distance.between(got, truth)
+    far = Distance.between(got, truth)
     assert math.isnan(far.cosine) and math.isnan(far.norm) and (far.low, far.high) == (1, 1)
 
 
@@ -136,7 +143,7 @@ def test_two_empty_traces_do_not_match() -> None:
 
 
 def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    too_few = gates.gate_positions(candidate(model, Honest.open(), count=1))
+    too_few = gate_positions(candidate(model, Honest.open(), count=1))
     assert too_few.verdict == "FAIL" and any(m.threshold == "positions_min" and not m.holds for m in too_few.measures)
     # A remembered verdict that says "accepted" and shows no gate is a miss.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -196,7 +203,7 @@ def test_truth_is_fp64_and_no_other_backend(model: Model) -> None:
 
 def test_a_reference_that_shares_the_defect(model: Model) -> None:
     """Judged by its own wrong logits, a backend is still rejected: the exact gate has the file's bytes for truth."""
-    found = {gate.name: gate for gate in gates.run(candidate(model, DroppedColumn.open(), own=True), "full")}
+    found = {gate.name: gate for gate in run_gates(candidate(model, DroppedColumn.open(), own=True), "full")}
     assert found["BOS"].verdict == "PASS" and found["exact"].verdict == "FAIL"
     assert found["exact"].code == "KP-EXACT-BITS"
 
@@ -204,7 +211,7 @@ def test_a_reference_that_shares_the_defect(model: Model) -> None:
 def test_a_defect_in_either_decoder_shows(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels run on what the first decoder packed, truth is what the second one says: they must agree."""
     right = candidate(model, Honest.open(), own=True)
-    assert gates.gate_exact(right).verdict == "PASS"
+    assert gate_exact(right).verdict == "PASS"
     for name in ("decode_tq2_0", "decode_tq1_0", "decode_i2_s"):
         original = getattr(decode, name)
 
@@ -215,7 +222,7 @@ def test_a_defect_in_either_decoder_shows(model: Model, monkeypatch: pytest.Monk
             return weights, scale
 
         monkeypatch.setattr(decode, name, swapped)
-    assert gates.gate_exact(right).verdict == "FAIL"
+    assert gate_exact(right).verdict == "FAIL"
 
 
 def test_every_verdict_has_number_threshold_and_basis() -> None:

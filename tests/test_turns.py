@@ -9,10 +9,11 @@ from kparity import contracts
 from kparity.backends.cpu import CpuBackend
 from kparity.engine import Engine
 from kparity.errors import WrongInput
+from kparity.gates import reference
+from kparity.gates.candidate import Candidate
+from kparity.gates.candidate import run as run_gates
+from kparity.gates.decode import gate_decode, token_verdicts
 from kparity.model import load_model
-from kparity.probe import gates, reference
-from kparity.probe.candidate import Candidate
-from kparity.probe.turns import gate_decode, token_verdicts
 
 LOGITS = np.array([[1.0, 5.0, 5.0, 4.9, 3.0]])
 
@@ -35,7 +36,7 @@ def candidate() -> Candidate:
     tokens = reference.probe_tokens(model, 72)
     wanted = reference.compute(model, tokens, act="token", kv="f16")
     found = Candidate(Engine(model, CpuBackend()), wanted, contracts.load(contracts.PROBE))
-    assert all(gate.verdict == "PASS" for gate in gates.run(found, "full"))
+    assert all(gate.verdict == "PASS" for gate in run_gates(found, "full"))
     return found
 
 

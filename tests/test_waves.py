@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from kparity import assemble, ops
+from kparity import ops
 from kparity.backends.opencl import WAVES, OpenclBackend
 from kparity.errors import CompileFailed, Unavailable
-from kparity.spec import Case
+from kparity.ops import assemble
+from kparity.ops.spec import Case
 from tests.conftest import absent
 from tests.test_ops import check_case
 

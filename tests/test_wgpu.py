@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity import assemble, ops
-from kparity.adapter import Buffer
-from kparity.assemble import Source, wgsl_source
+from kparity import ops
 from kparity.backends import wgpu as adapter
+from kparity.device.adapter import Buffer
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.kernels.add import Add
-from kparity.spec import Arg, Case, Launch, Stage
+from kparity.ops import assemble
+from kparity.ops.assemble import Source, wgsl_source
+from kparity.ops.spec import Arg, Case, Launch, Stage
 
 
 def opened() -> adapter.WgpuBackend:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.spec import Array, Case, Op
+from kparity.ops.spec import Array, Case, Op
 from tests.wrong import (
     Row,
     Wrong,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.spec import Array, Case, Op, padded
+from kparity.ops.spec import Array, Case, Op, padded
 
 Wrong = Callable[[Op, Case, list[Array]], list[Array]]
 Row = tuple[str, str, dict[str, Any], str, Wrong]

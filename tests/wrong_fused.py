@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kparity import ops
-from kparity.spec import Array, Case, Op
+from kparity.ops.spec import Array, Case, Op
 from tests.wrong import (
     Row,
     Wrong,

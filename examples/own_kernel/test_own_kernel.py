@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.adapter import Backend
+from kparity.device.adapter import Backend
 from kparity.testing import assert_parity
 
 pytestmark = pytest.mark.parity

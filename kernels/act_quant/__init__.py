@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import ROWS, TAILS, U32, WIDTHS, distinct, in_turn, normal, spoil, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
 """Limits that no i8 and no i32 exceeds: the output is free."""

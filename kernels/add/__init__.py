@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
 
 
 class Add(Op):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import ROWS, TAILS, VOCABULARY, WIDTHS, distinct, normal, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Work, ceil_div
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Work, ceil_div
 
 GPU_WHOLE, GPU_SHARE = 8192, 2048
 """Shortest row that several groups of the GPU text share, and the elements that each takes: 8 a work-item."""

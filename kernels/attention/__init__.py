@@ -40,7 +40,7 @@ from kparity.kernels.support import (
     spoil,
     values,
 )
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div
 
 GPU_HEADS = 4
 """Query heads for which a group of the GPU text loads a key once: registers, 16 each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kparity.mutant import Mutant, Patch
+from kparity.ops.mutant import Mutant, Patch
 
 GPU_VISIBLE = "(pos[row] < L ? pos[row] : L - 1) + 1"
 GPU_LSE = "group_top[h] + LOG(group_total[h])"

@@ -34,7 +34,7 @@ from kparity.kernels.support import (
     spoil,
     values,
 )
-from kparity.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, span
+from kparity.ops.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, span
 
 BLOCK = 64
 GPU_LOADS = 8

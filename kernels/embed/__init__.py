@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MODELS, ROWS, VOCABULARY, distinct, in_turn, normal
-from kparity.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Value, Work
+from kparity.ops.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
 class Embed(Op):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kparity.spec import Case
+from kparity.ops.spec import Case
 
 
 def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, in_turn, normal, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 
 class Glu(Op):

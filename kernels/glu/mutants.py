@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kparity.mutant import Mutant, Patch
+from kparity.ops.mutant import Mutant, Patch
 
 GATE = "prelude/gate.wgsl"
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MODELS, ROWS, distinct, in_turn, normal
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 EDGES = (
     *(0.0, 65504.0, 65519.996, 65520.0, 1e6, 3e38, np.inf, np.nan),  # the largest f16, and where rounding passes it

@@ -41,7 +41,7 @@ from kparity.kernels.support import (
     spoil,
     values,
 )
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
 """Limits that no i8 and no i32 exceeds: the output is free."""

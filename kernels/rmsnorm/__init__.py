@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import ROWS, TAILS, TINY, U32, WIDTHS, distinct, gamma, normal, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
 
 
 class RmsNorm(Op):

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MANY, MODELS, ROWS, TINY, U32, distinct, values
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 POSITIONS = {"start": (0,), "second": (1,), "last": (4095, 4094), "far": (131071, 131070)}
 """Kinds of input that are random values at given positions, in turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kparity.mutant import Mutant, Patch
+from kparity.ops.mutant import Mutant, Patch
 
 GPU_ANGLE = "(float)pos[row] * freq[pair]"
 GPU_FIRST = "source[low] * cosine - source[high] * sine;"

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MODELS, ROWS, TINY, U32, distinct, normal, spoil
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
 
 EDGES = (65504.0, 65519.996, 65520.0, 1e6, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11,
          np.inf, np.nan)  # fmt: skip

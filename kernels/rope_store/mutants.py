@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kparity.mutant import Mutant, Patch
+from kparity.ops.mutant import Mutant, Patch
 
 GPU_ANGLE = "(float)at * freq[pair]"
 GPU_PLACE = "(u64)at * G"

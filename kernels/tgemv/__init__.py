@@ -4,7 +4,7 @@
     y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale[n or 0])   weight scales per tensor or row, ascale per token
     y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
 
-``w`` is packed (see ``kparity.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
+``w`` is packed (see ``kparity.ops.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
 ``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
 
 Scales: a NaN makes every output of its span NaN, an infinity makes it infinite, or NaN where the sum is 0. A scale or a
@@ -22,10 +22,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity import packing
 from kparity.errors import WrongInput
 from kparity.kernels.support import MANY, MODELS, ROWS, TAILS, TINY, U32, distinct, gamma, normal, spoil
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
+from kparity.ops import packing
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
 
 BLOCK = 64
 GPU_LOADS = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kparity.mutant import Mutant, Patch
+from kparity.ops.mutant import Mutant, Patch
 
 NUMPY_SHAPES = 'm, n, b = case["M"], case["N"], self.blocks(case)\n'
 """Where the reference has its weights, and nothing is multiplied yet."""

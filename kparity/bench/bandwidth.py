@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kparity.adapter import Backend
 from kparity.bench.machine import identity
 from kparity.bench.timing import Awake, Sample, Series
-from kparity.registry import open_backend
+from kparity.device.adapter import Backend
+from kparity.device.registry import open_backend
 
 CHUNK = 64 << 20
 """Bytes that one sample of the streaming read covers."""

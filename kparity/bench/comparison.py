@@ -10,7 +10,7 @@ import numpy as np
 
 from kparity.bench.comparison_read import FACTS, Document, Measured
 from kparity.errors import WrongInput
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 RESAMPLES = 2000
 LEAST = 5

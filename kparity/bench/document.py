@@ -16,12 +16,12 @@ from kparity.bench.numbers import Ceiling, measurement
 from kparity.bench.ops import Result
 from kparity.bench.plan import bytes_per_token
 from kparity.bench.worker import WorkerFailed
+from kparity.gates.verdict import Row
+from kparity.host.revision import revision
 from kparity.model import Model, load_model
-from kparity.probe.verdict import Row
 from kparity.receipts.kernel_ids import sha256_of
 from kparity.receipts.probe import of_model, parity_of
 from kparity.receipts.replays import REPLAYS, dispatches
-from kparity.revision import revision
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
 INVALID = "INVALID-CORRECTNESS"

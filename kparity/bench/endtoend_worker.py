@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Bound
 from kparity.bench import energy
 from kparity.bench.bandwidth import bandwidth_series
 from kparity.bench.machine import cache_bytes, cold_bytes
 from kparity.bench.outputs import Outputs, digest
 from kparity.bench.plan import BLOCK, Point, sequence
 from kparity.bench.timing import Series
+from kparity.device.adapter import Bound
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.model import load_model
-from kparity.registry import open_backend
 
 CEILING_BYTES = {"gpu": 1 << 30, "cpu": 1 << 29, "software": 1 << 26}
 """What the streaming read or copy moves at least, by kind of device: on a software device no more than a moment."""

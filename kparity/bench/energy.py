@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kparity.adapter import DeviceInfo
+from kparity.device.adapter import DeviceInfo
 
 POWERCAP = Path("/sys/class/powercap")
 

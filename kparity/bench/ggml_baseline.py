@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from kparity.adapter import Backend
 from kparity.backends._memory import aligned_empty
 from kparity.bench import llamacpp
 from kparity.bench.gguf_writer import encode_tq2_0
@@ -22,8 +21,9 @@ from kparity.bench.machine import cache_bytes, cold_bytes, identity
 from kparity.bench.ops.cases import case_of
 from kparity.bench.ops.session import Group
 from kparity.bench.timing import MANY, Awake, Sample, Series, state_of
+from kparity.device.adapter import Backend
 from kparity.errors import Unavailable, WrongInput
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 F32, TQ2_0 = 0, 35
 """Values of ggml_type."""

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from kparity import fingerprint
 from kparity.bench import energy
 from kparity.bench.outputs import Outputs, digest
 from kparity.bench.plan import BLOCK, Point, sequence
+from kparity.device import fingerprint
 from kparity.errors import Unavailable, WrongInput
 from kparity.model import load_model
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 DEFAULTS = (512, 2048, 512)
 """n_ctx, n_batch and n_ubatch, the first fields of ``llama_context_params``."""
@@ -223,7 +223,7 @@ class LlamaCpp:
 
 def processor(detail: str = "") -> Any:
     """The DeviceInfo of llama.cpp, which computes on the processor here."""
-    from kparity.adapter import DeviceInfo
     from kparity.backends import cpu
+    from kparity.device.adapter import DeviceInfo
 
     return DeviceInfo(NAME, cpu.processor(), "cpu", "native", "", "", detail=detail)

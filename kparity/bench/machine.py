@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from kparity.adapter import Backend
+from kparity.device.adapter import Backend
 
 UNKNOWN_CACHE = 256 << 20
 """Assumed where no API tells the size of a device's last cache: larger than those of all but a few GPUs."""

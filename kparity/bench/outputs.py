@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kparity import compare
 from kparity.bench.plan import Point
-from kparity.spec import Array
+from kparity.numerics import compare
+from kparity.ops.spec import Array
 
 
 def digest(logits: Array, best: Sequence[int] = ()) -> str:

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from kparity.gates.reference import first_token
 from kparity.model import Model
 from kparity.model.graph import LINEARS, linear_shapes
-from kparity.probe.reference import first_token
-from kparity.spec import padded
+from kparity.ops.spec import padded
 
 BLOCK = 8
 """Steps of one engine before it is the next one's turn."""

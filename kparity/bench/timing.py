@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from kparity import contracts
-from kparity.adapter import Program
+from kparity.device.adapter import Program
+from kparity.ops.spec import Array
 from kparity.receipts.rules.samples import ahead
-from kparity.spec import Array
 
 GOAL = 0.02
 """Half-width of the median's interval, as a share of the median, at which sampling stops."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kparity.adapter import Backend
 from kparity.bench.machine import cache_bytes, identity
 from kparity.bench.timing import Awake, Sample, Series, state_of, turns
+from kparity.device.adapter import Backend
 
 PIECE = 16384
 """Rows whose truth is computed at once."""

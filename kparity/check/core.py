@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 
 from kparity import contracts
-from kparity.adapter import Backend, Buffer, Kernel
 from kparity.check.facts import Facts, facts
 from kparity.check.guard import POISONS, Guarded, filled
 from kparity.check.measure import measured
 from kparity.check.record import FAIL, PASS, UNSUPPORTED, OutputRecord, Record
+from kparity.device.adapter import Backend, Buffer, Kernel
 from kparity.errors import KparityError
-from kparity.spec import DTYPES, Array, Case, Op
+from kparity.ops.spec import DTYPES, Array, Case, Op
 
 CONTRACT = "kernel-parity-v1"
 """The contract whose thresholds decide."""

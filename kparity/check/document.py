@@ -15,11 +15,12 @@ from io import StringIO
 from typing import Any
 
 import kparity
-from kparity import contracts, fingerprint
+from kparity import contracts
 from kparity.check.core import CONTRACT
 from kparity.check.record import FAIL, OUTCOMES, PASS, OutputRecord, Record
 from kparity.check.summary import Summary, Tally
-from kparity.revision import checkout, commit
+from kparity.device import fingerprint
+from kparity.host.revision import checkout, commit
 
 SCHEMA = "kparity-check-v1"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

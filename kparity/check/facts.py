@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kparity.spec import Array, Bound, Case, Op
+from kparity.ops.spec import Array, Bound, Case, Op
 
 KEPT_BYTES = 1 << 29
 """What the memory of facts may hold; beyond it the oldest are computed again."""

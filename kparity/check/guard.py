@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from kparity.adapter import Backend
-from kparity.spec import DTYPES, Arg, Array
+from kparity.device.adapter import Backend
+from kparity.ops.spec import DTYPES, Arg, Array
 
 GUARD = 512
 """Bytes of sentinel before and after an output; a multiple of the offsets at which devices divide a buffer."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from kparity.aggregates import ordered
 from kparity.check.record import OutputRecord
-from kparity.compare import Finding, judge
 from kparity.kernels.support import TINY
-from kparity.spec import ROUNDOFF, Arg, Array, Bound
+from kparity.numerics.aggregates import ordered
+from kparity.numerics.compare import Finding, judge
+from kparity.ops.spec import ROUNDOFF, Arg, Array, Bound
 
 SMALLEST = TINY / ROUNDOFF["f32"]
 

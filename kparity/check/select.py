@@ -9,7 +9,7 @@ from typing import Any
 
 from kparity import ops
 from kparity.errors import WrongInput
-from kparity.spec import Case
+from kparity.ops.spec import Case
 
 Matches = Callable[[str], bool]
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kparity import ops, registry
-from kparity.adapter import Backend
+from kparity import ops
 from kparity.check.core import blank_record, checking, fault
 from kparity.check.messages import Begun, Checked, Ended, Missing, SweepRequest
+from kparity.device import registry
+from kparity.device.adapter import Backend
 from kparity.errors import Unavailable
+from kparity.ops.spec import Case
 from kparity.process import Done, Link
-from kparity.spec import Case
 
 
 class Devices:

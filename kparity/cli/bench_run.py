@@ -23,7 +23,7 @@ def log(line: str) -> None:
 
 def run(options: Mapping[str, Any]) -> int:
     """Measure what the options say; the exit code."""
-    from kparity.dispatcher import parse_order
+    from kparity.probe.dispatcher import parse_order
     from kparity.receipts import statement
 
     order = parse_order(options["backends"])
@@ -137,7 +137,7 @@ def _model_path(options: Mapping[str, Any]) -> str:
 
 def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list[Any]:
     """The probe's row of every backend; who may not serve is told on stderr."""
-    from kparity.dispatcher import known_issues, probe_all
+    from kparity.probe.dispatcher import known_issues, probe_all
     from kparity.probe.runner import Request
 
     request = Request(

@@ -56,9 +56,10 @@ def check(
     thresholds are those of the contract kernel-parity-v1. Exit codes: 0 all passed, 1 a case failed, 2 usage, 3 nothing
     ran, or something that was asked for did not.
     """
-    from kparity import ops, registry
+    from kparity import ops
     from kparity.check import select
     from kparity.check.runner import Limits
+    from kparity.device import registry
 
     names = select.named(op_names, "op", ops.names())
     asked = select.named(backend_names, "backend", registry.names())

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kparity import registry
 from kparity.check.document import Result
 from kparity.check.record import FAIL, SKIPPED, Record
 from kparity.check.runner import Limits, Sweep
+from kparity.device import registry
 
 if TYPE_CHECKING:
     from kparity.check.select import Selected

@@ -45,9 +45,9 @@ def validate(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ..
     One line per problem on stdout. Exit codes: 0 clean, 1 problems, 2 no contract to read, 3 something could not be
     checked.
     """
-    from kparity import registry
     from kparity.contracts import files
     from kparity.contracts import validate as rules
+    from kparity.device import registry
 
     found = rules.validate(files.resolve(targets, places), registry.names())
     for problem in found.problems:
@@ -220,7 +220,7 @@ def _say(each: ContractFile, reference: Reference, outcome: Outcome) -> None:
 
 def _devices() -> dict[str, str]:
     """The devices that open here, by backend, each tried in a process of its own."""
-    from kparity import registry
+    from kparity.device import registry
     from kparity.probe import runner
 
     with runner.probing(registry.names(), runner.Request(depth="open", timeout=60.0)) as rows:

@@ -11,8 +11,8 @@ def explain(code: str | None) -> None:
     """Explain a reason code such as KP-CUDA-NODRIVER or RCPT-DIGEST, or a measure such as bos_cosine; without one, list
     all codes.
     """
-    from kparity import codes
-    from kparity.probe import table
+    from kparity.device import codes
+    from kparity.gates import table
     from kparity.receipts.reasons import REFUSALS
 
     if code in table.thresholds():
@@ -31,7 +31,7 @@ def explain(code: str | None) -> None:
 def _explain_measure(name: str) -> None:
     """A threshold of the probe: its limit and basis from the contract, and the gate that measures it."""
     from kparity import contracts
-    from kparity.probe.table import GATES
+    from kparity.gates.table import GATES
 
     contract = contracts.load(contracts.PROBE)
     limit, gate = contract.threshold(name), next(gate for gate in GATES if name in gate.thresholds)

@@ -91,7 +91,7 @@ def _list(subjects: Sequence[Subject]) -> None:
 
 def _backends(text: str | None) -> list[str]:
     """The backends asked for, or all built-in ones (those that do not open are skipped, with the reason)."""
-    from kparity import registry
+    from kparity.device import registry
     from kparity.errors import WrongInput
 
     if text is None:

@@ -66,8 +66,8 @@ def dispatch_options(function: F) -> F:
 
 def order_of(backends: str | None, require: str | None, no_gpu: bool) -> tuple[list[str], bool]:
     """The backends to try, and whether the first of them is forced (``--require``, or a list of one)."""
-    from kparity.dispatcher import parse_order
     from kparity.errors import WrongInput
+    from kparity.probe.dispatcher import parse_order
 
     if require and backends:
         raise WrongInput("--require and --backends exclude each other: give one of them")

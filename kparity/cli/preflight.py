@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from kparity.preflight import Finding
+    from kparity.probe.preflight import Finding
 
 
 @click.command()
@@ -29,9 +29,9 @@ def preflight(ctx: click.Context, backends: str | None, shell: str, as_json: boo
 
     Exit code 0 when every backend that --backends names is available; without --backends, when any is; else 3.
     """
-    from kparity.dispatcher import parse_order
-    from kparity.preflight import examine
-    from kparity.registry import names
+    from kparity.device.registry import names
+    from kparity.probe.dispatcher import parse_order
+    from kparity.probe.preflight import examine
 
     findings = examine(parse_order(backends) if backends else names(), timeout)
     if as_json:

@@ -12,9 +12,9 @@ import click
 from kparity.cli.options import dispatch_options, order_of
 
 if TYPE_CHECKING:
-    from kparity.dispatcher import Outcome
+    from kparity.gates.verdict import Row
+    from kparity.probe.dispatcher import Outcome
     from kparity.probe.runner import Request
-    from kparity.probe.verdict import Row
 
 
 @click.command()
@@ -55,8 +55,8 @@ def probe(
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
     rejected with a line on stderr; the first one that passes every gate serves.
     """
-    from kparity.dispatcher import known_issues, probe_all
     from kparity.model import load_model
+    from kparity.probe.dispatcher import known_issues, probe_all
     from kparity.probe.runner import Request
     from kparity.receipts.statement import now, refuse_unwritable
 
@@ -84,9 +84,9 @@ def write_receipt(
     path: Path, rows: Sequence[Row], request: Request, order: Sequence[str], serving: str, begun: str
 ) -> None:
     """The receipt of a probe: what ``kparity probe`` and ``kparity run`` found, on what, from which command line."""
+    from kparity.host.revision import revision
     from kparity.receipts.probe import statement
     from kparity.receipts.statement import write
-    from kparity.revision import revision
 
     command = ["kparity", *sys.argv[1:]]
     write(path, statement(rows, request, order, serving, command, begun, revision()))

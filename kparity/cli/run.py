@@ -55,9 +55,9 @@ def run(
     tokenizer: str | None,
 ) -> None:
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
-    from kparity.dispatcher import select
     from kparity.errors import WrongInput
     from kparity.model import load_model
+    from kparity.probe.dispatcher import select
     from kparity.receipts.statement import now, refuse_unwritable
 
     begun = now()

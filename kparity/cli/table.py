@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from kparity.dispatcher import Outcome
-    from kparity.probe.verdict import Gate, Row
+    from kparity.gates.verdict import Gate, Row
+    from kparity.probe.dispatcher import Outcome
 
 STYLES = {
     "PASS": "green",

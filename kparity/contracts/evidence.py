@@ -11,10 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kparity import fingerprint
 from kparity.contracts import history
 from kparity.contracts.files import ContractFile
 from kparity.contracts.nodes import Outcome, Reference
+from kparity.device import fingerprint
 from kparity.errors import WrongInput
 
 SCHEMA = "kparity-contract-evidence-v1"

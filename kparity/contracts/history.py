@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kparity.errors import WrongInput
-from kparity.revision import commit, git
+from kparity.host.revision import commit, git
 
 LEVELS = ("none", "patch", "minor", "major")
 

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kparity import contracts, fingerprint
+from kparity import contracts
 from kparity.contracts import evidence, files
 from kparity.contracts.files import ContractFile
+from kparity.device import fingerprint
 from kparity.errors import UnknownName, WrongInput
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {

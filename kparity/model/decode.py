@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import BadModel
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ import numpy as np
 from kparity.errors import BadModel
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.layout import BF16, F16, F32
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 _CHUNK = 1 << 22
 """Elements that are converted at a time: the dequantisers of ``gguf`` need several times the memory of their result."""

@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from kparity import cachedir
+from kparity.host import cachedir
 
 _LARGE = 1 << 24
 """Files below this are hashed in some milliseconds and not remembered."""

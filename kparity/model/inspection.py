@@ -10,7 +10,7 @@ import numpy as np
 from kparity.model import graph
 from kparity.model.dense import load_vector
 from kparity.model.gguf_file import StringArray
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 if TYPE_CHECKING:
     from kparity.model.model import Model

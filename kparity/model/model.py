@@ -18,7 +18,7 @@ from kparity.model.digest import file_sha256
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.hparams import Hparams, read_hparams
 from kparity.model.ternary import Ternary, load_ternary
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 if TYPE_CHECKING:
     from kparity.model.tokenizer import Tokenizer

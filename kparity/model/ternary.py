@@ -11,7 +11,7 @@ from kparity.errors import BadModel
 from kparity.model import decode
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.layout import I2_S, TQ1_0, TQ2_0
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 ScaleKind = Literal["tensor", "block256"]
 
@@ -20,8 +20,8 @@ ScaleKind = Literal["tensor", "block256"]
 class Ternary:
     """A linear layer's weights: w[row, column] = (code − 1) · scale.
 
-    ``words`` u32 [n, Kp/16] (kparity/packing.py); ``wscale`` f32 [1] where ``kind`` is ``tensor``, [n, Kp/256] where it
-    is ``block256``.
+    ``words`` u32 [n, Kp/16] (kparity/ops/packing.py); ``wscale`` f32 [1] where ``kind`` is ``tensor``, [n, Kp/256]
+    where it is ``block256``.
     """
 
     words: Array

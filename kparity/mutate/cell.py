@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kparity.probe import table
+from kparity.gates import table
 
 Status = Literal["ran", "invalid", "skipped", "equivalent"]
 Outcome = Literal["caught", "passed", "not run", "blind"]

@@ -16,11 +16,11 @@ from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, Witnes
 from kparity.process import Done, Link
 
 if TYPE_CHECKING:
-    from kparity.adapter import Backend
+    from kparity.device.adapter import Backend
     from kparity.engine import Engine
+    from kparity.gates.candidate import Candidate
+    from kparity.gates.table import GateSpec
     from kparity.model import Model
-    from kparity.probe.candidate import Candidate
-    from kparity.probe.table import GateSpec
 
 BROKEN = (CompileFailed, SyntaxError, NameError, ImportError)
 """What a patched text raises that is no wrong kernel but no kernel at all."""
@@ -51,8 +51,8 @@ def apply(patched: Mapping[str, str], dialect: str) -> None:
 
 def opened(name: str, patched: Mapping[str, str], broken: list[str]) -> Backend:
     """The backend; a text that it does not compile is noted in ``broken``, whoever catches the error."""
+    from kparity.device.registry import open_backend
     from kparity.mutate.patch import apply_numpy
-    from kparity.registry import open_backend
 
     backend = open_backend(name)
     if backend.dialect == "numpy":
@@ -85,10 +85,10 @@ def observed(backend: Backend) -> Any:
 
 def probe(request: CellRequest, link: Link, backend: Backend) -> None:
     """Every gate of a full probe, whatever the others said."""
+    from kparity.gates.open import gate_open
+    from kparity.gates.reference import Reference
+    from kparity.gates.table import GATES
     from kparity.model import load_model
-    from kparity.probe.opening import gate_open
-    from kparity.probe.reference import Reference
-    from kparity.probe.table import GATES
 
     link.stage("probe")
     model = load_model(request.model)
@@ -102,13 +102,13 @@ def probe(request: CellRequest, link: Link, backend: Backend) -> None:
         return
     digest = observed(backend)
     from kparity import contracts
-    from kparity.probe.candidate import Candidate
+    from kparity.gates.candidate import Candidate
 
     candidate = Candidate(engine, reference, contracts.load(contracts.PROBE))
     opened_as = gate_open(backend.info, require_gpu=False)
     link.send(GateSaid("open", _outcome(opened_as.verdict), opened_as.reason))
     for spec in GATES:
-        if spec.function:
+        if spec.thresholds:
             outcome, reason = _run(request, spec, candidate)
             link.send(GateSaid(spec.name, outcome, reason))
     link.send(Bits(digest.hexdigest()))

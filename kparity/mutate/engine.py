@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer, Program
+from kparity.device.adapter import Backend, Bound, Buffer, Program
 from kparity.engine import Engine
 from kparity.errors import UnknownName
 from kparity.model import Model
 from kparity.mutate import graphs, host
 from kparity.mutate.models import EMBEDDED
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 LATE = 64
 """Positions after which a ring buffer that is too short begins again."""

@@ -12,7 +12,7 @@ import numpy as np
 from kparity.errors import Unavailable
 from kparity.mutate.cell import CONTROL, GATES, Cell
 from kparity.mutate.score import Score
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 VALUES = {"passed": 1.0, "caught": 2.0}
 COLOURS = ("#ffffff", "#e9edf2", "#1f6f8b")

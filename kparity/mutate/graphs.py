@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound, Buffer
+from kparity.device.adapter import Backend, Bound, Buffer
 from kparity.engine import Engine
-from kparity.fused import FusedGraph, Quantised
-from kparity.graph import Linear, Part
+from kparity.engine.fused import FusedGraph, Quantised
+from kparity.engine.weights import Linear, Part
 from kparity.kernels.rope import frequencies
 from kparity.model import Model
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 Make = Callable[[Model, Backend], Engine]
 WRONG_LAYER = 3

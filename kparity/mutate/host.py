@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from kparity.adapter import Backend, Bound
+from kparity.device.adapter import Backend, Bound
 from kparity.engine import Engine
-from kparity.fused import FusedGraph
-from kparity.graph import Linear
+from kparity.engine.fused import FusedGraph
+from kparity.engine.weights import Linear
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model
 from kparity.mutate.graphs import with_graph
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 Make = Callable[[Model, Backend], Engine]
 

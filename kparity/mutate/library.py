@@ -10,13 +10,13 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from kparity import ops
-from kparity.assemble import TEXTS, file_of
 from kparity.errors import UnknownName, WrongInput
-from kparity.mutant import Mutant
 from kparity.mutate import models
 from kparity.mutate.cell import CONTROL, ENGINE
 from kparity.mutate.models import EMBEDDED
 from kparity.mutate.patch import original
+from kparity.ops.assemble import TEXTS, file_of
+from kparity.ops.mutant import Mutant
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -51,7 +51,7 @@ CONTROLS = (
 
 
 def of_op(op: str) -> tuple[Mutant, ...]:
-    """The mutants of one op; raises WrongInput where the list breaks a rule of ``kparity.mutant``."""
+    """The mutants of one op; raises WrongInput where the list breaks a rule of ``kparity.ops.mutant``."""
     module = f"kparity.kernels.{op}.mutants"
     if find_spec(module) is None:
         return ()

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from kparity import cachedir
 from kparity.errors import CompileFailed, Unavailable
-from kparity.revision import checkout
+from kparity.host import cachedir
+from kparity.host.revision import checkout
 
 COMMON = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-w")
 """Beside ``csrc/flags.txt``, which CMake reads too: optimised less, since a mutant runs for a second."""

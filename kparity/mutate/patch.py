@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from kparity import assemble
-from kparity.adapter import Backend
+from kparity.device.adapter import Backend
 from kparity.errors import CompileFailed
-from kparity.spec import Case, Op
+from kparity.ops import assemble
+from kparity.ops.spec import Case, Op
 
 
 def original(path: str) -> str:

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from kparity import registry
+from kparity.device import registry
+from kparity.host.revision import checkout
 from kparity.mutate import library
 from kparity.mutate.cell import CONTROL, Cell
 from kparity.mutate.library import Subject
 from kparity.mutate.runner import TIMEOUT, Plan, Running
 from kparity.probe.runner import turn
 from kparity.process import Family
-from kparity.revision import checkout
 
 
 def mark_reach(cells: Sequence[Cell]) -> None:

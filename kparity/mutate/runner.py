@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kparity import fingerprint, ops, registry
+from kparity import ops
+from kparity.device import fingerprint, registry
 from kparity.errors import Unavailable
 from kparity.model import load_model
 from kparity.mutate import library, models, native
@@ -142,7 +143,7 @@ def _obstacle(backend: str, dialect: str, subject: Subject) -> str | None:
 
 def write_reference(model: Path | None, folder: Path) -> Sealed:
     """The reference of a model, in a file that cannot be written."""
-    from kparity.probe import reference
+    from kparity.gates import reference
 
     opened, file = load_model(model), Sealed(folder)
     tokens = reference.probe_tokens(opened, min(DEFAULT_POSITIONS, opened.hparams.context))

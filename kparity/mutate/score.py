@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from kparity import contracts
 from kparity.contracts import Contract
+from kparity.gates.verdict import Measure
 from kparity.mutate.cell import CONTROL, GATES, PROBE_GATES, Cell
-from kparity.probe.verdict import Measure
 
 BOS = ("open", "BOS")
 """The gates of a probe at depth bos."""

@@ -17,9 +17,9 @@ import numpy as np
 
 from kparity.errors import WrongInput
 from kparity.model.gguf_file import GgufFile
+from kparity.ops.spec import Array
 from kparity.plain.file import Facts, facts_of, opened
 from kparity.plain.weights import BLOCK, Piece, find, picked, pieces, ternary, vector
-from kparity.spec import Array
 
 F16_MAX = 65504.0
 HEAD_TICK = 1 << 25

@@ -15,7 +15,7 @@ import numpy as np
 from kparity.errors import BadModel
 from kparity.model import decode
 from kparity.model.gguf_file import GgufFile, TensorInfo
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 BLOCK = 256
 PIECE = 1 << 19

@@ -16,14 +16,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kparity import cachedir, contracts, fingerprint
-from kparity.adapter import Backend
+from kparity import contracts
+from kparity.device import fingerprint
+from kparity.device.adapter import Backend
+from kparity.device.registry import BUILTIN, declared, targets
+from kparity.gates.judge import lacking, rejudged
+from kparity.gates.verdict import Row
+from kparity.host import cachedir
 from kparity.model import load_model
-from kparity.probe.judge import lacking, rejudged
+from kparity.ops.spec import Array
 from kparity.probe.runner import Request
-from kparity.probe.verdict import Row
-from kparity.registry import BUILTIN, declared, targets
-from kparity.spec import Array
 
 FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE")
 """Codes that say more about the moment than about the backend: never remembered. Nor is what is unavailable: it costs

@@ -12,7 +12,7 @@ from kparity.probe.messages import CandidateRequest, Judge, Measured, Opened, Pr
 from kparity.process import Done, Link, failure
 
 if TYPE_CHECKING:
-    from kparity.adapter import Backend
+    from kparity.device.adapter import Backend
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def one_at_a_time(folder: Path, device: str, kind: str) -> Iterator[None]:
 
 def measure(request: CandidateRequest, link: Link) -> None:
     """Open the backend and run the gates of the depth."""
-    from kparity.registry import backend_class
+    from kparity.device.registry import backend_class
 
     link.stage("import")
     target = backend_class(request.backend)
@@ -52,10 +52,9 @@ def run_gates(request: CandidateRequest, link: Link, backend: Backend) -> None:
     """Load the model, compile, wait for the reference, and measure gate by gate."""
     from kparity import contracts
     from kparity.engine import Engine
+    from kparity.gates.candidate import Candidate, run
+    from kparity.gates.reference import Reference
     from kparity.model import load_model
-    from kparity.probe import gates
-    from kparity.probe.candidate import Candidate
-    from kparity.probe.reference import Reference
 
     link.stage("load")
     model = load_model(request.model)
@@ -67,7 +66,7 @@ def run_gates(request: CandidateRequest, link: Link, backend: Backend) -> None:
     link.stage("reference")
     wanted = Reference.read(link.request(Judge).descriptor)
     candidate = Candidate(engine, wanted, contracts.load(contracts.PROBE))
-    for gate in gates.run(candidate, request.depth, link.stage):
+    for gate in run(candidate, request.depth, link.stage):
         values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
         link.send(Measured(gate.name, values, gate.code, gate.reason, gate.elapsed_ms))
     step_ms = engine.recorded(1).program.run_timed() * 1e3

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kparity import __version__, contracts
+from kparity.gates.verdict import Row
 from kparity.model import load_model
 from kparity.probe.runner import Request
-from kparity.probe.verdict import Row
 
 SCHEMA = "kparity-probe-v1"
 

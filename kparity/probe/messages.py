@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from kparity.adapter import DeviceInfo
+from kparity.device.adapter import DeviceInfo
 from kparity.process.messages import Done, Failed, Message, Name, Stage, Text, Tick
 
 

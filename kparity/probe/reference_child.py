@@ -10,8 +10,8 @@ def main(link: Link) -> int:
     """Compute what is asked for, write it to its file, and say so."""
     request = link.request(ReferenceRequest)
     try:
+        from kparity.gates import reference
         from kparity.model import load_model
-        from kparity.probe import reference
 
         link.stage("reference")
         model = load_model(request.model)

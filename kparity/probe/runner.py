@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from kparity import contracts
-from kparity.adapter import DeviceInfo
 from kparity.contracts.known import Issue
-from kparity.probe.judge import judged, lacking, left_open
+from kparity.device.adapter import DeviceInfo
+from kparity.gates.judge import judged, lacking, left_open
+from kparity.gates.open import gate_open
+from kparity.gates.reference import Reference
+from kparity.gates.table import of_depth
+from kparity.gates.verdict import Gate, Row
+from kparity.host.text import printable
+from kparity.ops.spec import Array
 from kparity.probe.messages import CandidateRequest, Judge, Measured, Opened, Proof, ReferenceRequest, Said, Told
-from kparity.probe.opening import gate_open
-from kparity.probe.reference import Reference
 from kparity.probe.sealed import Sealed
-from kparity.probe.table import of_depth
-from kparity.probe.verdict import Gate, Row
 from kparity.process import Child, Done, Failed, Family, Garbled, Stage, Tick, wait
 from kparity.process.parent import EXIT_SECONDS, signal_name
-from kparity.spec import Array
-from kparity.text import printable
 
 LOOK_SECONDS = 0.1
 """How often deadlines are looked at, and progress is told, while nothing is heard."""

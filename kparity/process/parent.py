@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from kparity.host.text import printable
 from kparity.process.family import Family
-from kparity.text import printable
 
 M = TypeVar("M")
 READ_BYTES = 1 << 16

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from kparity import fingerprint, ops, registry
+from kparity import ops
+from kparity.device import fingerprint, registry
 from kparity.errors import WrongInput
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kparity import contracts
-from kparity.adapter import DeviceInfo
+from kparity.device.adapter import DeviceInfo
+from kparity.gates.verdict import Gate, Row
 from kparity.model import Model, load_model
 from kparity.probe.runner import Request
-from kparity.probe.verdict import Gate, Row
 from kparity.receipts.kernel_ids import sha256_of
 from kparity.receipts.replays import REPLAYS
 from kparity.receipts.statement import build

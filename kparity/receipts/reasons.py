@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kparity.remedies import Reason
+from kparity.device.remedies import Reason
 
 AGAIN = "Run it again with --receipt; a receipt is never edited."
 WRITER = "Run it again; if it comes back, the program that wrote it has a bug."

@@ -12,7 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kparity import __version__, fingerprint, registry
+from kparity import __version__
+from kparity.device import fingerprint, registry
 from kparity.errors import WrongInput
 from kparity.receipts.document import PREDICATE, SCHEMA_VERSION, STATEMENT, digest
 

@@ -8,8 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kparity import cachedir, contracts
+from kparity import contracts
 from kparity.errors import WrongInput
+from kparity.host import cachedir
 from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.rules import determinism, device, dispatches, identity, op_rows, parity, samples, speed

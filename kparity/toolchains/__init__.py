@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import ClassVar
 
-from kparity.assemble import Source, gpu_source, kernel_text, uses
 from kparity.errors import CompileFailed
+from kparity.ops.assemble import Source, gpu_source, kernel_text, uses
 from kparity.toolchains.texts import Variant, every, one_per_kernel
 
 UNSPILLED = ("tgemv", "attention")

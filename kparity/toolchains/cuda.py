@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kparity.assemble import Source
 from kparity.errors import CompileFailed, Unavailable
+from kparity.ops.assemble import Source
 from kparity.toolchains import Resources, Target, Toolchain, failed, numbered
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)

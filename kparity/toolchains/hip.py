@@ -17,8 +17,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from kparity.assemble import Source
 from kparity.errors import CompileFailed, Unavailable
+from kparity.ops.assemble import Source
 from kparity.toolchains import Resources, Target, Toolchain, failed, numbered
 from kparity.toolchains.elf import metadata
 

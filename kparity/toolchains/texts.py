@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from kparity import ops
-from kparity.assemble import kernel_text, uses
 from kparity.kernels.support import SERVED, VOCABULARY
-from kparity.spec import Case, Op, Value
+from kparity.ops.assemble import kernel_text, uses
+from kparity.ops.spec import Case, Op, Value
 
 LAUNCHED: Mapping[str, tuple[Mapping[str, Value], ...]] = {
     "tgemv": tuple({"M": m, "N": n, "K": k} for m in (1, 64) for n, k in SERVED.linears),

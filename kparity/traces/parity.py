@@ -13,7 +13,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.errors import UnknownName, WrongInput
-from kparity.spec import Array
+from kparity.ops.spec import Array
 
 CONTRACT = "trace-parity-v1"
 SLOTS = (

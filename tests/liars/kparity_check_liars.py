@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from kparity_liars import Honest
 
-from kparity.adapter import Bound, Buffer, Kernel, Program
+from kparity.device.adapter import Bound, Buffer, Kernel, Program
 from kparity.errors import CompileFailed, DeviceFault
-from kparity.spec import Array, Case, Op
+from kparity.ops.spec import Array, Case, Op
 
 
 def chosen(case: Case) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from kparity import ops
-from kparity.adapter import Bound, Buffer, Kernel, Program
 from kparity.backends.cpu import CpuBackend
+from kparity.device.adapter import Bound, Buffer, Kernel, Program
 from kparity.errors import DeviceFault
-from kparity.spec import Array, Case, Op
+from kparity.ops.spec import Array, Case, Op
 
 
 class Tampered(Kernel):

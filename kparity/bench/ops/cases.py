@@ -11,7 +11,7 @@ from kparity import ops
 from kparity.check.select import expression
 from kparity.errors import WrongInput
 from kparity.kernels.support import SERVED, VOCABULARY
-from kparity.spec import Case
+from kparity.ops.spec import Case
 
 WIDTH, FFN, HEADS, KV_HEADS, HEAD = SERVED.width, SERVED.ffn, SERVED.heads, SERVED.kv_heads, SERVED.head
 CHUNK = 64

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from kparity import ops
-from kparity.spec import Array, Bound, Case
+from kparity.ops.spec import Array, Bound, Case
 
 PIECE = 16384
 """Rows whose truth is computed at once, and rows of a large matrix that are drawn; the others repeat them, shifted."""

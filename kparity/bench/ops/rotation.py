@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from kparity import ops
-from kparity.adapter import Backend, Buffer, Program
-from kparity.adapter import Bound as Launchable
 from kparity.bench.machine import cache_bytes, identity
 from kparity.bench.ops.cases import short
 from kparity.bench.ops.inputs import Facts, shifted, turned
 from kparity.bench.timing import MANY, Awake, Sample, Series, state_of, timed
-from kparity.compare import judge
+from kparity.device.adapter import Backend, Buffer, Program
+from kparity.device.adapter import Bound as Launchable
 from kparity.errors import WrongInput
-from kparity.spec import DTYPES, Array, Bound, Case
+from kparity.numerics.compare import judge
+from kparity.ops.spec import DTYPES, Array, Bound, Case
 
 SAMPLE_S = 5e-3
 """What one sample should take: long beside the resolution of a clock and the cost of a submission."""

@@ -8,7 +8,6 @@ import gc
 from typing import Any
 
 from kparity import ops
-from kparity.adapter import Backend
 from kparity.bench.bandwidth import bandwidth_series
 from kparity.bench.machine import cache_bytes, cold_bytes, identity, peak_bandwidth
 from kparity.bench.ops.cases import case_of, short
@@ -16,8 +15,9 @@ from kparity.bench.ops.inputs import Facts, facts_of
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
 from kparity.bench.timing import Sample, Series
 from kparity.bench.torch_baseline import ELEMENT_BYTES, TorchGemv
-from kparity.registry import drives_gpu, open_backend
-from kparity.spec import Case
+from kparity.device.adapter import Backend
+from kparity.device.registry import drives_gpu, open_backend
+from kparity.ops.spec import Case
 
 GEMVS = ("tgemv", "dense_gemv")
 """Ops that torch's own product of the same shape stands beside."""

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kparity import registry
-from kparity.adapter import Backend, DeviceInfo
-from kparity.identity import PROCESSOR, named_software
+from kparity.device import registry
+from kparity.device.adapter import Backend, DeviceInfo
+from kparity.device.identity import PROCESSOR, named_software
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 

@@ -7,11 +7,11 @@ from statistics import median
 from typing import Any
 
 from kparity.contracts import Contract
+from kparity.device.registry import drives_gpu
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.rules.device import contradictions
 from kparity.receipts.rules.samples import ahead, interval_fault
-from kparity.registry import drives_gpu
 
 CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from kparity import contracts
 from kparity.contracts import Contract
-from kparity.probe.table import thresholds
+from kparity.gates.table import thresholds
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.rules.device import enumerated
 

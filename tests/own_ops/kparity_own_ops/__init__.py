@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kparity.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
 
 
 class Leaky(Op):

@@ -1,0 +1,309 @@
+"""The interface between the harness and a device API: one subclass of ``Backend`` per file in ``backends/``."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from kparity.device.remedies import Reason
+from kparity.errors import Unavailable, WrongInput
+from kparity.ops.assemble import missing_text
+from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
+
+Kind = Literal["gpu", "cpu", "software"]
+
+SOFTWARE = ("llvmpipe", "lavapipe", "softpipe", "swiftshader", "basic render")
+"""Parts of the names of rasterisers, which several APIs reach; ``Backend.software`` adds those of one API."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """Which device serves, as far as its API tells.
+
+    ``kind`` is never guessed upwards: a software rasteriser is ``software`` and a CPU behind a GPU API is ``cpu``,
+    whatever their names say. ``uuid`` is the API's UUID or PCI id, or an empty string where the API has none.
+    """
+
+    backend: str
+    device: str
+    kind: Kind
+    api: str
+    driver: str
+    library: str
+    uuid: str = ""
+    max_binding: int = 1 << 62
+    """Largest single buffer in bytes that a kernel can bind."""
+    max_threads: int = 256
+    """Work-items that one group may have."""
+    subgroup: int = 0
+    """Lanes of a subgroup (wavefront, warp); 0 where there are none."""
+    detail: str = ""
+    """Whatever else identifies the code that runs: instruction set and threads, compute capability, architecture."""
+    shown: tuple[str, ...] = ("api", "device", "detail", "kind")
+    """The fields that ``label`` shows; of the kinds it shows those that are no GPU."""
+
+    @property
+    def label(self) -> str:
+        """What stands after ``Backend:`` in the log, for example ``wgpu (Vulkan, llvmpipe …, software)``."""
+        told = {**asdict(self), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
+        parts = [told[name] for name in self.shown if told[name]]
+        return f"{self.backend} ({', '.join(dict.fromkeys(parts))})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; how a label is made of them is none."""
+        return {name: value for name, value in asdict(self).items() if name != "shown"}
+
+
+@dataclass
+class Buffer:
+    """Memory on a device. ``handle`` belongs to the backend that made it."""
+
+    handle: Any
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of payload (a backend may allocate more)."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+class Bound(ABC):
+    """A kernel with its buffers fixed: what a program is made of."""
+
+    kernel_id: str
+    case: Case | None = None
+    """What its kernel was built for; None where the adapter does not tell."""
+
+
+class Kernel(ABC):
+    """A compiled op at one case."""
+
+    id: str
+    """``<op>_<dialect>_<variant>``."""
+
+    def __init__(self, kernel_id: str, op: Op, case: Case) -> None:
+        self.id, self.op, self.case = kernel_id, op, case
+        self.args = op.args(case)
+
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Raise WrongInput unless the buffers are what the ABI says, in number, dtype and shape."""
+        if len(buffers) != len(self.args):
+            raise WrongInput(f"{self.case.id}: {len(buffers)} buffers given, the ABI has {len(self.args)}")
+        for arg, buffer in zip(self.args, buffers, strict=True):
+            if buffer.dtype != arg.dtype or tuple(buffer.shape) != arg.shape:
+                raise WrongInput(
+                    f"{self.case.id}: {arg.name} is {buffer.dtype}{list(buffer.shape)}, "
+                    f"expected {arg.dtype}{list(arg.shape)}"
+                )
+
+    @abstractmethod
+    def bind(self, *buffers: Buffer) -> Bound:
+        """Fix the buffers; cheap to replay."""
+
+
+class Program(ABC):
+    """A fixed list of launches that replays in order: a decode step, a prefill chunk, one op."""
+
+    def __init__(self, backend: Backend, launches: Sequence[Bound]) -> None:
+        self.backend, self.launches = backend, list(launches)
+        self._counts = Counter(launch.kernel_id for launch in self.launches)
+
+    @property
+    def replayed(self) -> bool | None:
+        """Whether the last run replayed a graph of the API; None where there are none."""
+        return None
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Enqueue every launch, in order."""
+
+    def run(self) -> None:
+        """Replay the program (asynchronously where the API is) and count its dispatches."""
+        self._run()
+        for kernel_id, times in self._counts.items():
+            self.backend.dispatches.add(kernel_id, times)
+
+    def run_eager(self) -> None:
+        """Run every launch by itself, with the device idle in between: what a recording must not differ from by a
+        bit.
+        """
+        for launch in self.launches:
+            self.backend.record([launch]).run()
+            self.backend.sync()
+
+    def run_timed(self) -> float:
+        """Replay, synchronise, and return seconds on the device's own clock, or of the wall where the API has none."""
+        self.backend.sync()
+        started = time.perf_counter()
+        self.run()
+        self.backend.sync()
+        return time.perf_counter() - started
+
+
+class Backend(ABC):
+    """One device behind one API. Opened by ``open``, closed by ``close``; not thread-safe.
+
+    A backend is one file: its class declares what is true of it, and the registry, the commands, the fingerprints and
+    the rules of receipts read it there. They import the module to read it, so that this opens no device and imports no
+    vendor library: ``open`` does. What has a default here may be left out.
+    """
+
+    name: ClassVar[str]
+    """What it is called by, and the stem of its file in ``backends/``."""
+    dialect: ClassVar[str]
+    """What it compiles: a key of ``assemble.TEXTS``, or a language whose texts it brings itself."""
+    api: ClassVar[str] = ""
+    """The one API that ``DeviceInfo.api`` names; empty where the backend sits on several."""
+    id_dialects: ClassVar[tuple[str, ...]] = ()
+    """Dialects in the ids of its kernels (``<op>_<dialect>_<variant>``); empty for its name."""
+    drives_gpu: ClassVar[bool] = True
+    """Whether its device can be a GPU."""
+    place: ClassVar[int | None] = None
+    """Place in the dispatcher's default order, the smallest first; None, and in a package outside of kparity, for a
+    backend that is tried where it is named."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Python distributions that it is driven through, any one of a kind."""
+    extra: ClassVar[str] = ""
+    """The pip extra of kparity that brings them."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Shared libraries of the driver, as the dynamic linker looks for them."""
+    manifests: ClassVar[tuple[str, ...]] = ()
+    """Folders in which drivers are registered."""
+    nodes: ClassVar[tuple[str, ...]] = ()
+    """Device nodes that this user must be allowed to open."""
+    driver_files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the files, beside those in ``manifests``, that change when the driver does."""
+    environment: ClassVar[tuple[str, ...]] = ()
+    """Variables that change which device it gets or what it computes: names, and prefixes written ``VK_*``."""
+    software: ClassVar[tuple[str, ...]] = ()
+    """Parts of the names of its software devices, in small letters, that ``SOFTWARE`` lacks."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """What ``open`` takes beside the index, by keyword."""
+    reasons: ClassVar[Mapping[str, Reason]] = {}
+    """Code → why it cannot be opened: the codes of every Unavailable that ``open`` raises."""
+
+    info: DeviceInfo
+    dispatches: Dispatches
+    device_clock: bool = False
+    """Whether ``Program.run_timed`` reads the device's own clock, not the wall's."""
+    copy_clock: bool = False
+    """Whether ``copy_timed`` does."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, index: int = 0) -> Backend:
+        """Open device ``index``; raise ``unavailable(code, reason)`` where there is none."""
+
+    @classmethod
+    def kernel_dialects(cls) -> tuple[str, ...]:
+        """The dialects that the ids of its kernels name."""
+        return cls.id_dialects or (cls.name,)
+
+    @classmethod
+    def unavailable(cls, code: str, reason: str, remedy: str = "") -> Unavailable:
+        """The error of a device that cannot be opened, with the remedy that the class declares for the code, unless the
+        moment knows a better one.
+        """
+        return Unavailable(reason, remedy or cls.reasons[code].remedy, code)
+
+    @classmethod
+    def named_software(cls, *names: str) -> bool:
+        """Whether one of a device's names is that of a device which computes on the host."""
+        told = " ".join(names).lower()
+        return any(part in told for part in (*SOFTWARE, *cls.software))
+
+    def supports(self, op: Op, case: Case) -> str | None:
+        """``None``, or the reason why this device cannot run the case."""
+        for arg in op.args(case):
+            if arg.nbytes > self.info.max_binding:
+                return f"{arg.name} has {arg.nbytes} bytes, one binding of this device holds {self.info.max_binding}"
+        return missing_text(op, self.dialect)
+
+    def upload(self, array: Array) -> Buffer:
+        """Copy a C-contiguous array to the device; raise WrongInput for another layout or dtype."""
+        require_contiguous(array)
+        buffer = self.empty(array.shape, dtype_name(array))
+        self.write(buffer, array)
+        return buffer
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        """Allocate without defined content."""
+
+    def view(self, buffer: Buffer, start: int, shape: tuple[int, ...]) -> Buffer | None:
+        """The elements of a buffer from ``start`` on as a buffer of its own in the same memory; None where a handle
+        cannot be divided, or not there.
+        """
+        return None
+
+    @abstractmethod
+    def write(self, buffer: Buffer, array: Array) -> None:
+        """Overwrite a whole buffer, in order with the programs that run before and after."""
+
+    @abstractmethod
+    def download(self, buffer: Buffer) -> Array:
+        """Copy to a new numpy array; waits for everything enqueued before."""
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """Copy a buffer over another of its size, in order with the programs that run before and after. This way leads
+        through the host: an adapter overrides it by its API's copy on the device.
+        """
+        self.write(target, self.download(source))
+
+    def copy_timed(self, source: Buffer, target: Buffer) -> float:
+        """Copy, synchronise, and return seconds on the device's own clock, or of the wall where the API has none: then
+        five copies less one, which are free of what a submission costs.
+        """
+        few, many = (self._copied(source, target, times) for times in (1, 5))
+        return (many - few) / 4 if many > few else many / 5
+
+    def _copied(self, source: Buffer, target: Buffer, times: int) -> float:
+        """Wall seconds of copies that nobody waits for in between."""
+        self.sync()
+        started = time.perf_counter()
+        for _ in range(times):
+            self.copy(source, target)
+        self.sync()
+        return time.perf_counter() - started
+
+    @abstractmethod
+    def build(self, op: Op, case: Case) -> Kernel:
+        """Compile (or fetch from the backend's own memory) the kernel; raise CompileFailed."""
+
+    @abstractmethod
+    def record(self, launches: Sequence[Bound]) -> Program:
+        """Make a program of bound kernels."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Wait until the device is idle; raise DeviceFault for whatever went wrong since the last call."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the device. The backend must not be used afterwards."""
+
+
+def sliced(backend: Backend, buffer: Buffer, start: int, shape: tuple[int, ...]) -> Buffer:
+    """``Backend.view`` of handles that are sliced as numpy's arrays are."""
+    handle = buffer.handle.reshape(-1)[start : start + math.prod(shape)].reshape(shape)
+    return Buffer(handle, buffer.dtype, shape)
+
+
+def dtype_name(array: Array) -> str:
+    """The kparity name of a numpy dtype; raise WrongInput for one that no buffer has."""
+    for name, dtype in DTYPES.items():
+        if array.dtype == dtype:
+            return name
+    raise WrongInput(f"no buffer holds dtype {array.dtype}; use one of {', '.join(DTYPES)}")
+
+
+def require_contiguous(array: Array) -> None:
+    """Raise WrongInput unless the array can be copied as it lies."""
+    if not array.flags.c_contiguous:
+        raise WrongInput(f"array of shape {array.shape} is not C-contiguous; pass np.ascontiguousarray(array)")

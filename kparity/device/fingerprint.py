@@ -1,0 +1,177 @@
+"""What a verdict depends on: digests of kernels, models and of the host's drivers, cheap enough to take before every
+answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from kparity.device import registry
+from kparity.device.adapter import Backend
+from kparity.errors import WrongInput
+from kparity.ops.assemble import file_of, uses
+
+CODE = (".py", ".cu", ".wgsl", ".h")
+"""How the sources end that take part in a computation."""
+
+ENVIRONMENT = ("LD_*", "OMP_*", "OPENBLAS_CORETYPE")
+"""Variables that choose other libraries or change how they compute, whatever the backend; its own are in its class."""
+
+
+def environment(names: Iterable[str]) -> dict[str, str]:
+    """The variables that are set, of these names and prefixes (``VK_*``)."""
+    patterns = tuple(names)
+    return {name: os.environ[name] for name in sorted(os.environ) if any(fnmatchcase(name, p) for p in patterns)}
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _identity(path: Path) -> str:
+    """Path, target, size and time of change; the content too where the kernel makes it up."""
+    if str(path).startswith(("/proc", "/sys")):
+        return f"{path}={path.read_text(errors='replace')}"
+    status = path.stat()
+    return f"{path}={path.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def _named_libraries(manifest: Path) -> list[str]:
+    """Libraries that an ICD manifest names, by their identity: a driver update changes them and not the manifest."""
+    found = []
+    for name in re.findall(r"[\w./+-]+\.so[\w.]*", manifest.read_text(errors="replace")):
+        for folder in ("", "/usr/lib/x86_64-linux-gnu/", "/usr/lib/aarch64-linux-gnu/", "/usr/lib64/"):
+            library = Path(folder + name)
+            if library.is_absolute() and library.exists():
+                found.append(_identity(library))
+                break
+    return found
+
+
+def drivers(backend: type[Backend]) -> str:
+    """Digest of what drives a backend's devices: the variables that choose between them, driver files with their times,
+    manifests and the libraries that they name, and the versions of its Python packages. Opens nothing.
+    """
+    parts = [f"{name}={value}" for name, value in environment(backend.environment).items()]
+    parts += [f"{name}={version(name)}" for name in backend.packages]
+    for pattern in (*backend.driver_files, *(f"{folder}/*" for folder in backend.manifests)):
+        for path in sorted(Path("/").glob(pattern.lstrip("/"))):
+            parts.append(_identity(path))
+            if str(path.parent) in backend.manifests and path.is_file():
+                parts += _named_libraries(path)
+    return _digest(parts)
+
+
+def host() -> str:
+    """Digest of the devices and drivers of this machine, without opening any of them: those of every backend of this
+    package, PCI devices, processor and kernel, and the variables that change what libraries compute.
+    """
+    parts = [f"{name}={value}" for name, value in environment(ENVIRONMENT).items()]
+    parts += [platform.release(), _cpu_model(), *map(drivers, registry.builtin().values())]
+    for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
+        parts.append(":".join(_first_line(device / name) for name in ("vendor", "device", "class")) + f"@{device.name}")
+    return _digest(parts)
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _cpu_model() -> str:
+    text = _first_line(Path("/proc/cpuinfo"))
+    keep = ("model name", "flags", "microcode", "Features")
+    return "\n".join(dict.fromkeys(line for line in text.splitlines() if line.startswith(keep)))
+
+
+def version(package: str) -> str:
+    """Version of an installed distribution, or an empty string."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def sources() -> list[Path]:
+    """Every file of the package that takes part in a computation."""
+    found: set[Path] = set()
+    for package in ("kparity", "kparity.kernels", "kparity.backends"):
+        # The file of a package, not its path: an editable install has several folders in the path of one package.
+        spec = find_spec(package)
+        if spec is not None and spec.origin:
+            found |= {path.resolve() for path in Path(spec.origin).parent.rglob("*")}
+    return sorted(path for path in found if path.suffix in (*CODE, ".yaml"))
+
+
+@lru_cache(maxsize=1)
+def kernels() -> str:
+    """Digest of everything that computes: kernel texts, adapters, graph, gates and the native module."""
+    parts = [f"{path.name}={_sha256(path)}" for path in sources()]
+    native = find_spec("kparity._native")
+    if native is not None and native.origin:
+        parts.append(_sha256(Path(native.origin)))
+    return _digest(parts)
+
+
+def adapter(target: str) -> str:
+    """Digest of every module and text of the package that brings an adapter (``module:Class``); empty where there is
+    none.
+    """
+    spec = find_spec(target.partition(":")[0].partition(".")[0])
+    if spec is None:
+        return ""
+    whole = Path(spec.origin or "")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = [(folder, path) for folder in folders for path in sorted(folder.rglob("*"))] or [(whole.parent, whole)]
+    computing = [each for each in files if each[1].suffix in (*CODE, ".so") and each[1].is_file()]
+    parts = [f"{path.relative_to(folder)}={_sha256(path)}" for folder, path in computing]
+    return _digest(parts) if parts else ""
+
+
+@lru_cache(maxsize=256)
+def text_sha256(op_name: str, dialect: str, package: str = "kparity.kernels") -> str:
+    """SHA-256 of the files that a kernel of an op is made from, in the dialect of its id (``cuda``, ``wgsl``,
+    ``avx2``, …).
+
+    GPU texts are taken with their prelude, they and WGSL with what they use, native kernels with the headers that
+    theirs includes and with the native module, which is what runs. ``package`` holds the texts. Raises WrongInput
+    where no backend of kparity has such ids, or the op has no text in the dialect.
+    """
+    language = next((each.dialect for each in registry.builtin().values() if dialect in each.kernel_dialects()), "")
+    own = _origin(package).parent / (file_of(op_name, language) if language else dialect)
+    if not own.is_file():
+        raise WrongInput(f"{op_name} has no text in the dialect {dialect}: {own} is not there; check the kernel's id")
+    preludes = _origin("kparity.kernels").parent / "prelude"
+    files = [preludes / f"{dialect}.h"] if language == "gpu" else []
+    files += [*_with_parts(own, preludes), *([_origin("kparity._native")] if language == "native" else [])]
+    return _digest([f"{path.name}={_sha256(path)}" for path in files])
+
+
+def _origin(module: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or not spec.origin:
+        raise WrongInput(f"{module} is not installed; install the package that brings it")
+    return Path(spec.origin)
+
+
+def _with_parts(text: Path, preludes: Path) -> list[Path]:
+    """A text with what it includes (``#include "…"``) and uses (``//#use …``), each once."""
+    found = [text]
+    for each in found:
+        content = each.read_text(encoding="utf-8")
+        named = [each.parent / name for name in re.findall(r'^#include "(.+)"$', content, re.MULTILINE)]
+        named += [preludes.parent / path for path in uses(content, each.suffix[1:])]
+        found += [path for path in named if path.is_file() and path not in found]
+    return found

@@ -1,0 +1,89 @@
+"""The backends by name: one per file of ``backends/``, and whatever other packages add.
+
+Another package adds a backend through the entry-point group ``kparity.backends`` (``name = "module:Class"``). What is
+true of a backend stands in its class (``kparity.device.adapter.Backend``).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import Any
+
+from kparity.device.adapter import Backend
+from kparity.errors import UnknownName, WrongInput
+
+GROUP = "kparity.backends"
+
+_PACKAGE = find_spec(GROUP)
+assert _PACKAGE is not None
+_FILES = pkgutil.iter_modules(_PACKAGE.submodule_search_locations)
+BUILTIN = tuple(sorted(file.name for file in _FILES if not file.name.startswith("_")))
+"""The backends of this package: the files of ``backends/``."""
+
+
+@lru_cache(maxsize=1)
+def targets() -> dict[str, str]:
+    """``name -> "module:Class"`` of every known backend, of a built-in one the module; a package cannot replace a
+    built-in name.
+    """
+    found = {name: f"{GROUP}.{name}" for name in BUILTIN}
+    for entry in entry_points(group=GROUP):
+        if found.setdefault(entry.name, entry.value) != entry.value:
+            raise WrongInput(f"backend {entry.name!r} is registered twice: {found[entry.name]} and {entry.value}")
+    return found
+
+
+def names() -> list[str]:
+    """Known backend names."""
+    return list(targets())
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Import the class of a backend; raises UnknownName with the nearest name."""
+    if name not in targets():
+        raise UnknownName("backend", name, targets())
+    module, _, attribute = targets()[name].partition(":")
+    content = import_module(module)
+    of_its_name = (each for each in vars(content).values() if getattr(each, "name", None) == name)
+    found = getattr(content, attribute) if attribute else next(of_its_name, None)
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise WrongInput(f"backend {name!r}: {targets()[name]} is not a subclass of kparity.device.adapter.Backend")
+    return found
+
+
+@cache
+def builtin() -> dict[str, type[Backend]]:
+    """The classes of this package by name; nothing is opened."""
+    return {name: backend_class(name) for name in BUILTIN}
+
+
+def declared(name: str) -> type[Backend] | None:
+    """The class of a backend, for what it declares; None where nobody registered the name or it cannot be imported."""
+    try:
+        return backend_class(name)
+    except (Exception, SystemExit):  # whatever the module of another package does: who opens it says what
+        return None
+
+
+def drives_gpu(name: str, unknown: bool = True) -> bool:
+    """Whether a backend's device can be a GPU; ``unknown`` for one that is not known here."""
+    return getattr(declared(name), "drives_gpu", unknown)
+
+
+def default_order() -> list[str]:
+    """The backends that are tried where none is named: fast and specific first, the last resort last."""
+    places = {name: each.place for name, each in builtin().items() if each.place is not None}
+    return sorted(places, key=places.__getitem__)
+
+
+def open_backend(name: str, index: int = 0, **options: Any) -> Backend:
+    """Open a backend's device; raises Unavailable with reason, remedy and code.
+
+    Of ``options`` those are passed on that are not empty and that its class lists.
+    """
+    found = backend_class(name)
+    return found.open(index, **{key: value for key, value in options.items() if value and key in found.options})

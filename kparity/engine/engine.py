@@ -1,0 +1,249 @@
+"""An engine: a model on a backend, tokens in, logits out. A decode step is one recorded program that stays on the
+device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kparity.device.adapter import Backend, Buffer, Program
+from kparity.engine.fused import FusedGraph
+from kparity.engine.graph import Graph, Kernels, Options
+from kparity.engine.weights import Weights, silent, upload
+from kparity.errors import WrongInput
+from kparity.model import Model
+from kparity.ops.spec import Array, Case
+
+DEFAULT_CHUNK = 32
+"""Rows of a prefill chunk: one program serves every prompt length."""
+MAX_CONTEXT = 4096
+"""Cache length when neither the caller nor the model asks for less."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A graph and the program that replays it."""
+
+    graph: Graph
+    program: Program
+
+
+class Engine:
+    """A model on an opened backend.
+
+    ``act`` is the activation quantisation (``token`` as BitNet does, ``block256`` as llama.cpp does), ``kv`` the
+    element type of the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program;
+    ``fused`` chooses between the graphs of ``fused.py`` and ``graph.py``; ``tick`` is called with a few words
+    after each piece of work. Tokens are ids; logits are f32 [vocab]. The state is the cache and the number of tokens
+    in it. It works in the process that made it and in no other: a driver does not survive a fork.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        backend: Backend,
+        *,
+        act: str = "token",
+        kv: str = "f16",
+        context: int = 0,
+        chunk: int = DEFAULT_CHUNK,
+        fused: bool = True,
+        tick: Callable[[str], None] = silent,
+    ) -> None:
+        if chunk < 1:
+            raise WrongInput(f"chunk is {chunk}, expected at least 1")
+        self.model, self.backend, self.chunk = model, backend, chunk
+        length = min(context or MAX_CONTEXT, model.hparams.context)
+        self.options = Options(act, kv, length, fused)
+        self.graph_class: type[Graph] = FusedGraph if fused else Graph
+        self.tick, self._process = tick, os.getpid()
+        self.kernels = Kernels(backend, tick)
+        self.weights: Weights = upload(model, backend, fused, tick)
+        self.cache = self._new_cache()
+        self.position = 0
+        self.programs: dict[tuple[int, bool], Recorded] = {}
+        self.bodies: dict[int, Program] = {}
+
+    @property
+    def context(self) -> int:
+        """Positions that the cache holds."""
+        return self.options.context
+
+    def _new_cache(self) -> list[tuple[Buffer, Buffer]]:
+        h = self.model.hparams
+        shape = (self.options.context, h.n_kv * h.head_dim)
+        return [
+            (self.backend.empty(shape, self.options.kv), self.backend.empty(shape, self.options.kv))
+            for _ in range(h.n_layer)
+        ]
+
+    def recorded(self, rows: int = 1, every_row: bool = False) -> Recorded:
+        """The program for a number of rows, recorded at its first use."""
+        key = (rows, every_row)
+        if key not in self.programs:
+            graph = self.graph_class(
+                self.model.hparams, self.kernels, self.weights, self.cache, self.options, rows, every_row=every_row
+            )
+            self.programs[key] = Recorded(graph, self.backend.record(graph.launches))
+        return self.programs[key]
+
+    def body(self, rows: int) -> Program:
+        """The program for a number of rows without the head: for a part of a prompt whose logits nobody reads."""
+        if rows not in self.bodies:
+            self.bodies[rows] = self.backend.record(self.recorded(rows).graph.body)
+        return self.bodies[rows]
+
+    def launch_each(self, rows: int) -> None:
+        """Launch every kernel of a program of ``rows`` rows once, by itself and over rows that are padding: some
+        compilers work at the first launch. The cache stays as it is.
+        """
+        graph = self.recorded(rows).graph
+        self._feed(graph, [], rows)
+        seen: set[Case] = set()
+        for launch in graph.launches:
+            if launch.case is None or launch.case not in seen:
+                self.backend.record([launch]).run()
+                self.backend.sync()
+                self.tick(f"first launch of {launch.kernel_id}, {rows} rows")
+            if launch.case is not None:
+                seen.add(launch.case)
+
+    def rewind(self, position: int) -> None:
+        """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""
+        if not 0 <= position <= self.position:
+            raise WrongInput(f"cannot rewind to position {position}: {self.position} tokens are in the cache")
+        self.position = position
+
+    def reset(self) -> None:
+        """Forget every token. The cache's bytes stay: causal attention never reads a position that was not written
+        since.
+        """
+        self.position = 0
+
+    def step(self, token: int, eager: bool = False) -> Array:
+        """Feed one token; f32 logits [vocab] for the next. ``eager`` launches one by one instead of the recording."""
+        return self._first_row(self._run([token], 1, every_row=False, eager=eager))
+
+    def step_greedy(self, token: int) -> int:
+        """Feed one token; the id of the largest logit. Only that id leaves the device."""
+        return self._best(self._run([token], 1, every_row=False))
+
+    def best(self) -> int:
+        """The id that the device found largest in the last step; -1 where the logits held NaN."""
+        self._at_home()
+        return int(self.backend.download(self.recorded(1).graph.best)[0])
+
+    def prefill(self, tokens: Sequence[int], eager: bool = False) -> Array:
+        """Feed a prompt in chunks; f32 logits [vocab] after its last token. ``eager`` as in ``step``."""
+        return self._first_row(self._prefill(tokens, eager))
+
+    def score(self, tokens: Sequence[int], rows: int = 0) -> Array:
+        """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them."""
+        rows = rows or self.chunk
+        found = []
+        for at in range(0, len(tokens), rows):
+            piece = list(tokens[at : at + rows])
+            graph = self._run(piece, rows, every_row=True)
+            found.append(self.backend.download(graph.logits)[: len(piece)])
+        if not found:
+            raise WrongInput("score needs at least one token")
+        return np.concatenate(found)
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
+        """Greedy continuation: ids one by one, until ``max_tokens``, the end-of-sequence id, or a full cache."""
+        if not prompt:
+            raise WrongInput("the prompt has no token")
+        token = self._best(self._prefill(prompt)) if len(prompt) > 1 else self.step_greedy(prompt[0])
+        for count in range(1, max_tokens + 1):
+            if token == self.model.hparams.eos:
+                return
+            yield token
+            if count == max_tokens or self.position >= self.context:
+                return
+            token = self.step_greedy(token)
+
+    def close(self) -> None:
+        """Close the backend; the engine must not be used afterwards."""
+        self._at_home()
+        self.programs.clear()
+        self.bodies.clear()
+        self.backend.close()
+
+    def options_dict(self) -> dict[str, int | str]:
+        """What a receipt says about this engine."""
+        return {**dataclasses.asdict(self.options), "chunk": self.chunk}
+
+    def _prefill(self, tokens: Sequence[int], eager: bool = False) -> Graph:
+        """Whole and padded chunks of ``chunk`` rows; a remainder below a quarter of a chunk goes step by step."""
+        if not tokens:
+            raise WrongInput("the prompt has no token")
+        graph: Graph | None = None
+        at = 0
+        while at < len(tokens):
+            left = len(tokens) - at
+            rows = self.chunk if left * 4 >= self.chunk else 1
+            piece = list(tokens[at : at + rows])
+            at += len(piece)
+            graph = self._run(piece, rows, every_row=False, eager=eager, head=at == len(tokens))
+        assert graph is not None
+        return graph
+
+    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Graph:
+        self._check(tokens)
+        recorded = self.recorded(rows, every_row)
+        graph = recorded.graph
+        program = recorded.program if head else self.body(rows)
+        self._feed(graph, tokens, rows)
+        if eager:
+            program.run_eager()
+        else:
+            program.run()
+        self.position += len(tokens)
+        self.tick(f"position {self.position}")
+        return graph
+
+    def _feed(self, graph: Graph, tokens: Sequence[int], rows: int) -> None:
+        """Ids and positions of a run; rows without a token are padding."""
+        count = len(tokens)
+        ids, pos = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
+        ids[:count] = tokens
+        pos[:count] = np.arange(self.position, self.position + count)
+        self.backend.write(graph.ids, ids)
+        self.backend.write(graph.pos, pos)
+        if rows > 1 and not graph.every_row:
+            self.backend.write(graph.last, np.array([max(count - 1, 0)], np.int32))
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        self._at_home()
+        vocab = self.model.hparams.vocab
+        for token in tokens:
+            if not 0 <= token < vocab:
+                raise WrongInput(f"token {token} is outside the vocabulary of {vocab}")
+        if self.position + len(tokens) > self.context:
+            raise WrongInput(
+                f"{self.position + len(tokens)} tokens exceed the context of {self.context} positions; "
+                "shorten the prompt or raise --context"
+            )
+
+    def _at_home(self) -> None:
+        """Raise WrongInput in another process than the one that opened the device: there it would wait for ever."""
+        if os.getpid() != self._process:
+            raise WrongInput(
+                f"this engine was opened by process {self._process} and is used in process {os.getpid()}; "
+                "open one in the process that uses it"
+            )
+
+    def _first_row(self, graph: Graph) -> Array:
+        row: Array = self.backend.download(graph.logits)[0]
+        return row
+
+    def _best(self, graph: Graph) -> int:
+        best = int(self.backend.download(graph.best)[0])
+        if best < 0:
+            raise WrongInput(f"{self.backend.name}: the logits hold NaN at position {self.position - 1}")
+        return best

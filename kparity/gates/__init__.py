@@ -1,0 +1,1 @@
+"""The gates of a probe, one file each, and ``table``, which has an entry for every one."""

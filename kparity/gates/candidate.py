@@ -1,0 +1,96 @@
+"""What a gate sees of a backend: the engine under test, its reference, and how far logits lie apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kparity.contracts import Contract
+from kparity.engine import Engine
+from kparity.gates.reference import Reference
+from kparity.gates.table import of_depth
+from kparity.gates.verdict import Gate, Measure
+from kparity.numerics import compare
+from kparity.ops.spec import Array
+
+
+@dataclass
+class Candidate:
+    """A candidate engine with its reference, and what it gave before: a gate need not run the same tokens again."""
+
+    engine: Engine
+    reference: Reference
+    contract: Contract
+    steps: Array | None = None
+    """Logits [positions, vocab], step by step, of the gate ``positions``."""
+    best: list[int] | None = None
+    """The ids that the device found largest in the same steps."""
+
+    def measure(self, threshold: str, value: float) -> Measure:
+        """A number judged by the contract."""
+        return Measure.of(self.contract, threshold, value)
+
+    def judged(self, name: str, measures: list[Measure], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
+        """A gate from its measures; ``failure`` gives code and reason for the first that does not hold."""
+        bad = next((measure for measure in measures if not measure.holds), None)
+        if bad is None:
+            return Gate(name, "PASS", measures)
+        code, reason = failure(bad)
+        return Gate(name, "FAIL", measures, code, reason)
+
+
+def non_finite(logits: Array) -> str:
+    """How many logits are NaN or infinite, in words; empty where none is."""
+    nan, inf = int(np.isnan(logits).sum()), int(np.isinf(logits).sum())
+    return f"{nan} NaN and {inf} infinite of {logits.size} logits" if nan or inf else ""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far rows of logits are from what they should be; NaN where a row is not finite.
+
+    ``cosine`` is the smallest, at row ``low``, and ``median`` the median one; ``factor`` is |median ρ - 1| over the
+    rows (a factor shows in every row, noise does not); ``norm`` is the largest |ρ - 1|, at row ``high``.
+    """
+
+    cosine: float
+    low: int
+    median: float
+    factor: float
+    norm: float
+    high: int
+
+    @classmethod
+    def between(cls, logits: Array, wanted: Array) -> Distance:
+        """Compare [rows, vocab] with [rows, vocab]."""
+        cosines = np.array([compare.cosine(a, b) for a, b in zip(logits, wanted, strict=True)])
+        ratios = np.array([compare.norm_ratio(a, b) for a, b in zip(logits, wanted, strict=True)])
+        low = int(np.argmin(np.where(np.isnan(cosines), -np.inf, cosines)))
+        off = np.abs(ratios - 1)
+        high = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+        factor = float(abs(np.median(ratios) - 1))
+        return cls(float(cosines[low]), low, float(np.median(cosines)), factor, float(off[high]), high)
+
+
+def noise_floor(candidate: Candidate) -> float:
+    """Median of 1 - cosine between the reference and its twin, and never below the contract's least floor."""
+    reference = candidate.reference
+    least = candidate.contract.threshold("noise_least").value
+    return max(1 - Distance.between(reference.twin, reference.logits).median, least)
+
+
+def run(candidate: Candidate, depth: str, stage: Callable[[str], None] = lambda name: None) -> Iterator[Gate]:
+    """The gates of a depth that compute, one by one; ``stage`` is told each name before. Stops after a failure."""
+    for spec in of_depth(depth):
+        if not spec.thresholds:  # the parent judges the device itself
+            continue
+        stage(spec.name)
+        started = time.perf_counter()
+        verdict = spec.load()(candidate)
+        verdict.elapsed_ms = (time.perf_counter() - started) * 1e3
+        yield verdict
+        if verdict.verdict == "FAIL":
+            return

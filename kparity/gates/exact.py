@@ -1,0 +1,141 @@
+"""The gate ``exact``: integer accumulators of every GEMV, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kparity import ops
+from kparity.engine import Engine
+from kparity.engine.weights import Linear, parts_of
+from kparity.gates.candidate import Candidate
+from kparity.gates.reference import SEED
+from kparity.gates.verdict import Gate
+from kparity.ops.spec import Array, padded
+from kparity.plain.file import opened
+from kparity.plain.weights import matrix
+
+
+def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
+    """One weight for each distinct GEMV shape, from different layers where the model has several."""
+    seen: set[tuple[int, int, str]] = set()
+    layers = engine.model.hparams.n_layer
+    names = dict.fromkeys(name for _, name in engine.weights.linears)
+    for index, name in enumerate(names):
+        layer = index % layers
+        weight = engine.weights.linears[layer, name]
+        if (weight.n, weight.k, weight.kind) not in seen:
+            seen.add((weight.n, weight.k, weight.kind))
+            yield layer, name, weight
+
+
+def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, ascale: Array) -> Array:
+    """The very kernel that serves, on resident weights: f32 [rows, N]. ``wscale`` None takes the weight's own."""
+    backend, rows = engine.backend, len(q)
+    kernel = engine.kernels.get("tgemv", M=rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act)
+    spans = kernel.args[3].shape[1]
+    scale = weight.wscale if wscale is None else backend.upload(wscale)
+    qsum = q.reshape(rows, spans, -1).sum(axis=-1, dtype=np.int32)
+    out = backend.upload(np.full((rows, weight.n), np.nan, np.float32))  # poisoned: a kernel that never ran shows
+    inputs = (backend.upload(q), backend.upload(ascale), backend.upload(qsum))
+    backend.record([kernel.bind(weight.words, scale, *inputs, out)]).run()
+    return backend.download(out).astype(np.float64)
+
+
+def _in_file(candidate: Candidate, weight: Linear, layer: int, name: str) -> tuple[Array, Array]:
+    """Rows f32 [N, K] of a GEMV by the file's second reader, and scales f32 as the device should hold them."""
+    blocks = padded(weight.k) // 256
+    with opened(candidate.engine.model.path) as file:
+        read = [matrix(file, f"blk.{layer}.{part}") for part in parts_of(name)]
+    rows = np.concatenate([values for values, _ in read])
+    scales = np.concatenate([np.broadcast_to(each, (len(each), blocks)) for _, each in read])
+    if weight.kind == "block256":
+        return rows, scales
+    # A block of zeros has no say in the scale that the others of its row, or of all rows, share.
+    starts = np.arange(0, weight.k, 256)
+    said = np.bitwise_or.reduceat(rows != 0, starts, axis=1)
+    chosen = scales[np.arange(len(rows)), said.argmax(axis=1)]
+    return rows, chosen if weight.kind == "row" else chosen[[int(said.any(axis=1).argmax())]]
+
+
+def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascale: Array, got: Array) -> float:
+    """Largest error after scaling, in ULP of f32 (per tensor) or as twice its share of the bound (per block).
+
+    ``wscale`` is the file's: rows with the scales of others are wrong however well they are multiplied.
+    """
+    backend = engine.backend
+    op = ops.get("tgemv")
+    case = op.case(M=len(q), N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act)
+    qsum = q.reshape(len(q), ascale.shape[1], -1).sum(axis=-1, dtype=np.int32)
+    inputs = [backend.download(weight.words), wscale.astype(np.float32), q, ascale, qsum]
+    truth = op.reference(case, inputs, np.float64)
+    limit = op.bounds(case, inputs, truth)[0].limit
+    assert limit is not None
+    error = np.abs(got - truth[0])
+    share = np.divide(error, limit, out=np.where(error > 0, np.inf, 0.0), where=limit > 0)
+    return 2.0 * float(np.max(share)) if np.isfinite(got).all() else float("nan")
+
+
+def exact_activations(k: int, kp: int, rows: int) -> Array:
+    """int8 activations [rows, kp] for the exact rung: random rows, one-hot rows at both ends and between, extremes.
+
+    A one-hot row reads one column of the weights: any permutation of the layout shows in it.
+    """
+    rng = np.random.default_rng([SEED, k, rows])
+    q = np.zeros((rows, kp), np.int8)
+    q[:, :k] = rng.integers(-128, 128, (rows, k))
+    columns = np.unique(np.concatenate([[0, k - 1], rng.integers(0, k, max(0, rows // 2 - 2))]))
+    for row, column in enumerate(columns[: rows // 2]):
+        q[row] = 0
+        q[row, column] = 127 if row % 2 else -128
+    if rows >= 8:
+        q[-1, :k] = 127
+        q[-2, :k] = -128
+    return q
+
+
+def gate_exact(candidate: Candidate) -> Gate:
+    """Integer accumulators of every GEMV shape, bit for bit, by one-hot, random and extreme activations.
+
+    The kernels that serve run with unit scales, so that their f32 output is the accumulator itself (exact below 2²⁴),
+    and with the model's own scales for the roundings after it. Truth comes from the file's bytes by the second
+    reader.
+    """
+    engine = candidate.engine
+    mismatches, ulp, first = 0, 0.0, ""
+    for layer, name, weight in _shapes(engine):
+        truth_weights, scales = _in_file(candidate, weight, layer, name)
+        for rows in (1, engine.chunk):
+            engine.tick(f"blk.{layer}.{name}")
+            q = exact_activations(weight.k, padded(weight.k), rows)
+            spans = 1 if engine.options.act == "token" else padded(weight.k) // 256
+            ones = np.ones(weight.wscale.shape, np.float32)
+            got = _run_gemv(engine, weight, q, ones, np.ones((rows, spans), np.float32))
+            want = q[:, : weight.k].astype(np.float32) @ truth_weights.T
+            wrong = ~(got == want)
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0]
+                first = first or (
+                    f"{int(wrong.sum())} of {wrong.size} accumulators of blk.{layer}.{name} "
+                    f"[{rows}x{weight.n}x{weight.k}] differ, first at row {row}, column {column}: "
+                    f"{got[row, column]:g} for {want[row, column]:g}"
+                )
+            mismatches += int(wrong.sum())
+            ascale = np.random.default_rng(rows).uniform(0.005, 0.05, (rows, spans)).astype(np.float32)
+            if rows == 1 or engine.model.n_bytes < 1 << 26:
+                scaled = _run_gemv(engine, weight, q, None, ascale)
+                ulp = max(ulp, _scaled_error(engine, weight, scales, q, ascale, scaled))
+    measures = [candidate.measure("exact_mismatches", mismatches), candidate.measure("exact_scaled_ulp", ulp)]
+    return candidate.judged(
+        "exact",
+        measures,
+        lambda bad: (
+            ("KP-EXACT-BITS", first)
+            if bad.threshold == "exact_mismatches"
+            else (
+                "KP-EXACT-SCALE",
+                f"accumulators are right, but scaled results are off by {bad.value:g} ULP (> {bad.limit:g})",
+            )
+        ),
+    )

@@ -1,0 +1,81 @@
+"""The gate ``kernels``: each kernel that serves, on made inputs, against fp64 truth.
+
+Norms and quantisers hide small errors of the op before them from every logit; here each stands alone. It is the last
+gate: what an earlier one rejects has a name that says more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kparity import ops
+from kparity.device.adapter import Backend, Kernel
+from kparity.gates.candidate import Candidate
+from kparity.gates.reference import SEED
+from kparity.gates.verdict import Gate
+from kparity.numerics import compare
+from kparity.numerics.compare import Finding
+from kparity.ops.spec import DTYPES, Array, Case, Op
+
+ELSEWHERE = ("tgemv", "argmax")
+"""Ops that the gates ``exact`` and ``decode`` hold against truth."""
+EDGES = ("outlier", "small", "ties", "zeros", "stale")
+"""Kinds of input beside random ones for the kernels of a step, where the op has them."""
+PADDED = ("beyond",)
+"""The same for the kernels of a chunk: rows of padding."""
+SMALL = 1 << 17
+"""Elements of all arguments up to which a kernel gets more than random inputs: large tables are dear to make."""
+
+
+def kinds_of(op: Op, case: Case) -> list[str]:
+    """The kinds of input for one kernel: finite and normal numbers only, which no device may treat in its own way."""
+    if sum(math.prod(arg.shape) for arg in op.args(case)) > SMALL:
+        return ["random"]
+    more = EDGES if case["M"] == 1 else PADDED
+    return ["random", *(kind for kind in op.kinds(case) if kind in more)]
+
+
+def _run(backend: Backend, kernel: Kernel, inputs: Sequence[Array]) -> list[Array]:
+    """Outputs of one launch; pure outputs are poisoned with NaN or -1 before."""
+    left, buffers = iter(inputs), []
+    for arg in kernel.args:
+        if arg.role == "out":
+            poison = np.full(arg.nbytes, 0xFF, np.uint8).view(DTYPES[arg.dtype]).reshape(arg.shape)
+            buffers.append(backend.upload(poison))
+        else:
+            buffers.append(backend.upload(np.ascontiguousarray(next(left))))
+    backend.record([kernel.bind(*buffers)]).run()
+    found = zip(kernel.args, buffers, strict=True)
+    return [backend.download(buffer).astype(DTYPES[arg.dtype]) for arg, buffer in found if arg.role != "in"]
+
+
+def _findings(backend: Backend, kernel: Kernel, op: Op, case: Case, kind: str) -> list[Finding]:
+    """One launch on one kind of input: every output against fp64 truth."""
+    inputs = op.inputs(case, np.random.default_rng([SEED, case.seed()]), kind)
+    with np.errstate(all="ignore"):
+        truth = op.reference(case, inputs)
+        bounds = op.bounds(case, inputs, truth)
+    got, name = _run(backend, kernel, inputs), f"{case.id} {kind}"
+    return [
+        compare.judge(name, arg.name, output, want, bound)
+        for arg, output, want, bound in zip(op.outputs_of(case), got, truth, bounds, strict=True)
+    ]
+
+
+def gate_kernels(candidate: Candidate) -> Gate:
+    """Made inputs through every kernel that the step and the chunk launch, each output within its own bound."""
+    engine, wrong, first = candidate.engine, 0, ""
+    for case, kernel in list(engine.kernels.built.items()):
+        if case.op in ELSEWHERE:
+            continue
+        op = ops.get(case.op)
+        for kind in kinds_of(op, case):
+            engine.tick(f"{case.op} {kind}")
+            for finding in _findings(engine.backend, kernel, op, case, kind):
+                wrong += finding.wrong
+                first = first or ("" if finding.ok else str(finding))
+    measure = candidate.measure("kernels_wrong", wrong)
+    return candidate.judged("kernels", [measure], lambda bad: ("KP-KERNEL", first))

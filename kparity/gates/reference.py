@@ -1,0 +1,106 @@
+"""The reference that a candidate is compared with: logits for one fixed token sequence, and exact integer truth."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+
+import msgspec
+import numpy as np
+
+from kparity import plain
+from kparity.errors import KparityError
+from kparity.model import Model
+from kparity.ops.spec import Array
+from kparity.plain import Facts
+
+SEED = 20240229
+"""Seed of every random input of a probe."""
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first line of a reference's file; the logits follow, fp64, and then those of the twin."""
+
+    name: str
+    twin_name: str
+    tokens: list[int]
+    vocab: int
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``logits`` [positions, vocab] fp64 for ``tokens``, by the forward pass called ``name``.
+
+    ``twin`` are the logits of the same pass with every float in f32: what separates the two is the noise of this very
+    model on these very tokens. It is never taken from a candidate.
+    """
+
+    name: str
+    tokens: list[int]
+    logits: Array
+    twin: Array
+    twin_name: str
+    facts: Facts
+    """What the graph must be built with, by the file's second reader."""
+
+    @property
+    def bos(self) -> Array:
+        """Logits after the first token."""
+        first: Array = self.logits[0]
+        return first
+
+    def write(self, descriptor: int) -> None:
+        """Fill a file with it."""
+        header = msgspec.json.encode(Header(self.name, self.twin_name, self.tokens, self.logits.shape[1], self.facts))
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(header + b" " * (-(len(header) + 1) % 8) + b"\n")  # numbers lie on their boundaries
+            for array in (self.logits, self.twin):
+                file.write(np.ascontiguousarray(array, np.float64).data)
+
+    @classmethod
+    def read(cls, descriptor: int) -> Reference:
+        """Of a file that ``write`` has filled, without a copy of it: arrays [positions, vocab] fp64, read-only."""
+        view = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        line = view.readline()
+        header = msgspec.json.decode(line, type=Header)
+        shape = (2, len(header.tokens), header.vocab)
+        body = np.frombuffer(view, np.uint8, offset=len(line))
+        logits, twin = body.view(np.float64).reshape(shape)
+        return cls(header.name, header.tokens, logits, twin, header.twin_name, header.facts)
+
+
+def first_token(model: Model) -> int:
+    """The token that begins a sequence: BOS, or id 0 for a model without one."""
+    return 0 if model.hparams.bos is None else model.hparams.bos
+
+
+def probe_tokens(model: Model, count: int) -> list[int]:
+    """BOS and then text that the model's own tokenizer encodes; seeded random ids where there is too little of it.
+
+    Text keeps activations where the model was trained; a model whose tokenizer cannot encode it still gets ``count``
+    ids.
+    """
+    vocab = model.hparams.vocab
+    try:
+        text = resources.files("kparity").joinpath("data/heldout.txt").read_text(encoding="utf-8")[: count * 12]
+        ids = [token for token in model.tokenizer.encode(text, bos=False) if 0 <= token < vocab]
+    except (KparityError, FileNotFoundError):
+        ids = []
+    if len(set(ids)) < count // 4:  # an encoder that knows none of the text gives one id over and over
+        ids = []
+    filler = np.random.default_rng(SEED).integers(0, vocab, count)
+    return [first_token(model), *ids, *(int(token) for token in filler)][:count]
+
+
+def compute(
+    model: Model, tokens: list[int], *, act: str, kv: str, tick: Callable[[str], None] = lambda note: None
+) -> Reference:  # fmt: skip
+    """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate."""
+    found = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick)
+    return Reference(
+        found.name, tokens, found.logits, found.twin.astype(np.float64), found.twin_name, plain.facts(model.path)
+    )

@@ -1,0 +1,57 @@
+"""The gate ``turns``: a second turn on a filled cache, and neighbours in a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kparity.engine import Engine
+from kparity.gates.candidate import Candidate, Distance, noise_floor
+from kparity.gates.reference import SEED
+from kparity.gates.verdict import Gate, Measure
+from kparity.ops.spec import Array
+
+
+def _neighboured(engine: Engine, tokens: list[int], length: int) -> Array:
+    """One step after a prefill of ``length`` tokens that shared their chunk with others, which are then forgotten."""
+    vocab = engine.model.hparams.vocab
+    others = np.random.default_rng(SEED).integers(0, vocab, engine.chunk - length % engine.chunk)
+    engine.reset()
+    engine.prefill([*tokens[:length], *(int(token) for token in others)])
+    engine.rewind(length)
+    return engine.step(tokens[length])
+
+
+def gate_turns(candidate: Candidate) -> Gate:
+    """A prompt beside other tokens, then a second turn on the cache: a prefill that starts inside a chunk and crosses
+    into the next, and a step.
+    """
+    engine, tokens, steps = candidate.engine, candidate.reference.tokens, candidate.steps
+    assert steps is not None
+    length = engine.chunk // 4 + 1
+    beside = _neighboured(engine, tokens, length)
+    start, end = length + 1, min(length + 1 + engine.chunk, len(tokens) - 1)
+    second = [engine.prefill(tokens[start:end]), engine.step(tokens[end])]
+    far = Distance.between(np.stack([beside, *second]), steps[[length, end - 1, end]])
+    noise = (1 - far.median) / noise_floor(candidate)
+    measures = [
+        candidate.measure("turns_cosine", far.cosine),
+        candidate.measure("turns_noise", noise),
+        candidate.measure("turns_norm", far.norm),
+    ]
+    names = (
+        f"one step after a prefill of {length} beside other tokens",
+        f"after a second prefill of {end - start} at position {start}",
+        f"one step after a second prefill of {end - start} at position {start}",
+    )
+
+    def failure(bad: Measure) -> tuple[str, str]:
+        limit = f"{bad.limit:g}"
+        reasons = {
+            "turns_cosine": f"cosine vs stepwise = {far.cosine:.6f} (< {limit}) {names[far.low]}",
+            "turns_noise": f"median of 1 - cosine vs stepwise = {1 - far.median:.3g}: {noise:.1f} times the noise of "
+            f"the reference itself (> {limit}) in a second turn",
+            "turns_norm": f"norm ratio vs stepwise is off by {far.norm:.6f} (> {limit}) {names[far.high]}",
+        }
+        return "KP-TURNS", reasons[bad.threshold]
+
+    return candidate.judged("turns", measures, failure)

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: comparison, aggregates in one pass, intervals. Knows no device."""

@@ -1,0 +1,71 @@
+"""The ops by name: every folder of ``kernels/`` that has a specification, and whatever other packages add.
+
+Another package adds an op through the entry-point group ``kparity.ops`` (``name = "module:OP"``, an instance of a
+subclass of ``kparity.ops.spec.Op``). Its texts lie in its own package: see ``Op.texts``.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from kparity.errors import UnknownName, WrongInput
+from kparity.ops.spec import Op
+
+GROUP = "kparity.ops"
+
+NAMES = (
+    "embed",
+    "rmsnorm",
+    "act_quant",
+    "tgemv",
+    "rope",
+    "kv_store",
+    "attention",
+    "glu",
+    "add",
+    "dense_gemv",
+    "argmax",
+    "norm_quant",
+    "rope_store",
+)
+"""The ops of this package, in the order of a forward pass; the last two are several of the others in one launch."""
+
+
+@lru_cache(maxsize=1)
+def targets() -> dict[str, str]:
+    """``name -> "module:OP"`` of every known op; a package cannot replace a built-in name."""
+    found = {name: f"kparity.kernels.{name}:OP" for name in NAMES}
+    for entry in entry_points(group=GROUP):
+        if found.setdefault(entry.name, entry.value) != entry.value:
+            raise WrongInput(f"op {entry.name!r} is registered twice: {found[entry.name]} and {entry.value}")
+    return found
+
+
+def names() -> list[str]:
+    """Known op names: those of this package first."""
+    return list(targets())
+
+
+@cache
+def get(name: str) -> Op:
+    """The specification of an op; raises UnknownName with the nearest name."""
+    target = f"kparity.kernels.{name}:OP" if name in NAMES else targets().get(name)
+    if target is None:
+        raise UnknownName("op", name, targets())
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as problem:
+        raise WrongInput(f"op {name!r}: {target} cannot be imported ({problem})") from problem
+    if not isinstance(found, Op):
+        raise WrongInput(f"op {name!r}: {target} is not an instance of a subclass of kparity.ops.spec.Op")
+    if found.name != name:
+        raise WrongInput(f"op {name!r}: {target} calls itself {found.name!r}; register it under that name")
+    return found
+
+
+def every() -> list[Op]:
+    """The specifications of this package, without those that other packages add."""
+    return [get(name) for name in NAMES]

@@ -1,0 +1,262 @@
+"""Tries backends in order, loudly: probe, reject with a line on stderr, fall back, and say which one serves."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kparity.contracts import PROBE, load
+from kparity.contracts.known import Issue, gather
+from kparity.device.adapter import Backend
+from kparity.device.registry import default_order, drives_gpu, names, open_backend
+from kparity.errors import KparityError, Refused, UnknownName, WrongInput
+from kparity.gates.verdict import Measure, Row
+from kparity.model import Model, load_model
+from kparity.numerics import compare
+from kparity.ops.spec import Array
+from kparity.probe import runner
+from kparity.probe.progress import Progress
+from kparity.probe.runner import Request, Watch
+
+if TYPE_CHECKING:
+    from kparity.engine import Engine
+    from kparity.probe.cache import Keys
+
+Entry = tuple[Row, "Array | None"]
+"""A row, and the reference's BOS logits where the probe came that far."""
+
+
+def warn(line: str) -> None:
+    """A log line on stderr, always."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[str]:
+    """The backends to try: names checked, none twice, never empty.
+
+    Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and where none is left
+    those of the default order.
+    """
+    if text is None:
+        order = default_order()
+    else:
+        order = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+    order = [name for name in order if name]
+    if not order:
+        raise WrongInput("no backend named; give a list such as --backends cuda,wgpu,cpu")
+    known = names()
+    for name in order:
+        if name not in known:
+            raise UnknownName("backend", name, known)
+    if len(set(order)) != len(order):
+        raise WrongInput(f"a backend is named twice in {','.join(order)}; name each once")
+    if no_gpu:
+        order = [name for name in order if not drives_gpu(name)] or [n for n in default_order() if not drives_gpu(n)]
+    return order
+
+
+def known_issues(places: Sequence[str | Path] = ()) -> tuple[Issue, ...]:
+    """What refuses a device on this host: the open known issues of the shipped contracts, and of those given (files or
+    folders). Raises WrongInput for a contract in bad form.
+    """
+    return gather(places, names())
+
+
+@dataclass
+class Outcome:
+    """All rows of a dispatch, and the name of the backend that serves (empty where none does)."""
+
+    rows: list[Row] = field(default_factory=list)
+    serving: str = ""
+
+    @property
+    def row(self) -> Row | None:
+        """The row of the serving backend."""
+        return next((row for row in self.rows if row.backend == self.serving), None)
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass; 1 a backend ran and failed a gate, though another serves; 3 nothing serves."""
+        if not self.serving:
+            return 3
+        return 1 if any(row.ran_and_failed for row in self.rows) else 0
+
+
+@contextlib.contextmanager
+def rows_in_order(
+    order: Sequence[str], request: Request, cached: bool, watch: Watch = lambda stages: None
+) -> Iterator[Iterator[Entry]]:
+    """Rows in order with the reference's BOS logits: from the cache where allowed and present, else from probes that
+    run now.
+    """
+    from kparity.probe import cache
+
+    keys = cache.Keys(request)
+    known = {name: cache.get(keys, name) for name in order} if cached else {}
+    missing = [name for name in order if known.get(name) is None]
+    with contextlib.ExitStack() as stack:
+        fresh = stack.enter_context(runner.probing(missing, request, watch)) if missing else iter(())
+        yield _merge(order, known, fresh, keys)
+
+
+def _merge(
+    order: Sequence[str], known: Mapping[str, Entry | None], fresh: Iterator[Entry], keys: Keys
+) -> Iterator[Entry]:  # fmt: skip
+    from kparity.probe import cache
+
+    for name in order:
+        hit = known.get(name)
+        if hit is None:
+            hit = next(fresh)
+            cache.put(keys, *hit)
+        yield hit
+
+
+def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Callable[[str], None]) -> None:
+    """The line of a backend that may not serve."""
+    if serving:
+        then = f"{serving} serves already"
+    elif forced:
+        then = "refusing, it was required"
+    elif row.backend == order[-1]:
+        then = "no backend left"
+    else:
+        then = "attempting fallback"
+    log(load(PROBE).rejected(row.backend, row.code, row.reason, then))
+
+
+def probe_all(
+    order: Sequence[str],
+    request: Request,
+    *,
+    cached: bool = False,
+    forced: bool = False,
+    log: Callable[[str], None] = warn,
+) -> Outcome:
+    """Probe every backend of the list; the first accepted one is the one that would serve."""
+    outcome, progress = Outcome(), Progress()
+    with rows_in_order(order, request, cached, progress) as rows:
+        for row, _ in rows:
+            progress.clear()
+            outcome.rows.append(row)
+            if row.accepted and not outcome.serving:
+                outcome.serving = row.backend
+                log(load(PROBE).serving(row.label))
+            elif not row.accepted:
+                announce(row, order, outcome.serving, forced, log)
+    return outcome
+
+
+@dataclass
+class Selection:
+    """A backend that was accepted and opened in this process, with its engine, and every verdict on the way to it."""
+
+    engine: Engine
+    rows: list[Row]
+
+    @property
+    def backend(self) -> Backend:
+        """The opened backend."""
+        return self.engine.backend
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.backend.name
+
+    def close(self) -> None:
+        """Release the device."""
+        self.engine.close()
+
+
+def select(
+    backends: Sequence[str] | str | None = None,
+    model: Model | str | Path | None = None,
+    *,
+    require: str | None = None,
+    require_gpu: bool = False,
+    no_gpu: bool = False,
+    depth: str = "full",
+    cached: bool = False,
+    timeout: float = 0.0,
+    act: str = "token",
+    kv: str = "f16",
+    context: int = 0,
+    contracts: Sequence[str | Path] = (),
+    log: Callable[[str], None] = warn,
+) -> Selection:
+    """The first backend of the list that passes its probe, opened in this process.
+
+    ``model`` is a path, a loaded model, or None for the embedded one. Probes run in child processes; after acceptance
+    this process opens the device itself and repeats the BOS gate on it, so that a device that changed in between is
+    caught and the next backend is tried. ``contracts`` are files or folders of contracts whose known issues are heeded
+    beside the shipped ones. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is
+    rejected.
+    """
+    order = [require] if require else parse_order(backends, no_gpu)
+    parse_order(order)
+    forced = bool(require) or len(order) == 1
+    loaded = model if isinstance(model, Model) else load_model(model)
+    request = Request(
+        model=None if model is None else str(loaded.path),
+        depth=depth,
+        timeout=timeout,
+        require_gpu=require_gpu,
+        act=act,
+        kv=kv,
+        issues=known_issues(contracts),
+    )
+    rows: list[Row] = []
+    progress = Progress()
+    with rows_in_order(order, request, cached, progress) as found:
+        for row, bos in found:
+            progress.clear()
+            rows.append(row)
+            if row.accepted:
+                engine = _serve(row, bos, loaded, act=act, kv=kv, context=context)
+                if engine is not None:
+                    log(load(PROBE).serving(engine.backend.info.label))
+                    return Selection(engine, rows)
+            announce(row, order, "", forced, log)
+    raise Refused(_refusal(order, forced))
+
+
+def _refusal(order: Sequence[str], forced: bool) -> str:
+    if forced:
+        return f"{order[0]} was required and may not serve; nothing was downgraded"
+    return f"no backend of {','.join(order)} may serve"
+
+
+def _serve(row: Row, bos: Array | None, model: Model, *, act: str, kv: str, context: int) -> Engine | None:
+    """Open the device here and repeat the BOS gate; None, with the row rejected, where it does not hold any more."""
+    from kparity.engine import Engine
+    from kparity.gates.reference import first_token
+
+    contract = load(PROBE)
+    engine: Engine | None = None
+    try:
+        engine = Engine(model, open_backend(row.backend), act=act, kv=kv, context=context)
+        if row.device is not None and engine.backend.info.uuid != row.device["uuid"]:
+            reason = f"this process got device {engine.backend.info.uuid}, the probe had {row.device['uuid']}"
+        elif bos is None or not len(bos):
+            reason = "the probe left no reference logits"
+        else:
+            logits = engine.step(first_token(model))
+            engine.reset()
+            finite = bool(np.isfinite(logits).all())
+            measure = Measure.of(contract, "bos_cosine", compare.cosine(logits, bos) if finite else float("nan"))
+            if measure.holds:
+                return engine
+            reason = f"BOS repeated in the serving process: cosine = {measure.value:.6f} (< {measure.limit:g})"
+    except KparityError as error:
+        reason = f"the serving process cannot open it: {error}"
+    if engine is not None:
+        engine.close()
+    row.status, row.code, row.reason = "rejected", "KP-CHANGED", reason
+    return None
