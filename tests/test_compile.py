@@ -6,14 +6,12 @@ and a failure where ``KPARITY_REQUIRE`` names it: ``nvcc`` (nvcc and NVRTC), ``c
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,9 +20,10 @@ from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.assemble import Source, gpu_source, kernel_text
-from kparity.toolchains import Outcome, Resources, Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
-from kparity.toolchains.texts import Variant, conditions, variants
 from tests.conftest import COMPILED, absent
+from tools import compile_table
+from tools.toolchains import Outcome, Resources, Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
+from tools.toolchains.texts import Variant, conditions, variants
 
 pytestmark = pytest.mark.compile
 
@@ -255,32 +254,20 @@ def test_conditions_are_followed_through_macros() -> None:
 # The receipt and the README's table.
 
 
-def compile_table() -> ModuleType:
-    """The script, which is no part of a package."""
-    path = Path(__file__).resolve().parent.parent / "bench" / "compile_table.py"
-    spec = importlib.util.spec_from_file_location("compile_table", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_support_table_is_that_of_the_receipt() -> None:
-    script = compile_table()
-    receipt = json.loads(script.RECEIPT.read_text(encoding="utf-8"))
-    readme = script.README.read_text(encoding="utf-8")
-    assert script.with_support(readme, receipt) == readme, "python bench/compile_table.py --readme"
+    receipt = json.loads(compile_table.RECEIPT.read_text(encoding="utf-8"))
+    readme = compile_table.README.read_text(encoding="utf-8")
+    assert compile_table.with_support(readme, receipt) == readme, "python -m tools.compile_table --readme"
     executed = [name for name, each in receipt["executed"].items() if each["kind"] == "gpu"]
-    assert (script.NO_GPU in readme) == (not executed)
+    assert (compile_table.NO_GPU in readme) == (not executed)
     for name in ("cuda", "hip"):
         assert (name in receipt["executed"]) == (name in executed)
 
 
 def test_the_receipt_is_complete() -> None:
-    script = compile_table()
-    receipt = json.loads(script.RECEIPT.read_text(encoding="utf-8"))
-    assert receipt["schema"] == script.SCHEMA and len(receipt["commit"]) == 40 and receipt["missing"] == {}
-    assert set(receipt["compilers"]) == set(script.TOOLCHAINS)
+    receipt = json.loads(compile_table.RECEIPT.read_text(encoding="utf-8"))
+    assert receipt["schema"] == compile_table.SCHEMA and len(receipt["commit"]) == 40 and receipt["missing"] == {}
+    assert set(receipt["compilers"]) == set(compile_table.TOOLCHAINS)
     targets = {(each["toolchain"], each["target"]) for each in receipt["targets"]}
     assert targets >= {("nvrtc", target.name) for target in CUDA_TARGETS}
     assert targets >= {("clang", target.name) for target in HIP_TARGETS}
@@ -288,22 +275,21 @@ def test_the_receipt_is_complete() -> None:
     for each in receipt["targets"]:
         assert all(len(row) == len(receipt["columns"]) for row in each["rows"])
         assert {receipt["texts"][row[0]]["op"] for row in each["rows"]} <= set(ops.NAMES)
-    again = json.loads(script.written(receipt))
+    again = json.loads(compile_table.written(receipt))
     assert again == receipt
 
 
 def test_the_table_tells_executed_from_compiled() -> None:
-    script = compile_table()
     receipt = {
         "commit": "0" * 40, "dirty": False, "refused": [], "compilers": {"nvrtc": "NVRTC 13.0"},
         "texts": [{"op": "add", "case": "add[…]"}],
         "targets": [{"toolchain": "nvrtc", "target": "sm_90", "rows": [[0]]}],
         "executed": {"cpu": {"kind": "cpu", "devices": ["a CPU"], "cases": {"add": 4}}},
     }  # fmt: skip
-    table = script.support(receipt)
-    assert script.NO_GPU in table and "| `add` | ✓ 4 | – | – | *c* 1 | – | – | – |" in table
+    table = compile_table.support(receipt)
+    assert compile_table.NO_GPU in table and "| `add` | ✓ 4 | – | – | *c* 1 | – | – | – |" in table
     assert "| `cuda` | `.cu` | NVRTC 13.0: sm_90 | nothing yet |" in table
     receipt["executed"]["cuda"] = {"kind": "gpu", "devices": ["a GPU"], "cases": {"add": 4}}
-    table = script.support(receipt)
-    assert script.NO_GPU not in table and "Executed on a GPU: `cuda`." in table
+    table = compile_table.support(receipt)
+    assert compile_table.NO_GPU not in table and "Executed on a GPU: `cuda`." in table
     assert "| `add` | ✓ 4 | – | – | ✓ 4 | – | – | – |" in table

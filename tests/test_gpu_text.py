@@ -13,8 +13,8 @@ import pytest
 from kparity import ops
 from kparity.ops.assemble import gpu_source, kernel_text, uses
 from kparity.ops.spec import Op
-from kparity.toolchains import numbered
-from kparity.toolchains.texts import variants
+from tools.toolchains import numbered
+from tools.toolchains.texts import variants
 
 
 def without_comments(text: str) -> str:
