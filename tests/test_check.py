@@ -408,8 +408,8 @@ def test_junit_parses_and_counts_whatever_a_compiler_says(passed: list[Record]) 
 
 
 def test_csv_has_a_line_per_output(passed: list[Record]) -> None:
-    skipped = replace(passed[0], outcome=SKIPPED, reason='a, "b"\nc', outputs=())
-    rows = list(csv.DictReader(io.StringIO(document.as_csv(result_of([*passed, skipped])))))
+    skipped = replace(passed[0], outcome=SKIPPED, reason='a,\t"b"\r\n\nc', outputs=())
+    rows = list(csv.DictReader(io.StringIO(document.as_csv(result_of([*passed, skipped])), newline="")))
     assert len(rows) == len(passed) + 1
     assert rows[0]["outcome"] == PASS and float(rows[0]["output_utilisation"]) == passed[0].outputs[0].utilisation
     assert rows[-1]["reason"] == skipped.reason and rows[-1]["output_name"] == ""
