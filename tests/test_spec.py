@@ -81,18 +81,15 @@ def test_what_position_0_cannot_see() -> None:
 
 
 @pytest.mark.parametrize("op", ops.every(), ids=lambda op: op.name)
-def test_cases_are_few_distinct_and_seeded(op: Op) -> None:
+def test_cases_are_few_and_seeded(op: Op) -> None:
+    """What else a case must be is in ``test_sweep.py``."""
     cases = op.cases()
-    assert len({case.id for case in cases}) == len(cases) <= 24  # each is compiled by each backend
+    assert len(cases) <= 24  # each is compiled by each backend
     for case in cases:
-        assert op.case(**dict(case.params)) == case
-        assert len(set(op.kinds(case))) == len(op.kinds(case)) and op.kinds(case)[0] == "random"
-        assert max(op.launch(case).groups) <= MAX_GROUPS and op.launch(case).block <= 256
-        for arg, one, two in zip(op.inputs_of(case), made(case), made(case), strict=True):
-            assert one.shape == arg.shape and one.flags.c_contiguous, arg
-            assert one.tobytes() == two.tobytes()
-    signed = [array for array in made(max(cases, key=lambda case: op.work(case).bytes)) if array.dtype.kind != "u"]
-    assert any((array < 0).any() and (array > 0).any() for array in signed)  # sums cancel
+        for kind in op.kinds(case):
+            for arg, one, two in zip(op.inputs_of(case), made(case, kind), made(case, kind), strict=True):
+                assert one.shape == arg.shape and one.flags.c_contiguous, arg
+                assert one.tobytes() == two.tobytes(), kind
 
 
 # Formulas written apart: plain Python, complex numbers, torch.
