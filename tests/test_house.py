@@ -285,18 +285,9 @@ def test_every_backend_is_one_file_of_its_name() -> None:
         assert found.dialect in ("gpu", "wgsl", "native", "torch", "numpy")
 
 
-def test_import_costs_no_more_than_numpy() -> None:
-    code = (
-        "import time, sys, numpy; t = time.perf_counter(); import kparity; print(time.perf_counter() - t);"
-        f"print([m for m in {sorted(HEAVY)} if m in sys.modules])"
-    )
-    best = 1.0
-    for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds, loaded = done.stdout.splitlines()
-        assert loaded == "[]", "import kparity loads heavy modules"
-        best = min(best, float(seconds))
-    assert best < 0.150
+def test_import_loads_nothing_heavy() -> None:
+    code = f"import sys, kparity; print([m for m in {sorted(HEAVY)} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
 def test_the_exception_tree_is_what_it_says() -> None:
