@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from kparity.mutate import child, engine, library, page, proof, report, runner, 
 from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
 from kparity.mutate.messages import CellRequest
+from kparity.mutate.patch import original
 from kparity.mutate.score import Score, exit_code, false_alarms
 from kparity.ops.mutant import Mutant, Patch
 from tests.cli import run
@@ -37,7 +37,7 @@ def planted(name: str, find: str, replace: str, op: str = "add") -> list[runner.
 
 def source_line(op: str) -> str:
     """A line of an op's reference that a patch can replace: the head of its function."""
-    text = resources.files("kparity.kernels").joinpath(op, "__init__.py").read_text(encoding="utf-8")
+    text = original(f"{op}/__init__.py")
     return next(line + "\n" for line in text.splitlines() if line.strip().startswith("def reference("))
 
 
