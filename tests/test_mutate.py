@@ -36,7 +36,7 @@ def planted(name: str, find: str, replace: str, op: str = "add") -> list[runner.
 
 def source_line(op: str) -> str:
     """A line of an op's reference that a patch can replace: the head of its function."""
-    text = Path(ops.__file__).parent.parent.joinpath("kernels", op, "__init__.py").read_text(encoding="utf-8")
+    text = Path(ops.__file__).parents[2].joinpath("kernels", op, "__init__.py").read_text(encoding="utf-8")
     return next(line + "\n" for line in text.splitlines() if line.strip().startswith("def reference("))
 
 
