@@ -71,14 +71,18 @@ def test_who_compiles_no_text_names_the_file_of_its_code(name: str, file: str) -
         (("source", "add", "-b", "wgpu", "-k", "(x"), "expected ')'"),
         (("ops", "tgmev"), "did you mean 'tgemv'"),
         (("check", "--kind", "randon"), "did you mean 'random'"),
-        (("check", "-o", "add", "--dump", __file__), "this is a file"),
-        (("check", "-o", "add", "--dump", "/no/such/place"), "it cannot be made (No such file or directory)"),
+        (("check", "-o", "add", "--dump", "/no/such/place"), "/no/such is not a folder; create it first"),
         (("check", "--replay", str(Path(__file__).parent)), "no folder with dump.json"),
-        (("check", "--replay", str(Path(__file__).parent), "--seed", "0"), "leave out --seed"),
+        (("check", "--replay", str(Path(__file__).parent), "--quick"), "leave out -o, -k,"),
     ],
 )
 def test_wrong_use_is_one_sentence(arguments: tuple[str, ...], words: str) -> None:
     refused(*arguments, words=words)
+
+
+def test_a_file_is_no_folder_to_keep_things_in() -> None:
+    done = run("check", "-o", "add", "--dump", __file__)
+    assert done.returncode == 2 and "is a file" in done.stderr and "Traceback" not in done.stderr
 
 
 # --- ops ---
@@ -197,7 +201,13 @@ def test_a_replay_takes_the_inputs_from_the_file(kept: Path, tmp_path: Path) -> 
     assert record["inputs_sha256"] != json.loads((place / "dump.json").read_text())["record"]["inputs_sha256"]
     np.savez(other / "arrays.npz", **{**arrays, "in_a": arrays["in_a"][:1]})
     refused("check", "--replay", str(other), words="a is float32[1, 257], expected f32[3, 257]")
-    (other / "arrays.npz").write_bytes(b"PK\3\4 no archive")
-    refused("check", "--replay", str(other), words="arrays.npz cannot be read")
+    for spoilt in (b"PK\3\4 no archive", b"", (place / "arrays.npz").read_bytes()[:-100]):
+        (other / "arrays.npz").write_bytes(spoilt)
+        refused("check", "--replay", str(other), words=f"{other} cannot be read")
+    about = (place / "dump.json").read_text()
+    (other / "dump.json").write_text(about.replace('"M": 3', '"M": "x"').replace("M=3", "M=x"))
+    refused("check", "--replay", str(other), words=f"{other} cannot be read")
+    (other / "dump.json").write_text(about.replace('"op": "add"', '"op": "addd"'))
+    refused("check", "--replay", str(other), words="did you mean 'add'")
     (other / "dump.json").write_text("{}")
     refused("check", "--replay", str(other), words="is not what kparity check --dump writes")

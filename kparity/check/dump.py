@@ -95,28 +95,18 @@ def complete(folder: Path, record: Record, replayed: str = "") -> None:
     write(folder, record, known, [], found.source(op, case, found.constants))
 
 
-def ready(folder: Path) -> None:
-    """Make the folder; raises WrongInput where it cannot be one."""
-    if folder.exists() and not folder.is_dir():
-        raise WrongInput(f"--dump {folder}: this is a file; name a folder")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise WrongInput(f"--dump {folder}: it cannot be made ({error.strerror}); name a writable place") from error
-
-
 def load(folder: Path) -> Dump:
     """Read one failure; raises WrongInput for what is none, or is not of the op as it is today."""
     record = _record(folder)
     op = ops.get(record.op)
-    case = op.case(**record.params)
-    if case.id != record.case or record.kind not in op.kinds(case):
-        raise WrongInput(f"{folder}: {record.label} is no case and kind of {op.name}")
     try:
+        case = op.case(**record.params)
+        if case.id != record.case or record.kind not in op.kinds(case):
+            raise WrongInput(f"{folder}: {record.label} is no case and kind of {op.name}")
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
             inputs = [np.ascontiguousarray(arrays[f"in_{arg.name}"]) for arg in op.inputs_of(case)]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as problem:
-        raise WrongInput(f"{folder / ARRAYS} cannot be read ({problem})") from problem
+    except (OSError, AttributeError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as problem:
+        raise WrongInput(f"{folder} cannot be read ({problem})") from problem
     for arg, array in zip(op.inputs_of(case), inputs, strict=True):
         if array.shape != arg.shape or array.dtype != DTYPES[arg.dtype]:
             told = f"{array.dtype}{list(array.shape)}, expected {arg.dtype}{list(arg.shape)}"
@@ -129,16 +119,17 @@ def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str
     else each its own) and the seed of their names; raises WrongInput.
     """
     places = [folder] if (folder / ABOUT).exists() else [path.parent for path in sorted(folder.glob(f"[!.]*/{ABOUT}"))]
-    dumps = [load(place) for place in places]
-    seeds = {dump.record.seed for dump in dumps}
+    found: list[Selected] = []
+    seeds = set()
+    for place in places:
+        dump = load(place)
+        seeds.add(dump.record.seed)
+        only = "" if asked else dump.record.backend
+        found.append(Selected(dump.case, (dump.record.kind,), str(place.resolve()), only))
     if len(seeds) != 1:
         told = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else f"no folder with {ABOUT}"
         raise WrongInput(f"--replay {folder}: {told}")
-    backends = list(asked) or named([dump.record.backend for dump in dumps], "backend", registry.names())
-    found = [
-        Selected(dump.case, (dump.record.kind,), str(place.resolve()), "" if asked else dump.record.backend)
-        for dump, place in zip(dumps, places, strict=True)
-    ]
+    backends = list(asked) or named([each.backend for each in found], "backend", registry.names())
     return found, backends, seeds.pop()
 
 

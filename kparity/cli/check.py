@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="The short list of cases.")
 @click.option("--fail-fast", is_flag=True, help="Skip what comes after the first failure.")
 @click.option(
-    "--dump", type=click.Path(path_type=Path), metavar="DIR",
+    "--dump", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Keep inputs, outputs, truth and text of what fails, a folder each.",
 )  # fmt: skip
 @click.option(
@@ -71,6 +71,7 @@ def check(
     from kparity import ops
     from kparity.check import select
     from kparity.device import registry
+    from kparity.errors import WrongInput
 
     names = select.named(op_names, "op", ops.names())
     asked = select.named(backend_names, "backend", registry.names())
@@ -78,21 +79,20 @@ def check(
     if replay:
         from kparity.check.dump import chosen as kept
 
-        _refuse_beside_replay(ctx)
+        if op_names or expression or kind_names or quick or seed:
+            raise WrongInput("--replay runs what was kept: leave out -o, -k, --kind, --quick and --seed")
         chosen, asked, seed = kept(replay, asked)
     else:
         chosen = select.selected(names, quick, expression, kinds)
     if list_only:
         ctx.exit(_list(chosen))
     paths = [Path(path) for path in (json_path, junit_path, csv_path) if path and path != "-"]
-    _refuse_unwritable(paths)
+    _refuse_unwritable([*paths, *([dump] if dump else [])])
     from kparity.check.runner import Limits
     from kparity.cli.check_run import run
 
     if dump:
-        from kparity.check.dump import ready
-
-        ready(dump)
+        dump.mkdir(exist_ok=True)
     request = {
         "ops": names, "expression": expression, "kinds": kinds, "quick": quick, "max_seconds": max_seconds,
         "replay": str(replay) if replay else None,
@@ -105,18 +105,6 @@ def check(
 
         print_result(result)
     ctx.exit(result.exit_code)
-
-
-def _refuse_beside_replay(ctx: click.Context) -> None:
-    """What chooses cases: a dump has its own."""
-    from click.core import ParameterSource
-
-    from kparity.errors import WrongInput
-
-    options = {"op_names": "-o", "expression": "-k", "kind_names": "--kind", "seed": "--seed", "quick": "--quick"}
-    for name, option in options.items():
-        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            raise WrongInput(f"--replay runs what was kept: leave out {option}")
 
 
 def _list(chosen: list[Selected]) -> int:
