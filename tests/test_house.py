@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ("kparity", "backends", "kernels")
 SOURCES = (*PACKAGE, "csrc", "tests", "bench", "tools", "training")
 LONGEST = 500
+WIDEST = 120
 VENDORS = {"cupy", "cupy_backends", "wgpu", "pyopencl", "torch"}
 HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", "kparity._native"}
 
@@ -158,6 +159,23 @@ def too_long(texts: dict[str, str]) -> list[str]:
     return [f"{path}: {lines} lines" for path, text in texts.items() if (lines := text.count("\n")) >= LONGEST]
 
 
+GENERATED = {"docs/performance.md", "docs/mutation.md", "docs/false_alarms.md"}
+"""Pages that a script writes."""
+
+
+def too_wide(texts: dict[str, str]) -> list[str]:
+    """Lines of more than 120 characters; of Markdown without tables, and without what programs print."""
+    found = []
+    for path, text in texts.items():
+        if path.endswith(".md"):
+            text = re.sub(
+                r"^```.*?^```|^\|.*?$|^    .*?$", lambda block: "\n" * block[0].count("\n"), text, flags=re.M | re.S
+            )
+        lines = enumerate(text.splitlines(), 1)
+        found += [f"{path}:{number}: {len(line)} characters" for number, line in lines if len(line) > WIDEST]
+    return found
+
+
 def without_comments(text: str) -> str:
     return re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", lambda found: "\n" * found[0].count("\n"), text, flags=re.S))
 
@@ -221,6 +239,8 @@ GOOD_AND_BAD = [
     (named_backends, "kparity/x.py", "A = {'gpu': 1, 'torch': 2, 'numpy': 3}", "A = {'torch': 2, 'numpy': 3}"),
     (named_backends, "kparity/x.py", None, "match name:\n    case 'wgpu': pass"),
     (too_long, "csrc/x.cpp", "\n" * 499, "\n" * 500),
+    (too_wide, "csrc/x.h", "// " + "x" * 117, "// " + "x" * 118),
+    (too_wide, "x.md", f"```\n{'x' * 121}\n```\n| {'x' * 121}", f"```\n```\n{'x' * 121}"),
     (undocumented, "kparity/x.py", '"""X."""\ndef _f(): ...', '"""X."""\ndef f(): ...'),
     (undocumented, "kparity/x.py", '"""X."""\nclass A(B):\n    """A."""\n    def f(self): ...',
      '"""X."""\nclass A:\n    """A."""\n    def f(self): ...'),
@@ -253,6 +273,19 @@ def test_python_keeps_the_rules(rule) -> None:
 
 def test_files_are_short() -> None:
     assert too_long(files(".py", ".cpp", ".h", ".cu", ".wgsl")) == []
+
+
+def test_lines_are_short() -> None:
+    """Of what no formatter formats: ruff holds the lines of Python."""
+    pages = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in prose()}
+    assert len(pages) > 8
+    assert too_wide({**files(".cpp", ".h", ".cu", ".wgsl"), **pages}) == []
+
+
+def prose() -> list[Path]:
+    """The Markdown of the repository that people write."""
+    found = [ROOT.glob("*.md"), *((ROOT / folder).rglob("*.md") for folder in ("docs", "bench", "examples"))]
+    return [path for paths in found for path in paths if path.relative_to(ROOT).as_posix() not in GENERATED]
 
 
 def test_gpu_texts_know_no_wavefront_and_no_dialect() -> None:

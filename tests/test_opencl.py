@@ -148,7 +148,7 @@ def test_a_wave_is_one_of_two_widths(device: OpenclBackend) -> None:
         OpenclBackend.open(wave=16)
     for wave in opencl.WAVES:
         other = OpenclBackend.open(wave=wave)
-        assert f"#define WAVE {wave}\n" in opencl.gpu_source(ADD, CASE, "opencl", other._constants).text
+        assert f"#define WAVE {wave}\n" in other.source(ADD, CASE, other.constants).text
         other.close()
 
 

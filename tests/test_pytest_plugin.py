@@ -147,6 +147,7 @@ def test_the_marker_selects_and_a_failure_is_counted(pytester: Suite) -> None:
     wrong.stdout.fnmatch_lines(
         ["*sum: 5 of 5 elements outside their bound*", "kparity: 1 parity assertion, 1 rejected"]
     )
+    wrong.stdout.fnmatch_lines("rerun: pytest test_the_marker*::test_sum")
     assert 'name="kparity_assertions"' in Path(pytester.path, "found.xml").read_text()
 
 

@@ -126,7 +126,7 @@ def _test(suite: ET.Element, record: Record) -> None:
     failure = ET.SubElement(
         test, "failure", message=_clean(record.reason), type=_clean(", ".join(record.failed) or "error")
     )
-    details = {**record.as_dict(), "outputs": [*map(_brief, record.outputs)]}
+    details = {"rerun": record.rerun, **record.as_dict(), "outputs": [*map(_brief, record.outputs)]}
     failure.text = _clean(json.dumps(details, indent=1, ensure_ascii=False))
 
 
