@@ -130,7 +130,10 @@ def kept(predicate: Mapping[str, Any]) -> dict[str, Any]:
     runs = [{name: run[name] for name in RUN_FIELDS} for run in predicate["runs"]]
     for run, whole in zip(runs, predicate["runs"], strict=True):
         run["parity"] = whole["parity"]["verdict"]
-        run["kernels"] = [{name: each[name] for name in each if name != "sha256"} for each in run["kernels"]]
+        run["kernels"] = [
+            {"id": each["id"], "device_ns": each["device_ns"], "launches_per_step": each["launches"]["step"]}
+            for each in whole["kernels"]
+        ]
     found = {name: predicate[name] for name in ("host", "harness", "model", "fallback", "baselines")}
     ops = [{name: row[name] for name in OP_FIELDS if name in row} for row in predicate.get("ops", [])]
     document: dict[str, Any] = thinned({**found, "runs": runs, "ops": ops})
