@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import median
@@ -14,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from kparity.receipts.replays import dispatches
-from kparity.receipts.statement import redigested, subjects
-from tests.made_receipts import NOW, ops_receipt, receipt
+from kparity.receipts.statement import redigested
+from tests.made_receipts import NOW, ops_receipt, receipt, subject
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -41,11 +41,8 @@ class Forgery:
         statement = copy.deepcopy(ops_receipt(self.of[0]) if self.ops else receipt(*self.of))
         self.change(statement["predicate"])
         if self.renamed:
-            try:
-                pairs = subjects(statement["predicate"])
-                statement["subject"] = [{"name": name, "digest": {"sha256": value}} for name, value in pairs]
-            except KeyError:  # the forger took away what subjects are made of
-                pass
+            with suppress(KeyError):  # the forger took away what subjects are made of
+                statement["subject"] = subject(statement["predicate"])
         return redigested(statement) if self.redigest else statement
 
 
@@ -164,9 +161,10 @@ def replayed(**times: int) -> Change:
 
     def change(predicate: dict[str, Any]) -> None:
         run = predicate["runs"][0]
-        run["graph"].update(times)
+        replays = run["graph"]["replays"]
+        replays.update(times)
         for kernel in run["kernels"]:
-            kernel["dispatches"] = dispatches(run["graph"], kernel)
+            kernel["dispatches"] = sum(replays[name] * each for name, each in kernel["launches"].items())
 
     return change
 
@@ -263,16 +261,16 @@ FORGED = [
     Forgery("a CPU kernel with a GPU's word", "RCPT-KERNEL-ID", put("runs.0.kernels.0.id", "gemm_cpu_cuda")),
     Forgery("no kernels", "RCPT-NO-KERNELS", put("runs.0.kernels", [])),
     Forgery("too few dispatches", "RCPT-DISPATCHES", put("runs.0.kernels.0.dispatches", 120)),
-    Forgery("fewer steps than samples", "RCPT-DISPATCHES", put("runs.0.graph.steps", 3)),
-    Forgery("fewer heads than prompts", "RCPT-DISPATCHES", replayed(prefill_chunks=0, steps=40)),
-    Forgery("chunks for half of the tokens", "RCPT-DISPATCHES", replayed(headless_chunks=0, prefill_chunks=40)),
-    Forgery("a head that was not left out", "RCPT-DISPATCHES", put("runs.0.graph.headless_chunks", 0)),
-    Forgery("no word of what ran without a head", "RCPT-SCHEMA", drop("runs.0.graph.headless_chunks")),
+    Forgery("fewer steps than samples", "RCPT-DISPATCHES", put("runs.0.graph.replays.step", 3)),
+    Forgery("fewer heads than prompts", "RCPT-DISPATCHES", replayed(chunk=0, step=40)),
+    Forgery("chunks for half of the tokens", "RCPT-DISPATCHES", replayed(headless_chunk=0, chunk=40)),
+    Forgery("a head that was not left out", "RCPT-DISPATCHES", put("runs.0.graph.replays.headless_chunk", 0)),
+    Forgery("no word of what ran without a head", "RCPT-SCHEMA", drop("runs.0.graph.replays.headless_chunk")),
     Forgery("more launches without a head", "RCPT-DISPATCHES", both(
-        put("runs.0.kernels.0.launches_per_headless_step", 130), put("runs.0.graph.launches_per_headless_step", 251))),
+        put("runs.0.kernels.0.launches.headless_step", 130), put("runs.0.graph.launches.headless_step", 251))),
     Forgery("launches without a head that do not add up", "RCPT-DISPATCHES",
-            put("runs.0.graph.launches_per_headless_chunk", 1)),
-    Forgery("launches that do not add up", "RCPT-DISPATCHES", put("runs.0.graph.launches_per_step", 500)),
+            put("runs.0.graph.launches.headless_chunk", 1)),
+    Forgery("launches that do not add up", "RCPT-DISPATCHES", put("runs.0.graph.launches.step", 500)),
     Forgery("nothing counted", "RCPT-DISPATCHES", put("runs.0.proof.dispatches_counted", False)),
     Forgery("a kernel without device time", "RCPT-DEVICE-TIME", put("runs.0.kernels.1.device_ns", 0)),
     Forgery("more device time than wall", "RCPT-DEVICE-TIME", unlike(lambda ns: ns * 3)),

@@ -7,11 +7,13 @@ from datetime import datetime, timedelta, timezone
 from statistics import median
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from kparity import contracts
 from kparity.bench.timing import bootstrap
-from kparity.receipts.statement import build
+from kparity.receipts import statement
+from kparity.receipts.document import PREDICATE, STATEMENT
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=timezone.utc)
 GOOD = {
@@ -61,8 +63,26 @@ KERNELS = (
 """Op, variant, launches of a step."""
 CHUNK, HEAD = 250, 1
 """Launches of a chunk, all of one kernel, and those of them that are the head's."""
-REPLAYED = {"steps": 400, "prefill_chunks": 60, "headless_steps": 0, "headless_chunks": 60}
+REPLAYED = {"step": 400, "chunk": 60, "headless_step": 0, "headless_chunk": 60}
 """Steps, and prompts of two chunks each."""
+
+
+def build(predicate: dict[str, Any]) -> dict[str, Any]:
+    """The statement of a predicate, in which what is the same for every receipt is filled in."""
+    common = msgspec.to_builtins(statement.common())
+    harness = {**common["harness"], **predicate.get("harness", {})}
+    whole = {**common, "seeds": {}, "baselines": [], **predicate, "harness": harness}
+    return statement.redigested({
+        "_type": STATEMENT, "predicateType": PREDICATE, "predicate": whole, "subject": subject(whole),
+    })  # fmt: skip
+
+
+def subject(predicate: dict[str, Any]) -> list[dict[str, Any]]:
+    """The model and every kernel once; raises KeyError where they are not told."""
+    kernels = {kernel["id"]: kernel["sha256"] for run in predicate["runs"] for kernel in run["kernels"]}
+    kernels |= {row["kernel"]: row["kernel_sha256"] for row in predicate.get("ops", []) if row.get("kernel")}
+    pairs = [(predicate["model"]["name"], predicate["model"]["sha256"]), *sorted(kernels.items())]
+    return [{"name": name, "digest": {"sha256": value}} for name, value in pairs]
 
 
 def drawn(seed: str, middle: float, count: int = 40) -> list[float]:
@@ -114,9 +134,9 @@ def run(backend: str, salt: str = "") -> dict[str, Any]:
         kernels.append({
             "id": name, "sha256": hashlib.sha256(name.encode()).hexdigest(),
             "dispatches": 400 * launches + 60 * chunks + 60 * (chunks - head),
-            "device_ns": step * 0.9e9 * launches / 241 if clocked else None, "launches_per_step": launches,
-            "launches_per_chunk": chunks, "launches_per_headless_step": launches - head,
-            "launches_per_headless_chunk": chunks - head,
+            "device_ns": step * 0.9e9 * launches / 241 if clocked else None,
+            "launches": {"step": launches, "chunk": chunks, "headless_step": launches - head,
+                         "headless_chunk": chunks - head},
         })  # fmt: skip
     rate = 1e9 / median(passes)
     made = {
@@ -124,8 +144,8 @@ def run(backend: str, salt: str = "") -> dict[str, Any]:
         "proof": {"device_clock": clocked, "dispatches_counted": True}, "parity": parity(),
         "timed_output": {"checked": True, "what": "logits", "cosine": 0.99991, "limit": 0.99, "passed": True},
         "determinism": {"repeats": 3, "identical": True}, "engine": {"act": "token", "kv": "f16"}, "kernels": kernels,
-        "graph": {"launches_per_step": 241, "launches_per_chunk": CHUNK, "launches_per_headless_step": 241 - HEAD,
-                  "launches_per_headless_chunk": CHUNK - HEAD, "chunk": 64, **REPLAYED},
+        "graph": {"chunk": 64, "replays": dict(REPLAYED), "launches": {
+            "step": 241, "chunk": CHUNK, "headless_step": 241 - HEAD, "headless_chunk": CHUNK - HEAD}},
         "bandwidth": {"what": "streaming read" if backend == "cpu" else "device copy", "bytes": 1_000_000_000,
                       "bytes_per_s": rate, "samples_s": passes, "cache_bytes": 33_554_432},
         "measurements": [measurement(backend, "pp128", step * 6, BYTES / 128, clocked, salt),
@@ -208,9 +228,8 @@ def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:
     )
     theirs = measurement("cpu", "tg@0", 2 * median(ours["samples_s"]), BYTES, False, f"{salt} llama.cpp")
     ratio = ours["tokens_per_s"] / theirs["tokens_per_s"]
-    keep = ("name", "phase", "tokens", "depth", "samples_s", "tokens_per_s", "low", "high")
+    theirs.update(dict.fromkeys(("bytes_per_token", "gb_per_s", "of_bandwidth", "floor_s")))
     return {
-        "name": "llama.cpp", "version": "made", "library_sha256": None,
-        "measurements": [{name: theirs[name] for name in keep}],
+        "name": "llama.cpp", "version": "made", "library_sha256": None, "measurements": [theirs],
         "ratios": [{"backend": "cpu", "name": "tg@0", "ratio": ratio, "low": ratio * 0.98, "high": ratio * 1.02}],
     }  # fmt: skip

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from kparity.cli.bench import bench
+from kparity.cli.schema import schema_of
 from tests.cli import TAG, run
 
 NO_CUDA = {"CUDA_VISIBLE_DEVICES": ""}
@@ -17,9 +18,7 @@ QUICK = ("--pp", "32", "--tg", "0", "--seconds", "0.5")
 
 
 def schema() -> dict[str, Any]:
-    from importlib import resources
-
-    return json.loads(resources.files("kparity.schemas").joinpath("receipt-v1.schema.json").read_text())
+    return schema_of("receipt")
 
 
 def test_cpu_is_measured_verified_and_written_down(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from kparity.bench.worker import WorkerFailed
 from kparity.device.adapter import DeviceInfo
 from kparity.errors import Unavailable, UnknownName, WrongInput
 from kparity.model import load_model
-from kparity.receipts.replays import REPLAYS, dispatches
+from kparity.receipts.record import Predicate, Programs, Ratio
+from kparity.receipts.statement import statement
 from tests.gguf_files import TINY, Spec, write
 
 PP, TG = Point("prefill", 32), Point("decode", 16)
@@ -88,13 +89,13 @@ def test_every_repetition_gives_the_same_bits_and_every_launch_is_counted(tiny: 
     worker.prefill(35)  # a chunk and three steps
     found, kernels = worker.counted(), worker.kernels()
     for kernel in kernels:
-        assert found["dispatches"][kernel["id"]] == dispatches(found, kernel) > 0
-        assert (kernel["device_ns"] or 0) > 0 or kernel["launches_per_step"] == 0
-    assert all(found[times] > 0 for times in REPLAYS), "every kind of piece was there"
-    for launches in REPLAYS.values():
-        assert sum(each[launches] for each in kernels) == about[launches]
-    for unit in ("step", "chunk"):
-        assert about[f"launches_per_headless_{unit}"] < about[f"launches_per_{unit}"]
+        launched = Programs(**found["replays"]).times(Programs(**kernel["launches"]))
+        assert found["dispatches"][kernel["id"]] == launched > 0
+        assert (kernel["device_ns"] or 0) > 0 or kernel["launches"]["step"] == 0
+    assert min(found["replays"].values()) > 0, "every kind of piece was there"
+    for unit, launches in about["launches"].items():
+        assert sum(each["launches"][unit] for each in kernels) == launches
+        assert about["launches"].get(f"headless_{unit}", 0) < launches
     assert not about["device_clock"], "the cpu backend has no clock but the wall's"
     worker.close()
 
@@ -122,13 +123,13 @@ def test_the_timed_output_is_held_against_another_instruction_set(tiny: str, tmp
 
 def test_numbers_follow_from_the_samples() -> None:
     found = measurement(TG, Samples([0.1, 0.2, 0.3], [], [6.0, 2.4], ["a", "a"]), 10**9, Ceiling(2e10, 0))
-    assert found["tokens_per_s"] == 5.0 and found["ms_per_token"]["p50"] == 200.0
-    assert found["floor_s"] == 0.05 and found["of_bandwidth"] == 0.25 and found["gb_per_s"] == 5.0
-    assert found["limit"] == "±50.0 % after 3 samples" and found["errors"] == []
-    assert found["energy_j_per_token"] == pytest.approx(4.2 / 1.5)
+    assert found.tokens_per_s == 5.0 and found.ms_per_token.p50 == 200.0
+    assert found.floor_s == 0.05 and found.of_bandwidth == 0.25 and found.gb_per_s == 5.0
+    assert found.limit == "±50.0 % after 3 samples" and found.errors == []
+    assert found.energy_j_per_token == pytest.approx(4.2 / 1.5)
     prompt = measurement(PP, Samples([0.64] * 5), 10**6, Ceiling(1e9, 0))
-    assert prompt["tokens_per_s"] == 50.0 and prompt["floor_s"] == 0.032 and prompt["limit"] is None
-    assert prompt["ms_per_token"]["p99"] == 20.0 and prompt["energy_j_per_token"] is None
+    assert prompt.tokens_per_s == 50.0 and prompt.floor_s == 0.032 and prompt.limit is None
+    assert prompt.ms_per_token.p99 == 20.0 and prompt.energy_j_per_token is None
     with pytest.raises(ValueError, match="no samples"):
         measurement(TG, Samples(), 1, None)
     assert settled(Samples([1.0] * 9)) and not settled(Samples([1.0, 2.0] * 9)) and not settled(Samples())
@@ -137,17 +138,17 @@ def test_numbers_follow_from_the_samples() -> None:
 def test_faster_than_memory_is_an_error_unless_a_cache_may_hold_it() -> None:
     fast, ceiling = Samples([0.01] * 5), Ceiling(1e10, 10**8)
     found = measurement(TG, fast, 2 * 10**8, ceiling)
-    assert "faster than the roofline floor" in found["errors"][0]
-    assert measurement(TG, Samples([0.018] * 5), 2 * 10**8, ceiling)["errors"] == [], "a measured ceiling has slack"
+    assert "faster than the roofline floor" in found.errors[0]
+    assert measurement(TG, Samples([0.018] * 5), 2 * 10**8, ceiling).errors == [], "a measured ceiling has slack"
     cached = measurement(TG, Samples([0.001] * 5), 10**8, ceiling)
-    assert cached["errors"] == [] and cached["floor_s"] is None and cached["of_bandwidth"] > 1
+    assert cached.errors == [] and cached.floor_s is None and cached.of_bandwidth > 1
 
 
 def test_a_device_clock_ahead_of_the_wall_is_an_error() -> None:
     samples = Samples([0.1] * 5, [{"device_s": 0.2, "wall_s": 0.1}, {"device_s": 0.1, "wall_s": 0.1}])
     found = measurement(TG, samples, 1, None)
-    assert found["errors"] == ["the device's clock is ahead of the wall's in 1 samples"]
-    assert found["device_s"] == [0.2, 0.1]
+    assert found.errors == ["the device's clock is ahead of the wall's in 1 samples"]
+    assert found.device_s == [0.2, 0.1]
 
 
 # --- the document ---
@@ -157,19 +158,23 @@ class Silent:
     """A worker that is not called."""
 
 
+def programs(*numbers: int) -> dict[str, int]:
+    return dict(zip(("step", "chunk", "headless_step", "headless_chunk"), numbers, strict=True))
+
+
 def counted(times: int) -> dict[str, Any]:
     """So many dispatches of one kernel, in replays of every kind."""
-    return {"dispatches": {"add_avx2_generic": times}, **dict(zip(REPLAYS, (10, 4, 5, 6), strict=True))}
+    return {"dispatches": {"add_avx2_generic": times}, "replays": programs(10, 4, 5, 6)}
 
 
 def made(tiny: str, **more: Any) -> Engine:
     """An engine that did everything right, or what ``more`` says."""
-    launches = dict(zip(REPLAYS.values(), (2, 3, 1, 2), strict=True))
-    kernel = {"id": "add_avx2_generic", "device_ns": 5.0, **launches}
+    launches = programs(2, 3, 1, 2)
+    kernel = {"id": "add_avx2_generic", "device_ns": 5.0, "launches": launches}
     fields: dict[str, Any] = {
         "about": {
             "device": DeviceInfo("cpu", "x", "cpu", "native", "", "").as_dict(), "device_clock": False, "options": {},
-            "cache_bytes": 0, "chunk": 32, **launches,
+            "cache_bytes": 0, "chunk": 32, "launches": launches,
             "energy": {"source": None, "reason": "none"},
         },
         "samples": {PP: Samples([0.1] * 3, digests=["a"] * 3), TG: Samples([0.1] * 16, digests=["b", "b"])},
@@ -181,7 +186,7 @@ def made(tiny: str, **more: Any) -> Engine:
     return Engine("cpu", Silent(), **{**fields, **more})  # type: ignore[arg-type]
 
 
-def predicate(tiny: str, engines: list[Engine], **more: Any) -> dict[str, Any]:
+def predicate(tiny: str, engines: list[Engine], **more: Any) -> Predicate:
     found = Found(engines, more.pop("unopened", {}), "cpu avx2", {"before": {}, "after": {}})
     request = Request(tiny, ("cpu",), **more)
     return document.Bench(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
@@ -190,11 +195,11 @@ def predicate(tiny: str, engines: list[Engine], **more: Any) -> dict[str, Any]:
 def test_a_right_run_passes_and_says_that_parity_was_not_checked(tiny: str) -> None:
     made_of = predicate(tiny, [made(tiny)])
     assert document.failures(made_of) == [] and document.exit_code(made_of) == 0
-    run = made_of["runs"][0]
-    assert run["parity"]["verdict"] == "INVALID-CORRECTNESS" and made_of["serving"] is None
-    assert made_of["fallback"][0]["code"] == "KP-BENCH-UNCHECKED"
-    assert run["timed_output"]["cosine"] == 0.9998 and "tg@16" in run["timed_output"]["what"]
-    assert run["determinism"] == {"repeats": 5, "identical": True}
+    run = made_of.runs[0]
+    assert run.parity.verdict == "INVALID-CORRECTNESS" and made_of.serving is None
+    assert made_of.fallback[0].code == "KP-BENCH-UNCHECKED"
+    assert run.timed_output.cosine == 0.9998 and "tg@16" in run.timed_output.what
+    assert (run.determinism.repeats, run.determinism.identical) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +226,7 @@ def test_nothing_measured_and_a_missing_baseline_are_inconclusive(tiny: str) -> 
     assert document.exit_code(predicate(tiny, [skipped])) == 3
     lost = {"llama.cpp": WorkerFailed("unavailable", "KP-LLAMACPP-NOLIB", "not there")}
     made_of = predicate(tiny, [made(tiny)], unopened=lost, llamacpp=True)
-    assert made_of["baselines"][0]["errors"] == ["[KP-LLAMACPP-NOLIB] not there"]
+    assert made_of.baselines[0].errors == ["[KP-LLAMACPP-NOLIB] not there"]
     assert document.exit_code(made_of) == 3 and document.failures(made_of) == []
 
 
@@ -230,9 +235,9 @@ def test_a_baseline_has_ratios_with_intervals(tiny: str) -> None:
         "llama.cpp", Silent(), True, about={"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}},
         samples={TG: Samples([0.25] * 8, digests=["c"])},
     )  # type: ignore[arg-type]  # fmt: skip
-    baseline = predicate(tiny, [made(tiny), theirs])["baselines"][0]
-    assert baseline["ratios"] == [{"backend": "cpu", "name": "tg@16", "ratio": 2.5, "low": 2.5, "high": 2.5}]
-    assert "gb_per_s" not in baseline["measurements"][0], "another program moves what it likes"
+    baseline = predicate(tiny, [made(tiny), theirs]).baselines[0]
+    assert baseline.ratios == [Ratio(backend="cpu", name="tg@16", ratio=2.5, low=2.5, high=2.5)]
+    assert baseline.measurements[0].gb_per_s is None, "another program moves what it likes"
 
 
 # --- shapes ---
@@ -360,10 +365,10 @@ def test_another_file_of_the_same_model_is_another_baseline(llamacpp: Any, tmp_p
     found = EndToEndRun(request, lambda line: None).run()
     document_of = document.Bench(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
     names = ["llama.cpp", f"llama.cpp on {Path(f16).name}", "llama.cpp on none"]
-    assert [each["name"] for each in document_of["baselines"]] == names
-    for each in document_of["baselines"][:2]:
-        assert each["agreement"]["cosine"]["pp32"] > 0.99 and len(each["ratios"]) == 1 and not each["errors"]
-    assert "does not read" in document_of["baselines"][2]["errors"][0]
+    assert [each.name for each in document_of.baselines] == names
+    for each in document_of.baselines[:2]:
+        assert (each.agreement or {})["cosine"]["pp32"] > 0.99 and len(each.ratios) == 1 and not each.errors
+    assert "does not read" in document_of.baselines[2].errors[0]
 
 
 def test_another_c_interface_and_another_model_are_refused(
@@ -378,5 +383,6 @@ def test_another_c_interface_and_another_model_are_refused(
 
 
 def test_a_predicate_is_json(tiny: str) -> None:
-    text = json.dumps(predicate(tiny, [made(tiny)]), allow_nan=False)
-    assert np.isfinite(json.loads(text)["runs"][0]["measurements"][0]["tokens_per_s"])
+    text = json.dumps(statement(predicate(tiny, [made(tiny)])), allow_nan=False)
+    found = json.loads(text)["predicate"]
+    assert np.isfinite(found["runs"][0]["measurements"][0]["tokens_per_s"])

@@ -9,10 +9,10 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from importlib import resources
 from typing import Any
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,6 +26,7 @@ from kparity.check.guard import Guarded
 from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
 from kparity.check.select import expression, named, selected
 from kparity.check.summary import Summary
+from kparity.cli.schema import schema_of
 from kparity.device import registry
 from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
 from kparity.ops.spec import Arg, Array, Bound, Case, Op
@@ -42,8 +43,7 @@ def passed() -> list[Record]:
 
 
 def schema() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(resources.files("kparity.schemas").joinpath("check.schema.json").read_text())
-    return found
+    return schema_of("check")
 
 
 def result_of(records: list[Record], backends: tuple[str, ...] = ("numpy",)) -> document.Result:
@@ -384,8 +384,8 @@ def test_the_schema_rejects_what_proves_nothing(passed: list[Record], spoil: str
         found["records"][0]["device"] = ""
     else:
         found["records"][0]["outputs"][0]["error"] = None
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(found, schema())
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(found, document.Document)
 
 
 def test_junit_parses_and_counts_whatever_a_compiler_says(passed: list[Record]) -> None:

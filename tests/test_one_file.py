@@ -22,6 +22,7 @@ from kparity.probe.dispatcher import parse_order
 from kparity.probe.runner import Request
 from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
+from kparity.receipts.record import Device
 from kparity.receipts.rules.device import contradictions
 from kparity.receipts.verify import verify
 from tests.cli import TAG, run
@@ -170,7 +171,8 @@ def test_every_rule_reads_its_class(installed: Path, monkeypatch: pytest.MonkeyP
     assert not is_gpu_kernel("add_mirror_x") and not is_gpu_kernel("add_avx2_x", "mirror")
     posing = DeviceInfo("mirror", "Quicksilver 9", "gpu", "Mirror", "1", "")
     assert named_software(posing) and not named_software(DeviceInfo("cuda", "Quicksilver 9", "gpu", "CUDA", "1", ""))
-    told = [finding.why for finding in contradictions("mirror", {**posing.as_dict(), "api": "CUDA"}, "/device")]
+    device = Device(**{**posing.as_dict(), "api": "CUDA"})
+    told = [finding.why for finding in contradictions("mirror", device, "/device")]
     assert told[0] == "mirror speaks Mirror, not CUDA" and "Quicksilver 9 is no GPU" in told
     assert explain("KP-MIRROR-COVERED") is reasons()["KP-MIRROR-COVERED"]
     session = Session(**OpsRequest(["mirror"], threads=2, isa="avx2").options("mirror"))

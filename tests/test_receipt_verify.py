@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -16,16 +17,24 @@ from hypothesis import strategies as st
 from kparity import contracts
 from kparity.errors import WrongInput
 from kparity.receipts import document
+from kparity.receipts.findings import Finding
 from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
-from kparity.receipts.statement import build, redigested, write
-from kparity.receipts.verify import Demands, replays, verify
-from tests.made_receipts import MEASURES, NOW, ops_receipt, receipt
+from kparity.receipts.rules.identity import form
+from kparity.receipts.statement import redigested, write
+from kparity.receipts.verify import Demands, verify
+from kparity.receipts.verify import replays as replayed
+from tests.made_receipts import MEASURES, NOW, build, ops_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
 
 
 def codes(found: Any) -> list[str]:
     return [finding.code for finding in found]
+
+
+def replays(given: list[tuple[str, dict[str, Any]]]) -> dict[str, list[Finding]]:
+    statements = [(name, form(statement)[0]) for name, statement in given]
+    return replayed([(name, statement) for name, statement in statements if statement])
 
 
 @pytest.mark.parametrize("backends", RIGHT, ids="+".join)
@@ -173,6 +182,23 @@ def test_any_changed_leaf_is_refused(path: tuple[Any, ...]) -> None:
     assert document.digest(changed) != WHOLE["predicate"]["sha256"]
     found = codes(verify(changed, now=NOW))
     assert "RCPT-DIGEST" in found or "RCPT-SCHEMA" in found
+
+
+ODD = [10**400, 5e-324, 2**63 - 1, None, "\ud800", {"a": [1]}]
+
+
+def test_an_odd_value_anywhere_is_told_in_one_sentence() -> None:
+    alike = {tuple("#" if isinstance(key, int) else key for key in path): path for path in LEAVES}
+    for path, value in itertools.product(alike.values(), ODD):
+        changed = copy.deepcopy(WHOLE)
+        at: Any = changed
+        for key in path[:-1]:
+            at = at[key]
+        if at[path[-1]] != value:
+            at[path[-1]] = value
+            found = verify(changed, now=NOW, require_gpu_kernels=True)
+            assert {"RCPT-DIGEST", "RCPT-SCHEMA"} & {*codes(found)}, (path, value)
+            assert all("\n" not in str(finding) for finding in found)
 
 
 def test_the_digest_does_not_depend_on_order_or_spacing(tmp_path: Path) -> None:

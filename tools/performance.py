@@ -122,7 +122,12 @@ def result(document: dict[str, Any]) -> dict[str, Any]:
     if "predicate" not in document:
         return {"result": thinned(document)}
     found = {name: document["predicate"].get(name, []) for name in KEPT_PARTS}
-    found["runs"] = [{**run, "parity": run["parity"]["verdict"]} for run in found["runs"]]
+    found["runs"] = [
+        {**run, "parity": run["parity"]["verdict"], "kernels": [
+            {"id": each["id"], "device_ns": each["device_ns"], "launches_per_step": each["launches"]["step"]}
+            for each in run["kernels"]]}
+        for run in found["runs"]
+    ]  # fmt: skip
     refused = {key: sorted({each.code for each in verify(document, require_gpu_kernels=key == "verify_gpu")})
                for key in ("verify", "verify_gpu")}  # fmt: skip
     return {**refused, "result": thinned(found)}

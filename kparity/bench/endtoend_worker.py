@@ -53,7 +53,7 @@ class EndToEnd:
             "device_clock": self.backend.device_clock,
             "cache_bytes": cache_bytes(self.backend),
             "chunk": self.engine.chunk,
-            **{name: len(launches) for name, launches in self._programs().items()},
+            "launches": {name: len(launches) for name, launches in self._programs().items()},
             "energy": {"source": self.meter.source, "reason": self.meter.reason},
         }
 
@@ -67,8 +67,10 @@ class EndToEnd:
         chunk = self.engine.chunk
         return {
             "dispatches": dict(self.backend.dispatches.counts),
-            "steps": self.replays[1, True], "headless_steps": self.replays[1, False],
-            "prefill_chunks": self.replays[chunk, True], "headless_chunks": self.replays[chunk, False],
+            "replays": {
+                "step": self.replays[1, True], "headless_step": self.replays[1, False],
+                "chunk": self.replays[chunk, True], "headless_chunk": self.replays[chunk, False],
+            },
         }  # fmt: skip
 
     def prefill(self, length: int) -> dict[str, Any]:
@@ -175,7 +177,7 @@ class EndToEnd:
             seconds = self._alone(own) if own else None
             found.append({
                 "id": kernel_id, "op": ops[kernel_id], "device_ns": seconds * 1e9 if seconds is not None else None,
-                **{name: count[kernel_id] for name, count in counts.items()},
+                "launches": {name: count[kernel_id] for name, count in counts.items()},
             })  # fmt: skip
         return found
 
@@ -185,11 +187,11 @@ class EndToEnd:
         return float(np.median([program.run_timed() for _ in range(KERNEL_REPEATS + 1)][1:]))
 
     def _programs(self) -> dict[str, list[Bound]]:
-        """The launches of each program that is replayed, by the name that a receipt has for their number."""
+        """The launches of each program that is replayed, by the names of ``record.Programs``."""
         step, chunk = self.engine.recorded(1), self.engine.recorded(self.engine.chunk)
         return {
-            "launches_per_step": step.program.launches, "launches_per_headless_step": step.graph.body,
-            "launches_per_chunk": chunk.program.launches, "launches_per_headless_chunk": chunk.graph.body,
+            "step": step.program.launches, "headless_step": step.graph.body,
+            "chunk": chunk.program.launches, "headless_chunk": chunk.graph.body,
         }  # fmt: skip
 
     def close(self) -> None:

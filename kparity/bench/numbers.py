@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from kparity.bench.plan import Point
 from kparity.bench.timing import GOAL, below_floor, bootstrap, clock_errors
+from kparity.receipts.record import Measurement, Percentiles
 
 PERCENTILES = (10, 50, 90, 99)
 
@@ -43,7 +43,9 @@ def settled(samples: Samples) -> bool:
     return high - low <= 2 * GOAL * middle
 
 
-def measurement(point: Point, samples: Samples, nbytes: int, ceiling: Ceiling | None) -> dict[str, Any]:
+def measurement(
+    point: Point, samples: Samples, nbytes: int | None = None, ceiling: Ceiling | None = None
+) -> Measurement:
     """A point as a receipt holds it; ``nbytes`` must move for one token. Raises ValueError without samples.
 
     ``errors`` names what cannot be: faster than the memory allows, a device's clock that runs ahead of the wall's.
@@ -52,24 +54,24 @@ def measurement(point: Point, samples: Samples, nbytes: int, ceiling: Ceiling | 
     middle, low, high = bootstrap(samples.seconds)
     tokens = point.tokens
     each = np.array(samples.seconds) / tokens
-    moved = nbytes * tokens
-    bound = moved / ceiling.bytes_per_s if ceiling is not None else None
-    floor = bound if ceiling is not None and moved > ceiling.cache_bytes else None
+    moved = nbytes * tokens if nbytes else None
+    bound = moved / ceiling.bytes_per_s if moved and ceiling else None
+    floor = bound if moved and ceiling and moved > ceiling.cache_bytes else None
     joules = [value for value in samples.joules if value is not None]
     per_turn = len(samples.seconds) * tokens / max(len(samples.joules), 1)
-    found: dict[str, Any] = {
-        "name": point.name, "phase": point.phase, "tokens": tokens, "depth": point.length * (point.phase == "decode"),
-        "samples_s": samples.seconds, "device_s": [one["device_s"] for one in samples.device] or None,
-        "tokens_per_s": tokens / middle, "low": tokens / high, "high": tokens / low, "limit": None,
-        "ms_per_token": {f"p{p}": float(np.percentile(each, p)) * 1e3 for p in PERCENTILES},
-        "bytes_per_token": nbytes, "gb_per_s": moved / middle * 1e-9,
-        "of_bandwidth": bound / middle if bound else None, "floor_s": floor,
-        "energy_j_per_token": float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
-        "errors": [],
-    }  # fmt: skip
-    if high - low > 2 * GOAL * middle:
-        found["limit"] = f"±{50 * (high - low) / middle:.1f} % after {len(each)} samples"
+    errors = []
     if floor and below_floor(middle, floor):
-        found["errors"].append(f"faster than the roofline floor: {middle * 1e3:.3f} < {floor * 1e3:.3f} ms")
-    found["errors"] += clock_errors(*([one[clock] for one in samples.device] for clock in ("device_s", "wall_s")))
-    return found
+        errors.append(f"faster than the roofline floor: {middle * 1e3:.3f} < {floor * 1e3:.3f} ms")
+    errors += clock_errors(*([one[clock] for one in samples.device] for clock in ("device_s", "wall_s")))
+    wide = high - low > 2 * GOAL * middle
+    return Measurement(
+        name=point.name, phase=point.phase, tokens=tokens, depth=point.length * (point.phase == "decode"),
+        samples_s=samples.seconds, device_s=[one["device_s"] for one in samples.device] or None,
+        tokens_per_s=tokens / middle, low=tokens / high, high=tokens / low,
+        limit=f"±{50 * (high - low) / middle:.1f} % after {len(each)} samples" if wide else None,
+        ms_per_token=Percentiles(**{f"p{p}": float(np.percentile(each, p)) * 1e3 for p in PERCENTILES}),
+        bytes_per_token=nbytes, gb_per_s=moved / middle * 1e-9 if moved else None,
+        of_bandwidth=bound / middle if bound else None, floor_s=floor,
+        energy_j_per_token=float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
+        errors=errors,
+    )  # fmt: skip

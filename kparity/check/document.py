@@ -1,4 +1,4 @@
-"""A sweep as JSON (``kparity/schemas/check.schema.json``), as JUnit XML and as CSV."""
+"""A sweep as JSON (its JSON Schema is ``kparity schema check``), as JUnit XML and as CSV."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from io import StringIO
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec import field as named
 
 import kparity
 from kparity import contracts
 from kparity.check.core import CONTRACT
-from kparity.check.record import FAIL, OUTCOMES, PASS, OutputRecord, Record
+from kparity.check.record import FAIL, OUTCOMES, PASS, UNSUPPORTED, Count, OutputRecord, Record
 from kparity.check.summary import Summary, Tally
 from kparity.device import fingerprint
 from kparity.host.revision import checkout, commit
 
-SCHEMA = "kparity-check-v1"
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, escaped or not: compilers colour their logs with it."""
 
@@ -53,32 +57,113 @@ class Result:
         return 3 if self.interrupted and code == 0 else code
 
 
-def as_json(result: Result) -> dict[str, Any]:
+class Part(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of the JSON."""
+
+
+class Host(Part):
+    """Where it ran; ``devices_sha256`` is of all devices and drivers."""
+
+    system: str
+    machine: str
+    cpus: int | None
+    python: str
+    devices_sha256: Sha256
+
+
+class Contract(Part):
+    """What judged, by which limits."""
+
+    id: str
+    version: Annotated[str, Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
+    thresholds: Annotated[dict[str, float], Meta(min_length=1)]
+
+
+class Request(Part):
+    """What was asked for."""
+
+    backends: list[str]
+    ops: list[str]
+    expression: str | None
+    kinds: list[str]
+    quick: bool
+    max_seconds: float | None
+    replay: str | None
+
+
+class Counts(Part):
+    """The outcomes of a backend, or of an op on it."""
+
+    backend: str
+    op: str | None
+    cases: Count
+    kinds: Count
+    runs: Count
+    PASS: Count
+    FAIL: Count
+    UNSUPPORTED: Count
+    SKIPPED: Count
+
+
+class Document(Part):
     """The whole sweep, records and counts, bound to host, seed and contract."""
+
+    form: Literal["kparity-check-v1"] = named(name="schema")
+    kparity: str
+    commit: Annotated[str, Meta(pattern="^[0-9a-f]{40,64}$")] | None
+    kernels_sha256: Sha256
+    time: str
+    host: Host
+    contract: Contract
+    seed: Count
+    request: Request
+    absent: dict[str, Annotated[str, Meta(min_length=1)]]
+    interrupted: bool
+    seconds: Annotated[float, Meta(ge=0)]
+    exit_code: Annotated[int, Meta(ge=0, le=3)]
+    counts: list[Counts]
+    records: list[Record]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where it proves less than it says."""
+        outcomes = {record.outcome for record in self.records}
+        if self.exit_code == 0 and not {PASS} <= outcomes <= {PASS, UNSUPPORTED}:
+            raise ValueError("the exit code is 0 without a PASS, or with something else")
+        for record in self.records:
+            if record.outcome != PASS and not record.reason:
+                raise ValueError(f"{record.label}: {record.outcome} without a reason")
+            measured = record.kind and record.device and record.kernel and record.inputs_sha256 and record.outputs
+            if record.outcome == PASS and (not measured or record.failed or len(record.counts) < 4 or record.runs != 1):
+                raise ValueError(f"{record.label}: PASS without everything that was measured")
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Plain values of a ``Document``; a number that is not finite is its name."""
     contract, summary, root = contracts.load(CONTRACT), result.summary, checkout()
-    return {
-        "schema": SCHEMA,
-        "kparity": kparity.__version__,
-        "commit": commit(root) if root else None,
-        "kernels_sha256": fingerprint.kernels(),
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "host": {
-            "system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count(),
-            "python": platform.python_version(), "devices_sha256": fingerprint.host(),
-        },
-        "contract": {
-            "id": contract.id, "version": contract.version,
-            "thresholds": {name: entry["value"] for name, entry in contract.document["thresholds"].items()},
-        },
-        "seed": result.seed,
-        "request": {"backends": list(result.backends), **result.request},
-        "absent": dict(result.absent),
-        "interrupted": result.interrupted,
-        "seconds": round(result.seconds, 3),
-        "exit_code": result.exit_code,
-        "counts": [_counts(tally) for tally in (*summary.by_backend.values(), *summary.by_op.values())],
-        "records": [record.as_dict() for record in result.records],
-    }  # fmt: skip
+    found = Document(
+        form="kparity-check-v1",
+        kparity=kparity.__version__,
+        commit=commit(root) if root else None,
+        kernels_sha256=fingerprint.kernels(),
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        host=Host(
+            system=platform.platform(), machine=platform.machine(), cpus=os.cpu_count(),
+            python=platform.python_version(), devices_sha256=fingerprint.host(),
+        ),
+        contract=Contract(
+            id=contract.id, version=contract.version,
+            thresholds={name: entry["value"] for name, entry in contract.document["thresholds"].items()},
+        ),
+        seed=result.seed,
+        request=Request(backends=list(result.backends), **result.request),
+        absent=dict(result.absent),
+        interrupted=result.interrupted,
+        seconds=round(result.seconds, 3),
+        exit_code=result.exit_code,
+        counts=[_counts(tally) for tally in (*summary.by_backend.values(), *summary.by_op.values())],
+        records=result.records,
+    )  # fmt: skip
+    return {**msgspec.to_builtins(found), "records": [record.as_dict() for record in result.records]}
 
 
 def json_text(found: Mapping[str, Any]) -> str:
@@ -88,11 +173,11 @@ def json_text(found: Mapping[str, Any]) -> str:
     return f"{head}[\n{lines}\n ]{tail}\n"
 
 
-def _counts(tally: Tally) -> dict[str, Any]:
-    return {
-        "backend": tally.backend, "op": tally.op or None, "cases": len(tally.cases), "kinds": len(tally.kinds),
-        "runs": tally.total, **{outcome: tally.runs[outcome] for outcome in OUTCOMES},
-    }  # fmt: skip
+def _counts(tally: Tally) -> Counts:
+    return Counts(
+        backend=tally.backend, op=tally.op or None, cases=len(tally.cases), kinds=len(tally.kinds), runs=tally.total,
+        **{outcome: tally.runs[outcome] for outcome in OUTCOMES},
+    )  # fmt: skip
 
 
 def as_junit(result: Result) -> str:

@@ -6,12 +6,18 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 PASS, FAIL, UNSUPPORTED, SKIPPED = "PASS", "FAIL", "UNSUPPORTED", "SKIPPED"
 OUTCOMES = (PASS, FAIL, UNSUPPORTED, SKIPPED)
+
+
+Number = Annotated[float, Meta(extra_json_schema={"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]})]
+"""In JSON the name of one that is not finite (``NAMES``)."""
+Count = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -24,39 +30,39 @@ class OutputRecord:
     """Elements."""
     rung: str
     """``exact`` (bit equality) or ``bound`` (a limit per element)."""
-    wrong: int
+    wrong: Count
     """Elements outside their limit."""
     worst_index: tuple[int, ...]
     """Where error ÷ limit is largest."""
-    got: float
-    want: float
-    error: float
+    got: Number
+    want: Number
+    error: Number
     """|got − want| at the worst index."""
-    limit: float
+    limit: Number
     """The limit there."""
-    utilisation: float
+    utilisation: Number
     """The largest error ÷ limit."""
     derivation: str
     """How the limit follows from n, u and |A||x|."""
     threshold: str
     """Id of the threshold in the contract that decides ``wrong``: ``exact_differences`` or ``utilisation``."""
-    rmse: float
+    rmse: Number
     """Root of the mean square of the error, over elements whose truth is finite."""
-    peer_rmse: float | None
+    peer_rmse: Number | None
     """The same of the f32 reference, or the floor below which a rounding of the output lies, whichever is larger."""
-    peer_ratio: float | None
+    peer_ratio: Number | None
     """rmse ÷ peer_rmse."""
-    ulp_share: float | None
+    ulp_share: Number | None
     """f16 outputs: share of elements more than 1 ULP from truth."""
-    mean_error: float
+    mean_error: Number
     """Signed: truncation shows here, rounding to nearest does not."""
-    nmse: float
-    cosine: float
-    max_ulp: float
-    max_abs: float
-    max_rel: float
-    nan_count: int
-    inf_count: int
+    nmse: Number
+    cosine: Number
+    max_ulp: Number
+    max_abs: Number
+    max_rel: Number
+    nan_count: Count
+    inf_count: Count
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kparity.errors import WrongInput
+
+if TYPE_CHECKING:
+    from kparity.receipts.record import Predicate
 
 BUSY = 0.5
 """Load per processor from which on a warning is given."""
@@ -35,7 +38,7 @@ def run(options: Mapping[str, Any]) -> int:
     with_ops = options["ops_expression"] is not None
     options = {**options, "seconds": options["seconds"] or _usual_seconds(with_ops)}
     predicate, code = _ops(options, order) if with_ops else _models(options, order)
-    document = statement.build(predicate) if paths or options["json_path"] else {}
+    document = statement.statement(predicate) if paths or options["json_path"] else {}
     for path in paths:
         statement.write(path, document)
     if options["json_path"] == "-":
@@ -92,7 +95,7 @@ def _warn_of_load() -> None:
         log(f"the machine is busy (load {load:.1f} on {processors} processors): times and ratios may be anything")
 
 
-def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, Any], int]:
+def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, int]:
     """Models end to end: the predicate of the receipt, and the exit code."""
     from kparity.bench.document import Bench, exit_code, failures
     from kparity.bench.endtoend import EndToEndRun, Request
@@ -152,7 +155,7 @@ def _told(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
-def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[dict[str, Any], int]:
+def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, int]:
     """Single ops: the predicate of the receipt, and the exit code."""
     from kparity.bench.document import ops_predicate
     from kparity.bench.ops import Request, line

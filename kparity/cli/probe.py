@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +13,6 @@ from kparity.cli.options import dispatch_options, order_of
 
 if TYPE_CHECKING:
     from kparity.gates.verdict import Row
-    from kparity.probe.dispatcher import Outcome
     from kparity.probe.runner import Request
 
 
@@ -68,9 +67,12 @@ def probe(
     request = Request(model, depth, positions, timeout or 0.0, require_gpu, act, kv, index, issues)
     outcome = probe_all(order, request, cached=cached, forced=forced)
     if as_json:
-        import json
+        import msgspec
 
-        click.echo(json.dumps(_document(outcome, request, order), indent=2, ensure_ascii=False))
+        from kparity.probe.document import document
+
+        found = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:
         from kparity.cli.table import print_probe
 
@@ -84,15 +86,7 @@ def write_receipt(
     path: Path, rows: Sequence[Row], request: Request, order: Sequence[str], serving: str, begun: str
 ) -> None:
     """The receipt of a probe: what ``kparity probe`` and ``kparity run`` found, on what, from which command line."""
-    from kparity.host.revision import revision
-    from kparity.receipts.probe import statement
+    from kparity.receipts.probe import receipt
     from kparity.receipts.statement import write
 
-    command = ["kparity", *sys.argv[1:]]
-    write(path, statement(rows, request, order, serving, command, begun, revision()))
-
-
-def _document(outcome: Outcome, request: Any, order: list[str]) -> dict[str, Any]:
-    from kparity.probe.document import document
-
-    return document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
+    write(path, receipt(rows, request, order, serving, ["kparity", *sys.argv[1:]], begun))

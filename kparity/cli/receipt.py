@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from kparity.receipts.findings import Finding
+    from kparity.receipts.record import Statement
     from kparity.receipts.verify import Demands
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -65,6 +66,7 @@ def _verified(files: tuple[Path, ...], demands: Demands) -> tuple[dict[str, list
     """Findings of every file that can be read, replays among them, and what is wrong with the others."""
     from kparity.errors import WrongInput
     from kparity.receipts import document, sign
+    from kparity.receipts.rules.identity import form
     from kparity.receipts.verify import replays
     from kparity.receipts.verify import verify as judge
 
@@ -79,7 +81,7 @@ def _verified(files: tuple[Path, ...], demands: Demands) -> tuple[dict[str, list
             continue
         found[str(path)] = judge(read, demands=demands)
         if not any(finding.code in ("RCPT-SCHEMA", "RCPT-PAYLOAD-TYPE") for finding in found[str(path)]):
-            sound.append((str(path), sign.statement_of(read)))
+            sound += [(str(path), each) for each in [form(sign.statement_of(read))[0]] if each]
         if demands.key is None and sign.is_envelope(read):
             click.echo(f"{path}: signed; the signature was not looked at, give --key", err=True)
     for name, findings in replays(sound).items():
@@ -116,16 +118,17 @@ def _as_json(where: str, files: tuple[Path, ...], found: dict[str, list[Finding]
         write_text(Path(where), text + "\n")
 
 
-def _statement(path: Path) -> dict[str, Any]:
-    """The statement in a file, in good form; raises WrongInput with the first thing that is wrong with it."""
+def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
+    """The statement in a file, plain and as a record; raises WrongInput with the first thing that is wrong with it."""
     from kparity.errors import WrongInput
     from kparity.receipts import document, sign
     from kparity.receipts.rules.identity import form
 
-    statement = sign.statement_of(document.read(path))
-    for finding in form(statement):
-        raise WrongInput(f"{path} is no receipt of this version: {finding}; see docs/receipts.md")
-    return statement
+    plain = sign.statement_of(document.read(path))
+    statement, malformed = form(plain)
+    if statement is None:
+        raise WrongInput(f"{path} is no receipt of this version: {malformed[0]}; see docs/receipts.md")
+    return plain, statement
 
 
 @receipt.command()
@@ -139,7 +142,7 @@ def sign(file: Path, key: Path, output: Path | None) -> None:
     from kparity.receipts.statement import write
     from kparity.receipts.verify import verify as judge
 
-    statement = _statement(file)
+    statement, _ = _statement(file)
     for finding in judge(statement):
         raise WrongInput(f"{file} would be refused: {finding}; sign a receipt that passes kparity receipt verify")
     envelope = enveloped(statement, key)
@@ -165,7 +168,7 @@ def show(file: Path) -> None:
     from kparity.receipts import document
     from kparity.receipts.verify import verify as judge
 
-    print_receipt(_statement(file)["predicate"], judge(document.read(file)))
+    print_receipt(_statement(file)[1].predicate, judge(document.read(file)))
 
 
 @receipt.command(name="list")
@@ -204,7 +207,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     """What two receipts say differently; speeds last, as they stand (kparity bench compare judges them)."""
     from kparity.receipts import diff as differ
 
-    left, right = (_statement(path)["predicate"] for path in (a, b))
+    left, right = (_statement(path)[0]["predicate"] for path in (a, b))
     found, speeds = differ.differences(left, right), differ.speeds(left, right)
     if as_json:
         import dataclasses

@@ -14,6 +14,7 @@ from rich.text import Text
 from kparity.cli.table import STYLES, console
 from kparity.receipts.diff import Difference, Speeds
 from kparity.receipts.findings import Finding
+from kparity.receipts.record import Measurement, Predicate
 
 WIDEST = 1000
 """Columns of a log; a table takes what it needs."""
@@ -42,63 +43,54 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else WIDEST, highlight=False).print(table)
 
 
-def print_receipt(predicate: dict[str, Any], findings: Sequence[Finding]) -> None:
+def print_receipt(predicate: Predicate, findings: Sequence[Finding]) -> None:
     """What was measured, on what, by what; then the verdicts, the speeds, and what is wrong with it."""
     out = console()
-    harness, host, model = predicate["harness"], predicate["host"], predicate["model"]
-    state = {True: ", changed", False: "", None: ", changes unknown"}[harness["dirty"]]
+    harness, host, model = predicate.harness, predicate.host, predicate.model
+    state = {True: ", changed", False: "", None: ", changes unknown"}[harness.dirty]
     facts = {
-        "receipt": f"{predicate['kind']} {predicate['id']}",
-        "time": f"{predicate['begun']} … {predicate['ended']}",
-        "harness": f"kparity {harness['version']}, commit {harness['commit'][:12]}{state}",
-        "host": f"{host['cpu'] or host['machine']}, {host['cpus']} cores, {host['system']}",
-        "model": f"{model['name']}, {model['bytes']} bytes, sha256 {model['sha256'][:12]}…",
-        "contract": f"{predicate['contract']['id']} {predicate['contract']['version']}",
-        "requested": ", ".join(predicate["request"]["backends"]),
-        "serving": predicate["serving"] or "nothing",
+        "receipt": f"{predicate.kind} {predicate.id}",
+        "time": f"{predicate.begun} … {predicate.ended}",
+        "harness": f"kparity {harness.version}, commit {harness.commit[:12]}{state}",
+        "host": f"{host.cpu or host.machine}, {host.cpus} cores, {host.system}",
+        "model": f"{model.name}, {model.bytes} bytes, sha256 {model.sha256[:12]}…",
+        "contract": f"{predicate.contract.id} {predicate.contract.version}",
+        "requested": ", ".join(predicate.request.backends),
+        "serving": predicate.serving or "nothing",
     }
     for name, value in facts.items():
         out.print(Text(f"{name:<10}{value}"))
-    for each in predicate["fallback"]:
-        if each["status"] != "accepted":
-            out.print(Text(f"{'':<10}{each['backend']} {each['status']}: {each['code']}: {each['reason']}"))
+    for each in predicate.fallback:
+        if each.status != "accepted":
+            out.print(Text(f"{'':<10}{each.backend} {each.status}: {each.code}: {each.reason}"))
     _print_runs(predicate)
     for finding in findings:
         out.print(Text(str(finding), style="bold red"))
     out.print(Text("refused" if findings else "PASS", style="bold red" if findings else "green"))
 
 
-def _print_runs(predicate: dict[str, Any]) -> None:
+def _print_runs(predicate: Predicate) -> None:
     runs = _table("backend", "device", "kind", "driver", "parity", "gates", "kernels", "dispatches")
     speeds = _table("backend", "measurement", "tokens/s", "low", "high", "GB/s", "of bandwidth", "samples", "parity")
-    for run in predicate["runs"]:
-        verdict, gates = run["parity"]["verdict"], run["parity"]["gates"]
-        passed = f"{sum(gate['passed'] for gate in gates)} of {len(gates)}"
-        device, counts = run["device"], [kernel["dispatches"] for kernel in run["kernels"]]
-        row = (
-            run["backend"],
-            device["device"],
-            device["kind"],
-            device["driver"],
-            verdict,
-            passed,
-            len(counts),
-            sum(counts),
-        )
+    for run in predicate.runs:
+        verdict, gates = run.parity.verdict, run.parity.gates
+        passed = f"{sum(gate.passed for gate in gates)} of {len(gates)}"
+        device, counts = run.device, [kernel.dispatches for kernel in run.kernels]
+        row = (run.backend, device.device, device.kind, device.driver, verdict, passed, len(counts), sum(counts))
         runs.add_row(*(_cell(value) for value in row))
-        for each in run["measurements"]:
-            _add_speed(speeds, run["backend"], each, verdict)
-    for baseline in predicate["baselines"]:
-        for each in baseline["measurements"]:
-            _add_speed(speeds, baseline["name"], each, None)
+        for each in run.measurements:
+            _add_speed(speeds, run.backend, each, verdict)
+    for baseline in predicate.baselines:
+        for each in baseline.measurements:
+            _add_speed(speeds, baseline.name, each, None)
     for table in (runs, speeds):
         if table.row_count:
             console().print(table)
 
 
-def _add_speed(table: Table, owner: str, each: dict[str, Any], verdict: str | None) -> None:
-    figures = (each.get(name) for name in ("tokens_per_s", "low", "high", "gb_per_s", "of_bandwidth"))
-    table.add_row(*(_cell(value) for value in (owner, each["name"], *figures, len(each["samples_s"]), verdict)))
+def _add_speed(table: Table, owner: str, each: Measurement, verdict: str | None) -> None:
+    figures = (getattr(each, name) for name in ("tokens_per_s", "low", "high", "gb_per_s", "of_bandwidth"))
+    table.add_row(*(_cell(value) for value in (owner, each.name, *figures, len(each.samples_s), verdict)))
 
 
 def print_diff(differences: Sequence[Difference], speeds: Sequence[Speeds]) -> None:

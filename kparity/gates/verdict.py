@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from kparity.contracts import Contract
 
@@ -17,7 +19,8 @@ class Measure:
     """One number beside the limit of the contract that judges it."""
 
     threshold: str
-    value: float
+    value: Annotated[float, Meta(extra_json_schema={"anyOf": [{"type": "number"}, {"type": "null"}]})]
+    """Null in JSON where it is not finite."""
     limit: float
     sign: str
     holds: bool

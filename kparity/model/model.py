@@ -41,8 +41,8 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
-        return self.path.stem
+        """The file's name."""
+        return self.path.name
 
     @property
     def n_bytes(self) -> int:

@@ -1,56 +1,87 @@
-"""The JSON of a probe (``kparity/schemas/probe.schema.json``)."""
+"""The JSON of a probe; its JSON Schema is ``kparity schema probe``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
 
 from kparity import __version__, contracts
 from kparity.gates.verdict import Row
 from kparity.model import load_model
-from kparity.probe.runner import Request
+from kparity.probe import runner
 
-SCHEMA = "kparity-probe-v1"
+
+class Part(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of the document."""
+
+
+class Contract(Part):
+    """Which contract judged."""
+
+    id: str
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
+
+
+class Model(Part):
+    """What was probed."""
+
+    name: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Meta(ge=1)]
+    arch: str
+
+
+class Request(Part):
+    """What was asked for."""
+
+    backends: Annotated[list[str], Meta(min_length=1)]
+    depth: Annotated[str, Meta(pattern="^(bos|full)$")]
+    positions: Annotated[int, Meta(ge=1)]
+    require_gpu: bool
+    act: str
+    kv: str
+    index: Annotated[int, Meta(ge=0)]
+
+
+class Document(Part):
+    """Everything that a probe found, with thresholds, model and contract beside it. As JSON a number that is not finite
+    is null.
+    """
+
+    form: Literal["kparity-probe-v1"] = field(name="schema")
+    kparity: str
+    contract: Contract
+    model: Model
+    request: Request
+    serving: str | None
+    exit_code: Annotated[int, Meta(ge=0, le=3)]
+    rows: Annotated[list[Row], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an acceptance that proves nothing, and for a rejection without a reason."""
+        for row in self.rows:
+            if row.accepted and (row.code or len(row.gates) < 2 or not row.dispatches or row.device is None):
+                raise ValueError(f"{row.backend} is accepted without gates, dispatches or a device")
+            if not row.accepted and not (row.code and row.reason):
+                raise ValueError(f"{row.backend} is {row.status} without code and reason")
 
 
 def document(
-    rows: Sequence[Row], serving: str, request: Request, order: Sequence[str], exit_code: int
-) -> dict[str, Any]:
-    """Everything that a probe found, with thresholds, model and contract beside it. Numbers that are not finite
-    become null.
-    """
+    rows: Sequence[Row], serving: str, request: runner.Request, order: Sequence[str], exit_code: int
+) -> Document:
+    """The document of a probe of ``order``; ``serving`` is empty where none of them does."""
     contract = contracts.load(contracts.PROBE)
     model = load_model(request.model)
-    found = {
-        "schema": SCHEMA,
-        "kparity": __version__,
-        "contract": {"id": contract.id, "version": contract.version},
-        "model": {"name": model.name, "sha256": model.sha256, "bytes": model.n_bytes, "arch": model.hparams.arch},
-        "request": {
-            "backends": list(order),
-            "depth": request.depth,
-            "positions": request.positions,
-            "require_gpu": request.require_gpu,
-            "act": request.act,
-            "kv": request.kv,
-            "index": request.index,
-        },
-        "serving": serving or None,
-        "exit_code": exit_code,
-        "rows": [row.as_dict() for row in rows],
-    }
+    found = Model(name=model.name, sha256=model.sha256, bytes=model.n_bytes, arch=model.hparams.arch)
     model.close()
-    cleaned: dict[str, Any] = _finite(found)
-    return cleaned
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: a number that is not finite becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+    return Document(
+        form="kparity-probe-v1", kparity=__version__, model=found,
+        contract=Contract(id=contract.id, version=contract.version),
+        request=Request(
+            backends=list(order), depth=request.depth, positions=request.positions, require_gpu=request.require_gpu,
+            act=request.act, kv=request.kv, index=request.index,
+        ),
+        serving=serving or None, exit_code=exit_code, rows=list(rows),
+    )  # fmt: skip

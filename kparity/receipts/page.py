@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 from kparity.errors import WrongInput
+from kparity.receipts.record import Measurement, Predicate
 from kparity.receipts.store import Stored
 
 EXTRA = "receipt page needs the library Jinja2: pip install 'kparity[receipts]'"
@@ -50,39 +51,38 @@ def groups(stored: Sequence[Stored]) -> list[Group]:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for each in stored:
         for owner, measurement in _measured(each.predicate):
-            key = (each.predicate["model"]["name"], measurement["name"])
+            key = (each.predicate.model.name, measurement.name)
             found.setdefault(key, []).append({**owner, **_of(each, owner), "measurement": measurement})
     return [Group(*key, _bars(entries)) for key, entries in sorted(found.items())]
 
 
-def _measured(predicate: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _measured(predicate: Predicate) -> list[tuple[dict[str, str], Measurement]]:
     """What measured (owner, device, kind, parity), and the measurement."""
     pairs = []
-    for run in predicate["runs"]:
-        device = run["device"]
-        owner = {"owner": run["backend"], "device": device["device"], "kind": device["kind"]}
-        pairs += [({**owner, "parity": run["parity"]["verdict"]}, each) for each in run["measurements"]]
-    for baseline in predicate["baselines"]:
-        owner = {"owner": baseline["name"], "device": predicate["host"]["cpu"], "kind": "cpu", "parity": "baseline"}
-        pairs += [(owner, each) for each in baseline["measurements"]]
+    for run in predicate.runs:
+        owner: dict[str, str] = {"owner": run.backend, "device": run.device.device, "kind": run.device.kind}
+        pairs += [({**owner, "parity": run.parity.verdict}, each) for each in run.measurements]
+    for baseline in predicate.baselines:
+        owner = {"owner": baseline.name, "device": predicate.host.cpu, "kind": "cpu", "parity": "baseline"}
+        pairs += [(owner, each) for each in baseline.measurements]
     return pairs
 
 
-def _of(stored: Stored, owner: dict[str, Any]) -> dict[str, str]:
+def _of(stored: Stored, owner: dict[str, str]) -> dict[str, str]:
     """File, time, commit, and why the speed does not count: its first finding, or parity that did not pass."""
-    harness = stored.predicate["harness"]
+    harness = stored.predicate.harness
     refused = str(stored.findings[0]) if stored.findings else ""
     if not refused and owner["parity"] not in ("PASS", "baseline"):
         refused = f"{owner['parity']}: the output of this run is not known to be right"
-    commit = harness["commit"][:12] + (" +changes" if harness["dirty"] else "")
-    return {"file": stored.file, "time": stored.predicate["ended"], "commit": commit, "refused": refused}
+    commit = harness.commit[:12] + (" +changes" if harness.dirty else "")
+    return {"file": stored.file, "time": stored.predicate.ended, "commit": commit, "refused": refused}
 
 
 def _bars(entries: Sequence[dict[str, Any]]) -> list[Bar]:
-    top = max((each["measurement"]["high"] for each in entries if not each["refused"]), default=0.0)
+    top = max((each["measurement"].high for each in entries if not each["refused"]), default=0.0)
     bars = []
     for each in entries:
-        rate, low, high = (each["measurement"][name] for name in ("tokens_per_s", "low", "high"))
+        rate, low, high = (getattr(each["measurement"], name) for name in ("tokens_per_s", "low", "high"))
         scale = 0.0 if each["refused"] else WIDTH / top
         told = {name: each[name] for name in ("owner", "device", "kind", "parity", "file", "time", "commit", "refused")}
         length = None if each["refused"] else rate * scale

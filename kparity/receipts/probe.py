@@ -3,108 +3,88 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kparity import contracts
-from kparity.device.adapter import DeviceInfo
-from kparity.gates.verdict import Gate, Row
-from kparity.model import Model, load_model
-from kparity.probe.runner import Request
+from kparity.gates.verdict import Row
+from kparity.model import load_model
+from kparity.probe import runner
+from kparity.receipts import statement
 from kparity.receipts.kernel_ids import sha256_of
-from kparity.receipts.replays import REPLAYS
-from kparity.receipts.statement import build
+from kparity.receipts.record import Device, Gate, Kernel, Model, Parity, Proof, Request, Run, Tried
 
 
-def statement(
+def receipt(
     rows: Sequence[Row],
-    request: Request,
+    request: runner.Request,
     order: Sequence[str],
     serving: str,
     command: Sequence[str],
     begun: str,
-    revision: dict[str, Any],
 ) -> dict[str, Any]:
     """A receipt of kind ``probe``: a run for every backend that opened, and what became of the others.
 
     ``order`` are the requested backends, ``serving`` the one that serves (empty: none), ``command`` the command line,
-    ``begun`` the time (``statement.now``), ``revision`` the commit of the harness.
+    ``begun`` the time (``statement.now``).
     """
-    contract = contracts.load(contracts.PROBE)
-    model = load_model(request.model)
-    predicate: dict[str, Any] = {
-        "kind": "probe",
-        "begun": begun,
-        "harness": revision,
-        "request": {"command": list(command), "backends": list(order), "options": _options(request)},
-        "model": of_model(model),
-        "contract": {"id": contract.id, "version": contract.version},
-        "serving": serving or None,
-        "fallback": [
-            {"backend": row.backend, "status": row.status, "code": row.code or None, "reason": row.reason or None}
-            for row in rows
-        ],
-        "runs": [_run(row) for row in rows if row.device is not None],
-    }
-    model.close()
-    return build(predicate)
+    names = ("depth", "positions", "require_gpu", "act", "kv", "index")
+    return statement.statement(
+        statement.predicate(
+            "probe",
+            begun,
+            Request(
+                command=list(command), backends=list(order), options={name: getattr(request, name) for name in names}
+            ),
+            of_model(request.model),
+            [tried(row) for row in rows],
+            serving=serving or None,
+            runs=[_run(row, row.device) for row in rows if row.device is not None],
+        )
+    )
 
 
-def of_model(model: Model, seed: int | None = None) -> dict[str, Any]:
-    """A model as receipts hold it, sizes in elements; ``seed`` is that of random weights."""
+def of_model(path: str | None, seed: int | None = None) -> Model:
+    """A model as receipts hold it; ``path`` None is the embedded one, ``seed`` is that of random weights."""
+    model = load_model(path)
     h = model.hparams
-    return {
-        "name": model.path.name, "sha256": model.sha256, "bytes": model.n_bytes, "layers": h.n_layer, "width": h.width,
-        "ffn": h.ffn, "heads": h.n_head, "kv_heads": h.n_kv, "head_dim": h.head_dim, "vocab": h.vocab,
-        "context": h.context, "type": ", ".join(model.ternary_types) or None, "seed": seed,
-    }  # fmt: skip
+    found = Model(
+        name=model.name, sha256=model.sha256, bytes=model.n_bytes, layers=h.n_layer, width=h.width, ffn=h.ffn,
+        heads=h.n_head, kv_heads=h.n_kv, head_dim=h.head_dim, vocab=h.vocab, context=h.context,
+        type=", ".join(model.ternary_types) or None, seed=seed,
+    )  # fmt: skip
+    model.close()
+    return found
 
 
-def parity_of(row: Row) -> dict[str, Any]:
-    """The verdict of a row with every measured number beside its limit; a number that is not finite is null."""
-    return {
-        "verdict": "PASS" if row.accepted else "FAIL",
-        "gates": [entry for gate in row.gates for entry in _measures(gate)],
-        "reason": f"{row.code}: {row.reason}" if row.code else None,
-    }
+def tried(row: Row) -> Tried:
+    """What became of a backend."""
+    return Tried(backend=row.backend, status=row.status, code=row.code or None, reason=row.reason or None)
 
 
-def _measures(gate: Gate) -> list[dict[str, Any]]:
-    return [
-        {
-            "gate": gate.name, "name": each.threshold, "value": each.value if math.isfinite(each.value) else None,
-            "limit": each.limit, "passed": each.holds,
-        }
-        for each in gate.measures
+def parity_of(row: Row) -> Parity:
+    """The verdict of a row with every measured number beside its limit; a number that is not finite is None."""
+    gates = [
+        Gate(
+            gate=gate.name, name=each.threshold, value=each.value if math.isfinite(each.value) else None,
+            limit=each.limit, passed=each.holds,
+        )
+        for gate in row.gates for each in gate.measures
     ]  # fmt: skip
+    reason = f"{row.code}: {row.reason}" if row.code else None
+    return Parity(verdict="PASS" if row.accepted else "FAIL", gates=gates, reason=reason)
 
 
-def _options(request: Request) -> dict[str, Any]:
-    return {
-        "depth": request.depth, "positions": request.positions, "require_gpu": request.require_gpu,
-        "act": request.act, "kv": request.kv, "index": request.index,
-    }  # fmt: skip
-
-
-def _run(row: Row) -> dict[str, Any]:
-    device = dict(row.device or {})
+def _run(row: Row, device: Mapping[str, Any]) -> Run:
     # A step on the wall's clock, as CPU backends have it, proves nothing of a device.
-    clocked = device.get("kind") != "cpu" and bool(row.device_step_ms)
-    return {
-        "backend": row.backend,
-        "device": DeviceInfo(**device).as_dict(),
-        "proof": {"device_clock": clocked, "dispatches_counted": bool(row.dispatches)},
-        "parity": parity_of(row),
-        "timed_output": None, "determinism": None,
-        "engine": {"reference": row.reference, "cached": row.cached},
-        "kernels": [
-            {
-                "id": name, "sha256": sha256_of(name, row.backend), "dispatches": count, "device_ns": None,
-                **dict.fromkeys(REPLAYS.values()),
-            }
+    step_ns = round(row.device_step_ms * 1e6) if device["kind"] != "cpu" and row.device_step_ms else None
+    return Run(
+        backend=row.backend, device=Device(**device),
+        proof=Proof(device_clock=step_ns is not None, dispatches_counted=bool(row.dispatches)), parity=parity_of(row),
+        engine={"reference": row.reference, "cached": row.cached},
+        kernels=[
+            Kernel(id=name, sha256=sha256_of(name, row.backend), dispatches=count, device_ns=None, launches=None)
             for name, count in row.dispatches.items()
         ],
-        "graph": None, "bandwidth": None, "measurements": [], "skipped": [], "errors": [],
-        "step_ns": round(row.device_step_ms * 1e6) if clocked and row.device_step_ms else None,
-        "clocks": None,
-    }  # fmt: skip
+        timed_output=None, determinism=None, graph=None, bandwidth=None, measurements=[], skipped=[], errors=[],
+        clocks=None, step_ns=step_ns,
+    )  # fmt: skip

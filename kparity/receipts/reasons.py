@@ -12,7 +12,7 @@ REFUSALS: dict[str, Reason] = {
     "RCPT-SCHEMA": Reason(
         "not the form of a receipt",
         "It does not have the form of receipt-v1: a field is missing, unknown, or of another type.",
-        "Use the release of kparity that wrote it; the form stands in kparity/schemas/receipt-v1.schema.json.",
+        "Use the release of kparity that wrote it; kparity schema receipt prints the form.",
     ),
     "RCPT-DIGEST": Reason(
         "changed after it was written",

@@ -7,15 +7,19 @@ import os
 import platform
 import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from kparity import __version__
+import msgspec
+
+from kparity import __version__, contracts
 from kparity.device import fingerprint, registry
 from kparity.errors import WrongInput
+from kparity.host.revision import revision
 from kparity.receipts.document import PREDICATE, SCHEMA_VERSION, STATEMENT, digest
+from kparity.receipts.record import Baseline, Contract, Harness, Host, Model, OpRow, Predicate, Request, Run, Tried
 
 READERS = ("gguf", "tokenizers", "xllamacpp")
 """Libraries that read models."""
@@ -26,35 +30,47 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def subjects(predicate: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and SHA-256 of what a predicate speaks of: the model first, then every kernel once."""
-    kernels = {kernel["id"]: kernel["sha256"] for run in predicate["runs"] for kernel in run["kernels"]}
-    kernels |= {row["kernel"]: row["kernel_sha256"] for row in predicate.get("ops", []) if row.get("kernel")}
-    model = predicate["model"]
-    return [(model["name"], model["sha256"]), *sorted(kernels.items())]
+def predicate(
+    kind: Literal["bench", "probe"],
+    begun: str,
+    request: Request,
+    model: Model,
+    fallback: Sequence[Tried],
+    *,
+    serving: str | None = None,
+    seeds: Mapping[str, int] | None = None,
+    runs: Sequence[Run] = (),
+    baselines: Sequence[Baseline] = (),
+    ops: Sequence[OpRow] = (),
+) -> Predicate:
+    """What was measured, with what is the same for every receipt of this moment and machine, and without a digest.
 
-
-def build(predicate: dict[str, Any], about: Iterable[tuple[str, str]] | None = None) -> dict[str, Any]:
-    """A receipt from its predicate; ``about`` are names and digests of the subjects (default: model and kernels).
-
-    What the predicate leaves out of ``schema_version``, ``id``, ``begun``, ``ended``, ``host``, ``libraries``,
-    ``seeds``, ``baselines`` and of the fields of ``harness`` is added; its ``sha256`` is computed. Raises WrongInput
-    for a number that JSON cannot hold.
+    ``begun`` is a time (``now``), ``serving`` the backend that serves, ``seeds`` the bases of made inputs.
     """
-    moment = now()
-    filled = {
-        "schema_version": SCHEMA_VERSION, "id": str(uuid.uuid4()), "begun": moment, "ended": moment,
-        "host": host(), "libraries": libraries(), "seeds": {}, "baselines": [], **predicate,
-        "harness": {**harness(), **predicate.get("harness", {})},
+    judge = contracts.load(contracts.PROBE)
+    return Predicate(
+        kind=kind, begun=begun, request=request, model=model, fallback=list(fallback), serving=serving,
+        seeds=dict(seeds or {}), runs=list(runs), baselines=list(baselines), ops=list(ops),
+        contract=Contract(id=judge.id, version=judge.version), **common(),
+    )  # fmt: skip
+
+
+def common() -> dict[str, Any]:
+    """What a receipt of this moment and machine has whatever it is of: fields of ``Predicate``."""
+    return {
+        "schema_version": SCHEMA_VERSION, "id": str(uuid.uuid4()), "ended": now(), "harness": harness(),
+        "host": host(), "libraries": libraries(), "sha256": "",
     }  # fmt: skip
-    pairs = subjects(filled) if about is None else about
-    statement = {
-        "_type": STATEMENT,
-        "subject": [{"name": name, "digest": {"sha256": value}} for name, value in pairs],
-        "predicateType": PREDICATE,
-        "predicate": filled,
-    }
-    return redigested(statement)
+
+
+def statement(predicate: Predicate) -> dict[str, Any]:
+    """The receipt of a predicate, as plain values with its digest; raises WrongInput for a number that JSON cannot
+    hold.
+    """
+    return redigested({
+        "_type": STATEMENT, "predicateType": PREDICATE, "predicate": msgspec.to_builtins(predicate),
+        "subject": [{"name": name, "digest": {"sha256": value}} for name, value in predicate.subjects()],
+    })  # fmt: skip
 
 
 def redigested(statement: dict[str, Any]) -> dict[str, Any]:
@@ -65,20 +81,17 @@ def redigested(statement: dict[str, Any]) -> dict[str, Any]:
         raise WrongInput(f"a receipt cannot hold a number that is not finite: {error}; write null for it") from error
 
 
-def harness() -> dict[str, Any]:
-    """Version and kernels of this installation; the commit is known to whoever asks git for it."""
-    return {
-        "version": __version__, "commit": "unknown", "dirty": None, "changed": [],
-        "kernels_sha256": fingerprint.kernels(),
-    }  # fmt: skip
+def harness() -> Harness:
+    """This installation: version, commit, changed files, kernels."""
+    return Harness(version=__version__, kernels_sha256=fingerprint.kernels(), **revision())
 
 
-def host() -> dict[str, Any]:
+def host() -> Host:
     """This machine: system, processor, cores, memory, interpreter, and the digest of its devices and drivers."""
-    return {
-        "system": platform.platform(), "machine": platform.machine(), "cpu": _cpu(), "cpus": os.cpu_count() or 1,
-        "memory_bytes": _memory(), "python": platform.python_version(), "devices_sha256": fingerprint.host(),
-    }  # fmt: skip
+    return Host(
+        system=platform.platform(), machine=platform.machine(), cpu=_cpu(), cpus=os.cpu_count() or 1,
+        memory_bytes=_memory(), python=platform.python_version(), devices_sha256=fingerprint.host(),
+    )  # fmt: skip
 
 
 def libraries() -> dict[str, str]:

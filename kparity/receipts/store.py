@@ -11,6 +11,7 @@ from typing import Any
 from kparity.errors import WrongInput
 from kparity.receipts import document, sign, verify
 from kparity.receipts.findings import Finding
+from kparity.receipts.record import Measurement, Predicate, Statement
 from kparity.receipts.rules import identity
 
 COLUMNS = {
@@ -33,7 +34,7 @@ class Stored:
     """A receipt of a folder with what was found wrong with it."""
 
     file: str
-    statement: dict[str, Any]
+    statement: Statement
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -42,10 +43,9 @@ class Stored:
         return not self.findings
 
     @property
-    def predicate(self) -> dict[str, Any]:
+    def predicate(self) -> Predicate:
         """The content."""
-        found: dict[str, Any] = self.statement["predicate"]
-        return found
+        return self.statement.predicate
 
 
 def gather(folder: Path) -> tuple[list[Stored], list[str]]:
@@ -63,10 +63,9 @@ def gather(folder: Path) -> tuple[list[Stored], list[str]]:
             if not document.is_receipt(read):
                 others.append(f"{path}: not a receipt")
                 continue
-            statement = sign.statement_of(read)
-            malformed = next(identity.form(statement), None)
-            if malformed:
-                others.append(f"{path}: {malformed}")
+            statement, malformed = identity.form(sign.statement_of(read))
+            if statement is None:
+                others.append(f"{path}: {malformed[0]}")
                 continue
             found.append(Stored(str(path.relative_to(folder)), statement, verify.verify(read)))
         except WrongInput as error:
@@ -85,22 +84,22 @@ def rows(stored: Sequence[Stored]) -> list[dict[str, Any]]:
 def _rows(stored: Stored) -> list[dict[str, Any]]:
     predicate = stored.predicate
     shared = {
-        "file": stored.file, "time": _utc(predicate["ended"]), "commit": predicate["harness"]["commit"],
-        "dirty": predicate["harness"]["dirty"], "model": predicate["model"]["name"], "valid": stored.valid,
+        "file": stored.file, "time": _utc(predicate.ended), "commit": predicate.harness.commit,
+        "dirty": predicate.harness.dirty, "model": predicate.model.name, "valid": stored.valid,
     }  # fmt: skip
     found = []
-    for run in predicate["runs"]:
-        device, parity = run["device"], run["parity"]["verdict"]
+    for run in predicate.runs:
+        device, parity = run.device, run.parity.verdict
         told = {
-            "backend": run["backend"],
-            "device": device["device"],
-            "kind": device["kind"],
-            "driver": device["driver"],
+            "backend": run.backend,
+            "device": device.device,
+            "kind": device.kind,
+            "driver": device.driver,
         }
-        found += [{**shared, **told, "parity": parity, **_speed(each)} for each in run["measurements"] or [None]]
-    for baseline in predicate["baselines"]:
-        told = {"backend": baseline["name"], "device": predicate["host"]["cpu"], "kind": "cpu", "driver": ""}
-        found += [{**shared, **told, "parity": None, **_speed(each)} for each in baseline["measurements"]]
+        found += [{**shared, **told, "parity": parity, **_speed(each)} for each in run.measurements or (None,)]
+    for baseline in predicate.baselines:
+        told = {"backend": baseline.name, "device": predicate.host.cpu, "kind": "cpu", "driver": ""}
+        found += [{**shared, **told, "parity": None, **_speed(each)} for each in baseline.measurements]
     return found
 
 
@@ -110,11 +109,11 @@ def _utc(text: str) -> datetime | None:
     return found.replace(tzinfo=None) if found else None
 
 
-def _speed(measurement: dict[str, Any] | None) -> dict[str, Any]:
+def _speed(measurement: Measurement | None) -> dict[str, Any]:
     names = ("tokens_per_s", "low", "high")
     if measurement is None:
         return {"measurement": None, **dict.fromkeys(names)}
-    return {"measurement": measurement["name"], **{name: measurement[name] for name in names}}
+    return {"measurement": measurement.name, **{name: getattr(measurement, name) for name in names}}
 
 
 def query(table: Sequence[dict[str, Any]], sql: str = QUERY) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -13,6 +13,7 @@ from kparity.errors import WrongInput
 from kparity.host import cachedir
 from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
+from kparity.receipts.record import Predicate, Statement
 from kparity.receipts.rules import determinism, device, dispatches, identity, op_rows, parity, samples, speed
 
 
@@ -51,16 +52,16 @@ def verify(
     statement, refused = sign.opened(document, asked.key)
     if statement is None:
         return refused
-    malformed = list(identity.form(statement))
-    if malformed:
+    record, malformed = identity.form(statement)
+    if record is None:
         return [*refused, *malformed]
     moment = now or datetime.now(timezone.utc)
-    return [*refused, *_sound(statement, moment), *_demanded(statement["predicate"], asked, moment)]
+    refused += identity.fits_digest(statement)
+    return [*refused, *_sound(record, moment), *_demanded(record.predicate, asked, moment)]
 
 
-def _sound(statement: dict[str, Any], now: datetime) -> Findings:
-    limits, predicate = contracts.load(contracts.RECEIPT), statement["predicate"]
-    yield from identity.fits_digest(statement)
+def _sound(statement: Statement, now: datetime) -> Findings:
+    limits, predicate = contracts.load(contracts.RECEIPT), statement.predicate
     yield from identity.has_subjects(statement)
     yield from identity.times(predicate, limits, now)
     yield from identity.revision(predicate)
@@ -83,23 +84,23 @@ def _sound(statement: dict[str, Any], now: datetime) -> Findings:
     yield from samples.irregularities(speed.arrays(predicate), limits)
 
 
-def _demanded(predicate: dict[str, Any], asked: Demands, now: datetime) -> Findings:
+def _demanded(predicate: Predicate, asked: Demands, now: datetime) -> Findings:
     if asked.gpu_kernels:
         yield from op_rows.gpu_required(predicate) if op_rows.only_ops(predicate) else device.gpu_required(predicate)
     if asked.parity:
         yield from parity.required(predicate)
     if asked.commit:
-        harness = predicate["harness"]
-        if not harness["commit"].startswith(asked.commit.lower()) or harness["dirty"] is not False:
-            state = {True: " with changes", None: ", whose changes are unknown"}.get(harness["dirty"], "")
-            said = f"of {harness['commit'][:12]}{state}, asked for {asked.commit}"
+        harness = predicate.harness
+        if not harness.commit.startswith(asked.commit.lower()) or harness.dirty is not False:
+            state = {True: " with changes", None: ", whose changes are unknown"}.get(harness.dirty, "")
+            said = f"of {harness.commit[:12]}{state}, asked for {asked.commit}"
             yield Finding("RCPT-COMMIT", "/predicate/harness/commit", said)
     if asked.model is not None:
         found = _file_sha256(asked.model)
-        if found != predicate["model"]["sha256"]:
-            said = f"{predicate['model']['sha256'][:12]}…, {asked.model} has {found[:12]}…"
+        if found != predicate.model.sha256:
+            said = f"{predicate.model.sha256[:12]}…, {asked.model} has {found[:12]}…"
             yield Finding("RCPT-MODEL", "/predicate/model/sha256", said)
-    ended = identity.moment(predicate["ended"])
+    ended = identity.moment(predicate.ended)
     if asked.max_age_days is not None and ended is not None:
         days = (now - ended).total_seconds() / 86400
         if days > asked.max_age_days:
@@ -115,8 +116,8 @@ def _file_sha256(path: Path) -> str:
         raise WrongInput(f"the model {path} cannot be read: {error.strerror}; name a GGUF file") from error
 
 
-def replays(statements: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[Finding]]:
-    """Of several receipts (name and statement, in good form), those that share an id or samples with another.
+def replays(statements: Sequence[tuple[str, Statement]]) -> dict[str, list[Finding]]:
+    """Of several receipts (name and statement), those that share an id or samples with another.
 
     Name → findings; every receipt after the first of its kind is the replayed one.
     """
@@ -124,8 +125,8 @@ def replays(statements: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, list[
     seen: dict[Any, str] = {}
     found: dict[str, list[Finding]] = {}
     for name, statement in statements:
-        predicate = statement["predicate"]
-        keys: list[tuple[Any, str, str]] = [(predicate["id"], "/predicate/id", "the id")]
+        predicate = statement.predicate
+        keys: list[tuple[Any, str, str]] = [(predicate.id, "/predicate/id", "the id")]
         keys += [
             (tuple(each), where, "the samples")
             for where, each in speed.arrays(predicate)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
+from kparity.receipts.record import Predicate
 from kparity.receipts.rules.device import enumerated
 
 
-def repeated(predicate: dict[str, Any], contract: Contract) -> Findings:
+def repeated(predicate: Predicate, contract: Contract) -> Findings:
     """A run that passed was repeated, bit for bit."""
     for at, run in enumerated(predicate):
-        told = run["determinism"]
-        if run["parity"]["verdict"] != "PASS" or told is None:
+        told = run.determinism
+        if run.parity.verdict != "PASS" or told is None:
             continue
-        if not (told["identical"] and contract.threshold("repeats").holds(told["repeats"])):
-            said = f"{told['repeats']} repeats, identical: {told['identical']}"
+        if not (told.identical and contract.threshold("repeats").holds(told.repeats)):
+            said = f"{told.repeats} repeats, identical: {told.identical}"
             yield Finding("RCPT-DETERMINISM", f"{at}/determinism", said)

@@ -4,100 +4,100 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from kparity.device import registry
 from kparity.device.adapter import Backend, DeviceInfo
 from kparity.device.identity import PROCESSOR, named_software
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
+from kparity.receipts.record import Device, OpRow, Predicate, Run
 
 CUDA_UUID = re.compile(
     r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|pci [0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\S*", re.I
 )
 
 
-def enumerated(predicate: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def enumerated(predicate: Predicate) -> Iterator[tuple[str, Run]]:
     """Pointer and content of every run."""
-    yield from ((f"/predicate/runs/{index}", run) for index, run in enumerate(predicate["runs"]))
+    yield from ((f"/predicate/runs/{index}", run) for index, run in enumerate(predicate.runs))
 
 
-def devices(predicate: dict[str, Any]) -> Findings:
+def devices(predicate: Predicate) -> Findings:
     """A device belongs to its backend; a GPU is identified and is no software device.
 
     What a rejected backend says of its device is on record as it said it: nobody believed it.
     """
     for at, run in enumerated(predicate):
-        if run["parity"]["verdict"] == "FAIL":
+        if run.parity.verdict == "FAIL":
             continue
-        yield from contradictions(run["backend"], run["device"], f"{at}/device")
+        yield from contradictions(run.backend, run.device, f"{at}/device")
 
 
-def contradictions(backend: str, device: dict[str, Any], at: str) -> Findings:
+def contradictions(backend: str, device: Device | OpRow, at: str) -> Findings:
     """What a device says of itself that cannot be."""
     declared = registry.declared(backend) or Backend
-    if device["backend"] != backend:
-        yield Finding("RCPT-DEVICE", f"{at}/backend", f"{device['backend']}, the run is of {backend}")
-    if device["api"] != (declared.api or device["api"]):
-        yield Finding("RCPT-DEVICE", f"{at}/api", f"{backend} speaks {declared.api}, not {device['api']}")
-    if device["kind"] != "gpu":
+    if device.backend != backend:
+        yield Finding("RCPT-DEVICE", f"{at}/backend", f"{device.backend}, the run is of {backend}")
+    if device.api != (declared.api or device.api):
+        yield Finding("RCPT-DEVICE", f"{at}/api", f"{backend} speaks {declared.api}, not {device.api}")
+    if device.kind != "gpu":
         return
     if not declared.drives_gpu:
         yield Finding("RCPT-DEVICE", f"{at}/kind", f"{backend} runs on no GPU")
-    told = {name: device.get(name, "") for name in ("device", "kind", "api", "driver", "detail")}
-    if named_software(DeviceInfo(backend, library="", **told)) or PROCESSOR.search(device["device"]):
-        yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device", f"{device['device']} is no GPU")
-    uuid, cuda = device["uuid"], device["api"] == "CUDA"
+    told = DeviceInfo(backend, device.device, "gpu", device.api, device.driver, "", detail=device.detail)
+    if named_software(told) or PROCESSOR.search(device.device):
+        yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device", f"{device.device} is no GPU")
+    uuid, cuda = device.uuid, device.api == "CUDA"
     if cuda and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
         yield Finding("RCPT-DEVICE", f"{at}/uuid", f"{uuid!r} is no UUID or PCI address of a CUDA device")
     # Other APIs do not tell both everywhere: torch has no driver on ROCm, Metal no UUID.
-    if not device["driver"] and (cuda or not uuid):
-        yield Finding("RCPT-DEVICE", f"{at}/driver", f"{device['device']} lacks the driver that identifies it")
+    if not device.driver and (cuda or not uuid):
+        yield Finding("RCPT-DEVICE", f"{at}/driver", f"{device.device} lacks the driver that identifies it")
 
 
-def kernel_ids(predicate: dict[str, Any]) -> Findings:
+def kernel_ids(predicate: Predicate) -> Findings:
     """Kernels are there, each once, of a dialect of their backend and with one text for one id."""
     texts: dict[str, str] = {}
     for at, run in enumerated(predicate):
-        ids = [kernel["id"] for kernel in run["kernels"]]
-        failed = run["parity"]["verdict"] == "FAIL" and not run["measurements"]
-        if not any(kernel["dispatches"] for kernel in run["kernels"]) and not failed:
-            yield Finding("RCPT-NO-KERNELS", f"{at}/kernels", f"{run['backend']} dispatched no kernel")
-        for index, kernel in enumerate(run["kernels"]):
-            where, allowed = f"{at}/kernels/{index}/id", dialects(run["backend"])
-            if ids.count(kernel["id"]) > 1 and ids.index(kernel["id"]) == index:
-                yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} stands twice")
-            if allowed and dialect_of(kernel["id"], run["backend"]) not in allowed:
-                yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} is no kernel of {' or '.join(allowed)}")
-            if texts.setdefault(kernel["id"], kernel["sha256"]) != kernel["sha256"]:
-                yield Finding("RCPT-KERNEL-ID", where, f"{kernel['id']} has another text in another run")
+        ids = [kernel.id for kernel in run.kernels]
+        failed = run.parity.verdict == "FAIL" and not run.measurements
+        if not any(kernel.dispatches for kernel in run.kernels) and not failed:
+            yield Finding("RCPT-NO-KERNELS", f"{at}/kernels", f"{run.backend} dispatched no kernel")
+        for index, kernel in enumerate(run.kernels):
+            where, allowed = f"{at}/kernels/{index}/id", dialects(run.backend)
+            if ids.count(kernel.id) > 1 and ids.index(kernel.id) == index:
+                yield Finding("RCPT-KERNEL-ID", where, f"{kernel.id} stands twice")
+            if allowed and dialect_of(kernel.id, run.backend) not in allowed:
+                yield Finding("RCPT-KERNEL-ID", where, f"{kernel.id} is no kernel of {' or '.join(allowed)}")
+            if texts.setdefault(kernel.id, kernel.sha256) != kernel.sha256:
+                yield Finding("RCPT-KERNEL-ID", where, f"{kernel.id} has another text in another run")
 
 
-def fallback(predicate: dict[str, Any]) -> Findings:
+def fallback(predicate: Predicate) -> Findings:
     """What became of every requested backend, in order, with a reason where it was not accepted."""
-    asked, tried = predicate["request"]["backends"], predicate["fallback"]
-    names = [each["backend"] for each in tried]
+    asked, tried = predicate.request.backends, predicate.fallback
+    names = [each.backend for each in tried]
     # kparity run tries no further than the first that is accepted.
-    stopped = predicate["kind"] == "probe" and asked[: len(names)] == [*names[:-1], predicate["serving"]]
+    stopped = predicate.kind == "probe" and asked[: len(names)] == [*names[:-1], predicate.serving]
     if names != asked and not stopped:
         said = f"not the requested backends in order: {', '.join(asked)}"
         yield Finding("RCPT-FALLBACK", "/predicate/fallback", said)
     for index, each in enumerate(tried):
-        if each["status"] != "accepted" and not (each["code"] and each["reason"]):
-            said = f"{each['backend']}: no code or reason"
+        if each.status != "accepted" and not (each.code and each.reason):
+            said = f"{each.backend}: no code or reason"
             yield Finding("RCPT-FALLBACK", f"/predicate/fallback/{index}/reason", said)
 
 
-def served(predicate: dict[str, Any]) -> Findings:
+def served(predicate: Predicate) -> Findings:
     """The first accepted backend serves, and every accepted one has one run; single ops are served by none."""
-    if predicate.get("ops") and not predicate["runs"]:
+    if predicate.ops and not predicate.runs:
         return
-    tried = predicate["fallback"]
-    accepted = [each["backend"] for each in tried if each["status"] == "accepted"]
-    opened = [each["backend"] for each in tried if each["status"] != "unavailable"]
-    ran = [run["backend"] for run in predicate["runs"]]
-    if predicate["serving"] != next(iter(accepted), None):
-        said = f"{predicate['serving']} serves, the first accepted is {next(iter(accepted), None)}"
+    tried = predicate.fallback
+    accepted = [each.backend for each in tried if each.status == "accepted"]
+    opened = [each.backend for each in tried if each.status != "unavailable"]
+    ran = [run.backend for run in predicate.runs]
+    if predicate.serving != next(iter(accepted), None):
+        said = f"{predicate.serving} serves, the first accepted is {next(iter(accepted), None)}"
         yield Finding("RCPT-FALLBACK", "/predicate/serving", said)
     strange = {
         "has two runs": [name for name in dict.fromkeys(ran) if ran.count(name) > 1],
@@ -109,31 +109,31 @@ def served(predicate: dict[str, Any]) -> Findings:
             yield Finding("RCPT-FALLBACK", "/predicate/runs", f"{name} {said}")
 
 
-def gpu_required(predicate: dict[str, Any]) -> Findings:
+def gpu_required(predicate: Predicate) -> Findings:
     """A GPU served, by kernels of GPUs that its own clock saw; no GPU API ran on anything else."""
-    runs = {run["backend"]: run for run in predicate["runs"]}
+    runs = {run.backend: run for run in predicate.runs}
     for at, run in enumerated(predicate):
-        if run["device"]["kind"] != "gpu" and registry.drives_gpu(run["backend"], unknown=False):
-            said = f"{run['device']['device']} is a {run['device']['kind']} device behind {run['device']['api']}"
+        if run.device.kind != "gpu" and registry.drives_gpu(run.backend, unknown=False):
+            said = f"{run.device.device} is a {run.device.kind} device behind {run.device.api}"
             yield Finding("RCPT-NOT-A-GPU", f"{at}/device/kind", said)
-    serving = runs.get(predicate["serving"] or "")
-    asked = [name for name in predicate["request"]["backends"] if registry.drives_gpu(name)]
-    if asked and (serving is None or serving["device"]["kind"] != "gpu"):
-        said = f"{', '.join(asked)} asked for, {predicate['serving'] or 'nothing'} serves"
+    serving = runs.get(predicate.serving or "")
+    asked = [name for name in predicate.request.backends if registry.drives_gpu(name)]
+    if asked and (serving is None or serving.device.kind != "gpu"):
+        said = f"{', '.join(asked)} asked for, {predicate.serving or 'nothing'} serves"
         yield Finding("RCPT-FALLBACK-ONLY", "/predicate/serving", said)
     if not any(shows_gpu(run) for run in runs.values()):
         yield Finding("RCPT-NO-GPU-KERNELS", "/predicate/runs", "no run has kernels that a GPU's own clock saw")
 
 
-def shows_gpu(run: dict[str, Any]) -> bool:
+def shows_gpu(run: Run) -> bool:
     """Positive proof: a GPU, all kernels of GPU dialects, counted, and a step that took time on the device's clock."""
-    kernels = [kernel for kernel in run["kernels"] if kernel["dispatches"]]
-    timed = bool(run.get("step_ns")) or any(kernel["device_ns"] for kernel in kernels)
+    kernels = [kernel for kernel in run.kernels if kernel.dispatches]
+    timed = bool(run.step_ns) or any(kernel.device_ns for kernel in kernels)
     return bool(
-        run["device"]["kind"] == "gpu"
+        run.device.kind == "gpu"
         and kernels
-        and all(is_gpu_kernel(kernel["id"], run["backend"]) for kernel in kernels)
-        and run["proof"]["dispatches_counted"]
-        and run["proof"]["device_clock"]
+        and all(is_gpu_kernel(kernel.id, run.backend) for kernel in kernels)
+        and run.proof.dispatches_counted
+        and run.proof.device_clock
         and timed
     )

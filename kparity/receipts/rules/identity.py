@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import re
 from datetime import datetime, timezone
-from functools import cache
-from importlib import resources
 from typing import Any
 
+import msgspec
+
 from kparity.contracts import Contract
-from kparity.receipts.document import digest
+from kparity.receipts.document import canonical, digest
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.statement import subjects
-
-SHOWN = 160
-"""Characters of a schema validator's message."""
+from kparity.receipts.record import Predicate, Statement
 
 
-@cache
-def _validator() -> Any:
-    import jsonschema
-
-    text = resources.files("kparity.schemas").joinpath("receipt-v1.schema.json").read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))
-
-
-def form(statement: dict[str, Any]) -> Findings:
-    """Where a statement departs from ``kparity/schemas/receipt-v1.schema.json``."""
-    for error in sorted(_validator().iter_errors(statement), key=lambda error: [str(part) for part in error.path]):
-        said = " ".join(error.message.split())
-        where = "".join(f"/{part}" for part in error.absolute_path)
-        yield Finding("RCPT-SCHEMA", where, said if len(said) <= SHOWN else said[: SHOWN - 1] + "…")
+def form(statement: dict[str, Any]) -> tuple[Statement | None, list[Finding]]:
+    """A statement as a typed record, or None and where it departs from the form (``kparity.receipts.record``)."""
+    try:
+        canonical(statement)
+        found = msgspec.convert(statement, Statement)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError
+        said, _, place = str(error).partition(" - at ")
+        parts = re.findall(r"[^.\[\]`$]+|\.{3}", place.rpartition(" in ")[2])
+        return None, [Finding("RCPT-SCHEMA", "".join(f"/{part}" for part in parts), said)]
+    gaps = [Finding("RCPT-SCHEMA", f"/predicate{where}", said) for where, said in found.predicate.gaps()]
+    return (None if gaps else found), gaps
 
 
 def fits_digest(statement: dict[str, Any]) -> Findings:
     """The digest is that of the content."""
-    found, told = digest(statement), statement["predicate"]["sha256"]
+    found, told = digest(statement), str(statement["predicate"]["sha256"])
     if found != told:
         yield Finding("RCPT-DIGEST", "/predicate/sha256", f"it says {told[:12]}…, the content gives {found[:12]}…")
 
 
-def has_subjects(statement: dict[str, Any]) -> Findings:
+def has_subjects(statement: Statement) -> Findings:
     """The subjects are the model and every kernel, each with the digest that the predicate tells."""
-    wanted = sorted(subjects(statement["predicate"]))
-    there = sorted((each["name"], each["digest"]["sha256"]) for each in statement["subject"])
+    wanted = sorted(statement.predicate.subjects())
+    there = sorted((each.name, each.digest.sha256) for each in statement.subject)
     if wanted != there:
         odd = sorted({name for name, _ in set(wanted) ^ set(there)}) or ["one of them stands twice"]
         yield Finding("RCPT-SUBJECT", "/subject", f"not the model and the kernels of the predicate: {', '.join(odd)}")
@@ -57,32 +51,28 @@ def moment(text: str) -> datetime | None:
         return None
 
 
-def times(predicate: dict[str, Any], contract: Contract, now: datetime) -> Findings:
+def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
     """It began before it ended, ended before now, and lasted at least as long as its samples."""
-    began, ended = moment(predicate["begun"]), moment(predicate["ended"])
+    began, ended = moment(predicate.begun), moment(predicate.ended)
     if began is None or ended is None:
         at = "begun" if began is None else "ended"
-        yield Finding("RCPT-TIME", f"/predicate/{at}", f"{predicate[at]} is no date")
+        yield Finding("RCPT-TIME", f"/predicate/{at}", f"{getattr(predicate, at)} is no date")
         return
     if ended < began:
-        yield Finding("RCPT-TIME", "/predicate/ended", f"ended at {predicate['ended']}, before {predicate['begun']}")
+        yield Finding("RCPT-TIME", "/predicate/ended", f"ended at {predicate.ended}, before {predicate.begun}")
     ahead = (ended - now).total_seconds()
     if not contract.threshold("clock_skew_s").holds(ahead):
         yield Finding("RCPT-TIME", "/predicate/ended", f"ended {ahead:.0f} s in the future")
-    sampled = sum(
-        sum(measurement["samples_s"])
-        for each in (*predicate["runs"], *predicate["baselines"])
-        for measurement in each["measurements"]
-    )
+    sampled = sum(sum(measurement.samples_s) for _, owner in predicate.owners() for measurement in owner.measurements)
     lasted = (ended - began).total_seconds()
     # Times are told to the millisecond.
     if ended >= began and sampled > lasted + 2e-3:
         yield Finding("RCPT-DURATION", "/predicate/ended", f"lasted {lasted:.3f} s, its samples take {sampled:.3f} s")
 
 
-def revision(predicate: dict[str, Any]) -> Findings:
+def revision(predicate: Predicate) -> Findings:
     """The commit, the flag and the list of changed files do not contradict each other."""
-    harness = predicate["harness"]
-    if harness["dirty"] is not (None if harness["commit"] == "unknown" else bool(harness["changed"])):
-        said = f"commit {harness['commit'][:12]}, dirty {harness['dirty']}, {len(harness['changed'])} changed files"
+    harness = predicate.harness
+    if harness.dirty is not (None if harness.commit == "unknown" else bool(harness.changed)):
+        said = f"commit {harness.commit[:12]}, dirty {harness.dirty}, {len(harness.changed)} changed files"
         yield Finding("RCPT-COMMIT", "/predicate/harness/dirty", f"contradicts itself: {said}")

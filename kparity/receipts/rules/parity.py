@@ -4,113 +4,112 @@ was verified.
 
 from __future__ import annotations
 
-from typing import Any
-
 from kparity import contracts
 from kparity.contracts import Contract
 from kparity.gates.table import thresholds
 from kparity.receipts.findings import Finding, Findings
+from kparity.receipts.record import Predicate
 from kparity.receipts.rules.device import enumerated
 
 
-def judge_of(predicate: dict[str, Any]) -> Contract | None:
+def judge_of(predicate: Predicate) -> Contract | None:
     """The contract that judged, where it is the one that ships here in that major version: a changed limit is another
     major version, so that every value can be held against the limits of here.
     """
-    told = predicate["contract"]
-    if told["id"] != contracts.PROBE:
+    told = predicate.contract
+    if told.id != contracts.PROBE:
         return None
-    found = contracts.load(told["id"])
-    return found if _major(found.version) == _major(told["version"]) else None
+    found = contracts.load(told.id)
+    return found if _major(found.version) == _major(told.version) else None
 
 
 def _major(version: str) -> str:
     return version.partition(".")[0]
 
 
-def contract(predicate: dict[str, Any]) -> Findings:
+def contract(predicate: Predicate) -> Findings:
     """The contract is the probe's, in the major version of this installation: its limits are known."""
     if judge_of(predicate) is None:
-        told, here = predicate["contract"], contracts.load(contracts.PROBE)
-        said = f"{told['id']} {told['version']}; here is {here.id} {here.version}: verify with the release of that"
+        told, here = predicate.contract, contracts.load(contracts.PROBE)
+        said = f"{told.id} {told.version}; here is {here.id} {here.version}: verify with the release of that"
         yield Finding("RCPT-CONTRACT", "/predicate/contract", said)
 
 
-def gates(predicate: dict[str, Any]) -> Findings:
+def gates(predicate: Predicate) -> Findings:
     """Every gate is held against the limit of the contract again."""
     judge = judge_of(predicate)
     if judge is None:
         return
     limits = judge.document["thresholds"]
     for at, run in enumerated(predicate):
-        for index, gate in enumerate(run["parity"]["gates"]):
+        for index, gate in enumerate(run.parity.gates):
             where = f"{at}/parity/gates/{index}"
-            if gate["name"] not in limits:
-                yield Finding("RCPT-GATE", f"{where}/name", f"{judge.id} has no threshold {gate['name']}")
+            if gate.name not in limits:
+                yield Finding("RCPT-GATE", f"{where}/name", f"{judge.id} has no threshold {gate.name}")
                 continue
-            limit = judge.threshold(gate["name"])
-            holds = gate["value"] is not None and limit.holds(gate["value"])
-            if gate["limit"] != limit.value:
-                said = f"{gate['name']} is held against {gate['limit']:g}, the contract says {limit.value:g}"
+            limit = judge.threshold(gate.name)
+            holds = gate.value is not None and limit.holds(gate.value)
+            if gate.limit != limit.value:
+                said = f"{gate.name} is held against {gate.limit:g}, the contract says {limit.value:g}"
                 yield Finding("RCPT-GATE", f"{where}/limit", said)
-            if gate["passed"] is not holds:
-                said = f"{gate['name']} = {gate['value']} {limit.sign} {limit.value:g} is {holds}"
+            if gate.passed is not holds:
+                said = f"{gate.name} = {gate.value} {limit.sign} {limit.value:g} is {holds}"
                 yield Finding("RCPT-GATE", f"{where}/passed", said)
 
 
-def verdicts(predicate: dict[str, Any]) -> Findings:
+def verdicts(predicate: Predicate) -> Findings:
     """PASS needs every gate and an accepted backend; FAIL and INVALID-CORRECTNESS need a reason; a failed backend has
     no speed.
     """
-    status = {each["backend"]: each["status"] for each in predicate["fallback"]}
-    options = predicate["request"]["options"]
-    depth = "bos" if predicate["kind"] == "probe" and options.get("depth", "full") == "bos" else "full"
+    status = {each.backend: each.status for each in predicate.fallback}
+    options = predicate.request.options
+    depth = "bos" if predicate.kind == "probe" and options.get("depth", "full") == "bos" else "full"
     for at, run in enumerated(predicate):
-        parity, where = run["parity"], f"{at}/parity"
-        failed = [gate["name"] for gate in parity["gates"] if not gate["passed"]]
-        if parity["verdict"] == "PASS":
-            missing = sorted({*thresholds(depth)} - {gate["name"] for gate in parity["gates"]})
+        parity, where = run.parity, f"{at}/parity"
+        failed = [gate.name for gate in parity.gates if not gate.passed]
+        if parity.verdict == "PASS":
+            missing = sorted({*thresholds(depth)} - {gate.name for gate in parity.gates})
             if missing:
                 yield Finding("RCPT-GATES-MISSING", f"{where}/gates", f"PASS without {', '.join(missing)}")
             if failed:
                 yield Finding("RCPT-PARITY", f"{where}/verdict", f"PASS, and {', '.join(failed)} failed")
-            if status.get(run["backend"]) != "accepted":
-                said = f"PASS, and the dispatch says {status.get(run['backend'])}"
+            if status.get(run.backend) != "accepted":
+                said = f"PASS, and the dispatch says {status.get(run.backend)}"
                 yield Finding("RCPT-PARITY", f"{where}/verdict", said)
             continue
-        if not parity["reason"]:
-            yield Finding("RCPT-PARITY", f"{where}/reason", f"{parity['verdict']} without a reason")
-        if parity["verdict"] == "FAIL" and status.get(run["backend"]) == "accepted":
+        if not parity.reason:
+            yield Finding("RCPT-PARITY", f"{where}/reason", f"{parity.verdict} without a reason")
+        if parity.verdict == "FAIL" and status.get(run.backend) == "accepted":
             yield Finding("RCPT-PARITY", f"{where}/verdict", "FAIL, and the dispatch says accepted")
-        if parity["verdict"] == "FAIL" and run["measurements"]:
-            yield Finding("RCPT-PARITY", f"{at}/measurements", f"a speed of {run['backend']}, whose output is wrong")
+        if parity.verdict == "FAIL" and run.measurements:
+            yield Finding("RCPT-PARITY", f"{at}/measurements", f"a speed of {run.backend}, whose output is wrong")
 
 
-def required(predicate: dict[str, Any]) -> Findings:
+def required(predicate: Predicate) -> Findings:
     """Every run that was not rejected passed, and one did, or single ops were verified (``--require-parity``)."""
-    verdicts = [run["parity"]["verdict"] for run in predicate["runs"]]
-    if "PASS" not in verdicts and not (predicate.get("ops") and not predicate["runs"]):
+    verdicts = [run.parity.verdict for run in predicate.runs]
+    if "PASS" not in verdicts and not (predicate.ops and not predicate.runs):
         yield Finding("RCPT-PARITY-REQUIRED", "/predicate/runs", "no run passed")
     for at, run in enumerated(predicate):
-        if run["parity"]["verdict"] == "INVALID-CORRECTNESS":
-            said = f"{run['backend']}: {run['parity']['verdict']}: {run['parity']['reason']}"
+        if run.parity.verdict == "INVALID-CORRECTNESS":
+            said = f"{run.backend}: {run.parity.verdict}: {run.parity.reason}"
             yield Finding("RCPT-PARITY-REQUIRED", f"{at}/parity/verdict", said)
 
 
-def outputs(predicate: dict[str, Any]) -> Findings:
+def outputs(predicate: Predicate) -> Findings:
     """What was timed was verified, unless the run is labelled as not to be trusted."""
     judge = judge_of(predicate)
     if judge is None:
         return
     for at, run in enumerated(predicate):
-        timed = run["timed_output"]
-        if run["parity"]["verdict"] != "PASS" or timed is None:
+        timed = run.timed_output
+        if run.parity.verdict != "PASS" or timed is None:
             continue
-        holds = timed["cosine"] is not None and judge.threshold("positions_cosine").holds(timed["cosine"])
+        holds = timed.cosine is not None and judge.threshold("positions_cosine").holds(timed.cosine)
         where = f"{at}/timed_output"
-        if not timed["checked"]:
-            yield Finding("RCPT-OUTPUT", f"{where}/checked", f"what {run['backend']} computed while timed is unknown")
-        elif timed["limit"] is None or not judge.threshold("positions_cosine").holds(timed["limit"]):
-            yield Finding("RCPT-OUTPUT", f"{where}/limit", f"held against {timed['limit']}, softer than the contract")
-        elif not (timed["passed"] and holds and timed["cosine"] >= timed["limit"]):
-            yield Finding("RCPT-OUTPUT", f"{where}/cosine", f"cosine {timed['cosine']} against {timed['limit']}")
+        if not timed.checked:
+            yield Finding("RCPT-OUTPUT", f"{where}/checked", f"what {run.backend} computed while timed is unknown")
+        elif timed.limit is None or not judge.threshold("positions_cosine").holds(timed.limit):
+            yield Finding("RCPT-OUTPUT", f"{where}/limit", f"held against {timed.limit}, softer than the contract")
+        elif not (timed.passed and holds and timed.cosine is not None and timed.cosine >= timed.limit):
+            yield Finding("RCPT-OUTPUT", f"{where}/cosine", f"cosine {timed.cosine} against {timed.limit}")

@@ -1,0 +1,440 @@
+"""A receipt as typed records: the form of receipt-v1, and the source of its JSON Schema (``kparity schema receipt``).
+
+What is not known is None, never zero. Whether a document in this form may be believed is up to the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+LARGEST = 2**63 - 1
+Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+Size = Annotated[int, Meta(ge=1, le=LARGEST)]
+Positive = Annotated[float, Meta(gt=0)]
+Text = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]+$")]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
+KernelId = Annotated[str, Meta(pattern="^[a-z0-9]+(_[a-z0-9]+)+$")]
+Second = Annotated[float, Meta(ge=1e-12, le=1e9)]
+"""From less than any clock tells to more than anybody waits."""
+Seconds = Annotated[
+    list[Second],
+    Meta(min_length=1, description="One by one, as the clock gave them: never rounded, sorted or left out."),
+]
+Kind = Literal["gpu", "cpu", "software"]
+
+
+class Record(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of a receipt; a field that it does not know is an error."""
+
+
+class Digest(Record):
+    """Of a file or of texts."""
+
+    sha256: Sha256
+
+
+class Subject(Record):
+    """What a statement speaks of: the model, or a kernel."""
+
+    name: Text
+    digest: Digest
+
+
+class Device(Record):
+    """As ``DeviceInfo.as_dict`` tells it."""
+
+    backend: str
+    device: str
+    kind: Kind
+    api: str
+    driver: str
+    library: str
+    uuid: str
+    detail: str = ""
+    max_binding: Size | None = None
+    max_threads: Size | None = None
+    subgroup: Count = 0
+
+
+class Gate(Record):
+    """A measured number beside the limit that judges it; ``name`` is the threshold of the contract."""
+
+    gate: Text
+    name: Text
+    value: float | None
+    """None where the measured number is not finite."""
+    limit: float
+    passed: bool
+
+
+class Parity(Record):
+    """The verdict of the probe; INVALID-CORRECTNESS where there was none."""
+
+    verdict: Literal["PASS", "FAIL", "INVALID-CORRECTNESS"]
+    gates: list[Gate]
+    reason: str | None
+
+
+class Proof(Record):
+    """What speaks for the device."""
+
+    device_clock: bool
+    dispatches_counted: bool
+
+
+class Programs(Record):
+    """A number for each program that a run replays: a step feeds one token, a chunk several; without the head is every
+    part of a prompt but the last, whose logits alone are read.
+    """
+
+    step: Count
+    chunk: Count
+    headless_step: Count
+    headless_chunk: Count
+
+    def times(self, launches: Programs) -> int:
+        """How often so many replays of each program launch a kernel that stands in it so often."""
+        return sum(getattr(self, name) * getattr(launches, name) for name in self.__struct_fields__)
+
+
+class Kernel(Record):
+    """A kernel that ran. ``dispatches`` are those of all replays, warm-up included."""
+
+    id: KernelId
+    sha256: Sha256
+    dispatches: Count
+    device_ns: Annotated[float, Meta(ge=0)] | None
+    """Of one decode step, over all its launches."""
+    launches: Programs | None
+    """In each program; None in a probe."""
+
+
+class Graph(Record):
+    """The programs of a run: launches in each, and how often each ran."""
+
+    chunk: Size
+    """Tokens of a chunk at most."""
+    launches: Programs
+    replays: Programs
+
+
+class TimedOutput(Record):
+    """The verdict on the output of the timed run itself."""
+
+    checked: bool
+    what: str
+    cosine: float | None
+    limit: float | None
+    passed: bool
+
+
+class Determinism(Record):
+    """How often the same work was done, and whether the bits were the same."""
+
+    repeats: Count
+    identical: bool
+
+
+class Bandwidth(Record):
+    """The memory in the same run; ``bytes`` is what one pass moves: read, and for a copy written too."""
+
+    what: Literal["streaming read", "device copy"]
+    bytes: Size
+    bytes_per_s: Positive
+    samples_s: Seconds
+    cache_bytes: Count | None
+
+
+class Percentiles(Record):
+    """Milliseconds per token."""
+
+    p10: Positive
+    p50: Positive
+    p90: Positive
+    p99: Positive
+
+
+class Measurement(Record):
+    """``pp128`` (a prompt of 128 tokens) or ``tg@512`` (decode behind 512): every sample, and what follows from them.
+
+    Of a baseline the bytes are not known: another program moves what it likes.
+    """
+
+    name: Annotated[str, Meta(pattern="^(pp[1-9][0-9]*|tg@[0-9]+)$")]
+    phase: Literal["prefill", "decode"]
+    tokens: Size
+    depth: Count
+    samples_s: Seconds
+    device_s: Seconds | None
+    """The same work on the device's own clock, in runs of its own."""
+    tokens_per_s: Positive
+    low: Positive
+    high: Positive
+    limit: Text | None
+    ms_per_token: Percentiles
+    bytes_per_token: Positive | None
+    gb_per_s: Positive | None
+    of_bandwidth: Positive | None
+    floor_s: Positive | None
+    energy_j_per_token: Positive | None
+    errors: list[Text]
+
+
+class Skipped(Record):
+    """A measurement that was asked for and could not be made."""
+
+    name: Text
+    reason: Text
+
+
+class Energy(Record):
+    """Which counter told, or why none did."""
+
+    source: str | None
+    reason: str | None
+
+
+class Run(Record):
+    """One backend that was opened. ``errors`` are why the whole run does not count."""
+
+    backend: Name
+    device: Device
+    proof: Proof
+    parity: Parity
+    kernels: list[Kernel]
+    engine: dict[str, Any]
+    timed_output: TimedOutput | None
+    determinism: Determinism | None
+    graph: Graph | None
+    bandwidth: Bandwidth | None
+    measurements: list[Measurement]
+    skipped: list[Skipped]
+    errors: list[Text]
+    clocks: dict[str, Any] | None
+    energy: Energy | None = None
+    step_ns: Size | None = None
+    """A decode step of the probe on the device's own clock."""
+
+
+class Ratio(Record):
+    """How many times faster a backend is, with the 95 % interval."""
+
+    backend: Name
+    name: Text
+    ratio: Positive
+    low: Positive
+    high: Positive
+
+
+class Baseline(Record):
+    """Another engine on the same file in the same run."""
+
+    name: Text
+    version: str
+    library_sha256: Sha256 | None
+    measurements: list[Measurement]
+    ratios: list[Ratio]
+    options: dict[str, Any] = {}
+    agreement: dict[str, Any] | None = None
+    errors: list[Text] = []
+    skipped: list[Skipped] = []
+
+
+class OpRatio(Record):
+    """How many times faster than a baseline's row, per launch."""
+
+    baseline: Text
+    ratio: Positive
+    low: Positive
+    high: Positive
+
+
+class OpRow(Record, omit_defaults=True):
+    """A row of the benchmark of single ops. What was not measured, or does not apply, is left out."""
+
+    name: str
+    backend: str
+    op: str
+    errors: list[str]
+    verified: bool
+    launches_per_sample: Size
+    bytes: Count
+    """Of one launch."""
+    cold: bool
+    device: str = ""
+    kind: Kind | None = None
+    api: str = ""
+    driver: str = ""
+    uuid: str = ""
+    detail: str = ""
+    clock: str = ""
+    case: str = ""
+    state: str = ""
+    tag: str = ""
+    copies: Count = 0
+    graph: bool | None = None
+    baseline: bool = False
+    unsupported: str = ""
+    limit: str = ""
+    kernel: Annotated[str, Meta(pattern="^([a-z0-9]+(_[a-z0-9]+)+)?$")] = ""
+    """Of kparity's own rows: no bandwidth, no baseline."""
+    kernel_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    dispatches: Count = 0
+    """Of the kernel, counted by the backend in the samples and the warm-ups."""
+    replays: Count = 0
+    """Programs that ran in the samples and the warm-ups."""
+    launches_per_replay: Count = 0
+    """Of the kernel in such a program: launches_per_sample, times its parts where a weight exceeds one binding."""
+    samples_device_s: list[Second] = []
+    samples_wall_s: list[Second] = []
+    us: Positive | None = None
+    us_low: Positive | None = None
+    us_high: Positive | None = None
+    wall_us: Positive | None = None
+    floor_us: Positive | None = None
+    gb_per_s: Annotated[float, Meta(ge=0)] | None = None
+    gflop_per_s: Positive | None = None
+    of_bandwidth: Positive | None = None
+    ratios: list[OpRatio] = []
+
+
+class Harness(Record):
+    """What measured: version, commit, changed files (None: unknown), and the digest of everything that computes."""
+
+    version: Text
+    commit: Annotated[str, Meta(pattern="^([0-9a-f]{40}|unknown)$")]
+    dirty: bool | None
+    changed: list[Text]
+    kernels_sha256: Sha256
+
+
+class Host(Record):
+    """Where it ran; ``devices_sha256`` is of all devices and drivers."""
+
+    system: Text
+    machine: Text
+    cpu: str
+    cpus: Size
+    memory_bytes: Size | None
+    python: Text
+    devices_sha256: Sha256
+
+
+class Request(Record):
+    """What was asked for."""
+
+    command: Annotated[list[str], Meta(min_length=1)]
+    backends: Annotated[list[Name], Meta(min_length=1)]
+    options: dict[str, Any]
+
+
+class Model(Record):
+    """What was run, sizes in elements; ``seed`` is that of random weights."""
+
+    name: Text
+    sha256: Sha256
+    bytes: Size
+    layers: Size
+    width: Size
+    ffn: Size
+    heads: Size
+    kv_heads: Size
+    head_dim: Size
+    vocab: Size
+    context: Size
+    type: Text | None
+    seed: int | None
+
+
+class Contract(Record):
+    """Which contract judged."""
+
+    id: Text
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
+
+
+class Tried(Record):
+    """What became of a backend that was asked for."""
+
+    backend: Name
+    status: Literal["accepted", "rejected", "unavailable"]
+    code: str | None
+    reason: str | None
+
+
+class Predicate(Record):
+    """What was measured, and on what."""
+
+    schema_version: Literal["1.0.0"]
+    kind: Literal["bench", "probe"]
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
+    begun: Time
+    ended: Time
+    harness: Harness
+    host: Host
+    libraries: dict[str, Text]
+    request: Request
+    model: Model
+    contract: Contract
+    seeds: dict[str, int]
+    serving: Name | None
+    fallback: Annotated[list[Tried], Meta(min_length=1)]
+    runs: list[Run]
+    baselines: list[Baseline]
+    sha256: Sha256
+    ops: list[OpRow] = []
+
+    def owners(self) -> Iterator[tuple[str, Run | Baseline]]:
+        """Pointer and content of everything that has measurements."""
+        yield from ((f"/predicate/runs/{at}", run) for at, run in enumerate(self.runs))
+        yield from ((f"/predicate/baselines/{at}", each) for at, each in enumerate(self.baselines))
+
+    def subjects(self) -> list[tuple[str, str]]:
+        """Name and SHA-256 of what it speaks of: the model first, then every kernel once."""
+        kernels = {kernel.id: kernel.sha256 for run in self.runs for kernel in run.kernels}
+        kernels |= {row.kernel: row.kernel_sha256 for row in self.ops if row.kernel}
+        return [(self.model.name, self.model.sha256), *sorted(kernels.items())]
+
+    def gaps(self) -> Iterator[tuple[str, str]]:
+        """Place and name of what a receipt of its kind must have, or must not: no JSON Schema of ours says so."""
+        backends = self.request.backends
+        if len(set(backends)) != len(backends):
+            yield "/request/backends", "a backend stands twice"
+        if self.kind == "probe" and self.baselines:
+            yield "/baselines", "a probe has none"
+        for at, run in enumerate(self.runs):
+            if self.kind == "probe":
+                if run.measurements:
+                    yield f"/runs/{at}/measurements", "a probe has no speed"
+                continue
+            for name in ("timed_output", "determinism", "graph", "bandwidth"):
+                if getattr(run, name) is None:
+                    yield f"/runs/{at}/{name}", "a benchmark has it"
+            for index, kernel in enumerate(run.kernels):
+                if kernel.launches is None:
+                    yield f"/runs/{at}/kernels/{index}/launches", "a benchmark has them"
+        for at, row in enumerate(self.ops):
+            yield from ((f"/ops/{at}/{name}", said) for name, said in _row_gaps(row))
+
+
+def _row_gaps(row: OpRow) -> Iterator[tuple[str, str]]:
+    if bool(row.kernel) != bool(row.kernel_sha256):
+        yield "kernel", "a kernel and the digest of its text go together"
+    if row.dispatches and not (row.kernel and row.launches_per_replay):
+        yield "dispatches", "of which kernel, and in which programs, is not told"
+    if row.samples_device_s and not (row.samples_wall_s and row.us and row.us_low and row.us_high):
+        yield "samples_device_s", "without the wall's, or without the figures of them"
+
+
+class Statement(Record):
+    """An in-toto Statement v1."""
+
+    type: Literal["https://in-toto.io/Statement/v1"] = field(name="_type")
+    subject: Annotated[list[Subject], Meta(min_length=1)]
+    type_of_predicate: Literal["https://kparity.dev/receipt/v1"] = field(name="predicateType")
+    predicate: Predicate
