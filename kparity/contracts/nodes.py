@@ -115,6 +115,11 @@ def _together(found: Sequence[dict[str, Any] | None]) -> Outcome:
     return Outcome(outcome, sum(entry["seconds"] for entry in entries), len(entries), said)
 
 
+def _outside() -> dict[str, str]:
+    """The environment without what pytest-xdist tells its workers: a run of its own is no part of theirs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
+
+
 def _pytest(root: Path, arguments: Sequence[str], log: IO[Any] | int, seconds: float | None) -> Mapping[str, Any]:
     """What the recorder wrote in a pytest process of its own, started in ``root``."""
     if find_spec("pytest") is None:
@@ -126,7 +131,7 @@ def _pytest(root: Path, arguments: Sequence[str], log: IO[Any] | int, seconds: f
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", *plugin, *arguments],
                 cwd=root, stdout=log, stderr=log, check=False, timeout=seconds,
-                env={**os.environ, "KPARITY_RECORD": str(record)},
+                env={**_outside(), "KPARITY_RECORD": str(record)},
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise NoPytest(f"pytest collected nothing within {error.timeout:g} s in {root}") from error
