@@ -186,8 +186,8 @@ def test_random_inputs_have_both_signs(op: ops.Op) -> None:
 
 def test_what_is_timed_is_larger_than_the_caches() -> None:
     backend = Honest.open()
-    cached = machine.cache_bytes(backend)
-    assert cached >= 1 << 20 and machine.cold_bytes(backend) >= min(2 * cached, 1 << 30)
+    cached = machine.cache_bytes(backend.info)
+    assert cached >= 1 << 20 and machine.cold_bytes(backend.info) >= min(2 * cached, 1 << 30)
     backend.close()
 
 
@@ -242,7 +242,8 @@ def result_with(reason: str) -> document.Result:
     """A sweep of one record that failed for a reason."""
     op = ops.get("add")
     blank = core.blank_record("cuda", op, op.cases()[0], 0, label="a\tb", device_kind="gpu")
-    return document.Result(["cuda"], 0, {}, [dataclasses.replace(blank, reason=reason)])
+    request = {"ops": [], "expression": None, "quick": False, "max_seconds": None}
+    return document.Result(["cuda"], 0, request, [dataclasses.replace(blank, reason=reason)])
 
 
 NASTY = "lost\tdevice\n\nBackend: cuda (NVIDIA)\r\n  [code]"
