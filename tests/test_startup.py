@@ -16,7 +16,7 @@ from kparity.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 UNASKED = ("numpy", "torch", "wgpu", "pyopencl", "cupy", "matplotlib", "yaml", "jsonschema", "rich", "tokenizers",
-           "gguf", "duckdb", "jinja2", "cryptography", "xllamacpp", "kparity._native")  # fmt: skip
+           "msgspec", "gguf", "duckdb", "jinja2", "cryptography", "xllamacpp", "kparity._native")  # fmt: skip
 BENCH = "kparity.bench"
 
 LOADED = """
