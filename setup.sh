@@ -65,7 +65,7 @@ check() {
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
-    .venv/bin/python -m pytest "$@"
+    .venv/bin/python -m pytest -n auto --dist loadfile "$@"
 }
 
 command=${1:-}

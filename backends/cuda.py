@@ -79,6 +79,7 @@ class CudaBackend(Backend):
         ),
     }
     device_clock = copy_clock = True
+    constants: Mapping[str, int | float] = {"WAVE": 32}
     view = sliced
     prelude: ClassVar[str] = "cuda"
     compiler_name: ClassVar[str] = "NVRTC"
@@ -108,6 +109,7 @@ class CudaBackend(Backend):
             self.transfers = Transfers(cupy.cuda, self.stream)
             self.compiler = Compiler(cupy.cuda.nvrtc, self.name, self.prelude, self._options(), self._binary)
             self.info = self._describe()
+            self.constants = {"WAVE": self.info.subgroup}
         self._check_target()
 
     # What HIP does otherwise: probes, architecture, compiler options, identity.
@@ -387,9 +389,12 @@ class CudaBackend(Backend):
             end.synchronize()
             return float(cuda.get_elapsed_time(begin, end)) * 1e-3
 
+    @classmethod
+    def source(cls, op: Op, case: Case, constants: Mapping[str, int | float]) -> Source:
+        return gpu_source(op, case, cls.prelude, constants)
+
     def build(self, op: Op, case: Case) -> CupyKernel:
-        source = gpu_source(op, case, self.prelude, extra={"WAVE": self.info.subgroup})
-        return CupyKernel(self, self._module(source), op, case)
+        return CupyKernel(self, self._module(self.source(op, case, self.constants)), op, case)
 
     def _module(self, source: Source) -> Any:
         """The loaded module of a text, compiled at most once."""

@@ -225,6 +225,7 @@ class OpenclBackend(Backend):
         ),
     }
     device_clock = copy_clock = True
+    constants: Mapping[str, int | float] = {"WAVE": 32}
 
     def __init__(self, cl: Any, device: Any, wave: int = 32) -> None:
         self.cl, self.device, self.dispatches = cl, device, Dispatches()
@@ -242,7 +243,7 @@ class OpenclBackend(Backend):
             library=f"pyopencl {cl.VERSION_TEXT}", uuid=_identity(cl, device),
             max_binding=int(device.max_mem_alloc_size), max_threads=int(device.max_work_group_size),
         )  # fmt: skip
-        self._constants = {"WAVE": wave} | ({} if self.info.kind == "gpu" else {"ON_CPU": 1})
+        self.constants = {"WAVE": wave} | ({} if self.info.kind == "gpu" else {"ON_CPU": 1})
 
     @classmethod
     def open(cls, index: int = 0, wave: int = 32) -> OpenclBackend:
@@ -320,8 +321,12 @@ class OpenclBackend(Backend):
         with _faults(self.cl, f"copying {source.nbytes} bytes"):
             return self.cl.enqueue_copy(queue, target.handle, source.handle)
 
+    @classmethod
+    def source(cls, op: Op, case: Case, constants: Mapping[str, int | float]) -> Source:
+        return gpu_source(op, case, "opencl", constants)
+
     def build(self, op: Op, case: Case) -> OpenclKernel:
-        source = gpu_source(op, case, "opencl", self._constants)
+        source = self.source(op, case, self.constants)
         program = self._programs.get(source.text)
         if program is None:
             program = self._programs[source.text] = self._compile(source)

@@ -333,8 +333,15 @@ class WgpuBackend(Backend):
             encoder.copy_buffer_to_buffer(source.handle, 0, target.handle, 0, source.handle.size)
             self.device.queue.submit([encoder.finish()])
 
+    @classmethod
+    def source(cls, op: Op, case: Case, constants: Mapping[str, int | float]) -> Source:
+        return wgsl_source(op, case)
+
     def build(self, op: Op, case: Case) -> WgpuKernel:
-        source, entries = wgsl_source(op, case), tuple(stage.entry for stage in op.stages(case, self.dialect))
+        source, entries = (
+            self.source(op, case, self.constants),
+            tuple(stage.entry for stage in op.stages(case, self.dialect)),
+        )
         key = (source.sha256, *entries)
         if key not in self._pipelines:
             written = (False,) * len(op.scratch(case, self.dialect))

@@ -1,7 +1,8 @@
 // One pass over two arrays: the sums behind the metrics, the extremes, the counts and the worst element.
 //
-// The arrays are cut into at most PARTS parts of whole blocks, which depends on their length alone. Threads take the parts as they
-// come and each part has its own findings, joined in order: the bits of a result do not depend on the number of threads.
+// The arrays are cut into at most PARTS parts of whole blocks, which depends on their length alone. Threads take the
+// parts as they come and each part has its own findings, joined in order: the bits of a result do not depend on the
+// number of threads.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -37,13 +38,17 @@ struct Type {
 const Type TYPES[] = {
     {Element::f32, 'f', 4, 0x1p128 - 0x1p103}, {Element::f16, 'f', 2, 65520.0},
     {Element::f64, 'f', 8, std::numeric_limits<double>::infinity()},
-    {Element::i64, 'i', 8, std::numeric_limits<double>::quiet_NaN()}, {Element::i32, 'i', 4, std::numeric_limits<double>::quiet_NaN()},
-    {Element::u32, 'u', 4, std::numeric_limits<double>::quiet_NaN()}, {Element::i8, 'i', 1, std::numeric_limits<double>::quiet_NaN()},
+    {Element::i64, 'i', 8, std::numeric_limits<double>::quiet_NaN()},
+    {Element::i32, 'i', 4, std::numeric_limits<double>::quiet_NaN()},
+    {Element::u32, 'u', 4, std::numeric_limits<double>::quiet_NaN()},
+    {Element::i8, 'i', 1, std::numeric_limits<double>::quiet_NaN()},
 };
 
 const Type& type_of(const py::array& array) {
     for (const Type& type : TYPES)
-        if (array.dtype().kind() == type.kind && array.dtype().itemsize() == type.bytes && array.dtype().byteorder() != '>') return type;
+        if (array.dtype().kind() == type.kind && array.dtype().itemsize() == type.bytes &&
+            array.dtype().byteorder() != '>')
+            return type;
     throw std::invalid_argument("compare takes f16, f32, f64, i8, i32, i64 and u32");
 }
 
@@ -121,8 +126,8 @@ Totals run(const Pair& pair, const Isa& isa, int threads) {
     return totals;
 }
 
-py::dict compare(const py::array& got, const py::array& truth, const std::optional<py::array_t<double>>& limit, bool bits,
-                 int threads, const std::string& isa_name) {
+py::dict compare(const py::array& got, const py::array& truth, const std::optional<py::array_t<double>>& limit,
+                 bool bits, int threads, const std::string& isa_name) {
     const Type &got_type = type_of(got), &truth_type = type_of(truth);
     require(got.size() > 0 && got.size() == truth.size(), "two arrays of the same length, at least one element");
     require(got.flags() & truth.flags() & py::array::c_style, "the arrays must be C-contiguous");
@@ -131,8 +136,9 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
     const Isa* isa = find_isa(isa_name.c_str());
     require(isa != nullptr, "this machine or build has no such instruction set");
     const Rule rule = limit ? Rule::limit : bits ? Rule::bits : Rule::none;
-    const Pair pair{got.data(), truth.data(), limit ? limit->data() : nullptr, got_type.element, truth_type.element, rule,
-                    got_type.range, rule == Rule::none ? std::numeric_limits<double>::quiet_NaN() : got_type.range, got.size()};
+    const Pair pair{got.data(), truth.data(), limit ? limit->data() : nullptr, got_type.element, truth_type.element,
+                    rule, got_type.range,
+                    rule == Rule::none ? std::numeric_limits<double>::quiet_NaN() : got_type.range, got.size()};
     Totals found;
     {
         py::gil_scoped_release release;
@@ -164,7 +170,8 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
 void bind_compare(py::module_& m) {
     m.def("compare", &compare, py::arg("got"), py::arg("truth"), py::arg("limit") = py::none(), py::arg("bits") = false,
           py::arg("threads") = 0, py::arg("isa") = "",
-          "The aggregates of two arrays in one pass, by the rules of kparity/numerics/aggregates.py; isa: one of cpu_isas, by default the best.");
+          "The aggregates of two arrays in one pass, by the rules of kparity/numerics/aggregates.py; isa: one of "
+          "cpu_isas, by default the best.");
 }
 
 }  // namespace kparity

@@ -11,7 +11,7 @@ enum class Element : int { f32, f16, f64, i64, i32, u32, i8 };
 enum class Rule : int { none, limit, bits };
 
 constexpr std::int64_t COMPARE_BLOCK = 2048;  // elements whose sums are added up before they join the larger ones
-constexpr int COMPARE_LANES = 8;              // of every sum, for all instruction sets: their results have the same bits
+constexpr int COMPARE_LANES = 8;  // of every sum, for all instruction sets: their results have the same bits
 
 struct Pair {
     const void* got;
@@ -32,7 +32,7 @@ struct Sums {
 struct Findings {
     Sums sums;
     std::int64_t got_nan, truth_nan, got_inf, truth_inf, wrong, negative;  // negative: limits below zero
-    std::int64_t worst;                                                   // by used, then error, then index; -1 before the first
+    std::int64_t worst;  // by used, then error, then index; -1 before the first
     double worst_used, worst_error;
     double max_abs, max_rel, max_ulp;
 };

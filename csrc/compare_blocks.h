@@ -1,9 +1,9 @@
-// The comparison of two arrays, once per instruction set. Blocks of f32 pairs without a limit are summed straight from memory, on
-// the assumption that they are finite; where a block's own sums deny it, and for all other types and rules, a block goes through
-// fp64 copies in the first-level cache and the full rules of kparity/numerics/aggregates.py.
+// The comparison of two arrays, once per instruction set. Blocks of f32 pairs without a limit are summed straight from
+// memory, on the assumption that they are finite; where a block's own sums deny it, and for all other types and rules,
+// a block goes through fp64 copies in the first-level cache and the full rules of kparity/numerics/aggregates.py.
 //
-// Every sum has COMPARE_LANES lanes and products are rounded before they are added (or are exact), so that the bits of the result
-// depend neither on the instruction set nor on who computes which part.
+// Every sum has COMPARE_LANES lanes and products are rounded before they are added (or are exact), so that the bits of
+// the result depend neither on the instruction set nor on who computes which part.
 #pragma once
 
 #include "compare_tile.h"

@@ -1,5 +1,5 @@
-// Blocks of any type under any rule: fp64 copies of both sides in the first-level cache, then one short loop per question. The
-// rules are those of kparity/numerics/aggregates.py.
+// Blocks of any type under any rule: fp64 copies of both sides in the first-level cache, then one short loop per
+// question. The rules are those of kparity/numerics/aggregates.py.
 #pragma once
 
 #include "compare_lanes.h"
@@ -129,9 +129,11 @@ inline void find_errors(Tile& tile, int count, double overflow) {
     }
 }
 
-// Errors that may be as large a part of their size as `known` says, or larger: most tiles have none, and need no divisions.
+// Errors that may be as large a part of their size as `known` says, or larger: most tiles have none, and need no
+// divisions.
 inline std::int64_t candidates(const double* error, const double* size, int count, double known) {
-    const double finite = known < INFINITY ? known : 0x1.fffffffffffffp1023;  // a quotient may be infinite by overflow alone
+    // A quotient may be infinite by overflow alone.
+    const double finite = known < INFINITY ? known : 0x1.fffffffffffffp1023;
     const double slope = known < 1e-290 ? 0.0 : finite * (1 - 0x1p-50);
     std::int64_t found = 0;
     for (int i = 0; i < count; ++i) found += !(error[i] < slope * std::fabs(size[i])) & (error[i] > 0);

@@ -40,7 +40,8 @@ namespace {
 constexpr double ALONE_BELOW = 16384;
 
 #ifdef KPARITY_HAS_AMX
-// Whether this process may use AMX's int8 tiles. The kernel grants their registers to a process that asks, and to its threads.
+// Whether this process may use AMX's int8 tiles. The kernel grants their registers to a process that asks, and to its
+// threads.
 bool has_amx() {
 #ifdef __linux__
     constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM of a state component
@@ -63,8 +64,9 @@ std::vector<const Isa*> available() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c) {
         found.push_back(&isa_avx2);
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512vnni")) {
             found.push_back(&isa_avx512vnni);
 #ifdef KPARITY_HAS_AMX
             if (has_amx()) found.push_back(&isa_amx);
@@ -93,7 +95,8 @@ private:
     std::map<std::string, double> values_;
 };
 
-std::shared_ptr<Kernel> make_kernel(const std::string& isa, const std::string& op, std::map<std::string, double> defines) {
+std::shared_ptr<Kernel> make_kernel(const std::string& isa, const std::string& op,
+                                    std::map<std::string, double> defines) {
     const Isa* set = isa.empty() ? nullptr : find_isa(isa.c_str());
     if (!set) throw std::invalid_argument("this machine or build has no instruction set " + isa);
     std::shared_ptr<Kernel> kernel(set->make(op.c_str(), Dictionary(op, std::move(defines))));

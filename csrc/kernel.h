@@ -1,7 +1,7 @@
 // What every CPU kernel is: constants in, buffers at run time, a slice of the work for each thread.
 //
-// This header is seen by sources that are compiled for different instruction sets, so it declares and does not define: an
-// inline function that two of them emit could be linked from the wrong one and fault on an older machine.
+// This header is seen by sources that are compiled for different instruction sets, so it declares and does not define:
+// an inline function that two of them emit could be linked from the wrong one and fault on an older machine.
 #pragma once
 
 #include <cstddef>
@@ -37,8 +37,8 @@ public:
 struct Pair;
 struct Findings;
 
-// One instruction set: its name, how the log calls it, its kernels (make() gives nullptr for an unknown op), and its comparison of
-// elements [begin, end).
+// One instruction set: its name, how the log calls it, its kernels (make() gives nullptr for an unknown op), and its
+// comparison of elements [begin, end).
 struct Isa {
     const char* name;
     const char* label;

@@ -1,5 +1,5 @@
-// The kernels of one instruction set. A source defines KP_ISA (a namespace), KP_NAME and KP_LABEL, is compiled with the set's
-// flags, and includes this once; whatever it emits is local to it or lives in that namespace.
+// The kernels of one instruction set. A source defines KP_ISA (a namespace), KP_NAME and KP_LABEL, is compiled with the
+// set's flags, and includes this once; whatever it emits is local to it or lives in that namespace.
 #pragma once
 
 #include "simd.h"

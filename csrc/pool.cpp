@@ -15,8 +15,8 @@
 namespace kparity {
 namespace {
 
-// How long a waiter looks without a pause in between, and for how long it then offers its processor to others before it sleeps:
-// when the awaited thread has no processor of its own, looking only delays it.
+// How long a waiter looks without a pause in between, and for how long it then offers its processor to others before it
+// sleeps: when the awaited thread has no processor of its own, looking only delays it.
 constexpr auto SPIN = std::chrono::microseconds(3);
 constexpr auto YIELD = std::chrono::microseconds(40);
 
@@ -36,8 +36,9 @@ long process() {
 #endif
 }
 
-// Where the caller runs, for its workers to run elsewhere. On a busy machine a scheduler wakes a worker on the processor of
-// whoever woke it, and leaves it there, since both wait for each other; then two threads do the work of one.
+// Where the caller runs, for its workers to run elsewhere. On a busy machine a scheduler wakes a worker on the
+// processor of whoever woke it, and leaves it there, since both wait for each other; then two threads do the work of
+// one.
 class Placement {
 public:
 #ifdef __linux__
@@ -89,7 +90,8 @@ void Barrier::wait(const std::atomic<std::uint32_t>& value, std::uint32_t seen) 
         } while (waited < SPIN + YIELD);
     }
     std::unique_lock<std::mutex> lock(mutex_);
-    sleepers_.fetch_add(1);  // sequentially consistent, as is the change that release() follows: one of the two sees the other
+    // Sequentially consistent, as is the change that release() follows: one of the two sees the other.
+    sleepers_.fetch_add(1);
     wake_.wait(lock, [&] { return value.load() != seen; });
     sleepers_.fetch_sub(1);
 }
@@ -112,7 +114,8 @@ void Barrier::arrive() {
 }
 
 struct Pool::State {
-    State(int threads, bool spin) : barrier(threads, spin), scratch(static_cast<std::size_t>(threads)), owner(process()) {}
+    State(int threads, bool spin)
+        : barrier(threads, spin), scratch(static_cast<std::size_t>(threads)), owner(process()) {}
 
     Barrier barrier;
     Placement placement;
@@ -146,11 +149,13 @@ void Pool::serve(State& state, int thread) {
 Pool::State& Pool::state() {
     std::lock_guard<std::mutex> lock(guard_);
     if (closed_) throw std::runtime_error("the thread pool is closed");
-    if (state_ && state_->owner != process()) state_.release();  // forked: the threads stayed behind, with whatever they hold
+    // Forked: the threads stayed behind, with whatever they hold.
+    if (state_ && state_->owner != process()) state_.release();
     if (!state_) {
         const bool spin = static_cast<unsigned>(threads_) <= std::thread::hardware_concurrency();
         state_ = std::make_unique<State>(threads_, spin);
-        for (int thread = 1; thread < threads_; ++thread) state_->workers.emplace_back(serve, std::ref(*state_), thread);
+        for (int thread = 1; thread < threads_; ++thread)
+            state_->workers.emplace_back(serve, std::ref(*state_), thread);
     }
     return *state_;
 }

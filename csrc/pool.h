@@ -12,8 +12,8 @@
 
 namespace kparity {
 
-// A point that a fixed number of threads must all reach. A waiter spins for some microseconds, the time in which a neighbour on
-// its own core arrives, and then sleeps, so that more threads than cores cost time but never a processor.
+// A point that a fixed number of threads must all reach. A waiter spins for some microseconds, the time in which a
+// neighbour on its own core arrives, and then sleeps, so that more threads than cores cost time but never a processor.
 class Barrier {
 public:
     Barrier(int threads, bool spin) : threads_(threads), spin_(spin) {}

@@ -1,11 +1,13 @@
-// From the ternary layouts of GGUF files to the one packing that every backend reads, in one pass over the file's bytes.
+// From the ternary layouts of GGUF files to the one packing that every backend reads, in one pass over the file's
+// bytes.
 //
-// Packed: u32 words of 16 codes (code = w + 1), element e at byte e % 4, bits 2 * (e / 4); rows padded to 256 weights with
-// code 1. kparity/ops/packing.py is the definition, kparity/model/decode.py the second decoder, written apart from this one.
+// Packed: u32 words of 16 codes (code = w + 1), element e at byte e % 4, bits 2 * (e / 4); rows padded to 256 weights
+// with code 1. kparity/ops/packing.py is the definition, kparity/model/decode.py the second decoder, written apart from
+// this one.
 //
-// TQ2_0 and I2_S keep element 32 * plane + m of 128 in byte m, one plane per bit pair. Read as u32, four neighbouring input
-// words hold the 4 x 4 (plane, word) table of which the packing is the transpose, so both need nothing but a transposition
-// of 2-bit fields.
+// TQ2_0 and I2_S keep element 32 * plane + m of 128 in byte m, one plane per bit pair. Read as u32, four neighbouring
+// input words hold the 4 x 4 (plane, word) table of which the packing is the transpose, so both need nothing but a
+// transposition of 2-bit fields.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -40,7 +42,7 @@ constexpr int64_t kBlock = 256;          // weights of a packed block and of a T
 constexpr int64_t kBlockWords = 16;      // u32 words of a packed block
 constexpr int64_t kTq2Bytes = 66;        // u8 qs[64], f16 d           (ggml-common.h, block_tq2_0)
 constexpr int64_t kTq1Bytes = 54;        // u8 qs[48], u8 qh[4], f16 d (ggml-common.h, block_tq1_0)
-constexpr int64_t kI2sGroup = 128;       // weights of an I2_S group, 32 bytes (bitnet.cpp, ggml-bitnet-mad.cpp, x86 build)
+constexpr int64_t kI2sGroup = 128;       // weights of an I2_S group, 32 bytes (bitnet.cpp, ggml-bitnet-mad.cpp, x86)
 constexpr uint32_t kOnes = 0x55555555u;  // sixteen codes of weight 0
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
 
@@ -61,7 +63,8 @@ inline void transpose(uint32_t a[4]) {
     }
 }
 
-// 32 bytes of four planes to 8 packed words; `reversed` where the first plane is in the high bits. Returns the OR of threes.
+// 32 bytes of four planes to 8 packed words; `reversed` where the first plane is in the high bits. Returns the OR of
+// threes.
 template <bool reversed>
 inline uint32_t planes_to_words(const uint8_t* src, uint32_t* dst) {
     uint32_t bad = 0;
@@ -94,9 +97,9 @@ void tq2_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
 typedef uint8_t u8x32 __attribute__((vector_size(32)));
 typedef uint8_t u8x16 __attribute__((vector_size(16)));
 
-// A TQ1_0 byte is ceil(v * 256 / 243) of a number v of five base-3 digits: the fraction v / 243. The next digit is the integer
-// part of three times the fraction q / 256: 0 below 86, 1 below 171, else 2. What is left after five digits is below 243 for
-// every byte that an encoder writes; the 13 other byte values are refused.
+// A TQ1_0 byte is ceil(v * 256 / 243) of a number v of five base-3 digits: the fraction v / 243. The next digit is the
+// integer part of three times the fraction q / 256: 0 below 86, 1 below 171, else 2. What is left after five digits is
+// below 243 for every byte that an encoder writes; the 13 other byte values are refused.
 template <typename V>
 KPARITY_INLINE V digit(V q) {
     return V(0 - (V(q >= 86) + V(q >= 171)));  // comparisons give 255 for true
@@ -163,8 +166,8 @@ void require(bool good, const char* message) {
     if (!good) throw std::invalid_argument(message);
 }
 
-// TQ1_0 and TQ2_0: words [N, K/16], the f16 bits of d [N, K/256], whether a block has a weight that is not 0 [N, K/256], and
-// the index of the first block that is not ternary, or -1.
+// TQ1_0 and TQ2_0: words [N, K/16], the f16 bits of d [N, K/256], whether a block has a weight that is not 0 [N,
+// K/256], and the index of the first block that is not ternary, or -1.
 template <int64_t block_bytes, BlockFn decode>
 py::tuple repack_blocks(const Bytes& data, int64_t rows, int64_t k, int threads) {
     require(rows > 0 && k > 0 && k % kBlock == 0, "rows and k must be positive and k a multiple of 256");

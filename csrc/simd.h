@@ -2,15 +2,17 @@
 //
 // The simd_*.h headers wrap the same small vocabulary for each set:
 //   W                     f32 lanes of a vector F (and i32 lanes of a vector N)
-//   load, store           f32 or f16 memory, any alignment, with a tail: Full, or Part with fewer lanes (the others read as 0)
+//   load, store           f32 or f16 memory, any alignment, with a tail: Full, or Part with fewer lanes
+//                         (the others read as 0)
 //   add sub mul div fma   fma(a, b, c) = a·b + c, with one or two roundings
 //   min max               of (limit, x): a NaN in x stays a NaN
 //   exp_neg               e^x for x <= 0 within 2 ULP; below the smallest normal number 0
-//   sum4                  the sums of four vectors; each slot is added in the same order, so a result does not depend on its slot
+//   sum4                  the sums of four vectors; each slot is added in the same order, so a result does not
+//                         depend on its slot
 //   permute               256 int8 activations in the order in which 64 bytes of codes and four shifts give theirs
 //   products              four rows of packed codes times M rows of permuted activations, exact in int32
-// and two tile sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for) and
-// VALUES (vectors of a head that attention accumulates at a time).
+// and two tile sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for)
+// and VALUES (vectors of a head that attention accumulates at a time).
 #pragma once
 
 #include <cmath>
@@ -41,15 +43,18 @@ constexpr int BLOCK_BYTES = 64;  // bytes of a packed block
 constexpr int CACHE_LINE = 64;   // bytes that a store fetches
 
 inline void prefetch(const void* base, std::int64_t offset) {
-    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)));
+    __builtin_prefetch(reinterpret_cast<const void*>(
+        reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)));
 }
 
 inline void prefetch_write(void* base, std::int64_t offset) {  // for a store
-    __builtin_prefetch(reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)), 1);
+    __builtin_prefetch(reinterpret_cast<void*>(
+        reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)), 1);
 }
 
 inline void prefetch_far(const void* base, std::int64_t offset) {  // into the second-level cache
-    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)), 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(
+        reinterpret_cast<std::uintptr_t>(base) + static_cast<std::uintptr_t>(offset)), 0, 2);
 }
 
 // An effect for a function that only prefetches: GCC takes it for one without, and leaves its calls out.
@@ -79,9 +84,9 @@ struct Rows {
     std::int64_t row(int r) const { return first + least(r, count() - 1) * apart; }
 };
 
-// The first tile of a part. One row of activations alone waits for memory: then the four rows are a quarter of the part apart, in
-// different pages, each of which the processor prefetches by itself; a row more than a quarter, or they would often stand at the
-// same place of their pages and contend for the same bank of memory. Otherwise they are neighbours.
+// The first tile of a part. One row of activations alone waits for memory: then the four rows are a quarter of the part
+// apart, in different pages, each of which the processor prefetches by itself; a row more than a quarter, or they would
+// often stand at the same place of their pages and contend for the same bank of memory. Otherwise they are neighbours.
 inline Rows first_tile(Range part, bool alone) {
     return {part.begin, alone ? ceil_div(part.end - part.begin, 4) + 1 : 1, part.end};
 }
@@ -121,11 +126,11 @@ inline void each(std::int64_t begin, std::int64_t end, Body body) {
 }
 
 #if !defined(KP_AVX512)
-// acc[m][r] = Σ code·q over the blocks of rows w[0..3] and of M rows of activations `stride` apart, for the sets whose header
-// gives a block's codes (decode) and their product (dot).
+// acc[m][r] = Σ code·q over the blocks of rows w[0..3] and of M rows of activations `stride` apart, for the sets whose
+// header gives a block's codes (decode) and their product (dot).
 template <int M>
-inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t stride, std::int64_t blocks,
-                     std::int64_t ahead, std::int32_t (*acc)[4]) {
+inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t stride,
+                     std::int64_t blocks, std::int64_t ahead, std::int32_t (*acc)[4]) {
     I lanes[M][4];
     for (int m = 0; m < M; ++m)
         for (int r = 0; r < 4; ++r) lanes[m][r] = izero();

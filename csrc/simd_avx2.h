@@ -1,4 +1,5 @@
-// The vocabulary of simd.h for AVX2, FMA and F16C: eight lanes; codes through vpmaddubsw, widened before int16 can overflow.
+// The vocabulary of simd.h for AVX2, FMA and F16C: eight lanes; codes through vpmaddubsw, widened before int16 can
+// overflow.
 #pragma once
 
 #include <immintrin.h>

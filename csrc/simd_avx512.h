@@ -50,7 +50,8 @@ inline F max_magnitude(F top, F x) {
 }
 
 inline F exp_neg(F x) {
-    const F n = _mm512_roundscale_ps(_mm512_mul_ps(x, set1(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const F n = _mm512_roundscale_ps(_mm512_mul_ps(x, set1(1.44269504f)),
+                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     F r = _mm512_fnmadd_ps(n, set1(0.693145752f), x);  // ln 2 in two parts: the product with the first is exact
     r = _mm512_fnmadd_ps(n, set1(1.42860682e-6f), r);
     F p = set1(1.0f / 5040);  // Taylor: |r| <= ln(2)/2 leaves 5e-9 after the seventh power
@@ -115,8 +116,9 @@ inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), quarter);
 }
 
-// lanes + code·q, four products to a lane. GCC (12) copies the accumulators of its own intrinsic to other registers and to the
-// stack in every turn of a loop with sixteen of them, which costs a third of the speed; it leaves those of an instruction alone.
+// lanes + code·q, four products to a lane. GCC (12) copies the accumulators of its own intrinsic to other registers and
+// to the stack in every turn of a loop with sixteen of them, which costs a third of the speed; it leaves those of an
+// instruction alone.
 inline I dot(I lanes, I codes, I q) {
 #if defined(__GNUC__) && !defined(__clang__)
     asm("vpdpbusd %2, %1, %0" : "+v"(lanes) : "v"(codes), "v"(q));
@@ -126,8 +128,8 @@ inline I dot(I lanes, I codes, I q) {
 #endif
 }
 
-// One row of activations: the four codes of a byte are multiplied where they stand, as 1, 4, 16 and 64 times their value, in
-// accumulators of their own, and those are shifted back once at the end: every lane is an exact multiple.
+// One row of activations: the four codes of a byte are multiplied where they stand, as 1, 4, 16 and 64 times their
+// value, in accumulators of their own, and those are shifted back once at the end: every lane is an exact multiple.
 inline void products(Tile<1>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t, std::int64_t blocks,
                      std::int64_t ahead, std::int32_t (*acc)[4]) {
     const __m512i place[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0c), _mm512_set1_epi8(0x30),
@@ -154,8 +156,8 @@ inline void products(Tile<1>, const std::uint8_t* const* w, const std::int8_t* p
 
 // More rows of activations: the codes of four rows of weights are shifted down once and used for all of them.
 template <int M>
-inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t stride, std::int64_t blocks,
-                     std::int64_t ahead, std::int32_t (*acc)[4]) {
+inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t stride,
+                     std::int64_t blocks, std::int64_t ahead, std::int32_t (*acc)[4]) {
     const __m512i three = _mm512_set1_epi8(3);
     I lanes[M][4];
     for (int m = 0; m < M; ++m)
@@ -191,8 +193,10 @@ inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
         row[i] = _mm512_loadu_si512(q + 64 * i);
         total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), row[i]);
     }
-    const __m512i low01 = _mm512_permutex2var_epi32(row[0], even, row[1]), low23 = _mm512_permutex2var_epi32(row[2], even, row[3]);
-    const __m512i high01 = _mm512_permutex2var_epi32(row[0], odd, row[1]), high23 = _mm512_permutex2var_epi32(row[2], odd, row[3]);
+    const __m512i low01 = _mm512_permutex2var_epi32(row[0], even, row[1]);
+    const __m512i low23 = _mm512_permutex2var_epi32(row[2], even, row[3]);
+    const __m512i high01 = _mm512_permutex2var_epi32(row[0], odd, row[1]);
+    const __m512i high23 = _mm512_permutex2var_epi32(row[2], odd, row[3]);
     _mm512_storeu_si512(p, _mm512_shuffle_i64x2(low01, low23, 0x44));
     _mm512_storeu_si512(p + 64, _mm512_shuffle_i64x2(low01, low23, 0xee));
     _mm512_storeu_si512(p + 128, _mm512_shuffle_i64x2(high01, high23, 0x44));

@@ -55,7 +55,9 @@ inline F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
 inline F neg_abs(F x) { return vnegq_f32(vabsq_f32(x)); }
 inline F min(F limit, F x) { return vminq_f32(limit, x); }
 inline F max(F limit, F x) { return vmaxq_f32(limit, x); }
-inline F pick_negative(F test, F if_negative, F otherwise) { return vbslq_f32(vcltzq_f32(test), if_negative, otherwise); }
+inline F pick_negative(F test, F if_negative, F otherwise) {
+    return vbslq_f32(vcltzq_f32(test), if_negative, otherwise);
+}
 
 inline F max_magnitude(F top, F x) {
     return vreinterpretq_f32_s32(vmaxq_s32(vreinterpretq_s32_f32(top), vreinterpretq_s32_f32(vabsq_f32(x))));
@@ -139,12 +141,15 @@ inline I dot(const Codes& codes, const std::int8_t* p, I acc) {
     for (int i = 0; i < 16; ++i) acc = vdotq_s32(acc, codes.at[i], vld1q_s8(p + 16 * i));
     return acc;
 }
-inline void sum4(I a, I b, I c, I d, std::int32_t* out) { vst1q_s32(out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))); }
+inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
+    vst1q_s32(out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+}
 
 inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
     int32x4_t total = vdupq_n_s32(0);
     for (int i = 0; i < 4; ++i) {
-        const int32x4x4_t s = vld4q_s32(reinterpret_cast<const std::int32_t*>(q + 64 * i));  // de-interleaves the four shifts
+        // De-interleaves the four shifts.
+        const int32x4x4_t s = vld4q_s32(reinterpret_cast<const std::int32_t*>(q + 64 * i));
         for (int j = 0; j < 4; ++j) {
             const int8x16_t bytes = vreinterpretq_s8_s32(s.val[j]);
             vst1q_s8(p + 64 * j + 16 * i, bytes);

@@ -1,4 +1,5 @@
-// The vocabulary of simd.h in plain C++: the baseline, one lane wide, and the plainest statement of what each word means.
+// The vocabulary of simd.h in plain C++: the baseline, one lane wide, and the plainest statement of what each word
+// means.
 #pragma once
 
 namespace kparity {

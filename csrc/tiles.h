@@ -1,11 +1,12 @@
-// Products of many rows of activations, for the sets with AVX-512: both sides are brought into tiles once, and every tile is used many times.
+// Products of many rows of activations, for the sets with AVX-512: both sides are brought into tiles once, and every
+// tile is used many times.
 //
-// A tile is 16 rows of 64 codes, row after row, or 64 activations of 16 tokens with the four bytes of a word side by side; a step
-// multiplies one with the other. Steps go over K in the order in which 64 bytes of weights and four shifts give their codes, so
-// nothing is shuffled on the way. Sums are exact in int32. A set's header gives:
+// A tile is 16 rows of 64 codes, row after row, or 64 activations of 16 tokens with the four bytes of a word side by
+// side; a step multiplies one with the other. Steps go over K in the order in which 64 bytes of weights and four shifts
+// give their codes, so nothing is shuffled on the way. Sums are exact in int32. A set's header gives:
 //   tile_products<T>(codes, code_stride, values, value_stride, steps, more, sums)
-//     sums[t][r][i][j] (+)= Σ over the steps of row i of tile r of the codes with token j of tile t of the values, r < PAIR, t < T;
-//     `more` adds to what is there
+//     sums[t][r][i][j] (+)= Σ over the steps of row i of tile r of the codes with token j of tile t of the values,
+//     r < PAIR, t < T; `more` adds to what is there
 //   TileUnit   what a thread needs while it multiplies tiles
 #pragma once
 
@@ -62,7 +63,8 @@ inline void interleave(const std::int8_t* q, std::int64_t stride, int count, std
     }
 }
 
-// to[j·stride + i] = from[i][j] for elements of four bytes: pairs of lanes, pairs of those, then quarters of vectors, twice.
+// to[j·stride + i] = from[i][j] for elements of four bytes: pairs of lanes, pairs of those, then quarters of vectors,
+// twice.
 template <class T>
 inline void transpose(const T (*from)[TILE], T* to, std::int64_t stride) {
     static_assert(sizeof(T) == 4, "lanes of four bytes");
@@ -79,8 +81,10 @@ inline void transpose(const T (*from)[TILE], T* to, std::int64_t stride) {
         a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
     }
     for (int c = 0; c < 4; ++c) {
-        const __m512i even0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), odd0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
-        const __m512i even8 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88), odd8 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+        const __m512i even0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);
+        const __m512i odd0 = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+        const __m512i even8 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+        const __m512i odd8 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
         _mm512_storeu_si512(to + c * stride, _mm512_shuffle_i32x4(even0, even8, 0x88));
         _mm512_storeu_si512(to + (4 + c) * stride, _mm512_shuffle_i32x4(odd0, odd8, 0x88));
         _mm512_storeu_si512(to + (8 + c) * stride, _mm512_shuffle_i32x4(even0, even8, 0xdd));

@@ -13,15 +13,16 @@ struct TileUnit {
 
 // R rows of codes at a time, so that R·T accumulators hide the latency of a product.
 template <int R, int T>
-inline void row_products(const std::uint8_t* codes, const std::int8_t* values, std::int64_t value_stride, std::int64_t steps,
-                         bool more, int first, Sums* sums) {
+inline void row_products(const std::uint8_t* codes, const std::int8_t* values, std::int64_t value_stride,
+                         std::int64_t steps, bool more, int first, Sums* sums) {
     I acc[R][T];
     for (int r = 0; r < R; ++r)
         for (int t = 0; t < T; ++t) acc[r][t] = more ? _mm512_load_si512(sums[t * PAIR].at[first + r]) : izero();
     for (std::int64_t step = 0; step < steps; ++step)
         for (int w = 0; w < TILE; ++w) {
             I q[T];
-            for (int t = 0; t < T; ++t) q[t] = _mm512_loadu_si512(values + t * value_stride + step * TILE_BYTES + w * STEP);
+            for (int t = 0; t < T; ++t)
+                q[t] = _mm512_loadu_si512(values + t * value_stride + step * TILE_BYTES + w * STEP);
             for (int r = 0; r < R; ++r) {
                 std::int32_t word;
                 std::memcpy(&word, codes + step * TILE_BYTES + (first + r) * STEP + 4 * w, sizeof word);

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,7 +63,11 @@ class Session:
         return self.explicit or self.used or bool(self.asserted) or "kparity.testing" in sys.modules
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count what a test did, from its last report; and the backends that were missing, from its first."""
+        """Count what a test did, from its last report; and the backends that were missing, from its first. A failure
+        of a test that compared something gets the line that runs it again.
+        """
+        if report.when == "call" and report.failed and {RAN, ASSERTED} & {name for name, _ in report.user_properties}:
+            report.sections.append(("kparity", f"rerun: pytest {shlex.quote(report.nodeid)}"))
         if report.when == "setup" and not report.passed and (found := MISSING.search(str(report.longrepr))):
             self.missing[found[1]] = found[2]
         if report.when != "teardown":

@@ -220,13 +220,14 @@ class Module:
 class Library:
     """The driver's library as ctypes sees it; counts nodes of graphs and knows the UUID."""
 
-    def __init__(self, machine: Machine, devices: int = 1) -> None:
-        self.machine, self.devices = machine, devices
+    def __init__(self, machine: Machine, devices: int = 1, status: int = 0) -> None:
+        self.machine, self.devices, self.status = machine, devices, status
 
     def cuInit(self, flags: int) -> int:
-        return 0
+        return self.status
 
     def cuDriverGetVersion(self, out: Any) -> int:
+        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = 13000
         return 0
 
     def cuDeviceGetCount(self, out: Any) -> int:
@@ -291,7 +292,7 @@ def _memory(machine: Machine) -> dict[str, Any]:
     return {"empty": empty, "pinned": pinned, "copy": copy, "fill": fill}
 
 
-def cupy(machine: Machine, is_hip: bool = False, devices: int = 1, **properties: Any) -> Any:
+def cupy(machine: Machine, is_hip: bool = False, devices: int = 1, version: int = 13000, **properties: Any) -> Any:
     """The module ``cupy``, as far as the adapters use it."""
     memory = _memory(machine)
     found = {
@@ -319,8 +320,8 @@ def cupy(machine: Machine, is_hip: bool = False, devices: int = 1, **properties:
     module = type("Module", (Module,), {"machine": machine})
     runtime = SimpleNamespace(
         is_hip=is_hip, CUDARuntimeError=RuntimeFault, memcpyHostToDevice=1, memcpyDeviceToHost=2,
-        memcpyDeviceToDevice=3,
-        driverGetVersion=lambda: 60342134 if is_hip else 13000, memcpyAsync=memory["copy"], memsetAsync=memory["fill"],
+        memcpyDeviceToDevice=3, memcpyAsync=memory["copy"], memsetAsync=memory["fill"],
+        driverGetVersion=lambda: 60342134 if is_hip else version,
         runtimeGetVersion=lambda: 60342134 if is_hip else 13000, getDeviceCount=lambda: devices,
         getDeviceProperties=lambda index: found, deviceGetAttribute=attribute,
         cudaDevAttrClockRate=36, cudaDevAttrMemoryClockRate=37,

@@ -328,10 +328,6 @@ FORGED = [
     Forgery("an interval upside down", "RCPT-INTERVAL", put(f"{SPEED}.low", 1e9)),
     Forgery("always the same time", "RCPT-SAMPLES", resampled(lambda samples: [median(samples)] * 40)),
     Forgery("two times in turn", "RCPT-SAMPLES", resampled(lambda samples: samples[:2] * 20)),
-    Forgery("half of it twice", "RCPT-SAMPLES", resampled(lambda samples: samples[:20] * 2)),
-    Forgery("typed by hand", "RCPT-SAMPLES", resampled(lambda samples: [float(f"{each:.3g}") for each in samples], 1)),
-    Forgery("a progression", "RCPT-SAMPLES", resampled(
-        lambda samples: [float(each) for each in np.linspace(min(samples), max(samples), 40)])),
     Forgery("one measurement under two names", "RCPT-REPLAYED", copied),
     # Single ops.
     Forgery("an op that nobody verified", "RCPT-OUTPUT", put("ops.1.verified", False), ops=True),

@@ -11,7 +11,9 @@ import jsonschema
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from kparity.cli.explain import explain
 from kparity.cli.schema import schema_of
 from kparity.gates import table
 from kparity.gates.table import GATES
@@ -34,17 +36,7 @@ def test_cpu_alone_passes_and_prints_every_number_with_its_threshold() -> None:
     done = run("probe", "--backends", "cpu")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if line.startswith("Backend: cpu (")]
-    for text in (
-        "BOS",
-        "exact",
-        "positions",
-        "prefill",
-        "replay",
-        "reset",
-        "≥ 0.99 bos_cosine",
-        "≤ 0 exact_mismatches",
-        "accepted",
-    ):
+    for text in (*(gate.name for gate in GATES), "≥ 0.99 bos_cosine", "≤ 0 exact_mismatches", "accepted"):
         assert text in done.stdout
 
 
@@ -185,22 +177,14 @@ def test_too_few_positions_are_no_pass() -> None:
 
 
 def test_a_cached_verdict_is_quick_and_any_key_misses(tmp_path: Path) -> None:
-    env = {"XDG_CACHE_HOME": str(tmp_path)}
-    first = json.loads(run("probe", "--backends", "cpu", "--json", env=env).stdout)["rows"][0]
-    again = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env=env).stdout)["rows"][0]
+    first, again = cached(tmp_path), cached(tmp_path)
     assert not first["cached"] and again["cached"] and again["gates"] == first["gates"]
     for change in ({"CUDA_VISIBLE_DEVICES": "7"}, {"KPARITY_THREADS": "1"}):
-        other = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env={**env, **change}).stdout)[
-            "rows"
-        ][0]
-        assert not other["cached"], change
-    deeper = json.loads(run("probe", "--backends", "cpu", "--json", "--cached", "--depth", "bos", env=env).stdout)[
-        "rows"
-    ][0]
-    assert not deeper["cached"]
-    for entry in (tmp_path / "kparity" / "verdicts").iterdir():
+        assert not cached(tmp_path, **change)["cached"], change
+    assert not cached(tmp_path, "--depth", "bos")["cached"]
+    for entry in entries(tmp_path):
         entry.write_text("{")
-    assert not json.loads(run("probe", "--backends", "cpu", "--json", "--cached", env=env).stdout)["rows"][0]["cached"]
+    assert not cached(tmp_path)["cached"]
 
 
 def test_a_cached_answer_takes_little_process_time(tmp_path: Path) -> None:
@@ -235,8 +219,8 @@ def test_the_readme_has_the_table_of_gates() -> None:
 def test_every_measure_is_explained() -> None:
     for gate in table.GATES:
         for name in gate.thresholds:
-            done = run("explain", name)
-            assert done.returncode == 0 and f"gate:  {gate.name}: " in done.stdout and "basis: " in done.stdout
+            done = CliRunner().invoke(explain, [name])
+            assert done.exit_code == 0 and f"gate:  {gate.name}: " in done.output and "basis: " in done.output
 
 
 def entries(folder: Path) -> list[Path]:
@@ -244,9 +228,10 @@ def entries(folder: Path) -> list[Path]:
     return sorted((folder / "kparity" / "verdicts").glob("*.json"))
 
 
-def cached(folder: Path) -> dict:
+def cached(folder: Path, *more: str, **env: str) -> dict:
     """The row of a probe that may answer from a cache."""
-    done = run("probe", "--backends", "cpu", "--json", "--cached", env={"XDG_CACHE_HOME": str(folder)})
+    options = ("--backends", "cpu", "--json", "--cached", *more)
+    done = run("probe", *options, env={"XDG_CACHE_HOME": str(folder), **env})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["rows"][0]
 

@@ -6,14 +6,12 @@ and a failure where ``KPARITY_REQUIRE`` names it: ``nvcc`` (nvcc and NVRTC), ``c
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,9 +20,10 @@ from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.assemble import Source, gpu_source, kernel_text
-from kparity.toolchains import Outcome, Resources, Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
-from kparity.toolchains.texts import Variant, conditions, variants
 from tests.conftest import COMPILED, absent
+from tools import compile_table
+from tools.toolchains import Outcome, Resources, Target, Toolchain, chosen, cuda, elf, examine, hip, refusals, sweep
+from tools.toolchains.texts import Variant, conditions, variants
 
 pytestmark = pytest.mark.compile
 
@@ -150,30 +149,19 @@ def test_memory_behind_registers_is_refused(kind: type[Toolchain], label: str, t
 
 
 @pytest.mark.parametrize(("kind", "label", "target"), KINDS)
-def test_a_warning_is_refused_with_file_and_line(kind: type[Toolchain], label: str, target: Target) -> None:
+def test_a_warning_and_an_error_are_refused_with_file_and_line(
+    kind: type[Toolchain], label: str, target: Target
+) -> None:
     compiler = toolchain(kind, label)
-    body = kernel_text("add/add.cu")
-    line = next(number for number, text in enumerate(body.splitlines(), 1) if text == "{")
-    source = text_of(compiler, target, "add", "\n{\n", "\n{\n    u32 forgotten;\n")
-    outcome = examine(compiler, target, ADD, source)
-    assert outcome.resources == () and "forgotten" in outcome.refusals[0]
-    assert outcome.refusals[0].startswith(f"kernels/add/add.cu:{line + 1}: ")
-
-
-@pytest.mark.parametrize(("kind", "label", "target"), KINDS)
-def test_an_error_is_refused_with_file_and_line(kind: type[Toolchain], label: str, target: Target) -> None:
-    compiler = toolchain(kind, label)
-    body = kernel_text("add/add.cu")
-    line = next(number for number, text in enumerate(body.splitlines(), 1) if text == "{")
-    source = text_of(compiler, target, "add", "\n{\n", "\n{\n    u32 broken = ;\n")
-    outcome = examine(compiler, target, ADD, source)
-    assert outcome.refusals[0].startswith(f"kernels/add/add.cu:{line + 1}: ")
-    prelude = kernel_text(f"prelude/{compiler.prelude}.h")
-    broken = compiler.source(ADD, target)
-    broken = replace(broken, text=broken.text.replace("typedef int i32;", "typedef int i32 i33;"))
-    at = next(number for number, text in enumerate(prelude.splitlines(), 1) if text == "typedef int i32;")
+    lines = kernel_text("add/add.cu").splitlines()
+    for wrong in ("u32 forgotten;", "u32 broken = ;"):
+        outcome = examine(compiler, target, ADD, text_of(compiler, target, "add", "\n{\n", f"\n{{\n    {wrong}\n"))
+        assert outcome.resources == () and ("forgotten" in outcome.refusals[0] or "broken" in wrong)
+        assert outcome.refusals[0].startswith(f"kernels/add/add.cu:{lines.index('{') + 2}: ")
+    prelude, source = kernel_text(f"prelude/{compiler.prelude}.h").splitlines(), compiler.source(ADD, target)
+    broken = replace(source, text=source.text.replace("typedef int i32;", "typedef int i32 i33;"))
     reason = examine(compiler, target, ADD, broken).refusals[0]
-    assert reason.startswith(f"kernels/prelude/{compiler.prelude}.h:{at}: ")
+    assert reason.startswith(f"kernels/prelude/{compiler.prelude}.h:{prelude.index('typedef int i32;') + 1}: ")
 
 
 @pytest.mark.parametrize(("kind", "label", "target"), KINDS)
@@ -255,32 +243,20 @@ def test_conditions_are_followed_through_macros() -> None:
 # The receipt and the README's table.
 
 
-def compile_table() -> ModuleType:
-    """The script, which is no part of a package."""
-    path = Path(__file__).resolve().parent.parent / "bench" / "compile_table.py"
-    spec = importlib.util.spec_from_file_location("compile_table", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_support_table_is_that_of_the_receipt() -> None:
-    script = compile_table()
-    receipt = json.loads(script.RECEIPT.read_text(encoding="utf-8"))
-    readme = script.README.read_text(encoding="utf-8")
-    assert script.with_support(readme, receipt) == readme, "python bench/compile_table.py --readme"
+    receipt = json.loads(compile_table.RECEIPT.read_text(encoding="utf-8"))
+    readme = compile_table.README.read_text(encoding="utf-8")
+    assert compile_table.with_support(readme, receipt) == readme, "python -m tools.compile_table --readme"
     executed = [name for name, each in receipt["executed"].items() if each["kind"] == "gpu"]
-    assert (script.NO_GPU in readme) == (not executed)
+    assert (compile_table.NO_GPU in readme) == (not executed)
     for name in ("cuda", "hip"):
         assert (name in receipt["executed"]) == (name in executed)
 
 
 def test_the_receipt_is_complete() -> None:
-    script = compile_table()
-    receipt = json.loads(script.RECEIPT.read_text(encoding="utf-8"))
-    assert receipt["schema"] == script.SCHEMA and len(receipt["commit"]) == 40 and receipt["missing"] == {}
-    assert set(receipt["compilers"]) == set(script.TOOLCHAINS)
+    receipt = json.loads(compile_table.RECEIPT.read_text(encoding="utf-8"))
+    assert receipt["schema"] == compile_table.SCHEMA and len(receipt["commit"]) == 40 and receipt["missing"] == {}
+    assert set(receipt["compilers"]) == set(compile_table.TOOLCHAINS)
     targets = {(each["toolchain"], each["target"]) for each in receipt["targets"]}
     assert targets >= {("nvrtc", target.name) for target in CUDA_TARGETS}
     assert targets >= {("clang", target.name) for target in HIP_TARGETS}
@@ -288,22 +264,21 @@ def test_the_receipt_is_complete() -> None:
     for each in receipt["targets"]:
         assert all(len(row) == len(receipt["columns"]) for row in each["rows"])
         assert {receipt["texts"][row[0]]["op"] for row in each["rows"]} <= set(ops.NAMES)
-    again = json.loads(script.written(receipt))
+    again = json.loads(compile_table.written(receipt))
     assert again == receipt
 
 
 def test_the_table_tells_executed_from_compiled() -> None:
-    script = compile_table()
     receipt = {
         "commit": "0" * 40, "dirty": False, "refused": [], "compilers": {"nvrtc": "NVRTC 13.0"},
         "texts": [{"op": "add", "case": "add[…]"}],
         "targets": [{"toolchain": "nvrtc", "target": "sm_90", "rows": [[0]]}],
         "executed": {"cpu": {"kind": "cpu", "devices": ["a CPU"], "cases": {"add": 4}}},
     }  # fmt: skip
-    table = script.support(receipt)
-    assert script.NO_GPU in table and "| `add` | ✓ 4 | – | – | *c* 1 | – | – | – |" in table
+    table = compile_table.support(receipt)
+    assert compile_table.NO_GPU in table and "| `add` | ✓ 4 | – | – | *c* 1 | – | – | – |" in table
     assert "| `cuda` | `.cu` | NVRTC 13.0: sm_90 | nothing yet |" in table
     receipt["executed"]["cuda"] = {"kind": "gpu", "devices": ["a GPU"], "cases": {"add": 4}}
-    table = script.support(receipt)
-    assert script.NO_GPU not in table and "Executed on a GPU: `cuda`." in table
+    table = compile_table.support(receipt)
+    assert compile_table.NO_GPU not in table and "Executed on a GPU: `cuda`." in table
     assert "| `add` | ✓ 4 | – | – | ✓ 4 | – | – | – |" in table

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kparity.contracts import evidence, files, history, nodes, uses
-from kparity.contracts.validate import Findings, validate
+from kparity.contracts import evidence, files, history, nodes
+from kparity.contracts.validate import CALL, Findings, validate
 from kparity.errors import WrongInput
 from tests.contract_project import DOCUMENT, ISSUE, checked, commit, document, make, write
 
@@ -324,30 +324,12 @@ def test_outside_of_a_project_tests_and_code_are_not_checked(tmp_path: Path) -> 
     assert found.problems == [] and found.exit_code == 3 and len(found.unchecked) == 2
 
 
-USES = '''
-from x import Measure
-class Candidate:
-    def measure(self, threshold, value):
-        return Measure.of(self.contract, threshold, value)
-    def both(self, name, value, limit="deep"):
-        return [self.measure(name, value), Measure.of(self.contract, "direct", value)]
-def helper(value, name):
-    return Candidate().both(name, value)
-def gate(c, wide, dtype):
-    helper(1, "through_two")
-    helper(1, name="by_keyword")
-    c.measure("wide" if wide else "narrow", 1)
-    for name in ("of_data",):
-        c.threshold(name)
-    c.threshold(f"peer_{dtype}")
-    other("not_a_threshold")
-'''  # fmt: skip
-
-
-def test_uses_are_read_from_the_syntax_tree() -> None:
-    found = uses.of({"a.py": USES})
-    assert {name for name, _, _ in found.called} == {"direct", "through_two", "by_keyword", "wide", "narrow"}
-    assert found.mentions("of_data") and found.mentions("peer_f32") and not found.mentions("poor_f32")
+def test_names_of_thresholds_are_found_in_code() -> None:
+    code = "Measure.of(self.contract, 'direct', 1); c.measure(\n  \"wide\", 2); c.threshold(name); other('not_one')"
+    assert CALL.findall(code) == ["direct", "wide"]
+    table = ["('of_a_table',), f'peer_{dtype}'"]
+    assert files.mentioned("of_a_table", table) and files.mentioned("peer_f32", table)
+    assert not files.mentioned("table", table) and not files.mentioned("poor_f32", table)
 
 
 def test_references_name_nodes_and_their_parameters() -> None:

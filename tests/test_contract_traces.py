@@ -13,16 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from kparity.errors import UnknownName, WrongInput
-from kparity.traces.parity import (
-    ALL_PASS,
-    FIXES,
-    SLOTS,
-    Layer,
-    Stats,
-    Trace,
-    sample_size_parity,
-    std_ratio_gate,
-)
+from kparity.traces.parity import ALL_PASS, FIXES, SLOTS, Layer, Stats, Trace, sample_size_parity, std_ratio_gate
 
 TOKENS, HIDDEN, LAYERS = 7, 3584, 28
 STORY_LAYER, STORY_SLOT = 3, "ffn_swiglu_inner"

@@ -6,7 +6,6 @@ What they do with a device is tested by ``test_cuda_fake.py``; what a device com
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,104 +21,88 @@ from kparity.backends.hip import HipBackend
 from kparity.device.codes import explain
 from kparity.errors import CompileFailed, Unavailable
 from kparity.ops.assemble import gpu_source
+from tests.fake_cupy import Library, Machine, cupy
 
 
-class FakeDriver:
-    """A driver library: its start status, its devices, its version."""
-
-    def __init__(self, status: int = 0, devices: int = 1, version: int = 13000) -> None:
-        self.status, self.devices, self.version = status, devices, version
-
-    def cuInit(self, flags: int) -> int:
-        return self.status
-
-    def cuDriverGetVersion(self, out: Any) -> int:
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = self.version
-        return 0
-
-    def cuDeviceGetCount(self, out: Any) -> int:
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = self.devices
-        return 0
-
-    hipGetDeviceCount = cuDeviceGetCount
+def driver(**options: int) -> Library:
+    """A driver library: its start status, its devices."""
+    return Library(Machine(), **options)
 
 
-def fake_cupy(is_hip: bool = False, driver: int = 13000, library: int = 13000, devices: int = 1) -> Any:
+def library(**options: Any) -> Any:
+    """CuPy on such a machine, without NVRTC."""
+
     def no_compiler() -> None:
         raise RuntimeError("Failure finding libnvrtc.so.13\nsearched here and there")
 
-    runtime = SimpleNamespace(
-        is_hip=is_hip,
-        driverGetVersion=lambda: driver,
-        runtimeGetVersion=lambda: library,
-        getDeviceCount=lambda: devices,
-    )
-    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, nvrtc=SimpleNamespace(getVersion=no_compiler)))
+    found = cupy(Machine(), **options)
+    found.cuda.nvrtc.getVersion = no_compiler
+    return found
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, adapter: type[CudaBackend], driver: Any, cupy: Any, index: int = 0) -> str:
+def refused(monkeypatch: pytest.MonkeyPatch, adapter: type[CudaBackend], found: Any, module: Any) -> str:
     """Open the adapter on a machine with this driver and this CuPy; the code of the refusal."""
 
     def imported(name: str) -> Any:
-        if cupy is None:
+        if module is None:
             raise ImportError(f"No module named {name!r}")
-        return cupy
+        return module
 
-    for module in (cuda, hip):
-        monkeypatch.setattr(module, "cdll", lambda names: driver)
+    for each in (cuda, hip):
+        monkeypatch.setattr(each, "cdll", lambda names: found)
     monkeypatch.setattr(cuda, "import_module", imported)
     with pytest.raises(Unavailable) as caught:
-        adapter.open(index)
+        adapter.open()
     assert caught.value.reason and caught.value.remedy
     return caught.value.code
 
 
 @pytest.mark.parametrize(
-    ("driver", "cupy", "code"),
+    ("found", "module", "code"),
     [
         (None, None, "KP-CUDA-NODRIVER"),
-        (FakeDriver(status=34), None, "KP-CUDA-NODRIVER"),
-        (FakeDriver(status=100), None, "KP-CUDA-NODEVICE"),
-        (FakeDriver(devices=0), None, "KP-CUDA-NODEVICE"),
-        (FakeDriver(status=803), None, "KP-CUDA-OLDDRIVER"),
-        (FakeDriver(), None, "KP-CUDA-NOLIB"),
-        (FakeDriver(), fake_cupy(is_hip=True), "KP-CUDA-NOLIB"),
-        (FakeDriver(), fake_cupy(driver=12080), "KP-CUDA-OLDDRIVER"),
-        (FakeDriver(), fake_cupy(devices=0), "KP-CUDA-NODEVICE"),
-        (FakeDriver(), fake_cupy(), "KP-CUDA-NOLIB"),
+        (driver(status=34), None, "KP-CUDA-NODRIVER"),
+        (driver(status=100), None, "KP-CUDA-NODEVICE"),
+        (driver(devices=0), None, "KP-CUDA-NODEVICE"),
+        (driver(status=803), None, "KP-CUDA-OLDDRIVER"),
+        (driver(), None, "KP-CUDA-NOLIB"),
+        (driver(), library(is_hip=True), "KP-CUDA-NOLIB"),
+        (driver(), library(version=12080), "KP-CUDA-OLDDRIVER"),
+        (driver(), library(devices=0), "KP-CUDA-NODEVICE"),
+        (driver(), library(), "KP-CUDA-NOLIB"),
     ],
 )
-def test_cuda_reasons(monkeypatch: pytest.MonkeyPatch, driver: Any, cupy: Any, code: str) -> None:
-    assert refused(monkeypatch, CudaBackend, driver, cupy) == code
+def test_cuda_reasons(monkeypatch: pytest.MonkeyPatch, found: Any, module: Any, code: str) -> None:
+    assert refused(monkeypatch, CudaBackend, found, module) == code
 
 
 @pytest.mark.parametrize(
-    ("driver", "kfd", "cupy", "code"),
+    ("found", "kfd", "module", "code"),
     [
         (None, True, None, "KP-HIP-NOROCM"),
-        (FakeDriver(), False, None, "KP-HIP-NODEVICE"),
-        (FakeDriver(devices=0), True, None, "KP-HIP-NODEVICE"),
-        (FakeDriver(), True, None, "KP-HIP-NOLIB"),
-        (FakeDriver(), True, fake_cupy(is_hip=False), "KP-HIP-NOLIB"),
-        (FakeDriver(), True, fake_cupy(is_hip=True, devices=0), "KP-HIP-NODEVICE"),
-        (FakeDriver(), True, fake_cupy(is_hip=True), "KP-HIP-NOLIB"),
+        (driver(), False, None, "KP-HIP-NODEVICE"),
+        (driver(devices=0), True, None, "KP-HIP-NODEVICE"),
+        (driver(), True, None, "KP-HIP-NOLIB"),
+        (driver(), True, library(is_hip=False), "KP-HIP-NOLIB"),
+        (driver(), True, library(is_hip=True, devices=0), "KP-HIP-NODEVICE"),
+        (driver(), True, library(is_hip=True), "KP-HIP-NOLIB"),
     ],
 )
 def test_hip_reasons(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: Any, kfd: bool, cupy: Any, code: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: Any, kfd: bool, module: Any, code: str
 ) -> None:
     file = tmp_path / "kfd"
     if kfd:
         file.touch()
     monkeypatch.setattr(hip, "KFD", file)
-    assert refused(monkeypatch, HipBackend, driver, cupy) == code
+    assert refused(monkeypatch, HipBackend, found, module) == code
 
 
 def test_hip_without_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "kfd").touch()
     monkeypatch.setattr(hip, "KFD", tmp_path / "kfd")
     monkeypatch.setattr(hip.os, "access", lambda path, mode: False)  # root may open everything
-    assert refused(monkeypatch, HipBackend, FakeDriver(), None) == "KP-HIP-NOPERMISSION"
+    assert refused(monkeypatch, HipBackend, driver(), None) == "KP-HIP-NOPERMISSION"
 
 
 def test_the_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,7 @@ from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.model import Model, load_model
 from tests.gguf_files import TINY, write
 from tests.liars.kparity_liars import DroppedColumn, NanLogits
-
-BENCH = Path(__file__).resolve().parent.parent / "bench"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The script, as it sees its neighbours."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield import_module("false_alarms")
-    for name in ("false_alarms", "false_alarms_report"):
-        sys.modules.pop(name, None)
+from tools import false_alarms
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +28,20 @@ def cpu(threads: int) -> Any:
     return lambda: CpuBackend(isa="scalar", threads=threads)
 
 
-def ran(bench: Any, log: Any, model: Model, openers: dict[str, Any], windows: int = 2, seconds: float = 600) -> Any:
-    bench.Run(log, openers, windows, seconds).setting(model, bench.Setting("tiny", "token", "f16"))
-    return bench.summary(log.header, log.records, log.missing)
+def ran(log: Any, model: Model, openers: dict[str, Any], windows: int = 2, seconds: float = 600) -> Any:
+    false_alarms.Run(log, openers, windows, seconds).setting(model, false_alarms.Setting("tiny", "token", "f16"))
+    return false_alarms.summary(log.header, log.records, log.missing)
 
 
-def test_right_backends_pass_and_equal_bits_count_once(bench: Any, model: Model, tmp_path: Path) -> None:
-    found = ran(bench, bench.Log(tmp_path / "log"), model, {"one": cpu(1), "two": cpu(2)})
+def test_right_backends_pass_and_equal_bits_count_once(model: Model, tmp_path: Path) -> None:
+    found = ran(false_alarms.Log(tmp_path / "log"), model, {"one": cpu(1), "two": cpu(2)})
     assert (found["probes"], found["rejected"], found["distinct"]) == (4, 0, 2)
     assert found["rate_at_most"] == pytest.approx(1.6448536**2 / (2 + 1.6448536**2))
     measures = {row["threshold"]: row for row in found["measures"]}
     assert {"bos_cosine", "exact_mismatches", "positions_noise", "reset_differences"} <= set(measures)
     assert all(row["probes"] == 4 for row in measures.values())
     assert 0.99 <= measures["bos_cosine"]["worst"] <= measures["bos_cosine"]["median"] <= 1
-    text = bench.as_markdown(found)
+    text = false_alarms.as_markdown(found)
     assert "**0 of 4 probes rejected**" in text and "2 of the probes are distinct" in text and "| one | 2 | 0 |" in text
 
 
@@ -68,60 +56,60 @@ class Lost(CpuBackend):
     ("liar", "code"),
     [(DroppedColumn.open, "KP-"), (NanLogits.open, "KP-BOS-NONFINITE"), (Lost.open, "KP-DEVICE-LOST")],
 )
-def test_a_wrong_backend_is_counted(liar: Any, code: str, bench: Any, model: Model, tmp_path: Path) -> None:
-    found = ran(bench, bench.Log(tmp_path / "log"), model, {"right": cpu(1), "liar": liar})
+def test_a_wrong_backend_is_counted(liar: Any, code: str, model: Model, tmp_path: Path) -> None:
+    found = ran(false_alarms.Log(tmp_path / "log"), model, {"right": cpu(1), "liar": liar})
     assert (found["probes"], found["rejected"]) == (4, 2)
     assert {(row["backend"], row["rejected"]) for row in found["by_backend"]} == {("right", 0), ("liar", 2)}
     assert all(row["code"].startswith(code) and row["reason"] for row in found["rejects"])
     assert found["rate_at_most"] > 0.5
-    assert "**2 of 4 probes rejected**" in bench.as_markdown(found) and code in bench.as_markdown(found)
+    assert "**2 of 4 probes rejected**" in false_alarms.as_markdown(found) and code in false_alarms.as_markdown(found)
 
 
-def test_a_cut_run_goes_on_where_it_was(bench: Any, model: Model, tmp_path: Path) -> None:
+def test_a_cut_run_goes_on_where_it_was(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "log"
-    assert ran(bench, bench.Log(path), model, {"one": cpu(1)}, seconds=0)["probes"] == 0
-    assert ran(bench, bench.Log(path), model, {"one": cpu(1)}, windows=1)["probes"] == 1
-    again = bench.Log(path)
-    assert len(again.records) == 1 and ran(bench, again, model, {"one": cpu(1)}, windows=2)["probes"] == 2
+    assert ran(false_alarms.Log(path), model, {"one": cpu(1)}, seconds=0)["probes"] == 0
+    assert ran(false_alarms.Log(path), model, {"one": cpu(1)}, windows=1)["probes"] == 1
+    again = false_alarms.Log(path)
+    assert len(again.records) == 1 and ran(again, model, {"one": cpu(1)}, windows=2)["probes"] == 2
     windows = [json.loads(line)["window"] for line in path.read_text().splitlines()[1:]]
     assert windows == [0, 1]
 
 
-def test_probes_of_other_kernels_are_not_mixed_in(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_probes_of_other_kernels_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "log"
-    bench.Log(path)
+    false_alarms.Log(path)
     header = json.loads(path.read_text())
     path.write_text(json.dumps({**header, "kernels_sha256": "0"}) + "\n")
     with pytest.raises(WrongInput, match="other kernels"):
-        bench.Log(path)
-    assert bench.main(["--resume", str(path)]) == 2 and "name another file" in capsys.readouterr().err
+        false_alarms.Log(path)
+    assert false_alarms.main(["--resume", str(path)]) == 2 and "name another file" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_said_and_nothing_run_is_not_green(bench: Any, model: Model, tmp_path: Path) -> None:
+def test_what_is_missing_is_said_and_nothing_run_is_not_green(model: Model, tmp_path: Path) -> None:
     def absent() -> Any:
         raise Unavailable("no such device", "buy one", "KP-X")
 
-    found = ran(bench, bench.Log(tmp_path / "log"), model, {"absent": absent})
+    found = ran(false_alarms.Log(tmp_path / "log"), model, {"absent": absent})
     assert (
         found["probes"] == 0
         and found["rate_at_most"] is None
         and found["missing"] == {"absent": "no such device; buy one"}
     )
-    assert "No probe ran" in bench.as_markdown(found)
-    assert bench.main(["--resume", str(tmp_path / "none"), "--seconds", "0"]) == 3
-    assert bench.main(["--resume", str(tmp_path / "none"), "--only", "cpuu"]) == 2
+    assert "No probe ran" in false_alarms.as_markdown(found)
+    assert false_alarms.main(["--resume", str(tmp_path / "none"), "--seconds", "0"]) == 3
+    assert false_alarms.main(["--resume", str(tmp_path / "none"), "--only", "cpuu"]) == 2
 
 
-def test_windows_differ_and_are_reproducible(bench: Any) -> None:
+def test_windows_differ_and_are_reproducible() -> None:
     embedded = load_model(None)
-    windows = [bench.window(embedded, seed, 72) for seed in range(8)]
+    windows = [false_alarms.window(embedded, seed, 72) for seed in range(8)]
     assert len({tuple(tokens) for tokens in windows}) == 8
     assert all(len(tokens) == 72 and tokens[0] == embedded.hparams.bos for tokens in windows)
-    assert windows[3] == bench.window(embedded, 3, 72)
+    assert windows[3] == false_alarms.window(embedded, 3, 72)
     embedded.close()
 
 
-def test_every_right_backend_is_of_this_machine_or_missing_with_a_reason(bench: Any) -> None:
-    names = set(bench.right_backends())
+def test_every_right_backend_is_of_this_machine_or_missing_with_a_reason() -> None:
+    names = set(false_alarms.right_backends())
     assert {"cpu:scalar:1", "cpu:scalar:2", "opencl:pocl:32", "opencl:pocl:64", "opencl:intel:32", "wgpu"} <= names
     assert {"torch", "numpy"} <= names

@@ -17,15 +17,16 @@ from kparity.device import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ("kparity", "backends", "kernels")
-SOURCES = (*PACKAGE, "csrc", "tests", "bench")
+SOURCES = (*PACKAGE, "csrc", "tests", "bench", "tools", "training")
 LONGEST = 500
+WIDEST = 120
 VENDORS = {"cupy", "cupy_backends", "wgpu", "pyopencl", "torch"}
 HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", "kparity._native"}
 
 # Imports point down, or stay in their room: one floor a room, from the ground up.
 ROOMS = (
     "schemas", "data", "_native", "errors", "host", "process", "ops", "numerics", "device", "backends", "kernels",
-    "model", "engine", "plain", "toolchains", "contracts", "traces", "testing", "gates", "probe", "check", "receipts",
+    "model", "engine", "plain", "contracts", "traces", "testing", "gates", "probe", "check", "receipts",
     "bench", "mutate", "pytest_plugin", "cli",
 )  # fmt: skip
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
@@ -158,6 +159,23 @@ def too_long(texts: dict[str, str]) -> list[str]:
     return [f"{path}: {lines} lines" for path, text in texts.items() if (lines := text.count("\n")) >= LONGEST]
 
 
+GENERATED = {"docs/performance.md", "docs/mutation.md", "docs/false_alarms.md"}
+"""Pages that a script writes."""
+
+
+def too_wide(texts: dict[str, str]) -> list[str]:
+    """Lines of more than 120 characters; of Markdown without tables, and without what programs print."""
+    found = []
+    for path, text in texts.items():
+        if path.endswith(".md"):
+            text = re.sub(
+                r"^```.*?^```|^\|.*?$|^    .*?$", lambda block: "\n" * block[0].count("\n"), text, flags=re.M | re.S
+            )
+        lines = enumerate(text.splitlines(), 1)
+        found += [f"{path}:{number}: {len(line)} characters" for number, line in lines if len(line) > WIDEST]
+    return found
+
+
 def without_comments(text: str) -> str:
     return re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", lambda found: "\n" * found[0].count("\n"), text, flags=re.S))
 
@@ -204,7 +222,7 @@ GOOD_AND_BAD = [
     (upward_imports, "kparity/ops/spec.py", "from kparity.errors import BadModel", "from kparity.engine import Engine"),
     (upward_imports, "kparity/numerics/compare.py", "import kparity.ops.spec", "import kparity.device.registry"),
     (upward_imports, "kparity/model/decode.py", "from . import layout", "from ..probe import gates"),
-    (upward_imports, "kparity/gates/gates.py", "from kparity import compare", "def f():\n    from kparity import cli"),
+    (upward_imports, "kparity/gates/bos.py", "import kparity.errors", "def f():\n    from kparity import cli"),
     (upward_imports, "kparity/unheard_of.py", None, "import os"),
     (strange_neighbours, "kernels/rope/__init__.py",
      "from kparity.kernels.support import U32", "from kparity.kernels.add import OP"),
@@ -221,6 +239,8 @@ GOOD_AND_BAD = [
     (named_backends, "kparity/x.py", "A = {'gpu': 1, 'torch': 2, 'numpy': 3}", "A = {'torch': 2, 'numpy': 3}"),
     (named_backends, "kparity/x.py", None, "match name:\n    case 'wgpu': pass"),
     (too_long, "csrc/x.cpp", "\n" * 499, "\n" * 500),
+    (too_wide, "csrc/x.h", "// " + "x" * 117, "// " + "x" * 118),
+    (too_wide, "x.md", f"```\n{'x' * 121}\n```\n| {'x' * 121}", f"```\n```\n{'x' * 121}"),
     (undocumented, "kparity/x.py", '"""X."""\ndef _f(): ...', '"""X."""\ndef f(): ...'),
     (undocumented, "kparity/x.py", '"""X."""\nclass A(B):\n    """A."""\n    def f(self): ...',
      '"""X."""\nclass A:\n    """A."""\n    def f(self): ...'),
@@ -255,6 +275,19 @@ def test_files_are_short() -> None:
     assert too_long(files(".py", ".cpp", ".h", ".cu", ".wgsl")) == []
 
 
+def test_lines_are_short() -> None:
+    """Of what no formatter formats: ruff holds the lines of Python."""
+    pages = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in prose()}
+    assert len(pages) > 8
+    assert too_wide({**files(".cpp", ".h", ".cu", ".wgsl"), **pages}) == []
+
+
+def prose() -> list[Path]:
+    """The Markdown of the repository that people write."""
+    found = [ROOT.glob("*.md"), *((ROOT / folder).rglob("*.md") for folder in ("docs", "bench", "examples"))]
+    return [path for paths in found for path in paths if path.relative_to(ROOT).as_posix() not in GENERATED]
+
+
 def test_gpu_texts_know_no_wavefront_and_no_dialect() -> None:
     texts = files(".cu")
     assert len(texts) >= len(ops.NAMES)
@@ -285,18 +318,9 @@ def test_every_backend_is_one_file_of_its_name() -> None:
         assert found.dialect in ("gpu", "wgsl", "native", "torch", "numpy")
 
 
-def test_import_costs_no_more_than_numpy() -> None:
-    code = (
-        "import time, sys, numpy; t = time.perf_counter(); import kparity; print(time.perf_counter() - t);"
-        f"print([m for m in {sorted(HEAVY)} if m in sys.modules])"
-    )
-    best = 1.0
-    for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds, loaded = done.stdout.splitlines()
-        assert loaded == "[]", "import kparity loads heavy modules"
-        best = min(best, float(seconds))
-    assert best < 0.150
+def test_import_loads_nothing_heavy() -> None:
+    code = f"import sys, kparity; print([m for m in {sorted(HEAVY)} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
 def test_the_exception_tree_is_what_it_says() -> None:

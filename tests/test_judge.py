@@ -87,13 +87,7 @@ def test_a_missing_measure_fails(candidate: Candidate) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [
-        good("exact"),
-        good("BOS", unheard_of=1.0),
-        Measured("no such gate", {}),
-        Measured("open", {}),
-        Opened(INFO),
-    ],
+    [good("exact"), good("BOS", unheard_of=1.0), Measured("no such gate", {}), Measured("open", {}), Opened(INFO)],
 )
 def test_what_is_out_of_turn_is_no_message(candidate: Candidate, message: Any) -> None:
     candidate.take(Opened(INFO))

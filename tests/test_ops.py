@@ -50,6 +50,9 @@ def test_bytes_survive_the_round_trip(backend: Backend) -> None:
             array = (rng.standard_normal(shape) * 50).astype(np.int32).astype(DTYPES[dtype])
             buffer = backend.upload(array)
             assert (buffer.dtype, tuple(buffer.shape), buffer.nbytes) == (dtype, shape, array.nbytes)
+            copy = backend.download(buffer)
+            assert copy.tobytes() == array.tobytes()
+            copy[...] = 1  # an array of the caller's
             assert backend.download(buffer).tobytes() == array.tobytes()
             backend.write(buffer, array[::-1].copy())
             assert backend.download(buffer).tobytes() == array[::-1].tobytes()
@@ -66,6 +69,9 @@ def test_wrong_buffers_are_refused(backend: Backend) -> None:
         backend.upload(np.zeros((4, 4), np.float32)[:, ::2])
     with pytest.raises(WrongInput):
         backend.upload(np.zeros(4))  # fp64
+    for other in (np.zeros((2, 4), np.float32), np.zeros((2, 3), np.int8)):
+        with pytest.raises(WrongInput):
+            backend.write(right, other)
 
 
 def test_a_program_runs_in_order_and_replays(backend: Backend) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shlex
 import sys
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,264 +19,216 @@ from kparity.bench import shapes
 from kparity.bench.ops.cases import plan
 from kparity.cli.bench import bench as command
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
-MODULES = ("performance", "performance_page", "performance_sections", "performance_figure", "performance_results",
-           "performance_runs")  # fmt: skip
+pytest.importorskip("jinja2", reason="the extra receipts is not installed")
+from tools import performance
+
+ROOT = Path(__file__).resolve().parent.parent
+SAVED = json.loads(performance.SAVED.read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The script, as it sees its neighbours."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    yield import_module("performance")
-    for name in MODULES:
-        sys.modules.pop(name, None)
+Runs = dict[str, Any]
 
 
-def measured(point: str, tokens_per_s: float, **more: Any) -> dict[str, Any]:
-    low, high, ms = tokens_per_s * 0.99, tokens_per_s * 1.01, {"p50": 1e3 / tokens_per_s}
-    return {"name": point, "tokens_per_s": tokens_per_s, "low": low, "high": high, "ms_per_token": ms,
-            "of_bandwidth": 0.9, "bytes_per_token": 10**8, "errors": [], **more}  # fmt: skip
-
-
-def run(rate: float, *points: str, theirs: float = 10.0, **more: Any) -> dict[str, Any]:
-    """A saved run: ``rate`` tokens/s on the cpu backend, ``theirs`` in llama.cpp."""
-    names = points or ("tg@0",)
-    ratios = [{"backend": "cpu", "name": name, "ratio": rate / theirs, "low": 1.0, "high": 99.0} for name in names]
-    baseline = {"name": "llama.cpp", "errors": [], "ratios": ratios,
-                "measurements": [measured(name, theirs) for name in names]}  # fmt: skip
-    kernels = [{"id": "tgemv_avx2_dp4a", "launches_per_step": 7, "device_ns": 1e6},
-               {"id": "attention_avx2_f16", "launches_per_step": 2, "device_ns": 5e5}]  # fmt: skip
-    engine = {
-        "backend": "cpu", "device": {"device": "Xeon", "kind": "cpu"}, "parity": "PASS", "errors": [],
-        "bandwidth": {"bytes_per_s": 2e10}, "kernels": kernels, "timed_output": {"cosine": 0.9999},
-        "measurements": [measured(name, rate) for name in names], **more,
-    }  # fmt: skip
-    host = {"cpu": "Xeon", "cpus": 2, "memory_bytes": 1 << 34, "system": "Linux"}
-    result = {
-        "host": host,
-        "model": {"layers": 6},
-        "runs": [engine],
-        "baselines": [baseline],
-        "fallback": [],
-        "ops": [],
-    }
-    return {"command": "kparity bench …", "begun": "2026-01-01T00:00:00Z", "load": 0.1, "commit": "a" * 40,
-            "dirty": False, "code": 0, "said": [], "seconds": 2.0, "verify": [], "verify_gpu": ["RCPT-FALLBACK-ONLY"],
-            "result": result}  # fmt: skip
-
-
-def claims(script: Any, document: dict[str, Any], section: str) -> dict[str, list[str]]:
+def claims(runs: Runs, section: str) -> dict[str, list[str]]:
     """Verdicts by target."""
-    page, found = import_module("performance_page"), dict[str, list[str]]()
-    _, made = page.MAKERS[section](page.Results(document))
-    for claim in made:
+    found = dict[str, list[str]]()
+    for claim in performance.claims(performance.Results({"runs": runs}))[section]:
         found.setdefault(claim.target, []).append(claim.verdict)
     return found
 
 
-BOTH = {"6:32000, 2 threads": run(20.0), "6:32000, 1 thread": run(15.0)}
+BOTH = {name: SAVED["runs"][name] for name in ("6:32000, 2 threads", "6:32000, 1 thread")}
 
 
 # --- what is committed ---
 
 
-def test_the_page_is_what_the_committed_results_give(script: Any) -> None:
-    saved = script.loaded(script.SAVED)
-    assert saved["schema"] == script.SCHEMA and script.SAVED.stat().st_size < 1_000_000
-    assert script.page(saved) == script.PAGE.read_text(encoding="utf-8"), "run python bench/performance.py --render"
+def test_the_page_is_what_the_committed_results_give() -> None:
+    saved = SAVED
+    assert saved["schema"] == performance.SCHEMA and performance.SAVED.stat().st_size < 1_000_000
+    assert set(saved["runs"]) == set(performance.FACTS["runs"])
+    page = performance.PAGE.read_text(encoding="utf-8")
+    assert performance.page(saved) == page, "run python -m tools.performance --render"
 
 
-def test_every_run_can_be_started_in_full_and_in_small(script: Any) -> None:
-    runs = import_module("performance_runs")
-    assert {name for names in runs.SECTIONS.values() for name in names} == set(runs.RUNS)
-    for name, each in runs.RUNS.items():
-        for argv in (each.argv(), each.argv(quick=True)):
-            started = script.command([*argv[:2], *(word for word in argv[2:] if word != runs.F16)])
-            assert Path(started[0]).exists(), name
-            if argv[0] == "python":
-                assert (BENCH.parent / argv[1]).is_file()
-                continue
-            with command.make_context("bench", argv[2:]) as context:
-                options = context.params
-            if options["shape"]:
-                shapes.parse(options["shape"])
-            if options["ops_expression"]:
-                assert len(plan(options["ops_expression"])) > 3
-
-
-def test_the_ops_are_those_that_the_page_asks_for(script: Any) -> None:
-    sections, runs = import_module("performance_sections"), import_module("performance_runs")
-    cases = [each for each in plan(runs.OPS) if each["tag"] != "empty launch"]
-    shapes_of = {(each["params"]["N"], each["params"]["K"]) for each in cases if each["op"] == "tgemv"}
-    assert shapes_of == set(sections.GEMVS)
-    for op, params in sections.OTHERS.values():
-        assert any(each["op"] == op and params.items() <= each["params"].items() for each in cases), op
-    assert len(cases) == len(sections.GEMVS) + len(sections.OTHERS)
+def test_every_run_can_be_started_and_is_asked_for() -> None:
+    runs = performance.FACTS["runs"]
+    assert {name for each in performance.FACTS["sections"].values() for name in each["runs"]} == set(runs)
+    for name, text in runs.items():
+        program, *rest = performance.command(text.replace(" F16 ", " file "))
+        assert Path(program).exists(), name
+        if text.startswith("python"):
+            assert (ROOT / rest[1].replace(".", "/")).with_suffix(".py").is_file()
+            continue
+        with command.make_context("bench", shlex.split(text)[2:]) as context:
+            options = context.params
+        if options["shape"]:
+            shapes.parse(options["shape"])
+        if options["ops_expression"]:
+            served = {(case["params"]["N"], case["params"]["K"]) for case in plan(options["ops_expression"])
+                      if case["op"] == "tgemv"}  # fmt: skip
+            assert served == set(performance.GEMVS)
 
 
 # --- targets ---
 
 
-def test_a_target_is_met_missed_or_not_measured(script: Any) -> None:
-    found = claims(script, {"runs": BOTH}, "decode")
+def test_a_target_is_met_missed_or_not_measured() -> None:
+    found = claims(BOTH, "decode")
     assert found["decode_ratio_6"] == ["met"] and found["decode_ratio_24"] == ["not measured"]
-    assert found["scaling"][0] == "**missed**", "20 over 15 is no 1.8"
-    slower = {**BOTH, "6:32000, 1 thread": run(12.0)}
-    assert claims(script, {"runs": slower}, "decode")["decode_ratio_6"] == ["**missed**"], "one of two is enough"
-    one = {"6:32000, 2 threads": run(20.0)}
-    assert claims(script, {"runs": one}, "decode")["decode_ratio_6"] == ["not measured"]
+    ratio("6:32000, 1 thread")(slower := copy.deepcopy(BOTH), 1.2)
+    assert claims(slower, "decode")["decode_ratio_6"] == ["**missed**"], "one of two is enough"
+    assert claims({"6:32000, 2 threads": slower["6:32000, 2 threads"]}, "decode")["decode_ratio_6"] == ["not measured"]
 
 
 @pytest.mark.parametrize(
-    "change", [{"parity": "FAIL"}, {"parity": "INVALID-CORRECTNESS"}, {"errors": ["the timed output is wrong"]},
-               {"measurements": [measured("tg@0", 20.0, errors=["faster than the roofline floor"])]}]
-)  # fmt: skip
-def test_a_number_without_proof_does_not_count(script: Any, change: dict[str, Any]) -> None:
-    wrong = {**BOTH, "6:32000, 2 threads": run(20.0, **change)}
-    found = claims(script, {"runs": wrong}, "decode")
-    assert found["decode_ratio_6"] == ["not measured"]
-    assert "20.0 (" not in script.page({"runs": wrong})
+    "change", [{"parity": "FAIL"}, {"parity": "INVALID-CORRECTNESS"}, {"errors": ["the timed output is wrong"]}, {}]
+)
+def test_a_number_without_proof_does_not_count(change: dict[str, Any]) -> None:
+    engine = (wrong := copy.deepcopy(BOTH))["6:32000, 2 threads"]["result"]["runs"][0]
+    told = f"{engine['measurements'][0]['tokens_per_s']:.1f} ("
+    engine.update(change)
+    engine["measurements"][0]["errors"] = [] if change else ["faster than the roofline floor"]
+    assert claims(wrong, "decode")["decode_ratio_6"] == ["not measured"]
+    assert told not in performance.page({"runs": wrong}) and told in performance.page({"runs": BOTH})
 
 
-def test_ops_are_held_against_their_targets(script: Any) -> None:
-    def row(op: str, state: str, us: float, n: int, k: int) -> dict[str, Any]:
-        case = f"{op}[K={k},M=1,N={n},ascale=token]" if op != "act_quant" else f"act_quant[K={k},M=1,mode=token]"
-        return {"op": op, "case": case, "state": state, "us": us, "us_low": us - 1, "us_high": us + 2, "errors": [],
-                "of_bandwidth": 0.95, "gb_per_s": 9.0}  # fmt: skip
-
-    ops = [row("act_quant", "hot", 1.0, 0, k) for k in (2560, 6912)]
-    for n, k in ((2560, 2560), (6912, 2560), (2560, 6912)):
-        ops += [row("tgemv", "cold", 80, n, k), row("tgemv", "hot", 39, n, k), row("mul_mat_TQ2_0", "hot", 101, n, k)]
-    saved = run(20.0)
-    saved["result"]["ops"] = ops
-    runs = {"ops, 2 threads": saved}
-    assert "| tgemv 2560×2560 | 80.00 (79.00 … 82.00) | 9.0 |" in script.page({"runs": runs})
-    found = claims(script, {"runs": runs}, "ops")
-    assert found["tgemv_cold_share"] == ["met", "not measured"] and found["act_quant_us"] == ["met", "not measured"]
-    assert found["tgemv_hot_ratio"] == ["met", "not measured"], "101 over 39 + 1"
-    slow = copy.deepcopy(runs)
-    slow["ops, 2 threads"]["result"]["ops"][-1]["us"] = 99.0
-    assert claims(script, {"runs": slow}, "ops")["tgemv_hot_ratio"][0] == "**missed**", "the sum counts, 99 over 40"
-    wrong = copy.deepcopy(runs)
-    wrong["ops, 2 threads"]["result"]["ops"][2]["errors"] = ["output wrong"]
-    assert claims(script, {"runs": wrong}, "ops")["tgemv_cold_share"][0] == "not measured"
+def test_an_op_without_proof_does_not_count() -> None:
+    one(wrong := copy.deepcopy(SAVED["runs"]), "act_quant")["errors"] = ["output wrong"]
+    assert claims(wrong, "ops")["act_quant_us"] == ["not measured", "met"]
 
 
-def test_prefill_and_attention_are_held_against_their_targets(script: Any) -> None:
-    saved = run(400.0, "pp64", "pp512", theirs=100.0)
-    f16 = copy.deepcopy(saved["result"]["baselines"][0])
-    f16["name"] = "llama.cpp on 2b-4t-6-32000-f16-bitnet-0.gguf"
-    f16["ratios"][1]["ratio"] = 0.9
-    saved["result"]["baselines"].append(f16)
-    found = claims(script, {"runs": {"prefill": saved}}, "prefill")
-    assert found == {"prefill_ratio": ["met"], "prefill_f16_ratio": ["**missed**"]}
-    deep = run(40.0, "tg@0", "tg@2048", theirs=20.0)
-    deep["result"]["runs"][0]["measurements"][1]["ms_per_token"]["p50"] += 2.0
-    deep["result"]["baselines"][0]["measurements"][1]["ms_per_token"]["p50"] += 3.0
-    assert claims(script, {"runs": {"depth": deep}}, "attention") == {"attention_ratio": ["met"]}
-    deep["result"]["baselines"][0]["measurements"][1]["ms_per_token"]["p50"] -= 2.0
-    assert claims(script, {"runs": {"depth": deep}}, "attention") == {"attention_ratio": ["**missed**"]}
+def cell(runs: Runs, run: str, part: str, /, **wanted: str) -> dict[str, Any]:
+    """A row of the first engine or baseline of a run, or of a list of the run itself."""
+    found = runs[run]["result"]
+    rows = found[part] if part in ("ops", "rows") else found[part.split(".")[0]][0][part.split(".")[1]]
+    return next(row for row in rows if all(text in str(row[key]) for key, text in wanted.items()))
 
 
-def test_scripts_are_held_against_their_targets(script: Any) -> None:
-    def harness(name: str, ms: float, rate: float = 0.0) -> dict[str, Any]:
-        return {"name": name, "us": ms * 1e3, "bytes": int(rate > 0), "gb_per_s": rate, "errors": []}
+def one(runs: Runs, op: str, state: str = "hot") -> dict[str, Any]:
+    return cell(runs, "ops, 2 threads", "ops", op=op, state=state, case="K=2560,M=1" if op == "act_quant" else "N=2560")
 
-    rows = [harness("kparity --help", 90), harness("kparity probe --backends cpu, full", 900),
-            harness("repack TQ2_0, 1 thread", 1, 0.5)]  # fmt: skip
-    found = claims(script, {"runs": {"harness": {"result": {"rows": rows}}}}, "harness")
-    assert found == {"help_ms": ["met"], "probe_s": ["met"], "repack_gb_per_s": ["**missed**"]}
-    result = {"gb_per_s": {"one pass, avx2": [9.0, 9.5]}, "share_of_read": {"one pass, avx2": [0.85, 0.9]}}
-    assert claims(script, {"runs": {"comparison": {"result": result}}}, "comparison") == {"comparison_share": ["met"]}
-    result["share_of_read"]["one pass, avx2"] = [0.7, 0.7]
-    found = claims(script, {"runs": {"comparison": {"result": result}}}, "comparison")
-    assert found == {"comparison_share": ["**missed**"]}
+
+def hot_ratio(runs: Runs, x: float) -> None:
+    one(runs, "mul_mat_TQ2_0")["us"] = x * (one(runs, "tgemv")["us"] + one(runs, "act_quant")["us"])
+
+
+def scaled(runs: Runs, x: float) -> None:
+    slow = cell(runs, "24:512, 1 thread", "runs.measurements")["tokens_per_s"]
+    cell(runs, "24:512, 2 threads", "runs.measurements")["tokens_per_s"] = x * slow
+
+
+def deepened(runs: Runs, x: float) -> None:
+    for part, added in (("runs", 1.0), ("baselines", x)):
+        ends = [cell(runs, "depth", f"{part}.measurements", name=f"tg@{n}") for n in (0, 2048)]
+        ends[1]["ms_per_token"]["p50"] = ends[0]["ms_per_token"]["p50"] + added
+
+
+def prefilled(runs: Runs, x: float) -> None:
+    f16 = next(each for each in runs["prefill"]["result"]["baselines"] if "-f16-" in each["name"])
+    f16["ratios"][0]["ratio"] = x
+
+
+def times(name: str, scale: float = 1.0, key: str = "us") -> Callable[[Runs, float], None]:
+    return lambda runs, x: cell(runs, "harness", "rows", name=name).update({key: x * scale})
+
+
+def ratio(name: str) -> Callable[[Runs, float], None]:
+    return lambda runs, x: cell(runs, name, "baselines.ratios").update(ratio=x)
+
+
+PLACES: dict[str, Callable[[Runs, float], None]] = {
+    "tgemv_cold_share": lambda runs, x: one(runs, "tgemv", "cold").update(of_bandwidth=x),
+    "tgemv_hot_ratio": hot_ratio, "act_quant_us": lambda runs, x: one(runs, "act_quant").update(us=x),
+    "decode_ratio_6": ratio("6:32000, 1 thread"), "decode_ratio_24": ratio("24:512, 2 threads"),
+    "decode_ratio_30": ratio("30:128256, 1 thread"), "avx2_ratio": ratio("24:512, AVX2"),
+    "decode_share": lambda runs, x: cell(runs, "24:512, 1 thread", "runs.measurements").update(of_bandwidth=x),
+    "scaling": scaled, "prefill_ratio": ratio("prefill"), "prefill_f16_ratio": prefilled, "attention_ratio": deepened,
+    "comparison_share": lambda runs, x: runs["comparison"]["result"]["share_of_read"].update({"one pass, amx": [x]}),
+    "help_ms": times("kparity --help", 1e3), "probe_s": times("backends cpu, full", 1e6),
+    "repack_gb_per_s": times("TQ1_0, 1 thread", key="gb_per_s"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", performance.FACTS["targets"])
+def test_every_target_is_missed_just_beyond_its_limit(target: str) -> None:
+    runs, limit = SAVED["runs"], performance.FACTS["targets"][target]
+    better = 1.001 if limit["rule"] == "at least" else 0.999
+    for x, verdict in ((limit["value"] * better, "met"), (limit["value"] / better, "**missed**")):
+        PLACES[target](changed := copy.deepcopy(runs), x)
+        found = [claim for each in performance.claims(performance.Results({"runs": changed})).values() for claim in each
+                 if claim.target == target and pytest.approx(x) in claim.values.values()]  # fmt: skip
+        assert len(found) == 1, "the number that was changed is the number that is judged"
+        assert performance.Claim(target, {"": x}).verdict == verdict and found[0].verdict in (verdict, "**missed**")
 
 
 # --- the page ---
 
 
-def test_the_page_names_machine_targets_and_profiles(script: Any) -> None:
-    text = script.page({"runs": BOTH})
-    assert "Xeon, 2 processors, 16 GiB, Linux" in text and f"`{'a' * 12}`" in text and "all verified" in text
-    assert re.search(r"\| decode over llama.cpp, 6 layers.*2 threads 2.00 ×, 1 thread 1.50 × \| met \|", text)
-    assert "A step takes 50000 µs and moves 100 MB. Its matrices take 1000 µs alone" in text
-    assert re.search(r"\| `tgemv_avx2_dp4a` \| 7 \| 1000.0 \| 2 % \|", text) and "step − sum of kernels" in text
-    assert "1 met" in text and "not measured" in text and "Not measured yet." in text
+def test_a_missed_target_is_shown_with_its_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(performance.FACTS, "remarks", {"decode_ratio_6": "Because of x."})
+    assert "Because of x." not in performance.page({"runs": BOTH})
+    ratio("6:32000, 1 thread")(slower := copy.deepcopy(BOTH), 1.2)
+    text = performance.page({"runs": slower})
+    assert text.count("1 thread 1.20 × | **missed** |") == 2, "in the summary and in its section"
+    assert "Because of x." in text and re.search(r"\d met, 1 missed, \d+ not measured", text)
 
 
-def test_a_missed_target_has_its_remark_as_long_as_it_is_missed(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = import_module("performance_results")
-    monkeypatch.setitem(results.facts(), "remarks", {"decode_ratio_6": "Because of x."})
-    assert "Because of x." not in script.page({"runs": BOTH})
-    assert "Because of x." in script.page({"runs": {**BOTH, "6:32000, 2 threads": run(12.0)}})
-
-
-def test_a_refused_receipt_and_a_run_without_result_are_told(script: Any) -> None:
-    refused = {**run(20.0), "verify": ["RCPT-FLOOR"]}
-    gone = {name: each for name, each in run(1.0).items() if name != "result"}
-    gone |= {"code": 2, "said": ["kparity: no such shape"]}
-    text = script.page({"runs": {"6:32000, 2 threads": refused, "6:32000, 1 thread": gone}})
-    assert "6:32000, 2 threads: RCPT-FLOOR" in text
+def test_a_refused_receipt_and_a_run_without_result_are_told() -> None:
+    (refused := copy.deepcopy(BOTH))["6:32000, 2 threads"]["verify"] = ["RCPT-FLOOR"]
+    del refused["6:32000, 1 thread"]["result"]
+    refused["6:32000, 1 thread"] |= {"code": 2, "said": ["kparity: no such shape"]}
+    text = performance.page({"runs": refused})
+    assert "6:32000, 2 threads: RCPT-FLOOR" in text and "all verified" not in text
     assert "6:32000, 1 thread: no result: kparity: no such shape" in text
+    empty = performance.page({"runs": {}})
+    assert "Nothing was measured." in empty and empty.count("Not measured yet.") == len(performance.FACTS["sections"])
 
 
-def test_a_straight_line_is_told_from_a_bent_one(script: Any) -> None:
-    curve = import_module("performance_results").Curve
-    straight = curve("layers", "x", (6, 12, 18), (7.0, 13.0, 19.0))
-    assert straight.line == (pytest.approx(1.0), pytest.approx(1.0)) and straight.deviation < 1e-9
-    assert curve("layers", "x", (6, 12, 18), (7.0, 13.0, 40.0)).deviation > 0.1
-
-
-def test_the_figure_is_drawn(script: Any, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    figure = import_module("performance_figure")
-    layers = {f"{n}:512" if n < 24 else "24:512, 2 threads": run(120.0 / n) for n in (6, 12, 18, 24)}
-    assert figure.draw({"runs": {**BOTH, **layers}}, tmp_path / "growth.png")
-    assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"
-    assert not figure.draw({"runs": {}}, tmp_path / "none.png") and not (tmp_path / "none.png").exists()
+def test_a_straight_line_is_told_from_a_bent_one() -> None:
+    straight = performance.curve((6, 12, 18), (7.0, 13.0, 19.0))
+    assert [straight["start"], straight["slope"]] == pytest.approx([1.0, 1.0]) and straight["deviation"] < 1e-9
+    assert performance.curve((6, 12, 18), (7.0, 13.0, 40.0))["deviation"] > 0.1
 
 
 # --- running ---
 
 
-def test_samples_are_thinned_and_numbers_shortened(script: Any) -> None:
-    runs = import_module("performance_runs")
-    found = runs.thinned({"samples_s": [0.123456789] * 1000, "rows": [{"n": 1}] * 100, "flag": True, "none": None})
-    assert found["samples_s"] == [0.12346] * len(found["samples_s"]) and len(found["samples_s"]) <= runs.KEPT
-    assert len(found["rows"]) == 100 and found["flag"] is True and found["none"] is None
+def test_samples_are_thinned_and_numbers_shortened() -> None:
+    found = performance.thinned({"samples": [0.123456789] * 1000, "rows": [{"n": 1}] * 100, "flag": True, "no": None})
+    assert found["samples"] == [0.12346] * len(found["samples"]) and len(found["samples"]) <= performance.KEPT
+    assert len(found["rows"]) == 100 and found["flag"] is True and found["no"] is None
 
 
 def test_a_run_that_fails_costs_itself_and_the_others_stay(
-    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved, page = tmp_path / "performance.json", tmp_path / "performance.md"
-    script.save(saved, {"schema": script.SCHEMA, "runs": dict(BOTH)})
-    told = {
-        "bench/compare_speed.py": "import sys; print('no torch here', file=sys.stderr); sys.exit(4)",
-        "bench/harness.py": "import json, sys; json.dump({'rows': []}, open(sys.argv[-1], 'w')); sys.exit(1)",
-    }
-    monkeypatch.setattr(script, "command", lambda argv: [sys.executable, "-c", told[argv[1]]])
+    performance.save(saved, {"runs": dict(BOTH)})
+    told = {"comparison": "import sys; print('no torch here', file=sys.stderr); sys.exit(4)",
+            "harness": "import json, sys; json.dump({'rows': []}, open(sys.argv[-1], 'w')); sys.exit(1)"}  # fmt: skip
+    monkeypatch.setattr(performance, "UNFINISHED", tmp_path / "unfinished.json")
+    monkeypatch.setattr(performance, "command", lambda text: [sys.executable, "-c", told[text.split(" ")[-1]]])
     options = ["--only", "comparison,harness", "--json", str(saved), "-o", str(page)]
-    assert script.main(options) == 1 and "no result of comparison" in capsys.readouterr().out
-    found = json.loads(saved.read_text())
-    assert set(found["runs"]) == {*BOTH, "comparison", "harness"}
-    assert found["runs"]["comparison"]["said"] == ["no torch here"] and "result" not in found["runs"]["comparison"]
-    assert found["runs"]["harness"]["code"] == 1 and found["runs"]["harness"]["result"] == {"rows": []}
+    assert performance.main(options) == 1 and "no result of comparison" in capsys.readouterr().out
+    found = json.loads(saved.read_text())["runs"]
+    assert set(found) == {*BOTH, "comparison", "harness"} and found["harness"]["result"] == {"rows": []}
+    assert found["comparison"]["said"] == ["no torch here"] and "result" not in found["comparison"]
     assert "comparison: no result: no torch here" in page.read_text(encoding="utf-8")
-    assert found["runs"]["6:32000, 2 threads"] == BOTH["6:32000, 2 threads"], "what was not asked for stays"
+    assert found["6:32000, 2 threads"] == BOTH["6:32000, 2 threads"], "what was not asked for stays"
+    with pytest.raises(SystemExit):
+        performance.main(["--only", "opps"])
 
 
-def test_the_reason_is_the_line_that_tells_it(script: Any) -> None:
-    assert script.reasons("a\ncpu tgemv  ERROR too fast\nb\n", "c") == ["cpu tgemv ERROR too fast"]
-    assert script.reasons("", "1\n2\n\n3\n4") == ["2", "3", "4"]
+def test_the_reason_is_the_line_that_tells_it() -> None:
+    assert performance.reasons("a\ncpu tgemv  ERROR too fast\nb\n", "c") == ["cpu tgemv ERROR too fast"]
+    assert performance.reasons("", "1\n2\n\n3\n4") == ["2", "3", "4"]
 
 
-def test_a_run_that_hangs_is_ended(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "command", lambda argv: [sys.executable, "-c", "import time; time.sleep(60)"])
-    monkeypatch.setattr(script, "LIMIT_S", 0.5)
-    record = script.execute(import_module("performance_runs").RUNS["comparison"], False)
+def test_a_run_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(performance, "command", lambda _: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(performance, "LIMIT_S", 0.5)
+    record = performance.execute("kparity bench")
     assert record["code"] is None and "timed out" in record["said"][0] and "result" not in record
 
 
@@ -284,39 +236,33 @@ def test_a_run_that_hangs_is_ended(script: Any, monkeypatch: pytest.MonkeyPatch)
     ("taken", "counted"), [((0.0, 0.5), 0), ((0.3, 0.01), 1), ((0.3, 0.1, 0.2), 1), ((0.1, None, 0.2), 0)]
 )
 def test_a_run_that_the_host_disturbs_is_repeated_and_the_calmest_counts(
-    script: Any, monkeypatch: pytest.MonkeyPatch, taken: tuple[float | None, ...], counted: int
+    monkeypatch: pytest.MonkeyPatch, taken: tuple[float | None, ...], counted: int
 ) -> None:
     records: list[dict[str, Any]] = []
 
-    def execute(run: Any, quick: bool) -> dict[str, Any]:
+    def execute(text: str) -> dict[str, Any]:
         stolen = taken[len(records)]
         records.append({"stolen": 1.0} if stolen is None else {"stolen": stolen, "result": len(records)})
         return records[-1]
 
-    monkeypatch.setattr(script, "execute", execute)
-    found = script.calm(None, False)
+    monkeypatch.setattr(performance, "execute", execute)
+    found = performance.calm("depth")
     assert found == {**records[counted], "tries": len(records)}
     assert len(records) == (1 if taken[0] == 0.0 else len(taken))
 
 
-def test_the_time_that_the_host_takes_is_read(script: Any) -> None:
-    taken, ticks = script.stolen()
+def test_the_time_that_the_host_takes_is_told() -> None:
+    taken, ticks = performance.stolen()
     assert 0 <= taken <= ticks and (ticks > 0) == Path("/proc/stat").exists()
-    told = import_module("performance_page").page({"runs": {"depth": run(20.0) | {"stolen": 0.031, "tries": 3}}})
-    assert "3.1 % in the worst (depth); repeated for more than 2 %: 2 times" in told
+    text = performance.page({"runs": {"depth": SAVED["runs"]["depth"] | {"stolen": 0.031, "tries": 3}}})
+    assert "3.1 % in the worst (depth); repeated for more than 2 %: 2 times" in text
 
 
-def test_a_receipt_is_verified_and_a_forged_one_is_refused(script: Any) -> None:
+def test_a_receipt_is_verified_and_a_forged_one_is_refused() -> None:
     from tests.made_receipts import receipt
 
-    right = script.result(receipt("cpu"))
+    right = performance.result(receipt("cpu"))
     assert right["verify"] == [] and right["verify_gpu"] and right["result"]["runs"]
     forged = receipt("cpu")
     forged["predicate"]["runs"][0]["measurements"][0]["tokens_per_s"] *= 2
-    assert "RCPT-DIGEST" in script.result(forged)["verify"]
-
-
-def test_unknown_sections_are_refused(script: Any) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        script.main(["--only", "opps"])
-    assert stopped.value.code == 2
+    assert "RCPT-DIGEST" in performance.result(forged)["verify"]

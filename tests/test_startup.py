@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from kparity.cli.main import COMMANDS
+from tools import speeds
 
-ROOT = Path(__file__).resolve().parent.parent
 UNASKED = ("numpy", "torch", "wgpu", "pyopencl", "cupy", "matplotlib", "yaml", "jsonschema", "rich", "tokenizers",
            "msgspec", "gguf", "duckdb", "jinja2", "cryptography", "xllamacpp", "kparity._native")  # fmt: skip
 BENCH = "kparity.bench"
@@ -61,30 +58,18 @@ def test_help_is_there_within_120_ms() -> None:
     assert 0.005 < best <= 0.120
 
 
-# --- bench/harness.py ---
+# --- what measures them ---
 
 
-@pytest.fixture
-def harness() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("harness", ROOT / "bench" / "harness.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_missed_goal_and_a_wrong_output_are_told(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert harness.missed({"us": 121e3, "goal_ms": 120.0}) == "MISSES 120 ms"
-    assert harness.missed({"us": 119e3, "goal_ms": 120.0}) == ""
-    assert harness.missed({"us": 1.0, "gb_per_s": 0.9, "goal_gb_per_s": 1.0}) == "MISSES 1 GB/s"
-    monkeypatch.setattr(harness, "DISTINCT", 1)
-    table = list(harness.repacking())
+def test_a_repack_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speeds, "DISTINCT", 1)
+    table = list(speeds.repacking())
     assert {series.name.split(",")[0] for series in table} == {"repack TQ2_0", "repack TQ1_0", "repack I2_S"}
     assert all(series.check() is None and series.sample().wall_s > 0 for series in table)
-    monkeypatch.setattr(harness, "repack", lambda *_: np.zeros((harness.ROWS, harness.K // 16), np.uint32))
+    monkeypatch.setattr(speeds, "repack", lambda *_: np.zeros((speeds.ROWS, speeds.K // 16), np.uint32))
     assert all("output wrong" in (series.check() or "") for series in table)
 
 
-def test_a_command_that_fails_is_no_time(harness: ModuleType) -> None:
+def test_a_command_that_fails_is_no_time() -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        harness.process([sys.executable, "-c", "raise SystemExit(1)"])()
+        speeds.process(sys.executable, "-c", "raise SystemExit(1)")()

@@ -55,11 +55,6 @@ def add_buffers(backend: adapter.WgpuBackend, width: int = 8) -> list[Buffer]:
 # ---- the device
 
 
-def test_import_is_cheap() -> None:
-    code = "import sys, kparity.backends.wgpu; sys.exit('wgpu' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("adapter_type", "device", "kind"),
     [
@@ -350,66 +345,18 @@ def test_supports_looks_at_every_stage_and_at_scratch(
 # ---- buffers and programs
 
 
-def test_wrong_buffers(shared: adapter.WgpuBackend) -> None:
+def test_what_is_written_is_bound_once(shared: adapter.WgpuBackend) -> None:
     kernel = shared.build(ops.get("add"), add_case())
-    a, b, y = add_buffers(shared)
-    with pytest.raises(WrongInput, match="2 buffers given"):
-        kernel.bind(a, b)
-    with pytest.raises(WrongInput, match="y is f32"):
-        kernel.bind(a, b, shared.empty((1, 9), "f32"))
-    with pytest.raises(WrongInput, match="y is i32"):
-        kernel.bind(a, b, shared.empty((1, 8), "i32"))
+    a, _, y = add_buffers(shared)
     with pytest.raises(WrongInput, match="bound twice"):
         kernel.bind(a, y, y)
     kernel.bind(a, a, y)  # reading one buffer twice is no aliasing
-
-
-def test_wrong_arrays(shared: adapter.WgpuBackend) -> None:
-    with pytest.raises(WrongInput, match="not C-contiguous"):
-        shared.upload(np.zeros((4, 4), np.float32).T[:2])
-    with pytest.raises(WrongInput, match="float64"):
-        shared.upload(np.zeros(4))
-    buffer = shared.empty((4,), "f32")
-    with pytest.raises(WrongInput, match="does not fill"):
-        shared.write(buffer, np.zeros(5, np.float32))
-    with pytest.raises(WrongInput, match="does not fill"):
-        shared.write(buffer, np.zeros(4, np.int32))
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 4096])
-@pytest.mark.parametrize("dtype", [np.int8, np.float16, np.float32, np.int32, np.uint32])
-def test_round_trip_of_odd_sizes(shared: adapter.WgpuBackend, dtype: Any, count: int) -> None:
-    values = np.arange(count).astype(dtype)
-    copy = shared.download(shared.upload(values))
-    assert copy.dtype == values.dtype
-    assert copy.tolist() == values.tolist()
-    copy[0] = 1  # a new array, not a view of the device's memory
 
 
 def test_large_upload_in_pieces(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "STAGING", 4096)
     values = np.arange(10_000, dtype=np.uint32)
     assert np.array_equal(shared.download(shared.upload(values)), values)
-
-
-def test_download_waits_and_writes_are_in_order(shared: adapter.WgpuBackend) -> None:
-    kernel = shared.build(ops.get("add"), add_case())
-    a, b, y = add_buffers(shared)
-    program = shared.record([kernel.bind(a, b, y)])
-    for value in range(20):
-        shared.write(b, np.full((1, 8), value, np.float32))
-        program.run()
-        assert np.array_equal(shared.download(y)[0], np.arange(8, dtype=np.float32) + value)
-
-
-def test_launches_of_a_program_see_each_other(shared: adapter.WgpuBackend) -> None:
-    kernel = shared.build(ops.get("add"), add_case())
-    a, b, y = add_buffers(shared)
-    shared.write(b, np.zeros((1, 8), np.float32))
-    before = shared.dispatches.total
-    shared.record([kernel.bind(a, b, y), kernel.bind(a, y, b)] * 50).run()  # 100 times a
-    assert np.array_equal(shared.download(b)[0], 100 * np.arange(8, dtype=np.float32))
-    assert shared.dispatches.total == before + 100
 
 
 def test_device_seconds(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ KERNEL act_quant(GLOBAL const float* RESTRICT x, GLOBAL i8* RESTRICT q, GLOBAL f
     GLOBAL const float* source = x + (u64)row * K;
     GLOBAL i8* target = q + (u64)row * KP;
 
-    /* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of lost. Of equal ones the
-     * first counts: its sign is the scale's. A key is magnitude, place counted backwards, sign. */
+    /* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of lost.
+     * Of equal ones the first counts: its sign is the scale's. A key is magnitude, place counted backwards, sign. */
     u64 best[1] = {0};
     for (u32 k = begin + lane; k < begin + SPAN && k < K; k += BLOCK) {
         const u32 bits = AS_U32(source[k]);

@@ -1,7 +1,7 @@
 // act_quant: f32 activations to int8, one scale per row or per 256, and the sum of the int8 values of each span.
 //
-// Divisions and products are single IEEE operations, so that every set gives the same bits. The spans are split over the threads;
-// a row of one token is one span, and a single row stays on one thread.
+// Divisions and products are single IEEE operations, so that every set gives the same bits. The spans are split over
+// the threads; a row of one token is one span, and a single row stays on one thread.
 #pragma once
 
 namespace kparity {
@@ -75,8 +75,8 @@ public:
         for (std::int64_t at = part.begin; at < part.end; ++at) {
             const std::int64_t row = at / spans, first = at % spans * length;
             const float* from = x + row * width + first;
-            quantise_span(least(length, width - first), length, per_block, q + row * padded + first, scale + at, qsum + at,
-                          [from](std::int64_t i, auto tail) { return load(from + i, tail); });
+            quantise_span(least(length, width - first), length, per_block, q + row * padded + first,
+                          scale + at, qsum + at, [from](std::int64_t i, auto tail) { return load(from + i, tail); });
         }
     }
 

@@ -1,4 +1,5 @@
-// act_quant: activations to int8 with their scale and their sum; one work-group per row (PER_BLOCK = 0) or per 256 activations.
+// act_quant: activations to int8 with their scale and their sum; one work-group per row (PER_BLOCK = 0) or per 256
+// activations.
 //
 //   0  x      array<f32>  [M, K]
 //   1  q      array<u32>  [M, KP] i8, four to a word; 0 from K on   written
@@ -19,9 +20,9 @@ var<workgroup> partial: array<i32, BLOCK>;
 const WORDS: u32 = KP / SPANS / 4u; // words of q in one span
 const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
-// for the lanes that have no part in it.
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
+// barriers instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs
+// does not unroll it for the lanes that have no part in it.
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 
@@ -41,8 +42,8 @@ fn act_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     let span = group.y;
     let lane = local.x;
 
-    // Lanes hold neighbouring words and are joined in their order: of equal magnitudes within 256 activations (one word a lane)
-    // the first one wins, which decides the sign of a block's scale.
+    // Lanes hold neighbouring words and are joined in their order: of equal magnitudes within 256 activations (one word
+    // a lane) the first one wins, which decides the sign of a block's scale.
     var top = 0u;
     for (var word = lane; word < WORDS; word += BLOCK) {
         for (var i = 0u; i < 4u; i++) {

@@ -9,7 +9,8 @@
 #define SHARE ((N + PARTS - 1) / PARTS) /* elements of a part */
 #define NAN_KEY 0xffffffffu
 
-/* Integers in the order of the floats, with NaN above all and -0 equal to +0: no comparison that a compiler could relax. */
+/* Integers in the order of the floats, with NaN above all and -0 equal to +0: no comparison that a compiler could
+ * relax. */
 INLINE u32 order_key(u32 bits)
 {
     if ((bits & 0x7fffffffu) > 0x7f800000u) {

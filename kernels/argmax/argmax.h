@@ -1,4 +1,5 @@
-// argmax: the index of the largest value, the lowest on a tie, -1 where there is a NaN. The rows are split over the threads.
+// argmax: the index of the largest value, the lowest on a tie, -1 where there is a NaN. The rows are split over the
+// threads.
 #pragma once
 
 namespace kparity {

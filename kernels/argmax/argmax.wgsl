@@ -1,4 +1,5 @@
-// argmax: the index of the largest value of each row, one work-group per row; the lowest index wins a tie, a NaN gives -1.
+// argmax: the index of the largest value of each row, one work-group per row; the lowest index wins a tie, a NaN gives
+// -1.
 //
 //   0  x    array<u32>  [M, N] f32 bits
 //   1  idx  array<i32>  [M]   written
@@ -14,13 +15,13 @@ var<workgroup> top_at: array<u32, BLOCK>;
 // ---- helpers
 const NAN_KEY: u32 = 0xffffffffu;
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight.
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
+// barriers instead of a tree's six or eight.
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 
-// An integer in the order of the numbers, with NaN above them all: a compiler may assume that floats are never NaN, and a
-// device may take subnormals for zero.
+// An integer in the order of the numbers, with NaN above them all: a compiler may assume that floats are never NaN, and
+// a device may take subnormals for zero.
 fn key_of(bits: u32) -> u32 {
     let magnitude = bits & 0x7fffffffu;
     if magnitude > 0x7f800000u {

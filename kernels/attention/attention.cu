@@ -1,15 +1,16 @@
-/* attention: causal grouped-query attention of M queries against a cache of keys and values, with the log-sum-exp of the scores.
+/* attention: causal grouped-query attention of M queries against a cache of keys and values, with the log-sum-exp of
+ * the scores.
  *
  * ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 -> out [M, H, D] f32, lse [M, H] f32
  *      scratch where SPLITS > 1: sums [SPLITS, M, H, D] f32, stats [SPLITS, M, H, 2] f32
- * Grid: x walks the heads (TILE_H of one key-value head a group), y the queries, z the parts of the keys (SPLITS); the second stage has
- * one group per head (x) and query (y).
+ * Grid: x walks the heads (TILE_H of one key-value head a group), y the queries, z the parts of the keys (SPLITS); the
+ * second stage has one group per head (x) and query (y).
  * Options: F16 (type of the cache), SCALE (1 / sqrt(D)).
  *
- * LANES work-items are a slot: each carries 8 elements of D, and the slot takes every SLOTS-th key, AHEAD keys at a time, whose loads
- * are all under way before the first is used. The softmax is online (Milakov & Gimelshein, 2018), slot by slot: sums are kept relative
- * to the largest score so far and are rescaled when it grows. At the end the slots of a group meet in local memory, and the parts of
- * the keys (flash-decoding) in the second stage.
+ * LANES work-items are a slot: each carries 8 elements of D, and the slot takes every SLOTS-th key, AHEAD keys at a
+ * time, whose loads are all under way before the first is used. The softmax is online (Milakov & Gimelshein, 2018),
+ * slot by slot: sums are kept relative to the largest score so far and are rescaled when it grows. At the end the slots
+ * of a group meet in local memory, and the parts of the keys (flash-decoding) in the second stage.
  */
 #undef BLOCK
 #define BLOCK GPU_BLOCK
@@ -95,8 +96,8 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
     const i32 count = visible(pos, row);
     const i32 begin = SPLITS > 1 ? (i32)split * share_of(count) : 0;
     const i32 end = SPLITS > 1 && begin + share_of(count) < count ? begin + share_of(count) : count;
-    /* A part without keys goes through all this too, and nobody reads its sums: behind an early return before a barrier PoCL loses
-     * values that one lane of a slot holds. */
+    /* A part without keys goes through all this too, and nobody reads its sums: behind an early return before a barrier
+     * PoCL loses values that one lane of a slot holds. */
 
     float query[TILE_H][8], acc[TILE_H][8], top[TILE_H], total[TILE_H];
     UNROLL for (u32 h = 0; h < TILE_H; ++h) {

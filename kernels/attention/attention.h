@@ -1,10 +1,10 @@
 // attention: causal grouped-query attention against a cache, in two passes over the scores of a query's heads.
 //
-// One query alone waits for memory: both passes walk the cache once, some positions at a time, and in those over the key-value
-// heads, as they lie in memory. For many queries the cache is in a cache, and a head's whole pass comes before the next one's.
-// Heads that share a key-value head are taken together (four, two, one), so that a key or value is loaded and converted once for
-// them; with fewer heads more keys are in flight. A head's own arithmetic is the same in every grouping: the (query, head) pairs
-// can be split over the threads anywhere.
+// One query alone waits for memory: both passes walk the cache once, some positions at a time, and in those over the
+// key-value heads, as they lie in memory. For many queries the cache is in a cache, and a head's whole pass comes
+// before the next one's. Heads that share a key-value head are taken together (four, two, one), so that a key or value
+// is loaded and converted once for them; with fewer heads more keys are in flight. A head's own arithmetic is the same
+// in every grouping: the (query, head) pairs can be split over the threads anywhere.
 #pragma once
 
 namespace kparity {
@@ -14,10 +14,12 @@ namespace {
 class Attention final : public Kernel {
 public:
     explicit Attention(const Defines& d)
-        : queries(d.integer("M")), capacity(d.integer("L")), heads(d.integer("H")), groups(d.integer("G")), width(d.integer("D")),
-          f16(d.integer("F16") != 0), scale(static_cast<float>(d.number("SCALE"))) {}
+        : queries(d.integer("M")), capacity(d.integer("L")), heads(d.integer("H")), groups(d.integer("G")),
+          width(d.integer("D")), f16(d.integer("F16") != 0), scale(static_cast<float>(d.number("SCALE"))) {}
     double cost() const override { return static_cast<double>(queries * heads) * static_cast<double>(width) * 64.0; }
-    std::size_t scratch_bytes() const override { return static_cast<std::size_t>(held() * (stride() + 1)) * sizeof(float); }
+    std::size_t scratch_bytes() const override {
+        return static_cast<std::size_t>(held() * (stride() + 1)) * sizeof(float);
+    }
 
     void run(void* const* args, const Slice& slice) const override {
         if (f16)
@@ -27,7 +29,8 @@ public:
     }
 
 private:
-    // Positions that a single query takes for one key-value head after the other, and bytes of its scores that are kept at a time.
+    // Positions that a single query takes for one key-value head after the other, and bytes of its scores that are kept
+    // at a time.
     static constexpr std::int64_t POSITIONS = 64, HELD_BYTES = 512 << 10;
     // Positions to fetch ahead: the keys of one head lie far apart, which no hardware prefetcher follows.
     static constexpr std::int64_t AHEAD = 16;
@@ -58,17 +61,19 @@ private:
             const std::int64_t stop = queries == 1 ? heads : (head / share + 1) * share;
             const Range some{head, least(least(stop, part.end - row * heads), head + held())};
             const std::int64_t keys = least(static_cast<std::int64_t>(pos[row]) + 1, capacity);
-            attend_row(q + row * heads * width, kcache, vcache, keys, some, scores, out + row * heads * width, lse + row * heads);
+            attend_row(q + row * heads * width, kcache, vcache, keys, some, scores, out + row * heads * width,
+                       lse + row * heads);
             at += some.end - some.begin;
         }
     }
 
     // Some heads of one query; q and out are [H, D] and lse is [H].
     template <class T>
-    void attend_row(const float* q, const T* kcache, const T* vcache, std::int64_t keys, Range some, float* scores, float* out,
-                    float* lse) const {
+    void attend_row(const float* q, const T* kcache, const T* vcache, std::int64_t keys, Range some, float* scores,
+                    float* out, float* lse) const {
         if (keys <= 0) {
-            std::memset(out + some.begin * width, 0, sizeof(float) * static_cast<std::size_t>((some.end - some.begin) * width));
+            std::memset(out + some.begin * width, 0,
+                        sizeof(float) * static_cast<std::size_t>((some.end - some.begin) * width));
             for (std::int64_t h = some.begin; h < some.end; ++h) lse[h] = -INFINITY;
             return;
         }
@@ -91,7 +96,8 @@ private:
             });
     }
 
-    // body(heads together, positions, the first of the heads, their key-value head) for all heads, some positions at a time.
+    // body(heads together, positions, the first of the heads, their key-value head) for all heads, some positions at a
+    // time.
     template <class Body>
     void each_step(std::int64_t keys, Range some, Body body) const {
         const std::int64_t share = heads / groups;

@@ -1,5 +1,5 @@
-// attention: causal grouped-query attention with an online softmax; one work-group per head and row, BLOCK keys at a time. In
-// turn a lane is a key (its score) and a pair of elements of the output (its weighted sum).
+// attention: causal grouped-query attention with an online softmax; one work-group per head and row, BLOCK keys at a
+// time. In turn a lane is a key (its score) and a pair of elements of the output (its weighted sum).
 //
 //   0  q       array<f32>  [M, H, D]
 //   1  kcache  array<u32>  [L, G, D] f32 bits, or f16 two to a word
@@ -27,9 +27,9 @@ const OWNED: u32 = (PAIRS + BLOCK - 1u) / BLOCK; // pairs of the output that a l
 const LOWEST: f32 = -3.4028234e38; // stands for minus infinity: differences with it stay finite or overflow to exp = 0
 const MINUS_INFINITY_BITS: u32 = 0xff800000u;
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
-// for the lanes that have no part in it.
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
+// barriers instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs
+// does not unroll it for the lanes that have no part in it.
 const FOLD: u32 = 8u;
 const CHUNK: u32 = BLOCK / FOLD;
 

@@ -1,10 +1,12 @@
 /* dense_gemv: floating-point weights times f32 activations, accumulated in f32.
  *
  * ABI: w [NROWS, K] f16|f32, x [M, K] f32 -> y [M, N] f32, of which columns ROW0 ... ROW0 + NROWS - 1 are written
- * Grid: x and y fold the rows of w (ROWS a group), z walks the rows of x (TILE_M a group). LANES work-items share TILE_N rows.
+ * Grid: x and y fold the rows of w (ROWS a group), z walks the rows of x (TILE_M a group). LANES work-items share
+ * TILE_N rows.
  * Options: F16 (type of the weights).
  *
- * AHEAD loads of 16 bytes per row are under way before the first is used; rows that are taken together share the activations.
+ * AHEAD loads of 16 bytes per row are under way before the first is used; rows that are taken together share the
+ * activations.
  */
 #undef BLOCK
 #undef LANES

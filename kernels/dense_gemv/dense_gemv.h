@@ -1,8 +1,8 @@
 // dense_gemv: f16 or f32 weights times f32 activations, accumulated in f32.
 //
-// Four rows of weights are in flight, each multiplied with TOKENS rows of activations while its values are in registers. Every
-// output is one vector accumulator over ascending k, reduced in one order: neither tiling nor threads change its bits. The rows
-// of the weights are split over the threads.
+// Four rows of weights are in flight, each multiplied with TOKENS rows of activations while its values are in
+// registers. Every output is one vector accumulator over ascending k, reduced in one order: neither tiling nor threads
+// change its bits. The rows of the weights are split over the threads.
 #pragma once
 
 namespace kparity {
@@ -14,7 +14,9 @@ public:
     explicit DenseGemv(const Defines& d)
         : tokens(d.integer("M")), outputs(d.integer("N")), width(d.integer("K")), row0(d.integer("ROW0")),
           rows(d.integer("NROWS")), f16(d.integer("F16") != 0) {}
-    double cost() const override { return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(width); }
+    double cost() const override {
+        return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(width);
+    }
 
     void run(void* const* args, const Slice& slice) const override {
         if (f16)

@@ -1,5 +1,5 @@
-// dense_gemv: floating-point weights times f32 activations, f32 accumulation. LANES work-items share a row of weights, side by
-// side; a work-group computes ROWS rows for TILE_M rows of activations.
+// dense_gemv: floating-point weights times f32 activations, f32 accumulation. LANES work-items share a row of weights,
+// side by side; a work-group computes ROWS rows for TILE_M rows of activations.
 //
 //   0  w  array<u32>  [NROWS, K] f32 bits, or f16 two to a word
 //   1  x  array<f32>  [M, K]
@@ -43,12 +43,12 @@ fn product(word: u32, m: u32, step: u32) -> f32 {
 }
 //#endif
 
-// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins those.
-// Two barriers instead of a tree's five.
+// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins
+// those. Two barriers instead of a tree's five.
 const FOLD: u32 = min(LANES, 8u);
 
-// Sum every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a compiler for
-// CPUs does not unroll it for the lanes that have no part in it.
+// Sum every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a
+// compiler for CPUs does not unroll it for the lanes that have no part in it.
 fn fold(first: u32, step: u32, count: u32) -> f32 {
     var total = partial[first];
     for (var i = first + step; i < first + count; i += step) {

@@ -15,7 +15,8 @@
 KERNEL embed(GLOBAL const ELEMENT* RESTRICT table, GLOBAL const i32* RESTRICT ids, GLOBAL float* RESTRICT x)
 {
     const u32 m = GROUP_X, lane = LANE;
-    const u32 row = (u32)ids[m] - (u32)ROW0; /* an id before the part wraps to a large number: one comparison tells both */
+    /* An id before the part wraps to a large number: one comparison tells both. */
+    const u32 row = (u32)ids[m] - (u32)ROW0;
     GLOBAL float* target = x + (u64)m * D;
     if (row < (u32)ROWS) {
         GLOBAL const ELEMENT* source = table + (u64)row * D;

@@ -1,4 +1,5 @@
-// embed: rows of a table, gathered by id; NaN for an id outside the whole table. The columns are split over the threads.
+// embed: rows of a table, gathered by id; NaN for an id outside the whole table. The columns are split over the
+// threads.
 #pragma once
 
 namespace kparity {
@@ -34,7 +35,8 @@ private:
             float* to = x + row * width;
             if (at >= 0 && at < rows) {
                 const T* from = table + at * width;
-                each(part.begin, part.end, [&](std::int64_t i, auto tail) { store(to + i, tail, load(from + i, tail)); });
+                each(part.begin, part.end,
+                     [&](std::int64_t i, auto tail) { store(to + i, tail, load(from + i, tail)); });
             } else if (!partial) {
                 each(part.begin, part.end, [&](std::int64_t i, auto tail) { store(to + i, tail, set1(NAN)); });
             }

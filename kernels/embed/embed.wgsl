@@ -1,4 +1,5 @@
-// embed: rows of a table, gathered by id; one work-group per id. Values are moved as bits, so that nothing is flushed or quieted.
+// embed: rows of a table, gathered by id; one work-group per id. Values are moved as bits, so that nothing is flushed
+// or quieted.
 //
 //   0  table  array<u32>  [ROWS, D] f32, or f16 two to a word; row 0 is vocabulary row ROW0
 //   1  ids    array<i32>  [M]

@@ -98,8 +98,8 @@ MUTANTS = (
             "wgsl": (Patch("pair < D / 2u; pair", "pair < D / 64u * 32u; pair"),),
             "native": (
                 Patch(
-                    "each(part.begin, part.end, [&](std::int64_t i, auto tail) { store(to + i, tail, load",
-                    "each(part.begin, part.end / 64 * 64, [&](std::int64_t i, auto tail) { store(to + i, tail, load",
+                    "each(part.begin, part.end,\n",
+                    "each(part.begin, part.end / 64 * 64,\n",
                 ),
             ),
             "torch": (

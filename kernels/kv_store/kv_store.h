@@ -1,5 +1,5 @@
-// kv_store: new keys and values into their places in the cache. The columns are split over the threads: of two rows with one
-// position, the later one wins, whatever the number of threads.
+// kv_store: new keys and values into their places in the cache. The columns are split over the threads: of two rows
+// with one position, the later one wins, whatever the number of threads.
 #pragma once
 
 namespace kparity {

@@ -1,4 +1,5 @@
-// kv_store: new keys and values into their places in the cache, one work-item per pair of elements (a word of an f16 cache).
+// kv_store: new keys and values into their places in the cache, one work-item per pair of elements (a word of an f16
+// cache).
 //
 //   0  k       array<u32>  [M, D] f32 bits
 //   1  v       array<u32>  [M, D] f32 bits

@@ -152,6 +152,41 @@ MUTANTS = (
         },
     ),
     Mutant(
+        "eps-of-another-model",
+        "eps is 1e-6 whatever the model says.",
+        {
+            "gpu": (Patch("(float)D + EPS", "(float)D + 1e-6f"),),
+            "wgsl": (Patch("f32(D) + EPS", "f32(D) + 1e-6"),),
+            "native": (
+                Patch(
+                    'eps(static_cast<float>(d.number("EPS")))',
+                    'eps(1e-6f + 0.0f * static_cast<float>(d.number("EPS")))',
+                ),
+            ),
+            "torch": (Patch('case["eps"]', "1e-6"),),
+            "numpy": (Patch('np.asarray(case["eps"], dtype)', "np.asarray(1e-6, dtype)"),),
+        },
+    ),
+    Mutant(
+        "residual-in-half-precision",
+        "h is stored with the 11 bits of an f16: the residual stream is rounded at every layer.",
+        {
+            "gpu": (Patch("+ j] = value[i][j];", "+ j] = AS_F32(AS_U32(value[i][j]) & 0xffffe000u);"),),
+            "wgsl": (
+                Patch("h[row * D + d] = value;", "h[row * D + d] = bitcast<f32>(bitcast<u32>(value) & 0xffffe000u);"),
+            ),
+            "native": (
+                Patch(
+                    "            store(h + i, tail, value);",
+                    "            const F wide = mul(set1(8193.0f), value);\n"
+                    "            store(h + i, tail, sub(wide, sub(wide, value)));",
+                ),
+            ),
+            "torch": (Patch("else [h, *found]", "else [h.half().float(), *found]"),),
+            "numpy": (Patch("else [h, *outputs]", "else [h.astype(np.float16).astype(dtype), *outputs]"),),
+        },
+    ),
+    Mutant(
         "mean-over-the-padding",
         "The mean square is taken over the padded width.",
         {

@@ -3,10 +3,11 @@
  * ABI: x [M, D] | a [M, D], b [M, D] | gu [M, 2D] f32, weight [D] f32
  *      -> (h [M, D] f32,) q [M, DP] i8, scale [M, SPANS] f32, qsum [M, SPANS] i32
  * Grid: one group per row.
- * Options: PRE (0 none, 1 add, 2 silu, 3 relu2), CLAMP (limit h to the largest f16), PER_BLOCK (one scale per 256 elements, of the
- * sign of the largest; else one per row).
+ * Options: PRE (0 none, 1 add, 2 silu, 3 relu2), CLAMP (limit h to the largest f16), PER_BLOCK (one scale per 256
+ * elements, of the sign of the largest; else one per row).
  *
- * A work-item holds SHARE times 4 neighbouring elements in registers from the first pass to the last: a row is read once.
+ * A work-item holds SHARE times 4 neighbouring elements in registers from the first pass to the last: a row is read
+ * once.
  */
 #undef BLOCK
 #define BLOCK GPU_BLOCK
@@ -134,7 +135,8 @@ KERNEL norm_quant(
         }
     }
 
-    /* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of lost. */
+    /* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of
+     * lost. */
     float factor[SHARE], inverse[SHARE];
 #if PER_BLOCK
     SHARED u64 keys[SCRATCH(SHARE)];

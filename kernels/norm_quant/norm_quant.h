@@ -1,8 +1,9 @@
-// norm_quant: a residual sum or a gated activation, rmsnorm and act_quant over one row at a time, without the row in between.
+// norm_quant: a residual sum or a gated activation, rmsnorm and act_quant over one row at a time, without the row in
+// between.
 //
-// It is made of the pieces of those kernels, so its bits are those of the ops one by one. The first pass gives h and its mean
-// square; to compute y = h·inverse·weight again costs no more than to keep it (a tenth more in plain C++). The rows are split
-// over the threads.
+// It is made of the pieces of those kernels, so its bits are those of the ops one by one. The first pass gives h and
+// its mean square; to compute y = h·inverse·weight again costs no more than to keep it (a tenth more in plain C++). The
+// rows are split over the threads.
 #pragma once
 
 #include "../act_quant/act_quant.h"
@@ -19,7 +20,9 @@ public:
         : rows(d.integer("M")), width(d.integer("D")), padded(d.integer("DP")), spans(d.integer("SPANS")),
           pre(d.integer("PRE")), limit(d.integer("CLAMP") != 0 ? 65504.0f : INFINITY),
           per_block(d.integer("PER_BLOCK") != 0), eps(static_cast<float>(d.number("EPS"))) {}
-    double cost() const override { return rows > 1 ? (pre == SILU ? 12.0 : 7.0) * static_cast<double>(rows * padded) : 0.0; }
+    double cost() const override {
+        return rows > 1 ? (pre == SILU ? 12.0 : 7.0) * static_cast<double>(rows * padded) : 0.0;
+    }
 
     void run(void* const* args, const Slice& slice) const override {
         const int inputs = pre == ADD ? 3 : 2;
@@ -70,8 +73,8 @@ private:
     bool per_block;
     float eps;
 
-    // Stores the row that `make` gives; returns 1 / sqrt(mean(h²) + eps). The weights of the second pass come meanwhile: each
-    // layer has its own, which no cache holds.
+    // Stores the row that `make` gives; returns 1 / sqrt(mean(h²) + eps). The weights of the second pass come
+    // meanwhile: each layer has its own, which no cache holds.
     template <class Make>
     float made(float* h, const float* weight, Make make) const {
         return inverse_rms(width, eps, [h, weight, make](std::int64_t i, auto tail) {
@@ -82,7 +85,8 @@ private:
         });
     }
 
-    void quantised(const float* h, const float* weight, float inverse, std::int8_t* q, float* scale, std::int32_t* qsum) const {
+    void quantised(const float* h, const float* weight, float inverse, std::int8_t* q, float* scale,
+                   std::int32_t* qsum) const {
         const std::int64_t length = padded / spans;
         const F factor = set1(inverse);
         for (std::int64_t s = 0; s < spans; ++s) {

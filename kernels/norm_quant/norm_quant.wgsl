@@ -1,5 +1,6 @@
-// norm_quant: residual or gated activation, then rmsnorm, then act_quant; one work-group per row. A lane takes words of q (four
-// neighbouring elements), BLOCK words apart, and keeps their values from pass to pass: every input is read once.
+// norm_quant: residual or gated activation, then rmsnorm, then act_quant; one work-group per row. A lane takes words of
+// q (four neighbouring elements), BLOCK words apart, and keeps their values from pass to pass: every input is read
+// once.
 //
 //   PRE = 0   h = x                    PRE = 2   h = silu(g) · u          gu holds g and u, the two halves of a row
 //   PRE = 1   h = a + b                PRE = 3   h = max(g, 0)² · u       CLAMP = 1 limits h to ±65504
@@ -53,9 +54,9 @@ const SPAN_STEPS: u32 = select(STEPS, 1u, PER_BLOCK == 1u); // of one scale: all
 const SPAN_LANES: u32 = select(BLOCK, 64u, PER_BLOCK == 1u);
 const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
-// for the lanes that have no part in it.
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
+// barriers instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs
+// does not unroll it for the lanes that have no part in it.
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 const SPAN_FOLD: u32 = SPAN_LANES / CHUNK;
@@ -135,8 +136,8 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
     for (var first = 0u; first < STEPS; first += SPAN_STEPS) {
         workgroupBarrier(); // the last reduction was read
-        // Lanes are joined in their order: of equal magnitudes within 256 activations (one word a lane) the first one wins, which
-        // decides the sign of a block's scale.
+        // Lanes are joined in their order: of equal magnitudes within 256 activations (one word a lane) the first one
+        // wins, which decides the sign of a block's scale.
         var top = 0u;
         for (var step = first; step < first + SPAN_STEPS; step++) {
             for (var i = 0u; i < 4u; i++) {
@@ -172,7 +173,8 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
             var packed = 0u;
             for (var i = 0u; i < 4u; i++) {
                 let scaled = round(held[4u * step + i] * s); // round is half to even
-                let code = select(0, i32(clamp(scaled, -128.0, 127.0)), word * 4u + i < D); // padding stays 0 beside a NaN
+                // Padding stays 0 beside a NaN.
+                let code = select(0, i32(clamp(scaled, -128.0, 127.0)), word * 4u + i < D);
                 acc += code;
                 packed |= (bitcast<u32>(code) & 255u) << (8u * i);
             }

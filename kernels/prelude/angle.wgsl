@@ -11,8 +11,8 @@ struct Turn {
     rest: f32,
 }
 
-// Argument reduction of a non-negative angle below 2^31 in integers (Payne & Hanek, 1983). WGSL promises the accuracy of sin and
-// cos near zero only, and lets a compiler reassociate the cancelling sums of a reduction in f32.
+// Argument reduction of a non-negative angle below 2^31 in integers (Payne & Hanek, 1983). WGSL promises the accuracy
+// of sin and cos near zero only, and lets a compiler reassociate the cancelling sums of a reduction in f32.
 fn reduce(angle: f32) -> Turn {
     let bits = bitcast<u32>(angle);
     if angle < 0.5 {
@@ -26,7 +26,8 @@ fn reduce(angle: f32) -> Turn {
         high = (STREAM_0 << s) | (STREAM_1 >> (32u - s));
         low = (STREAM_1 << s) | (STREAM_2 >> (32u - s));
     }
-    // The upper word of significand · (high, low) modulo 2^64: quarter turns in steps of 2^-30, at most 3 steps too small.
+    // The upper word of significand · (high, low) modulo 2^64: quarter turns in steps of 2^-30, at most 3 steps too
+    // small.
     let a1 = significand >> 16u;
     let a0 = significand & 0xffffu;
     let b1 = low >> 16u;

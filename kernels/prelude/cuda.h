@@ -11,7 +11,8 @@ typedef unsigned short f16; /* the bits of a half: conversions below are single 
 typedef uint4 u32x4;
 typedef float4 f32x4;
 
-/* The second bound keeps the compiler from spilling registers for the sake of more than 512 work-items on a multiprocessor. */
+/* The second bound keeps the compiler from spilling registers for the sake of more than 512 work-items on a
+ * multiprocessor. */
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, BLOCK < 512 ? 512 / BLOCK : 1)
 #define INLINE __device__ __forceinline__
 #define GLOBAL
@@ -96,9 +97,10 @@ INLINE void load_f32x8(const float* pointer, u32 at, float* out)
     out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
 }
 
-/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the result with all of
- * them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has SCRATCH(count) elements. Every lane of the group
- * must come here: within a wave lanes exchange registers, waves meet in local memory. The order of a sum is fixed: results repeat. */
+/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the
+ * result with all of them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has
+ * SCRATCH(count) elements. Every lane of the group must come here: within a wave lanes exchange registers, waves meet
+ * in local memory. The order of a sum is fixed: results repeat. */
 #define SCRATCH(count) ((count) * (BLOCK / WAVE))
 #define REDUCE(name, type, count, width, join) \
     INLINE type name##_join(type left, type right) { return join; } \

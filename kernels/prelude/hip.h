@@ -28,7 +28,8 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
 #define UNROLL _Pragma("unroll")
 
 #ifndef WAVE
-#define WAVE 32 /* lanes that run in step: 32 is right for a wavefront of 64 too, only slower; BLOCK is a multiple of it */
+/* Lanes that run in step: 32 is right for a wavefront of 64 too, only slower; BLOCK is a multiple of it. */
+#define WAVE 32
 #endif
 
 #define LANE ((u32)__builtin_amdgcn_workitem_id_x())
@@ -58,10 +59,11 @@ extern "C" __attribute__((device, const)) float __ocml_log_f32(float);
 /* gfx11 and later have the mixed-sign dot product only; gfx9 from Vega 20 on and most of gfx10 have the signed one. */
 #if defined(__GFX11__) || defined(__GFX12__)
 #define DP4A(a, b, sum) __builtin_amdgcn_sudot4(true, (i32)(a), true, (i32)(b), sum, false)
-#elif defined(__gfx906__) || defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || \
-    defined(__gfx942__) || defined(__gfx950__) || defined(__gfx1011__) || defined(__gfx1012__) || defined(__gfx1030__) || \
-    defined(__gfx1031__) || defined(__gfx1032__) || defined(__gfx1033__) || defined(__gfx1034__) || \
-    defined(__gfx1035__) || defined(__gfx1036__)
+#elif defined(__gfx906__) || defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx940__) || \
+    defined(__gfx941__) || defined(__gfx942__) || defined(__gfx950__) || defined(__gfx1011__) || \
+    defined(__gfx1012__) || defined(__gfx1030__) || defined(__gfx1031__) || \
+    defined(__gfx1032__) || defined(__gfx1033__) || defined(__gfx1034__) || defined(__gfx1035__) || \
+    defined(__gfx1036__)
 #define DP4A(a, b, sum) __builtin_amdgcn_sdot4((i32)(a), (i32)(b), sum, false)
 #else
 INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
@@ -104,7 +106,8 @@ INLINE void load_f32x8(const float* pointer, u32 at, float* out)
     out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
 }
 
-/* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo the wavefront. */
+/* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo the
+ * wavefront. */
 template <typename T> INLINE T shuffle_xor(T value, u32 mask)
 {
     const i32 source = (i32)((LANE ^ mask) << 2);
@@ -117,9 +120,10 @@ template <typename T> INLINE T shuffle_xor(T value, u32 mask)
     }
 }
 
-/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the result with all of
- * them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has SCRATCH(count) elements. Every lane of the group
- * must come here: within a wave lanes exchange registers, waves meet in local memory. The order of a sum is fixed: results repeat. */
+/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the
+ * result with all of them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has
+ * SCRATCH(count) elements. Every lane of the group must come here: within a wave lanes exchange registers, waves meet
+ * in local memory. The order of a sum is fixed: results repeat. */
 #define SCRATCH(count) ((count) * (BLOCK / WAVE))
 #define REDUCE(name, type, count, width, join) \
     INLINE type name##_join(type left, type right) { return join; } \

@@ -78,9 +78,10 @@ INLINE void load_f32x8(GLOBAL const float* pointer, u32 at, float* out)
     vstore8(vload8(at, pointer), 0, out);
 }
 
-/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the result with all of
- * them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has SCRATCH(count) elements. Every lane of the group
- * must come here. Four lanes of a wave take every fourth value, one of them joins the four, and all join the waves. */
+/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the
+ * result with all of them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has
+ * SCRATCH(count) elements. Every lane of the group must come here. Four lanes of a wave take every fourth value, one of
+ * them joins the four, and all join the waves. */
 #define SCRATCH(count) ((count) * BLOCK)
 #define REDUCE(name, type, count, width, join) \
     INLINE type name##_join(type left, type right) { return join; } \

@@ -14,9 +14,9 @@ var<workgroup> partial: array<f32, BLOCK>;
 
 // ---- helpers
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two barriers
-// instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs does not unroll it
-// for the lanes that have no part in it.
+// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
+// barriers instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs
+// does not unroll it for the lanes that have no part in it.
 const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
 const CHUNK: u32 = BLOCK / FOLD;
 

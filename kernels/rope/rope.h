@@ -1,5 +1,5 @@
-// rope: rotary position embedding, NEOX or interleaved. Sine and cosine are taken once per row, in fp64 without branches so that
-// the compiler vectorises them, and reused for every head. The rows are split over the threads.
+// rope: rotary position embedding, NEOX or interleaved. Sine and cosine are taken once per row, in fp64 without
+// branches so that the compiler vectorises them, and reused for every head. The rows are split over the threads.
 #pragma once
 
 namespace kparity {

@@ -1,6 +1,7 @@
 /* rope_store: RoPE of queries and keys, and the new keys and values into their places in the cache.
  *
- * ABI: qkv [M, (H + 2G) * D] f32, pos [M] i32, freq [R/2] f32 -> q [M, H, D] f32, kcache [L, G * D] f32|f16, vcache [L, G * D]
+ * ABI: qkv [M, (H + 2G) * D] f32, pos [M] i32, freq [R/2] f32 -> q [M, H, D] f32, kcache [L, G * D] f32|f16, vcache [L,
+ * G * D]
  * Grid: one work-item per pair of elements of qkv, folded.
  * Options: NEOX (pairs i, i + R/2; else 2i, 2i + 1), F16 (type of the cache).
  */

@@ -1,7 +1,7 @@
 // rope_store: queries and keys turned, keys and values into the cache, from one row of all heads.
 //
-// The heads are split over the threads, as kv_store splits columns: of two rows with one position the later one wins, whatever the
-// number of threads. A thread takes the angles of a row for itself, unless it has nothing but values.
+// The heads are split over the threads, as kv_store splits columns: of two rows with one position the later one wins,
+// whatever the number of threads. A thread takes the angles of a row for itself, unless it has nothing but values.
 #pragma once
 
 #include "../rope/rope.h"
@@ -14,7 +14,8 @@ class RopeStore final : public Kernel {
 public:
     explicit RopeStore(const Defines& d)
         : rows(d.integer("M")), queries(d.integer("H")), groups(d.integer("G")), width(d.integer("D")),
-          capacity(d.integer("L")), f16(d.integer("F16") != 0), rotation(width, d.integer("R"), d.integer("NEOX") != 0) {}
+          capacity(d.integer("L")), f16(d.integer("F16") != 0),
+          rotation(width, d.integer("R"), d.integer("NEOX") != 0) {}
     double cost() const override {
         return rows > 1 ? 4.0 * static_cast<double>(rows * (queries + 2 * groups) * width) : 0.0;
     }

@@ -1,5 +1,5 @@
-// rope_store: rope on queries and keys, and the new keys and values into the cache; one work-item per two neighbouring elements
-// of a row of qkv (a word of an f16 cache). A row holds H heads of queries, G of keys and G of values.
+// rope_store: rope on queries and keys, and the new keys and values into the cache; one work-item per two neighbouring
+// elements of a row of qkv (a word of an f16 cache). A row holds H heads of queries, G of keys and G of values.
 //
 //   0  qkv     array<u32>  [M, HEADS, D] f32 bits
 //   1  pos     array<i32>  [M]        rows outside 0 … L-1 are not stored

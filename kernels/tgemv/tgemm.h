@@ -1,8 +1,8 @@
 // tgemm: tgemv for many rows of activations, by tiles of 16 rows of weights and 16 tokens (see tiles.h).
 //
-// Each thread brings the activations into tiles, then walks its share of the rows, 32 at a time, and K in pieces: the codes of a
-// piece are unpacked into the first-level cache and multiplied with every pair of tiles of tokens. Results have the bits of
-// tgemv.h: accumulators are exact, and each output goes through the same roundings in the same order.
+// Each thread brings the activations into tiles, then walks its share of the rows, 32 at a time, and K in pieces: the
+// codes of a piece are unpacked into the first-level cache and multiplied with every pair of tiles of tokens. Results
+// have the bits of tgemv.h: accumulators are exact, and each output goes through the same roundings in the same order.
 #pragma once
 
 #include "../../csrc/tiles.h"
@@ -16,7 +16,8 @@ class Tgemm final : public Product {
 public:
     explicit Tgemm(const Defines& d)
         : Product(d),
-          held(least(ceil_div(tokens, TILE) * TILE, most(PAIR * TILE, HELD_BYTES / padded / (PAIR * TILE) * PAIR * TILE))) {}
+          held(least(ceil_div(tokens, TILE) * TILE,
+                     most(PAIR * TILE, HELD_BYTES / padded / (PAIR * TILE) * PAIR * TILE))) {}
 
     std::size_t scratch_bytes() const override {
         return static_cast<std::size_t>(ROWS * PIECE * CODES + held * (padded + 4 * (ROWS + blocks + scales())));
@@ -55,7 +56,8 @@ public:
 private:
     static constexpr int ROWS = PAIR * TILE;
     static constexpr std::int64_t HELD_BYTES = 512 << 10;
-    static constexpr std::int64_t PIECE = 2;  // blocks of K whose codes, and the tokens' share of them, stay in the first-level cache
+    // Blocks of K whose codes, and the tokens' share of them, stay in the first-level cache.
+    static constexpr std::int64_t PIECE = 2;
 
     std::int64_t held;  // tokens that are in tiles at a time
 
@@ -64,7 +66,7 @@ private:
         std::int8_t* values;    // [held / 16, BLOCKS · STEPS, 16, 16, 4]
         std::uint8_t* results;  // Square [held / 16, PAIR]: Sums over whole rows, or sums of scaled blocks
         std::int32_t* offset;   // [held / 16, BLOCKS, 16]: Σq of each block, or of the whole row in the first
-        float* scale;           // [held / 16, 1 or BLOCKS, 16]: of the activations, times that of the weights if there is one
+        float* scale;           // [held / 16, 1 or BLOCKS, 16]: of the activations, times the weights' if there is one
     };
 
     // The tile of tokens from `token` on, `slot` in the scratch.
@@ -73,8 +75,8 @@ private:
         std::int32_t* offset = buffers.offset + slot * blocks;
         float* scale = buffers.scale + slot * scales();
         for (std::int64_t b = 0; b < blocks; ++b)
-            interleave(buffers.q + token * padded + b * CODES, padded, count, buffers.values + slot * padded + b * STEPS * TILE_BYTES,
-                       offset + b * TILE);
+            interleave(buffers.q + token * padded + b * CODES, padded, count,
+                       buffers.values + slot * padded + b * STEPS * TILE_BYTES, offset + b * TILE);
         for (int t = 0; t < count; ++t) {
             const std::int64_t at = (token + t) * scales();
             for (std::int64_t s = 0; s < scales(); ++s) scale[s * TILE + t] = buffers.ascale[at + s];
@@ -105,7 +107,8 @@ private:
     }
 
     // 32 rows of weights from `row` on (fewer at `end`) with `count` tokens from `token` on, summed over whole rows.
-    void sum_rows(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t count) const {
+    void sum_rows(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token,
+                  std::int64_t count) const {
         auto* sums = reinterpret_cast<Sums*>(buffers.results);
         for (std::int64_t b = 0; b < blocks; b += PIECE) {
             decode(buffers, row, end, b);
@@ -118,7 +121,8 @@ private:
     }
 
     // The same with scales per block.
-    void sum_blocks(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t count) const {
+    void sum_blocks(const Buffers& buffers, std::int64_t row, std::int64_t end, std::int64_t token,
+                    std::int64_t count) const {
         auto* results = reinterpret_cast<Square<float>*>(buffers.results);
         std::memset(results, 0, sizeof(Square<float>) * static_cast<std::size_t>(ceil_div(count, TILE) * PAIR));
         for (std::int64_t b = 0; b < blocks; b += PIECE) {
@@ -140,14 +144,15 @@ private:
 
     // `count` blocks of decoded codes from `decoded` on, block b of K, with T tiles of tokens.
     template <int T>
-    void multiply(Tile<T>, const Buffers& buffers, std::int64_t decoded, std::int64_t b, std::int64_t count, std::int64_t slot,
-                  bool more, Sums* sums) const {
-        tile_products<T>(buffers.codes + decoded * CODES * TILE, PIECE * CODES * TILE, buffers.values + slot * padded + b * CODES * TILE,
-                         TILE * padded, count * STEPS, more, sums);
+    void multiply(Tile<T>, const Buffers& buffers, std::int64_t decoded, std::int64_t b, std::int64_t count,
+                  std::int64_t slot, bool more, Sums* sums) const {
+        tile_products<T>(buffers.codes + decoded * CODES * TILE, PIECE * CODES * TILE,
+                         buffers.values + slot * padded + b * CODES * TILE, TILE * padded, count * STEPS, more, sums);
     }
 
     // Sums over whole rows to outputs.
-    void finish(const Buffers& buffers, Sums& sums, std::int64_t row, std::int64_t end, std::int64_t token, std::int64_t slot) const {
+    void finish(const Buffers& buffers, Sums& sums, std::int64_t row, std::int64_t end, std::int64_t token,
+                std::int64_t slot) const {
         const std::int32_t* offset = buffers.offset + slot * blocks;
         if (integers) {
             for (auto& of_row : sums.at)
@@ -164,8 +169,8 @@ private:
     }
 
     // y += the sums of block b, scaled.
-    void add_block(const Buffers& buffers, const Sums& sums, std::int64_t b, std::int64_t row, std::int64_t end, std::int64_t slot,
-                   Square<float>& y) const {
+    void add_block(const Buffers& buffers, const Sums& sums, std::int64_t b, std::int64_t row, std::int64_t end,
+                   std::int64_t slot, Square<float>& y) const {
         const std::int32_t* offset = buffers.offset + slot * blocks + b * TILE;
         const F scale = load(buffers.scale + slot * scales() + (a_per_block ? b * TILE : 0), Full{});
         for (int r = 0; r < TILE; ++r) {

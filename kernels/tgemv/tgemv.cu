@@ -1,16 +1,18 @@
 /* tgemv: packed ternary weights times int8 activations, exact in int32, then scaled.
  *
- * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, BLOCKS] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 | BLOCKS] i32
+ * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, BLOCKS] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 |
+ * BLOCKS] i32
  *      -> y [M, N] f32|i32
  * Grid: x walks the rows of w (ROWS a group), y the rows of q (TILE_M a group). LANES work-items share TILE_N rows.
- * Options: W_PER_BLOCK, A_PER_BLOCK (a scale per 256 elements, else one), W_PER_ROW (a scale per row of w), OUT_I32 (the
- * accumulators themselves).
+ * Options: W_PER_BLOCK, A_PER_BLOCK (a scale per 256 elements, else one), W_PER_ROW (a scale per row of w), OUT_I32
+ * (the accumulators themselves).
  *
- * A word holds 16 codes w + 1; (word >> 2s) & 0x03030303 is a dp4a operand. The code's 1 is undone by subtracting sum(q) once per span
- * of qsum; where scales change within a row and qsum does not, sum(q) of the span is taken along.
+ * A word holds 16 codes w + 1; (word >> 2s) & 0x03030303 is a dp4a operand. The code's 1 is undone by subtracting
+ * sum(q) once per span of qsum; where scales change within a row and qsum does not, sum(q) of the span is taken along.
  *
- * Weights come in batches: AHEAD loads of 16 bytes per row are under way before the first is used, and while they are, the group
- * brings the activations of the batch to local memory, turned so that neighbouring work-items read neighbouring 16 bytes.
+ * Weights come in batches: AHEAD loads of 16 bytes per row are under way before the first is used, and while they are,
+ * the group brings the activations of the batch to local memory, turned so that neighbouring work-items read
+ * neighbouring 16 bytes.
  */
 #undef BLOCK
 #undef LANES
@@ -20,7 +22,8 @@
 #define ROWS (BLOCK / LANES * TILE_N)
 #define CHUNKS (WORDS / 4) /* pieces of 16 bytes, 64 weights, a load each; 4 of them are a block of 256 */
 #define STEPS ((CHUNKS + LANES - 1) / LANES)
-#define PITCH (AHEAD * LANES + 2) /* 16-byte columns of a batch of activations; the 2 keep the writers out of each other's banks */
+/* 16-byte columns of a batch of activations; the 2 keep the writers out of each other's banks. */
+#define PITCH (AHEAD * LANES + 2)
 #define COMPLETE (STEPS * LANES == CHUNKS ? STEPS % AHEAD == 0 : 0) /* no work-item reaches past the end of a row */
 #define SPANNED ((W_PER_BLOCK || A_PER_BLOCK) && !OUT_I32)
 #define UNSUMMED (SPANNED && !A_PER_BLOCK) /* qsum does not have the spans */
@@ -33,8 +36,8 @@
 #define RESULT float
 #endif
 
-/* One row of activations: fields 1 and 2 of a word stay where they are, and their sums are 4 and 16 times too large until the end, which
- * saves two shifts of three. More rows share the shifts, and their sums need the registers. */
+/* One row of activations: fields 1 and 2 of a word stay where they are, and their sums are 4 and 16 times too large
+ * until the end, which saves two shifts of three. More rows share the shifts, and their sums need the registers. */
 #if TILE_M == 1
 #define SUMS 3
 #define FIELD1(word) ((word) & 0x0c0c0c0cu)
@@ -212,7 +215,8 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         }
 
 #if SPANNED
-        /* Only the integer sum of a whole block may be converted and scaled: its four work-items join theirs, and one counts it. */
+        /* Only the integer sum of a whole block may be converted and scaled: its four work-items join theirs, and one
+         * counts it. */
         sum_blocks(sums, parts);
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = (batch + ahead) * LANES + lane;

@@ -1,8 +1,8 @@
 // tgemv: packed ternary weights times int8 activations, exact in int32, then scaled.
 //
-// Unsigned codes w + 1 are multiplied and Σq is subtracted once. Each thread permutes the activations into the order in which 64
-// bytes of weights and four shifts give their codes (see simd.h), then walks its share of the rows, four at a time, and decodes
-// a block of weights once for TOKENS rows of activations.
+// Unsigned codes w + 1 are multiplied and Σq is subtracted once. Each thread permutes the activations into the order in
+// which 64 bytes of weights and four shifts give their codes (see simd.h), then walks its share of the rows, four at a
+// time, and decodes a block of weights once for TOKENS rows of activations.
 #pragma once
 
 #include "product.h"
@@ -36,8 +36,8 @@ public:
     }
 
 private:
-    // Weights are fetched this many bytes ahead where the four rows of a tile are apart, and where they lie next to each other,
-    // at least that many, in whole tiles.
+    // Weights are fetched this many bytes ahead where the four rows of a tile are apart, and where they lie next to
+    // each other, at least that many, in whole tiles.
     static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192, AHEAD_SCALES = 128;
     static constexpr std::int64_t AHEAD_OUTPUTS = 8192;  // outputs that are fetched at the beginning: of 4 bytes each
 
@@ -54,8 +54,8 @@ private:
         float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
     };
 
-    // The beginnings of the rows of the first tile come while the activations are prepared, and so does what will be written: a
-    // store that misses the caches in between would hold up those after it.
+    // The beginnings of the rows of the first tile come while the activations are prepared, and so does what will be
+    // written: a store that misses the caches in between would hold up those after it.
     void fetch(const Buffers& buffers, Range part) const {
         const Rows of = first_tile(part, true);
         for (std::int64_t at = 0; at < AHEAD_APART; at += BLOCK_BYTES)
@@ -103,7 +103,8 @@ private:
                 } else {
                     const float scale = buffers.scale[slot + m];
                     float y[4];
-                    for (int r = 0; r < 4; ++r) y[r] = static_cast<float>(acc[m][r]) * (w_per_row ? scale * *wscale[r] : scale);
+                    for (int r = 0; r < 4; ++r)
+                        y[r] = static_cast<float>(acc[m][r]) * (w_per_row ? scale * *wscale[r] : scale);
                     put(static_cast<float*>(buffers.y) + (token + m) * rows, of, y);
                 }
             }

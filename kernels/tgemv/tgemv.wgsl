@@ -1,5 +1,5 @@
-// tgemv: ternary weights times int8 activations, exact in i32, then scaled. LANES work-items share a row of weights; a work-group
-// computes ROWS rows for TILE_M rows of activations, so that a weight is decoded once for all of them.
+// tgemv: ternary weights times int8 activations, exact in i32, then scaled. LANES work-items share a row of weights; a
+// work-group computes ROWS rows for TILE_M rows of activations, so that a weight is decoded once for all of them.
 //
 //   0  w       array<vec4<u32>>  [N, WORDS] u32, 16 codes a word, code = weight + 1
 //   1  wscale  array<f32>        [1], or [N] with W_PER_ROW, or [N, BLOCKS] with W_PER_BLOCK
@@ -23,8 +23,8 @@ var<workgroup> partial: array<u32, BLOCK * TILE_M>; // i32 or f32 bits, one per 
 const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row; 4 of them are a block of 256
 const PER_BLOCK: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u;
 
-// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins those.
-// Two barriers instead of a tree's five.
+// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins
+// those. Two barriers instead of a tree's five.
 const FOLD: u32 = min(LANES, 8u);
 
 // Σ code · q over 16 weights: elements 4s … 4s+3 of a word are the bytes of (word >> 2s) & 0x03030303.
@@ -65,7 +65,8 @@ fn row_sums(row: u32, m0: u32, lane: u32, thread: u32) {
     }
 }
 
-// A scale per block: a lane takes whole blocks, because only the exact sum of a block may be multiplied. Partial sums are f32.
+// A scale per block: a lane takes whole blocks, because only the exact sum of a block may be multiplied. Partial sums
+// are f32.
 fn block_sums(row: u32, m0: u32, lane: u32, thread: u32) {
     var acc: array<f32, TILE_M>;
     for (var block = lane; block < BLOCKS; block += LANES) {
@@ -103,8 +104,8 @@ fn join(left: u32, right: u32) -> u32 {
     return left + right;
 }
 
-// Join every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a compiler for
-// CPUs does not unroll it for the lanes that have no part in it.
+// Join every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a
+// compiler for CPUs does not unroll it for the lanes that have no part in it.
 fn fold(first: u32, step: u32, count: u32) -> u32 {
     var total = partial[first];
     for (var i = first + step; i < first + count; i += step) {
@@ -142,7 +143,8 @@ fn finish(total: u32, m: u32, n: u32) -> u32 {
 fn tgemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let thread = local.x;
     let lane = thread % LANES;
-    let row = min(group.x * ROWS + thread / LANES, N - 1u); // excess lanes repeat the last row: control flow stays uniform
+    // Excess lanes repeat the last row: control flow stays uniform.
+    let row = min(group.x * ROWS + thread / LANES, N - 1u);
     let m0 = group.y * TILE_M;
     if PER_BLOCK {
         block_sums(row, m0, lane, thread);

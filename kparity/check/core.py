@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from kparity import contracts
+from kparity.check.dump import write
 from kparity.check.facts import Facts, facts
 from kparity.check.guard import POISONS, Guarded, filled
 from kparity.check.measure import measured
@@ -46,9 +49,9 @@ def check_case(
 
 
 def checking(
-    backend: Backend, op: Op, case: Case, *, seed: int = 0, kinds: Sequence[str] | None = None
+    backend: Backend, op: Op, case: Case, *, seed: int = 0, kinds: Sequence[str] | None = None, dump: str = ""
 ) -> Iterator[Record]:
-    """The records of ``check_case``, each as soon as it is there."""
+    """The records of ``check_case``, each as soon as it is there; what failed goes to the folder ``dump``."""
     wanted = tuple(op.kinds(case) if kinds is None else kinds)
     blank = blank_record(backend.name, op, case, seed, label=backend.info.label, device_kind=backend.info.kind)
     bench: Bench | Exception
@@ -63,7 +66,12 @@ def checking(
     for kind in wanted:
         known = facts(op, case, kind, seed)
         about = replace(blank, kind=kind, inputs_sha256=known.sha256)
-        yield fault(about, bench) if isinstance(bench, Exception) else bench.check(about, known)
+        record = fault(about, bench) if isinstance(bench, Exception) else bench.check(about, known)
+        if dump and record.outcome == FAIL:
+            with suppress(OSError):  # the parent meets it again, and tells it
+                outputs = [] if isinstance(bench, Exception) else bench.outputs
+                write(Path(dump), record, known, outputs, backend.source(op, case, backend.constants))
+        yield record
 
 
 def blank_record(backend: str, op: Op, case: Case, seed: int, *, label: str = "", device_kind: str = "") -> Record:
@@ -92,6 +100,8 @@ class Bench:
             for arg in self.kernel.args
         ]
         self.program = backend.record([self.kernel.bind(*self.buffers)])
+        self.outputs: list[list[Array]] = []
+        """Of the runs of the latest kind of input, as far as they came."""
 
     def check(self, about: Record, known: Facts) -> Record:
         """Both runs of one kind of input, and the verdict."""
@@ -126,7 +136,8 @@ class Bench:
         for arg, buffer, array in zip(self.kernel.args, self.buffers, given, strict=True):
             if arg.role == "in" and array is not None:
                 self.backend.write(buffer, array)
-        runs, excess = [], 0
+        self.outputs = runs = []
+        excess = 0
         for poison in POISONS:
             excess += self._run(given, poison)
             runs.append([

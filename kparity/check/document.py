@@ -85,8 +85,10 @@ class Request(Part):
     backends: list[str]
     ops: list[str]
     expression: str | None
+    kinds: list[str]
     quick: bool
     max_seconds: float | None
+    replay: str | None
 
 
 class Counts(Part):
@@ -209,7 +211,7 @@ def _test(suite: ET.Element, record: Record) -> None:
     failure = ET.SubElement(
         test, "failure", message=_clean(record.reason), type=_clean(", ".join(record.failed) or "error")
     )
-    details = {**record.as_dict(), "outputs": [*map(_brief, record.outputs)]}
+    details = {"rerun": record.rerun, **record.as_dict(), "outputs": [*map(_brief, record.outputs)]}
     failure.text = _clean(json.dumps(details, indent=1, ensure_ascii=False))
 
 

@@ -62,15 +62,28 @@ class Memory:
         return self._kept.get(key)
 
     def put(self, key: tuple[str, str, int], found: Facts) -> None:
-        """Keep facts, and let go of the oldest beyond the limit."""
+        """Keep facts as the latest, and let go of the oldest beyond the limit."""
+        earlier = self._kept.pop(key, None)
         self._kept[key] = found
-        self.nbytes += found.nbytes
+        self.nbytes += found.nbytes - (earlier.nbytes if earlier else 0)
         while self.nbytes > self.limit and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
             self.nbytes -= oldest.nbytes
 
 
 _memory = Memory(KEPT_BYTES)
+
+
+def remember(kind: str, seed: int, found: Facts) -> None:
+    """Let facts stand for those of their case, a kind and a seed, as long as no others are asked for."""
+    _memory.put((found.case.id, kind, seed), found)
+
+
+def made(op: Op, case: Case, inputs: list[Array]) -> Facts:
+    """Truth and bounds of inputs."""
+    with np.errstate(all="ignore"):  # infinities and NaN are among the inputs
+        truth = op.reference(case, inputs)
+        return Facts(op, case, inputs, truth, op.bounds(case, inputs, truth))
 
 
 def facts(op: Op, case: Case, kind: str, seed: int) -> Facts:
@@ -80,9 +93,8 @@ def facts(op: Op, case: Case, kind: str, seed: int) -> Facts:
     if known is not None:
         return known
     rng = np.random.default_rng([case.seed(seed), zlib.crc32(kind.encode())])
-    with np.errstate(all="ignore"):  # infinities and NaN are among the inputs
+    with np.errstate(all="ignore"):
         inputs = op.inputs(case, rng, kind)
-        truth = op.reference(case, inputs)
-        found = Facts(op, case, inputs, truth, op.bounds(case, inputs, truth))
+    found = made(op, case, inputs)
     _memory.put(key, found)
     return found

@@ -17,6 +17,8 @@ class UnitRequest(msgspec.Struct, frozen=True):
     op: str
     params: dict[str, Any]
     kinds: tuple[str, ...]
+    replay: str = ""
+    """The folder that holds the inputs of its one kind; empty where the seed makes them."""
 
 
 class SweepRequest(msgspec.Struct, frozen=True):
@@ -24,6 +26,8 @@ class SweepRequest(msgspec.Struct, frozen=True):
 
     seed: int
     units: list[UnitRequest]
+    dump: str = ""
+    """The folder that takes what failed (``kparity.check.dump``); empty for none."""
 
 
 class Begun(Message, frozen=True, tag="begin"):

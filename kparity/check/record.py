@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
@@ -108,6 +109,14 @@ class Record:
     def label(self) -> str:
         """Case and kind, as ``-k`` sees them."""
         return f"{self.case} {self.kind}".rstrip()
+
+    @property
+    def rerun(self) -> str:
+        """The command that makes this record again."""
+        kind = ["--kind", self.kind] if self.kind else []
+        return shlex.join(
+            ["kparity", "check", "-o", self.op, "-b", self.backend, "-k", self.case, *kind, "--seed", str(self.seed)]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a number that is not finite becomes its name (``nan``, ``inf``, ``-inf``)."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from kparity import ops
+from kparity.check import dump
 from kparity.check.core import blank_record, judged
 from kparity.check.messages import Begun, Checked, Ended, Missing, Said, SweepRequest, UnitRequest
 from kparity.check.record import FAIL, PASS, SKIPPED, UNSUPPORTED, Record
@@ -47,8 +49,8 @@ class Unit:
 
     def request(self, number: int) -> UnitRequest:
         """What the worker is told."""
-        case = self.selected.case
-        return UnitRequest(number, self.backend, case.op, dict(case.params), tuple(self.selected.kinds))
+        case, replay = self.selected.case, self.selected.replay
+        return UnitRequest(number, self.backend, case.op, dict(case.params), tuple(self.selected.kinds), replay)
 
 
 @dataclass
@@ -64,9 +66,13 @@ class Sweep:
     limits: Limits = field(default_factory=Limits)
     devices: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Backend → label and kind of its device, as the records told."""
+    dump: str = ""
+    """The folder that takes what failed; empty for none."""
 
     def __post_init__(self) -> None:
-        self.units = [Unit(backend, each) for each in self.chosen for backend in self.backends]
+        self.units = [
+            Unit(backend, each) for each in self.chosen for backend in self.backends if each.backend in ("", backend)
+        ]
         self.started = time.monotonic()
         self._pending = list(range(len(self.units)))
         self._deaths: dict[str, int] = {}
@@ -95,7 +101,8 @@ class Sweep:
             return
         worker: Child[Said] = Child(family, "kparity.check.worker", Said, environment=ENVIRONMENT)
         try:
-            worker.send(SweepRequest(self.seed, [self.units[number].request(number) for number in self._pending]))
+            units = [self.units[number].request(number) for number in self._pending]
+            worker.send(SweepRequest(self.seed, units, self.dump))
             yield from self._listen(worker)
         finally:
             worker.close()
@@ -180,6 +187,8 @@ class Sweep:
         unit.seen += record.runs
         if record.device:
             self.devices[unit.backend] = (record.device, record.device_kind)
+        if record.outcome == FAIL and self.dump:
+            dump.complete(Path(self.dump), record, unit.selected.replay)
         if record.outcome == FAIL and self.limits.fail_fast:
             self.stop("an earlier case failed")
         return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ class Selected:
 
     case: Case
     kinds: tuple[str, ...]
+    replay: str = ""
+    """A folder with the inputs (``kparity.check.dump``); empty where they are made from the seed."""
+    backend: str = ""
+    """The only backend to run on; empty for all."""
 
 
 def expression(text: str) -> Matches:
@@ -100,14 +104,26 @@ def named(given: Sequence[str], kind: str, known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def selected(names: Sequence[str], quick: bool, text: str | None) -> list[Selected]:
-    """Cases of the named ops (all, where none is named) with the kinds that the expression ``text`` admits."""
+def kinds_of(names: Sequence[str]) -> list[str]:
+    """Every kind of input of the named ops (of all, where none is named)."""
+    found = [kind for op in map(ops.get, names or ops.names()) for case in op.sweep() for kind in op.kinds(case)]
+    return list(dict.fromkeys(found))
+
+
+def selected(
+    names: Sequence[str], quick: bool, text: str | None, only: Collection[str] | None = None
+) -> list[Selected]:
+    """Cases of the named ops (all, where none is named) with the kinds that the expression ``text`` admits, and those
+    of ``only`` alone, if it is given.
+    """
     matches: Matches = expression(text) if text is not None else lambda label: True
     found = []
     for name in names or ops.names():
         op = ops.get(name)
         for case in unique(op.cases() if quick else op.sweep()):
-            kinds = tuple(kind for kind in op.kinds(case) if matches(f"{case.id} {kind}"))
+            kinds = tuple(
+                kind for kind in op.kinds(case) if (not only or kind in only) and matches(f"{case.id} {kind}")
+            )
             if kinds:
                 found.append(Selected(case, kinds))
     return found

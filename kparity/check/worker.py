@@ -6,9 +6,12 @@ Started by ``kparity.check.runner`` with units of work in order; it reports each
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from kparity import ops
+from kparity.check import dump
 from kparity.check.core import blank_record, checking, fault
+from kparity.check.facts import remember
 from kparity.check.messages import Begun, Checked, Ended, Missing, SweepRequest
 from kparity.device import registry
 from kparity.device.adapter import Backend
@@ -54,7 +57,9 @@ def work(request: SweepRequest, link: Link) -> None:
             about = replace(blank_record(name, op, case, request.seed), runs=len(unit.kinds))
             link.send(Checked(unit.number, fault(about, device).as_dict()))
         else:
-            for record in checking(device, op, case, seed=request.seed, kinds=unit.kinds):
+            if unit.replay:  # the latest facts are always remembered: they stand for those that the seed would make
+                remember(unit.kinds[0], request.seed, dump.load(Path(unit.replay)).facts)
+            for record in checking(device, op, case, seed=request.seed, kinds=unit.kinds, dump=request.dump):
                 link.send(Checked(unit.number, record.as_dict()))
         link.send(Ended(unit.number))
     link.send(Done())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "-k", "expression", metavar="EXPR", help="Cases and kinds by substring: 'K=640, and not (zeros or one_hot)'."
 )
+@click.option("--kind", "kind_names", multiple=True, metavar="KIND[,KIND]", help="These kinds of input, by name.")
 @click.option("--list", "list_only", is_flag=True, help="Print what would run, one case and kind a line.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Base of every input's seed.")
 @click.option(
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--quick", is_flag=True, help="The short list of cases.")
 @click.option("--fail-fast", is_flag=True, help="Skip what comes after the first failure.")
+@click.option(
+    "--dump", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Keep inputs, outputs, truth and text of what fails, a folder each.",
+)  # fmt: skip
+@click.option(
+    "--replay", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+    help="Run what --dump kept once more, on its backend or on those of -b.",
+)  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
 @click.option("--junit", "junit_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write JUnit XML.")
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write a line per output.")
@@ -40,12 +49,15 @@ def check(
     op_names: tuple[str, ...],
     backend_names: tuple[str, ...],
     expression: str | None,
+    kind_names: tuple[str, ...],
     list_only: bool,
     seed: int,
     max_seconds: float | None,
     case_timeout: float,
     quick: bool,
     fail_fast: bool,
+    dump: Path | None,
+    replay: Path | None,
     json_path: str | None,
     junit_path: str | None,
     csv_path: str | None,
@@ -58,20 +70,35 @@ def check(
     """
     from kparity import ops
     from kparity.check import select
-    from kparity.check.runner import Limits
     from kparity.device import registry
+    from kparity.errors import WrongInput
 
     names = select.named(op_names, "op", ops.names())
     asked = select.named(backend_names, "backend", registry.names())
-    chosen = select.selected(names, quick, expression)
+    kinds = select.named(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
+    if replay:
+        from kparity.check.dump import chosen as kept
+
+        if op_names or expression or kind_names or quick or seed:
+            raise WrongInput("--replay runs what was kept: leave out -o, -k, --kind, --quick and --seed")
+        chosen, asked, seed = kept(replay, asked)
+    else:
+        chosen = select.selected(names, quick, expression, kinds)
     if list_only:
         ctx.exit(_list(chosen))
     paths = [Path(path) for path in (json_path, junit_path, csv_path) if path and path != "-"]
-    _refuse_unwritable(paths)
+    _refuse_unwritable([*paths, *([dump] if dump else [])])
+    from kparity.check.runner import Limits
     from kparity.cli.check_run import run
 
-    request = {"ops": names, "expression": expression, "quick": quick, "max_seconds": max_seconds}
-    result = run(chosen, asked, seed, Limits(case_timeout, max_seconds, fail_fast), request)
+    if dump:
+        dump.mkdir(exist_ok=True)
+    request = {
+        "ops": names, "expression": expression, "kinds": kinds, "quick": quick, "max_seconds": max_seconds,
+        "replay": str(replay) if replay else None,
+    }  # fmt: skip
+    kept_in = str(dump.resolve()) if dump else ""
+    result = run(chosen, asked, seed, Limits(case_timeout, max_seconds, fail_fast), request, kept_in)
     _write(result, json_path, junit_path, csv_path)
     if json_path != "-":
         from kparity.cli.check_table import print_result

@@ -27,15 +27,22 @@ class Progress(Protocol):
 
 
 def run(
-    chosen: Sequence[Selected], asked: Sequence[str], seed: int, limits: Limits, request: Mapping[str, Any]
+    chosen: Sequence[Selected],
+    asked: Sequence[str],
+    seed: int,
+    limits: Limits,
+    request: Mapping[str, Any],
+    dump: str = "",
 ) -> Result:
-    """Run the chosen cases on the backends that were asked for; on all that open, where none was."""
+    """Run the chosen cases on the backends that were asked for; on all that open, where none was. What fails goes to
+    the folder ``dump``.
+    """
     backends = list(asked) or registry.names()
     result = Result(backends, seed, request)
     if not chosen:
         return result
-    sweep = Sweep(backends, chosen, seed, limits)
-    progress = _progress(sum(len(each.kinds) for each in chosen) * len(backends))
+    sweep = Sweep(backends, chosen, seed, limits, dump=dump)
+    progress = _progress(sum(unit.left for unit in sweep.units))
     started = time.monotonic()
     records = sweep.records()
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +13,7 @@ from rich.text import Text
 from kparity import contracts
 from kparity.check.core import CONTRACT
 from kparity.check.document import Result
+from kparity.check.dump import folder_of
 from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
 from kparity.check.summary import Tally
 from kparity.cli.table import console
@@ -28,7 +32,7 @@ def print_result(result: Result) -> None:
             failures.setdefault(record.backend, []).append(record)
     for backend, records in failures.items():
         for record in records[:SHOWN]:
-            _print_failure(out, record)
+            _print_failure(out, record, result.request.get("replay"))
         if len(records) > SHOWN:
             left = len(records) - SHOWN
             out.print(f"… and {left} more failures of {backend}; --json, --junit and --csv have all of them\n")
@@ -38,7 +42,7 @@ def print_result(result: Result) -> None:
     out.print(_verdict(result), soft_wrap=True)
 
 
-def _print_failure(out: Console, record: Record) -> None:
+def _print_failure(out: Console, record: Record, replay: str | None) -> None:
     out.print(Text.assemble(("FAIL ", STYLES[FAIL]), f"{record.backend}: {record.label}"), soft_wrap=True)
     out.print(Text(f"  {record.reason}"), soft_wrap=True)
     for output in record.outputs:
@@ -48,6 +52,13 @@ def _print_failure(out: Console, record: Record) -> None:
         about.append(f"inputs {record.inputs_sha256[:16]}")
     about += [part for part in (record.kernel, record.device, ", ".join(record.failed)) if part]
     out.print(Text("  " + " · ".join(about), style="dim"), soft_wrap=True)
+    again = record.rerun
+    if replay:
+        place = folder_of(Path(replay), record)
+        again = shlex.join(
+            ["kparity", "check", "--replay", str(place if place.is_dir() else replay), "-b", record.backend]
+        )
+    out.print(Text(f"  rerun: {again}"), soft_wrap=True)
 
 
 def _line(output: OutputRecord) -> str:

@@ -13,6 +13,8 @@ COMMANDS = {
     "probe": ("kparity.cli.probe", "Probe backends in order and show which one may serve."),
     "run": ("kparity.cli.run", "Generate text on the first backend that passes its probe."),
     "check": ("kparity.cli.check", "Hold every op of every backend against fp64 truth."),
+    "source": ("kparity.cli.source", "Print the text of an op as a backend's compiler gets it."),
+    "ops": ("kparity.cli.ops", "List the ops, or show what one is: formula, ABI, cases, kinds of input."),
     "bench": ("kparity.cli.bench", "Measure speed beside proof that the output was right."),
     "mutate": ("kparity.cli.mutate", "Run known-wrong kernels through the gates: which gate rejects which."),
     "contract": ("kparity.cli.contract", "Validate, show and check contracts."),

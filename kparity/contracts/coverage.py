@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from kparity.contracts import evidence, nodes, uses
-from kparity.contracts.files import ContractFile
+from kparity.contracts import evidence, nodes
+from kparity.contracts.files import ContractFile, mentioned
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def score(contract: ContractFile) -> Score:
     statuses = [entry["status"] for entry in document["falsification_tests"]]
     limits = document.get("thresholds", {})
     sources = [root / name for name in document.get("enforced_by", [])] if root is not None else []
-    used = uses.of({str(path): path.read_text(encoding="utf-8") for path in sources if path.is_file()})
+    texts = [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
     wanted = nodes.references(contract)
     passed = [
         each for each in wanted if evidence.outcome_of(shown, contract.id, each.kind, each.id, each.node) == "passed"
@@ -48,7 +48,7 @@ def score(contract: ContractFile) -> Score:
         contract.id, contract.version, document["metadata"]["status"],
         statuses.count("discharged"), statuses.count("functional"), statuses.count("partial"),
         len(document["proof_obligations"]), len(document.get("harnesses", [])),
-        len(limits), sum(used.mentions(name) for name in limits),
+        len(limits), sum(mentioned(name, texts) for name in limits),
         sum(entry["status"] == "open" for entry in document.get("known_issues", [])), len(wanted), len(passed),
     )  # fmt: skip
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -195,3 +196,18 @@ def _resolved(targets: Sequence[str], by_id: dict[str, Path]) -> Iterator[Path]:
             in_folder(Path(target))
         else:
             raise UnknownName("contract", target, by_id)
+
+
+FAMILY = re.compile(r"""\bf["'](\w{4,})\{""")
+"""How an f-string begins that is the name of several thresholds: ``f"peer_ratio_{dtype}"``."""
+
+
+def mentioned(threshold: str, texts: Iterable[str]) -> bool:
+    """Whether sources have the name of a threshold in quotes, as the table of gates has, or an f-string that begins
+    like it.
+    """
+    quoted = (f'"{threshold}"', f"'{threshold}'")
+    return any(
+        any(name in text for name in quoted) or any(threshold.startswith(each) for each in FAMILY.findall(text))
+        for text in texts
+    )

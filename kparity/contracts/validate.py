@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kparity.contracts import evidence, files, history, known, nodes, uses
+from kparity.contracts import evidence, files, history, known, nodes
 from kparity.contracts.files import ContractFile, Problem
 from kparity.contracts.nodes import NoPytest
 from kparity.errors import UnknownName, WrongInput
@@ -204,20 +206,10 @@ def thresholds(found: Findings) -> None:
         _unknown(root, name, owners, found)
 
 
-def _read(root: Path, names: Sequence[str], contract: ContractFile, found: Findings) -> uses.Uses | None:
-    try:
-        return uses.of({name: (root / name).read_text(encoding="utf-8") for name in names})
-    except (SyntaxError, ValueError) as error:
-        problem = _problem(contract, "enforced_by", f"cannot be read as Python: {error}", "correct the file")
-        if problem not in found.problems:
-            found.problems.append(problem)
-        return None
-
-
 def _unused(contract: ContractFile, root: Path, names: Sequence[str], found: Findings) -> None:
     limits: Mapping[str, object] = contract.document.get("thresholds", {})
-    used = _read(root, names, contract, found)
-    idle = [name for name in limits if used is not None and not used.mentions(name)]
+    texts = [(root / name).read_text(encoding="utf-8", errors="replace") for name in names]
+    idle = [name for name in limits if not files.mentioned(name, texts)]
     if contract.draft:
         if idle:
             said = f"draft: {len(idle)} of {len(limits)} thresholds have no code yet"
@@ -228,16 +220,26 @@ def _unused(contract: ContractFile, root: Path, names: Sequence[str], found: Fin
         found.problems.append(_problem(contract, f"thresholds.{name}", what, "enforce it or remove it"))
 
 
+CALL = re.compile(r"""(?:\.(?:threshold|measure)\(|\bMeasure\.of\([\w.]+,)\s*["'](\w+)["']""")
+"""The name of a threshold where it is asked for. One that comes out of a table or a variable is refused by
+``Contract.threshold`` at run time.
+"""
+
+
 def _unknown(root: Path, name: str, owners: Sequence[ContractFile], found: Findings) -> None:
     """Names at the calls of one file that none of its contracts has."""
-    # Helpers may lie in any file of the contract: all of them are read, and the calls of this one are judged.
-    together = sorted({file for owner in owners for file in owner.document["enforced_by"] if (root / file).is_file()})
-    used = _read(root, together, owners[0], found)
+    try:
+        text = (root / name).read_text(encoding="utf-8")
+        ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        what = f"cannot be read as Python: {error}"
+        found.problems.append(_problem(owners[0], "enforced_by", what, "correct the file"))
+        return
     known = {limit for owner in owners for limit in owner.document.get("thresholds", {})}
-    for limit, file, line in used.called if used else ():
-        if file == name and limit not in known:
-            ids = " nor ".join(owner.id for owner in owners)
-            what, remedy = f"{limit!r} is used here and not in {ids}", "add it to the contract or correct the name"
+    for call in CALL.finditer(text):
+        if call[1] not in known:
+            ids, line = " nor ".join(owner.id for owner in owners), text.count("\n", 0, call.start(1)) + 1
+            what, remedy = f"{call[1]!r} is used here and not in {ids}", "add it to the contract or correct the name"
             found.problems.append(Problem(name, f"line {line}", what, remedy))
 
 

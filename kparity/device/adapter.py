@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from kparity.device.remedies import Reason
 from kparity.errors import Unavailable, WrongInput
-from kparity.ops.assemble import missing_text
+from kparity.ops.assemble import Source, missing_text
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 Kind = Literal["gpu", "cpu", "software"]
@@ -188,6 +188,9 @@ class Backend(ABC):
     reasons: ClassVar[Mapping[str, Reason]] = {}
     """Code → why it cannot be opened: the codes of every Unavailable that ``open`` raises."""
 
+    constants: Mapping[str, int | float] = {}
+    """What the device adds to the constants of a text; of the class, what stands for a device that is not here."""
+
     info: DeviceInfo
     dispatches: Dispatches
     device_clock: bool = False
@@ -199,6 +202,11 @@ class Backend(ABC):
     @abstractmethod
     def open(cls, index: int = 0) -> Backend:
         """Open device ``index``; raise ``unavailable(code, reason)`` where there is none."""
+
+    @classmethod
+    def source(cls, op: Op, case: Case, constants: Mapping[str, int | float]) -> Source | None:
+        """The text that its compiler gets; None where it assembles none."""
+        return None
 
     @classmethod
     def kernel_dialects(cls) -> tuple[str, ...]:

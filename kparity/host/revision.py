@@ -16,7 +16,7 @@ SOURCES = ("kparity", "backends", "kernels", "csrc")
 
 def checkout(root: Path | None = None) -> Path | None:
     """The source tree that this package is imported from, or ``root`` where that is one; None for an installed copy."""
-    root = root or Path(__file__).resolve().parents[1]
+    root = root or Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() and (root / "csrc").is_dir() else None
 
 

@@ -70,12 +70,19 @@ def file_of(op: str, dialect: str) -> str:
     return f"{op}/{TEXTS[dialect].format(op=op)}"
 
 
+def place(op: Op, dialect: str) -> str:
+    """What people are told is the file of an op's text."""
+    if op.texts != KERNELS and dialect == "numpy":
+        return f"{type(op).__module__.replace('.', '/')}.py"
+    return f"{'kernels' if op.texts == KERNELS else op.texts}/{file_of(op.name, dialect)}"
+
+
 def _own_text(op: Op, dialect: str) -> tuple[str, str]:
     """What error messages call an op's text, and the text; an op of another package brings its own."""
-    relative = file_of(op.name, dialect)
+    relative, path = file_of(op.name, dialect), place(op, dialect)
     if op.texts == KERNELS:
-        return f"kernels/{relative}", kernel_text(relative)
-    return f"{op.texts}/{relative}", resources.files(op.texts).joinpath(relative).read_text(encoding="utf-8")
+        return path, kernel_text(relative)
+    return path, resources.files(op.texts).joinpath(relative).read_text(encoding="utf-8")
 
 
 @cache

@@ -174,7 +174,7 @@ REFUSALS: dict[str, Reason] = {
     ),
     "RCPT-SAMPLES": Reason(
         "samples of no clock",
-        "The samples have a regularity that no clock gives.",
-        "Write samples as the clock gives them: never rounded, sorted or repeated.",
+        "The samples are all the same, or a few values in turn: no clock gives that.",
+        "Write samples as the clock gives them: never rounded or repeated.",
     ),
 }

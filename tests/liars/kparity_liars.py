@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,16 +36,35 @@ class Honest(CpuBackend):
     """Another name for the CPU backend: it must be accepted."""
 
     name = "liar-honest"
+    told: ClassVar[dict[str, str]] = {}
+    """What it says of its device beside the truth."""
 
     @classmethod
     def open(cls, index: int = 0):
         backend = super().open(index)
-        backend.info = dataclasses.replace(backend.info, backend=cls.name)
+        backend.info = dataclasses.replace(backend.info, backend=cls.name, **cls.told)
         return backend
 
     def altered(self, buffer: Buffer, change) -> Buffer:
         """A buffer with changed content."""
         return self.upload(np.ascontiguousarray(change(self.download(buffer))))
+
+
+class Tampering(Honest):
+    """Gives other buffers to the kernels of ``op``."""
+
+    op = ""
+
+    def concerns(self, op: Op, case: Case) -> bool:
+        """Whether a kernel is one of them."""
+        return op.name == self.op
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        kernel = super().build(op, case)
+        return Tampered(kernel, lambda b: self.given(case, b)) if self.concerns(op, case) else kernel
+
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        raise NotImplementedError
 
 
 class Interleaved(Honest):
@@ -57,95 +77,75 @@ class Interleaved(Honest):
         return super().build(op, case)
 
 
-class NoScale(Honest):
+class NoScale(Tampering):
     """Every weight scale is 1."""
 
-    name = "liar-noscale"
+    name, op = "liar-noscale", "tgemv"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "tgemv":
-            return kernel
-        return Tampered(kernel, lambda b: [b[0], self.altered(b[1], np.ones_like), *b[2:]])
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        return [b[0], self.altered(b[1], np.ones_like), *b[2:]]
 
 
-class UpScaleMissing(Honest):
+class UpScaleMissing(NoScale):
     """One scale is forgotten where a norm hides it from the logits: only the exact gate can see it."""
 
     name = "liar-halfscale"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "tgemv" or case["N"] <= case["K"]:
-            return kernel
-        return Tampered(kernel, lambda b: [b[0], self.altered(b[1], np.ones_like), *b[2:]])
+    def concerns(self, op: Op, case: Case) -> bool:
+        return super().concerns(op, case) and case["N"] > case["K"]
 
 
-class NanLogits(Honest):
-    name = "liar-nan"
+class NanLogits(Tampering):
+    name, op = "liar-nan", "dense_gemv"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "dense_gemv":
-            return kernel
-        return Tampered(kernel, lambda b: [self.altered(b[0], lambda w: np.full_like(w, np.nan)), *b[1:]])
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        return [self.altered(b[0], lambda w: np.full_like(w, np.nan)), *b[1:]]
 
 
-class DroppedColumn(Honest):
+class DroppedColumn(Tampering):
     """The last column of every ternary weight is ignored."""
 
-    name = "liar-column"
+    name, op = "liar-column", "tgemv"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "tgemv":
-            return kernel
-        byte, shift = (case["K"] - 1) % 4, 2 * (((case["K"] - 1) % 16) // 4)
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        last = case["K"] - 1
+        bit = 8 * (last % 4) + 2 * (last % 16 // 4)
 
         def drop(words: Array) -> Array:
             words = words.copy()
-            at, bit = (case["K"] - 1) // 16, 8 * byte + shift
-            words[:, at] = (words[:, at] & np.uint32(~(3 << bit) & 0xFFFFFFFF)) | np.uint32(1 << bit)
+            words[:, last // 16] = (words[:, last // 16] & np.uint32(~(3 << bit) & 0xFFFFFFFF)) | np.uint32(1 << bit)
             return words
 
-        return Tampered(kernel, lambda b: [self.altered(b[0], drop), *b[1:]])
+        return [self.altered(b[0], drop), *b[1:]]
 
 
-class SwappedColumns(Honest):
+class SwappedColumns(Tampering):
     """Two words of every row change places: a layout of another architecture."""
 
-    name = "liar-swapped"
+    name, op = "liar-swapped", "tgemv"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "tgemv":
-            return kernel
-
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
         def swap(words: Array) -> Array:
             words = words.copy()
             words[:, [2, 5]] = words[:, [5, 2]]
             return words
 
-        return Tampered(kernel, lambda b: [self.altered(b[0], swap), *b[1:]])
+        return [self.altered(b[0], swap), *b[1:]]
 
 
-class StaleAfterReset(Honest):
+class StaleAfterReset(Tampering):
     """Attention reads as many keys as ever were stored: right until the first reset."""
 
-    name = "liar-stale"
+    name, op = "liar-stale", "attention"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "attention" or case["M"] != 1:
-            return kernel
+    def concerns(self, op: Op, case: Case) -> bool:
+        return super().concerns(op, case) and case["M"] == 1
 
-        def remember(buffers: list[Buffer]) -> list[Buffer]:
-            if not hasattr(self, "stale"):
-                self.pos_handle = buffers[3].handle
-                self.stale = self.upload(np.zeros(1, np.int32))
-            return [*buffers[:3], self.stale, *buffers[4:]]
-
-        return Tampered(kernel, remember)
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        if not hasattr(self, "stale"):
+            self.pos_handle = b[3].handle
+            self.stale = self.upload(np.zeros(1, np.int32))
+        return [*b[:3], self.stale, *b[4:]]
 
     def write(self, buffer: Buffer, array: Array) -> None:
         super().write(buffer, array)
@@ -184,34 +184,23 @@ class OtherReplay(Honest):
         return program
 
 
-class HiddenGain(Honest):
+class HiddenGain(Tampering):
     """The gain of every norm before a GEMV is off by 1e-3: less than noise in every logit."""
 
-    name = "liar-hidden"
+    name, op = "liar-hidden", "norm_quant"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "norm_quant":
-            return kernel
-        at = next(index for index, arg in enumerate(kernel.args) if arg.name == "weight")
-
-        def louder(buffers: list[Buffer]) -> list[Buffer]:
-            gain = self.altered(buffers[at], lambda w: w * np.float32(1.001))
-            return [*buffers[:at], gain, *buffers[at + 1 :]]
-
-        return Tampered(kernel, louder)
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        at = next(index for index, arg in enumerate(ops.get(case.op).args(case)) if arg.name == "weight")
+        return [*b[:at], self.altered(b[at], lambda w: w * np.float32(1.001)), *b[at + 1 :]]
 
 
-class LoudHead(Honest):
+class LoudHead(Tampering):
     """The head is too loud by 5 %: cosine cannot see a factor."""
 
-    name = "liar-loud"
+    name, op = "liar-loud", "dense_gemv"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "dense_gemv":
-            return kernel
-        return Tampered(kernel, lambda b: [self.altered(b[0], lambda w: w * w.dtype.type(1.05)), *b[1:]])
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        return [self.altered(b[0], lambda w: w * w.dtype.type(1.05)), *b[1:]]
 
 
 class LateNan(Honest):
@@ -229,22 +218,19 @@ class LateNan(Honest):
         return got
 
 
-class WrongBatch(Honest):
+class WrongBatch(Tampering):
     """Rows of a chunk see one key too few: right step by step, wrong in a prefill."""
 
-    name = "liar-batch"
+    name, op = "liar-batch", "attention"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "attention" or case["M"] == 1:
-            return kernel
-        self.batch_pos = self.empty((case["M"],), "i32")
+    def concerns(self, op: Op, case: Case) -> bool:
+        return super().concerns(op, case) and case["M"] > 1
 
-        def shift(buffers: list[Buffer]) -> list[Buffer]:
-            self.pos_handle = buffers[3].handle
-            return [*buffers[:3], self.batch_pos, *buffers[4:]]
-
-        return Tampered(kernel, shift)
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        if not hasattr(self, "batch_pos"):
+            self.batch_pos = self.empty((case["M"],), "i32")
+        self.pos_handle = b[3].handle
+        return [*b[:3], self.batch_pos, *b[4:]]
 
     def write(self, buffer: Buffer, array: Array) -> None:
         super().write(buffer, array)
@@ -252,21 +238,14 @@ class WrongBatch(Honest):
             super().write(self.batch_pos, np.maximum(array - 1, -1).astype(np.int32))
 
 
-class HighestTie(Honest):
+class HighestTie(Tampering):
     """Right logits, and the last of the largest where several are equal."""
 
-    name = "liar-tie"
+    name, op = "liar-tie", "argmax"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "argmax":
-            return kernel
-
-        def remember(buffers: list[Buffer]) -> list[Buffer]:
-            self.chosen = {**getattr(self, "chosen", {}), id(buffers[1].handle): buffers[0]}
-            return buffers
-
-        return Tampered(kernel, remember)
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        self.chosen = {**getattr(self, "chosen", {}), id(b[1].handle): b[0]}
+        return b
 
     def download(self, buffer: Buffer) -> Array:
         got = super().download(buffer)
@@ -276,21 +255,17 @@ class HighestTie(Honest):
         return got
 
 
-class SecondTurn(Honest):
+class SecondTurn(Tampering):
     """A prefill begins where its chunk begins: right as long as every prompt starts on an empty cache."""
 
-    name = "liar-second"
+    name, op = "liar-second", "rope_store"
 
-    def build(self, op: Op, case: Case) -> Kernel:
-        kernel = super().build(op, case)
-        if op.name != "rope_store" or case["M"] == 1:
-            return kernel
+    def concerns(self, op: Op, case: Case) -> bool:
+        return super().concerns(op, case) and case["M"] > 1
 
-        def remember(buffers: list[Buffer]) -> list[Buffer]:
-            self.pos_handle = getattr(self, "pos_handle", buffers[1].handle)
-            return buffers
-
-        return Tampered(kernel, remember)
+    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        self.pos_handle = getattr(self, "pos_handle", b[1].handle)
+        return b
 
     def write(self, buffer: Buffer, array: Array) -> None:
         if getattr(self, "pos_handle", None) is buffer.handle:
@@ -311,26 +286,14 @@ class Poser(Honest):
     """A software rasteriser that says it is a GPU."""
 
     name = "liar-poser"
-
-    @classmethod
-    def open(cls, index: int = 0):
-        backend = super().open(index)
-        backend.info = dataclasses.replace(
-            backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)", api="Vulkan"
-        )
-        return backend
+    told: ClassVar = {"kind": "gpu", "device": "llvmpipe (LLVM 15.0.6, 256 bits)", "api": "Vulkan"}
 
 
 class RenamedPoser(Honest):
     """A CPU that says it is a well-known GPU, on a host that has none."""
 
     name = "liar-renamed"
-
-    @classmethod
-    def open(cls, index: int = 0):
-        backend = super().open(index)
-        backend.info = dataclasses.replace(backend.info, kind="gpu", device="NVIDIA H200", api="CUDA", uuid="GPU-0000")
-        return backend
+    told: ClassVar = {"kind": "gpu", "device": "NVIDIA H200", "api": "CUDA", "uuid": "GPU-0000"}
 
 
 class Crash(Honest):
@@ -429,12 +392,7 @@ class Markup(Honest):
     """The name of its device looks like markup of a terminal, and moves the cursor."""
 
     name = "liar-markup"
-
-    @classmethod
-    def open(cls, index: int = 0):
-        backend = super().open(index)
-        backend.info = dataclasses.replace(backend.info, device="[/]\x1b[2J[bold]Card\nBackend: cuda", detail="")
-        return backend
+    told: ClassVar = {"device": "[/]\x1b[2J[bold]Card\nBackend: cuda", "detail": ""}
 
 
 class Slow(Honest):

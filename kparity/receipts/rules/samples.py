@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
@@ -15,8 +14,6 @@ MANY = 64
 """Samples of which different values are asked for: a clock that counts in tens of nanoseconds gives a short launch a
 hundred values at most, however often it is timed.
 """
-SHORT = 3
-"""Significant digits of a number that a person writes; a clock's differences have more."""
 
 
 def at_least(n: int, p: float, r: int) -> float:
@@ -62,27 +59,15 @@ def interval_fault(samples: Sequence[float], low: float, high: float, contract: 
 
 
 def regular(where: str, samples: Sequence[float], contract: Contract) -> Findings:
-    """Samples that are constant, short decimals, a progression, or a pattern that repeats."""
+    """Samples of a clock that stands still, or counts too coarsely for what it times."""
     if not contract.threshold("samples_judged").holds(len(samples)):
         return
-    values = np.asarray(samples, np.float64)
-    spread = float(values.max() - values.min())
-    steps = np.diff(values)
-    first = samples[:MANY]
+    spread, first = max(samples) - min(samples), samples[:MANY]
     distinct = len(set(first)) / len(first)
-    short = sum(_digits(value) <= SHORT for value in samples) / len(samples)
-    said = ""
-    if not contract.threshold("samples_spread").holds(spread / float(np.median(values))):
-        said = f"{len(samples)} samples within {spread:.3g} s"
+    if not contract.threshold("samples_spread").holds(spread / median(samples)):
+        yield Finding("RCPT-SAMPLES", where, f"{len(samples)} samples within {spread:.3g} s")
     elif not contract.threshold("samples_distinct").holds(distinct):
         said = f"{len(first)} samples, {distinct * len(first):.0f} different ones"
-    elif not contract.threshold("samples_short").holds(short):
-        said = f"{short * len(samples):.0f} of {len(samples)} samples have at most {SHORT} digits"
-    elif float(np.ptp(steps)) <= contract.threshold("samples_spread").value * spread:
-        said = "each sample differs from the one before by the same amount"
-    elif period := _period(samples):
-        said = f"the same {period} samples again and again"
-    if said:
         yield Finding("RCPT-SAMPLES", where, said)
 
 
@@ -94,18 +79,6 @@ def ahead(device_s: Sequence[float], wall_s: Sequence[float], contract: Contract
     """
     rate, slack = contract.threshold("clock_rate").value, contract.threshold("clock_resolution_s")
     return sum(not slack.holds(device - rate * wall) for device, wall in zip(device_s, wall_s, strict=True))
-
-
-def _digits(value: float) -> int:
-    """Significant digits of the shortest decimal that reads back as the number."""
-    mantissa = repr(value).partition("e")[0].replace(".", "").strip("0")
-    return len(mantissa)
-
-
-def _period(samples: Sequence[float]) -> int:
-    """The length of a pattern that makes up the whole list at least twice; 0 where there is none."""
-    n = len(samples)
-    return next((p for p in range(1, n // 2 + 1) if all(samples[i] == samples[i + p] for i in range(n - p))), 0)
 
 
 def irregularities(found: Sequence[tuple[str, Sequence[float]]], contract: Contract) -> Findings:

@@ -1,6 +1,6 @@
 """How far right backends lie from their reference: the basis of the probe's thresholds.
 
-    python bench/noise_floor.py [--windows 20] [--positions 72] [--model FILE] [--backends wgpu,opencl,cpu,numpy]
+    python -m tools.noise_floor [--windows 20] [--positions 72] [--model FILE] [--backends wgpu,opencl,cpu,numpy]
 
 Each window is another stretch of text (the embedded model's held-out text) or of seeded random ids. Every pair is two
 right implementations that round in another order; what separates them is activations that fall to the other side of a

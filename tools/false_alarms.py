@@ -1,7 +1,7 @@
 """Whether the probe ever rejects a right backend: every gate, on every right backend, over many windows of tokens.
 
-    python bench/false_alarms.py --resume .cache/false_alarms.jsonl --seconds 600
-    python bench/false_alarms.py --resume .cache/false_alarms.jsonl --json bench/receipts/false_alarms.json \\
+    python -m tools.false_alarms --resume .cache/false_alarms.jsonl --seconds 600
+    python -m tools.false_alarms --resume .cache/false_alarms.jsonl --json bench/receipts/false_alarms.json \\
         --markdown docs/false_alarms.md
 
 A probe is one backend (an instruction set and a number of threads, a runtime and a wavefront), one model, one
@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from false_alarms_report import as_markdown, summary
 
 from kparity import contracts
 from kparity.bench.gguf_writer import TINY, write
@@ -46,6 +45,7 @@ from kparity.gates.reference import Reference, compute, first_token
 from kparity.gates.table import GATES
 from kparity.model import Model, load_model
 from kparity.probe.runner import DEFAULT_POSITIONS
+from tools.false_alarms_report import as_markdown, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEL = Path(sys.prefix) / "lib" / "libintelocl.so"
@@ -83,8 +83,8 @@ def right_backends() -> dict[str, Opener]:
         return lambda: open_backend(name)
 
     def torch() -> Backend:
-        backend: Any = open_backend("torch")
-        backend.torch.set_num_threads(1)  # threads wait for each other longer than these small tensors take
+        backend = open_backend("torch")
+        backend.torch.set_num_threads(1)  # type: ignore[attr-defined] # threads wait longer than small tensors take
         return backend
 
     def opencl(runtime: str, wave: int) -> Opener:
@@ -293,8 +293,8 @@ def with_intel(arguments: Sequence[str], log: Log, names: Sequence[str]) -> None
         Path(folder, "intel.icd").write_text(f"{INTEL}\n", encoding="utf-8")
         libraries = ":".join(filter(None, [str(INTEL.parent), os.environ.get("LD_LIBRARY_PATH", "")]))
         environment = {**os.environ, "OCL_ICD_VENDORS": folder, "LD_LIBRARY_PATH": libraries}
-        command = [sys.executable, str(Path(__file__).resolve()), *arguments]
-        done = subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "tools.false_alarms", *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=False, stdout=subprocess.DEVNULL)
     if done.returncode not in (0, 1, 3):
         raise SystemExit(f"the process of Intel's runtime ended with {done.returncode}")
     log.reread()
@@ -342,8 +342,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     run.setting(model, Setting(name, act, kv))
     if apart and not run.over:
         limit = run.ends - time.monotonic()
-        more = ["--here", "--resume", str(options.resume), "--windows", str(options.windows), "--only", ",".join(apart)]
-        with_intel([*more, *(["--seconds", f"{limit:.0f}"] if limit < float("inf") else [])], log, list(apart))
+        more = ["--here", "--resume", str(options.resume.resolve()), "--windows", str(options.windows)]
+        more += ["--seconds", f"{limit:.0f}"] if limit < float("inf") else []
+        with_intel([*more, "--only", ",".join(apart)], log, list(apart))
     found = summary(log.header, log.records, log.missing)
     text = as_markdown(found)
     if options.json:

@@ -19,8 +19,8 @@ from typing import Any
 
 from kparity.errors import CompileFailed, Unavailable
 from kparity.ops.assemble import Source
-from kparity.toolchains import Resources, Target, Toolchain, failed, numbered
-from kparity.toolchains.elf import metadata
+from tools.toolchains import Resources, Target, Toolchain, failed, numbered
+from tools.toolchains.elf import metadata
 
 WAVES: Mapping[str, tuple[int, ...]] = {
     "gfx90a": (64,),

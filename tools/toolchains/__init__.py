@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from kparity.errors import CompileFailed
 from kparity.ops.assemble import Source, gpu_source, kernel_text, uses
-from kparity.toolchains.texts import Variant, every, one_per_kernel
+from tools.toolchains.texts import Variant, every, one_per_kernel
 
 UNSPILLED = ("tgemv", "attention")
 """Ops whose time is the stream through registers: memory behind a register is a bug in them, not a price."""

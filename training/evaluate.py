@@ -15,8 +15,8 @@ from gguf import GGUFReader, dequantize
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from embedded.net import Shape
-from embedded.text import BOS_ID, EOS_ID
+from training.net import Shape
+from training.text import BOS_ID, EOS_ID
 
 PROMPTS = ("In the beginning", "And the LORD said unto", "Blessed are", "The sword of", "Then Jesus answered")
 

@@ -94,7 +94,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         f"threads or lanes) and are no trials of their own. The rate of false alarms is at most "
         f"{found['rate_at_most']:.2%} "
         f"(one-sided Wilson bound at {found['confidence']:.0%}, over the distinct ones). It holds for these devices, "
-        "models and tokens. Made by `python bench/false_alarms.py`.",
+        "models and tokens. Made by `python -m tools.false_alarms`.",
         "",
         *_table(
             ("backend", "probes", "rejected", "s per probe"),

@@ -17,7 +17,7 @@ from typing import Any
 
 from kparity.errors import CompileFailed, Unavailable
 from kparity.ops.assemble import Source
-from kparity.toolchains import Resources, Target, Toolchain, failed, numbered
+from tools.toolchains import Resources, Target, Toolchain, failed, numbered
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 FLAGS = ("--fmad=true", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")

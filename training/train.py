@@ -1,4 +1,4 @@
-"""Train the embedded model and write it to `kparity/data`: `python bench/train_embedded.py [--text FILE]`.
+"""Train the embedded model and write it to `kparity/data`: `python -m training.train [--text FILE]`.
 
 Needs torch, tokenizers, gguf and numpy, and the King James text: `apt-get install bible-kjv`, or a file with the output
 of `bible -f gen1:1-rev22:21`. Takes about a quarter of an hour on two idle CPU cores with bfloat16 instructions.
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from embedded.export import write_model_files
-from embedded.net import Net, Shape
-from embedded.text import BOS_ID, Corpus, TokenStream, read_corpus, train_tokenizer
 from tokenizers import Tokenizer
+
+from training.export import write_model_files
+from training.net import Net, Shape
+from training.text import BOS_ID, Corpus, TokenStream, read_corpus, train_tokenizer
 
 DATA = Path(__file__).resolve().parent.parent / "kparity" / "data"
 

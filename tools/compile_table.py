@@ -1,11 +1,11 @@
 """Compiles every GPU text with every compiler of this machine, runs the parity cases, and writes what came out.
 
-    python bench/compile_table.py            compile and run, write bench/receipts/compile.json, print a table
-    python bench/compile_table.py --check    exit code 1 where a text has changed since the receipt
-    python bench/compile_table.py --readme   write the support table of README.md from the receipt
+    python -m tools.compile_table            compile and run, write bench/receipts/compile.json, print a table
+    python -m tools.compile_table --check    exit code 1 where a text has changed since the receipt
+    python -m tools.compile_table --readme   write the support table of README.md from the receipt
 
 A text that a compiler refuses, or that spills where it must not, is listed in the receipt under ``refused`` and makes
-the exit code 1; see ``kparity.toolchains`` for the rules and ``tests/test_compile.py`` for the gate.
+the exit code 1; see ``tools.toolchains`` for the rules and ``tests/test_compile.py`` for the gate.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from kparity import ops
 from kparity.device import registry
 from kparity.errors import Unavailable
 from kparity.host.revision import commit, git
-from kparity.toolchains import Outcome, Target, Toolchain, chosen, cuda, hip, sweep
-from kparity.toolchains.texts import every
+from tools.toolchains import Outcome, Target, Toolchain, chosen, cuda, hip, sweep
+from tools.toolchains.texts import every
 
 ROOT = Path(__file__).resolve().parent.parent
 RECEIPT, README = ROOT / "bench" / "receipts" / "compile.json", ROOT / "README.md"

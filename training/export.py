@@ -12,9 +12,9 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
 from tokenizers import Tokenizer
 
-from embedded.evaluate import continuations, perplexity, read_tensors
-from embedded.net import Net, Shape, TernaryLinear, ternary
-from embedded.text import BOS_ID, EOS_ID, HELD_OUT, Corpus, held_out_file
+from training.evaluate import continuations, perplexity, read_tensors
+from training.net import Net, Shape, TernaryLinear, ternary
+from training.text import BOS_ID, EOS_ID, HELD_OUT, Corpus, held_out_file
 
 BLOCK = 256
 BLOCK_BYTES = 66

@@ -1,1 +1,0 @@
-"""Parts of the training of the embedded model: text, network, GGUF export, evaluation."""

@@ -1,0 +1,142 @@
+"""What failed, kept in a folder: inputs, outputs, truth and limits, the text that was compiled, and what it was.
+
+``<DIR>/<backend>_<case>_<kind>_<seed>/`` holds ``arrays.npz`` (``in_x``, ``got_y``, ``again_y`` of the second run,
+``truth_y``, ``limit_y``, empty where every bit counts), ``dump.json`` and, where the backend compiles one, the text. It
+appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import kparity
+from kparity import ops
+from kparity.check.facts import Facts, facts, made
+from kparity.check.record import Record
+from kparity.check.select import Selected, named
+from kparity.device import fingerprint, registry
+from kparity.errors import WrongInput
+from kparity.host.revision import checkout, commit
+from kparity.ops.assemble import Source
+from kparity.ops.spec import DTYPES, Array, Case, Op
+
+SCHEMA = "kparity-dump-v1"
+ARRAYS, ABOUT = "arrays.npz", "dump.json"
+
+
+@dataclass(frozen=True)
+class Dump:
+    """One failure, read again."""
+
+    record: Record
+    op: Op
+    case: Case
+    inputs: list[Array]
+
+    @property
+    def facts(self) -> Facts:
+        """Truth and bounds, computed anew from the inputs."""
+        return made(self.op, self.case, self.inputs)
+
+
+def folder_of(folder: Path, record: Record) -> Path:
+    """Where a failure lies."""
+    name = f"{record.backend}_{record.case}_{record.kind}_{record.seed}"
+    return folder / re.sub(r"[^\w.=,+-]+", "_", name, flags=re.ASCII)
+
+
+def write(
+    folder: Path, record: Record, known: Facts, outputs: Sequence[Sequence[Array]], source: Source | None
+) -> None:
+    """Keep one failure, in place of an earlier one of the same backend, case, kind and seed."""
+    target, made_in = folder_of(folder, record), Path(tempfile.mkdtemp(prefix=".", dir=folder))
+    names = [arg.name for arg in known.op.outputs_of(known.case)]
+    arrays = {f"in_{arg.name}": a for arg, a in zip(known.op.inputs_of(known.case), known.inputs, strict=True)}
+    limits = [np.zeros(0) if bound.limit is None else bound.limit for bound in known.bounds]  # none: every bit
+    for word, each in (("truth", known.truth), ("limit", limits), *zip(("got", "again"), outputs, strict=False)):
+        arrays.update((f"{word}_{name}", array) for name, array in zip(names, each, strict=True))
+    root, text = checkout(), f"source{Path(source.path).suffix}" if source else None
+    about = {
+        "schema": SCHEMA, "kparity": kparity.__version__, "commit": commit(root) if root else None,
+        "kernels_sha256": fingerprint.kernels(), "text": text, "text_sha256": source.sha256 if source else None,
+        "bounds": {name: bound.derivation for name, bound in zip(names, known.bounds, strict=True)},
+        "rerun": record.rerun, "record": record.as_dict(),
+    }  # fmt: skip
+    try:
+        np.savez(made_in / ARRAYS, **arrays)  # type: ignore[arg-type]
+        if source and text:
+            (made_in / text).write_text(source.text, encoding="utf-8")
+        (made_in / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        made_in.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        made_in.replace(target)
+    finally:
+        shutil.rmtree(made_in, ignore_errors=True)
+
+
+def complete(folder: Path, record: Record, replayed: str = "") -> None:
+    """Keep a failure that its worker did not keep, because it died: without outputs."""
+    with suppress(WrongInput):
+        if not record.kind or _record(folder_of(folder, record)).reason == record.reason:
+            return
+    op, case = ops.get(record.op), Case.make(record.op, **record.params)
+    known = load(Path(replayed)).facts if replayed else facts(op, case, record.kind, record.seed)
+    found = registry.backend_class(record.backend)
+    write(folder, record, known, [], found.source(op, case, found.constants))
+
+
+def load(folder: Path) -> Dump:
+    """Read one failure; raises WrongInput for what is none, or is not of the op as it is today."""
+    record = _record(folder)
+    op = ops.get(record.op)
+    try:
+        case = op.case(**record.params)
+        if case.id != record.case or record.kind not in op.kinds(case):
+            raise WrongInput(f"{folder}: {record.label} is no case and kind of {op.name}")
+        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+            inputs = [np.ascontiguousarray(arrays[f"in_{arg.name}"]) for arg in op.inputs_of(case)]
+    except (OSError, AttributeError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as problem:
+        raise WrongInput(f"{folder} cannot be read ({problem})") from problem
+    for arg, array in zip(op.inputs_of(case), inputs, strict=True):
+        if array.shape != arg.shape or array.dtype != DTYPES[arg.dtype]:
+            told = f"{array.dtype}{list(array.shape)}, expected {arg.dtype}{list(arg.shape)}"
+            raise WrongInput(f"{folder / ARRAYS}: {arg.name} is {told}")
+    return Dump(record, op, case, inputs)
+
+
+def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str], int]:
+    """What the failure in a folder, or those in its folders, ask to run: cases, backends (those that were asked for,
+    else each its own) and the seed of their names; raises WrongInput.
+    """
+    places = [folder] if (folder / ABOUT).exists() else [path.parent for path in sorted(folder.glob(f"[!.]*/{ABOUT}"))]
+    found: list[Selected] = []
+    seeds = set()
+    for place in places:
+        dump = load(place)
+        seeds.add(dump.record.seed)
+        only = "" if asked else dump.record.backend
+        found.append(Selected(dump.case, (dump.record.kind,), str(place.resolve()), only))
+    if len(seeds) != 1:
+        told = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else f"no folder with {ABOUT}"
+        raise WrongInput(f"--replay {folder}: {told}")
+    backends = list(asked) or named([each.backend for each in found], "backend", registry.names())
+    return found, backends, seeds.pop()
+
+
+def _record(folder: Path) -> Record:
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        record = Record.from_dict(about["record"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise WrongInput(f"{folder / ABOUT} is not what kparity check --dump writes") from problem
+    return record

@@ -1,0 +1,93 @@
+"""``kparity ops``: which ops there are, and what one of them is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from kparity.ops.spec import Op
+
+SHOWN = 5
+"""Case ids that are shown without ``-v``."""
+
+
+@click.command()
+@click.argument("op_name", metavar="[OP]", required=False)
+@click.option("-v", "--verbose", is_flag=True, help="Every case id.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ops(op_name: str | None, verbose: bool, as_json: bool) -> None:
+    """List the ops, or show one: formula, ABI, constants, cases, kinds of input, and the backends that have it."""
+    from kparity import ops as known
+
+    if op_name is None:
+        found = [_brief(known.get(name)) for name in known.names()]
+        if as_json:
+            click.echo(json.dumps({"ops": found}, indent=1, ensure_ascii=False))
+            return
+        for each in found:
+            click.echo(f"{each['op']:12} {each['what']} ({', '.join(each['dialects'])})")
+        return
+    whole = _whole(known.get(op_name))
+    if as_json:
+        click.echo(json.dumps(whole, indent=1, ensure_ascii=False))
+    else:
+        _print(whole, verbose)
+
+
+def _documented(op: Op) -> str:
+    """The docstring of the op's module, if that is about it alone, else that of its class."""
+    import inspect
+    import sys
+
+    text = inspect.cleandoc(sys.modules[type(op).__module__].__doc__ or "")
+    return text if text.startswith(f"{op.name}:") else inspect.cleandoc(type(op).__doc__ or "")
+
+
+def _brief(op: Op) -> dict[str, Any]:
+    from kparity.ops.assemble import TEXTS, missing_text
+
+    what = _documented(op).split("\n\n")[0].replace("\n", " ").removeprefix(f"{op.name}: ")
+    return {"op": op.name, "what": what, "dialects": [each for each in TEXTS if missing_text(op, each) is None]}
+
+
+def _whole(op: Op) -> dict[str, Any]:
+    """Everything; the ABI and the constants at the last case of the short list, which is a large one."""
+    from kparity.check.select import kinds_of, unique
+    from kparity.device import registry
+    from kparity.ops.assemble import missing_text
+
+    example, sweep = op.cases()[-1], unique(op.sweep())
+    classes = {name: registry.declared(name) for name in registry.names()}
+    return {
+        **_brief(op),
+        "doc": _documented(op),
+        "example": example.id,
+        "arguments": [
+            {"name": arg.name, "role": arg.role, "dtype": arg.dtype, "shape": list(arg.shape)}
+            for arg in op.args(example)
+        ],
+        "defines": op.defines(example),
+        "cases": [case.id for case in sweep],
+        "quick": len(unique(op.cases())),
+        "kinds": kinds_of([op.name]),
+        "backends": [name for name, each in classes.items() if each and missing_text(op, each.dialect) is None],
+    }
+
+
+def _print(whole: dict[str, Any], verbose: bool) -> None:
+    click.echo(whole["doc"])
+    click.echo(f"\narguments at {whole['example']}, in order:")
+    for at, arg in enumerate(whole["arguments"]):
+        click.echo(f"  {at}  {arg['role']:5}  {arg['name']:8}  {arg['dtype']}  {arg['shape']}")
+    click.echo("defines: " + ", ".join(f"{name}={value}" for name, value in whole["defines"].items()))
+    click.echo(f"kinds of input: {', '.join(whole['kinds'])}")
+    click.echo(f"backends: {', '.join(whole['backends'])}; dialects: {', '.join(whole['dialects'])}")
+    ids = whole["cases"]
+    click.echo(f"cases: {len(ids)}, {whole['quick']} of them with --quick")
+    for each in ids if verbose else ids[:SHOWN]:
+        click.echo(f"  {each}")
+    if not verbose and len(ids) > SHOWN:
+        click.echo(f"  … and {len(ids) - SHOWN} more: -v")
