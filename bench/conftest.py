@@ -75,7 +75,7 @@ def note(request: pytest.FixtureRequest, benchmark: Any, kparity_backend: Backen
     def noted(wrong: str | None, group: str, **facts: Any) -> None:
         benchmark.group = group
         benchmark.extra_info.update(
-            device=identity(kparity_backend), label=kparity_backend.info.label, commit=source["commit"],
+            device=identity(kparity_backend.info), label=kparity_backend.info.label, commit=source["commit"],
             dirty=source["dirty"], verified=wrong is None, **facts,
         )  # fmt: skip
         assert wrong is None, wrong

@@ -24,7 +24,7 @@ def test_op(
 ) -> None:
     if state == "cold" and sum(arg.nbytes for arg in ops.get(case.op).args(case)) < SMALLEST:
         pytest.skip("so small a case lies in a cache during a decode step")
-    cold = cold_bytes(kparity_backend, pytestconfig.getoption("kparity_cold_mib") << 20) if state == "cold" else 0
+    cold = cold_bytes(kparity_backend.info, pytestconfig.getoption("kparity_cold_mib") << 20) if state == "cold" else 0
     if state == "cold" and not cold:
         pytest.skip("--kparity-cold-mib is 0")
     try:

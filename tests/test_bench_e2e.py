@@ -12,7 +12,7 @@ import pytest
 from kparity.bench import document, energy, shapes
 from kparity.bench.endtoend import EndToEndRun, Engine, Found, Request
 from kparity.bench.endtoend_worker import EndToEnd
-from kparity.bench.numbers import Ceiling, Samples, measurement, settled
+from kparity.bench.numbers import Ceiling, Samples, measurement
 from kparity.bench.outputs import digest
 from kparity.bench.plan import BLOCK, Point, bytes_per_token, context_for, points, sequence
 from kparity.bench.worker import WorkerFailed
@@ -132,7 +132,6 @@ def test_numbers_follow_from_the_samples() -> None:
     assert prompt.ms_per_token.p99 == 20.0 and prompt.energy_j_per_token is None
     with pytest.raises(ValueError, match="no samples"):
         measurement(TG, Samples(), 1, None)
-    assert settled(Samples([1.0] * 9)) and not settled(Samples([1.0, 2.0] * 9)) and not settled(Samples())
 
 
 def test_faster_than_memory_is_an_error_unless_a_cache_may_hold_it() -> None:

@@ -69,7 +69,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_engines_take_turns_and_none_always_follows_another(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endtoend, "settled", lambda samples: len(samples.seconds) >= 4)
+    monkeypatch.setattr(endtoend, "settled", lambda seconds: len(seconds) >= 4)
     found = bench("fast", "other", "third", prompts=(16,), depths=())
     order = [name for name, method, _ in Fake.calls if method == "prefill"]
     a, b, c = "fast", "other", "third"

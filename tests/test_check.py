@@ -47,7 +47,7 @@ def schema() -> dict[str, Any]:
 
 
 def result_of(records: list[Record], backends: tuple[str, ...] = ("numpy",)) -> document.Result:
-    request = {"ops": [], "expression": None, "quick": True, "max_seconds": None}
+    request = {"ops": [], "kinds": [], "expression": None, "quick": True, "max_seconds": None, "replay": None}
     return document.Result(backends, 0, request, records)
 
 

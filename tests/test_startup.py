@@ -13,7 +13,7 @@ from kparity.cli.main import COMMANDS
 from tools import speeds
 
 UNASKED = ("numpy", "torch", "wgpu", "pyopencl", "cupy", "matplotlib", "yaml", "jsonschema", "rich", "tokenizers",
-           "gguf", "duckdb", "jinja2", "cryptography", "xllamacpp", "kparity._native")  # fmt: skip
+           "msgspec", "gguf", "duckdb", "jinja2", "cryptography", "xllamacpp", "kparity._native")  # fmt: skip
 BENCH = "kparity.bench"
 
 LOADED = """

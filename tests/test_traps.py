@@ -120,8 +120,8 @@ def test_random_inputs_have_both_signs(op: ops.Op) -> None:
 
 def test_what_is_timed_is_larger_than_the_caches() -> None:
     backend = Honest.open()
-    cached = machine.cache_bytes(backend)
-    assert cached >= 1 << 20 and machine.cold_bytes(backend) >= min(2 * cached, 1 << 30)
+    cached = machine.cache_bytes(backend.info)
+    assert cached >= 1 << 20 and machine.cold_bytes(backend.info) >= min(2 * cached, 1 << 30)
     backend.close()
 
 

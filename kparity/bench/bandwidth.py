@@ -81,7 +81,7 @@ def stream_series(backend: Backend, nbytes: int) -> Series:
     chunk = min(CHUNK, nbytes)
     native = backend if backend.dialect == "native" else open_backend("cpu")
     reader = StreamRead(native, cold_memory(max(nbytes >> 20, 1)), chunk)
-    about = {**identity(backend), "op": "stream", "clock": "wall"}
+    about = {**identity(backend.info), "op": "stream", "clock": "wall"}
     return Series(f"{backend.name} streaming read", reader.timed, 1, chunk, True, reader.check, about)
 
 
@@ -101,5 +101,5 @@ def copy_series(backend: Backend, nbytes: int) -> Series:
         return Sample(seconds, time.perf_counter() - began)
 
     awake = Awake()
-    about = {**identity(backend), "op": "copy", "clock": "device" if backend.copy_clock else "wall"}
+    about = {**identity(backend.info), "op": "copy", "clock": "device" if backend.copy_clock else "wall"}
     return Series(f"{backend.name} copy", lambda: awake.sample(copied, copied), 1, 8 * count, True, check, about)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kparity.errors import WrongInput
+from kparity.receipts.document import PREDICATE
 
-PREDICATE = "https://kparity.dev/receipt/v1"
 FACTS = ("device", "driver", "model", "threads")
 """What two measurements must have in common unless told otherwise."""
 EXPECTED = "expected a receipt of kparity bench or the JSON of pytest-benchmark"

@@ -36,7 +36,7 @@ from kparity.receipts.record import (
     Run,
     TimedOutput,
     Tried,
-)  # fmt: skip
+)
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from kparity.bench import llamacpp
 from kparity.bench.machine import clocks
-from kparity.bench.numbers import Samples, settled
+from kparity.bench.numbers import Samples
 from kparity.bench.plan import Point, context_for, points
+from kparity.bench.timing import in_turn, settled
 from kparity.bench.worker import Worker, WorkerFailed
 from kparity.errors import KparityError, WrongInput
 from kparity.model import load_model
@@ -220,21 +221,15 @@ class EndToEndRun:
         alive = [engine for engine in engines if engine.alive]
         for engine in alive:
             self._warm(engine, point)
-        started, turn = time.monotonic(), 0
-        while turn < MOST:
-            alive = [engine for engine in alive if engine.alive]
-            at = turn % max(len(alive), 1)
-            for engine in (*alive[at:], *alive[:at]):
-                self._turn(engine, point)
-            turn += 1
-            late = time.monotonic() - started > seconds
-            done = all(settled(engine.samples[point]) for engine in alive if engine.alive)
-            if not alive or (turn >= LEAST[point.phase] and (late or done)):
-                break
+        turns = in_turn(
+            alive, lambda engine, _: self._turn(engine, point), lambda engine: engine.alive,
+            lambda engine: settled(engine.samples[point].seconds), least=LEAST[point.phase],
+            hurried=LEAST[point.phase], most=MOST, seconds=seconds,
+        )  # fmt: skip
         for engine in engines:
             if engine.alive:
                 taken = engine.samples[point]
-                self.log(f"{engine.name} {point.name}: {len(taken.seconds)} samples in {turn} turns")
+                self.log(f"{engine.name} {point.name}: {len(taken.seconds)} samples in {turns} turns")
 
     def _warm(self, engine: Engine, point: Point) -> None:
         """One sample that does not count, unless the engine is slow and runs already; and the pace."""

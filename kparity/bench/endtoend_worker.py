@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class EndToEnd:
             "dialect": self.backend.dialect,
             "options": self.engine.options_dict(),
             "device_clock": self.backend.device_clock,
-            "cache_bytes": cache_bytes(self.backend),
+            "cache_bytes": cache_bytes(self.backend.info),
             "chunk": self.engine.chunk,
             "launches": {name: len(launches) for name, launches in self._programs().items()},
             "energy": {"source": self.meter.source, "reason": self.meter.reason},
@@ -122,29 +122,17 @@ class EndToEnd:
             seconds = self.engine.recorded(1).program.run_timed()
             self.replays[1, True] += 1
             return {"device_s": seconds, "wall_s": time.perf_counter() - began}
-        seconds, at, began = 0.0, 0, time.perf_counter()
-        for rows, count, head in self._pieces(length):
-            seconds += self._piece(rows, at, count, head)
-            at += count
+        self.engine.reset()
+        began = time.perf_counter()
+        seconds = self.engine.prefill_timed(self.tokens[:length])
         self._noted(length)
         return {"device_s": seconds, "wall_s": time.perf_counter() - began}
-
-    def _piece(self, rows: int, at: int, count: int, head: bool) -> float:
-        """Device seconds of ``count`` tokens from position ``at`` on, by the program of ``rows`` rows."""
-        recorded, write = self.engine.recorded(rows), self.backend.write
-        ids, pos = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
-        ids[:count], pos[:count] = self.tokens[at : at + count], np.arange(at, at + count)
-        write(recorded.graph.ids, ids)
-        write(recorded.graph.pos, pos)
-        if rows > 1:
-            write(recorded.graph.last, np.array([count - 1], np.int32))
-        return (recorded.program if head else self.engine.body(rows)).run_timed()
 
     def bandwidth(self) -> dict[str, Any]:
         """One sample of the streaming read (of a processor) or of a copy on the device."""
         if self._bandwidth is None:
             kind = self.backend.info.kind
-            nbytes = max(CEILING_BYTES[kind], cold_bytes(self.backend) if kind == "gpu" else 0)
+            nbytes = max(CEILING_BYTES[kind], cold_bytes(self.backend.info) if kind == "gpu" else 0)
             self._bandwidth = bandwidth_series(self.backend, nbytes)
             self._bandwidth.sample()
         series = self._bandwidth
@@ -199,16 +187,6 @@ class EndToEnd:
         self.engine.close()
         self.model.close()
 
-    def _pieces(self, length: int) -> Iterator[tuple[int, int, bool]]:
-        """Rows of the program, tokens, and whether the head runs, of every piece of a prompt, as ``Engine.prefill``
-        divides it.
-        """
-        while length > 0:
-            rows = self.engine.chunk if length * 4 >= self.engine.chunk else 1
-            count = min(rows, length)
-            length -= count
-            yield rows, count, not length
-
     def _noted(self, length: int) -> None:
         """Count the replays of a prompt."""
-        self.replays.update((rows, head) for rows, _, head in self._pieces(length))
+        self.replays.update((rows, head) for _, rows, head in self.engine.pieces(length))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from kparity.bench.machine import cache_bytes, cold_bytes, identity
 from kparity.bench.ops.cases import case_of
 from kparity.bench.ops.session import Group
 from kparity.bench.timing import MANY, Awake, Sample, Series, state_of
-from kparity.device.adapter import Backend
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.spec import Array
 
@@ -191,16 +189,14 @@ class GgmlSession(Group):
     def __init__(self, *, threads: int = 0, cold_mib: int = 1024) -> None:
         library()
         self.threads, self.cold_mib = threads or llamacpp.threads(), cold_mib
-        info = llamacpp.processor(f"ggml, {self.threads} thread{'s' * (self.threads > 1)}")
-        self.host = cast(Backend, SimpleNamespace(info=info))
+        self.info = llamacpp.processor(f"ggml, {self.threads} thread{'s' * (self.threads > 1)}")
         self.products: list[GgmlGemv] = []
         super().__init__()
 
     def device(self) -> dict[str, Any]:
         """As ``Session.device``."""
-        info = self.host.info
-        return {"info": info.as_dict(), "label": info.label, "cache_bytes": cache_bytes(self.host),
-                "peak_bytes_per_s": 0.0}  # fmt: skip
+        sizes = {"cache_bytes": cache_bytes(self.info), "peak_bytes_per_s": 0.0}
+        return {"info": self.info.as_dict(), "label": self.info.label, **sizes}
 
     def ceiling(self) -> list[dict[str, Any]]:
         """None of its own: the processor's is measured by the backends."""
@@ -212,11 +208,11 @@ class GgmlSession(Group):
         case = case_of(group)
         if case.op != "tgemv" or case["M"] != 1 or case["K"] % BLOCK or "TQ2_0" not in baseline:
             return []
-        n, k, cold = case["N"], case["K"], cold_bytes(self.host, self.cold_mib << 20)
+        n, k, cold = case["N"], case["K"], cold_bytes(self.info, self.cold_mib << 20)
         many = -(-cold // (n * k // BLOCK * 66))
         for copies in [many, 1] if self.cold_mib else [1]:
-            is_cold = copies > 1 and cold >= cache_bytes(self.host)
-            self.products.append(GgmlGemv(identity(self.host), n, k, self.threads, copies, is_cold))
+            is_cold = copies > 1 and cold >= cache_bytes(self.info)
+            self.products.append(GgmlGemv(identity(self.info), n, k, self.threads, copies, is_cold))
         self.table = [product.series() for product in self.products]
         return self.described()
 

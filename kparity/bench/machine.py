@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from kparity.device.adapter import Backend
+from kparity.device.adapter import DeviceInfo
 
 UNKNOWN_CACHE = 256 << 20
 """Assumed where no API tells the size of a device's last cache: larger than those of all but a few GPUs."""
@@ -30,15 +30,15 @@ def nvidia_attribute(attribute: int, index: int = 0) -> int:
     return 0 if failed else value.value
 
 
-def _is_nvidia(backend: Backend) -> bool:
-    label = f"{backend.info.device} {backend.info.driver}".lower()
-    return backend.info.kind == "gpu" and (backend.info.api == "CUDA" or "nvidia" in label)
+def _is_nvidia(info: DeviceInfo) -> bool:
+    label = f"{info.device} {info.driver}".lower()
+    return info.kind == "gpu" and (info.api == "CUDA" or "nvidia" in label)
 
 
-def cache_bytes(backend: Backend) -> int:
+def cache_bytes(info: DeviceInfo) -> int:
     """Bytes of the last cache between the device and its memory."""
-    if backend.info.kind == "gpu":
-        return (nvidia_attribute(L2_CACHE_SIZE) if _is_nvidia(backend) else 0) or UNKNOWN_CACHE
+    if info.kind == "gpu":
+        return (nvidia_attribute(L2_CACHE_SIZE) if _is_nvidia(info) else 0) or UNKNOWN_CACHE
     sizes = []
     for path in (SYSTEM / "cpu0" / "cache").glob("index*/size"):
         text = path.read_text().strip()
@@ -46,14 +46,14 @@ def cache_bytes(backend: Backend) -> int:
     return max(sizes, default=UNKNOWN_CACHE)
 
 
-def cold_bytes(backend: Backend, most: int = 1 << 30) -> int:
+def cold_bytes(info: DeviceInfo, most: int = 1 << 30) -> int:
     """Bytes of distinct data to walk through: four caches of a GPU, two of a processor, within ``most``."""
-    return min((4 if backend.info.kind == "gpu" else 2) * cache_bytes(backend), most)
+    return min((4 if info.kind == "gpu" else 2) * cache_bytes(info), most)
 
 
-def peak_bandwidth(backend: Backend) -> float:
+def peak_bandwidth(info: DeviceInfo) -> float:
     """Bytes per second that the memory can move by its clock and width; 0 where the driver does not tell."""
-    if not _is_nvidia(backend):
+    if not _is_nvidia(info):
         return 0.0
     return 2.0 * nvidia_attribute(MEMORY_CLOCK_RATE) * 1e3 * nvidia_attribute(MEMORY_BUS_WIDTH) / 8
 
@@ -72,9 +72,8 @@ def gpu_state() -> list[dict[str, str]]:
     return [dict(zip(QUERIED, map(str.strip, line.split(",")), strict=False)) for line in done.stdout.splitlines()]
 
 
-def identity(backend: Backend) -> dict[str, str]:
+def identity(info: DeviceInfo) -> dict[str, str]:
     """What a time was measured on, for a row: ``backend``, and of its device name, kind, api, driver, uuid, detail."""
-    info = backend.info
     return {"backend": info.backend, "device": info.device, "kind": info.kind, "api": info.api, "driver": info.driver,
             "uuid": info.uuid, "detail": info.detail}  # fmt: skip
 

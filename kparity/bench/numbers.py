@@ -35,14 +35,6 @@ class Ceiling:
     cache_bytes: int
 
 
-def settled(samples: Samples) -> bool:
-    """Whether the interval of the median is within ±2 %."""
-    if not samples.seconds:
-        return False
-    middle, low, high = bootstrap(samples.seconds, 200)
-    return high - low <= 2 * GOAL * middle
-
-
 def measurement(
     point: Point, samples: Samples, nbytes: int | None = None, ceiling: Ceiling | None = None
 ) -> Measurement:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from kparity.device.adapter import Program
 from kparity.ops.spec import Array
 from kparity.receipts.rules.samples import ahead
 
+T = TypeVar("T")
 GOAL = 0.02
 """Half-width of the median's interval, as a share of the median, at which sampling stops."""
 WAKE_S, RESTED_S = 8e-3, 1e-3
@@ -75,10 +76,41 @@ def bootstrap(samples: Sequence[float] | Array, resamples: int = 1000, seed: int
     return float(np.median(values)), float(low), float(high)
 
 
-def settled(series: Series) -> bool:
-    """Whether the interval is as narrow as wanted."""
-    middle, low, high = bootstrap(series.seconds(), 200)
+def settled(seconds: Sequence[float] | Array) -> bool:
+    """Whether the interval of the median is as narrow as wanted; not without samples."""
+    if len(seconds) == 0:
+        return False
+    middle, low, high = bootstrap(seconds, 200)
     return bool(high - low <= 2 * GOAL * middle)
+
+
+def in_turn(
+    table: Sequence[T],
+    take: Callable[[T, int], None],
+    alive: Callable[[T], bool],
+    narrow: Callable[[T], bool],
+    *,
+    least: int,
+    hurried: int,
+    most: int,
+    seconds: float,
+) -> int:
+    """Take every one that is alive once a round, which ``take`` is told, until all are narrow (after ``least`` rounds),
+    the seconds are used up (after ``hurried``), or ``most`` rounds are; how many there were.
+
+    Round r begins with number r, so that none is always the one that follows another.
+    """
+    started = time.perf_counter()
+    for rounds in range(most):
+        living = [each for each in table if alive(each)]
+        at = rounds % max(len(living), 1)
+        for each in (*living[at:], *living[:at]):
+            take(each, rounds)
+        living = [each for each in living if alive(each)]
+        late = rounds + 1 >= hurried and time.perf_counter() - started > seconds
+        if not living or late or (rounds + 1 >= least and all(map(narrow, living))):
+            return rounds + 1
+    return most
 
 
 def interleave(
@@ -86,19 +118,14 @@ def interleave(
 ) -> None:
     """Sample all series in turn until every interval is narrow, or ``most`` rounds or ``seconds`` are used up.
 
-    Round r begins with series r, so that none is always the one that follows another. A series that raises is left out
-    from then on, with the reason in ``fault``; the others go on. In the end each is checked.
+    A series that raises is left out from then on, with the reason in ``fault``; the others go on. In the end each is
+    checked.
     """
-    started = time.perf_counter()
-    for rounds in range(warm + most):
-        at = rounds % max(len(table), 1)
-        for series in (*table[at:], *table[:at]):
-            _take(series, keep=rounds >= warm)
-        alive = [series for series in table if not series.fault]
-        enough = rounds + 1 >= warm + least
-        late = time.perf_counter() - started > seconds
-        if not alive or (rounds + 1 >= warm + min(least, 3) and late) or (enough and all(map(settled, alive))):
-            break
+    in_turn(
+        table, lambda series, rounds: _take(series, keep=rounds >= warm), lambda series: not series.fault,
+        lambda series: settled(series.seconds()), least=warm + least, hurried=warm + min(least, 3), most=warm + most,
+        seconds=seconds,
+    )  # fmt: skip
     for series in table:
         if not series.fault:
             try:
@@ -108,9 +135,7 @@ def interleave(
 
 
 def _take(series: Series, keep: bool) -> None:
-    """One sample of a series that has no fault yet."""
-    if series.fault:
-        return
+    """One sample of a series."""
     try:
         found = series.sample()
     except Exception as error:

@@ -35,7 +35,7 @@ class TorchGemv:
         name, size, self.tolerance = DTYPES[dtype]
         kind, self.nbytes = getattr(torch, name), n * k * size
         self.copies = max(1, -(-cold // self.nbytes))
-        self.cold = cold > 0 and self.copies * self.nbytes >= max(cold, cache_bytes(backend))
+        self.cold = cold > 0 and self.copies * self.nbytes >= max(cold, cache_bytes(backend.info))
         self.device = backend.device  # type: ignore[attr-defined]
         # Values that every type holds exactly: only the sum's rounding differs between the types and truth.
         self.weights = [
@@ -104,7 +104,7 @@ class TorchGemv:
     def series(self) -> Series:
         """For ``interleave``."""
         about = {
-            **identity(self.backend), "op": f"mv_{self.dtype}", "case": self.shape, "copies": self.copies,
+            **identity(self.backend.info), "op": f"mv_{self.dtype}", "case": self.shape, "copies": self.copies,
             "state": self.state, "clock": "wall" if self.graph is None else "device",
             "baseline": True,
         }  # fmt: skip

@@ -142,6 +142,28 @@ class Engine:
         """Feed a prompt in chunks; f32 logits [vocab] after its last token. ``eager`` as in ``step``."""
         return self._first_row(self._prefill(tokens, eager))
 
+    def pieces(self, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Where each piece of a prompt begins, the rows of its program, and whether its head runs: whole and padded
+        chunks of ``chunk`` rows; a remainder below a quarter of a chunk goes step by step.
+        """
+        at = 0
+        while at < length:
+            begin, rows = at, self.chunk if (length - at) * 4 >= self.chunk else 1
+            at += rows
+            yield begin, rows, at >= length
+
+    def prefill_timed(self, tokens: Sequence[int]) -> float:
+        """Feed a prompt; its seconds by the device's own clock."""
+        spent = 0.0
+        for at, rows, head in self.pieces(len(tokens)):
+            piece = list(tokens[at : at + rows])
+            self._check(piece)
+            recorded = self.recorded(rows)
+            self._feed(recorded.graph, piece, rows)
+            spent += (recorded.program if head else self.body(rows)).run_timed()
+            self.position += len(piece)
+        return spent
+
     def score(self, tokens: Sequence[int], rows: int = 0) -> Array:
         """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them."""
         rows = rows or self.chunk
@@ -179,17 +201,12 @@ class Engine:
         return {**dataclasses.asdict(self.options), "chunk": self.chunk}
 
     def _prefill(self, tokens: Sequence[int], eager: bool = False) -> Graph:
-        """Whole and padded chunks of ``chunk`` rows; a remainder below a quarter of a chunk goes step by step."""
+        """The pieces of a prompt, one after the other."""
         if not tokens:
             raise WrongInput("the prompt has no token")
         graph: Graph | None = None
-        at = 0
-        while at < len(tokens):
-            left = len(tokens) - at
-            rows = self.chunk if left * 4 >= self.chunk else 1
-            piece = list(tokens[at : at + rows])
-            at += len(piece)
-            graph = self._run(piece, rows, every_row=False, eager=eager, head=at == len(tokens))
+        for at, rows, head in self.pieces(len(tokens)):
+            graph = self._run(list(tokens[at : at + rows]), rows, every_row=False, eager=eager, head=head)
         assert graph is not None
         return graph
 

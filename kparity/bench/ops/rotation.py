@@ -58,7 +58,7 @@ class Rotation:
         per_sample = launches or self._launches_per_sample(first)
         copies = [first, *(list(self._launches(at)) for at in range(1, self._copies(cold, per_sample)))]
         self.copies = len(copies)
-        self.cold = cold > 0 and self.copies * self.nbytes >= max(cold, cache_bytes(backend))
+        self.cold = cold > 0 and self.copies * self.nbytes >= max(cold, cache_bytes(backend.info))
         if self.copies < per_sample:
             copies *= -(-per_sample // self.copies)
             per_sample = len(copies)
@@ -166,7 +166,7 @@ class Rotation:
         clock = "device" if self.backend.device_clock else "wall"
         state = state_of(self.cold, self.copies)
         about = {
-            **identity(self.backend), "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
+            **identity(self.backend.info), "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
             "state": state, "clock": clock, "copies": self.copies,
             "graph": self.programs[0].replayed,
         }  # fmt: skip

@@ -69,7 +69,7 @@ class Session(Group):
 
     def device(self) -> dict[str, Any]:
         """``info``, ``label``, ``cache_bytes``, and ``peak_bytes_per_s`` (0 where the driver does not tell)."""
-        sizes = {"cache_bytes": cache_bytes(self.backend), "peak_bytes_per_s": peak_bandwidth(self.backend)}
+        sizes = {"cache_bytes": cache_bytes(self.backend.info), "peak_bytes_per_s": peak_bandwidth(self.backend.info)}
         return {"info": self.backend.info.as_dict(), "label": self.backend.info.label, **sizes}
 
     def ceiling(self) -> list[dict[str, Any]]:
@@ -100,15 +100,15 @@ class Session(Group):
         """
         if nbytes < SMALLEST or not self.cold_mib:
             return [0]
-        cold = cold_bytes(self.backend, self.cold_mib << 20)
-        return [cold, 0] if nbytes <= cache_bytes(self.backend) else [cold]
+        cold = cold_bytes(self.backend.info, self.cold_mib << 20)
+        return [cold, 0] if nbytes <= cache_bytes(self.backend.info) else [cold]
 
     def _series(self, case: Case, facts: Facts, cold: int) -> Series:
         """A rotation's series, or one that says why there is none."""
         try:
             return Rotation(self.backend, case, facts, cold).series()
         except Exception as error:  # one kernel that does not build must not take the others along
-            about = {**identity(self.backend), "op": case.op, "case": case.id, "state": "cold" if cold else "hot"}
+            about = {**identity(self.backend.info), "op": case.op, "case": case.id, "state": "cold" if cold else "hot"}
             if isinstance(error, Unsupported):
                 about["unsupported"] = str(error)
             name = f"{self.backend.name} {short(case)} {about['state']}"
