@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, sliced
+from kparity.errors import WrongInput
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 
@@ -80,6 +81,8 @@ class NumpyBackend(Backend):
         return Buffer(np.zeros(shape, self._storage(dtype)), dtype, shape)
 
     def write(self, buffer: Buffer, array: Array) -> None:
+        if array.dtype not in (DTYPES[buffer.dtype], buffer.handle.dtype) or array.size != buffer.handle.size:
+            raise WrongInput(f"write takes {buffer.dtype}{list(buffer.shape)}, got {array.dtype}{list(array.shape)}")
         buffer.handle[...] = array.reshape(buffer.handle.shape)
 
     def download(self, buffer: Buffer) -> Array:
