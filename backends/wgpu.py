@@ -338,10 +338,8 @@ class WgpuBackend(Backend):
         return wgsl_source(op, case)
 
     def build(self, op: Op, case: Case) -> WgpuKernel:
-        source, entries = (
-            self.source(op, case, self.constants),
-            tuple(stage.entry for stage in op.stages(case, self.dialect)),
-        )
+        source = self.source(op, case, self.constants)
+        entries = tuple(stage.entry for stage in op.stages(case, self.dialect))
         key = (source.sha256, *entries)
         if key not in self._pipelines:
             written = (False,) * len(op.scratch(case, self.dialect))

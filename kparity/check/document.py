@@ -139,11 +139,11 @@ class Document(Part):
 
 def as_json(result: Result) -> dict[str, Any]:
     """Plain values of a ``Document``; a number that is not finite is its name."""
-    contract, summary, root = contracts.load(CONTRACT), result.summary, checkout()
+    contract, summary = contracts.load(CONTRACT), result.summary
     found = Document(
         form="kparity-check-v1",
         kparity=kparity.__version__,
-        commit=commit(root) if root else None,
+        commit=commit(checkout()),
         kernels_sha256=fingerprint.kernels(),
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host=Host(

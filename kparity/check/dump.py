@@ -65,9 +65,9 @@ def write(
     limits = [np.zeros(0) if bound.limit is None else bound.limit for bound in known.bounds]  # none: every bit
     for word, each in (("truth", known.truth), ("limit", limits), *zip(("got", "again"), outputs, strict=False)):
         arrays.update((f"{word}_{name}", array) for name, array in zip(names, each, strict=True))
-    root, text = checkout(), f"source{Path(source.path).suffix}" if source else None
+    text = f"source{Path(source.path).suffix}" if source else None
     about = {
-        "schema": SCHEMA, "kparity": kparity.__version__, "commit": commit(root) if root else None,
+        "schema": SCHEMA, "kparity": kparity.__version__, "commit": commit(checkout()),
         "kernels_sha256": fingerprint.kernels(), "text": text, "text_sha256": source.sha256 if source else None,
         "bounds": {name: bound.derivation for name, bound in zip(names, known.bounds, strict=True)},
         "rerun": record.rerun, "record": record.as_dict(),

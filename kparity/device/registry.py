@@ -9,12 +9,12 @@ from __future__ import annotations
 import pkgutil
 from functools import cache, lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
 from kparity.device.adapter import Backend
 from kparity.errors import UnknownName, WrongInput
+from kparity.host.plugins import registered
 
 GROUP = "kparity.backends"
 
@@ -30,11 +30,7 @@ def targets() -> dict[str, str]:
     """``name -> "module:Class"`` of every known backend, of a built-in one the module; a package cannot replace a
     built-in name.
     """
-    found = {name: f"{GROUP}.{name}" for name in BUILTIN}
-    for entry in entry_points(group=GROUP):
-        if found.setdefault(entry.name, entry.value) != entry.value:
-            raise WrongInput(f"backend {entry.name!r} is registered twice: {found[entry.name]} and {entry.value}")
-    return found
+    return registered(GROUP, "backend", {name: f"{GROUP}.{name}" for name in BUILTIN})
 
 
 def names() -> list[str]:

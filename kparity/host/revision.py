@@ -29,9 +29,9 @@ def git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None
 
 
-def commit(folder: Path, *options: str) -> str | None:
+def commit(folder: Path | None, *options: str) -> str | None:
     """The commit that is checked out in a folder; None outside of git. ``options`` are git's own."""
-    head = git(folder, *options, "rev-parse", "HEAD")
+    head = git(folder, *options, "rev-parse", "HEAD") if folder else None
     return head.strip() if head else None
 
 

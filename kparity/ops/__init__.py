@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from kparity.errors import UnknownName, WrongInput
+from kparity.host.plugins import registered
 from kparity.ops.spec import Op
 
 GROUP = "kparity.ops"
@@ -36,11 +36,7 @@ NAMES = (
 @lru_cache(maxsize=1)
 def targets() -> dict[str, str]:
     """``name -> "module:OP"`` of every known op; a package cannot replace a built-in name."""
-    found = {name: f"kparity.kernels.{name}:OP" for name in NAMES}
-    for entry in entry_points(group=GROUP):
-        if found.setdefault(entry.name, entry.value) != entry.value:
-            raise WrongInput(f"op {entry.name!r} is registered twice: {found[entry.name]} and {entry.value}")
-    return found
+    return registered(GROUP, "op", {name: f"kparity.kernels.{name}:OP" for name in NAMES})
 
 
 def names() -> list[str]:

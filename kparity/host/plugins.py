@@ -1,0 +1,20 @@
+"""What other packages add to kparity, through entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+from kparity.errors import WrongInput
+
+
+def registered(group: str, kind: str, own: Mapping[str, str]) -> dict[str, str]:
+    """Name -> ``module:attribute`` of what is ``own`` and of a group of entry points.
+
+    Raises WrongInput where a package takes a name that is there already.
+    """
+    found = dict(own)
+    for entry in entry_points(group=group):
+        if found.setdefault(entry.name, entry.value) != entry.value:
+            raise WrongInput(f"{kind} {entry.name!r} is registered twice: {found[entry.name]} and {entry.value}")
+    return found
