@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kparity.device.adapter import Bound, Buffer, Kernel, Program
+from kparity.device.adapter import Buffer, Kernel, Launch, Program
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
 from kparity.host import cachedir
 from kparity.ops.assemble import Source
@@ -203,7 +203,7 @@ class Call:
     """What an error message says about it."""
 
 
-class CupyBound(Bound):
+class CupyBound(Launch):
     """The launches of a kernel with their argument lists."""
 
     def __init__(self, kernel: CupyKernel, buffers: Sequence[Buffer]) -> None:
@@ -261,7 +261,7 @@ class CupyKernel(Kernel):
 class CupyProgram(Program):
     """Launches on the backend's stream: a graph where there are several of them."""
 
-    def __init__(self, backend: CudaBackend, launches: Sequence[Bound]) -> None:
+    def __init__(self, backend: CudaBackend, launches: Sequence[Launch]) -> None:
         super().__init__(backend, launches)
         bound = [each for each in launches if isinstance(each, CupyBound) and each.backend is backend]
         if len(bound) != len(launches):

@@ -20,10 +20,10 @@ import kparity
 from kparity.backends._memory import Memory, copy
 from kparity.device.adapter import (
     Backend,
-    Bound,
     Buffer,
     DeviceInfo,
     Kernel,
+    Launch,
     Program,
     dtype_name,
     require_contiguous,
@@ -93,7 +93,7 @@ def processor() -> str:
     return platform.processor() or platform.machine() or "cpu"
 
 
-class CpuBound(Bound):
+class CpuBound(Launch):
     """A native kernel with the addresses of its buffers, which it keeps alive."""
 
     def __init__(self, kernel: CpuKernel, buffers: Sequence[Buffer]) -> None:
@@ -117,7 +117,7 @@ class CpuKernel(Kernel):
 class CpuProgram(Program):
     """Launches that one native call runs, with a barrier between two that share threads."""
 
-    def __init__(self, backend: CpuBackend, launches: Sequence[Bound]) -> None:
+    def __init__(self, backend: CpuBackend, launches: Sequence[Launch]) -> None:
         super().__init__(backend, launches)
         pairs = []
         for launch in self.launches:
@@ -212,7 +212,7 @@ class CpuBackend(Backend):
             raise WrongInput(f"{case.id}: {error}") from error
         return CpuKernel(f"{op.name}_{self.isa}_{op.variant(case)}", op, case, native)
 
-    def record(self, launches: Sequence[Bound]) -> CpuProgram:
+    def record(self, launches: Sequence[Launch]) -> CpuProgram:
         return CpuProgram(self, launches)
 
     def sync(self) -> None:

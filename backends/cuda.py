@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
-from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, require_contiguous, sliced
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Launch, require_contiguous, sliced
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.ops.assemble import Source, gpu_source, kernel_text
@@ -409,7 +409,7 @@ class CudaBackend(Backend):
                 self._modules[source.text] = self.compiler.load(source, loaded, self.faults)
         return self._modules[source.text]
 
-    def record(self, launches: Sequence[Bound]) -> CupyProgram:
+    def record(self, launches: Sequence[Launch]) -> CupyProgram:
         return CupyProgram(self, launches)
 
     def sync(self) -> None:

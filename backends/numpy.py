@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Program, sliced
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, sliced
 from kparity.errors import WrongInput
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 
-class NumpyBound(Bound):
+class NumpyBound(Launch):
     """A reference function with its arrays."""
 
     def __init__(self, kernel: NumpyKernel, buffers: Sequence[Buffer]) -> None:
@@ -92,7 +92,7 @@ class NumpyBackend(Backend):
     def build(self, op: Op, case: Case) -> NumpyKernel:
         return NumpyKernel(op, case, self.floats)
 
-    def record(self, launches: Sequence[Bound]) -> NumpyProgram:
+    def record(self, launches: Sequence[Launch]) -> NumpyProgram:
         return NumpyProgram(self, launches)
 
     def sync(self) -> None:

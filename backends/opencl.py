@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, require_contiguous
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_contiguous
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
 from kparity.ops.assemble import Source, gpu_source
@@ -118,7 +118,7 @@ def _compile_failed(source: Source, log: str) -> CompileFailed:
     return CompileFailed("kernels/prelude/opencl.h", max(row - constants, 0), log[found.end() :])
 
 
-class OpenclBound(Bound):
+class OpenclBound(Launch):
     """Kernel objects whose arguments are set, one for each stage: an enqueue needs nothing else."""
 
     def __init__(self, kernel: OpenclKernel, buffers: Sequence[Buffer]) -> None:
@@ -161,7 +161,7 @@ class OpenclKernel(Kernel):
 class OpenclProgram(Program):
     """Enqueues on an in-order queue."""
 
-    def __init__(self, backend: OpenclBackend, launches: Sequence[Bound]) -> None:
+    def __init__(self, backend: OpenclBackend, launches: Sequence[Launch]) -> None:
         super().__init__(backend, launches)
         self.opencl = backend
         ours = [each for each in launches if isinstance(each, OpenclBound)]
@@ -344,7 +344,7 @@ class OpenclBackend(Backend):
             with _faults(cl, f"compiling {source.path}"):
                 raise
 
-    def record(self, launches: Sequence[Bound]) -> OpenclProgram:
+    def record(self, launches: Sequence[Launch]) -> OpenclProgram:
         return OpenclProgram(self, launches)
 
     def sync(self) -> None:

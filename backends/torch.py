@@ -16,10 +16,10 @@ import numpy as np
 
 from kparity.device.adapter import (
     Backend,
-    Bound,
     Buffer,
     DeviceInfo,
     Kernel,
+    Launch,
     Program,
     dtype_name,
     require_contiguous,
@@ -51,7 +51,7 @@ def faults(torch: Any) -> Iterator[None]:
         raise DeviceFault(f"torch: {str(problem).splitlines()[0]}") from problem
 
 
-class TorchBound(Bound):
+class TorchBound(Launch):
     """The function of an op with its tensors."""
 
     def __init__(self, kernel: TorchKernel, buffers: Sequence[Buffer]) -> None:
@@ -88,7 +88,7 @@ class TorchKernel(Kernel):
 class TorchProgram(Program):
     """Calls in order, without a gradient."""
 
-    def __init__(self, backend: TorchBackend, launches: Sequence[Bound]) -> None:
+    def __init__(self, backend: TorchBackend, launches: Sequence[Launch]) -> None:
         super().__init__(backend, launches)
         self.torch, self.torch_backend = backend.torch, backend
 
@@ -188,7 +188,7 @@ class TorchBackend(Backend):
     def build(self, op: Op, case: Case) -> TorchKernel:
         return TorchKernel(self.torch, op, case)
 
-    def record(self, launches: Sequence[Bound]) -> TorchProgram:
+    def record(self, launches: Sequence[Launch]) -> TorchProgram:
         return TorchProgram(self, launches)
 
     def sync(self) -> None:

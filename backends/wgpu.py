@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Bound, Buffer, DeviceInfo, Kernel, Kind, Program, dtype_name
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, dtype_name
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
 from kparity.ops.assemble import Source, wgsl_source
@@ -70,7 +70,7 @@ class FaultLog(logging.Handler):
         self.messages.append(record.getMessage())
 
 
-class WgpuBound(Bound):
+class WgpuBound(Launch):
     """A kernel with its bind group."""
 
     def __init__(self, kernel: WgpuKernel, group: Any, buffers: Sequence[Buffer]) -> None:
@@ -375,7 +375,7 @@ class WgpuBackend(Backend):
                 raise compile_failed(source, str(error)) from error
         return pipelines, layout
 
-    def record(self, launches: Sequence[Bound]) -> WgpuProgram:
+    def record(self, launches: Sequence[Launch]) -> WgpuProgram:
         return WgpuProgram(self, launches)
 
     def sync(self) -> None:

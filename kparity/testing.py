@@ -19,8 +19,8 @@ import numpy as np
 from kparity import ops
 from kparity.errors import WrongInput
 from kparity.kernels.support import TINY, gamma
-from kparity.numerics.compare import Finding, judge
-from kparity.ops.spec import DTYPES, ROUNDOFF, Array, Bound, Case, Op
+from kparity.numerics.compare import Comparison, judge
+from kparity.ops.spec import DTYPES, ROUNDOFF, Array, Case, ErrorBound, Op
 
 SHOWN = 5
 """Wrong elements that a report lists."""
@@ -40,7 +40,7 @@ class Tally:
     worst: str = ""
     """The label of that one."""
 
-    def add(self, label: str, findings: Sequence[Finding]) -> None:
+    def add(self, label: str, findings: Sequence[Comparison]) -> None:
         """Count one assertion."""
         if not all(each.ok for each in findings):
             self.rejected += 1
@@ -77,7 +77,7 @@ def assert_parity(
     ulp: float | None = None,
     exact: bool = False,
     label: str = "",
-) -> list[Finding]:
+) -> list[Comparison]:
     """Raise AssertionError, with a report, unless every element of ``got`` lies within its bound around truth.
 
     ``got`` is what a kernel computed: an array (numpy, or anything that numpy can read), with an op a sequence of its
@@ -119,7 +119,7 @@ def assert_parity(
     return findings
 
 
-def report(finding: Finding, got: Array, truth: Array, bound: Bound) -> str:
+def report(finding: Comparison, got: Array, truth: Array, bound: ErrorBound) -> str:
     """Several lines for a person: how many are wrong, the worst, the bound, the aggregates, the first wrong ones."""
     name = " ".join(part for part in (finding.case_id, finding.arg_name) if part)
     where = list(finding.worst_index)
@@ -136,7 +136,7 @@ def report(finding: Finding, got: Array, truth: Array, bound: Bound) -> str:
     return "\n".join(lines)
 
 
-def _first_wrong(got: Array, truth: Array, bound: Bound) -> list[tuple[int, ...]]:
+def _first_wrong(got: Array, truth: Array, bound: ErrorBound) -> list[tuple[int, ...]]:
     with np.errstate(invalid="ignore", over="ignore"):
         want = truth.astype(got.dtype) if bound.limit is None else truth
         within = (got == want) | (np.isnan(got) & np.isnan(want))
@@ -171,21 +171,21 @@ def _pair(got: Any, ref: Any, rounded: bool) -> tuple[Array, Array]:
     return actual, truth
 
 
-def _bounded(got: Array, truth: Array, n: int | None, magnitude: Any, ulp: float | None) -> tuple[Array, Bound]:
+def _bounded(got: Array, truth: Array, n: int | None, magnitude: Any, ulp: float | None) -> tuple[Array, ErrorBound]:
     """Truth and the bound of a result that is no op's."""
     if n is not None or magnitude is not None:
         return truth, _sum_bound(got, truth, n, magnitude)
     if ulp is None:
-        return truth, Bound(None, "every bit")
+        return truth, ErrorBound(None, "every bit")
     if got.dtype.kind != "f" or not 0 <= ulp < np.inf:
         raise WrongInput(f"assert_parity: ulp is {ulp} for {got.dtype}, expected a number from 0 on, and floats")
     with np.errstate(over="ignore", invalid="ignore"):
         place = np.spacing(np.abs(truth.astype(got.dtype))).astype(np.float64)
     limit = np.where(np.isfinite(place), ulp * place, 0.0)  # beyond the range only the infinity itself is right
-    return truth.astype(np.float64), Bound(limit, f"{ulp:g} ULP of {got.dtype} at |y|")
+    return truth.astype(np.float64), ErrorBound(limit, f"{ulp:g} ULP of {got.dtype} at |y|")
 
 
-def _sum_bound(got: Array, truth: Array, n: int | None, magnitude: Any) -> Bound:
+def _sum_bound(got: Array, truth: Array, n: int | None, magnitude: Any) -> ErrorBound:
     if n is None or magnitude is None:
         raise WrongInput("assert_parity: n= and magnitude= belong together: n terms, magnitude = |A|·|x| in fp64")
     if got.dtype.kind != "f":
@@ -203,7 +203,7 @@ def _sum_bound(got: Array, truth: Array, n: int | None, magnitude: Any) -> Bound
     lost = SMALLEST[size] * (1 if size == 2 else int(n))
     limit = gamma(int(n), unit) * reach + out * np.abs(truth) + lost
     told = f"γ_{n}·|A||x| + u_out·|y| + {lost:.2g}, γ_n = n·u/(1 − n·u), u = 2^{int(np.log2(unit))}"
-    return Bound(limit, f"{told}, u_out = 2^{int(np.log2(out))}")
+    return ErrorBound(limit, f"{told}, u_out = 2^{int(np.log2(out))}")
 
 
 def _name_of(op: str | Op | None, case: Case | Mapping[str, Any] | None) -> str:
@@ -214,7 +214,7 @@ def _name_of(op: str | Op | None, case: Case | Mapping[str, Any] | None) -> str:
 
 def _by_op(
     got: Any, ref: Any, op: str | Op | None, case: Case | Mapping[str, Any] | None, inputs: Sequence[Any] | None
-) -> list[tuple[str, Array, Array, Bound]]:
+) -> list[tuple[str, Array, Array, ErrorBound]]:
     """Name, result, truth and bound of every output of an op."""
     if case is None or inputs is None:
         raise WrongInput("assert_parity: op= needs case= (its parameters) and inputs= (what the kernel was given)")

@@ -25,7 +25,7 @@ from kparity import ops
 from kparity.device import registry
 from kparity.device.adapter import Backend
 from kparity.errors import Unavailable, UnknownName
-from kparity.numerics.compare import Finding, judge
+from kparity.numerics.compare import Comparison, judge
 from kparity.ops.spec import Array, Case, Op
 
 pytest_plugins = ["pytester"]
@@ -196,10 +196,10 @@ STORED = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i8": np.int8}
 
 
 @pytest.fixture
-def findings() -> Callable[[Case, str, Candidate], list[Finding]]:
+def findings() -> Callable[[Case, str, Candidate], list[Comparison]]:
     """Judges a candidate, a function from op, case and inputs to outputs, by the bounds of the op."""
 
-    def judged(case: Case, kind: str, candidate: Candidate) -> list[Finding]:
+    def judged(case: Case, kind: str, candidate: Candidate) -> list[Comparison]:
         op = ops.get(case.op)
         inputs = op.inputs(case, np.random.default_rng([case.seed(), len(kind)]), kind)
         with np.errstate(all="ignore"):

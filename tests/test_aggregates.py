@@ -16,7 +16,7 @@ from kparity import _native
 from kparity.numerics import aggregates
 from kparity.numerics.aggregates import Pass, one_pass, pass_numpy
 from kparity.numerics.compare import judge
-from kparity.ops.spec import Bound
+from kparity.ops.spec import ErrorBound
 
 ISAS = [name for name, _ in _native.cpu_isas()]
 FLOATS, INTEGERS = ("f4", "f2", "f8"), ("i1", "i4", "i8")
@@ -182,13 +182,13 @@ def test_the_native_pass_refuses_what_it_cannot_read() -> None:
         with pytest.raises(ValueError):
             _native.compare(got, truth, **more)
     assert one_pass(a[::2], a.astype(">f4")[::2]).max_abs == 0  # those are copied, or go to the twin
-    assert judge("c", "y", a.astype(">f4"), np.full(8, 2.0), Bound(np.full(8, 0.5), "a test")).wrong == 8
+    assert judge("c", "y", a.astype(">f4"), np.full(8, 2.0), ErrorBound(np.full(8, 0.5), "a test")).wrong == 8
 
 
 def test_without_the_native_module_judge_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(11)
     got = values(rng, 999, "f4", 0.1).reshape(9, 111)
     truth, limit = near(rng, got.ravel(), "f8").reshape(9, 111), rng.choice(LIMITS, (9, 111))
-    native = judge("c", "y", got, truth, Bound(limit, "a test"))
+    native = judge("c", "y", got, truth, ErrorBound(limit, "a test"))
     monkeypatch.setattr(aggregates, "_native", lambda: None)
-    assert repr(judge("c", "y", got, truth, Bound(limit, "a test"))) == repr(native)
+    assert repr(judge("c", "y", got, truth, ErrorBound(limit, "a test"))) == repr(native)

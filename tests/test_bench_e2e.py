@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kparity.bench import document, energy, shapes
-from kparity.bench.endtoend import EndToEndRun, Engine, Found, Request
+from kparity.bench.endtoend import Contender, EndToEndRun, Found, Request
 from kparity.bench.endtoend_worker import EndToEnd
 from kparity.bench.numbers import Ceiling, Samples, measurement
 from kparity.bench.outputs import digest
@@ -166,7 +166,7 @@ def counted(times: int) -> dict[str, Any]:
     return {"dispatches": {"add_avx2_generic": times}, "replays": programs(10, 4, 5, 6)}
 
 
-def made(tiny: str, **more: Any) -> Engine:
+def made(tiny: str, **more: Any) -> Contender:
     """An engine that did everything right, or what ``more`` says."""
     launches = programs(2, 3, 1, 2)
     kernel = {"id": "add_avx2_generic", "device_ns": 5.0, "launches": launches}
@@ -182,13 +182,13 @@ def made(tiny: str, **more: Any) -> Engine:
         "counted": counted(2 * 10 + 3 * 4 + 1 * 5 + 2 * 6),
         "kernels": [kernel],
     }  # fmt: skip
-    return Engine("cpu", Silent(), **{**fields, **more})  # type: ignore[arg-type]
+    return Contender("cpu", Silent(), **{**fields, **more})  # type: ignore[arg-type]
 
 
-def predicate(tiny: str, engines: list[Engine], **more: Any) -> Predicate:
+def predicate(tiny: str, engines: list[Contender], **more: Any) -> Predicate:
     found = Found(engines, more.pop("unopened", {}), "cpu avx2", {"before": {}, "after": {}})
     request = Request(tiny, ("cpu",), **more)
-    return document.Bench(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
+    return document.BenchReceipt(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
 
 
 def test_a_right_run_passes_and_says_that_parity_was_not_checked(tiny: str) -> None:
@@ -230,7 +230,7 @@ def test_nothing_measured_and_a_missing_baseline_are_inconclusive(tiny: str) -> 
 
 
 def test_a_baseline_has_ratios_with_intervals(tiny: str) -> None:
-    theirs = Engine(
+    theirs = Contender(
         "llama.cpp", Silent(), True, about={"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}},
         samples={TG: Samples([0.25] * 8, digests=["c"])},
     )  # type: ignore[arg-type]  # fmt: skip
@@ -362,7 +362,7 @@ def test_another_file_of_the_same_model_is_another_baseline(llamacpp: Any, tmp_p
     assert Path(f16).stat().st_size > Path(model).stat().st_size
     request = Request(model, ("cpu",), (32,), (), 0.2, llamacpp=True, llamacpp_files=(f16, str(tmp_path / "none")))
     found = EndToEndRun(request, lambda line: None).run()
-    document_of = document.Bench(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
+    document_of = document.BenchReceipt(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
     names = ["llama.cpp", f"llama.cpp on {Path(f16).name}", "llama.cpp on none"]
     assert [each.name for each in document_of.baselines] == names
     for each in document_of.baselines[:2]:

@@ -251,7 +251,7 @@ def group_of(op: str, **params: Any) -> dict[str, Any]:
 
 
 def test_rows_name_what_failed_and_what_is_not_supported() -> None:
-    table = [sides.Side("numpy", sides.in_process(Session(Failing()))), *[_side("cpu")]]
+    table = [sides.Participant("numpy", sides.in_process(Session(Failing()))), *[_side("cpu")]]
     rows = sides.rows_of(group_of("rmsnorm", M=1, D=8), table, 0.05)
     assert rows[0]["errors"] == ["RuntimeError: the compiler crashed"] and not rows[0]["verified"]
     assert rows[1]["errors"] == [] and rows[1]["verified"] and rows[1]["us"] > 0, "the others go on"
@@ -264,8 +264,8 @@ def test_rows_name_what_failed_and_what_is_not_supported() -> None:
         Rotation(Failing(), case_of(group_of("glu", M=1, D=8, act="silu")), facts_of(SMALL), 0)
 
 
-def _side(name: str, **options: Any) -> sides.Side:
-    return sides.Side(name, sides.in_process(Session(name, cold_mib=1, **options)))
+def _side(name: str, **options: Any) -> sides.Participant:
+    return sides.Participant(name, sides.in_process(Session(name, cold_mib=1, **options)))
 
 
 def test_large_cases_are_timed_cold_and_hot_and_small_ones_hot() -> None:
@@ -285,7 +285,7 @@ def test_the_bandwidth_is_measured_in_the_turns_of_every_cold_case(monkeypatch: 
 
     monkeypatch.setattr(module, "cache_bytes", lambda backend: 1 << 20)
     session = Session("cpu", cold_mib=2)
-    side = sides.Side("cpu", sides.in_process(session))
+    side = sides.Participant("cpu", sides.in_process(session))
     list(sides.ceilings([side], 0.05))
     side.bandwidth = 1.0
     group = group_of("tgemv", M=1, N=640, K=2560)
@@ -298,19 +298,19 @@ def test_the_bandwidth_is_measured_in_the_turns_of_every_cold_case(monkeypatch: 
 
 
 def test_a_wrong_kernel_is_an_error_in_its_row() -> None:
-    table = [sides.Side("numpy", sides.in_process(Session(numpy_with(lie_one_off))))]
+    table = [sides.Participant("numpy", sides.in_process(Session(numpy_with(lie_one_off))))]
     (row,) = sides.rows_of({"op": "tgemv", "params": dict(SMALL.params), "tag": "step"}, table, 0.05)
     assert "output wrong" in row["errors"][0] and not row["verified"] and "ERROR" in line(row)
 
 
 def test_the_ceiling_is_the_best_read_of_the_same_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(rate: float) -> sides.Calls:
+    def made(rate: float) -> sides.Rpc:
         device = {"info": {"kind": "gpu"}, "peak_bytes_per_s": 0.0}
         fields = {"name": "copy", "launches": 1, "nbytes": 10**9, "cold": True, "about": {}, "fault": "", "flops": 0}
         answers = {"device": device, "ceiling": [fields], "sample": [1e9 / rate] * 2, "check": None, "release": None}
         return lambda method, **arguments: answers[method]
 
-    table = [sides.Side("slow", made(1e11)), sides.Side("fast", made(2e11), ["bf16"])]
+    table = [sides.Participant("slow", made(1e11)), sides.Participant("fast", made(2e11), ["bf16"])]
     rows = list(sides.ceilings(table, 0.01))
     assert [row.get("baseline", False) for row in rows] == [False, True]
     assert [round(row["gb_per_s"]) for row in rows] == [100, 200]
@@ -323,7 +323,7 @@ def test_a_measured_ceiling_is_at_least_the_bandwidth_of_the_same_turns(measured
     plain = {"launches": 1, "nbytes": 10**9, "cold": True, "fault": "", "flops": 0}
     table = [{"name": "tgemv", "about": {"op": "tgemv"}, **plain}, {"name": "copy", "about": {"op": "copy"}, **plain}]
     answers = {"build": table, "sample": [1e-2] * 2, "check": None, "release": None, "launched": {}}
-    side = sides.Side("cpu", lambda method, **arguments: answers[method], ceiling=2e10, measured=measured)
+    side = sides.Participant("cpu", lambda method, **arguments: answers[method], ceiling=2e10, measured=measured)
     (row,) = sides.rows_of(group_of("add", M=1, D=8), [side], 0.01)
     assert row["gb_per_s"] == pytest.approx(100) and bool(row["errors"]) == fault
 
@@ -332,7 +332,7 @@ def test_torch_stands_beside_a_gemv_and_the_ratio_has_an_interval() -> None:
     pytest.importorskip("torch")
     table = [
         _side("cpu"),
-        sides.Side("torch", sides.in_process(Session("torch", cold_mib=0, threads=1)), ["bf16", "f32"]),
+        sides.Participant("torch", sides.in_process(Session("torch", cold_mib=0, threads=1)), ["bf16", "f32"]),
     ]
     rows = sides.rows_of({"op": "tgemv", "params": dict(SMALL.params), "tag": "step"}, table, 0.2)
     assert [row["op"] for row in rows] == ["tgemv", "mv_bf16", "mv_f32"] and all(row["verified"] for row in rows)
@@ -378,7 +378,7 @@ def test_a_worker_that_dies_costs_its_rows_and_not_the_run() -> None:
     def dies(method: str, **arguments: Any) -> Any:
         raise RuntimeError("crashed (SIGSEGV) in sample")
 
-    table = [sides.Side("gone", dies), _side("cpu")]
+    table = [sides.Participant("gone", dies), _side("cpu")]
     rows = sides.rows_of(group_of("add", M=1, D=8), table, 0.05)
     assert "SIGSEGV" in rows[0]["errors"][0] and rows[0]["backend"] == "gone"
     assert rows[1]["errors"] == [] and rows[1]["us"] > 0
@@ -410,7 +410,7 @@ def test_once_runs_untimed_in_one_process(arguments: list[str]) -> None:
 def test_a_cold_kernel_on_the_device_is_right_and_not_impossible(op: str) -> None:
     with needing("cuda", "gpu"):
         session = Session("cuda")
-    side = sides.Side("cuda", sides.in_process(session))
+    side = sides.Participant("cuda", sides.in_process(session))
     assert all(not row["errors"] for row in sides.ceilings([side], 1.0))
     group = next(group for group in plan(f"{op} and step") if group["op"] == op)
     row = sides.rows_of(group, [side], 1.0)[0]

@@ -255,7 +255,7 @@ def test_processors_that_rested_work_before_a_sample(monkeypatch: pytest.MonkeyP
         clock[0] += seconds
         return timing.Sample(seconds, seconds)
 
-    awake, piece = timing.Awake(), timing.WAKE_S * 0.3
+    awake, piece = timing.WarmUp(), timing.WAKE_S * 0.3
     for pause, before in ((0.0, 4), (timing.RESTED_S / 2, 0), (timing.RESTED_S * 2, 4)):
         clock[0] += pause
         done.clear()

@@ -29,7 +29,7 @@ from kparity.check.summary import Summary
 from kparity.cli.schema import schema_of
 from kparity.device import registry
 from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
-from kparity.ops.spec import Arg, Array, Bound, Case, Op
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Op
 
 
 def records_of(name: str, **params: Any) -> list[Record]:
@@ -120,7 +120,7 @@ def test_a_failure_to_build_is_a_failure_of_every_kind() -> None:
 
 def test_an_error_of_the_specification_is_not_blamed_on_the_kernel() -> None:
     class Absurd(type(ops.get("add"))):  # type: ignore[misc]
-        def bounds(self, case: Case, inputs: Any, truth: Any) -> list[Bound]:
+        def bounds(self, case: Case, inputs: Any, truth: Any) -> list[ErrorBound]:
             raise ValueError("a mistake in the specification")
 
     op = Absurd()
@@ -192,7 +192,9 @@ def test_a_write_past_the_end_is_seen_where_a_handle_is_a_region_of_a_buffer() -
 
 
 def measured(got: Array, truth: Array, limit: Array, peer: Array) -> OutputRecord:
-    return measure.measured("case", Arg("y", "f32", got.shape, "out"), got, truth, Bound(limit, "n roundings"), peer)
+    return measure.measured(
+        "case", Arg("y", "f32", got.shape, "out"), got, truth, ErrorBound(limit, "n roundings"), peer
+    )
 
 
 @pytest.mark.parametrize("n", [16, 256, 4096])

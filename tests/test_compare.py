@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from kparity.errors import WrongInput
 from kparity.numerics import compare
 from kparity.numerics.compare import judge
-from kparity.ops.spec import Bound
+from kparity.ops.spec import ErrorBound
 
 METRICS = [compare.cosine, compare.norm_ratio, compare.nmse, compare.max_abs]
 VECTOR = np.array([1.0, -2.0, 3.0], np.float32)
 
 
-def bound(limit: object) -> Bound:
-    return Bound(None if limit is None else np.asarray(limit, np.float64), "a test")
+def bound(limit: object) -> ErrorBound:
+    return ErrorBound(None if limit is None else np.asarray(limit, np.float64), "a test")
 
 
 @pytest.mark.parametrize("metric", [*METRICS, compare.max_ulp, compare.kl])

@@ -26,7 +26,7 @@ from kparity.engine import Engine
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.kernels.add import Add
 from kparity.model import load_model
-from kparity.ops.spec import Arg, Case, Launch, Stage
+from kparity.ops.spec import Arg, Case, Grid, Stage
 from tests import fake_cupy, gguf_files
 from tests.fake_cupy import Library, Machine
 
@@ -73,7 +73,7 @@ class Split(Add):
 
     def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
         assert dialect == "gpu"
-        return (Stage("add", Launch((5, 2, 3), 64)), Stage("add_merge", Launch((7, 1, 1), 128)))
+        return (Stage("add", Grid((5, 2, 3), 64)), Stage("add_merge", Grid((7, 1, 1), 128)))
 
     def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
         return (Arg("partial", "f32", (3, 5)), Arg("counts", "i32", (2,)))
@@ -319,7 +319,7 @@ def test_limits(opened: Opener, machine: Machine) -> None:
     assert "scratch partial has 60 bytes" in (opened(totalGlobalMem=59).supports(Split(), case) or "")
     assert "one binding" in (opened(totalGlobalMem=63).supports(Split(), case) or "")
     wide = opened(HipBackend)
-    monkeyed = type("Wide", (Split,), {"stages": lambda *_: (Stage("add", Launch((1 << 26, 1, 1), 64)),)})()
+    monkeyed = type("Wide", (Split,), {"stages": lambda *_: (Stage("add", Grid((1 << 26, 1, 1), 64)),)})()
     assert "work-items in a row" in (wide.supports(monkeyed, case) or "")
     assert opened().supports(monkeyed, case) is None
 

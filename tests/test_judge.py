@@ -14,7 +14,7 @@ from kparity.gates import table
 from kparity.gates.judge import judged, lacking, rejudged
 from kparity.gates.table import GATES
 from kparity.probe.messages import Measured, Opened
-from kparity.probe.runner import Candidate, Request
+from kparity.probe.runner import Attempt, Request
 from kparity.process import Family, Garbled
 from tests.made_receipts import GOOD, MEASURES
 
@@ -32,18 +32,18 @@ def good(name: str, **changes: float | None) -> Measured:
 def candidate() -> Any:
     """The parent's side of a probe whose process says what the test says."""
     with Family() as family:
-        found = Candidate(family, "numpy", Request(), None)
+        found = Attempt(family, "numpy", Request(), None)
         yield found
         found.end()
 
 
-def accepted(candidate: Candidate) -> bool:
+def accepted(candidate: Attempt) -> bool:
     """The verdict after a process that ended well."""
     candidate.settle()
     return candidate.row().accepted
 
 
-def test_all_gates_with_good_numbers_are_a_pass(candidate: Candidate) -> None:
+def test_all_gates_with_good_numbers_are_a_pass(candidate: Attempt) -> None:
     candidate.take(Opened(INFO))
     for gate in GATES[1:]:
         candidate.take(good(gate.name))
@@ -51,7 +51,7 @@ def test_all_gates_with_good_numbers_are_a_pass(candidate: Candidate) -> None:
 
 
 @pytest.mark.parametrize("count", range(1, len(GATES)))
-def test_some_gates_are_no_pass(candidate: Candidate, count: int) -> None:
+def test_some_gates_are_no_pass(candidate: Attempt, count: int) -> None:
     candidate.take(Opened(INFO))
     for gate in GATES[1:count]:
         candidate.take(good(gate.name))
@@ -60,13 +60,13 @@ def test_some_gates_are_no_pass(candidate: Candidate, count: int) -> None:
     assert row.code == "KP-PROBE-GATES" and GATES[-1].name in row.reason
 
 
-def test_nothing_at_all_is_no_pass(candidate: Candidate) -> None:
+def test_nothing_at_all_is_no_pass(candidate: Attempt) -> None:
     assert not accepted(candidate) and candidate.row().code == "KP-PROBE-GATES"
 
 
 @pytest.mark.parametrize("name", [each for gate in GATES for each in gate.thresholds])
 @pytest.mark.parametrize("value", [None, math.inf, -5.0, 1e9])
-def test_every_measure_is_held_against_the_contract(candidate: Candidate, name: str, value: float | None) -> None:
+def test_every_measure_is_held_against_the_contract(candidate: Attempt, name: str, value: float | None) -> None:
     gate = next(gate for gate in GATES if name in gate.thresholds)
     holds = value is not None and CONTRACT.threshold(name).holds(value)
     candidate.take(Opened(INFO))
@@ -79,7 +79,7 @@ def test_every_measure_is_held_against_the_contract(candidate: Candidate, name: 
         assert row.status == "rejected" and row.code in gate.codes and row.gates[-1].verdict == "FAIL" and row.reason
 
 
-def test_a_missing_measure_fails(candidate: Candidate) -> None:
+def test_a_missing_measure_fails(candidate: Attempt) -> None:
     candidate.take(Opened(INFO))
     candidate.take(Measured("BOS", {}))
     assert candidate.row().code == "KP-BOS-COSINE"
@@ -89,13 +89,13 @@ def test_a_missing_measure_fails(candidate: Candidate) -> None:
     "message",
     [good("exact"), good("BOS", unheard_of=1.0), Measured("no such gate", {}), Measured("open", {}), Opened(INFO)],
 )
-def test_what_is_out_of_turn_is_no_message(candidate: Candidate, message: Any) -> None:
+def test_what_is_out_of_turn_is_no_message(candidate: Attempt, message: Any) -> None:
     candidate.take(Opened(INFO))
     with pytest.raises(Garbled):
         candidate.take(message)
 
 
-def test_a_gate_before_the_device_is_no_message(candidate: Candidate) -> None:
+def test_a_gate_before_the_device_is_no_message(candidate: Attempt) -> None:
     with pytest.raises(Garbled):
         candidate.take(good("BOS"))
 

@@ -18,7 +18,7 @@ from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.kernels.add import Add
 from kparity.ops import assemble
 from kparity.ops.assemble import Source, wgsl_source
-from kparity.ops.spec import Arg, Case, Launch, Stage
+from kparity.ops.spec import Arg, Case, Grid, Stage
 
 
 def opened() -> adapter.WgpuBackend:
@@ -273,7 +273,7 @@ class Twice(Add):
 
     def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
         assert dialect == "wgsl"
-        return Stage("sum", Launch((1, 1, 1), 64)), Stage("again", Launch((self.groups, 1, 1), 64))
+        return Stage("sum", Grid((1, 1, 1), 64)), Stage("again", Grid((self.groups, 1, 1), 64))
 
     def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
         return (Arg("t", "f32", (self.size,)),)

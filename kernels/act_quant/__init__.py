@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import ROWS, TAILS, U32, WIDTHS, distinct, in_turn, normal, spoil, values
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, padded
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
 """Limits that no i8 and no i32 exceeds: the output is free."""
@@ -82,9 +82,9 @@ class ActQuant(Op):
             "PER_BLOCK": int(case["mode"] == "block256"), "BLOCK": self.launch(case).block,
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
+    def launch(self, case: Case) -> Grid:
         per_row = case["mode"] == "token"
-        return Launch((case["M"], self.spans(case), 1), 256 if per_row and case["K"] >= 1024 else 64)
+        return Grid((case["M"], self.spans(case), 1), 256 if per_row and case["K"] >= 1024 else 64)
 
     def variant(self, case: Case) -> str:
         return str(case["mode"])
@@ -130,7 +130,7 @@ class ActQuant(Op):
             return [spoil(normal(rng, m, k), np.inf, -np.inf)]
         return [values(rng, kind, m, k)]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         m, k, spans = case["M"], case["K"], self.spans(case)
         # A quotient next to a rounding tie may fall to either side: s carries a division within 2.5 ULP (5u, where a
         # dialect allows that) and the rounding of 1e-5, x·s one more, of |x·s| <= 127.5: only elements that are closer
@@ -145,9 +145,11 @@ class ActQuant(Op):
         ties = tie.reshape(m, spans, -1).sum(axis=-1)
         tie[~np.isfinite(x) | np.isnan(scale)], ties[~np.isfinite(truth[1])] = ANY_CODE, ANY_SUM
         return [
-            Bound(tie, "1 where x/scale is within 8u·127 of a tie, 0 elsewhere and at scales 2^k; free beside NaN"),
-            Bound(12 * U32 * np.abs(truth[1]), "12u·|scale|: two divisions within 2.5 ULP, the rounding of 1e-5"),
-            Bound(ties, "the number of ties in the span; free where the scale is not finite"),
+            ErrorBound(
+                tie, "1 where x/scale is within 8u·127 of a tie, 0 elsewhere and at scales 2^k; free beside NaN"
+            ),
+            ErrorBound(12 * U32 * np.abs(truth[1]), "12u·|scale|: two divisions within 2.5 ULP, the rounding of 1e-5"),
+            ErrorBound(ties, "the number of ties in the span; free where the scale is not finite"),
         ]
 
     def work(self, case: Case) -> Work:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, values
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Work, ceil_div, span
 
 
 class Add(Op):
@@ -32,8 +32,8 @@ class Add(Op):
     def defines(self, case: Case) -> dict[str, int | float]:
         return {"M": case["M"], "D": case["D"], "BLOCK": 64}
 
-    def launch(self, case: Case) -> Launch:
-        return Launch(span(ceil_div(case["M"] * case["D"], 64)), 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid(span(ceil_div(case["M"] * case["D"], 64)), 64)
 
     def cases(self) -> list[Case]:
         return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (33, 2560))]
@@ -56,9 +56,11 @@ class Add(Op):
             b[0] = -a[0]  # infinities that cancel in the first row, and others alone
         return [a, b]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         return [
-            Bound(U32 * np.abs(truth[0]) * (1 + 2.0**-20) + 3 * TINY, "u·|y| + 3·2^-126: one rounding, three flushes")
+            ErrorBound(
+                U32 * np.abs(truth[0]) * (1 + 2.0**-20) + 3 * TINY, "u·|y| + 3·2^-126: one rounding, three flushes"
+            )
         ]
 
     def work(self, case: Case) -> Work:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import ROWS, TAILS, VOCABULARY, WIDTHS, distinct, normal, values
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Work, ceil_div
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Work, ceil_div
 
 GPU_WHOLE, GPU_SHARE = 8192, 2048
 """Shortest row that several groups of the GPU text share, and the elements that each takes: 8 a work-item."""
@@ -39,8 +39,8 @@ class Argmax(Op):
             "GPU_BLOCK": self.launch(case).block, "PARTS": self.parts(case),
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
-        return Launch((case["M"], 1, 1), 256 if case["N"] >= 1024 else 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid((case["M"], 1, 1), 256 if case["N"] >= 1024 else 64)
 
     @staticmethod
     def parts(case: Case) -> int:
@@ -51,8 +51,8 @@ class Argmax(Op):
         if dialect != "gpu":
             return super().stages(case, dialect)
         parts, block = self.parts(case), self.launch(case).block
-        first = Stage(self.name, Launch((parts, case["M"], 1), block))
-        return (first, Stage(f"{self.name}_merge", Launch((case["M"], 1, 1), block))) if parts > 1 else (first,)
+        first = Stage(self.name, Grid((parts, case["M"], 1), block))
+        return (first, Stage(f"{self.name}_merge", Grid((case["M"], 1, 1), block))) if parts > 1 else (first,)
 
     def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
         parts = self.parts(case)
@@ -102,8 +102,8 @@ class Argmax(Op):
             x[2, :] = -np.inf
         return [x]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
-        return [Bound(None, "an index: every bit")]
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
+        return [ErrorBound(None, "an index: every bit")]
 
     def work(self, case: Case) -> Work:
         return Work(4 * case["M"] * case["N"], case["M"] * case["N"])

@@ -40,7 +40,7 @@ from kparity.kernels.support import (
     spoil,
     values,
 )
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div
 
 GPU_HEADS = 4
 """Query heads for which a group of the GPU text loads a key once: registers, 16 each."""
@@ -110,8 +110,8 @@ class Attention(Op):
             **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_H", "AHEAD", "SPLITS"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
-        return Launch((case["H"], case["M"], 1), 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid((case["H"], case["M"], 1), 64)
 
     @staticmethod
     def gpu_tile(case: Case) -> tuple[int, int, int, int, int]:
@@ -136,10 +136,10 @@ class Attention(Op):
         if dialect != "gpu":
             return super().stages(case, dialect)
         block, _, tile_h, _, splits = self.gpu_tile(case)
-        first = Stage(self.name, Launch((case["H"] // tile_h, case["M"], splits), block))
+        first = Stage(self.name, Grid((case["H"] // tile_h, case["M"], splits), block))
         if splits == 1:
             return (first,)
-        return (first, Stage(f"{self.name}_merge", Launch((case["H"], case["M"], 1), block)))
+        return (first, Stage(f"{self.name}_merge", Grid((case["H"], case["M"], 1), block)))
 
     def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
         splits = self.gpu_tile(case)[-1]
@@ -222,7 +222,7 @@ class Attention(Op):
             k[cap // 2 + 1 :], v[cap // 2 + 1 :] = np.nan, np.inf
         return [q, k, v, pos]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         m_count, heads, groups, d = case["M"], case["H"], case["G"], case["D"]
         q, pos = np.abs(inputs[0].astype(np.float64)), inputs[3]
         most = max(int(pos.max()), 0)  # what no query sees may be NaN
@@ -245,7 +245,7 @@ class Attention(Op):
             out_limit[m] = relative[:, None] * np.repeat(spread, heads // groups, axis=0) + TINY
             lse_limit[m] = delta + 8 * U32 * reach + gamma(8 * (count + 1)) + 4 * U32 * (np.abs(truth[1][m]) + 1)
         derivation = "(2δ + 8u·r + 2γ_(L+8))·max|v|, δ = (γ_(D+2) + 2u)·r, r = max_j |q|·|k_j|/√D"
-        return [Bound(out_limit, derivation), Bound(lse_limit, "δ + 8u·r + γ_(8L+8) + 4u·(|lse| + 1)")]
+        return [ErrorBound(out_limit, derivation), ErrorBound(lse_limit, "δ + 8u·r + γ_(8L+8) + 4u·(|lse| + 1)")]
 
     def work(self, case: Case) -> Work:
         width = 2 if case["dtype"] == "f16" else 4

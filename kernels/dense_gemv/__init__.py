@@ -34,7 +34,7 @@ from kparity.kernels.support import (
     spoil,
     values,
 )
-from kparity.ops.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, span
+from kparity.ops.spec import DTYPES, Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, span
 
 BLOCK = 64
 GPU_LOADS = 8
@@ -96,10 +96,10 @@ class DenseGemv(Op):
             **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
+    def launch(self, case: Case) -> Grid:
         """x and y fold the rows (``span``), z walks the tiles of M."""
         x, y, _ = span(ceil_div(case["rows"], BLOCK // self.lanes(case)))
-        return Launch((x, y, ceil_div(case["M"], min(case["M"], 8))), BLOCK)
+        return Grid((x, y, ceil_div(case["M"], min(case["M"], 8))), BLOCK)
 
     @staticmethod
     def gpu_tile(case: Case) -> tuple[int, int, int, int]:
@@ -119,7 +119,7 @@ class DenseGemv(Op):
             return super().stages(case, dialect)
         block, lanes, tile_n, _ = self.gpu_tile(case)
         x, y, _ = span(ceil_div(case["rows"], block // lanes * tile_n))
-        return (Stage(self.name, Launch((x, y, ceil_div(case["M"], min(case["M"], 8))), block)),)
+        return (Stage(self.name, Grid((x, y, ceil_div(case["M"], min(case["M"], 8))), block)),)
 
     def variant(self, case: Case) -> str:
         return str(case["dtype"])
@@ -162,7 +162,7 @@ class DenseGemv(Op):
         found = [w, values(rng, kind, case["M"], case["K"])]
         return [*found, normal(rng, case["M"], case["N"])] if case["rows"] < case["N"] else found
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         limit = np.zeros((case["M"], case["N"]))
         k = case["K"]
         x = np.abs(inputs[1].astype(np.float64))
@@ -172,7 +172,7 @@ class DenseGemv(Op):
             limit[:, first : first + len(weights)] = gamma(k + 1) * (x @ weights.T) + TINY * (
                 weights.sum(axis=1) + 2 * k
             )
-        return [Bound(limit, f"γ_{k + 1}·(|w||x|) + 2^-126·(Σ|w| + 2K), u = 2^-24; columns of other parts exact")]
+        return [ErrorBound(limit, f"γ_{k + 1}·(|w||x|) + 2^-126·(Σ|w| + 2K), u = 2^-24; columns of other parts exact")]
 
     def work(self, case: Case) -> Work:
         width = 2 if case["dtype"] == "f16" else 4

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MODELS, ROWS, VOCABULARY, distinct, in_turn, normal
-from kparity.ops.spec import DTYPES, Arg, Array, Bound, Case, Launch, Op, Value, Work
+from kparity.ops.spec import DTYPES, Arg, Array, Case, ErrorBound, Grid, Op, Value, Work
 
 
 class Embed(Op):
@@ -64,8 +64,8 @@ class Embed(Op):
             "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
-        return Launch((case["M"], 1, 1), 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid((case["M"], 1, 1), 64)
 
     def variant(self, case: Case) -> str:
         return str(case["dtype"])
@@ -109,8 +109,8 @@ class Embed(Op):
         found = [table, ids]
         return [*found, normal(rng, m, case["D"])] if rows < v else found
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
-        return [Bound(None, "a copy: every bit")]
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
+        return [ErrorBound(None, "a copy: every bit")]
 
     def work(self, case: Case) -> Work:
         width = 2 if case["dtype"] == "f16" else 4

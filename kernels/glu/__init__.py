@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, in_turn, normal, values
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 
 class Glu(Op):
@@ -51,8 +51,8 @@ class Glu(Op):
             "M": case["M"], "D": case["D"], "RELU2": int(case["act"] == "relu2"), "CLAMP": case["clamp"], "BLOCK": 64,
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
-        return Launch(span(ceil_div(case["M"] * case["D"], 64)), 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid(span(ceil_div(case["M"] * case["D"], 64)), 64)
 
     def variant(self, case: Case) -> str:
         return f"{case['act']}{'_clamp' if case['clamp'] else ''}"
@@ -100,7 +100,7 @@ class Glu(Op):
         gate[:, ::7] *= 60  # far into both tails, and past f16 for relu²
         return [gate.astype(np.float32), up.astype(np.float32)]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         # exp within (3 + 2|g|) ULP, which is what WGSL grants; division within 2.5 ULP; three more roundings. Below the
         # smallest normal number a result may be flushed to zero.
         gate, up = np.abs(inputs[0].astype(np.float64)), np.abs(inputs[1].astype(np.float64))
@@ -109,7 +109,7 @@ class Glu(Op):
         derivation = "(8 + 2(3 + 2|g|))·u·|y| for silu, 4u·|y| for relu2, below 2^-126 flushed"
         # An exp(−g) that overflows or is flushed makes the whole product 0, however large g·up is.
         flushed = TINY * (1 + up * (gate if silu else 1))
-        return [Bound(terms * U32 * np.abs(truth[0]) + flushed, derivation)]
+        return [ErrorBound(terms * U32 * np.abs(truth[0]) + flushed, derivation)]
 
     def work(self, case: Case) -> Work:
         count = case["M"] * case["D"]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MODELS, ROWS, distinct, in_turn, normal
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 EDGES = (
     *(0.0, 65504.0, 65519.996, 65520.0, 1e6, 3e38, np.inf, np.nan),  # the largest f16, and where rounding passes it
@@ -73,8 +73,8 @@ class KvStore(Op):
             "M": case["M"], "L": case["L"], "D": case["D"], "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
-        return Launch(span(ceil_div(case["M"] * case["D"] // 2, 64)), 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid(span(ceil_div(case["M"] * case["D"] // 2, 64)), 64)
 
     def variant(self, case: Case) -> str:
         return str(case["dtype"])
@@ -113,8 +113,8 @@ class KvStore(Op):
             pos[0] = 0 if m == 1 else pos[0]
         return [k, v, pos, *caches]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
-        return [Bound(None, "a copy, or a rounding to nearest even: every bit")] * 2
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
+        return [ErrorBound(None, "a copy, or a rounding to nearest even: every bit")] * 2
 
     def work(self, case: Case) -> Work:
         width = 2 if case["dtype"] == "f16" else 4

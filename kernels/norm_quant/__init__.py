@@ -41,7 +41,7 @@ from kparity.kernels.support import (
     spoil,
     values,
 )
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
 """Limits that no i8 and no i32 exceeds: the output is free."""
@@ -130,9 +130,9 @@ class NormQuant(Op):
             "GPU_BLOCK": self.gpu_block(case),
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
+    def launch(self, case: Case) -> Grid:
         """One group a row: the norm needs the whole row, also where scales are per block."""
-        return Launch((case["M"], 1, 1), 256 if case["D"] >= 512 else 64)
+        return Grid((case["M"], 1, 1), 256 if case["D"] >= 512 else 64)
 
     @staticmethod
     def gpu_block(case: Case) -> int:
@@ -143,7 +143,7 @@ class NormQuant(Op):
     def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
         if dialect != "gpu":
             return super().stages(case, dialect)
-        return (Stage(self.name, Launch((case["M"], 1, 1), self.gpu_block(case))),)
+        return (Stage(self.name, Grid((case["M"], 1, 1), self.gpu_block(case))),)
 
     def variant(self, case: Case) -> str:
         return f"{case['pre']}{'_clamp' if case['clamp'] else ''}_{case['mode']}"
@@ -209,7 +209,7 @@ class NormQuant(Op):
             return found
         return np.full((m, d), (1 if case["pre"] == "add" else 4) * U32)
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         m, d, spans = case["M"], case["D"], self.spans(case)
         h = self._pre(case, inputs, np.float64)
         y = np.zeros((m, padded(d)))
@@ -240,9 +240,9 @@ class NormQuant(Op):
         tie[np.isnan(scale)], ties[np.isnan(scale_truth)] = ANY_CODE, ANY_SUM
         span_error = (gamma(d) / 2 + 20 * U32 + root + peak) * np.abs(scale_truth) + TINY
         found = [
-            Bound(tie, "1 where y/scale is within |y/scale|·(10u + δh + δpeak) of a tie, else 0; free beside NaN"),
-            Bound(span_error, f"(γ_{d}/2 + 20u + δroot + δpeak)·|scale|"),
-            Bound(ties, "the number of ties in the span; free where the scale is NaN"),
+            ErrorBound(tie, "1 where y/scale is within |y/scale|·(10u + δh + δpeak) of a tie, else 0; free beside NaN"),
+            ErrorBound(span_error, f"(γ_{d}/2 + 20u + δroot + δpeak)·|scale|"),
+            ErrorBound(ties, "the number of ties in the span; free where the scale is NaN"),
         ]
         if case["pre"] == "none":
             return found
@@ -251,7 +251,7 @@ class NormQuant(Op):
             gate, up = np.abs(inputs[0].astype(np.float64)).reshape(m, 2, d).swapaxes(0, 1)
             flushed = TINY * (1 + up * np.maximum(gate, 1))
         limit = relative[:, :d] * np.abs(h) * (1 + 2.0**-20) + flushed
-        return [Bound(limit, "δh·|h|: u for add, 4u for relu2, (8 + 2(3 + 2|g|)/(1 + e^g))u for silu"), *found]
+        return [ErrorBound(limit, "δh·|h|: u for add, 4u for relu2, (8 + 2(3 + 2|g|)/(1 + e^g))u for silu"), *found]
 
     def work(self, case: Case) -> Work:
         m, d = case["M"], case["D"]

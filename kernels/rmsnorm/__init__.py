@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.kernels.support import ROWS, TAILS, TINY, U32, WIDTHS, distinct, gamma, normal, values
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work
 
 
 class RmsNorm(Op):
@@ -41,8 +41,8 @@ class RmsNorm(Op):
     def defines(self, case: Case) -> dict[str, int | float]:
         return {"M": case["M"], "D": case["D"], "EPS": float(case["eps"]), "BLOCK": self.launch(case).block}
 
-    def launch(self, case: Case) -> Launch:
-        return Launch((case["M"], 1, 1), 256 if case["D"] >= 1024 else 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid((case["M"], 1, 1), 256 if case["D"] >= 1024 else 64)
 
     def cases(self) -> list[Case]:
         return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))]
@@ -60,13 +60,13 @@ class RmsNorm(Op):
         x, weight = values(rng, "random" if kind == "small" else kind, case["M"], case["D"]), normal(rng, case["D"])
         return [x * np.float32(0.003) if kind == "small" else x, weight]  # small: a mean square about as large as eps
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         # The sum of squares has no cancellation: γ_D; the square root halves it; 8 roundings for the rest (an inverse
         # square root of 2 ULP among them). A value below 2^-126 may be flushed before it is divided.
         x, weight = (array.astype(np.float64) for array in inputs)
         gain = np.abs(weight) / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + case["eps"])
         limit = (gamma(case["D"]) / 2 + 8 * U32) * np.abs(truth[0]) + TINY * (1 + gain)
-        return [Bound(limit, f"(γ_{case['D']}/2 + 8u)·|y| + 2^-126·(1 + |weight|/rms), u = 2^-24")]
+        return [ErrorBound(limit, f"(γ_{case['D']}/2 + 8u)·|y| + 2^-126·(1 + |weight|/rms), u = 2^-24")]
 
     def work(self, case: Case) -> Work:
         return Work(4 * (2 * case["M"] * case["D"] + case["D"]), 4 * case["M"] * case["D"])

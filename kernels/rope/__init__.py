@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MANY, MODELS, ROWS, TINY, U32, distinct, values
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 POSITIONS = {"start": (0,), "second": (1,), "last": (4095, 4094), "far": (131071, 131070)}
 """Kinds of input that are random values at given positions, in turn."""
@@ -87,8 +87,8 @@ class Rope(Op):
             "NEOX": int(case["mode"] == "neox"), "BLOCK": 64,
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
-        return Launch(span(ceil_div(case["M"] * case["H"] * case["D"] // 2, 64)), 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid(span(ceil_div(case["M"] * case["H"] * case["D"] // 2, 64)), 64)
 
     def variant(self, case: Case) -> str:
         return str(case["mode"])
@@ -131,7 +131,7 @@ class Rope(Op):
         x = values(rng, "random" if kind in POSITIONS else kind, case["M"], case["H"], case["D"])
         return [x, pos, frequencies(case["theta"], case["R"], case["scale"])]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         x, pos, freq = inputs[0].astype(np.float64), inputs[1].astype(np.float64), inputs[2].astype(np.float64)
         # One rounding of pos·freq, sine and cosine within 4 ULP of a value of at most 1, three roundings of the sum.
         angle = np.abs(pos)[:, None] * freq[None, :]
@@ -141,7 +141,7 @@ class Rope(Op):
         limit = np.zeros_like(x)
         limit[..., first] = limit[..., second] = error * reach + 5 * TINY
         derivation = "(u·pos·freq + 8u)·(|x1| + |x2|) + 5·2^-126 for flushes, u = 2^-24; copied elements exact"
-        return [Bound(limit, derivation)]
+        return [ErrorBound(limit, derivation)]
 
     def work(self, case: Case) -> Work:
         count = case["M"] * case["H"] * case["D"]

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.kernels.support import MODELS, ROWS, TINY, U32, distinct, normal, spoil
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Value, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 EDGES = (65504.0, 65519.996, 65520.0, 1e6, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11,
          np.inf, np.nan)  # fmt: skip
@@ -99,10 +99,10 @@ class RopeStore(Op):
             "NEOX": int(case["mode"] == "neox"), "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
         }  # fmt: skip
 
-    def launch(self, case: Case) -> Launch:
+    def launch(self, case: Case) -> Grid:
         """A work-item takes two neighbouring elements of a row of qkv: what one word of an f16 cache holds."""
         pairs = case["M"] * (case["H"] + 2 * case["G"]) * case["D"] // 2
-        return Launch(span(ceil_div(pairs, 64)), 64)
+        return Grid(span(ceil_div(pairs, 64)), 64)
 
     def variant(self, case: Case) -> str:
         return f"{case['mode']}_{case['dtype']}"
@@ -165,7 +165,7 @@ class RopeStore(Op):
             values[:] = np.copysign(rng.choice(np.array(EDGES, np.float32), values.shape), values)
         return [qkv.reshape(m, -1), pos, freq, *caches]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         m, h, g, d, cap = (case[name] for name in "MHGDL")
         heads = inputs[0].astype(np.float64).reshape(m, h + 2 * g, d)[:, : h + g]
         pos, freq = inputs[1], inputs[2].astype(np.float64)
@@ -184,9 +184,11 @@ class RopeStore(Op):
             stored = truth[1][pos[row]].astype(np.float64)
             keys[pos[row]] = np.maximum(high - stored, stored - low)
         return [
-            Bound(limit[:, :h], "(u·pos·freq + 8u)·(|x1| + |x2|) + 5·2^-126, u = 2^-24; copied elements exact"),
-            Bound(keys, "the same, ends rounded as the cache is: an f16 is exact away from ties; other rows exact"),
-            Bound(None, "a copy, or a rounding to nearest even: every bit"),
+            ErrorBound(limit[:, :h], "(u·pos·freq + 8u)·(|x1| + |x2|) + 5·2^-126, u = 2^-24; copied elements exact"),
+            ErrorBound(
+                keys, "the same, ends rounded as the cache is: an f16 is exact away from ties; other rows exact"
+            ),
+            ErrorBound(None, "a copy, or a rounding to nearest even: every bit"),
         ]
 
     def work(self, case: Case) -> Work:

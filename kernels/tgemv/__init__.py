@@ -25,7 +25,7 @@ import numpy.typing as npt
 from kparity.errors import WrongInput
 from kparity.kernels.support import MANY, MODELS, ROWS, TAILS, TINY, U32, distinct, gamma, normal, spoil
 from kparity.ops import packing
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Stage, Value, Work, ceil_div, padded
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, padded
 
 BLOCK = 64
 GPU_LOADS = 8
@@ -118,9 +118,9 @@ class Tgemv(Op):
         """Rows of activations that one work-item carries, so that a weight is decoded once for all of them."""
         return int(min(case["M"], 8))
 
-    def launch(self, case: Case) -> Launch:
+    def launch(self, case: Case) -> Grid:
         rows = BLOCK // self.lanes(case)
-        return Launch((ceil_div(case["N"], rows), ceil_div(case["M"], self.tile_m(case)), 1), BLOCK)
+        return Grid((ceil_div(case["N"], rows), ceil_div(case["M"], self.tile_m(case)), 1), BLOCK)
 
     @classmethod
     def gpu_tile(cls, case: Case) -> tuple[int, int, int, int]:
@@ -147,7 +147,7 @@ class Tgemv(Op):
             return super().stages(case, dialect)
         block, lanes, tile_n, _ = self.gpu_tile(case)
         groups = (ceil_div(case["N"], block // lanes * tile_n), ceil_div(case["M"], self.tile_m(case)), 1)
-        return (Stage(self.name, Launch(groups, block)),)
+        return (Stage(self.name, Grid(groups, block)),)
 
     def variant(self, case: Case) -> str:
         spans = {"tensor": "", "row": "_wrow", "block256": "_wblock"}[case["wscale"]] + {
@@ -244,15 +244,15 @@ class Tgemv(Op):
         qsum = q.reshape(m, spans, -1).sum(axis=-1, dtype=np.int32)
         return [packing.pack(weights), wscale, q, ascale, qsum]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         if case["out"] == "i32":
-            return [Bound(None, "integers: every bit")]
+            return [ErrorBound(None, "integers: every bit")]
         words, wscale, q, ascale, _qsum = inputs
         if (wscale == 1).all() and (ascale == 1).all():
-            return [Bound(np.zeros(truth[0].shape), "unit scales: the accumulator itself, exact in f32")]
+            return [ErrorBound(np.zeros(truth[0].shape), "unit scales: the accumulator itself, exact in f32")]
         if case["wscale"] != "block256" and case["ascale"] == "token":
             limit = (4 * U32 + self._flushed(ascale, wscale)) * np.abs(truth[0]) + TINY
-            return [Bound(limit, "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|; below 2^-126 flushed")]
+            return [ErrorBound(limit, "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|; below 2^-126 flushed")]
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
         n = self.blocks(case) + 2
         limit = np.zeros((case["M"], case["N"]))
@@ -263,7 +263,9 @@ class Tgemv(Op):
             a_b = ascale[:, 0 if case["ascale"] == "token" else at][:, None]
             scales = np.abs(a_b.astype(np.float64) * w_b)
             limit += acc * scales * (gamma(n) + self._flushed(a_b, w_b)) + TINY
-        return [Bound(limit, f"γ_{n}·Σ_b|acc_b·scale_b|: exact accumulators, {n - 2} blocks; below 2^-126 flushed")]
+        return [
+            ErrorBound(limit, f"γ_{n}·Σ_b|acc_b·scale_b|: exact accumulators, {n - 2} blocks; below 2^-126 flushed")
+        ]
 
     @staticmethod
     def _flushed(*scales: Array) -> Array:

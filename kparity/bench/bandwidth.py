@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.bench.machine import identity
-from kparity.bench.timing import Awake, Sample, Series
+from kparity.bench.timing import Sample, Series, WarmUp
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
 
@@ -31,7 +31,7 @@ class StreamRead:
             for start in range(0, data.nbytes - chunk + 1, chunk)
         ]
         self.turn = 0
-        self.awake = Awake()
+        self.awake = WarmUp()
 
     def sample(self) -> float:
         """GB/s over a chunk, after others where the processors have rested."""
@@ -100,6 +100,6 @@ def copy_series(backend: Backend, nbytes: int) -> Series:
         seconds = backend.copy_timed(source, target)
         return Sample(seconds, time.perf_counter() - began)
 
-    awake = Awake()
+    awake = WarmUp()
     about = {**identity(backend.info), "op": "copy", "clock": "device" if backend.copy_clock else "wall"}
     return Series(f"{backend.name} copy", lambda: awake.sample(copied, copied), 1, 8 * count, True, check, about)

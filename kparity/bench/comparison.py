@@ -58,7 +58,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SpeedComparison:
     """All rows, what only one side has, and the facts in which the sides differ (only those that were allowed)."""
 
     rows: list[Row]
@@ -75,7 +75,7 @@ class Comparison:
         return 0 if any(row.verdict in DECIDED for row in self.rows) else 3
 
 
-def compare(a: Document, b: Document, across: Collection[str] = ()) -> Comparison:
+def compare(a: Document, b: Document, across: Collection[str] = ()) -> SpeedComparison:
     """Every measurement of the same name in both.
 
     Raises WrongInput where a pair differs in a fact (``FACTS``) that ``across`` does not name.
@@ -92,8 +92,8 @@ def compare(a: Document, b: Document, across: Collection[str] = ()) -> Compariso
                 )
             differs[fact] = [one, other]
     rows = [_row(left[name], right[name]) for name in common]
-    return Comparison(rows, [name for name in left if name not in right], [name for name in right if name not in left],
-                      differs)  # fmt: skip
+    only_a, only_b = [name for name in left if name not in right], [name for name in right if name not in left]
+    return SpeedComparison(rows, only_a, only_b, differs)
 
 
 def _differences(one: Measured, other: Measured) -> dict[str, tuple[str, str]]:
@@ -115,7 +115,7 @@ def _row(one: Measured, other: Measured) -> Row:
     return Row(one.name, verdict, middle, low, high, medians[0], medians[1], a, b)
 
 
-def as_json(a: Document, b: Document, found: Comparison, fail_below: float | None) -> dict[str, Any]:
+def as_json(a: Document, b: Document, found: SpeedComparison, fail_below: float | None) -> dict[str, Any]:
     """Plain values; times in seconds."""
     return {
         "schema": "kparity-bench-compare-v1", "a": _origin(a), "b": _origin(b), "differs": found.differs,

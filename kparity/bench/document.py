@@ -11,7 +11,7 @@ import numpy as np
 from kparity import contracts
 from kparity.bench import ops
 from kparity.bench.comparison import ratio
-from kparity.bench.endtoend import Engine, Found, Request
+from kparity.bench.endtoend import Contender, Found, Request
 from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.numbers import Ceiling, measurement
 from kparity.bench.plan import bytes_per_token
@@ -42,7 +42,7 @@ UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
 
 
 @dataclass
-class Bench:
+class BenchReceipt:
     """Everything that a receipt is made of. ``rows`` are empty where parity was not checked."""
 
     request: Request
@@ -83,7 +83,7 @@ class Bench:
             return _lost(name, "rejected", UNCHECKED, "parity was not checked")
         return tried(row)
 
-    def _run(self, engine: Engine, model: Model) -> Run:
+    def _run(self, engine: Contender, model: Model) -> Run:
         """One backend. ``errors`` are reasons why nothing of it counts."""
         about, counted, row = engine.about, engine.counted, self._row(engine.name)
         bandwidth = _bandwidth(engine)
@@ -106,7 +106,7 @@ class Bench:
         run.errors.extend(_contradictions(run))
         return run
 
-    def _baseline(self, engine: Engine, runs: Sequence[Run]) -> Baseline:
+    def _baseline(self, engine: Contender, runs: Sequence[Run]) -> Baseline:
         """Another engine on the same file, and how much faster each backend is, by the samples of the same run."""
         rows = {point.name: measurement(point, samples) for point, samples in engine.samples.items() if samples.seconds}
         ratios = []
@@ -159,7 +159,7 @@ def _text_of(row: Mapping[str, Any]) -> str:
     return sha256_of(kernel, row["backend"]) if kernel else ""
 
 
-def _bandwidth(engine: Engine) -> Bandwidth | None:
+def _bandwidth(engine: Contender) -> Bandwidth | None:
     if not engine.bandwidth:
         return None
     first, seconds = engine.bandwidth[0], [each["seconds"] for each in engine.bandwidth]
@@ -169,7 +169,7 @@ def _bandwidth(engine: Engine) -> Bandwidth | None:
     )  # fmt: skip
 
 
-def _timed_output(engine: Engine, reference: str) -> TimedOutput:
+def _timed_output(engine: Contender, reference: str) -> TimedOutput:
     """The least cosine of the outputs that were timed, by the limit of the probe's contract for any position."""
     limit = contracts.load(contracts.PROBE).threshold("positions_cosine")
     if not engine.cosines:
@@ -180,13 +180,13 @@ def _timed_output(engine: Engine, reference: str) -> TimedOutput:
     return TimedOutput(checked=True, what=what, cosine=value, limit=limit.value, passed=passed)
 
 
-def _determinism(engine: Engine) -> Determinism:
+def _determinism(engine: Contender) -> Determinism:
     """Whether every repetition of a point gave the same bits."""
     digests = [samples.digests for samples in engine.samples.values() if samples.digests]
     return Determinism(repeats=sum(map(len, digests)), identical=all(len(set(each)) == 1 for each in digests))
 
 
-def _kernels(engine: Engine) -> list[Kernel]:
+def _kernels(engine: Contender) -> list[Kernel]:
     counts = engine.counted.get("dispatches", {})
     return [
         Kernel(

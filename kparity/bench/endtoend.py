@@ -56,7 +56,7 @@ class Request:
 
 
 @dataclass
-class Engine:
+class Contender:
     """One of the engines: its worker, what it says of itself, its samples, and what went wrong."""
 
     name: str
@@ -97,7 +97,7 @@ class Engine:
 class Found:
     """The result of a run."""
 
-    engines: list[Engine]
+    engines: list[Contender]
     unopened: dict[str, WorkerFailed]
     reference: str
     clocks: dict[str, dict[str, Any]]
@@ -150,16 +150,16 @@ class EndToEndRun:
         return name
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[list[Engine], dict[str, WorkerFailed]]]:
+    def _opened(self) -> Iterator[tuple[list[Contender], dict[str, WorkerFailed]]]:
         """Every engine that opens, one after the other; the reasons of the others."""
-        request, engines, unopened = self.request, list[Engine](), dict[str, WorkerFailed]()
+        request, engines, unopened = self.request, list[Contender](), dict[str, WorkerFailed]()
         ours = {"index": request.index, "act": request.act, "kv": request.kv}
         wanted = [(name, ENGINE, {"backend": name, **ours}) for name in request.backends]
         files = [*([""] if request.llamacpp else []), *request.llamacpp_files]
         wanted += [(llamacpp.named(file), LLAMACPP, {"file": file}) for file in files]
         try:
             for name, factory, options in wanted:
-                engine = Engine(name, Worker(name, factory, {**self.options, **options}), factory == LLAMACPP)
+                engine = Contender(name, Worker(name, factory, {**self.options, **options}), factory == LLAMACPP)
                 engines.append(engine)
                 try:
                     engine.worker.opened(self.limit_s)
@@ -175,7 +175,7 @@ class EndToEndRun:
             for engine in engines:
                 engine.worker.close()
 
-    def _measure(self, engines: Sequence[Engine]) -> None:
+    def _measure(self, engines: Sequence[Contender]) -> None:
         """Prompts from the shortest to the longest; then steps, on a cache that is filled once."""
         for engine in engines:
             for point in self.request.points:
@@ -192,7 +192,7 @@ class EndToEndRun:
         for point in depths:
             self._sample(point, [each for each in engines if point in entered[each.name]], share)
 
-    def _affordable(self, engine: Engine, point: Point) -> bool:
+    def _affordable(self, engine: Contender, point: Point) -> bool:
         """Whether one sample fits the time that is given, by the pace of the last prompt; a point that does not is
         skipped with the reason.
         """
@@ -203,7 +203,7 @@ class EndToEndRun:
             return False
         return engine.alive
 
-    def _filled(self, engine: Engine, depths: Sequence[Point]) -> list[Point]:
+    def _filled(self, engine: Contender, depths: Sequence[Point]) -> list[Point]:
         """The depths that an engine takes part in, with its cache filled for the deepest.
 
         Every depth is stepped through once, the shallow ones first: a step rewrites its position in the cache with the
@@ -216,7 +216,7 @@ class EndToEndRun:
                 engine.call("decode", self.limit_s, depth=point.length)
         return taken
 
-    def _sample(self, point: Point, engines: Sequence[Engine], seconds: float) -> None:
+    def _sample(self, point: Point, engines: Sequence[Contender], seconds: float) -> None:
         """Turns in rotating order until every interval is narrow, or the time is used up."""
         alive = [engine for engine in engines if engine.alive]
         for engine in alive:
@@ -231,7 +231,7 @@ class EndToEndRun:
                 taken = engine.samples[point]
                 self.log(f"{engine.name} {point.name}: {len(taken.seconds)} samples in {turns} turns")
 
-    def _warm(self, engine: Engine, point: Point) -> None:
+    def _warm(self, engine: Contender, point: Point) -> None:
         """One sample that does not count, unless the engine is slow and runs already; and the pace."""
         engine.samples[point] = Samples()
         if point.phase == "prefill":
@@ -242,12 +242,12 @@ class EndToEndRun:
             engine.call("decode", self.limit_s, depth=point.length)
         engine.worker.rest()
 
-    def _turn(self, engine: Engine, point: Point) -> None:
+    def _turn(self, engine: Contender, point: Point) -> None:
         """What one engine does while the others rest; it is over when its threads rest, too."""
         self._take(engine, point)
         engine.worker.rest()
 
-    def _take(self, engine: Engine, point: Point) -> None:
+    def _take(self, engine: Contender, point: Point) -> None:
         """Samples of one engine, and where it has them one by the device's clock and one of its bandwidth."""
         samples, limit = engine.samples[point], self.limit_s + self.request.seconds
         method, argument = ("prefill", "length") if point.phase == "prefill" else ("decode", "depth")
@@ -270,7 +270,7 @@ class EndToEndRun:
             found = engine.call("bandwidth", limit)
             engine.bandwidth += [found] if found else []
 
-    def _conclude(self, engine: Engine, expected: str) -> None:
+    def _conclude(self, engine: Contender, expected: str) -> None:
         """What was counted, what was computed, and where the time went; nothing is timed for the record after this."""
         if not engine.baseline:
             engine.counted = engine.call("counted", self.limit_s) or {}

@@ -15,7 +15,7 @@ from kparity.bench.machine import cache_bytes, cold_bytes
 from kparity.bench.outputs import Outputs, digest
 from kparity.bench.plan import BLOCK, Point, sequence
 from kparity.bench.timing import Series
-from kparity.device.adapter import Bound
+from kparity.device.adapter import Launch
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.model import load_model
@@ -169,12 +169,12 @@ class EndToEnd:
             })  # fmt: skip
         return found
 
-    def _alone(self, launches: Sequence[Bound]) -> float:
+    def _alone(self, launches: Sequence[Launch]) -> float:
         """Seconds of some launches and nothing else, the median of some replays."""
         program = self.backend.record(launches)
         return float(np.median([program.run_timed() for _ in range(KERNEL_REPEATS + 1)][1:]))
 
-    def _programs(self) -> dict[str, list[Bound]]:
+    def _programs(self) -> dict[str, list[Launch]]:
         """The launches of each program that is replayed, by the names of ``record.Programs``."""
         step, chunk = self.engine.recorded(1), self.engine.recorded(self.engine.chunk)
         return {

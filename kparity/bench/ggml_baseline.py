@@ -19,7 +19,7 @@ from kparity.bench.gguf_writer import encode_tq2_0
 from kparity.bench.machine import cache_bytes, cold_bytes, identity
 from kparity.bench.ops.cases import case_of
 from kparity.bench.ops.session import Group
-from kparity.bench.timing import MANY, Awake, Sample, Series, state_of
+from kparity.bench.timing import MANY, Sample, Series, WarmUp, state_of
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.spec import Array
 
@@ -110,7 +110,7 @@ class GgmlGemv:
         self.weights = [self._tensor(TQ2_0, k, n, raw) for _ in range(copies)]
         turns = (self.weights * -(-products // copies))[:products]
         self.graphs = [self._graph(turns[at : at + self.per_sample], x) for at in range(0, products, self.per_sample)]
-        self.turn, self.awake = 0, Awake()
+        self.turn, self.awake = 0, WarmUp()
 
     def _tensor(self, kind: int, k: int, rows: int, raw: bytes) -> Any:
         tensor = self.lib.ggml_new_tensor_2d(self.context, kind, k, rows)

@@ -145,7 +145,7 @@ def _take(series: Series, keep: bool) -> None:
         series.samples.append(found)
 
 
-class Awake:
+class WarmUp:
     """Untimed work before a sample where processors have rested: for some milliseconds after that they are slow, and
     whoever is measured in turn with others always has rested.
     """

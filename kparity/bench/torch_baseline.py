@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from kparity.bench.machine import cache_bytes, identity
-from kparity.bench.timing import Awake, Sample, Series, state_of, turns
+from kparity.bench.timing import Sample, Series, WarmUp, state_of, turns
 from kparity.device.adapter import Backend
 
 PIECE = 16384
@@ -48,7 +48,7 @@ class TorchGemv:
         self.name = f"torch mv {dtype} K={k} N={n} {self.state}"
         self.turns = turns(self.copies, self.nbytes) if self.device.type == "cuda" else 1
         self.graph: Any = None
-        self.awake = Awake()
+        self.awake = WarmUp()
         self._record()
 
     def _record(self) -> None:

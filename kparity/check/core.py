@@ -13,7 +13,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.check.dump import write
-from kparity.check.facts import Facts, facts
+from kparity.check.facts import Expected, facts
 from kparity.check.guard import POISONS, Guarded, filled
 from kparity.check.measure import measured
 from kparity.check.record import FAIL, PASS, UNSUPPORTED, OutputRecord, Record
@@ -54,13 +54,13 @@ def checking(
     """The records of ``check_case``, each as soon as it is there; what failed goes to the folder ``dump``."""
     wanted = tuple(op.kinds(case) if kinds is None else kinds)
     blank = blank_record(backend.name, op, case, seed, label=backend.info.label, device_kind=backend.info.kind)
-    bench: Bench | Exception
+    bench: CaseRunner | Exception
     try:
         reason = backend.supports(op, case)
         if reason:
             yield replace(blank, outcome=UNSUPPORTED, reason=reason, runs=len(wanted))
             return
-        bench = Bench(backend, op, case)
+        bench = CaseRunner(backend, op, case)
     except Exception as problem:  # whatever a backend raises while it compiles or allocates is its failure
         bench = problem
     for kind in wanted:
@@ -88,7 +88,7 @@ class Wrong(Exception):
     """A kernel broke a rule that has no number."""
 
 
-class Bench:
+class CaseRunner:
     """A built kernel with its buffers between sentinels, bound once and used for every kind of input."""
 
     def __init__(self, backend: Backend, op: Op, case: Case) -> None:
@@ -103,7 +103,7 @@ class Bench:
         self.outputs: list[list[Array]] = []
         """Of the runs of the latest kind of input, as far as they came."""
 
-    def check(self, about: Record, known: Facts) -> Record:
+    def check(self, about: Record, known: Expected) -> Record:
         """Both runs of one kind of input, and the verdict."""
         about = replace(about, kernel=self.kernel.id)
         peers = [self._peer(known, at) for at in range(len(known.bounds))]
@@ -124,12 +124,12 @@ class Bench:
         if not re.fullmatch(shape, self.kernel.id):
             raise Wrong(f"the kernel calls itself {self.kernel.id!r}, expected {self.op.name}_<dialect>_<variant>")
 
-    def _peer(self, known: Facts, at: int) -> Array | None:
+    def _peer(self, known: Expected, at: int) -> Array | None:
         limit = known.bounds[at].limit
         floating = self.op.outputs_of(self.case)[at].dtype in PEER
         return known.peer[at] if floating and limit is not None and limit.any() else None
 
-    def _runs(self, known: Facts) -> tuple[dict[str, int], list[Array]]:
+    def _runs(self, known: Expected) -> tuple[dict[str, int], list[Array]]:
         """Two runs; what they changed that they should not, and the outputs of the first."""
         left = iter(known.inputs)
         given = [None if arg.role == "out" else next(left) for arg in self.kernel.args]

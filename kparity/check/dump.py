@@ -21,7 +21,7 @@ import numpy as np
 
 import kparity
 from kparity import ops
-from kparity.check.facts import Facts, facts, made
+from kparity.check.facts import Expected, facts, made
 from kparity.check.record import Record
 from kparity.check.select import Selected, named
 from kparity.device import fingerprint, registry
@@ -44,7 +44,7 @@ class Dump:
     inputs: list[Array]
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> Expected:
         """Truth and bounds, computed anew from the inputs."""
         return made(self.op, self.case, self.inputs)
 
@@ -56,7 +56,7 @@ def folder_of(folder: Path, record: Record) -> Path:
 
 
 def write(
-    folder: Path, record: Record, known: Facts, outputs: Sequence[Sequence[Array]], source: Source | None
+    folder: Path, record: Record, known: Expected, outputs: Sequence[Sequence[Array]], source: Source | None
 ) -> None:
     """Keep one failure, in place of an earlier one of the same backend, case, kind and seed."""
     target, made_in = folder_of(folder, record), Path(tempfile.mkdtemp(prefix=".", dir=folder))

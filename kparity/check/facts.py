@@ -10,21 +10,21 @@ from functools import cached_property
 
 import numpy as np
 
-from kparity.ops.spec import Array, Bound, Case, Op
+from kparity.ops.spec import Array, Case, ErrorBound, Op
 
 KEPT_BYTES = 1 << 29
 """What the memory of facts may hold; beyond it the oldest are computed again."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class Expected:
     """What one kind of input of a case must give."""
 
     op: Op
     case: Case
     inputs: list[Array]
     truth: list[Array]
-    bounds: list[Bound]
+    bounds: list[ErrorBound]
 
     @cached_property
     def sha256(self) -> str:
@@ -53,15 +53,15 @@ class Memory:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.nbytes = limit, 0
-        self._kept: OrderedDict[tuple[str, str, int], Facts] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, int], Expected] = OrderedDict()
 
-    def get(self, key: tuple[str, str, int]) -> Facts | None:
+    def get(self, key: tuple[str, str, int]) -> Expected | None:
         """What is kept under a key, which becomes the latest."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: tuple[str, str, int], found: Facts) -> None:
+    def put(self, key: tuple[str, str, int], found: Expected) -> None:
         """Keep facts as the latest, and let go of the oldest beyond the limit."""
         earlier = self._kept.pop(key, None)
         self._kept[key] = found
@@ -74,19 +74,19 @@ class Memory:
 _memory = Memory(KEPT_BYTES)
 
 
-def remember(kind: str, seed: int, found: Facts) -> None:
+def remember(kind: str, seed: int, found: Expected) -> None:
     """Let facts stand for those of their case, a kind and a seed, as long as no others are asked for."""
     _memory.put((found.case.id, kind, seed), found)
 
 
-def made(op: Op, case: Case, inputs: list[Array]) -> Facts:
+def made(op: Op, case: Case, inputs: list[Array]) -> Expected:
     """Truth and bounds of inputs."""
     with np.errstate(all="ignore"):  # infinities and NaN are among the inputs
         truth = op.reference(case, inputs)
-        return Facts(op, case, inputs, truth, op.bounds(case, inputs, truth))
+        return Expected(op, case, inputs, truth, op.bounds(case, inputs, truth))
 
 
-def facts(op: Op, case: Case, kind: str, seed: int) -> Facts:
+def facts(op: Op, case: Case, kind: str, seed: int) -> Expected:
     """The facts of one kind of input; its generator is seeded from ``seed``, the case's name and the kind alone."""
     key = (case.id, kind, seed)
     known = _memory.get(key)

@@ -12,8 +12,8 @@ import numpy as np
 from kparity.check.record import OutputRecord
 from kparity.kernels.support import TINY
 from kparity.numerics.aggregates import ordered
-from kparity.numerics.compare import Finding, judge
-from kparity.ops.spec import ROUNDOFF, Arg, Array, Bound
+from kparity.numerics.compare import Comparison, judge
+from kparity.ops.spec import ROUNDOFF, Arg, Array, ErrorBound
 
 SMALLEST = TINY / ROUNDOFF["f32"]
 
@@ -55,7 +55,7 @@ def ulp_share(got: Array, truth: Array) -> float:
     return float(np.mean(far & ~both_nan))
 
 
-def measured(where: str, arg: Arg, got: Array, truth: Array, bound: Bound, peer: Array | None) -> OutputRecord:
+def measured(where: str, arg: Arg, got: Array, truth: Array, bound: ErrorBound, peer: Array | None) -> OutputRecord:
     """Judge one output; ``peer`` is the f32 reference's, or None where a ratio of errors says nothing."""
     finding = judge(where, arg.name, got, truth, bound)
     exact = bound.limit is None
@@ -104,6 +104,6 @@ def _ratio(error: float, against: float) -> float:
     return error / against
 
 
-def _aggregates(finding: Finding) -> dict[str, Any]:
+def _aggregates(finding: Comparison) -> dict[str, Any]:
     names = ("mean_error", "nmse", "cosine", "max_ulp", "max_abs", "max_rel", "nan_count", "inf_count")
     return {name: getattr(finding, name) for name in names}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from kparity.bench.comparison import Comparison, Row
+    from kparity.bench.comparison import Row, SpeedComparison
 
 STYLES = {"faster": "green", "slower": "bold red", "invalid": "bold red", "too few samples": "yellow"}
 COLUMNS = ("measurement", "A", "B", "B is faster by", "95 % interval", "verdict", "note")
@@ -56,7 +56,7 @@ def compare(
     ctx.exit(found.exit_code(fail_below))
 
 
-def _warn(found: Comparison) -> None:
+def _warn(found: SpeedComparison) -> None:
     """What was not compared, and what was although it differs."""
     for side, names in (("A", found.only_a), ("B", found.only_b)):
         if names:
@@ -67,7 +67,7 @@ def _warn(found: Comparison) -> None:
         click.echo("nothing in common", err=True)
 
 
-def _print(found: Comparison) -> None:
+def _print(found: SpeedComparison) -> None:
     """A line per measurement."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -97,7 +97,7 @@ def _warn_of_load() -> None:
 
 def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, int]:
     """Models end to end: the predicate of the receipt, and the exit code."""
-    from kparity.bench.document import Bench, exit_code, failures
+    from kparity.bench.document import BenchReceipt, exit_code, failures
     from kparity.bench.endtoend import EndToEndRun, Request
     from kparity.cli.bench_table import print_bench
     from kparity.receipts.statement import now
@@ -112,7 +112,7 @@ def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate
         options["baseline_files"],
     )  # fmt: skip
     found = EndToEndRun(request, log).run()
-    bench = Bench(
+    bench = BenchReceipt(
         request, order, rows, found, sys.argv, begun, _told(options), options["seed"] if options["shape"] else None
     )
     predicate = bench.predicate()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from kparity.probe.preflight import Finding
+    from kparity.probe.preflight import Availability
 
 
 @click.command()
@@ -45,7 +45,7 @@ def preflight(ctx: click.Context, backends: str | None, shell: str, as_json: boo
     ctx.exit(0 if (all(available) if backends else any(available)) else 3)
 
 
-def _print(finding: Finding, shell: str) -> None:
+def _print(finding: Availability, shell: str) -> None:
     state = "AVAILABLE" if finding.available else "NOT AVAILABLE"
     click.echo(f"{finding.backend}: {click.style(state, fg='green' if finding.available else 'yellow', bold=True)}")
     if finding.available and finding.device:

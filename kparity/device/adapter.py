@@ -73,7 +73,7 @@ class Buffer:
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
-class Bound(ABC):
+class Launch(ABC):
     """A kernel with its buffers fixed: what a program is made of."""
 
     kernel_id: str
@@ -103,14 +103,14 @@ class Kernel(ABC):
                 )
 
     @abstractmethod
-    def bind(self, *buffers: Buffer) -> Bound:
+    def bind(self, *buffers: Buffer) -> Launch:
         """Fix the buffers; cheap to replay."""
 
 
 class Program(ABC):
     """A fixed list of launches that replays in order: a decode step, a prefill chunk, one op."""
 
-    def __init__(self, backend: Backend, launches: Sequence[Bound]) -> None:
+    def __init__(self, backend: Backend, launches: Sequence[Launch]) -> None:
         self.backend, self.launches = backend, list(launches)
         self._counts = Counter(launch.kernel_id for launch in self.launches)
 
@@ -285,7 +285,7 @@ class Backend(ABC):
         """Compile (or fetch from the backend's own memory) the kernel; raise CompileFailed."""
 
     @abstractmethod
-    def record(self, launches: Sequence[Bound]) -> Program:
+    def record(self, launches: Sequence[Launch]) -> Program:
         """Make a program of bound kernels."""
 
     @abstractmethod

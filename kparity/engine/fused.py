@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kparity.device.adapter import Bound, Buffer
+from kparity.device.adapter import Buffer, Launch
 from kparity.engine.graph import Graph
 
 Quantised = tuple[Buffer, Buffer, Buffer]
@@ -19,7 +19,7 @@ Quantised = tuple[Buffer, Buffer, Buffer]
 class FusedGraph(Graph):
     """The launches of a forward pass over M rows, fused."""
 
-    def _forward(self) -> Iterator[Bound]:
+    def _forward(self) -> Iterator[Launch]:
         m, width = self.rows, self.h.width
         x, y = self._buffer("x", (m, width)), self._buffer("y", (m, width))
         projected, down = self._buffer("projected", (m, width)), self._buffer("down", (m, width))
@@ -39,7 +39,7 @@ class FusedGraph(Graph):
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
-    ) -> tuple[Bound, Quantised]:
+    ) -> tuple[Launch, Quantised]:
         clamp = self.h.clamp if pre in ("silu", "relu2") else 0
         kernel = self.kernels.get(
             "norm_quant", M=self.rows, D=width, pre=pre, clamp=clamp, eps=self.h.eps, mode=self.options.act
@@ -48,7 +48,7 @@ class FusedGraph(Graph):
         middle = () if h is None else (h,)
         return kernel.bind(*inputs, self.weights.norms[key], *middle, q, scale, qsum), (q, scale, qsum)
 
-    def _attention_fused(self, layer: int, quantised: Quantised, projected: Buffer) -> Iterator[Bound]:
+    def _attention_fused(self, layer: int, quantised: Quantised, projected: Buffer) -> Iterator[Launch]:
         h, m = self.h, self.rows
         heads = h.n_head + 2 * h.n_kv
         qkv, q = self._buffer("qkv", (m, heads * h.head_dim)), self._buffer("q_turned", (m, h.n_head * h.head_dim))
@@ -66,7 +66,7 @@ class FusedGraph(Graph):
         yield launch
         yield self._linear(layer, "attn_output", quantised, projected)
 
-    def _feed_forward_fused(self, layer: int, quantised: Quantised, down: Buffer) -> Iterator[Bound]:
+    def _feed_forward_fused(self, layer: int, quantised: Quantised, down: Buffer) -> Iterator[Launch]:
         h, m = self.h, self.rows
         gate_up, inner = self._buffer("gate_up", (m, 2 * h.ffn)), self._buffer("inner", (m, h.ffn))
         yield self._linear(layer, "ffn_gate_up", quantised, gate_up)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kparity import ops
-from kparity.device.adapter import Backend, Bound, Buffer, Kernel
+from kparity.device.adapter import Backend, Buffer, Kernel, Launch
 from kparity.engine.weights import Weights, silent
 from kparity.errors import WrongInput
 from kparity.kernels.rope import frequencies
@@ -98,7 +98,7 @@ class Graph:
         """The same memory under another shape."""
         return Buffer(buffer.handle, buffer.dtype, shape)
 
-    def _forward(self) -> Iterator[Bound]:
+    def _forward(self) -> Iterator[Launch]:
         m, width = self.rows, self.h.width
         x, y = self._buffer("x", (m, width)), self._buffer("y", (m, width))
         yield from self._embed(x)
@@ -108,10 +108,10 @@ class Graph:
             yield from self._feed_forward(layer, y)
             yield self._add(y, self._buffer("down", (m, width)), x)
 
-    def _add(self, a: Buffer, b: Buffer, out: Buffer) -> Bound:
+    def _add(self, a: Buffer, b: Buffer, out: Buffer) -> Launch:
         return self.kernels.get("add", M=self.rows, D=self.h.width).bind(a, b, out)
 
-    def _embed(self, x: Buffer) -> Iterator[Bound]:
+    def _embed(self, x: Buffer) -> Iterator[Launch]:
         for part in self.weights.embedding:
             kernel = self.kernels.get(
                 "embed", M=self.rows, V=self.h.vocab, D=self.h.width, dtype=self.weights.dtype[0],
@@ -119,25 +119,25 @@ class Graph:
             )  # fmt: skip
             yield kernel.bind(part.buffer, self.ids, x)
 
-    def _norm(self, x: Buffer, key: str, out: Buffer) -> Bound:
+    def _norm(self, x: Buffer, key: str, out: Buffer) -> Launch:
         rows, width = x.shape
         kernel = self.kernels.get("rmsnorm", M=rows, D=width, eps=self.h.eps)
         return kernel.bind(x, self.weights.norms[key], out)
 
-    def _quantise(self, x: Buffer) -> tuple[Bound, tuple[Buffer, Buffer, Buffer]]:
+    def _quantise(self, x: Buffer) -> tuple[Launch, tuple[Buffer, Buffer, Buffer]]:
         kernel = self.kernels.get("act_quant", M=self.rows, K=x.shape[1], mode=self.options.act)
         names = [f"{arg.name}.{x.shape[1]}" for arg in kernel.args]
         q, scale, qsum = (self._buffer(n, a.shape, a.dtype) for n, a in zip(names[1:], kernel.args[1:], strict=True))
         return kernel.bind(x, q, scale, qsum), (q, scale, qsum)
 
-    def _linear(self, layer: int, name: str, quantised: tuple[Buffer, Buffer, Buffer], out: Buffer) -> Bound:
+    def _linear(self, layer: int, name: str, quantised: tuple[Buffer, Buffer, Buffer], out: Buffer) -> Launch:
         weight = self.weights.linears[layer, name]
         kernel = self.kernels.get(
             "tgemv", M=self.rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=self.options.act
         )
         return kernel.bind(weight.words, weight.wscale, *quantised, out)
 
-    def _rope(self, x: Buffer, heads: int, out: Buffer) -> Bound:
+    def _rope(self, x: Buffer, heads: int, out: Buffer) -> Launch:
         h = self.h
         kernel = self.kernels.get(
             "rope",
@@ -152,7 +152,7 @@ class Graph:
         shape = (self.rows, heads, h.head_dim)
         return kernel.bind(self._as(x, *shape), self.pos, self.freq, self._as(out, *shape))
 
-    def _attention(self, layer: int, x: Buffer) -> Iterator[Bound]:
+    def _attention(self, layer: int, x: Buffer) -> Iterator[Launch]:
         h, m = self.h, self.rows
         width, kv_width = h.n_head * h.head_dim, h.n_kv * h.head_dim
         normed = self._buffer("normed", (m, h.width))
@@ -176,14 +176,14 @@ class Graph:
         yield launch
         yield self._linear(layer, "attn_output", quantised, self._buffer("projected", (m, h.width)))
 
-    def _attend(self, layer: int, q: Buffer, k: Buffer, v: Buffer) -> Iterator[Bound]:
+    def _attend(self, layer: int, q: Buffer, k: Buffer, v: Buffer) -> Iterator[Launch]:
         h, m, length = self.h, self.rows, self.options.context
         kcache, vcache = self.cache[layer]
         store = self.kernels.get("kv_store", M=m, L=length, D=h.n_kv * h.head_dim, dtype=self.options.kv)
         yield store.bind(k, v, self.pos, kcache, vcache)
         yield self._attend_cache(layer, q)
 
-    def _attend_cache(self, layer: int, q: Buffer) -> Bound:
+    def _attend_cache(self, layer: int, q: Buffer) -> Launch:
         """Attention of rotated queries [M, H·D] over a layer's cache, into ``mixed``."""
         h, m, length = self.h, self.rows, self.options.context
         kcache, vcache = self.cache[layer]
@@ -200,7 +200,7 @@ class Graph:
             lse,
         )
 
-    def _feed_forward(self, layer: int, x: Buffer) -> Iterator[Bound]:
+    def _feed_forward(self, layer: int, x: Buffer) -> Iterator[Launch]:
         h, m = self.h, self.rows
         normed = self._buffer("normed", (m, h.width))
         yield self._norm(x, f"blk.{layer}.ffn_norm.weight", normed)
@@ -216,7 +216,7 @@ class Graph:
         yield launch
         yield self._linear(layer, "ffn_down", quantised, self._buffer("down", (m, h.width)))
 
-    def _output(self, x: Buffer) -> Iterator[Bound]:
+    def _output(self, x: Buffer) -> Iterator[Launch]:
         h, rows = self.h, self.rows if self.every_row else 1
         if self.rows > 1 and not self.every_row:
             row = self._buffer("last_row", (1, h.width))

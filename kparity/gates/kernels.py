@@ -17,7 +17,7 @@ from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED
 from kparity.gates.verdict import Gate
 from kparity.numerics import compare
-from kparity.numerics.compare import Finding
+from kparity.numerics.compare import Comparison
 from kparity.ops.spec import DTYPES, Array, Case, Op
 
 ELSEWHERE = ("tgemv", "argmax")
@@ -52,7 +52,7 @@ def _run(backend: Backend, kernel: Kernel, inputs: Sequence[Array]) -> list[Arra
     return [backend.download(buffer).astype(DTYPES[arg.dtype]) for arg, buffer in found if arg.role != "in"]
 
 
-def _findings(backend: Backend, kernel: Kernel, op: Op, case: Case, kind: str) -> list[Finding]:
+def _findings(backend: Backend, kernel: Kernel, op: Op, case: Case, kind: str) -> list[Comparison]:
     """One launch on one kind of input: every output against fp64 truth."""
     inputs = op.inputs(case, np.random.default_rng([SEED, case.seed()]), kind)
     with np.errstate(all="ignore"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Bound, Buffer, Program
+from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.engine import Engine
 from kparity.errors import UnknownName
 from kparity.model import Model
@@ -148,13 +148,13 @@ def _stale_token(model: Model, backend: Backend) -> Engine:
     return written(_tokens_once())(model, backend)
 
 
-def recorded_without(which: Callable[[Sequence[Bound]], int]) -> Callable[[Model, Backend], Engine]:
+def recorded_without(which: Callable[[Sequence[Launch]], int]) -> Callable[[Model, Backend], Engine]:
     """Recordings lose one launch; launches one by one are complete."""
 
     def make(model: Model, backend: Backend) -> Engine:
         real = backend.record
 
-        def record(launches: Sequence[Bound]) -> Program:
+        def record(launches: Sequence[Launch]) -> Program:
             if len(launches) < 4:
                 return real(launches)
             lost = which(launches)
@@ -168,7 +168,7 @@ def recorded_without(which: Callable[[Sequence[Bound]], int]) -> Callable[[Model
     return make
 
 
-def _last_of(op: str) -> Callable[[Sequence[Bound]], int]:
+def _last_of(op: str) -> Callable[[Sequence[Launch]], int]:
     return lambda launches: max(at for at, launch in enumerate(launches) if launch.kernel_id.startswith(op))
 
 
@@ -176,7 +176,7 @@ def never_launched(model: Model, backend: Backend) -> Engine:
     """The last attention of every program is never started, whoever launches: its output is what it was."""
     real = backend.record
 
-    def record(launches: Sequence[Bound]) -> Program:
+    def record(launches: Sequence[Launch]) -> Program:
         lost = _last_of("attention")(launches) if len(launches) > 3 else -1
         return real([launch for at, launch in enumerate(launches) if at != lost])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Bound, Buffer
+from kparity.device.adapter import Backend, Buffer, Launch
 from kparity.engine import Engine
 from kparity.engine.fused import FusedGraph, Quantised
 from kparity.engine.weights import Linear, Part
@@ -47,7 +47,7 @@ class WrongActivation(FusedGraph):
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
-    ) -> tuple[Bound, Quantised]:
+    ) -> tuple[Launch, Quantised]:
         return super()._norm_quant({"silu": "relu2", "relu2": "silu"}.get(pre, pre), inputs, key, width, h)
 
 
@@ -56,7 +56,7 @@ class NoSubNorm(FusedGraph):
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
-    ) -> tuple[Bound, Quantised]:
+    ) -> tuple[Launch, Quantised]:
         if key.endswith("attn_sub_norm.weight"):
             return self._quantise(inputs[0])
         return super()._norm_quant(pre, inputs, key, width, h)
@@ -67,7 +67,7 @@ class ResidualDropped(FusedGraph):
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
-    ) -> tuple[Bound, Quantised]:
+    ) -> tuple[Launch, Quantised]:
         if key == f"blk.{WRONG_LAYER}.ffn_norm.weight":
             inputs = (self.backend.upload(np.zeros(inputs[0].shape, np.float32)), *inputs[1:])
         return super()._norm_quant(pre, inputs, key, width, h)
@@ -76,14 +76,14 @@ class ResidualDropped(FusedGraph):
 class CacheOfTheLayerBefore(FusedGraph):
     """One layer reads the cache of the layer before it."""
 
-    def _attend_cache(self, layer: int, q: Buffer) -> Bound:
+    def _attend_cache(self, layer: int, q: Buffer) -> Launch:
         return super()._attend_cache(layer - 1 if layer == WRONG_LAYER else layer, q)
 
 
 class WrongTheta(FusedGraph):
     """RoPE with the base of another model: the key was not read, and a default stands in."""
 
-    def _forward(self) -> Iterator[Bound]:
+    def _forward(self) -> Iterator[Launch]:
         self.freq = self.backend.upload(frequencies(500000.0, self.h.rope_dim, self.h.rope_scale))
         yield from super()._forward()
 
@@ -91,7 +91,7 @@ class WrongTheta(FusedGraph):
 class WrongThetaInChunk(WrongTheta):
     """The same in the program of a chunk alone."""
 
-    def _forward(self) -> Iterator[Bound]:
+    def _forward(self) -> Iterator[Launch]:
         yield from super()._forward() if self.rows > 1 else FusedGraph._forward(self)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Bound
+from kparity.device.adapter import Backend, Launch
 from kparity.engine import Engine
 from kparity.engine.fused import FusedGraph
 from kparity.engine.weights import Linear
@@ -50,7 +50,7 @@ def scale_inverted(model: Model, backend: Backend) -> Engine:
 class TableOfOtherHeads(FusedGraph):
     """Right constants, and the frequencies of heads of which twice as much rotates."""
 
-    def _forward(self) -> Iterator[Bound]:
+    def _forward(self) -> Iterator[Launch]:
         table = frequencies(self.h.theta, 2 * self.h.rope_dim, self.h.rope_scale)
         self.freq = self.backend.upload(np.ascontiguousarray(table[: self.h.rope_dim // 2]))
         yield from super()._forward()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kparity.errors import WrongInput
 from kparity.numerics.aggregates import Pass, one_pass
-from kparity.ops.spec import Array, Bound
+from kparity.ops.spec import Array, ErrorBound
 
 
 def _arrays(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array]:
@@ -229,7 +229,7 @@ def top_k_overlap(logits_p: npt.ArrayLike, logits_q: npt.ArrayLike, k: int) -> A
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """What ``judge`` found about one output of one case."""
 
     case_id: str
@@ -276,7 +276,7 @@ class Finding:
         )
 
 
-def _checked_limit(name: str, truth: Array, bound: Bound) -> Array | None:
+def _checked_limit(name: str, truth: Array, bound: ErrorBound) -> Array | None:
     if bound.limit is None:
         return None
     limit = np.asarray(bound.limit, np.float64)
@@ -285,7 +285,7 @@ def _checked_limit(name: str, truth: Array, bound: Bound) -> Array | None:
     return limit
 
 
-def judge(case_id: str, arg_name: str, got: Array, truth: Array, bound: Bound) -> Finding:
+def judge(case_id: str, arg_name: str, got: Array, truth: Array, bound: ErrorBound) -> Comparison:
     """Hold one output against truth, element by element; never passes on NaN, on a wrong shape or on nothing."""
     name = f"{case_id} {arg_name}"
     if got.shape != truth.shape:
@@ -300,7 +300,7 @@ def judge(case_id: str, arg_name: str, got: Array, truth: Array, bound: Bound) -
         raise WrongInput(f"{name}: the limit is negative somewhere")
     metrics = _metrics(found, got, truth)
     index = tuple(int(at) for at in np.unravel_index(found.worst, got.shape))
-    return Finding(
+    return Comparison(
         case_id,
         arg_name,
         ok=not found.wrong,

@@ -86,7 +86,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Launch:
+class Grid:
     """How a GPU or WGSL kernel is started: work-groups per dimension and work-items per group (one dimension)."""
 
     groups: tuple[int, int, int]
@@ -100,11 +100,11 @@ class Stage:
     """
 
     entry: str
-    launch: Launch
+    launch: Grid
 
 
 @dataclass(frozen=True)
-class Bound:
+class ErrorBound:
     """The largest error that one output of an op may have, element by element, against fp64 truth.
 
     ``limit`` is an array of the output's shape, or ``None`` for bit equality. ``derivation`` names the terms (n, u,
@@ -195,7 +195,7 @@ class Op(ABC):
         """Compile-time constants of the case, the same for every GPU dialect (launch constants included)."""
 
     @abstractmethod
-    def launch(self, case: Case) -> Launch:
+    def launch(self, case: Case) -> Grid:
         """The grid that the GPU text and the WGSL text of this op expect."""
 
     def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
@@ -230,7 +230,7 @@ class Op(ABC):
         """Seeded inputs (``in`` and ``inout`` in ABI order); random ones have both signs, so that sums cancel."""
 
     @abstractmethod
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
         """The error bound of each output against fp64 truth, with its derivation."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ from kparity.probe.runner import Request
 
 
 @dataclass
-class Finding:
+class Availability:
     """One backend on this machine."""
 
     backend: str
@@ -85,14 +85,14 @@ def _manifests(folders: Sequence[str]) -> list[str]:
     return [str(path) for folder in folders for path in sorted(Path(folder).glob("*")) if path.is_file()]
 
 
-def examine(backends: Sequence[str], timeout: float = 30.0) -> list[Finding]:
+def examine(backends: Sequence[str], timeout: float = 30.0) -> list[Availability]:
     """Open every backend in a process of its own and say what it found, or what it lacks."""
     findings = []
     with runner.probing(backends, Request(depth="open", timeout=timeout)) as rows:
         for row, _ in rows:
             needs = declared(row.backend) or Backend
             findings.append(
-                Finding(
+                Availability(
                     backend=row.backend,
                     available=row.accepted,
                     label=row.label,

@@ -205,7 +205,7 @@ class _Seen:
     gates: list[Gate] = field(default_factory=list)
 
 
-class Candidate(Process):
+class Attempt(Process):
     """The process of a backend, and its row."""
 
     def __init__(self, family: Family, backend: str, request: Request, truth: Truth | None) -> None:
@@ -323,13 +323,13 @@ def probing(
         truth = None if request.depth == "open" else stack.enter_context(closing(Truth(family, request)))
         candidates = []
         for backend in backends:
-            candidates.append(Candidate(family, backend, request, truth))
+            candidates.append(Attempt(family, backend, request, truth))
             stack.callback(candidates[-1].end)
         yield _rows(candidates, truth, watch)
 
 
 def _rows(
-    candidates: Sequence[Candidate], truth: Truth | None, watch: Watch
+    candidates: Sequence[Attempt], truth: Truth | None, watch: Watch
 ) -> Iterator[tuple[Row, Array | None]]:  # fmt: skip
     everyone: list[Process] = [*([truth] if truth else []), *candidates]
     for candidate in candidates:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from kparity_liars import Honest
 
-from kparity.device.adapter import Bound, Buffer, Kernel, Program
+from kparity.device.adapter import Buffer, Kernel, Launch, Program
 from kparity.errors import CompileFailed, DeviceFault
 from kparity.ops.spec import Array, Case, Op
 
@@ -22,7 +22,7 @@ def chosen(case: Case) -> bool:
 class Spoilt(Honest):
     """Runs ``spoil`` after every launch of the chosen case."""
 
-    def record(self, launches: Sequence[Bound]) -> Program:
+    def record(self, launches: Sequence[Launch]) -> Program:
         program = super().record(launches)
         right, buffers = program._run, launches[0].buffers
         if not self.lies:
@@ -85,7 +85,7 @@ class Unlaunched(Honest):
 
     name = "liar-unlaunched"
 
-    def record(self, launches: Sequence[Bound]) -> Program:
+    def record(self, launches: Sequence[Launch]) -> Program:
         program = super().record(launches)
         program._counts = {}
         return program

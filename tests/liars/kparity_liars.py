@@ -16,7 +16,7 @@ import numpy as np
 
 from kparity import ops
 from kparity.backends.cpu import CpuBackend
-from kparity.device.adapter import Bound, Buffer, Kernel, Program
+from kparity.device.adapter import Buffer, Kernel, Launch, Program
 from kparity.errors import DeviceFault
 from kparity.ops.spec import Array, Case, Op
 
@@ -28,7 +28,7 @@ class Tampered(Kernel):
         super().__init__(inner.id, inner.op, inner.case)
         self.inner, self.change = inner, change
 
-    def bind(self, *buffers: Buffer) -> Bound:
+    def bind(self, *buffers: Buffer) -> Launch:
         return self.inner.bind(*self.change(list(buffers)))
 
 
@@ -164,7 +164,7 @@ class OtherReplay(Honest):
             return kernel
         right = kernel.bind
 
-        def bind(*buffers: Buffer) -> Bound:
+        def bind(*buffers: Buffer) -> Launch:
             launch = right(*buffers)
             self.twins = {**getattr(self, "twins", {}), id(launch): right(*self.louder(list(buffers)))}
             return launch
@@ -176,7 +176,7 @@ class OtherReplay(Honest):
         at = next(index for index, buffer in enumerate(buffers) if len(buffer.shape) == 1 and buffer.dtype == "f32")
         return [*buffers[:at], self.altered(buffers[at], lambda w: w * np.float32(1.0001)), *buffers[at + 1 :]]
 
-    def record(self, launches: Sequence[Bound]) -> Program:
+    def record(self, launches: Sequence[Launch]) -> Program:
         if len(launches) == 1:
             return super().record(launches)
         program = super().record([self.twins.get(id(launch), launch) for launch in launches])
@@ -278,7 +278,7 @@ class NeverLaunched(Honest):
 
     name = "liar-unwritten"
 
-    def record(self, launches: Sequence[Bound]) -> Program:
+    def record(self, launches: Sequence[Launch]) -> Program:
         return super().record([launch for launch in launches if not launch.kernel_id.startswith("tgemv")])
 
 

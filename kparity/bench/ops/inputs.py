@@ -9,19 +9,19 @@ from functools import lru_cache
 import numpy as np
 
 from kparity import ops
-from kparity.ops.spec import Array, Bound, Case
+from kparity.ops.spec import Array, Case, ErrorBound
 
 PIECE = 16384
 """Rows whose truth is computed at once, and rows of a large matrix that are drawn; the others repeat them, shifted."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class Expected:
     """Inputs of a case, fp64 truth and bounds of its outputs."""
 
     inputs: list[Array]
     truth: list[Array]
-    bounds: list[Bound]
+    bounds: list[ErrorBound]
 
 
 def turns_by_rows(case: Case) -> bool:
@@ -53,12 +53,12 @@ def draw(case: Case, seed: int = 0) -> list[Array]:
 
 
 @lru_cache(maxsize=1)
-def facts_of(case: Case, seed: int = 0) -> Facts:
+def facts_of(case: Case, seed: int = 0) -> Expected:
     """Truth, in pieces of rows where there are many: a whole head in fp64 would take gigabytes."""
     op, inputs = ops.get(case.op), draw(case, seed)
     if not in_pieces(case):
         truth = op.reference(case, inputs)
-        return Facts(inputs, truth, op.bounds(case, inputs, truth))
+        return Expected(inputs, truth, op.bounds(case, inputs, truth))
     truths, limits, why = [], [], ""
     for at in range(0, case["N"], PIECE):
         words = inputs[0][at : at + PIECE]
@@ -67,7 +67,7 @@ def facts_of(case: Case, seed: int = 0) -> Facts:
         bound = op.bounds(piece, given, truths[-1:])[0]
         limits.append(np.zeros(truths[-1].shape) if bound.limit is None else bound.limit)
         why = bound.derivation
-    return Facts(inputs, [np.concatenate(truths, axis=1)], [Bound(np.concatenate(limits, axis=1), why)])
+    return Expected(inputs, [np.concatenate(truths, axis=1)], [ErrorBound(np.concatenate(limits, axis=1), why)])
 
 
 def shifted(case: Case, inputs: Sequence[Array], at: int) -> list[Array]:

@@ -11,13 +11,12 @@ import numpy as np
 from kparity import ops
 from kparity.bench.machine import cache_bytes, identity
 from kparity.bench.ops.cases import short
-from kparity.bench.ops.inputs import Facts, shifted, turned
-from kparity.bench.timing import MANY, Awake, Sample, Series, state_of, timed
-from kparity.device.adapter import Backend, Buffer, Program
-from kparity.device.adapter import Bound as Launchable
+from kparity.bench.ops.inputs import Expected, shifted, turned
+from kparity.bench.timing import MANY, Sample, Series, WarmUp, state_of, timed
+from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.errors import WrongInput
 from kparity.numerics.compare import judge
-from kparity.ops.spec import DTYPES, Array, Bound, Case
+from kparity.ops.spec import DTYPES, Array, Case, ErrorBound
 
 SAMPLE_S = 5e-3
 """What one sample should take: long beside the resolution of a clock and the cost of a submission."""
@@ -48,7 +47,7 @@ class Rotation:
     is short or a kernel does not build. An ``inout`` must be written alike by every launch.
     """
 
-    def __init__(self, backend: Backend, case: Case, facts: Facts, cold: int, launches: int = 0) -> None:
+    def __init__(self, backend: Backend, case: Case, facts: Expected, cold: int, launches: int = 0) -> None:
         self.backend, self.case, self.facts = backend, case, facts
         self.op = ops.get(case.op)
         self.kernel_id = ""
@@ -66,7 +65,7 @@ class Rotation:
         starts = range(0, len(copies), per_sample)
         self.programs = [backend.record(list(chain(*copies[at : at + per_sample]))) for at in starts]
         self.turn = 0
-        self.awake = Awake()
+        self.awake = WarmUp()
         self.dispatches = 0
         """Of the kernel, in the samples and before them."""
 
@@ -75,7 +74,7 @@ class Rotation:
         needed = max(1, -(-cold // self.nbytes))
         return needed if needed < per_sample else -(-needed // per_sample) * per_sample
 
-    def _launches_per_sample(self, launches: list[Launchable]) -> int:
+    def _launches_per_sample(self, launches: list[Launch]) -> int:
         """By the time that one takes, at best: alone, and among others, since starting a program may take longer."""
         once = best_of(self.backend.record(launches))
         if once < SAMPLE_S * TRIED:
@@ -83,7 +82,7 @@ class Rotation:
         least = LEAST_GPU if self.backend.info.kind == "gpu" else 1
         return int(min(max(SAMPLE_S // max(once, 1e-9), least), MANY))
 
-    def _launches(self, at: int) -> Iterator[Launchable]:
+    def _launches(self, at: int) -> Iterator[Launch]:
         """The launches of copy ``at``: several where a weight exceeds the device's largest binding."""
         args, backend = self.op.args(self.case), self.backend
         given = iter(shifted(self.case, self.facts.inputs, at))
@@ -99,7 +98,7 @@ class Rotation:
         self.written.append([buffer for arg, buffer in zip(args, buffers, strict=True) if arg.role != "in"])
         yield self._bind(self.case, buffers)
 
-    def _parts(self, given: list[Array]) -> Iterator[Launchable]:
+    def _parts(self, given: list[Array]) -> Iterator[Launch]:
         """A head in as many pieces as the largest binding asks for, as in a model."""
         weights, backend, n = given[0], self.backend, self.case["N"]
         rows = max(1, min(n, backend.info.max_binding // weights[:1].nbytes))
@@ -110,7 +109,7 @@ class Rotation:
             piece = np.ascontiguousarray(weights[row0 : row0 + rows])
             yield self._bind(self.op.case(**options, row0=row0, rows=len(piece)), [backend.upload(piece), x, y])
 
-    def _bind(self, case: Case, buffers: list[Buffer]) -> Launchable:
+    def _bind(self, case: Case, buffers: list[Buffer]) -> Launch:
         reason = self.backend.supports(self.op, case)
         if reason:
             raise Unsupported(reason)
@@ -156,7 +155,7 @@ class Rotation:
             for arg, buffer, truth, bound in named:
                 limit = None if bound.limit is None else turned(self.case, np.asarray(bound.limit), at)
                 name, got = f"{self.backend.name}: {self.case.id} copy {at}", self.backend.download(buffer)
-                finding = judge(name, arg.name, got, turned(self.case, truth, at), Bound(limit, bound.derivation))
+                finding = judge(name, arg.name, got, turned(self.case, truth, at), ErrorBound(limit, bound.derivation))
                 if not finding.ok:
                     return f"output wrong: {finding}"
         return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from kparity.bench import llamacpp
 from kparity.bench.ops.cases import plan
-from kparity.bench.ops.sides import SECONDS, Calls, Side, ceilings, rows_of
+from kparity.bench.ops.sides import SECONDS, Participant, Rpc, ceilings, rows_of
 from kparity.bench.worker import Worker, WorkerFailed
 
 FACTORY = "kparity.bench.ops.session:Session"
@@ -93,14 +93,16 @@ def run(request: Request, tell: Tell = lambda row: None) -> Result:
     return result
 
 
-def _side(request: Request, name: str, baseline: list[str] | None, result: Result, stack: ExitStack) -> Side | None:
+def _side(
+    request: Request, name: str, baseline: list[str] | None, result: Result, stack: ExitStack
+) -> Participant | None:
     """A worker with an open backend, or None with the reason noted."""
     if name == llamacpp.NAME:
         worker = Worker(name, GGML_FACTORY, {"threads": request.threads, "cold_mib": request.cold_mib})
     else:
         worker = Worker(name, FACTORY, request.options(name))
     stack.callback(worker.close)
-    calls: Calls = partial(_call, worker)
+    calls: Rpc = partial(_call, worker)
     try:
         worker.opened(LONGEST_S)
         device = calls("device")
@@ -110,7 +112,7 @@ def _side(request: Request, name: str, baseline: list[str] | None, result: Resul
         return None
     if baseline is None:
         result.devices[name] = device
-    return Side(name, calls, baseline)
+    return Participant(name, calls, baseline)
 
 
 def _call(worker: Worker, method: str, **arguments: Any) -> Any:

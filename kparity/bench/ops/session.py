@@ -11,7 +11,7 @@ from kparity import ops
 from kparity.bench.bandwidth import bandwidth_series
 from kparity.bench.machine import cache_bytes, cold_bytes, identity, peak_bandwidth
 from kparity.bench.ops.cases import case_of, short
-from kparity.bench.ops.inputs import Facts, facts_of
+from kparity.bench.ops.inputs import Expected, facts_of
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
 from kparity.bench.timing import Sample, Series
 from kparity.bench.torch_baseline import ELEMENT_BYTES, TorchGemv
@@ -103,7 +103,7 @@ class Session(Group):
         cold = cold_bytes(self.backend.info, self.cold_mib << 20)
         return [cold, 0] if nbytes <= cache_bytes(self.backend.info) else [cold]
 
-    def _series(self, case: Case, facts: Facts, cold: int) -> Series:
+    def _series(self, case: Case, facts: Expected, cold: int) -> Series:
         """A rotation's series, or one that says why there is none."""
         try:
             return Rotation(self.backend, case, facts, cold).series()

@@ -14,7 +14,7 @@ SECONDS = 3.0
 """Of sampling for each group, all backends together."""
 
 
-class Calls(Protocol):
+class Rpc(Protocol):
     """What answers for a session: the session itself, or a worker that holds one."""
 
     def __call__(self, method: str, **arguments: Any) -> Any:
@@ -22,11 +22,11 @@ class Calls(Protocol):
 
 
 @dataclass
-class Side:
+class Participant:
     """A backend in the run."""
 
     name: str
-    calls: Calls
+    calls: Rpc
     baseline: list[str] | None = None
     """The types of torch's own product, where that is what this side stands for."""
     ceiling: float = 0.0
@@ -36,7 +36,7 @@ class Side:
     measured: bool = True
 
 
-def in_process(session: Any) -> Calls:
+def in_process(session: Any) -> Rpc:
     """Calls of a session of this process."""
 
     def calls(method: str, **arguments: Any) -> Any:
@@ -45,7 +45,7 @@ def in_process(session: Any) -> Calls:
     return calls
 
 
-def proxies(calls: Calls, described: Sequence[Mapping[str, Any]]) -> list[Series]:
+def proxies(calls: Rpc, described: Sequence[Mapping[str, Any]]) -> list[Series]:
     """Series that ask a session for their samples."""
 
     def one(at: int, fields: Mapping[str, Any]) -> Series:
@@ -56,7 +56,7 @@ def proxies(calls: Calls, described: Sequence[Mapping[str, Any]]) -> list[Series
     return [one(at, fields) for at, fields in enumerate(described)]
 
 
-def ceilings(sides: Sequence[Side], seconds: float) -> Iterator[dict[str, Any]]:
+def ceilings(sides: Sequence[Participant], seconds: float) -> Iterator[dict[str, Any]]:
     """Measure every side's bandwidth and note it there; a row for each.
 
     Where no driver tells the peak, the ceiling is the best that any API of the same kind of device reached.
@@ -80,7 +80,7 @@ def ceilings(sides: Sequence[Side], seconds: float) -> Iterator[dict[str, Any]]:
         side.ceiling = side.ceiling or kinds[device["info"]["kind"]]
 
 
-def rows_of(group: dict[str, Any], sides: Sequence[Side], seconds: float = SECONDS) -> list[dict[str, Any]]:
+def rows_of(group: dict[str, Any], sides: Sequence[Participant], seconds: float = SECONDS) -> list[dict[str, Any]]:
     """Time one case on all sides in turn: a row per backend and state (cold, hot), torch's own products last.
 
     A row is ``judge_times``'s with ``tag``, ``of_bandwidth`` (share of the bandwidth measured in the same turns; null
@@ -122,11 +122,11 @@ def _rate(series: Series) -> float:
     return 0.0 if row["errors"] else float(row["gb_per_s"]) * 1e9
 
 
-def _types(side: Side) -> dict[str, Any]:
+def _types(side: Participant) -> dict[str, Any]:
     return {} if side.baseline is None else {"baseline": side.baseline}
 
 
-def _made(side: Side, method: str, **arguments: Any) -> list[Series]:
+def _made(side: Participant, method: str, **arguments: Any) -> list[Series]:
     """The series that a side made; one with the reason where it failed altogether."""
     try:
         return proxies(side.calls, side.calls(method, **arguments))
@@ -136,7 +136,7 @@ def _made(side: Side, method: str, **arguments: Any) -> list[Series]:
         return [Series(name, lambda: Sample(0, 0), about=about, fault=f"{type(error).__name__}: {error}")]
 
 
-def _quietly(side: Side, method: str) -> None:
+def _quietly(side: Participant, method: str) -> None:
     """A worker that died has said so in its row."""
     with suppress(Exception):
         side.calls(method)

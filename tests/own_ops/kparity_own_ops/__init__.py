@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kparity.ops.spec import Arg, Array, Bound, Case, Launch, Op, Work, ceil_div, span
+from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Work, ceil_div, span
 
 
 class Leaky(Op):
@@ -31,8 +31,8 @@ class Leaky(Op):
     def defines(self, case: Case) -> dict[str, int | float]:
         return {"N": case["N"], "SLOPE": float(case["slope"]), "BLOCK": 64}
 
-    def launch(self, case: Case) -> Launch:
-        return Launch(span(ceil_div(case["N"], 64)), 64)
+    def launch(self, case: Case) -> Grid:
+        return Grid(span(ceil_div(case["N"], 64)), 64)
 
     def cases(self) -> list[Case]:
         return [self.case(N=n) for n in (1, 64, 1000)]
@@ -40,8 +40,8 @@ class Leaky(Op):
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
         return [rng.standard_normal(case["N"]).astype(np.float32)]
 
-    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[Bound]:
-        return [Bound(2.0**-24 * np.abs(truth[0]) + 2.0**-126, "u·|y| + 2^-126: one rounding")]
+    def bounds(self, case: Case, inputs: Sequence[Array], truth: Sequence[Array]) -> list[ErrorBound]:
+        return [ErrorBound(2.0**-24 * np.abs(truth[0]) + 2.0**-126, "u·|y| + 2^-126: one rounding")]
 
     def work(self, case: Case) -> Work:
         return Work(8 * case["N"], case["N"])
