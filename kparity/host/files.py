@@ -1,0 +1,208 @@
+"""Files that people name: one way to read them and one to write them.
+
+What is named may be a pipe that nobody feeds, a device without an end, a terabyte of zeros or JSON of a million
+brackets, put there by somebody else: every such thing is a sentence, at once, and nothing is replaced but files.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from kparity.errors import WrongInput
+
+LARGEST = 64 << 20
+"""Bytes of a document; what is larger is something else."""
+STDIO = "-"
+"""The name that stands for standard input, or output."""
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def opened(path: str | Path, what: str = "a file") -> BinaryIO:
+    """A regular file, open for reading; raises WrongInput for anything else, without waiting for a pipe's other end."""
+    descriptor = -1
+    try:
+        mode = Path(path).stat().st_mode  # first, because opening a device can do something
+        if stat.S_ISREG(mode):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError) as error:  # a ValueError is a zero byte in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WrongInput(f"{path} cannot be read: {reason}; name {what} that is there") from error
+    if not stat.S_ISREG(mode):
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise WrongInput(f"{path} is {_KINDS.get(stat.S_IFMT(mode), 'no file')}; name {what}, a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read(path: str | Path, what: str = "a file", largest: int = LARGEST) -> bytes:
+    """All bytes of a regular file, or of standard input for ``-``; raises WrongInput where there are more than may be.
+
+    ``what`` is named in errors: "a receipt".
+    """
+    if str(path) == STDIO:
+        data = sys.stdin.buffer.read(largest + 1)
+    else:
+        with opened(path, what) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(largest + 1) if size <= largest else b""
+        if size > largest:
+            raise WrongInput(f"{path} has {size} bytes, and {what} has at most {largest}; name another file")
+    if len(data) > largest:
+        raise WrongInput(f"{path} has more than {largest} bytes, the most that {what} has; name another file")
+    return data
+
+
+def read_text(path: str | Path, what: str = "a file", largest: int = LARGEST) -> str:
+    """The same as UTF-8; raises WrongInput for what is none, with the place."""
+    data = read(path, what, largest)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise WrongInput(f"{path}, line {line}: byte {data[error.start]:#04x} is no UTF-8; name {what}") from error
+
+
+def read_json(path: str | Path, what: str = "a document", largest: int = LARGEST) -> Any:
+    """What a JSON file holds; raises WrongInput as ``parse_json`` does."""
+    return parse_json(read(path, what, largest), str(path), what)
+
+
+def parse_json(data: str | bytes, name: str, what: str = "a document") -> Any:
+    """JSON, read with suspicion.
+
+    Raises WrongInput for what is no JSON, is nested beyond the interpreter's depth, holds a key twice, a number that
+    is not finite or an integer of more than 64 bits. ``name`` says where it came from.
+    """
+    try:
+        return json.loads(
+            data.decode("utf-8") if isinstance(data, bytes) else data,
+            parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded, object_pairs_hook=_no_key_twice,
+        )  # fmt: skip
+    except RecursionError as error:
+        raise WrongInput(f"{name} is nested too deeply for {what}; give the file as it was written") from error
+    except ValueError as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise WrongInput(f"{name} is not {what} that can be read: {reason}; give the file as it was written") from error
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond every float")
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > 20 or not -(1 << 63) <= int(text) < 1 << 64:
+        raise ValueError(f"{text[:40]} is an integer of more than 64 bits")
+    return int(text)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)[:80]!r} stands twice")
+    return unique
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Raise WrongInput where ``write`` could not write: to be called before the work whose result goes there."""
+    if str(path) == STDIO:
+        return
+    try:
+        target = Path(os.path.realpath(path))
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            reason = f"{target.parent} is not a folder; create it first"
+        elif not os.access(target.parent, os.W_OK | os.X_OK):
+            reason = f"no permission to write in {target.parent}; name another folder"
+        else:
+            return
+    except (OSError, ValueError) as error:
+        reason = f"{error.strerror if isinstance(error, OSError) else error}; name another file"
+    else:
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            reason = f"it is {_KINDS.get(stat.S_IFMT(mode), 'no file')}; name a file"
+        elif not os.access(target, os.W_OK):
+            reason = "no permission; name another file"
+        else:
+            return
+    raise WrongInput(f"{path} cannot be written: {reason}")
+
+
+def write(path: str | Path, data: str | bytes, mode: int = 0o644) -> None:
+    """Write a whole file or, where that fails, leave what was there; raises WrongInput where it cannot be written.
+
+    A link stays, and its target is written; pipes and character devices get the bytes and stay what they are; ``-`` is
+    standard output. ``mode`` is that of a new file, before the umask.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    if str(path) == STDIO:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+        return
+    refuse_unwritable(path)
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_file() or not target.exists():
+            _replace(target, raw, mode)
+        else:
+            _into(target, raw)
+    except OSError as error:
+        raise WrongInput(f"{path} cannot be written: {error.strerror}; name another file") from error
+
+
+def _replace(target: Path, raw: bytes, mode: int) -> None:
+    """Give a finished file the name of the target; where its folder allows no new files, write over the old one."""
+    kept = stat.S_IMODE(target.stat().st_mode) if target.exists() else mode & ~_umask()
+    made = ""
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:60]}.", delete=False) as file:
+            made = file.name
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(made).chmod(kept)
+        Path(made).replace(target)
+    except OSError as error:
+        if made:
+            Path(made).unlink(missing_ok=True)
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS) or not target.exists():
+            raise
+        _into(target, raw)  # a file that is mounted by itself, or lies in a folder of somebody else
+
+
+def _into(target: Path, raw: bytes) -> None:
+    with suppress(BrokenPipeError), os.fdopen(os.open(target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY), "wb") as file:
+        file.write(raw)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.truncate()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
