@@ -27,7 +27,8 @@ class _Walk:
         return int(value)
 
     def text(self) -> None:
-        self.at += self.number(8)
+        length = self.number(8)
+        self.at += length
 
     def value(self, kind: int) -> None:
         if kind == STRING:

@@ -1,0 +1,52 @@
+"""Everything from outside, fuzzed: some seconds each here, KPARITY_FUZZ_SECONDS for more, and what once did harm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import absent
+from tests.fuzz import gguf_fields
+from tests.fuzz.targets import KEPT, TARGETS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_once_did_harm_is_refused_in_a_sentence(path: Path) -> None:
+    TARGETS[path.parent.name].run(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_inputs_to_begin_with_are_taken(name: str) -> None:
+    seeds = list(TARGETS[name].seeds())
+    assert seeds
+    for seed in seeds:
+        TARGETS[name].run(seed)
+
+
+def test_the_mutator_knows_the_numbers_of_a_header() -> None:
+    seed = next(TARGETS["gguf"].seeds())
+    fields = gguf_fields.fields(seed)
+    assert len(fields) > 300 and {width for _, width in fields} == {1, 4, 8}
+    changed = gguf_fields.mutator(lambda data, _limit: data)(seed, len(seed), 3)
+    assert len(changed) == len(seed) and changed != seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_nothing_is_found_in_some_seconds(name: str) -> None:
+    try:
+        import atheris  # noqa: F401
+    except ImportError as error:
+        absent(f"atheris: {error}", "atheris")
+    seconds = os.environ.get("KPARITY_FUZZ_SECONDS", "5")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", name, "--seconds", seconds], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "stat::number_of_executed_units" in done.stderr, done.stderr[-2000:]
