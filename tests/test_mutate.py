@@ -14,9 +14,9 @@ from kparity.mutate import child, engine, library, page, proof, report, runner, 
 from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
 from kparity.mutate.messages import CellRequest
-from kparity.mutate.patch import original
 from kparity.mutate.score import Score, exit_code, false_alarms
-from kparity.ops.mutant import Mutant, Patch
+from kparity.ops.assemble import kernel_text
+from kparity.ops.mutant import Mutant
 from tests.cli import run
 
 
@@ -31,13 +31,13 @@ def control(*caught: str) -> Cell:
 
 def planted(name: str, find: str, replace: str, op: str = "add") -> list[runner.Plan]:
     """A mutant of numpy's text of an op, as a plan for the runner."""
-    mutant = Mutant(name, "planted", {"numpy": (Patch(find, replace),)})
+    mutant = Mutant("planted", numpy=f"«{find}→{replace}»")
     return runner.planned([Subject(op, name, "planted", mutant)], ["numpy"])[0][2:]
 
 
 def source_line(op: str) -> str:
     """A line of an op's reference that a patch can replace: the head of its function."""
-    text = original(f"{op}/__init__.py")
+    text = kernel_text(f"{op}/__init__.py")
     return next(line + "\n" for line in text.splitlines() if line.strip().startswith("def reference("))
 
 
@@ -119,7 +119,7 @@ def test_a_control_that_is_rejected_or_silent_is_an_alarm() -> None:
 
 
 def test_equivalent_is_what_is_proven_and_only_that() -> None:
-    mutant = Mutant("a", "the same", {"numpy": (Patch("x", "y"),)}, {"numpy": "tests/test_x.py::test_y"})
+    mutant = Mutant("the same", {"numpy": "tests/test_x.py::test_y"}, numpy="«x→y»")
     for verdict, status in ((None, "equivalent"), ("tests/test_x.py::test_y does not pass", "ran")):
         alive = cell("a")
         proof.excuse([alive], [Subject("add", "a", "the same", mutant)], lambda node, said=verdict: said)

@@ -112,7 +112,7 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
         for subject in (*(each for each in library.CONTROLS if each.model in wanted), *subjects):
             if subject.mutant is not None and dialect not in subject.mutant.patches:
                 continue
-            patched = library.sources(subject, dialect)
+            patched = subject.mutant.sources(subject.op, dialect) if subject.mutant else {}
             plan = Plan(subject, backend, dialect, graph_of(subject), patched, digest_of(subject, backend, patched))
             reason = _obstacle(backend, dialect, subject)
             if reason:
