@@ -30,7 +30,7 @@ JUDGES = ("probe", "check", "contracts", "plain", "process")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
     "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
-    "mutate": ("child.py", "engine.py", "graphs.py", "host.py", "models.py", "patch.py", "native.py"),
+    "mutate": ("child.py", "engine.py", "models.py", "patch.py", "native.py"),
     "kernels": ("support.py",),
 }  # fmt: skip
 """Files that do too, by their folder."""
