@@ -5,7 +5,6 @@ The compiled dialects run in ``kparity mutate``.
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -85,23 +84,15 @@ def test_there_are_enough_and_no_two_are_the_same(op: str) -> None:
 
 
 def test_a_dialect_is_left_out_for_a_reason_only() -> None:
-    known = {
-        f"{op}/{name}": set(mutant.patches) for op in LEAST if op not in LONG for name, mutant in of_op(op).items()
-    }
+    known = {f"{op}/{name}": set(each.patches) for op in set(LEAST) - set(LONG) for name, each in of_op(op).items()}
     partial = {name: dialects for name, dialects in known.items() if dialects != set(TEXTS)}
     assert partial == {name: dialects for name, (_, dialects) in PARTIAL.items()}
-
-
-@cache
-def smallest_first(op: Op) -> list[Case]:
-    return sorted(op.cases(), key=lambda case: op.work(case).flops)
 
 
 def wrong_backend(dialect: str, texts: dict[str, str]) -> Backend:
     """A backend of its own whose kernels come from these texts."""
     if dialect == "numpy":
-        backend: Backend = NumpyBackend()
-        apply_numpy(backend, texts)
+        apply_numpy(backend := NumpyBackend(), texts)
         return backend
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from kparity.backends.torch import TorchBackend
@@ -121,10 +112,8 @@ def wrong_backend(dialect: str, texts: dict[str, str]) -> Backend:
 @pytest.mark.parametrize(("op", "dialect", "mutant"), subjects(PYTHON))
 def test_a_mutant_is_rejected_where_the_original_passes(op: str, dialect: str, mutant: Mutant) -> None:
     texts, spec = mutant.sources(op, dialect), ops.get(op)
-    wrong = wrong_backend(dialect, texts)
-    records = (
-        (case, record) for case in smallest_first(spec) for record in check_case(wrong, spec, case, stop_at_first=True)
-    )
+    wrong, smallest_first = wrong_backend(dialect, texts), sorted(spec.cases(), key=lambda case: spec.work(case).flops)
+    records = ((case, each) for case in smallest_first for each in check_case(wrong, spec, case, stop_at_first=True))
     case, record = next((each for each in records if each[1].outcome == FAIL), (None, None))
     assert case and record, f"survives every case of {op}: {mutant.what}"
     # An error of the patched text itself would be caught too, and would say nothing about the gate.
