@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,15 +21,13 @@ from kparity.ops.mutant import Mutant
 from tests.cli import run
 
 
-def cell(
-    name: str, *caught: str, backend: str = "numpy", op: str = "add", reached: bool = True, status: Status = "ran"
-) -> Cell:
+def cell(name: str, *caught: str, op: str = "add", backend: str = "numpy", **fields: Any) -> Cell:
     gates = [GateResult(gate, "caught" if gate in caught else "passed", "said so") for gate in (*PROBE_GATES, "check")]
-    return Cell(op, name, backend, "0", "wrong", status, gates=gates, reached=reached, graph="fused")
+    return Cell(op, name, backend, "0", "wrong", gates=gates, graph="fused", **{"reached": True, **fields})
 
 
-def control(*caught: str) -> Cell:
-    return cell("fused", *caught, op=CONTROL)
+def control(*caught: str, **fields: Any) -> Cell:
+    return cell("fused", *caught, op=CONTROL, **fields)
 
 
 def planted(name: str, find: str, replace: str) -> list[runner.Plan]:
@@ -117,16 +116,13 @@ def test_a_proof_is_a_test_that_passes() -> None:
 
 
 def test_reach_is_a_difference_from_the_control() -> None:
-    cells = [control(), cell("same"), cell("other"), cell("dead")]
-    for each, bits in zip(cells, ("aa", "aa", "bb", ""), strict=True):
-        each.bits = bits
+    cells = [control(bits="aa"), cell("same", bits="aa"), cell("other", bits="bb"), cell("dead")]
     proof.mark_reach(cells)
     assert [each.reached for each in cells[1:]] == [False, True, True]
 
 
 def test_stored_cells_come_back_and_only_for_the_same_sources(tmp_path: Path) -> None:
-    path, kept = tmp_path / "cells.jsonl", cell("kept", "check")
-    kept.witness = Witness("add", {"M": 1, "D": 1}, "random")
+    path, kept = tmp_path / "cells.jsonl", cell("kept", "check", witness=Witness("add", {"M": 1, "D": 1}, "random"))
     store.Store(path).add(kept)
     subject = Subject("add", "kept", "wrong")
     known = [store.Store(path).known(runner.Plan(subject, "numpy", "numpy", "fused", {}, at)) for at in ("0", "1")]

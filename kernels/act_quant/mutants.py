@@ -19,7 +19,7 @@ MUTANTS = {
             "        const N value = quantise(load(lanes, Full{}»), tail);"
         ),
         torch="(«x * s).round(→(x * s).abs() + 0.5).floor().mul((x * s).sign()»)",
-        numpy="np.«rint(blocks * s→trunc(blocks * s + np.copysign(0.5, blocks * s)»)",
+        numpy="np.«rint(blocks * s)→trunc(blocks * s + np.copysign(0.5, blocks * s))»",
     ),
     "truncated": Mutant(
         "The fraction is cut off: a conversion to int without a rounding before it.",
@@ -46,7 +46,7 @@ MUTANTS = {
         "The largest magnitude of the first row scales every row: right for one token, wrong for a batch.",
         gpu="AS_U32(«source→x»[k])",
         wgsl="bitcast<u32>(load(«row→0u», ",
-        torch="magnitude = x«.abs(→[:1].abs().expand_as(x»)",
+        torch="magnitude = x«.abs()→[:1].abs().expand_as(x)»",
         numpy=(
             "        blocks = x.reshape(m, spans, -1)«→\n        first = np.broadcast_to(blocks[:1], blocks.shape)»\n",
             Patch("np.abs(«blocks→first»)", times=2),

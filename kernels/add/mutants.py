@@ -84,7 +84,7 @@ MUTANTS = {
             "«→            Half rounded[W];\n"
             "            store(rounded, Full{}, add(load(a + i, tail), load(b + i, tail)));\n"
             "»            store(y + i",
-            "«add(load(a + i, tail), load(b + i, tail)→load(rounded, Full{}»));\n        });",
+            "«add(load(a + i, tail), load(b + i, tail))→load(rounded, Full{})»);\n        });",
         ),
         torch="torch.add(inputs[0], inputs[1])«→.half().float()»",
         numpy="«→(»inputs[0].astype(dtype) + inputs[1].astype(dtype)«→).astype(np.float16).astype(dtype)»",

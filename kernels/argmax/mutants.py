@@ -28,15 +28,15 @@ MUTANTS = {
     "nan-wins": Mutant(
         "The place of a NaN is returned instead of -1.",
         gpu="«(u32)(best >> 32) == NAN_KEY ? -1 : →»(i32)",
-        wgsl="«select(i32(best_at), -1, best == NAN_KEY→i32(best_at»)",
+        wgsl="«select(i32(best_at), -1, best == NAN_KEY)→i32(best_at)»",
         native=(
             "if (any_nan(load(x + i, Full{}))) return «-1→static_cast<std::int32_t>(i)»;",
             "if (x[i] != x[i]) return «-1→static_cast<std::int32_t>(i)»;",
         ),
         torch="«found.masked_fill(nan.any(dim=-1), →x.argmax(dim=»-1)",
         numpy=(
-            "np.«where(np.isnan(x).any(axis=-1), -1, np.argmax(np.where(np.isnan(x), -np.inf, x), axis=-1)→"
-            "argmax(x, axis=-1»)"
+            "np.«where(np.isnan(x).any(axis=-1), -1, np.argmax(np.where(np.isnan(x), -np.inf, x), axis=-1))→"
+            "argmax(x, axis=-1)»"
         ),
     ),
     "tail-unread": Mutant(

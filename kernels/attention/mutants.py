@@ -26,7 +26,7 @@ MUTANTS = {
         gpu="«(pos[row] < L ? pos[row] : L - 1) + 1→L»",
         wgsl="«clamp(pos[group.y], -1, i32(L) - 1) + 1→i32(L)»",
         native="«least(static_cast<std::int64_t>(pos[row]) + 1, capacity)→capacity»",
-        torch='> «pos[:, None→case["L"»]  #',
+        torch='> «pos[:, None]→case["L"]»  #',
         numpy='np.«minimum(pos + 1→full_like(pos», case["L"])',
     ),
     "position-of-the-first-row": Mutant(
@@ -59,7 +59,7 @@ MUTANTS = {
         wgsl="new_top = «max(new_top, fold[i * CHUNK])→0.0»;",
         native=(
             "const float top = «→0 * »largest(best);",
-            "«exp_neg(sub(load(scores + j, Full{}), set1(top))→exponential(scores + j»)",
+            "«exp_neg(sub(load(scores + j, Full{}), set1(top)))→exponential(scores + j)»",
             "«→    static F exponential(const float* scores) {\n"
             "        float values[W];\n"
             "        for (int i = 0; i < W; ++i) values[i] = expf(scores[i]);\n"
@@ -68,8 +68,8 @@ MUTANTS = {
             "\n"
             "»    // scores to exp(score - top)",
         ),
-        torch="«scores.softmax(dim=-1→(scores.exp() / scores.exp().sum(dim=-1, keepdim=True)»)",
-        numpy="top = «scores.max(axis=-1, keepdims=True→np.zeros_like(scores[..., :1]»)",
+        torch="«scores.softmax(dim=-1)→(scores.exp() / scores.exp().sum(dim=-1, keepdim=True))»",
+        numpy="top = «scores.max(axis=-1, keepdims=True)→np.zeros_like(scores[..., :1])»",
     ),
     "sum-not-rescaled": Mutant(
         "The online softmax forgets to rescale the weighted sum of values when the maximum grows.",
@@ -153,8 +153,8 @@ MUTANTS = {
         gpu="FMA«→(AS_F32(AS_U32»(scores[ahead * TILE_H + h]«→) & 0xffffe000u)», value[i]",
         wgsl="weight[lane] = «mine→bitcast<f32>(bitcast<u32>(mine) & 0xffffe000u)»;",
         native=(
-            "const «F weight = set1(weights[h * stride() + j]→float exact = weights[h * stride() + j];\n"
-            "                const F weight = set1(exact - 8193.0f * exact + 8193.0f * exact»);"
+            "const «F weight = set1(weights[h * stride() + j])→float exact = weights[h * stride() + j];\n"
+            "                const F weight = set1(exact - 8193.0f * exact + 8193.0f * exact)»;"
         ),
         torch='"mhl,lhd->mhd", weights«→.half().float()», v',
         numpy="«→(»weights / total«→).astype(np.float16).astype(dtype)», vcache",
@@ -189,7 +189,7 @@ MUTANTS = {
         wgsl="«top + →»log(total)",
         native="*lse =« top +→» logf(all);",
         torch="«scores→(scores - scores.amax(dim=-1, keepdim=True))».logsumexp(dim=-1)",
-        numpy="«(top + np.log(total)→np.log(total»)",
+        numpy="«(top + np.log(total))→np.log(total)»",
     ),
     "parts-merged-unweighted": Mutant(
         "Parts of the keys are added without bringing them to a common maximum.",

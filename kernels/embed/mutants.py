@@ -33,8 +33,8 @@ MUTANTS = {
         "An id outside the vocabulary gives zeros, which a model goes on with, instead of NaN.",
         gpu="«AS_F32(0x7fc00000u)→0.0f»",
         wgsl="const NAN_BITS: u32 = «0x7fc00000u→0u»;",
-        native="«set1(NAN→zero(»)",
-        torch="torch.«full_like(rows, torch.nan→zeros_like(rows»)",
+        native="«set1(NAN)→zero()»",
+        torch="torch.«full_like(rows, torch.nan)→zeros_like(rows)»",
         numpy='np.«full→zeros»((case["M"], case["D"]), «np.nan, →»dtype)',
     ),
     "subnormals-flushed": Mutant(
@@ -42,9 +42,9 @@ MUTANTS = {
         gpu=", at) «→((AS_U32(»LOAD_F16(pointer, at)«→) & 0x7fffffffu) < 0x38800000u ? 0.0f : LOAD_F16(pointer, at))»",
         wgsl="sign« | bitcast<u32>(f32(fraction) * 5.9604644775390625e-8)→»",
         native=(
-            "«store(to + i, tail, load(from + i, tail→"
+            "«store(to + i, tail, load(from + i, tail))→"
             "const F value = load(from + i, tail), least = set1(f16 ? 0x1p-14f : 0.0f); store(to + i, tail, "
-            "pick_negative(sub(sub(zero(), neg_abs(value)), least), zero(), value»));"
+            "pick_negative(sub(sub(zero(), neg_abs(value)), least), zero(), value))»;"
         ),
         torch="«→    rows = torch.where(rows.abs() < torch.finfo(table.dtype).tiny, 0.0, rows)\n»    rest = inputs",
         numpy="«→        table = np.where(np.abs(table) < np.finfo(table.dtype).tiny, 0, table)\n»        x[here] = ",

@@ -13,7 +13,7 @@ MUTANTS = {
         gpu="#if «RELU2→1»",
         wgsl="RELU2 «== 1u→< 2u»",
         native="[](F g) { return «silu→relu2»(g); }",
-        torch="functional.«silu(gate→relu(gate).square(»)",
+        torch="functional.«silu(gate)→relu(gate).square()»",
         numpy='        if case["act"] == "«silu→»":',
     ),
     "silu-for-relu2": Mutant(
@@ -21,7 +21,7 @@ MUTANTS = {
         gpu="#if «RELU2→0»",
         wgsl="RELU2 == «1u→2u»",
         native="[](F g) { return «relu2→silu»(g); }",
-        torch="functional.«relu(gate).square(→silu(gate»)",
+        torch="functional.«relu(gate).square()→silu(gate)»",
         numpy='        if case["act"]« == "silu"→»:',
     ),
     "relu-without-square": Mutant(
@@ -56,10 +56,10 @@ MUTANTS = {
             "«→float lanes[W];\n"
             "    store(lanes, Full{}, gate);\n"
             "    for (float& lane : lanes) lane = expf(lane);\n"
-            "    »const F decay = «exp_neg(neg_abs(gate)→load(lanes, Full{}»);",
+            "    »const F decay = «exp_neg(neg_abs(gate))→load(lanes, Full{})»;",
             "«pick_negative(gate, decay, set1(1.0f))→decay»",
         ),
-        torch="«functional.silu(gate→gate * (gate.exp() / (1 + gate.exp())»)",
+        torch="«functional.silu(gate)→gate * (gate.exp() / (1 + gate.exp()))»",
         numpy=("np.exp(«-np.abs(gate)→gate»)", "«np.where(gate >= 0, 1 / (1 + decay), →(»decay / (1 + decay))"),
     ),
     "gate-and-up-swapped": Mutant(

@@ -52,7 +52,7 @@ MUTANTS = {
         gpu="#define STORE(pointer, at, value) STORE_F16(pointer, at, «value→AS_F32(AS_U32(value) & 0xffffe000u)»)",
         wgsl=Patch("«(wide + half - 1u + ((wide >> drop) & 1u))→wide» >> drop", file=HALF),
         native=(
-            "                «store(to + i, tail, load(from + row * width + i, tail→float lanes[W];\n"
+            "                «store(to + i, tail, load(from + row * width + i, tail))→float lanes[W];\n"
             "                store(lanes, Full{}, load(from + row * width + i, tail));\n"
             "                for (float& lane : lanes) {\n"
             "                    std::uint32_t bits;\n"
@@ -60,7 +60,7 @@ MUTANTS = {
             "                    bits &= f16 ? 0xffffe000u : 0xffffffffu;\n"
             "                    std::memcpy(&lane, &bits, sizeof bits);\n"
             "                }\n"
-            "                store(to + i, tail, load(lanes, Full{}»));"
+            "                store(to + i, tail, load(lanes, Full{}))»;"
         ),
         torch=(
             '«rows[stored]→(rows[stored].view(torch.int32) & (-8192 if case["dtype"] == "f16" else '
@@ -88,10 +88,10 @@ MUTANTS = {
         gpu=", at, value) STORE_F16(pointer, at, «value→(AS_U32(value) & 0x7fffffffu) < 0x38800000u ? 0.0f : (value)»)",
         wgsl=Patch("if shift > «24u→0u» {", file=HALF),
         native=(
-            "                «store(to + i, tail, load(from + row * width + i, tail→"
+            "                «store(to + i, tail, load(from + row * width + i, tail))→"
             "const F value = load(from + row * width + i, tail), tiny = set1(f16 ? 0x1p-14f : 0.0f);\n"
             "                store(to + i, tail, "
-            "pick_negative(sub(sub(zero(), neg_abs(value)), tiny), zero(), value»));"
+            "pick_negative(sub(sub(zero(), neg_abs(value)), tiny), zero(), value))»;"
         ),
         torch="«→        rows = torch.where(rows.abs() < torch.finfo(cache.dtype).tiny, 0.0, rows)\n»        cache[at]",
         numpy=(

@@ -20,8 +20,8 @@ MUTANTS = {
         "h is the first input alone: the block's own output is lost.",
         gpu="left[j]« + right[j]→»",
         wgsl="«a[row * D + d] + b[row * D + d]→select(b[row * D + d], a[row * D + d], d < D)»",
-        native="«add(load(a + i, tail), load(b + i, tail)→load(b == nullptr ? b + i : a + i, tail»)",
-        torch="«torch.add(*given→given[0].clone(»)",
+        native="«add(load(a + i, tail), load(b + i, tail))→load(b == nullptr ? b + i : a + i, tail)»",
+        torch="«torch.add(*given)→given[0].clone()»",
         numpy="inputs[0].astype(dtype)« + inputs[1].astype(dtype)→»",
     ),
     "norm-of-the-input": Mutant(
@@ -159,7 +159,7 @@ MUTANTS = {
         gpu="#if «PRE == RELU2→1»\n",
         wgsl="PRE «== 3u→> 1u»",
         native="mul(«silu→relu2»(load(gate",
-        torch="functional.«silu(gate→relu(gate).square(»)",
+        torch="functional.«silu(gate)→relu(gate).square()»",
         numpy='if case["pre"] == "«silu→»":\n            decay',
     ),
     "sum-misses-the-tail": Mutant(

@@ -73,14 +73,14 @@ MUTANTS = {
     "position-in-half-precision": Mutant(
         "Positions are held with the 11 bits of an f16: right up to 2048.",
         gpu="«→AS_F32(AS_U32(»(float)pos[row]«→) & 0xffffe000u)» * freq[pair]",
-        wgsl="«f32(pos[row]→bitcast<f32>(bitcast<u32>(f32(pos[row])) & 0xffffe000u») * freq[i]",
+        wgsl="«f32(pos[row])→bitcast<f32>(bitcast<u32>(f32(pos[row])) & 0xffffe000u)» * freq[i]",
         native=_native_angle("pos - 8193.0f * pos + 8193.0f * pos"),
         torch="torch.outer(pos«→.to(torch.float16)».to(torch.float32), freq)",
         numpy=_numpy_angle("pos.astype(np.float16)"),
     ),
     "frequency-of-the-next-pair": Mutant(
         "The index of the frequency is one too large.",
-        gpu="(float)«pos[row] * freq[pair→(pos[row]) * freq[(pair + 1) % ROTATED»]",
+        gpu="(float)«pos[row] * freq[pair]→(pos[row]) * freq[(pair + 1) % ROTATED]»",
         wgsl="f32(pos[row]) * freq[«i→(i + 1u) % (R / 2u)»]",
         native=_native_angle(frequency="freq[(i + 1) % (rotated_ / 2)]"),
         torch="torch.outer(pos.to(torch.float32), freq«→.roll(-1)»)",
@@ -118,7 +118,7 @@ MUTANTS = {
         wgsl=("y[head + 2u * i] = «x[head + 2u * i]→0.0»;", "y[head + 2u * i + 1u] = «x[head + 2u * i + 1u]→0.0»;"),
         native="std::«memcpy→memset»(y + rotated_, «x + rotated_→0», sizeof(float) * static_cast<std::size_t>(width_ -",
         torch="rotated * angles.sin(), rest«→ * 0»)",
-        numpy='y = x«.copy(→ * (np.arange(case["D"]) < case["R"]»)\n',
+        numpy='y = x«.copy()→ * (np.arange(case["D"]) < case["R"])»\n',
     ),
     "rest-turned": Mutant(
         "The whole head turns although only the first R elements should.",
@@ -133,7 +133,7 @@ MUTANTS = {
             "            }»"
         ),
         torch=(
-            'x«[..., : case["R"]], x[..., case["R"] :→, x[..., :0»]',
+            'x«[..., : case["R"]], x[..., case["R"] :]→, x[..., :0]»',
             'torch.outer(pos.to(torch.float32), freq«→[torch.arange(case["D"] // 2, device=freq.device) % len(freq)]»)',
         ),
         numpy=(

@@ -52,10 +52,10 @@ MUTANTS = {
         ),
         wgsl="if head < H« + G→» {\n        pair = turned_pair((row * HEADS + head) * D,",
         native=(
-            "«rotation.turn(x, sine, turned→std::memcpy(turned, x, sizeof(float) * static_cast<std::size_t>(width)»);"
+            "«rotation.turn(x, sine, turned)→std::memcpy(turned, x, sizeof(float) * static_cast<std::size_t>(width))»;"
         ),
         torch="(kcache, «turned(keys)→keys»)",
-        numpy="«turned[row, h:→heads[row, h : h + g»].reshape(-1).astype(kcache.dtype)",
+        numpy="«turned[row, h:]→heads[row, h : h + g]».reshape(-1).astype(kcache.dtype)",
     ),
     "values-turned-too": Mutant(
         "Values are turned like keys before they are stored.",
@@ -110,7 +110,7 @@ MUTANTS = {
     "full-cache-overwrites-its-end": Mutant(
         "Positions beyond the cache are clamped to its last row instead of being skipped.",
         gpu=("«(at < 0 || at >= L)→at < 0»", Patch("(u64)«at→(at < L ? at : L - 1)» * G", times=2)),
-        wgsl=("if position < 0 «|| position >= i32(L) →»{", "«u32(position→min(u32(position), L - 1u») * G"),
+        wgsl=("if position < 0 «|| position >= i32(L) →»{", "«u32(position)→min(u32(position), L - 1u)» * G"),
         native=(
             "const bool stored = pos[row] >= 0« && pos[row] < capacity→»;",
             Patch("«pos[row]→least(pos[row], capacity - 1)» * groups", times=2),

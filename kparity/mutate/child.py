@@ -22,7 +22,7 @@ from kparity.mutate.cell import (
     Outcome,
     Witness,
     WitnessSaid,
-)  # fmt: skip
+)
 from kparity.process import Done, Link
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from kparity.mutate.cell import (
     Said,
     Witness,
     WitnessSaid,
-)  # fmt: skip
+)
 from kparity.mutate.library import Subject
 from kparity.mutate.models import EMBEDDED
 from kparity.probe.runner import DEFAULT_POSITIONS, Process, Request, environment, turn
