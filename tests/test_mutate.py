@@ -13,8 +13,9 @@ from kparity import ops
 from kparity.device import registry
 from kparity.errors import DeviceFault, Unavailable, UnknownName, WrongInput
 from kparity.mutate import child, engine, figure, library, proof, report, runner, store
-from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, CellRequest, GateResult, Status, Witness
+from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Status, Witness
 from kparity.mutate.library import Subject
+from kparity.mutate.messages import CellRequest
 from kparity.mutate.score import Score, exit_code, false_alarms
 from kparity.ops.assemble import kernel_text
 from kparity.ops.mutant import Mutant

@@ -1,6 +1,5 @@
-"""A cell of the matrix, one mutant on one backend, with what every gate said of it; what its process is asked and says.
-
-Everything here is a plain typed record: a cell is a line of the file of a run and an entry of its JSON.
+"""A cell of the matrix, one mutant on one backend, with what every gate said of it: a line of the file of a run, and an
+entry of its JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from kparity.gates import table
-from kparity.process.messages import Done, Message, Name, Stage, Text, Tick
+from kparity.process.messages import Name, Text
 
 Status = Literal["ran", "invalid", "skipped", "equivalent"]
 Outcome = Literal["caught", "passed", "not run", "blind"]
@@ -93,48 +92,3 @@ class Cell(msgspec.Struct, forbid_unknown_fields=True):
     def result(self, gate: str) -> GateResult | None:
         """What one gate said, or None."""
         return next((result for result in self.gates if result.gate == gate), None)
-
-
-class CellRequest(msgspec.Struct, frozen=True):
-    """One cell; with ``witnesses`` the unmutated kernels on those inputs instead."""
-
-    op: str
-    mutant: str
-    backend: str
-    dialect: str
-    graph: str
-    patched: dict[str, str]
-    model: str | None
-    """The model's file; None is the embedded one."""
-    reference: int
-    """Descriptor of the reference's file, which cannot be written."""
-    witnesses: list[Witness] = []
-
-
-class GateSaid(Message, frozen=True, tag="gate"):
-    """What one gate made of the mutant."""
-
-    result: GateResult
-    witness: Witness | None = None
-
-
-class WitnessSaid(Message, frozen=True, tag="witness"):
-    """Whether the unmutated kernel passes on one input."""
-
-    ok: bool
-    reason: Text = ""
-
-
-class Bits(Message, frozen=True, tag="bits"):
-    """Digest of every byte that the probe read from the device."""
-
-    sha256: Name
-
-
-class Invalid(Message, frozen=True, tag="invalid"):
-    """The mutant is no kernel at all, or failed by itself."""
-
-    reason: Text
-
-
-Said = Stage | Tick | GateSaid | WitnessSaid | Bits | Invalid | Done

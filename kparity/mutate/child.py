@@ -11,18 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import CompileFailed, KparityError
-from kparity.mutate.cell import (
-    CONTROL,
-    ENGINE,
-    Bits,
-    CellRequest,
-    GateResult,
-    GateSaid,
-    Invalid,
-    Outcome,
-    Witness,
-    WitnessSaid,
-)
+from kparity.mutate.cell import CONTROL, ENGINE, GateResult, Outcome, Witness
+from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, WitnessSaid
 from kparity.process import Done, Link
 
 if TYPE_CHECKING:
@@ -43,8 +33,8 @@ class Mistake(Exception):
 def answer(request: CellRequest, problem: Exception) -> str:
     """What a device or an engine raised, as a reason to reject it; raises Mistake where it is the mutant's own."""
     if request.op == ENGINE and not isinstance(problem, KparityError):
-        raise Mistake(_said(problem)) from problem
-    return _said(problem)
+        raise Mistake(_sentence(problem)) from problem
+    return _sentence(problem)
 
 
 def apply(patched: Mapping[str, str], dialect: str) -> None:
@@ -153,7 +143,7 @@ def _outcome(verdict: str) -> Outcome:
     return "passed" if verdict == "PASS" else "caught"
 
 
-def _said(problem: BaseException) -> str:
+def _sentence(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {' '.join(str(problem).split()) or 'no message'}"
 
 

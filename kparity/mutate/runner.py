@@ -16,20 +16,9 @@ from kparity.device import fingerprint, registry
 from kparity.errors import Unavailable
 from kparity.model import load_model
 from kparity.mutate import library, models, native
-from kparity.mutate.cell import (
-    CONTROL,
-    ENGINE,
-    Bits,
-    Cell,
-    CellRequest,
-    GateResult,
-    GateSaid,
-    Invalid,
-    Said,
-    Witness,
-    WitnessSaid,
-)
+from kparity.mutate.cell import CONTROL, ENGINE, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
+from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, Said, WitnessSaid
 from kparity.mutate.models import EMBEDDED
 from kparity.probe.runner import DEFAULT_POSITIONS, Process, Request, environment, turn
 from kparity.probe.sealed import Sealed
@@ -221,14 +210,17 @@ def execute(
             subjects[name] = path, stack.enter_context(closing(write_reference(path, family.folder)))
         if any(plan.dialect == "native" for plan in plans) and native.missing() is None:
             native.prepare()
-        stack.callback(lambda: [each.end() for each in running])
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(Running(waiting.pop(0), family, subjects, timeout))
-            turn(running)
-            for each in [each for each in running if each.over]:
-                running.remove(each)
-                cells.append(each.result())
-                if on_cell:
-                    on_cell(cells[-1])
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(Running(waiting.pop(0), family, subjects, timeout))
+                turn(running)
+                for each in [each for each in running if each.over]:
+                    running.remove(each)
+                    cells.append(each.result())
+                    if on_cell:
+                        on_cell(cells[-1])
+        finally:
+            for each in running:
+                each.end()
     return cells
