@@ -59,9 +59,7 @@ def test_scores_count_what_ran_and_nothing_else() -> None:
     ran = [cell("seen", "BOS", "check"), cell("late", "turns"), cell("tail", "check", reached=False), cell("alive")]
     statuses: tuple[Status, ...] = ("equivalent", "skipped", "invalid")
     score = Score([control(), *ran, *(cell(status, status=status) for status in statuses)])
-    assert [(t.caught, t.of) for t in (score.bos, score.probe, score.probe_of_all, score.full)] == [
-        (1, 4), (2, 3), (2, 4), (3, 4),
-    ]  # fmt: skip
+    assert [(each.caught, each.of) for each in score.tallies.values()] == [(1, 4), (2, 3), (2, 4), (3, 4)]
     assert (score.per_gate["check"].caught, score.per_gate["turns"].caught) == (2, 1)
     assert [each.mutant for each in score.survivors] == ["alive"]
     assert all(len(score.with_status(status)) == 1 for status in statuses)
@@ -134,8 +132,7 @@ def test_stored_cells_come_back_and_only_for_the_same_sources(tmp_path: Path) ->
 
 
 def test_children_that_are_wrong_harmless_broken_dead_or_silent() -> None:
-    text = kernel_text("add/__init__.py")
-    head = next(line + "\n" for line in text.splitlines() if line.strip().startswith("def reference("))
+    head = next(line for line in kernel_text("add/__init__.py").splitlines(keepends=True) if "def reference(" in line)
     plans = [
         *runner.planned([], ["numpy"])[0][:1],
         *planted("wrong", head, f"{head}        inputs = [x * 1.5 for x in inputs]\n"),
