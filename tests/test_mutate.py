@@ -3,55 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kparity import ops
-from kparity.errors import DeviceFault, UnknownName, WrongInput
-from kparity.mutate import child, engine, library, page, proof, report, runner, store
-from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Witness
+from kparity.device import registry
+from kparity.errors import DeviceFault, Unavailable, UnknownName, WrongInput
+from kparity.mutate import child, engine, figure, library, proof, report, runner, store
+from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Status, Witness
 from kparity.mutate.library import Subject
 from kparity.mutate.messages import CellRequest
-from kparity.mutate.patch import original
 from kparity.mutate.score import Score, exit_code, false_alarms
-from kparity.ops.mutant import Mutant, Patch
+from kparity.ops.assemble import kernel_text
+from kparity.ops.mutant import Mutant
 from tests.cli import run
 
 
-def cell(name: str, *caught: str, backend: str = "numpy", op: str = "add", reached: bool | None = True) -> Cell:
+def cell(name: str, *caught: str, op: str = "add", backend: str = "numpy", **fields: Any) -> Cell:
     gates = [GateResult(gate, "caught" if gate in caught else "passed", "said so") for gate in (*PROBE_GATES, "check")]
-    return Cell(op, name, backend, "0", what="wrong", gates=gates, reached=reached, graph="fused")
+    return Cell(op, name, backend, "0", "wrong", gates=gates, graph="fused", **{"reached": True, **fields})
 
 
-def control(*caught: str) -> Cell:
-    return cell("fused", *caught, op=CONTROL)
+def control(*caught: str, **fields: Any) -> Cell:
+    return cell("fused", *caught, op=CONTROL, **fields)
 
 
-def planted(name: str, find: str, replace: str, op: str = "add") -> list[runner.Plan]:
-    """A mutant of numpy's text of an op, as a plan for the runner."""
-    mutant = Mutant(name, "planted", {"numpy": (Patch(find, replace),)})
-    return runner.planned([Subject(op, name, "planted", mutant)], ["numpy"])[0][2:]
-
-
-def source_line(op: str) -> str:
-    """A line of an op's reference that a patch can replace: the head of its function."""
-    text = original(f"{op}/__init__.py")
-    return next(line + "\n" for line in text.splitlines() if line.strip().startswith("def reference("))
+def planted(name: str, find: str, replace: str) -> list[runner.Plan]:
+    """A mutant of numpy's text of add, as a plan for the runner."""
+    mutant = Mutant("planted", numpy=f"«{find}→{replace}»")
+    return runner.planned([Subject("add", name, "planted", mutant)], ["numpy"])[0][2:]
 
 
 def test_a_patch_that_no_longer_fits_names_the_file() -> None:
-    with pytest.raises(WrongInput, match=r"kernels/add/__init__\.py: 'never there' occurs 0 times"):
+    with pytest.raises(
+        WrongInput, match=r"kernels/add/__init__\.py: 'never there' occurs 0 times, the patch expects 1"
+    ):
         planted("rotten", "never there", "")
 
 
-def test_the_library_has_every_op_and_enough_wrong_engines() -> None:
+def test_the_library_has_every_op_and_enough_wrong_engines_and_refuses_names_that_it_does_not_know() -> None:
     assert {subject.op for subject in library.every()} >= set(ops.NAMES)
-    assert len(engine.MUTANTS) >= 15 and len({mutant.name for mutant in engine.MUTANTS}) == len(engine.MUTANTS)
-
-
-def test_names_that_are_not_known_are_refused() -> None:
+    assert len(engine.MUTANTS) >= 40 and len({mutant.name for mutant in engine.MUTANTS}) == len(engine.MUTANTS)
+    assert all(mutant.what.endswith(".") for mutant in engine.MUTANTS)
     with pytest.raises(UnknownName, match="did you mean 'tgemv'"):
         library.select(["tgemm"])
     with pytest.raises(WrongInput, match="no mutant matches"):
@@ -60,32 +56,22 @@ def test_names_that_are_not_known_are_refused() -> None:
 
 
 def test_scores_count_what_ran_and_nothing_else() -> None:
-    cells = [
-        control(),
-        cell("seen", "BOS", "check"),
-        cell("late", "turns"),
-        cell("tail", "check", reached=False),
-        cell("alive"),
-    ]
-    for status in ("equivalent", "skipped", "invalid"):
-        other = cell(status)
-        other.status = status
-        cells.append(other)
-    score = Score(cells)
-    assert [(t.caught, t.of) for t in (score.bos, score.probe, score.probe_of_all, score.full)] == [
-        (1, 4), (2, 3), (2, 4), (3, 4),
-    ]  # fmt: skip
+    ran = [cell("seen", "BOS", "check"), cell("late", "turns"), cell("tail", "check", reached=False), cell("alive")]
+    statuses: tuple[Status, ...] = ("equivalent", "skipped", "invalid")
+    score = Score([control(), *ran, *(cell(status, status=status) for status in statuses)])
+    assert [(each.caught, each.of) for each in score.tallies.values()] == [(1, 4), (2, 3), (2, 4), (3, 4)]
     assert (score.per_gate["check"].caught, score.per_gate["turns"].caught) == (2, 1)
     assert [each.mutant for each in score.survivors] == ["alive"]
-    assert all(len(score.with_status(status)) == 1 for status in ("equivalent", "skipped", "invalid"))
+    assert all(len(score.with_status(status)) == 1 for status in statuses)
     assert str(Score([]).full) == "0/0" and not any(measure.holds for measure in Score([]).measures())
 
 
-def test_a_death_counts_for_the_stage_at_which_it_happened() -> None:
-    died = Cell("add", "x", "numpy", "0", gates=[GateResult("crash", "caught", "SIGSEGV", "check")])
-    assert died.caught_by(PROBE_GATES) == [] and died.caught_by((*PROBE_GATES, "check")) == ["crash"]
-    died = Cell("add", "x", "numpy", "0", gates=[GateResult("hang", "caught", "60 s", "probe")])
-    assert died.caught_by(PROBE_GATES) == ["hang"] and died.caught_by(("check",)) == []
+@pytest.mark.parametrize(("gate", "stage"), [("crash", "check"), ("hang", "probe")])
+def test_a_death_counts_for_the_stage_at_which_it_happened(gate: str, stage: str) -> None:
+    died = Cell("add", "x", "numpy", "0", gates=[GateResult(gate, "caught", "SIGSEGV", stage)])
+    assert died.caught_by(PROBE_GATES if stage == "probe" else ("check",)) == died.caught_by() == [gate]
+    assert died.caught_by(PROBE_GATES if stage == "check" else ("check",)) == []
+    assert Score([died]).per_gate[gate].caught == 1
 
 
 @pytest.mark.parametrize(
@@ -95,19 +81,14 @@ def test_a_death_counts_for_the_stage_at_which_it_happened() -> None:
         ([control(), cell("a", "positions"), cell("b")], [], 1),
         ([control(), cell("a", "check")], [], 1),
         ([control(), cell("a", "check", reached=False), cell("b", "BOS")], [], 0),
+        ([control(), cell("a", "positions", status="invalid"), cell("b", "BOS")], [], 1),
         ([control()], [], 3),
         ([], [], 3),
         ([control(), cell("a", "positions")], ["numpy: a right kernel is rejected"], 3),
     ],
 )
-def test_exit_codes(cells: Sequence[Cell], alarms: list[str], code: int) -> None:
-    assert exit_code(list(cells), alarms) == code
-
-
-def test_an_invalid_mutant_is_an_error_and_no_kill() -> None:
-    broken = cell("a", "positions")
-    broken.status = "invalid"
-    assert exit_code([control(), broken, cell("b", "BOS")], []) == 1
+def test_exit_codes(cells: list[Cell], alarms: list[str], code: int) -> None:
+    assert exit_code(cells, alarms) == code
 
 
 def test_a_control_that_is_rejected_or_silent_is_an_alarm() -> None:
@@ -115,51 +96,43 @@ def test_a_control_that_is_rejected_or_silent_is_an_alarm() -> None:
     assert false_alarms([control("turns")]) == ["numpy: the fused control: turns: said so"]
     silent = control()
     silent.gates = silent.gates[:3]
-    assert len(false_alarms([silent])) == 1
+    assert false_alarms([silent]) == [f"numpy: the fused control: {PROBE_GATES[3]} did not run"]
 
 
-def test_equivalent_is_what_is_proven_and_only_that() -> None:
-    mutant = Mutant("a", "the same", {"numpy": (Patch("x", "y"),)}, {"numpy": "tests/test_x.py::test_y"})
+def test_equivalent_is_what_is_proven_and_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = Mutant("the same", {"numpy": "tests/test_x.py::test_y"}, numpy="«x→y»")
     for verdict, status in ((None, "equivalent"), ("tests/test_x.py::test_y does not pass", "ran")):
-        alive = cell("a")
-        proof.excuse([alive], [Subject("add", "a", "the same", mutant)], lambda node, said=verdict: said)
+        alive, caught = cell("a"), cell("a", "check")
+        monkeypatch.setattr(proof, "proven", lambda node, verdict=verdict: verdict)
+        proof.excuse([alive, caught], [Subject("add", "a", "the same", mutant)])
         assert alive.status == status and "test_y" in alive.reason
-    caught = cell("a", "check")
-    proof.excuse([caught], [Subject("add", "a", "the same", mutant)], lambda node: None)
-    assert caught.status == "ran", "what a gate rejects is not equivalent, whatever it claims"
+        assert caught.status == "ran", "what a gate rejects is not equivalent, whatever it claims"
 
 
-def test_a_proof_that_does_not_exist_proves_nothing() -> None:
+def test_a_proof_is_a_test_that_passes() -> None:
+    assert proof.proven("tests/test_mutate.py::test_exit_codes") is None
     assert "does not pass" in str(proof.proven("tests/test_mutate.py::test_that_is_not_there"))
 
 
 def test_reach_is_a_difference_from_the_control() -> None:
-    cells = [control(), cell("same"), cell("other"), cell("dead")]
-    for each, bits in zip(cells, ("aa", "aa", "bb", ""), strict=True):
-        each.bits = bits
+    cells = [control(bits="aa"), cell("same", bits="aa"), cell("other", bits="bb"), cell("dead")]
     proof.mark_reach(cells)
     assert [each.reached for each in cells[1:]] == [False, True, True]
 
 
 def test_stored_cells_come_back_and_only_for_the_same_sources(tmp_path: Path) -> None:
-    path = tmp_path / "cells.jsonl"
-    plan = _plan("kept", "0")
-    kept = cell("kept", "check")
-    kept.witness = Witness("add", {"M": 1, "D": 1}, "random")
+    path, kept = tmp_path / "cells.jsonl", cell("kept", "check", witness=Witness("add", {"M": 1, "D": 1}, "random"))
     store.Store(path).add(kept)
-    assert store.Store(path).known(plan) == kept
-    assert store.Store(path).known(_plan("kept", "1")) is None
+    subject = Subject("add", "kept", "wrong")
+    known = [store.Store(path).known(runner.Plan(subject, "numpy", "numpy", "fused", {}, at)) for at in ("0", "1")]
+    assert known == [kept, None]
     path.write_text("{}\n")
     with pytest.raises(WrongInput, match=r"cells\.jsonl:1: no cell"):
         store.Store(path)
 
 
-def _plan(name: str, digest: str) -> runner.Plan:
-    return runner.Plan(Subject("add", name, "wrong"), "numpy", "numpy", "fused", {}, digest)
-
-
 def test_children_that_are_wrong_harmless_broken_dead_or_silent() -> None:
-    head = source_line("add")
+    head = next(line for line in kernel_text("add/__init__.py").splitlines(keepends=True) if "def reference(" in line)
     plans = [
         *runner.planned([], ["numpy"])[0][:1],
         *planted("wrong", head, f"{head}        inputs = [x * 1.5 for x in inputs]\n"),
@@ -179,36 +152,32 @@ def test_children_that_are_wrong_harmless_broken_dead_or_silent() -> None:
     assert proof.verify_witnesses(list(cells.values())) == []
 
 
-def asked(op: str) -> CellRequest:
-    """The request of a cell of an op."""
-    return CellRequest(op, "a", "numpy", "numpy", "fused", {}, None, -1)
-
-
 def test_a_wrong_engine_that_fails_by_itself_is_no_rejection() -> None:
+    of_op, of_engine = (CellRequest(op, "a", "numpy", "numpy", "fused", {}, None, -1) for op in ("add", ENGINE))
     for problem in (RecursionError("deep"), TypeError("no such argument")):
         with pytest.raises(child.Mistake):
-            child.answer(asked(ENGINE), problem)
-        assert type(problem).__name__ in child.answer(asked("add"), problem)
-    assert "lost" in child.answer(asked(ENGINE), DeviceFault("the device was lost", "KP-DEVICE-LOST"))
+            child.answer(of_engine, problem)
+        assert type(problem).__name__ in child.answer(of_op, problem)
+    assert "lost" in child.answer(of_engine, DeviceFault("the device was lost", "KP-DEVICE-LOST"))
 
 
 def test_reports_show_every_mutant_and_escape_what_they_quote() -> None:
     odd = cell("odd", "BOS")
     odd.gates[1] = GateResult("BOS", "caught", 'cosine <script> "0.5" & more')
     cells = [control(), odd, cell("alive")]
-    html = page.page(cells, [])
-    assert "alive" in html and "class='survivor'" in html
-    assert "<script>" not in html and "&lt;script&gt;" in html and "http" not in html
     text = report.markdown(cells, ["numpy: alarm"])
     assert "`add/alive@numpy`" in text and "numpy: alarm" in text and "1/2 (50.0%)" in text
     document = json.loads(report.as_json(cells, [], 1))
     assert document["scores"]["all"]["full"] == {"caught": 1, "of": 2, "share": 0.5}
     assert set(document["scores"]["numpy"]) >= set(GATES)
+    pytest.importorskip("jinja2", reason="Jinja2 is not installed")
+    html = report.page(cells, ["numpy: <alarm>"])
+    assert '<tr class="survivor"><th title="wrong">alive</th>' in html and html.count('class="survivor"') == 1
+    assert "1 survived: add/alive@numpy." in html and "&lt;alarm&gt;" in html
+    assert "<script>" not in html and "&lt;script&gt;" in html and "http" not in html
 
 
 def test_the_picture_has_a_field_per_mutant_and_gate(tmp_path: Path) -> None:
-    from kparity.mutate import figure
-
     cells = [control(), cell("a", "BOS"), cell("b"), cell("a", "check", backend="cpu")]
     values, rows, backends = figure.grid(cells)
     assert values.shape == (2, 2 * len(GATES)) and rows == [("add", "a"), ("add", "b")] and backends == ["numpy", "cpu"]
@@ -218,30 +187,27 @@ def test_the_picture_has_a_field_per_mutant_and_gate(tmp_path: Path) -> None:
     assert (tmp_path / "matrix.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_missing_matplotlib_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from kparity.errors import Unavailable
-    from kparity.mutate import figure
-
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library_name in ("matplotlib", "jinja2"):
+        monkeypatch.setitem(sys.modules, library_name, None)
     with pytest.raises(Unavailable, match=r"kparity\[report\]"):
         figure.require_matplotlib()
+    with pytest.raises(WrongInput, match=r"kparity\[receipts\]"):
+        report.page([], [])
 
 
 def test_the_command_lists_and_refuses() -> None:
     listed = run("mutate", "--list", "--op", "engine")
     assert listed.returncode == 0 and "cache-not-reset" in listed.stdout
-    assert run("mutate", "--op", "tgemm").returncode == 2
-    assert run("mutate", "--mutant", "no-such-mutant").returncode == 2
-    unknown = run("mutate", "--backends", "wgpuu")
-    assert unknown.returncode == 2 and "did you mean 'wgpu'" in unknown.stderr
+    for options, reason in (
+        (("--op", "tgemm"), "did you mean 'tgemv'"), (("--mutant", "no-such-mutant"), "no mutant matches"),
+        (("--backends", "wgpuu"), "did you mean 'wgpu'"), (("--backends", ""), "no backend named"),
+    ):  # fmt: skip
+        refused = run("mutate", *options)
+        assert refused.returncode == 2 and reason in refused.stderr
 
 
 def test_a_backend_that_is_not_here_is_skipped_with_its_reason_and_concludes_nothing() -> None:
-    from kparity.device import registry
-    from kparity.errors import Unavailable
-
     try:
         registry.open_backend("hip").close()
         pytest.skip("hip opens here")

@@ -27,7 +27,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
               help="A cell that says nothing for so long hangs.")  # fmt: skip
 @click.option("--resume", type=FILE, metavar="FILE", help="Keep cells in FILE (JSONL), and skip those that it holds.")
 @click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write scores and cells as JSON.")
-@click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write the matrix as a page without a network.")
+@click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write the matrix as one page (needs Jinja2).")
 @click.option("--png", "png_file", type=FILE, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
 @click.option("--markdown", "markdown_file", type=FILE, metavar="FILE", help="Write the scores as Markdown.")
 @click.pass_context
@@ -57,28 +57,27 @@ def mutate(
     if as_list:
         _list(subjects)
         return
-    if png_file:
-        from kparity.mutate.figure import require_matplotlib
-
-        require_matplotlib()
-    cells, alarms = _run(subjects, _backends(backends), jobs or 0, timeout, resume)
-    from kparity.mutate import report
+    from kparity.device import registry
+    from kparity.mutate import figure, report
     from kparity.mutate.score import exit_code
+    from kparity.probe.dispatcher import parse_order
 
+    if png_file:
+        figure.require_matplotlib()
+    if html_file:
+        report.require_jinja()
+    chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)
+    cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
     click.echo(report.summary(cells, alarms))
     if json_file:
         json_file.write_text(report.as_json(cells, alarms, code), encoding="utf-8")
     if html_file:
-        from kparity.mutate.page import page
-
-        html_file.write_text(page(cells, alarms), encoding="utf-8")
+        html_file.write_text(report.page(cells, alarms), encoding="utf-8")
     if markdown_file:
         markdown_file.write_text(report.markdown(cells, alarms), encoding="utf-8")
     if png_file:
-        from kparity.mutate.figure import draw
-
-        draw(cells, png_file)
+        figure.draw(cells, png_file)
     ctx.exit(code)
 
 
@@ -87,21 +86,6 @@ def _list(subjects: Sequence[Subject]) -> None:
         dialects = "any backend" if subject.mutant is None else ",".join(subject.mutant.patches)
         click.echo(f"{subject.label:<40} {dialects:<32} {subject.what}")
     click.echo(f"{len(subjects)} mutants")
-
-
-def _backends(text: str | None) -> list[str]:
-    """The backends asked for, or all built-in ones (those that do not open are skipped, with the reason)."""
-    from kparity.device import registry
-    from kparity.errors import WrongInput
-
-    if text is None:
-        return list(registry.BUILTIN)
-    chosen = [name.strip() for name in text.split(",") if name.strip()]
-    if not chosen:
-        raise WrongInput("--backends is empty; name at least one backend")
-    for name in chosen:
-        registry.backend_class(name)
-    return list(dict.fromkeys(chosen))
 
 
 def _run(
@@ -114,8 +98,8 @@ def _run(
     plans, cells = runner.planned(subjects, backends)
     store = Store(resume)
     known = [cell for plan in plans if (cell := store.known(plan))]
-    todo = [plan for plan in plans if store.known(plan) is None]
-    left = len(todo)
+    waiting = [plan for plan in plans if store.known(plan) is None]
+    left = len(waiting)
     if known:
         print(f"{len(known)} cells are in {resume}, {left} are left", file=sys.stderr)
 
@@ -125,7 +109,7 @@ def _run(
         store.add(cell)
         _progress(cell, left)
 
-    cells += [*known, *runner.execute(todo, jobs, timeout, done)]
+    cells += [*known, *runner.execute(waiting, jobs, timeout, done)]
     if sys.stderr.isatty():
         print(file=sys.stderr)
     proof.mark_reach(cells)
@@ -139,8 +123,8 @@ def _run(
 def _progress(cell: Cell, left: int) -> None:
     """One line that is written over on a terminal; elsewhere only what went wrong."""
     caught = cell.caught_by()
-    said = ", ".join(caught) if caught else ("survived" if cell.status == "ran" else f"{cell.status}: {cell.reason}")
+    result = ", ".join(caught) or ("survived" if cell.status == "ran" else f"{cell.status}: {cell.reason}")
     if sys.stderr.isatty():
-        print(f"\r\033[K{left} left  {cell.key}  {said}"[:150], end="", file=sys.stderr, flush=True)
+        print(f"\r\033[K{left} left  {cell.key}  {result}"[:150], end="", file=sys.stderr, flush=True)
     elif cell.status == "invalid":
         print(f"{cell.key}: invalid: {cell.reason}", file=sys.stderr)

@@ -1,13 +1,16 @@
-"""A cell of the matrix: one mutant on one backend, and what every gate said of it."""
+"""A cell of the matrix, one mutant on one backend, with what every gate said of it: a line of the file of a run, and an
+entry of its JSON.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from kparity.gates import table
+from kparity.process.messages import Name, Text
 
 Status = Literal["ran", "invalid", "skipped", "equivalent"]
 Outcome = Literal["caught", "passed", "not run", "blind"]
@@ -22,21 +25,19 @@ CONTROL = "control"
 """Takes the place of an op for a run without any mutant."""
 
 
-@dataclass(frozen=True)
-class GateResult:
+class GateResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one gate said. ``blind``: it cannot apply (``check`` sees ops, not engines); ``not run``: the process ended
     before it, or a gate that it builds on gave nothing.
     """
 
-    gate: str
+    gate: Name
     outcome: Outcome
-    reason: str = ""
-    stage: str = ""
+    reason: Text = ""
+    stage: Name = ""
     """For crash and hang: ``probe`` or ``check``, where it happened."""
 
 
-@dataclass(frozen=True)
-class Witness:
+class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The case and the kind of input by which ``check`` rejected a mutant; the unmutated kernel must pass it."""
 
     op: str
@@ -44,8 +45,7 @@ class Witness:
     kind: str
 
 
-@dataclass
-class Cell:
+class Cell(msgspec.Struct, forbid_unknown_fields=True):
     """A mutant on a backend."""
 
     op: str
@@ -61,7 +61,7 @@ class Cell:
     """The model that the probe ran, by name; empty for the embedded one."""
     graph: str = ""
     """``fused`` (the one that serves), or ``unfused`` for an op that only the other graph launches."""
-    gates: list[GateResult] = field(default_factory=list)
+    gates: list[GateResult] = []
     bits: str = ""
     """Digest of every byte that the probe read from the device."""
     reached: bool | None = None
@@ -73,6 +73,11 @@ class Cell:
     def key(self) -> str:
         """``op/mutant@backend``."""
         return f"{self.op}/{self.mutant}@{self.backend}"
+
+    def ended(self, status: Status, reason: str) -> Cell:
+        """This cell, which did not run to its end."""
+        self.status, self.reason = status, reason
+        return self
 
     def caught_by(self, gates: Sequence[str] = GATES) -> list[str]:
         """The gates of a list that rejected the mutant; a crash or hang counts for the stage at which it happened."""
@@ -87,19 +92,3 @@ class Cell:
     def result(self, gate: str) -> GateResult | None:
         """What one gate said, or None."""
         return next((result for result in self.gates if result.gate == gate), None)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> Cell:
-        """The inverse of ``as_dict``."""
-        witness = document.get("witness")
-        return cls(
-            **{
-                **document,
-                "gates": [GateResult(**gate) for gate in document["gates"]],
-                "witness": Witness(**witness) if witness else None,
-            }
-        )

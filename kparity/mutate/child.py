@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import CompileFailed, KparityError
-from kparity.mutate.cell import CONTROL, ENGINE, Outcome, Witness
+from kparity.mutate.cell import CONTROL, ENGINE, GateResult, Outcome, Witness
 from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, WitnessSaid
 from kparity.process import Done, Link
 
@@ -33,8 +33,8 @@ class Mistake(Exception):
 def answer(request: CellRequest, problem: Exception) -> str:
     """What a device or an engine raised, as a reason to reject it; raises Mistake where it is the mutant's own."""
     if request.op == ENGINE and not isinstance(problem, KparityError):
-        raise Mistake(_said(problem)) from problem
-    return _said(problem)
+        raise Mistake(_sentence(problem)) from problem
+    return _sentence(problem)
 
 
 def apply(patched: Mapping[str, str], dialect: str) -> None:
@@ -98,7 +98,7 @@ def probe(request: CellRequest, link: Link, backend: Backend) -> None:
     except BROKEN:
         raise
     except Exception as problem:  # a device that cannot load the model or compile for it is rejected
-        link.send(GateSaid("crash", "caught", answer(request, problem), "probe"))
+        link.send(GateSaid(GateResult("crash", "caught", answer(request, problem), "probe")))
         return
     digest = observed(backend)
     from kparity import contracts
@@ -106,11 +106,10 @@ def probe(request: CellRequest, link: Link, backend: Backend) -> None:
 
     candidate = Candidate(engine, reference, contracts.load(contracts.PROBE))
     opened_as = gate_open(backend.info, require_gpu=False)
-    link.send(GateSaid("open", _outcome(opened_as.verdict), opened_as.reason))
+    link.send(GateSaid(GateResult("open", _outcome(opened_as.verdict), opened_as.reason)))
     for spec in GATES:
         if spec.thresholds:
-            outcome, reason = _run(request, spec, candidate)
-            link.send(GateSaid(spec.name, outcome, reason))
+            link.send(GateSaid(GateResult(spec.name, *_run(request, spec, candidate))))
     link.send(Bits(digest.hexdigest()))
 
 
@@ -120,31 +119,31 @@ def started(model: Model, backend: Backend, request: CellRequest) -> Engine:
     from kparity.mutate import engine as wrong
 
     if request.op == ENGINE:
-        found = wrong.find(request.mutant).make(model, backend)
+        engine = wrong.find(request.mutant).make(model, backend)
     else:
-        found = Engine(model, backend, fused=request.graph == "fused")
-    found.recorded(1)
-    found.recorded(found.chunk)
-    return found
+        engine = Engine(model, backend, fused=request.graph == "fused")
+    engine.recorded(1)
+    engine.recorded(engine.chunk)
+    return engine
 
 
 def _run(request: CellRequest, spec: GateSpec, candidate: Candidate) -> tuple[Outcome, str]:
     if spec.builds_on and candidate.steps is None:
         return "not run", f"{spec.builds_on} gave no logits"
     try:
-        found = spec.load()(candidate)
+        gate = spec.load()(candidate)
     except BROKEN:
         raise
     except Exception as problem:  # an engine that fails inside a gate is rejected by it
         return "caught", answer(request, problem)
-    return _outcome(found.verdict), f"[{found.code}] {found.reason}" if found.code else ""
+    return _outcome(gate.verdict), f"[{gate.code}] {gate.reason}" if gate.code else ""
 
 
 def _outcome(verdict: str) -> Outcome:
     return "passed" if verdict == "PASS" else "caught"
 
 
-def _said(problem: BaseException) -> str:
+def _sentence(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {' '.join(str(problem).split()) or 'no message'}"
 
 
@@ -154,22 +153,17 @@ def check(link: Link, backend: Backend, op_name: str) -> None:
     from kparity.check.core import check_case
 
     link.stage("check")
-    op = ops.get(op_name)
-    short = op.cases()
-    tried = 0
-    for case in (*short, *(case for case in op.sweep() if case not in set(short))):
+    op, tried = ops.get(op_name), 0
+    for case in dict.fromkeys((*op.cases(), *op.sweep())):
         for record in check_case(backend, op, case, stop_at_first=True):
             tried += record.outcome == "PASS"
             if record.outcome == "FAIL":
-                witness = Witness(op_name, dict(case.params), record.kind)
-                reason = f"{case.id} {record.kind}: {record.reason}"
-                link.send(GateSaid("check", "caught", reason, witness=witness))
+                result = GateResult("check", "caught", f"{case.id} {record.kind}: {record.reason}")
+                link.send(GateSaid(result, Witness(op_name, dict(case.params), record.kind)))
                 return
         link.tick(f"{tried} runs")
-    if tried:
-        link.send(GateSaid("check", "passed"))
-    else:
-        link.send(GateSaid("check", "not run", "no case of the op runs on this backend"))
+    untried = GateResult("check", "not run", "no case of the op runs on this backend")
+    link.send(GateSaid(GateResult("check", "passed") if tried else untried))
 
 
 def witnesses(request: CellRequest, link: Link, backend: Backend) -> None:
@@ -179,18 +173,15 @@ def witnesses(request: CellRequest, link: Link, backend: Backend) -> None:
 
     link.stage("check")
     for witness in request.witnesses:
-        case = ops.get(witness.op).case(**witness.params)
-        kinds = [witness.kind] if witness.kind else None
-        bad = [
-            record for record in check_case(backend, ops.get(witness.op), case, kinds=kinds) if record.outcome != "PASS"
-        ]
+        op = ops.get(witness.op)
+        case, kinds = op.case(**witness.params), [witness.kind] if witness.kind else None
+        bad = [record for record in check_case(backend, op, case, kinds=kinds) if record.outcome != "PASS"]
         link.send(WitnessSaid(not bad, f"{case.id} {bad[0].kind}: {bad[0].reason}" if bad else ""))
-    link.send(GateSaid("check", "passed"))
 
 
-def run(request: CellRequest, link: Link) -> None:
-    """One cell."""
-    broken: list[str] = []
+def main(link: Link) -> int:
+    """Run the cell; the exit code says whether the process came to its end."""
+    request, broken = link.request(CellRequest), list[str]()
     try:
         link.stage("compile")
         apply(request.patched, request.dialect)
@@ -203,15 +194,10 @@ def run(request: CellRequest, link: Link) -> None:
             if request.op not in (ENGINE, CONTROL):
                 check(link, backend, request.op)
             else:
-                link.send(GateSaid("check", "blind", "check holds ops, not engines, against truth"))
+                link.send(GateSaid(GateResult("check", "blind", "check holds ops, not engines, against truth")))
     except (*BROKEN, Mistake) as problem:
         broken.append(str(problem))
     if broken:
         link.send(Invalid(broken[0]))
     link.send(Done())
-
-
-def main(link: Link) -> int:
-    """Run the cell; the exit code says whether the process came to its end."""
-    run(link.request(CellRequest), link)
     return 0

@@ -1,28 +1,37 @@
 """Wrong engines: defects of the code around the kernels, each as it was seen or could be, on any backend.
 
-A defect is a subclass of the engine or of its graph, or a change of the opened backend or of the uploaded weights; the
-kernels are right.
+A defect is a subclass of the engine or of its graph, or a change of the opened backend, of the uploaded weights or of
+what was read from the file; the kernels are right. What is decorated with ``wrong`` is named as the mutant is
+(``CacheNotReset``, ``head_read_as_bf16``), and its docstring is the defect.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.engine import Engine
+from kparity.engine.fused import FusedGraph, Quantised
+from kparity.engine.weights import Part
 from kparity.errors import UnknownName
-from kparity.model import Model
-from kparity.mutate import graphs, host
+from kparity.kernels.rope import frequencies
+from kparity.model import Hparams, Model
 from kparity.mutate.models import EMBEDDED
 from kparity.ops.spec import Array
 
+Make = Callable[[Model, Backend], Engine]
+T = TypeVar("T", bound=Callable[..., Any])
 LATE = 64
 """Positions after which a ring buffer that is too short begins again."""
+LAYER = 3
+"""The layer in which single defects are: neither the first nor the last."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +40,173 @@ class EngineMutant:
 
     name: str
     what: str
-    make: Callable[[Model, Backend], Engine]
+    make: Make
     model: str = EMBEDDED
     """The model on which it matters (``kparity.mutate.models``)."""
 
 
+MUTANTS: list[EngineMutant] = []
+"""Every wrong engine."""
+
+
+def add(name: str, what: str, make: Make, model: str = EMBEDDED) -> None:
+    """One more wrong engine."""
+    MUTANTS.append(EngineMutant(name, what, make, model))
+
+
+def wrong(make: Callable[[Any], Make] = lambda made: made, model: str = EMBEDDED) -> Callable[[T], T]:
+    """Adds what it decorates, which ``make`` turns into an engine; without ``make`` it is one, or makes one."""
+
+    def decorate(defect: T) -> T:
+        name = re.sub("(?<=[a-z])(?=[A-Z])|_", "-", defect.__name__).lower()
+        add(name, " ".join((defect.__doc__ or "").split()), make(defect), model)
+        return defect
+
+    return decorate
+
+
+def find(name: str) -> EngineMutant:
+    """One by name; raises UnknownName."""
+    for mutant in MUTANTS:
+        if mutant.name == name:
+            return mutant
+    raise UnknownName("mutant of the engine", name, [mutant.name for mutant in MUTANTS])
+
+
+def writes(name: str, change: Callable[[Engine, Array], Array | None]) -> Make:
+    """An engine that changes what it writes to ``ids``, ``pos`` or ``last`` of its graphs; None drops the write."""
+
+    def make(model: Model, backend: Backend) -> Engine:
+        engine, real = Engine(model, backend), backend.write
+
+        def write(buffer: Buffer, array: Array) -> None:
+            programs = [engine.programs.get((rows, False)) for rows in (1, engine.chunk)]
+            if not any(each and getattr(each.graph, name).handle is buffer.handle for each in programs):
+                real(buffer, array)
+            elif (changed := change(engine, array)) is not None:
+                real(buffer, np.ascontiguousarray(changed, array.dtype))
+
+        backend.write = write  # type: ignore[method-assign]
+        return engine
+
+    return make
+
+
+def without(op: str, eager: bool = False) -> Make:
+    """An engine whose recordings lack the last launch of an op; with ``eager`` launches one by one do, too."""
+
+    def make(model: Model, backend: Backend) -> Engine:
+        real = backend.record
+
+        def record(launches: Sequence[Launch]) -> Program:
+            if len(launches) < 4:
+                return real(launches)
+            lost = max(at for at, launch in enumerate(launches) if launch.kernel_id.startswith(op))
+            program = real([*launches[:lost], *launches[lost + 1 :]])
+            if not eager:
+                program.run_eager = real(launches).run_eager  # type: ignore[method-assign]
+            return program
+
+        backend.record = record  # type: ignore[method-assign]
+        return Engine(model, backend)
+
+    return make
+
+
+def misread(change: Callable[[Hparams], dict[str, Any]]) -> Make:
+    """An engine whose hyper-parameters are not the file's."""
+
+    def make(model: Model, backend: Backend) -> Engine:
+        model.hparams = dataclasses.replace(model.hparams, **change(model.hparams))
+        return Engine(model, backend)
+
+    return make
+
+
+def graph(graph_class: type[FusedGraph]) -> Make:
+    """An engine whose programs are recorded from another graph."""
+
+    def make(model: Model, backend: Backend) -> Engine:
+        engine = Engine(model, backend)
+        engine.graph_class = graph_class
+        return engine
+
+    return make
+
+
+def stacked(change: Callable[[Hparams, Array, Array], None]) -> Make:
+    """An engine whose stacked weight q|k|v is changed in every layer: ``change(hparams, words, scales)``, one scale a
+    row, in place.
+    """
+
+    def make(model: Model, backend: Backend) -> Engine:
+        engine = Engine(model, backend)
+        for layer in range(model.hparams.n_layer):
+            old = engine.weights.linears[layer, "attn_qkv"]
+            words, scales = backend.download(old.words), backend.download(old.wscale)
+            change(model.hparams, words, scales)
+            new = dataclasses.replace(old, words=backend.upload(words), wscale=backend.upload(scales))
+            engine.weights.linears[layer, "attn_qkv"] = new
+        return engine
+
+    return make
+
+
+def head(change: Callable[[Engine, Array], Array]) -> Make:
+    """An engine with another table [V, D] as its head."""
+
+    def make(model: Model, backend: Backend) -> Engine:
+        engine = Engine(model, backend)
+        parts = engine.weights.head
+        table = change(engine, np.concatenate([backend.download(part.buffer) for part in parts]))
+        rows = [np.ascontiguousarray(table[part.row0 : part.row0 + part.rows]) for part in parts]
+        engine.weights.head = [
+            Part(backend.upload(some), part.row0, part.rows) for some, part in zip(rows, parts, strict=True)
+        ]
+        return engine
+
+    return make
+
+
+def rows_of(h: Hparams) -> tuple[slice, slice, slice]:
+    """Rows of q, k and v in the stacked weight."""
+    k = h.n_kv * h.head_dim
+    return slice(0, h.q_dim), slice(h.q_dim, h.q_dim + k), slice(h.q_dim + k, h.q_dim + 2 * k)
+
+
+@wrong()
 class CacheNotReset(Engine):
-    """Reset does nothing."""
+    """A reset leaves the cache and its length: garbage from the second request on."""
 
     def reset(self) -> None:
         """Keep every token."""
 
 
+add("position-off-by-one", "Positions begin at 1: slot 0 of the cache is read and was never written.",
+    writes("pos", lambda engine, pos: np.where(pos < 0, pos, pos + 1)))  # fmt: skip
+
+
+@wrong()
+class ChunkRestarts(Engine):
+    """Every chunk of a prompt begins at position 0: wrong from the second chunk on."""
+
+    def _run(self, tokens: list[int], rows: int, *options: Any, **named: Any) -> Any:
+        start = self.position
+        if rows > 1:
+            self.position = 0
+        graph = super()._run(tokens, rows, *options, **named)
+        self.position = start + len(tokens)
+        return graph
+
+
+add("chunk-starts-aligned", "A chunk begins at a multiple of its length: right until a second turn starts inside one.",
+    writes("pos", lambda engine, pos: pos if len(pos) == 1 else np.where(pos < 0, pos, pos - pos[0] % len(pos))),
+)  # fmt: skip
+
+
+@wrong()
 class SecondTurnRestarts(Engine):
-    """Every prompt begins at position 0."""
+    """A prompt on a filled cache begins at position 0 and overwrites it."""
 
     def prefill(self, tokens: Sequence[int], eager: bool = False) -> Array:
         """Begin anew, whatever is in the cache."""
@@ -52,37 +214,46 @@ class SecondTurnRestarts(Engine):
         return super().prefill(tokens, eager)
 
 
-class ChunkRestarts(Engine):
-    """Every chunk of a prompt begins at position 0."""
+@wrong()
+class MicroBatchAlone(Engine):
+    """A chunk is started before the cache rows of the chunk before are visible: it reads zeros there."""
 
-    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Any:
-        start = self.position
-        if rows > 1:
-            self.position = 0
-        graph = super()._run(tokens, rows, every_row, eager, head)
-        self.position = start + len(tokens)
-        return graph
-
-
-class ChunkAlone(Engine):
-    """A chunk does not see what the chunks before it stored; it is there again when the chunk is done."""
-
-    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Any:
+    def _run(self, tokens: list[int], rows: int, *options: Any, **named: Any) -> Any:
         start, kept = self.position, []
         if rows > 1 and start:
             for buffer in (buffer for pair in self.cache for buffer in pair):
                 kept.append((buffer, self.backend.download(buffer)))
                 self.backend.write(buffer, np.zeros_like(kept[-1][1]))
-        graph = super()._run(tokens, rows, every_row, eager, head)
-        for buffer, before in kept:
+        graph = super()._run(tokens, rows, *options, **named)
+        for buffer, before in kept:  # they are there again when the chunk is done
             now = self.backend.download(buffer)
             now[:start] = before[:start]
             self.backend.write(buffer, now)
         return graph
 
 
-class OneStepLate(Engine):
-    """The logits of the step before: two read-back buffers, and the wrong one of them."""
+add("ring-too-short", f"Positions wrap at {LATE}: a cache that is shorter than the context says.",
+    writes("pos", lambda engine, pos: np.where(pos < 0, pos, pos % LATE)))  # fmt: skip
+add("padding-stored", "The padding of a chunk carries the position of its last token: its keys overwrite that token's.",
+    writes("pos", lambda engine, pos: np.where(pos < 0, pos.max(), pos)))  # fmt: skip
+
+
+@wrong()
+def stale_token(model: Model, backend: Backend) -> Engine:
+    """One write of a token in three is lost: the step runs on the token before."""
+    count = itertools.count(1)
+    return writes("ids", lambda engine, ids: None if len(ids) == 1 and next(count) % 3 == 0 else ids)(model, backend)
+
+
+add("last-row-off-by-one", "After a prefill the logits are those of the row before the last.",
+    writes("last", lambda engine, last: np.maximum(last - 1, 0)))  # fmt: skip
+add("embedding-off-by-one", "Token ids are shifted by one: a vocabulary with another first id.",
+    writes("ids", lambda engine, ids: (ids + 1) % engine.model.hparams.vocab))  # fmt: skip
+
+
+@wrong()
+class LogitsOneStepLate(Engine):
+    """Two read-back buffers, and the other one is read: the logits of the step before."""
 
     _before: Array | None = None
 
@@ -92,8 +263,9 @@ class OneStepLate(Engine):
         return now if before is None else before
 
 
+@wrong()
 class IdOneStepLate(Engine):
-    """The id is read before the device has written it: it is that of the step before."""
+    """The id is read without waiting for the device: right logits, the token before."""
 
     _before = 0
 
@@ -102,177 +274,184 @@ class IdOneStepLate(Engine):
         return before
 
 
-def written(change: Callable[[Engine, Buffer, Array], Array | None]) -> Callable[[Model, Backend], Engine]:
-    """An engine whose writes to the device go through ``change``; None drops one."""
-
-    def make(model: Model, backend: Backend) -> Engine:
-        engine, real = Engine(model, backend), backend.write
-
-        def write(buffer: Buffer, array: Array) -> None:
-            found = change(engine, buffer, array)
-            if found is not None:
-                real(buffer, np.ascontiguousarray(found, array.dtype))
-
-        backend.write = write  # type: ignore[method-assign]
-        return engine
-
-    return make
+add("graph-lost-a-launch", "The recorded graph lacks the last norm_quant; the same launches one by one are complete.",
+    without("norm_quant"))  # fmt: skip
+add("graph-lost-the-store",
+    "The recorded graph lacks the last rope_store: one layer reads keys that were never written.",
+    without("rope_store"))  # fmt: skip
+add("never-launched", "The attention of the last layer is never started: its output is whatever was there.",
+    without("attention", eager=True))  # fmt: skip
 
 
-def _is(engine: Engine, buffer: Buffer, name: str, rows: int = 0) -> bool:
-    """Whether a buffer is ``ids``, ``pos`` or ``last`` of a recorded graph (of ``rows`` rows, where that is given)."""
-    counts = (rows,) if rows else (1, engine.chunk)
-    recorded = [engine.programs.get((count, False)) for count in counts]  # a write before it is recorded is none of its
-    return any(found is not None and getattr(found.graph, name).handle is buffer.handle for found in recorded)
-
-
-def _positions(change: Callable[[Array], Array]) -> Callable[[Model, Backend], Engine]:
-    return written(lambda engine, buffer, array: change(array) if _is(engine, buffer, "pos") else array)
-
-
-def _tokens_once() -> Callable[[Engine, Buffer, Array], Array | None]:
-    """Every third write of a step's token is lost."""
-    count = 0
-
-    def change(engine: Engine, buffer: Buffer, array: Array) -> Array | None:
-        nonlocal count
-        if not _is(engine, buffer, "ids", 1):
-            return array
-        count += 1
-        return None if count % 3 == 0 else array
-
-    return change
-
-
-def _stale_token(model: Model, backend: Backend) -> Engine:
-    return written(_tokens_once())(model, backend)
-
-
-def recorded_without(which: Callable[[Sequence[Launch]], int]) -> Callable[[Model, Backend], Engine]:
-    """Recordings lose one launch; launches one by one are complete."""
-
-    def make(model: Model, backend: Backend) -> Engine:
-        real = backend.record
-
-        def record(launches: Sequence[Launch]) -> Program:
-            if len(launches) < 4:
-                return real(launches)
-            lost = which(launches)
-            program = real([launch for at, launch in enumerate(launches) if at != lost])
-            program.run_eager = real(launches).run_eager  # type: ignore[method-assign]
-            return program
-
-        backend.record = record  # type: ignore[method-assign]
-        return Engine(model, backend)
-
-    return make
-
-
-def _last_of(op: str) -> Callable[[Sequence[Launch]], int]:
-    return lambda launches: max(at for at, launch in enumerate(launches) if launch.kernel_id.startswith(op))
-
-
-def never_launched(model: Model, backend: Backend) -> Engine:
-    """The last attention of every program is never started, whoever launches: its output is what it was."""
-    real = backend.record
-
-    def record(launches: Sequence[Launch]) -> Program:
-        lost = _last_of("attention")(launches) if len(launches) > 3 else -1
-        return real([launch for at, launch in enumerate(launches) if at != lost])
-
-    backend.record = record  # type: ignore[method-assign]
-    return Engine(model, backend)
-
-
-def poser(model: Model, backend: Backend) -> Engine:
-    """A software rasteriser behind an API that calls it a discrete GPU."""
+@wrong()
+def false_gpu(model: Model, backend: Backend) -> Engine:
+    """A software device behind an API that calls it a GPU: GPU promises at CPU speed."""
     backend.info = dataclasses.replace(backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)")
     return Engine(model, backend)
 
 
-MUTANTS: tuple[EngineMutant, ...] = (
-    EngineMutant(
-        "cache-not-reset", "A reset leaves the cache and its length: garbage from the second request on.", CacheNotReset
-    ),
-    EngineMutant(
-        "position-off-by-one",
-        "Positions begin at 1: slot 0 of the cache is read and was never written.",
-        _positions(lambda pos: np.where(pos < 0, pos, pos + 1)),
-    ),
-    EngineMutant(
-        "chunk-restarts", "Every chunk of a prompt begins at position 0: wrong from the second chunk on.", ChunkRestarts
-    ),
-    EngineMutant(
-        "chunk-starts-aligned",
-        "A chunk begins at a multiple of its length: right until a second turn starts inside one.",
-        _positions(lambda pos: pos if len(pos) == 1 else np.where(pos < 0, pos, pos - pos[0] % len(pos))),
-    ),
-    EngineMutant(
-        "second-turn-restarts", "A prompt on a filled cache begins at position 0 and overwrites it.", SecondTurnRestarts
-    ),
-    EngineMutant(
-        "micro-batch-alone",
-        "A chunk is started before the cache rows of the chunk before are visible: it reads zeros there.",
-        ChunkAlone,
-    ),
-    EngineMutant(
-        "ring-too-short",
-        f"Positions wrap at {LATE}: a cache that is shorter than the context says.",
-        _positions(lambda pos: np.where(pos < 0, pos, pos % LATE)),
-    ),
-    EngineMutant(
-        "padding-stored",
-        "The padding of a chunk carries the position of its last token: its keys overwrite that token's.",
-        _positions(lambda pos: np.where(pos < 0, pos.max(), pos)),
-    ),
-    EngineMutant(
-        "stale-token", "One write of a token in three is lost: the step runs on the token before.", _stale_token
-    ),
-    EngineMutant(
-        "last-row-off-by-one",
-        "After a prefill the logits are those of the row before the last.",
-        written(lambda e, buffer, array: np.maximum(array - 1, 0) if _is(e, buffer, "last", e.chunk) else array),
-    ),
-    EngineMutant(
-        "embedding-off-by-one",
-        "Token ids are shifted by one: a vocabulary with another first id.",
-        written(lambda e, b, array: (array + 1) % e.model.hparams.vocab if _is(e, b, "ids") else array),
-    ),
-    EngineMutant(
-        "logits-one-step-late",
-        "Two read-back buffers, and the other one is read: the logits of the step before.",
-        OneStepLate,
-    ),
-    EngineMutant(
-        "id-one-step-late",
-        "The id is read without waiting for the device: right logits, the token before.",
-        IdOneStepLate,
-    ),
-    EngineMutant(
-        "graph-lost-a-launch",
-        "The recorded graph lacks the last norm_quant; the same launches one by one are complete.",
-        recorded_without(_last_of("norm_quant")),
-    ),
-    EngineMutant(
-        "graph-lost-the-store",
-        "The recorded graph lacks the last rope_store: one layer reads keys that were never written.",
-        recorded_without(_last_of("rope_store")),
-    ),
-    EngineMutant(
-        "never-launched",
-        "The attention of the last layer is never started: its output is whatever was there.",
-        never_launched,
-    ),
-    EngineMutant("false-gpu", "A software device behind an API that calls it a GPU: GPU promises at CPU speed.", poser),
-    *(EngineMutant(name, what, make) for name, what, make in graphs.WRONG),
-    *(EngineMutant(*wrong) for wrong in host.WRONG),
-)
-"""Every wrong engine."""
+@wrong(graph)
+class WrongActivation(FusedGraph):
+    """relu² for SiLU: an architecture taken for its sibling."""
+
+    def _norm_quant(self, pre: str, *inputs: Any, **named: Any) -> tuple[Launch, Quantised]:
+        return super()._norm_quant({"silu": "relu2", "relu2": "silu"}.get(pre, pre), *inputs, **named)
 
 
-def find(name: str) -> EngineMutant:
-    """One by name; raises UnknownName."""
-    for mutant in MUTANTS:
-        if mutant.name == name:
-            return mutant
-    raise UnknownName("mutant of the engine", name, [mutant.name for mutant in MUTANTS])
+@wrong(graph)
+class NoSubNorm(FusedGraph):
+    """The norm before attn_output is left out, as in the models that have none."""
+
+    def _norm_quant(
+        self, pre: str, inputs: tuple[Buffer, ...], key: str, *sizes: Any, **named: Any
+    ) -> tuple[Launch, Quantised]:
+        if key.endswith("attn_sub_norm.weight"):
+            return self._quantise(inputs[0])
+        return super()._norm_quant(pre, inputs, key, *sizes, **named)
+
+
+@wrong(graph)
+class ResidualDropped(FusedGraph):
+    """In one layer the stream around attention is not added back."""
+
+    def _norm_quant(
+        self, pre: str, inputs: tuple[Buffer, ...], key: str, *sizes: Any, **named: Any
+    ) -> tuple[Launch, Quantised]:
+        if key == f"blk.{LAYER}.ffn_norm.weight":
+            inputs = (self.backend.upload(np.zeros(inputs[0].shape, np.float32)), *inputs[1:])
+        return super()._norm_quant(pre, inputs, key, *sizes, **named)
+
+
+@wrong(graph)
+class CacheOfAnotherLayer(FusedGraph):
+    """One layer attends to the cache of the layer before."""
+
+    def _attend_cache(self, layer: int, q: Buffer) -> Launch:
+        return super()._attend_cache(layer - 1 if layer == LAYER else layer, q)
+
+
+@wrong(graph)
+class RopeThetaDefault(FusedGraph):
+    """The RoPE base of another model, because the file's key was not read."""
+
+    def _forward(self) -> Iterator[Launch]:
+        self.freq = self.backend.upload(frequencies(500000.0, self.h.rope_dim, self.h.rope_scale))
+        yield from super()._forward()
+
+
+@wrong(graph)
+class ChunkOfAnotherTheta(RopeThetaDefault):
+    """Prefill and step disagree about the RoPE base."""
+
+    def _forward(self) -> Iterator[Launch]:
+        yield from super()._forward() if self.rows > 1 else FusedGraph._forward(self)
+
+
+@wrong(stacked)
+def qk_scales_swapped(h: Hparams, words: Array, scales: Array) -> None:
+    """The scales of q and k are exchanged where their rows are stacked."""
+    q, k, _ = rows_of(h)
+    scales[q], scales[k] = scales[k][0], scales[q][0]
+
+
+@wrong(stacked)
+def softmax_scale_twice(h: Hparams, words: Array, scales: Array) -> None:
+    """1/√d is folded into q's weights and applied again by attention."""
+    scales[rows_of(h)[0]] *= h.head_dim**-0.5
+
+
+@wrong(stacked)
+def value_heads_exchanged(h: Hparams, words: Array, scales: Array) -> None:
+    """The heads of v are stacked in reverse: the GQA map reads another head."""
+    v = rows_of(h)[2]
+    words[v] = words[v].reshape(h.n_kv, h.head_dim, -1)[::-1].reshape(words[v].shape)
+
+
+@wrong()
+def layers_swapped(model: Model, backend: Backend) -> Engine:
+    """Two layers change places: names sorted as text, not as numbers."""
+    engine, first, second = Engine(model, backend), LAYER - 1, LAYER
+    linears, norms = engine.weights.linears, engine.weights.norms
+    for name in ("attn_qkv", "attn_output", "ffn_gate_up", "ffn_down"):
+        linears[first, name], linears[second, name] = linears[second, name], linears[first, name]
+    for name in ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"):
+        a, b = (f"blk.{layer}.{name}.weight" for layer in (first, second))
+        norms[a], norms[b] = norms[b], norms[a]
+    return engine
+
+
+@wrong(head)
+def head_rows_swapped(engine: Engine, table: Array) -> Array:
+    """Two rows of the head change places: an added token shifted one of two tables."""
+    frequent = int(engine.model.tokenizer.encode(" the", bos=False)[0])
+    other = (frequent + 700) % len(table)
+    table[[frequent, other]] = table[[other, frequent]]
+    return table
+
+
+@wrong(head)
+def head_read_as_bf16(engine: Engine, table: Array) -> Array:
+    """The f16 weights of the head are read as bf16."""
+    bits = np.asarray(table, np.float16).view(np.uint16).astype(np.uint32) << 16
+    with np.errstate(over="ignore"):  # bf16 has a range that f16 has not: infinities and zeros
+        infinite: Array = bits.view(np.float32).astype(table.dtype)
+    return infinite
+
+
+@wrong(stacked)
+def f16_overflow(h: Hparams, words: Array, scales: Array) -> None:
+    """A value scale that is not undone before the f16 cache: infinities where 65504 is exceeded."""
+    scales[rows_of(h)[2]] = 1e8
+
+
+# What the file says is read wrongly, or not at all, and the kernels are right about something else. Such a defect is
+# the same on every backend, so that no backend can show another one's; the reference reads the file by itself.
+add("host-theta-default", "The RoPE base of the file is not read; 10,000 stands in.",
+    misread(lambda h: {"theta": 10000.0}), "b158")  # fmt: skip
+add("host-theta-off", "The RoPE base is off by one per cent.", misread(lambda h: {"theta": h.theta * 1.01}), "b158")
+add("host-eps-constant", "Every model gets the eps of the first one.", misread(lambda h: {"eps": 1e-5}), "eps")
+add("host-eps-off", "eps is off by one per cent.", misread(lambda h: {"eps": h.eps * 1.01}), "eps")
+add("host-activation", "The activation of another architecture: SiLU for relu².",
+    misread(lambda h: {"act": "silu", "clamp": 0}), "b158")  # fmt: skip
+add("host-clamp", "relu² without its clamp to the range of f16.", misread(lambda h: {"clamp": 0}), "peaks")
+add("host-rope-scale", "The linear factor of RoPE is not read.", misread(lambda h: {"rope_scale": 1.0}), "stretched")
+add("host-rope-dim", "Half of each head is rotated instead of all of it.",
+    misread(lambda h: {"rope_dim": h.head_dim // 2}), "b158")  # fmt: skip
+add("host-context", "A quarter of the file's context: the cache ends where the model does not.",
+    misread(lambda h: {"context": h.context // 4}), "b158")  # fmt: skip
+add("host-rope-mode", "Pairs side by side instead of split halves.",
+    misread(lambda h: {"rope_mode": "interleaved"}), "b158")  # fmt: skip
+
+
+@wrong(stacked, "b158")
+def host_heads_dealt(h: Hparams, words: Array, scales: Array) -> None:
+    """Key heads are dealt out to query heads one by one, not by groups."""
+    dealt = np.argsort(np.arange(h.n_head).reshape(-1, h.n_kv).T.ravel())
+    for rows in (words, scales):  # query head h reads key head h % G instead of h / (H / G)
+        q = rows[: h.q_dim]
+        rows[: h.q_dim] = q.reshape(h.n_head, h.head_dim, -1)[dealt].reshape(q.shape)
+
+
+@wrong(model="scales")
+def host_scale_forgotten(model: Model, backend: Backend) -> Engine:
+    """The tensor .scale beside a weight is not applied."""
+    model._separate_scale = lambda name: 1.0  # type: ignore[method-assign]
+    return Engine(model, backend)
+
+
+@wrong(model="scales")
+def host_scale_inverted(model: Model, backend: Backend) -> Engine:
+    """The tensor .scale divides where it should multiply."""
+    read = model._separate_scale
+    model._separate_scale = lambda name: 1.0 / read(name)  # type: ignore[method-assign]
+    return Engine(model, backend)
+
+
+@wrong(graph, "b158")
+class HostRopeTable(FusedGraph):
+    """Frequencies for another number of rotating elements than the kernels are built for."""
+
+    def _forward(self) -> Iterator[Launch]:
+        table = frequencies(self.h.theta, 2 * self.h.rope_dim, self.h.rope_scale)
+        self.freq = self.backend.upload(np.ascontiguousarray(table[: self.h.rope_dim // 2]))
+        yield from super()._forward()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
-from kparity.mutate.cell import Outcome, Witness
+from kparity.mutate.cell import GateResult, Witness
 from kparity.process.messages import Done, Message, Name, Stage, Text, Tick
 
 
@@ -27,12 +25,9 @@ class CellRequest(msgspec.Struct, frozen=True):
 
 
 class GateSaid(Message, frozen=True, tag="gate"):
-    """What one gate made of the mutant; ``stage`` for a crash."""
+    """What one gate made of the mutant."""
 
-    gate: Name
-    outcome: Outcome
-    reason: Text = ""
-    stage: Name = ""
+    result: GateResult
     witness: Witness | None = None
 
 
@@ -56,9 +51,3 @@ class Invalid(Message, frozen=True, tag="invalid"):
 
 
 Said = Stage | Tick | GateSaid | WitnessSaid | Bits | Invalid | Done
-
-
-def plain(witness: Witness) -> dict[str, Any]:
-    """A witness as plain values."""
-    found: dict[str, Any] = msgspec.to_builtins(witness)
-    return found

@@ -54,10 +54,10 @@ def best_isa() -> str:
     module in a process of its own, because this one is about to load another.
     """
     code = (
-        "from kparity.backends.cpu import choose_isa; import os; print(choose_isa(os.environ.get('KPARITY_CPU_ISA')))"
+        "import os, sys; sys.path = [p for p in sys.path if p]; "
+        "from kparity.backends.cpu import choose_isa; print(choose_isa(os.environ.get('KPARITY_CPU_ISA')))"
     )
-    safe = "import sys; sys.path = [p for p in sys.path if p]; "
-    done = subprocess.run([sys.executable, "-c", safe + code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return SOURCE_OF_ISA[done.stdout.strip()]
 
 
@@ -77,19 +77,19 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
+def _run(source: str, *arguments: str | Path) -> None:
+    """The compiler; raises CompileFailed with its own words."""
+    done = subprocess.run([_tool()[1], *arguments], capture_output=True, text=True)
+    if done.returncode:
+        words = (line for line in done.stderr.splitlines() if "error:" in line or "undefined" in line)
+        raise CompileFailed(source, 0, next(words, done.stderr[:200]))
+
+
 def _compile(source: Path, target: Path, *options: str) -> None:
-    """One object, atomically; raises CompileFailed with the compiler's own words."""
-    _, tool, includes = _tool()
+    """One object, atomically; raises CompileFailed."""
     with cachedir.scratch(target.parent) as folder:
         made = folder / target.name
-        done = subprocess.run(
-            [tool, *COMMON, *includes, *flags(source.stem), *options, "-c", str(source), "-o", str(made)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            line = next((text for text in done.stderr.splitlines() if "error:" in text), done.stderr[:200])
-            raise CompileFailed(source.name, 0, line)
+        _run(source.name, *COMMON, *_tool()[2], *flags(source.stem), *options, "-c", source, "-o", made)
         cachedir.seal(made, target)
 
 
@@ -99,13 +99,8 @@ def _shared_digest() -> str:
     root, tool, includes = _tool()
     paths = sorted([*(root / "csrc").glob("*"), *(root / "kernels").glob("*/*.h")])
     version = subprocess.run([tool, "--version"], capture_output=True, text=True).stdout
-    return _digest(
-        best_isa(),
-        version,
-        *COMMON,
-        *includes,
-        *(f"{path.name}\0{path.read_text()}" for path in paths if path.is_file()),
-    )
+    texts = (f"{path.name}\0{path.read_text()}" for path in paths if path.is_file())
+    return _digest(best_isa(), version, *COMMON, *includes, *texts)
 
 
 def _sources(root: Path, isa: str) -> list[str]:
@@ -128,7 +123,7 @@ def prepare() -> None:
     """Compile what every mutant shares; raises Unavailable or CompileFailed."""
     import fcntl
 
-    root, _, _ = _tool()
+    root = _tool()[0]
     isa, folder = best_isa(), cachedir.folder(f"native/{_shared_digest()}")
     with (folder / "lock").open("w") as lock:  # the others wait for the first instead of doing its work again
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -140,7 +135,7 @@ def prepare() -> None:
 
 def build(patched: Mapping[str, str]) -> Path:
     """The native module with patched headers (path below ``kernels/`` → text); raises CompileFailed."""
-    root, tool, _ = _tool()
+    root = _tool()[0]
     prepare()
     isa, shared = best_isa(), cachedir.folder(f"native/{_shared_digest()}")
     name = _digest(isa, *(f"{path}\0{text}" for path, text in sorted(patched.items())))
@@ -148,21 +143,14 @@ def build(patched: Mapping[str, str]) -> Path:
     if cachedir.intact(module):
         return module
     with cachedir.scratch(shared) as tree:
+        others = shutil.ignore_patterns("*.py", "__pycache__", "*.cu", "*.wgsl")
         for part in ("csrc", "kernels"):  # headers name each other by relative paths
-            shutil.copytree(
-                root / part, tree / part, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.cu", "*.wgsl")
-            )
+            shutil.copytree(root / part, tree / part, ignore=others)
         for path, text in patched.items():
             (tree / "kernels" / path).write_text(text, encoding="utf-8")
         _compile(tree / "csrc" / f"{isa}.cpp", tree / "isa.o")
-        objects = [str(shared / f"{stem}.o") for stem in _sources(root, isa)]
+        objects = [shared / f"{stem}.o" for stem in _sources(root, isa)]
         made = tree / "module.so"
-        done = subprocess.run(
-            [tool, "-shared", *objects, str(tree / "isa.o"), "-lpthread", "-o", str(made)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise CompileFailed(f"{isa}.cpp", 0, done.stderr)
+        _run(f"{isa}.cpp", "-shared", *objects, tree / "isa.o", "-lpthread", "-o", made)
         cachedir.seal(made, module)
     return module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from importlib import import_module, resources
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import PurePosixPath
 from types import ModuleType
@@ -15,11 +15,6 @@ from kparity.device.adapter import Backend
 from kparity.errors import CompileFailed
 from kparity.ops import assemble
 from kparity.ops.spec import Case, Op
-
-
-def original(path: str) -> str:
-    """The real text of a file below ``kernels/``."""
-    return resources.files("kparity.kernels").joinpath(path).read_text(encoding="utf-8")
 
 
 def apply_texts(patched: Mapping[str, str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import msgspec
+
+from kparity.contracts import nodes
 from kparity.device import registry
 from kparity.host.revision import checkout
 from kparity.mutate import library
@@ -30,21 +31,20 @@ def verify_witnesses(cells: Sequence[Cell], timeout: float = TIMEOUT) -> list[st
 
     A failure is a false alarm of ``check``: the score of that backend says nothing.
     """
-    found: list[str] = []
+    failures: list[str] = []
     with Family() as family:
         for backend in dict.fromkeys(cell.backend for cell in cells if cell.witness):
             wanted = [cell.witness for cell in cells if cell.backend == backend and cell.witness]
-            unique = {json.dumps(vars(witness), sort_keys=True): witness for witness in wanted}
-            dialect = registry.backend_class(backend).dialect
-            plan = Plan(library.CONTROLS[0], backend, dialect, "", {}, "")
+            unique = {msgspec.json.encode(witness, order="sorted"): witness for witness in wanted}
+            plan = Plan(library.CONTROLS[0], backend, registry.backend_class(backend).dialect, "", {}, "")
             running = Running(plan, family, {}, timeout, list(unique.values()))
             while not running.over:
                 turn([running])
             answers = running.witnesses
-            found += [f"{backend}: {answer.reason}" for answer in answers if not answer.ok]
+            failures += [f"{backend}: {answer.reason}" for answer in answers if not answer.ok]
             if len(answers) < len(unique):
-                found.append(f"{backend}: only {len(answers)} of {len(unique)} inputs could be checked unmutated")
-    return found
+                failures.append(f"{backend}: only {len(answers)} of {len(unique)} inputs could be checked unmutated")
+    return failures
 
 
 def proven(node: str) -> str | None:
@@ -52,28 +52,21 @@ def proven(node: str) -> str | None:
     root = checkout()
     if root is None or not (root / "tests").is_dir():
         return "proofs of equivalence are tests, and this is no checkout"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", node], cwd=root, capture_output=True, text=True
-    )
-    if done.returncode == 0 and "skipped" not in done.stdout.splitlines()[-1]:
-        return None
-    return f"{node} does not pass: {(done.stdout or done.stderr).strip().splitlines()[-1]}"
+    try:
+        outcome = nodes.run(root, [node], subprocess.DEVNULL)[node]
+    except nodes.NoPytest as problem:
+        return f"{node} does not pass: {problem}"
+    return None if outcome.outcome == "passed" else f"{node} does not pass: {outcome.outcome}, {outcome.said}"
 
 
-def excuse(cells: Sequence[Cell], subjects: Sequence[Subject], prove: Callable[[str], str | None] = proven) -> None:
+def excuse(cells: Sequence[Cell], subjects: Sequence[Subject]) -> None:
     """Survivors that are declared equivalent in their dialect: excused only if the proof passes."""
-    by_label = {subject.label: subject for subject in subjects}
+    claims = {subject.label: subject.mutant.equivalent for subject in subjects if subject.mutant}
     proofs: dict[str, str | None] = {}
     for cell in cells:
-        subject = by_label.get(f"{cell.op}/{cell.mutant}")
-        if subject is None or subject.mutant is None or cell.status != "ran" or cell.caught_by():
-            continue
-        node = subject.mutant.equivalent.get(registry.backend_class(cell.backend).dialect)
-        if node is None:
-            continue
-        if node not in proofs:
-            proofs[node] = prove(node)
-        if proofs[node] is None:
-            cell.status, cell.reason = "equivalent", f"proven by {node}"
-        else:
-            cell.reason = proofs[node] or ""
+        node = claims.get(f"{cell.op}/{cell.mutant}", {}).get(registry.backend_class(cell.backend).dialect)
+        if node and cell.status == "ran" and not cell.caught_by():
+            if node not in proofs:
+                proofs[node] = proven(node)
+            cell.reason = proofs[node] or f"proven by {node}"
+            cell.status = "ran" if proofs[node] else "equivalent"

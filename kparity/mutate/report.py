@@ -1,112 +1,77 @@
-"""The matrix and the scores as text: for the console, as Markdown, as JSON."""
+"""The matrix and the scores: for the console, as Markdown, as JSON, as one HTML page."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
 from typing import Any
 
+import msgspec
+
 from kparity import __version__, contracts
-from kparity.mutate.cell import CONTROL, GATES, Cell
-from kparity.mutate.score import Score, mutants
+from kparity.errors import WrongInput
+from kparity.mutate.cell import CONTROL, GATES, Cell, Status
+from kparity.mutate.score import TITLES, Score, scores
 
 SCHEMA = "kparity-mutate-v1"
+UNCOUNTED: tuple[Status, ...] = ("equivalent", "skipped", "invalid")
+EXTRA = "mutate --html needs the library Jinja2: pip install 'kparity[receipts]'"
+MARKS = {"caught": "●", "passed": "", "blind": "–", "not run": "·"}
 
 
-def groups(cells: Sequence[Cell], by: str) -> dict[str, list[Cell]]:
-    """The cells of mutants by ``backend`` or by ``op``, in their order."""
-    found: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.op != CONTROL:
-            found.setdefault(getattr(cell, by), []).append(cell)
-    return found
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
-    return "\n".join(lines)
-
-
-def _score_row(name: str, score: Score) -> list[str]:
-    counted = [len(score.with_status(status)) for status in ("equivalent", "skipped", "invalid")]
-    return [
-        name,
-        *(str(tally) for tally in (score.bos, score.probe, score.probe_of_all, score.full)),
-        *map(str, counted),
-    ]
-
-
-SCORE_HEAD = (
-    "",
-    "BOS alone",
-    "probe, of those it can see",
-    "probe, of all",
-    "probe and check",
-    "equivalent",
-    "skipped",
-    "invalid",
-)
-
-
-def _scores(cells: Sequence[Cell], by: str) -> str:
-    rows = [_score_row(name, Score(some)) for name, some in groups(cells, by).items()]
-    return _table(SCORE_HEAD, [*rows, _score_row("**all**", Score(cells))])
-
-
-def _per_gate(cells: Sequence[Cell]) -> str:
-    by_backend = {name: Score(some) for name, some in groups(cells, "backend").items()}
-    everything = Score(cells)
-    rows = [
-        [gate, *(str(score.per_gate[gate]) for score in by_backend.values()), str(everything.per_gate[gate])]
-        for gate in GATES
-    ]
-    return _table(("gate", *by_backend, "all"), rows)
+def _described(cell: Cell) -> str:
+    return f"{cell.what} ({cell.reason})" if cell.reason else cell.what
 
 
 def summary(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
     """For the console: scores per backend, targets, and whatever was not rejected."""
     lines = []
-    for name, some in {**groups(cells, "backend"), "all": list(cells)}.items():
-        score = Score(some)
+    for name, score in scores(cells, "backend").items():
         lines.append(
             f"{name:<8} BOS {score.bos}   probe {score.probe} of those it can see, {score.probe_of_all} of all   "
             f"probe and check {score.full}"
         )
-        skipped = [
-            f"{len(found)} {status}"
-            for status in ("equivalent", "skipped", "invalid")
-            if (found := score.with_status(status))
-        ]
-        if skipped:
-            lines.append(f"{'':<8} not counted: {', '.join(skipped)}")
-    lines += [f"target   {measure.threshold}: {measure.text()}" for measure in Score(cells).measures()]
-    lines += [
-        f"survived {cell.key}: {cell.what}{f' ({cell.reason})' if cell.reason else ''}"
-        for cell in Score(cells).survivors
-    ]
-    lines += [
-        f"unseen   {cell.key}: only check rejects it" for cell in Score(cells).unseen_by_probe if cell.caught_by()
-    ]
+        counts = [f"{len(some)} {status}" for status in UNCOUNTED if (some := score.with_status(status))]
+        if counts:
+            lines.append(f"{'':<8} not counted: {', '.join(counts)}")
+    score = Score(cells)
+    skipped = dict.fromkeys(f"{cell.backend}: {cell.reason}" for cell in cells if cell.status == "skipped")
+    lines += [f"target   {measure.threshold}: {measure.text()}" for measure in score.measures()]
+    lines += [f"survived {cell.key}: {_described(cell)}" for cell in score.survivors]
+    lines += [f"unseen   {cell.key}: only check rejects it" for cell in score.only_check]
     lines += [f"invalid  {cell.key}: {cell.reason}" for cell in cells if cell.status == "invalid"]
-    lines += [
-        f"skipped  {reason}"
-        for reason in dict.fromkeys(f"{c.backend}: {c.reason}" for c in cells if c.status == "skipped")
-    ]
+    lines += [f"skipped  {reason}" for reason in skipped]
     lines += [f"alarm    {alarm}" for alarm in alarms]
-    if not mutants(cells):
-        lines.append("nothing ran")
-    return "\n".join(lines)
+    return "\n".join(lines if score.mutants else [*lines, "nothing ran"])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows))
+
+
+def _score_table(cells: Sequence[Cell], by: str) -> str:
+    rows = [
+        ["**all**" if name == "all" else name, *score.tallies.values(),
+         *(len(score.with_status(status)) for status in UNCOUNTED)]
+        for name, score in scores(cells, by).items()
+    ]  # fmt: skip
+    return _table(("", *TITLES.values(), *UNCOUNTED), rows)
+
+
+def _listed(lines: Sequence[Cell] | Sequence[str], none: str) -> str:
+    texts = [f"`{line.key}`: {_described(line)}" if isinstance(line, Cell) else line for line in lines]
+    return "\n".join(f"- {text}" for text in texts) or none
 
 
 def markdown(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
     """The summary for the documentation."""
-    score = Score(cells)
-    contract = contracts.load(contracts.PROBE)
-    targets = _table(
-        ("target", "measured", "holds"),
-        [(measure.threshold, measure.text(), "yes" if measure.holds else "**no**") for measure in score.measures()],
-    )
+    score, contract = Score(cells), contracts.load(contracts.PROBE)
+    targets = [(each.threshold, each.text(), "yes" if each.holds else "**no**") for each in score.measures()]
+    columns = {name: each.per_gate for name, each in scores(cells, "backend").items()}
+    per_gate = [[gate, *(column[gate] for column in columns.values())] for gate in GATES]
     parts = [
         "# Negative controls",
         "Made by `kparity mutate`. Each mutant is a known-wrong kernel (a patch on the real source of a dialect) or a "
@@ -114,63 +79,78 @@ def markdown(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
         "through `kparity check` of its op. *Of those it can see*: mutants that change at least one bit of what the "
         "probe reads from the device; the others are wrong in shapes, types or inputs that its model does not have.",
         f"Contract {contract.id} {contract.version}.",
-        targets,
+        _table(("target", "measured", "holds"), targets),
         "## Per backend",
-        _scores(cells, "backend"),
+        _score_table(cells, "backend"),
         "## Per gate (each gate run by itself, over all mutants)",
-        _per_gate(cells),
+        _table(("gate", *columns), per_gate),
         "## Per op",
-        _scores(cells, "op"),
+        _score_table(cells, "op"),
         "## Survivors",
         _listed(score.survivors, "None: something rejects every mutant."),
         "## Seen by the model, accepted by the probe, rejected by check",
-        _listed([cell for cell in score.unseen_by_probe if cell.caught_by()], "None."),
+        _listed(score.only_check, "None."),
         "## Proven equivalent",
         _listed(score.with_status("equivalent"), "None."),
         "## Controls",
-        _listed_text(
+        _listed(
             alarms, "Without a defect every gate passes, as does `check` on every input by which it rejected a mutant."
         ),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _listed(cells: Sequence[Cell], none: str) -> str:
-    return _listed_text(
-        [f"`{cell.key}`: {cell.what}{f' ({cell.reason})' if cell.reason else ''}" for cell in cells], none
-    )
-
-
-def _listed_text(lines: Sequence[str], none: str) -> str:
-    return "\n".join(f"- {line}" for line in lines) if lines else none
-
-
 def as_json(cells: Sequence[Cell], alarms: Sequence[str], code: int) -> str:
     """Scores and cells; a share of nothing is null."""
     contract = contracts.load(contracts.PROBE)
-    document: dict[str, Any] = {
+    document = {
         "schema": SCHEMA,
         "kparity": __version__,
         "contract": {"id": contract.id, "version": contract.version},
         "exit_code": code,
         "scores": {
-            name: _score_dict(Score(some)) for name, some in {**groups(cells, "backend"), "all": list(cells)}.items()
+            name: {
+                part: {**asdict(tally), "share": None if math.isnan(tally.share) else tally.share}
+                for part, tally in {**score.tallies, **score.per_gate}.items()
+            }
+            for name, score in scores(cells, "backend").items()
         },
         "alarms": list(alarms),
-        "cells": [cell.as_dict() for cell in cells],
+        "cells": msgspec.to_builtins(list(cells)),
     }
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def _score_dict(score: Score) -> dict[str, Any]:
-    named = {
-        "bos": score.bos,
-        "probe": score.probe,
-        "probe_of_all": score.probe_of_all,
-        "full": score.full,
-        **score.per_gate,
-    }
-    return {
-        name: {"caught": tally.caught, "of": tally.of, "share": None if math.isnan(tally.share) else tally.share}
-        for name, tally in named.items()
-    }
+def _note(cell: Cell) -> str:
+    """What the page says beside a row."""
+    if cell.status != "ran":
+        return f"{cell.status}: {cell.reason}"
+    if cell.op != CONTROL and not cell.caught_by():
+        return "survived"
+    notes = ["unfused graph"] if cell.graph == "unfused" else []
+    notes += ["no bit of what the probe computes changes"] if cell.reached is False and cell.op != CONTROL else []
+    return ", ".join(notes)
+
+
+def require_jinja() -> Any:
+    """The library that makes the page; raises WrongInput with what to install."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise WrongInput(EXTRA) from error
+    return jinja2
+
+
+def page(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
+    """One HTML page that needs nothing else: a block per backend, a row per mutant, a column per gate; hovering over a
+    field shows what the gate said. Raises WrongInput without Jinja2.
+    """
+    jinja2 = require_jinja()
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = resources.files(__package__ or "").joinpath("page.html.j2").read_text("utf-8")
+    html: str = environment.from_string(text).render(
+        cells=cells, alarms=alarms, scores=scores(cells, "backend"), titles=TITLES, gates=GATES, marks=MARKS, note=_note
+    )
+    return html

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +30,7 @@ JUDGES = ("probe", "check", "contracts", "plain", "process")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
     "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
-    "mutate": ("child.py", "engine.py", "graphs.py", "host.py", "models.py", "patch.py", "native.py"),
+    "mutate": ("child.py", "engine.py", "models.py", "patch.py", "native.py"),
     "kernels": ("support.py",),
 }  # fmt: skip
 """Files that do too, by their folder."""
@@ -104,41 +104,31 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
 
     A mutant without a patch in a backend's dialect is no cell: it cannot be written there.
     """
-    plans: list[Plan] = []
-    done: list[Cell] = []
+    plans, skipped = list[Plan](), list[Cell]()
+    used = {subject.model for subject in subjects} | {EMBEDDED}
+    controls = [control for control in library.CONTROLS if control.model in used]
     for backend in backends:
-        dialect = registry.backend_class(backend).dialect
-        wanted = {subject.model for subject in subjects} | {EMBEDDED}
-        for subject in (*(each for each in library.CONTROLS if each.model in wanted), *subjects):
+        dialect, closed = registry.backend_class(backend).dialect, _unopened(backend)
+        for subject in (*controls, *subjects):
             if subject.mutant is not None and dialect not in subject.mutant.patches:
                 continue
-            patched = library.sources(subject, dialect)
+            patched = subject.mutant.sources(subject.op, dialect) if subject.mutant else {}
             plan = Plan(subject, backend, dialect, graph_of(subject), patched, digest_of(subject, backend, patched))
-            reason = _obstacle(backend, dialect, subject)
+            reason = closed or (native.missing() if dialect == "native" and subject.mutant is not None else None)
             if reason:
-                done.append(_ended(plan.blank, "skipped", reason))
+                skipped.append(plan.blank.ended("skipped", reason))
             else:
                 plans.append(plan)
-    return plans, done
+    return plans, skipped
 
 
-def _ended(cell: Cell, status: Any, reason: str) -> Cell:
-    cell.status, cell.reason = status, reason
-    return cell
-
-
-@lru_cache(maxsize=16)
 def _unopened(backend: str) -> str | None:
+    """Why a backend does not open here, or None."""
     try:
         registry.open_backend(backend).close()
     except Unavailable as problem:
         return f"[{problem.code}] {problem.reason}"
     return None
-
-
-def _obstacle(backend: str, dialect: str, subject: Subject) -> str | None:
-    """Why a cell cannot run here, or None."""
-    return _unopened(backend) or (native.missing() if dialect == "native" and subject.mutant is not None else None)
 
 
 def write_reference(model: Path | None, folder: Path) -> Sealed:
@@ -179,14 +169,14 @@ class Running(Process):
 
     def take(self, message: Any) -> None:
         if isinstance(message, GateSaid):
-            self.cell.gates.append(GateResult(message.gate, message.outcome, message.reason, message.stage))
+            self.cell.gates.append(message.result)
             self.cell.witness = message.witness or self.cell.witness
         elif isinstance(message, WitnessSaid):
             self.witnesses.append(message)
         elif isinstance(message, Bits):
             self.cell.bits = message.sha256
         elif isinstance(message, Invalid):
-            _ended(self.cell, "invalid", message.reason)
+            self.cell.ended("invalid", message.reason)
         else:
             super().take(message)
 
@@ -198,7 +188,7 @@ class Running(Process):
         if self.code and self.cell.status == "ran":
             gate = "hang" if self.code == "KP-PROBE-HANG" else "crash"
             if self.stage in ("start", "compile"):
-                _ended(self.cell, "invalid", f"{gate} before the kernel ran: {self.reason}")
+                self.cell.ended("invalid", f"{gate} before the kernel ran: {self.reason}")
             else:
                 self.cell.gates.append(GateResult(gate, "caught", self.reason, self.stage))
         return self.cell
@@ -212,7 +202,7 @@ def execute(
     The controls of each backend come first: their bits tell which mutants the probe's model reached at all.
     """
     jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    cells: list[Cell] = []
+    waiting, running, cells = list(plans), list[Running](), list[Cell]()
     with Family() as family, ExitStack() as stack:
         subjects: dict[str, tuple[Path | None, Sealed]] = {}
         for name in dict.fromkeys(plan.subject.model for plan in plans):
@@ -220,26 +210,17 @@ def execute(
             subjects[name] = path, stack.enter_context(closing(write_reference(path, family.folder)))
         if any(plan.dialect == "native" for plan in plans) and native.missing() is None:
             native.prepare()
-        for cell in _pool(plans, jobs, timeout, family, subjects):
-            cells.append(cell)
-            if on_cell:
-                on_cell(cell)
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(Running(waiting.pop(0), family, subjects, timeout))
+                turn(running)
+                for each in [each for each in running if each.over]:
+                    running.remove(each)
+                    cells.append(each.result())
+                    if on_cell:
+                        on_cell(cells[-1])
+        finally:
+            for each in running:
+                each.end()
     return cells
-
-
-def _pool(
-    plans: Sequence[Plan], jobs: int, timeout: float, family: Family,
-    subjects: Mapping[str, tuple[Path | None, Sealed]],
-) -> Iterator[Cell]:  # fmt: skip
-    waiting, running = list(plans), list[Running]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(Running(waiting.pop(0), family, subjects, timeout))
-            turn(running)
-            over = [each for each in running if each.over]
-            running = [each for each in running if not each.over]
-            yield from (each.result() for each in over)
-    finally:
-        for each in running:
-            each.end()

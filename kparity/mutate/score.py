@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kparity import contracts
-from kparity.contracts import Contract
 from kparity.gates.verdict import Measure
-from kparity.mutate.cell import CONTROL, GATES, PROBE_GATES, Cell
+from kparity.mutate.cell import CONTROL, GATES, PROBE_GATES, Cell, Status
 
 BOS = ("open", "BOS")
 """The gates of a probe at depth bos."""
-FULL = (*PROBE_GATES, "check")
-"""The gates of a full probe and of ``kparity check``."""
+TITLES = {
+    "bos": "BOS alone",
+    "probe": "probe, of those it can see",
+    "probe_of_all": "probe, of all",
+    "full": "probe and check",
+}
+"""What the scores are called in tables."""
 
 
 @dataclass(frozen=True)
@@ -33,95 +37,75 @@ class Tally:
         return f"{self.caught}/{self.of} ({self.share:.1%})" if self.of else "0/0"
 
 
-def mutants(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells that count: a mutant ran, and it is not proven equivalent."""
-    return [cell for cell in cells if cell.op != CONTROL and cell.status == "ran"]
-
-
-def tally(cells: Iterable[Cell], gates: Sequence[str]) -> Tally:
-    """How many of the cells that count some gate of a list rejected."""
-    counted = mutants(cells)
+def tally(counted: Sequence[Cell], gates: Sequence[str]) -> Tally:
+    """How many of the cells some gate of a list rejected."""
     return Tally(sum(bool(cell.caught_by(gates)) for cell in counted), len(counted))
 
 
-@dataclass
 class Score:
     """The scores of some cells: all, those of a backend, those of an op."""
 
-    cells: Sequence[Cell]
-    per_gate: dict[str, Tally] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.per_gate = {
-            gate: Tally(
-                sum(
-                    any(result.gate == gate and result.outcome == "caught" for result in cell.gates) for cell in counted
-                ),
-                len(counted),
-            )
-            for counted in [mutants(self.cells)]
-            for gate in GATES
-        }
-
-    @property
-    def bos(self) -> Tally:
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        self.cells = [cell for cell in cells if cell.op != CONTROL]
+        self.mutants = self.with_status("ran")
+        """The cells that count: a mutant ran, and it is not proven equivalent."""
+        visible = [cell for cell in self.mutants if cell.reached is not False]
+        self.bos = tally(self.mutants, BOS)
         """The gates ``open`` and ``BOS`` alone."""
-        return tally(self.cells, BOS)
-
-    @property
-    def probe(self) -> Tally:
-        """The full probe, over the mutants that it could see: those that change a bit of the logits or of what
-        its gates compute on made inputs.
+        self.probe = tally(visible, PROBE_GATES)
+        """The full probe, over the mutants that it could see: those that change a bit of the logits or of what its
+        gates compute on made inputs.
         """
-        return tally((cell for cell in self.cells if cell.reached is not False), PROBE_GATES)
-
-    @property
-    def probe_of_all(self) -> Tally:
+        self.probe_of_all = tally(self.mutants, PROBE_GATES)
         """The full probe over all mutants, also those of shapes, types and inputs that its model does not have."""
-        return tally(self.cells, PROBE_GATES)
-
-    @property
-    def full(self) -> Tally:
+        self.full = tally(self.mutants, (*PROBE_GATES, "check"))
         """The full probe and ``check`` over all mutants."""
-        return tally(self.cells, FULL)
-
-    @property
-    def survivors(self) -> list[Cell]:
+        self.survivors = [cell for cell in self.mutants if not cell.caught_by()]
         """The mutants that nothing rejected."""
-        return [cell for cell in mutants(self.cells) if not cell.caught_by()]
+        self.only_check = [cell for cell in visible if cell.caught_by() and not cell.caught_by(PROBE_GATES)]
+        """The mutants that change a bit of what the probe computes, that it accepts, and that ``check`` rejects."""
 
     @property
-    def unseen_by_probe(self) -> list[Cell]:
-        """The mutants that change a bit of what the probe computes, and that it accepts."""
-        return [cell for cell in mutants(self.cells) if cell.reached is not False and not cell.caught_by(PROBE_GATES)]
+    def tallies(self) -> dict[str, Tally]:
+        """By the names of ``TITLES``."""
+        return {"bos": self.bos, "probe": self.probe, "probe_of_all": self.probe_of_all, "full": self.full}
 
-    def with_status(self, status: str) -> list[Cell]:
-        """The cells that did not count, by why."""
-        return [cell for cell in self.cells if cell.op != CONTROL and cell.status == status]
+    @property
+    def per_gate(self) -> dict[str, Tally]:
+        """Each gate by itself, over all mutants."""
+        caught = [{result.gate for result in cell.gates if result.outcome == "caught"} for cell in self.mutants]
+        return {gate: Tally(sum(gate in some for some in caught), len(caught)) for gate in GATES}
 
-    def measures(self, contract: Contract | None = None) -> list[Measure]:
+    def with_status(self, status: Status) -> list[Cell]:
+        """The cells of mutants that ended so."""
+        return [cell for cell in self.cells if cell.status == status]
+
+    def measures(self) -> list[Measure]:
         """The contract's targets."""
-        contract = contract or contracts.load(contracts.PROBE)
-        return [
-            Measure.of(contract, "mutation_full", self.full.share),
-            Measure.of(contract, "mutation_probe", self.probe.share),
-        ]
+        contract, shares = contracts.load(contracts.PROBE), {"full": self.full.share, "probe": self.probe.share}
+        return [Measure.of(contract, f"mutation_{name}", share) for name, share in shares.items()]
+
+
+def scores(cells: Sequence[Cell], by: str) -> dict[str, Score]:
+    """Scores by ``backend`` or by ``op``, in their order, and of all."""
+    names = dict.fromkeys(getattr(cell, by) for cell in cells if cell.op != CONTROL)
+    return {**{name: Score(c for c in cells if getattr(c, by) == name) for name in names}, "all": Score(cells)}
 
 
 def false_alarms(cells: Iterable[Cell]) -> list[str]:
     """What the controls say against the gates: a control that did not run, or that a gate rejected."""
-    found = []
+    alarms = []
     for cell in cells:
         if cell.op == CONTROL and cell.status != "skipped":
-            caught = [f"{r.gate}: {r.reason}" for r in cell.gates if r.outcome == "caught"]
-            silent = [gate for gate in PROBE_GATES if (r := cell.result(gate)) is None or r.outcome == "not run"]
+            caught = [f"{result.gate}: {result.reason}" for result in cell.gates if result.outcome == "caught"]
+            ran = {result.gate for result in cell.gates if result.outcome != "not run"}
+            silent = [f"{gate} did not run" for gate in PROBE_GATES if gate not in ran]
+            control = f"{cell.backend}: the {cell.mutant} control"
             if cell.status != "ran":
-                found.append(f"{cell.backend}: the {cell.mutant} control could not run: {cell.reason}")
+                alarms.append(f"{control} could not run: {cell.reason}")
             elif caught or silent:
-                found.append(
-                    f"{cell.backend}: the {cell.mutant} control: {(caught or [f'{silent[0]} did not run'])[0]}"
-                )
-    return found
+                alarms.append(f"{control}: {(caught or silent)[0]}")
+    return alarms
 
 
 def exit_code(cells: Sequence[Cell], alarms: Sequence[str]) -> int:
@@ -129,6 +113,6 @@ def exit_code(cells: Sequence[Cell], alarms: Sequence[str]) -> int:
     score = Score(cells)
     if score.with_status("invalid"):
         return 1
-    if alarms or not mutants(cells):
+    if alarms or not score.mutants:
         return 3
     return 0 if all(measure.holds for measure in score.measures()) else 1

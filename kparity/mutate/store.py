@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+import msgspec
 
 from kparity.errors import WrongInput
 from kparity.mutate.cell import Cell
 from kparity.mutate.runner import Plan
 
 
-def parsed(line: str, where: str) -> Cell:
-    """One line of the file; raises WrongInput for what is no cell."""
-    try:
-        return Cell.from_dict(json.loads(line))
-    except (ValueError, KeyError, TypeError) as problem:
-        raise WrongInput(f"{where}: no cell of a mutation run ({problem})") from problem
-
-
 class Store:
-    """The file at ``path``; without ``path`` nothing is kept. What it holds from before counts where digests agree."""
+    """The file at ``path``; without ``path`` nothing is kept. What it holds from before counts where digests agree.
+
+    Raises WrongInput for a line that is no cell.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._known: dict[str, Cell] = {}
-        if path is not None and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            cells = [parsed(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
-            self._known = {cell.key: cell for cell in cells}
+        self.path, self._known = path, dict[str, Cell]()
+        lines = path.read_bytes().splitlines() if path is not None and path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                cell = msgspec.json.decode(line, type=Cell)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+                raise WrongInput(f"{path}:{number}: no cell of a mutation run ({problem})") from problem
+            self._known[cell.key] = cell
 
     def known(self, plan: Plan) -> Cell | None:
         """A stored cell of the same sources, or None."""
@@ -37,5 +35,5 @@ class Store:
     def add(self, cell: Cell) -> None:
         """Append one cell."""
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(cell.as_dict(), ensure_ascii=False) + "\n")
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(cell) + b"\n")

@@ -1,56 +1,67 @@
 """What a mutant is: a wrong kernel, written as a patch on the real source of each dialect.
 
 A gate can be trusted because it was seen to reject. Every op keeps its mutants beside its sources
-(``kernels/<op>/mutants.py``); ``kparity mutate`` runs each on every backend of its dialects and records which gate
-rejects it.
+(``kernels/<op>/mutants.py``: name, in lower case with hyphens, → mutant); ``kparity mutate`` runs each on every backend
+of its dialects and records which gate rejects it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kparity.errors import WrongInput
-from kparity.ops.assemble import file_of
+from kparity.ops.assemble import file_of, kernel_text
+
+CHANGE = re.compile("«(.*?)→(.*?)»", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One replacement in a source: ``find`` must occur exactly ``times`` times, so that a patch cannot rot silently.
+    """A piece of a source in which ``«right→wrong»`` marks what changes, as in ``a[at] «+→-» b[at]``.
 
-    ``file`` is relative to ``kernels/`` (``prelude/angle.wgsl``); without it the op's own text of the dialect is meant.
+    The piece must occur exactly ``times`` times, so that a patch cannot rot silently. ``file`` is relative to
+    ``kernels/`` (``prelude/angle.wgsl``); without it the op's own text of the dialect is meant.
     """
 
-    find: str
-    replace: str
+    marked: str
     times: int = 1
     file: str = ""
 
     def apply(self, path: str, text: str) -> str:
-        """The patched text; raises WrongInput where ``find`` does not occur as often as it should."""
-        found = text.count(self.find)
-        if found != self.times:
-            raise WrongInput(f"kernels/{path}: {self.find!r} occurs {found} times, the patch expects {self.times}")
-        return text.replace(self.find, self.replace)
+        """The patched text; raises WrongInput where the piece does not occur as often as it should."""
+        piece = CHANGE.sub(r"\1", self.marked)
+        count = text.count(piece)
+        if count != self.times:
+            raise WrongInput(f"kernels/{path}: {piece!r} occurs {count} times, the patch expects {self.times}")
+        return text.replace(piece, CHANGE.sub(r"\2", self.marked))
 
 
-@dataclass(frozen=True)
 class Mutant:
     """A wrong kernel: one defect, in as many dialects as it can be written in."""
 
-    name: str
-    """Unique within its op, lower case with hyphens: ``mask-one-more``."""
     what: str
     """The defect in one sentence, and where it was seen if it was."""
-    patches: Mapping[str, tuple[Patch, ...]] = field(default_factory=dict)
-    """Dialect → replacements."""
-    equivalent: Mapping[str, str] = field(default_factory=dict)
+    patches: Mapping[str, tuple[Patch, ...]]
+    """Dialect → replacements, one after the other."""
+    equivalent: Mapping[str, str]
     """Dialect → the pytest node that proves that the patched text computes the same bits for every input."""
 
-    def sources(self, op: str, dialect: str, texts: Mapping[str, str]) -> dict[str, str]:
-        """Path below ``kernels/`` → patched text, for one dialect; ``texts`` has the original of every path."""
+    def __init__(
+        self, what: str, equivalent: Mapping[str, str] | None = None, **dialects: str | Patch | tuple[str | Patch, ...]
+    ) -> None:
+        self.what, self.equivalent = what, equivalent or {}
+        several = {name: given if isinstance(given, tuple) else (given,) for name, given in dialects.items()}
+        self.patches = {
+            name: tuple(Patch(each) if isinstance(each, str) else each for each in given)
+            for name, given in several.items()
+        }
+
+    def sources(self, op: str, dialect: str) -> dict[str, str]:
+        """Path below ``kernels/`` → patched text, for one dialect; raises WrongInput where a patch does not fit."""
         changed: dict[str, str] = {}
-        for patch in self.patches[dialect]:
+        for patch in self.patches.get(dialect, ()):
             path = patch.file or file_of(op, dialect)
-            changed[path] = patch.apply(path, changed.get(path, texts[path]))
+            changed[path] = patch.apply(path, changed.get(path) or kernel_text(path))
         return changed
