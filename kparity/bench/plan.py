@@ -14,8 +14,6 @@ from kparity.ops.spec import padded
 
 BLOCK = 8
 """Steps of one engine before it is the next one's turn."""
-ROUND = 256
-"""The cache of a run holds a multiple of this many positions."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,6 @@ def sequence(model: Model, seed: int, length: int) -> list[int]:
     """The tokens of every run: the first token of the model, and then seeded random ids."""
     drawn = np.random.default_rng([seed, 11]).integers(0, model.hparams.vocab, max(length - 1, 0))
     return [first_token(model), *(int(token) for token in drawn)]
-
-
-def context_for(model: Model, chosen: list[Point]) -> int:
-    """Positions of the cache that holds the longest of the points, within the model's own context."""
-    longest = max((point.prefix for point in chosen), default=1)
-    return min(-(-longest // ROUND) * ROUND, model.hparams.context)
 
 
 def weight_bytes(model: Model) -> int:
