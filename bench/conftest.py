@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from kparity.bench.machine import identity
 from kparity.bench.ops.cases import plan
 from kparity.device import fingerprint
 from kparity.device.adapter import Backend
@@ -74,7 +73,7 @@ def note(request: pytest.FixtureRequest, benchmark: Any, kparity_backend: Backen
     def noted(wrong: str | None, group: str, **facts: Any) -> None:
         benchmark.group = group
         benchmark.extra_info.update(
-            device=identity(kparity_backend.info), label=kparity_backend.info.label, commit=source["commit"],
+            device=kparity_backend.info.as_dict(), label=kparity_backend.info.label, commit=source["commit"],
             dirty=source["dirty"], verified=wrong is None, **facts,
         )  # fmt: skip
         assert wrong is None, wrong

@@ -12,7 +12,7 @@ import pytest
 from kparity import contracts, ops
 from kparity.bench.machine import cold_bytes
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported
-from kparity.bench.plan import sequence
+from kparity.bench.subject import sequence
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
 from kparity.engine import Engine

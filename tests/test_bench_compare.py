@@ -11,16 +11,19 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from kparity.bench.comparison import FASTER, INVALID, SAME, SLOWER, TOO_FEW, Place, facts_of, ratio, read
+from kparity.bench.comparison import FASTER, INVALID, SAME, SLOWER, TOO_FEW, facts_of, ratio, read
 from kparity.cli.main import main
 from kparity.errors import WrongInput
+from kparity.receipts.record import Device
 from tests import made_receipts
 
 DEVICE = {"device": "Test CPU", "kind": "cpu", "api": "native", "driver": "", "uuid": "", "detail": "AVX2, 2 threads"}
 CUDA = {"device": "Test GPU", "kind": "gpu", "api": "CUDA", "driver": "600.1", "uuid": "GPU-1", "detail": "9.0"}
+OURS = {"backend": "x", "library": "", **DEVICE}
 MADE = made_receipts.receipt("cpu")["predicate"]
 MADE_OPS = made_receipts.ops_receipt("cpu")["predicate"]
 
@@ -241,13 +244,13 @@ def test_rows_of_ops_are_compared_per_launch(tmp_path: Path) -> None:
 
 
 def test_files_of_pytest_benchmark_are_read(tmp_path: Path) -> None:
-    extra = {"device": DEVICE, "verified": True}
+    extra = {"device": OURS, "verified": True}
     found = Compared(tmp_path, suite(samples(1.0), extra), suite(samples(0.5), extra))
     assert found.rows["bench/test_x.py::test_y[cpu]"]["verdict"] == FASTER
     assert found.document["b"] == {
         "path": str(tmp_path / "b.json"), "kind": "pytest-benchmark", "commit": "abc", "dirty": True,
     }  # fmt: skip
-    assert Compared(tmp_path, suite(samples(1.0), extra), suite(samples(1.0), {"device": CUDA})).code == 2
+    assert Compared(tmp_path, suite(samples(1.0), extra), suite(samples(1.0), {"device": {**OURS, **CUDA}})).code == 2
     unverified = Compared(tmp_path, suite(samples(1.0), extra), suite(samples(1.0), {**extra, "verified": False}))
     assert unverified.rows["bench/test_x.py::test_y[cpu]"]["verdict"] == INVALID
     foreign = read(write(tmp_path, "foreign.json", suite(samples(1.0))))
@@ -263,9 +266,9 @@ def test_a_signed_receipt_is_read_from_its_envelope(tmp_path: Path) -> None:
 
 
 def test_threads_are_those_of_the_detail() -> None:
-    threads = [facts_of(Place(detail=text))["threads"] for text in ("AVX2, 2 threads", "NEON, 1 thread")]
-    assert threads == ["2", "1"]
-    assert facts_of(Place(**CUDA)) == {"device": "Test GPU, gpu, CUDA, GPU-1", "driver": "600.1", "threads": ""}
+    made = [msgspec.convert({**OURS, **each}, Device) for each in (DEVICE, {"detail": "NEON, 1 thread"}, CUDA)]
+    assert [facts_of(each)["threads"] for each in made] == ["2", "1", ""]
+    assert facts_of(made[2]) == {"device": "Test GPU, gpu, CUDA, GPU-1", "driver": "600.1", "threads": ""}
 
 
 def test_the_table_is_for_people(tmp_path: Path) -> None:

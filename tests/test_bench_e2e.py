@@ -13,9 +13,8 @@ import pytest
 from kparity.bench import machine, shapes
 from kparity.bench.endtoend import Contender, EndToEndRun, Found, Request, Samples
 from kparity.bench.endtoend_worker import EndToEnd
-from kparity.bench.plan import BLOCK, Point, bytes_per_token, points, sequence
-from kparity.bench.receipt import exit_code, failures, measurement, models_predicate
-from kparity.bench.subject import digest
+from kparity.bench.receipt import bytes_per_token, exit_code, failures, measurement, models_predicate
+from kparity.bench.subject import BLOCK, Point, digest, points, sequence
 from kparity.bench.timing import Sample
 from kparity.bench.worker import WorkerFailed
 from kparity.device.adapter import DeviceInfo

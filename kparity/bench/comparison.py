@@ -73,21 +73,10 @@ class Document:
     measured: list[Measured] = field(default_factory=list)
 
 
-class Place(msgspec.Struct):
-    """What bench/conftest.py says of a device."""
-
-    device: str = ""
-    kind: str = ""
-    api: str = ""
-    driver: str = ""
-    uuid: str = ""
-    detail: str = ""
-
-
 class Info(msgspec.Struct):
     """The ``extra_info`` of a benchmark, as far as it is ours."""
 
-    device: Place | None = None
+    device: Device | None = None
     model: str = ""
     verified: bool = True
 
@@ -161,17 +150,18 @@ def _of_receipt(predicate: Predicate) -> Iterator[Measured]:
 def _of_suite(path: Path, suite: Suite) -> Iterator[Measured]:
     """Benchmarks of pytest-benchmark; where one does not tell its device, the machine's processor stands for it."""
     machine = suite.machine_info
-    cpu = Place(device=(machine.get("cpu") or {}).get("brand_raw") or machine.get("node", ""))
+    cpu = {"device": (machine.get("cpu") or {}).get("brand_raw") or machine.get("node", "")}
     for each in suite.benchmarks:
-        if each.stats.data is None:
+        data, info = each.stats.data, each.extra_info
+        if data is None:
             raise WrongInput(
                 f"{path} holds no raw samples of {each.fullname}; use --benchmark-json or --benchmark-save-data"
             )
-        facts = {**facts_of(each.extra_info.device or cpu), "model": each.extra_info.model}
-        yield Measured(each.fullname, each.stats.data, facts, "" if each.extra_info.verified else UNVERIFIED)
+        facts = {**(facts_of(info.device) if info.device else cpu), "model": info.model}
+        yield Measured(each.fullname, data, facts, "" if info.verified else UNVERIFIED)
 
 
-def facts_of(place: Device | OpRow | Place) -> dict[str, str]:
+def facts_of(place: Device | OpRow) -> dict[str, str]:
     """Device, driver and threads."""
     threads = re.search(r"(\d+) threads?\b", place.detail)
     device = ", ".join(filter(None, (place.device, place.kind, place.api, place.uuid)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from kparity.bench import llamacpp
 from kparity.bench.machine import clocks
-from kparity.bench.plan import Point, points
+from kparity.bench.subject import Point, points
 from kparity.bench.timing import Sample, converged, in_turn
 from kparity.bench.worker import Worker, WorkerFailed
 from kparity.errors import KparityError, WrongInput

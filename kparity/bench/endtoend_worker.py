@@ -11,8 +11,7 @@ import numpy as np
 
 from kparity.bench.bandwidth import ceiling_of
 from kparity.bench.machine import cache_bytes, cold_bytes
-from kparity.bench.plan import sequence
-from kparity.bench.subject import Subject
+from kparity.bench.subject import Subject, sequence
 from kparity.bench.timing import Sample, Timed
 from kparity.device.adapter import Launch
 from kparity.device.registry import open_backend

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from kparity.bench.plan import sequence
-from kparity.bench.subject import Subject
+from kparity.bench.subject import Subject, sequence
 from kparity.device import fingerprint
 from kparity.errors import Unavailable, WrongInput
 from kparity.model import load_model

@@ -13,11 +13,13 @@ from kparity.bench import ops
 from kparity.bench.comparison import ratio
 from kparity.bench.endtoend import Contender, Found, Request, Samples
 from kparity.bench.llamacpp import NAME as LLAMACPP
-from kparity.bench.plan import Point, bytes_per_token
+from kparity.bench.subject import Point
 from kparity.bench.timing import figures
 from kparity.bench.worker import WorkerFailed
 from kparity.gates.verdict import Row
 from kparity.model import Model, load_model
+from kparity.model.graph import LINEARS, linear_shapes
+from kparity.ops.spec import padded
 from kparity.receipts import record, statement
 from kparity.receipts.kernel_ids import sha256_of
 from kparity.receipts.probe import of_model, parity_of, tried
@@ -70,6 +72,29 @@ def measurement(
         floor_s=floor, errors=errors,
         energy_j_per_token=float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
     )  # fmt: skip
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of all weights that one pass reads, whatever its launches are: every one but the embedding, once."""
+    h = model.hparams
+    shapes = linear_shapes(h)
+    ternary = h.n_layer * sum(shapes[name][1] * padded(shapes[name][0]) // 4 for name in LINEARS)
+    norms = 4 * (h.n_layer * (2 * h.width + h.q_dim + h.ffn) + h.width)
+    return ternary + norms + int(model.head().array.nbytes)
+
+
+def bytes_per_token(model: Model, point: Point, kv: str) -> int:
+    """Bytes that must move for a token of a point: a lower bound.
+
+    A step reads all weights, its row of the embedding, and the cache up to its position. A prompt reads the weights
+    once for all of its tokens, and writes its rows of the cache.
+    """
+    h, embedding = model.hparams, model.embedding().array
+    per_position = 2 * h.n_layer * h.kv_dim * (2 if kv == "f16" else 4)
+    row = int(embedding[:1].nbytes)
+    if point.phase == "prefill":
+        return weight_bytes(model) // point.length + row + per_position
+    return weight_bytes(model) + row + per_position * (point.length + 1)
 
 
 # --- models ---

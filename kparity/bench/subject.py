@@ -1,19 +1,61 @@
-"""A model that is measured one sample at a time, whoever runs it, with the output of what was timed."""
+"""A model that is measured one sample at a time, whoever runs it: what is measured, prompts of several lengths and
+single steps at several depths on one sequence of tokens, with the output of what was timed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from kparity.bench.machine import meter, spent
-from kparity.bench.plan import BLOCK, Point
 from kparity.device.adapter import DeviceInfo
+from kparity.gates.reference import first_token
+from kparity.model import Model
 from kparity.numerics import compare
 from kparity.ops.spec import Array
+
+BLOCK = 8
+"""Steps of one engine before it is the next one's turn."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """``pp128``: a prompt of 128 tokens on an empty cache. ``tg@512``: a block of steps behind 512 tokens."""
+
+    phase: Literal["prefill", "decode"]
+    length: int
+
+    @property
+    def name(self) -> str:
+        """As tables and receipts call it."""
+        return f"pp{self.length}" if self.phase == "prefill" else f"tg@{self.length}"
+
+    @property
+    def prefix(self) -> int:
+        """Tokens of the sequence that are in the cache when the timed output stands."""
+        return self.length + (BLOCK if self.phase == "decode" else 0)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one sample."""
+        return self.length if self.phase == "prefill" else 1
+
+
+def points(prompts: tuple[int, ...], depths: tuple[int, ...]) -> list[Point]:
+    """Prompts and then depths, each from the shortest to the longest."""
+    prefills = [Point("prefill", length) for length in sorted(set(prompts))]
+    return [*prefills, *(Point("decode", depth) for depth in sorted(set(depths)))]
+
+
+def sequence(model: Model, seed: int, length: int) -> list[int]:
+    """The tokens of every run: the first token of the model, and then seeded random ids."""
+    drawn = np.random.default_rng([seed, 11]).integers(0, model.hparams.vocab, max(length - 1, 0))
+    return [first_token(model), *(int(token) for token in drawn)]
 
 
 def digest(logits: Array, best: Sequence[int] = ()) -> str:

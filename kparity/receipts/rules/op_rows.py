@@ -11,7 +11,8 @@ from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.record import OpRow, Predicate
 from kparity.receipts.rules.device import contradictions
-from kparity.receipts.rules.samples import ahead, interval_fault
+from kparity.receipts.rules.samples import ahead
+from kparity.receipts.rules.speed import Figures, follows
 
 CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""
@@ -43,7 +44,13 @@ def sound(predicate: Predicate, contract: Contract) -> Findings:
         if row.kind:
             yield from contradictions(row.backend, row, at)
         if row.samples_device_s:
-            yield from _figures(row, contract, at)
+            middle = median(row.seconds)
+            wanted: Figures = {
+                "us": (row.us, middle * 1e6),
+                "gb_per_s": (row.gb_per_s or None, row.bytes / middle / 1e9),
+            }
+            interval = (row.us_low or 0.0) * 1e-6, (row.us_high or 0.0) * 1e-6
+            yield from follows(row.name, wanted, row.seconds, interval, contract, f"{at}/us_low")
             yield from _possible(row, ceilings.get(row.backend, 0.0), contract, at)
             if not (row.op in CEILINGS or row.baseline or row.errors):
                 yield from _launched(row, texts, at)
@@ -82,18 +89,6 @@ def _launched(row: OpRow, texts: dict[str, str], at: str) -> Findings:
     if row.launches_per_replay % row.launches_per_sample:
         said = f"{row.launches_per_replay} launches, the times are for {row.launches_per_sample}"
         yield Finding("RCPT-DISPATCHES", f"{at}/launches_per_replay", said)
-
-
-def _figures(row: OpRow, contract: Contract, at: str) -> Findings:
-    middle = median(row.seconds)
-    wanted = {"us": middle * 1e6, "gb_per_s": row.bytes / middle * 1e-9}
-    for name, found in wanted.items():
-        told = getattr(row, name)
-        if told and not (found and contract.threshold("recomputed").holds(abs(told / found - 1))):
-            yield Finding("RCPT-RECOMPUTED", f"{at}/{name}", f"{row.name}: {told!r}, the samples give {found!r}")
-    fault = interval_fault(row.seconds, (row.us_low or 0.0) * 1e-6, (row.us_high or 0.0) * 1e-6, contract)
-    if fault:
-        yield Finding("RCPT-INTERVAL", f"{at}/us_low", f"{row.name}: {fault}")
 
 
 def _possible(row: OpRow, ceiling: float, contract: Contract, at: str) -> Findings:
