@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from kparity.bench import machine, shapes
@@ -136,8 +135,10 @@ def test_numbers_follow_from_the_samples() -> None:
     prompt = measurement(PP, Samples([0.64] * 5), 10**6, ceiling(1e9, 0))
     assert prompt.tokens_per_s == 50.0 and prompt.floor_s == 0.032 and prompt.limit is None
     assert prompt.ms_per_token.p99 == 20.0 and prompt.energy_j_per_token is None
+    early = measurement(TG, Samples([0.1] * 5, [Sample(0.2, 0.1), Sample(0.1, 0.1)]), 1)
+    assert early.errors == ["the device's clock is ahead of the wall's in 1 samples"] and early.device_s == [0.2, 0.1]
     with pytest.raises(ValueError, match="no samples"):
-        measurement(TG, Samples(), 1, None)
+        measurement(TG, Samples(), 1)
 
 
 def test_faster_than_memory_is_an_error_unless_a_cache_may_hold_it() -> None:
@@ -148,18 +149,7 @@ def test_faster_than_memory_is_an_error_unless_a_cache_may_hold_it() -> None:
     assert cached.errors == [] and cached.floor_s is None and (cached.of_bandwidth or 0) > 1
 
 
-def test_a_device_clock_ahead_of_the_wall_is_an_error() -> None:
-    samples = Samples([0.1] * 5, [Sample(0.2, 0.1), Sample(0.1, 0.1)])
-    found = measurement(TG, samples, 1, None)
-    assert found.errors == ["the device's clock is ahead of the wall's in 1 samples"]
-    assert found.device_s == [0.2, 0.1]
-
-
 # --- the document ---
-
-
-class Silent:
-    """A worker that is not called."""
 
 
 def programs(*numbers: int) -> dict[str, int]:
@@ -181,6 +171,7 @@ def concluded(dispatches: int = 2 * 10 + 3 * 4 + 1 * 5 + 2 * 6, **cosines: float
 def made(**more: Any) -> Contender:
     """An engine that did everything right, or what ``more`` says."""
     fields: dict[str, Any] = {
+        "name": "cpu", "worker": None,
         "about": {
             "device": DeviceInfo("cpu", "x", "cpu", "native", "", "").as_dict(), "device_clock": False, "options": {},
             "cache_bytes": 0, "chunk": 32, "launches": LAUNCHES,
@@ -190,7 +181,7 @@ def made(**more: Any) -> Contender:
         "bandwidth": [{"what": "streaming read", "bytes": 10**6, "seconds": 1e-3}],
         "concluded": concluded(pp32=0.9999, tg_16=0.9998),
     }  # fmt: skip
-    return Contender("cpu", Silent(), **{**fields, **more})  # type: ignore[arg-type]
+    return Contender(**{**fields, **more})
 
 
 def predicate(tiny: str, engines: list[Contender], **more: Any) -> Predicate:
@@ -205,6 +196,7 @@ def told(request: Request, found: Found) -> Predicate:
 def test_a_right_run_passes_and_says_that_parity_was_not_checked(tiny: str) -> None:
     made_of = predicate(tiny, [made()])
     assert failures(made_of) == [] and exit_code(made_of) == 0
+    assert json.loads(json.dumps(statement(made_of), allow_nan=False))["predicate"]["runs"][0]["measurements"]
     run = made_of.runs[0]
     assert run.parity.verdict == "INVALID-CORRECTNESS" and made_of.serving is None
     assert made_of.fallback[0].code == "KP-BENCH-UNCHECKED"
@@ -238,13 +230,8 @@ def test_nothing_measured_and_a_missing_baseline_are_inconclusive(tiny: str) -> 
     made_of = predicate(tiny, [made()], unopened=lost, llamacpp=True)
     assert made_of.baselines[0].errors == ["[KP-LLAMACPP-NOLIB] not there"]
     assert exit_code(made_of) == 3 and failures(made_of) == []
-
-
-def test_a_baseline_has_ratios_with_intervals(tiny: str) -> None:
-    theirs = Contender(
-        "llama.cpp", Silent(), True, about={"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}},
-        samples={TG: Samples([0.25] * 8, digests=["c"])},
-    )  # type: ignore[arg-type]  # fmt: skip
+    about = {"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}}
+    theirs = made(name="llama.cpp", baseline=True, about=about, samples={TG: Samples([0.25] * 8, digests=["c"])})
     baseline = predicate(tiny, [made(), theirs]).baselines[0]
     assert baseline.ratios == [Ratio(backend="cpu", name="tg@16", ratio=2.5, low=2.5, high=2.5)]
     assert baseline.measurements[0].gb_per_s is None, "another program moves what it likes"
@@ -389,9 +376,3 @@ def test_another_c_interface_and_another_model_are_refused(
     monkeypatch.setattr(llamacpp, "DEFAULTS", (512, 2048, 511))
     with pytest.raises(Unavailable, match="begins its context parameters with"):
         llamacpp.LlamaCpp(model=tiny, seed=0, length=8, context=64)
-
-
-def test_a_predicate_is_json(tiny: str) -> None:
-    text = json.dumps(statement(predicate(tiny, [made()])), allow_nan=False)
-    found = json.loads(text)["predicate"]
-    assert np.isfinite(found["runs"][0]["measurements"][0]["tokens_per_s"])

@@ -45,7 +45,6 @@ class EndToEnd(Subject):
         return {
             "device": self.backend.info.as_dict(),
             "label": self.backend.info.label,
-            "dialect": self.backend.dialect,
             "options": self.engine.options_dict(),
             "device_clock": self.backend.device_clock,
             "cache_bytes": cache_bytes(self.backend.info),

@@ -44,11 +44,8 @@ def sound(predicate: Predicate, contract: Contract) -> Findings:
         if row.kind:
             yield from contradictions(row.backend, row, at)
         if row.samples_device_s:
-            middle = median(row.seconds)
-            wanted: Figures = {
-                "us": (row.us, middle * 1e6),
-                "gb_per_s": (row.gb_per_s or None, row.bytes / middle / 1e9),
-            }
+            middle, rate = median(row.seconds), row.bytes / median(row.seconds) * 1e-9
+            wanted: Figures = {"us": (row.us, middle * 1e6), "gb_per_s": (row.gb_per_s or None, rate)}
             interval = (row.us_low or 0.0) * 1e-6, (row.us_high or 0.0) * 1e-6
             yield from follows(row.name, wanted, row.seconds, interval, contract, f"{at}/us_low")
             yield from _possible(row, ceilings.get(row.backend, 0.0), contract, at)
