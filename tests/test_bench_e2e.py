@@ -227,7 +227,7 @@ def test_nothing_measured_and_a_missing_baseline_are_inconclusive(tiny: str) -> 
     skipped = made(samples={}, skipped=[Skipped(name="pp32", reason="too long")])
     assert exit_code(predicate(tiny, [skipped])) == 3
     lost = {"llama.cpp": WorkerFailed("unavailable", "KP-LLAMACPP-NOLIB", "not there")}
-    made_of = predicate(tiny, [made()], unopened=lost, llamacpp=True)
+    made_of = predicate(tiny, [made()], unopened=lost)
     assert made_of.baselines[0].errors == ["[KP-LLAMACPP-NOLIB] not there"]
     assert exit_code(made_of) == 3 and failures(made_of) == []
     about = {"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}}
@@ -357,7 +357,7 @@ def test_another_file_of_the_same_model_is_another_baseline(llamacpp: Any, tmp_p
     shape = "tiny:1"
     model, f16 = (str(shapes.model_file(shape, 3, tmp_path, kind)) for kind in ("tq2_0", "f16"))
     assert Path(f16).stat().st_size > Path(model).stat().st_size
-    request = Request(model, ("cpu",), (32,), (), 0.2, llamacpp=True, llamacpp_files=(f16, str(tmp_path / "none")))
+    request = Request(model, ("cpu",), (32,), (), 0.2, llamacpp_files=("", f16, str(tmp_path / "none")))
     found = EndToEndRun(request, lambda line: None).run()
     document_of = told(request, found)
     names = ["llama.cpp", f"llama.cpp on {Path(f16).name}", "llama.cpp on none"]

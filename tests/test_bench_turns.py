@@ -75,9 +75,8 @@ def test_engines_take_turns_and_none_always_follows_another(bench: Any, monkeypa
     a, b, c = "fast", "other", "third"
     assert order[3:] == [a, b, c, b, c, a, c, a, b, a, b, c], "after a warm-up of each"
     assert [len(samples.seconds) for engine in found.engines for samples in engine.samples.values()] == [4, 4, 4]
-    assert [each for each in Fake.calls if each[1] == "close"] == [
-        (name, "close", None) for name in ("reference", "fast", "other", "third")
-    ]
+    closed = [name for name, method, _ in Fake.calls if method == "close"]
+    assert sorted(closed) == ["fast", "other", "reference", "third"]
 
 
 def test_the_cache_is_filled_once_and_every_depth_warmed_the_shallow_first(bench: Any) -> None:

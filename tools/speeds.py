@@ -152,24 +152,20 @@ def naive(a: Array, b: Array) -> list[object]:
     ]  # fmt: skip
 
 
-def contestants(a: Array, b: Array, threads: int) -> dict[str, tuple[Callable[[], object], int, int]]:
-    """What is timed: a call, the bytes that it has to read, and in one round of how many it runs."""
+def contestants(a: Array, b: Array, threads: int) -> Iterator[tuple[Call, int]]:
+    """What is timed, with the bytes that it has to read, and in one round of how many it runs."""
     part, isa = slice(0, a.size // 4), _native.cpu_isas()[-1][0]
     truth, limit = b[part].astype(np.float64), np.full(a.size // 4, 1e-3)
-    found: dict[str, tuple[Callable[[], object], int, int]] = {
-        f"one pass, {isa}": (lambda: _native.compare(a, b, threads=threads, isa=isa), 2 * a.nbytes, 1),
-        "under a limit, a quarter of the elements": (
-            lambda: _native.compare(a[part], truth, limit, threads=threads), a.nbytes // 4 + 2 * truth.nbytes, 1
-        ),
-        "numpy, one metric after the other": (lambda: naive(a, b), 2 * a.nbytes, 4),
-    }  # fmt: skip
+    one_pass = partial(_native.compare, a, b, threads=threads, isa=isa)
+    yield Call(f"one pass, {isa}", [one_pass], 2 * a.nbytes), 1
+    limited, nbytes = partial(_native.compare, a[part], truth, limit, threads=threads), a.nbytes // 4 + 2 * truth.nbytes
+    yield Call("under a limit, a quarter of the elements", [limited], nbytes), 1
+    yield Call("numpy, one metric after the other", [partial(naive, a, b)], 2 * a.nbytes), 4
     if find_spec("torch"):
         import torch
 
-        left, right = torch.from_numpy(a), torch.from_numpy(b)
-        close = lambda: torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)  # noqa: E731
-        found["torch.testing.assert_close"] = (close, 2 * a.nbytes, 4)
-    return found
+        close = partial(torch.testing.assert_close, *map(torch.from_numpy, (a, b)), rtol=1e-4, atol=1e-5)
+        yield Call("torch.testing.assert_close", [close], 2 * a.nbytes), 4
 
 
 def comparison(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -180,16 +176,13 @@ def comparison(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         left[:] = rng.standard_normal(left.size, np.float32)
         right[:] = left * (1 + 1e-7 * rng.standard_normal(left.size, np.float32))
     reader = StreamRead(CpuBackend(threads=threads), data, data.nbytes)
-    timed = contestants(a.ravel(), b.ravel(), threads)
-    rates: dict[str, list[float]] = {name: [] for name in timed}
-    shares: dict[str, list[float]] = {name: [] for name in timed}
+    timed = list(contestants(a.ravel(), b.ravel(), threads))
+    rates, shares = ({call.row.name: list[float]() for call, _ in timed} for _ in range(2))
     for turn in range(options.rounds):
-        for name in (name for name, (_, _, every) in timed.items() if turn % every == 0):
-            call, nbytes, _ = timed[name]
-            before, taken, after = reader.sample(), Call(name, [call]).sample().wall_s, reader.sample()
-            read = sum(data.nbytes / each.wall_s * 1e-9 for each in (before, after)) / 2
-            rates[name].append(nbytes / taken * 1e-9)
-            shares[name].append(rates[name][-1] / read)
+        for call in (call for call, every in timed if turn % every == 0):
+            before, rate, after = (each.row.bytes / each.sample().wall_s for each in (reader, call, reader))
+            rates[call.row.name].append(rate * 1e-9)
+            shares[call.row.name].append(2 * rate / (before + after))
     for name, found in rates.items():
         share = 100 * statistics.median(shares[name])
         print(f"{name:42} {statistics.median(found):6.2f} GB/s, {share:.1f} % of the read beside it")

@@ -6,7 +6,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,8 @@ class Request:
     act: str = "token"
     kv: str = "f16"
     index: int = 0
-    llamacpp: bool = False
     llamacpp_files: tuple[str, ...] = ()
-    """Other files of the same model, each in a llama.cpp of its own."""
+    """Each in a llama.cpp of its own: empty for the model itself, or the name of the same model in another type."""
 
     @property
     def points(self) -> list[Point]:
@@ -93,12 +92,6 @@ class Contender:
     def alive(self) -> bool:
         """Whether it can still be called."""
         return not self.errors
-
-    @property
-    def cosines(self) -> dict[str, float | None]:
-        """By point, of its last output with the reference's."""
-        cosines: dict[str, float | None] = self.concluded.get("cosines", {})
-        return cosines
 
     def call(self, method: str, seconds: float, **arguments: Any) -> Any:
         """The worker's answer; None, with the reason kept, where there is none."""
@@ -183,26 +176,20 @@ class EndToEndRun:
         request, engines, unopened = self.request, list[Contender](), dict[str, WorkerFailed]()
         ours = {"index": request.index, "act": request.act, "kv": request.kv}
         wanted = [(name, ENGINE, {"backend": name, **ours}) for name in request.backends]
-        files = [*([""] if request.llamacpp else []), *request.llamacpp_files]
-        wanted += [(llamacpp.named(file), LLAMACPP, {"file": file}) for file in files]
-        try:
+        wanted += [(llamacpp.named(file), LLAMACPP, {"file": file}) for file in request.llamacpp_files]
+        with ExitStack() as stack:
             for name, factory, options in wanted:
                 worker = Worker(name, factory, {**self.options, **options})
-                engine = Contender(name, worker, baseline=factory == LLAMACPP)
-                engines.append(engine)
+                stack.callback(worker.close)
                 try:
-                    engine.worker.opened(self.limit_s)
-                    engine.about = engine.worker.call("about", self.limit_s)
-                    self.log(f"opened: {engine.about.get('label', name)}")
+                    worker.opened(self.limit_s)
+                    about = worker.call("about", self.limit_s)
+                    engines.append(Contender(name, worker, factory == LLAMACPP, about))
+                    self.log(f"opened: {about.get('label', name)}")
                 except WorkerFailed as problem:
-                    engines.remove(engine)
-                    engine.worker.close()
                     unopened[name] = problem
                     self.log(f"not opened: {name}: [{problem.code}] {problem.reason}")
             yield engines, unopened
-        finally:
-            for engine in engines:
-                engine.worker.close()
 
     def _measure(self, engines: Sequence[Contender]) -> None:
         """Prompts from the shortest to the longest; then steps, on a cache that is filled once."""
@@ -250,7 +237,7 @@ class EndToEndRun:
         for engine in engines:
             self._warm(engine, point)
         turns = in_turn(
-            engines, lambda engine, _: self._turn(engine, point), lambda engine: engine.alive,
+            engines, lambda engine, _: self._turn(engine, point),
             lambda engine: converged(engine.samples[point].seconds), least=LEAST[point.phase],
             hurried=LEAST[point.phase], most=MOST, seconds=seconds,
         )  # fmt: skip

@@ -23,22 +23,7 @@ from kparity.ops.spec import padded
 from kparity.receipts import record, statement
 from kparity.receipts.kernel_ids import sha256_of
 from kparity.receipts.probe import of_model, parity_of, tried
-from kparity.receipts.record import (
-    Bandwidth,
-    Baseline,
-    Determinism,
-    Graph,
-    Kernel,
-    Measurement,
-    Percentiles,
-    Predicate,
-    Programs,
-    Proof,
-    Ratio,
-    Run,
-    TimedOutput,
-    Tried,
-)
+from kparity.receipts.record import Baseline, Measurement, Predicate, Run, Tried
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
 NOT_CHECKED = "parity was not checked"
@@ -48,7 +33,7 @@ NOT_CHECKED = "parity was not checked"
 
 
 def measurement(
-    point: Point, samples: Samples, nbytes: int | None = None, bandwidth: Bandwidth | None = None
+    point: Point, samples: Samples, nbytes: int | None = None, bandwidth: record.Bandwidth | None = None
 ) -> Measurement:
     """A point as a receipt holds it; ``nbytes`` must move for one token. Raises ValueError without samples.
 
@@ -67,7 +52,7 @@ def measurement(
         name=point.name, phase=point.phase, tokens=tokens, depth=point.length * (point.phase == "decode"),
         samples_s=samples.seconds, device_s=device_s or None, tokens_per_s=tokens / middle, low=tokens / high,
         high=tokens / low, limit=limit or None, bytes_per_token=nbytes,
-        ms_per_token=Percentiles(**{f"p{p}": float(np.percentile(each, p)) * 1e3 for p in (10, 50, 90, 99)}),
+        ms_per_token=record.Percentiles(**{f"p{p}": float(np.percentile(each, p)) * 1e3 for p in (10, 50, 90, 99)}),
         gb_per_s=moved / middle * 1e-9 if moved else None, of_bandwidth=bound / middle if bound else None,
         floor_s=floor, errors=errors,
         energy_j_per_token=float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
@@ -148,22 +133,22 @@ def _run(engine: Contender, verdicts: Mapping[str, Row], found: Found, model: Mo
     about, counts, row = engine.about, engine.concluded.get("dispatches", {}), verdicts.get(engine.name)
     unchecked = record.Parity(verdict="INVALID-CORRECTNESS", gates=[], reason=f"{NOT_CHECKED} (--no-parity)")
     bandwidth, digests = _bandwidth(engine), [each.digests for each in engine.samples.values() if each.digests]
-    replays = engine.concluded.get("replays") or dict.fromkeys(Programs.__struct_fields__, 0)
+    replays = engine.concluded.get("replays") or dict.fromkeys(record.Programs.__struct_fields__, 0)
     kernels = [
-        Kernel(
+        record.Kernel(
             id=each["id"], sha256=sha256_of(each["id"], engine.name), dispatches=counts.get(each["id"], 0),
-            device_ns=each["device_ns"], launches=Programs(**each["launches"]),
+            device_ns=each["device_ns"], launches=record.Programs(**each["launches"]),
         )
         for each in engine.concluded.get("kernels", [])
     ]  # fmt: skip
     run = Run(
         backend=engine.name, device=record.Device(**about["device"]), parity=parity_of(row) if row else unchecked,
-        proof=Proof(device_clock=about["device_clock"], dispatches_counted=bool(counts)), kernels=kernels,
+        proof=record.Proof(device_clock=about["device_clock"], dispatches_counted=bool(counts)), kernels=kernels,
         timed_output=_timed_output(engine, found.reference), bandwidth=bandwidth, engine=about["options"],
-        determinism=Determinism(
-            repeats=sum(map(len, digests)), identical=all(len(set(each)) == 1 for each in digests)
+        determinism=record.Determinism(repeats=sum(map(len, digests)), identical=all(len({*d}) == 1 for d in digests)),
+        graph=record.Graph(
+            chunk=about["chunk"], launches=record.Programs(**about["launches"]), replays=record.Programs(**replays)
         ),
-        graph=Graph(chunk=about["chunk"], launches=Programs(**about["launches"]), replays=Programs(**replays)),
         measurements=[
             measurement(point, samples, bytes_per_token(model, point, kv), bandwidth)
             for point, samples in engine.samples.items() if samples.seconds
@@ -175,25 +160,25 @@ def _run(engine: Contender, verdicts: Mapping[str, Row], found: Found, model: Mo
     return run
 
 
-def _bandwidth(engine: Contender) -> Bandwidth | None:
+def _bandwidth(engine: Contender) -> record.Bandwidth | None:
     if not engine.bandwidth:
         return None
     first, seconds = engine.bandwidth[0], [each["seconds"] for each in engine.bandwidth]
-    return Bandwidth(
+    return record.Bandwidth(
         what=first["what"], bytes=first["bytes"], bytes_per_s=first["bytes"] / float(np.median(seconds)),
         samples_s=seconds, cache_bytes=engine.about["cache_bytes"],
     )  # fmt: skip
 
 
-def _timed_output(engine: Contender, reference: str) -> TimedOutput:
+def _timed_output(engine: Contender, reference: str) -> record.TimedOutput:
     """The least cosine of the outputs that were timed, by the limit of the probe's contract for any position."""
-    limit, cosines = contracts.load(contracts.PROBE).threshold("positions_cosine"), engine.cosines
+    limit, cosines = contracts.load(contracts.PROBE).threshold("positions_cosine"), engine.concluded.get("cosines")
     if not cosines:
-        return TimedOutput(checked=False, what="nothing", cosine=None, limit=limit.value, passed=False)
+        return record.TimedOutput(checked=False, what="nothing", cosine=None, limit=limit.value, passed=False)
     name, value = min(cosines.items(), key=lambda pair: -2.0 if pair[1] is None else pair[1])
     what = f"last logits of {', '.join(cosines)} against {reference}; the least is that of {name}"
     passed = value is not None and limit.holds(value)
-    return TimedOutput(checked=True, what=what, cosine=value, limit=limit.value, passed=passed)
+    return record.TimedOutput(checked=True, what=what, cosine=value, limit=limit.value, passed=passed)
 
 
 def _contradictions(run: Run) -> list[str]:
@@ -221,11 +206,10 @@ def _baseline(engine: Contender, runs: Sequence[Run], reference: str) -> Baselin
         for row in run.measurements:
             if row.name in rows:
                 middle, low, high = ratio(rows[row.name].samples_s, row.samples_s)
-                ratios.append(Ratio(backend=run.backend, name=row.name, ratio=middle, low=low, high=high))
-    return Baseline(
-        **engine.about, agreement={"against": reference, "cosine": engine.cosines}, measurements=[*rows.values()],
-        ratios=ratios, errors=engine.errors, skipped=engine.skipped,
-    )  # fmt: skip
+                ratios.append(record.Ratio(backend=run.backend, name=row.name, ratio=middle, low=low, high=high))
+    agreement = {"against": reference, "cosine": engine.concluded.get("cosines", {})}
+    return Baseline(**engine.about, agreement=agreement, measurements=[*rows.values()], ratios=ratios,
+                    errors=engine.errors, skipped=engine.skipped)  # fmt: skip
 
 
 # --- ops ---

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,13 +24,22 @@ from kparity.ops.spec import Array
 from kparity.receipts.record import OpRow
 from kparity.receipts.rules.samples import ahead
 
-T = TypeVar("T")
 GOAL = 0.02
 """Half-width of the median's interval, as a share of the median, at which sampling stops."""
 WAKE_S, RESTED_S = 8e-3, 1e-3
 """How long processors work before a sample, and after what pause they do."""
 MANY = 256
 """Launches in one sample at most."""
+
+
+class Living(Protocol):
+    """What takes turns with others as long as it is alive."""
+
+    @property
+    def alive(self) -> bool: ...
+
+
+T = TypeVar("T", bound=Living)
 
 
 class Sample(NamedTuple):
@@ -117,16 +126,9 @@ def converged(seconds: Sequence[float]) -> bool:
 
 
 def in_turn(
-    table: Sequence[T],
-    take: Callable[[T, int], None],
-    alive: Callable[[T], bool],
-    narrow: Callable[[T], bool],
-    *,
-    least: int,
-    hurried: int,
-    most: int,
-    seconds: float,
-) -> int:
+    table: Sequence[T], take: Callable[[T, int], None], narrow: Callable[[T], bool],
+    *, least: int, hurried: int, most: int, seconds: float,
+) -> int:  # fmt: skip
     """Take every one that is alive once a round, which ``take`` is told, until all are narrow (after ``least`` rounds),
     the seconds are used up (after ``hurried``), or ``most`` rounds are; how many there were.
 
@@ -134,11 +136,11 @@ def in_turn(
     """
     started = time.perf_counter()
     for rounds in range(most):
-        living = [each for each in table if alive(each)]
+        living = [each for each in table if each.alive]
         at = rounds % max(len(living), 1)
         for each in (*living[at:], *living[:at]):
             take(each, rounds)
-        living = [each for each in living if alive(each)]
+        living = [each for each in living if each.alive]
         late = rounds + 1 >= hurried and time.perf_counter() - started > seconds
         if not living or late or (rounds + 1 >= least and all(map(narrow, living))):
             return rounds + 1
@@ -169,8 +171,8 @@ def interleave(
                 timed.row.samples_wall_s.append(sample.wall_s)
 
     in_turn(
-        table, take, lambda timed: timed.alive, lambda timed: converged(timed.row.seconds), least=warm + least,
-        hurried=warm + min(least, 3), most=warm + most, seconds=seconds,
+        table, take, lambda timed: converged(timed.row.seconds), least=warm + least, hurried=warm + min(least, 3),
+        most=warm + most, seconds=seconds,
     )  # fmt: skip
     for timed in table:
         if timed.alive:

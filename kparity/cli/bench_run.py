@@ -89,8 +89,8 @@ def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate
     accepted = [row.backend for row in rows if row.accepted] if rows else list(order)
     request = Request(
         path, tuple(accepted), options["prompts"], options["depths"], options["seconds"] or Request.seconds,
-        options["seed"], options["act"], options["kv"], options["index"], "llama.cpp" in options["baselines"],
-        options["baseline_files"],
+        options["seed"], options["act"], options["kv"], options["index"],
+        ("", *options["baseline_files"]) if "llama.cpp" in options["baselines"] else (),
     )  # fmt: skip
     found = EndToEndRun(request, log).run()
     seed = options["seed"] if options["shape"] else None
