@@ -37,7 +37,7 @@ class Fake:
 
     def call(self, method: str, seconds: float, **arguments: Any) -> Any:
         """What the child would answer."""
-        self.calls.append((self.name, method, arguments.get("length", arguments.get("depth"))))
+        self.calls.append((self.name, method, arguments.get("length")))
         if method == "about":
             return {"label": self.name, "device_clock": False}
         if method == "bandwidth":

@@ -103,11 +103,11 @@ class Contender:
             self.errors.append(f"{method}: {problem.reason}" if problem.status != "died" else problem.reason)
             return None
 
-    def prefill(self, length: int, seconds: float) -> dict[str, Any] | None:
-        """A sample of a prompt, which tells what a token costs; None as in ``call``."""
-        sample: dict[str, Any] | None = self.call("prefill", seconds, length=length)
-        if sample is not None:
-            self.seconds_per_token = sample["seconds"][0] / length
+    def sample(self, point: Point, seconds: float) -> dict[str, Any] | None:
+        """A prompt, which tells what a token costs, or a block of steps; None as in ``call``."""
+        sample: dict[str, Any] | None = self.call(point.phase, seconds, length=point.length)
+        if sample and point.phase == "prefill":
+            self.seconds_per_token = sample["seconds"][0] / point.length
         return sample
 
     def skip(self, point: Point, reason: str) -> None:
@@ -228,14 +228,16 @@ class EndToEndRun:
         if taken:
             engine.call("fill", self.limit_s + self.request.seconds, length=taken[-1].length)
             for point in taken:
-                engine.call("decode", self.limit_s, depth=point.length)
+                engine.sample(point, self.limit_s)
         return taken
 
     def _sample(self, point: Point, engines: Sequence[Contender], seconds: float) -> None:
         """Turns in rotating order until every interval is narrow, or the time is used up."""
         engines = [engine for engine in engines if engine.alive]
-        for engine in engines:
-            self._warm(engine, point)
+        for engine in engines:  # a sample that does not count, unless the engine is slow and runs already
+            if point.phase == "decode" or engine.seconds_per_token * point.length < SLOW_S:
+                engine.sample(point, self.limit_s)
+            engine.worker.rest()
         turns = in_turn(
             engines, lambda engine, _: self._turn(engine, point),
             lambda engine: converged(engine.samples[point].seconds), least=LEAST[point.phase],
@@ -244,22 +246,13 @@ class EndToEndRun:
         for engine in (engine for engine in engines if engine.alive):
             self.log(f"{engine.name} {point.name}: {len(engine.samples[point].seconds)} samples in {turns} turns")
 
-    def _warm(self, engine: Contender, point: Point) -> None:
-        """One sample that does not count, unless the engine is slow and runs already."""
-        if point.phase == "decode":
-            engine.call("decode", self.limit_s, depth=point.length)
-        elif engine.seconds_per_token * point.length < SLOW_S:
-            engine.prefill(point.length, self.limit_s)
-        engine.worker.rest()
-
     def _turn(self, engine: Contender, point: Point) -> None:
         """What one engine does while the others rest: samples, and where it has them one by the device's clock and one
         of its bandwidth. It is over when its threads rest, too.
         """
         samples, limit, until = engine.samples[point], self.limit_s + self.request.seconds, time.monotonic() + TURN_S
         for _ in range(REPEATS):
-            prompt = point.phase == "prefill"
-            sample = engine.prefill(point.length, limit) if prompt else engine.call("decode", limit, depth=point.length)
+            sample = engine.sample(point, limit)
             if sample is None:
                 break
             samples.seconds += sample["seconds"]

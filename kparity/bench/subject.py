@@ -112,20 +112,20 @@ class Subject(ABC):
         if length:
             self.prompt(length)
 
-    def decode(self, depth: int) -> dict[str, Any]:
-        """A block of steps behind ``depth`` tokens, each until its token is on the host: seconds of each, joules,
+    def decode(self, length: int) -> dict[str, Any]:
+        """A block of steps behind ``length`` tokens, each until its token is on the host: seconds of each, joules,
         digest of the last logits and of all tokens.
 
         The first step is done once beforehand, untimed: another process has used the caches meanwhile.
         """
-        self.go_to(depth)
-        self.step(depth)
-        self.go_to(depth)
+        self.go_to(length)
+        self.step(length)
+        self.go_to(length)
         self.best.clear()
         before = self.meter.read()
-        seconds = [self.step(position) for position in range(depth, depth + BLOCK)]
+        seconds = [self.step(position) for position in range(length, length + BLOCK)]
         joules = spent(before, self.meter.read())
-        logits = self.outputs[Point("decode", depth)] = self.logits()
+        logits = self.outputs[Point("decode", length)] = self.logits()
         return {"seconds": seconds, "joules": joules, "digest": digest(logits, self.best)}
 
     def conclude(self, path: str) -> dict[str, Any]:

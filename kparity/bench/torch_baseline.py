@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from kparity.bench.machine import cache_bytes
-from kparity.bench.ops.rotation import PIECE
+from kparity.bench.ops.rotation import LEAST_GPU, PIECE
 from kparity.bench.ops.session import Session
 from kparity.bench.timing import Sample, Timed, row_of, state_of
 from kparity.device.adapter import Backend
@@ -15,15 +15,13 @@ from kparity.ops.spec import Case
 DTYPES = {"bf16": ("bfloat16", 2, (2.0**-7, 1.0)), "f32": ("float32", 4, (0.0, 0.0))}
 """Name in torch, bytes of an element, and the error granted against exact sums: relative and absolute. Sums of these
 integers are below 2^24, so f32 has none."""
-LEAST = 32
-"""Launches that one sample has at least on a GPU: they hide what two events cost."""
 MOST_BYTES = 8 << 30
 """What one sample reads at most."""
 
 
 def walks(copies: int, nbytes: int) -> int:
     """How often one sample walks through a rotation of so many copies of so many bytes."""
-    return max(1, min(-(-LEAST // copies), MOST_BYTES // (copies * nbytes)))
+    return max(1, min(-(-LEAST_GPU // copies), MOST_BYTES // (copies * nbytes)))
 
 
 class TorchGemv(Timed):

@@ -50,10 +50,8 @@ class Request:
 
     def options(self, backend: str) -> dict[str, Any]:
         """Of one worker's session."""
-        return {
-            "backend": backend, "index": self.index, "isa": self.isa,
-            "threads": self.threads, "cold_mib": self.cold_mib, "seed": self.seed,
-        }  # fmt: skip
+        names = ("index", "isa", "threads", "cold_mib", "seed")
+        return {"backend": backend, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass
