@@ -83,7 +83,7 @@ def test_no_series_always_follows_another() -> None:
     assert [len(each.row.samples_wall_s) for each in table] == [5, 5, 5], "a warm-up is no sample"
 
 
-def test_sampling_ends_when_it_is_settled_or_late() -> None:
+def test_sampling_ends_when_it_has_converged_or_is_late() -> None:
     quiet, wild = Made(repeat(1e-3)), Made(map(float, count(1)))
     interleave([quiet], least=6, most=100)
     interleave([wild], least=50, most=100, seconds=0.0)
