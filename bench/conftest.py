@@ -15,15 +15,13 @@ from typing import Any
 
 import pytest
 
-from kparity.bench.machine import identity
-from kparity.bench.ops.cases import case_of, plan
+from kparity.bench.ops.cases import plan
 from kparity.device import fingerprint
 from kparity.device.adapter import Backend
 from kparity.errors import KparityError
 from kparity.host.revision import revision
 from kparity.ops.spec import Case
 
-Note = Callable[..., None]
 SOURCE = pytest.StashKey[dict[str, Any]]()
 CASES = pytest.StashKey[list[Case]]()
 
@@ -39,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """The commit and the cases, asked for once."""
     config.stash[SOURCE] = revision()
     try:
-        config.stash[CASES] = [case_of(group) for group in plan(config.getoption("kparity_ops"))]
+        config.stash[CASES] = [case for case, _ in plan(config.getoption("kparity_ops"))]
     except KparityError as error:
         raise pytest.UsageError(f"--kparity-ops: {error}") from error
 
@@ -61,11 +59,11 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:
     """The commit and whether the sources differ from it, also where there is no git (a packed tree)."""
     source = config.stash[SOURCE]
-    commit_info.update(id=source["commit"], dirty=source["dirty"], changed=source["changed"])
+    commit_info.update({**source, "id": source["commit"]})
 
 
 @pytest.fixture
-def note(request: pytest.FixtureRequest, benchmark: Any, kparity_backend: Backend) -> Note:
+def note(request: pytest.FixtureRequest, benchmark: Any, kparity_backend: Backend) -> Callable[..., None]:
     """Notes what was timed in the benchmark's extra information: ``note(wrong=None | str, group=…, **facts)``.
 
     Fails the test where the output was wrong.
@@ -75,7 +73,7 @@ def note(request: pytest.FixtureRequest, benchmark: Any, kparity_backend: Backen
     def noted(wrong: str | None, group: str, **facts: Any) -> None:
         benchmark.group = group
         benchmark.extra_info.update(
-            device=identity(kparity_backend.info), label=kparity_backend.info.label, commit=source["commit"],
+            device=kparity_backend.info.as_dict(), label=kparity_backend.info.label, commit=source["commit"],
             dirty=source["dirty"], verified=wrong is None, **facts,
         )  # fmt: skip
         assert wrong is None, wrong

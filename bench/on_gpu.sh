@@ -79,6 +79,8 @@ step() {
     printf '== %s (at %d s, limit %d s)\n' "$name" $((SECONDS - started)) "$limit"
     (cd "$work" && timeout -k 5 "$limit" "$@") >"$logs/$name.log" 2>&1
     code=$?
+    # Exit code 3 of a backend that is not there: absent, which is no proof of anything.
+    if [ "$code" -eq 3 ] && grep -q "\[KP-[A-Z]*-NO" "$logs/$name.log"; then code=77; fi
     note "$name" "$need" "$code" $((SECONDS - began)) "$name.log"
     [ "$code" -eq 0 ] || tail -n 4 "$logs/$name.log" | LC_ALL=C tr -cd '\11\12\40-\176' | cut -c1-200 | sed 's/^/   /'
 }
@@ -199,30 +201,15 @@ step pytest-gpu "$gpu_marks" 90 env KPARITY_REQUIRE=cuda KPARITY_BACKENDS=cuda "
 # Op parity, each backend in a process of its own, side by side: a driver that takes its process down takes no other along.
 few=(--quick)
 [ -z "$smoke" ] || few=(--quick -o add)
-began=$SECONDS
 running=()
-for backend in cuda torch wgpu opencl; do
-    limit=$(left)
-    [ "$limit" -le 130 ] || limit=130
-    (
-        cd "$work" && XDG_CACHE_HOME=$work/cache-$backend timeout -k 5 "$limit" \
-            "${kparity[@]}" check -b $backend "${few[@]}" --json "$logs/check-$backend.json"
-        echo $? >"$work/ops-$backend.code"
-        echo $((SECONDS - began)) >"$work/ops-$backend.seconds"
-        gzip -f "$logs/check-$backend.json" 2>/dev/null # every record, in the logs
-    ) >"$logs/op-parity-$backend.log" 2>&1 &
-    running+=($!)
-done
-printf '== op-parity (at %d s), four backends side by side\n' $((SECONDS - started))
-wait "${running[@]}"
 for backend in cuda torch wgpu opencl; do
     need=optional
     [ "$backend" != cuda ] || need=required
-    code=$(cat "$work/ops-$backend.code" 2>/dev/null || echo 1)
-    # Exit code 3 of a backend that is not there: absent, which is no proof of anything.
-    if [ "$code" -eq 3 ] && grep -q "\[KP-[A-Z]*-NO" "$logs/op-parity-$backend.log"; then code=77; fi
-    note "op-parity-$backend" "$need" "$code" "$(cat "$work/ops-$backend.seconds" 2>/dev/null || echo 0)" "op-parity-$backend.log"
+    step "op-parity-$backend" $need 130 env XDG_CACHE_HOME="$work/cache-$backend" \
+        "${kparity[@]}" check -b $backend "${few[@]}" --json "$logs/check-$backend.json" &
+    running+=($!)
 done
+wait "${running[@]}"
 
 step probe-cuda required 60 "${kparity[@]}" probe --require cuda --receipt "$out/probe_cuda.json"
 # shellcheck disable=SC2016 # expanded by the inner shell
@@ -270,7 +257,6 @@ fi
 # The long list with what time is left: what it has not come to is skipped, and says so.
 if have nvidia-smi && [ "$(left)" -gt 40 ]; then
     step sweep-cuda optional "$(left)" "${kparity[@]}" check -b cuda --max-seconds $(($(left) - 25)) --json "$logs/sweep-cuda.json"
-    gzip -f "$logs/sweep-cuda.json" 2>/dev/null
 else
     absent sweep-cuda optional "no device, or no time left"
 fi
@@ -280,6 +266,7 @@ if have nvidia-smi; then facts >"$logs/nvidia-smi-after.log" 2>&1; fi
 
 "$python" "$bench/summary.py" "$out" --steps "$steps" --write "$out/summary.json" >"$logs/summary.txt" 2>"$logs/summary.err"
 code=$?
+gzip -f "$logs"/*.json 2>/dev/null # every record of the checks
 cp "$work"/wanted "$logs/wheels.txt" 2>/dev/null
 for log in "$logs"/*; do # a log that ran away keeps its two ends
     if [ "$(wc -c <"$log")" -gt 4000000 ]; then

@@ -10,38 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from kparity import ops
-from kparity.bench.ops.cases import case_of, plan
-from kparity.bench.ops.inputs import facts_of
+from kparity.bench.ops.cases import plan
 from kparity.bench.ops.rotation import Rotation, Unsupported
-from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
 from kparity.errors import KparityError
-from kparity.ops.spec import Case
-
-COPIES = 3
-
-
-def small(kib: int) -> Iterator[Case]:
-    """Every listed case whose buffers fit in ``kib`` KiB."""
-    for op in ops.every():
-        yield from (case for case in op.cases() if sum(arg.nbytes for arg in op.args(case)) <= kib << 10)
-
-
-def run(backend: Backend, case: Case, copies: int) -> str | None:
-    """None, or what was wrong; raises Unsupported."""
-    nbytes = sum(arg.nbytes for arg in ops.get(case.op).args(case))
-    try:
-        with np.errstate(all="ignore"):
-            return Rotation(backend, case, facts_of(case), min(copies * nbytes, 1 << 30), launches=1).check()
-    except Unsupported:
-        raise
-    except KparityError as error:
-        return str(error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,16 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     if options.small and hasattr(backend, "cupy"):  # each buffer an allocation, so that a sanitizer knows its end
         backend.cupy.cuda.set_allocator(None)
-    cases = small(options.small) if options.small else map(case_of, plan(options.expression))
-    ran = wrong = 0
-    for case in cases:
+    every = (case for op in ops.every() for case in op.cases())
+    copies, ran, wrong = 1 if options.small else 3, 0, 0
+    for case in every if options.small else [case for case, _ in plan(options.expression)]:
+        nbytes = sum(arg.nbytes for arg in ops.get(case.op).args(case))
+        if options.small and nbytes > options.small << 10:
+            continue
         try:
-            found = run(backend, case, 1 if options.small else COPIES)
+            with np.errstate(all="ignore"):
+                problem = Rotation(backend, case, min(copies * nbytes, 1 << 30), launches=1).check()
         except Unsupported:
             continue
-        ran, wrong = ran + 1, wrong + bool(found)
-        if found or not options.small:
-            print(f"{backend.name} {case.id}: {found or 'right'}", flush=True)
+        except KparityError as error:
+            problem = str(error)
+        ran, wrong = ran + 1, wrong + bool(problem)
+        if problem or not options.small:
+            print(f"{backend.name} {case.id}: {problem or 'right'}", flush=True)
     print(f"{ran} cases on {backend.name}: {wrong} wrong")
     backend.close()
     return 1 if wrong else 0 if ran else 3

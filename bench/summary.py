@@ -17,11 +17,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kparity.bench.machine import gpu_state
-from kparity.host.revision import revision
-from kparity.receipts.document import digest
+import msgspec
 
-REGISTERS = "launch__registers_per_thread"
+from kparity.bench.machine import gpu_state
+from kparity.errors import WrongInput
+from kparity.host.revision import revision
+from kparity.receipts.document import digest, read
+from kparity.receipts.record import Predicate, Statement
+
+METRICS = {
+    "time": "gpu__time_duration.sum", "read": "dram__bytes_read.sum", "registers": "launch__registers_per_thread",
+    "of dram peak": "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+}  # fmt: skip
 ABSENT, TIMEOUT = "absent", (124, 137)
 COLUMNS = ("step", "result", "key number")
 
@@ -70,47 +77,50 @@ def counters(log: Path) -> Iterator[tuple[str, str, str]]:
         value = f"{row.get('Metric Value')} {row.get('Metric Unit') or ''}".strip()
         found.setdefault(key, {})[row.get("Metric Name") or "?"] = value
     for (kernel, grid), metrics in found.items():
-        wanted = {"time": "gpu__time_duration.sum", "read": "dram__bytes_read.sum", "registers": REGISTERS,
-                  "of dram peak": "dram__throughput.avg.pct_of_peak_sustained_elapsed"}  # fmt: skip
-        numbers = [f"{name} {metrics[metric]}" for name, metric in wanted.items() if metric in metrics]
+        numbers = [f"{name} {metrics[metric]}" for name, metric in METRICS.items() if metric in metrics]
         yield f"ncu {kernel} {grid.replace(' ', '')}", "pass", ", ".join(numbers)
 
 
-def documents(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every JSON document of a folder; a receipt whose digest does not fit is named as such."""
+def documents(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Rows of every JSON document of a folder; a receipt whose digest does not fit is named as such."""
     for path in sorted(folder.glob("*.json"), reverse=True):  # the most telling at the end, where a terminal stands
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            yield path.name, {"broken": f"no JSON: {error}"}
-            continue
-        if not isinstance(document, dict) or path.name == "summary.json":
-            continue
-        told = document.get("predicate", {}).get("sha256")
-        if told and digest(document) != told:
-            document = {"broken": "the digest does not fit the content"}
-        yield path.name, document
+        if path.name != "summary.json":
+            try:
+                document = read(path)
+                if "predicate" not in document:
+                    yield from ((f"{path.stem} {row['backend']}", *_verdict(row)) for row in document.get("rows", []))
+                elif digest(document) != document["predicate"].get("sha256"):
+                    yield path.stem, "FAIL", "the digest does not fit the content"
+                else:
+                    yield from receipt(path.stem, msgspec.convert(document, Statement).predicate)
+            except (WrongInput, msgspec.ValidationError) as error:
+                yield path.stem, "FAIL", str(error)
 
 
-def rows_of(name: str, document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Rows of the table for one document: a receipt, or the JSON of a probe."""
-    if "broken" in document:
-        yield name, "FAIL", document["broken"]
-        return
-    for row in document.get("rows", []):
-        yield f"{name} {row['backend']}", *_verdict(row)
-    found = document.get("predicate", {"fallback": [], "runs": []})
-    for row in found["fallback"]:
-        if row["status"] != "accepted":
-            yield f"{name} {row['backend']}", *_verdict(row)
-    for run in found["runs"]:
-        yield f"{name} {run['backend']}", *_parity(run)
-        for row in run["measurements"]:
-            yield f"{name} {run['backend']} {row['name']}", *_speed(row)
-        for row in run["skipped"]:
-            yield f"{name} {run['backend']} {row['name']}", "skipped", row["reason"]
-    for row in found.get("ops", []):
-        yield f"{name} {row['name']}", *_number(row)
+def receipt(name: str, predicate: Predicate) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table for a receipt."""
+    for each in predicate.fallback:
+        if each.status != "accepted":
+            yield f"{name} {each.backend}", *_verdict(msgspec.to_builtins(each))
+    for run in predicate.runs:
+        output, wrong = run.timed_output, run.parity.verdict != "PASS" or bool(run.errors)
+        checked = f", timed output: cosine {output.cosine:.6f}" if output and output.cosine is not None else ""
+        yield _row(f"{name} {run.backend}", run.errors, f"{run.device.device}{checked}", wrong)
+        for row in run.measurements:
+            share = f", {100 * row.of_bandwidth:.1f} % of bandwidth" if row.of_bandwidth is not None else ""
+            rate = f"{row.tokens_per_s:.1f} tokens/s ({row.low:.1f} … {row.high:.1f}){share}"
+            yield _row(f"{name} {run.backend} {row.name}", row.errors, rate)
+        yield from ((f"{name} {run.backend} {each.name}", "skipped", each.reason) for each in run.skipped)
+    for op in predicate.ops:
+        if op.unsupported:
+            yield f"{name} {op.name}", ABSENT, op.unsupported[:160]
+        else:
+            rate = f"{op.us:.2f} µs, {op.gb_per_s or 0.0:.1f} GB/s" if op.us else ""
+            yield _row(f"{name} {op.name}", op.errors, rate)
+
+
+def _row(name: str, errors: Sequence[str], number: str, wrong: bool = False) -> tuple[str, str, str]:
+    return name, "FAIL" if errors or wrong else "pass", "; ".join([*errors, number])[:160]
 
 
 def _verdict(row: dict[str, Any]) -> tuple[str, str]:
@@ -118,32 +128,9 @@ def _verdict(row: dict[str, Any]) -> tuple[str, str]:
     result = {"accepted": "pass", "unavailable": ABSENT}.get(row["status"], "FAIL")
     if row.get("reason"):
         return result, f"[{row.get('code', '')}] {row['reason']}"[:120]
-    found = [each for gate in row.get("gates", []) for each in gate["measures"] if "cosine" in each["threshold"]]
-    numbers = [f"{each['threshold']} {each['value']:.6f}" for each in found if isinstance(each.get("value"), float)]
+    cosines = [each for gate in row.get("gates", []) for each in gate["measures"] if "cosine" in each["threshold"]]
+    numbers = [f"{each['threshold']} {each['value']:.6f}" for each in cosines if isinstance(each.get("value"), float)]
     return result, ", ".join([row.get("label") or "", *numbers])[:120]
-
-
-def _parity(run: dict[str, Any]) -> tuple[str, str]:
-    """Verdict of a run, its device and the check of its timed output."""
-    timed = run["timed_output"]
-    checked = f", timed output: cosine {timed['cosine']:.6f}" if timed and timed["cosine"] is not None else ""
-    result = "pass" if run["parity"]["verdict"] == "PASS" and not run["errors"] else "FAIL"
-    return result, "; ".join([f"{run['device']['device']}{checked}", *run["errors"]])[:160]
-
-
-def _speed(row: dict[str, Any]) -> tuple[str, str]:
-    """Result and key number of a measurement."""
-    share = f", {100 * row['of_bandwidth']:.1f} % of bandwidth" if row["of_bandwidth"] is not None else ""
-    text = f"{row['tokens_per_s']:.1f} tokens/s ({row['low']:.1f} … {row['high']:.1f}){share}"
-    return ("FAIL" if row["errors"] else "pass"), "; ".join([*row["errors"], text])[:160]
-
-
-def _number(row: dict[str, Any]) -> tuple[str, str]:
-    """Result and key number of a benchmark of an op."""
-    if row.get("unsupported"):
-        return ABSENT, str(row["unsupported"])[:160]
-    text = f"{row['us']:.2f} µs, {row['gb_per_s']:.1f} GB/s" if "gb_per_s" in row else ""
-    return ("FAIL" if row["errors"] else "pass"), "; ".join([*row["errors"], text])[:160]
 
 
 def table(rows: Sequence[tuple[str, str, str]]) -> str:
@@ -161,9 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="the same as JSON, with the commit and the devices")
     options = parser.parse_args(arguments)
     noted = steps(options.steps) if options.steps else []
-    rows: list[tuple[str, str, str]] = []
-    for name, document in documents(options.folder):
-        rows += rows_of(name.removesuffix(".json"), document)
+    rows = list(documents(options.folder))
     if options.steps:
         rows += counters(options.steps.parent / "ncu.log")
     rows += [(f"{each['step']} ({each['seconds']:.0f} s)", each["result"], each["key"]) for each in noted]

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from kparity.bench import document, energy, shapes
-from kparity.bench.endtoend import Contender, EndToEndRun, Found, Request
+from kparity.bench import machine, shapes
+from kparity.bench.endtoend import Contender, EndToEndRun, Found, Request, Samples
 from kparity.bench.endtoend_worker import EndToEnd
-from kparity.bench.numbers import Ceiling, Samples, measurement
-from kparity.bench.outputs import digest
-from kparity.bench.plan import BLOCK, Point, bytes_per_token, context_for, points, sequence
+from kparity.bench.receipt import bytes_per_token, exit_code, failures, measurement, models_predicate
+from kparity.bench.subject import BLOCK, Point, digest, points, sequence
+from kparity.bench.timing import Sample
 from kparity.bench.worker import WorkerFailed
 from kparity.device.adapter import DeviceInfo
 from kparity.errors import Unavailable, UnknownName, WrongInput
 from kparity.model import load_model
-from kparity.receipts.record import Predicate, Programs, Ratio
+from kparity.receipts.record import Bandwidth, Predicate, Programs, Ratio, Skipped
 from kparity.receipts.statement import statement
 from tests.gguf_files import TINY, Spec, write
 
@@ -38,19 +38,16 @@ def engine(model: str, **more: Any) -> EndToEnd:
 # --- the plan ---
 
 
-def test_points_are_in_order_and_named() -> None:
+def test_points_and_tokens_are_in_order_and_seeded(tiny: str) -> None:
     chosen = points((128, 32), (512, 0))
     assert [point.name for point in chosen] == ["pp32", "pp128", "tg@0", "tg@512"]
     assert [point.prefix for point in chosen] == [32, 128, BLOCK, 512 + BLOCK]
     assert [point.tokens for point in chosen] == [32, 128, 1, 1]
-
-
-def test_the_sequence_is_seeded_and_the_context_is_the_model_s_at_most(tiny: str) -> None:
-    model = load_model(tiny)
-    assert sequence(model, 1, 20) == sequence(model, 1, 40)[:20] != sequence(model, 2, 20)
-    assert sequence(model, 1, 1) == [0], "the model's own first token"
-    assert context_for(model, points((500,), ())) == TINY.context
-    model.close()
+    with closing(load_model(tiny)) as model:
+        assert sequence(model, 1, 20) == sequence(model, 1, 40)[:20] != sequence(model, 2, 20)
+        assert sequence(model, 1, 1) == [0], "the model's own first token"
+    run = EndToEndRun(Request(tiny, (), (TINY.context - 1,), ()), print)
+    assert run.options["context"] == TINY.context, "not more than the model has"
 
 
 def test_bytes_per_token_count_every_weight_once(tiny: str) -> None:
@@ -71,7 +68,7 @@ def test_bytes_per_token_count_every_weight_once(tiny: str) -> None:
 # --- one engine ---
 
 
-def test_every_repetition_gives_the_same_bits_and_every_launch_is_counted(tiny: str) -> None:
+def test_every_repetition_gives_the_same_bits_and_every_launch_is_counted(tiny: str, tmp_path: Path) -> None:
     worker = engine(tiny)
     about = worker.about()
     worker.start_counting()
@@ -82,118 +79,124 @@ def test_every_repetition_gives_the_same_bits_and_every_launch_is_counted(tiny: 
     blocks = [[worker.decode(depth)["digest"] for depth in (16, 0)] for _ in range(2)]
     assert prefills[0] == prefills[1] and blocks[0] == blocks[1] and blocks[0][0] != blocks[0][1]
     for phase, length in (("decode", 0), ("prefill", 32), ("prefill", 35), ("prefill", 60)):
-        found = worker.device(phase, length)
-        assert 0 < found["device_s"] <= found["wall_s"]
+        both = worker.device(phase, length)
+        assert 0 < both.device_s <= both.wall_s
     timed = worker.backend.download(worker.engine.recorded(32).graph.logits)[0]
     assert digest(timed) == worker.prefill(60)["digest"], "the device's clock sees the same work"
     worker.prefill(35)  # a chunk and three steps
-    found, kernels = worker.counted(), worker.kernels()
-    for kernel in kernels:
+    found = worker.conclude(reference(tiny, tmp_path, [32, 35, 60, BLOCK, 16 + BLOCK]))
+    for kernel in found["kernels"]:
         launched = Programs(**found["replays"]).times(Programs(**kernel["launches"]))
         assert found["dispatches"][kernel["id"]] == launched > 0
         assert (kernel["device_ns"] or 0) > 0 or kernel["launches"]["step"] == 0
     assert min(found["replays"].values()) > 0, "every kind of piece was there"
     for unit, launches in about["launches"].items():
-        assert sum(each["launches"][unit] for each in kernels) == launches
+        assert sum(each["launches"][unit] for each in found["kernels"]) == launches
         assert about["launches"].get(f"headless_{unit}", 0) < launches
     assert not about["device_clock"], "the cpu backend has no clock but the wall's"
     worker.close()
 
 
+def reference(tiny: str, folder: Path, prefixes: list[int], **more: Any) -> str:
+    """The logits of another instruction set after so many tokens."""
+    path, made = str(folder / "reference.npz"), engine(tiny, isa="scalar", fused=False, **more)
+    made.write_outputs(prefixes, path)
+    made.close()
+    return path
+
+
 def test_the_timed_output_is_held_against_another_instruction_set(tiny: str, tmp_path: Path) -> None:
-    path = str(tmp_path / "reference.npz")
-    reference = engine(tiny, isa="scalar", fused=False)
-    reference.write_outputs([32, BLOCK, 16 + BLOCK], path)
-    reference.close()
-    right, wrong = engine(tiny), engine(tiny, seed=1)
-    for worker in (right, wrong):
+    path, cosines = reference(tiny, tmp_path, [32, BLOCK, 16 + BLOCK]), []
+    for seed in (0, 1):
+        worker = engine(tiny, seed=seed)
         worker.prefill(32)
         worker.fill(16)
         worker.decode(0)
         worker.decode(16)
-    found = right.check(path)
-    assert set(found) == {"pp32", "tg@0", "tg@16"} and all(value and value > 0.999 for value in found.values())
-    assert all(value is not None and value < 0.9 for value in wrong.check(path).values()), "other tokens"
-    for worker in (right, wrong):
+        cosines.append(worker.conclude(path)["cosines"])
         worker.close()
+    assert set(cosines[0]) == {"pp32", "tg@0", "tg@16"} and all(value > 0.999 for value in cosines[0].values())
+    assert all(value < 0.9 for value in cosines[1].values()), "other tokens"
 
 
 # --- numbers ---
 
 
+def ceiling(rate: float, cache: int) -> Bandwidth:
+    return Bandwidth(what="device copy", bytes=1, bytes_per_s=rate, samples_s=[1.0], cache_bytes=cache)
+
+
 def test_numbers_follow_from_the_samples() -> None:
-    found = measurement(TG, Samples([0.1, 0.2, 0.3], [], [6.0, 2.4], ["a", "a"]), 10**9, Ceiling(2e10, 0))
+    found = measurement(TG, Samples([0.1, 0.2, 0.3], [], [6.0, 2.4], ["a", "a"]), 10**9, ceiling(2e10, 0))
     assert found.tokens_per_s == 5.0 and found.ms_per_token.p50 == 200.0
     assert found.floor_s == 0.05 and found.of_bandwidth == 0.25 and found.gb_per_s == 5.0
     assert found.limit == "±50.0 % after 3 samples" and found.errors == []
     assert found.energy_j_per_token == pytest.approx(4.2 / 1.5)
-    prompt = measurement(PP, Samples([0.64] * 5), 10**6, Ceiling(1e9, 0))
+    prompt = measurement(PP, Samples([0.64] * 5), 10**6, ceiling(1e9, 0))
     assert prompt.tokens_per_s == 50.0 and prompt.floor_s == 0.032 and prompt.limit is None
     assert prompt.ms_per_token.p99 == 20.0 and prompt.energy_j_per_token is None
+    early = measurement(TG, Samples([0.1] * 5, [Sample(0.2, 0.1), Sample(0.1, 0.1)]), 1)
+    assert early.errors == ["the device's clock is ahead of the wall's in 1 samples"] and early.device_s == [0.2, 0.1]
     with pytest.raises(ValueError, match="no samples"):
-        measurement(TG, Samples(), 1, None)
+        measurement(TG, Samples(), 1)
 
 
 def test_faster_than_memory_is_an_error_unless_a_cache_may_hold_it() -> None:
-    fast, ceiling = Samples([0.01] * 5), Ceiling(1e10, 10**8)
-    found = measurement(TG, fast, 2 * 10**8, ceiling)
-    assert "faster than the roofline floor" in found.errors[0]
-    assert measurement(TG, Samples([0.018] * 5), 2 * 10**8, ceiling).errors == [], "a measured ceiling has slack"
-    cached = measurement(TG, Samples([0.001] * 5), 10**8, ceiling)
-    assert cached.errors == [] and cached.floor_s is None and cached.of_bandwidth > 1
-
-
-def test_a_device_clock_ahead_of_the_wall_is_an_error() -> None:
-    samples = Samples([0.1] * 5, [{"device_s": 0.2, "wall_s": 0.1}, {"device_s": 0.1, "wall_s": 0.1}])
-    found = measurement(TG, samples, 1, None)
-    assert found.errors == ["the device's clock is ahead of the wall's in 1 samples"]
-    assert found.device_s == [0.2, 0.1]
+    read = ceiling(1e10, 10**8)
+    assert "faster than the roofline floor" in measurement(TG, Samples([0.01] * 5), 2 * 10**8, read).errors[0]
+    assert measurement(TG, Samples([0.018] * 5), 2 * 10**8, read).errors == [], "a measured ceiling has slack"
+    cached = measurement(TG, Samples([0.001] * 5), 10**8, read)
+    assert cached.errors == [] and cached.floor_s is None and (cached.of_bandwidth or 0) > 1
 
 
 # --- the document ---
-
-
-class Silent:
-    """A worker that is not called."""
 
 
 def programs(*numbers: int) -> dict[str, int]:
     return dict(zip(("step", "chunk", "headless_step", "headless_chunk"), numbers, strict=True))
 
 
-def counted(times: int) -> dict[str, Any]:
-    """So many dispatches of one kernel, in replays of every kind."""
-    return {"dispatches": {"add_avx2_generic": times}, "replays": programs(10, 4, 5, 6)}
+LAUNCHES = programs(2, 3, 1, 2)
 
 
-def made(tiny: str, **more: Any) -> Contender:
+def concluded(dispatches: int = 2 * 10 + 3 * 4 + 1 * 5 + 2 * 6, **cosines: float | None) -> dict[str, Any]:
+    """So many dispatches of one kernel, in replays of every kind; cosines by point, with _ for @."""
+    return {
+        "cosines": {name.replace("_", "@"): value for name, value in cosines.items()},
+        "dispatches": {"add_avx2_generic": dispatches}, "replays": programs(10, 4, 5, 6),
+        "kernels": [{"id": "add_avx2_generic", "device_ns": 5.0, "launches": LAUNCHES}],
+    }  # fmt: skip
+
+
+def made(**more: Any) -> Contender:
     """An engine that did everything right, or what ``more`` says."""
-    launches = programs(2, 3, 1, 2)
-    kernel = {"id": "add_avx2_generic", "device_ns": 5.0, "launches": launches}
     fields: dict[str, Any] = {
+        "name": "cpu", "worker": None,
         "about": {
             "device": DeviceInfo("cpu", "x", "cpu", "native", "", "").as_dict(), "device_clock": False, "options": {},
-            "cache_bytes": 0, "chunk": 32, "launches": launches,
+            "cache_bytes": 0, "chunk": 32, "launches": LAUNCHES,
             "energy": {"source": None, "reason": "none"},
         },
         "samples": {PP: Samples([0.1] * 3, digests=["a"] * 3), TG: Samples([0.1] * 16, digests=["b", "b"])},
         "bandwidth": [{"what": "streaming read", "bytes": 10**6, "seconds": 1e-3}],
-        "cosines": {"pp32": 0.9999, "tg@16": 0.9998},
-        "counted": counted(2 * 10 + 3 * 4 + 1 * 5 + 2 * 6),
-        "kernels": [kernel],
+        "concluded": concluded(pp32=0.9999, tg_16=0.9998),
     }  # fmt: skip
-    return Contender("cpu", Silent(), **{**fields, **more})  # type: ignore[arg-type]
+    return Contender(**{**fields, **more})
 
 
 def predicate(tiny: str, engines: list[Contender], **more: Any) -> Predicate:
     found = Found(engines, more.pop("unopened", {}), "cpu avx2", {"before": {}, "after": {}})
-    request = Request(tiny, ("cpu",), **more)
-    return document.BenchReceipt(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
+    return told(Request(tiny, ("cpu",), **more), found)
+
+
+def told(request: Request, found: Found) -> Predicate:
+    return models_predicate(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z", {})
 
 
 def test_a_right_run_passes_and_says_that_parity_was_not_checked(tiny: str) -> None:
-    made_of = predicate(tiny, [made(tiny)])
-    assert document.failures(made_of) == [] and document.exit_code(made_of) == 0
+    made_of = predicate(tiny, [made()])
+    assert failures(made_of) == [] and exit_code(made_of) == 0
+    assert json.loads(json.dumps(statement(made_of), allow_nan=False))["predicate"]["runs"][0]["measurements"]
     run = made_of.runs[0]
     assert run.parity.verdict == "INVALID-CORRECTNESS" and made_of.serving is None
     assert made_of.fallback[0].code == "KP-BENCH-UNCHECKED"
@@ -204,37 +207,32 @@ def test_a_right_run_passes_and_says_that_parity_was_not_checked(tiny: str) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"cosines": {"pp32": 0.5, "tg@16": 0.9998}}, "the timed output is wrong: cosine = 0.500000 (< 0.99)"),
-        ({"cosines": {"pp32": None}}, "the timed output is wrong: cosine = no number"),
-        ({"cosines": {}}, "the timed output is wrong"),
+        ({"concluded": concluded(pp32=0.5, tg_16=0.9998)}, "the timed output is wrong: cosine = 0.500000 (< 0.99)"),
+        ({"concluded": concluded(pp32=None)}, "the timed output is wrong: cosine = no number"),
+        ({"concluded": concluded()}, "the timed output is wrong"),
         ({"samples": {PP: Samples([0.1] * 3, digests=["a", "b", "a"])}}, "gave other bits"),
         ({"samples": {}}, "nothing was timed"),
-        ({"counted": counted(48)}, "add_avx2_generic was launched 48 times, the graphs launch it 49 times"),
+        ({"concluded": concluded(48)}, "add_avx2_generic was launched 48 times, the graphs launch it 49 times"),
         ({"errors": ["crashed (SIGSEGV) in decode"]}, "crashed (SIGSEGV)"),
         ({"samples": {TG: Samples([1e-9] * 16, digests=["b"])}}, "faster than the roofline floor"),
     ],
 )  # fmt: skip
 def test_what_makes_a_run_fail(tiny: str, change: dict[str, Any], words: str) -> None:
-    made_of = predicate(tiny, [made(tiny, **change)])
-    assert any(words in error for error in document.failures(made_of)), document.failures(made_of)
-    assert document.exit_code(made_of) == 1
+    made_of = predicate(tiny, [made(**change)])
+    assert any(words in error for error in failures(made_of)), failures(made_of)
+    assert exit_code(made_of) == 1
 
 
 def test_nothing_measured_and_a_missing_baseline_are_inconclusive(tiny: str) -> None:
-    skipped = made(tiny, samples={}, skipped=[{"name": "pp32", "reason": "too long"}])
-    assert document.exit_code(predicate(tiny, [skipped])) == 3
+    skipped = made(samples={}, skipped=[Skipped(name="pp32", reason="too long")])
+    assert exit_code(predicate(tiny, [skipped])) == 3
     lost = {"llama.cpp": WorkerFailed("unavailable", "KP-LLAMACPP-NOLIB", "not there")}
-    made_of = predicate(tiny, [made(tiny)], unopened=lost, llamacpp=True)
+    made_of = predicate(tiny, [made()], unopened=lost)
     assert made_of.baselines[0].errors == ["[KP-LLAMACPP-NOLIB] not there"]
-    assert document.exit_code(made_of) == 3 and document.failures(made_of) == []
-
-
-def test_a_baseline_has_ratios_with_intervals(tiny: str) -> None:
-    theirs = Contender(
-        "llama.cpp", Silent(), True, about={"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}},
-        samples={TG: Samples([0.25] * 8, digests=["c"])},
-    )  # type: ignore[arg-type]  # fmt: skip
-    baseline = predicate(tiny, [made(tiny), theirs]).baselines[0]
+    assert exit_code(made_of) == 3 and failures(made_of) == []
+    about = {"name": "llama.cpp", "version": "1", "library_sha256": None, "options": {}}
+    theirs = made(name="llama.cpp", baseline=True, about=about, samples={TG: Samples([0.25] * 8, digests=["c"])})
+    baseline = predicate(tiny, [made(), theirs]).baselines[0]
     assert baseline.ratios == [Ratio(backend="cpu", name="tg@16", ratio=2.5, low=2.5, high=2.5)]
     assert baseline.measurements[0].gb_per_s is None, "another program moves what it likes"
 
@@ -282,17 +280,18 @@ def test_a_shape_is_written_once_and_whole(tmp_path: Path, monkeypatch: pytest.M
 
 def test_energy_is_summed_over_packages_or_said_to_be_missing(tmp_path: Path) -> None:
     info = DeviceInfo("cpu", "x", "cpu", "native", "", "")
-    assert energy.meter(info, tmp_path).read() is None and "no RAPL counter" in str(energy.meter(info, tmp_path).reason)
+    none = machine.meter(info, tmp_path)
+    assert none.read() is None and "no RAPL counter" in str(none.reason)
     for name, value in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 2_000_000), ("intel-rapl:0:0", 9)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(f"{value}\n")
-    found = energy.meter(info, tmp_path)
+    found = machine.meter(info, tmp_path)
     assert found.read() == 7.0 and found.source == "RAPL package" and found.reason is None
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("x")
-    assert found.read() is None and "cannot be read" in str(energy.meter(info, tmp_path).reason)
-    assert energy.spent(1.0, 3.5) == 2.5
-    assert energy.spent(3.5, 1.0) is None, "the counter began anew"
-    assert energy.spent(None, 1.0) is energy.spent(1.0, None) is None
+    assert found.read() is None and "cannot be read" in str(machine.meter(info, tmp_path).reason)
+    assert machine.spent(1.0, 3.5) == 2.5
+    assert machine.spent(3.5, 1.0) is None, "the counter began anew"
+    assert machine.spent(None, 1.0) is machine.spent(1.0, None) is None
 
 
 class Nvml:
@@ -315,20 +314,20 @@ class Nvml:
 def test_energy_of_a_gpu_is_nvml_s_or_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     info = DeviceInfo("cuda", "x", "gpu", "CUDA", "", "", "GPU-1")
     library = Nvml()
-    monkeypatch.setattr(energy.ctypes, "CDLL", lambda name: library)
-    found = energy.meter(info)
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: library)
+    found = machine.meter(info)
     assert found.read() == 1.5 and found.source == "NVML"
     library.millijoules = 4000
-    assert energy.spent(1.5, found.read()) == 2.5
+    assert machine.spent(1.5, found.read()) == 2.5
     for call, words in (("init", "initialised"), ("handle", "knows no device GPU-1"), ("energy", "no energy counter")):
         library = Nvml(call)
-        assert energy.meter(info).source is None and words in str(energy.meter(info).reason)
+        assert machine.meter(info).source is None and words in str(machine.meter(info).reason)
 
     def missing(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(energy.ctypes, "CDLL", missing)
-    assert "no NVML" in str(energy.meter(info).reason) and energy.meter(info).read() is None
+    monkeypatch.setattr(machine.ctypes, "CDLL", missing)
+    assert "no NVML" in str(machine.meter(info).reason) and machine.meter(info).read() is None
 
 
 # --- llama.cpp ---
@@ -338,9 +337,7 @@ def test_llama_cpp_computes_the_same_on_the_same_tokens(
     llamacpp: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KPARITY_THREADS", "1")
-    path, ours = str(tmp_path / "reference.npz"), engine(tiny, act="block256")
-    ours.write_outputs([32, BLOCK, 16 + BLOCK], path)
-    ours.close()
+    path = reference(tiny, tmp_path, [32, BLOCK, 16 + BLOCK], act="block256")
     theirs = llamacpp.LlamaCpp(model=tiny, seed=0, length=64, context=256)
     about = theirs.about()
     assert about["options"]["n_ctx"] == 256 and about["options"]["n_threads"] == 1
@@ -351,7 +348,7 @@ def test_llama_cpp_computes_the_same_on_the_same_tokens(
     found = theirs.decode(0)
     assert len(found["seconds"]) == BLOCK and min(found["seconds"]) > 0
     theirs.decode(16)
-    cosines = theirs.check(path)
+    cosines = theirs.conclude(path)["cosines"]
     assert set(cosines) == {"pp32", "tg@0", "tg@16"} and all(value and value > 0.99 for value in cosines.values())
     theirs.close()
 
@@ -360,9 +357,9 @@ def test_another_file_of_the_same_model_is_another_baseline(llamacpp: Any, tmp_p
     shape = "tiny:1"
     model, f16 = (str(shapes.model_file(shape, 3, tmp_path, kind)) for kind in ("tq2_0", "f16"))
     assert Path(f16).stat().st_size > Path(model).stat().st_size
-    request = Request(model, ("cpu",), (32,), (), 0.2, llamacpp=True, llamacpp_files=(f16, str(tmp_path / "none")))
+    request = Request(model, ("cpu",), (32,), (), 0.2, llamacpp_files=("", f16, str(tmp_path / "none")))
     found = EndToEndRun(request, lambda line: None).run()
-    document_of = document.BenchReceipt(request, ["cpu"], [], found, ["kparity"], "2026-01-01T00:00:00Z").predicate()
+    document_of = told(request, found)
     names = ["llama.cpp", f"llama.cpp on {Path(f16).name}", "llama.cpp on none"]
     assert [each.name for each in document_of.baselines] == names
     for each in document_of.baselines[:2]:
@@ -379,9 +376,3 @@ def test_another_c_interface_and_another_model_are_refused(
     monkeypatch.setattr(llamacpp, "DEFAULTS", (512, 2048, 511))
     with pytest.raises(Unavailable, match="begins its context parameters with"):
         llamacpp.LlamaCpp(model=tiny, seed=0, length=8, context=64)
-
-
-def test_a_predicate_is_json(tiny: str) -> None:
-    text = json.dumps(statement(predicate(tiny, [made(tiny)])), allow_nan=False)
-    found = json.loads(text)["predicate"]
-    assert np.isfinite(found["runs"][0]["measurements"][0]["tokens_per_s"])

@@ -6,6 +6,8 @@ import hashlib
 import math
 import shutil
 import subprocess
+from collections.abc import Iterable, Iterator
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,34 @@ import numpy as np
 import pytest
 
 from kparity.backends.numpy import NumpyBackend
-from kparity.bench import Sample, Series, bandwidth, bootstrap, interleave, judge_times, machine, settled, timing
-from kparity.device.adapter import Backend, dtype_name
+from kparity.bench import bandwidth, machine, timing
+from kparity.bench.timing import Sample, Timed, bootstrap, converged, figures, interleave, judge, row_of
+from kparity.device.adapter import Backend, DeviceInfo, dtype_name
 from kparity.device.registry import open_backend
 from kparity.host.revision import revision
 from kparity.ops.spec import Array
+from kparity.receipts.record import OpRow
 
 
-def series(device_s: list[float], wall_s: float = 1.0, nbytes: int = 0, **more: Any) -> Series:
-    made = Series("x", lambda: Sample(device_s[0], wall_s), nbytes=nbytes, **more)
-    made.samples = [Sample(each, wall_s) for each in device_s]
-    return made
+class Made(Timed):
+    """Gives the samples of an iterator, in seconds of the device; ``found`` is what its check finds."""
+
+    def __init__(self, seconds: Iterable[float], nbytes: int = 0, found: str = "", flops: int = 0, **more: Any) -> None:
+        info = DeviceInfo("cpu", "x", "cpu", "native", "", "")
+        super().__init__(row_of(info, "x", nbytes, name="x", **more), flops)
+        self.seconds, self.found = iter(seconds), found
+
+    def sample(self) -> Sample:
+        return Sample(next(self.seconds), 1e4)
+
+    def check(self) -> str:
+        return self.found
+
+
+def judged(seconds: list[float], ceiling: float = 0.0, slack: bool = True, wall_s: float = 1.0, **more: Any) -> OpRow:
+    made = Made([], **more)
+    made.row.samples_device_s, made.row.samples_wall_s = seconds, [wall_s] * len(seconds)
+    return judge(made, ceiling, slack)
 
 
 # --- the method ---
@@ -32,8 +51,8 @@ def series(device_s: list[float], wall_s: float = 1.0, nbytes: int = 0, **more: 
 def test_the_interval_holds_the_median_and_narrows_with_samples() -> None:
     rng = np.random.default_rng(1)
     widths = []
-    for count in (20, 2000):
-        values = 10 + rng.standard_normal(count)
+    for size in (20, 2000):
+        values = 10 + rng.standard_normal(size)
         middle, low, high = bootstrap(values)
         assert low <= middle <= high and low < 10 < high
         assert middle == np.median(values)
@@ -44,77 +63,55 @@ def test_the_interval_holds_the_median_and_narrows_with_samples() -> None:
     with pytest.raises(ValueError, match="no samples"):
         bootstrap([])
 
-
-def test_one_outlier_moves_neither_median_nor_interval_much() -> None:
     middle, _, high = bootstrap([*[1.0] * 50, 1000.0])
-    assert middle == high == 1.0
-
-
-def test_settled_tells_narrow_from_wide() -> None:
-    assert settled([1.0, 1.001] * 10) and not settled([1.0, 2.0] * 10) and not settled([])
+    assert middle == high == 1.0, "one outlier moves neither much"
+    assert converged([1.0, 1.001] * 10) and not converged([1.0, 2.0] * 10) and not converged([])
 
 
 def test_no_series_always_follows_another() -> None:
     order: list[str] = []
 
-    def sampler(name: str) -> Any:
-        def sample() -> Sample:
+    def seconds(name: str) -> Iterator[float]:
+        while True:
             order.append(name)
-            return Sample(1e-3, 2e-3)
+            yield 1e-3
 
-        return sample
-
-    table = [Series(name, sampler(name)) for name in "abc"]
+    table = [Made(seconds(name)) for name in "abc"]
     interleave(table, warm=1, least=5, most=5)
     rounds = ["".join(order[at : at + 3]) for at in range(0, len(order), 3)]
     assert rounds == ["abc", "bca", "cab", "abc", "bca", "cab"]
-    assert [len(each.samples) for each in table] == [5, 5, 5], "a warm-up is no sample"
+    assert [len(each.row.samples_wall_s) for each in table] == [5, 5, 5], "a warm-up is no sample"
 
 
-def test_sampling_ends_when_it_is_settled_or_late() -> None:
-    quiet = Series("quiet", lambda: Sample(1e-3, 2e-3))
+def test_sampling_ends_when_it_has_converged_or_is_late() -> None:
+    quiet, wild = Made(repeat(1e-3)), Made(map(float, count(1)))
     interleave([quiet], least=6, most=100)
-    assert len(quiet.samples) == 6
-    noise = iter(range(1, 1000))
-    wild = Series("wild", lambda: Sample(float(next(noise)), 1e4))
     interleave([wild], least=50, most=100, seconds=0.0)
-    assert len(wild.samples) == 3, "three samples at least, whatever the time"
+    assert len(quiet.row.samples_device_s) == 6
+    assert len(wild.row.samples_device_s) == 3, "three samples at least, whatever the time"
 
 
-def test_a_series_that_raises_is_named_and_the_others_go_on() -> None:
-    def breaks() -> Sample:
+def test_what_raises_or_is_wrong_is_named_and_the_others_go_on() -> None:
+    def breaks() -> Iterator[float]:
+        yield from ()
         raise RuntimeError("device lost")
 
-    table = [Series("bad", breaks), Series("good", lambda: Sample(1e-3, 2e-3))]
+    table = [Made(breaks()), Made(repeat(1e-3), found="output wrong: y[3]"), Made(repeat(1e-3))]
     interleave(table, least=3, most=3)
-    rows = [judge_times(each, 0.0) for each in table]
-    assert rows[0]["errors"] == ["RuntimeError: device lost"] and not rows[0]["verified"]
-    assert rows[1]["errors"] == [] and rows[1]["verified"]
-
-
-def test_a_wrong_output_is_an_error_beside_its_time() -> None:
-    found = Series("wrong", lambda: Sample(1e-3, 2e-3), check=lambda: "output wrong: y[3]")
-    interleave([found], least=3, most=3)
-    row = judge_times(found, 0.0)
-    assert row["errors"] == ["output wrong: y[3]"] and not row["verified"] and row["us"] == 1e3
+    bad, wrong, good = (judge(each) for each in table)
+    assert bad.errors == ["RuntimeError: device lost"] and not bad.verified
+    assert wrong.errors == ["output wrong: y[3]"] and not wrong.verified and wrong.us == 1e3
+    assert good.errors == [] and good.verified
 
 
 def test_a_time_below_the_floor_is_an_error() -> None:
     floor_s = 1e9 / 1e12
-    fast = judge_times(series([0.5 * floor_s], nbytes=10**9), 1e12)
-    assert "faster than the roofline floor" in fast["errors"][0]
-    assert judge_times(series([1.5 * floor_s], nbytes=10**9), 1e12)["errors"] == []
+    assert "faster than the roofline floor" in judged([0.5 * floor_s], 1e12, nbytes=10**9).errors[0]
+    assert judged([1.5 * floor_s], 1e12, nbytes=10**9).errors == []
     # What the device tells is a limit; what a benchmark found has room above it; a hot series has no floor at all.
-    assert judge_times(series([0.9 * floor_s], nbytes=10**9), 1e12, measured=False)["errors"]
-    assert judge_times(series([0.9 * floor_s], nbytes=10**9), 1e12, measured=True)["errors"] == []
-    assert judge_times(series([0.1 * floor_s], nbytes=10**9, cold=False), 1e12)["errors"] == []
-
-
-def test_a_clock_that_cannot_be_right_is_an_error() -> None:
-    assert "ahead of the wall" in judge_times(series([2.0, 0.5], wall_s=1.0), 0.0)["errors"][0]
-    stopped = judge_times(series([0.0], nbytes=1), 0.0)
-    assert "the clock tells" in stopped["errors"][0] and "gb_per_s" not in stopped
-    assert judge_times(series([]), 0.0)["errors"] == ["nothing ran"]
+    assert judged([0.9 * floor_s], 1e12, False, nbytes=10**9).errors
+    assert judged([0.9 * floor_s], 1e12, nbytes=10**9).errors == []
+    assert judged([0.1 * floor_s], 1e12, nbytes=10**9, cold=False).errors == []
 
 
 @pytest.mark.parametrize(
@@ -123,37 +120,41 @@ def test_a_clock_that_cannot_be_right_is_an_error() -> None:
      (1.0, math.inf, False)],
 )  # fmt: skip
 def test_the_limits_of_the_clocks_are_the_contract_s(device_s: float, wall_s: float, right: bool) -> None:
-    assert bool(timing.clock_errors([0.5, device_s], [1.0, wall_s])) is not right
+    assert bool(figures([1.0], [0.5, device_s], [1.0, wall_s]).errors) is not right
 
 
-def test_each_sample_needs_both_clocks() -> None:
-    assert timing.clock_errors([], []) == []
-    with pytest.raises(ValueError, match="shorter"):
-        timing.clock_errors([1.0, 1.0], [1.0])
+def test_figures_follow_from_the_samples_which_are_kept() -> None:
+    with pytest.raises(ValueError, match="shorter"):  # each sample needs both clocks
+        figures([1.0], [1.0, 1.0], [1.0])
+    assert "ahead of the wall" in judged([2.0, 0.5]).errors[0]
+    stopped = judged([0.0], nbytes=1)
+    assert "the clock tells" in stopped.errors[0] and stopped.gb_per_s is None
+    assert judged([]).errors == ["nothing ran"]
+    row = judged([2e-3] * 3, nbytes=4 * 10**6, flops=6 * 10**6, launches=2)
+    assert (row.us, row.gb_per_s, row.gflop_per_s) == pytest.approx((1e3, 4.0, 6.0)) and row.limit == ""
+    assert judged([1.0]).gflop_per_s is None
+    row = judged([0.1, 0.9, 0.2, 0.8])
+    assert "after 4 samples" in row.limit
+    assert row.samples_device_s == [0.1, 0.9, 0.2, 0.8] and row.samples_wall_s == [1.0] * 4
 
 
-def test_rates_are_bytes_and_operations_by_the_median() -> None:
-    row = judge_times(series([2e-3] * 3, nbytes=4 * 10**6, flops=6 * 10**6, launches=2), 0.0)
-    assert (row["us"], row["gb_per_s"], row["gflop_per_s"]) == pytest.approx((1e3, 4.0, 6.0))
-    assert "gflop_per_s" not in judge_times(series([1.0]), 0.0)
+def test_processors_that_rested_work_before_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, runs = [0.0], list[float]()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
+    class Working(Made):
+        sample = Timed.sample
 
-def test_what_was_not_settled_is_stated_and_samples_are_kept() -> None:
-    row = judge_times(series([0.1, 0.9, 0.2, 0.8]), 0.0)
-    assert "after 4 samples" in row["limit"]
-    assert row["samples_device_s"] == [0.1, 0.9, 0.2, 0.8] and row["samples_wall_s"] == [1.0] * 4
-    assert "limit" not in judge_times(series([0.1] * 4), 0.0)
+        def run(self) -> Sample:
+            runs.append(clock[0])
+            clock[0] += timing.WAKE_S * 0.3
+            return Sample(len(runs), 1.0)
 
-
-def test_a_sample_has_enough_launches_and_no_more_memory_than_told() -> None:
-    found = [
-        timing.turns(1, 1 << 20),
-        timing.turns(4, 70 << 20),
-        timing.turns(146, 1 << 20),
-        timing.turns(1, 657 << 20),
-    ]
-    assert found == [32, 8, 1, 12]
-    assert timing.turns(1, 100 << 30) == 1
+    made = Working([])
+    for pause, before in ((0.0, 4), (timing.RESTED_S / 2, 0), (timing.RESTED_S * 2, 4)):
+        clock[0] += pause
+        runs.clear()
+        assert made.sample().device_s == before + 1 == len(runs), "the last run is the sample"
 
 
 # --- the machine and its ceiling ---
@@ -161,23 +162,22 @@ def test_a_sample_has_enough_launches_and_no_more_memory_than_told() -> None:
 
 def test_the_streaming_read_reads_every_byte() -> None:
     backend = open_backend("cpu")
-    found = bandwidth.bandwidth_series(backend, 2 << 20)
-    assert found.check() is None and found.about["op"] == "stream" and found.nbytes == 2 << 20
+    found = bandwidth.ceiling_of(backend, 2 << 20)
+    assert found.check() is None and found.row.op == "stream" and found.row.bytes == 2 << 20
     reader = bandwidth.StreamRead(backend, bandwidth.cold_memory(2), 1 << 20)
-    assert len(reader.programs) == 2 and reader.sample() > 0 and reader.check() is None
+    assert len(reader.programs) == 2 and reader.sample().wall_s > 0 and reader.check() is None
     reader.programs = [reader.programs[1]]
     reader.data[: 1 << 20] = 7
     assert "checksum" in (reader.check() or ""), "a read of other bytes is found"
     backend.close()
-    numpy = NumpyBackend()
-    assert bandwidth.bandwidth_series(numpy, 1 << 20).about["op"] == "stream", "a processor, whatever its API"
+    assert bandwidth.ceiling_of(NumpyBackend(), 1 << 20).row.op == "stream", "a processor, whatever its API"
 
 
 def test_a_copy_is_held_against_its_source() -> None:
-    found = bandwidth.copy_series(NumpyBackend(), 1 << 16)
+    found = bandwidth.Copy(NumpyBackend(), 1 << 16)
     assert "differs" in (found.check() or ""), "nothing was copied yet"
     assert found.sample().device_s > 0 and found.check() is None
-    assert found.nbytes == 2 << 16, "bytes read and bytes written"
+    assert found.row.bytes == 2 << 16, "bytes read and bytes written"
 
 
 @pytest.mark.parametrize(
@@ -244,20 +244,3 @@ def test_a_changed_and_a_new_source_make_the_tree_dirty(tmp_path: Path, monkeypa
     (tmp_path / "kernels" / "new.cu").write_text("3\n")
     (tmp_path / "notes.txt").write_text("no source\n")
     assert revision(tmp_path) == {**clean, "dirty": True, "changed": ["kernels/a.cu", "kernels/new.cu"]}
-
-
-def test_processors_that_rested_work_before_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, done = [0.0], list[str]()
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-
-    def work(name: str, seconds: float) -> timing.Sample:
-        done.append(name)
-        clock[0] += seconds
-        return timing.Sample(seconds, seconds)
-
-    awake, piece = timing.WarmUp(), timing.WAKE_S * 0.3
-    for pause, before in ((0.0, 4), (timing.RESTED_S / 2, 0), (timing.RESTED_S * 2, 4)):
-        clock[0] += pause
-        done.clear()
-        assert awake.sample(lambda: work("untimed", piece), lambda: work("timed", 1.0)).wall_s == 1.0
-        assert done == ["untimed"] * before + ["timed"]

@@ -54,11 +54,7 @@ def test_a_turn_ends_when_the_threads_of_a_worker_rest(start) -> None:
 def test_a_call_that_raises_costs_the_call(start) -> None:
     worker = start()
     worker.opened(60)
-    for method, words in (
-        ("error", "ZeroDivisionError"),
-        ("not_a_number", "ValueError"),
-        ("no_such", "AttributeError"),
-    ):
+    for method, words in (("error", "ZeroDivisionError"), ("not_a_number", "ValueError"), ("no_such", "Attribute")):
         with pytest.raises(WorkerFailed, match=words) as told:
             worker.call(method, 60)
         assert told.value.status == "rejected" and told.value.code == "KP-PROBE-ERROR"
@@ -74,27 +70,18 @@ def test_what_does_not_open_says_why(start) -> None:
     assert (told.value.status, told.value.code) == ("died", "KP-BENCH-DIED")
 
 
-def test_a_crash_is_told_with_the_last_line_and_stays(start) -> None:
+@pytest.mark.parametrize(
+    ("method", "limit", "words"),
+    [
+        ("crash", 60, r"crashed \(SIGSEGV\) in crash: vendor library: about to fall"),
+        ("hang", 0.5, r"no answer within 0.5 s, ended in hang"),
+        ("garble", 60, r"no message in garble: '\[INFO\] tuning' is no message"),
+    ],
+)
+def test_what_ends_a_worker_is_told_and_stays(start, method: str, limit: float, words: str) -> None:
     worker = start()
     worker.opened(60)
-    with pytest.raises(WorkerFailed, match=r"crashed \(SIGSEGV\) in crash: vendor library: about to fall"):
-        worker.call("crash", 60)
-    with pytest.raises(WorkerFailed, match=r"crashed \(SIGSEGV\) in crash") as told:
-        worker.call("echo", 60, value=1)
-    assert told.value.status == "died"
-
-
-def test_a_worker_that_hangs_is_ended_at_its_limit(start) -> None:
-    worker = start()
-    worker.opened(60)
-    with pytest.raises(WorkerFailed, match=r"no answer within 0.5 s, ended in hang"):
-        worker.call("hang", 0.5)
-    assert worker.process.poll() is not None
-
-
-def test_what_is_no_message_costs_the_worker_and_is_told(start) -> None:
-    worker = start()
-    worker.opened(60)
-    with pytest.raises(WorkerFailed, match=r"no message in garble: '\[INFO\] tuning' is no message") as told:
-        worker.call("garble", 60)
-    assert told.value.status == "died" and worker.process.poll() is not None
+    for call, more in ((method, {}), ("echo", {"value": 1})):
+        with pytest.raises(WorkerFailed, match=words) as told:
+            worker.call(call, limit, **more)
+        assert told.value.status == "died" and worker.process.poll() is not None

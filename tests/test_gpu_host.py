@@ -11,7 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+
+from kparity.receipts.record import Skipped, Statement, Tried
+from tests.made_receipts import ops_receipt, receipt
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
@@ -23,32 +27,26 @@ def summary(monkeypatch: pytest.MonkeyPatch) -> Any:
     return import_module("summary")
 
 
-def measured(**more: Any) -> dict[str, Any]:
-    """A run of a receipt, as far as the table reads it."""
-    row = {"name": "tg@0", "tokens_per_s": 98.5, "low": 98.0, "high": 99.0, "of_bandwidth": 0.5, "errors": []}
-    return {
-        "backend": "cuda", "device": {"device": "H200"}, "parity": {"verdict": "PASS"}, "errors": [],
-        "timed_output": {"cosine": 0.9995}, "measurements": [row],
-        "skipped": [{"name": "tg@2048", "reason": "too long"}], **more,
-    }  # fmt: skip
-
-
 def test_the_table_shows_speed_with_its_parity(summary: Any) -> None:
-    ops = [{"name": "cuda add", "errors": [], "us": 2.0, "gb_per_s": 5.0},
-           {"name": "cuda big", "errors": [], "unsupported": "too large"},
-           {"name": "cuda tgemv", "errors": ["output wrong"], "us": 1.0, "gb_per_s": 9.0}]  # fmt: skip
-    fallback = [{"backend": "hip", "status": "unavailable", "code": "KP-HIP-NODRIVER", "reason": "no driver"}]
-    predicate = {"fallback": fallback, "runs": [measured()], "ops": ops}
-    rows = {name: (result, text) for name, result, text in summary.rows_of("r", {"predicate": predicate})}
+    predicate = msgspec.convert(receipt("cuda"), Statement).predicate
+    run, lost = predicate.runs[0], {"status": "unavailable", "code": "KP-HIP-NODRIVER", "reason": "no driver"}
+    predicate.fallback.append(Tried(backend="hip", **lost))
+    run.skipped.append(Skipped(name="tg@2048", reason="too long"))
+    add, big, tgemv = predicate.ops = msgspec.convert(ops_receipt("cuda"), Statement).predicate.ops
+    add.us, add.gb_per_s, big.unsupported, tgemv.errors = 2.0, 5.0, "too large", ["output wrong"]
+    rows = {name: (result, text) for name, result, text in summary.receipt("r", predicate)}
+    speed = run.measurements[0]
     assert rows["r hip"] == ("absent", "[KP-HIP-NODRIVER] no driver")
-    assert rows["r cuda"] == ("pass", "H200, timed output: cosine 0.999500")
-    assert rows["r cuda tg@0"] == ("pass", "98.5 tokens/s (98.0 … 99.0), 50.0 % of bandwidth")
+    assert rows["r cuda"] == ("pass", f"{run.device.device}, timed output: cosine 0.999910")
+    assert rows[f"r cuda {speed.name}"][1].startswith(f"{speed.tokens_per_s:.1f} tokens/s ({speed.low:.1f} … ")
+    assert rows[f"r cuda {speed.name}"][1].endswith(f"{100 * (speed.of_bandwidth or 0):.1f} % of bandwidth")
     assert rows["r cuda tg@2048"] == ("skipped", "too long")
-    assert rows["r cuda add"] == ("pass", "2.00 µs, 5.0 GB/s") and rows["r cuda big"] == ("absent", "too large")
-    assert rows["r cuda tgemv"][0] == "FAIL" and rows["r cuda tgemv"][1].startswith("output wrong")
-    for change in ({"parity": {"verdict": "INVALID-CORRECTNESS"}}, {"errors": ["gave other bits"]}):
-        found = list(summary.rows_of("r", {"predicate": {"fallback": [], "runs": [measured(**change)]}}))
-        assert found[0][1] == "FAIL"
+    assert rows[f"r {add.name}"] == ("pass", "2.00 µs, 5.0 GB/s") and rows[f"r {big.name}"] == ("absent", "too large")
+    assert rows[f"r {tgemv.name}"][0] == "FAIL" and rows[f"r {tgemv.name}"][1].startswith("output wrong")
+    run.errors = ["gave other bits"]
+    assert next(row for row in summary.receipt("r", predicate) if row[0] == "r cuda")[1] == "FAIL"
+    run.errors, run.parity.verdict = [], "INVALID-CORRECTNESS"
+    assert next(row for row in summary.receipt("r", predicate) if row[0] == "r cuda")[1] == "FAIL"
 
 
 def test_the_summary_names_what_failed(summary: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +65,7 @@ def test_the_summary_names_what_failed(summary: Any, tmp_path: Path, capsys: pyt
     assert summary.main([str(tmp_path), "--steps", str(notes), "--write", str(tmp_path / "summary.json")]) == 1
     printed = capsys.readouterr().out
     assert "ncu tgemv (320,1,1)" in printed and "time 3.1 us, registers 40" in printed
-    for part in ("12 passed, 3 skipped", "FAIL (3)", "absent", "TIMEOUT", "digest does not fit", "no JSON",
+    for part in ("12 passed, 3 skipped", "FAIL (3)", "absent", "TIMEOUT", "digest does not fit", "that can be read",
                  "required steps failed: probe"):  # fmt: skip
         assert part in printed
     assert json.loads((tmp_path / "summary.json").read_text())["failed"] == ["probe"]

@@ -44,11 +44,10 @@ BOTH = {name: SAVED["runs"][name] for name in ("6:32000, 2 threads", "6:32000, 1
 
 
 def test_the_page_is_what_the_committed_results_give() -> None:
-    saved = SAVED
-    assert saved["schema"] == performance.SCHEMA and performance.SAVED.stat().st_size < 1_000_000
-    assert set(saved["runs"]) == set(performance.FACTS["runs"])
+    assert SAVED["schema"] == performance.SCHEMA and performance.SAVED.stat().st_size < 1_000_000
+    assert set(SAVED["runs"]) == set(performance.FACTS["runs"])
     page = performance.PAGE.read_text(encoding="utf-8")
-    assert performance.page(saved) == page, "run python -m tools.performance --render"
+    assert performance.page(SAVED) == page, "run python -m tools.performance --render"
 
 
 def test_every_run_can_be_started_and_is_asked_for() -> None:
@@ -65,8 +64,8 @@ def test_every_run_can_be_started_and_is_asked_for() -> None:
         if options["shape"]:
             shapes.parse(options["shape"])
         if options["ops_expression"]:
-            served = {(case["params"]["N"], case["params"]["K"]) for case in plan(options["ops_expression"])
-                      if case["op"] == "tgemv"}  # fmt: skip
+            cases = [case for case, _ in plan(options["ops_expression"]) if case.op == "tgemv"]
+            served = {(case["N"], case["K"]) for case in cases}
             assert served == set(performance.GEMVS)
 
 
@@ -194,7 +193,9 @@ def test_a_straight_line_is_told_from_a_bent_one() -> None:
 # --- running ---
 
 
-def test_samples_are_thinned_and_numbers_shortened() -> None:
+def test_samples_are_thinned_and_the_reason_is_the_line_that_tells_it() -> None:
+    assert performance.reasons("a\ncpu tgemv  ERROR too fast\nb\n", "c") == ["cpu tgemv ERROR too fast"]
+    assert performance.reasons("", "1\n2\n\n3\n4") == ["2", "3", "4"]
     found = performance.thinned({"samples": [0.123456789] * 1000, "rows": [{"n": 1}] * 100, "flag": True, "no": None})
     assert found["samples"] == [0.12346] * len(found["samples"]) and len(found["samples"]) <= performance.KEPT
     assert len(found["rows"]) == 100 and found["flag"] is True and found["no"] is None
@@ -218,11 +219,6 @@ def test_a_run_that_fails_costs_itself_and_the_others_stay(
     assert found["6:32000, 2 threads"] == BOTH["6:32000, 2 threads"], "what was not asked for stays"
     with pytest.raises(SystemExit):
         performance.main(["--only", "opps"])
-
-
-def test_the_reason_is_the_line_that_tells_it() -> None:
-    assert performance.reasons("a\ncpu tgemv  ERROR too fast\nb\n", "c") == ["cpu tgemv ERROR too fast"]
-    assert performance.reasons("", "1\n2\n\n3\n4") == ["2", "3", "4"]
 
 
 def test_a_run_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

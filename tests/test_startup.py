@@ -64,7 +64,7 @@ def test_help_is_there_within_120_ms() -> None:
 def test_a_repack_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speeds, "DISTINCT", 1)
     table = list(speeds.repacking())
-    assert {series.name.split(",")[0] for series in table} == {"repack TQ2_0", "repack TQ1_0", "repack I2_S"}
+    assert {series.row.name.split(",")[0] for series in table} == {"repack TQ2_0", "repack TQ1_0", "repack I2_S"}
     assert all(series.check() is None and series.sample().wall_s > 0 for series in table)
     monkeypatch.setattr(speeds, "repack", lambda *_: np.zeros((speeds.ROWS, speeds.K // 16), np.uint32))
     assert all("output wrong" in (series.check() or "") for series in table)
@@ -72,4 +72,4 @@ def test_a_repack_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_command_that_fails_is_no_time() -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        speeds.process(sys.executable, "-c", "raise SystemExit(1)")()
+        speeds.process("fails", sys.executable, "-c", "raise SystemExit(1)").sample()

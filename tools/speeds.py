@@ -17,18 +17,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from kparity import _native
 from kparity.backends.cpu import CpuBackend
-from kparity.bench import Sample, Series, interleave, judge_times
 from kparity.bench.bandwidth import StreamRead, cold_memory
 from kparity.bench.gguf_writer import encode_i2_s, encode_tq1_0, encode_tq2_0
 from kparity.bench.machine import UNKNOWN_CACHE
+from kparity.bench.ops import line
+from kparity.bench.timing import Sample, Timed, interleave, judge
 from kparity.host.revision import revision
 from kparity.kernels.support import SERVED
 from kparity.model import load_model
@@ -36,6 +40,7 @@ from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
 from kparity.model.graph import LINEARS
 from kparity.ops.packing import pack
 from kparity.ops.spec import Array
+from kparity.receipts.record import OpRow
 
 ROWS, K = SERVED.ffn, SERVED.width
 DISTINCT = 2 * UNKNOWN_CACHE
@@ -53,36 +58,39 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+class Call(Timed):
+    """A call, by the wall's clock alone; ``calls`` are made in turn."""
+
+    def __init__(self, name: str, calls: Sequence[Callable[[], object]], nbytes: int = 0) -> None:
+        super().__init__(OpRow(name=name, backend="", op="", errors=[], verified=False, launches_per_sample=1,
+                               bytes=nbytes, cold=True))  # fmt: skip
+        self.calls = cycle(calls)
+
+    def sample(self) -> Sample:
+        """The next call; raises what it raises."""
+        call, started = next(self.calls), time.perf_counter()
+        call()
+        wall = time.perf_counter() - started
+        return Sample(wall, wall)
 
 
 # --- harness ---
 
 
-def process(*command: str) -> Callable[[], Sample]:
-    """A sampler of a command's wall time, from start to exit; raises where the command fails."""
-
-    def sample() -> Sample:
-        wall = seconds(
-            lambda: subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-        )
-        return Sample(wall, wall)
-
-    return sample
+def process(name: str, *command: str) -> Call:
+    """A command from start to exit; an exception where it fails."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return Call(name, [partial(subprocess.run, command, check=True, **quiet)])
 
 
-def commands() -> Iterator[Series]:
+def commands() -> Iterator[Timed]:
     """Processes that start and end, and probes of the cpu backend."""
-    yield Series("kparity --help", process(KPARITY, "--help"))
+    yield process("kparity --help", KPARITY, "--help")
     libraries = [f"import {module}" for module in ("torch", "matplotlib") if find_spec(module)]
     for code in ("pass", "import numpy", "import kparity", "import kparity.cli.main", *libraries):
-        yield Series(f"python -c '{code}'", process(sys.executable, "-c", code))
+        yield process(f"python -c '{code}'", sys.executable, "-c", code)
     for name, more in (("bos", ["--depth", "bos"]), ("full", []), ("remembered", ["--cached"])):
-        yield Series(f"kparity probe --backends cpu, {name}", process(KPARITY, "probe", "--backends", "cpu", *more))
+        yield process(f"kparity probe --backends cpu, {name}", KPARITY, "probe", "--backends", "cpu", *more)
 
 
 def repack(kind: str, raw: Array, threads: int) -> Array:
@@ -93,41 +101,30 @@ def repack(kind: str, raw: Array, threads: int) -> Array:
     return np.asarray(function(raw, ROWS, K, threads)[0])
 
 
-def repacking() -> Iterator[Series]:
-    """Each type of ternary tensor, by one thread and by all, through more copies than caches hold."""
+class Repacking(Call):
+    """A type of ternary tensor that is repacked, through more copies than caches hold."""
+
+    def __init__(self, kind: str, raw: Array, threads: int) -> None:
+        copies = [raw.copy() for _ in range(-(-DISTINCT // raw.nbytes))]
+        name = f"repack {kind}, {threads} thread{'s' * (threads > 1)}"
+        super().__init__(name, [partial(repack, kind, copy, threads) for copy in copies], raw.nbytes)
+        self.kind, self.raw, self.threads = kind, raw, threads
+
+    def check(self) -> str | None:
+        """Whether the words are those of the weights that the second decoder reads."""
+        decode = {"TQ2_0": decode_tq2_0, "TQ1_0": decode_tq1_0}.get(self.kind)
+        second = decode("t", self.raw, ROWS, K) if decode else decode_i2_s(self.raw, ROWS, K)
+        same = np.array_equal(repack(self.kind, self.raw, self.threads), pack(np.asarray(second[0], np.int8)))
+        return None if same else f"output wrong: {self.kind} differs from the second decoder"
+
+
+def repacking() -> Iterator[Timed]:
+    """Each type of ternary tensor, by one thread and by all."""
     weights = np.random.default_rng(3).integers(-1, 2, (ROWS, K), np.int8)
     scales = np.ones((ROWS, K // 256), np.float32)
-    made = {"TQ2_0": encode_tq2_0(weights, scales), "TQ1_0": encode_tq1_0(weights, scales)}
-    for kind, encoded in {**made, "I2_S": encode_i2_s(weights, scales)}.items():
-        raw = np.frombuffer(encoded, np.uint8)
-        copies = [raw.copy() for _ in range(-(-DISTINCT // raw.nbytes))]
-        for threads in sorted({1, len(os.sched_getaffinity(0))}):
-            name = f"repack {kind}, {threads} thread{'s' * (threads > 1)}"
-            yield Series(name, turning(kind, copies, threads), nbytes=raw.nbytes, check=checking(kind, raw, threads))
-
-
-def turning(kind: str, copies: list[Array], threads: int) -> Callable[[], Sample]:
-    """A sampler that repacks the next copy."""
-    turn = iter(range(1 << 62))
-
-    def sample() -> Sample:
-        raw = copies[next(turn) % len(copies)]
-        wall = seconds(lambda: repack(kind, raw, threads))
-        return Sample(wall, wall)
-
-    return sample
-
-
-def checking(kind: str, raw: Array, threads: int) -> Callable[[], str | None]:
-    """Whether the words are those of the weights that the second decoder reads."""
-
-    def check() -> str | None:
-        decode = {"TQ2_0": decode_tq2_0, "TQ1_0": decode_tq1_0}.get(kind)
-        second = decode("t", raw, ROWS, K) if decode else decode_i2_s(raw, ROWS, K)
-        same = np.array_equal(repack(kind, raw, threads), pack(np.asarray(second[0], np.int8)))
-        return None if same else f"output wrong: {kind} differs from the second decoder"
-
-    return check
+    for kind, encode in (("TQ2_0", encode_tq2_0), ("TQ1_0", encode_tq1_0), ("I2_S", encode_i2_s)):
+        raw = np.frombuffer(encode(weights, scales), np.uint8)
+        yield from (Repacking(kind, raw, threads) for threads in sorted({1, len(os.sched_getaffinity(0))}))
 
 
 def harness(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -135,12 +132,10 @@ def harness(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     rows = []
     for table in (list(commands()), list(repacking())):
         interleave(table, least=options.rounds, most=options.rounds, seconds=float("inf"))
-        rows += [judge_times(series, 0.0) for series in table]
+        rows += [judge(series) for series in table]
     for row in rows:
-        told = "{:9.2f} ms ({:.2f}, {:.2f})".format(*(row.get(key, 0.0) / 1e3 for key in ("us", "us_low", "us_high")))
-        rate = f" {row['gb_per_s']:6.2f} GB/s" if row["bytes"] and "us" in row else ""
-        print(f"{row['name']:44} {told}{rate}  {'; '.join(row['errors'])}".rstrip())
-    return {"revision": revision(), "rows": rows}, [error for row in rows for error in row["errors"]]
+        print(line(row))
+    return {"revision": revision(), "rows": msgspec.to_builtins(rows)}, [each for row in rows for each in row.errors]
 
 
 # --- comparison ---
@@ -157,24 +152,20 @@ def naive(a: Array, b: Array) -> list[object]:
     ]  # fmt: skip
 
 
-def contestants(a: Array, b: Array, threads: int) -> dict[str, tuple[Callable[[], object], int, int]]:
-    """What is timed: a call, the bytes that it has to read, and in one round of how many it runs."""
+def contestants(a: Array, b: Array, threads: int) -> Iterator[tuple[Call, int]]:
+    """What is timed, with the bytes that it has to read, and in one round of how many it runs."""
     part, isa = slice(0, a.size // 4), _native.cpu_isas()[-1][0]
     truth, limit = b[part].astype(np.float64), np.full(a.size // 4, 1e-3)
-    found: dict[str, tuple[Callable[[], object], int, int]] = {
-        f"one pass, {isa}": (lambda: _native.compare(a, b, threads=threads, isa=isa), 2 * a.nbytes, 1),
-        "under a limit, a quarter of the elements": (
-            lambda: _native.compare(a[part], truth, limit, threads=threads), a.nbytes // 4 + 2 * truth.nbytes, 1
-        ),
-        "numpy, one metric after the other": (lambda: naive(a, b), 2 * a.nbytes, 4),
-    }  # fmt: skip
+    one_pass = partial(_native.compare, a, b, threads=threads, isa=isa)
+    yield Call(f"one pass, {isa}", [one_pass], 2 * a.nbytes), 1
+    limited, nbytes = partial(_native.compare, a[part], truth, limit, threads=threads), a.nbytes // 4 + 2 * truth.nbytes
+    yield Call("under a limit, a quarter of the elements", [limited], nbytes), 1
+    yield Call("numpy, one metric after the other", [partial(naive, a, b)], 2 * a.nbytes), 4
     if find_spec("torch"):
         import torch
 
-        left, right = torch.from_numpy(a), torch.from_numpy(b)
-        close = lambda: torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)  # noqa: E731
-        found["torch.testing.assert_close"] = (close, 2 * a.nbytes, 4)
-    return found
+        close = partial(torch.testing.assert_close, *map(torch.from_numpy, (a, b)), rtol=1e-4, atol=1e-5)
+        yield Call("torch.testing.assert_close", [close], 2 * a.nbytes), 4
 
 
 def comparison(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -185,15 +176,13 @@ def comparison(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         left[:] = rng.standard_normal(left.size, np.float32)
         right[:] = left * (1 + 1e-7 * rng.standard_normal(left.size, np.float32))
     reader = StreamRead(CpuBackend(threads=threads), data, data.nbytes)
-    timed = contestants(a.ravel(), b.ravel(), threads)
-    rates: dict[str, list[float]] = {name: [] for name in timed}
-    shares: dict[str, list[float]] = {name: [] for name in timed}
+    timed = list(contestants(a.ravel(), b.ravel(), threads))
+    rates, shares = ({call.row.name: list[float]() for call, _ in timed} for _ in range(2))
     for turn in range(options.rounds):
-        for name in (name for name, (_, _, every) in timed.items() if turn % every == 0):
-            call, nbytes, _ = timed[name]
-            before = reader.sample()
-            rates[name].append(nbytes / seconds(call) * 1e-9)
-            shares[name].append(rates[name][-1] / ((before + reader.sample()) / 2))
+        for call in (call for call, every in timed if turn % every == 0):
+            before, rate, after = (each.row.bytes / each.sample().wall_s for each in (reader, call, reader))
+            rates[call.row.name].append(rate * 1e-9)
+            shares[call.row.name].append(2 * rate / (before + after))
     for name, found in rates.items():
         share = 100 * statistics.median(shares[name])
         print(f"{name:42} {statistics.median(found):6.2f} GB/s, {share:.1f} % of the read beside it")
@@ -214,7 +203,7 @@ def load(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             for name in LINEARS:
                 model.linear(layer, name)
 
-    found = {"bytes": size, "ready_s": min(seconds(ready) for _ in range(3))}
+    found = {"bytes": size, "ready_s": min(Call("ready", [ready]).sample().wall_s for _ in range(3))}
     command = [sys.executable, "-c", ENGINE, str(options.model)]
     found["peak_bytes"] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     peak = f"{found['peak_bytes'] / 1e6:.1f} MB, {found['peak_bytes'] / size:.2f} x the file"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kparity.bench.machine import identity
-from kparity.bench.timing import Sample, Series, WarmUp
+from kparity.bench.timing import Sample, Timed, row_of
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
 
@@ -17,33 +15,28 @@ CHUNK = 64 << 20
 """Bytes that one sample of the streaming read covers."""
 
 
-class StreamRead:
-    """Sums a buffer with all threads of a cpu backend, ``chunk`` bytes at a time, in turn through ``data``."""
+class StreamRead(Timed):
+    """Sums host memory with all threads of the cpu backend, ``chunk`` bytes at a time, in turn through ``data``; one is
+    opened for it where ``backend`` is another.
+    """
 
-    def __init__(self, backend: Any, data: npt.NDArray[np.uint8], chunk: int = CHUNK) -> None:
+    def __init__(self, backend: Backend, data: npt.NDArray[np.uint8], chunk: int = CHUNK) -> None:
         from kparity import _native
 
-        self.data, self.chunk = data, chunk
-        self.sums = np.zeros(8 * backend.threads, np.uint64)
-        kernel = _native.CpuKernel(backend.isa, "stream", {"BYTES": float(chunk)})
+        super().__init__(row_of(backend.info, "stream", chunk, name=f"{backend.name} streaming read", clock="wall"))
+        native = backend if backend.dialect == "native" else open_backend("cpu")
+        self.data, self.chunk, self.next_index = data, chunk, 0
+        self.sums = np.zeros(8 * native.threads, np.uint64)  # type: ignore[attr-defined]
+        kernel = _native.CpuKernel(native.isa, "stream", {"BYTES": float(chunk)})  # type: ignore[attr-defined]
         self.programs = [
-            _native.CpuProgram(backend.pool, [(kernel, [data.ctypes.data + start, self.sums.ctypes.data])])
+            _native.CpuProgram(native.pool, [(kernel, [data.ctypes.data + start, self.sums.ctypes.data])])  # type: ignore[attr-defined]
             for start in range(0, data.nbytes - chunk + 1, chunk)
         ]
-        self.turn = 0
-        self.awake = WarmUp()
 
-    def sample(self) -> float:
-        """GB/s over a chunk, after others where the processors have rested."""
-        return self.chunk / self.timed().wall_s * 1e-9
-
-    def timed(self) -> Sample:
-        """Seconds of the same."""
-        return self.awake.sample(self._read, self._read)
-
-    def _read(self) -> Sample:
-        program = self.programs[self.turn % len(self.programs)]
-        self.turn += 1
+    def run(self) -> Sample:
+        """The next chunk."""
+        program = self.programs[self.next_index % len(self.programs)]
+        self.next_index += 1
         started = time.perf_counter()
         program.run()
         seconds = time.perf_counter() - started
@@ -53,8 +46,30 @@ class StreamRead:
         """None, or how the checksum of the first chunk differs from numpy's."""
         self.sums[:] = 0
         self.programs[0].run()
-        found, wanted = int(self.sums[::8].sum()), int(self.data[: self.chunk].view(np.uint64).sum())
-        return None if found == wanted else f"the checksum is {found:#x}, expected {wanted:#x}"
+        total, wanted = int(self.sums[::8].sum()), int(self.data[: self.chunk].view(np.uint64).sum())
+        return None if total == wanted else f"the checksum is {total:#x}, expected {wanted:#x}"
+
+
+class Copy(Timed):
+    """Copies about ``nbytes`` on the device by the API's own copy; bytes read and bytes written both count."""
+
+    def __init__(self, backend: Backend, nbytes: int) -> None:
+        count, clock = min(nbytes, backend.info.max_binding) // 4, "device" if backend.copy_clock else "wall"
+        super().__init__(row_of(backend.info, "copy", 8 * count, name=f"{backend.name} copy", clock=clock))
+        self.backend = backend
+        self.source = backend.upload(np.random.default_rng(3).integers(0, 1 << 32, count, np.uint32))
+        self.target = backend.empty((count,), "u32")
+
+    def run(self) -> Sample:
+        """One copy."""
+        began = time.perf_counter()
+        seconds = self.backend.copy_timed(self.source, self.target)
+        return Sample(seconds, time.perf_counter() - began)
+
+    def check(self) -> str | None:
+        """Whether the copy is like its source."""
+        same = np.array_equal(self.backend.download(self.source), self.backend.download(self.target))
+        return None if same else "the copy differs from its source"
 
 
 def cold_memory(mib: int) -> npt.NDArray[np.uint8]:
@@ -62,44 +77,14 @@ def cold_memory(mib: int) -> npt.NDArray[np.uint8]:
     from kparity.backends._memory import aligned_empty
 
     data: npt.NDArray[np.uint8] = aligned_empty((mib << 20,), np.dtype(np.uint8))
-    tile = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)
-    data.reshape(mib, 1 << 20)[:] = tile
+    data.reshape(mib, 1 << 20)[:] = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)
     return data
 
 
-def bandwidth_series(backend: Backend, nbytes: int) -> Series:
-    """The ceiling of a backend: a streaming read of ``nbytes`` by the native threads for a processor, whatever its API;
-    else a copy of them on the device by the API's own copy, where bytes read and bytes written both count.
+def ceiling_of(backend: Backend, nbytes: int) -> Timed:
+    """The ceiling of a backend: a streaming read of ``nbytes`` where a processor computes, whatever its API; else a
+    copy of them on the device.
     """
-    return stream_series(backend, nbytes) if backend.info.kind == "cpu" else copy_series(backend, nbytes)
-
-
-def stream_series(backend: Backend, nbytes: int) -> Series:
-    """A streaming read, in chunks, of ``nbytes`` of host memory by the threads of the cpu backend; one is opened for it
-    where ``backend`` is another.
-    """
-    chunk = min(CHUNK, nbytes)
-    native = backend if backend.dialect == "native" else open_backend("cpu")
-    reader = StreamRead(native, cold_memory(max(nbytes >> 20, 1)), chunk)
-    about = {**identity(backend.info), "op": "stream", "clock": "wall"}
-    return Series(f"{backend.name} streaming read", reader.timed, 1, chunk, True, reader.check, about)
-
-
-def copy_series(backend: Backend, nbytes: int) -> Series:
-    """Copying ``nbytes`` on the device."""
-    count = min(nbytes, backend.info.max_binding) // 4
-    source = backend.upload(np.random.default_rng(3).integers(0, 1 << 32, count, np.uint32))
-    target = backend.empty((count,), "u32")
-
-    def check() -> str | None:
-        same = np.array_equal(backend.download(source), backend.download(target))
-        return None if same else "the copy differs from its source"
-
-    def copied() -> Sample:
-        began = time.perf_counter()
-        seconds = backend.copy_timed(source, target)
-        return Sample(seconds, time.perf_counter() - began)
-
-    awake = WarmUp()
-    about = {**identity(backend.info), "op": "copy", "clock": "device" if backend.copy_clock else "wall"}
-    return Series(f"{backend.name} copy", lambda: awake.sample(copied, copied), 1, 8 * count, True, check, about)
+    if backend.info.kind == "cpu":
+        return StreamRead(backend, cold_memory(max(nbytes >> 20, 1)), min(CHUNK, nbytes))
+    return Copy(backend, nbytes)

@@ -1,16 +1,27 @@
-"""Two benchmark documents against each other: ratios with intervals from the raw samples, and a verdict for each."""
+"""Two benchmark documents against each other: ratios with intervals from the raw samples, and a verdict for each.
+
+A document is a receipt, bare or in a DSSE envelope, or the JSON of pytest-benchmark.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from kparity.bench.comparison_read import FACTS, Document, Measured
+from kparity.bench.timing import medians
 from kparity.errors import WrongInput
 from kparity.ops.spec import Array
+from kparity.receipts import sign
+from kparity.receipts.document import PREDICATE
+from kparity.receipts.document import read as read_json
+from kparity.receipts.record import Device, OpRow, Predicate, Seconds, Statement
 
 RESAMPLES = 2000
 LEAST = 5
@@ -18,9 +29,10 @@ LEAST = 5
 FASTER, SLOWER, SAME = "faster", "slower", "no difference"
 TOO_FEW, INVALID = "too few samples", "invalid"
 DECIDED = (FASTER, SLOWER, SAME)
-ADVICE = {
-    "device": "devices", "driver": "drivers", "model": "models", "threads": "numbers of threads",
-}  # fmt: skip
+ADVICE = {"device": "devices", "driver": "drivers", "model": "models", "threads": "numbers of threads"}
+"""What two measurements must have in common unless told otherwise, and how a refusal calls it."""
+EXPECTED = "expected a receipt of kparity bench or the JSON of pytest-benchmark"
+UNVERIFIED = "its output was not verified"
 
 
 def ratio(before: Sequence[float] | Array, after: Sequence[float] | Array, seed: int = 0) -> tuple[float, float, float]:
@@ -28,17 +40,135 @@ def ratio(before: Sequence[float] | Array, after: Sequence[float] | Array, seed:
 
     Samples are seconds. Raises ValueError without samples, or where a median is not positive.
     """
-    drawn = []
     rng = np.random.default_rng(seed)
-    medians = []
-    for samples in (before, after):
-        values = np.asarray(samples, np.float64)
-        if values.size == 0 or not np.isfinite(values).all() or not np.median(values) > 0:
-            raise ValueError("a ratio needs samples, and medians above 0")
-        medians.append(float(np.median(values)))
-        drawn.append(np.median(values[rng.integers(0, values.size, (RESAMPLES, values.size))], axis=1))
+    values = [np.asarray(samples, np.float64) for samples in (before, after)]
+    if any(each.size == 0 or not np.isfinite(each).all() or not np.median(each) > 0 for each in values):
+        raise ValueError("a ratio needs samples, and medians above 0")
+    drawn = [medians(each, RESAMPLES, rng) for each in values]
     low, high = np.percentile(drawn[0] / np.maximum(drawn[1], np.finfo(np.float64).tiny), [2.5, 97.5])
-    return medians[0] / medians[1], float(low), float(high)
+    return float(np.median(values[0]) / np.median(values[1])), float(low), float(high)
+
+
+# --- documents ---
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: seconds of each sample, what it was measured on, and why it does not count."""
+
+    name: str
+    samples_s: list[float]
+    facts: dict[str, str]
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file that was read."""
+
+    path: str
+    kind: str
+    commit: str
+    dirty: bool | None
+    measured: list[Measured] = field(default_factory=list)
+
+
+class Info(msgspec.Struct):
+    """The ``extra_info`` of a benchmark, as far as it is ours."""
+
+    device: Device | None = None
+    model: str = ""
+    verified: bool = True
+
+
+class Stats(msgspec.Struct):
+    """Raw samples, which ``--benchmark-json`` keeps."""
+
+    data: Seconds | None = None
+
+
+class Benchmark(msgspec.Struct):
+    """A benchmark of pytest-benchmark."""
+
+    fullname: str
+    stats: Stats
+    extra_info: Info = msgspec.field(default_factory=Info)
+
+
+class Suite(msgspec.Struct):
+    """The JSON of pytest-benchmark, as far as it is needed."""
+
+    machine_info: dict[str, Any]
+    commit_info: dict[str, Any]
+    benchmarks: list[Benchmark]
+
+
+def read(path: Path) -> Document:
+    """Read one file; raises WrongInput where it is not there, no JSON, or no such document."""
+    try:
+        content = sign.statement_of(read_json(path))
+    except WrongInput as error:
+        raise WrongInput(f"{path} cannot be read: {error}; {EXPECTED}") from error
+    try:
+        if content.get("predicateType") == PREDICATE:
+            predicate = msgspec.convert(content, Statement).predicate
+            if predicate.kind != "bench":
+                raise WrongInput(f"{path} is a receipt of kparity {predicate.kind}, which holds no speed; {EXPECTED}")
+            harness = predicate.harness
+            document = Document(str(path), "receipt", harness.commit, harness.dirty, list(_of_receipt(predicate)))
+        elif "benchmarks" in content:
+            suite = msgspec.convert(content, Suite)
+            commit, dirty = suite.commit_info.get("id") or "unknown", suite.commit_info.get("dirty")
+            document = Document(str(path), "pytest-benchmark", commit, dirty, list(_of_suite(path, suite)))
+        else:
+            raise WrongInput(f"{path} is another kind of document; {EXPECTED}")
+    except msgspec.ValidationError as error:
+        raise WrongInput(f"{path} lacks what a benchmark holds ({error}); {EXPECTED}") from error
+    twice = [name for name, count in Counter(each.name for each in document.measured).items() if count > 1]
+    if twice:
+        raise WrongInput(f"{path} holds {twice[0]} twice: it is not one run")
+    return document
+
+
+def _of_receipt(predicate: Predicate) -> Iterator[Measured]:
+    """Measurements of every run, and the rows of ops."""
+    for run in predicate.runs:
+        facts, verdict = {**facts_of(run.device), "model": predicate.model.sha256}, run.parity.verdict
+        fault = "" if verdict == "PASS" else f"the parity verdict is {verdict}"
+        if not fault and not (run.timed_output and run.timed_output.passed):
+            fault = "the output of the timed run was not verified"
+        for each in run.measurements:
+            wrong = fault or "; ".join([*run.errors, *each.errors])
+            yield Measured(f"{run.backend} {each.name}", each.samples_s, facts, wrong)
+    for row in predicate.ops:
+        if row.samples_device_s:
+            name = " ".join(filter(None, (row.backend, row.case or row.op, row.state)))
+            fault = "; ".join(row.errors) or ("" if row.verified else UNVERIFIED)
+            yield Measured(name, row.seconds, facts_of(row), fault)
+
+
+def _of_suite(path: Path, suite: Suite) -> Iterator[Measured]:
+    """Benchmarks of pytest-benchmark; where one does not tell its device, the machine's processor stands for it."""
+    machine = suite.machine_info
+    cpu = {"device": (machine.get("cpu") or {}).get("brand_raw") or machine.get("node", "")}
+    for each in suite.benchmarks:
+        data, info = each.stats.data, each.extra_info
+        if data is None:
+            raise WrongInput(
+                f"{path} holds no raw samples of {each.fullname}; use --benchmark-json or --benchmark-save-data"
+            )
+        facts = {**(facts_of(info.device) if info.device else cpu), "model": info.model}
+        yield Measured(each.fullname, data, facts, "" if info.verified else UNVERIFIED)
+
+
+def facts_of(place: Device | OpRow) -> dict[str, str]:
+    """Device, driver and threads."""
+    threads = re.search(r"(\d+) threads?\b", place.detail)
+    device = ", ".join(filter(None, (place.device, place.kind, place.api, place.uuid)))
+    return {"device": device, "driver": place.driver, "threads": threads[1] if threads else ""}
+
+
+# --- verdicts ---
 
 
 @dataclass(frozen=True)
@@ -78,27 +208,26 @@ class SpeedComparison:
 def compare(a: Document, b: Document, across: Collection[str] = ()) -> SpeedComparison:
     """Every measurement of the same name in both.
 
-    Raises WrongInput where a pair differs in a fact (``FACTS``) that ``across`` does not name.
+    Raises WrongInput where a pair differs in a fact (``ADVICE``) that ``across`` does not name.
     """
     left, right = ({each.name: each for each in document.measured} for document in (a, b))
     common = [name for name in left if name in right]
     differs: dict[str, list[str]] = {}
     for name in common:
-        for fact, (one, other) in _differences(left[name], right[name]).items():
+        for fact, advice in ADVICE.items():
+            pair = [side[name].facts.get(fact) or "" for side in (left, right)]
+            if pair[0] == pair[1]:
+                continue
             if fact not in across:
+                one, other = (each or "unknown" for each in pair)
                 raise WrongInput(
-                    f"{name} was measured on different {ADVICE[fact]}: {one or 'unknown'} in {a.path}, "
-                    f"{other or 'unknown'} in {b.path}; give --across {fact} to compare them nevertheless"
+                    f"{name} was measured on different {advice}: {one} in {a.path}, {other} in {b.path}; "
+                    f"give --across {fact} to compare them nevertheless"
                 )
-            differs[fact] = [one, other]
+            differs[fact] = pair
     rows = [_row(left[name], right[name]) for name in common]
-    only_a, only_b = [name for name in left if name not in right], [name for name in right if name not in left]
+    only_a, only_b = ([name for name in one if name not in common] for one in (left, right))
     return SpeedComparison(rows, only_a, only_b, differs)
-
-
-def _differences(one: Measured, other: Measured) -> dict[str, tuple[str, str]]:
-    pairs = {fact: (one.facts.get(fact, ""), other.facts.get(fact, "")) for fact in FACTS}
-    return {fact: pair for fact, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _row(one: Measured, other: Measured) -> Row:
@@ -111,18 +240,14 @@ def _row(one: Measured, other: Measured) -> Row:
         return Row(one.name, TOO_FEW, a_samples=a, b_samples=b, reason=f"an interval needs {LEAST} samples a side")
     middle, low, high = ratio(one.samples_s, other.samples_s)
     verdict = FASTER if low > 1 else SLOWER if high < 1 else SAME
-    medians = [float(np.median(each.samples_s)) for each in (one, other)]
-    return Row(one.name, verdict, middle, low, high, medians[0], medians[1], a, b)
+    each_s = [float(np.median(each.samples_s)) for each in (one, other)]
+    return Row(one.name, verdict, middle, low, high, each_s[0], each_s[1], a, b)
 
 
-def as_json(a: Document, b: Document, found: SpeedComparison, fail_below: float | None) -> dict[str, Any]:
+def as_json(a: Document, b: Document, comparison: SpeedComparison, fail_below: float | None) -> dict[str, Any]:
     """Plain values; times in seconds."""
+    origins = [{name: value for name, value in vars(each).items() if name != "measured"} for each in (a, b)]
     return {
-        "schema": "kparity-bench-compare-v1", "a": _origin(a), "b": _origin(b), "differs": found.differs,
-        "rows": [dict(vars(row)) for row in found.rows], "only_a": found.only_a, "only_b": found.only_b,
-        "fail_below": fail_below, "exit_code": found.exit_code(fail_below),
+        "schema": "kparity-bench-compare-v1", "a": origins[0], "b": origins[1], **asdict(comparison),
+        "fail_below": fail_below, "exit_code": comparison.exit_code(fail_below),
     }  # fmt: skip
-
-
-def _origin(document: Document) -> Mapping[str, Any]:
-    return {"path": str(document.path), "kind": document.kind, "commit": document.commit, "dirty": document.dirty}

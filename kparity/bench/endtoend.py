@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kparity.bench import llamacpp
 from kparity.bench.machine import clocks
-from kparity.bench.numbers import Samples
-from kparity.bench.plan import Point, context_for, points
-from kparity.bench.timing import in_turn, settled
+from kparity.bench.subject import Point, points
+from kparity.bench.timing import Sample, converged, in_turn
 from kparity.bench.worker import Worker, WorkerFailed
 from kparity.errors import KparityError, WrongInput
 from kparity.model import load_model
 from kparity.process import Family
+from kparity.receipts.record import Skipped
 
 ENGINE = "kparity.bench.endtoend_worker:EndToEnd"
 LLAMACPP = "kparity.bench.llamacpp:LlamaCpp"
@@ -28,6 +29,8 @@ REPEATS = 16
 """Samples of one turn at most."""
 LEAST, MOST = {"prefill": 3, "decode": 2}, 64
 """Turns at each point."""
+ROUND = 256
+"""The cache of a run holds a multiple of this many positions."""
 SLOW_S = 1.0
 """A sample that takes this long is no warm-up."""
 
@@ -45,14 +48,27 @@ class Request:
     act: str = "token"
     kv: str = "f16"
     index: int = 0
-    llamacpp: bool = False
     llamacpp_files: tuple[str, ...] = ()
-    """Other files of the same model, each in a llama.cpp of its own."""
+    """Each in a llama.cpp of its own: empty for the model itself, or the name of the same model in another type."""
 
     @property
     def points(self) -> list[Point]:
         """Everything that is asked for."""
         return points(self.prompts, self.depths)
+
+
+@dataclass
+class Samples:
+    """Everything that was timed of one engine at one point."""
+
+    seconds: list[float] = field(default_factory=list)
+    """Of one token (decode) or of one prompt (prefill)."""
+    device: list[Sample] = field(default_factory=list)
+    """The same work by the device's clock, in runs of its own."""
+    joules: list[float | None] = field(default_factory=list)
+    """Of one turn: several tokens, or one prompt."""
+    digests: list[str] = field(default_factory=list)
+    """Of the output of each turn."""
 
 
 @dataclass
@@ -63,15 +79,14 @@ class Contender:
     worker: Worker
     baseline: bool = False
     about: dict[str, Any] = field(default_factory=dict)
-    samples: dict[Point, Samples] = field(default_factory=dict)
+    samples: dict[Point, Samples] = field(default_factory=lambda: defaultdict(Samples))
     bandwidth: list[dict[str, Any]] = field(default_factory=list)
-    cosines: dict[str, float | None] = field(default_factory=dict)
-    counted: dict[str, Any] = field(default_factory=dict)
-    kernels: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    concluded: dict[str, Any] = field(default_factory=dict)
+    """What ``Subject.conclude`` gave."""
+    skipped: list[Skipped] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    pace_s: float = 0.0
-    """Seconds of a token of the last prompt: what the next one may cost."""
+    seconds_per_token: float = 0.0
+    """Of the last prompt: what the next one may cost."""
 
     @property
     def alive(self) -> bool:
@@ -88,14 +103,21 @@ class Contender:
             self.errors.append(f"{method}: {problem.reason}" if problem.status != "died" else problem.reason)
             return None
 
+    def sample(self, point: Point, seconds: float) -> dict[str, Any] | None:
+        """A prompt, which tells what a token costs, or a block of steps; None as in ``call``."""
+        sample: dict[str, Any] | None = self.call(point.phase, seconds, length=point.length)
+        if sample and point.phase == "prefill":
+            self.seconds_per_token = sample["seconds"][0] / point.length
+        return sample
+
     def skip(self, point: Point, reason: str) -> None:
         """Note why a point is not measured."""
-        self.skipped.append({"name": point.name, "reason": reason})
+        self.skipped.append(Skipped(name=point.name, reason=reason))
 
 
 @dataclass
 class Found:
-    """The result of a run."""
+    """The result of a run: the engines that opened, why others did not, the reference's name, the clocks."""
 
     engines: list[Contender]
     unopened: dict[str, WorkerFailed]
@@ -109,14 +131,12 @@ class EndToEndRun:
     def __init__(self, request: Request, log: Callable[[str], None]) -> None:
         self.request, self.log = request, log
         self.limit_s = 2 * (60.0 + Path(request.model).stat().st_size / 2.5e6 if request.model else 60.0)
-        model = load_model(request.model)
-        self.model_context = model.hparams.context
-        self.fitting = [point for point in request.points if point.prefix <= model.hparams.context]
-        self.options = {
-            "model": request.model, "seed": request.seed, "context": context_for(model, self.fitting),
-            "length": max((point.prefix for point in self.fitting), default=1),
-        }  # fmt: skip
-        model.close()
+        with closing(load_model(request.model)) as model:
+            self.model_context = model.hparams.context
+        self.fitting = [point for point in request.points if point.prefix <= self.model_context]
+        length = max((point.prefix for point in self.fitting), default=1)
+        context = min(-(-length // ROUND) * ROUND, self.model_context)
+        self.options = {"model": request.model, "seed": request.seed, "context": context, "length": length}
 
     def run(self) -> Found:
         """Everything, in order: reference, engines, prompts, steps, checks, kernels. Nothing without a backend."""
@@ -129,8 +149,9 @@ class EndToEndRun:
                 before = clocks()
                 self._measure(engines)
                 after = clocks()
-                for engine in engines:
-                    self._conclude(engine, expected)
+                for engine in engines:  # nothing is timed for the record after this
+                    limit_s = self.limit_s + self.request.seconds
+                    engine.concluded = engine.call("conclude", limit_s, path=expected) or {}
         return Found(engines, unopened, reference, {"before": before, "after": after})
 
     def _reference(self, path: str) -> str:
@@ -155,25 +176,20 @@ class EndToEndRun:
         request, engines, unopened = self.request, list[Contender](), dict[str, WorkerFailed]()
         ours = {"index": request.index, "act": request.act, "kv": request.kv}
         wanted = [(name, ENGINE, {"backend": name, **ours}) for name in request.backends]
-        files = [*([""] if request.llamacpp else []), *request.llamacpp_files]
-        wanted += [(llamacpp.named(file), LLAMACPP, {"file": file}) for file in files]
-        try:
+        wanted += [(llamacpp.named(file), LLAMACPP, {"file": file}) for file in request.llamacpp_files]
+        with ExitStack() as stack:
             for name, factory, options in wanted:
-                engine = Contender(name, Worker(name, factory, {**self.options, **options}), factory == LLAMACPP)
-                engines.append(engine)
+                worker = Worker(name, factory, {**self.options, **options})
+                stack.callback(worker.close)
                 try:
-                    engine.worker.opened(self.limit_s)
-                    engine.about = engine.worker.call("about", self.limit_s)
-                    self.log(f"opened: {engine.about.get('label', name)}")
+                    worker.opened(self.limit_s)
+                    about = worker.call("about", self.limit_s)
+                    engines.append(Contender(name, worker, factory == LLAMACPP, about))
+                    self.log(f"opened: {about.get('label', name)}")
                 except WorkerFailed as problem:
-                    engines.remove(engine)
-                    engine.worker.close()
                     unopened[name] = problem
                     self.log(f"not opened: {name}: [{problem.code}] {problem.reason}")
             yield engines, unopened
-        finally:
-            for engine in engines:
-                engine.worker.close()
 
     def _measure(self, engines: Sequence[Contender]) -> None:
         """Prompts from the shortest to the longest; then steps, on a cache that is filled once."""
@@ -196,12 +212,11 @@ class EndToEndRun:
         """Whether one sample fits the time that is given, by the pace of the last prompt; a point that does not is
         skipped with the reason.
         """
-        cost = engine.pace_s * point.length
-        if cost > self.request.seconds:
-            told = f"{point.length} tokens would take about {cost:.0f} s, all points have {self.request.seconds:g} s"
+        cost, seconds = engine.seconds_per_token * point.length, self.request.seconds
+        if cost > seconds:
+            told = f"{point.length} tokens would take about {cost:.0f} s, all points have {seconds:g} s"
             engine.skip(point, told)
-            return False
-        return engine.alive
+        return engine.alive and cost <= seconds
 
     def _filled(self, engine: Contender, depths: Sequence[Point]) -> list[Point]:
         """The depths that an engine takes part in, with its cache filled for the deepest.
@@ -213,70 +228,46 @@ class EndToEndRun:
         if taken:
             engine.call("fill", self.limit_s + self.request.seconds, length=taken[-1].length)
             for point in taken:
-                engine.call("decode", self.limit_s, depth=point.length)
+                engine.sample(point, self.limit_s)
         return taken
 
     def _sample(self, point: Point, engines: Sequence[Contender], seconds: float) -> None:
         """Turns in rotating order until every interval is narrow, or the time is used up."""
-        alive = [engine for engine in engines if engine.alive]
-        for engine in alive:
-            self._warm(engine, point)
+        engines = [engine for engine in engines if engine.alive]
+        for engine in engines:  # a sample that does not count, unless the engine is slow and runs already
+            if point.phase == "decode" or engine.seconds_per_token * point.length < SLOW_S:
+                engine.sample(point, self.limit_s)
+            engine.worker.rest()
         turns = in_turn(
-            alive, lambda engine, _: self._turn(engine, point), lambda engine: engine.alive,
-            lambda engine: settled(engine.samples[point].seconds), least=LEAST[point.phase],
+            engines, lambda engine, _: self._turn(engine, point),
+            lambda engine: converged(engine.samples[point].seconds), least=LEAST[point.phase],
             hurried=LEAST[point.phase], most=MOST, seconds=seconds,
         )  # fmt: skip
-        for engine in engines:
-            if engine.alive:
-                taken = engine.samples[point]
-                self.log(f"{engine.name} {point.name}: {len(taken.seconds)} samples in {turns} turns")
-
-    def _warm(self, engine: Contender, point: Point) -> None:
-        """One sample that does not count, unless the engine is slow and runs already; and the pace."""
-        engine.samples[point] = Samples()
-        if point.phase == "prefill":
-            if engine.pace_s * point.length < SLOW_S:
-                found = engine.call("prefill", self.limit_s, length=point.length)
-                engine.pace_s = found["seconds"][0] / point.length if found else 0.0
-        else:
-            engine.call("decode", self.limit_s, depth=point.length)
-        engine.worker.rest()
+        for engine in (engine for engine in engines if engine.alive):
+            self.log(f"{engine.name} {point.name}: {len(engine.samples[point].seconds)} samples in {turns} turns")
 
     def _turn(self, engine: Contender, point: Point) -> None:
-        """What one engine does while the others rest; it is over when its threads rest, too."""
-        self._take(engine, point)
-        engine.worker.rest()
-
-    def _take(self, engine: Contender, point: Point) -> None:
-        """Samples of one engine, and where it has them one by the device's clock and one of its bandwidth."""
-        samples, limit = engine.samples[point], self.limit_s + self.request.seconds
-        method, argument = ("prefill", "length") if point.phase == "prefill" else ("decode", "depth")
-        until = time.monotonic() + TURN_S
+        """What one engine does while the others rest: samples, and where it has them one by the device's clock and one
+        of its bandwidth. It is over when its threads rest, too.
+        """
+        samples, limit, until = engine.samples[point], self.limit_s + self.request.seconds, time.monotonic() + TURN_S
         for _ in range(REPEATS):
-            found = engine.call(method, limit, **{argument: point.length})
-            if found is None:
-                return
-            samples.seconds += found["seconds"]
-            samples.joules.append(found["joules"])
-            samples.digests.append(found["digest"])
-            if point.phase == "prefill":
-                engine.pace_s = found["seconds"][0] / point.length
+            sample = engine.sample(point, limit)
+            if sample is None:
+                break
+            samples.seconds += sample["seconds"]
+            samples.joules.append(sample["joules"])
+            samples.digests.append(sample["digest"])
             if time.monotonic() > until:
                 break
-        if engine.about.get("device_clock") and not (samples.device and engine.pace_s * point.length > SLOW_S):
-            found = engine.call("device", limit, phase=point.phase, length=point.length)
-            samples.device += [found] if found else []
+        slow = engine.seconds_per_token * point.length > SLOW_S
+        if engine.about.get("device_clock") and not (samples.device and slow):
+            both = engine.call("device", limit, phase=point.phase, length=point.length)
+            samples.device += [Sample(*both)] if both else []
         if not engine.baseline:
-            found = engine.call("bandwidth", limit)
-            engine.bandwidth += [found] if found else []
-
-    def _conclude(self, engine: Contender, expected: str) -> None:
-        """What was counted, what was computed, and where the time went; nothing is timed for the record after this."""
-        if not engine.baseline:
-            engine.counted = engine.call("counted", self.limit_s) or {}
-        engine.cosines = engine.call("check", self.limit_s, path=expected) or {}
-        if not engine.baseline:
-            engine.kernels = engine.call("kernels", self.limit_s + self.request.seconds) or []
+            read = engine.call("bandwidth", limit)
+            engine.bandwidth += [read] if read else []
+        engine.worker.rest()
 
 
 def _reference_options() -> tuple[str, dict[str, Any]]:

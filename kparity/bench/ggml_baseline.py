@@ -16,12 +16,12 @@ import numpy as np
 from kparity.backends._memory import aligned_empty
 from kparity.bench import llamacpp
 from kparity.bench.gguf_writer import encode_tq2_0
-from kparity.bench.machine import cache_bytes, cold_bytes, identity
-from kparity.bench.ops.cases import case_of
+from kparity.bench.machine import cache_bytes, cold_bytes
 from kparity.bench.ops.session import Group
-from kparity.bench.timing import MANY, Sample, Series, WarmUp, state_of
-from kparity.errors import Unavailable, WrongInput
-from kparity.ops.spec import Array
+from kparity.bench.timing import MANY, Sample, Timed, row_of, state_of
+from kparity.device.adapter import DeviceInfo
+from kparity.errors import WrongInput
+from kparity.ops.spec import Array, Case
 
 F32, TQ2_0 = 0, 35
 """Values of ggml_type."""
@@ -73,44 +73,42 @@ def library() -> Any:
     """The C interface of ggml; raises Unavailable without it."""
     loaded, _ = llamacpp.library()
     try:
-        for name, (result, arguments) in SIGNATURES.items():
-            function = getattr(loaded, name)
-            function.restype, function.argtypes = result, arguments
+        return llamacpp.typed(loaded, SIGNATURES)
     except AttributeError as error:
-        raise Unavailable(
-            f"ggml cannot be called ({error})", "install another release of xllamacpp", "KP-LLAMACPP-ABI"
-        ) from None
-    return loaded
+        raise llamacpp.other_release(f"ggml cannot be called ({error})") from None
 
 
-class GgmlGemv:
+class GgmlGemv(Timed):
     """``y[N] = W[N, K] x[K]`` by ``ggml_mul_mat``: graphs of products over ``copies`` of the weights, in turn.
 
-    ``about`` are fields of a row that say where it runs; ``cold`` whether the copies are more than a cache holds.
+    ``info`` says where it runs; ``cold`` whether the copies are more than a cache holds.
     """
 
-    def __init__(self, about: dict[str, str], n: int, k: int, threads: int, copies: int, cold: bool) -> None:
-        self.lib, self.identity, self.n, self.k, self.cold = library(), about, n, k, cold
+    def __init__(self, info: DeviceInfo, n: int, k: int, threads: int, copies: int, cold: bool) -> None:
+        self.lib, self.n = library(), n
         rng = np.random.default_rng([n, k])
         weights = rng.integers(-1, 2, (n, k), np.int8)
         # Every block of activations reaches 127, so that their quantisation to 8 bits is exact, and so are the sums.
-        self.x = rng.integers(-127, 128, k).astype(np.float32)
-        self.x[::BLOCK] = 127
-        self.truth = weights.astype(np.float64) @ self.x
+        activations = rng.integers(-127, 128, k).astype(np.float32)
+        activations[::BLOCK] = 127
+        self.truth = weights.astype(np.float64) @ activations
         raw = encode_tq2_0(weights, np.ones((n, k // BLOCK), np.float32))
-        self.nbytes, self.copies = len(raw), copies
-        self.per_sample = min(MANY, max(copies, MANY // 2))
-        products = -(-copies // self.per_sample) * self.per_sample
+        per_sample, state = min(MANY, max(copies, MANY // 2)), state_of(cold, copies)
+        super().__init__(row_of(
+            info, "mul_mat_TQ2_0", len(raw), launches=per_sample, cold=cold, state=state, copies=copies, clock="wall",
+            name=f"ggml mul_mat TQ2_0 K={k} N={n} {state}", case=f"mul_mat_TQ2_0[K={k},N={n}]", baseline=True,
+        ), flops=2 * n * k)  # fmt: skip
+        products = -(-copies // per_sample) * per_sample
         self.backend = self.lib.ggml_backend_cpu_init()
         self.lib.ggml_backend_cpu_set_n_threads(self.backend, threads)
         room = copies * (len(raw) + TENSOR_BYTES) + products * (4 * n + TENSOR_BYTES) + SPARE_BYTES
         self.memory = aligned_empty((room,), np.dtype(np.uint8))  # on huge pages, as the weights of the cpu backend
         self.context = self.lib.ggml_init(Init(room, self.memory.ctypes.data, False))
-        x = self._tensor(F32, k, 1, self.x.tobytes())
+        x = self._tensor(F32, k, 1, activations.tobytes())
         self.weights = [self._tensor(TQ2_0, k, n, raw) for _ in range(copies)]
         turns = (self.weights * -(-products // copies))[:products]
-        self.graphs = [self._graph(turns[at : at + self.per_sample], x) for at in range(0, products, self.per_sample)]
-        self.turn, self.awake = 0, WarmUp()
+        self.graphs = [self._graph(turns[at : at + per_sample], x) for at in range(0, products, per_sample)]
+        self.next_index = 0
 
     def _tensor(self, kind: int, k: int, rows: int, raw: bytes) -> Any:
         tensor = self.lib.ggml_new_tensor_2d(self.context, kind, k, rows)
@@ -128,14 +126,15 @@ class GgmlGemv:
         return graph, results
 
     def sample(self) -> Sample:
-        """The next graph, after others where the processors have rested."""
-        found = self.awake.sample(self._compute, self._compute)
+        """As ``Timed.sample``, until the threads rest."""
+        sample = super().sample()
         rest()
-        return found
+        return sample
 
-    def _compute(self) -> Sample:
-        graph, _ = self.graphs[self.turn % len(self.graphs)]
-        self.turn += 1
+    def run(self) -> Sample:
+        """The next graph."""
+        graph, _ = self.graphs[self.next_index % len(self.graphs)]
+        self.next_index += 1
         began = time.perf_counter()
         status = self.lib.ggml_backend_graph_compute(self.backend, graph)
         seconds = time.perf_counter() - began
@@ -149,7 +148,8 @@ class GgmlGemv:
         for output in outputs:
             output[:] = np.nan
         for _ in self.graphs:
-            self.sample()
+            self.run()
+        rest()
         for output in outputs:
             error = np.abs(output - self.truth)
             if not (error <= 1e-6 * np.abs(self.truth)).all():
@@ -160,17 +160,6 @@ class GgmlGemv:
         data = ctypes.cast(self.lib.ggml_get_data(result), ctypes.POINTER(ctypes.c_float))
         return np.ctypeslib.as_array(data, (self.n,))
 
-    def series(self) -> Series:
-        """For ``interleave``."""
-        state = state_of(self.cold, self.copies)
-        about = {
-            **self.identity, "op": "mul_mat_TQ2_0", "case": f"mul_mat_TQ2_0[K={self.k},N={self.n}]", "state": state,
-            "clock": "wall", "copies": self.copies, "baseline": True,
-        }  # fmt: skip
-        name = f"ggml mul_mat TQ2_0 K={self.k} N={self.n} {state}"
-        flops = 2 * self.n * self.k
-        return Series(name, self.sample, self.per_sample, self.nbytes, self.cold, self.check, about, flops=flops)
-
     def free(self) -> None:
         """Give back the weights; nothing may be sampled afterwards."""
         self.graphs.clear()
@@ -180,48 +169,21 @@ class GgmlGemv:
 
 
 class GgmlSession(Group):
-    """The products of the group at hand, with the methods of ``kparity.bench.ops.session.Session``.
+    """The product of the shape of a ternary GEMV of whole blocks, cold and hot.
 
-    ``threads``: 0 for as many as ``llamacpp.threads``. ``cold_mib`` is the most that the cold weights take; 0 leaves
-    them out.
+    ``threads``: 0 for as many as ``llamacpp.threads``; other options of a session mean nothing here.
     """
 
-    def __init__(self, *, threads: int = 0, cold_mib: int = 1024) -> None:
+    def __init__(self, *, threads: int = 0, cold_mib: int = 1024, **_: Any) -> None:
         library()
-        self.threads, self.cold_mib = threads or llamacpp.threads(), cold_mib
-        self.info = llamacpp.processor(f"ggml, {self.threads} thread{'s' * (self.threads > 1)}")
-        self.products: list[GgmlGemv] = []
-        super().__init__()
+        self.threads = threads or llamacpp.threads()
+        super().__init__(llamacpp.processor(f"ggml, {self.threads} thread{'s' * (self.threads > 1)}"), cold_mib)
 
-    def device(self) -> dict[str, Any]:
-        """As ``Session.device``."""
-        sizes = {"cache_bytes": cache_bytes(self.info), "peak_bytes_per_s": 0.0}
-        return {"info": self.info.as_dict(), "label": self.info.label, **sizes}
-
-    def ceiling(self) -> list[dict[str, Any]]:
-        """None of its own: the processor's is measured by the backends."""
-        return []
-
-    def build(self, group: dict[str, Any], baseline: list[str]) -> list[dict[str, Any]]:
-        """The product of the same shape, cold and hot, where the group is a ternary GEMV of whole blocks."""
-        self.release()
-        case = case_of(group)
-        if case.op != "tgemv" or case["M"] != 1 or case["K"] % BLOCK or "TQ2_0" not in baseline:
+    def made(self, case: Case) -> list[Timed]:
+        """As ``Group.made``."""
+        if case.op != "tgemv" or case["M"] != 1 or case["K"] % BLOCK:
             return []
         n, k, cold = case["N"], case["K"], cold_bytes(self.info, self.cold_mib << 20)
-        many = -(-cold // (n * k // BLOCK * 66))
-        for copies in [many, 1] if self.cold_mib else [1]:
-            is_cold = copies > 1 and cold >= cache_bytes(self.info)
-            self.products.append(GgmlGemv(identity(self.info), n, k, self.threads, copies, is_cold))
-        self.table = [product.series() for product in self.products]
-        return self.described()
-
-    def release(self) -> None:
-        """Give back the weights of the last group."""
-        for product in self.products:
-            product.free()
-        self.products, self.table = [], []
-
-    def close(self) -> None:
-        """As ``release``."""
-        self.release()
+        many, beyond = -(-cold // (n * k // BLOCK * 66)), cold >= cache_bytes(self.info)
+        return [GgmlGemv(self.info, n, k, self.threads, copies, copies > 1 and beyond)
+                for copies in ([many, 1] if self.cold_mib else [1])]  # fmt: skip

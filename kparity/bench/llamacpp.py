@@ -11,15 +11,15 @@ import ctypes
 import hashlib
 import os
 import time
+from collections.abc import Mapping
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kparity.bench import energy
-from kparity.bench.outputs import Outputs, digest
-from kparity.bench.plan import BLOCK, Point, sequence
+from kparity.bench.subject import Subject, sequence
 from kparity.device import fingerprint
 from kparity.errors import Unavailable, WrongInput
 from kparity.model import load_model
@@ -69,15 +69,24 @@ def library() -> tuple[Any, Path]:
     """The C interface of the wheel, with its types, and its file; raises Unavailable without it."""
     try:
         path = Path(import_module("xllamacpp.xllamacpp").__file__ or "")
-        loaded = ctypes.CDLL(str(path))
-        for name, (result, arguments) in SIGNATURES.items():
-            function = getattr(loaded, name)
-            function.restype, function.argtypes = result, arguments
+        return typed(ctypes.CDLL(str(path)), SIGNATURES), path
     except (ImportError, OSError, AttributeError) as error:
         raise Unavailable(
             f"llama.cpp cannot be called ({error})", "pip install xllamacpp", "KP-LLAMACPP-NOLIB"
         ) from None
-    return loaded, path
+
+
+def typed(library: Any, signatures: Mapping[str, tuple[Any, list[Any]]]) -> Any:
+    """The library, with the types of its functions; raises AttributeError where one is not there."""
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def other_release(reason: str) -> Unavailable:
+    """What a library with another interface gives."""
+    return Unavailable(reason, "install another release of xllamacpp", "KP-LLAMACPP-ABI")
 
 
 def threads() -> int:
@@ -92,8 +101,8 @@ def named(file: str = "") -> str:
     return f"{NAME} on {Path(file).name}" if file else NAME
 
 
-class LlamaCpp:
-    """A model in llama.cpp, measured as ``kparity.bench.endtoend_worker.EndToEnd`` is, with the same methods.
+class LlamaCpp(Subject):
+    """A model in llama.cpp.
 
     ``file`` is what llama.cpp reads where that is not ``model`` itself: the same model in another type, which kparity
     need not know.
@@ -101,49 +110,43 @@ class LlamaCpp:
 
     def __init__(self, *, model: str, seed: int, length: int, context: int, file: str = "") -> None:
         self.lib, self.path = library()
-        self.said: list[str] = []
-        self._log = LogLine(lambda _level, text, _user: self.said.append(text.decode(errors="replace")))
+        self.messages: list[str] = []
+        self._log = LogLine(lambda _level, text, _user: self.messages.append(text.decode(errors="replace")))
         self.lib.llama_log_set(self._log, None)
         self.lib.llama_backend_init()
-        with_hparams = load_model(model)
-        self.vocab = with_hparams.hparams.vocab
-        self.tokens = np.array(sequence(with_hparams, seed, length), np.int32)
-        with_hparams.close()
+        with closing(load_model(model)) as ours:
+            self.vocab = ours.hparams.vocab
+            super().__init__(sequence(ours, seed, length), processor())
+        self.ids = np.array(self.tokens, np.int32)
         self.name, file = named(file), file or model
         self.model = self.lib.llama_model_load_from_file(file.encode(), self.lib.llama_model_default_params())
         if not self.model:
             raise WrongInput(f"llama.cpp does not read {file}: {self._complaint()}")
         self.context = self._open(context)
         self.memory = self.lib.llama_get_memory(self.context)
-        self.meter = energy.meter(processor())
-        self.outputs = Outputs()
 
     def _open(self, length: int) -> Any:
         """A context of ``length`` positions; raises Unavailable where the library's structure is another one."""
         params = self.lib.llama_context_default_params()
-        if tuple(params.fields[:3]) != DEFAULTS:
-            raise Unavailable(
-                f"this llama.cpp begins its context parameters with {list(params.fields[:3])}, not {list(DEFAULTS)}",
-                "install another release of xllamacpp",
-                "KP-LLAMACPP-ABI",
-            )
+        first = tuple(params.fields[:3])
+        if first != DEFAULTS:
+            raise other_release(f"this llama.cpp begins its context parameters with {first}, not {DEFAULTS}")
         params.fields[0] = length
         context = self.lib.llama_init_from_model(self.model, params)
         if not context:
             raise WrongInput(f"llama.cpp opens no context of {length} positions: {self._complaint()}")
         self.lib.llama_set_n_threads(context, threads(), threads())
         if self.lib.llama_n_ctx(context) < length or self.lib.llama_n_threads(context) != threads():
-            raise Unavailable("llama.cpp did not take its options", "install another release of xllamacpp",
-                              "KP-LLAMACPP-ABI")  # fmt: skip
+            raise other_release("llama.cpp did not take its options")
         return context
 
     def _complaint(self) -> str:
-        return next((line.strip() for line in self.said if "error" in line.lower()), "it does not say why")
+        return next((line.strip() for line in self.messages if "error" in line.lower()), "it does not say why")
 
     def about(self) -> dict[str, Any]:
         """Name, version, digest of the library, and the options that it runs with."""
         asked = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch")
-        flash = "enabled" if any("Flash Attention enabled" in line for line in self.said) else "not enabled"
+        flash = "enabled" if any("Flash Attention enabled" in line for line in self.messages) else "not enabled"
         system = import_module("xllamacpp").get_system_info()
         return {
             "name": self.name,
@@ -156,69 +159,53 @@ class LlamaCpp:
             },
         }  # fmt: skip
 
-    def prefill(self, length: int) -> dict[str, Any]:
-        """A prompt on an empty cache: seconds, joules, digest."""
+    def prompt(self, length: int) -> tuple[float, Array]:
+        """As ``Subject.prompt``."""
         self.lib.llama_memory_clear(self.memory, False)
-        before = self.meter.read()
-        seconds = self._decode(0, length)
-        logits = self._logits()
-        self.outputs.keep(Point("prefill", length), logits)
-        return {"seconds": [seconds], "joules": energy.spent(before, self.meter.read()), "digest": digest(logits)}
+        return self._decode(0, length), self.logits()
 
-    def fill(self, length: int) -> float:
-        """Fill the cache for ``decode``; seconds."""
-        self.lib.llama_memory_clear(self.memory, False)
-        return self._decode(0, length) if length else 0.0
-
-    def decode(self, depth: int) -> dict[str, Any]:
-        """A block of steps behind ``depth`` tokens, each timed; the first is done once beforehand, untimed.
-
-        llama.cpp forgets whatever lies behind the position that it goes back to: what is missing is filled again.
+    def go_to(self, depth: int) -> None:
+        """As ``Subject.go_to``. llama.cpp forgets whatever lies behind the position that it goes back to: what is
+        missing is filled again.
         """
-        held = int(self.lib.llama_memory_seq_pos_max(self.memory, 0)) + 1
+        held = self._held()
         if held < depth:
             self._decode(held, depth - held)
-        self._rewind(depth)
-        self._decode(depth, 1)
-        self._rewind(depth)
-        before = self.meter.read()
-        seconds = [self._decode(at, 1) for at in range(depth, depth + BLOCK)]
-        joules, logits = energy.spent(before, self.meter.read()), self._logits()
-        self.outputs.keep(Point("decode", depth), logits)
-        return {"seconds": seconds, "joules": joules, "digest": digest(logits)}
+        if not self.lib.llama_memory_seq_rm(self.memory, 0, depth, -1):
+            raise WrongInput(f"llama.cpp cannot forget the tokens from {depth} on")
 
-    def check(self, path: str) -> dict[str, float | None]:
-        """Cosine of the last output of each point with the reference's."""
-        return self.outputs.cosines(path)
+    def step(self, position: int) -> float:
+        """As ``Subject.step``."""
+        return self._decode(position, 1)
+
+    def logits(self) -> Array:
+        """As ``Subject.logits``."""
+        row = self.lib.llama_get_logits_ith(self.context, -1)
+        return np.array(np.ctypeslib.as_array(row, (self.vocab,)), np.float32)
 
     def close(self) -> None:
         """Free everything."""
         self.lib.llama_free(self.context)
         self.lib.llama_model_free(self.model)
 
+    def _held(self) -> int:
+        """Tokens in the cache."""
+        return int(self.lib.llama_memory_seq_pos_max(self.memory, 0)) + 1
+
     def _decode(self, start: int, count: int) -> float:
         """Feed tokens, in batches of what one may hold, and wait; seconds."""
         most = int(self.lib.llama_n_batch(self.context))
         status, began = 0, time.perf_counter()
         for at in range(start, start + count, most):
-            tokens = self.tokens[at : min(at + most, start + count)]
+            tokens = self.ids[at : min(at + most, start + count)]
             batch = self.lib.llama_batch_get_one(tokens.ctypes.data, len(tokens))
             status = status or self.lib.llama_decode(self.context, batch)
         self.lib.llama_synchronize(self.context)
         seconds = time.perf_counter() - began
-        held = int(self.lib.llama_memory_seq_pos_max(self.memory, 0)) + 1
-        if status != 0 or held != start + count:
-            told = f"llama_decode of {count} tokens at {start} returned {status} and left {held} tokens in the cache"
-            raise WrongInput(told)
+        if status != 0 or self._held() != start + count:
+            told = f"returned {status} and left {self._held()} tokens in the cache"
+            raise WrongInput(f"llama_decode of {count} tokens at {start} {told}")
         return seconds
-
-    def _rewind(self, position: int) -> None:
-        if not self.lib.llama_memory_seq_rm(self.memory, 0, position, -1):
-            raise WrongInput(f"llama.cpp cannot forget the tokens from {position} on")
-
-    def _logits(self) -> Array:
-        row = self.lib.llama_get_logits_ith(self.context, -1)
-        return np.array(np.ctypeslib.as_array(row, (self.vocab,)), np.float32)
 
 
 def processor(detail: str = "") -> Any:

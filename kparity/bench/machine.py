@@ -1,10 +1,14 @@
-"""What a device has: the size of its last cache, the peak of its memory, and the clocks it runs at."""
+"""What a device has: the size of its last cache, the peak of its memory, the clocks it runs at, and its energy counter,
+where the system lets one read it: RAPL for processors, NVML for NVIDIA's GPUs.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ UNKNOWN_CACHE = 256 << 20
 """Assumed where no API tells the size of a device's last cache: larger than those of all but a few GPUs."""
 L2_CACHE_SIZE, MEMORY_CLOCK_RATE, MEMORY_BUS_WIDTH = 38, 36, 37
 """Values of CUdevice_attribute."""
-SYSTEM = Path("/sys/devices/system/cpu")
+SYSTEM, POWERCAP = Path("/sys/devices/system/cpu"), Path("/sys/class/powercap")
 QUERIED = ("name", "uuid", "driver_version", "pstate", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem",
            "temperature.gpu", "power.draw", "memory.used", "utilization.gpu")  # fmt: skip
 
@@ -72,7 +76,7 @@ def gpu_state() -> list[dict[str, str]]:
     return [dict(zip(QUERIED, map(str.strip, line.split(",")), strict=False)) for line in done.stdout.splitlines()]
 
 
-def identity(info: DeviceInfo) -> dict[str, str]:
+def identity(info: DeviceInfo) -> dict[str, Any]:
     """What a time was measured on, for a row: ``backend``, and of its device name, kind, api, driver, uuid, detail."""
     return {"backend": info.backend, "device": info.device, "kind": info.kind, "api": info.api, "driver": info.driver,
             "uuid": info.uuid, "detail": info.detail}  # fmt: skip
@@ -101,3 +105,67 @@ def cpu_state() -> dict[str, Any]:
 def clocks() -> dict[str, Any]:
     """State of the processor and of the GPUs: taken before and after a run, so that a throttled one shows."""
     return {"cpu": cpu_state(), "gpus": gpu_state()}
+
+
+# --- energy ---
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A counter of joules; where there is none, ``read`` gives None and ``reason`` says why."""
+
+    source: str | None
+    reason: str | None
+    read: Callable[[], float | None]
+
+
+def _no_meter(reason: str) -> Meter:
+    return Meter(None, reason, lambda: None)
+
+
+def spent(before: float | None, after: float | None) -> float | None:
+    """Joules between two readings; None where a counter is missing or began anew in between."""
+    return None if before is None or after is None or after < before else after - before
+
+
+def meter(info: DeviceInfo, powercap: Path = POWERCAP) -> Meter:
+    """The counter of a device: NVML for an NVIDIA GPU, RAPL packages for whatever a processor computes."""
+    return _nvml(info.uuid) if info.kind == "gpu" else _rapl(powercap)
+
+
+def _rapl(powercap: Path) -> Meter:
+    """The sum over the packages (``intel-rapl:0``, …; AMD's bear the same names)."""
+    files = [path for path in powercap.glob("intel-rapl:*/energy_uj") if path.parent.name.count(":") == 1]
+    if not files:
+        return _no_meter(f"no RAPL counter in {powercap} (a virtual machine, or a processor without one)")
+
+    def read() -> float | None:
+        try:
+            return sum(int(file.read_text()) for file in files) * 1e-6
+        except (OSError, ValueError):
+            return None
+
+    if read() is None:
+        return _no_meter(f"{files[0]} cannot be read (root only on most systems)")
+    return Meter("RAPL package", None, read)
+
+
+def _nvml(uuid: str) -> Meter:
+    """Energy since the driver was loaded, by NVML; Volta and newer."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return _no_meter("no NVML (libnvidia-ml.so.1)")
+    device, value = ctypes.c_void_p(), ctypes.c_ulonglong()
+    if library.nvmlInit_v2() != 0:
+        return _no_meter("NVML cannot be initialised")
+    if library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(device)) != 0:
+        return _no_meter(f"NVML knows no device {uuid or 'without a UUID'}")
+
+    def read() -> float | None:
+        failed = library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(value))
+        return None if failed else value.value * 1e-3
+
+    if read() is None:
+        return _no_meter("NVML has no energy counter for this device")
+    return Meter("NVML", None, read)

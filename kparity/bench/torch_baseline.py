@@ -5,24 +5,26 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kparity.bench.machine import cache_bytes, identity
-from kparity.bench.timing import Sample, Series, WarmUp, state_of, turns
+from kparity.bench.machine import cache_bytes
+from kparity.bench.ops.rotation import LEAST_GPU, PIECE
+from kparity.bench.ops.session import Session
+from kparity.bench.timing import Sample, Timed, row_of, state_of
 from kparity.device.adapter import Backend
+from kparity.ops.spec import Case
 
-PIECE = 16384
-"""Rows whose truth is computed at once."""
-DTYPES = {
-    "bf16": ("bfloat16", 2, (2.0**-7, 1.0)),
-    "f16": ("float16", 2, (2.0**-7, 1.0)),
-    "f32": ("float32", 4, (0.0, 0.0)),
-}
+DTYPES = {"bf16": ("bfloat16", 2, (2.0**-7, 1.0)), "f32": ("float32", 4, (0.0, 0.0))}
 """Name in torch, bytes of an element, and the error granted against exact sums: relative and absolute. Sums of these
 integers are below 2^24, so f32 has none."""
+MOST_BYTES = 8 << 30
+"""What one sample reads at most."""
 
-ELEMENT_BYTES = {name: size for name, (_, size, _) in DTYPES.items()}
+
+def walks(copies: int, nbytes: int) -> int:
+    """How often one sample walks through a rotation of so many copies of so many bytes."""
+    return max(1, min(-(-LEAST_GPU // copies), MOST_BYTES // (copies * nbytes)))
 
 
-class TorchGemv:
+class TorchGemv(Timed):
     """``y[N] = W[N, K] x[K]`` by torch.mv, replayed from a CUDA graph where the device has them.
 
     ``backend`` is the torch backend, ``dtype`` a name of ``DTYPES``; weights rotate through ``cold`` bytes, or through
@@ -31,52 +33,46 @@ class TorchGemv:
 
     def __init__(self, backend: Backend, n: int, k: int, dtype: str, cold: int) -> None:
         torch = self.torch = backend.torch  # type: ignore[attr-defined]
-        self.backend, self.dtype = backend, dtype
         name, size, self.tolerance = DTYPES[dtype]
-        kind, self.nbytes = getattr(torch, name), n * k * size
-        self.copies = max(1, -(-cold // self.nbytes))
-        self.cold = cold > 0 and self.copies * self.nbytes >= max(cold, cache_bytes(backend.info))
-        self.device = backend.device  # type: ignore[attr-defined]
+        kind, nbytes = getattr(torch, name), n * k * size
+        copies = max(1, -(-cold // nbytes))
+        device = backend.device  # type: ignore[attr-defined]
+        graphed = device.type == "cuda"
+        self.walks = walks(copies, nbytes) if graphed else 1
+        is_cold = cold > 0 and copies * nbytes >= max(cold, cache_bytes(backend.info))
+        state = state_of(is_cold, copies)
+        row = row_of(
+            backend.info, f"mv_{dtype}", nbytes, launches=copies * self.walks, cold=is_cold, state=state, copies=copies,
+            name=f"torch mv {dtype} K={k} N={n} {state}", case=f"mv_{dtype}[K={k},N={n}]", baseline=True,
+            clock="device" if graphed else "wall",
+        )  # fmt: skip
+        super().__init__(row, flops=2 * n * k)
         # Values that every type holds exactly: only the sum's rounding differs between the types and truth.
-        self.weights = [
-            torch.randint(-1, 2, (n, k), device=self.device, dtype=torch.int8).to(kind) for _ in range(self.copies)
-        ]
-        self.x = torch.randint(-8, 9, (k,), device=self.device, dtype=torch.int8).to(kind)
-        self.y = [torch.empty(n, device=self.device, dtype=kind) for _ in range(self.copies)]
-        self.shape, self.flops = f"mv_{dtype}[K={k},N={n}]", 2 * n * k
-        self.state = state_of(self.cold, self.copies)
-        self.name = f"torch mv {dtype} K={k} N={n} {self.state}"
-        self.turns = turns(self.copies, self.nbytes) if self.device.type == "cuda" else 1
+        self.weights = [torch.randint(-1, 2, (n, k), device=device, dtype=torch.int8).to(kind) for _ in range(copies)]
+        self.x = torch.randint(-8, 9, (k,), device=device, dtype=torch.int8).to(kind)
+        self.y = [torch.empty(n, device=device, dtype=kind) for _ in range(copies)]
+        self.backend = backend
         self.graph: Any = None
-        self.awake = WarmUp()
-        self._record()
-
-    def _record(self) -> None:
-        """Run once, and capture the rotation where the device can replay it."""
-        torch = self.torch
         with torch.inference_mode():
-            self._run()
-            self.backend.sync()
-            if self.device.type == "cuda":
+            self._launch()
+            backend.sync()
+            if graphed:
                 self.graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(self.graph):
-                    self._run()
+                    self._launch()
 
-    def _run(self) -> None:
-        for _ in range(self.turns):
+    def _launch(self) -> None:
+        for _ in range(self.walks):
             for weight, y in zip(self.weights, self.y, strict=True):
                 self.torch.mv(weight, self.x, out=y)
 
-    def sample(self) -> Sample:
-        """One walk through the rotation, after others where the processors have rested."""
-        return self.awake.sample(self._walk, self._walk)
-
-    def _walk(self) -> Sample:
+    def run(self) -> Sample:
+        """The walks through the rotation that make a sample."""
         self.backend.sync()
         began = time.perf_counter()
         if self.graph is None:
             with self.torch.inference_mode():
-                self._run()
+                self._launch()
             seconds = time.perf_counter() - began
             return Sample(seconds, seconds)
         first, last = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -90,7 +86,7 @@ class TorchGemv:
         """Every output against fp32 sums of these integers, which are exact."""
         for y in self.y:
             y.fill_(float("nan"))
-        self.sample()
+        self.run()
         self.backend.sync()
         relative, absolute = self.tolerance
         for weight, y in zip(self.weights, self.y, strict=True):
@@ -98,15 +94,17 @@ class TorchGemv:
                 want = (weight[at : at + PIECE].float() * self.x.float()).sum(dim=1)
                 error = (y[at : at + PIECE].float() - want).abs()
                 if not bool((error <= relative * want.abs() + absolute).all()):
-                    return f"output wrong: torch mv {self.dtype} is off by {float(error.max()):g}"
+                    return f"output wrong: {self.row.name} is off by {float(error.max()):g}"
         return None
 
-    def series(self) -> Series:
-        """For ``interleave``."""
-        about = {
-            **identity(self.backend.info), "op": f"mv_{self.dtype}", "case": self.shape, "copies": self.copies,
-            "state": self.state, "clock": "wall" if self.graph is None else "device",
-            "baseline": True,
-        }  # fmt: skip
-        launches = self.copies * self.turns
-        return Series(self.name, self.sample, launches, self.nbytes, self.cold, self.check, about, flops=self.flops)
+
+class TorchSession(Session):
+    """torch's products of the shape of a GEMV, each type cold and hot."""
+
+    def made(self, case: Case) -> list[Timed]:
+        """As ``Group.made``."""
+        if case.op not in ("tgemv", "dense_gemv") or case["M"] != 1:
+            return []
+        n, k = case["N"], case["K"]
+        return [TorchGemv(self.backend, n, k, dtype, cold)
+                for dtype, (_, size, _) in DTYPES.items() for cold in self.sizes(n * k * size)]  # fmt: skip

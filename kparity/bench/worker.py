@@ -11,9 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -53,9 +51,6 @@ class Reply(Message, frozen=True, tag="reply"):
     value: Any
 
 
-Said = Reply | Failed
-
-
 class WorkerFailed(Exception):
     """A call that failed: ``status`` is ``unavailable``, ``rejected`` or ``died``; ``code`` is stable."""
 
@@ -71,7 +66,9 @@ class Worker:
         self.name, self.dead = name, ""
         self._family = Family()
         try:
-            self._child: Child[Said] = Child(self._family, "kparity.bench.worker", Said, environment=ENVIRONMENT)
+            self._child: Child[Reply | Failed] = Child(
+                self._family, "kparity.bench.worker", Reply | Failed, environment=ENVIRONMENT
+            )
         except BaseException:
             self._family.close()
             raise
@@ -140,36 +137,25 @@ class Worker:
         return reply.value
 
 
-def serve(link: Link) -> None:
+def main(link: Link) -> int:
     """The child's side: make the object, answer every call, close it when the parent closes the pipe."""
     request = link.request(Made)
     module, _, name = request.factory.partition(":")
-    made: list[Any] = []
-
-    def make() -> None:
-        made.append(getattr(import_module(module), name)(**request.options))
-
-    _answer(link, make)
-    for call in link.requests(Call):
-        if made:
-            _answer(link, partial(_called, made[0], call))
-    if made:
-        made[0].close()
-
-
-def _called(made: Any, call: Call) -> Any:
-    return getattr(made, call.method)(**call.arguments)
-
-
-def _answer(link: Link, function: Callable[[], Any]) -> None:
-    """One reply: the value, or status, code and reason of the exception."""
     try:
-        link.send(Reply(msgspec.Raw(json.dumps(function(), allow_nan=False).encode())))
+        made = getattr(import_module(module), name)(**request.options)
     except Exception as error:  # whatever a device does wrong is told
         link.send(failure(error))
-
-
-def main(link: Link) -> int:
-    """Serve."""
-    serve(link)
+        return 0
+    link.send(Reply(None))
+    for call in link.requests(Call):
+        link.send(_answer(made, call))
+    made.close()
     return 0
+
+
+def _answer(made: Any, call: Call) -> Reply | Failed:
+    try:
+        value = getattr(made, call.method)(**call.arguments)
+        return Reply(msgspec.Raw(json.dumps(value, allow_nan=False).encode()))
+    except Exception as error:
+        return failure(error)

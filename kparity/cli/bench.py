@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 LONGEST = 1 << 20
-
-
-class BenchGroup(click.Group):
-    """Runs the benchmark where no command follows; ``compare`` is imported when it is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The one command."""
-        return ["compare"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import it."""
-        if cmd_name != "compare":
-            return None
-        from kparity.cli.bench_compare import compare
-
-        command: click.Command = compare
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The one command, without importing it."""
-        with formatter.section("Commands"):
-            formatter.write_dl([("compare", "Hold two benchmark documents against each other.")])
 
 
 Lengths = Callable[[click.Context, click.Parameter, str], tuple[int, ...]]
@@ -51,7 +31,7 @@ def lengths(least: int) -> Lengths:
     return read
 
 
-@click.group(cls=BenchGroup, invoke_without_command=True)
+@click.group(invoke_without_command=True)
 @click.option(
     "--backends", metavar="A,B,C", help="Backends to measure, in this order [default: cuda,hip,wgpu,opencl,cpu]."
 )
@@ -96,3 +76,46 @@ def bench(ctx: click.Context, /, **options: Any) -> None:
     from kparity.cli.bench_run import run
 
     ctx.exit(run(options))
+
+
+@bench.command(short_help="Hold two benchmark documents against each other.")
+@click.argument("a", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("b", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="RATIO",
+              help="Exit 1 where B's speed over A's lies below this with its whole interval.")  # fmt: skip
+@click.option("--across", multiple=True, metavar="FACT[,FACT]",
+              help="Compare although these differ: device, driver, model, threads.")  # fmt: skip
+@click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
+@click.pass_context
+def compare(
+    ctx: click.Context, a: Path, b: Path, fail_below: float | None, across: tuple[str, ...], json_path: str | None
+) -> None:
+    """Compare the measurements that A and B have in common: the speed of B over that of A.
+
+    A and B are receipts of kparity bench, its --json, or files of pytest-benchmark. A ratio has a 95 % interval from
+    the raw samples; it is "faster" or "slower" where the interval leaves 1 out. The interval tells of these two runs:
+    whatever changed between them besides the code is in it too. Exit codes: 0 compared, 1 an interval lies below
+    --fail-below or a number of B does not count, 2 no such documents, or measured on different things, 3 nothing in
+    common.
+    """
+    from kparity.bench import comparison
+    from kparity.check.select import named
+    from kparity.cli.bench_table import print_compared
+
+    allowed = named(across, "fact", tuple(comparison.ADVICE))
+    left, right = comparison.read(a), comparison.read(b)
+    result = comparison.compare(left, right, allowed)
+    if json_path:
+        text = json.dumps(comparison.as_json(left, right, result, fail_below), indent=1, ensure_ascii=False) + "\n"
+        with click.open_file(json_path, "w", encoding="utf-8") as file:
+            file.write(text)
+    if json_path != "-":
+        print_compared(result.rows)
+    for side, names in (("A", result.only_a), ("B", result.only_b)):
+        if names:
+            click.echo(f"only in {side}: {', '.join(names)}", err=True)
+    for fact, (one, other) in result.differs.items():
+        click.echo(f"compared across {fact}: {one or 'unknown'} and {other or 'unknown'}", err=True)
+    if not result.rows:
+        click.echo("nothing in common", err=True)
+    ctx.exit(result.exit_code(fail_below))

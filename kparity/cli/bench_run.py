@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,28 +31,26 @@ def run(options: Mapping[str, Any]) -> int:
     from kparity.probe.dispatcher import parse_order
     from kparity.receipts import statement
 
-    order = parse_order(options["backends"])
-    _check(options)
-    paths = [Path(path) for path in (options["receipt"], options["json_path"]) if path and path != "-"]
+    order, with_ops = parse_order(options["backends"]), options["ops_expression"] is not None
+    _check(options, with_ops)
+    json_path = options["json_path"]
+    paths = [Path(path) for path in (options["receipt"], json_path) if path and path != "-"]
     statement.refuse_unwritable(paths)
     _choose(options)
-    _warn_of_load()
-    with_ops = options["ops_expression"] is not None
-    options = {**options, "seconds": options["seconds"] or _usual_seconds(with_ops)}
-    predicate, code = _ops(options, order) if with_ops else _models(options, order)
-    document = statement.statement(predicate) if paths or options["json_path"] else {}
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load > BUSY * processors:  # threads that meet at barriers suffer most, and ratios with them
+        log(f"the machine is busy (load {load:.1f} on {processors} processors): times and ratios may be anything")
+    predicate, code = (_ops if with_ops else _models)(options, order)
+    document = statement.statement(predicate) if paths or json_path else {}
     for path in paths:
         statement.write(path, document)
-    if options["json_path"] == "-":
-        import json
-
+    if json_path == "-":
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     return code
 
 
-def _check(options: Mapping[str, Any]) -> None:
+def _check(options: Mapping[str, Any], with_ops: bool) -> None:
     """Raise WrongInput for options that contradict each other."""
-    with_ops = options["ops_expression"] is not None
     if options["model"] and options["shape"]:
         raise WrongInput("--model and --shape exclude each other: give one of them")
     if options["no_parity"] and options["require_gpu"]:
@@ -77,45 +77,25 @@ def _choose(options: Mapping[str, Any]) -> None:
         os.environ["KPARITY_THREADS"] = str(options["threads"])
 
 
-def _usual_seconds(with_ops: bool) -> float:
-    """Of sampling where none are asked for: for each case of an op, or for all measurements of a model."""
-    if with_ops:
-        from kparity.bench import ops
-
-        return ops.Request.seconds
-    from kparity.bench import endtoend
-
-    return endtoend.Request.seconds
-
-
-def _warn_of_load() -> None:
-    """Say so where others compute on this machine: threads that meet at barriers suffer most, and ratios with them."""
-    load, processors = os.getloadavg()[0], os.cpu_count() or 1
-    if load > BUSY * processors:
-        log(f"the machine is busy (load {load:.1f} on {processors} processors): times and ratios may be anything")
-
-
 def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, int]:
     """Models end to end: the predicate of the receipt, and the exit code."""
-    from kparity.bench.document import BenchReceipt, exit_code, failures
     from kparity.bench.endtoend import EndToEndRun, Request
+    from kparity.bench.receipt import exit_code, failures, models_predicate
     from kparity.cli.bench_table import print_bench
     from kparity.receipts.statement import now
 
-    begun = now()
-    path = _model_path(options)
+    begun, path = now(), _model_path(options)
     rows = [] if options["no_parity"] else _probed(options, order, path)
     accepted = [row.backend for row in rows if row.accepted] if rows else list(order)
     request = Request(
-        path, tuple(accepted), options["prompts"], options["depths"], options["seconds"], options["seed"],
-        options["act"], options["kv"], options["index"], "llama.cpp" in options["baselines"],
-        options["baseline_files"],
+        path, tuple(accepted), options["prompts"], options["depths"], options["seconds"] or Request.seconds,
+        options["seed"], options["act"], options["kv"], options["index"],
+        ("", *options["baseline_files"]) if "llama.cpp" in options["baselines"] else (),
     )  # fmt: skip
     found = EndToEndRun(request, log).run()
-    bench = BenchReceipt(
-        request, order, rows, found, sys.argv, begun, _told(options), options["seed"] if options["shape"] else None
-    )
-    predicate = bench.predicate()
+    seed = options["seed"] if options["shape"] else None
+    asked = _asked(options, request.seconds)
+    predicate = models_predicate(request, order, rows, found, sys.argv, begun, asked, seed)
     if options["json_path"] != "-":
         print_bench(predicate)
     for line in failures(predicate):
@@ -132,10 +112,8 @@ def _model_path(options: Mapping[str, Any]) -> str:
     if options["shape"]:
         log(f"model: random weights of the shape {options['shape']}")
         path = str(shapes.model_file(options["shape"], options["seed"]))
-    model = load_model(path)
-    path = str(model.path)
-    model.close()
-    return path
+    with closing(load_model(path)) as model:
+        return str(model.path)
 
 
 def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list[Any]:
@@ -150,27 +128,27 @@ def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list
     return probe_all(order, request, forced=len(order) == 1).rows
 
 
-def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(options: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """The options as a receipt holds them."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    return {**plain, "seconds": seconds}
 
 
 def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, int]:
     """Single ops: the predicate of the receipt, and the exit code."""
-    from kparity.bench.document import ops_predicate
-    from kparity.bench.ops import Request, line
-    from kparity.bench.ops import run as run_ops
-    from kparity.cli.bench_ops_table import print_rows
+    from kparity.bench import ops
+    from kparity.bench.receipt import ops_predicate
+    from kparity.cli.bench_table import print_ops
     from kparity.receipts.statement import now
 
     begun = now()
-    request = Request(
-        order, options["ops_expression"] or None, options["baselines"], options["threads"] or 0,
-        options["index"], options["isa"] or "", options["seed"], options["seconds"],
+    request = ops.Request(
+        order, options["ops_expression"] or None, options["baselines"], options["threads"] or 0, options["index"],
+        options["isa"] or "", options["seed"], options["seconds"] or ops.Request.seconds,
     )  # fmt: skip
-    result = run_ops(request, lambda row: log(line(row)))
+    result = ops.run(request, lambda row: log(ops.line(row)))
     for name, why in result.absent.items():
-        log(f"{name}: [{why['code']}] {why['reason']}")
+        log(f"{name}: [{why.code}] {why.reason}")
     if options["json_path"] != "-":
-        print_rows(result.rows)
-    return ops_predicate(result, order, sys.argv, begun, _told(options)), result.exit_code
+        print_ops(result.rows)
+    return ops_predicate(result, order, sys.argv, begun, _asked(options, request.seconds)), result.exit_code

@@ -1,29 +1,43 @@
-"""The table of ``kparity bench``: a row per engine and measurement, with parity beside every number."""
+"""The tables of ``kparity bench``: parity beside every number."""
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
+from collections.abc import Sequence
+from statistics import median_high
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 from rich.text import Text
 
-from kparity.cli.table import STYLES, console
-from kparity.receipts.record import Baseline, Predicate, Run
+from kparity.cli.table import STYLES, console, number, percent, table_of
 
-COLUMNS = ("backend", "measurement", "tokens/s", "95 % interval", "ms/token p50", "p99", "GB/s", "of bandwidth",
-           "device ms", "J/token", "parity", "note")  # fmt: skip
-LEFT = ("backend", "measurement", "parity", "note")
+if TYPE_CHECKING:
+    from kparity.bench.comparison import Row
+    from kparity.receipts.record import Baseline, OpRow, Predicate, Run
+
+SPEED = ("backend", "measurement", "tokens/s", "95 % interval", "ms/token p50", "p99", "GB/s", "of bandwidth",
+         "device ms", "J/token", "parity", "note")  # fmt: skip
+OPS = ("op", "µs", "95 % interval", "floor µs", "GB/s", "GFLOP/s", "of bandwidth", "clock", "× baseline", "note")
+COMPARED = ("measurement", "A", "B", "B is faster by", "95 % interval", "verdict", "note")
+WRONG = "bold red"
+VERDICTS = {"faster": "green", "slower": WRONG, "invalid": WRONG, "too few samples": "yellow"}
+
+
+def _wrong(errors: Sequence[str]) -> Text:
+    return Text(f"ERROR {'; '.join(errors)}", style=WRONG)
+
+
+# --- models ---
 
 
 def print_bench(predicate: Predicate) -> None:
-    """Print what was measured, what was left out and why, bandwidths, and ratios."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(
-            column, justify="left" if column in LEFT else "right", overflow="fold", no_wrap=column != "note"
-        )
-    owners: list[Run | Baseline] = [*predicate.runs, *predicate.baselines]
-    for owner in owners:
-        _add_run(table, owner)
+    """Print what was measured, what was left out and why, bandwidths, and ratios: rows by engine and measurement."""
+    table = table_of(SPEED, left=("backend", "measurement", "parity", "note"), folds=("note",))
+    for run in predicate.runs:
+        style = STYLES.get(run.parity.verdict, WRONG)
+        _add(table, run.backend, run, Text(run.parity.verdict, style=style))
+    for baseline in predicate.baselines:
+        _add(table, baseline.name, baseline, Text("baseline"))
     out = console()
     out.print(table)
     for run in predicate.runs:
@@ -31,51 +45,88 @@ def print_bench(predicate: Predicate) -> None:
     for baseline in predicate.baselines:
         for each in baseline.ratios:
             interval = f"{each.low:.2f} … {each.high:.2f}"
-            line = f"{each.backend} {each.name}: {each.ratio:.2f} × {baseline.name} ({interval})"
-            out.print(line)
+            out.print(f"{each.backend} {each.name}: {each.ratio:.2f} × {baseline.name} ({interval})")
 
 
-def _add_run(table: Table, run: Run | Baseline) -> None:
-    """The measurements of an engine, and those that were not made."""
-    head, parity = (run.backend, run.parity.verdict) if isinstance(run, Run) else (run.name, "baseline")
-    verdict = Text(parity, style=STYLES.get(parity, "bold red" if isinstance(run, Run) else ""))
-    for row in run.measurements:
-        table.add_row(
-            head, row.name, f"{row.tokens_per_s:.1f}", f"{row.low:.1f} … {row.high:.1f}",
-            f"{row.ms_per_token.p50:.3f}", f"{row.ms_per_token.p99:.3f}", _number(row.gb_per_s, 1),
-            _share(row.of_bandwidth), _number(_median(row.device_s), 3, 1e3), _number(row.energy_j_per_token, 4),
+def _add(table: Table, name: str, run: Run | Baseline, verdict: Text) -> None:
+    """The measurements of an engine, those that were not made, and its errors."""
+    rows: list[list[str | Text]] = [
+        [
+            row.name, f"{row.tokens_per_s:.1f}", f"{row.low:.1f} … {row.high:.1f}", number(row.ms_per_token.p50, 3),
+            number(row.ms_per_token.p99, 3), number(row.gb_per_s), percent(row.of_bandwidth),
+            number(median_high(row.device_s) if row.device_s else None, 3, 1e3), number(row.energy_j_per_token, 4),
             verdict, "; ".join([*([row.limit] if row.limit else []), *row.errors]),
-        )  # fmt: skip
-        head = ""
-    for each in run.skipped:
-        table.add_row(head, each.name, "—", "", "", "", "", "", "", "", "", each.reason)
-        head = ""
-    for error in run.errors:
-        table.add_row(head, "", "", "", "", "", "", "", "", "", Text("ERROR", style="bold red"), error)
-        head = ""
+        ]
+        for row in run.measurements
+    ]  # fmt: skip
+    rows += [[each.name, "—", *[""] * 8, each.reason] for each in run.skipped]
+    rows += [[*[""] * 9, Text("ERROR", style=WRONG), error] for error in run.errors]
+    for at, cells in enumerate(rows):
+        table.add_row("" if at else name, *cells)
     table.add_section()
 
 
 def _about(run: Run) -> str:
     """Device, bandwidth and the check of the timed output."""
-    device, timed, repeats = run.device, run.timed_output, run.determinism
-    parts = [f"{run.backend}: {device.device} ({device.kind})"]
+    output, repeats = run.timed_output, run.determinism
+    parts = [f"{run.backend}: {run.device.device} ({run.device.kind})"]
     if run.bandwidth:
         parts.append(f"{run.bandwidth.what} {run.bandwidth.bytes_per_s * 1e-9:.1f} GB/s")
-    if timed and timed.cosine is not None:
-        parts.append(f"timed output: cosine {timed.cosine:.6f} (≥ {timed.limit:g})")
+    if output and output.cosine is not None:
+        parts.append(f"timed output: cosine {output.cosine:.6f} (≥ {output.limit:g})")
     if repeats:
         parts.append(f"{repeats.repeats} repetitions, {'the same bits' if repeats.identical else 'OTHER BITS'}")
     return ", ".join(parts)
 
 
-def _median(values: list[float] | None) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
+# --- ops ---
 
 
-def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
-    return "" if value is None else f"{value * factor:.{digits}f}"
+def print_ops(rows: Sequence[OpRow]) -> None:
+    """Print a row per backend, case and state, and what a launch by itself takes."""
+    table, case = table_of(OPS, left=("op", "clock", "note"), folds=OPS[1:]), ""
+    empty = [row for row in rows if row.tag == "empty launch"]
+    for row in (row for row in rows if row.tag != "empty launch"):
+        if case and row.case != case and not row.baseline:
+            table.add_section()
+        case = case if row.baseline else row.case
+        table.add_row(*_cells(row))
+    out = console()
+    out.print(table)
+    took = ", ".join(f"{row.backend} {row.us:.2f} µs" for row in empty if row.us)
+    if took:
+        out.print(f"an empty launch, which every other time contains: {took}")
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"
+def _cells(row: OpRow) -> list[str | Text]:
+    """One line."""
+    if not row.us:
+        return [row.name, *[""] * 8, row.unsupported or _wrong(row.errors)]
+    over = " ".join(f"{each.ratio:.2f} {each.baseline.split()[2]}" for each in row.ratios)
+    return [
+        row.name, number(row.us, 2), f"{row.us_low:.2f} … {row.us_high:.2f}",
+        number(row.floor_us if row.cold else None, 2), number(row.gb_per_s or None), number(row.gflop_per_s),
+        percent(row.of_bandwidth), row.clock, over, _wrong(row.errors) if row.errors else row.limit,
+    ]  # fmt: skip
+
+
+# --- comparisons ---
+
+
+def print_compared(rows: Sequence[Row]) -> None:
+    """Print a line per measurement."""
+    table = table_of(COMPARED, left=("measurement", "verdict", "note"))
+    for row in rows:
+        ratio = ("", "") if row.ratio is None else (f"{row.ratio:.3f} ×", f"{row.low:.3f} … {row.high:.3f}")
+        verdict = Text(row.verdict, style=VERDICTS.get(row.verdict, ""))
+        table.add_row(row.name, _time(row.a_median_s), _time(row.b_median_s), *ratio, verdict, row.reason)
+    if rows:
+        console().print(table)
+
+
+def _time(seconds: float | None) -> str:
+    """A median in the unit that fits it."""
+    if seconds is None:
+        return ""
+    factor, unit = next(((f, u) for f, u in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")) if seconds * f >= 1), (1e9, "ns"))
+    return f"{seconds * factor:.4g} {unit}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -29,6 +30,25 @@ def console() -> Console:
     terminal = sys.stdout.isatty()
     # Names and reasons are not ours: what looks like markup in them is text.
     return Console(width=None if terminal else 160, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+def table_of(columns: Sequence[str], left: Collection[str], folds: Collection[str] = ()) -> Table:
+    """An empty table; numbers stand at the right, and where ``folds`` names columns only these are broken."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        whole = bool(folds) and column not in folds
+        table.add_column(column, justify="left" if column in left else "right", overflow="fold", no_wrap=whole)
+    return table
+
+
+def number(value: float | None, digits: int = 1, factor: float = 1.0) -> str:
+    """A rounded number; empty where there is none."""
+    return "" if value is None else f"{value * factor:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share; empty where there is none."""
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
 def _styled(text: str) -> Text:

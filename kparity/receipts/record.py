@@ -302,6 +302,11 @@ class OpRow(Record, omit_defaults=True):
     of_bandwidth: Positive | None = None
     ratios: list[OpRatio] = []
 
+    @property
+    def seconds(self) -> list[float]:
+        """Of one launch, sample by sample, by the device's clock."""
+        return [each / self.launches_per_sample for each in self.samples_device_s]
+
 
 class Harness(Record):
     """What measured: version, commit, changed files (None: unknown), and the digest of everything that computes."""

@@ -5,7 +5,6 @@ that the ops themselves list; chosen by an expression.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from kparity import ops
 from kparity.check.select import expression
@@ -18,8 +17,8 @@ CHUNK = 64
 """Tokens of the prefill cases."""
 DEFAULT = "step"
 """The expression without which all cases of the pool would run."""
-EMPTY = {"M": 1, "D": 1}
-"""The ``add`` whose time is that of a launch."""
+EMPTY = "empty launch"
+"""The tag of an ``add`` of one element, whose time is that of a launch."""
 
 
 def step() -> Iterator[Case]:
@@ -58,18 +57,16 @@ def pool() -> dict[Case, str]:
     """Every case that can be chosen, with what an expression finds beside its id: ``step``, ``prefill``, ``large``, or
     ``listed`` for the cases of ``Op.cases``.
     """
+    listed = (case for name in ops.names() for case in ops.get(name).cases())
     found: dict[Case, str] = {}
-    for tag, cases in (("step", step()), ("prefill", prefill()), ("large", large())):
+    for tag, cases in (("step", step()), ("prefill", prefill()), ("large", large()), ("listed", listed)):
         for case in cases:
             found.setdefault(case, tag)
-    for name in ops.names():
-        for case in ops.get(name).cases():
-            found.setdefault(case, "listed")
     return found
 
 
-def plan(text: str | None = None) -> list[dict[str, Any]]:
-    """The groups to run, plain values each: op, params and tag; the empty launch first.
+def plan(text: str | None = None) -> list[tuple[Case, str]]:
+    """Cases to run, each with its tag; the empty launch first.
 
     ``text`` is an expression as of ``kparity check -k`` over ``<case id> <tag>``: ``tgemv and (step or large)``. Raises
     WrongInput where it admits nothing.
@@ -78,19 +75,8 @@ def plan(text: str | None = None) -> list[dict[str, Any]]:
     chosen = [(case, tag) for case, tag in pool().items() if matches(f"{case.id} {tag}")]
     if not chosen:
         raise WrongInput(f"no op case matches {text!r}: names are parts of a case id, or step, prefill, large, listed")
-    empty = ops.get("add").case(**EMPTY)
-    rest = [(case, tag) for case, tag in chosen if case != empty]
-    return [group(case, tag) for case, tag in ((empty, "empty launch"), *rest)]
-
-
-def group(case: Case, tag: str) -> dict[str, Any]:
-    """A case as plain values."""
-    return {"op": case.op, "params": dict(case.params), "tag": tag}
-
-
-def case_of(group: dict[str, Any]) -> Case:
-    """The case of a group; raises WrongInput or UnknownName where it is none."""
-    return ops.get(group["op"]).case(**group["params"])
+    empty = ops.get("add").case(M=1, D=1)
+    return [(empty, EMPTY), *((case, tag) for case, tag in chosen if case != empty)]
 
 
 def short(case: Case) -> str:

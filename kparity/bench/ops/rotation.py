@@ -1,31 +1,33 @@
-"""A case on a backend, ready to be timed: distinct copies of its buffers, and the programs that walk through them."""
+"""A case on a backend, ready to be timed: distinct copies of its buffers with the truth of each, and the programs that
+walk through them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
 from kparity import ops
-from kparity.bench.machine import cache_bytes, identity
+from kparity.bench.machine import cache_bytes
 from kparity.bench.ops.cases import short
-from kparity.bench.ops.inputs import Expected, shifted, turned
-from kparity.bench.timing import MANY, Sample, Series, WarmUp, state_of, timed
+from kparity.bench.timing import MANY, Sample, Timed, row_of, state_of, timed
 from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.errors import WrongInput
 from kparity.numerics.compare import judge
 from kparity.ops.spec import DTYPES, Array, Case, ErrorBound
 
+PIECE = 16384
+"""Rows whose truth is computed at once, and rows of a large matrix that are drawn; the others repeat them, shifted."""
 SAMPLE_S = 5e-3
 """What one sample should take: long beside the resolution of a clock and the cost of a submission."""
 LEAST_GPU = 32
 """Launches in a sample on a GPU at least: they hide what two events cost."""
 SMALLEST = 1 << 18
 """Bytes of a case from which on it is timed cold: what is smaller lies in a cache during a decode step."""
-
-
 TRIED = 16
 """Launches by whose time their number in a sample is chosen."""
 
@@ -34,12 +36,73 @@ class Unsupported(WrongInput):
     """A case that a backend cannot run; the message is the backend's reason."""
 
 
-def best_of(program: Program, times: int = 3) -> float:
-    """The shortest of some replays in seconds."""
-    return min(program.run_timed() for _ in range(times))
+# --- inputs and truth ---
 
 
-class Rotation:
+@dataclass(frozen=True)
+class Expected:
+    """Inputs of a case, fp64 truth and bounds of its outputs."""
+
+    inputs: list[Array]
+    truth: list[Array]
+    bounds: list[ErrorBound]
+
+
+@lru_cache(maxsize=1)
+def expected(case: Case, seed: int = 0) -> Expected:
+    """Seeded inputs and their truth. Of a matrix with more than ``PIECE`` rows the further ones repeat the first,
+    turned along K, so that rows differ; its truth comes in pieces, for a whole head in fp64 would take gigabytes.
+    """
+    op, rng = ops.get(case.op), np.random.default_rng(case.seed(seed))
+    if not (turns_by_rows(case) and case["N"] > PIECE):
+        inputs = op.inputs(case, rng)
+        truth = op.reference(case, inputs)
+        return Expected(inputs, truth, op.bounds(case, inputs, truth))
+    weights, *others = op.inputs(_of_rows(case, N=PIECE), rng)
+    rolled = [np.roll(weights, at, axis=1) for at in range(-(-case["N"] // PIECE))]
+    whole, truths, limits, why = np.concatenate(rolled)[: case["N"]], list[Array](), list[Array](), ""
+    for at in range(0, case["N"], PIECE):
+        given = [whole[at : at + PIECE], *others]
+        piece = _of_rows(case, N=len(given[0]))
+        truths += op.reference(piece, given)
+        bound = op.bounds(piece, given, truths[-1:])[0]
+        limits.append(np.zeros(truths[-1].shape) if bound.limit is None else bound.limit)
+        why = bound.derivation
+    bounds = [ErrorBound(np.concatenate(limits, axis=1), why)]
+    return Expected([whole, *others], [np.concatenate(truths, axis=1)], bounds)
+
+
+def turns_by_rows(case: Case) -> bool:
+    """Whether a copy is the weights turned by rows, which turns the outputs alike."""
+    if case.op == "tgemv":
+        return bool(case["wscale"] == "tensor")
+    return case.op == "dense_gemv" and bool(case["rows"] == case["N"])  # a part of a head is bound to its columns
+
+
+def shifted(case: Case, inputs: Sequence[Array], at: int) -> list[Array]:
+    """Copy ``at`` of the inputs: weights turned by rows, a full cache in another order, or the same again."""
+    if turns_by_rows(case):
+        return [np.roll(inputs[0], at, axis=0), *inputs[1:]]
+    if case.op == "attention" and case["M"] == 1 and int(inputs[3][0]) == case["L"] - 1:
+        return [inputs[0], np.roll(inputs[1], at, axis=0), np.roll(inputs[2], at, axis=0), *inputs[3:]]
+    return list(inputs)
+
+
+def turned(case: Case, array: Array, at: int) -> Array:
+    """What ``shifted`` makes of an output, or of its limit."""
+    return np.roll(array, at, axis=-1) if turns_by_rows(case) else array
+
+
+def _of_rows(case: Case, **rows: int) -> Case:
+    """The same case with other rows."""
+    given = {name: value for name, value in case.params if name not in ("rows", "row0")}
+    return ops.get(case.op).case(**{**given, **rows})
+
+
+# --- buffers and programs ---
+
+
+class Rotation(Timed):
     """Copies of a case's buffers and programs of launches over them.
 
     ``cold``: bytes of distinct buffers to walk through; 0 for the same buffers over and over. ``launches``: how many a
@@ -47,35 +110,36 @@ class Rotation:
     is short or a kernel does not build. An ``inout`` must be written alike by every launch.
     """
 
-    def __init__(self, backend: Backend, case: Case, facts: Expected, cold: int, launches: int = 0) -> None:
-        self.backend, self.case, self.facts = backend, case, facts
-        self.op = ops.get(case.op)
-        self.kernel_id = ""
+    def __init__(self, backend: Backend, case: Case, cold: int, launches: int = 0, seed: int = 0) -> None:
+        self.backend, self.case, self.expected = backend, case, expected(case, seed)
+        self.op, self.kernel_id, self.next_index = ops.get(case.op), "", 0
         self.nbytes = sum(arg.nbytes for arg in self.op.args(case))
         self.written: list[list[Buffer]] = []
         first = list(self._launches(0))
         per_sample = launches or self._launches_per_sample(first)
-        copies = [first, *(list(self._launches(at)) for at in range(1, self._copies(cold, per_sample)))]
-        self.copies = len(copies)
-        self.cold = cold > 0 and self.copies * self.nbytes >= max(cold, cache_bytes(backend.info))
-        if self.copies < per_sample:
-            copies *= -(-per_sample // self.copies)
+        needed = max(1, -(-cold // self.nbytes))
+        count = needed if needed < per_sample else -(-needed // per_sample) * per_sample  # programs are whole
+        copies = [first, *(list(self._launches(at)) for at in range(1, count))]
+        is_cold = cold > 0 and count * self.nbytes >= max(cold, cache_bytes(backend.info))
+        if count < per_sample:
+            copies *= -(-per_sample // count)
             per_sample = len(copies)
-        self.per_sample = per_sample
         starts = range(0, len(copies), per_sample)
         self.programs = [backend.record(list(chain(*copies[at : at + per_sample]))) for at in starts]
-        self.turn = 0
-        self.awake = WarmUp()
-        self.dispatches = 0
-        """Of the kernel, in the samples and before them."""
-
-    def _copies(self, cold: int, per_sample: int) -> int:
-        """Copies that exceed ``cold``, and that whole programs walk through."""
-        needed = max(1, -(-cold // self.nbytes))
-        return needed if needed < per_sample else -(-needed // per_sample) * per_sample
+        state, cost = state_of(is_cold, count), self.op.work(case)
+        row = row_of(
+            backend.info, case.op, cost.bytes, launches=per_sample, cold=is_cold, case=case.id, kernel=self.kernel_id,
+            name=f"{backend.name} {short(case)} {state}", state=state, copies=count, graph=self.programs[0].replayed,
+            clock="device" if backend.device_clock else "wall", launches_per_replay=len(self.programs[0].launches),
+        )  # fmt: skip
+        super().__init__(row, cost.flops)
 
     def _launches_per_sample(self, launches: list[Launch]) -> int:
         """By the time that one takes, at best: alone, and among others, since starting a program may take longer."""
+
+        def best_of(program: Program) -> float:
+            return min(program.run_timed() for _ in range(3))
+
         once = best_of(self.backend.record(launches))
         if once < SAMPLE_S * TRIED:
             once = best_of(self.backend.record(launches * TRIED)) / TRIED
@@ -85,9 +149,9 @@ class Rotation:
     def _launches(self, at: int) -> Iterator[Launch]:
         """The launches of copy ``at``: several where a weight exceeds the device's largest binding."""
         args, backend = self.op.args(self.case), self.backend
-        given = iter(shifted(self.case, self.facts.inputs, at))
+        given = iter(shifted(self.case, self.expected.inputs, at))
         if self.case.op == "dense_gemv" and args[0].nbytes > backend.info.max_binding:
-            yield from self._parts(list(given))
+            yield from self._parts(*given)
             return
         buffers = [
             backend.empty(arg.shape, arg.dtype)
@@ -98,16 +162,15 @@ class Rotation:
         self.written.append([buffer for arg, buffer in zip(args, buffers, strict=True) if arg.role != "in"])
         yield self._bind(self.case, buffers)
 
-    def _parts(self, given: list[Array]) -> Iterator[Launch]:
+    def _parts(self, weights: Array, given: Array) -> Iterator[Launch]:
         """A head in as many pieces as the largest binding asks for, as in a model."""
-        weights, backend, n = given[0], self.backend, self.case["N"]
+        backend, n = self.backend, self.case["N"]
         rows = max(1, min(n, backend.info.max_binding // weights[:1].nbytes))
-        options = {name: value for name, value in self.case.params if name not in ("row0", "rows")}
-        x, y = backend.upload(given[1]), backend.empty((self.case["M"], n), "f32")
+        x, y = backend.upload(given), backend.empty((self.case["M"], n), "f32")
         self.written.append([y])
         for row0 in range(0, n, rows):
             piece = np.ascontiguousarray(weights[row0 : row0 + rows])
-            yield self._bind(self.op.case(**options, row0=row0, rows=len(piece)), [backend.upload(piece), x, y])
+            yield self._bind(_of_rows(self.case, row0=row0, rows=len(piece)), [backend.upload(piece), x, y])
 
     def _bind(self, case: Case, buffers: list[Buffer]) -> Launch:
         reason = self.backend.supports(self.op, case)
@@ -117,32 +180,15 @@ class Rotation:
         self.kernel_id = kernel.id
         return kernel.bind(*buffers)
 
-    def sample(self) -> Sample:
-        """The next program of the rotation, after others where the processors have rested."""
-        counts = self.backend.dispatches.counts
+    def run(self) -> Sample:
+        """The next program of the rotation; its dispatches are counted in the row."""
+        program, counts = self.programs[self.next_index % len(self.programs)], self.backend.dispatches.counts
+        self.next_index += 1
         before = counts.get(self.kernel_id, 0)
-        found = self.awake.sample(self._replay, self._replay)
-        self.dispatches += counts.get(self.kernel_id, 0) - before
-        return found
-
-    def _replay(self) -> Sample:
-        program = self.programs[self.turn % len(self.programs)]
-        self.turn += 1
-        return timed(program)
-
-    def launched(self) -> dict[str, Any]:
-        """``dispatches`` that the backend counted in all replays, ``replays`` of programs, and the launches of
-        each program.
-        """
-        launches = len(self.programs[0].launches)
-        return {"dispatches": self.dispatches, "replays": self.turn, "launches_per_replay": launches}
-
-    def _poison(self, at: int) -> None:
-        """Overwrite what copy ``at`` writes: NaN and -1, or its input where it is one."""
-        before = dict(zip([arg.name for arg in self.op.inputs_of(self.case)], self.facts.inputs, strict=True))
-        for arg, buffer in zip(self.op.outputs_of(self.case), self.written[at], strict=True):
-            nothing = np.full(buffer.nbytes, 0xFF, np.uint8).view(DTYPES[buffer.dtype]).reshape(buffer.shape)
-            self.backend.write(buffer, before.get(arg.name, nothing))
+        sample = timed(program)
+        self.row.replays += 1
+        self.row.dispatches += counts.get(self.kernel_id, 0) - before
+        return sample
 
     def check(self) -> str | None:
         """Poison every output, run every program timed once more, compare every output with its truth."""
@@ -151,8 +197,10 @@ class Rotation:
         for program in self.programs:
             program.run_timed()
         for at, written in enumerate(self.written):
-            named = zip(self.op.outputs_of(self.case), written, self.facts.truth, self.facts.bounds, strict=True)
-            for arg, buffer, truth, bound in named:
+            outputs = self.op.outputs_of(self.case)
+            for arg, buffer, truth, bound in zip(
+                outputs, written, self.expected.truth, self.expected.bounds, strict=True
+            ):
                 limit = None if bound.limit is None else turned(self.case, np.asarray(bound.limit), at)
                 name, got = f"{self.backend.name}: {self.case.id} copy {at}", self.backend.download(buffer)
                 finding = judge(name, arg.name, got, turned(self.case, truth, at), ErrorBound(limit, bound.derivation))
@@ -160,15 +208,9 @@ class Rotation:
                     return f"output wrong: {finding}"
         return None
 
-    def series(self) -> Series:
-        """For ``interleave``."""
-        clock = "device" if self.backend.device_clock else "wall"
-        state = state_of(self.cold, self.copies)
-        about = {
-            **identity(self.backend.info), "op": self.case.op, "case": self.case.id, "kernel": self.kernel_id,
-            "state": state, "clock": clock, "copies": self.copies,
-            "graph": self.programs[0].replayed,
-        }  # fmt: skip
-        name, work = f"{self.backend.name} {short(self.case)} {state}", self.op.work(self.case)
-        return Series(name, self.sample, self.per_sample, work.bytes, self.cold, self.check, about, flops=work.flops,
-                      launched=self.launched)  # fmt: skip
+    def _poison(self, at: int) -> None:
+        """Overwrite what copy ``at`` writes: NaN and -1, or its input where it is one."""
+        before = dict(zip([arg.name for arg in self.op.inputs_of(self.case)], self.expected.inputs, strict=True))
+        for arg, buffer in zip(self.op.outputs_of(self.case), self.written[at], strict=True):
+            nothing = np.full(buffer.nbytes, 0xFF, np.uint8).view(DTYPES[buffer.dtype]).reshape(buffer.shape)
+            self.backend.write(buffer, before.get(arg.name, nothing))

@@ -1,27 +1,35 @@
-"""A whole run of ``kparity bench --ops``: a worker process per backend, one case after the other on all of them."""
+"""A whole run of ``kparity bench --ops``: a worker process per backend and baseline, one case after the other on all of
+them, samples in turn, rows with everything that a time is held against.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kparity.bench import llamacpp
-from kparity.bench.ops.cases import plan
-from kparity.bench.ops.sides import SECONDS, Participant, Rpc, ceilings, rows_of
-from kparity.bench.worker import Worker, WorkerFailed
+import msgspec
 
-FACTORY = "kparity.bench.ops.session:Session"
+from kparity.bench import llamacpp
+from kparity.bench.comparison import ratio
+from kparity.bench.ops.cases import plan
+from kparity.bench.timing import Sample, Timed, interleave, judge, noted
+from kparity.bench.worker import Worker, WorkerFailed
+from kparity.ops.spec import Case
+from kparity.receipts.record import OpRatio, OpRow
+from kparity.receipts.rules.op_rows import CEILINGS
+
 LIMITS_S = {"device": 60.0, "sample": 120.0, "release": 60.0}
 """What a call may take; the others lay out gigabytes or compute truth."""
 LONGEST_S = 600.0
-GGML_FACTORY = "kparity.bench.ggml_baseline:GgmlSession"
-BASELINES = {"torch": ("bf16", "f32"), llamacpp.NAME: ("TQ2_0",)}
-"""Types of the weights that each multiplies with."""
-
-Tell = Callable[[dict[str, Any]], None]
+SESSION = "kparity.bench.ops.session:Session"
+BASELINES = {
+    "torch": "kparity.bench.torch_baseline:TorchSession",
+    llamacpp.NAME: "kparity.bench.ggml_baseline:GgmlSession",
+}
+"""Whose own products can stand beside the GEMVs."""
 
 
 @dataclass(frozen=True)
@@ -31,89 +39,185 @@ class Request:
     backends: Sequence[str]
     text: str | None = None
     baselines: Sequence[str] = ()
-    """Whose own products stand beside the GEMVs: names of ``BASELINES``."""
+    """Names of ``BASELINES``."""
     threads: int = 0
     index: int = 0
     isa: str = ""
     seed: int = 0
-    seconds: float = SECONDS
+    seconds: float = 3.0
     """Of sampling for each case, all backends together."""
     cold_mib: int = 1024
 
     def options(self, backend: str) -> dict[str, Any]:
         """Of one worker's session."""
-        return {
-            "backend": backend, "index": self.index, "isa": self.isa,
-            "threads": self.threads, "cold_mib": self.cold_mib, "seed": self.seed,
-        }  # fmt: skip
+        names = ("index", "isa", "threads", "cold_mib", "seed")
+        return {"backend": backend, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass
 class Result:
-    """Devices by backend, rows in the order in which they came, and why a backend is not among them."""
+    """Rows in the order in which they came, and why a backend is not among them."""
 
-    devices: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    absent: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    @property
-    def empty_launch_us(self) -> dict[str, float]:
-        """By backend: what a launch that does next to nothing takes, which is in every other time."""
-        return {row["backend"]: row["us"] for row in self.rows if row.get("tag") == "empty launch" and "us" in row}
-
-    @property
-    def failed(self) -> bool:
-        """Whether a row does not count."""
-        return any(row["errors"] for row in self.rows)
+    rows: list[OpRow] = field(default_factory=list)
+    absent: dict[str, WorkerFailed] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
         """1 where a row has an error, 3 where nothing was measured, 0 otherwise."""
-        if self.failed:
+        if any(row.errors for row in self.rows):
             return 1
-        return 0 if any("us" in row and "tag" in row for row in self.rows) else 3
+        return 0 if any(row.us and row.tag for row in self.rows) else 3
 
 
-def run(request: Request, tell: Tell = lambda row: None) -> Result:
+@dataclass
+class Participant:
+    """A backend or a baseline in the run."""
+
+    name: str
+    call: Callable[..., Any]
+    """Calls a method of its ``session.Group`` by name and keywords; raises whatever made it fail."""
+    baseline: bool = False
+    kind: str = ""
+    ceiling: float = 0.0
+    """Bytes per second that the memory moves at most: the device's own, or measured."""
+    bandwidth: float = 0.0
+    """Bytes per second as measured in this run."""
+    measured: bool = True
+
+    def opened(self) -> None:
+        """Ask for the kind of its device and the peak of its memory."""
+        device = self.call("device")
+        self.kind, self.ceiling, self.measured = device["kind"], device["peak"], not device["peak"]
+
+    def made(self, method: str, **arguments: Any) -> list[Timed]:
+        """The series that it makes; one with the reason where it fails altogether."""
+        op = arguments.get("op", method)
+        row = OpRow(name=f"{self.name} {op}", backend=self.name, op=op, errors=[], verified=False,
+                    launches_per_sample=1, bytes=0, cold=True, baseline=self.baseline)  # fmt: skip
+        with noted(row.errors):
+            return [Remote(self, at, *described) for at, described in enumerate(self.call(method, **arguments))]
+        return [Timed(row)]
+
+
+class Remote(Timed):
+    """A series of a participant, by its place in the table."""
+
+    def __init__(self, side: Participant, at: int, row: Mapping[str, Any], flops: int) -> None:
+        super().__init__(msgspec.convert(row, OpRow), flops)
+        self.side, self.at, self.row.baseline = side, at, side.baseline
+
+    def sample(self) -> Sample:
+        """As ``Timed.sample``, over there."""
+        return Sample(*self.side.call("sample", at=self.at))
+
+    def check(self) -> str | None:
+        """As ``Timed.check``; what was counted comes with it."""
+        reply = self.side.call("check", at=self.at)
+        self.row.dispatches, self.row.replays = reply["dispatches"], reply["replays"]
+        wrong: str | None = reply["wrong"]
+        return wrong
+
+
+def run(request: Request, tell: Callable[[OpRow], None] = lambda row: None) -> Result:
     """Run it; ``tell`` gets every row as it comes. Raises WrongInput where the expression admits nothing."""
-    groups, result = plan(request.text), Result()
+    cases, result = plan(request.text), Result()
     with ExitStack() as stack:
-        sides = [side for name in request.backends if (side := _side(request, name, None, result, stack)) is not None]
+        sides = [side for name in request.backends for side in _opened(request, name, False, result, stack)]
         if not sides:
             return result
-        theirs = [_side(request, name, list(BASELINES[name]), result, stack) for name in request.baselines]
-        sides += [side for side in theirs if side is not None]
-        for row in ceilings(sides, request.seconds):
-            result.rows.append(row)
-            tell(row)
-        for group in groups:
-            for row in rows_of(group, sides, request.seconds):
+        sides += [side for name in request.baselines for side in _opened(request, name, True, result, stack)]
+        for made in (ceilings(sides, request.seconds), *(rows_of(*each, sides, request.seconds) for each in cases)):
+            for row in made:
                 result.rows.append(row)
                 tell(row)
     return result
 
 
-def _side(
-    request: Request, name: str, baseline: list[str] | None, result: Result, stack: ExitStack
-) -> Participant | None:
-    """A worker with an open backend, or None with the reason noted."""
-    if name == llamacpp.NAME:
-        worker = Worker(name, GGML_FACTORY, {"threads": request.threads, "cold_mib": request.cold_mib})
-    else:
-        worker = Worker(name, FACTORY, request.options(name))
+def _opened(request: Request, name: str, baseline: bool, result: Result, stack: ExitStack) -> Sequence[Participant]:
+    """A worker with an open backend, or none, with the reason noted."""
+    worker = Worker(name, BASELINES[name] if baseline else SESSION, request.options(name))
     stack.callback(worker.close)
-    calls: Rpc = partial(_call, worker)
+    side = Participant(name, partial(_call, worker), baseline)
     try:
         worker.opened(LONGEST_S)
-        device = calls("device")
+        side.opened()
     except WorkerFailed as error:
-        key = name if baseline is None else f"baseline {name}"
-        result.absent[key] = {"status": error.status, "code": error.code, "reason": str(error)}
-        return None
-    if baseline is None:
-        result.devices[name] = device
-    return Participant(name, calls, baseline)
+        result.absent[f"baseline {name}" if baseline else name] = error
+        return []
+    return [side]
 
 
 def _call(worker: Worker, method: str, **arguments: Any) -> Any:
     return worker.call(method, LIMITS_S.get(method, LONGEST_S), **arguments)
+
+
+def ceilings(sides: Sequence[Participant], seconds: float) -> list[OpRow]:
+    """Measure every side's bandwidth and note it there; a row for each.
+
+    Where no driver tells the peak, the ceiling is the best that any API of the same kind of device reached.
+    """
+    tables = [(side, side.made("ceiling")) for side in sides]
+    interleave([series for _, table in tables for series in table], seconds=seconds)
+    rows = []
+    for side, table in tables:
+        for series in table:
+            rows.append(judge(series, side.ceiling, slack=False))
+            side.bandwidth = _rate(rows[-1])
+        side.call("release")
+    for side in sides:
+        if side.measured:
+            side.ceiling = max(each.bandwidth for each in sides if each.kind == side.kind)
+    return rows
+
+
+def rows_of(case: Case, tag: str, sides: Sequence[Participant], seconds: float = Request.seconds) -> list[OpRow]:
+    """Time one case on all sides in turn: a row per backend and state (cold, hot), the baselines' products last.
+
+    A row is ``judge``'s with ``tag``, ``of_bandwidth`` (share of the bandwidth measured in the same turns; None where
+    the case is not cold), and ``ratios`` over the baselines' products.
+    """
+    held = [(side, side.made("build", op=case.op, params=dict(case.params))) for side in sides]
+    interleave([series for _, table in held for series in table], seconds=seconds)
+    rows = []
+    for side, table in held:
+        beside = [judge(series) for series in table if series.row.op in CEILINGS]
+        bandwidth = max(map(_rate, beside), default=0.0) or side.bandwidth
+        # A measured ceiling may be of a busier minute than these turns.
+        ceiling = max(side.ceiling, bandwidth) if side.measured else side.ceiling
+        for series in table:
+            if series.row.op not in CEILINGS:
+                row = judge(series, ceiling, side.measured)
+                row.tag = tag
+                row.of_bandwidth = row.gb_per_s * 1e9 / bandwidth if row.cold and bandwidth and row.gb_per_s else None
+                rows.append(row)
+        with suppress(Exception):  # a worker that died has said so in its row
+            side.call("release")
+    theirs = [row for row in rows if row.baseline and row.us]
+    for row in rows:
+        if row.us and not row.baseline:
+            row.ratios = [_ratio(row, each) for each in theirs if each.cold == row.cold]
+    return rows
+
+
+def _rate(row: OpRow) -> float:
+    """Bytes per second of a row; 0 where it has an error."""
+    return 0.0 if row.errors else (row.gb_per_s or 0.0) * 1e9
+
+
+def _ratio(row: OpRow, theirs: OpRow) -> OpRatio:
+    """How many times faster than theirs, per launch."""
+    middle, low, high = ratio(theirs.seconds, row.seconds)
+    return OpRatio(baseline=theirs.name, ratio=middle, low=low, high=high)
+
+
+def line(row: OpRow) -> str:
+    """A row for people."""
+    if not row.us:
+        return f"{row.name:56} {row.unsupported or '; '.join(row.errors)}"
+    rate = f"{row.gb_per_s:8.1f} GB/s" if row.bytes else ""
+    share = f"{100 * row.of_bandwidth:5.1f} % of the bandwidth" if row.of_bandwidth else ""
+    over = ", ".join(f"{each.ratio:.2f} x {each.baseline}" for each in row.ratios)
+    wrong = "".join(f" ERROR {error}" for error in row.errors)
+    return (
+        f"{row.name:56} {row.us:10.2f} µs ({row.us_low:.2f}, {row.us_high:.2f}) {rate} {share} {over}{wrong}".rstrip()
+    )

@@ -11,7 +11,8 @@ from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.record import OpRow, Predicate
 from kparity.receipts.rules.device import contradictions
-from kparity.receipts.rules.samples import ahead, interval_fault
+from kparity.receipts.rules.samples import ahead
+from kparity.receipts.rules.speed import Figures, follows
 
 CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""
@@ -43,7 +44,10 @@ def sound(predicate: Predicate, contract: Contract) -> Findings:
         if row.kind:
             yield from contradictions(row.backend, row, at)
         if row.samples_device_s:
-            yield from _figures(row, contract, at)
+            middle, rate = median(row.seconds), row.bytes / median(row.seconds) * 1e-9
+            wanted: Figures = {"us": (row.us, middle * 1e6), "gb_per_s": (row.gb_per_s or None, rate)}
+            interval = (row.us_low or 0.0) * 1e-6, (row.us_high or 0.0) * 1e-6
+            yield from follows(row.name, wanted, row.seconds, interval, contract, f"{at}/us_low")
             yield from _possible(row, ceilings.get(row.backend, 0.0), contract, at)
             if not (row.op in CEILINGS or row.baseline or row.errors):
                 yield from _launched(row, texts, at)
@@ -54,7 +58,7 @@ def sound(predicate: Predicate, contract: Contract) -> Findings:
 def _ceilings(predicate: Predicate) -> dict[str, float]:
     """Bytes per second of each backend's fastest pass over its memory."""
     return {
-        row.backend: row.bytes * row.launches_per_sample / min(row.samples_device_s)
+        row.backend: row.bytes / min(row.seconds)
         for _, row in rows(predicate)
         if row.op in CEILINGS and row.samples_device_s
     }
@@ -84,22 +88,9 @@ def _launched(row: OpRow, texts: dict[str, str], at: str) -> Findings:
         yield Finding("RCPT-DISPATCHES", f"{at}/launches_per_replay", said)
 
 
-def _figures(row: OpRow, contract: Contract, at: str) -> Findings:
-    seconds = [each / row.launches_per_sample for each in row.samples_device_s]
-    middle = median(seconds)
-    wanted = {"us": middle * 1e6, "gb_per_s": row.bytes / middle * 1e-9}
-    for name, found in wanted.items():
-        told = getattr(row, name)
-        if told and not (found and contract.threshold("recomputed").holds(abs(told / found - 1))):
-            yield Finding("RCPT-RECOMPUTED", f"{at}/{name}", f"{row.name}: {told!r}, the samples give {found!r}")
-    fault = interval_fault(seconds, (row.us_low or 0.0) * 1e-6, (row.us_high or 0.0) * 1e-6, contract)
-    if fault:
-        yield Finding("RCPT-INTERVAL", f"{at}/us_low", f"{row.name}: {fault}")
-
-
 def _possible(row: OpRow, ceiling: float, contract: Contract, at: str) -> Findings:
     """A cold row is not faster than memory, and no device's clock runs ahead of the wall's."""
-    fastest = min(row.samples_device_s) / row.launches_per_sample
+    fastest = min(row.seconds)
     if row.cold and ceiling and row.bytes and row.op not in CEILINGS:
         floor = row.bytes / ceiling
         if not contract.threshold("floor_share").holds(fastest / floor):

@@ -15,6 +15,8 @@ from kparity.receipts.rules.device import enumerated
 from kparity.receipts.rules.samples import interval_fault
 
 PERCENTILES = {"p10": 10, "p50": 50, "p90": 90, "p99": 99}
+Figures = dict[str, tuple[float | None, float | None]]
+"""What is told, and what the samples give, by field."""
 TERNARY_BYTES = math.log2(3) / 8
 """What a ternary weight takes at least: log₂ 3 bits, in any packing."""
 
@@ -61,7 +63,7 @@ def _recomputed(each: Measurement, bandwidth: float | None, contract: Contract, 
     """Rate, interval, percentiles, throughput, floor and share of the bandwidth of one measurement."""
     tokens, samples = each.tokens, each.samples_s
     middle = median(samples)
-    wanted: dict[str, tuple[float | None, float | None]] = {"tokens_per_s": (each.tokens_per_s, tokens / middle)}
+    wanted: Figures = {"tokens_per_s": (each.tokens_per_s, tokens / middle)}
     for name, share in PERCENTILES.items():
         found = float(np.percentile(samples, share)) / tokens * 1e3
         wanted[f"ms_per_token/{name}"] = (getattr(each.ms_per_token, name), found)
@@ -70,13 +72,20 @@ def _recomputed(each: Measurement, bandwidth: float | None, contract: Contract, 
         wanted["gb_per_s"] = (each.gb_per_s, nbytes * tokens / middle * 1e-9)
         wanted["floor_s"] = (each.floor_s, floor)
         wanted["of_bandwidth"] = (each.of_bandwidth, floor / middle if floor else None)
-    for name, (told, given) in wanted.items():
-        if told is not None and not (given and contract.threshold("recomputed").holds(abs(told / given - 1))):
-            yield Finding("RCPT-RECOMPUTED", f"{at}/{name}", f"{each.name}: {told!r}, the samples give {given!r}")
     # The ends of an interval of seconds change places when they become rates.
-    fault = interval_fault(samples, tokens / each.high, tokens / each.low, contract)
-    if fault:
-        yield Finding("RCPT-INTERVAL", f"{at}/low", f"{each.name}: {fault}")
+    yield from follows(each.name, wanted, samples, (tokens / each.high, tokens / each.low), contract, f"{at}/low")
+
+
+def follows(
+    name: str, wanted: Figures, seconds: Sequence[float], interval: tuple[float, float], contract: Contract, at: str
+) -> Findings:
+    """Each figure beside what the samples give, and the interval of their median; ``at`` points to its lower end."""
+    parent = at.rpartition("/")[0]
+    for field, (told, given) in wanted.items():
+        if told is not None and not (given and contract.threshold("recomputed").holds(abs(told / given - 1))):
+            yield Finding("RCPT-RECOMPUTED", f"{parent}/{field}", f"{name}: {told!r}, the samples give {given!r}")
+    if fault := interval_fault(seconds, *interval, contract):
+        yield Finding("RCPT-INTERVAL", at, f"{name}: {fault}")
 
 
 def floors(predicate: Predicate, contract: Contract) -> Findings:

@@ -1,0 +1,250 @@
+"""The receipt of a benchmark: the numbers that follow from the samples, beside everything that they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, Literal
+
+import numpy as np
+
+from kparity import contracts
+from kparity.bench import ops
+from kparity.bench.comparison import ratio
+from kparity.bench.endtoend import Contender, Found, Request, Samples
+from kparity.bench.llamacpp import NAME as LLAMACPP
+from kparity.bench.subject import Point
+from kparity.bench.timing import figures
+from kparity.bench.worker import WorkerFailed
+from kparity.gates.verdict import Row
+from kparity.model import Model, load_model
+from kparity.model.graph import LINEARS, linear_shapes
+from kparity.ops.spec import padded
+from kparity.receipts import record, statement
+from kparity.receipts.kernel_ids import sha256_of
+from kparity.receipts.probe import of_model, parity_of, tried
+from kparity.receipts.record import Baseline, Measurement, Predicate, Run, Tried
+
+UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
+NOT_CHECKED = "parity was not checked"
+
+
+# --- numbers ---
+
+
+def measurement(
+    point: Point, samples: Samples, nbytes: int | None = None, bandwidth: record.Bandwidth | None = None
+) -> Measurement:
+    """A point as a receipt holds it; ``nbytes`` must move for one token. Raises ValueError without samples.
+
+    ``errors`` names what cannot be: faster than the memory allows, a device's clock that runs ahead of the wall's.
+    Where everything fits in a cache there is no floor, and the share of the bandwidth may exceed 1.
+    """
+    tokens, each = point.tokens, np.array(samples.seconds) / point.tokens
+    moved = nbytes * tokens if nbytes else None
+    bound = moved / bandwidth.bytes_per_s if moved and bandwidth else None
+    floor = bound if moved and bandwidth and moved > (bandwidth.cache_bytes or 0) else None
+    device_s, wall_s = ([sample[at] for sample in samples.device] for at in (0, 1))
+    middle, low, high, limit, errors = figures(samples.seconds, device_s, wall_s, floor or 0.0)
+    joules = [value for value in samples.joules if value is not None]
+    per_turn = len(samples.seconds) * tokens / max(len(samples.joules), 1)
+    return Measurement(
+        name=point.name, phase=point.phase, tokens=tokens, depth=point.length * (point.phase == "decode"),
+        samples_s=samples.seconds, device_s=device_s or None, tokens_per_s=tokens / middle, low=tokens / high,
+        high=tokens / low, limit=limit or None, bytes_per_token=nbytes,
+        ms_per_token=record.Percentiles(**{f"p{p}": float(np.percentile(each, p)) * 1e3 for p in (10, 50, 90, 99)}),
+        gb_per_s=moved / middle * 1e-9 if moved else None, of_bandwidth=bound / middle if bound else None,
+        floor_s=floor, errors=errors,
+        energy_j_per_token=float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
+    )  # fmt: skip
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of all weights that one pass reads, whatever its launches are: every one but the embedding, once."""
+    h = model.hparams
+    shapes = linear_shapes(h)
+    ternary = h.n_layer * sum(shapes[name][1] * padded(shapes[name][0]) // 4 for name in LINEARS)
+    norms = 4 * (h.n_layer * (2 * h.width + h.q_dim + h.ffn) + h.width)
+    return ternary + norms + int(model.head().array.nbytes)
+
+
+def bytes_per_token(model: Model, point: Point, kv: str) -> int:
+    """Bytes that must move for a token of a point: a lower bound.
+
+    A step reads all weights, its row of the embedding, and the cache up to its position. A prompt reads the weights
+    once for all of its tokens, and writes its rows of the cache.
+    """
+    h, embedding = model.hparams, model.embedding().array
+    per_position = 2 * h.n_layer * h.kv_dim * (2 if kv == "f16" else 4)
+    row = int(embedding[:1].nbytes)
+    if point.phase == "prefill":
+        return weight_bytes(model) // point.length + row + per_position
+    return weight_bytes(model) + row + per_position * (point.length + 1)
+
+
+# --- models ---
+
+
+def models_predicate(
+    request: Request, order: Sequence[str], rows: Sequence[Row], found: Found, command: Sequence[str], begun: str,
+    options: Mapping[str, Any], model_seed: int | None = None,
+) -> Predicate:  # fmt: skip
+    """The layout is that of ``receipt-v1`` (docs/receipts.md); times in seconds, nothing rounded.
+
+    ``rows`` are the probe's; there are none where parity was not checked.
+    """
+    verdicts = {row.backend: row for row in rows}
+    with closing(load_model(request.model)) as model:
+        runs = [_run(each, verdicts, found, model, request.kv) for each in found.engines if not each.baseline]
+    baselines = [_baseline(each, runs, found.reference) for each in found.engines if each.baseline]
+    baselines += [
+        Baseline(name=name, version="", library_sha256=None, measurements=[], ratios=[], errors=[f"[{why.code}] {why}"])
+        for name, why in found.unopened.items() if name.startswith(LLAMACPP)
+    ]  # fmt: skip
+    fallback = [_fallback(name, verdicts.get(name), found.unopened.get(name)) for name in order]
+    return statement.predicate(
+        "bench", begun, _request(command, order, options), of_model(request.model, model_seed), fallback,
+        seeds={"tokens": request.seed}, runs=runs, baselines=baselines,
+        serving=next((each.backend for each in fallback if each.status == "accepted"), None),
+    )  # fmt: skip
+
+
+def _request(command: Sequence[str], order: Sequence[str], options: Mapping[str, Any]) -> record.Request:
+    return record.Request(command=list(command), backends=list(order), options=dict(options))
+
+
+def _fallback(name: str, row: Row | None, lost: WorkerFailed | None) -> Tried:
+    """What became of a backend that was asked for."""
+    if row is not None and not (lost and row.accepted):
+        return tried(row)
+    return _lost(name, lost or WorkerFailed("rejected", UNCHECKED, NOT_CHECKED))
+
+
+def _lost(name: str, problem: WorkerFailed | None) -> Tried:
+    """A backend by what its worker said: accepted without a problem."""
+    if problem is None:
+        return Tried(backend=name, status="accepted", code=None, reason=None)
+    status: Literal["unavailable", "rejected"] = "unavailable" if problem.status == "unavailable" else "rejected"
+    return Tried(backend=name, status=status, code=problem.code, reason=problem.reason)
+
+
+def _run(engine: Contender, verdicts: Mapping[str, Row], found: Found, model: Model, kv: str) -> Run:
+    """One backend. ``errors`` are reasons why nothing of it counts."""
+    about, counts, row = engine.about, engine.concluded.get("dispatches", {}), verdicts.get(engine.name)
+    unchecked = record.Parity(verdict="INVALID-CORRECTNESS", gates=[], reason=f"{NOT_CHECKED} (--no-parity)")
+    bandwidth, digests = _bandwidth(engine), [each.digests for each in engine.samples.values() if each.digests]
+    replays = engine.concluded.get("replays") or dict.fromkeys(record.Programs.__struct_fields__, 0)
+    kernels = [
+        record.Kernel(
+            id=each["id"], sha256=sha256_of(each["id"], engine.name), dispatches=counts.get(each["id"], 0),
+            device_ns=each["device_ns"], launches=record.Programs(**each["launches"]),
+        )
+        for each in engine.concluded.get("kernels", [])
+    ]  # fmt: skip
+    run = Run(
+        backend=engine.name, device=record.Device(**about["device"]), parity=parity_of(row) if row else unchecked,
+        proof=record.Proof(device_clock=about["device_clock"], dispatches_counted=bool(counts)), kernels=kernels,
+        timed_output=_timed_output(engine, found.reference), bandwidth=bandwidth, engine=about["options"],
+        determinism=record.Determinism(repeats=sum(map(len, digests)), identical=all(len({*d}) == 1 for d in digests)),
+        graph=record.Graph(
+            chunk=about["chunk"], launches=record.Programs(**about["launches"]), replays=record.Programs(**replays)
+        ),
+        measurements=[
+            measurement(point, samples, bytes_per_token(model, point, kv), bandwidth)
+            for point, samples in engine.samples.items() if samples.seconds
+        ],
+        skipped=engine.skipped, energy=record.Energy(**about["energy"]), clocks=found.clocks,
+        errors=list(engine.errors),
+    )  # fmt: skip
+    run.errors.extend(_contradictions(run))
+    return run
+
+
+def _bandwidth(engine: Contender) -> record.Bandwidth | None:
+    if not engine.bandwidth:
+        return None
+    first, seconds = engine.bandwidth[0], [each["seconds"] for each in engine.bandwidth]
+    return record.Bandwidth(
+        what=first["what"], bytes=first["bytes"], bytes_per_s=first["bytes"] / float(np.median(seconds)),
+        samples_s=seconds, cache_bytes=engine.about["cache_bytes"],
+    )  # fmt: skip
+
+
+def _timed_output(engine: Contender, reference: str) -> record.TimedOutput:
+    """The least cosine of the outputs that were timed, by the limit of the probe's contract for any position."""
+    limit, cosines = contracts.load(contracts.PROBE).threshold("positions_cosine"), engine.concluded.get("cosines")
+    if not cosines:
+        return record.TimedOutput(checked=False, what="nothing", cosine=None, limit=limit.value, passed=False)
+    name, value = min(cosines.items(), key=lambda pair: -2.0 if pair[1] is None else pair[1])
+    what = f"last logits of {', '.join(cosines)} against {reference}; the least is that of {name}"
+    passed = value is not None and limit.holds(value)
+    return record.TimedOutput(checked=True, what=what, cosine=value, limit=limit.value, passed=passed)
+
+
+def _contradictions(run: Run) -> list[str]:
+    """What a run says against itself."""
+    errors, output = [], run.timed_output
+    if not run.measurements:
+        errors += [] if run.skipped else ["nothing was timed"]
+    elif output and not output.passed:
+        value = "no number" if output.cosine is None else f"{output.cosine:.6f} (< {output.limit:g})"
+        errors.append(f"the timed output is wrong: cosine = {value}: {output.what}")
+    if run.determinism and not run.determinism.identical:
+        errors.append("repetitions of the same work gave other bits")
+    for kernel in run.kernels:
+        expected = run.graph.replays.times(kernel.launches) if run.graph and kernel.launches else 0
+        if kernel.dispatches != expected:
+            errors.append(f"{kernel.id} was launched {kernel.dispatches} times, the graphs launch it {expected} times")
+    return errors
+
+
+def _baseline(engine: Contender, runs: Sequence[Run], reference: str) -> Baseline:
+    """Another engine on the same file, and how much faster each backend is, by the samples of the same run."""
+    rows = {point.name: measurement(point, samples) for point, samples in engine.samples.items() if samples.seconds}
+    ratios = []
+    for run in runs:
+        for row in run.measurements:
+            if row.name in rows:
+                middle, low, high = ratio(rows[row.name].samples_s, row.samples_s)
+                ratios.append(record.Ratio(backend=run.backend, name=row.name, ratio=middle, low=low, high=high))
+    agreement = {"against": reference, "cosine": engine.concluded.get("cosines", {})}
+    return Baseline(**engine.about, agreement=agreement, measurements=[*rows.values()], ratios=ratios,
+                    errors=engine.errors, skipped=engine.skipped)  # fmt: skip
+
+
+# --- ops ---
+
+
+def ops_predicate(
+    result: ops.Result, order: Sequence[str], command: Sequence[str], begun: str, options: Mapping[str, Any]
+) -> Predicate:
+    """The predicate of a benchmark of single ops: rows without a model, each verified by itself."""
+    fallback = [_lost(name, result.absent.get(name)) for name in order]
+    for row in result.rows:
+        row.kernel_sha256 = sha256_of(row.kernel, row.backend) if row.kernel else ""
+    return statement.predicate(
+        "bench", begun, _request(command, order, options), of_model(None), fallback,
+        seeds={"inputs": options["seed"]}, ops=result.rows,
+    )  # fmt: skip
+
+
+# --- verdicts ---
+
+
+def failures(predicate: Predicate) -> list[str]:
+    """Every error of the backends of a predicate, with the measurement that it is about; and who failed a gate."""
+    found = []
+    for run in predicate.runs:
+        found += [f"{run.backend}: {error}" for error in run.errors]
+        found += [f"{run.backend} {row.name}: {error}" for row in run.measurements for error in row.errors]
+    harmless = (UNCHECKED, NOT_GPU)
+    rejected = [each for each in predicate.fallback if each.status == "rejected" and each.code not in harmless]
+    return found + [f"{each.backend}: [{each.code}] {each.reason}" for each in rejected]
+
+
+def exit_code(predicate: Predicate) -> int:
+    """0 pass; 1 a gate failed or a number cannot be; 3 nothing was measured, or not the baseline that was asked for."""
+    if failures(predicate):
+        return 1
+    measured = any(run.measurements for run in predicate.runs)
+    return 3 if not measured or any(baseline.errors for baseline in predicate.baselines) else 0
