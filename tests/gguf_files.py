@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kparity.bench import gguf_writer as writer
+from kparity.model import writer
 
 ENCODERS, TINY, Entry, Spec = writer.ENCODERS, writer.TINY, writer.Entry, writer.Spec
 write, write_file, keys, tensors, header = writer.write, writer.write_file, writer.keys, writer.tensors, writer.header

@@ -13,8 +13,8 @@ import pytest
 
 from kparity import plain
 from kparity.backends.numpy import NumpyBackend
-from kparity.bench import gguf_writer
-from kparity.bench.gguf_writer import F32, STRING, TINY, U32, write
+from kparity.model import writer
+from kparity.model.writer import F32, STRING, TINY, U32, write
 from kparity.engine import Engine
 from kparity.errors import BadModel, WrongInput
 from kparity.model import load_model
@@ -83,7 +83,7 @@ def test_ordinary_types_are_decoded_as_gguf_does(kind: str, block: int, n_bytes:
 
 def test_positions_are_divided_by_the_linear_factor(tmp_path: Path) -> None:
     arch = TINY.arch
-    usual = gguf_writer.keys(TINY)
+    usual = writer.keys(TINY)
     for name, stored, wanted in (
         ("factor", [("scaling.type", STRING, "linear"), ("scaling.factor", F32, 4.0)], 4.0),
         ("older", [("scale_linear", F32, 8.0)], 8.0),
@@ -91,7 +91,7 @@ def test_positions_are_divided_by_the_linear_factor(tmp_path: Path) -> None:
         ("zero", [("scaling.factor", F32, 0.0)], 1.0),
     ):
         more = [(f"{arch}.rope.{key}", kind, value) for key, kind, value in stored]
-        path = gguf_writer.write_file(tmp_path / f"{name}.gguf", [*usual, *more], list(gguf_writer.tensors(TINY)))
+        path = writer.write_file(tmp_path / f"{name}.gguf", [*usual, *more], list(writer.tensors(TINY)))
         assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
         assert plain.facts(path).frequencies[0] == 1 / wanted
         apart, _ = furthest(path, "token", "f16")
@@ -181,20 +181,20 @@ def test_it_is_alone() -> None:
     ],
 )
 def test_what_a_key_cannot_be_is_one_sentence(name: str, kind: Any, value: Any, said: str, tmp_path: Path) -> None:
-    kept = [key for key in gguf_writer.keys(TINY) if key[0] != f"{TINY.arch}.{name}"]
+    kept = [key for key in writer.keys(TINY) if key[0] != f"{TINY.arch}.{name}"]
     stored = kept if kind is None else [*kept, (f"{TINY.arch}.{name}", kind, value)]
-    path = gguf_writer.write_file(tmp_path / "model.gguf", stored, list(gguf_writer.tensors(TINY)))
+    path = writer.write_file(tmp_path / "model.gguf", stored, list(writer.tensors(TINY)))
     with pytest.raises(BadModel, match=rf"model\.gguf: .*{said}"):
         plain.facts(path)
 
 
 def test_a_tensor_that_is_missing_or_of_another_shape_is_one_sentence(tmp_path: Path) -> None:
-    lost = [each for each in gguf_writer.tensors(TINY) if each.name != "blk.1.ffn_norm.weight"]
-    path = gguf_writer.write_file(tmp_path / "lost.gguf", gguf_writer.keys(TINY), lost)
+    lost = [each for each in writer.tensors(TINY) if each.name != "blk.1.ffn_norm.weight"]
+    path = writer.write_file(tmp_path / "lost.gguf", writer.keys(TINY), lost)
     with pytest.raises(BadModel, match=r"lost\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"):
         plain.logits(path, TOKENS, act="token", kv="f16")
-    wider = gguf_writer.keys(dataclasses.replace(TINY, ffn=768))
-    path = gguf_writer.write_file(tmp_path / "wider.gguf", wider, list(gguf_writer.tensors(TINY)))
+    wider = writer.keys(dataclasses.replace(TINY, ffn=768))
+    path = writer.write_file(tmp_path / "wider.gguf", wider, list(writer.tensors(TINY)))
     with pytest.raises(BadModel, match=r"blk\.0\.ffn_gate\.weight has the shape \[256, 512\], expected 768 rows"):
         plain.logits(path, TOKENS, act="token", kv="f16")
 

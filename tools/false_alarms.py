@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from kparity import contracts
-from kparity.bench.gguf_writer import TINY, write
+from kparity.model.writer import TINY, write
 from kparity.device import fingerprint
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend

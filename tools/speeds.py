@@ -27,13 +27,13 @@ from kparity import _native
 from kparity.backends.cpu import CpuBackend
 from kparity.bench import Sample, Series, interleave, judge_times
 from kparity.bench.bandwidth import StreamRead, cold_memory
-from kparity.bench.gguf_writer import encode_i2_s, encode_tq1_0, encode_tq2_0
 from kparity.bench.machine import UNKNOWN_CACHE
 from kparity.host.revision import revision
 from kparity.kernels.support import SERVED
 from kparity.model import load_model
 from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
 from kparity.model.graph import LINEARS
+from kparity.model.writer import encode
 from kparity.ops.packing import pack
 from kparity.ops.spec import Array
 
@@ -97,8 +97,7 @@ def repacking() -> Iterator[Series]:
     """Each type of ternary tensor, by one thread and by all, through more copies than caches hold."""
     weights = np.random.default_rng(3).integers(-1, 2, (ROWS, K), np.int8)
     scales = np.ones((ROWS, K // 256), np.float32)
-    made = {"TQ2_0": encode_tq2_0(weights, scales), "TQ1_0": encode_tq1_0(weights, scales)}
-    for kind, encoded in {**made, "I2_S": encode_i2_s(weights, scales)}.items():
+    for kind, encoded in ((name.upper(), encode(name, weights, scales)) for name in ("tq2_0", "tq1_0", "i2_s")):
         raw = np.frombuffer(encoded, np.uint8)
         copies = [raw.copy() for _ in range(-(-DISTINCT // raw.nbytes))]
         for threads in sorted({1, len(os.sched_getaffinity(0))}):

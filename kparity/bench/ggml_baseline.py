@@ -15,7 +15,7 @@ import numpy as np
 
 from kparity.backends._memory import aligned_empty
 from kparity.bench import llamacpp
-from kparity.bench.gguf_writer import encode_tq2_0
+from kparity.model.writer import encode
 from kparity.bench.machine import cache_bytes, cold_bytes, identity
 from kparity.bench.ops.cases import case_of
 from kparity.bench.ops.session import Group
@@ -97,7 +97,7 @@ class GgmlGemv:
         self.x = rng.integers(-127, 128, k).astype(np.float32)
         self.x[::BLOCK] = 127
         self.truth = weights.astype(np.float64) @ self.x
-        raw = encode_tq2_0(weights, np.ones((n, k // BLOCK), np.float32))
+        raw = encode("tq2_0", weights, np.ones((n, k // BLOCK), np.float32))
         self.nbytes, self.copies = len(raw), copies
         self.per_sample = min(MANY, max(copies, MANY // 2))
         products = -(-copies // self.per_sample) * self.per_sample

@@ -8,7 +8,7 @@ import numpy as np
 
 from kparity.errors import BadModel
 from kparity.model.gguf_file import GgufFile, TensorInfo
-from kparity.model.layout import BF16, F16, F32
+from kparity.model.gguf_file import BF16, F16, F32
 from kparity.ops.spec import Array
 
 _CHUNK = 1 << 22

@@ -11,6 +11,7 @@ BadModel of one sentence. A file that another process shortens while it is mappe
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import BadModel
-from kparity.model.layout import TensorType, tensor_type
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -31,14 +31,78 @@ MAGIC = b"GGUF"
 MAX_NAME = 65535
 """Longest key (docs/gguf.md); tensor names are held to the same limit."""
 MAX_RANK = 4
-MAX_ALIGNMENT = 1 << 20
+ALIGNMENT, MAX_ALIGNMENT = 32, 1 << 20
 
-_BOOL, _STRING, _ARRAY = 7, 8, 9
-_SCALARS: Mapping[int, str] = {
+BOOL, STRING, ARRAY = 7, 8, 9
+SCALARS: Mapping[int, str] = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
 _MIN_KEY = 8 + 4 + 1  # bytes of the shortest key: an empty name and a u8
 _MIN_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes of the shortest tensor entry
+
+
+I2_S_GROUP = 128
+"""Weights of an I2_S group; groups run over the whole tensor, so its number of weights is a multiple of this."""
+I2_S_TAIL = 32
+"""Bytes after the codes of an I2_S tensor: one f32 scale and padding."""
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Storage of one tensor type: ``block`` elements of a row take ``block_bytes`` bytes."""
+
+    id: int
+    name: str
+    block: int
+    block_bytes: int
+    ternary: bool = False
+
+    def n_bytes(self, tensor: str, shape: tuple[int, ...]) -> int:
+        """Bytes of a tensor of this type; ``shape`` in file order, the row length K first."""
+        elements = math.prod(shape)
+        if self.name == "I2_S":
+            if elements % I2_S_GROUP:
+                raise BadModel(f"tensor {tensor}: I2_S has groups of {I2_S_GROUP} weights, {elements} is no multiple")
+            return elements // 4 + I2_S_TAIL
+        if shape[0] % self.block:
+            raise BadModel(
+                f"tensor {tensor}: {self.name} has blocks of {self.block} in a row, K = {shape[0]} is no multiple"
+            )
+        return elements // self.block * self.block_bytes
+
+
+F32 = TensorType(0, "F32", 1, 4)
+F16 = TensorType(1, "F16", 1, 2)
+Q8_0 = TensorType(8, "Q8_0", 32, 34)
+Q6_K = TensorType(14, "Q6_K", 256, 210)
+BF16 = TensorType(30, "BF16", 1, 2)
+TQ1_0 = TensorType(34, "TQ1_0", 256, 54, ternary=True)
+TQ2_0 = TensorType(35, "TQ2_0", 256, 66, ternary=True)
+I2_S = TensorType(36, "I2_S", I2_S_GROUP, 32, ternary=True)
+
+TYPES: Mapping[int, TensorType] = {t.id: t for t in (F32, F16, Q8_0, Q6_K, BF16, TQ1_0, TQ2_0, I2_S)}
+"""Ids and block sizes: ggml.h (``enum ggml_type``) and ggml-common.h of llama.cpp; I2_S: ggml.h of bitnet.cpp."""
+
+_TILES = (
+    "its tile sizes are a build option of the program that wrote it and are not in the file; convert to I2_S or TQ2_0"
+)
+_REFUSED: Mapping[int, str] = {
+    37: "type 37 is I8_S of bitnet.cpp (retired in mainline files)",
+    38: f"type 38 is TL1 of bitnet.cpp: {_TILES}",
+    39: f"type 39 is TL2 in bitnet.cpp files and MXFP4 in mainline files; TL2: {_TILES}; MXFP4 is not ternary",
+}
+
+
+def tensor_type(tensor: str, type_id: int) -> TensorType:
+    """The type of a tensor; BadModel, with the reason, where it cannot be read."""
+    if type_id in TYPES:
+        return TYPES[type_id]
+    from gguf import GGMLQuantizationType
+
+    named = [f" ({each.name})" for each in GGMLQuantizationType if each.value == type_id]  # mainline's name
+    reason = _REFUSED.get(type_id) or f"type {type_id}{''.join(named)} cannot be read"
+    readable = ", ".join(each.name for each in TYPES.values())
+    raise BadModel(f"tensor {tensor}: {reason} (readable: {readable})")
 
 
 @dataclass(frozen=True)
@@ -54,10 +118,7 @@ class TensorInfo:
     @property
     def rows(self) -> int:
         """Rows of K elements."""
-        rows = 1
-        for size in self.shape[1:]:
-            rows *= size
-        return rows
+        return math.prod(self.shape[1:])
 
     @property
     def end(self) -> int:
@@ -121,27 +182,27 @@ class _Cursor:
 
     def value(self, key: str) -> Any:
         kind = self.scalar("I", f"the type of key {key}")
-        if kind == _STRING:
+        if kind == STRING:
             return self.text(f"the value of key {key}")
-        if kind == _ARRAY:
+        if kind == ARRAY:
             return self.array(key)
-        code = _SCALARS.get(kind)
+        code = SCALARS.get(kind)
         if code is None:
             raise BadModel(f"key {key} has value type {kind}, which GGUF does not define")
         value = self.scalar(code, f"the value of key {key}")
-        return bool(value) if kind == _BOOL else value
+        return bool(value) if kind == BOOL else value
 
     def array(self, key: str) -> Any:
         kind = self.scalar("I", f"the element type of key {key}")
         count = self.scalar("Q", f"the length of key {key}")
-        if kind == _STRING:
+        if kind == STRING:
             return self.strings(key, count)
-        code = _SCALARS.get(kind)
+        code = SCALARS.get(kind)
         if code is None:
             raise BadModel(f"key {key} is an array of type {kind}, which is not supported")
-        dtype = np.dtype("?" if kind == _BOOL else "<" + code)
+        dtype = np.dtype("?" if kind == BOOL else "<" + code)
         self.need(count * dtype.itemsize, f"key {key} with {count} elements")
-        if kind == _BOOL:
+        if kind == BOOL:
             values = np.frombuffer(self.raw, np.uint8, count, self.at) != 0
         else:
             values = np.frombuffer(self.raw, dtype, count, self.at).copy()
@@ -259,7 +320,7 @@ class GgufFile:
         return entries
 
     def _alignment(self) -> int:
-        alignment = self.keys.get("general.alignment", 32)
+        alignment = self.keys.get("general.alignment", ALIGNMENT)
         good = isinstance(alignment, int) and 0 < alignment <= MAX_ALIGNMENT and alignment & (alignment - 1) == 0
         if not good or isinstance(alignment, bool):
             raise BadModel(f"general.alignment is {alignment}, expected a power of two up to {MAX_ALIGNMENT}")

@@ -10,18 +10,18 @@ import numpy as np
 from kparity.errors import BadModel
 from kparity.model import decode
 from kparity.model.gguf_file import GgufFile, TensorInfo
-from kparity.model.layout import I2_S, TQ1_0, TQ2_0
+from kparity.model.gguf_file import I2_S, TQ1_0, TQ2_0
 from kparity.ops.spec import Array
 
-ScaleKind = Literal["tensor", "block256"]
+ScaleKind = Literal["tensor", "row", "block256"]
 
 
 @dataclass(frozen=True)
 class Ternary:
     """A linear layer's weights: w[row, column] = (code − 1) · scale.
 
-    ``words`` u32 [n, Kp/16] (kparity/ops/packing.py); ``wscale`` f32 [1] where ``kind`` is ``tensor``, [n, Kp/256]
-    where it is ``block256``.
+    ``words`` u32 [n, Kp/16] (kparity/ops/packing.py); ``wscale`` f32 [1] where ``kind`` is ``tensor``, [n] where it is
+    ``row`` (several weights, one below the other), [n, Kp/256] where it is ``block256``.
     """
 
     words: Array

@@ -9,7 +9,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Launch
 from kparity.engine import Engine
-from kparity.engine.fused import FusedGraph, Quantised
+from kparity.engine.graph import FusedGraph, Prepared
 from kparity.engine.weights import Linear, Part
 from kparity.kernels.rope import frequencies
 from kparity.model import Model
@@ -47,7 +47,7 @@ class WrongActivation(FusedGraph):
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
-    ) -> tuple[Launch, Quantised]:
+    ) -> Prepared:
         return super()._norm_quant({"silu": "relu2", "relu2": "silu"}.get(pre, pre), inputs, key, width, h)
 
 
@@ -56,7 +56,7 @@ class NoSubNorm(FusedGraph):
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
-    ) -> tuple[Launch, Quantised]:
+    ) -> Prepared:
         if key.endswith("attn_sub_norm.weight"):
             return self._quantise(inputs[0])
         return super()._norm_quant(pre, inputs, key, width, h)
@@ -67,7 +67,7 @@ class ResidualDropped(FusedGraph):
 
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
-    ) -> tuple[Launch, Quantised]:
+    ) -> Prepared:
         if key == f"blk.{WRONG_LAYER}.ffn_norm.weight":
             inputs = (self.backend.upload(np.zeros(inputs[0].shape, np.float32)), *inputs[1:])
         return super()._norm_quant(pre, inputs, key, width, h)

@@ -14,7 +14,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend, Launch
 from kparity.engine import Engine
-from kparity.engine.fused import FusedGraph
+from kparity.engine.graph import FusedGraph
 from kparity.engine.weights import Linear
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model
