@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,12 @@ from kparity.model import Model, digest, load_model
 from kparity.model.inspection import norm_statistics
 from kparity.plain.weights import matrix
 
-from .gguf_files import TINY, Entry, Spec, keys, tensors, write, write_file
-
-F32, U32, BOOL, STRING = 6, 4, 7, 8
+from .gguf_files import F32, STRING, TINY, U32, Spec, altered, entry, write
 
 
-def build(
-    path: Path,
-    spec: Spec = TINY,
-    changed: Mapping[str, tuple[int, Any]] | None = None,
-    replaced: Mapping[str, Entry] | None = None,
-    version: int = 3,
-) -> Model:
-    """A small model with keys (name → type, value) and tensors put in place of the usual ones, or added."""
-    stored = {name: (kind, value) for name, kind, value in keys(spec)} | dict(changed or {})
-    entries = {entry.name: entry for entry in tensors(spec)} | dict(replaced or {})
-    table = [(name, kind, value) for name, (kind, value) in stored.items() if value is not None]
-    return load_model(write_file(path / "model.gguf", table, list(entries.values()), version))
-
-
-def entry(name: str, shape: tuple[int, ...], type_id: int, raw: bytes) -> Entry:
-    """A tensor of given bytes."""
-    return Entry(name, shape, type_id, len(raw), lambda: raw)
+def build(path: Path, spec: Spec = TINY, **changes: Any) -> Model:
+    """A small model, ``altered``."""
+    return load_model(altered(path, spec, **changes))
 
 
 # --- hyper-parameters ---
@@ -64,42 +47,37 @@ def test_hyper_parameters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "scale"),
     [
-        ({"rope.scaling.type": (STRING, "linear"), "rope.scaling.factor": (F32, 4.0)}, 4.0),
-        ({"rope.scaling.factor": (F32, 2.0)}, 2.0),
-        ({"rope.scale_linear": (F32, 8.0)}, 8.0),
-        ({"rope.scaling.type": (STRING, "none"), "rope.scaling.factor": (F32, 4.0)}, 1.0),
-        ({"rope.scaling.type": (STRING, "linear"), "rope.scaling.factor": (F32, 0.0)}, 1.0),
+        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 4.0)}, 4.0),
+        ({".rope.scaling.factor": (F32, 2.0)}, 2.0),
+        ({".rope.scale_linear": (F32, 8.0)}, 8.0),
+        ({".rope.scaling.type": (STRING, "none"), ".rope.scaling.factor": (F32, 4.0)}, 1.0),
+        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 0.0)}, 1.0),
     ],
 )
 def test_linear_rope_scaling(tmp_path: Path, changed: dict[str, tuple[int, Any]], scale: float) -> None:
-    model = build(tmp_path, changed={f"{TINY.arch}.{name}": value for name, value in changed.items()})
-    assert model.hparams.rope_scale == scale
+    assert build(tmp_path, keys=changed).hparams.rope_scale == scale
 
 
 def test_missing_optional_keys(tmp_path: Path) -> None:
-    gone = ("vocab_size", "rope.dimension_count", "rope.freq_base")
-    changed = {f"{TINY.arch}.{name}": (U32, None) for name in gone}
-    changed |= {f"tokenizer.ggml.{name}": (U32, None) for name in ("bos_token_id", "eos_token_id", "add_bos_token")}
-    h = build(tmp_path, changed=changed).hparams
+    gone = [".vocab_size", ".rope.dimension_count", ".rope.freq_base"]
+    gone += [f"tokenizer.ggml.{name}" for name in ("bos_token_id", "eos_token_id", "add_bos_token")]
+    h = build(tmp_path, keys=dict.fromkeys(gone)).hparams
     assert (h.vocab, h.rope_dim, h.theta) == (300, 64, 10000.0)
     assert (h.bos, h.eos, h.add_bos) == (None, None, False)
 
 
 def test_head_dimension_of_its_own(tmp_path: Path) -> None:
     """attention.key_length instead of width / heads: 8 heads of 64 on a width of 256 make queries of 512."""
-    spec = TINY
-    rows = {"attn_q": 512, "attn_k": 128, "attn_v": 128}
-    replaced = {}
-    for layer in range(spec.layers):
+    rows, replaced = {"attn_q": 512, "attn_k": 128, "attn_v": 128}, {}
+    for layer in range(TINY.layers):
         for name, n in rows.items():
             key = f"blk.{layer}.{name}.weight"
             replaced[key] = entry(key, (256, n), 35, bytes([0x55] * 64 + [0, 0x3C]) * n)
         out, norm = f"blk.{layer}.attn_output.weight", f"blk.{layer}.attn_sub_norm.weight"
         replaced[out] = entry(out, (512, 256), 35, bytes([0x55] * 64 + [0, 0x3C]) * 512)
         replaced[norm] = entry(norm, (512,), 0, np.ones(512, "<f4").tobytes())
-    arch = f"{spec.arch}.attention"
-    changed = {f"{arch}.head_count": (U32, 8), f"{arch}.key_length": (U32, 64), f"{arch}.value_length": (U32, 64)}
-    model = build(tmp_path, changed=changed, replaced=replaced)
+    changed = {".attention.head_count": (U32, 8), ".attention.key_length": (U32, 64), ".attention.value_length": (U32, 64)}
+    model = build(tmp_path, keys=changed, tensors=replaced)
     assert (model.hparams.head_dim, model.hparams.q_dim) == (64, 512)
     assert model.linear(0, "attn_q").words.shape == (512, 16)
 
@@ -140,7 +118,7 @@ def test_ordinary_types(tmp_path: Path, type_name: str, tolerance: float) -> Non
     else:
         data = values.tobytes() if type_name == "F32" else quantize(values, kind).tobytes()
     name = "token_embd.weight"
-    model = build(tmp_path, replaced={name: entry(name, (256, 300), int(kind), data)})
+    model = build(tmp_path, tensors={name: entry(name, (256, 300), int(kind), data)})
     array = model.embedding().array
     assert array.dtype == np.float32 and array.flags.c_contiguous and array.shape == (300, 256)
     np.testing.assert_allclose(array, values, rtol=tolerance, atol=tolerance * 4)
@@ -150,7 +128,7 @@ def test_ordinary_types(tmp_path: Path, type_name: str, tolerance: float) -> Non
 def test_norms(tmp_path: Path, kind: tuple[int, str]) -> None:
     values = np.linspace(0.5, 1.5, 256).astype(kind[1])
     name = "blk.1.attn_norm.weight"
-    model = build(tmp_path, replaced={name: entry(name, (256,), kind[0], values.tobytes())})
+    model = build(tmp_path, tensors={name: entry(name, (256,), kind[0], values.tobytes())})
     vector = model.vector(name)
     assert vector.dtype == np.float32
     np.testing.assert_array_equal(vector, values.astype(np.float32))
@@ -160,7 +138,7 @@ def test_separate_scales_multiply(tmp_path: Path) -> None:
     plain = build(tmp_path)
     before = plain.linear(0, "attn_q").wscale.copy()
     name = "blk.0.attn_q.scale"
-    scaled = build(tmp_path, replaced={name: entry(name, (1,), 0, np.float32(3.0).tobytes())})
+    scaled = build(tmp_path, tensors={name: entry(name, (1,), 0, np.float32(3.0).tobytes())})
     np.testing.assert_array_equal(scaled.linear(0, "attn_q").wscale, before * np.float32(3.0))
     assert (matrix(scaled.file, "blk.0.attn_q")[1] == before * np.float32(3.0)).all()
 
@@ -251,7 +229,7 @@ def test_inspect_command(tmp_path: Path) -> None:
     name = "blk.1.ffn_norm.weight"
     hostile = {"general.name": (STRING, "\x1b[31m[bold]red")}
     bad = entry(name, (256,), 0, np.zeros(256, "<f4").tobytes())
-    path = build(tmp_path, changed=hostile, replaced={name: bad}).path
+    path = build(tmp_path, keys=hostile, tensors={name: bad}).path
     shown = CliRunner().invoke(model, ["inspect", str(path)], catch_exceptions=False)
     assert shown.exit_code == 0
     assert "\x1b" not in shown.output and "[bold]red" in shown.output
@@ -269,7 +247,7 @@ def test_inspect_shows_a_vector_that_is_not_finite(tmp_path: Path) -> None:
     name = "output_norm.weight"
     values = np.ones(256, "<f4")
     values[3] = np.inf
-    model = build(tmp_path, replaced={name: entry(name, (256,), 0, values.tobytes())})
+    model = build(tmp_path, tensors={name: entry(name, (256,), 0, values.tobytes())})
     assert model.inspect()["suspect"] == [name]
     with pytest.raises(WrongInput, match="element 3 is inf"):
         model.vector(name)

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from kparity.errors import BadModel
 from kparity.model import load_model
 from kparity.model.graph import LINEARS, NORMS, norm_names
+from kparity.model.writer import TERNARY, header, keys, tensors, write_file
 from kparity.plain.weights import matrix
 
-from .gguf_files import ENCODERS, TINY, Entry, header, keys, tensors, write, write_file
+from .gguf_files import ARRAY, BOOL, F32, STRING, TINY, U32, U64, altered, entry, write
 
-F32, U32, U64, STRING, ARRAY, BOOL = 6, 4, 10, 8, 9, 7
-ARCH = TINY.arch
 SMALL = replace(TINY, layers=1, ffn=256)
 
 
@@ -65,36 +64,13 @@ def good(kind: str = "tq2_0") -> bytes:
         return write(Path(folder) / "good.gguf", replace(SMALL, type=kind)).read_bytes()
 
 
-def with_keys(path: Path, **changed: Any) -> Path:
-    """A file whose keys (dots as double underscores, value (type, value) or None) differ."""
-    stored = {name: (kind, value) for name, kind, value in keys(SMALL)}
-    for name, value in changed.items():
-        full = name.replace("__", ".").replace("ARCH", ARCH)
-        if value is None:
-            del stored[full]
-        else:
-            stored[full] = value
-    table = [(name, kind, value) for name, (kind, value) in stored.items()]
-    return write_file(path / "bad.gguf", table, list(tensors(SMALL)))
-
-
-def with_tensors(path: Path, change: Callable[[dict[str, Entry]], None], kind: str = "tq2_0") -> Path:
-    """A file whose tensors ``change`` has changed."""
-    spec = replace(SMALL, type=kind)
-    entries = {entry.name: entry for entry in tensors(spec)}
-    change(entries)
-    return write_file(path / "bad.gguf", keys(spec), list(entries.values()))
-
-
 def patched(path: Path, kind: str, name: str, edit: Callable[[bytearray], None]) -> Path:
     """A file in which the bytes of one tensor are edited."""
-
-    def change(entries: dict[str, Entry]) -> None:
-        raw = bytearray(entries[name].make())
-        edit(raw)
-        entries[name] = replace(entries[name], make=lambda: bytes(raw))
-
-    return with_tensors(path, change, kind)
+    spec = replace(SMALL, type=kind)
+    old = next(each for each in tensors(spec) if each.name == name)
+    raw = bytearray(b"".join(old.make()))
+    edit(raw)
+    return altered(path, spec, tensors={name: entry(name, old.shape, old.type_id, bytes(raw))})
 
 
 def put(offset: int, data: bytes) -> Callable[[bytearray], None]:
@@ -110,7 +86,7 @@ def put(offset: int, data: bytes) -> Callable[[bytearray], None]:
 
 
 def test_the_good_file_is_good(tmp_path: Path) -> None:
-    for kind in ENCODERS:
+    for kind in TERNARY:
         path = tmp_path / f"{kind}.gguf"
         path.write_bytes(good(kind))
         read_all(path)
@@ -201,7 +177,7 @@ def test_duplicate_keys_and_tensors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [(U32, 0), (U32, 24), (U32, 1 << 31), (STRING, "32"), (BOOL, True)])
 def test_alignment(tmp_path: Path, value: tuple[int, Any]) -> None:
-    refused(with_keys(tmp_path, general__alignment=value), "general.alignment is")
+    refused(altered(tmp_path, SMALL, {"general.alignment": value}), "general.alignment is")
 
 
 def table_of(path: Path, shape: tuple[int, ...], type_id: int, offset: int, rank: int | None = None) -> Path:
@@ -253,62 +229,62 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("general__architecture", (STRING, "llama"), "architecture 'llama' is not a BitNet b1.58 model"),
-        ("general__architecture", (U32, 3), "general.architecture is 3, expected a string"),
-        ("general__architecture", None, "key general.architecture is missing"),
-        ("split__count", (U32, 3), "split over several files"),
-        ("split__count", (ARRAY, (U32, [1, 2])), "split over several files"),
-        ("ARCH__block_count", None, "block_count is missing"),
-        ("ARCH__block_count", (U32, 0), "expected an integer from 1"),
-        ("ARCH__block_count", (U32, 4000000000), "expected an integer from 1"),
-        ("ARCH__block_count", (U32, 2), "tensor blk.1.attn_norm.weight is missing"),
-        ("ARCH__block_count", (F32, 1.0), "expected an integer"),
-        ("ARCH__embedding_length", (U32, 512), "the hyper-parameters say [512, 300]"),
-        ("ARCH__feed_forward_length", (U32, 300), "the hyper-parameters say"),
-        ("ARCH__attention__head_count", (U32, 3), "3 heads cannot share 2"),
-        ("ARCH__attention__head_count", (U32, 6), "6 heads do not divide the width 256"),
-        ("ARCH__attention__head_count", (ARRAY, (U32, [4])), "expected an integer"),
-        ("ARCH__attention__head_count_kv", (U32, 3), "4 heads cannot share 3"),
-        ("ARCH__attention__head_count_kv", (U32, 0), "expected an integer from 1"),
-        ("ARCH__attention__value_length", (U32, 32), "value heads of 32 beside key heads of 64"),
-        ("ARCH__attention__layer_norm_rms_epsilon", (F32, float("nan")), "expected a number from 0 to 0.1"),
-        ("ARCH__attention__layer_norm_rms_epsilon", None, "layer_norm_rms_epsilon is missing"),
-        ("ARCH__rope__freq_base", (F32, float("inf")), "expected a number"),
-        ("ARCH__rope__freq_base", (F32, 0.0), "expected a number"),
-        ("ARCH__rope__dimension_count", (U32, 63), "expected an even number"),
-        ("ARCH__rope__dimension_count", (U32, 66), "expected an integer from 2 to 64"),
-        ("ARCH__rope__scaling__type", (STRING, "yarn"), "RoPE scaling of type 'yarn'"),
-        ("ARCH__rope__scaling__factor", (F32, float("nan")), "expected a number"),
-        ("ARCH__context_length", (U32, 0), "expected an integer from 1"),
-        ("ARCH__context_length", (U64, 1 << 60), "expected an integer from 1"),
-        ("ARCH__vocab_size", (U32, 299), "vocab_size is 299, but token_embd.weight has 300 rows"),
-        ("tokenizer__ggml__bos_token_id", (U32, 300), "expected an integer from 0 to 299"),
-        ("tokenizer__ggml__add_bos_token", (U32, 1), "expected a bool"),
-        ("tokenizer__ggml__model", (STRING, "bert"), "tokenizer 'bert' is not supported"),
-        ("tokenizer__ggml__model", (ARRAY, (U32, [1, 2])), "expected a string"),
-        ("tokenizer__ggml__pre", (ARRAY, (U32, [1, 2])), "expected a string"),
-        ("tokenizer__ggml__pre", (ARRAY, (STRING, ["a"])), "expected a string"),
-        ("tokenizer__ggml__token_type", (ARRAY, (STRING, ["a"] * 300)), "one per token"),
-        ("tokenizer__ggml__scores", (ARRAY, (F32, [float("nan")] * 300)), "not finite"),
-        ("tokenizer__ggml__tokens", (ARRAY, (U32, [])), "not an array of strings"),
-        ("tokenizer__ggml__tokens", (ARRAY, (STRING, [])), "0 tokens for an embedding"),
-        ("tokenizer__ggml__model", None, "tokenizer.ggml.model is missing"),
-        ("tokenizer__ggml__pre", (STRING, "no-such"), "pre-tokenizer 'no-such' is not known"),
-        ("tokenizer__ggml__tokens", (ARRAY, (STRING, ["a"] * 300)), "token 'a' is in the vocabulary twice"),
+        ("general.architecture", (STRING, "llama"), "architecture 'llama' is not a BitNet b1.58 model"),
+        ("general.architecture", (U32, 3), "general.architecture is 3, expected a string"),
+        ("general.architecture", None, "key general.architecture is missing"),
+        ("split.count", (U32, 3), "split over several files"),
+        ("split.count", (ARRAY, (U32, [1, 2])), "split over several files"),
+        (".block_count", None, "block_count is missing"),
+        (".block_count", (U32, 0), "expected an integer from 1"),
+        (".block_count", (U32, 4000000000), "expected an integer from 1"),
+        (".block_count", (U32, 2), "tensor blk.1.attn_norm.weight is missing"),
+        (".block_count", (F32, 1.0), "expected an integer"),
+        (".embedding_length", (U32, 512), "the hyper-parameters say [512, 300]"),
+        (".feed_forward_length", (U32, 300), "the hyper-parameters say"),
+        (".attention.head_count", (U32, 3), "3 heads cannot share 2"),
+        (".attention.head_count", (U32, 6), "6 heads do not divide the width 256"),
+        (".attention.head_count", (ARRAY, (U32, [4])), "expected an integer"),
+        (".attention.head_count_kv", (U32, 3), "4 heads cannot share 3"),
+        (".attention.head_count_kv", (U32, 0), "expected an integer from 1"),
+        (".attention.value_length", (U32, 32), "value heads of 32 beside key heads of 64"),
+        (".attention.layer_norm_rms_epsilon", (F32, float("nan")), "expected a number from 0 to 0.1"),
+        (".attention.layer_norm_rms_epsilon", None, "layer_norm_rms_epsilon is missing"),
+        (".rope.freq_base", (F32, float("inf")), "expected a number"),
+        (".rope.freq_base", (F32, 0.0), "expected a number"),
+        (".rope.dimension_count", (U32, 63), "expected an even number"),
+        (".rope.dimension_count", (U32, 66), "expected an integer from 2 to 64"),
+        (".rope.scaling.type", (STRING, "yarn"), "RoPE scaling of type 'yarn'"),
+        (".rope.scaling.factor", (F32, float("nan")), "expected a number"),
+        (".context_length", (U32, 0), "expected an integer from 1"),
+        (".context_length", (U64, 1 << 60), "expected an integer from 1"),
+        (".vocab_size", (U32, 299), "vocab_size is 299, but token_embd.weight has 300 rows"),
+        ("tokenizer.ggml.bos_token_id", (U32, 300), "expected an integer from 0 to 299"),
+        ("tokenizer.ggml.add_bos_token", (U32, 1), "expected a bool"),
+        ("tokenizer.ggml.model", (STRING, "bert"), "tokenizer 'bert' is not supported"),
+        ("tokenizer.ggml.model", (ARRAY, (U32, [1, 2])), "expected a string"),
+        ("tokenizer.ggml.pre", (ARRAY, (U32, [1, 2])), "expected a string"),
+        ("tokenizer.ggml.pre", (ARRAY, (STRING, ["a"])), "expected a string"),
+        ("tokenizer.ggml.token_type", (ARRAY, (STRING, ["a"] * 300)), "one per token"),
+        ("tokenizer.ggml.scores", (ARRAY, (F32, [float("nan")] * 300)), "not finite"),
+        ("tokenizer.ggml.tokens", (ARRAY, (U32, [])), "not an array of strings"),
+        ("tokenizer.ggml.tokens", (ARRAY, (STRING, [])), "0 tokens for an embedding"),
+        ("tokenizer.ggml.model", None, "tokenizer.ggml.model is missing"),
+        ("tokenizer.ggml.pre", (STRING, "no-such"), "pre-tokenizer 'no-such' is not known"),
+        ("tokenizer.ggml.tokens", (ARRAY, (STRING, ["a"] * 300)), "token 'a' is in the vocabulary twice"),
         (
-            "tokenizer__ggml__tokens",
+            "tokenizer.ggml.tokens",
             (ARRAY, (STRING, [str(i) for i in range(301)])),
             "301 tokens for an embedding of 300",
         ),
-        ("tokenizer__ggml__tokens", (ARRAY, (U32, [1] * 300)), "not an array of strings"),
-        ("tokenizer__ggml__tokens", None, "tokenizer.ggml.tokens is missing"),
-        ("tokenizer__ggml__token_type", (ARRAY, (U32, [1])), "one per token"),
-        ("tokenizer__ggml__merges", (ARRAY, (STRING, ["x"])), "merge 'x' has parts"),
-        ("tokenizer__ggml__merges", None, "tokenizer.ggml.merges is missing"),
+        ("tokenizer.ggml.tokens", (ARRAY, (U32, [1] * 300)), "not an array of strings"),
+        ("tokenizer.ggml.tokens", None, "tokenizer.ggml.tokens is missing"),
+        ("tokenizer.ggml.token_type", (ARRAY, (U32, [1])), "one per token"),
+        ("tokenizer.ggml.merges", (ARRAY, (STRING, ["x"])), "merge 'x' has parts"),
+        ("tokenizer.ggml.merges", None, "tokenizer.ggml.merges is missing"),
     ],
 )
 def test_keys_that_contradict_the_model(tmp_path: Path, key: str, value: Any, says: str) -> None:
-    refused(with_keys(tmp_path, **{key: value}), says)
+    refused(altered(tmp_path, SMALL, {key: value}), says)
 
 
 ODD_VALUES: list[tuple[int, Any]] = [
@@ -333,7 +309,7 @@ ODD_VALUES: list[tuple[int, Any]] = [
 def test_every_key_with_every_kind_of_value(tmp_path: Path, key: str) -> None:
     """Whatever a key holds: the file loads, or it is a BadModel."""
     for value in ODD_VALUES:
-        path = with_keys(tmp_path, **{key.replace(".", "__").replace(ARCH.replace(".", "__"), "ARCH"): value})
+        path = altered(tmp_path, SMALL, {key: value})
         try:
             read_all(path)
         except BadModel as error:
@@ -342,16 +318,7 @@ def test_every_key_with_every_kind_of_value(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("name", ["token_embd", "output_norm", *(f"blk.0.{name}" for name in (*LINEARS, *NORMS))])
 def test_missing_tensors(tmp_path: Path, name: str) -> None:
-    refused(with_tensors(tmp_path, lambda entries: entries.pop(f"{name}.weight")), f"tensor {name}.weight is missing")
-
-
-def extra(name: str, shape: tuple[int, ...], type_id: int, raw: bytes) -> Callable[[dict[str, Entry]], None]:
-    """A change that adds or replaces a tensor."""
-
-    def change(entries: dict[str, Entry]) -> None:
-        entries[name] = Entry(name, shape, type_id, len(raw), lambda: raw)
-
-    return change
+    refused(altered(tmp_path, SMALL, tensors={f"{name}.weight": None}), f"tensor {name}.weight is missing")
 
 
 @pytest.mark.parametrize(
@@ -380,7 +347,7 @@ def extra(name: str, shape: tuple[int, ...], type_id: int, raw: bytes) -> Callab
 def test_tensors_that_contradict_the_model(
     tmp_path: Path, name: str, shape: tuple[int, ...], type_id: int, raw: bytes, says: str
 ) -> None:
-    refused(with_tensors(tmp_path, extra(name, shape, type_id, raw)), name, says)
+    refused(altered(tmp_path, SMALL, tensors={name: entry(name, shape, type_id, raw)}), name, says)
 
 
 # --- ternary data ---
@@ -407,7 +374,8 @@ def test_weights_that_are_not_ternary(tmp_path: Path, kind: str, edit: Callable[
 
 
 def test_names_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
-    path = with_tensors(tmp_path, extra("\x1b[2J" + "x" * 5000, (1,), 0, bytes(4)))
+    name = "\x1b[2J" + "x" * 5000
+    path = altered(tmp_path, SMALL, tensors={name: entry(name, (1,), 0, bytes(4))})
     with pytest.raises(BadModel) as caught:
         load_model(path)
     assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 1000
@@ -421,7 +389,7 @@ _NUMBERS = [0, 1, 2, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 6
 @st.composite
 def mutations(draw: st.DrawFn) -> bytes:
     """A good file with flipped bytes, changed integers, a cut-out, a repetition or an early end; mostly in front."""
-    raw = bytearray(good(draw(st.sampled_from(sorted(ENCODERS)))))
+    raw = bytearray(good(draw(st.sampled_from(sorted(TERNARY)))))
     names = len(header(keys(SMALL), list(tensors(SMALL))))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.one_of(st.integers(0, min(names, len(raw)) - 1), st.integers(0, len(raw) - 1)))

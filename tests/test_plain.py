@@ -13,14 +13,13 @@ import pytest
 
 from kparity import plain
 from kparity.backends.numpy import NumpyBackend
-from kparity.model import writer
-from kparity.model.writer import F32, STRING, TINY, U32, write
 from kparity.engine import Engine
 from kparity.errors import BadModel, WrongInput
 from kparity.model import load_model
 from kparity.numerics import compare
 from kparity.plain import weights
 from kparity.plain.weights import matrix
+from tests.gguf_files import F32, STRING, TINY, U32, altered, write
 
 TOKENS = [int(each) for each in np.random.default_rng(5).integers(0, TINY.vocab, 40)]
 MODELS = {
@@ -81,21 +80,21 @@ def test_ordinary_types_are_decoded_as_gguf_does(kind: str, block: int, n_bytes:
     assert np.array_equal(weights.DENSE[kind](data.reshape(-1)).reshape(-1), wanted)
 
 
-def test_positions_are_divided_by_the_linear_factor(tmp_path: Path) -> None:
-    arch = TINY.arch
-    usual = writer.keys(TINY)
-    for name, stored, wanted in (
-        ("factor", [("scaling.type", STRING, "linear"), ("scaling.factor", F32, 4.0)], 4.0),
-        ("older", [("scale_linear", F32, 8.0)], 8.0),
-        ("none", [("scaling.type", STRING, "none"), ("scaling.factor", F32, 4.0)], 1.0),
-        ("zero", [("scaling.factor", F32, 0.0)], 1.0),
-    ):
-        more = [(f"{arch}.rope.{key}", kind, value) for key, kind, value in stored]
-        path = writer.write_file(tmp_path / f"{name}.gguf", [*usual, *more], list(writer.tensors(TINY)))
-        assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
-        assert plain.facts(path).frequencies[0] == 1 / wanted
-        apart, _ = furthest(path, "token", "f16")
-        assert apart < 1e-9
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 4.0)}, 4.0),
+        ({".rope.scale_linear": (F32, 8.0)}, 8.0),
+        ({".rope.scaling.type": (STRING, "none"), ".rope.scaling.factor": (F32, 4.0)}, 1.0),
+        ({".rope.scaling.factor": (F32, 0.0)}, 1.0),
+    ],
+)
+def test_positions_are_divided_by_the_linear_factor(changed: dict[str, Any], wanted: float, tmp_path: Path) -> None:
+    path = altered(tmp_path, keys=changed)
+    assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
+    assert plain.facts(path).frequencies[0] == 1 / wanted
+    apart, _ = furthest(path, "token", "f16")
+    assert apart < 1e-9
 
 
 def test_relu2_and_sub_norms_are_those_of_transformers(transformers: Any, tmp_path: Path) -> None:
@@ -170,33 +169,30 @@ def test_it_is_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "value", "said"),
+    ("name", "value", "message"),
     [
-        ("attention.head_count", None, None, r"attention\.head_count is None, expected a number"),
-        ("attention.head_count", U32, 0, "expected a whole number of at least 1"),
-        ("attention.head_count_kv", U32, 3, "4 and 3 heads"),
-        ("rope.dimension_count", U32, 66, "heads of 64, 66 of it turned"),
-        ("rope.scaling.type", STRING, "yarn", "RoPE scaling of type 'yarn' is not supported"),
-        ("attention.layer_norm_rms_epsilon", F32, float("nan"), "is nan, expected a number"),
+        (".attention.head_count", None, r"attention\.head_count is None, expected a number"),
+        (".attention.head_count", (U32, 0), "expected a whole number of at least 1"),
+        (".attention.head_count_kv", (U32, 3), "4 and 3 heads"),
+        (".rope.dimension_count", (U32, 66), "heads of 64, 66 of it turned"),
+        (".rope.scaling.type", (STRING, "yarn"), "RoPE scaling of type 'yarn' is not supported"),
+        (".attention.layer_norm_rms_epsilon", (F32, float("nan")), "is nan, expected a number"),
     ],
 )
-def test_what_a_key_cannot_be_is_one_sentence(name: str, kind: Any, value: Any, said: str, tmp_path: Path) -> None:
-    kept = [key for key in writer.keys(TINY) if key[0] != f"{TINY.arch}.{name}"]
-    stored = kept if kind is None else [*kept, (f"{TINY.arch}.{name}", kind, value)]
-    path = writer.write_file(tmp_path / "model.gguf", stored, list(writer.tensors(TINY)))
-    with pytest.raises(BadModel, match=rf"model\.gguf: .*{said}"):
-        plain.facts(path)
+def test_what_a_key_cannot_be_is_one_sentence(name: str, value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match=rf"model\.gguf: .*{message}"):
+        plain.facts(altered(tmp_path, keys={name: value}))
 
 
 def test_a_tensor_that_is_missing_or_of_another_shape_is_one_sentence(tmp_path: Path) -> None:
-    lost = [each for each in writer.tensors(TINY) if each.name != "blk.1.ffn_norm.weight"]
-    path = writer.write_file(tmp_path / "lost.gguf", writer.keys(TINY), lost)
-    with pytest.raises(BadModel, match=r"lost\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"):
-        plain.logits(path, TOKENS, act="token", kv="f16")
-    wider = writer.keys(dataclasses.replace(TINY, ffn=768))
-    path = writer.write_file(tmp_path / "wider.gguf", wider, list(writer.tensors(TINY)))
-    with pytest.raises(BadModel, match=r"blk\.0\.ffn_gate\.weight has the shape \[256, 512\], expected 768 rows"):
-        plain.logits(path, TOKENS, act="token", kv="f16")
+    lost = "blk.1.ffn_norm.weight"
+    for changes, message in (
+        ({"tensors": {lost: None}}, r"model\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"),
+        ({"keys": {".feed_forward_length": (U32, 768)}},
+         r"blk\.0\.ffn_gate\.weight has the shape \[256, 512\], expected 768 rows"),
+    ):  # fmt: skip
+        with pytest.raises(BadModel, match=message):
+            plain.logits(altered(tmp_path, **changes), TOKENS, act="token", kv="f16")
 
 
 @pytest.mark.parametrize("tokens", [[], [-1], [TINY.vocab]])

@@ -20,11 +20,11 @@ from kparity.errors import WrongInput
 from kparity.model import load_model
 from kparity.model.pretokenizer import RULES
 from kparity.model.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer
+from kparity.model.writer import byte_alphabet, tokenizer_keys
 
-from .gguf_files import TINY, keys, tensors, write_file, writer
+from .gguf_files import ARRAY, BOOL, F32, I32, STRING, TINY, U32, altered, write
 
-STRING, ARRAY, F32, I32, U32, BOOL = 8, 9, 6, 5, 4, 7
-Keys = dict[str, tuple[int, Any]]
+Keys = dict[str, Any]
 
 TEXTS = (
     "",
@@ -68,7 +68,7 @@ def learnt_byte_level() -> tuple[list[str], list[str]]:
 
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = writer.byte_alphabet()
+    alphabet = byte_alphabet()
     trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(held_out().splitlines(keepends=True), trainer)
     model = json.loads(backend.to_str())["model"]
@@ -117,9 +117,8 @@ def held_out() -> str:
 def model_with(path: Path, vocabulary: Keys) -> Path:
     """A tiny model with this vocabulary; it can be loaded by llama.cpp too."""
     spec = replace(TINY, arch="bitnet", vocab=len(vocabulary["tokenizer.ggml.tokens"][1][1]))
-    stored = {name: (kind, value) for name, kind, value in keys(spec) if not name.startswith("tokenizer.")}
-    table = [(name, kind, value) for name, (kind, value) in {**stored, **vocabulary}.items()]
-    return write_file(path / "model.gguf", table, list(tensors(spec)))
+    usual: Keys = dict.fromkeys(name for name, _, _ in tokenizer_keys(spec.vocab))
+    return altered(path, spec, {**usual, **vocabulary})
 
 
 # --- by hand ---
@@ -127,7 +126,7 @@ def model_with(path: Path, vocabulary: Keys) -> Path:
 
 def test_byte_level_by_hand(tmp_path: Path) -> None:
     """Ids of the tiny model: 0 BOS, 1 EOS, 2 + byte, then th, in, Ġth, Ġthe, an, and, Ġand."""
-    tokenizer = load_model(writer.write(tmp_path / "m.gguf", TINY)).tokenizer
+    tokenizer = load_model(write(tmp_path / "m.gguf", TINY)).tokenizer
     assert tokenizer.encode("the and") == [0, 258, 2 + ord("e"), 264]
     assert tokenizer.encode(" the", bos=False) == [261]
     assert tokenizer.encode("\x00é") == [0, 2, 2 + 0xC3, 2 + 0xA9]
