@@ -76,8 +76,8 @@ def test_head_dimension_of_its_own(tmp_path: Path) -> None:
         out, norm = f"blk.{layer}.attn_output.weight", f"blk.{layer}.attn_sub_norm.weight"
         replaced[out] = entry(out, (512, 256), 35, bytes([0x55] * 64 + [0, 0x3C]) * 512)
         replaced[norm] = entry(norm, (512,), 0, np.ones(512, "<f4").tobytes())
-    changed = {".attention.head_count": (U32, 8), ".attention.key_length": (U32, 64), ".attention.value_length": (U32, 64)}
-    model = build(tmp_path, keys=changed, tensors=replaced)
+    sizes = {".attention.head_count": 8, ".attention.key_length": 64, ".attention.value_length": 64}
+    model = build(tmp_path, keys={name: (U32, size) for name, size in sizes.items()}, tensors=replaced)
     assert (model.hparams.head_dim, model.hparams.q_dim) == (64, 512)
     assert model.linear(0, "attn_q").words.shape == (512, 16)
 

@@ -92,9 +92,7 @@ def test_golden_bytes(kind: str, golden: Callable[[], tuple[bytes, dict[int, int
     np.testing.assert_array_equal(weights, expected)
     assert float(np.asarray(scale).flat[0]) == 1.0
     np.testing.assert_array_equal(words_of(kind, raw, 1, 256), pack(expected))
-    np.testing.assert_array_equal(
-        encode(kind, expected, np.ones((1, 1), np.float32))[:52], zero_code_3(kind, raw)[:52]
-    )
+    np.testing.assert_array_equal(encode(kind, expected, np.ones((1, 1), np.float32))[:52], zero_code_3(kind, raw)[:52])
 
 
 def zero_code_3(kind: str, raw: bytes) -> bytes:

@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 
 from kparity import contracts
-from kparity.model.writer import TINY, write
 from kparity.device import fingerprint
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
@@ -44,6 +43,7 @@ from kparity.gates.candidate import run as run_gates
 from kparity.gates.reference import Reference, compute, first_token
 from kparity.gates.table import GATES
 from kparity.model import Model, load_model
+from kparity.model.writer import TINY, write
 from kparity.probe.runner import DEFAULT_POSITIONS
 from tools.false_alarms_report import as_markdown, summary
 

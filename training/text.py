@@ -38,7 +38,7 @@ class Corpus:
 
 
 def read_corpus(path: Path | None) -> Corpus:
-    """The chapters of a file of verses, or of what the `bible` program prints, without references; held-out ones apart."""
+    """The chapters of a file of verses, or of what `bible` prints, without references; held-out ones apart."""
     if path is not None:
         text = path.read_text(encoding="ascii")
     elif shutil.which("bible") is None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +67,10 @@ def schedule(settings: Settings, step: int) -> tuple[float, float]:
 
 def make_optimizer(net: Net) -> torch.optim.AdamW:
     """AdamW of two groups: matrices, and norm gains (vectors), which get no weight decay."""
-    groups = [[p for p in net.parameters() if (p.ndim > 1) == matrices] for matrices in (True, False)]
-    return torch.optim.AdamW([{"params": group, "weight_decay": 0.0} for group in groups], betas=(0.9, 0.95), fused=True)
+    groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
+    for parameter in net.parameters():
+        groups[parameter.ndim == 1]["params"].append(parameter)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
 
 
 @torch.no_grad()

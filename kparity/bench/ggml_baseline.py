@@ -15,12 +15,12 @@ import numpy as np
 
 from kparity.backends._memory import aligned_empty
 from kparity.bench import llamacpp
-from kparity.model.writer import encode
 from kparity.bench.machine import cache_bytes, cold_bytes, identity
 from kparity.bench.ops.cases import case_of
 from kparity.bench.ops.session import Group
 from kparity.bench.timing import MANY, Sample, Series, WarmUp, state_of
 from kparity.errors import Unavailable, WrongInput
+from kparity.model.writer import encode
 from kparity.ops.spec import Array
 
 F32, TQ2_0 = 0, 35

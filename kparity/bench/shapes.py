@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from kparity.model import writer
-from kparity.model.writer import Spec
 from kparity.errors import UnknownName, WrongInput
 from kparity.host import cachedir
+from kparity.model import writer
+from kparity.model.writer import Spec
 
 ARCH = "bitnet"
 """The name under which llama.cpp reads the graph, so that both can be given the same file: SiLU in place of the relu²

@@ -25,7 +25,6 @@ from kparity.kernels.rope import frequencies
 from kparity.model import Hparams
 from kparity.ops.spec import Case, Value
 
-
 Quantised = tuple[Buffer, Buffer, Buffer]
 """int8 activations, their scales and their sums."""
 Prepared = Generator[Launch, None, Quantised]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kparity.errors import BadModel
-from kparity.model.gguf_file import GgufFile, TensorInfo
-from kparity.model.gguf_file import BF16, F16, F32
+from kparity.model.gguf_file import BF16, F16, F32, GgufFile, TensorInfo
 from kparity.ops.spec import Array
 
 _CHUNK = 1 << 22

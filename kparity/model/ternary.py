@@ -9,8 +9,7 @@ import numpy as np
 
 from kparity.errors import BadModel
 from kparity.model import decode
-from kparity.model.gguf_file import GgufFile, TensorInfo
-from kparity.model.gguf_file import I2_S, TQ1_0, TQ2_0
+from kparity.model.gguf_file import I2_S, TQ1_0, TQ2_0, GgufFile, TensorInfo
 from kparity.ops.spec import Array
 
 ScaleKind = Literal["tensor", "row", "block256"]

@@ -15,9 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kparity.errors import CompileFailed, Unavailable
+from kparity.errors import Unavailable
 from kparity.ops.assemble import Source
-from tools.toolchains import Resources, Target, Toolchain, failed, numbered
+from tools.toolchains import (
+    Resources,
+    Target,
+    Toolchain,
+    failed,
+    numbered,
+    output,
+    runtime_compile,
+    runtime_version,
+)
 
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 FLAGS = ("--fmad=true", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
@@ -32,24 +41,18 @@ _ENTRY = re.compile(
 _TOLD = re.compile(r"^ptxas (?:info\b|\s*\.)[^\n]*\n?|^ +\d+ bytes stack frame[^\n]*\n?", re.MULTILINE)
 
 
-def resources(log: str) -> list[Resources]:
-    """What ``ptxas -v`` says of every entry point."""
-    found = []
+def judged(source: Source, status: int, log: str) -> list[Resources]:
+    """The resources of every entry point that ``ptxas -v`` tells; whatever else stands in a log is a warning."""
+    rest = _TOLD.sub("", log)
+    if status or rest.strip():
+        raise failed(source, rest)
+    entries = []
     for entry in _ENTRY.finditer(log):
         shared = re.search(r"(\d+) bytes smem", entry["rest"])
         spilled = int(entry["stores"]) + int(entry["loads"])
-        found.append(
-            Resources(entry["entry"], int(entry["registers"]), None, int(shared[1]) if shared else 0,
-                      int(entry["stack"]), spilled)
-        )  # fmt: skip
-    return found
-
-
-def judged(source: Source, log: str) -> list[Resources]:
-    """The resources in a log in which nothing else stands; anything else is a warning."""
-    if _TOLD.sub("", log).strip():
-        raise failed(source, _TOLD.sub("", log))
-    return resources(log)
+        kept = int(shared[1]) if shared else 0
+        entries.append(Resources(entry["entry"], int(entry["registers"]), None, kept, int(entry["stack"]), spilled))
+    return entries
 
 
 class Nvcc(Toolchain):
@@ -61,9 +64,8 @@ class Nvcc(Toolchain):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-        release = re.search(r"release .*", said)
-        self.version = f"nvcc {release[0]}" if release else said.strip()
+        release = re.search(r"release .*", output(path, "--version"))
+        self.version = f"nvcc {release[0]}" if release else "nvcc"
 
     @classmethod
     def open(cls) -> Nvcc:
@@ -73,8 +75,8 @@ class Nvcc(Toolchain):
         return cls(path)
 
     def targets(self) -> list[Target]:
-        said = subprocess.run([self.path, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
-        known = [arch for arch in ARCHS if f"compute_{arch}" in said.split()]
+        listed = output(self.path, "--list-gpu-arch").split()
+        known = [arch for arch in ARCHS if f"compute_{arch}" in listed]
         return [Target(f"sm_{arch}") for arch in sorted({known[0], known[-1]})] if known else []
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
@@ -84,17 +86,7 @@ class Nvcc(Toolchain):
             options = ["-cubin", f"-arch={target.arch}", "-std=c++17", "-Xptxas", "-v", "-Werror=all-warnings", *FLAGS]
             command = [self.path, *options, "-o", f"{file}.cubin", str(file)]
             run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        log = run.stdout + run.stderr
-        if run.returncode:
-            raise failed(source, _TOLD.sub("", log))
-        return judged(source, log)
-
-
-def _libraries() -> list[str]:
-    """Where NVRTC may be: the loader's own places, then the wheel ``nvidia-cuda-nvrtc``."""
-    wheels = Path(sysconfig.get_path("purelib")) / "nvidia"
-    found = sorted(wheels.glob("*/lib/libnvrtc.so.[0-9]*"), reverse=True)
-    return ["libnvrtc.so.13", "libnvrtc.so.12", *(str(path) for path in found if ".alt." not in path.name)]
+        return judged(source, run.returncode, run.stdout + run.stderr)
 
 
 class Nvrtc(Toolchain):
@@ -105,15 +97,15 @@ class Nvrtc(Toolchain):
 
     def __init__(self, library: Any) -> None:
         self.library = library
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        self.version = f"NVRTC {major.value}.{minor.value}"
+        self.version = f"NVRTC {runtime_version(library, 'nvrtc')}"
 
     @classmethod
     def open(cls) -> Nvrtc:
-        for name in _libraries():
+        wheels = Path(sysconfig.get_path("purelib")) / "nvidia"  # of nvidia-cuda-nvrtc
+        installed = sorted(wheels.glob("*/lib/libnvrtc.so.[0-9]*"), reverse=True)
+        for name in ("libnvrtc.so.13", "libnvrtc.so.12", *(path for path in installed if ".alt." not in path.name)):
             with suppress(OSError):
-                return cls(ctypes.CDLL(name))
+                return cls(ctypes.CDLL(str(name)))
         raise Unavailable("libnvrtc was not found", "pip install nvidia-cuda-nvrtc", "KP-COMPILE-NVRTC")
 
     def targets(self) -> list[Target]:
@@ -124,21 +116,6 @@ class Nvrtc(Toolchain):
         return [Target(f"sm_{arch}") for arch in ARCHS if arch in list(known)]
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
-        library, program = self.library, ctypes.c_void_p()
-        text = numbered(source, self.prelude).encode()
         options = [f"--gpu-architecture={target.arch}", "--std=c++17", "--ptxas-options=-v", *FLAGS]
-        encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        if library.nvrtcCreateProgram(ctypes.byref(program), text, source.path.encode(), 0, None, None):
-            raise CompileFailed(source.path, 0, "nvrtcCreateProgram failed")
-        try:
-            status = library.nvrtcCompileProgram(program, len(options), encoded)
-            size = ctypes.c_size_t()
-            library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-            log = ctypes.create_string_buffer(size.value + 1)
-            library.nvrtcGetProgramLog(program, log)
-        finally:
-            library.nvrtcDestroyProgram(ctypes.byref(program))
-        said = log.value.decode(errors="replace")
-        if status:
-            raise failed(source, _TOLD.sub("", said))
-        return judged(source, said)
+        status, log, _ = runtime_compile(self.library, "nvrtc", source, self.prelude, options)
+        return judged(source, status, log)

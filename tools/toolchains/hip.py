@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -17,10 +18,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from kparity.errors import CompileFailed, Unavailable
+import msgspec
+
+from kparity.errors import CompileFailed, Unavailable, WrongInput
 from kparity.ops.assemble import Source
-from tools.toolchains import Resources, Target, Toolchain, failed, numbered
-from tools.toolchains.elf import metadata
+from tools.toolchains import Resources, Target, Toolchain, failed, numbered, output, runtime_compile, runtime_version
+
+_PT_NOTE, _NT_AMDGPU_METADATA = 4, 32
 
 WAVES: Mapping[str, tuple[int, ...]] = {
     "gfx90a": (64,),
@@ -49,6 +53,26 @@ def resources(kernels: list[Mapping[str, Any]], occupancy: Mapping[str, int] | N
     ]  # fmt: skip
 
 
+def metadata(code: bytes) -> Mapping[str, Any]:
+    """The metadata of a code object, an ELF file with a MessagePack map in a note ``AMDGPU``; else WrongInput."""
+    try:
+        if code[:6] != b"\x7fELF\x02\x01":
+            raise WrongInput("code object: not a 64-bit little-endian ELF file")
+        start, size, count = struct.unpack_from("<Q", code, 32)[0], *struct.unpack_from("<HH", code, 54)
+        for header in range(start, start + size * count, size):
+            kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", code, header)
+            at = offset
+            while kind == _PT_NOTE and at < offset + length:
+                name, payload, note = struct.unpack_from("<III", code, at)
+                body = at + 12 + (name + 3) // 4 * 4
+                if note == _NT_AMDGPU_METADATA and code[at + 12 : at + 18] == b"AMDGPU":
+                    return msgspec.msgpack.decode(code[body : body + payload], type=dict[str, Any])
+                at = body + (payload + 3) // 4 * 4
+    except (struct.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WrongInput(f"code object: cut off or damaged ({error})") from None
+    raise WrongInput("code object: no AMDGPU metadata note")
+
+
 def bad_code(op: str, assembly: str) -> str | None:
     """What the instructions betray: a call, or products of single bytes where the arch has a dot product of four."""
     if "s_swappc" in assembly:
@@ -66,8 +90,7 @@ class Clang(Toolchain):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-        self.version = said.splitlines()[0]
+        self.version = output(path, "--version").splitlines()[0]
 
     @classmethod
     def open(cls) -> Clang:
@@ -102,8 +125,8 @@ class Clang(Toolchain):
         note = re.search(r"\.amdgpu_metadata\n(.*?)^\s*\.end_amdgpu_metadata", assembly, re.DOTALL | re.MULTILINE)
         if not note:
             return []
-        said = re.findall(r"\.amdhsa_kernel (\w+)|^; Occupancy: (\d+)", assembly, re.MULTILINE)
-        names, counts = [name for name, _ in said if name], [int(count) for _, count in said if count]
+        names = re.findall(r"\.amdhsa_kernel (\w+)", assembly)
+        counts = [int(count) for count in re.findall(r"^; Occupancy: (\d+)", assembly, re.MULTILINE)]
         occupancy = dict(zip(names, counts, strict=True)) if len(names) == len(counts) else {}
         return resources(yaml.safe_load(note[1])["amdhsa.kernels"], occupancy)
 
@@ -113,27 +136,20 @@ LIBRARIES = tuple(f"lib{name}.so.{major}" for major in (7, 6, 5) for name in ("h
 
 
 def _loaded() -> tuple[Any, str] | None:
-    """The first library that has hipRTC, and its version."""
+    """The first library that has hipRTC, and its version, with the name of the file, as the process's map tells it."""
     for name in LIBRARIES:
         with suppress(OSError, AttributeError):
-            library, major, minor = ctypes.CDLL(name), ctypes.c_int(), ctypes.c_int()
-            library.hiprtcVersion(ctypes.byref(major), ctypes.byref(minor))
-            return library, f"hipRTC {major.value}.{minor.value} ({_real_name(name)})"
+            library = ctypes.CDLL(name)
+            version = runtime_version(library, "hiprtc")
+            maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+            file = re.search(rf"/({re.escape(name.partition('.so')[0])}\.so\S*)$", maps, re.MULTILINE)
+            return library, f"hipRTC {version} ({file[1] if file else name})"
     return None
 
 
 def _version() -> str | None:
-    found = _loaded()
-    return found[1] if found else None
-
-
-def _real_name(name: str) -> str:
-    """The file behind a library's name, which has the whole version, as far as the process's map tells."""
-    with suppress(OSError):
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-            if f"/{name.partition('.so')[0]}.so" in line:
-                return line.rpartition("/")[2]
-    return name
+    library = _loaded()
+    return library and library[1]
 
 
 class Hiprtc(Toolchain):
@@ -164,30 +180,16 @@ class Hiprtc(Toolchain):
     @cached_property
     def library(self) -> Any:
         """hipRTC, loaded into this process when it first compiles."""
-        found = _loaded()
-        assert found, "it was there when the toolchain was opened"
-        return found[0]
+        loaded = _loaded()
+        assert loaded, "it was there when the toolchain was opened"
+        return loaded[0]
 
     def targets(self) -> list[Target]:
         return [Target("gfx90a", 64), Target("gfx1030", 32)]
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
-        library, program, size = self.library, ctypes.c_void_p(), ctypes.c_size_t()
-        text, options = numbered(source, self.prelude).encode(), [f"--offload-arch={target.arch}", *FLAGS]
-        encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        if library.hiprtcCreateProgram(ctypes.byref(program), text, source.path.encode(), 0, None, None):
-            raise CompileFailed(source.path, 0, "hiprtcCreateProgram failed")
-        try:
-            status = library.hiprtcCompileProgram(program, len(options), encoded)
-            library.hiprtcGetProgramLogSize(program, ctypes.byref(size))
-            log = ctypes.create_string_buffer(size.value + 1)
-            library.hiprtcGetProgramLog(program, log)
-            said = log.value.decode(errors="replace")
-            if status or said.strip():
-                raise failed(source, said)
-            library.hiprtcGetCodeSize(program, ctypes.byref(size))
-            code = ctypes.create_string_buffer(size.value)
-            library.hiprtcGetCode(program, code)
-        finally:
-            library.hiprtcDestroyProgram(ctypes.byref(program))
-        return resources(metadata(code.raw)["amdhsa.kernels"])
+        options = [f"--offload-arch={target.arch}", *FLAGS]
+        status, log, code = runtime_compile(self.library, "hiprtc", source, self.prelude, options, code=True)
+        if status or log.strip():
+            raise failed(source, log)
+        return resources(metadata(code)["amdhsa.kernels"])
