@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def cpu(threads: int) -> Any:
 
 
 def ran(log: Any, model: Model, openers: dict[str, Any], windows: int = 2, seconds: float = 600) -> Any:
-    false_alarms.Run(log, openers, windows, seconds).setting(model, false_alarms.Setting("tiny", "token", "f16"))
+    setting = {"model": "tiny", "act": "token", "kv": "f16"}
+    false_alarms.run(log, openers, model, setting, windows, time.monotonic() + seconds)
     return false_alarms.summary(log.header, log.records, log.missing)
 
 

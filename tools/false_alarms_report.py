@@ -17,12 +17,6 @@ Record = Mapping[str, Any]
 CONFIDENCE = 0.95
 
 
-def evidence(record: Record) -> tuple[Any, ...]:
-    """Model, options, tokens and every number: equal for two probes that saw the same bits, which are one trial."""
-    measures = tuple(sorted(record["measures"].items()))
-    return (record["model"], record["act"], record["kv"], record["window"], repr(measures))
-
-
 def counts(records: Sequence[Record], *names: str) -> list[dict[str, Any]]:
     """Probes, rejects and seconds by the values of some fields."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -47,7 +41,8 @@ def distributions(records: Sequence[Record]) -> list[dict[str, Any]]:
         values = np.array([record["measures"][name] for record in records if name in record["measures"]], np.float64)
         threshold = contract.threshold(name)
         worst_last = np.sort(values if threshold.rule == "at most" else -values)  # a NaN is sorted to the end
-        median, p99, worst = (abs(float(worst_last[at])) for at in _ranks(len(values)))
+        ranks = (len(values) - 1) // 2, math.ceil(0.99 * len(values)) - 1, -1
+        median, p99, worst = (abs(float(worst_last[at])) for at in ranks)
         found.append(
             {"threshold": name, "rule": threshold.rule, "limit": threshold.value, "probes": len(values),
              "median": median, "p99": p99, "worst": worst}
@@ -55,15 +50,14 @@ def distributions(records: Sequence[Record]) -> list[dict[str, Any]]:
     return found
 
 
-def _ranks(count: int) -> tuple[int, int, int]:
-    """Places of the median, the 99th percentile and the largest of ``count`` sorted values."""
-    return (count - 1) // 2, math.ceil(0.99 * count) - 1, count - 1
-
-
 def summary(header: Mapping[str, Any], records: Sequence[Record], missing: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that the report shows. Probes that saw the same bits (other threads) count once in the rates."""
+    """Everything that the report shows. Probes that saw the same bits (other threads) count once in the rates: those of
+    the same model, options and tokens with the same numbers.
+    """
     rejects = [record for record in records if record["rejected"]]
-    distinct = {evidence(record): bool(record["rejected"]) for record in records}
+    fields = ("model", "act", "kv", "window")
+    evidence = [(*map(record.get, fields), repr(sorted(record["measures"].items()))) for record in records]
+    distinct = dict(zip(evidence, (bool(record["rejected"]) for record in records), strict=True))
     bound = upper_bound(sum(distinct.values()), len(distinct), CONFIDENCE) if records else None
     return {
         **header,
