@@ -181,7 +181,7 @@ def test_digest_of_a_large_file_is_remembered(tmp_path: Path, monkeypatch: pytes
     assert digest.file_sha256(file) == first
     os.utime(file, ns=(1, 1))
     assert digest.file_sha256(file) == "0" * 64, "another modification time is another file"
-    for entry_file in (tmp_path / "cache").rglob("*.json"):
+    for entry_file in (tmp_path / "cache").rglob("sha256/*"):
         entry_file.write_text("damaged")
     assert digest.file_sha256(file) == "0" * 64
 

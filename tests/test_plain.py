@@ -162,7 +162,7 @@ def test_it_is_alone() -> None:
     assert "kparity.plain.forward" in loaded
     shared = (
         *("engine", "kernels", "backends", "device", "ops.assemble", "ops.packing", "_native"),
-        *("model.hparams", "model.model", "model.dense", "model.ternary", "model.graph"),
+        *("model.hparams", "model.model", "model.tensors", "model.graph"),
     )
     assert [name for name in loaded if name.startswith(tuple(f"kparity.{each}" for each in shared))] == []
     assert [name for name in loaded if not name.startswith("kparity")] == []

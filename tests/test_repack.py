@@ -19,7 +19,7 @@ from kparity import _native
 from kparity.errors import BadModel
 from kparity.model import Model, load_model
 from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
-from kparity.model.ternary import combine_scales
+from kparity.model.tensors import combine_scales
 from kparity.model.writer import TERNARY, encode
 from kparity.ops.packing import pack, unpack
 from kparity.ops.spec import Array

@@ -10,7 +10,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Buffer
 from kparity.model import Model, Ternary
 from kparity.model.graph import LINEARS, NORMS
-from kparity.model.ternary import ScaleKind
+from kparity.model.tensors import ScaleKind
 from kparity.ops.spec import Array
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kparity.model import graph
-from kparity.model.dense import load_vector
 from kparity.model.gguf_file import StringArray
+from kparity.model.tensors import load_vector
 from kparity.ops.spec import Array
 
 if TYPE_CHECKING:
