@@ -166,7 +166,7 @@ def run(
     """Probe every backend over every window, with one model at one choice of options (``model``, ``act``, ``kv``),
     until all is done or the clock passes ``ends``. What was done before is left out, as is what is missing.
     """
-    options = {name: setting[name] for name in ("act", "kv")}
+    act, kv = setting["act"], setting["kv"]
     done = [{name: record[name] for name in ("backend", "model", "act", "kv", "window")} for record in log.records]
     length = min(DEFAULT_POSITIONS, model.hparams.context)
     engines: dict[str, Engine] = {}
@@ -181,14 +181,14 @@ def run(
                 return
             if name not in engines:
                 try:
-                    engines[name] = Engine(model, openers[name](), **options)
+                    engines[name] = Engine(model, openers[name](), act=act, kv=kv)
                 except Unavailable as reason:
                     log.absent(name, str(reason))
                     absent.add(name)
                     continue
             tokens = window(model, at, length)
             if reference is None or reference.tokens != tokens:
-                reference = compute(model, tokens, **options)
+                reference = compute(model, tokens, act=act, kv=kv)
             started = time.perf_counter()
             record = {**about, **probe(engines[name], reference), "seconds": round(time.perf_counter() - started, 4)}
             log.records.append(record)

@@ -91,7 +91,7 @@ def encode(kind: str, weights: Array, scales: Array) -> bytes:
         return np.bitwise_or.reduce(codes, axis=1).tobytes() + struct.pack("<f", float(scales.flat[0])) + bytes(28)
     values = weights * np.repeat(np.asarray(scales, np.float32), 256, axis=1)[:, : weights.shape[1]]
     if kind == "f16":
-        return values.astype("<f2").tobytes()
+        return bytes(values.astype("<f2").tobytes())
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 

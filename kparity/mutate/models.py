@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kparity.model import writer
-from kparity.model.writer import F32, STRING, Key, Spec
+from kparity.model.gguf_file import STRING
+from kparity.model.writer import F32, Key, Spec
 
 EMBEDDED = ""
 """Stands for the model that is part of the package."""
