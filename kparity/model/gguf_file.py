@@ -186,10 +186,9 @@ class _Cursor:
             return self.text(f"the value of key {key}")
         if kind == ARRAY:
             return self.array(key)
-        code = SCALARS.get(kind)
-        if code is None:
+        if kind not in SCALARS:
             raise BadModel(f"key {key} has value type {kind}, which GGUF does not define")
-        value = self.scalar(code, f"the value of key {key}")
+        value = self.scalar(SCALARS[kind], f"the value of key {key}")
         return bool(value) if kind == BOOL else value
 
     def array(self, key: str) -> Any:
@@ -197,17 +196,13 @@ class _Cursor:
         count = self.scalar("Q", f"the length of key {key}")
         if kind == STRING:
             return self.strings(key, count)
-        code = SCALARS.get(kind)
-        if code is None:
+        if kind not in SCALARS:
             raise BadModel(f"key {key} is an array of type {kind}, which is not supported")
-        dtype = np.dtype("?" if kind == BOOL else "<" + code)
+        dtype = np.dtype("<" + SCALARS[kind])
         self.need(count * dtype.itemsize, f"key {key} with {count} elements")
-        if kind == BOOL:
-            values = np.frombuffer(self.raw, np.uint8, count, self.at) != 0
-        else:
-            values = np.frombuffer(self.raw, dtype, count, self.at).copy()
-        self.at += count * dtype.itemsize
-        return values
+        values = np.frombuffer(self.raw, dtype, count, self.at)
+        self.at += values.nbytes
+        return values != 0 if kind == BOOL else values.copy()
 
     def strings(self, key: str, count: int) -> StringArray:
         self.need(count * 8, f"key {key} with {count} strings")
@@ -272,13 +267,28 @@ class GgufFile:
 
     def _read(self, cursor: _Cursor) -> None:
         n_tensors, n_keys = self._read_start(cursor)
-        self._read_keys(cursor, n_keys)
-        entries = self._read_tensor_table(cursor, n_tensors)
+        for index in range(n_keys):
+            key = cursor.text(f"the name of key {index}", MAX_NAME)
+            if key in self.keys:
+                raise BadModel(f"key {key} is there twice")
+            self.keys[key] = cursor.value(key)
+        entries: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        for index in range(n_tensors):
+            name = cursor.text(f"the name of tensor {index}", MAX_NAME)
+            if name in entries:
+                raise BadModel(f"tensor {name} is there twice")
+            rank = cursor.scalar("I", f"the rank of tensor {name}")
+            if not 1 <= rank <= MAX_RANK:
+                raise BadModel(f"tensor {name} has {rank} dimensions, expected 1 to {MAX_RANK}")
+            shape = tuple(cursor.scalar("Q", f"the shape of tensor {name}") for _ in range(rank))
+            entries[name] = shape, cursor.scalar("I", f"tensor {name}"), cursor.scalar("Q", f"tensor {name}")
         alignment = self._alignment()
         base = -(-cursor.at // alignment) * alignment
-        for name, shape, kind, offset in entries:
+        for name, (shape, kind, offset) in entries.items():
             self.tensors[name] = self._place(name, shape, kind, base, offset, alignment)
-        self._check_overlaps()
+        for before, after in pairwise(sorted(self.tensors.values(), key=lambda tensor: tensor.offset)):
+            if before.end > after.offset:
+                raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
 
     def _read_start(self, cursor: _Cursor) -> tuple[int, int]:
         magic = self.raw[:4]
@@ -295,29 +305,6 @@ class GgufFile:
         if n_tensors * _MIN_TENSOR + n_keys * _MIN_KEY > cursor.end - cursor.at:
             raise BadModel(f"{n_keys} keys and {n_tensors} tensors do not fit into a file of {cursor.end} bytes")
         return n_tensors, n_keys
-
-    def _read_keys(self, cursor: _Cursor, count: int) -> None:
-        for index in range(count):
-            key = cursor.text(f"the name of key {index}", MAX_NAME)
-            if key in self.keys:
-                raise BadModel(f"key {key} is there twice")
-            self.keys[key] = cursor.value(key)
-
-    @staticmethod
-    def _read_tensor_table(cursor: _Cursor, count: int) -> list[tuple[str, tuple[int, ...], int, int]]:
-        entries, names = [], set()
-        for index in range(count):
-            name = cursor.text(f"the name of tensor {index}", MAX_NAME)
-            if name in names:
-                raise BadModel(f"tensor {name} is there twice")
-            names.add(name)
-            rank = cursor.scalar("I", f"the rank of tensor {name}")
-            if not 1 <= rank <= MAX_RANK:
-                raise BadModel(f"tensor {name} has {rank} dimensions, expected 1 to {MAX_RANK}")
-            shape = tuple(cursor.scalar("Q", f"the shape of tensor {name}") for _ in range(rank))
-            kind, offset = cursor.scalar("I", f"tensor {name}"), cursor.scalar("Q", f"tensor {name}")
-            entries.append((name, shape, kind, offset))
-        return entries
 
     def _alignment(self) -> int:
         alignment = self.keys.get("general.alignment", ALIGNMENT)
@@ -339,12 +326,6 @@ class GgufFile:
             end = base + offset + n_bytes
             raise BadModel(f"tensor {name} {list(shape)} ends at byte {end}, beyond the file's {self.n_bytes} bytes")
         return TensorInfo(name, stored, shape, base + offset, n_bytes)
-
-    def _check_overlaps(self) -> None:
-        ordered = sorted(self.tensors.values(), key=lambda tensor: tensor.offset)
-        for before, after in pairwise(ordered):
-            if before.end > after.offset:
-                raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
 
 
 def printable(message: str, limit: int = 400) -> str:

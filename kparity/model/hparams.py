@@ -176,7 +176,6 @@ def _rope_scale(keys: Keys, arch: str) -> float:
         raise BadModel(f"RoPE scaling of type {kind!r} is not supported, only none and linear are")
     if kind == "none" or not factor:  # llama.cpp reads a factor of 0 as "not scaled"
         return 1.0
-    scale = float(factor)
-    if not math.isfinite(1.0 / scale):
-        raise BadModel(f"RoPE is scaled by {scale:g}, expected a factor of ordinary size")
-    return scale
+    if not math.isfinite(1.0 / factor):
+        raise BadModel(f"RoPE is scaled by {factor:g}, expected a factor of ordinary size")
+    return float(factor)

@@ -26,10 +26,7 @@ class Tokenizer:
     @classmethod
     def from_keys(cls, keys: Mapping[str, Any], hparams: Hparams) -> Tokenizer:
         """The tokenizer that a GGUF file describes: kind ``gpt2`` (byte-level BPE) or ``llama`` (SentencePiece)."""
-        vocabulary = _Vocabulary(keys, hparams.vocab)
-        if vocabulary.kind not in ("gpt2", "llama"):
-            raise BadModel(f"tokenizer {vocabulary.kind!r} is not supported, gpt2 and llama are")
-        backend = _build(vocabulary)
+        backend = _build(_Vocabulary(keys, hparams.vocab))
         return cls(backend, hparams.bos, hparams.eos, hparams.add_bos)
 
     @classmethod
@@ -117,6 +114,8 @@ class _Vocabulary:
     def __init__(self, keys: Mapping[str, Any], vocab: int) -> None:
         typed = Keys(keys)
         self.kind: str = typed.text("tokenizer.ggml.model")
+        if self.kind not in ("gpt2", "llama"):
+            raise BadModel(f"tokenizer {self.kind!r} is not supported, gpt2 and llama are")
         self.pre: str = typed.text("tokenizer.ggml.pre", "default")
         self.tokens = _strings(keys, "tokenizer.ggml.tokens")
         if not self.tokens or len(self.tokens) > vocab:
@@ -163,11 +162,9 @@ def _build(vocabulary: _Vocabulary) -> Any:
         raise
     except Exception as error:  # the library raises plain Exception
         raise BadModel(f"the vocabulary cannot be used: {error}") from None
-    known = (CONTROL, USER_DEFINED)
-    tokens = [t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind in known and t]
-    control = {t for t in tokens if vocabulary.types[vocabulary.ids[t]] == CONTROL}
-    backend.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in tokens if t in control])
-    backend.add_tokens([AddedToken(t, normalized=False, special=False) for t in tokens if t not in control])
+    for wanted, add in ((CONTROL, backend.add_special_tokens), (USER_DEFINED, backend.add_tokens)):
+        tokens = [t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind == wanted and t]
+        add([AddedToken(token, normalized=False, special=wanted == CONTROL) for token in tokens])
     return backend
 
 
@@ -199,14 +196,8 @@ def _sentence_piece(vocabulary: _Vocabulary) -> Any:
     from tokenizers import decoders, models, normalizers
 
     unknown = None if vocabulary.unknown is None else vocabulary.tokens[vocabulary.unknown]
-    model = models.BPE(
-        vocab=vocabulary.ids,
-        merges=_merges_by_score(vocabulary),
-        unk_token=unknown,
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    backend = Backend(model)
+    merges = _merges_by_score(vocabulary)
+    backend = Backend(models.BPE(vocabulary.ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     prefix = [normalizers.Prepend(_SPACE)] if vocabulary.space_prefix else []
     backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", _SPACE)])
     strip = [decoders.Strip(" ", 1, 0)] if vocabulary.space_prefix else []
@@ -217,13 +208,9 @@ def _sentence_piece(vocabulary: _Vocabulary) -> Any:
 
 def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     """Every pair of tokens whose concatenation is a token, best score of the result first, then lowest ids."""
-    ids, found = vocabulary.ids, []
+    ids, ranked = vocabulary.ids, []
     for token, score, kind in zip(vocabulary.tokens, vocabulary.scores, vocabulary.types, strict=True):
-        if kind not in (NORMAL, USER_DEFINED, UNUSED):
-            continue
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in ids and right in ids:
-                found.append((-score, ids[left], ids[right], left, right))
-    found.sort()
-    return [(left, right) for _, _, _, left, right in found]
+        if kind in (NORMAL, USER_DEFINED, UNUSED):
+            pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+            ranked += [(-score, ids[a], ids[b], (a, b)) for a, b in pairs if a in ids and b in ids]
+    return [pair for *_, pair in sorted(ranked)]
