@@ -80,19 +80,6 @@ class TernaryLinear(nn.Module):
         return _TernaryProduct.apply(x, self.weight)
 
 
-class Norm(nn.Module):
-    """RMS norm with a learnt gain."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., width] → the same shape."""
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
-
-
 def rope_angles(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin [length, head / 2] of position · theta^(-2i / head)."""
     inverse = shape.theta ** (-torch.arange(0, shape.head, 2, dtype=torch.float64) / shape.head)
@@ -107,16 +94,16 @@ class Layer(nn.Module):
         super().__init__()
         self.shape = shape
         kv = shape.head * shape.kv_heads
-        self.attn_norm = Norm(shape.width, shape.eps)
+        self.attn_norm = nn.RMSNorm(shape.width, shape.eps)
         self.attn_q = TernaryLinear(shape.width, shape.width)
         self.attn_k = TernaryLinear(shape.width, kv)
         self.attn_v = TernaryLinear(shape.width, kv)
-        self.attn_sub_norm = Norm(shape.width, shape.eps)
+        self.attn_sub_norm = nn.RMSNorm(shape.width, shape.eps)
         self.attn_output = TernaryLinear(shape.width, shape.width)
-        self.ffn_norm = Norm(shape.width, shape.eps)
+        self.ffn_norm = nn.RMSNorm(shape.width, shape.eps)
         self.ffn_gate = TernaryLinear(shape.width, shape.ffn)
         self.ffn_up = TernaryLinear(shape.width, shape.ffn)
-        self.ffn_sub_norm = Norm(shape.ffn, shape.eps)
+        self.ffn_sub_norm = nn.RMSNorm(shape.ffn, shape.eps)
         self.ffn_down = TernaryLinear(shape.ffn, shape.width)
 
     def _attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -147,7 +134,7 @@ class Net(nn.Module):
         self.token_embd = nn.Embedding(shape.vocab, shape.width)
         nn.init.normal_(self.token_embd.weight, std=0.02)
         self.blk = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
-        self.output_norm = Norm(shape.width, shape.eps)
+        self.output_norm = nn.RMSNorm(shape.width, shape.eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [batch, length] int64 → logits [batch, length, vocab]."""

@@ -16,6 +16,7 @@ import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -227,15 +228,15 @@ class GgufFile:
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path) -> GgufFile:
-        """Map a file and read its header; BadModel where anything in it is wrong."""
-        raw = _map(path)
+    def open(cls, path: str | Path | None) -> GgufFile:
+        """Map a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
+        path = Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
+        file = cls(path, _map(path))
         try:
-            file = cls(path, raw)
-            file._read(_Cursor(raw))
+            file._read(_Cursor(file.raw))
         except BadModel as error:
-            raw.close()
-            raise BadModel(f"{path}: {printable(str(error))}") from None
+            file.close()
+            file.fail(str(error))
         return file
 
     @property
@@ -263,7 +264,7 @@ class GgufFile:
 
     def fail(self, message: str) -> NoReturn:
         """Raise BadModel about this file."""
-        raise BadModel(f"{self.path}: {printable(message)}")
+        raise BadModel(f"{self.path}: {printable(message)}") from None
 
     def _read(self, cursor: _Cursor) -> None:
         n_tensors, n_keys = self._read_start(cursor)

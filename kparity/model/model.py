@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,8 +138,7 @@ class Model:
 
 def load_model(path: str | Path | None = None) -> Model:
     """Open a GGUF file; ``None`` is the model that is part of the package."""
-    chosen = Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
-    file = GgufFile.open(chosen)
+    file = GgufFile.open(path)
     try:
         return Model(file)
     except BadModel:

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from functools import cached_property
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,8 @@ LIBRARIES = tuple(f"lib{name}.so.{major}" for major in (7, 6, 5) for name in ("h
 """hipRTC was a part of libamdhip64 up to ROCm 5."""
 
 
-def _loaded() -> tuple[Any, str] | None:
+@cache
+def _loaded() -> tuple[Any, str | None]:
     """The first library that has hipRTC, and its version, with the name of the file, as the process's map tells it."""
     for name in LIBRARIES:
         with suppress(OSError, AttributeError):
@@ -144,12 +145,11 @@ def _loaded() -> tuple[Any, str] | None:
             maps = Path("/proc/self/maps").read_text(encoding="utf-8")
             file = re.search(rf"/({re.escape(name.partition('.so')[0])}\.so\S*)$", maps, re.MULTILINE)
             return library, f"hipRTC {version} ({file[1] if file else name})"
-    return None
+    return None, None
 
 
 def _version() -> str | None:
-    library = _loaded()
-    return library and library[1]
+    return _loaded()[1]
 
 
 class Hiprtc(Toolchain):
@@ -177,19 +177,13 @@ class Hiprtc(Toolchain):
             )
         return cls(version)
 
-    @cached_property
-    def library(self) -> Any:
-        """hipRTC, loaded into this process when it first compiles."""
-        loaded = _loaded()
-        assert loaded, "it was there when the toolchain was opened"
-        return loaded[0]
-
     def targets(self) -> list[Target]:
         return [Target("gfx90a", 64), Target("gfx1030", 32)]
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
         options = [f"--offload-arch={target.arch}", *FLAGS]
-        status, log, code = runtime_compile(self.library, "hiprtc", source, self.prelude, options, code=True)
+        library, _ = _loaded()
+        status, log, code = runtime_compile(library, "hiprtc", source, self.prelude, options, code=True)
         if status or log.strip():
             raise failed(source, log)
         return resources(metadata(code)["amdhsa.kernels"])
