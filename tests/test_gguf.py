@@ -17,7 +17,7 @@ from kparity.model import Model, digest, load_model
 from kparity.model.inspection import norm_statistics
 from kparity.plain.weights import matrix
 
-from .gguf_files import F32, STRING, TINY, U32, Spec, altered, entry, write
+from .gguf_files import F32, STRING, TINY, U32, Spec, altered, entry
 
 
 def build(path: Path, spec: Spec = TINY, **changes: Any) -> Model:
@@ -28,16 +28,10 @@ def build(path: Path, spec: Spec = TINY, **changes: Any) -> Model:
 # --- hyper-parameters ---
 
 
-@pytest.mark.parametrize(
-    ("arch", "act", "clamp"), [("bitnet", "silu", 0), ("bitnet-25", "relu2", 1), ("bitnet-b1.58", "relu2", 1)]
-)
-def test_architecture_decides_the_activation(tmp_path: Path, arch: str, act: str, clamp: int) -> None:
-    h = build(tmp_path, replace(TINY, arch=arch)).hparams
-    assert (h.arch, h.act, h.clamp, h.rope_mode) == (arch, act, clamp, "neox")
-
-
 def test_hyper_parameters(tmp_path: Path) -> None:
-    h = build(tmp_path).hparams
+    for arch, act, clamp in (("bitnet", "silu", 0), ("bitnet-25", "relu2", 1), ("bitnet-b1.58", "relu2", 1)):
+        h = build(tmp_path, replace(TINY, arch=arch)).hparams
+        assert (h.arch, h.act, h.clamp, h.rope_mode) == (arch, act, clamp, "neox")
     assert (h.n_layer, h.width, h.ffn, h.n_head, h.n_kv, h.head_dim, h.rope_dim) == (2, 256, 512, 4, 2, 64, 64)
     assert (h.context, h.vocab, h.theta, h.rope_scale) == (128, 300, 500000.0, 1.0)
     assert (h.bos, h.eos, h.add_bos) == (0, 1, True)
@@ -82,10 +76,6 @@ def test_head_dimension_of_its_own(tmp_path: Path) -> None:
     assert model.linear(0, "attn_q").words.shape == (512, 16)
 
 
-def test_version_2(tmp_path: Path) -> None:
-    assert build(tmp_path, version=2).file.version == 2
-
-
 # --- tensors ---
 
 
@@ -101,37 +91,33 @@ def test_tied_and_untied_heads(tmp_path: Path) -> None:
     assert not np.array_equal(untied.head().array, untied.embedding().array)
 
 
-@pytest.mark.parametrize(("type_name", "tolerance"), [("F32", 0), ("BF16", 2**-8), ("Q8_0", 0.01), ("Q6_K", 0.05)])
+@pytest.mark.parametrize(("type_name", "tolerance"), [("F32", 0), ("BF16", 2**-8), ("Q8_0", 0.01), ("Q6_K", 0)])
 def test_ordinary_types(tmp_path: Path, type_name: str, tolerance: float) -> None:
     from gguf import GGMLQuantizationType
-    from gguf.quants import quantize
+    from gguf.quants import dequantize, quantize
 
     values = np.random.default_rng(0).standard_normal((300, 256)).astype(np.float32)
     kind = GGMLQuantizationType[type_name]
     if type_name == "Q6_K":  # the package only decodes it: blocks of quants ql, qh, 16 scales, d
         raw = np.random.default_rng(1).integers(0, 256, (300, 210), np.uint8)
         raw[:, 208:] = np.full(300, 0.01, "<f2").view(np.uint8).reshape(300, 2)
-        from gguf.quants import dequantize
-
-        values, data = dequantize(raw, kind), raw.tobytes()
-        tolerance = 0
+        values = dequantize(raw, kind)
     else:
-        data = values.tobytes() if type_name == "F32" else quantize(values, kind).tobytes()
+        raw = values if type_name == "F32" else quantize(values, kind)
     name = "token_embd.weight"
-    model = build(tmp_path, tensors={name: entry(name, (256, 300), int(kind), data)})
+    model = build(tmp_path, tensors={name: entry(name, (256, 300), int(kind), raw.tobytes())})
     array = model.embedding().array
     assert array.dtype == np.float32 and array.flags.c_contiguous and array.shape == (300, 256)
     np.testing.assert_allclose(array, values, rtol=tolerance, atol=tolerance * 4)
 
 
-@pytest.mark.parametrize("kind", [(0, "<f4"), (1, "<f2")])
-def test_norms(tmp_path: Path, kind: tuple[int, str]) -> None:
-    values = np.linspace(0.5, 1.5, 256).astype(kind[1])
+def test_norms(tmp_path: Path) -> None:
     name = "blk.1.attn_norm.weight"
-    model = build(tmp_path, tensors={name: entry(name, (256,), kind[0], values.tobytes())})
-    vector = model.vector(name)
-    assert vector.dtype == np.float32
-    np.testing.assert_array_equal(vector, values.astype(np.float32))
+    for type_id, dtype in ((0, "<f4"), (1, "<f2")):
+        values = np.linspace(0.5, 1.5, 256).astype(dtype)
+        vector = build(tmp_path, tensors={name: entry(name, (256,), type_id, values.tobytes())}).vector(name)
+        assert vector.dtype == np.float32
+        np.testing.assert_array_equal(vector, values.astype(np.float32))
 
 
 def test_separate_scales_multiply(tmp_path: Path) -> None:
@@ -155,8 +141,7 @@ def test_wrong_questions(tmp_path: Path) -> None:
 
 def test_arrays_outlive_the_file(tmp_path: Path) -> None:
     model = build(tmp_path)
-    array = model.head().array
-    copy = array.copy()
+    array, copy = model.head().array, model.head().array.copy()
     model.close()
     np.testing.assert_array_equal(array, copy)
 
@@ -218,9 +203,9 @@ def test_suspect_norms(weights: np.ndarray, reason: str) -> None:
 
 
 def test_sane_norms() -> None:
-    rng = np.random.default_rng(0)
+    spread = np.random.default_rng(0).normal(1.0, 0.2, 2560)
     for scale in (0.05, 0.5, 1.0, 3.0):
-        assert norm_statistics((scale * rng.normal(1.0, 0.2, 2560)).astype(np.float32), 2560)["verdict"] == "OK"
+        assert norm_statistics((scale * spread).astype(np.float32), 2560)["verdict"] == "OK"
 
 
 def test_inspect_command(tmp_path: Path) -> None:
@@ -256,5 +241,7 @@ def test_inspect_shows_a_vector_that_is_not_finite(tmp_path: Path) -> None:
 def test_writer_is_read_by_the_gguf_package(tmp_path: Path) -> None:
     from gguf import GGUFReader
 
-    reader = GGUFReader(write(tmp_path / "m.gguf", TINY))
-    assert {t.name for t in reader.tensors} == set(load_model(tmp_path / "m.gguf").file.tensors)
+    for version in (2, 3):
+        model = build(tmp_path, version=version)
+        assert model.file.version == version
+        assert {tensor.name for tensor in GGUFReader(model.path).tensors} == set(model.file.tensors)

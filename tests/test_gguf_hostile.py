@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from kparity.model.graph import LINEARS, NORMS, norm_names
 from kparity.model.writer import TERNARY, header, keys, tensors, write_file
 from kparity.plain.weights import matrix
 
-from .gguf_files import ARRAY, BOOL, F32, STRING, TINY, U32, U64, altered, entry, write
+from .gguf_files import ARRAY, BOOL, F32, I32, STRING, TINY, U32, U64, altered, entry, write
 
 SMALL = replace(TINY, layers=1, ffn=256)
 
@@ -58,10 +59,9 @@ def refused(path: Path, *parts: str) -> None:
 @cache
 def good(kind: str = "tq2_0") -> bytes:
     """A good small file."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        return write(Path(folder) / "good.gguf", replace(SMALL, type=kind)).read_bytes()
+    spec = replace(SMALL, type=kind)
+    with TemporaryDirectory() as folder:
+        return write(Path(folder) / "good.gguf", spec).read_bytes()
 
 
 def patched(path: Path, kind: str, name: str, edit: Callable[[bytearray], None]) -> Path:
@@ -87,20 +87,21 @@ def put(offset: int, data: bytes) -> Callable[[bytearray], None]:
 
 def test_the_good_file_is_good(tmp_path: Path) -> None:
     for kind in TERNARY:
-        path = tmp_path / f"{kind}.gguf"
-        path.write_bytes(good(kind))
-        read_all(path)
+        read_all(file_of(tmp_path, good(kind)))
+
+
+def file_of(folder: Path, *parts: bytes) -> Path:
+    """A file of these bytes."""
+    path = folder / "bad.gguf"
+    path.write_bytes(b"".join(parts))
+    return path
 
 
 def test_no_file_and_no_model(tmp_path: Path) -> None:
     refused(tmp_path / "missing.gguf", "No such file")
     refused(tmp_path, "Is a directory")
-    empty = tmp_path / "empty.gguf"
-    empty.touch()
-    refused(empty, "the file is empty")
-    text = tmp_path / "text.gguf"
-    text.write_text("hello")
-    refused(text, "not a GGUF file", "b'hell'")
+    refused(file_of(tmp_path), "the file is empty")
+    refused(file_of(tmp_path, b"hello"), "not a GGUF file", "b'hell'")
 
 
 @pytest.mark.parametrize(
@@ -108,37 +109,20 @@ def test_no_file_and_no_model(tmp_path: Path) -> None:
     [(b"\x00\x00\x00\x03", "big-endian"), (b"\x01\x00\x00\x00", "version 1"), (b"\x04\x00\x00\x00", "version 4")],
 )
 def test_versions(tmp_path: Path, version: bytes, says: str) -> None:
-    path = tmp_path / "bad.gguf"
-    path.write_bytes(good()[:4] + version + good()[8:])
-    refused(path, says, "is not supported")
+    refused(file_of(tmp_path, good()[:4], version, good()[8:]), says, "is not supported")
 
 
-@pytest.mark.parametrize("size", [4, 7, 20, 23, 24, 30, 200, 3000, 6000])
-def test_truncated_header(tmp_path: Path, size: int) -> None:
-    path = tmp_path / "bad.gguf"
-    path.write_bytes(good()[:size])
-    refused(path)
-
-
-def test_truncated_data(tmp_path: Path) -> None:
-    path = tmp_path / "bad.gguf"
-    path.write_bytes(good()[:-64])
-    refused(path, "output_norm.weight", "beyond the file's")
+def test_truncated_files(tmp_path: Path) -> None:
+    for size in (4, 7, 20, 23, 24, 30, 200, 3000, 6000):
+        refused(file_of(tmp_path, good()[:size]))
+    refused(file_of(tmp_path, good()[:-64]), "output_norm.weight", "beyond the file's")
 
 
 @pytest.mark.parametrize("count", [1 << 20, 1 << 40, (1 << 64) - 1])
 @pytest.mark.parametrize("offset", [8, 16])
 def test_absurd_counts(tmp_path: Path, offset: int, count: int) -> None:
-    path = tmp_path / "bad.gguf"
-    path.write_bytes(good()[:offset] + struct.pack("<Q", count) + good()[offset + 8 :])
+    path = file_of(tmp_path, good()[:offset], struct.pack("<Q", count), good()[offset + 8 :])
     refused(path, "do not fit into a file of")
-
-
-def one_key(path: Path, key: bytes) -> Path:
-    """A file whose only key has these bytes."""
-    file = path / "bad.gguf"
-    file.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + key + bytes(64))
-    return file
 
 
 def named(name: bytes, rest: bytes) -> bytes:
@@ -162,31 +146,18 @@ def named(name: bytes, rest: bytes) -> bytes:
     ],
 )
 def test_hostile_keys(tmp_path: Path, key: bytes, says: str) -> None:
-    refused(one_key(tmp_path, key), says)
+    refused(file_of(tmp_path, struct.pack("<4sIQQ", b"GGUF", 3, 0, 1), key, bytes(64)), says)
 
 
 def test_duplicate_keys_and_tensors(tmp_path: Path) -> None:
-    table = list(keys(SMALL))
-    refused(
-        write_file(tmp_path / "bad.gguf", [*table, table[0]], list(tensors(SMALL))),
-        "general.architecture is there twice",
-    )
-    entries = list(tensors(SMALL))
-    refused(write_file(tmp_path / "bad.gguf", table, [*entries, entries[0]]), "token_embd.weight is there twice")
+    table, entries, path = keys(SMALL), list(tensors(SMALL)), tmp_path / "bad.gguf"
+    refused(write_file(path, [*table, table[0]], entries), "general.architecture is there twice")
+    refused(write_file(path, table, [*entries, entries[0]]), "token_embd.weight is there twice")
 
 
 @pytest.mark.parametrize("value", [(U32, 0), (U32, 24), (U32, 1 << 31), (STRING, "32"), (BOOL, True)])
 def test_alignment(tmp_path: Path, value: tuple[int, Any]) -> None:
     refused(altered(tmp_path, SMALL, {"general.alignment": value}), "general.alignment is")
-
-
-def table_of(path: Path, shape: tuple[int, ...], type_id: int, offset: int, rank: int | None = None) -> Path:
-    """A file with one tensor of this table entry and 4096 bytes of data."""
-    file = path / "bad.gguf"
-    entry = struct.pack("<Q", 1) + b"t" + struct.pack(f"<I{len(shape)}Q", rank or len(shape), *shape)
-    raw = struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + entry + struct.pack("<IQ", type_id, offset)
-    file.write_bytes(raw + bytes(-len(raw) % 32 + 4096))
-    return file
 
 
 @pytest.mark.parametrize(
@@ -211,15 +182,16 @@ def table_of(path: Path, shape: tuple[int, ...], type_id: int, offset: int, rank
     ],
 )
 def test_hostile_tensor_tables(tmp_path: Path, shape: tuple[int, ...], type_id: int, offset: int, says: str) -> None:
-    refused(table_of(tmp_path, shape, type_id, offset), "tensor t", says)
+    table = struct.pack(f"<Q1sI{len(shape)}QIQ", 1, b"t", len(shape), *shape, type_id, offset)
+    raw = struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + table
+    refused(file_of(tmp_path, raw, bytes(-len(raw) % 32 + 4096)), "tensor t", says)
 
 
 def test_overlapping_tensors(tmp_path: Path) -> None:
     raw = bytearray(header(keys(SMALL), list(tensors(SMALL))))
     at = raw.index(b"blk.0.attn_norm.weight") + len(b"blk.0.attn_norm.weight") + 4 + 8 + 4
     raw[at : at + 8] = struct.pack("<Q", 32)  # inside token_embd.weight
-    path = tmp_path / "bad.gguf"
-    path.write_bytes(bytes(raw) + bytes(1 << 20))
+    path = file_of(tmp_path, bytes(raw), bytes(1 << 20))
     refused(path, "tensors token_embd.weight and blk.0.attn_norm.weight overlap")
 
 
@@ -273,7 +245,7 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
         ("tokenizer.ggml.tokens", (ARRAY, (STRING, ["a"] * 300)), "token 'a' is in the vocabulary twice"),
         (
             "tokenizer.ggml.tokens",
-            (ARRAY, (STRING, [str(i) for i in range(301)])),
+            (ARRAY, (STRING, [*map(str, range(301))])),
             "301 tokens for an embedding of 300",
         ),
         ("tokenizer.ggml.tokens", (ARRAY, (U32, [1] * 300)), "not an array of strings"),
@@ -288,21 +260,10 @@ def test_keys_that_contradict_the_model(tmp_path: Path, key: str, value: Any, sa
 
 
 ODD_VALUES: list[tuple[int, Any]] = [
-    (U32, 0),
-    (U32, 7),
-    (U64, (1 << 64) - 1),
-    (5, -1),
-    (F32, float("nan")),
-    (12, -1e300),
-    (BOOL, True),
-    (STRING, ""),
-    (STRING, "\x00 \u2028"),
-    (ARRAY, (U32, [])),
-    (ARRAY, (F32, [float("inf")] * 300)),
-    (ARRAY, (BOOL, [True, False])),
-    (ARRAY, (STRING, [])),
-    (ARRAY, (STRING, ["", " ", "a b"])),
-]
+    (U32, 0), (U32, 7), (U64, (1 << 64) - 1), (I32, -1), (F32, float("nan")), (12, -1e300), (BOOL, True), (STRING, ""),
+    (STRING, "\x00 \u2028"), (ARRAY, (U32, [])), (ARRAY, (F32, [float("inf")] * 300)), (ARRAY, (BOOL, [True, False])),
+    (ARRAY, (STRING, [])), (ARRAY, (STRING, ["", " ", "a b"])),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", [name for name, _, _ in keys(SMALL)])
@@ -335,13 +296,7 @@ def test_missing_tensors(tmp_path: Path, name: str) -> None:
         ("blk.0.attn_q.scale", (2,), 0, bytes(8), "has the shape [2]"),
         ("blk.0.attn_q.scale", (1,), 0, struct.pack("<f", float("nan")), "attn_q.scale is nan"),
         ("blk.0.attn_q.scale", (1,), 0, struct.pack("<f", -1.0), "attn_q.scale is -1"),
-        (
-            "output_norm.weight",
-            (256,),
-            0,
-            struct.pack("<f", float("nan")) * 256,
-            "output_norm.weight: element 0 is nan",
-        ),
+        ("output_norm.weight", (256,), 0, struct.pack("<f", float("nan")) * 256, "weight: element 0 is nan"),
     ],
 )
 def test_tensors_that_contradict_the_model(
