@@ -36,23 +36,26 @@ MODELS = {
 }
 
 
+def apart(a: np.ndarray, b: np.ndarray) -> list[float]:
+    """1 - cosine of each position."""
+    return [1 - compare.cosine(one, other) for one, other in zip(a, b, strict=True)]
+
+
 def furthest(path: Path, act: str, kv: str) -> tuple[float, float]:
-    """Largest 1 - cosine of a position between the plain pass and the fp64 engine, and between the two plain ones."""
+    """Largest 1 - cosine of a position between the plain pass and the fp64 engine, and between its twin and that."""
     found = plain.logits(path, TOKENS, act=act, kv=kv)
     engine = Engine(load_model(path), NumpyBackend("f64"), act=act, kv=kv, fused=False)
     wanted = engine.score(TOKENS, rows=len(TOKENS))
     assert found.logits.dtype == np.float64 and found.twin.dtype == np.float32
-    apart = [1 - compare.cosine(a, b) for a, b in zip(found.logits, wanted, strict=True)]
-    twins = [1 - compare.cosine(a, b) for a, b in zip(found.twin, wanted, strict=True)]
-    return max(apart), max(twins)
+    return max(apart(found.logits, wanted)), max(apart(found.twin, wanted))
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("act", "kv"), [("token", "f16"), ("block256", "f32")])
 def test_it_computes_what_the_specification_does(name: str, act: str, kv: str, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, **MODELS[name]))
-    apart, twins = furthest(path, act, kv)
-    assert apart < 1e-9 and 1e-16 < twins < 0.05, "the twin rounds, and no more than that"
+    distance, twin = furthest(path, act, kv)
+    assert distance < 1e-9 and 1e-16 < twin < 0.05, "the twin rounds, and no more than that"
 
 
 @pytest.mark.parametrize("kind", ["tq1_0", "tq2_0", "i2_s"])
@@ -61,7 +64,7 @@ def test_the_size_of_a_piece_changes_no_sum(kind: str, tmp_path: Path, monkeypat
     whole = plain.logits(path, TOKENS, act="token", kv="f16").logits
     monkeypatch.setattr(weights, "PIECE", 1)  # as few rows as there can be
     pieces = plain.logits(path, TOKENS, act="token", kv="f16").logits
-    assert max(1 - compare.cosine(a, b) for a, b in zip(whole, pieces, strict=True)) < 1e-12
+    assert max(apart(whole, pieces)) < 1e-12
 
 
 @pytest.mark.parametrize(("kind", "block", "n_bytes"), [("Q8_0", 32, 34), ("Q6_K", 256, 210), ("BF16", 1, 2)])
@@ -93,17 +96,15 @@ def test_positions_are_divided_by_the_linear_factor(changed: dict[str, Any], wan
     path = altered(tmp_path, keys=changed)
     assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
     assert plain.facts(path).frequencies[0] == 1 / wanted
-    apart, _ = furthest(path, "token", "f16")
-    assert apart < 1e-9
+    assert furthest(path, "token", "f16")[0] < 1e-9
 
 
 def test_relu2_and_sub_norms_are_those_of_transformers(transformers: Any, tmp_path: Path) -> None:
     """Random weights, written to a file and put into BitNetForCausalLM with its own quantising linear layers."""
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, layers=3, untied=True))
     found = plain.logits(path, TOKENS, act="token", kv="f32")  # its cache is f32
-    noise = np.median([1 - compare.cosine(a, b) for a, b in zip(found.twin, found.logits, strict=True)])
-    right = [1 - compare.cosine(a, b) for a, b in zip(theirs(path, "relu2"), found.logits, strict=True)]
-    wrong = [1 - compare.cosine(a, b) for a, b in zip(theirs(path, "silu"), found.logits, strict=True)]
+    noise = np.median(apart(found.twin, found.logits))
+    right, wrong = (apart(theirs(path, act), found.logits) for act in ("relu2", "silu"))
     print(f"median of 1 - cosine: {np.median(right):.3g}, with SiLU {np.median(wrong):.3g}, noise {noise:.3g}")
     assert np.median(right) < 10 * max(noise, 5e-5) and max(right) < 0.01 < np.median(wrong)
 
