@@ -26,14 +26,14 @@ from kparity import ops
 from kparity.device import registry
 from kparity.errors import Unavailable
 from kparity.host.revision import commit, git
-from tools.toolchains import Target, Toolchain, cuda, hip, summary, sweep
+from tools.toolchains import Target, Toolchain, compilers, summary, sweep
 from tools.toolchains.texts import every
 
 ROOT = Path(__file__).resolve().parent.parent
 RECEIPT, README = ROOT / "bench" / "receipts" / "compile.json", ROOT / "README.md"
 SCHEMA = "kparity-compile-v1"
 TOOLCHAINS: Mapping[str, type[Toolchain]] = {
-    kind.name: kind for kind in (cuda.Nvrtc, cuda.Nvcc, hip.Clang, hip.Hiprtc)
+    kind.name: kind for kind in (compilers.Nvrtc, compilers.Nvcc, compilers.Clang, compilers.Hiprtc)
 }  # fmt: skip
 COLUMNS = ("text", "entry", "registers", "scalars", "shared", "scratch", "spills", "occupancy")
 RUNTIMES = {"pocl": "PoCL", "intel": "Intel's CPU runtime"}

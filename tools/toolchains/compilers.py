@@ -1,6 +1,8 @@
-"""AMD's compilers: a bare clang, and hipRTC, which is what the hip backend uses, as a library. Neither needs a driver.
+"""The compilers: nvcc and a bare clang on PATH; NVRTC and hipRTC, which the cuda and hip backends use, as libraries.
 
-Resources come from the metadata that the loader of a device reads, and occupancy from clang's remarks in the assembly.
+None needs a driver. CUDA's archs are asked of the compiler, and resources are those that ``ptxas -v`` tells, stack
+frames and spills among them. AMD's come from the metadata that the loader of a device reads, and occupancy from
+clang's remarks in the assembly.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import re
 import shutil
 import struct
 import subprocess
+import sysconfig
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -24,6 +28,107 @@ from kparity.errors import CompileFailed, Unavailable, WrongInput
 from kparity.ops.assemble import Source
 from tools.toolchains import Resources, Target, Toolchain, failed, numbered, output, runtime_compile, runtime_version
 
+ARCHS = (75, 80, 86, 89, 90, 100, 120)
+CUDA_FLAGS = ("--fmad=true", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+"""What the cuda backend gives NVRTC: no fast-math."""
+
+_ENTRY = re.compile(
+    r"Compiling entry function '(?P<entry>\w+)' for '\w+'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+_TOLD = re.compile(r"^ptxas (?:info\b|\s*\.)[^\n]*\n?|^ +\d+ bytes stack frame[^\n]*\n?", re.MULTILINE)
+
+
+def judged(source: Source, status: int, log: str) -> list[Resources]:
+    """The resources of every entry point that ``ptxas -v`` tells; whatever else stands in a log is a warning."""
+    rest = _TOLD.sub("", log)
+    if status or rest.strip():
+        raise failed(source, rest)
+    entries = []
+    for entry in _ENTRY.finditer(log):
+        shared = re.search(r"(\d+) bytes smem", entry["rest"])
+        spilled = int(entry["stores"]) + int(entry["loads"])
+        kept = int(shared[1]) if shared else 0
+        entries.append(Resources(entry["entry"], int(entry["registers"]), None, kept, int(entry["stack"]), spilled))
+    return entries
+
+
+class Nvcc(Toolchain):
+    """The offline compiler. Slow to start: it takes the oldest arch and the newest; NVRTC takes all."""
+
+    name = "nvcc"
+    prelude = "cuda"
+    brief = True
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        release = re.search(r"release .*", output(path, "--version"))
+        self.version = f"nvcc {release[0]}" if release else "nvcc"
+
+    @classmethod
+    def open(cls) -> Nvcc:
+        path = shutil.which("nvcc")
+        if path is None:
+            raise Unavailable("nvcc is not on PATH", "install the CUDA toolkit", "KP-COMPILE-NVCC")
+        return cls(path)
+
+    def targets(self) -> list[Target]:
+        listed = output(self.path, "--list-gpu-arch").split()
+        known = [arch for arch in ARCHS if f"compute_{arch}" in listed]
+        return [Target(f"sm_{arch}") for arch in sorted({known[0], known[-1]})] if known else []
+
+    def compile(self, source: Source, target: Target) -> list[Resources]:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{source.op}.cu"
+            file.write_text(numbered(source, self.prelude), encoding="utf-8")
+            options = [
+                "-cubin",
+                f"-arch={target.arch}",
+                "-std=c++17",
+                "-Xptxas",
+                "-v",
+                "-Werror=all-warnings",
+                *CUDA_FLAGS,
+            ]
+            command = [self.path, *options, "-o", f"{file}.cubin", str(file)]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        return judged(source, run.returncode, run.stdout + run.stderr)
+
+
+class Nvrtc(Toolchain):
+    """The runtime compiler, with the options of the cuda backend."""
+
+    name = "nvrtc"
+    prelude = "cuda"
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+        self.version = f"NVRTC {runtime_version(library, 'nvrtc')}"
+
+    @classmethod
+    def open(cls) -> Nvrtc:
+        wheels = Path(sysconfig.get_path("purelib")) / "nvidia"  # of nvidia-cuda-nvrtc
+        installed = sorted(wheels.glob("*/lib/libnvrtc.so.[0-9]*"), reverse=True)
+        for name in ("libnvrtc.so.13", "libnvrtc.so.12", *(path for path in installed if ".alt." not in path.name)):
+            with suppress(OSError):
+                return cls(ctypes.CDLL(str(name)))
+        raise Unavailable("libnvrtc was not found", "pip install nvidia-cuda-nvrtc", "KP-COMPILE-NVRTC")
+
+    def targets(self) -> list[Target]:
+        count = ctypes.c_int()
+        self.library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+        known = (ctypes.c_int * count.value)()
+        self.library.nvrtcGetSupportedArchs(known)
+        return [Target(f"sm_{arch}") for arch in ARCHS if arch in list(known)]
+
+    def compile(self, source: Source, target: Target) -> list[Resources]:
+        options = [f"--gpu-architecture={target.arch}", "--std=c++17", "--ptxas-options=-v", *CUDA_FLAGS]
+        status, log, _ = runtime_compile(self.library, "nvrtc", source, self.prelude, options)
+        return judged(source, status, log)
+
+
 _PT_NOTE, _NT_AMDGPU_METADATA = 4, 32
 
 WAVES: Mapping[str, tuple[int, ...]] = {
@@ -35,7 +140,7 @@ WAVES: Mapping[str, tuple[int, ...]] = {
     "gfx1201": (32, 64),
 }
 """Architectures and the wavefronts that each has."""
-FLAGS = ("-std=c++17", "-O3", "-ffp-contract=on")
+HIP_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=on")
 """What the hip backend gives hipRTC."""
 CLANGS = ("clang-19", "clang-20", "clang-21")
 
@@ -108,7 +213,7 @@ class Clang(Toolchain):
         # A variant need not read every buffer of its ABI.
         warnings = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
         run = subprocess.run(
-            [self.path, *bare, wave, *warnings, *FLAGS, "-S", "-o", "-", "-"],
+            [self.path, *bare, wave, *warnings, *HIP_FLAGS, "-S", "-o", "-", "-"],
             input=numbered(source, self.prelude), capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         if run.returncode or run.stderr.strip():
@@ -181,7 +286,7 @@ class Hiprtc(Toolchain):
         return [Target("gfx90a", 64), Target("gfx1030", 32)]
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
-        options = [f"--offload-arch={target.arch}", *FLAGS]
+        options = [f"--offload-arch={target.arch}", *HIP_FLAGS]
         library, _ = _loaded()
         status, log, code = runtime_compile(library, "hiprtc", source, self.prelude, options, code=True)
         if status or log.strip():
