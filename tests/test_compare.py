@@ -150,7 +150,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("got", "dtype", "truth", "limit", "ok"), CASES)
-def test_judge(got: list[float], dtype: str, truth: object, limit: float | None, ok: bool) -> None:
+def test_judge_tells_right_from_wrong(
+    got: list[float], dtype: str, truth: object, limit: float | None, ok: bool
+) -> None:
     want = np.asarray(truth)
     finding = judge("c", "y", np.array(got, dtype), want, bound(None if limit is None else np.full(want.shape, limit)))
     assert finding.ok == ok and (finding.wrong == 0) == ok and (finding.utilisation <= 1) == ok

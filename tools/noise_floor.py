@@ -35,15 +35,11 @@ def windows(model: Model, count: int, positions: int) -> list[list[int]]:
     text = resources.files("kparity").joinpath("data/heldout.txt").read_text(encoding="utf-8")
     ids = [token for token in model.tokenizer.encode(text, bos=False) if token < vocab]
     rng = np.random.default_rng(7)
-    found = []
+    bodies = []
     for index in range(count):
-        if index % 2 == 0 and len(ids) > positions:
-            start = int(rng.integers(0, len(ids) - positions))
-            body = ids[start : start + positions - 1]
-        else:
-            body = [int(token) for token in rng.integers(0, vocab, positions - 1)]
-        found.append([first, *body])
-    return found
+        start = int(rng.integers(0, len(ids) - positions)) if index % 2 == 0 and len(ids) > positions else None
+        bodies.append(rng.integers(0, vocab, positions - 1).tolist() if start is None else ids[start:][: positions - 1])
+    return [[first, *body] for body in bodies]
 
 
 def open_engine(name: str, model: Model) -> Engine | None:

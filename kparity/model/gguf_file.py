@@ -15,6 +15,7 @@ import math
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import pairwise
@@ -232,11 +233,8 @@ class GgufFile:
         """Map a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
         path = Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
         file = cls(path, _map(path))
-        try:
+        with file.naming():
             file._read(_Cursor(file.raw))
-        except BadModel as error:
-            file.close()
-            file.fail(str(error))
         return file
 
     @property
@@ -261,6 +259,14 @@ class GgufFile:
             self.raw.close()
         except BufferError:
             return
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Complaints from below name the file."""
+        try:
+            yield
+        except BadModel as error:
+            self.fail(str(error))
 
     def fail(self, message: str) -> NoReturn:
         """Raise BadModel about this file."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +26,7 @@ class Model:
     def __init__(self, file: GgufFile) -> None:
         self.file, self.path = file, file.path
         self._tables: dict[str, Dense] = {}
-        with self._named():
+        with self.file.naming():
             parts = file.keys.get("split.count", 0)
             if not isinstance(parts, int) or parts > 1:
                 raise BadModel("one part of a model that is split over several files; join them with llama-gguf-split")
@@ -71,7 +69,7 @@ class Model:
             raise WrongInput(f"{self.path} has layers 0 to {self.hparams.n_layer - 1}, not {layer}")
         stem = f"blk.{layer}.{name}"
         scale = self._separate_scale(f"{stem}.scale")
-        with self._named():
+        with self.file.naming():
             return load_ternary(self.file, self.file.tensors[f"{stem}.weight"], scale)
 
     def vector(self, name: str) -> Array:
@@ -103,28 +101,20 @@ class Model:
         """The tokenizer of the file's own vocabulary."""
         from kparity.model.tokenizer import Tokenizer
 
-        with self._named():
+        with self.file.naming():
             return Tokenizer.from_keys(self.file.keys, self.hparams)
 
     def inspect(self) -> dict[str, Any]:
         """Keys, tensor types and norm statistics as plain values (``kparity model inspect``)."""
         from kparity.model.inspection import inspect_model
 
-        with self._named():
+        with self.file.naming():
             return inspect_model(self)
 
     def close(self) -> None:
         """Unmap the file; arrays that still look into it keep it mapped."""
         self._tables.clear()
         self.file.close()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Complaints from below name the file."""
-        try:
-            yield
-        except BadModel as error:
-            self.file.fail(str(error))
 
     def _separate_scale(self, name: str) -> float:
         tensor = self.file.tensors.get(name)

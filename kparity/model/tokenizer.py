@@ -9,12 +9,42 @@ from typing import Any
 import numpy as np
 
 from kparity.errors import BadModel, WrongInput
-from kparity.model.hparams import Hparams, Keys
+from kparity.model.hparams import LLAMA3_PRE, Hparams, Keys
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Token types (llama.h, ``enum llama_token_type``)."""
 
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_CONTRACTION = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
+_QWEN2 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
+
+_DEFAULT = (r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+_FALCON = (r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9][0-9][0-9]")
+_DIGITS_GPT2 = (r"\p{N}", _GPT2)
+
+_FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("default",), _DEFAULT),
+    (
+        ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "mellum", "gigachat"),
+        (_GPT2,),
+    ),
+    ((*LLAMA3_PRE, "dbrx", "smaug-bpe", "glm4", "chatglm-bpe"), (_LLAMA3,)),
+    (("qwen2", "deepseek-r1-qwen", "kormo", "stablelm2", "megrez", "hunyuan", "grok-2"), (_QWEN2,)),
+    (("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), _DIGITS_GPT2),
+    (("falcon",), _FALCON),
+)
+RULES: Mapping[str, tuple[str, ...]] = {name: rules for names, rules in _FAMILIES for name in names}
+"""How byte-level BPE vocabularies cut text before they merge, by ``tokenizer.ggml.pre`` (names and rules: llama.cpp,
+llama-vocab.cpp, ``llm_tokenizer_bpe``). Rules of one name are applied one after the other, each within the pieces that
+those before it left; what a rule does not match stays as it is.
+"""
+
+IGNORE_MERGES = frozenset(LLAMA3_PRE)
+"""Names under which a piece that is a token of its own is taken whole, whatever the merges would make of it."""
 
 
 class Tokenizer:
@@ -173,17 +203,21 @@ def _byte_level(vocabulary: _Vocabulary) -> Any:
     from tokenizers import Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 
-    from kparity.model import pretokenizer
-
+    if vocabulary.pre not in RULES:  # a guess would change the tokens
+        known = ", ".join(sorted(RULES))
+        raise BadModel(
+            f"pre-tokenizer {vocabulary.pre!r} is not known, and any other one would cut text differently "
+            f"(known: {known})"
+        )
     merges = []
     for merge in vocabulary.merges:
         left, _, right = merge.partition(" ")
         if left not in vocabulary.ids or right not in vocabulary.ids or left + right not in vocabulary.ids:
             raise BadModel(f"merge {merge!r} has parts or a result that are not in the vocabulary")
         merges.append((left, right))
-    whole = vocabulary.pre in pretokenizer.IGNORE_MERGES
+    whole = vocabulary.pre in IGNORE_MERGES
     backend = Backend(models.BPE(vocab=vocabulary.ids, merges=merges, ignore_merges=whole))
-    cuts = [pre_tokenizers.Split(Regex(rule), "isolated") for rule in pretokenizer.rules(vocabulary.pre)]
+    cuts = [pre_tokenizers.Split(Regex(rule), "isolated") for rule in RULES[vocabulary.pre]]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=vocabulary.space_prefix, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, to_bytes])
     backend.decoder = decoders.ByteLevel()

@@ -88,10 +88,11 @@ def encode(kind: str, weights: Array, scales: Array) -> bytes:
         if not (scales == scales.flat[0]).all():
             raise ValueError("I2_S has one scale per tensor")
         codes = (weights.reshape(-1, 4, 32) + 1).astype(np.uint8) << np.array([6, 4, 2, 0], np.uint8)[:, None]
-        return np.bitwise_or.reduce(codes, axis=1).tobytes() + struct.pack("<f", float(scales.flat[0])) + bytes(28)
+        packed: Array = np.bitwise_or.reduce(codes, axis=1)
+        return packed.tobytes() + struct.pack("<f", float(scales.flat[0])) + bytes(28)
     values = weights * np.repeat(np.asarray(scales, np.float32), 256, axis=1)[:, : weights.shape[1]]
     if kind == "f16":
-        return bytes(values.astype("<f2").tobytes())
+        return bytes(values.astype("<f2"))
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,8 @@ class Facts:
 @contextmanager
 def opened(path: Path | str | None) -> Iterator[GgufFile]:
     """An open file; raises BadModel, with the file's name, for one that is none and for whatever is found in it."""
-    file = GgufFile.open(path)
-    try:
+    with closing(GgufFile.open(path)) as file, file.naming():
         yield file
-    except BadModel as error:
-        file.fail(str(error))
-    finally:
-        file.close()
 
 
 def facts(path: Path | str | None) -> Facts:
