@@ -17,7 +17,7 @@ from kparity.model import Model, digest, load_model
 from kparity.model.inspection import norm_statistics
 from kparity.plain.weights import matrix
 
-from .gguf_files import F32, STRING, TINY, U32, Spec, altered, entry
+from .gguf_files import STRING, TINY, U32, Spec, altered, entry
 
 
 def build(path: Path, spec: Spec = TINY, **changes: Any) -> Model:
@@ -36,20 +36,6 @@ def test_hyper_parameters(tmp_path: Path) -> None:
     assert (h.context, h.vocab, h.theta, h.rope_scale) == (128, 300, 500000.0, 1.0)
     assert (h.bos, h.eos, h.add_bos) == (0, 1, True)
     assert h.eps == pytest.approx(1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changed", "scale"),
-    [
-        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 4.0)}, 4.0),
-        ({".rope.scaling.factor": (F32, 2.0)}, 2.0),
-        ({".rope.scale_linear": (F32, 8.0)}, 8.0),
-        ({".rope.scaling.type": (STRING, "none"), ".rope.scaling.factor": (F32, 4.0)}, 1.0),
-        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 0.0)}, 1.0),
-    ],
-)
-def test_linear_rope_scaling(tmp_path: Path, changed: dict[str, tuple[int, Any]], scale: float) -> None:
-    assert build(tmp_path, keys=changed).hparams.rope_scale == scale
 
 
 def test_missing_optional_keys(tmp_path: Path) -> None:
@@ -169,16 +155,6 @@ def test_digest_of_a_large_file_is_remembered(tmp_path: Path, monkeypatch: pytes
     for entry_file in (tmp_path / "cache").rglob("sha256/*"):
         entry_file.write_text("damaged")
     assert digest.file_sha256(file) == "0" * 64
-
-
-def test_digest_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocker = tmp_path / "cache"
-    blocker.write_text("a file where a folder is wanted")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocker))
-    monkeypatch.setattr(digest, "_LARGE", 0)
-    file = tmp_path / "file"
-    file.write_bytes(b"abc")
-    assert digest.file_sha256(file).startswith("ba7816bf")
 
 
 # --- inspection ---

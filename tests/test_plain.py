@@ -89,6 +89,8 @@ def test_ordinary_types_are_decoded_as_gguf_does(kind: str, block: int, n_bytes:
         ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 4.0)}, 4.0),
         ({".rope.scale_linear": (F32, 8.0)}, 8.0),
         ({".rope.scaling.type": (STRING, "none"), ".rope.scaling.factor": (F32, 4.0)}, 1.0),
+        ({".rope.scaling.factor": (F32, 2.0)}, 2.0),
+        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 0.0)}, 1.0),
         ({".rope.scaling.factor": (F32, 0.0)}, 1.0),
     ],
 )
