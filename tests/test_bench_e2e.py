@@ -262,7 +262,7 @@ def test_a_shape_is_written_once_and_whole(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shapes.gguf_writer, "write_file", full)
+    monkeypatch.setattr(shapes.writer, "write_file", full)
     with pytest.raises(WrongInput, match="No space left"):
         shapes.model_file("tiny:2", 0, tmp_path)
     whole = {f"{path.name}{ending}" for path in (first, other) for ending in ("", ".sha256")}

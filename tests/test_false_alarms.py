@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def cpu(threads: int) -> Any:
 
 
 def ran(log: Any, model: Model, openers: dict[str, Any], windows: int = 2, seconds: float = 600) -> Any:
-    false_alarms.Run(log, openers, windows, seconds).setting(model, false_alarms.Setting("tiny", "token", "f16"))
+    setting = {"model": "tiny", "act": "token", "kv": "f16"}
+    false_alarms.run(log, openers, model, setting, windows, time.monotonic() + seconds)
     return false_alarms.summary(log.header, log.records, log.missing)
 
 
@@ -71,8 +73,7 @@ def test_a_cut_run_goes_on_where_it_was(model: Model, tmp_path: Path) -> None:
     assert ran(false_alarms.Log(path), model, {"one": cpu(1)}, windows=1)["probes"] == 1
     again = false_alarms.Log(path)
     assert len(again.records) == 1 and ran(again, model, {"one": cpu(1)}, windows=2)["probes"] == 2
-    windows = [json.loads(line)["window"] for line in path.read_text().splitlines()[1:]]
-    assert windows == [0, 1]
+    assert [json.loads(line)["window"] for line in path.read_text().splitlines()[1:]] == [0, 1]
 
 
 def test_probes_of_other_kernels_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -90,11 +91,8 @@ def test_what_is_missing_is_said_and_nothing_run_is_not_green(model: Model, tmp_
         raise Unavailable("no such device", "buy one", "KP-X")
 
     found = ran(false_alarms.Log(tmp_path / "log"), model, {"absent": absent})
-    assert (
-        found["probes"] == 0
-        and found["rate_at_most"] is None
-        and found["missing"] == {"absent": "no such device; buy one"}
-    )
+    assert (found["probes"], found["rate_at_most"]) == (0, None)
+    assert found["missing"] == {"absent": "no such device; buy one"}
     assert "No probe ran" in false_alarms.as_markdown(found)
     assert false_alarms.main(["--resume", str(tmp_path / "none"), "--seconds", "0"]) == 3
     assert false_alarms.main(["--resume", str(tmp_path / "none"), "--only", "cpuu"]) == 2

@@ -7,9 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from kparity.backends.numpy import NumpyBackend
 from kparity.device.adapter import Backend
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.model import load_model
+from kparity.numerics import compare
 from tests.gguf_files import TINY, write
 
 TOKENS = [1, 40, 7, 250, 99, 3]
@@ -49,33 +52,22 @@ def test_formats_give_the_same_bits(backend: Backend, files) -> None:
         assert np.array_equal(found[kind], found["tq2_0"]), kind
 
 
-CHANGES = ({"block_scales": True}, {"untied": True}, {"arch": "bitnet"}, {"arch": "bitnet-25"})
-
-
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", [{"block_scales": True}, {"untied": True}, {"arch": "bitnet"}, {"arch": "bitnet-25"}]
+)
 def test_variants_of_the_graph_agree_with_fp64(change: dict, tmp_path) -> None:
-    from kparity.backends.numpy import NumpyBackend
-    from kparity.device.registry import open_backend
-    from kparity.numerics import compare
-
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, **change))
     got, truth = logits(path, open_backend("cpu")), logits(path, NumpyBackend("f64"))
     assert min(compare.cosine(a, b) for a, b in zip(got, truth, strict=True)) > 0.999
 
 
 def test_relu2_and_silu_are_different_models(tmp_path) -> None:
-    from kparity.device.registry import open_backend
-    from kparity.numerics import compare
-
-    kinds = ("bitnet", "bitnet-b1.58")
-    paths = [write(tmp_path / f"{arch}.gguf", dataclasses.replace(TINY, arch=arch)) for arch in kinds]
-    first, second = (logits(path, open_backend("cpu")) for path in paths)
+    models = (dataclasses.replace(TINY, arch=arch) for arch in ("bitnet", "bitnet-b1.58"))
+    first, second = (logits(write(tmp_path / "model.gguf", spec), open_backend("cpu")) for spec in models)
     assert compare.cosine(first[-1], second[-1]) < 0.99
 
 
 def test_a_head_larger_than_a_binding_is_split(tmp_path, monkeypatch) -> None:
-    from kparity.device.registry import open_backend
-
     path = write(tmp_path / "model.gguf", TINY)
     whole = logits(path, open_backend("cpu"))
     backend = open_backend("cpu")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,94 +17,49 @@ from kparity.model import Model, digest, load_model
 from kparity.model.inspection import norm_statistics
 from kparity.plain.weights import matrix
 
-from .gguf_files import TINY, Entry, Spec, keys, tensors, write, write_file
-
-F32, U32, BOOL, STRING = 6, 4, 7, 8
+from .gguf_files import STRING, TINY, U32, Spec, altered, entry
 
 
-def build(
-    path: Path,
-    spec: Spec = TINY,
-    changed: Mapping[str, tuple[int, Any]] | None = None,
-    replaced: Mapping[str, Entry] | None = None,
-    version: int = 3,
-) -> Model:
-    """A small model with keys (name → type, value) and tensors put in place of the usual ones, or added."""
-    stored = {name: (kind, value) for name, kind, value in keys(spec)} | dict(changed or {})
-    entries = {entry.name: entry for entry in tensors(spec)} | dict(replaced or {})
-    table = [(name, kind, value) for name, (kind, value) in stored.items() if value is not None]
-    return load_model(write_file(path / "model.gguf", table, list(entries.values()), version))
-
-
-def entry(name: str, shape: tuple[int, ...], type_id: int, raw: bytes) -> Entry:
-    """A tensor of given bytes."""
-    return Entry(name, shape, type_id, len(raw), lambda: raw)
+def build(path: Path, spec: Spec = TINY, **changes: Any) -> Model:
+    """A small model, ``altered``."""
+    return load_model(altered(path, spec, **changes))
 
 
 # --- hyper-parameters ---
 
 
-@pytest.mark.parametrize(
-    ("arch", "act", "clamp"), [("bitnet", "silu", 0), ("bitnet-25", "relu2", 1), ("bitnet-b1.58", "relu2", 1)]
-)
-def test_architecture_decides_the_activation(tmp_path: Path, arch: str, act: str, clamp: int) -> None:
-    h = build(tmp_path, replace(TINY, arch=arch)).hparams
-    assert (h.arch, h.act, h.clamp, h.rope_mode) == (arch, act, clamp, "neox")
-
-
 def test_hyper_parameters(tmp_path: Path) -> None:
-    h = build(tmp_path).hparams
+    for arch, act, clamp in (("bitnet", "silu", 0), ("bitnet-25", "relu2", 1), ("bitnet-b1.58", "relu2", 1)):
+        h = build(tmp_path, replace(TINY, arch=arch)).hparams
+        assert (h.arch, h.act, h.clamp, h.rope_mode) == (arch, act, clamp, "neox")
     assert (h.n_layer, h.width, h.ffn, h.n_head, h.n_kv, h.head_dim, h.rope_dim) == (2, 256, 512, 4, 2, 64, 64)
     assert (h.context, h.vocab, h.theta, h.rope_scale) == (128, 300, 500000.0, 1.0)
     assert (h.bos, h.eos, h.add_bos) == (0, 1, True)
     assert h.eps == pytest.approx(1e-5)
 
 
-@pytest.mark.parametrize(
-    ("changed", "scale"),
-    [
-        ({"rope.scaling.type": (STRING, "linear"), "rope.scaling.factor": (F32, 4.0)}, 4.0),
-        ({"rope.scaling.factor": (F32, 2.0)}, 2.0),
-        ({"rope.scale_linear": (F32, 8.0)}, 8.0),
-        ({"rope.scaling.type": (STRING, "none"), "rope.scaling.factor": (F32, 4.0)}, 1.0),
-        ({"rope.scaling.type": (STRING, "linear"), "rope.scaling.factor": (F32, 0.0)}, 1.0),
-    ],
-)
-def test_linear_rope_scaling(tmp_path: Path, changed: dict[str, tuple[int, Any]], scale: float) -> None:
-    model = build(tmp_path, changed={f"{TINY.arch}.{name}": value for name, value in changed.items()})
-    assert model.hparams.rope_scale == scale
-
-
 def test_missing_optional_keys(tmp_path: Path) -> None:
-    gone = ("vocab_size", "rope.dimension_count", "rope.freq_base")
-    changed = {f"{TINY.arch}.{name}": (U32, None) for name in gone}
-    changed |= {f"tokenizer.ggml.{name}": (U32, None) for name in ("bos_token_id", "eos_token_id", "add_bos_token")}
-    h = build(tmp_path, changed=changed).hparams
+    gone = [".vocab_size", ".rope.dimension_count", ".rope.freq_base"]
+    gone += [f"tokenizer.ggml.{name}" for name in ("bos_token_id", "eos_token_id", "add_bos_token")]
+    h = build(tmp_path, keys=dict.fromkeys(gone)).hparams
     assert (h.vocab, h.rope_dim, h.theta) == (300, 64, 10000.0)
     assert (h.bos, h.eos, h.add_bos) == (None, None, False)
 
 
 def test_head_dimension_of_its_own(tmp_path: Path) -> None:
     """attention.key_length instead of width / heads: 8 heads of 64 on a width of 256 make queries of 512."""
-    spec = TINY
-    rows = {"attn_q": 512, "attn_k": 128, "attn_v": 128}
-    replaced = {}
-    for layer in range(spec.layers):
+    rows, replaced = {"attn_q": 512, "attn_k": 128, "attn_v": 128}, {}
+    for layer in range(TINY.layers):
         for name, n in rows.items():
             key = f"blk.{layer}.{name}.weight"
             replaced[key] = entry(key, (256, n), 35, bytes([0x55] * 64 + [0, 0x3C]) * n)
         out, norm = f"blk.{layer}.attn_output.weight", f"blk.{layer}.attn_sub_norm.weight"
         replaced[out] = entry(out, (512, 256), 35, bytes([0x55] * 64 + [0, 0x3C]) * 512)
         replaced[norm] = entry(norm, (512,), 0, np.ones(512, "<f4").tobytes())
-    arch = f"{spec.arch}.attention"
-    changed = {f"{arch}.head_count": (U32, 8), f"{arch}.key_length": (U32, 64), f"{arch}.value_length": (U32, 64)}
-    model = build(tmp_path, changed=changed, replaced=replaced)
+    sizes = {".attention.head_count": 8, ".attention.key_length": 64, ".attention.value_length": 64}
+    model = build(tmp_path, keys={name: (U32, size) for name, size in sizes.items()}, tensors=replaced)
     assert (model.hparams.head_dim, model.hparams.q_dim) == (64, 512)
     assert model.linear(0, "attn_q").words.shape == (512, 16)
-
-
-def test_version_2(tmp_path: Path) -> None:
-    assert build(tmp_path, version=2).file.version == 2
 
 
 # --- tensors ---
@@ -123,44 +77,40 @@ def test_tied_and_untied_heads(tmp_path: Path) -> None:
     assert not np.array_equal(untied.head().array, untied.embedding().array)
 
 
-@pytest.mark.parametrize(("type_name", "tolerance"), [("F32", 0), ("BF16", 2**-8), ("Q8_0", 0.01), ("Q6_K", 0.05)])
+@pytest.mark.parametrize(("type_name", "tolerance"), [("F32", 0), ("BF16", 2**-8), ("Q8_0", 0.01), ("Q6_K", 0)])
 def test_ordinary_types(tmp_path: Path, type_name: str, tolerance: float) -> None:
     from gguf import GGMLQuantizationType
-    from gguf.quants import quantize
+    from gguf.quants import dequantize, quantize
 
     values = np.random.default_rng(0).standard_normal((300, 256)).astype(np.float32)
     kind = GGMLQuantizationType[type_name]
     if type_name == "Q6_K":  # the package only decodes it: blocks of quants ql, qh, 16 scales, d
         raw = np.random.default_rng(1).integers(0, 256, (300, 210), np.uint8)
         raw[:, 208:] = np.full(300, 0.01, "<f2").view(np.uint8).reshape(300, 2)
-        from gguf.quants import dequantize
-
-        values, data = dequantize(raw, kind), raw.tobytes()
-        tolerance = 0
+        values = dequantize(raw, kind)
     else:
-        data = values.tobytes() if type_name == "F32" else quantize(values, kind).tobytes()
+        raw = values if type_name == "F32" else quantize(values, kind)
     name = "token_embd.weight"
-    model = build(tmp_path, replaced={name: entry(name, (256, 300), int(kind), data)})
+    model = build(tmp_path, tensors={name: entry(name, (256, 300), int(kind), raw.tobytes())})
     array = model.embedding().array
     assert array.dtype == np.float32 and array.flags.c_contiguous and array.shape == (300, 256)
     np.testing.assert_allclose(array, values, rtol=tolerance, atol=tolerance * 4)
 
 
-@pytest.mark.parametrize("kind", [(0, "<f4"), (1, "<f2")])
-def test_norms(tmp_path: Path, kind: tuple[int, str]) -> None:
-    values = np.linspace(0.5, 1.5, 256).astype(kind[1])
+def test_norms(tmp_path: Path) -> None:
     name = "blk.1.attn_norm.weight"
-    model = build(tmp_path, replaced={name: entry(name, (256,), kind[0], values.tobytes())})
-    vector = model.vector(name)
-    assert vector.dtype == np.float32
-    np.testing.assert_array_equal(vector, values.astype(np.float32))
+    for type_id, dtype in ((0, "<f4"), (1, "<f2")):
+        values = np.linspace(0.5, 1.5, 256).astype(dtype)
+        vector = build(tmp_path, tensors={name: entry(name, (256,), type_id, values.tobytes())}).vector(name)
+        assert vector.dtype == np.float32
+        np.testing.assert_array_equal(vector, values.astype(np.float32))
 
 
 def test_separate_scales_multiply(tmp_path: Path) -> None:
     plain = build(tmp_path)
     before = plain.linear(0, "attn_q").wscale.copy()
     name = "blk.0.attn_q.scale"
-    scaled = build(tmp_path, replaced={name: entry(name, (1,), 0, np.float32(3.0).tobytes())})
+    scaled = build(tmp_path, tensors={name: entry(name, (1,), 0, np.float32(3.0).tobytes())})
     np.testing.assert_array_equal(scaled.linear(0, "attn_q").wscale, before * np.float32(3.0))
     assert (matrix(scaled.file, "blk.0.attn_q")[1] == before * np.float32(3.0)).all()
 
@@ -177,8 +127,7 @@ def test_wrong_questions(tmp_path: Path) -> None:
 
 def test_arrays_outlive_the_file(tmp_path: Path) -> None:
     model = build(tmp_path)
-    array = model.head().array
-    copy = array.copy()
+    array, copy = model.head().array, model.head().array.copy()
     model.close()
     np.testing.assert_array_equal(array, copy)
 
@@ -203,19 +152,9 @@ def test_digest_of_a_large_file_is_remembered(tmp_path: Path, monkeypatch: pytes
     assert digest.file_sha256(file) == first
     os.utime(file, ns=(1, 1))
     assert digest.file_sha256(file) == "0" * 64, "another modification time is another file"
-    for entry_file in (tmp_path / "cache").rglob("*.json"):
+    for entry_file in (tmp_path / "cache").rglob("sha256/*"):
         entry_file.write_text("damaged")
     assert digest.file_sha256(file) == "0" * 64
-
-
-def test_digest_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocker = tmp_path / "cache"
-    blocker.write_text("a file where a folder is wanted")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocker))
-    monkeypatch.setattr(digest, "_LARGE", 0)
-    file = tmp_path / "file"
-    file.write_bytes(b"abc")
-    assert digest.file_sha256(file).startswith("ba7816bf")
 
 
 # --- inspection ---
@@ -240,9 +179,9 @@ def test_suspect_norms(weights: np.ndarray, reason: str) -> None:
 
 
 def test_sane_norms() -> None:
-    rng = np.random.default_rng(0)
+    spread = np.random.default_rng(0).normal(1.0, 0.2, 2560)
     for scale in (0.05, 0.5, 1.0, 3.0):
-        assert norm_statistics((scale * rng.normal(1.0, 0.2, 2560)).astype(np.float32), 2560)["verdict"] == "OK"
+        assert norm_statistics((scale * spread).astype(np.float32), 2560)["verdict"] == "OK"
 
 
 def test_inspect_command(tmp_path: Path) -> None:
@@ -251,7 +190,7 @@ def test_inspect_command(tmp_path: Path) -> None:
     name = "blk.1.ffn_norm.weight"
     hostile = {"general.name": (STRING, "\x1b[31m[bold]red")}
     bad = entry(name, (256,), 0, np.zeros(256, "<f4").tobytes())
-    path = build(tmp_path, changed=hostile, replaced={name: bad}).path
+    path = build(tmp_path, keys=hostile, tensors={name: bad}).path
     shown = CliRunner().invoke(model, ["inspect", str(path)], catch_exceptions=False)
     assert shown.exit_code == 0
     assert "\x1b" not in shown.output and "[bold]red" in shown.output
@@ -269,7 +208,7 @@ def test_inspect_shows_a_vector_that_is_not_finite(tmp_path: Path) -> None:
     name = "output_norm.weight"
     values = np.ones(256, "<f4")
     values[3] = np.inf
-    model = build(tmp_path, replaced={name: entry(name, (256,), 0, values.tobytes())})
+    model = build(tmp_path, tensors={name: entry(name, (256,), 0, values.tobytes())})
     assert model.inspect()["suspect"] == [name]
     with pytest.raises(WrongInput, match="element 3 is inf"):
         model.vector(name)
@@ -278,5 +217,7 @@ def test_inspect_shows_a_vector_that_is_not_finite(tmp_path: Path) -> None:
 def test_writer_is_read_by_the_gguf_package(tmp_path: Path) -> None:
     from gguf import GGUFReader
 
-    reader = GGUFReader(write(tmp_path / "m.gguf", TINY))
-    assert {t.name for t in reader.tensors} == set(load_model(tmp_path / "m.gguf").file.tensors)
+    for version in (2, 3):
+        model = build(tmp_path, version=version)
+        assert model.file.version == version
+        assert {tensor.name for tensor in GGUFReader(model.path).tensors} == set(model.file.tensors)

@@ -37,7 +37,7 @@ def preprocessed(text: str, defines: Mapping[str, int | float]) -> str:
 def test_signature_is_the_abi(op: Op) -> None:
     """In every variant, each stage has the arguments of the ABI and the scratch in order, and what is only read is
     ``const``."""
-    for case in (variant.case for variant in variants(op.name)):
+    for case in variants(op.name):
         text = preprocessed(kernel_text(f"{op.name}/{op.name}.cu"), op.defines(case))
         stages, scratch = op.stages(case, "gpu"), op.scratch(case, "gpu")
         for stage in stages:

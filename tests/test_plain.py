@@ -13,14 +13,13 @@ import pytest
 
 from kparity import plain
 from kparity.backends.numpy import NumpyBackend
-from kparity.bench import gguf_writer
-from kparity.bench.gguf_writer import F32, STRING, TINY, U32, write
 from kparity.engine import Engine
 from kparity.errors import BadModel, WrongInput
 from kparity.model import load_model
 from kparity.numerics import compare
 from kparity.plain import weights
 from kparity.plain.weights import matrix
+from tests.gguf_files import F32, STRING, TINY, U32, altered, write
 
 TOKENS = [int(each) for each in np.random.default_rng(5).integers(0, TINY.vocab, 40)]
 MODELS = {
@@ -37,23 +36,26 @@ MODELS = {
 }
 
 
+def apart(a: np.ndarray, b: np.ndarray) -> list[float]:
+    """1 - cosine of each position."""
+    return [1 - compare.cosine(one, other) for one, other in zip(a, b, strict=True)]
+
+
 def furthest(path: Path, act: str, kv: str) -> tuple[float, float]:
-    """Largest 1 - cosine of a position between the plain pass and the fp64 engine, and between the two plain ones."""
+    """Largest 1 - cosine of a position between the plain pass and the fp64 engine, and between its twin and that."""
     found = plain.logits(path, TOKENS, act=act, kv=kv)
     engine = Engine(load_model(path), NumpyBackend("f64"), act=act, kv=kv, fused=False)
     wanted = engine.score(TOKENS, rows=len(TOKENS))
     assert found.logits.dtype == np.float64 and found.twin.dtype == np.float32
-    apart = [1 - compare.cosine(a, b) for a, b in zip(found.logits, wanted, strict=True)]
-    twins = [1 - compare.cosine(a, b) for a, b in zip(found.twin, wanted, strict=True)]
-    return max(apart), max(twins)
+    return max(apart(found.logits, wanted)), max(apart(found.twin, wanted))
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("act", "kv"), [("token", "f16"), ("block256", "f32")])
 def test_it_computes_what_the_specification_does(name: str, act: str, kv: str, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, **MODELS[name]))
-    apart, twins = furthest(path, act, kv)
-    assert apart < 1e-9 and 1e-16 < twins < 0.05, "the twin rounds, and no more than that"
+    distance, twin = furthest(path, act, kv)
+    assert distance < 1e-9 and 1e-16 < twin < 0.05, "the twin rounds, and no more than that"
 
 
 @pytest.mark.parametrize("kind", ["tq1_0", "tq2_0", "i2_s"])
@@ -62,7 +64,7 @@ def test_the_size_of_a_piece_changes_no_sum(kind: str, tmp_path: Path, monkeypat
     whole = plain.logits(path, TOKENS, act="token", kv="f16").logits
     monkeypatch.setattr(weights, "PIECE", 1)  # as few rows as there can be
     pieces = plain.logits(path, TOKENS, act="token", kv="f16").logits
-    assert max(1 - compare.cosine(a, b) for a, b in zip(whole, pieces, strict=True)) < 1e-12
+    assert max(apart(whole, pieces)) < 1e-12
 
 
 @pytest.mark.parametrize(("kind", "block", "n_bytes"), [("Q8_0", 32, 34), ("Q6_K", 256, 210), ("BF16", 1, 2)])
@@ -81,30 +83,30 @@ def test_ordinary_types_are_decoded_as_gguf_does(kind: str, block: int, n_bytes:
     assert np.array_equal(weights.DENSE[kind](data.reshape(-1)).reshape(-1), wanted)
 
 
-def test_positions_are_divided_by_the_linear_factor(tmp_path: Path) -> None:
-    arch = TINY.arch
-    usual = gguf_writer.keys(TINY)
-    for name, stored, wanted in (
-        ("factor", [("scaling.type", STRING, "linear"), ("scaling.factor", F32, 4.0)], 4.0),
-        ("older", [("scale_linear", F32, 8.0)], 8.0),
-        ("none", [("scaling.type", STRING, "none"), ("scaling.factor", F32, 4.0)], 1.0),
-        ("zero", [("scaling.factor", F32, 0.0)], 1.0),
-    ):
-        more = [(f"{arch}.rope.{key}", kind, value) for key, kind, value in stored]
-        path = gguf_writer.write_file(tmp_path / f"{name}.gguf", [*usual, *more], list(gguf_writer.tensors(TINY)))
-        assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
-        assert plain.facts(path).frequencies[0] == 1 / wanted
-        apart, _ = furthest(path, "token", "f16")
-        assert apart < 1e-9
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 4.0)}, 4.0),
+        ({".rope.scale_linear": (F32, 8.0)}, 8.0),
+        ({".rope.scaling.type": (STRING, "none"), ".rope.scaling.factor": (F32, 4.0)}, 1.0),
+        ({".rope.scaling.factor": (F32, 2.0)}, 2.0),
+        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 0.0)}, 1.0),
+        ({".rope.scaling.factor": (F32, 0.0)}, 1.0),
+    ],
+)
+def test_positions_are_divided_by_the_linear_factor(changed: dict[str, Any], wanted: float, tmp_path: Path) -> None:
+    path = altered(tmp_path, keys=changed)
+    assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
+    assert plain.facts(path).frequencies[0] == 1 / wanted
+    assert furthest(path, "token", "f16")[0] < 1e-9
 
 
 def test_relu2_and_sub_norms_are_those_of_transformers(transformers: Any, tmp_path: Path) -> None:
     """Random weights, written to a file and put into BitNetForCausalLM with its own quantising linear layers."""
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, layers=3, untied=True))
     found = plain.logits(path, TOKENS, act="token", kv="f32")  # its cache is f32
-    noise = np.median([1 - compare.cosine(a, b) for a, b in zip(found.twin, found.logits, strict=True)])
-    right = [1 - compare.cosine(a, b) for a, b in zip(theirs(path, "relu2"), found.logits, strict=True)]
-    wrong = [1 - compare.cosine(a, b) for a, b in zip(theirs(path, "silu"), found.logits, strict=True)]
+    noise = np.median(apart(found.twin, found.logits))
+    right, wrong = (apart(theirs(path, act), found.logits) for act in ("relu2", "silu"))
     print(f"median of 1 - cosine: {np.median(right):.3g}, with SiLU {np.median(wrong):.3g}, noise {noise:.3g}")
     assert np.median(right) < 10 * max(noise, 5e-5) and max(right) < 0.01 < np.median(wrong)
 
@@ -163,40 +165,37 @@ def test_it_is_alone() -> None:
     assert "kparity.plain.forward" in loaded
     shared = (
         *("engine", "kernels", "backends", "device", "ops.assemble", "ops.packing", "_native"),
-        *("model.hparams", "model.model", "model.dense", "model.ternary", "model.graph"),
+        *("model.hparams", "model.model", "model.tensors", "model.graph"),
     )
     assert [name for name in loaded if name.startswith(tuple(f"kparity.{each}" for each in shared))] == []
     assert [name for name in loaded if not name.startswith("kparity")] == []
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "value", "said"),
+    ("name", "value", "message"),
     [
-        ("attention.head_count", None, None, r"attention\.head_count is None, expected a number"),
-        ("attention.head_count", U32, 0, "expected a whole number of at least 1"),
-        ("attention.head_count_kv", U32, 3, "4 and 3 heads"),
-        ("rope.dimension_count", U32, 66, "heads of 64, 66 of it turned"),
-        ("rope.scaling.type", STRING, "yarn", "RoPE scaling of type 'yarn' is not supported"),
-        ("attention.layer_norm_rms_epsilon", F32, float("nan"), "is nan, expected a number"),
+        (".attention.head_count", None, r"attention\.head_count is None, expected a number"),
+        (".attention.head_count", (U32, 0), "expected a whole number of at least 1"),
+        (".attention.head_count_kv", (U32, 3), "4 and 3 heads"),
+        (".rope.dimension_count", (U32, 66), "heads of 64, 66 of it turned"),
+        (".rope.scaling.type", (STRING, "yarn"), "RoPE scaling of type 'yarn' is not supported"),
+        (".attention.layer_norm_rms_epsilon", (F32, float("nan")), "is nan, expected a number"),
     ],
 )
-def test_what_a_key_cannot_be_is_one_sentence(name: str, kind: Any, value: Any, said: str, tmp_path: Path) -> None:
-    kept = [key for key in gguf_writer.keys(TINY) if key[0] != f"{TINY.arch}.{name}"]
-    stored = kept if kind is None else [*kept, (f"{TINY.arch}.{name}", kind, value)]
-    path = gguf_writer.write_file(tmp_path / "model.gguf", stored, list(gguf_writer.tensors(TINY)))
-    with pytest.raises(BadModel, match=rf"model\.gguf: .*{said}"):
-        plain.facts(path)
+def test_what_a_key_cannot_be_is_one_sentence(name: str, value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match=rf"model\.gguf: .*{message}"):
+        plain.facts(altered(tmp_path, keys={name: value}))
 
 
 def test_a_tensor_that_is_missing_or_of_another_shape_is_one_sentence(tmp_path: Path) -> None:
-    lost = [each for each in gguf_writer.tensors(TINY) if each.name != "blk.1.ffn_norm.weight"]
-    path = gguf_writer.write_file(tmp_path / "lost.gguf", gguf_writer.keys(TINY), lost)
-    with pytest.raises(BadModel, match=r"lost\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"):
-        plain.logits(path, TOKENS, act="token", kv="f16")
-    wider = gguf_writer.keys(dataclasses.replace(TINY, ffn=768))
-    path = gguf_writer.write_file(tmp_path / "wider.gguf", wider, list(gguf_writer.tensors(TINY)))
-    with pytest.raises(BadModel, match=r"blk\.0\.ffn_gate\.weight has the shape \[256, 512\], expected 768 rows"):
-        plain.logits(path, TOKENS, act="token", kv="f16")
+    lost = "blk.1.ffn_norm.weight"
+    for changes, message in (
+        ({"tensors": {lost: None}}, r"model\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"),
+        ({"keys": {".feed_forward_length": (U32, 768)}},
+         r"blk\.0\.ffn_gate\.weight has the shape \[256, 512\], expected 768 rows"),
+    ):  # fmt: skip
+        with pytest.raises(BadModel, match=message):
+            plain.logits(altered(tmp_path, **changes), TOKENS, act="token", kv="f16")
 
 
 @pytest.mark.parametrize("tokens", [[], [-1], [TINY.vocab]])

@@ -14,7 +14,7 @@ from tests.conftest import TOOLS, absent, needing, required
 
 TESTS = Path(__file__).resolve().parent
 OF_LLAMACPP = (
-    "test_llamacpp.py::test_tokenizers_agree",
+    "test_llamacpp.py::test_distributions_agree",
     "test_bench_e2e.py::test_another_c_interface_and_another_model_are_refused",
     "test_ggml_baseline.py::test_a_wrong_product_is_found",
     "test_tokenizer.py::test_same_ids_as_llama_cpp[None]",

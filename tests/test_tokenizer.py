@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from kparity.errors import WrongInput
 from kparity.model import load_model
-from kparity.model.pretokenizer import RULES
 from kparity.model.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer
+from kparity.model.writer import byte_alphabet, tokenizer_keys
 
-from .gguf_files import TINY, keys, tensors, write_file, writer
+from .gguf_files import ARRAY, BOOL, F32, I32, STRING, TINY, U32, altered, write
 
-STRING, ARRAY, F32, I32, U32, BOOL = 8, 9, 6, 5, 4, 7
-Keys = dict[str, tuple[int, Any]]
+Keys = dict[str, Any]
 
 TEXTS = (
     "",
@@ -63,14 +64,15 @@ def byte_level(pre: str | None) -> Keys:
 @cache
 def learnt_byte_level() -> tuple[list[str], list[str]]:
     """Pieces and merges."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, pre_tokenizers, trainers
-
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = writer.byte_alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=byte_alphabet(), show_progress=False)
     backend.train_from_iterator(held_out().splitlines(keepends=True), trainer)
+    return learnt(backend)
+
+
+def learnt(backend: Backend) -> tuple[list[str], list[str]]:
+    """Pieces in the order of their ids, and merges in that of their rank."""
     model = json.loads(backend.to_str())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     return pieces, [" ".join(pair) for pair in model["merges"]]
@@ -97,16 +99,12 @@ def sentence_piece(space_prefix: bool = True) -> Keys:
 @cache
 def learnt_pieces() -> tuple[list[str], list[str]]:
     """Merged pieces in the order in which they were learnt, and single characters."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, normalizers, trainers
-
     backend = Backend(models.BPE())
     backend.normalizer = normalizers.Replace(" ", "▁")
     trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, max_token_length=8)
     backend.train_from_iterator([f" {word}" for word in held_out().split()], trainer)
-    model = json.loads(backend.to_str())["model"]
-    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    return [p for p in pieces if len(p) > 1], [p for p in pieces if len(p) == 1]
+    pieces, _ = learnt(backend)
+    return [piece for piece in pieces if len(piece) > 1], [piece for piece in pieces if len(piece) == 1]
 
 
 def held_out() -> str:
@@ -117,9 +115,8 @@ def held_out() -> str:
 def model_with(path: Path, vocabulary: Keys) -> Path:
     """A tiny model with this vocabulary; it can be loaded by llama.cpp too."""
     spec = replace(TINY, arch="bitnet", vocab=len(vocabulary["tokenizer.ggml.tokens"][1][1]))
-    stored = {name: (kind, value) for name, kind, value in keys(spec) if not name.startswith("tokenizer.")}
-    table = [(name, kind, value) for name, (kind, value) in {**stored, **vocabulary}.items()]
-    return write_file(path / "model.gguf", table, list(tensors(spec)))
+    usual: Keys = dict.fromkeys(name for name, _, _ in tokenizer_keys(spec.vocab))
+    return altered(path, spec, {**usual, **vocabulary})
 
 
 # --- by hand ---
@@ -127,7 +124,7 @@ def model_with(path: Path, vocabulary: Keys) -> Path:
 
 def test_byte_level_by_hand(tmp_path: Path) -> None:
     """Ids of the tiny model: 0 BOS, 1 EOS, 2 + byte, then th, in, Ġth, Ġthe, an, and, Ġand."""
-    tokenizer = load_model(writer.write(tmp_path / "m.gguf", TINY)).tokenizer
+    tokenizer = load_model(write(tmp_path / "m.gguf", TINY)).tokenizer
     assert tokenizer.encode("the and") == [0, 258, 2 + ord("e"), 264]
     assert tokenizer.encode(" the", bos=False) == [261]
     assert tokenizer.encode("\x00é") == [0, 2, 2 + 0xC3, 2 + 0xA9]
@@ -219,29 +216,30 @@ def test_streaming_keeps_characters_whole(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [None, "default", "gpt-2", "llama-bpe", "qwen2", "starcoder", "falcon", "llama", "llama-bare"]
+    "kind", ["embedded", None, "default", "gpt-2", "llama-bpe", "qwen2", "starcoder", "falcon", "llama", "llama-bare"]
 )
 def test_same_ids_as_llama_cpp(tmp_path: Path, kind: str | None, llamacpp: ModuleType) -> None:
+    lines = [*TEXTS, *held_out().splitlines(keepends=True)]
+    if kind == "embedded":
+        path = load_model().path
+    else:
+        sentences = kind in ("llama", "llama-bare")
+        path = model_with(tmp_path, sentence_piece(kind == "llama") if sentences else byte_level(kind))
+        lines = lines[:60]
+    tokenizer = load_model(path).tokenizer
     xllamacpp = importlib.import_module("xllamacpp")
-    vocabulary = (
-        sentence_piece(kind == "llama") if (kind or "").startswith("llama") and kind not in RULES else byte_level(kind)
-    )
-    path = model_with(tmp_path, vocabulary)
     params = xllamacpp.CommonParams()
     params.model.path, params.port, params.warmup, params.n_ctx = str(path), 0, False, 64
     params.n_parallel = params.cpuparams.n_threads = 1
     params.n_gpu_layers = 0
     server = xllamacpp.Server(params)
-    tokenizer = load_model(path).tokenizer
-    lines = [*TEXTS, *held_out().splitlines()[:40]]
-    wrong = [text for text in lines if tokenizer.encode(text) != llama_ids(server.listening_address, text)]
-    assert not wrong
 
+    def theirs(text: str) -> list[int]:
+        body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
+        address = f"{server.listening_address}/tokenize"
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            ids: list[int] = json.load(reply)["tokens"]
+        return ids
 
-def llama_ids(address: str, text: str) -> list[int]:
-    """Ids from a llama.cpp server, BOS included."""
-    body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
-    request = urllib.request.Request(f"{address}/tokenize", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        ids: list[int] = json.load(reply)["tokens"]
-    return ids
+    assert not [text for text in lines if tokenizer.encode(text) != theirs(text)]

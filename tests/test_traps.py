@@ -1,7 +1,7 @@
 """Traps in which other harnesses sat: one row each, with the test that shows that this one does not.
 
 NaN passes ``x > threshold``, max() drops it  test_non_finite_numbers_fail_every_threshold
-the same                                      test_judge_never_passes_a_nan, test_summary_fails_closed
+the same                                      test_judge_tells_right_from_wrong, test_nan_meets_no_threshold
 lengths differ, nothing to compare, 0/0       test_nothing_and_different_lengths_are_refused
 the same                                      test_judge_refuses_what_cannot_be_compared
 zero cases run, 0 of 0 passed                 test_nothing_selected_is_never_green, test_nothing_at_all_is_no_pass

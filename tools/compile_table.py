@@ -1,6 +1,6 @@
 """Compiles every GPU text with every compiler of this machine, runs the parity cases, and writes what came out.
 
-    python -m tools.compile_table            compile and run, write bench/receipts/compile.json, print a table
+    python -m tools.compile_table            compile and run, write bench/receipts/compile.json, print a line a target
     python -m tools.compile_table --check    exit code 1 where a text has changed since the receipt
     python -m tools.compile_table --readme   write the support table of README.md from the receipt
 
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as xml
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,16 @@ from kparity import ops
 from kparity.device import registry
 from kparity.errors import Unavailable
 from kparity.host.revision import commit, git
-from tools.toolchains import Outcome, Target, Toolchain, chosen, cuda, hip, sweep
+from tools.toolchains import Target, Toolchain, compilers, summary, sweep
 from tools.toolchains.texts import every
 
 ROOT = Path(__file__).resolve().parent.parent
 RECEIPT, README = ROOT / "bench" / "receipts" / "compile.json", ROOT / "README.md"
 SCHEMA = "kparity-compile-v1"
 TOOLCHAINS: Mapping[str, type[Toolchain]] = {
-    "nvrtc": cuda.Nvrtc, "nvcc": cuda.Nvcc, "clang": hip.Clang, "hiprtc": hip.Hiprtc,
+    kind.name: kind for kind in (compilers.Nvrtc, compilers.Nvcc, compilers.Clang, compilers.Hiprtc)
 }  # fmt: skip
 COLUMNS = ("text", "entry", "registers", "scalars", "shared", "scratch", "spills", "occupancy")
-SHOWN = ("sm_75", "sm_90", "sm_120", "gfx90a/wave64", "gfx1100/wave32", "gfx1100/wave64")
-"""Targets of the printed table; the receipt has all."""
 RUNTIMES = {"pocl": "PoCL", "intel": "Intel's CPU runtime"}
 BEGIN, END = "<!-- support table: begin -->", "<!-- support table: end -->"
 
@@ -48,8 +46,8 @@ def state() -> tuple[str, str]:
     return commit(ROOT) or "", changed or ""
 
 
-def compiled(progress: bool = True) -> dict[str, Any]:
-    """Every text on every target of every compiler that is here."""
+def compiled() -> dict[str, Any]:
+    """Every text on every target of every compiler that is here; texts are numbered in the order in which they come."""
     found: dict[str, Any] = {"compilers": {}, "missing": {}, "texts": [], "targets": [], "refused": []}
     numbers: dict[str, int] = {}
     for name, kind in TOOLCHAINS.items():
@@ -60,28 +58,23 @@ def compiled(progress: bool = True) -> dict[str, Any]:
             continue
         found["compilers"][name] = toolchain.version
         for target in toolchain.targets():
-            outcomes = sweep(toolchain, target, chosen(toolchain))
-            found["targets"].append(rows(name, target, outcomes, numbers, found["texts"]))
+            outcomes = sweep(toolchain, target)
+            print(summary(toolchain, target, outcomes), flush=True)
+            for each in outcomes:
+                case = each.case
+                if case.id not in numbers:
+                    numbers[case.id] = len(numbers)
+                    variant = ops.get(case.op).variant(case)
+                    found["texts"].append({"op": case.op, "variant": variant, "case": case.id, "sha256": {}})
+                found["texts"][numbers[case.id]]["sha256"][f"{kind.prelude} {target.wave}"] = each.sha256
+            rows = [
+                [numbers[each.case.id], *(getattr(entry, column) for column in COLUMNS[1:])]
+                for each in outcomes
+                for entry in each.resources
+            ]
+            found["targets"].append({"toolchain": name, "target": target.name, "rows": rows})
             found["refused"] += [f"{name} {target.name}: {why}" for each in outcomes for why in each.refusals]
-            if progress:
-                refused = sum(bool(each.refusals) for each in outcomes)
-                print(f"{toolchain.version}: {target.name}: {len(outcomes)} texts, {refused} refused", file=sys.stderr)
     return found
-
-
-def rows(
-    name: str, target: Target, outcomes: Sequence[Outcome], numbers: dict[str, int], texts: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The rows of one target; texts are numbered in the order in which they come."""
-    lines = []
-    for each in outcomes:
-        op, case = each.variant.op, each.variant.case
-        if case.id not in numbers:
-            numbers[case.id] = len(texts)
-            texts.append({"op": op.name, "variant": op.variant(case), "case": case.id, "sha256": {}})
-        texts[numbers[case.id]]["sha256"][f"{TOOLCHAINS[name].prelude} {target.wave}"] = each.sha256
-        lines += [[numbers[case.id], *(getattr(entry, column) for column in COLUMNS[1:])] for entry in each.resources]
-    return {"toolchain": name, "target": target.name, "rows": lines}
 
 
 def executed() -> dict[str, Any]:
@@ -114,7 +107,7 @@ def executed() -> dict[str, Any]:
 def stale(receipt: Mapping[str, Any]) -> list[str]:
     """Texts that are not those of the receipt any more, or are not in it."""
     kinds = {kind.prelude: kind for kind in TOOLCHAINS.values()}
-    today = {variant.case.id: variant for variant in every()}
+    today = {case.id: case for case in every()}
     kept = {text["case"]: text["sha256"] for text in receipt["texts"]}
     changed = set(today) ^ set(kept)
     for case in set(today) & set(kept):
@@ -123,26 +116,6 @@ def stale(receipt: Mapping[str, Any]) -> list[str]:
             if kinds[prelude].source(today[case], Target("", int(wave))).sha256 != sha256:
                 changed.add(case)
     return sorted(changed)
-
-
-def table(receipt: Mapping[str, Any]) -> str:
-    """Registers (and bytes of shared memory) of every entry point on some targets; the receipt has them all."""
-    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for each in receipt["targets"]:
-        if each["toolchain"] in ("nvrtc", "clang"):
-            for row in each["rows"]:
-                at = dict(zip(COLUMNS, row, strict=True))
-                spilled = " SPILLS" if at["scratch"] or at["spills"] else ""
-                text = f"{at['registers']} ({at['shared']}){spilled}"
-                cells[receipt["texts"][at["text"]]["case"], at["entry"]][each["target"]] = text
-    width = max(len(case) for case, _ in cells) if cells else 0
-    title = f"{'registers (bytes of shared memory)':{width}} {'entry':18}"
-    lines = [" ".join([title, *(f"{target:>15}" for target in SHOWN)])]
-    lines += [
-        f"{case:{width}} {entry:18} " + " ".join(f"{found.get(target, ''):>15}" for target in SHOWN)
-        for (case, entry), found in cells.items()
-    ]
-    return "\n".join(lines)
 
 
 def targets_of(receipt: Mapping[str, Any], *names: str) -> str:
@@ -259,7 +232,7 @@ def main() -> int:
     receipt["dirty"] |= state() != before  # a tree that changed meanwhile is not the commit either
     RECEIPT.parent.mkdir(exist_ok=True)
     RECEIPT.write_text(written(receipt), encoding="utf-8")
-    print(table(receipt), *receipt["refused"], sep="\n")
+    print(*receipt["refused"], sep="\n")
     return int(bool(receipt["refused"]))
 
 

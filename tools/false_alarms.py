@@ -18,22 +18,23 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from importlib import resources
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kparity import contracts
-from kparity.bench.gguf_writer import TINY, write
 from kparity.device import fingerprint
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
@@ -44,8 +45,9 @@ from kparity.gates.candidate import run as run_gates
 from kparity.gates.reference import Reference, compute, first_token
 from kparity.gates.table import GATES
 from kparity.model import Model, load_model
+from kparity.model.writer import TINY, write
+from kparity.numerics.statistics import upper_bound
 from kparity.probe.runner import DEFAULT_POSITIONS
-from tools.false_alarms_report import as_markdown, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEL = Path(sys.prefix) / "lib" / "libintelocl.so"
@@ -61,79 +63,51 @@ RANDOM = {
 }
 """Models of random weights beside the embedded one."""
 Opener = Callable[[], Backend]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A model and the options of its engine."""
-
-    model: str
-    act: str
-    kv: str
+Record = Mapping[str, Any]
+CONFIDENCE = 0.95
+"""Of the bound on the rate of false alarms."""
 
 
 def right_backends() -> dict[str, Opener]:
     """Name → how to open it; those that are not there raise Unavailable when they are opened."""
     from kparity.backends.cpu import CpuBackend, isas
 
-    def cpu(isa: str, threads: int) -> Opener:
-        return lambda: CpuBackend(isa=isa, threads=threads)
-
-    def other(name: str) -> Opener:
-        return lambda: open_backend(name)
-
     def torch() -> Backend:
         backend = open_backend("torch")
         backend.torch.set_num_threads(1)  # type: ignore[attr-defined] # threads wait longer than small tensors take
         return backend
 
-    def opencl(runtime: str, wave: int) -> Opener:
-        return lambda: open_opencl(runtime, wave)
-
-    found: dict[str, Opener] = {f"cpu:{isa}:{threads}": cpu(isa, threads) for isa in isas() for threads in (1, 2)}
-    found |= {f"opencl:{runtime}:{wave}": opencl(runtime, wave) for runtime in DRIVERS for wave in (32, 64)}
-    return found | {"wgpu": other("wgpu"), "torch": torch, "numpy": other("numpy")}
+    openers: dict[str, Opener] = {
+        f"cpu:{isa}:{count}": partial(CpuBackend, isa=isa, threads=count) for isa in isas() for count in (1, 2)
+    }
+    openers |= {f"opencl:{name}:{wave}": partial(open_opencl, name, wave) for name in DRIVERS for wave in (32, 64)}
+    return openers | {"wgpu": partial(open_backend, "wgpu"), "torch": torch, "numpy": partial(open_backend, "numpy")}
 
 
 def open_opencl(runtime: str, wave: int) -> Backend:
     """The device of a runtime, whatever other devices there are."""
     from kparity.backends.opencl import OpenclBackend
 
-    index = 0
-    while True:
+    for index in count():
         backend = OpenclBackend.open(index, wave=wave)  # behind the last device this raises Unavailable
         if backend.info.driver.startswith(DRIVERS[runtime]):
             return backend
         backend.close()
-        index += 1
+    raise AssertionError("counting has no end")
 
 
-def window(model: Model, seed: int, count: int) -> list[int]:
-    """``count`` ids: a stretch of held-out text for even seeds, random ids for odd ones and where there is no text."""
-    rng = np.random.default_rng([seed, count])
+def window(model: Model, seed: int, length: int) -> list[int]:
+    """``length`` ids: a stretch of held-out text for even seeds, random ids for odd ones and where there is no text."""
+    rng = np.random.default_rng([seed, length])
     text: list[int] = []
     if seed % 2 == 0:
         with suppress(KparityError):
             whole = resources.files("kparity").joinpath("data/heldout.txt").read_text(encoding="utf-8")
             text = [token for token in model.tokenizer.encode(whole, bos=False) if token < model.hparams.vocab]
-    if len(set(text)) < count:
-        text = [int(token) for token in rng.integers(0, model.hparams.vocab, 2 * count)]
-    start = int(rng.integers(0, len(text) - count))
-    return [first_token(model), *text[start : start + count - 1]]
-
-
-class Judges:
-    """The references of one setting, kept for the window at hand."""
-
-    def __init__(self, model: Model, setting: Setting) -> None:
-        self.model, self.setting = model, setting
-        self._kept: dict[int, Reference] = {}
-
-    def reference(self, seed: int, tokens: list[int]) -> Reference:
-        """What the probe compares with."""
-        if seed not in self._kept:
-            self._kept = {seed: compute(self.model, tokens, act=self.setting.act, kv=self.setting.kv)}
-        return self._kept[seed]
+    if len(set(text)) < length:
+        text = [int(token) for token in rng.integers(0, model.hparams.vocab, 2 * length)]
+    start = int(rng.integers(0, len(text) - length))
+    return [first_token(model), *text[start : start + length - 1]]
 
 
 def probe(engine: Engine, reference: Reference) -> dict[str, Any]:
@@ -164,107 +138,71 @@ class Log:
             "gates": [gate.name for gate in GATES],
             "positions": DEFAULT_POSITIONS,
         }
-        self.path, self.records, self.missing = path, list[dict[str, Any]](), dict[str, str]()
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size:
-            self._read()
-        else:
-            self._append(self.header)
+        if not path.exists() or not path.stat().st_size:
+            self.add(self.header)
+        self.read()
 
-    def _read(self) -> None:
-        header, *lines = self.path.read_text(encoding="utf-8").splitlines()
-        if json.loads(header) != self.header:
+    def read(self) -> None:
+        """Take in what the file holds, by another process too; WrongInput where it was made under other conditions."""
+        header, *lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
+        if header != self.header:
             raise WrongInput(f"{self.path} was made with other kernels, gates or another contract; name another file")
-        self.records, self.missing = [], {}
-        for line in map(json.loads, lines):
-            if "missing" in line:
-                self.missing[line["backend"]] = line["missing"]
-            else:
-                self.records.append(line)
+        self.records = [line for line in lines if "missing" not in line]
+        self.missing = {line["backend"]: line["missing"] for line in lines if "missing" in line}
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def add(self, line: dict[str, Any]) -> None:
+        """Keep a line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Keep a probe."""
-        self.records.append(record)
-        self._append(record)
 
     def absent(self, backend: str, reason: str) -> None:
         """Keep that a backend is not there."""
         if self.missing.get(backend) != reason:
             self.missing[backend] = reason
-            self._append({"backend": backend, "missing": reason})
-
-    def reread(self) -> None:
-        """Take in what another process appended."""
-        self._read()
+            self.add({"backend": backend, "missing": reason})
 
 
-class Run:
-    """Every setting × window × backend, until all are done or the time is over."""
-
-    def __init__(self, log: Log, openers: dict[str, Opener], windows: int, seconds: float) -> None:
-        self.log, self.openers, self.windows = log, openers, windows
-        self.ends = time.monotonic() + seconds
-        self.done = {self.key(record) for record in log.records}
-        self.absent: set[str] = set()
-
-    @staticmethod
-    def key(record: dict[str, Any]) -> tuple[str, ...]:
-        """What makes a probe the same as another."""
-        return tuple(str(record[name]) for name in ("backend", "model", "act", "kv", "window"))
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is over."""
-        return time.monotonic() >= self.ends
-
-    def left(self, setting: Setting) -> list[dict[str, Any]]:
-        """What is to be probed of a setting, window by window."""
-        every = (
-            {"backend": name, **dataclasses.asdict(setting), "window": at}
-            for at in range(self.windows)
-            for name in self.openers
-            if at // 2 % SLOW.get(name, 1) == 0
-        )
-        return [each for each in every if self.key(each) not in self.done]
-
-    def setting(self, model: Model, setting: Setting) -> None:
-        """One model at one choice of options; what is missing is noted and left out."""
-        engines: dict[str, Engine] = {}
-        judges, count = Judges(model, setting), min(DEFAULT_POSITIONS, model.hparams.context)
-        try:
-            for about in self.left(setting):
-                name = about["backend"]
-                if self.over:
-                    return
-                if name in self.absent:
+def run(
+    log: Log, openers: dict[str, Opener], model: Model, setting: dict[str, str], windows: int, ends: float
+) -> None:  # fmt: skip
+    """Probe every backend over every window, with one model at one choice of options (``model``, ``act``, ``kv``),
+    until all is done or the clock passes ``ends``. What was done before is left out, as is what is missing.
+    """
+    act, kv = setting["act"], setting["kv"]
+    done = [{name: record[name] for name in ("backend", "model", "act", "kv", "window")} for record in log.records]
+    length = min(DEFAULT_POSITIONS, model.hparams.context)
+    engines: dict[str, Engine] = {}
+    absent: set[str] = set()
+    reference: Reference | None = None
+    try:
+        for at, name in product(range(windows), openers):
+            about = {"backend": name, **setting, "window": at}
+            if at // 2 % SLOW.get(name, 1) or name in absent or about in done:
+                continue
+            if time.monotonic() >= ends:
+                return
+            if name not in engines:
+                try:
+                    engines[name] = Engine(model, openers[name](), act=act, kv=kv)
+                except Unavailable as reason:
+                    log.absent(name, str(reason))
+                    absent.add(name)
                     continue
-                if name not in engines:
-                    try:
-                        engines[name] = Engine(model, self.openers[name](), act=setting.act, kv=setting.kv)
-                    except Unavailable as reason:
-                        self.log.absent(name, str(reason))
-                        self.absent.add(name)
-                        continue
-                tokens = window(model, about["window"], count)
-                reference = judges.reference(about["window"], tokens)
-                started = time.perf_counter()
-                found = probe(engines[name], reference)
-                self.log.add({**about, **found, "seconds": round(time.perf_counter() - started, 4)})
-                show(self.log)
-        finally:
-            for engine in engines.values():
-                engine.close()
-
-
-def show(log: Log) -> None:
-    """Progress, on a terminal."""
-    if sys.stderr.isatty():
-        rejected = sum(record["rejected"] for record in log.records)
-        print(f"\r{len(log.records)} probes, {rejected} rejected", end="", file=sys.stderr)
+            tokens = window(model, at, length)
+            if reference is None or reference.tokens != tokens:
+                reference = compute(model, tokens, act=act, kv=kv)
+            started = time.perf_counter()
+            record = {**about, **probe(engines[name], reference), "seconds": round(time.perf_counter() - started, 4)}
+            log.records.append(record)
+            log.add(record)
+            if sys.stderr.isatty():
+                rejected = sum(each["rejected"] for each in log.records)
+                print(f"\r{len(log.records)} probes, {rejected} rejected", end="", file=sys.stderr)
+    finally:
+        for engine in engines.values():
+            engine.close()
 
 
 @contextmanager
@@ -297,7 +235,112 @@ def with_intel(arguments: Sequence[str], log: Log, names: Sequence[str]) -> None
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False, stdout=subprocess.DEVNULL)
     if done.returncode not in (0, 1, 3):
         raise SystemExit(f"the process of Intel's runtime ended with {done.returncode}")
-    log.reread()
+    log.read()
+
+
+def counts(records: Sequence[Record], *names: str) -> list[dict[str, Any]]:
+    """Probes, rejects and seconds by the values of some fields."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[name] for name in names), []).append(record)
+    return [
+        {
+            **dict(zip(names, key, strict=True)),
+            "probes": len(group),
+            "rejected": sum(record["rejected"] for record in group),
+            "median_seconds": round(float(np.median([record["seconds"] for record in group])), 3),
+        }
+        for key, group in sorted(groups.items())
+    ]
+
+
+def distributions(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Every measure: median, the value that 1 % exceed towards the threshold, the worst, and the share of it used."""
+    contract = contracts.load(contracts.PROBE)
+    found = []
+    for name in dict.fromkeys(name for record in records for name in record["measures"]):
+        values = np.array([record["measures"][name] for record in records if name in record["measures"]], np.float64)
+        threshold = contract.threshold(name)
+        worst_last = np.sort(values if threshold.rule == "at most" else -values)  # a NaN is sorted to the end
+        ranks = (len(values) - 1) // 2, math.ceil(0.99 * len(values)) - 1, -1
+        median, p99, worst = (abs(float(worst_last[at])) for at in ranks)
+        found.append(
+            {"threshold": name, "rule": threshold.rule, "limit": threshold.value, "probes": len(values),
+             "median": median, "p99": p99, "worst": worst}
+        )  # fmt: skip
+    return found
+
+
+def summary(header: Mapping[str, Any], records: Sequence[Record], missing: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that the report shows. Probes that saw the same bits (other threads) count once in the rates: those of
+    the same model, options and tokens with the same numbers.
+    """
+    rejects = [record for record in records if record["rejected"]]
+    fields = ("model", "act", "kv", "window")
+    evidence = [(*map(record.get, fields), repr(sorted(record["measures"].items()))) for record in records]
+    distinct = dict(zip(evidence, (bool(record["rejected"]) for record in records), strict=True))
+    bound = upper_bound(sum(distinct.values()), len(distinct), CONFIDENCE) if records else None
+    return {
+        **header,
+        "probes": len(records),
+        "distinct": len(distinct),
+        "rejected": len(rejects),
+        "confidence": CONFIDENCE,
+        "rate_at_most": bound,
+        "by_backend": counts(records, "backend"),
+        "by_setting": counts(records, "model", "act", "kv"),
+        "measures": distributions(records),
+        "rejects": [{name: value for name, value in record.items() if name != "measures"} for record in rejects],
+        "missing": {name: reason for name, reason in missing.items() if all(name != r["backend"] for r in records)},
+    }
+
+
+def as_markdown(found: Mapping[str, Any]) -> str:
+    """The report for people."""
+    contract = found["contract"]
+    lines = ["# False alarms of the probe", ""]
+    if not found["probes"]:
+        return "\n".join([*lines, "No probe ran.", ""])
+    lines += [
+        f"Right backends at every gate of the full probe ({', '.join(found['gates'])}), {contract[0]} {contract[1]}, "
+        f"{found['positions']} positions per probe: **{found['rejected']} of {found['probes']} probes rejected**.",
+        "",
+        f"{found['distinct']} of the probes are distinct: the others saw the same bits (another number of "
+        f"threads or lanes) and are no trials of their own. The rate of false alarms is at most "
+        f"{found['rate_at_most']:.2%} "
+        f"(one-sided Wilson bound at {found['confidence']:.0%}, over the distinct ones). It holds for these devices, "
+        "models and tokens. Made by `python -m tools.false_alarms`.",
+        "",
+        *_table(
+            ("backend", "probes", "rejected", "s per probe"),
+            [(row["backend"], row["probes"], row["rejected"], row["median_seconds"]) for row in found["by_backend"]],
+        ),
+        *_table(
+            ("model", "activations", "cache", "probes", "rejected"),
+            [tuple(row[name] for name in ("model", "act", "kv", "probes", "rejected")) for row in found["by_setting"]],
+        ),
+        *_table(("measure", "median", "99 %", "worst", "threshold"), [_measure(row) for row in found["measures"]]),
+    ]
+    if found["rejects"]:
+        rows = [(row["backend"], row["model"], f"{row['act']}, {row['kv']}", row["window"], row["code"], row["reason"])
+                for row in found["rejects"]]  # fmt: skip
+        lines += _table(("rejected", "model", "options", "window", "code", "reason"), rows)
+    lines += [f"Not there: {name}: {reason}" for name, reason in found["missing"].items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _measure(row: Mapping[str, Any]) -> tuple[str, ...]:
+    numbers = (f"{row[name]:.6g}" for name in ("median", "p99", "worst"))
+    return (f"`{row['threshold']}`", *numbers, f"{'≥' if row['rule'] == 'at least' else '≤'} {row['limit']:g}")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |" for row in rows),
+        "",
+    ]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -331,20 +374,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WrongInput as wrong:
         print(wrong, file=sys.stderr)
         return 2
-    apart = {} if options.here else {name: each for name, each in openers.items() if name.startswith("opencl:intel")}
-    run = Run(
-        log, {name: each for name, each in openers.items() if name not in apart}, options.windows, options.seconds
-    )
-    if run.openers:
+    ends = time.monotonic() + options.seconds
+    apart = [] if options.here else [name for name in openers if name.startswith("opencl:intel")]
+    own = {name: opener for name, opener in openers.items() if name not in apart}
+    if own:
         with models() as known:
-            for act, kv in OPTIONS:
-                for name, model in known.items():
-                    run.setting(model, Setting(name, act, kv))
-    if apart and not run.over:
-        limit = run.ends - time.monotonic()
+            for (act, kv), (name, model) in product(OPTIONS, known.items()):
+                run(log, own, model, {"model": name, "act": act, "kv": kv}, options.windows, ends)
+    left = ends - time.monotonic()
+    if apart and left > 0:
         more = ["--here", "--resume", str(options.resume.resolve()), "--windows", str(options.windows)]
-        more += ["--seconds", f"{limit:.0f}"] if limit < float("inf") else []
-        with_intel([*more, "--only", ",".join(apart)], log, list(apart))
+        more += ["--seconds", f"{left:.0f}"] if left < float("inf") else []
+        with_intel([*more, "--only", ",".join(apart)], log, apart)
     found = summary(log.header, log.records, log.missing)
     text = as_markdown(found)
     if options.json:

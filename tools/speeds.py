@@ -29,7 +29,6 @@ import numpy as np
 from kparity import _native
 from kparity.backends.cpu import CpuBackend
 from kparity.bench.bandwidth import StreamRead, cold_memory
-from kparity.bench.gguf_writer import encode_i2_s, encode_tq1_0, encode_tq2_0
 from kparity.bench.machine import UNKNOWN_CACHE
 from kparity.bench.ops import line
 from kparity.bench.timing import Sample, Timed, interleave, judge
@@ -38,6 +37,7 @@ from kparity.kernels.support import SERVED
 from kparity.model import load_model
 from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
 from kparity.model.graph import LINEARS
+from kparity.model.writer import encode
 from kparity.ops.packing import pack
 from kparity.ops.spec import Array
 from kparity.receipts.record import OpRow
@@ -122,9 +122,9 @@ def repacking() -> Iterator[Timed]:
     """Each type of ternary tensor, by one thread and by all."""
     weights = np.random.default_rng(3).integers(-1, 2, (ROWS, K), np.int8)
     scales = np.ones((ROWS, K // 256), np.float32)
-    for kind, encode in (("TQ2_0", encode_tq2_0), ("TQ1_0", encode_tq1_0), ("I2_S", encode_i2_s)):
-        raw = np.frombuffer(encode(weights, scales), np.uint8)
-        yield from (Repacking(kind, raw, threads) for threads in sorted({1, len(os.sched_getaffinity(0))}))
+    for kind in ("tq2_0", "tq1_0", "i2_s"):
+        raw = np.frombuffer(encode(kind, weights, scales), np.uint8)
+        yield from (Repacking(kind.upper(), raw, threads) for threads in sorted({1, len(os.sched_getaffinity(0))}))
 
 
 def harness(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

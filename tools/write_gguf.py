@@ -2,10 +2,36 @@
 
     python -m tools.write_gguf OUT --type tq2_0 --layers 4
 
-The writer is kparity/bench/gguf_writer.py; the shapes that ``kparity bench --shape`` knows are written by itself.
+The shapes that ``kparity bench --shape`` knows are written by itself.
 """
 
-from kparity.bench.gguf_writer import main
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from kparity.model.hparams import ACTIVATIONS
+from kparity.model.writer import LINEAR, Spec, write
+
+CHOICES = {"type": sorted(LINEAR), "arch": sorted(ACTIVATIONS)}
+
+
+def main() -> None:
+    """One option per field of ``Spec``."""
+    parser = argparse.ArgumentParser(description="Write a random ternary GGUF model.")
+    parser.add_argument("out", type=Path)
+    for field in fields(Spec):
+        flags = dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}"))
+        if isinstance(field.default, bool):
+            parser.add_argument(*flags, action="store_true")
+        else:
+            choices = CHOICES.get(field.name)
+            parser.add_argument(*flags, type=type(field.default), default=field.default, choices=choices)
+    options = vars(parser.parse_args())
+    out = write(options.pop("out"), Spec(**options))
+    print(f"{out}: {out.stat().st_size} bytes")
+
 
 if __name__ == "__main__":
     main()

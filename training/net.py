@@ -45,12 +45,6 @@ def ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale).round().clamp(-1, 1), scale
 
 
-def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-token activation quantisation: codes in [-128, 127], round half even, and s = 127 / max(|x|, 1e-5)."""
-    s = 127.0 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-    return (x * s).round().clamp(-128, 127), s
-
-
 class _TernaryProduct(torch.autograd.Function):
     """y = (codes(x) · codes(w)ᵀ) · scale / s; the gradient takes both roundings for the identity (straight through).
 
@@ -60,8 +54,8 @@ class _TernaryProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         w, scale = ternary(weight)
-        q, s = int8_rows(x)
-        w, q = w.bfloat16(), q.bfloat16()
+        s = 127.0 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)  # per token
+        q, w = (x * s).round().clamp(-128, 127).bfloat16(), w.bfloat16()
         ctx.save_for_backward(q, s, w, scale)
         return (q @ w.t()).float() * (scale / s)
 
@@ -86,30 +80,11 @@ class TernaryLinear(nn.Module):
         return _TernaryProduct.apply(x, self.weight)
 
 
-class Norm(nn.Module):
-    """RMS norm with a learnt gain."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., width] → the same shape."""
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
-
-
 def rope_angles(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin [length, head / 2] of position · theta^(-2i / head)."""
     inverse = shape.theta ** (-torch.arange(0, shape.head, 2, dtype=torch.float64) / shape.head)
     angle = torch.arange(length, dtype=torch.float64)[:, None] * inverse
     return angle.cos().float(), angle.sin().float()
-
-
-def rope_neox(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (x[i], x[i + head/2]) of x [batch, heads, length, head]."""
-    low, high = x.chunk(2, dim=-1)
-    return torch.cat([low * cos - high * sin, low * sin + high * cos], dim=-1)
 
 
 class Layer(nn.Module):
@@ -119,16 +94,16 @@ class Layer(nn.Module):
         super().__init__()
         self.shape = shape
         kv = shape.head * shape.kv_heads
-        self.attn_norm = Norm(shape.width, shape.eps)
+        self.attn_norm = nn.RMSNorm(shape.width, shape.eps)
         self.attn_q = TernaryLinear(shape.width, shape.width)
         self.attn_k = TernaryLinear(shape.width, kv)
         self.attn_v = TernaryLinear(shape.width, kv)
-        self.attn_sub_norm = Norm(shape.width, shape.eps)
+        self.attn_sub_norm = nn.RMSNorm(shape.width, shape.eps)
         self.attn_output = TernaryLinear(shape.width, shape.width)
-        self.ffn_norm = Norm(shape.width, shape.eps)
+        self.ffn_norm = nn.RMSNorm(shape.width, shape.eps)
         self.ffn_gate = TernaryLinear(shape.width, shape.ffn)
         self.ffn_up = TernaryLinear(shape.width, shape.ffn)
-        self.ffn_sub_norm = Norm(shape.ffn, shape.eps)
+        self.ffn_sub_norm = nn.RMSNorm(shape.ffn, shape.eps)
         self.ffn_down = TernaryLinear(shape.ffn, shape.width)
 
     def _attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -137,9 +112,10 @@ class Layer(nn.Module):
             product(x).view(batch, length, -1, self.shape.head).transpose(1, 2)
             for product in (self.attn_q, self.attn_k, self.attn_v)
         )
-        q, k = rope_neox(q, cos, sin), rope_neox(k, cos, sin)
-        q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        turned = []
+        for low, high in (q.chunk(2, dim=-1), k.chunk(2, dim=-1)):  # NEOX: the pairs (x[i], x[i + head/2])
+            turned.append(torch.cat([low * cos - high * sin, low * sin + high * cos], dim=-1).bfloat16())
+        mixed = F.scaled_dot_product_attention(*turned, v.bfloat16(), is_causal=True, enable_gqa=True)
         return mixed.float().transpose(1, 2).reshape(batch, length, -1)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -158,11 +134,11 @@ class Net(nn.Module):
         self.token_embd = nn.Embedding(shape.vocab, shape.width)
         nn.init.normal_(self.token_embd.weight, std=0.02)
         self.blk = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
-        self.output_norm = Norm(shape.width, shape.eps)
+        self.output_norm = nn.RMSNorm(shape.width, shape.eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [batch, length] int64 → logits [batch, length, vocab]."""
-        cos, sin = (part.to(tokens.device) for part in rope_angles(self.shape, tokens.shape[1]))
+        cos, sin = rope_angles(self.shape, tokens.shape[1])
         x = self.token_embd(tokens)
         for layer in self.blk:
             x = layer(x, cos, sin)

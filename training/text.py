@@ -37,21 +37,16 @@ class Corpus:
     held_out: list[str]
 
 
-def read_verses(path: Path | None) -> str:
-    """The verses, one per line with their reference; from `path`, or printed by the `bible` program."""
-    if path is not None:
-        return path.read_text(encoding="ascii")
-    program = shutil.which("bible")
-    if program is None:
-        raise SystemExit("no text: give --text FILE, or install the program that prints it: apt-get install bible-kjv")
-    command = [program, "-f", "gen1:1-rev22:21"]
-    return subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, encoding="ascii").stdout
-
-
 def read_corpus(path: Path | None) -> Corpus:
-    """Group the verses into chapters, without their references, and set the held-out chapters apart."""
+    """The chapters of a file of verses, or of what `bible` prints, without references; held-out ones apart."""
+    if path is not None:
+        text = path.read_text(encoding="ascii")
+    elif shutil.which("bible") is None:
+        raise SystemExit("no text: give --text FILE, or install the program that prints it: apt-get install bible-kjv")
+    else:
+        text = subprocess.check_output(["bible", "-f", "gen1:1-rev22:21"], stdin=subprocess.DEVNULL, encoding="ascii")
     chapters: dict[str, list[str]] = {}
-    for line in read_verses(path).splitlines():
+    for line in text.splitlines():
         match = _VERSE.match(line)
         if match is None:
             raise SystemExit(f"not a verse: {line[:60]!r}")
@@ -61,16 +56,6 @@ def read_corpus(path: Path | None) -> Corpus:
         raise SystemExit(f"held-out chapters not in the text: {missing}")
     train = ["".join(verses) for name, verses in chapters.items() if name not in HELD_OUT]
     return Corpus(train, ["".join(chapters[name]) for name in HELD_OUT])
-
-
-def held_out_file(corpus: Corpus) -> str:
-    """The shipped held-out text: chapters separated by one empty line."""
-    return "\n".join(corpus.held_out)
-
-
-def split_held_out(text: str) -> list[str]:
-    """The inverse of `held_out_file`."""
-    return [chapter.removesuffix("\n") + "\n" for chapter in text.split("\n\n")]
 
 
 def train_tokenizer(chapters: list[str], size: int) -> Tokenizer:
@@ -104,11 +89,13 @@ class TokenStream:
         """Verses are tokenised one at a time: a verse never shares a token with the next."""
         pieces: list[list[int]] = []
         for chapter in chapters:
-            verses = tokenizer.encode_batch(chapter.splitlines(keepends=True), add_special_tokens=False)
-            pieces += [verse.ids for verse in verses]
+            pieces += [
+                verse.ids
+                for verse in tokenizer.encode_batch(chapter.splitlines(keepends=True), add_special_tokens=False)
+            ]
             pieces[-1] = [*pieces[-1], EOS_ID]
         lengths = np.array([len(piece) for piece in pieces])
-        return cls(np.concatenate([np.array(piece) for piece in pieces]), np.cumsum(lengths) - lengths)
+        return cls(np.concatenate(pieces), np.cumsum(lengths) - lengths)
 
     def batch(self, rng: np.random.Generator, count: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """`count` windows that begin at a verse: inputs [count, length] with `<s>` in front, and their next tokens."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,18 +66,11 @@ def schedule(settings: Settings, step: int) -> tuple[float, float]:
 
 
 def make_optimizer(net: Net) -> torch.optim.AdamW:
-    """AdamW; norm gains (vectors) get no weight decay."""
-    matrices = [p for p in net.parameters() if p.ndim > 1]
-    vectors = [p for p in net.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "decays": True}, {"params": vectors, "decays": False, "weight_decay": 0.0}]
+    """AdamW of two groups: matrices, and norm gains (vectors), which get no weight decay."""
+    groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
+    for parameter in net.parameters():
+        groups[parameter.ndim == 1]["params"].append(parameter)
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-
-
-def set_rates(optimizer: torch.optim.AdamW, rate: float, decay: float) -> None:
-    """Put the schedule's values into the optimizer."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        group["weight_decay"] = decay if group["decays"] else 0.0
 
 
 @torch.no_grad()
@@ -92,15 +86,10 @@ def held_out_loss(net: Net, tokenizer: Tokenizer, chapters: list[str]) -> float:
     return total / count
 
 
-def save(path: Path, net: Net, optimizer: torch.optim.AdamW, progress: Progress) -> None:
-    """Write a checkpoint; a reader never sees half of it."""
-    part = path.with_suffix(".part")
-    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}, part)
-    part.replace(path)
-
-
 def load(path: Path, net: Net, optimizer: torch.optim.AdamW | None = None) -> Progress:
-    """Read a checkpoint into `net` and `optimizer`."""
+    """Read a checkpoint, where there is one, into `net` and `optimizer`."""
+    if not path.exists():
+        return Progress()
     state = torch.load(path, weights_only=True)
     net.load_state_dict(state["net"])
     if optimizer is not None:
@@ -111,12 +100,15 @@ def load(path: Path, net: Net, optimizer: torch.optim.AdamW | None = None) -> Pr
 def train(settings: Settings, net: Net, tokenizer: Tokenizer, corpus: Corpus, checkpoint: Path) -> Progress:
     """Train from the last checkpoint, or from the start, to the last step."""
     optimizer = make_optimizer(net)
-    progress = load(checkpoint, net, optimizer) if checkpoint.exists() else Progress()
+    progress = load(checkpoint, net, optimizer)
     stream = TokenStream.build(tokenizer, corpus.train)
     loss_of: Callable[..., torch.Tensor] = torch.compile(net.loss)
     begun, recent = time.monotonic() - progress.seconds, []
     for step in range(progress.step, settings.steps):
-        set_rates(optimizer, *schedule(settings, step))
+        rate, decay = schedule(settings, step)
+        matrices, vectors = optimizer.param_groups
+        matrices.update(lr=rate, weight_decay=decay)
+        vectors.update(lr=rate)
         # A generator per step: a continued run sees the same windows as an uninterrupted one.
         rng = np.random.default_rng([settings.seed, step])
         loss = loss_of(*stream.batch(rng, settings.batch, settings.window))
@@ -131,7 +123,10 @@ def train(settings: Settings, net: Net, tokenizer: Tokenizer, corpus: Corpus, ch
             point = {"step": step + 1, "train": round(float(np.mean(recent)), 4), "held_out": round(held_out, 4)}
             progress.curve.append(point)
             print(f"{point} {progress.seconds:.0f} s", file=sys.stderr, flush=True)
-            save(checkpoint, net, optimizer, progress)
+            state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "progress": asdict(progress)}
+            part = checkpoint.with_suffix(".part")
+            torch.save(state, part)
+            part.replace(checkpoint)  # a reader never sees half of it
             recent = []
     return progress
 
@@ -156,10 +151,8 @@ def main() -> None:
     net = Net(Shape())
     args.work.mkdir(parents=True, exist_ok=True)
     checkpoint = args.work / "checkpoint.pt"
-    if not args.export_only:
-        progress = train(settings, net, tokenizer, corpus, checkpoint)
-    else:
-        progress = load(checkpoint, net) if checkpoint.exists() else Progress()
+    exporting = args.export_only
+    progress = load(checkpoint, net) if exporting else train(settings, net, tokenizer, corpus, checkpoint)
     training = {"settings": asdict(settings), "seconds": progress.seconds, "curve": progress.curve}
     write_model_files(net, tokenizer, corpus, training, args.out)
 

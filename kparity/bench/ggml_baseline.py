@@ -15,12 +15,12 @@ import numpy as np
 
 from kparity.backends._memory import aligned_empty
 from kparity.bench import llamacpp
-from kparity.bench.gguf_writer import encode_tq2_0
 from kparity.bench.machine import cache_bytes, cold_bytes
 from kparity.bench.ops.session import Group
 from kparity.bench.timing import MANY, Sample, Timed, row_of, state_of
 from kparity.device.adapter import DeviceInfo
 from kparity.errors import WrongInput
+from kparity.model.writer import encode
 from kparity.ops.spec import Array, Case
 
 F32, TQ2_0 = 0, 35
@@ -92,7 +92,7 @@ class GgmlGemv(Timed):
         activations = rng.integers(-127, 128, k).astype(np.float32)
         activations[::BLOCK] = 127
         self.truth = weights.astype(np.float64) @ activations
-        raw = encode_tq2_0(weights, np.ones((n, k // BLOCK), np.float32))
+        raw = encode("tq2_0", weights, np.ones((n, k // BLOCK), np.float32))
         per_sample, state = min(MANY, max(copies, MANY // 2)), state_of(cold, copies)
         super().__init__(row_of(
             info, "mul_mat_TQ2_0", len(raw), launches=per_sample, cold=cold, state=state, copies=copies, clock="wall",

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from kparity.bench import gguf_writer
-from kparity.bench.gguf_writer import Spec
 from kparity.errors import UnknownName, WrongInput
 from kparity.host import cachedir
+from kparity.model import writer
+from kparity.model.writer import Spec
 
 ARCH = "bitnet"
 """The name under which llama.cpp reads the graph, so that both can be given the same file: SiLU in place of the relu²
@@ -19,7 +19,7 @@ of the 2B-4T model, which costs the same."""
 
 SHAPES: Mapping[str, Spec] = {
     "2b-4t": Spec(arch=ARCH, layers=30),
-    "tiny": dataclasses.replace(gguf_writer.TINY, arch=ARCH),
+    "tiny": dataclasses.replace(writer.TINY, arch=ARCH),
 }
 FORM = re.compile(r"([\w.-]+)(?::([1-9]\d{0,2}))?(?::([1-9]\d{2,6}))?")
 SPARE = 1 << 30
@@ -46,7 +46,7 @@ def model_file(text: str, seed: int = 0, cache: Path | None = None, kind: str = 
     its name only when it is whole.
     """
     spec = dataclasses.replace(parse(text, seed), type=kind)
-    entries = list(gguf_writer.tensors(spec))
+    entries = list(writer.tensors(spec))
     need = sum(entry.n_bytes for entry in entries)
     name = f"{text.partition(':')[0]}-{spec.layers}-{spec.vocab}-{spec.type}-{spec.arch}-{spec.seed}.gguf"
     try:
@@ -62,7 +62,7 @@ def model_file(text: str, seed: int = 0, cache: Path | None = None, kind: str = 
                 f"{SPARE >> 20} MiB to spare; choose fewer layers, or another folder by XDG_CACHE_HOME"
             )
         with cachedir.scratch(cache) as partial:
-            cachedir.seal(gguf_writer.write_file(partial / name, gguf_writer.keys(spec), entries), path)
+            cachedir.seal(writer.write_file(partial / name, writer.keys(spec), entries), path)
     except OSError as error:
         raise WrongInput(
             f"{cache or 'the cache'} cannot hold a model of shape {text}: {error.strerror or error}"

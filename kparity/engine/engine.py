@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Program
-from kparity.engine.fused import FusedGraph
-from kparity.engine.graph import Graph, Kernels, Options
+from kparity.engine.graph import FusedGraph, Graph, Kernels, Options
 from kparity.engine.weights import Weights, silent, upload
 from kparity.errors import WrongInput
 from kparity.model import Model
@@ -38,7 +37,7 @@ class Engine:
 
     ``act`` is the activation quantisation (``token`` as BitNet does, ``block256`` as llama.cpp does), ``kv`` the
     element type of the cache, ``context`` its length in positions, ``chunk`` the rows of one prefill program;
-    ``fused`` chooses between the graphs of ``fused.py`` and ``graph.py``; ``tick`` is called with a few words
+    ``fused`` chooses between the two graphs of ``graph.py``; ``tick`` is called with a few words
     after each piece of work. Tokens are ids; logits are f32 [vocab]. The state is the cache and the number of tokens
     in it. It works in the process that made it and in no other: a driver does not survive a fork.
     """
@@ -76,11 +75,8 @@ class Engine:
 
     def _new_cache(self) -> list[tuple[Buffer, Buffer]]:
         h = self.model.hparams
-        shape = (self.options.context, h.n_kv * h.head_dim)
-        return [
-            (self.backend.empty(shape, self.options.kv), self.backend.empty(shape, self.options.kv))
-            for _ in range(h.n_layer)
-        ]
+        shape, kv = (self.options.context, h.kv_dim), self.options.kv
+        return [(self.backend.empty(shape, kv), self.backend.empty(shape, kv)) for _ in range(h.n_layer)]
 
     def recorded(self, rows: int = 1, every_row: bool = False) -> Recorded:
         """The program for a number of rows, recorded at its first use."""
@@ -104,14 +100,13 @@ class Engine:
         """
         graph = self.recorded(rows).graph
         self._feed(graph, [], rows)
-        seen: set[Case] = set()
+        seen: set[Case | None] = set()
         for launch in graph.launches:
             if launch.case is None or launch.case not in seen:
                 self.backend.record([launch]).run()
                 self.backend.sync()
                 self.tick(f"first launch of {launch.kernel_id}, {rows} rows")
-            if launch.case is not None:
-                seen.add(launch.case)
+            seen.add(launch.case)
 
     def rewind(self, position: int) -> None:
         """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""
@@ -158,9 +153,8 @@ class Engine:
         for at, rows, head in self.pieces(len(tokens)):
             piece = list(tokens[at : at + rows])
             self._check(piece)
-            recorded = self.recorded(rows)
-            self._feed(recorded.graph, piece, rows)
-            spent += (recorded.program if head else self.body(rows)).run_timed()
+            self._feed(self.recorded(rows).graph, piece, rows)
+            spent += (self.recorded(rows).program if head else self.body(rows)).run_timed()
             self.position += len(piece)
         return spent
 
@@ -216,10 +210,7 @@ class Engine:
         graph = recorded.graph
         program = recorded.program if head else self.body(rows)
         self._feed(graph, tokens, rows)
-        if eager:
-            program.run_eager()
-        else:
-            program.run()
+        (program.run_eager if eager else program.run)()
         self.position += len(tokens)
         self.tick(f"position {self.position}")
         return graph
@@ -256,8 +247,7 @@ class Engine:
             )
 
     def _first_row(self, graph: Graph) -> Array:
-        row: Array = self.backend.download(graph.logits)[0]
-        return row
+        return np.asarray(self.backend.download(graph.logits)[0])
 
     def _best(self, graph: Graph) -> int:
         best = int(self.backend.download(graph.best)[0])

@@ -1,8 +1,12 @@
 """The BitNet b1.58 forward pass as a list of launches, written once for every backend.
 
-    x → rmsnorm(attn_norm) → q, k, v → RoPE(q, k) → attention → rmsnorm(attn_sub_norm) → attn_output → + x
-      → rmsnorm(ffn_norm) → act(gate)·up → rmsnorm(ffn_sub_norm) → ffn_down → + x          for each layer
+    x → norm_quant(attn_norm) → q, k, v → RoPE and cache → attention → norm_quant(attn_sub_norm) → attn_output
+      → norm_quant(+ x, ffn_norm) → gate, up → norm_quant(act(gate)·up, ffn_sub_norm) → ffn_down → + x   for each layer
     x → rmsnorm(output_norm) → head
+
+``Graph`` launches every op by itself. ``FusedGraph`` has half the launches: what stands between two GEMVs is one op, as
+are RoPE and cache, and weights that read the same activations are one GEMV. Every value is rounded alike; a right
+backend gives the same logits with either.
 
 Weights, the KV cache and all activations stay on the device. Rows of a padded chunk carry position -1: their keys are
 not stored and nothing reads their results.
@@ -10,16 +14,20 @@ not stored and nothing reads their results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from kparity import ops
 from kparity.device.adapter import Backend, Buffer, Kernel, Launch
-from kparity.engine.weights import Weights, silent
+from kparity.engine.weights import Weights, parts_of, silent
 from kparity.errors import WrongInput
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams
 from kparity.ops.spec import Case, Value
+
+Quantised = tuple[Buffer, Buffer, Buffer]
+"""int8 activations, their scales and their sums."""
+Prepared = Generator[Launch, None, Quantised]
 
 
 @dataclass(frozen=True)
@@ -99,122 +107,101 @@ class Graph:
         return Buffer(buffer.handle, buffer.dtype, shape)
 
     def _forward(self) -> Iterator[Launch]:
-        m, width = self.rows, self.h.width
-        x, y = self._buffer("x", (m, width)), self._buffer("y", (m, width))
-        yield from self._embed(x)
-        for layer in range(self.h.n_layer):
-            yield from self._attention(layer, x)
-            yield self._add(x, self._buffer("projected", (m, width)), y)
-            yield from self._feed_forward(layer, y)
-            yield self._add(y, self._buffer("down", (m, width)), x)
-
-    def _add(self, a: Buffer, b: Buffer, out: Buffer) -> Launch:
-        return self.kernels.get("add", M=self.rows, D=self.h.width).bind(a, b, out)
-
-    def _embed(self, x: Buffer) -> Iterator[Launch]:
+        h, m = self.h, self.rows
+        x, y, inner = (self._buffer(*one) for one in (("x", (m, h.width)), ("y", (m, h.width)), ("inner", (m, h.ffn))))
         for part in self.weights.embedding:
             kernel = self.kernels.get(
-                "embed", M=self.rows, V=self.h.vocab, D=self.h.width, dtype=self.weights.dtype[0],
-                row0=part.row0, rows=part.rows,
-            )  # fmt: skip
+                "embed", M=m, V=h.vocab, D=h.width, dtype=self.weights.dtype[0], row0=part.row0, rows=part.rows
+            )
             yield kernel.bind(part.buffer, self.ids, x)
+        down: tuple[Buffer, ...] = ()
+        for layer in range(h.n_layer):
+            at = f"blk.{layer}"
+            before = ("add", (y, *down)) if layer else ("none", (x,))
+            quantised = yield from self._norm_quant(*before, f"{at}.attn_norm.weight", h.width, x if layer else None)
+            projections = yield from self._products(layer, "attn_qkv", quantised)
+            q = yield from self._store(layer, projections)
+            yield self._attend_cache(layer, q)
+            mixed = (self._buffer("mixed", (m, h.q_dim)),)
+            quantised = yield from self._norm_quant("none", mixed, f"{at}.attn_sub_norm.weight", h.q_dim)
+            projected = yield from self._products(layer, "attn_output", quantised)
+            quantised = yield from self._norm_quant("add", (x, *projected), f"{at}.ffn_norm.weight", h.width, y)
+            gate_up = yield from self._products(layer, "ffn_gate_up", quantised)
+            quantised = yield from self._norm_quant(h.act, gate_up, f"{at}.ffn_sub_norm.weight", h.ffn, inner)
+            down = yield from self._products(layer, "ffn_down", quantised)
+        yield self._add(y, *down, x)
+
+    def _add(self, *buffers: Buffer) -> Launch:
+        return self.kernels.get("add", M=self.rows, D=self.h.width).bind(*buffers)
+
+    def _norm_quant(
+        self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
+    ) -> Prepared:
+        """``pre`` of the inputs into ``h`` (``none`` takes them as they are), its norm, and the int8 codes of that."""
+        if pre == "add" and h is not None:
+            yield self._add(*inputs, h)
+        elif h is not None:
+            yield self.kernels.get("glu", M=self.rows, D=width, act=pre, clamp=self.h.clamp).bind(*inputs, h)
+        normed = self._buffer(f"normed.{width}", (self.rows, width))
+        yield self._norm(inputs[0] if h is None else h, key, normed)
+        return (yield from self._quantise(normed))
 
     def _norm(self, x: Buffer, key: str, out: Buffer) -> Launch:
-        rows, width = x.shape
-        kernel = self.kernels.get("rmsnorm", M=rows, D=width, eps=self.h.eps)
+        kernel = self.kernels.get("rmsnorm", M=x.shape[0], D=x.shape[1], eps=self.h.eps)
         return kernel.bind(x, self.weights.norms[key], out)
 
-    def _quantise(self, x: Buffer) -> tuple[Launch, tuple[Buffer, Buffer, Buffer]]:
+    def _quantise(self, x: Buffer) -> Prepared:
         kernel = self.kernels.get("act_quant", M=self.rows, K=x.shape[1], mode=self.options.act)
-        names = [f"{arg.name}.{x.shape[1]}" for arg in kernel.args]
-        q, scale, qsum = (self._buffer(n, a.shape, a.dtype) for n, a in zip(names[1:], kernel.args[1:], strict=True))
-        return kernel.bind(x, q, scale, qsum), (q, scale, qsum)
+        quantised = self._quantised(kernel, x.shape[1])
+        yield kernel.bind(x, *quantised)
+        return quantised
 
-    def _linear(self, layer: int, name: str, quantised: tuple[Buffer, Buffer, Buffer], out: Buffer) -> Launch:
-        weight = self.weights.linears[layer, name]
-        kernel = self.kernels.get(
-            "tgemv", M=self.rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=self.options.act
-        )
-        return kernel.bind(weight.words, weight.wscale, *quantised, out)
+    def _quantised(self, kernel: Kernel, width: int) -> Quantised:
+        """Where a kernel puts its last three outputs."""
+        q, scale, qsum = (self._buffer(f"{arg.name}.{width}", arg.shape, arg.dtype) for arg in kernel.args[-3:])
+        return q, scale, qsum
 
-    def _rope(self, x: Buffer, heads: int, out: Buffer) -> Launch:
-        h = self.h
-        kernel = self.kernels.get(
-            "rope",
-            M=self.rows,
-            H=heads,
-            D=h.head_dim,
-            R=h.rope_dim,
-            mode=h.rope_mode,
-            theta=h.theta,
-            scale=h.rope_scale,
-        )
-        shape = (self.rows, heads, h.head_dim)
-        return kernel.bind(self._as(x, *shape), self.pos, self.freq, self._as(out, *shape))
+    def _parts(self, name: str) -> tuple[str, ...]:
+        """The GEMVs that one of the fused graph stands for."""
+        return parts_of(name)
 
-    def _attention(self, layer: int, x: Buffer) -> Iterator[Launch]:
-        h, m = self.h, self.rows
-        width, kv_width = h.n_head * h.head_dim, h.n_kv * h.head_dim
-        normed = self._buffer("normed", (m, h.width))
-        yield self._norm(x, f"blk.{layer}.attn_norm.weight", normed)
-        launch, quantised = self._quantise(normed)
-        yield launch
-        q, k, v = (
-            self._buffer("q_out", (m, width)),
-            self._buffer("k_out", (m, kv_width)),
-            self._buffer("v_out", (m, kv_width)),
-        )
-        for name, out in (("attn_q", q), ("attn_k", k), ("attn_v", v)):
-            yield self._linear(layer, name, quantised, out)
-        q_turned, k_turned = self._buffer("q_turned", (m, width)), self._buffer("k_turned", (m, kv_width))
-        yield self._rope(q, h.n_head, q_turned)
-        yield self._rope(k, h.n_kv, k_turned)
-        yield from self._attend(layer, q_turned, k_turned, v)
-        mixed = self._buffer("mixed_normed", (m, width))
-        yield self._norm(self._buffer("mixed", (m, width)), f"blk.{layer}.attn_sub_norm.weight", mixed)
-        launch, quantised = self._quantise(mixed)
-        yield launch
-        yield self._linear(layer, "attn_output", quantised, self._buffer("projected", (m, h.width)))
+    def _products(
+        self, layer: int, name: str, quantised: Quantised
+    ) -> Generator[Launch, None, tuple[Buffer, ...]]:  # fmt: skip
+        """The GEMVs of weights that read the same activations, and where their outputs are, f32 [M, N]."""
+        outputs = []
+        for part in self._parts(name):
+            weight = self.weights.linears[layer, part]
+            kernel = self.kernels.get(
+                "tgemv", M=self.rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=self.options.act
+            )
+            outputs.append(self._buffer(f"{part}.out", (self.rows, weight.n)))
+            yield kernel.bind(weight.words, weight.wscale, *quantised, outputs[-1])
+        return tuple(outputs)
 
-    def _attend(self, layer: int, q: Buffer, k: Buffer, v: Buffer) -> Iterator[Launch]:
-        h, m, length = self.h, self.rows, self.options.context
-        kcache, vcache = self.cache[layer]
-        store = self.kernels.get("kv_store", M=m, L=length, D=h.n_kv * h.head_dim, dtype=self.options.kv)
-        yield store.bind(k, v, self.pos, kcache, vcache)
-        yield self._attend_cache(layer, q)
+    def _store(self, layer: int, projections: tuple[Buffer, ...]) -> Generator[Launch, None, Buffer]:
+        """q and k turned by position, k and v put into the cache; where the turned q is, f32 [M, H·D]."""
+        h, turned = self.h, []
+        for name, x, heads in zip("qk", projections, (h.n_head, h.n_kv), strict=False):
+            kernel = self.kernels.get(
+                "rope", M=self.rows, H=heads, D=h.head_dim, R=h.rope_dim,
+                mode=h.rope_mode, theta=h.theta, scale=h.rope_scale,
+            )  # fmt: skip
+            turned.append(self._buffer(f"{name}_turned", x.shape))
+            shape = (self.rows, heads, h.head_dim)
+            yield kernel.bind(self._as(x, *shape), self.pos, self.freq, self._as(turned[-1], *shape))
+        store = self.kernels.get("kv_store", M=self.rows, L=self.options.context, D=h.kv_dim, dtype=self.options.kv)
+        yield store.bind(turned[1], projections[2], self.pos, *self.cache[layer])
+        return turned[0]
 
     def _attend_cache(self, layer: int, q: Buffer) -> Launch:
         """Attention of rotated queries [M, H·D] over a layer's cache, into ``mixed``."""
         h, m, length = self.h, self.rows, self.options.context
-        kcache, vcache = self.cache[layer]
         kernel = self.kernels.get("attention", M=m, L=length, H=h.n_head, G=h.n_kv, D=h.head_dim, dtype=self.options.kv)
-        heads, cache = (m, h.n_head, h.head_dim), (length, h.n_kv, h.head_dim)
-        out = self._buffer("mixed", (m, h.n_head * h.head_dim))
-        lse = self._buffer("lse", (m, h.n_head))
-        return kernel.bind(
-            self._as(q, *heads),
-            self._as(kcache, *cache),
-            self._as(vcache, *cache),
-            self.pos,
-            self._as(out, *heads),
-            lse,
-        )
-
-    def _feed_forward(self, layer: int, x: Buffer) -> Iterator[Launch]:
-        h, m = self.h, self.rows
-        normed = self._buffer("normed", (m, h.width))
-        yield self._norm(x, f"blk.{layer}.ffn_norm.weight", normed)
-        launch, quantised = self._quantise(normed)
-        yield launch
-        gate, up = self._buffer("gate", (m, h.ffn)), self._buffer("up", (m, h.ffn))
-        yield self._linear(layer, "ffn_gate", quantised, gate)
-        yield self._linear(layer, "ffn_up", quantised, up)
-        inner, inner_normed = self._buffer("inner", (m, h.ffn)), self._buffer("inner_normed", (m, h.ffn))
-        yield self.kernels.get("glu", M=m, D=h.ffn, act=h.act, clamp=h.clamp).bind(gate, up, inner)
-        yield self._norm(inner, f"blk.{layer}.ffn_sub_norm.weight", inner_normed)
-        launch, quantised = self._quantise(inner_normed)
-        yield launch
-        yield self._linear(layer, "ffn_down", quantised, self._buffer("down", (m, h.width)))
+        heads = (m, h.n_head, h.head_dim)
+        cache = (self._as(part, length, h.n_kv, h.head_dim) for part in self.cache[layer])
+        mixed, lse = self._as(self._buffer("mixed", (m, h.q_dim)), *heads), self._buffer("lse", (m, h.n_head))
+        return kernel.bind(self._as(q, *heads), *cache, self.pos, mixed, lse)
 
     def _output(self, x: Buffer) -> Iterator[Launch]:
         h, rows = self.h, self.rows if self.every_row else 1
@@ -230,3 +217,31 @@ class Graph:
             )
             yield kernel.bind(part.buffer, normed, self.logits)
         yield self.kernels.get("argmax", M=rows, N=h.vocab).bind(self.logits, self.best)
+
+
+class FusedGraph(Graph):
+    """The launches of a forward pass over M rows, fused."""
+
+    def _norm_quant(
+        self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
+    ) -> Prepared:
+        clamp = self.h.clamp if pre in ("silu", "relu2") else 0
+        kernel = self.kernels.get(
+            "norm_quant", M=self.rows, D=width, pre=pre, clamp=clamp, eps=self.h.eps, mode=self.options.act
+        )
+        quantised = self._quantised(kernel, width)
+        yield kernel.bind(*inputs, self.weights.norms[key], *(() if h is None else (h,)), *quantised)
+        return quantised
+
+    def _parts(self, name: str) -> tuple[str, ...]:
+        return (name,)
+
+    def _store(self, layer: int, projections: tuple[Buffer, ...]) -> Generator[Launch, None, Buffer]:
+        h, q = self.h, self._buffer("q_turned", (self.rows, self.h.q_dim))
+        kernel = self.kernels.get(
+            "rope_store", M=self.rows, H=h.n_head, G=h.n_kv, D=h.head_dim, R=h.rope_dim, L=self.options.context,
+            mode=h.rope_mode, theta=h.theta, scale=h.rope_scale, dtype=self.options.kv,
+        )  # fmt: skip
+        heads = self._as(q, self.rows, h.n_head, h.head_dim)
+        yield kernel.bind(*projections, self.pos, self.freq, heads, *self.cache[layer])
+        return q

@@ -10,6 +10,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Buffer
 from kparity.model import Model, Ternary
 from kparity.model.graph import LINEARS, NORMS
+from kparity.model.tensors import ScaleKind
 from kparity.ops.spec import Array
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
@@ -64,37 +65,16 @@ def _parts(backend: Backend, table: Array) -> list[Part]:
     ]
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """Words u32 [n, Kp/16] of one weight or of several, with scales per ``tensor``, ``row`` or ``block256``."""
-
-    words: Array
-    wscale: Array
-    kind: str
-    n: int
-    k: int
-
-
-def _stacked(weights: Sequence[Ternary]) -> _Stack:
+def _stacked(weights: Sequence[Ternary]) -> Ternary:
     """Weights of one width, one below the other: a scale per row, or per block where any of them has that."""
     if len(weights) == 1:
-        only = weights[0]
-        return _Stack(only.words, only.wscale, only.kind, only.n, only.k)
-    blocks = weights[0].words.shape[1] // 16
-    if all(weight.kind == "tensor" for weight in weights):
-        kind, scales = "row", [np.repeat(weight.wscale, weight.n) for weight in weights]
-    else:
-        kind = "block256"
-        scales = [np.broadcast_to(weight.wscale, (weight.n, blocks)) for weight in weights]
+        return weights[0]
+    rows, blocks = sum(weight.n for weight in weights), weights[0].words.shape[1] // 16
+    by_row = all(weight.kind == "tensor" for weight in weights)
+    scales = np.concatenate([np.broadcast_to(weight.wscale, (weight.n, 1 if by_row else blocks)) for weight in weights])
     words = np.concatenate([weight.words for weight in weights])
-    rows = sum(weight.n for weight in weights)
-    return _Stack(words, np.concatenate(scales), kind, rows, weights[0].k)
-
-
-def _linear(model: Model, backend: Backend, layer: int, name: str) -> Linear:
-    stack = _stacked([model.linear(layer, part) for part in parts_of(name)])
-    words, wscale = backend.upload(stack.words), backend.upload(stack.wscale)
-    return Linear(words, wscale, stack.kind, stack.n, stack.k)
+    kind: ScaleKind = "row" if by_row else "block256"
+    return Ternary(words, scales.reshape(-1) if by_row else scales, kind, rows, weights[0].k)
 
 
 def silent(note: str) -> None:
@@ -108,7 +88,9 @@ def upload(
     weights = Weights()
     for layer in range(model.hparams.n_layer):
         for name in FUSED if fused else LINEARS:
-            weights.linears[layer, name] = _linear(model, backend, layer, name)
+            stack = _stacked([model.linear(layer, part) for part in parts_of(name)])
+            words, wscale = backend.upload(stack.words), backend.upload(stack.wscale)
+            weights.linears[layer, name] = Linear(words, wscale, stack.kind, stack.n, stack.k)
             tick(f"layer {layer + 1} of {model.hparams.n_layer}")
         for name in NORMS:
             key = f"blk.{layer}.{name}.weight"
@@ -117,6 +99,6 @@ def upload(
     embedding, head = model.embedding(), model.head()
     weights.embedding = _parts(backend, embedding.array)
     weights.head = weights.embedding if head.tied else _parts(backend, head.array)
-    weights.dtype = ("f16" if embedding.array.dtype == np.float16 else "f32",
-                     "f16" if head.array.dtype == np.float16 else "f32")  # fmt: skip
+    first, last = ("f16" if table.array.dtype == np.float16 else "f32" for table in (embedding, head))
+    weights.dtype = (first, last)
     return weights

@@ -9,12 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kparity.model.dense import Dense
     from kparity.model.hparams import Hparams
     from kparity.model.model import Model, load_model
-    from kparity.model.ternary import Ternary
+    from kparity.model.tensors import Dense, Ternary
 
-_HOMES = {"Dense": "dense", "Hparams": "hparams", "Model": "model", "Ternary": "ternary", "load_model": "model"}
+_HOMES = {"Dense": "tensors", "Hparams": "hparams", "Model": "model", "Ternary": "tensors", "load_model": "model"}
 
 __all__ = ["Dense", "Hparams", "Model", "Ternary", "load_model"]
 

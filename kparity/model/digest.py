@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,18 +19,18 @@ def file_sha256(path: Path) -> str:
     stat = real.stat()
     if stat.st_size < _LARGE:
         return _hash(real)
-    identity: list[str | int] = [str(real), stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    identity = repr((str(real), stat.st_size, stat.st_mtime_ns, stat.st_ino)).encode("utf-8", "surrogateescape")
     try:
-        cache = cachedir.folder("sha256")
+        entry = cachedir.folder("sha256") / hashlib.sha256(identity).hexdigest()
     except OSError:  # a cache that cannot be used is no error
         return _hash(real)
-    entry = cache / f"{hashlib.sha256(str(real).encode('utf-8', 'surrogateescape')).hexdigest()}.json"
-    known = _recall(entry, identity)
-    if known is not None:
-        return known
+    with suppress(OSError, UnicodeDecodeError):
+        known = cachedir.read(entry).decode()
+        if re.fullmatch("[0-9a-f]{64}", known):
+            return known
     digest = _hash(real)
     with suppress(OSError):
-        cachedir.write(entry, json.dumps({"file": identity, "sha256": digest}).encode())
+        cachedir.write(entry, digest.encode())
     return digest
 
 
@@ -38,12 +38,3 @@ def _hash(path: Path) -> str:
     """Reads instead of mapping: pages of a mapping would count as this process's memory."""
     with path.open("rb") as stream:
         return cachedir.sha256_of(stream)
-
-
-def _recall(entry: Path, identity: list[str | int]) -> str | None:
-    try:
-        stored = json.loads(cachedir.read(entry))
-        digest = stored["sha256"] if stored["file"] == identity else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return digest if isinstance(digest, str) and len(digest) == 64 else None

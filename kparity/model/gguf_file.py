@@ -11,10 +11,13 @@ BadModel of one sentence. A file that another process shortens while it is mappe
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import BadModel
-from kparity.model.layout import TensorType, tensor_type
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -31,14 +33,78 @@ MAGIC = b"GGUF"
 MAX_NAME = 65535
 """Longest key (docs/gguf.md); tensor names are held to the same limit."""
 MAX_RANK = 4
-MAX_ALIGNMENT = 1 << 20
+ALIGNMENT, MAX_ALIGNMENT = 32, 1 << 20
 
-_BOOL, _STRING, _ARRAY = 7, 8, 9
-_SCALARS: Mapping[int, str] = {
+BOOL, STRING, ARRAY = 7, 8, 9
+SCALARS: Mapping[int, str] = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
 _MIN_KEY = 8 + 4 + 1  # bytes of the shortest key: an empty name and a u8
 _MIN_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes of the shortest tensor entry
+
+
+I2_S_GROUP = 128
+"""Weights of an I2_S group; groups run over the whole tensor, so its number of weights is a multiple of this."""
+I2_S_TAIL = 32
+"""Bytes after the codes of an I2_S tensor: one f32 scale and padding."""
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Storage of one tensor type: ``block`` elements of a row take ``block_bytes`` bytes."""
+
+    id: int
+    name: str
+    block: int
+    block_bytes: int
+    ternary: bool = False
+
+    def n_bytes(self, tensor: str, shape: tuple[int, ...]) -> int:
+        """Bytes of a tensor of this type; ``shape`` in file order, the row length K first."""
+        elements = math.prod(shape)
+        if self.name == "I2_S":
+            if elements % I2_S_GROUP:
+                raise BadModel(f"tensor {tensor}: I2_S has groups of {I2_S_GROUP} weights, {elements} is no multiple")
+            return elements // 4 + I2_S_TAIL
+        if shape[0] % self.block:
+            raise BadModel(
+                f"tensor {tensor}: {self.name} has blocks of {self.block} in a row, K = {shape[0]} is no multiple"
+            )
+        return elements // self.block * self.block_bytes
+
+
+F32 = TensorType(0, "F32", 1, 4)
+F16 = TensorType(1, "F16", 1, 2)
+Q8_0 = TensorType(8, "Q8_0", 32, 34)
+Q6_K = TensorType(14, "Q6_K", 256, 210)
+BF16 = TensorType(30, "BF16", 1, 2)
+TQ1_0 = TensorType(34, "TQ1_0", 256, 54, ternary=True)
+TQ2_0 = TensorType(35, "TQ2_0", 256, 66, ternary=True)
+I2_S = TensorType(36, "I2_S", I2_S_GROUP, 32, ternary=True)
+
+TYPES: Mapping[int, TensorType] = {t.id: t for t in (F32, F16, Q8_0, Q6_K, BF16, TQ1_0, TQ2_0, I2_S)}
+"""Ids and block sizes: ggml.h (``enum ggml_type``) and ggml-common.h of llama.cpp; I2_S: ggml.h of bitnet.cpp."""
+
+_TILES = (
+    "its tile sizes are a build option of the program that wrote it and are not in the file; convert to I2_S or TQ2_0"
+)
+_REFUSED: Mapping[int, str] = {
+    37: "type 37 is I8_S of bitnet.cpp (retired in mainline files)",
+    38: f"type 38 is TL1 of bitnet.cpp: {_TILES}",
+    39: f"type 39 is TL2 in bitnet.cpp files and MXFP4 in mainline files; TL2: {_TILES}; MXFP4 is not ternary",
+}
+
+
+def tensor_type(tensor: str, type_id: int) -> TensorType:
+    """The type of a tensor; BadModel, with the reason, where it cannot be read."""
+    if type_id in TYPES:
+        return TYPES[type_id]
+    from gguf import GGMLQuantizationType
+
+    named = [f" ({each.name})" for each in GGMLQuantizationType if each.value == type_id]  # mainline's name
+    reason = _REFUSED.get(type_id) or f"type {type_id}{''.join(named)} cannot be read"
+    readable = ", ".join(each.name for each in TYPES.values())
+    raise BadModel(f"tensor {tensor}: {reason} (readable: {readable})")
 
 
 @dataclass(frozen=True)
@@ -54,10 +120,7 @@ class TensorInfo:
     @property
     def rows(self) -> int:
         """Rows of K elements."""
-        rows = 1
-        for size in self.shape[1:]:
-            rows *= size
-        return rows
+        return math.prod(self.shape[1:])
 
     @property
     def end(self) -> int:
@@ -121,32 +184,27 @@ class _Cursor:
 
     def value(self, key: str) -> Any:
         kind = self.scalar("I", f"the type of key {key}")
-        if kind == _STRING:
+        if kind == STRING:
             return self.text(f"the value of key {key}")
-        if kind == _ARRAY:
+        if kind == ARRAY:
             return self.array(key)
-        code = _SCALARS.get(kind)
-        if code is None:
+        if kind not in SCALARS:
             raise BadModel(f"key {key} has value type {kind}, which GGUF does not define")
-        value = self.scalar(code, f"the value of key {key}")
-        return bool(value) if kind == _BOOL else value
+        value = self.scalar(SCALARS[kind], f"the value of key {key}")
+        return bool(value) if kind == BOOL else value
 
     def array(self, key: str) -> Any:
         kind = self.scalar("I", f"the element type of key {key}")
         count = self.scalar("Q", f"the length of key {key}")
-        if kind == _STRING:
+        if kind == STRING:
             return self.strings(key, count)
-        code = _SCALARS.get(kind)
-        if code is None:
+        if kind not in SCALARS:
             raise BadModel(f"key {key} is an array of type {kind}, which is not supported")
-        dtype = np.dtype("?" if kind == _BOOL else "<" + code)
+        dtype = np.dtype("<" + SCALARS[kind])
         self.need(count * dtype.itemsize, f"key {key} with {count} elements")
-        if kind == _BOOL:
-            values = np.frombuffer(self.raw, np.uint8, count, self.at) != 0
-        else:
-            values = np.frombuffer(self.raw, dtype, count, self.at).copy()
-        self.at += count * dtype.itemsize
-        return values
+        values = np.frombuffer(self.raw, dtype, count, self.at)
+        self.at += values.nbytes
+        return values != 0 if kind == BOOL else values.copy()
 
     def strings(self, key: str, count: int) -> StringArray:
         self.need(count * 8, f"key {key} with {count} strings")
@@ -171,15 +229,12 @@ class GgufFile:
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path) -> GgufFile:
-        """Map a file and read its header; BadModel where anything in it is wrong."""
-        raw = _map(path)
-        try:
-            file = cls(path, raw)
-            file._read(_Cursor(raw))
-        except BadModel as error:
-            raw.close()
-            raise BadModel(f"{path}: {printable(str(error))}") from None
+    def open(cls, path: str | Path | None) -> GgufFile:
+        """Map a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
+        path = Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
+        file = cls(path, _map(path))
+        with file.naming():
+            file._read(_Cursor(file.raw))
         return file
 
     @property
@@ -205,19 +260,42 @@ class GgufFile:
         except BufferError:
             return
 
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Complaints from below name the file."""
+        try:
+            yield
+        except BadModel as error:
+            self.fail(str(error))
+
     def fail(self, message: str) -> NoReturn:
         """Raise BadModel about this file."""
-        raise BadModel(f"{self.path}: {printable(message)}")
+        raise BadModel(f"{self.path}: {printable(message)}") from None
 
     def _read(self, cursor: _Cursor) -> None:
         n_tensors, n_keys = self._read_start(cursor)
-        self._read_keys(cursor, n_keys)
-        entries = self._read_tensor_table(cursor, n_tensors)
+        for index in range(n_keys):
+            key = cursor.text(f"the name of key {index}", MAX_NAME)
+            if key in self.keys:
+                raise BadModel(f"key {key} is there twice")
+            self.keys[key] = cursor.value(key)
+        entries: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        for index in range(n_tensors):
+            name = cursor.text(f"the name of tensor {index}", MAX_NAME)
+            if name in entries:
+                raise BadModel(f"tensor {name} is there twice")
+            rank = cursor.scalar("I", f"the rank of tensor {name}")
+            if not 1 <= rank <= MAX_RANK:
+                raise BadModel(f"tensor {name} has {rank} dimensions, expected 1 to {MAX_RANK}")
+            shape = tuple(cursor.scalar("Q", f"the shape of tensor {name}") for _ in range(rank))
+            entries[name] = shape, cursor.scalar("I", f"tensor {name}"), cursor.scalar("Q", f"tensor {name}")
         alignment = self._alignment()
         base = -(-cursor.at // alignment) * alignment
-        for name, shape, kind, offset in entries:
+        for name, (shape, kind, offset) in entries.items():
             self.tensors[name] = self._place(name, shape, kind, base, offset, alignment)
-        self._check_overlaps()
+        for before, after in pairwise(sorted(self.tensors.values(), key=lambda tensor: tensor.offset)):
+            if before.end > after.offset:
+                raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
 
     def _read_start(self, cursor: _Cursor) -> tuple[int, int]:
         magic = self.raw[:4]
@@ -235,31 +313,8 @@ class GgufFile:
             raise BadModel(f"{n_keys} keys and {n_tensors} tensors do not fit into a file of {cursor.end} bytes")
         return n_tensors, n_keys
 
-    def _read_keys(self, cursor: _Cursor, count: int) -> None:
-        for index in range(count):
-            key = cursor.text(f"the name of key {index}", MAX_NAME)
-            if key in self.keys:
-                raise BadModel(f"key {key} is there twice")
-            self.keys[key] = cursor.value(key)
-
-    @staticmethod
-    def _read_tensor_table(cursor: _Cursor, count: int) -> list[tuple[str, tuple[int, ...], int, int]]:
-        entries, names = [], set()
-        for index in range(count):
-            name = cursor.text(f"the name of tensor {index}", MAX_NAME)
-            if name in names:
-                raise BadModel(f"tensor {name} is there twice")
-            names.add(name)
-            rank = cursor.scalar("I", f"the rank of tensor {name}")
-            if not 1 <= rank <= MAX_RANK:
-                raise BadModel(f"tensor {name} has {rank} dimensions, expected 1 to {MAX_RANK}")
-            shape = tuple(cursor.scalar("Q", f"the shape of tensor {name}") for _ in range(rank))
-            kind, offset = cursor.scalar("I", f"tensor {name}"), cursor.scalar("Q", f"tensor {name}")
-            entries.append((name, shape, kind, offset))
-        return entries
-
     def _alignment(self) -> int:
-        alignment = self.keys.get("general.alignment", 32)
+        alignment = self.keys.get("general.alignment", ALIGNMENT)
         good = isinstance(alignment, int) and 0 < alignment <= MAX_ALIGNMENT and alignment & (alignment - 1) == 0
         if not good or isinstance(alignment, bool):
             raise BadModel(f"general.alignment is {alignment}, expected a power of two up to {MAX_ALIGNMENT}")
@@ -278,12 +333,6 @@ class GgufFile:
             end = base + offset + n_bytes
             raise BadModel(f"tensor {name} {list(shape)} ends at byte {end}, beyond the file's {self.n_bytes} bytes")
         return TensorInfo(name, stored, shape, base + offset, n_bytes)
-
-    def _check_overlaps(self) -> None:
-        ordered = sorted(self.tensors.values(), key=lambda tensor: tensor.offset)
-        for before, after in pairwise(ordered):
-            if before.end > after.offset:
-                raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
 
 
 def printable(message: str, limit: int = 400) -> str:

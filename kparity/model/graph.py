@@ -9,33 +9,28 @@ from kparity.model.gguf_file import TensorInfo
 from kparity.model.hparams import Hparams
 
 EMBEDDING, HEAD, OUTPUT_NORM = "token_embd.weight", "output.weight", "output_norm.weight"
-LINEARS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-NORMS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm")
+LINEARS: Mapping[str, tuple[str, str]] = {
+    "attn_q": ("width", "q_dim"),
+    "attn_k": ("width", "kv_dim"),
+    "attn_v": ("width", "kv_dim"),
+    "attn_output": ("q_dim", "width"),
+    "ffn_gate": ("width", "ffn"),
+    "ffn_up": ("width", "ffn"),
+    "ffn_down": ("ffn", "width"),
+}
+"""The ternary matrices of a layer, in file order, with the sizes that K and N are."""
+NORMS: Mapping[str, str] = {"attn_norm": "width", "attn_sub_norm": "q_dim", "ffn_norm": "width", "ffn_sub_norm": "ffn"}
+"""The norms of a layer, with their lengths."""
 
 
-def linear_shapes(h: Hparams) -> Mapping[str, tuple[int, int]]:
-    """(K, N) of every ternary matrix of a layer, in file order."""
-    return {
-        "attn_q": (h.width, h.q_dim),
-        "attn_k": (h.width, h.kv_dim),
-        "attn_v": (h.width, h.kv_dim),
-        "attn_output": (h.q_dim, h.width),
-        "ffn_gate": (h.width, h.ffn),
-        "ffn_up": (h.width, h.ffn),
-        "ffn_down": (h.ffn, h.width),
-    }
-
-
-def norm_shapes(h: Hparams) -> Mapping[str, tuple[int]]:
-    """Length of every norm of a layer."""
-    return {"attn_norm": (h.width,), "attn_sub_norm": (h.q_dim,), "ffn_norm": (h.width,), "ffn_sub_norm": (h.ffn,)}
+def linear_shapes(h: Hparams) -> dict[str, tuple[int, int]]:
+    """(K, N) of every ternary matrix of a layer."""
+    return {name: (getattr(h, k), getattr(h, n)) for name, (k, n) in LINEARS.items()}
 
 
 def norm_names(h: Hparams) -> Iterator[str]:
     """All norm tensors, in the order of the graph."""
-    for layer in range(h.n_layer):
-        for name in NORMS:
-            yield f"blk.{layer}.{name}.weight"
+    yield from (f"blk.{layer}.{name}.weight" for layer in range(h.n_layer) for name in NORMS)
     yield OUTPUT_NORM
 
 
@@ -46,10 +41,10 @@ def check_tensors(tensors: Mapping[str, TensorInfo], h: Hparams) -> None:
     _check_dense(tensors, OUTPUT_NORM, (h.width,))
     if HEAD in tensors:
         _check_dense(tensors, HEAD, (h.width, h.vocab))
-    linears, norms = linear_shapes(h), norm_shapes(h)
+    linears = linear_shapes(h)
     for layer in range(h.n_layer):
-        for name, norm in norms.items():
-            _check_dense(tensors, f"blk.{layer}.{name}.weight", norm)
+        for name, size in NORMS.items():
+            _check_dense(tensors, f"blk.{layer}.{name}.weight", (getattr(h, size),))
             allowed.add(f"blk.{layer}.{name}.weight")
         for name, shape in linears.items():
             _check_linear(tensors, f"blk.{layer}.{name}", shape)

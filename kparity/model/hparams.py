@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,61 +60,46 @@ class Hparams:
 
 
 class Keys:
-    """Typed access to a file's keys; a wrong type, range or a missing key is a BadModel."""
+    """Typed access to a file's keys: a wrong type or range is a BadModel, as is a missing key without a default."""
 
     def __init__(self, keys: Mapping[str, Any]) -> None:
         self._keys = keys
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._keys
-
     def integer(self, name: str, low: int, high: int, default: Any = _MISSING) -> Any:
-        """An integer from ``low`` to ``high``, or ``default`` where the key is missing."""
-        value = self._get(name, default)
-        if name not in self._keys:
-            return value
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise BadModel(f"key {name} is {_short(value)}, expected an integer from {low} to {high}")
-        return value
+        """An integer from ``low`` to ``high``."""
+        return self._get(name, default, int, f"an integer from {low} to {high}", lambda value: low <= value <= high)
 
     def number(self, name: str, low: float, high: float, default: Any = _MISSING) -> Any:
-        """A finite number from ``low`` to ``high``, or ``default`` where the key is missing."""
-        value = self._get(name, default)
-        if name not in self._keys:
-            return value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise BadModel(f"key {name} is {_short(value)}, expected a number from {low:g} to {high:g}")
-        return float(value)
+        """A finite number from ``low`` to ``high``."""
+        expected = f"a number from {low:g} to {high:g}"
+        value = self._get(name, default, (int, float), expected, lambda value: low <= value <= high)
+        return value if value is None else float(value)
 
     def text(self, name: str, default: Any = _MISSING) -> Any:
-        """A string, or ``default`` where the key is missing."""
-        return self._typed(name, default, str, "a string")
+        """A string."""
+        return self._get(name, default, str, "a string")
 
     def flag(self, name: str, default: Any = _MISSING) -> Any:
-        """A bool, or ``default`` where the key is missing."""
-        return self._typed(name, default, bool, "a bool")
+        """A bool."""
+        return self._get(name, default, bool, "a bool")
 
     def maybe_text(self, name: str) -> str | None:
         """The string that is stored; None where there is none, or something else."""
         value = self._keys.get(name)
         return value if isinstance(value, str) else None
 
-    def _typed(self, name: str, default: Any, kind: type, what: str) -> Any:
-        value = self._get(name, default)
-        if name in self._keys and not isinstance(value, kind):
-            raise BadModel(f"key {name} is {_short(value)}, expected {what}")
+    def _get(
+        self, name: str, default: Any, kind: Any, expected: str, within: Callable[[Any], bool] = lambda value: True
+    ) -> Any:
+        if name not in self._keys:
+            if default is _MISSING:
+                raise BadModel(f"key {name} is missing")
+            return default
+        value = self._keys[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or not within(value):
+            text = repr(value)
+            raise BadModel(f"key {name} is {text if len(text) <= 40 else text[:37] + '...'}, expected {expected}")
         return value
-
-    def _get(self, name: str, default: Any) -> Any:
-        value = self._keys.get(name, default)
-        if value is _MISSING:
-            raise BadModel(f"key {name} is missing")
-        return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
@@ -191,7 +176,6 @@ def _rope_scale(keys: Keys, arch: str) -> float:
         raise BadModel(f"RoPE scaling of type {kind!r} is not supported, only none and linear are")
     if kind == "none" or not factor:  # llama.cpp reads a factor of 0 as "not scaled"
         return 1.0
-    scale = float(factor)
-    if not math.isfinite(1.0 / scale):
-        raise BadModel(f"RoPE is scaled by {scale:g}, expected a factor of ordinary size")
-    return scale
+    if not math.isfinite(1.0 / factor):
+        raise BadModel(f"RoPE is scaled by {factor:g}, expected a factor of ordinary size")
+    return float(factor)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kparity.model import graph
-from kparity.model.dense import load_vector
 from kparity.model.gguf_file import StringArray
+from kparity.model.tensors import load_vector
 from kparity.ops.spec import Array
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def norm_statistics(weights: Array, width: int) -> dict[str, Any]:
     finite = values[np.isfinite(values)]
     known = finite if finite.size else np.zeros(1)
     statistics = {
-        "count": int(values.size),
+        "count": values.size,
         "min": float(known.min()),
         "max": float(known.max()),
         "mean": float(known.mean()),
         "std": float(known.std(ddof=1)) if known.size > 1 else 0.0,
         "rms": float(np.sqrt(np.mean(known**2))),
-        "not_finite": int(values.size - finite.size),
+        "not_finite": values.size - finite.size,
         "zeros": int(np.count_nonzero(finite == 0)),
     }
     verdict, reason = norm_verdict(statistics, width)
@@ -104,23 +104,25 @@ def _tokenizer(model: Model) -> dict[str, Any]:
     keys = model.file.keys
     tokens, h = keys.get("tokenizer.ggml.tokens"), model.hparams
     spell = tokens if isinstance(tokens, StringArray) else []
+
+    def text(token: int | None) -> str | None:
+        return spell[token] if token is not None and token < len(spell) else None
+
     return {
         "kind": _plain(keys.get("tokenizer.ggml.model")),
         "pre": _plain(keys.get("tokenizer.ggml.pre")),
         "tokens": len(spell),
         "bos": h.bos,
-        "bos_text": spell[h.bos] if h.bos is not None and h.bos < len(spell) else None,
+        "bos_text": text(h.bos),
         "eos": h.eos,
-        "eos_text": spell[h.eos] if h.eos is not None and h.eos < len(spell) else None,
+        "eos_text": text(h.eos),
         "add_bos": h.add_bos,
     }
 
 
 def _plain(value: Any) -> Any:
     """A value for JSON; long arrays as their length and first elements."""
-    if isinstance(value, StringArray):
-        return list(value) if len(value) <= _LISTED else {"length": len(value), "first": value[:_LISTED]}
-    if isinstance(value, np.ndarray):
-        items = value[:_LISTED].tolist()
-        return items if len(value) <= _LISTED else {"length": len(value), "first": items}
-    return value
+    if not isinstance(value, (StringArray, np.ndarray)):
+        return value
+    first = np.asarray(value[:_LISTED]).tolist()
+    return first if len(value) <= _LISTED else {"length": len(value), "first": first}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +10,10 @@ import numpy as np
 
 from kparity.errors import BadModel, UnknownName, WrongInput
 from kparity.model import graph
-from kparity.model.dense import Dense, load_matrix, load_vector
 from kparity.model.digest import file_sha256
-from kparity.model.gguf_file import GgufFile, TensorInfo
+from kparity.model.gguf_file import GgufFile
 from kparity.model.hparams import Hparams, read_hparams
-from kparity.model.ternary import Ternary, load_ternary
+from kparity.model.tensors import Dense, Ternary, load_matrix, load_ternary, load_vector
 from kparity.ops.spec import Array
 
 if TYPE_CHECKING:
@@ -29,7 +25,8 @@ class Model:
 
     def __init__(self, file: GgufFile) -> None:
         self.file, self.path = file, file.path
-        with self._named():
+        self._tables: dict[str, Dense] = {}
+        with self.file.naming():
             parts = file.keys.get("split.count", 0)
             if not isinstance(parts, int) or parts > 1:
                 raise BadModel("one part of a model that is split over several files; join them with llama-gguf-split")
@@ -66,13 +63,20 @@ class Model:
 
     def linear(self, layer: int, name: str) -> Ternary:
         """The packed weights of a linear layer, repacked at every call: upload them and let them go."""
-        tensor, scale = self._linear(layer, name)
-        with self._named():
-            return load_ternary(self.file, tensor, scale)
+        if name not in graph.LINEARS:
+            raise UnknownName("linear layer", name, graph.LINEARS)
+        if not 0 <= layer < self.hparams.n_layer:
+            raise WrongInput(f"{self.path} has layers 0 to {self.hparams.n_layer - 1}, not {layer}")
+        stem = f"blk.{layer}.{name}"
+        scale = self._separate_scale(f"{stem}.scale")
+        with self.file.naming():
+            return load_ternary(self.file, self.file.tensors[f"{stem}.weight"], scale)
 
     def vector(self, name: str) -> Array:
         """A norm's weights, f32 [K]; BadModel where one is not finite."""
-        values = load_vector(self.file, self._tensor(name))
+        if name not in self.file.tensors:
+            raise UnknownName("tensor", name, self.file.tensors)
+        values = load_vector(self.file, self.file.tensors[name])
         if not np.isfinite(values).all():
             where = int(np.argmin(np.isfinite(values)))
             self.file.fail(f"tensor {name}: element {where} is {values[where]}, expected a finite number")
@@ -80,56 +84,37 @@ class Model:
 
     def embedding(self) -> Dense:
         """The token embeddings [vocab, width]."""
-        return self._embedding
+        return self._table(graph.EMBEDDING)
 
     def head(self) -> Dense:
         """The LM head [vocab, width]: ``output.weight``, or the embedding itself where there is none."""
-        return self._embedding if self.tied else self._head
+        return self._table(graph.EMBEDDING if self.tied else graph.HEAD)
 
-    @cached_property
-    def _embedding(self) -> Dense:
-        return self._dense(graph.EMBEDDING)
-
-    @cached_property
-    def _head(self) -> Dense:
-        return self._dense(graph.HEAD)
+    def _table(self, name: str) -> Dense:
+        if name not in self._tables:
+            tensor = self.file.tensors[name]
+            self._tables[name] = Dense(load_matrix(self.file, tensor), name, tensor.type.name, self.tied)
+        return self._tables[name]
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the file's own vocabulary."""
         from kparity.model.tokenizer import Tokenizer
 
-        with self._named():
+        with self.file.naming():
             return Tokenizer.from_keys(self.file.keys, self.hparams)
 
     def inspect(self) -> dict[str, Any]:
         """Keys, tensor types and norm statistics as plain values (``kparity model inspect``)."""
         from kparity.model.inspection import inspect_model
 
-        with self._named():
+        with self.file.naming():
             return inspect_model(self)
 
     def close(self) -> None:
         """Unmap the file; arrays that still look into it keep it mapped."""
-        for name in ("_embedding", "_head"):
-            self.__dict__.pop(name, None)
+        self._tables.clear()
         self.file.close()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Complaints from below name the file."""
-        try:
-            yield
-        except BadModel as error:
-            self.file.fail(str(error))
-
-    def _linear(self, layer: int, name: str) -> tuple[TensorInfo, float]:
-        if name not in graph.LINEARS:
-            raise UnknownName("linear layer", name, graph.LINEARS)
-        if not 0 <= layer < self.hparams.n_layer:
-            raise WrongInput(f"{self.path} has layers 0 to {self.hparams.n_layer - 1}, not {layer}")
-        stem = f"blk.{layer}.{name}"
-        return self.file.tensors[f"{stem}.weight"], self._separate_scale(f"{stem}.scale")
 
     def _separate_scale(self, name: str) -> float:
         tensor = self.file.tensors.get(name)
@@ -140,21 +125,10 @@ class Model:
             self.file.fail(f"tensor {name} is {scale}, expected a finite number of at least 0")
         return scale
 
-    def _tensor(self, name: str) -> TensorInfo:
-        tensor = self.file.tensors.get(name)
-        if tensor is None:
-            raise UnknownName("tensor", name, self.file.tensors)
-        return tensor
-
-    def _dense(self, name: str) -> Dense:
-        tensor = self.file.tensors[name]
-        return Dense(load_matrix(self.file, tensor), name, tensor.type.name, self.tied)
-
 
 def load_model(path: str | Path | None = None) -> Model:
     """Open a GGUF file; ``None`` is the model that is part of the package."""
-    chosen = Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
-    file = GgufFile.open(chosen)
+    file = GgufFile.open(path)
     try:
         return Model(file)
     except BadModel:

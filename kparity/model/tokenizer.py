@@ -9,12 +9,42 @@ from typing import Any
 import numpy as np
 
 from kparity.errors import BadModel, WrongInput
-from kparity.model.hparams import Hparams, Keys
+from kparity.model.hparams import LLAMA3_PRE, Hparams, Keys
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Token types (llama.h, ``enum llama_token_type``)."""
 
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_CONTRACTION = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
+_QWEN2 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
+
+_DEFAULT = (r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+_FALCON = (r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9][0-9][0-9]")
+_DIGITS_GPT2 = (r"\p{N}", _GPT2)
+
+_FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("default",), _DEFAULT),
+    (
+        ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "mellum", "gigachat"),
+        (_GPT2,),
+    ),
+    ((*LLAMA3_PRE, "dbrx", "smaug-bpe", "glm4", "chatglm-bpe"), (_LLAMA3,)),
+    (("qwen2", "deepseek-r1-qwen", "kormo", "stablelm2", "megrez", "hunyuan", "grok-2"), (_QWEN2,)),
+    (("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), _DIGITS_GPT2),
+    (("falcon",), _FALCON),
+)
+RULES: Mapping[str, tuple[str, ...]] = {name: rules for names, rules in _FAMILIES for name in names}
+"""How byte-level BPE vocabularies cut text before they merge, by ``tokenizer.ggml.pre`` (names and rules: llama.cpp,
+llama-vocab.cpp, ``llm_tokenizer_bpe``). Rules of one name are applied one after the other, each within the pieces that
+those before it left; what a rule does not match stays as it is.
+"""
+
+IGNORE_MERGES = frozenset(LLAMA3_PRE)
+"""Names under which a piece that is a token of its own is taken whole, whatever the merges would make of it."""
 
 
 class Tokenizer:
@@ -26,10 +56,7 @@ class Tokenizer:
     @classmethod
     def from_keys(cls, keys: Mapping[str, Any], hparams: Hparams) -> Tokenizer:
         """The tokenizer that a GGUF file describes: kind ``gpt2`` (byte-level BPE) or ``llama`` (SentencePiece)."""
-        vocabulary = _Vocabulary(keys, hparams.vocab)
-        if vocabulary.kind not in ("gpt2", "llama"):
-            raise BadModel(f"tokenizer {vocabulary.kind!r} is not supported, gpt2 and llama are")
-        backend = _build(vocabulary)
+        backend = _build(_Vocabulary(keys, hparams.vocab))
         return cls(backend, hparams.bos, hparams.eos, hparams.add_bos)
 
     @classmethod
@@ -117,6 +144,8 @@ class _Vocabulary:
     def __init__(self, keys: Mapping[str, Any], vocab: int) -> None:
         typed = Keys(keys)
         self.kind: str = typed.text("tokenizer.ggml.model")
+        if self.kind not in ("gpt2", "llama"):
+            raise BadModel(f"tokenizer {self.kind!r} is not supported, gpt2 and llama are")
         self.pre: str = typed.text("tokenizer.ggml.pre", "default")
         self.tokens = _strings(keys, "tokenizer.ggml.tokens")
         if not self.tokens or len(self.tokens) > vocab:
@@ -163,11 +192,9 @@ def _build(vocabulary: _Vocabulary) -> Any:
         raise
     except Exception as error:  # the library raises plain Exception
         raise BadModel(f"the vocabulary cannot be used: {error}") from None
-    known = (CONTROL, USER_DEFINED)
-    tokens = [t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind in known and t]
-    control = {t for t in tokens if vocabulary.types[vocabulary.ids[t]] == CONTROL}
-    backend.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in tokens if t in control])
-    backend.add_tokens([AddedToken(t, normalized=False, special=False) for t in tokens if t not in control])
+    for wanted, add in ((CONTROL, backend.add_special_tokens), (USER_DEFINED, backend.add_tokens)):
+        tokens = [t for t, kind in zip(vocabulary.tokens, vocabulary.types, strict=True) if kind == wanted and t]
+        add([AddedToken(token, normalized=False, special=wanted == CONTROL) for token in tokens])
     return backend
 
 
@@ -176,17 +203,21 @@ def _byte_level(vocabulary: _Vocabulary) -> Any:
     from tokenizers import Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 
-    from kparity.model import pretokenizer
-
+    if vocabulary.pre not in RULES:  # a guess would change the tokens
+        known = ", ".join(sorted(RULES))
+        raise BadModel(
+            f"pre-tokenizer {vocabulary.pre!r} is not known, and any other one would cut text differently "
+            f"(known: {known})"
+        )
     merges = []
     for merge in vocabulary.merges:
         left, _, right = merge.partition(" ")
         if left not in vocabulary.ids or right not in vocabulary.ids or left + right not in vocabulary.ids:
             raise BadModel(f"merge {merge!r} has parts or a result that are not in the vocabulary")
         merges.append((left, right))
-    whole = vocabulary.pre in pretokenizer.IGNORE_MERGES
+    whole = vocabulary.pre in IGNORE_MERGES
     backend = Backend(models.BPE(vocab=vocabulary.ids, merges=merges, ignore_merges=whole))
-    cuts = [pre_tokenizers.Split(Regex(rule), "isolated") for rule in pretokenizer.rules(vocabulary.pre)]
+    cuts = [pre_tokenizers.Split(Regex(rule), "isolated") for rule in RULES[vocabulary.pre]]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=vocabulary.space_prefix, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, to_bytes])
     backend.decoder = decoders.ByteLevel()
@@ -199,14 +230,8 @@ def _sentence_piece(vocabulary: _Vocabulary) -> Any:
     from tokenizers import decoders, models, normalizers
 
     unknown = None if vocabulary.unknown is None else vocabulary.tokens[vocabulary.unknown]
-    model = models.BPE(
-        vocab=vocabulary.ids,
-        merges=_merges_by_score(vocabulary),
-        unk_token=unknown,
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    backend = Backend(model)
+    merges = _merges_by_score(vocabulary)
+    backend = Backend(models.BPE(vocabulary.ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     prefix = [normalizers.Prepend(_SPACE)] if vocabulary.space_prefix else []
     backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", _SPACE)])
     strip = [decoders.Strip(" ", 1, 0)] if vocabulary.space_prefix else []
@@ -217,13 +242,9 @@ def _sentence_piece(vocabulary: _Vocabulary) -> Any:
 
 def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
     """Every pair of tokens whose concatenation is a token, best score of the result first, then lowest ids."""
-    ids, found = vocabulary.ids, []
+    ids, ranked = vocabulary.ids, []
     for token, score, kind in zip(vocabulary.tokens, vocabulary.scores, vocabulary.types, strict=True):
-        if kind not in (NORMAL, USER_DEFINED, UNUSED):
-            continue
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in ids and right in ids:
-                found.append((-score, ids[left], ids[right], left, right))
-    found.sort()
-    return [(left, right) for _, _, _, left, right in found]
+        if kind in (NORMAL, USER_DEFINED, UNUSED):
+            pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+            ranked += [(-score, ids[a], ids[b], (a, b)) for a, b in pairs if a in ids and b in ids]
+    return [pair for *_, pair in sorted(ranked)]

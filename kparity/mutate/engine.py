@@ -18,7 +18,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.engine import Engine
-from kparity.engine.fused import FusedGraph, Quantised
+from kparity.engine.graph import FusedGraph, Prepared
 from kparity.engine.weights import Part
 from kparity.errors import UnknownName
 from kparity.kernels.rope import frequencies
@@ -294,7 +294,7 @@ def false_gpu(model: Model, backend: Backend) -> Engine:
 class WrongActivation(FusedGraph):
     """relu² for SiLU: an architecture taken for its sibling."""
 
-    def _norm_quant(self, pre: str, *inputs: Any, **named: Any) -> tuple[Launch, Quantised]:
+    def _norm_quant(self, pre: str, *inputs: Any, **named: Any) -> Prepared:
         return super()._norm_quant({"silu": "relu2", "relu2": "silu"}.get(pre, pre), *inputs, **named)
 
 
@@ -302,9 +302,7 @@ class WrongActivation(FusedGraph):
 class NoSubNorm(FusedGraph):
     """The norm before attn_output is left out, as in the models that have none."""
 
-    def _norm_quant(
-        self, pre: str, inputs: tuple[Buffer, ...], key: str, *sizes: Any, **named: Any
-    ) -> tuple[Launch, Quantised]:
+    def _norm_quant(self, pre: str, inputs: tuple[Buffer, ...], key: str, *sizes: Any, **named: Any) -> Prepared:
         if key.endswith("attn_sub_norm.weight"):
             return self._quantise(inputs[0])
         return super()._norm_quant(pre, inputs, key, *sizes, **named)
@@ -314,9 +312,7 @@ class NoSubNorm(FusedGraph):
 class ResidualDropped(FusedGraph):
     """In one layer the stream around attention is not added back."""
 
-    def _norm_quant(
-        self, pre: str, inputs: tuple[Buffer, ...], key: str, *sizes: Any, **named: Any
-    ) -> tuple[Launch, Quantised]:
+    def _norm_quant(self, pre: str, inputs: tuple[Buffer, ...], key: str, *sizes: Any, **named: Any) -> Prepared:
         if key == f"blk.{LAYER}.ffn_norm.weight":
             inputs = (self.backend.upload(np.zeros(inputs[0].shape, np.float32)), *inputs[1:])
         return super()._norm_quant(pre, inputs, key, *sizes, **named)

@@ -8,12 +8,13 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from kparity.bench import gguf_writer
-from kparity.bench.gguf_writer import F32, STRING, Key, Spec
+from kparity.model import writer
+from kparity.model.gguf_file import STRING
+from kparity.model.writer import F32, Key, Spec
 
 EMBEDDED = ""
 """Stands for the model that is part of the package."""
-SMALL = dataclasses.replace(gguf_writer.TINY, arch="bitnet-b1.58", layers=3, heads=4, kv_heads=2)
+SMALL = dataclasses.replace(writer.TINY, arch="bitnet-b1.58", layers=3, heads=4, kv_heads=2)
 ROPE = f"{SMALL.arch}.rope"
 
 
@@ -41,6 +42,6 @@ def path_of(name: str, folder: Path) -> Path | None:
         return None
     path, made = folder / f"{name}.gguf", MODELS[name]
     if not path.exists():
-        usual = [key for key in gguf_writer.keys(made.spec) if key[0] not in {each[0] for each in made.keys}]
-        gguf_writer.write_file(path, [*usual, *made.keys], list(gguf_writer.tensors(made.spec)))
+        usual = [key for key in writer.keys(made.spec) if key[0] not in {each[0] for each in made.keys}]
+        writer.write_file(path, [*usual, *made.keys], list(writer.tensors(made.spec)))
     return path

@@ -29,7 +29,7 @@ TIMEOUT = 60.0
 JUDGES = ("probe", "check", "contracts", "plain", "process")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
-    "kparity": ("engine.py", "graph.py", "fused.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
+    "kparity": ("engine.py", "graph.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
     "mutate": ("child.py", "engine.py", "models.py", "patch.py", "native.py"),
     "kernels": ("support.py",),
 }  # fmt: skip

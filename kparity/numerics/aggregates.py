@@ -101,22 +101,20 @@ def _errors(got: Array, truth: Array, limit: Array | None) -> Array:
 def _bits_differ(got: Array, truth: Array) -> Array:
     """Where the bits of ``got`` are not those of truth in its dtype; any NaN is as good as another."""
     if got.dtype.kind != "f":
-        unequal: Array = got.astype(np.int64) != truth.astype(np.int64)
-        return unequal
+        return np.asarray(got.astype(np.int64) != truth.astype(np.int64))
     with np.errstate(over="ignore"):
         want = truth.astype(got.dtype)
     kind = {2: np.uint16, 4: np.uint32, 8: np.uint64}[got.dtype.itemsize]
     differ = np.ascontiguousarray(got).view(kind) != np.ascontiguousarray(want).view(kind)
-    found: Array = differ & ~(np.isnan(got) & np.isnan(want))
-    return found
+    return np.asarray(differ & ~(np.isnan(got) & np.isnan(want)))
 
 
 def _share(error: Array, size: Array) -> Array:
     """error ÷ size: 0 for no error however small the size, infinite where that is no number."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found: Array = np.where(error == 0.0, 0.0, error / size)
-    found[np.isnan(found) | np.isinf(error)] = np.inf
-    return found
+        share = np.where(error == 0.0, 0.0, error / size)
+    share[np.isnan(share) | np.isinf(error)] = np.inf
+    return share
 
 
 def _ulps(got: Array, truth: Array, error: Array) -> float:
@@ -135,8 +133,7 @@ def ordered(a: Array) -> Array:
     """The bits of floats as integers in the order of their values; both zeros are 0."""
     bits = np.ascontiguousarray(a).view(np.int32 if a.dtype == np.float32 else np.int16).astype(np.int64)
     smallest = -(1 << 31) if a.dtype == np.float32 else -(1 << 15)
-    found: Array = np.where(bits < 0, smallest - bits, bits)
-    return found
+    return np.where(bits < 0, smallest - bits, bits)
 
 
 def pass_numpy(got: Array, truth: Array, limit: Array | None, *, bits: bool) -> Pass:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +41,11 @@ class Facts:
     """
 
 
-def path_of(path: Path | str | None) -> Path:
-    """The file; without one, that of the embedded model."""
-    return Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
-
-
 @contextmanager
 def opened(path: Path | str | None) -> Iterator[GgufFile]:
     """An open file; raises BadModel, with the file's name, for one that is none and for whatever is found in it."""
-    file = GgufFile.open(path_of(path))
-    try:
+    with closing(GgufFile.open(path)) as file, file.naming():
         yield file
-    except BadModel as error:
-        file.fail(str(error))
-    finally:
-        file.close()
 
 
 def facts(path: Path | str | None) -> Facts:

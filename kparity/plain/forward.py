@@ -54,8 +54,7 @@ class Stream:
     def norm(self, x: Array, weight: Array, eps: float) -> Array:
         """x / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich, 2019)."""
         mean = np.mean(x * x, axis=-1, keepdims=True, dtype=self.dtype)
-        found: Array = x / np.sqrt(mean + self.dtype.type(eps)) * weight.astype(self.dtype)
-        return found
+        return np.asarray(x / np.sqrt(mean + self.dtype.type(eps)) * weight.astype(self.dtype))
 
     def quantised(self, x: Array, act: str) -> Quantised:
         """int8 per token: 127 / max(|x|, 1e-5), half to even (BitNet b1.58); or per 256 by -127 over the value of
@@ -83,8 +82,7 @@ class Stream:
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         y, a, b = x.copy(), x[..., :half], x[..., half : 2 * half]
         y[..., :half], y[..., half : 2 * half] = a * cos - b * sin, b * cos + a * sin
-        found: Array = y
-        return found
+        return np.asarray(y)
 
     def attention(self, q: Array, k: Array, v: Array, f: Facts, kv: str) -> Array:
         """softmax(q·k / √d)·v over the positions up to each one's own; query head h reads key head h / (H / G)."""
@@ -109,8 +107,8 @@ class Stream:
         if f.act == "silu":
             small = np.exp(-np.abs(gate))
             return np.asarray(gate * np.where(gate >= 0, 1 / (1 + small), small / (1 + small)).astype(self.dtype) * up)
-        found: Array = np.square(np.maximum(gate, 0)) * up
-        return np.clip(found, -F16_MAX, F16_MAX) if f.clamp else found
+        inner = np.square(np.maximum(gate, 0)) * up
+        return np.asarray(np.clip(inner, -F16_MAX, F16_MAX) if f.clamp else inner)
 
 
 def logits(

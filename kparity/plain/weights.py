@@ -105,15 +105,13 @@ def _decoded(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> tuple[
 
 
 def _bf16(data: Array) -> Array:
-    values: Array = (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return values
+    return np.asarray((data.view("<u2").astype(np.uint32) << 16).view(np.float32))
 
 
 def _q8_0(data: Array) -> Array:
     """Blocks of an f16 scale and 32 i8."""
     blocks = data.reshape(-1, 34)
-    values: Array = blocks[:, :2].copy().view("<f2").astype(np.float32) * blocks[:, 2:].view(np.int8)
-    return values
+    return np.asarray(blocks[:, :2].copy().view("<f2").astype(np.float32) * blocks[:, 2:].view(np.int8))
 
 
 def _q6_k(data: Array) -> Array:
@@ -126,8 +124,7 @@ def _q6_k(data: Array) -> Array:
     codes = (low.reshape(-1, 2, 4, 32) | high << 4).astype(np.int8) - np.int8(32)
     d = blocks[:, 208:].copy().view("<f2").astype(np.float32)
     scales = d * blocks[:, 192:208].view(np.int8)  # exact: 11 and 8 bits
-    values: Array = scales[:, :, None] * codes.reshape(-1, 16, 16)
-    return values
+    return np.asarray(scales[:, :, None] * codes.reshape(-1, 16, 16))
 
 
 DENSE: Mapping[str, Callable[[Array], Array]] = {

@@ -6,18 +6,23 @@ Compiled is not executed: nothing here says anything about results.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from kparity import ops
 from kparity.errors import CompileFailed
 from kparity.ops.assemble import Source, gpu_source, kernel_text, uses
-from tools.toolchains.texts import Variant, every, one_per_kernel
+from kparity.ops.spec import Case
+from tools.toolchains.texts import every, one_per_kernel
 
 UNSPILLED = ("tgemv", "attention")
 """Ops whose time is the stream through registers: memory behind a register is a bug in them, not a price."""
@@ -57,9 +62,9 @@ class Resources:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One text on one target: resources of its entry points, or why it is refused."""
+    """The text of a case on one target: resources of its entry points, or why it is refused."""
 
-    variant: Variant
+    case: Case
     sha256: str
     resources: tuple[Resources, ...]
     refusals: tuple[str, ...]
@@ -90,73 +95,113 @@ class Toolchain(ABC):
         """Resources of every entry point; raises CompileFailed on an error and on a warning."""
 
     @classmethod
-    def source(cls, variant: Variant, target: Target) -> Source:
-        """The text of a variant for a target, as the adapters make it."""
-        return gpu_source(variant.op, variant.case, cls.prelude, {"WAVE": target.wave})
+    def source(cls, case: Case, target: Target) -> Source:
+        """The text of a case for a target, as the adapters make it."""
+        return gpu_source(ops.get(case.op), case, cls.prelude, {"WAVE": target.wave})
+
+    @classmethod
+    def cases(cls) -> list[Case]:
+        """What this compiler is given."""
+        return one_per_kernel() if cls.brief else every()
 
 
-def refusals(op: str, found: Sequence[Resources]) -> list[str]:
+def refusals(op: str, entries: Sequence[Resources]) -> list[str]:
     """Why resources are not acceptable; an op without an entry point is no proof of anything."""
-    if not found:
+    if not entries:
         return [f"{op}: the compiler reports no entry point"]
     return [
         f"{op}: {each.entry} spills ({each.spills} spilled, {each.scratch} bytes of memory a lane, "
         f"{each.registers} registers)"
-        for each in found
+        for each in entries
         if op in UNSPILLED and (each.spills or each.scratch)
     ]
 
 
-def examine(toolchain: Toolchain, target: Target, variant: Variant, source: Source | None = None) -> Outcome:
-    """Compile one variant and judge it; a compiler's error is a refusal with file and line."""
-    source = source or toolchain.source(variant, target)
+def examine(toolchain: Toolchain, target: Target, case: Case, source: Source | None = None) -> Outcome:
+    """Compile the text of a case and judge it; a compiler's error is a refusal with file and line."""
+    source = source or toolchain.source(case, target)
     try:
-        found = toolchain.compile(source, target)
+        entries = toolchain.compile(source, target)
     except CompileFailed as failed:
-        return Outcome(variant, source.sha256, (), (f"{failed}\n{failed.log}",))
-    missing = {stage.entry for stage in variant.op.stages(variant.case, "gpu")} - {each.entry for each in found}
-    said = refusals(variant.op.name, found) + [f"{source.path}: no entry point {name}" for name in sorted(missing)]
-    return Outcome(variant, source.sha256, tuple(found), tuple(f"{variant.case.id}: {text}" for text in said))
+        return Outcome(case, source.sha256, (), (f"{failed}\n{failed.log}",))
+    missing = {stage.entry for stage in ops.get(case.op).stages(case, "gpu")} - {each.entry for each in entries}
+    reasons = refusals(case.op, entries) + [f"{source.path}: no entry point {name}" for name in sorted(missing)]
+    return Outcome(case, source.sha256, tuple(entries), tuple(f"{case.id}: {reason}" for reason in reasons))
 
 
-def chosen(toolchain: Toolchain | type[Toolchain]) -> list[Variant]:
-    """The variants that a compiler is given."""
-    return one_per_kernel() if toolchain.brief else every()
-
-
-def sweep(toolchain: Toolchain, target: Target, variants: Sequence[Variant]) -> list[Outcome]:
-    """Every variant for one target, on all cores."""
+def sweep(toolchain: Toolchain, target: Target) -> list[Outcome]:
+    """Every text for one target, on all cores."""
+    work = partial(examine, toolchain, target)
     if toolchain.threads:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(lambda variant: examine(toolchain, target, variant), variants))
-    with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=_adopt, initargs=(toolchain,)
-    ) as processes:
-        return list(processes.map(_examine_here, ((target, variant) for variant in variants), chunksize=4))
+            return list(pool.map(work, toolchain.cases()))
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as processes:
+        return list(processes.map(work, toolchain.cases(), chunksize=4))
 
 
-_adopted: list[Toolchain] = []  # what a child process compiles with
+def summary(compiler: Toolchain, target: Target, outcomes: Sequence[Outcome]) -> str:
+    """One line: texts, and per op the most registers of a lane, then spills and scratch wherever there are any."""
+    most: dict[str, int] = {}
+    memory: list[str] = []
+    for outcome in outcomes:
+        for entry in outcome.resources:
+            most[outcome.case.op] = max(most.get(outcome.case.op, 0), entry.registers)
+            if entry.spills or entry.scratch:
+                memory.append(f"{outcome.case.id}: spills {entry.spills}, scratch {entry.scratch}")
+    registers = " ".join(f"{name} {count}" for name, count in most.items())
+    return "; ".join(
+        [f"{compiler.version}, {target.name}: {len(outcomes)} texts, registers at most: {registers}", *memory]
+    )
 
 
-def _adopt(toolchain: Toolchain) -> None:
-    _adopted[:] = [toolchain]
+def output(*command: str) -> str:
+    """What a compiler prints about itself."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _examine_here(work: tuple[Target, Variant]) -> Outcome:
-    return examine(_adopted[0], *work)
+def runtime_version(library: Any, prefix: str) -> str:
+    """``13.0`` of NVRTC (prefix ``nvrtc``) or hipRTC (``hiprtc``); AttributeError where the library has none of it."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    getattr(library, f"{prefix}Version")(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
+
+
+def runtime_compile(
+    library: Any, prefix: str, source: Source, prelude: str, options: Sequence[str], code: bool = False
+) -> tuple[int, str, bytes]:
+    """Compile with NVRTC or hipRTC, which have the same functions: status, log, and the object if asked for."""
+
+    def call(name: str, *arguments: Any) -> int:
+        return int(getattr(library, prefix + name)(*arguments))
+
+    program, size, made = ctypes.c_void_p(), ctypes.c_size_t(), b""
+    encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    text = numbered(source, prelude).encode()
+    if call("CreateProgram", ctypes.byref(program), text, source.path.encode(), 0, None, None):
+        raise CompileFailed(source.path, 0, f"{prefix}CreateProgram failed")
+    try:
+        status = call("CompileProgram", program, len(options), encoded)
+        call("GetProgramLogSize", program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value + 1)
+        call("GetProgramLog", program, log)
+        if code and not status:
+            call("GetCodeSize", program, ctypes.byref(size))
+            buffer = ctypes.create_string_buffer(size.value)
+            call("GetCode", program, buffer)
+            made = buffer.raw
+    finally:
+        call("DestroyProgram", ctypes.byref(program))
+    return status, log.value.decode(errors="replace"), made
 
 
 def numbered(source: Source, prelude: str) -> str:
     """The text with ``#line`` directives, so that a compiler names the file of the repository and its line."""
     lines = source.text.splitlines(keepends=True)
     own = "".join(lines[source.first_line :])
-    paths = (f"prelude/{prelude}.h", *uses(own, "cu"))
-    lengths = [kernel_text(path).count("\n") for path in paths]
+    shared = {f"kernels/{path}": kernel_text(path).count("\n") for path in (f"prelude/{prelude}.h", *uses(own, "cu"))}
+    constants = source.first_line - sum(shared.values())
     text, at = "", 0
-    for name, length in (
-        (f"constants of {source.op}", source.first_line - sum(lengths)),
-        *zip([f"kernels/{path}" for path in paths], lengths, strict=True),
-    ):
+    for name, length in {f"constants of {source.op}": constants, **shared}.items():
         text += f'#line 1 "{name}"\n{"".join(lines[at : at + length])}'
         at += length
     return f'{text}#line 1 "{source.path}"\n{own}'
@@ -164,7 +209,7 @@ def numbered(source: Source, prelude: str) -> str:
 
 def failed(source: Source, log: str) -> CompileFailed:
     """A compiler's log as an error at the place that it names first: ``file:3:8: error:`` or ``file(3): error``."""
-    found = re.search(r"^(?P<path>[^\n:(]+)[:(](?P<line>\d+)[^\n]*?\b(?:error|warning)\b[^\n]*", log, re.MULTILINE)
-    if not found:
+    place = re.search(r"^(?P<path>[^\n:(]+)[:(](?P<line>\d+)[^\n]*?\b(?:error|warning)\b[^\n]*", log, re.MULTILINE)
+    if not place:
         return CompileFailed(source.path, 0, log)
-    return CompileFailed(found["path"], int(found["line"]), log[found.start() :])
+    return CompileFailed(place["path"], int(place["line"]), log[place.start() :])

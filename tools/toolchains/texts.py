@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from kparity import ops
 from kparity.kernels.support import SERVED, VOCABULARY
 from kparity.ops.assemble import kernel_text, uses
-from kparity.ops.spec import Case, Op, Value
+from kparity.ops.spec import Case, Value
 
 LAUNCHED: Mapping[str, tuple[Mapping[str, Value], ...]] = {
     "tgemv": tuple({"M": m, "N": n, "K": k} for m in (1, 64) for n, k in SERVED.linears),
@@ -19,14 +18,6 @@ LAUNCHED: Mapping[str, tuple[Mapping[str, Value], ...]] = {
     "argmax": ({"M": 1, "N": VOCABULARY},),
 }
 """Shapes that a 2B-4T model launches: where registers decide how fast it is."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A text that is compiled, by the case that makes it."""
-
-    op: Op
-    case: Case
 
 
 def conditions(text: str) -> set[str]:
@@ -43,11 +34,11 @@ def conditions(text: str) -> set[str]:
 
 
 @cache
-def variants(name: str) -> tuple[Variant, ...]:
-    """The variants of an op: the largest case of each set of options and conditions, and what a served model adds."""
+def variants(name: str) -> tuple[Case, ...]:
+    """Of an op: the largest case of each set of options and conditions, and what a served model adds."""
     op = ops.get(name)
     own = kernel_text(f"{name}/{name}.cu")
-    decisive = conditions("".join(map(kernel_text, [*uses(own, "cu"), f"{name}/{name}.cu"])))
+    decisive = conditions("".join(map(kernel_text, uses(own, "cu"))) + own)
     largest: dict[object, Case] = {}
     for case in op.cases():
         options = tuple(value for _, value in case.params if isinstance(value, str))
@@ -56,17 +47,17 @@ def variants(name: str) -> tuple[Variant, ...]:
         if key not in largest or op.work(case).bytes > op.work(largest[key]).bytes:
             largest[key] = case
     served = [op.case(**params) for params in LAUNCHED.get(name, ())]
-    return tuple(Variant(op, case) for case in dict.fromkeys([*largest.values(), *served]))
+    return tuple(dict.fromkeys([*largest.values(), *served]))
 
 
-def every() -> list[Variant]:
-    """The variants of all ops."""
-    return [variant for name in ops.NAMES for variant in variants(name)]
+def every() -> list[Case]:
+    """Those of all ops."""
+    return [case for name in ops.NAMES for case in variants(name)]
 
 
-def one_per_kernel() -> list[Variant]:
-    """The first variant of every kernel id: for a compiler that is slow to start."""
-    found: dict[tuple[str, str], Variant] = {}
-    for variant in every():
-        found.setdefault((variant.op.name, variant.op.variant(variant.case)), variant)
-    return list(found.values())
+def one_per_kernel() -> list[Case]:
+    """The first of every kernel id: for a compiler that is slow to start."""
+    first: dict[tuple[str, str], Case] = {}
+    for case in every():
+        first.setdefault((case.op, ops.get(case.op).variant(case)), case)
+    return list(first.values())

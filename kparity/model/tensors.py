@@ -1,4 +1,4 @@
-"""Ternary tensors of a file as the packed words and scales that every backend reads."""
+"""Tensors of a file in the form that backends take: ternary ones as packed words and scales, others as arrays."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import numpy as np
 
 from kparity.errors import BadModel
 from kparity.model import decode
-from kparity.model.gguf_file import GgufFile, TensorInfo
-from kparity.model.layout import I2_S, TQ1_0, TQ2_0
+from kparity.model.gguf_file import F16, F32, I2_S, TQ1_0, TQ2_0, GgufFile, TensorInfo
 from kparity.ops.spec import Array
 
-ScaleKind = Literal["tensor", "block256"]
+ScaleKind = Literal["tensor", "row", "block256"]
 
 
 @dataclass(frozen=True)
 class Ternary:
     """A linear layer's weights: w[row, column] = (code − 1) · scale.
 
-    ``words`` u32 [n, Kp/16] (kparity/ops/packing.py); ``wscale`` f32 [1] where ``kind`` is ``tensor``, [n, Kp/256]
-    where it is ``block256``.
+    ``words`` u32 [n, Kp/16] (kparity/ops/packing.py); ``wscale`` f32 [1] where ``kind`` is ``tensor``, [n] where it is
+    ``row`` (several weights, one below the other), [n, Kp/256] where it is ``block256``.
     """
 
     words: Array
@@ -89,3 +88,48 @@ def _not_ternary(tensor: TensorInfo, data: Any, k: int, bad: int) -> BadModel:
     except BadModel as error:
         return error
     return BadModel(f"tensor {tensor.name}: block {bad % (k // 256)} of row {row} is not ternary")
+
+
+_CHUNK = 1 << 22
+"""Elements that are converted at a time: the dequantisers of ``gguf`` need several times the memory of their result."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A matrix [rows, K], f16 or f32, C-contiguous; ``tied`` where the head and the embedding are one tensor."""
+
+    array: Array
+    name: str
+    stored: str
+    tied: bool
+
+
+def load_matrix(file: GgufFile, tensor: TensorInfo) -> Array:
+    """[rows, K]: a read-only view of the mapped file for F16 and F32, an f32 copy for BF16, Q8_0 and Q6_K."""
+    k, rows = tensor.shape[0], tensor.rows
+    data = file.data(tensor)
+    if tensor.type is F16 or tensor.type is F32:
+        return data.view("<f2" if tensor.type is F16 else "<f4").reshape(rows, k)
+    if tensor.type.ternary:
+        raise BadModel(f"tensor {tensor.name} is {tensor.type.name}: a ternary embedding or head is not supported")
+    result = np.empty((rows, k), np.float32)
+    by_row = data.reshape(rows, -1)
+    step = max(1, _CHUNK // k)
+    for start in range(0, rows, step):
+        result[start : start + step] = _dequantise(tensor, by_row[start : start + step])
+    file.advise(tensor, "DONTNEED")
+    return result
+
+
+def load_vector(file: GgufFile, tensor: TensorInfo) -> Array:
+    """f32 [K]: a norm's weights, whatever they contain."""
+    return np.ascontiguousarray(load_matrix(file, tensor).reshape(-1), dtype=np.float32)
+
+
+def _dequantise(tensor: TensorInfo, rows: Array) -> Array:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    with np.errstate(all="ignore"):  # a damaged scale gives infinities; the gates see them
+        values: Array = dequantize(np.ascontiguousarray(rows), GGMLQuantizationType(tensor.type.id))
+    return values

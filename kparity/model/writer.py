@@ -1,17 +1,15 @@
 """Writes GGUF files of the BitNet b1.58 graph with random ternary weights, by default of the shape of the 2B-4T model.
 
 The same seed gives the same weights, and scales that f16 holds exactly, in every ternary type: the files are equivalent
-and must give the same logits. Tensors are made and written one at a time, embeddings in parts. Layouts:
-kparity/model/decode.py, which tells them from the decoder's side.
+and must give the same logits. Tensors are made and written one at a time, embeddings in parts.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,15 @@ from typing import Any
 import numpy as np
 
 from kparity.kernels.support import SERVED, VOCABULARY
-from kparity.model.hparams import ACTIVATIONS
+from kparity.model.gguf_file import ALIGNMENT, ARRAY, BOOL, SCALARS, STRING, TYPES
+from kparity.ops.spec import Array
 
-Array = np.ndarray
+I32, U32, F32 = 5, 4, 6
 Key = tuple[str, int, Any]
 """Name, GGUF value type, value; for arrays (type 9) the value is (element type, elements)."""
-
-U32, F32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
-I32 = 5
-_PACK = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", 10: "Q", 11: "q", 12: "d"}
-TYPE_IDS = {"f32": 0, "f16": 1, "tq1_0": 34, "tq2_0": 35, "i2_s": 36}
-ALIGNMENT = 32
+TERNARY = ("tq1_0", "tq2_0", "i2_s")
+LINEAR = (*TERNARY, "f16")
+"""Types of the linear layers of a file; f16 is for engines without ternary types, in comparisons of speed."""
 
 
 @dataclass(frozen=True)
@@ -75,71 +71,33 @@ class Entry:
     shape: tuple[int, ...]
     type_id: int
     n_bytes: int
-    make: Callable[[], bytes | Iterator[bytes]]
+    make: Callable[[], Iterable[bytes]]
+
+    @classmethod
+    def of(cls, name: str, shape: tuple[int, ...], kind: str, make: Callable[[], Iterable[bytes]]) -> Entry:
+        """A tensor of a type by its name."""
+        stored = next(each for each in TYPES.values() if each.name == kind.upper())
+        return cls(name, shape, stored.id, stored.n_bytes(name, shape), make)
 
 
-# --- encoders: weights i8 [N, K] and scales f32 [N, K/256] to bytes ---
-
-
-def encode_tq2_0(weights: Array, scales: Array) -> bytes:
-    """Blocks of 64 code bytes (four planes of 32 codes per half) and an f16 scale."""
-    rows, k = weights.shape
-    codes = (weights + 1).astype(np.uint8).reshape(rows, k // 256, 2, 4, 32)
-    packed = codes[:, :, :, 0] | codes[:, :, :, 1] << 2 | codes[:, :, :, 2] << 4 | codes[:, :, :, 3] << 6
-    return _blocks(packed.reshape(rows, k // 256, 64), scales)
-
-
-def encode_tq1_0(weights: Array, scales: Array) -> bytes:
-    """Blocks of 52 bytes of five (the last four: of four) base-3 digits, first digit the highest, and an f16 scale."""
-    rows, k = weights.shape
-    digits = (weights + 1).astype(np.uint16).reshape(rows, k // 256, 256)
-    parts = []
-    for start, count, width in ((0, 5, 32), (160, 5, 16), (240, 4, 4)):
-        value = np.zeros((rows, k // 256, width), np.uint16)
-        for n in range(count):
-            value = value * 3 + digits[:, :, start + n * width : start + (n + 1) * width]
-        value *= 3 ** (5 - count)
-        parts.append((value * 256 + 242) // 243)  # the fraction value / 243 in 256ths, rounded up
-    return _blocks(np.concatenate(parts, axis=2).astype(np.uint8), scales)
-
-
-def encode_i2_s(weights: Array, scales: Array) -> bytes:
-    """Groups of 32 bytes over the whole tensor, first plane in the high bits; then one f32 scale and 28 zero bytes."""
-    if not (scales == scales.flat[0]).all():
-        raise ValueError("I2_S has one scale per tensor")
-    codes = (weights.reshape(-1, 4, 32) + 1).astype(np.uint8)
-    packed = codes[:, 0] << 6 | codes[:, 1] << 4 | codes[:, 2] << 2 | codes[:, 3]
-    return packed.tobytes() + struct.pack("<f", float(scales.flat[0])) + bytes(28)
-
-
-def _blocks(codes: Array, scales: Array) -> bytes:
-    halves = np.ascontiguousarray(scales, np.float32).astype("<f2")
-    return np.concatenate([codes, halves[:, :, None].view(np.uint8)], axis=2).tobytes()
-
-
-def encode_f16(weights: Array, scales: Array) -> bytes:
-    """The values themselves: what an engine without ternary types reads, for comparisons of speed."""
-    factors = np.repeat(np.asarray(scales, np.float32), 256, axis=1)[:, : weights.shape[1]]
-    return bytes((weights * factors).astype("<f2").tobytes())
-
-
-ENCODERS: dict[str, Callable[[Array, Array], bytes]] = {
-    "tq1_0": encode_tq1_0,
-    "tq2_0": encode_tq2_0,
-    "i2_s": encode_i2_s,
-}
-LINEAR_ENCODERS = {**ENCODERS, "f16": encode_f16}
-"""Types of the linear layers of a file."""
-
-
-def linear_bytes(kind: str, elements: int) -> int:
-    """Bytes of the weights of a linear layer."""
+def encode(kind: str, weights: Array, scales: Array) -> bytes:
+    """Weights i8 [N, K] and scales f32 [N, ceil(K/256)] as the bytes of a tensor; kparity/model/decode.py has the
+    layouts. TQ types store no scale for a block of zeros; I2_S has one scale for all (ValueError for several).
+    """
+    if kind == "i2_s":
+        if not (scales == scales.flat[0]).all():
+            raise ValueError("I2_S has one scale per tensor")
+        codes = (weights.reshape(-1, 4, 32) + 1).astype(np.uint8) << np.array([6, 4, 2, 0], np.uint8)[:, None]
+        packed: Array = np.bitwise_or.reduce(codes, axis=1)
+        return packed.tobytes() + struct.pack("<f", float(scales.flat[0])) + bytes(28)
+    values = weights * np.repeat(np.asarray(scales, np.float32), 256, axis=1)[:, : weights.shape[1]]
     if kind == "f16":
-        return 2 * elements
-    return elements // 4 + 32 if kind == "i2_s" else elements // 256 * (66 if kind == "tq2_0" else 54)
+        return bytes(values.astype("<f2"))
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
 
-
-# --- the model ---
+    encoded: Array = quantize(values, GGMLQuantizationType[kind.upper()])
+    return encoded.tobytes()
 
 
 def random_ternary(spec: Spec, name: str, rows: int, k: int, gain: float) -> tuple[Array, Array]:
@@ -184,22 +142,21 @@ def tensors(spec: Spec) -> Iterator[Entry]:
 def _linear(spec: Spec, name: str, rows: int, k: int, gain: float) -> Iterator[Entry]:
     split = 0.5 if spec.scale_tensors else 1.0
 
-    def make() -> bytes:
+    def make() -> Iterator[bytes]:
         weights, scales = random_ternary(spec, f"{name}.weight", rows, k, gain)
-        return LINEAR_ENCODERS[spec.type](weights, scales * np.float32(split))
+        yield encode(spec.type, weights, scales * np.float32(split))
 
-    n_bytes = linear_bytes(spec.type, rows * k)
-    yield Entry(f"{name}.weight", (k, rows), TYPE_IDS[spec.type], n_bytes, make)
+    yield Entry.of(f"{name}.weight", (k, rows), spec.type, make)
     if spec.scale_tensors:
-        yield Entry(f"{name}.scale", (1,), TYPE_IDS["f32"], 4, lambda: struct.pack("<f", 1.0 / split))
+        yield Entry.of(f"{name}.scale", (1,), "f32", lambda: [struct.pack("<f", 1.0 / split)])
 
 
 def _norm(spec: Spec, name: str, size: int) -> Entry:
-    def make() -> bytes:
+    def make() -> Iterator[bytes]:
         values = 1.0 + 0.1 * _rng(spec, name).standard_normal(size, np.float32)
-        return bytes(values.astype("<f4").tobytes())
+        yield values.astype("<f4").tobytes()
 
-    return Entry(f"{name}.weight", (size,), TYPE_IDS["f32"], size * 4, make)
+    return Entry.of(f"{name}.weight", (size,), "f32", make)
 
 
 def _dense(spec: Spec, name: str, shape: tuple[int, int], sigma: float) -> Entry:
@@ -210,16 +167,15 @@ def _dense(spec: Spec, name: str, shape: tuple[int, int], sigma: float) -> Entry
             values = rng.standard_normal((rows, shape[0]), np.float32) * np.float32(sigma)
             yield values.astype("<f2").tobytes()
 
-    return Entry(name, shape, TYPE_IDS["f16"], shape[0] * shape[1] * 2, make)
+    return Entry.of(name, shape, "f16", make)
 
 
 def _rng(spec: Spec, name: str) -> np.random.Generator:
     return np.random.default_rng([spec.seed, zlib.crc32(name.encode())])
 
 
-def keys(spec: Spec) -> list[Key]:
-    """Hyper-parameters and a byte-level BPE vocabulary."""
-    arch = spec.arch
+def graph_keys(spec: Spec) -> list[Key]:
+    """Hyper-parameters."""
     sizes = {
         "vocab_size": spec.vocab,
         "context_length": spec.context,
@@ -231,13 +187,16 @@ def keys(spec: Spec) -> list[Key]:
         "rope.dimension_count": spec.head_dim,
     }
     return [
-        ("general.architecture", STRING, arch),
-        ("general.name", STRING, f"random {arch} {spec.type}"),
-        *((f"{arch}.{name}", U32, value) for name, value in sizes.items()),
-        (f"{arch}.attention.layer_norm_rms_epsilon", F32, spec.eps),
-        (f"{arch}.rope.freq_base", F32, spec.theta),
-        *tokenizer_keys(spec.vocab),
+        *((f"{spec.arch}.{name}", U32, value) for name, value in sizes.items()),
+        (f"{spec.arch}.attention.layer_norm_rms_epsilon", F32, spec.eps),
+        (f"{spec.arch}.rope.freq_base", F32, spec.theta),
     ]
+
+
+def keys(spec: Spec) -> list[Key]:
+    """All keys of a model of random weights."""
+    names = [("general.architecture", STRING, spec.arch), ("general.name", STRING, f"random {spec.arch} {spec.type}")]
+    return [*names, *graph_keys(spec), *tokenizer_keys(spec.vocab)]
 
 
 def byte_alphabet() -> list[str]:
@@ -267,9 +226,6 @@ def tokenizer_keys(vocab: int) -> list[Key]:
     ]
 
 
-# --- the file ---
-
-
 def _text(value: str) -> bytes:
     raw = value.encode()
     return struct.pack("<Q", len(raw)) + raw
@@ -280,11 +236,8 @@ def _value(kind: int, value: Any) -> bytes:
         return _text(value)
     if kind == ARRAY:
         element, items = value
-        head = struct.pack("<IQ", element, len(items))
-        if element == STRING:
-            return head + b"".join(map(_text, items))
-        return head + struct.pack(f"<{len(items)}{_PACK[element]}", *items)
-    return struct.pack("<" + _PACK[kind], value)
+        return struct.pack("<IQ", element, len(items)) + b"".join(_value(element, item) for item in items)
+    return struct.pack("<" + SCALARS[kind], value)
 
 
 def header(stored: Sequence[Key], entries: Sequence[Entry], version: int = 3) -> bytes:
@@ -293,19 +246,19 @@ def header(stored: Sequence[Key], entries: Sequence[Entry], version: int = 3) ->
     parts += [_text(name) + struct.pack("<I", kind) + _value(kind, value) for name, kind, value in stored]
     offset = 0
     for entry in entries:
-        shape = struct.pack(f"<I{len(entry.shape)}Q", len(entry.shape), *entry.shape)
-        parts.append(_text(entry.name) + shape + struct.pack("<IQ", entry.type_id, offset))
-        offset += _aligned(entry.n_bytes)
+        rank = len(entry.shape)
+        parts.append(_text(entry.name) + struct.pack(f"<I{rank}QIQ", rank, *entry.shape, entry.type_id, offset))
+        offset += entry.n_bytes + _padding(entry.n_bytes)
     raw = b"".join(parts)
-    return raw + bytes(_aligned(len(raw)) - len(raw))
+    return raw + bytes(_padding(len(raw)))
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def _padding(size: int) -> int:
+    return -size % ALIGNMENT
 
 
 def write(path: str | Path, spec: Spec) -> Path:
-    """Write a model and return its path."""
+    """Write a model of random weights and return its path."""
     return write_file(path, keys(spec), list(tensors(spec)))
 
 
@@ -315,27 +268,8 @@ def write_file(path: str | Path, stored: Sequence[Key], entries: Sequence[Entry]
     with target.open("wb") as stream:
         stream.write(header(stored, entries, version))
         for entry in entries:
-            data = entry.make()
-            written = sum(stream.write(chunk) for chunk in ([data] if isinstance(data, bytes) else data))
+            written = sum(map(stream.write, entry.make()))
             if written != entry.n_bytes:
                 raise ValueError(f"{entry.name}: {written} bytes made, {entry.n_bytes} announced")
-            stream.write(bytes(_aligned(written) - written))
+            stream.write(bytes(_padding(written)))
     return target
-
-
-def main() -> None:
-    """Command line: one option per field of ``Spec``."""
-    parser = argparse.ArgumentParser(description="Write a random ternary GGUF model.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--type", choices=sorted(LINEAR_ENCODERS), default=Spec.type)
-    parser.add_argument("--arch", choices=sorted(ACTIVATIONS), default=Spec.arch)
-    for name in ("layers", "width", "ffn", "heads", "kv_heads", "vocab", "context", "seed"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Spec, name))
-    for name in ("theta", "eps", "ffn_gain"):
-        parser.add_argument(f"--{name}", type=float, default=getattr(Spec, name))
-    for name in ("untied", "scale_tensors", "block_scales"):
-        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true")
-    arguments = vars(parser.parse_args())
-    out = arguments.pop("out")
-    write(out, Spec(**arguments))
-    print(f"{out}: {out.stat().st_size} bytes")
