@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 from kparity import contracts, ops
 from kparity.backends.numpy import NumpyBackend
 from kparity.check import core, document, measure
+from kparity.check.core import Guarded
 from kparity.check.facts import facts
-from kparity.check.guard import Guarded
-from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
-from kparity.check.select import expression, named, selected
-from kparity.check.summary import Summary
+from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record, Summary
+from kparity.check.select import expression, parse_names, selected
 from kparity.cli.schema import schema_of
 from kparity.device import registry
 from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
@@ -103,7 +102,7 @@ def test_what_a_backend_does_not_support_is_one_record_and_no_pass() -> None:
     case = op.case(M=2, D=3)
     (record,) = core.check_case(Choosy(), op, case)
     assert (record.outcome, record.reason, record.runs) == (UNSUPPORTED, "no", len(op.kinds(case)))
-    assert Summary.of([record]).exit_code(["numpy"]) == 3
+    assert Summary([record]).exit_code(["numpy"]) == 3
 
 
 def test_a_failure_to_build_is_a_failure_of_every_kind() -> None:
@@ -309,11 +308,11 @@ def test_nothing_like_it_selects_nothing() -> None:
 
 
 def test_misspelt_names_are_refused_with_the_nearest() -> None:
-    assert named(["tgemv,rope", "rope"], "op", ops.names()) == ["tgemv", "rope"]
+    assert parse_names(["tgemv,rope", "rope"], "op", ops.names()) == ["tgemv", "rope"]
     with pytest.raises(UnknownName, match="did you mean 'tgemv'"):
-        named(["tgmev"], "op", ops.names())
+        parse_names(["tgmev"], "op", ops.names())
     with pytest.raises(UnknownName):
-        named(["tgemv,"], "op", ops.names())
+        parse_names(["tgemv,"], "op", ops.names())
 
 
 def test_inputs_follow_from_seed_case_and_kind_alone() -> None:
@@ -332,10 +331,10 @@ def test_the_exit_code_is_green_for_passes_only(passed: list[Record]) -> None:
     bad = replace(good, outcome=FAIL, reason="x")
     skipped, foreign = (replace(good, outcome=outcome, reason="x") for outcome in (SKIPPED, UNSUPPORTED))
     swept = ([], [good], [good, bad], [good, skipped], [good, foreign], [foreign], [bad, skipped])
-    codes = [Summary.of(records).exit_code(["numpy"]) for records in swept]
+    codes = [Summary(records).exit_code(["numpy"]) for records in swept]
     assert codes == [3, 0, 1, 3, 0, 3, 1]
-    assert Summary.of([good]).exit_code(["numpy", "cuda"]) == 3
-    assert Summary.of([good]).exit_code([]) == 3
+    assert Summary([good]).exit_code(["numpy", "cuda"]) == 3
+    assert Summary([good]).exit_code([]) == 3
 
 
 def test_every_sequence_of_up_to_four_outcomes_has_the_right_exit_code(passed: list[Record]) -> None:
@@ -345,11 +344,11 @@ def test_every_sequence_of_up_to_four_outcomes_has_the_right_exit_code(passed: l
         records = [replace(passed[0], outcome=outcome) for outcome in outcomes]
         green = PASS in outcomes and SKIPPED not in outcomes
         code = 1 if FAIL in outcomes else 0 if green else 3
-        assert Summary.of(records).exit_code(["numpy"]) == code, outcomes
+        assert Summary(records).exit_code(["numpy"]) == code, outcomes
 
 
 def test_the_four_outcomes_add_up_to_all_that_was_planned(passed: list[Record]) -> None:
-    summary = Summary.of([*passed, replace(passed[0], outcome=SKIPPED, reason="x", kind="", runs=5)])
+    summary = Summary([*passed, replace(passed[0], outcome=SKIPPED, reason="x", kind="", runs=5)])
     tally = summary.by_op["numpy", "rmsnorm"]
     assert tally.total == len(passed) + 5 and tally.runs[PASS] == len(passed) and len(tally.cases) == 1
 

@@ -21,8 +21,7 @@ from msgspec import field as named
 import kparity
 from kparity import contracts
 from kparity.check.core import CONTRACT
-from kparity.check.record import FAIL, OUTCOMES, PASS, UNSUPPORTED, Count, OutputRecord, Record
-from kparity.check.summary import Summary, Tally
+from kparity.check.record import FAIL, OUTCOMES, PASS, UNSUPPORTED, Count, OutputRecord, Record, Summary, Tally, plain
 from kparity.device import fingerprint
 from kparity.host.revision import checkout, commit
 
@@ -48,7 +47,7 @@ class Result:
     @property
     def summary(self) -> Summary:
         """The counts."""
-        return Summary.of(self.records)
+        return Summary(self.records)
 
     @property
     def exit_code(self) -> int:
@@ -140,7 +139,7 @@ class Document(Part):
 def as_json(result: Result) -> dict[str, Any]:
     """Plain values of a ``Document``; a number that is not finite is its name."""
     contract, summary = contracts.load(CONTRACT), result.summary
-    found = Document(
+    whole = Document(
         form="kparity-check-v1",
         kparity=kparity.__version__,
         commit=commit(checkout()),
@@ -163,7 +162,8 @@ def as_json(result: Result) -> dict[str, Any]:
         counts=[_counts(tally) for tally in (*summary.by_backend.values(), *summary.by_op.values())],
         records=result.records,
     )  # fmt: skip
-    return {**msgspec.to_builtins(found), "records": [record.as_dict() for record in result.records]}
+    found: dict[str, Any] = plain(msgspec.to_builtins(whole))
+    return found
 
 
 def json_text(found: Mapping[str, Any]) -> str:

@@ -39,9 +39,9 @@ def compare(
     from kparity.bench.comparison import as_json
     from kparity.bench.comparison import compare as compared
     from kparity.bench.comparison_read import FACTS, read
-    from kparity.check.select import named
+    from kparity.check.select import parse_names
 
-    allowed = named(across, "fact", FACTS)
+    allowed = parse_names(across, "fact", FACTS)
     left, right = read(a), read(b)
     found = compared(left, right, allowed)
     if json_path:

@@ -73,9 +73,9 @@ def check(
     from kparity.device import registry
     from kparity.errors import WrongInput
 
-    names = select.named(op_names, "op", ops.names())
-    asked = select.named(backend_names, "backend", registry.names())
-    kinds = select.named(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
+    names = select.parse_names(op_names, "op", ops.names())
+    asked = select.parse_names(backend_names, "backend", registry.names())
+    kinds = select.parse_names(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
     if replay:
         from kparity.check.dump import chosen as kept
 

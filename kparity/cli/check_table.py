@@ -14,8 +14,7 @@ from kparity import contracts
 from kparity.check.core import CONTRACT
 from kparity.check.document import Result
 from kparity.check.dump import folder_of
-from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record
-from kparity.check.summary import Tally
+from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record, Tally
 from kparity.cli.table import console
 
 SHOWN = 3

@@ -55,11 +55,11 @@ def _brief(op: Op) -> dict[str, Any]:
 
 def _whole(op: Op) -> dict[str, Any]:
     """Everything; the ABI and the constants at the last case of the short list, which is a large one."""
-    from kparity.check.select import kinds_of, unique
+    from kparity.check.select import kinds_of
     from kparity.device import registry
     from kparity.ops.assemble import missing_text
 
-    example, sweep = op.cases()[-1], unique(op.sweep())
+    example, sweep = op.cases()[-1], dict.fromkeys(op.sweep())
     classes = {name: registry.declared(name) for name in registry.names()}
     return {
         **_brief(op),
@@ -71,7 +71,7 @@ def _whole(op: Op) -> dict[str, Any]:
         ],
         "defines": op.defines(example),
         "cases": [case.id for case in sweep],
-        "quick": len(unique(op.cases())),
+        "quick": len(set(op.cases())),
         "kinds": kinds_of([op.name]),
         "backends": [name for name, each in classes.items() if each and missing_text(op, each.dialect) is None],
     }
