@@ -36,10 +36,9 @@ def expression(text: str) -> Matches:
     tokens.append(("", len(text.rstrip()) + 1))
 
     def refuse(expected: str) -> NoReturn:
-        (token, column), end = tokens[0], "the end"
-        raise WrongInput(
-            f"-k {text!r}, column {column}: expected {expected}, found {repr(token) if token else 'the end'}"
-        )
+        token, column = tokens[0]
+        found = repr(token) if token else "the end"
+        raise WrongInput(f"-k {text!r}, column {column}: expected {expected}, found {found}")
 
     def takes(word: str) -> bool:
         return tokens[0][0] == word and bool(tokens.pop(0))
