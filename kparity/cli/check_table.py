@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +14,7 @@ from kparity.check.core import CONTRACT
 from kparity.check.document import Result
 from kparity.check.dump import folder_of
 from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record, Tally
-from kparity.cli.table import console
+from kparity.cli.table import console, make_table
 
 SHOWN = 3
 """Failures of one backend that are shown in full; the files have all of them."""
@@ -31,7 +30,7 @@ def print_result(result: Result) -> None:
             failures.setdefault(record.backend, []).append(record)
     for backend, records in failures.items():
         for record in records[:SHOWN]:
-            _print_failure(out, record, result.request.get("replay"))
+            _print_failure(out, record, result.request.replay)
         if len(records) > SHOWN:
             left = len(records) - SHOWN
             out.print(f"… and {left} more failures of {backend}; --json, --junit and --csv have all of them\n")
@@ -85,12 +84,8 @@ def _print_reasons(out: Console, result: Result) -> None:
 
 
 def _table(result: Result) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    columns = ("cases", "kinds", "runs", "passed", "failed", "unsupported", "skipped", "utilisation", "peer ratio", "s")
-    for name in ("backend", "op"):
-        table.add_column(name)
-    for name in columns:
-        table.add_column(name, justify="right")
+    counts = ("cases", "kinds", "runs", "passed", "failed", "unsupported", "skipped", "utilisation", "peer ratio", "s")
+    table = make_table("backend", "op", *counts, right=counts)
     summary = result.summary
     for backend, whole in summary.by_backend.items():
         rows = [tally for (name, _), tally in summary.by_op.items() if name == backend]

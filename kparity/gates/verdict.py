@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -87,7 +86,3 @@ class Row:
     def ran_and_failed(self) -> bool:
         """Whether the backend opened and then gave a wrong answer, none at all, or none in time."""
         return self.status == "rejected" and self.code != "KP-NOT-GPU"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
