@@ -221,22 +221,17 @@ def _clean(text: str) -> str:
     return _UNPRINTABLE.sub("�", text)
 
 
-_RECORD_COLUMNS = (
-    "op", "case", "kind", "backend", "device", "device_kind", "kernel", "seed", "inputs_sha256", "outcome", "reason",
-    "runs", "elapsed_ms", "bytes", "flops",
-)  # fmt: skip
-
-
 def as_csv(result: Result) -> str:
     """A line per output; a record without outputs has one line."""
-    columns = [f"output_{each.name}" for each in fields(OutputRecord)]
+    plain_fields = [each.name for each in fields(Record) if each.name not in ("params", "failed", "counts", "outputs")]
+    columns = [each.name for each in fields(OutputRecord)]
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_RECORD_COLUMNS, "failed", *columns])
+    writer.writerow([*plain_fields, "failed", *(f"output_{name}" for name in columns)])
     for record in result.records:
         values = record.as_dict()
-        head = [*(values[name] for name in _RECORD_COLUMNS), " ".join(record.failed)]
+        head = [*(values[name] for name in plain_fields), " ".join(record.failed)]
         for output in values["outputs"] or [{}]:
-            cells = [output.get(each.name) for each in fields(OutputRecord)]
+            cells = [output.get(name) for name in columns]
             writer.writerow(head + [" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells])
     return text.getvalue()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
+from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,8 @@ STYLES = {
     "PASS": "green",
     "FAIL": "bold red",
     "INCONCLUSIVE": "yellow",
+    "OK": "green",
+    "SUSPECT": "bold red",
     "accepted": "bold green",
     "rejected": "bold red",
     "unavailable": "yellow",
@@ -32,15 +34,16 @@ def console() -> Console:
     return Console(width=None if terminal else 160, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
-def make_table(*columns: str, right: Collection[str] = ()) -> Table:
+def make_table(*columns: str, right: Collection[str] = (), box: Box | None = SIMPLE_HEAD) -> Table:
     """A table without rows; what a column cannot hold goes on in the next line. Numbers stand to the ``right``."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box, pad_edge=False, header_style="table.header" if box else "bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return table
 
 
-def _styled(text: str) -> Text:
+def styled(text: str) -> Text:
+    """A verdict in its colour."""
     return Text(text, style=STYLES.get(text, ""))
 
 
@@ -64,7 +67,7 @@ def _add_row(table: Table, row: Row, serving: bool) -> None:
             head = ["", "", ""]
     about = [f"vs {row.reference}" if row.reference else "", "serves" if serving else "cached" if row.cached else ""]
     note = f"{row.code} {row.reason}" if row.code else ", ".join(filter(None, about))
-    cells = [Text("→", style="dim"), "", Text(note), _styled(row.status), f"{row.elapsed_ms:.0f}"]
+    cells = [Text("→", style="dim"), "", Text(note), styled(row.status), f"{row.elapsed_ms:.0f}"]
     table.add_row(*head, *cells, end_section=True)
 
 
@@ -72,13 +75,13 @@ def _gate_lines(gate: Gate) -> list[list[str | Text]]:
     ms = f"{gate.elapsed_ms:.0f}" if gate.elapsed_ms else ""
     if not gate.measures:
         note = "not run (--depth bos)" if gate.verdict == "INCONCLUSIVE" else gate.note
-        return [[gate.name, note, "", _styled(gate.verdict), ms]]
+        return [[gate.name, note, "", styled(gate.verdict), ms]]
     lines: list[list[str | Text]] = []
     for each in gate.measures:
         value = "0" if each.value == 0 else f"{each.value:.6g}"
         limit = f"{each.sign} {each.limit:g} {each.threshold}"
         first = not lines
-        verdict = _styled("PASS" if each.holds else "FAIL")
+        verdict = styled("PASS" if each.holds else "FAIL")
         lines.append([gate.name if first else "", value, limit, verdict, ms if first else ""])
     return lines
 
