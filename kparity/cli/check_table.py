@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -24,11 +25,8 @@ STYLES = {PASS: "green", FAIL: "bold red", UNSUPPORTED: "yellow", SKIPPED: "yell
 def print_result(result: Result) -> None:
     """Failures, reasons of what did not run, the table of counts, and one line that says what it comes to."""
     out = console()
-    failures: dict[str, list[Record]] = {}
-    for record in result.records:
-        if record.outcome == FAIL:
-            failures.setdefault(record.backend, []).append(record)
-    for backend, records in failures.items():
+    for backend in dict.fromkeys(record.backend for record in result.records):
+        records = [each for each in result.records if each.outcome == FAIL and each.backend == backend]
         for record in records[:SHOWN]:
             _print_failure(out, record, result.request.replay)
         if len(records) > SHOWN:
@@ -53,9 +51,8 @@ def _print_failure(out: Console, record: Record, replay: str | None) -> None:
     again = record.rerun
     if replay:
         place = folder_of(Path(replay), record)
-        again = shlex.join(
-            ["kparity", "check", "--replay", str(place if place.is_dir() else replay), "-b", record.backend]
-        )
+        where = str(place if place.is_dir() else replay)
+        again = shlex.join(["kparity", "check", "--replay", where, "-b", record.backend])
     out.print(Text(f"  rerun: {again}"), soft_wrap=True)
 
 
@@ -71,14 +68,12 @@ def _line(output: OutputRecord) -> str:
 
 def _print_reasons(out: Console, result: Result) -> None:
     """Why runs were unsupported or skipped, each reason once with its count; and the backends that are not here."""
-    reasons: dict[tuple[str, str, str], int] = {}
+    reasons: Counter[tuple[str, str, str]] = Counter()
     for record in result.records:
         if record.outcome in (UNSUPPORTED, SKIPPED):
-            key = (record.outcome, record.backend, record.reason)
-            reasons[key] = reasons.get(key, 0) + record.runs
+            reasons[record.outcome, record.backend, record.reason] += record.runs
     for (outcome, backend, reason), runs in reasons.items():
-        head = Text.assemble((outcome, STYLES[outcome]), f" {backend}, {runs} runs: {reason}")
-        out.print(head, soft_wrap=True)
+        out.print(Text.assemble((outcome, STYLES[outcome]), f" {backend}, {runs} runs: {reason}"), soft_wrap=True)
     for backend, reason in result.absent.items():
         out.print(Text(f"not here: {backend}: {reason}", style="dim"), soft_wrap=True)
 

@@ -116,11 +116,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"kparity: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except FileNotFoundError as error:
-        print(f"kparity: {error.filename or error}: no such file", file=sys.stderr)
-        sys.exit(2)
     except OSError as error:
-        print(f"kparity: {error}", file=sys.stderr)
+        missing = f"{error.filename or error}: no such file"
+        print(f"kparity: {missing if isinstance(error, FileNotFoundError) else error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -22,19 +22,16 @@ def ops(op_name: str | None, verbose: bool, as_json: bool) -> None:
     """List the ops, or show one: formula, ABI, constants, cases, kinds of input, and the backends that have it."""
     from kparity import ops as known
 
-    if op_name is None:
-        found = [_brief(known.get(name)) for name in known.names()]
-        if as_json:
-            click.echo(json.dumps({"ops": found}, indent=1, ensure_ascii=False))
-            return
-        for each in found:
+    if op_name is not None:
+        whole = _whole(known.get(op_name))
+        if not as_json:
+            _print(whole, verbose)
+    else:
+        whole = {"ops": [_brief(known.get(name)) for name in known.names()]}
+        for each in () if as_json else whole["ops"]:
             click.echo(f"{each['op']:12} {each['what']} ({', '.join(each['dialects'])})")
-        return
-    whole = _whole(known.get(op_name))
     if as_json:
         click.echo(json.dumps(whole, indent=1, ensure_ascii=False))
-    else:
-        _print(whole, verbose)
 
 
 def _documented(op: Op) -> str:

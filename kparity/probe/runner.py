@@ -150,15 +150,13 @@ class Process:
         if self._done and code == 0:
             self.settle()
             return
-        said = self.child.last_words()
-        quoted = f": {said}" if said else ""
+        at, words = f"at stage {self.stage}", self.child.quoted()
         if code >= 0:
-            self.end("KP-PROBE-EXIT", f"exited with {code} at stage {self.stage} without a verdict{quoted}")
+            self.end("KP-PROBE-EXIT", f"exited with {code} {at} without a verdict{words}")
         elif -code == signal.SIGKILL:
-            reason = f"killed by the system (SIGKILL) at stage {self.stage}, out of memory most likely{quoted}"
-            self.end("KP-PROBE-OOM", reason)
+            self.end("KP-PROBE-OOM", f"killed by the system (SIGKILL) {at}, out of memory most likely{words}")
         else:
-            self.end("KP-PROBE-CRASH", f"crashed with {signal_name(code)} at stage {self.stage}{quoted}")
+            self.end("KP-PROBE-CRASH", f"crashed with {signal_name(code)} {at}{words}")
 
     def end(self, code: str = "", reason: str = "") -> None:
         """It is over: for a reason, or because all is said."""
