@@ -24,6 +24,11 @@ def test_the_prefix_of_a_backend_is_tagged_with_the_contract(name: str) -> None:
     assert line == f"[{TAG}] {name} path rejected, attempting fallback: [KP-PROBE-CRASH] crashed with [code] SIGSEGV"
 
 
+def test_every_backend_is_rejected_in_one_shape() -> None:
+    lines = {CONTRACT.rejected(name, "KP-BOS-COSINE", "cosine = 0.5").replace(f" {name} ", " B ") for name in BUILTIN}
+    assert lines == {f"[{CONTRACT.id}] B path rejected, attempting fallback: [KP-BOS-COSINE] cosine = 0.5"}
+
+
 @pytest.mark.parametrize(
     ("serving", "forced", "order", "words"),
     [
