@@ -107,10 +107,13 @@ def test_json_and_receipt_follow_their_schema(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_run_leaves_a_receipt_of_what_serves(tmp_path: Path) -> None:
+def test_run_streams_words_and_leaves_a_receipt_of_what_serves(tmp_path: Path) -> None:
     path = tmp_path / "receipt.json"
-    done = run("run", "--backends", "hip,cpu,numpy", "--prompt", "The", "--max-tokens", "1", "--receipt", str(path))
+    prompt = ("--prompt", "And the LORD said", "--max-tokens", "12")
+    done = run("run", "--backends", "hip,cpu,numpy", *prompt, "--receipt", str(path))
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("And the LORD said") and len(done.stdout) > len("And the LORD said\n") + 10
+    assert done.stderr.splitlines()[-1].startswith("Backend: cpu (")
     written = receipts.read(path)
     assert verify(written, require_parity=True) == []
     assert [finding.code for finding in verify(written, require_gpu_kernels=True)] == [
@@ -190,13 +193,6 @@ def test_a_cached_answer_takes_little_process_time(tmp_path: Path) -> None:
         after = os.times()
         spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(spent) < 0.6, spent  # 0.35 s on an idle machine; a probe takes more than 1 s, an import of torch 2 s
-
-
-def test_run_streams_words_and_says_which_backend_serves() -> None:
-    done = run("run", "--backend", "cpu", "--prompt", "And the LORD said", "--max-tokens", "12")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("And the LORD said") and len(done.stdout) > len("And the LORD said\n") + 10
-    assert done.stderr.startswith("Backend: cpu (")
 
 
 def test_the_readme_has_the_table_of_gates() -> None:

@@ -57,13 +57,12 @@ def _print_failure(out: Console, record: Record, replay: str | None) -> None:
 
 
 def _line(output: OutputRecord) -> str:
-    parts = [
-        f"{output.name} {output.dtype}: {output.wrong}/{output.count} wrong, utilisation {output.utilisation:.3g}",
-        f"rmse {output.rmse:.3g}" + (f" = {output.peer_ratio:.3g} × peer" if output.peer_ratio is not None else ""),
-        f"nmse {output.nmse:.3g}, cosine {output.cosine:.9f}, max {output.max_ulp:g} ULP",
-        f"{output.nan_count} NaN, {output.inf_count} inf",
-    ]
-    return "; ".join(parts)
+    ratio = "" if output.peer_ratio is None else f" = {output.peer_ratio:.3g} × peer"
+    return (
+        f"{output.name} {output.dtype}: {output.wrong}/{output.count} wrong, utilisation {output.utilisation:.3g}; "
+        f"rmse {output.rmse:.3g}{ratio}; nmse {output.nmse:.3g}, cosine {output.cosine:.9f}, "
+        f"max {output.max_ulp:g} ULP; {output.nan_count} NaN, {output.inf_count} inf"
+    )
 
 
 def _print_reasons(out: Console, result: Result) -> None:
@@ -92,25 +91,23 @@ def _table(result: Result) -> Table:
 
 
 def _cells(tally: Tally) -> list[str | Text]:
-    counts: list[str | Text] = [
-        Text(str(tally.runs[outcome]), style=STYLES[outcome] if tally.runs[outcome] else "dim") for outcome in OUTCOMES
-    ]
-    used = f"{tally.utilisation:.3f}" if tally.measured else "—"
-    ratio = f"{tally.peer_ratio:.2f}" if tally.measured else "—"
-    head: list[str | Text] = [tally.op or "all", str(len(tally.cases)), str(len(tally.kinds)), str(tally.total)]
-    return [*head, *counts, used, ratio, f"{tally.elapsed_ms / 1e3:.1f}"]
+    counts = (Text(str(n), style=STYLES[outcome] if n else "dim") for outcome, n in tally.runs.items())
+    used, ratio = f"{tally.utilisation:.3f}", f"{tally.peer_ratio:.2f}"
+    worst = (used, ratio) if tally.measured else ("—", "—")
+    head = (tally.op or "all", str(len(tally.cases)), str(len(tally.kinds)), str(tally.total))
+    return [*head, *counts, *worst, f"{tally.elapsed_ms / 1e3:.1f}"]
 
 
 def _verdict(result: Result) -> Text:
     summary, contract = result.summary, contracts.load(CONTRACT)
     planned = sum(tally.total for tally in summary.by_backend.values())
-    word = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}[result.exit_code]
-    style = {0: "bold green", 1: "bold red", 3: "bold yellow"}[result.exit_code]
+    verdicts = {0: ("PASS", "bold green"), 1: ("FAIL", "bold red"), 3: ("INCONCLUSIVE", "bold yellow")}
+    verdict = verdicts[result.exit_code]
     if not planned:
-        return Text.assemble((word, style), ": no case was selected, nothing ran")
+        return Text.assemble(verdict, ": no case was selected, nothing ran")
     counts = ", ".join(f"{summary.count(outcome)} {outcome}" for outcome in OUTCOMES)
     ended = "; interrupted, the rest was skipped" if result.interrupted else ""
     return Text.assemble(
-        (word, style), f": {counts} of {planned} runs on {', '.join(summary.by_backend)}; seed {result.seed}, "
+        verdict, f": {counts} of {planned} runs on {', '.join(summary.by_backend)}; seed {result.seed}, "
         f"{contract.id} {contract.version}, {result.seconds:.1f} s{ended}",
     )  # fmt: skip

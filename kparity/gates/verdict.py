@@ -48,14 +48,6 @@ class Gate:
     note: str = ""
     elapsed_ms: float = 0.0
 
-    @property
-    def summary(self) -> str:
-        """One cell of a table."""
-        if self.measures:
-            worst = next((measure for measure in self.measures if not measure.holds), self.measures[0])
-            return worst.text()
-        return self.note or self.reason or self.verdict
-
 
 @dataclass
 class Row:

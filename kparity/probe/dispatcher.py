@@ -43,11 +43,8 @@ def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[
     Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and where none is left
     those of the default order.
     """
-    if text is None:
-        order = default_order()
-    else:
-        order = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
-    order = [name for name in order if name]
+    names_given = default_order() if text is None else text.split(",") if isinstance(text, str) else text
+    order = [name.strip() for name in names_given if name.strip()]
     if not order:
         raise WrongInput("no backend named; give a list such as --backends cuda,wgpu,cpu")
     known = names()

@@ -106,12 +106,8 @@ class Child(Generic[M]):
 
     def read(self) -> None:
         """Take in what the child has written, up to READ_BYTES; to be called when there is something, or the end."""
-        data = b""
-        if select_readable([self._ours], 0.0):
-            data = os.read(self._ours, READ_BYTES)
-            self._over = not data
-        else:  # its process has ended, and others hold the pipe
-            self._over = True
+        data = os.read(self._ours, READ_BYTES) if select_readable([self._ours], 0.0) else b""
+        self._over = not data  # also where its process has ended, and others hold the pipe
         self._rest += data
         while (end := self._rest.find(b"\n", self._searched)) >= 0:
             self._lines.append(bytes(self._rest[:end]))
