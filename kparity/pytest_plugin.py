@@ -119,12 +119,12 @@ SESSION = pytest.StashKey[Session]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The two options."""
     group = parser.getgroup("kparity", "parity of kernels")
-    group.addoption(
-        "--kparity-backends", metavar="NAMES", help="backends to test on, comma separated (default: all that are known)"
-    )
-    group.addoption(
-        "--kparity-require", metavar="NAMES", help="backends whose absence is a failure instead of a skip, or 'all'"
-    )
+    texts = {
+        "backends": "backends to test on, comma separated (default: all that are known)",
+        "require": "backends whose absence is a failure instead of a skip, or 'all'",
+    }
+    for name, text in texts.items():
+        group.addoption(f"--kparity-{name}", metavar="NAMES", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,7 +11,7 @@ The tolerance is never picked by hand. It follows from what was computed:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from kparity import ops
 from kparity.errors import WrongInput
 from kparity.kernels.support import TINY, gamma
 from kparity.numerics.compare import Comparison, judge
+from kparity.numerics.expected import Expected
 from kparity.ops.spec import DTYPES, ROUNDOFF, Array, Case, ErrorBound, Op
 
 SHOWN = 5
@@ -51,18 +52,14 @@ class Tally:
             self.utilisation, self.worst = used, label
 
 
-@dataclass
-class _State:
-    tally: Tally = field(default_factory=Tally)
-
-
-_state = _State()
+_tally = Tally()
 
 
 def take() -> Tally:
     """The assertions since the last call; the pytest plugin asks after every test."""
-    tally, _state.tally = _state.tally, Tally()
-    return tally
+    taken = replace(_tally)
+    vars(_tally).update(vars(Tally()))
+    return taken
 
 
 def assert_parity(
@@ -99,10 +96,9 @@ def assert_parity(
     }
     chosen = [name for name, is_given in given.items() if is_given]
     if len(chosen) != 1:
-        told = f"{' and '.join(chosen)} contradict each other" if chosen else "no bound is given"
-        raise WrongInput(
-            f"assert_parity: {told}; give one of op= with case= and inputs=, n= with magnitude=, ulp=, exact=True"
-        )
+        problem = f"{' and '.join(chosen)} contradict each other" if chosen else "no bound is given"
+        ways = "op= with case= and inputs=, n= with magnitude=, ulp=, exact=True"
+        raise WrongInput(f"assert_parity: {problem}; give one of {ways}")
     if inputs is not None and chosen != ["op="]:
         raise WrongInput("assert_parity: inputs= belongs to op=; for another kernel compute ref from them")
     if chosen == ["op="]:
@@ -111,11 +107,10 @@ def assert_parity(
         actual, truth = _pair(got, ref, rounded=chosen != ["n="])
         parts = [("", actual, *_bounded(actual, truth, n, magnitude, ulp))]
     findings = [judge(label or "got", name, actual, truth, bound) for name, actual, truth, bound in parts]
-    _state.tally.add(label or _name_of(op, case) or "got", findings)
-    if not all(each.ok for each in findings):
-        pieces = zip(findings, parts, strict=True)
-        text = "\n".join(report(found, part[1], part[2], part[3]) for found, part in pieces if not found.ok)
-        raise AssertionError(text)
+    _tally.add(label or _name_of(op, case) or "got", findings)
+    wrong = [report(each, *part[1:]) for each, part in zip(findings, parts, strict=True) if not each.ok]
+    if wrong:
+        raise AssertionError("\n".join(wrong))
     return findings
 
 
@@ -129,20 +124,16 @@ def report(finding: Comparison, got: Array, truth: Array, bound: ErrorBound) -> 
         f"  bound  {finding.limit:.4g} there, utilisation {finding.utilisation:.4g}: {finding.derivation}",
         f"  whole  cosine {finding.cosine:.9f}, nmse {finding.nmse:.4g}, {finding.nan_count} NaN in the result",
     ]
-    lines += [
-        f"  wrong  {list(index)}: got {got[index].item()!r}, want {truth[index].item()!r}"
-        for index in _first_wrong(got, truth, bound)
-    ]
-    return "\n".join(lines)
-
-
-def _first_wrong(got: Array, truth: Array, bound: ErrorBound) -> list[tuple[int, ...]]:
     with np.errstate(invalid="ignore", over="ignore"):
         want = truth.astype(got.dtype) if bound.limit is None else truth
         within = (got == want) | (np.isnan(got) & np.isnan(want))
         if bound.limit is not None:
             within |= np.abs(got.astype(np.float64) - truth) <= bound.limit
-    return [tuple(int(at) for at in index) for index in np.argwhere(~within)[:SHOWN]]
+    lines += [
+        f"  wrong  {list(index)}: got {got[index].item()!r}, want {truth[index].item()!r}"
+        for index in map(tuple, np.argwhere(~within)[:SHOWN].tolist())
+    ]
+    return "\n".join(lines)
 
 
 def _array(value: Any, name: str) -> Array:
@@ -202,8 +193,8 @@ def _sum_bound(got: Array, truth: Array, n: int | None, magnitude: Any) -> Error
         raise WrongInput("assert_parity: magnitude is below |ref| somewhere, which |A|·|x| never is")
     lost = SMALLEST[size] * (1 if size == 2 else int(n))
     limit = gamma(int(n), unit) * reach + out * np.abs(truth) + lost
-    told = f"γ_{n}·|A||x| + u_out·|y| + {lost:.2g}, γ_n = n·u/(1 − n·u), u = 2^{int(np.log2(unit))}"
-    return ErrorBound(limit, f"{told}, u_out = 2^{int(np.log2(out))}")
+    terms = f"γ_{n}·|A||x| + u_out·|y| + {lost:.2g}, γ_n = n·u/(1 − n·u), u = 2^{int(np.log2(unit))}"
+    return ErrorBound(limit, f"{terms}, u_out = 2^{int(np.log2(out))}")
 
 
 def _name_of(op: str | Op | None, case: Case | Mapping[str, Any] | None) -> str:
@@ -235,25 +226,21 @@ def _by_op(
         for arg, array, want in zip(outputs, actual, truth, strict=True):
             _fits(arg.name, array, arg.shape, arg.dtype)
             if want.shape != arg.shape or (array.dtype == np.float32 and want.dtype != np.float64):
-                raise WrongInput(
-                    f"assert_parity: truth of {arg.name} is {want.dtype}{list(want.shape)}, "
-                    f"expected float64{list(arg.shape)}"
-                )
-        bounds = spec.bounds(checked, given, truth)
-    names = [f"{checked.id} {arg.name}" for arg in outputs]
+                found, expected = f"{want.dtype}{list(want.shape)}", f"float64{list(arg.shape)}"
+                raise WrongInput(f"assert_parity: truth of {arg.name} is {found}, expected {expected}")
+    names, bounds = [f"{checked.id} {arg.name}" for arg in outputs], Expected.of(spec, checked, given, truth).bounds
     return list(zip(names, actual, truth, bounds, strict=True))
 
 
 def _several(value: Any, count: int, name: str) -> list[Array]:
     """One array or a sequence of them, as many as an op has outputs."""
-    found = list(value) if isinstance(value, (list, tuple)) else [value]
-    if len(found) != count:
-        raise WrongInput(f"assert_parity: {name} has {len(found)} arrays, the op has {count} outputs")
-    return [_array(each, name) for each in found]
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    if len(values) != count:
+        raise WrongInput(f"assert_parity: {name} has {len(values)} arrays, the op has {count} outputs")
+    return [_array(each, name) for each in values]
 
 
 def _fits(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> None:
     if array.shape != shape or array.dtype != DTYPES[dtype]:
-        raise WrongInput(
-            f"assert_parity: {name} is {array.dtype}{list(array.shape)}, expected {DTYPES[dtype]}{list(shape)}"
-        )
+        expected = f"{DTYPES[dtype]}{list(shape)}"
+        raise WrongInput(f"assert_parity: {name} is {array.dtype}{list(array.shape)}, expected {expected}")

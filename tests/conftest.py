@@ -25,8 +25,9 @@ from kparity import ops
 from kparity.device import registry
 from kparity.device.adapter import Backend
 from kparity.errors import Unavailable, UnknownName
-from kparity.numerics.compare import Comparison, judge
-from kparity.ops.spec import Array, Case, Op
+from kparity.numerics.compare import Comparison
+from kparity.numerics.expected import Expected
+from kparity.ops.spec import DTYPES, Array, Case, Op
 
 pytest_plugins = ["pytester"]
 
@@ -192,24 +193,18 @@ def transformers() -> ModuleType:
     return found
 
 
-STORED = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i8": np.int8}
-
-
 @pytest.fixture
 def findings() -> Callable[[Case, str, Candidate], list[Comparison]]:
     """Judges a candidate, a function from op, case and inputs to outputs, by the bounds of the op."""
 
     def judged(case: Case, kind: str, candidate: Candidate) -> list[Comparison]:
         op = ops.get(case.op)
-        inputs = op.inputs(case, np.random.default_rng([case.seed(), len(kind)]), kind)
+        known = Expected.of(op, case, op.inputs(case, np.random.default_rng([case.seed(), len(kind)]), kind))
         with np.errstate(all="ignore"):
-            truth = op.reference(case, inputs)
-            bounds = op.bounds(case, inputs, truth)
-            outputs = candidate(op, case, [array.copy() for array in inputs])
+            outputs = candidate(op, case, [array.copy() for array in known.inputs])
             args = op.outputs_of(case)
-            got = [np.asarray(y).astype(STORED[arg.dtype]) for arg, y in zip(args, outputs, strict=True)]
-        together = zip(args, got, truth, bounds, strict=True)
-        return [judge(f"{case.id} {kind}", arg.name, *rest) for arg, *rest in together]
+            got = [np.asarray(y).astype(DTYPES[arg.dtype]) for arg, y in zip(args, outputs, strict=True)]
+        return known.compare(f"{case.id} {kind}", got)
 
     return judged
 

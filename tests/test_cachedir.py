@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,28 +36,18 @@ def kept(home: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=[0o000, 0o002, 0o022, 0o377])
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = os.umask(request.param)
-    yield request.param
-    os.umask(before)
-
-
-@pytest.fixture
-def stranger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on, this user is another one than whoever made the files."""
-    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
-
-
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o377])
 def test_modes_do_not_follow_the_umask(home: Path, umask: int) -> None:
-    path = cachedir.folder("a/b") / "thing"
-    cachedir.write(path, b"1")
-    made = home / "made"
-    with cachedir.scratch(path.parent) as unfinished:
-        (unfinished / "made").write_bytes(b"2")
-        (unfinished / "made").chmod(0o666)
-        cachedir.seal(unfinished / "made", path.parent / "made")
-    assert not made.exists()
+    before = os.umask(umask)
+    try:
+        path = cachedir.folder("a/b") / "thing"
+        cachedir.write(path, b"1")
+        with cachedir.scratch(path.parent) as unfinished:
+            (unfinished / "made").write_bytes(b"2")
+            (unfinished / "made").chmod(0o666)
+            cachedir.seal(unfinished / "made", path.parent / "made")
+    finally:
+        os.umask(before)
     assert [mode(home / each) for each in ("kparity", "kparity/a", "kparity/a/b")] == [0o700] * 3
     assert {each.name: mode(each) for each in path.parent.iterdir()} == dict.fromkeys(
         ("thing", "made", "made.sha256"), 0o600
@@ -94,9 +84,12 @@ def test_a_folder_that_others_can_write_is_refused(home: Path, kept: Path, part:
     assert cachedir.folder("things") == kept.parent, "the remedy works"
 
 
-def test_a_folder_of_another_user_is_refused(home: Path, kept: Path, stranger: None) -> None:
+def test_what_is_another_users_is_refused(home: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
     with pytest.raises(PermissionError, match=f"{home / 'kparity'} belongs to user .*set XDG_CACHE_HOME"):
         cachedir.folder("things")
+    with pytest.raises(PermissionError, match="belongs to user"):
+        cachedir.read(kept)
 
 
 @pytest.mark.parametrize("part", ["kparity", "kparity/things"])
@@ -153,11 +146,6 @@ def test_what_others_may_have_written_is_not_read(kept: Path, fault: str) -> Non
     assert cachedir.read(kept) == b"what it was"
     FAULTS[fault](kept)
     with pytest.raises(OSError):
-        cachedir.read(kept)
-
-
-def test_another_users_file_is_not_read(kept: Path, stranger: None) -> None:
-    with pytest.raises(PermissionError, match="belongs to user"):
         cachedir.read(kept)
 
 

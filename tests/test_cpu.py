@@ -15,8 +15,8 @@ import pytest
 from kparity import ops
 from kparity.backends import cpu
 from kparity.backends.cpu import CpuBackend
-from kparity.check.guard import filled
 from kparity.device.adapter import Buffer, DeviceInfo
+from kparity.device.trial import launched
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.ops import packing
 from kparity.ops.spec import Array, Case, Op
@@ -37,11 +37,7 @@ def backends():
 
 def launch(backend: CpuBackend, op: Op, case: Case, inputs: list[Array]) -> list[Array]:
     """Run a case once on poisoned outputs. What lies around them is guarded by ``kparity.check`` in ``test_ops.py``."""
-    given = iter(inputs)
-    arrays = [filled(arg.shape, arg.dtype, 0xFF) if arg.role == "out" else next(given) for arg in op.args(case)]
-    buffers = [backend.upload(array) for array in arrays]
-    backend.record([backend.build(op, case).bind(*buffers)]).run()
-    return [backend.download(buffer) for arg, buffer in zip(op.args(case), buffers, strict=True) if arg.role != "in"]
+    return launched(backend, backend.build(op, case), inputs)
 
 
 @pytest.mark.parametrize(("op", "case"), CASES, ids=[case.id for _, case in CASES])

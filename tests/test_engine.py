@@ -93,13 +93,10 @@ def test_the_context_is_a_limit_with_a_sentence(model) -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("token", [-1, 10**6])
-def test_tokens_outside_the_vocabulary_are_refused(engine, token: int) -> None:
-    with pytest.raises(WrongInput, match="outside the vocabulary"):
-        engine.step(token)
-
-
-def test_an_empty_prompt_is_refused(engine) -> None:
+def test_tokens_outside_the_vocabulary_and_empty_prompts_are_refused(engine) -> None:
+    for token in (-1, 10**6):
+        with pytest.raises(WrongInput, match="outside the vocabulary"):
+            engine.step(token)
     with pytest.raises(WrongInput, match="no token"):
         engine.prefill([])
     with pytest.raises(WrongInput, match="no token"):

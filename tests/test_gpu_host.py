@@ -83,14 +83,8 @@ def test_the_gpu_host_script_runs_through(tmp_path: Path) -> None:
     (site / "dependencies.pth").write_text("\n".join(here) + "\n")
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "KPARITY"))}
     env |= {"PYTHON": str(venv / "bin" / "python"), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        ["bash", BENCH / "on_gpu.sh", "--smoke", out],
-        env=env,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+    command = ["bash", BENCH / "on_gpu.sh", "--smoke", out]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
     files = {path.name for path in out.iterdir()}
     assert files == {"summary.json", "probe_cuda.json", "probe_all.json", "ops_others.json", "decode_others.json",
                      "ops_cuda.json", "decode_cuda.json", "logs.tar.gz"}, done.stdout + done.stderr  # fmt: skip

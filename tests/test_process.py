@@ -17,7 +17,7 @@ from kparity.engine import Engine
 from kparity.errors import WrongInput
 from kparity.host.text import printable
 from kparity.model import load_model
-from kparity.process import Child, Done, Family, Garbled, Stage, Tick, parent
+from kparity.process import Child, Done, Family, Garbled, Stage, Tick
 
 ROOT = Path(__file__).resolve().parent.parent
 KIND = Stage | Tick | Done
@@ -61,21 +61,14 @@ def test_messages_come_whole_and_in_order(start: Any) -> None:
     assert child.over and child.ended("this test") == "the worker exited with 0 in this test: vendor library: hello"
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "no json",
-        "{}",
-        '{"type":"tick"',
-        '{"type":"unheard of"}',
-        '{"type":"tick","note":7}',
-        '{"type":"tick","more":1}',
-        '{"type":"stage","stage":"a","at_ms":"1"}',
-        '{"type":"tick","note":"' + "x" * 400 + '"}',
-        "[" * 100_000,
-        "\x1b[31m\u202e",
-    ],
-)
+NO_MESSAGES = (
+    "no json", "{}", '{"type":"tick"', '{"type":"unheard of"}', '{"type":"tick","note":7}', '{"type":"tick","more":1}',
+    '{"type":"stage","stage":"a","at_ms":"1"}', '{"type":"tick","note":"' + "x" * 400 + '"}', "[" * 100_000,
+    "\x1b[31m\u202e",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NO_MESSAGES)
 def test_what_is_no_message_is_garbled_and_quoted_without_tricks(start: Any, line: str) -> None:
     child = start(("raw", line + "\n"))
     with pytest.raises(Garbled) as told:
@@ -83,21 +76,13 @@ def test_what_is_no_message_is_garbled_and_quoted_without_tricks(start: Any, lin
     assert str(told.value) == printable(str(told.value)) and len(str(told.value)) < 1000
 
 
-def test_a_message_without_an_end_ends_at_its_limit(start: Any) -> None:
-    child = start(("flood", 20_000))  # more than a gigabyte
-    began = time.monotonic()
-    with pytest.raises(Garbled, match="more than 4 MiB"):
+@pytest.mark.parametrize(("pieces", "words", "seconds"), [(20_000, "more than 4 MiB", 30), (48, "is no message", 5)])
+def test_a_long_line_ends_at_its_limit_and_is_searched_once(start: Any, pieces: int, words: str, seconds: int) -> None:
+    """More than a gigabyte without an end; and 3 MiB in pieces of 64 KiB, which are not searched anew each time."""
+    child, began = start(("flood", pieces), ("raw", "\n")), time.monotonic()
+    with pytest.raises(Garbled, match=words):
         child.receive(60)
-    assert time.monotonic() - began < 30 and len(child._rest) == 0
-
-
-def test_reading_is_linear_in_bytes(start: Any) -> None:
-    """A line of 3 MiB in pieces of 64 KiB is searched once and not anew with every piece."""
-    child = start(("flood", 48), ("raw", "\n"))
-    began = time.monotonic()
-    with pytest.raises(Garbled, match="is no message"):
-        child.receive(60)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < seconds and len(child._rest) == 0
 
 
 def test_a_deadline_holds_while_bytes_flow(start: Any) -> None:
@@ -108,23 +93,17 @@ def test_a_deadline_holds_while_bytes_flow(start: Any) -> None:
     assert 0.5 <= time.monotonic() - began < 2
 
 
-def test_how_a_child_ends_is_told(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_child_ends_and_its_last_words_are_told(start: Any) -> None:
     seven = start(("raw", "half a message"), ("exit", 7))
     assert seven.receive(60) is None and seven.ended("x").startswith("the worker exited with 7 in x")
     works = start(("say", "a"), ("wait", 600))
     assert works.receive(60) == Tick("a") and works.receive(0.1) is None and works.ended("x") == ""
+    with works.log.open("ab") as file:
+        file.write(b"y" * (64 << 20) + b"\nlast \x1b[31m words\n")
+    assert works.last_words() == "last \\x1b[31m words", "of a huge log the end is read"
     killed = start(("wait", 600))
     os.kill(killed.process.pid, signal.SIGSEGV)
     assert killed.receive(60) is None and "crashed (SIGSEGV) in x" in killed.ended("x")
-    monkeypatch.setattr(parent, "EXIT_SECONDS", 0.2)
-
-
-def test_a_huge_log_is_not_read_as_a_whole(start: Any) -> None:
-    child = start(("say", "a"))
-    assert child.receive(60) == Tick("a")
-    with child.log.open("ab") as file:
-        file.write(b"y" * (64 << 20) + b"\nlast \x1b[31m words\n")
-    assert child.last_words() == "last \\x1b[31m words"
 
 
 @pytest.mark.parametrize("how", ["group", "session"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import kparity
-from kparity.errors import Refused, UnknownName, WrongInput
+from kparity.errors import Refused
 from kparity.gates.verdict import Row
 from kparity.probe import cache, runner
 from kparity.probe.runner import Request
@@ -40,19 +40,6 @@ def test_no_backend_left() -> None:
     with pytest.raises(Refused, match="no backend of cpu,numpy may serve"):
         kparity.select(["cpu", "numpy"], require_gpu=True, log=lines.append)
     assert "attempting fallback: [KP-NOT-GPU]" in lines[0] and "no backend left: [KP-NOT-GPU]" in lines[1]
-
-
-@pytest.mark.parametrize(
-    ("order", "error", "words"),
-    [
-        (["cpu", "wpgu"], UnknownName, "did you mean 'wgpu'"),
-        ([], WrongInput, "no backend named"),
-        (["cpu", "cpu"], WrongInput, "named twice"),
-    ],
-)
-def test_wrong_lists(order: list[str], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        kparity.select(order)
 
 
 def test_what_says_more_of_the_moment_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_a_sweep_holds_the_cases_and_no_case_twice(op: Op) -> None:
     assert sweep == op.sweep() and len({case.id for case in sweep}) == len(sweep)
     assert sweep[: len(op.cases())] == op.cases()
     for case in sweep:
-        assert op.case(**dict(case.params)) == case
+        assert op.case(**dict(case.params)) == case and not set(" ()") & set(case.id)
         assert max(op.launch(case).groups) <= MAX_GROUPS and op.launch(case).block <= 256
         assert len(set(op.kinds(case))) == len(op.kinds(case)) and op.kinds(case)[0] == "random"
         for dialect in ("gpu", "wgsl"):

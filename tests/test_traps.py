@@ -80,7 +80,7 @@ def candidate(model: Model, backend: Backend, count: int = 80, own: bool = False
     if own:
         logits = np.stack([engine.step(token) for token in tokens])
         engine.reset()
-        wanted = reference.Reference("itself", tokens, logits, logits, "itself", plain.facts(model.path))
+        wanted = reference.Reference("itself", tokens, logits, logits, plain.facts(model.path))
     else:
         wanted = reference.compute(model, tokens, act="token", kv="f16")
     return Candidate(engine, wanted, PROBE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -13,17 +14,23 @@ import numpy as np
 
 from kparity import contracts
 from kparity.check.dump import write
-from kparity.check.facts import Expected, facts
-from kparity.check.guard import POISONS, Guarded, filled
+from kparity.check.facts import facts
 from kparity.check.measure import measured
 from kparity.check.record import FAIL, PASS, UNSUPPORTED, OutputRecord, Record
 from kparity.device.adapter import Backend, Buffer, Kernel
+from kparity.device.trial import filled
 from kparity.errors import KparityError
-from kparity.ops.spec import DTYPES, Array, Case, Op
+from kparity.numerics.expected import Expected
+from kparity.ops.spec import DTYPES, Arg, Array, Case, Op
 
 CONTRACT = "kernel-parity-v1"
 """The contract whose thresholds decide."""
 PEER = {"f32": "peer_ratio_f32", "f16": "peer_ratio_f16"}
+GUARD = 512
+"""Bytes of sentinel before and after an output; a multiple of the offsets at which devices divide a buffer."""
+SENTINEL = 0xA5
+POISONS = (0xFF, 0x7F)
+"""Every byte of an output before the first and the second run: NaN and −1, then NaN and a large integer."""
 
 
 def check_case(
@@ -54,22 +61,22 @@ def checking(
     """The records of ``check_case``, each as soon as it is there; what failed goes to the folder ``dump``."""
     wanted = tuple(op.kinds(case) if kinds is None else kinds)
     blank = blank_record(backend.name, op, case, seed, label=backend.info.label, device_kind=backend.info.kind)
-    bench: CaseRunner | Exception
+    runner: CaseRunner | Exception
     try:
         reason = backend.supports(op, case)
         if reason:
             yield replace(blank, outcome=UNSUPPORTED, reason=reason, runs=len(wanted))
             return
-        bench = CaseRunner(backend, op, case)
+        runner = CaseRunner(backend, op, case)
     except Exception as problem:  # whatever a backend raises while it compiles or allocates is its failure
-        bench = problem
+        runner = problem
     for kind in wanted:
         known = facts(op, case, kind, seed)
         about = replace(blank, kind=kind, inputs_sha256=known.sha256)
-        record = fault(about, bench) if isinstance(bench, Exception) else bench.check(about, known)
+        record = fault(about, runner) if isinstance(runner, Exception) else runner.check(about, known)
         if dump and record.outcome == FAIL:
             with suppress(OSError):  # the parent meets it again, and tells it
-                outputs = [] if isinstance(bench, Exception) else bench.outputs
+                outputs = [] if isinstance(runner, Exception) else runner.outputs
                 write(Path(dump), record, known, outputs, backend.source(op, case, backend.constants))
         yield record
 
@@ -88,18 +95,45 @@ class Wrong(Exception):
     """A kernel broke a rule that has no number."""
 
 
+class Guarded:
+    """An output between sentinels: inside one allocation where the backend divides a buffer, else between allocations
+    of their own, which lie nearby at best.
+    """
+
+    def __init__(self, backend: Backend, arg: Arg) -> None:
+        self.backend, pad, count = backend, GUARD // DTYPES[arg.dtype].itemsize, math.prod(arg.shape)
+        whole = backend.empty((count + 2 * pad,), arg.dtype)
+        inside = backend.view(whole, pad, arg.shape)
+        if inside is None:
+            self.buffer = backend.empty(arg.shape, arg.dtype)
+            self.parts = [backend.empty((pad,), arg.dtype) for _ in range(2)]
+            self.outside = [slice(None)]
+        else:
+            self.buffer, self.parts = inside, [whole]
+            self.outside = [slice(None, pad), slice(pad + count, None)]
+        for part in self.parts:
+            backend.write(part, filled(part.shape, part.dtype, SENTINEL))
+
+    def changes(self) -> int:
+        """Bytes of the sentinels that were overwritten."""
+        arrays = [self.backend.download(part) for part in self.parts]
+        fences = [np.ascontiguousarray(array[cut]).view(np.uint8) for array in arrays for cut in self.outside]
+        return sum(int(np.count_nonzero(fence != SENTINEL)) for fence in fences)
+
+
 class CaseRunner:
     """A built kernel with its buffers between sentinels, bound once and used for every kind of input."""
 
     def __init__(self, backend: Backend, op: Op, case: Case) -> None:
         self.backend, self.op, self.case = backend, op, case
         self.kernel: Kernel = backend.build(op, case)
-        self.guarded = {arg.name: Guarded(backend, arg) for arg in self.kernel.args if arg.role != "in"}
-        self.buffers: list[Buffer] = [
-            self.guarded[arg.name].buffer if arg.name in self.guarded else backend.empty(arg.shape, arg.dtype)
+        self.read, self.written = op.inputs_of(case), op.outputs_of(case)
+        self.guarded = {arg.name: Guarded(backend, arg) for arg in self.written}
+        self.buffers: dict[str, Buffer] = {
+            arg.name: backend.empty(arg.shape, arg.dtype) if arg.role == "in" else self.guarded[arg.name].buffer
             for arg in self.kernel.args
-        ]
-        self.program = backend.record([self.kernel.bind(*self.buffers)])
+        }
+        self.program = backend.record([self.kernel.bind(*self.buffers.values())])
         self.outputs: list[list[Array]] = []
         """Of the runs of the latest kind of input, as far as they came."""
 
@@ -112,12 +146,12 @@ class CaseRunner:
             self._check_id()
             counts, outputs = self._runs(known)
             elapsed = (time.perf_counter() - started) * 1e3
-            given = (self.op.outputs_of(self.case), outputs, known.truth, known.bounds, peers)
             where = f"{self.backend.name}: {about.label}"
-            measures = [measured(where, *each) for each in zip(*given, strict=True)]
+            given = zip(self.written, outputs, known.truth, known.bounds, peers, strict=True)
+            measures = tuple(measured(where, *each) for each in given)
         except Exception as problem:  # the boundary: whatever a backend raises while it runs is its failure
             return replace(fault(about, problem), elapsed_ms=(time.perf_counter() - started) * 1e3)
-        return judged(replace(about, counts=counts, outputs=tuple(measures), elapsed_ms=elapsed))
+        return judged(replace(about, counts=counts, outputs=measures, elapsed_ms=elapsed))
 
     def _check_id(self) -> None:
         shape = rf"{self.op.name}_[a-z0-9]+(_[a-z0-9]+)*_{re.escape(self.op.variant(self.case))}"
@@ -126,38 +160,32 @@ class CaseRunner:
 
     def _peer(self, known: Expected, at: int) -> Array | None:
         limit = known.bounds[at].limit
-        floating = self.op.outputs_of(self.case)[at].dtype in PEER
-        return known.peer[at] if floating and limit is not None and limit.any() else None
+        return known.peer[at] if self.written[at].dtype in PEER and limit is not None and limit.any() else None
 
     def _runs(self, known: Expected) -> tuple[dict[str, int], list[Array]]:
         """Two runs; what they changed that they should not, and the outputs of the first."""
-        left = iter(known.inputs)
-        given = [None if arg.role == "out" else next(left) for arg in self.kernel.args]
-        for arg, buffer, array in zip(self.kernel.args, self.buffers, given, strict=True):
-            if arg.role == "in" and array is not None:
-                self.backend.write(buffer, array)
+        given = {arg.name: array for arg, array in zip(self.read, known.inputs, strict=True)}
+        inputs = {arg.name: given[arg.name] for arg in self.read if arg.role == "in"}
+        for name, array in inputs.items():
+            self.backend.write(self.buffers[name], array)
         self.outputs = runs = []
         excess = 0
         for poison in POISONS:
-            excess += self._run(given, poison)
-            runs.append([
-                self._download(arg.name, buffer)
-                for arg, buffer in zip(self.kernel.args, self.buffers, strict=True)
-                if arg.role != "in"
-            ])  # fmt: skip
+            for arg in self.written:
+                array = filled(arg.shape, arg.dtype, poison) if arg.role == "out" else given[arg.name]
+                self.backend.write(self.buffers[arg.name], array)
+            excess += self._launches()
+            runs.append([self._download(arg.name) for arg in self.written])
         counts = {
             "launch_excess": excess,
-            "input_changes": self._input_changes(given),
+            "input_changes": sum(_bytes_that_differ(self._download(name), array) for name, array in inputs.items()),
             "guard_changes": sum(each.changes() for each in self.guarded.values()),
             "repeat_differences": sum(map(_bytes_that_differ, *runs)),
         }
         return counts, runs[0]
 
-    def _run(self, given: Sequence[Array | None], poison: int) -> int:
-        """Poison, run, wait; returns by how many the launches differ from exactly one of this kernel."""
-        for arg, buffer, array in zip(self.kernel.args, self.buffers, given, strict=True):
-            if arg.role != "in":
-                self.backend.write(buffer, filled(arg.shape, arg.dtype, poison) if array is None else array)
+    def _launches(self) -> int:
+        """Run and wait; returns by how many the launches differ from exactly one of this kernel."""
         dispatches = self.backend.dispatches
         own, total = dispatches.counts.get(self.kernel.id, 0), dispatches.total
         self.program.run()
@@ -165,18 +193,20 @@ class CaseRunner:
         own, total = dispatches.counts.get(self.kernel.id, 0) - own, dispatches.total - total
         return abs(own - 1) + abs(total - own)
 
-    def _download(self, name: str, buffer: Buffer) -> Array:
+    def _download(self, name: str) -> Array:
+        buffer = self.buffers[name]
         got = self.backend.download(buffer)
         if got.shape != tuple(buffer.shape) or got.dtype != DTYPES[buffer.dtype]:
             raise Wrong(f"{name} came back as {got.dtype}{list(got.shape)}, not {buffer.dtype}{list(buffer.shape)}")
         return got
 
-    def _input_changes(self, given: Sequence[Array | None]) -> int:
-        return sum(
-            _bytes_that_differ(self._download(arg.name, buffer), array)
-            for arg, buffer, array in zip(self.kernel.args, self.buffers, given, strict=True)
-            if arg.role == "in" and array is not None
-        )
+
+_SENTENCES = {
+    "launch_excess": "{kernel} was not launched once in each of two runs, and nothing else: {value} launches differ",
+    "input_changes": "{kernel} changed {value} bytes of its inputs",
+    "guard_changes": "{kernel} wrote outside of its buffers: {value} bytes of the sentinels changed",
+    "repeat_differences": "two runs on outputs poisoned differently differ in {value} bytes",
+}
 
 
 def judged(record: Record) -> Record:
@@ -185,44 +215,36 @@ def judged(record: Record) -> Record:
     failed: dict[str, str] = {}
     for name, count in record.counts.items():
         if not contract.threshold(name).holds(count):
-            failed[name] = _SAYINGS[name].format(value=count, kernel=record.kernel)
+            failed[name] = _SENTENCES[name].format(value=count, kernel=record.kernel)
     for output in record.outputs:
         for name, value in _gated(output).items():
             threshold = contract.threshold(name)
             if not threshold.holds(value):
-                failed.setdefault(name, _saying(output, name, value, threshold.value))
+                failed.setdefault(name, _reason(output, name, value, threshold.value))
     if not record.outputs:
         return replace(record, outcome=FAIL, reason="the op has no output: nothing was compared")
     reason = next(iter(failed.values()), "")
     return replace(record, outcome=FAIL if failed else PASS, reason=reason, failed=tuple(failed))
 
 
-_SAYINGS = {
-    "launch_excess": "{kernel} was not launched once in each of two runs, and nothing else: {value} launches differ",
-    "input_changes": "{kernel} changed {value} bytes of its inputs",
-    "guard_changes": "{kernel} wrote outside of its buffers: {value} bytes of the sentinels changed",
-    "repeat_differences": "two runs on outputs poisoned differently differ in {value} bytes",
-}
-
-
 def _gated(output: OutputRecord) -> dict[str, float]:
     """The numbers of an output that a threshold decides."""
-    found: dict[str, float] = {output.threshold: output.wrong if output.rung == "exact" else output.utilisation}
-    if output.ulp_share is not None:
-        found["f16_ulp_share"] = output.ulp_share
-    if output.peer_ratio is not None:
-        found[PEER[output.dtype]] = output.peer_ratio
-    return found
+    numbers = {
+        output.threshold: output.wrong if output.rung == "exact" else output.utilisation,
+        "f16_ulp_share": output.ulp_share,
+        PEER.get(output.dtype, ""): output.peer_ratio,
+    }
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _saying(output: OutputRecord, name: str, value: float, limit: float) -> str:
-    if name == output.threshold:
-        return (
-            f"{output.name}: {output.wrong} of {output.count} elements outside their limit, worst at "
-            f"{list(output.worst_index)}: got {output.got!r}, want {output.want!r}, error {output.error:.3g}, "
-            f"limit {output.limit:.3g} ({output.derivation})"
-        )
-    return f"{output.name}: {name} is {value:.4g}, at most {limit:g} is allowed"
+def _reason(output: OutputRecord, name: str, value: float, limit: float) -> str:
+    if name != output.threshold:
+        return f"{output.name}: {name} is {value:.4g}, at most {limit:g} is allowed"
+    return (
+        f"{output.name}: {output.wrong} of {output.count} elements outside their limit, worst at "
+        f"{list(output.worst_index)}: got {output.got!r}, want {output.want!r}, error {output.error:.3g}, "
+        f"limit {output.limit:.3g} ({output.derivation})"
+    )
 
 
 def _bytes_that_differ(a: Array, b: Array) -> int:
@@ -233,8 +255,5 @@ def _bytes_that_differ(a: Array, b: Array) -> int:
 def fault(about: Record, problem: BaseException) -> Record:
     """A FAIL for whatever a backend raised."""
     text = " ".join(str(problem).split()) or type(problem).__name__
-    told = isinstance(problem, (KparityError, Wrong))
-    return replace(about, outcome=FAIL, reason=text if told else f"{type(problem).__name__}: {text}")
-
-
-__all__ = ["CONTRACT", "Record", "check_case"]
+    ours = isinstance(problem, (KparityError, Wrong))
+    return replace(about, outcome=FAIL, reason=text if ours else f"{type(problem).__name__}: {text}")

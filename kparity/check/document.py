@@ -8,11 +8,10 @@ import os
 import platform
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from io import StringIO
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,40 +20,13 @@ from msgspec import field as named
 import kparity
 from kparity import contracts
 from kparity.check.core import CONTRACT
-from kparity.check.record import FAIL, OUTCOMES, PASS, UNSUPPORTED, Count, OutputRecord, Record
-from kparity.check.summary import Summary, Tally
+from kparity.check.record import FAIL, OUTCOMES, PASS, UNSUPPORTED, Count, OutputRecord, Record, Summary, Tally, plain
 from kparity.device import fingerprint
 from kparity.host.revision import checkout, commit
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, escaped or not: compilers colour their logs with it."""
-
-
-@dataclass
-class Result:
-    """What a sweep was asked, and what came of it."""
-
-    backends: Sequence[str]
-    seed: int
-    request: Mapping[str, Any]
-    """The options that chose the cases."""
-    records: list[Record] = field(default_factory=list)
-    absent: Mapping[str, str] = field(default_factory=dict)
-    """Backends that were not asked for by name and do not open here → reason."""
-    interrupted: bool = False
-    seconds: float = 0.0
-
-    @property
-    def summary(self) -> Summary:
-        """The counts."""
-        return Summary.of(self.records)
-
-    @property
-    def exit_code(self) -> int:
-        """0, 1 or 3."""
-        code = self.summary.exit_code(self.backends)
-        return 3 if self.interrupted and code == 0 else code
 
 
 class Part(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -137,10 +109,36 @@ class Document(Part):
                 raise ValueError(f"{record.label}: PASS without everything that was measured")
 
 
-def as_json(result: Result) -> dict[str, Any]:
-    """Plain values of a ``Document``; a number that is not finite is its name."""
+@dataclass
+class Result:
+    """What a sweep was asked, and what came of it."""
+
+    request: Request
+    seed: int
+    records: list[Record] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Backends that were not asked for by name and do not open here → reason."""
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def summary(self) -> Summary:
+        """The counts."""
+        return Summary(self.records)
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 3."""
+        code = self.summary.exit_code(self.request.backends)
+        return 3 if self.interrupted and code == 0 else code
+
+
+def as_json(result: Result) -> str:
+    """A ``Document`` with one line per record: thousands of them can be searched and compared line by line. A number
+    that is not finite is its name.
+    """
     contract, summary = contracts.load(CONTRACT), result.summary
-    found = Document(
+    whole = Document(
         form="kparity-check-v1",
         kparity=kparity.__version__,
         commit=commit(checkout()),
@@ -155,22 +153,19 @@ def as_json(result: Result) -> dict[str, Any]:
             thresholds={name: entry["value"] for name, entry in contract.document["thresholds"].items()},
         ),
         seed=result.seed,
-        request=Request(backends=list(result.backends), **result.request),
-        absent=dict(result.absent),
+        request=result.request,
+        absent=result.absent,
         interrupted=result.interrupted,
         seconds=round(result.seconds, 3),
         exit_code=result.exit_code,
         counts=[_counts(tally) for tally in (*summary.by_backend.values(), *summary.by_op.values())],
         records=result.records,
     )  # fmt: skip
-    return {**msgspec.to_builtins(found), "records": [record.as_dict() for record in result.records]}
-
-
-def json_text(found: Mapping[str, Any]) -> str:
-    """The document with one line per record: thousands of them can be searched and compared line by line."""
-    head, _, tail = json.dumps({**found, "records": []}, indent=1, ensure_ascii=False).rpartition("[]")
-    lines = ",\n".join(json.dumps(each, ensure_ascii=False, allow_nan=False) for each in found["records"])
-    return f"{head}[\n{lines}\n ]{tail}\n"
+    found = {**plain(msgspec.to_builtins(whole)), "records": []}
+    head, _, tail = json.dumps(found, indent=1, ensure_ascii=False).rpartition("[]")
+    lines = (json.dumps(each.as_dict(), ensure_ascii=False, allow_nan=False) for each in result.records)
+    text = ",\n".join(lines)
+    return f"{head}[\n{text}\n ]{tail}\n"
 
 
 def _counts(tally: Tally) -> Counts:
@@ -226,22 +221,17 @@ def _clean(text: str) -> str:
     return _UNPRINTABLE.sub("�", text)
 
 
-_RECORD_COLUMNS = (
-    "op", "case", "kind", "backend", "device", "device_kind", "kernel", "seed", "inputs_sha256", "outcome", "reason",
-    "runs", "elapsed_ms", "bytes", "flops",
-)  # fmt: skip
-
-
 def as_csv(result: Result) -> str:
     """A line per output; a record without outputs has one line."""
-    columns = [f"output_{each.name}" for each in fields(OutputRecord)]
+    plain_fields = [each.name for each in fields(Record) if each.name not in ("params", "failed", "counts", "outputs")]
+    columns = [each.name for each in fields(OutputRecord)]
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_RECORD_COLUMNS, "failed", *columns])
+    writer.writerow([*plain_fields, "failed", *(f"output_{name}" for name in columns)])
     for record in result.records:
         values = record.as_dict()
-        head = [*(values[name] for name in _RECORD_COLUMNS), " ".join(record.failed)]
+        head = [*(values[name] for name in plain_fields), " ".join(record.failed)]
         for output in values["outputs"] or [{}]:
-            cells = [output.get(each.name) for each in fields(OutputRecord)]
+            cells = [output.get(name) for name in columns]
             writer.writerow(head + [" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells])
     return text.getvalue()

@@ -21,12 +21,13 @@ import numpy as np
 
 import kparity
 from kparity import ops
-from kparity.check.facts import Expected, facts, made
+from kparity.check.facts import facts
 from kparity.check.record import Record
-from kparity.check.select import Selected, named
+from kparity.check.select import Selected, parse_names
 from kparity.device import fingerprint, registry
 from kparity.errors import WrongInput
 from kparity.host.revision import checkout, commit
+from kparity.numerics.expected import Expected
 from kparity.ops.assemble import Source
 from kparity.ops.spec import DTYPES, Array, Case, Op
 
@@ -46,7 +47,7 @@ class Dump:
     @property
     def facts(self) -> Expected:
         """Truth and bounds, computed anew from the inputs."""
-        return made(self.op, self.case, self.inputs)
+        return Expected.of(self.op, self.case, self.inputs)
 
 
 def folder_of(folder: Path, record: Record) -> Path:
@@ -129,14 +130,12 @@ def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str
     if len(seeds) != 1:
         told = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else f"no folder with {ABOUT}"
         raise WrongInput(f"--replay {folder}: {told}")
-    backends = list(asked) or named([each.backend for each in found], "backend", registry.names())
+    backends = list(asked) or parse_names([each.backend for each in found], "backend", registry.names())
     return found, backends, seeds.pop()
 
 
 def _record(folder: Path) -> Record:
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        record = Record.from_dict(about["record"])
+        return Record.from_dict(json.loads((folder / ABOUT).read_bytes())["record"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise WrongInput(f"{folder / ABOUT} is not what kparity check --dump writes") from problem
-    return record

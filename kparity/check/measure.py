@@ -5,6 +5,7 @@ f16 elements that are off by more than one unit of the last place.
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from kparity.check.record import OutputRecord
 from kparity.kernels.support import TINY
 from kparity.numerics.aggregates import ordered
-from kparity.numerics.compare import Comparison, judge
+from kparity.numerics.compare import judge
 from kparity.ops.spec import ROUNDOFF, Arg, Array, ErrorBound
 
 SMALLEST = TINY / ROUNDOFF["f32"]
@@ -58,29 +59,18 @@ def ulp_share(got: Array, truth: Array) -> float:
 def measured(where: str, arg: Arg, got: Array, truth: Array, bound: ErrorBound, peer: Array | None) -> OutputRecord:
     """Judge one output; ``peer`` is the f32 reference's, or None where a ratio of errors says nothing."""
     finding = judge(where, arg.name, got, truth, bound)
-    exact = bound.limit is None
-    floating = arg.dtype in ROUNDOFF
-    own, against = _errors_of_both(arg.dtype, got, truth, bound.limit, peer) if floating else (0.0, None)
-    return OutputRecord(
-        name=arg.name,
-        dtype=arg.dtype,
-        count=finding.count,
-        rung="exact" if exact else "bound",
-        wrong=finding.wrong,
-        worst_index=finding.worst_index,
-        got=finding.got_value,
-        want=finding.want_value,
-        error=finding.error,
-        limit=finding.limit,
-        utilisation=finding.utilisation,
-        derivation=finding.derivation,
-        threshold="exact_differences" if exact else "utilisation",
-        rmse=own,
-        peer_rmse=against,
-        peer_ratio=None if against is None else _ratio(own, against),
-        ulp_share=ulp_share(got, truth) if arg.dtype == "f16" else None,
-        **_aggregates(finding),
-    )
+    same: dict[str, Any] = {
+        each.name: getattr(finding, each.name) for each in fields(OutputRecord) if hasattr(finding, each.name)
+    }
+    exact, dtype = bound.limit is None, arg.dtype
+    own, against = _errors_of_both(dtype, got, truth, bound.limit, peer) if dtype in ROUNDOFF else (0.0, None)
+    return OutputRecord(**{
+        **same, "name": arg.name, "dtype": dtype, "rung": "exact" if exact else "bound",
+        "threshold": "exact_differences" if exact else "utilisation", "got": finding.got_value,
+        "want": finding.want_value, "rmse": own, "peer_rmse": against,
+        "peer_ratio": None if against is None else _ratio(own, against),
+        "ulp_share": ulp_share(got, truth) if dtype == "f16" else None,
+    })  # fmt: skip
 
 
 def _errors_of_both(
@@ -102,8 +92,3 @@ def _ratio(error: float, against: float) -> float:
     if against == 0.0:
         return 0.0 if error == 0.0 else math.inf
     return error / against
-
-
-def _aggregates(finding: Comparison) -> dict[str, Any]:
-    names = ("mean_error", "nmse", "cosine", "max_ulp", "max_abs", "max_rel", "nan_count", "inf_count")
-    return {name: getattr(finding, name) for name in names}

@@ -1,11 +1,11 @@
-"""What one check of one case leaves behind: every measured number beside the threshold that judged it."""
+"""What a check leaves behind: every measured number beside the threshold that judged it, and the denominators."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
@@ -14,9 +14,8 @@ from msgspec import Meta
 PASS, FAIL, UNSUPPORTED, SKIPPED = "PASS", "FAIL", "UNSUPPORTED", "SKIPPED"
 OUTCOMES = (PASS, FAIL, UNSUPPORTED, SKIPPED)
 
-
 Number = Annotated[float, Meta(extra_json_schema={"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]})]
-"""In JSON the name of one that is not finite (``NAMES``)."""
+"""In JSON the name of one that is not finite (``plain``)."""
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -101,11 +100,6 @@ class Record:
     flops: int = 0
 
     @property
-    def utilisation(self) -> float:
-        """The largest over the outputs; NaN where nothing was measured."""
-        return max((output.utilisation for output in self.outputs), default=math.nan)
-
-    @property
     def label(self) -> str:
         """Case and kind, as ``-k`` sees them."""
         return f"{self.case} {self.kind}".rstrip()
@@ -120,34 +114,80 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a number that is not finite becomes its name (``nan``, ``inf``, ``-inf``)."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        found["outputs"] = [
-            {each.name: _plain(getattr(output, each.name)) for each in fields(output)} for output in self.outputs
-        ]
-        return {name: _plain(value) for name, value in found.items()}
+        found: dict[str, Any] = plain(msgspec.to_builtins(self))
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
         """The inverse of ``as_dict``; raises ValueError for what is no record."""
-        try:
-            outputs = [{name: _number(name, value) for name, value in each.items()} for each in values["outputs"]]
-            return msgspec.convert({**values, "outputs": outputs}, cls)
-        except (AttributeError, KeyError, TypeError) as problem:
-            raise ValueError(f"no record: {problem!r}") from problem
+        return msgspec.convert(values, cls, strict=False)  # which reads the names of numbers
 
 
-NAMES = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+def plain(value: Any) -> Any:
+    """Plain values in which a number that is not finite is its name."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return next(name for name, number in NAMES.items() if repr(value) == repr(number))
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
+@dataclass
+class Tally:
+    """Counts of one op on one backend, or of a whole backend."""
+
+    backend: str
+    op: str = ""
+    cases: set[str] = field(default_factory=set)
+    kinds: set[str] = field(default_factory=set)
+    runs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+    """Outcome → kinds of input of cases. The four add up to all that was planned."""
+    utilisation: float = 0.0
+    """The largest; infinite where an error has no limit, NaN where nothing was measured."""
+    peer_ratio: float = 0.0
+    elapsed_ms: float = 0.0
+    measured: int = 0
+    """Outputs that were compared."""
+
+    @property
+    def total(self) -> int:
+        """Runs that were planned."""
+        return sum(self.runs.values())
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        self.cases.add(record.case)
+        if record.kind:
+            self.kinds.add(record.kind)
+        self.runs[record.outcome] += record.runs
+        self.elapsed_ms += record.elapsed_ms
+        self.measured += len(record.outputs)
+        for output in record.outputs:
+            used = math.inf if math.isnan(output.utilisation) else output.utilisation
+            self.utilisation = max(self.utilisation, used)
+            self.peer_ratio = max(self.peer_ratio, output.peer_ratio or 0.0)
 
 
-def _number(name: str, value: Any) -> Any:
-    if name in ("name", "dtype", "rung", "derivation", "threshold"):
-        return value
-    return NAMES.get(value, value) if isinstance(value, str) else value
+class Summary:
+    """Tallies per backend and op and per backend, in the order in which the records came."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.by_op: dict[tuple[str, str], Tally] = {}
+        self.by_backend: dict[str, Tally] = {}
+        for each in records:
+            self.by_op.setdefault((each.backend, each.op), Tally(each.backend, each.op)).add(each)
+            self.by_backend.setdefault(each.backend, Tally(each.backend)).add(each)
+
+    def count(self, outcome: str) -> int:
+        """Runs with an outcome, over all backends."""
+        return sum(tally.runs[outcome] for tally in self.by_backend.values())
+
+    def exit_code(self, wanted: Sequence[str]) -> int:
+        """1 where anything failed; else 3 where a run was skipped or one of the wanted backends passed nothing; else 0.
+
+        UNSUPPORTED alone is no failure, but a backend that supports nothing of what was asked has shown nothing.
+        """
+        if self.count(FAIL):
+            return 1
+        passed = all(name in self.by_backend and self.by_backend[name].runs[PASS] for name in wanted)
+        return 0 if wanted and passed and not self.count(SKIPPED) else 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 from kparity import ops
 from kparity.check import dump
 from kparity.check.core import blank_record, judged
-from kparity.check.messages import Begun, Checked, Ended, Missing, Said, SweepRequest, UnitRequest
 from kparity.check.record import FAIL, PASS, SKIPPED, UNSUPPORTED, Record
 from kparity.check.select import Selected
+from kparity.check.worker import Checked, Ended, Missing, OfUnit, Said, SweepRequest, Unit
 from kparity.process import Child, Done, Family, Garbled
 
 CASE_SECONDS = 60.0
@@ -31,26 +32,6 @@ class Limits:
     case_seconds: float = CASE_SECONDS
     max_seconds: float | None = None
     fail_fast: bool = False
-
-
-@dataclass
-class Unit:
-    """One case on one backend, and how far it came."""
-
-    backend: str
-    selected: Selected
-    seen: int = 0
-    """Kinds of input that have a record."""
-
-    @property
-    def left(self) -> int:
-        """Kinds of input without a record."""
-        return len(self.selected.kinds) - self.seen
-
-    def request(self, number: int) -> UnitRequest:
-        """What the worker is told."""
-        case, replay = self.selected.case, self.selected.replay
-        return UnitRequest(number, self.backend, case.op, dict(case.params), tuple(self.selected.kinds), replay)
 
 
 @dataclass
@@ -74,8 +55,8 @@ class Sweep:
             Unit(backend, each) for each in self.chosen for backend in self.backends if each.backend in ("", backend)
         ]
         self.started = time.monotonic()
-        self._pending = list(range(len(self.units)))
-        self._deaths: dict[str, int] = {}
+        self._pending = dict(enumerate(self.units))
+        self._deaths: Counter[str] = Counter()
         self._why_skipped: dict[str, str] = {}
         self._why_stopped = ""
 
@@ -88,37 +69,35 @@ class Sweep:
         with Family() as family:
             while self._pending and not self._why_stopped:
                 yield from self._with_one_worker(family)
-        for number in self._pending:
-            unit = self.units[number]
+        for unit in self._pending.values():
             if unit.left:
                 yield self._blank(unit, SKIPPED, self._why_skipped.get(unit.backend) or self._why_stopped)
 
     def _with_one_worker(self, family: Family) -> Iterator[Record]:
-        for number in [each for each in self._pending if self.units[each].backend in self._why_skipped]:
-            self._pending.remove(number)
-            yield self._blank(self.units[number], SKIPPED, self._why_skipped[self.units[number].backend])
+        for number, unit in list(self._pending.items()):
+            if unit.backend in self._why_skipped:
+                del self._pending[number]
+                yield self._blank(unit, SKIPPED, self._why_skipped[unit.backend])
         if not self._pending:
             return
         worker: Child[Said] = Child(family, "kparity.check.worker", Said, environment=ENVIRONMENT)
         try:
-            units = [self.units[number].request(number) for number in self._pending]
-            worker.send(SweepRequest(self.seed, units, self.dump))
+            worker.send(SweepRequest(self.seed, self._pending, self.dump))
             yield from self._listen(worker)
         finally:
             worker.close()
 
     def _listen(self, worker: Child[Said]) -> Iterator[Record]:
         """Records until the worker is done, has died, says what is no message, or is stopped."""
-        current: Unit | None = None
-        heard = time.monotonic()
+        current, heard = -1, time.monotonic()
         while not self._why_stopped:
             try:
                 message = worker.receive(self._patience(heard))
                 if isinstance(message, Done):
                     return
                 if message is not None:
-                    current, heard = self._unit(message), time.monotonic()
-                    yield from self._heard(current, message)
+                    current, heard = message.unit, time.monotonic()
+                    yield from self._heard(message)
             except Garbled as problem:
                 yield from self._died(current, f"the worker said what is no message: {problem}")
                 return
@@ -130,21 +109,14 @@ class Sweep:
             if self._out_of_time():
                 return
 
-    def _unit(self, message: Begun | Missing | Checked | Ended) -> Unit:
-        """The unit that a message is about: one that is not done yet, or the end of one whose backend is missing."""
-        if message.unit in self._pending or (
-            isinstance(message, Ended)
-            and 0 <= message.unit < len(self.units)
-            and self.units[message.unit].backend in self._why_skipped
-        ):
-            return self.units[message.unit]
-        raise Garbled(f"unit {message.unit} is none that was asked for")
-
-    def _heard(self, unit: Unit, message: Begun | Missing | Checked | Ended) -> Iterator[Record]:
-        """One message of a unit; raises Garbled for a record of something else."""
+    def _heard(self, message: OfUnit) -> Iterator[Record]:
+        """One message; raises Garbled for one of a unit that is done or was not asked for, and for a false record."""
+        unit = self._pending.get(message.unit)
+        if unit is None:
+            raise Garbled(f"unit {message.unit} is none that was asked for")
         if isinstance(message, Missing):
             self._why_skipped.setdefault(unit.backend, message.reason)
-            self._pending.remove(message.unit)
+            del self._pending[message.unit]
             yield self._blank(unit, SKIPPED, message.reason)
         elif isinstance(message, Checked):
             try:
@@ -153,17 +125,15 @@ class Sweep:
                 raise Garbled(str(problem)) from problem
             yield self._noted(unit, self._judged(unit, record))
         elif isinstance(message, Ended):
-            if message.unit not in self._pending:
-                return
             if unit.left:
                 raise Garbled(f"the end of {unit.selected.case.id} with {unit.left} kinds of input left")
-            self._pending.remove(message.unit)
+            del self._pending[message.unit]
 
     def _judged(self, unit: Unit, record: Record) -> Record:
         """A record with the verdict of the parent: the worker's numbers, and the contract's limits."""
         case = unit.selected.case
-        told = (record.backend, record.op, record.case, record.seed)
-        if told != (unit.backend, case.op, case.id, self.seed) or record.runs > unit.left:
+        about = (record.backend, record.op, record.case, record.seed)
+        if about != (unit.backend, case.op, case.id, self.seed) or record.runs > unit.left:
             raise Garbled(f"a record of {record.backend} {record.label}, where {unit.backend} {case.id} was due")
         if record.outcome == PASS or record.outputs:
             return judged(replace(record, outcome=PASS, reason="", failed=()))
@@ -193,16 +163,14 @@ class Sweep:
             self.stop("an earlier case failed")
         return record
 
-    def _died(self, unit: Unit | None, reason: str) -> Iterator[Record]:
+    def _died(self, number: int, reason: str) -> Iterator[Record]:
         """The FAIL of the unit in which the worker died: the next one, where it died between two; of none behind the
         last.
         """
-        number = next((each for each in self._pending if self.units[each] is unit), next(iter(self._pending), None))
-        if number is None:
+        if not self._pending:
             return
-        unit = self.units[number]
-        self._pending.remove(number)
-        self._deaths[unit.backend] = self._deaths.get(unit.backend, 0) + 1
+        unit = self._pending.pop(number if number in self._pending else next(iter(self._pending)))
+        self._deaths[unit.backend] += 1
         if self._deaths[unit.backend] >= DEATHS:
             self._why_skipped[unit.backend] = f"the worker died {DEATHS} times in cases of {unit.backend}"
         yield self._noted(unit, self._blank(unit, FAIL, reason))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NoReturn
 
 from kparity import ops
-from kparity.errors import WrongInput
+from kparity.errors import UnknownName, WrongInput
 from kparity.ops.spec import Case
 
 Matches = Callable[[str], bool]
 
-_TOKEN = re.compile(r"\s*([()]|[^\s()]+)")
+_TOKEN = re.compile(r"[()]|[^\s()]+")
 
 
 @dataclass(frozen=True)
@@ -32,76 +32,56 @@ def expression(text: str) -> Matches:
     """Parse ``a and not (b or c)``: each name is a substring, upper and lower case alike; ``not`` binds before ``and``,
     and ``and`` before ``or``. Raises WrongInput with the column of what cannot be read.
     """
-    parser = _Parser(text)
-    found = parser.either()
-    if parser.token:
-        parser.refuse("'and', 'or' or the end")
-    return found
+    tokens = [(found[0], found.start() + 1) for found in _TOKEN.finditer(text)]
+    tokens.append(("", len(text.rstrip()) + 1))
 
+    def refuse(expected: str) -> NoReturn:
+        token, column = tokens[0]
+        found = repr(token) if token else "the end"
+        raise WrongInput(f"-k {text!r}, column {column}: expected {expected}, found {found}")
 
-class _Parser:
-    """Recursive descent over the tokens of one expression."""
+    def takes(word: str) -> bool:
+        return tokens[0][0] == word and bool(tokens.pop(0))
 
-    def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
-        self.token, self.column = "", 0
-        self._next()
+    def either() -> Matches:
+        terms = [both()]
+        while takes("or"):
+            terms.append(both())
+        return lambda label: any(term(label) for term in terms)
 
-    def either(self) -> Matches:
-        """Terms joined by ``or``."""
-        terms = [self._both()]
-        while self._takes("or"):
-            terms.append(self._both())
-        return terms[0] if len(terms) == 1 else lambda label: any(term(label) for term in terms)
+    def both() -> Matches:
+        factors = [one()]
+        while takes("and"):
+            factors.append(one())
+        return lambda label: all(factor(label) for factor in factors)
 
-    def _both(self) -> Matches:
-        factors = [self._one()]
-        while self._takes("and"):
-            factors.append(self._one())
-        return factors[0] if len(factors) == 1 else lambda label: all(factor(label) for factor in factors)
-
-    def _one(self) -> Matches:
-        if self._takes("not"):
-            inner = self._one()
+    def one() -> Matches:
+        if takes("not"):
+            inner = one()
             return lambda label: not inner(label)
-        if self._takes("("):
-            inside = self.either()
-            if not self._takes(")"):
-                self.refuse("')'")
+        if takes("("):
+            inside = either()
+            if not takes(")"):
+                refuse("')'")
             return inside
-        if self.token in ("", ")", "and", "or"):
-            self.refuse("a name, 'not' or '('")
-        name = self.token.lower()
-        self._next()
+        if tokens[0][0] in ("", ")", "and", "or"):
+            refuse("a name, 'not' or '('")
+        name = tokens.pop(0)[0].lower()
         return lambda label: name in label.lower()
 
-    def _takes(self, word: str) -> bool:
-        if self.token != word:
-            return False
-        self._next()
-        return True
-
-    def _next(self) -> None:
-        found = _TOKEN.match(self.text, self.at)
-        self.token = found.group(1) if found else ""
-        self.column = found.start(1) + 1 if found else len(self.text.rstrip()) + 1
-        self.at = found.end() if found else len(self.text)
-
-    def refuse(self, expected: str) -> None:
-        """Raise WrongInput at the present token."""
-        got = repr(self.token) if self.token else "the end"
-        raise WrongInput(f"-k {self.text!r}, column {self.column}: expected {expected}, found {got}")
+    matches = either()
+    if tokens[0][0]:
+        refuse("'and', 'or' or the end")
+    return matches
 
 
-def named(given: Sequence[str], kind: str, known: Sequence[str]) -> list[str]:
+def parse_names(given: Sequence[str], kind: str, known: Sequence[str]) -> list[str]:
     """The names in comma-separated lists, each once, in the order given; raises UnknownName with the nearest one."""
-    from kparity.errors import UnknownName
-
-    found = [name.strip() for text in given for name in text.split(",")]
-    for name in found:
+    names = [name.strip() for text in given for name in text.split(",")]
+    for name in names:
         if name not in known:
             raise UnknownName(kind, name, known)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(names))
 
 
 def kinds_of(names: Sequence[str]) -> list[str]:
@@ -120,20 +100,10 @@ def selected(
     found = []
     for name in names or ops.names():
         op = ops.get(name)
-        for case in unique(op.cases() if quick else op.sweep()):
+        for case in dict.fromkeys(op.cases() if quick else op.sweep()):
             kinds = tuple(
                 kind for kind in op.kinds(case) if (not only or kind in only) and matches(f"{case.id} {kind}")
             )
             if kinds:
                 found.append(Selected(case, kinds))
     return found
-
-
-def unique(cases: Sequence[Case]) -> list[Case]:
-    """Each case once, in order."""
-    return list(dict.fromkeys(cases))
-
-
-def as_request(chosen: Sequence[Selected]) -> list[dict[str, Any]]:
-    """Plain values for the worker."""
-    return [{"op": each.case.op, "params": dict(each.case.params), "kinds": list(each.kinds)} for each in chosen]

@@ -1,72 +1,119 @@
-"""The process in which cases run: it may crash, hang or be killed without harm to the sweep.
-
-Started by ``kparity.check.runner`` with units of work in order; it reports each record as soon as it is there.
+"""The process in which cases run: it may crash, hang or be killed without harm to the sweep; and what it is asked and
+says. It reports each record as soon as it is there.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from kparity import ops
 from kparity.check import dump
 from kparity.check.core import blank_record, checking, fault
 from kparity.check.facts import remember
-from kparity.check.messages import Begun, Checked, Ended, Missing, SweepRequest
+from kparity.check.select import Selected
 from kparity.device import registry
 from kparity.device.adapter import Backend
 from kparity.errors import Unavailable
-from kparity.ops.spec import Case
 from kparity.process import Done, Link
+from kparity.process.messages import Message, Text
 
 
-class Devices:
-    """Backends, each opened when its first case comes, or what prevented that."""
+@dataclass
+class Unit:
+    """One case on one backend, and how far it came."""
 
-    def __init__(self) -> None:
-        self._opened: dict[str, Backend | Exception] = {}
+    backend: str
+    selected: Selected
+    seen: int = 0
+    """Kinds of input that have a record."""
 
-    def get(self, name: str) -> Backend | Exception:
-        """The open backend, or the exception that opening raised."""
-        if name not in self._opened:
-            try:
-                self._opened[name] = registry.open_backend(name)
-            except Exception as problem:  # whatever keeps a device from opening is told, once per case
-                self._opened[name] = problem
-        return self._opened[name]
-
-    def close(self) -> None:
-        """Release every device."""
-        for backend in self._opened.values():
-            if isinstance(backend, Backend):
-                backend.close()
+    @property
+    def left(self) -> int:
+        """Kinds of input without a record."""
+        return len(self.selected.kinds) - self.seen
 
 
-def work(request: SweepRequest, link: Link) -> None:
-    """Run every unit and report it."""
-    devices = Devices()
-    for unit in request.units:
-        link.send(Begun(unit.number))
-        op, name = ops.get(unit.op), unit.backend
-        case = Case.make(op.name, **unit.params)
-        device = devices.get(name)
-        if isinstance(device, (Unavailable, ImportError)):
-            code = f"[{device.code}] " if isinstance(device, Unavailable) else ""
-            link.send(Missing(unit.number, f"{code}{device}"))
-        elif isinstance(device, Exception):
-            about = replace(blank_record(name, op, case, request.seed), runs=len(unit.kinds))
-            link.send(Checked(unit.number, fault(about, device).as_dict()))
-        else:
-            if unit.replay:  # the latest facts are always remembered: they stand for those that the seed would make
-                remember(unit.kinds[0], request.seed, dump.load(Path(unit.replay)).facts)
-            for record in checking(device, op, case, seed=request.seed, kinds=unit.kinds, dump=request.dump):
-                link.send(Checked(unit.number, record.as_dict()))
-        link.send(Ended(unit.number))
-    link.send(Done())
-    devices.close()
+class SweepRequest(msgspec.Struct, frozen=True):
+    """Units of work by their place in the sweep, in order."""
+
+    seed: int
+    units: dict[int, Unit]
+    dump: str = ""
+    """The folder that takes what failed (``kparity.check.dump``); empty for none."""
+
+
+class Begun(Message, frozen=True, tag="begin"):
+    """A unit begins."""
+
+    unit: int
+
+
+class Missing(Message, frozen=True, tag="unavailable"):
+    """The unit's backend does not open here: nothing of it will run."""
+
+    unit: int
+    reason: Text
+
+
+class Checked(Message, frozen=True, tag="record"):
+    """One kind of input of a unit (``Record.as_dict``)."""
+
+    unit: int
+    record: dict[str, Any]
+
+
+class Ended(Message, frozen=True, tag="end"):
+    """A unit is done."""
+
+    unit: int
+
+
+OfUnit = Begun | Missing | Checked | Ended
+Said = OfUnit | Done
+
+
+@cache
+def opened(name: str) -> Backend | Exception:
+    """A backend, opened when its first case comes, or the exception that opening raised."""
+    try:
+        return registry.open_backend(name)
+    except Exception as problem:  # whatever keeps a device from opening is told, once per case
+        return problem
+
+
+def work(number: int, unit: Unit, request: SweepRequest, link: Link) -> None:
+    """Run a unit and report it."""
+    link.send(Begun(number))
+    case, kinds, device = unit.selected.case, unit.selected.kinds, opened(unit.backend)
+    op = ops.get(case.op)
+    if isinstance(device, (Unavailable, ImportError)):
+        code = f"[{device.code}] " if isinstance(device, Unavailable) else ""
+        link.send(Missing(number, f"{code}{device}"))
+        return
+    if isinstance(device, Exception):
+        about = replace(blank_record(unit.backend, op, case, request.seed), runs=len(kinds))
+        link.send(Checked(number, fault(about, device).as_dict()))
+    else:
+        if unit.selected.replay:  # the latest facts are always kept: they stand for those that the seed would make
+            remember(kinds[0], request.seed, dump.load(Path(unit.selected.replay)).facts)
+        for record in checking(device, op, case, seed=request.seed, kinds=kinds, dump=request.dump):
+            link.send(Checked(number, record.as_dict()))
+    link.send(Ended(number))
 
 
 def main(link: Link) -> int:
-    """Work on the request."""
-    work(link.request(SweepRequest), link)
+    """Run every unit of the request; then release the devices."""
+    request = link.request(SweepRequest)
+    for number, unit in request.units.items():
+        work(number, unit, request, link)
+    link.send(Done())
+    for name in dict.fromkeys(unit.backend for unit in request.units.values()):
+        device = opened(name)
+        if isinstance(device, Backend):
+            device.close()
     return 0

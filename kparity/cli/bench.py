@@ -99,10 +99,10 @@ def compare(
     common.
     """
     from kparity.bench import comparison
-    from kparity.check.select import named
+    from kparity.check.select import parse_names
     from kparity.cli.bench_table import print_compared
 
-    allowed = named(across, "fact", tuple(comparison.ADVICE))
+    allowed = parse_names(across, "fact", tuple(comparison.ADVICE))
     left, right = comparison.read(a), comparison.read(b)
     result = comparison.compare(left, right, allowed)
     if json_path:

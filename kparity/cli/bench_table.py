@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from kparity.cli.table import STYLES, console, number, percent, table_of
+from kparity.cli.table import STYLES, console, make_table, number, percent
 
 if TYPE_CHECKING:
     from kparity.bench.comparison import Row
@@ -32,7 +32,7 @@ def _wrong(errors: Sequence[str]) -> Text:
 
 def print_bench(predicate: Predicate) -> None:
     """Print what was measured, what was left out and why, bandwidths, and ratios: rows by engine and measurement."""
-    table = table_of(SPEED, left=("backend", "measurement", "parity", "note"), folds=("note",))
+    table = make_table(*SPEED, right=SPEED[2:10], folds=("note",))
     for run in predicate.runs:
         style = STYLES.get(run.parity.verdict, WRONG)
         _add(table, run.backend, run, Text(run.parity.verdict, style=style))
@@ -84,7 +84,7 @@ def _about(run: Run) -> str:
 
 def print_ops(rows: Sequence[OpRow]) -> None:
     """Print a row per backend, case and state, and what a launch by itself takes."""
-    table, case = table_of(OPS, left=("op", "clock", "note"), folds=OPS[1:]), ""
+    table, case = make_table(*OPS, right={*OPS} - {"op", "clock", "note"}, folds=OPS[1:]), ""
     empty = [row for row in rows if row.tag == "empty launch"]
     for row in (row for row in rows if row.tag != "empty launch"):
         if case and row.case != case and not row.baseline:
@@ -115,7 +115,7 @@ def _cells(row: OpRow) -> list[str | Text]:
 
 def print_compared(rows: Sequence[Row]) -> None:
     """Print a line per measurement."""
-    table = table_of(COMPARED, left=("measurement", "verdict", "note"))
+    table = make_table(*COMPARED, right=COMPARED[1:5])
     for row in rows:
         ratio = ("", "") if row.ratio is None else (f"{row.ratio:.3f} ×", f"{row.low:.3f} … {row.high:.3f}")
         verdict = Text(row.verdict, style=VERDICTS.get(row.verdict, ""))

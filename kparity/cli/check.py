@@ -7,61 +7,43 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kparity.cli.options import FILE
+
 if TYPE_CHECKING:
     from kparity.check.document import Result
     from kparity.check.select import Selected
 
+SECONDS = click.FloatRange(min=0, min_open=True)
+
 
 @click.command()
 @click.option("-o", "--op", "op_names", multiple=True, metavar="OP[,OP]", help="These ops only [default: all].")
-@click.option(
-    "-b", "--backends", "backend_names", multiple=True, metavar="B[,B]", help="These backends [default: all that open]."
-)
-@click.option(
-    "-k", "expression", metavar="EXPR", help="Cases and kinds by substring: 'K=640, and not (zeros or one_hot)'."
-)
+@click.option("-b", "--backends", "backend_names", multiple=True, metavar="B[,B]",
+              help="These backends [default: all that open].")  # fmt: skip
+@click.option("-k", "expression", metavar="EXPR",
+              help="Cases and kinds by substring: 'K=640, and not (zeros or one_hot)'.")  # fmt: skip
 @click.option("--kind", "kind_names", multiple=True, metavar="KIND[,KIND]", help="These kinds of input, by name.")
 @click.option("--list", "list_only", is_flag=True, help="Print what would run, one case and kind a line.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Base of every input's seed.")
-@click.option(
-    "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Skip what has not run by then."
-)
-@click.option(
-    "--case-timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, metavar="S",
-    help="A case that takes longer on a backend is a failure.",
-)  # fmt: skip
+@click.option("--max-seconds", type=SECONDS, metavar="S", help="Skip what has not run by then.")
+@click.option("--case-timeout", type=SECONDS, default=60.0, show_default=True, metavar="S",
+              help="A case that takes longer on a backend is a failure.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="The short list of cases.")
 @click.option("--fail-fast", is_flag=True, help="Skip what comes after the first failure.")
-@click.option(
-    "--dump", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-    help="Keep inputs, outputs, truth and text of what fails, a folder each.",
-)  # fmt: skip
-@click.option(
-    "--replay", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
-    help="Run what --dump kept once more, on its backend or on those of -b.",
-)  # fmt: skip
+@click.option("--dump", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Keep inputs, outputs, truth and text of what fails, a folder each.")  # fmt: skip
+@click.option("--replay", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="Run what --dump kept once more, on its backend or on those of -b.")  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
-@click.option("--junit", "junit_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write JUnit XML.")
-@click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write a line per output.")
+@click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
+@click.option("--csv", "csv_path", type=FILE, metavar="FILE", help="Write a line per output.")
 @click.pass_context
 def check(
-    ctx: click.Context,
-    op_names: tuple[str, ...],
-    backend_names: tuple[str, ...],
-    expression: str | None,
-    kind_names: tuple[str, ...],
-    list_only: bool,
-    seed: int,
-    max_seconds: float | None,
-    case_timeout: float,
-    quick: bool,
-    fail_fast: bool,
-    dump: Path | None,
-    replay: Path | None,
-    json_path: str | None,
-    junit_path: str | None,
-    csv_path: str | None,
-) -> None:
+    ctx: click.Context, op_names: tuple[str, ...], backend_names: tuple[str, ...], expression: str | None,
+    kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
+    quick: bool, fail_fast: bool, dump: Path | None, replay: Path | None, json_path: str | None,
+    junit_path: str | None, csv_path: str | None,
+) -> None:  # fmt: skip
     """Hold every op of every backend against fp64 truth.
 
     Each case runs twice on every kind of input, on poisoned outputs between sentinels, in a process of its own; the
@@ -73,9 +55,9 @@ def check(
     from kparity.device import registry
     from kparity.errors import WrongInput
 
-    names = select.named(op_names, "op", ops.names())
-    asked = select.named(backend_names, "backend", registry.names())
-    kinds = select.named(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
+    names = select.parse_names(op_names, "op", ops.names())
+    asked = select.parse_names(backend_names, "backend", registry.names())
+    kinds = select.parse_names(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
     if replay:
         from kparity.check.dump import chosen as kept
 
@@ -86,19 +68,21 @@ def check(
         chosen = select.selected(names, quick, expression, kinds)
     if list_only:
         ctx.exit(_list(chosen))
-    paths = [Path(path) for path in (json_path, junit_path, csv_path) if path and path != "-"]
-    _refuse_unwritable([*paths, *([dump] if dump else [])])
+    for path in (*(Path(path) for path in (json_path, junit_path, csv_path) if path and path != "-"), dump):
+        if path and not path.parent.is_dir():  # told before a sweep of minutes, not after it
+            raise WrongInput(f"{path} cannot be written: {path.parent} is not a folder; create it first")
+    from kparity.check.document import Request
     from kparity.check.runner import Limits
     from kparity.cli.check_run import run
 
     if dump:
         dump.mkdir(exist_ok=True)
-    request = {
-        "ops": names, "expression": expression, "kinds": kinds, "quick": quick, "max_seconds": max_seconds,
-        "replay": str(replay) if replay else None,
-    }  # fmt: skip
-    kept_in = str(dump.resolve()) if dump else ""
-    result = run(chosen, asked, seed, Limits(case_timeout, max_seconds, fail_fast), request, kept_in)
+    request = Request(
+        backends=asked, ops=names, expression=expression, kinds=kinds, quick=quick, max_seconds=max_seconds,
+        replay=str(replay) if replay else None,
+    )  # fmt: skip
+    limits = Limits(case_timeout, max_seconds, fail_fast)
+    result = run(chosen, request, seed, limits, str(dump.resolve()) if dump else "")
     _write(result, json_path, junit_path, csv_path)
     if json_path != "-":
         from kparity.cli.check_table import print_result
@@ -116,25 +100,12 @@ def _list(chosen: list[Selected]) -> int:
     return 0 if chosen else 3
 
 
-def _refuse_unwritable(paths: list[Path]) -> None:
-    """Before a sweep of minutes, not after it."""
-    from kparity.errors import WrongInput
-
-    for path in paths:
-        if not path.parent.is_dir():
-            raise WrongInput(f"{path} cannot be written: {path.parent} is not a folder; create it first")
-
-
 def _write(result: Result, json_path: str | None, junit_path: str | None, csv_path: str | None) -> None:
     from kparity.check import document
 
-    if json_path:
-        text = document.json_text(document.as_json(result))
-        if json_path == "-":
-            click.echo(text, nl=False)
-        else:
-            Path(json_path).write_text(text, encoding="utf-8")
-    if junit_path:
-        Path(junit_path).write_text(document.as_junit(result), encoding="utf-8")
-    if csv_path:
-        Path(csv_path).write_text(document.as_csv(result), encoding="utf-8")
+    forms = ((json_path, document.as_json), (junit_path, document.as_junit), (csv_path, document.as_csv))
+    for path, form in forms:
+        if path == "-" and form is document.as_json:
+            click.echo(form(result), nl=False)
+        elif path:
+            Path(path).write_text(form(result), encoding="utf-8")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kparity.check.document import Result
+from kparity.check.document import Request, Result
 from kparity.check.record import FAIL, SKIPPED, Record
 from kparity.check.runner import Limits, Sweep
 from kparity.device import registry
@@ -16,35 +16,19 @@ if TYPE_CHECKING:
     from kparity.check.select import Selected
 
 
-class Progress(Protocol):
-    """What is told while a sweep runs."""
-
-    def update(self, record: Record) -> None:
-        """Count one record."""
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-
-
-def run(
-    chosen: Sequence[Selected],
-    asked: Sequence[str],
-    seed: int,
-    limits: Limits,
-    request: Mapping[str, Any],
-    dump: str = "",
-) -> Result:
+def run(chosen: Sequence[Selected], request: Request, seed: int, limits: Limits, dump: str = "") -> Result:
     """Run the chosen cases on the backends that were asked for; on all that open, where none was. What fails goes to
     the folder ``dump``.
     """
-    backends = list(asked) or registry.names()
-    result = Result(backends, seed, request)
+    asked = bool(request.backends)
+    request.backends = request.backends or registry.names()
+    result = Result(request, seed)
     if not chosen:
         return result
-    sweep = Sweep(backends, chosen, seed, limits, dump=dump)
-    progress = _progress(sum(unit.left for unit in sweep.units))
-    started = time.monotonic()
-    records = sweep.records()
+    sweep = Sweep(request.backends, chosen, seed, limits, dump=dump)
+    total = sum(unit.left for unit in sweep.units)
+    progress = Bar(total) if sys.stderr.isatty() else Lines(total)
+    started, records = time.monotonic(), sweep.records()
     try:
         for record in records:
             result.records.append(record)
@@ -57,7 +41,7 @@ def run(
     finally:
         progress.close()
     result.seconds = time.monotonic() - started
-    if not asked:
+    if not asked and not result.interrupted:
         _leave_out_absent(result)
     return result
 
@@ -65,19 +49,13 @@ def run(
 def _leave_out_absent(result: Result) -> None:
     """Backends that nobody asked for and that do not open here are no part of the result, but are named."""
     seen = {record.backend for record in result.records if record.outcome != SKIPPED}
-    result.absent = {r.backend: r.reason for r in result.records if r.backend not in seen}
-    if result.interrupted or not seen:
-        result.absent = {}
-        return
-    result.records = [record for record in result.records if record.backend in seen]
-    result.backends = [name for name in result.backends if name in seen]
+    if seen:
+        result.absent = {each.backend: each.reason for each in result.records if each.backend not in seen}
+        result.records = [record for record in result.records if record.backend in seen]
+        result.request.backends = [name for name in result.request.backends if name in seen]
 
 
-def _progress(total: int) -> Progress:
-    return Bar(total) if sys.stderr.isatty() else Lines(total)
-
-
-class Lines(Progress):
+class Lines:
     """A line per op, and one per failure."""
 
     def __init__(self, total: int) -> None:
@@ -85,6 +63,7 @@ class Lines(Progress):
         self.started = time.monotonic()
 
     def update(self, record: Record) -> None:
+        """Count one record."""
         if self.op and record.op != self.op:
             self.close()
         self.op = record.op
@@ -94,30 +73,29 @@ class Lines(Progress):
             print(f"FAIL {record.backend} {record.label}: {record.reason}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        seconds = time.monotonic() - self.started
-        told = f"{self.op}: {self.done} of {self.total} runs, {self.failed} failed, {seconds:.1f} s"
-        print(told, file=sys.stderr, flush=True)
+        """The line of the latest op."""
+        counts = f"{self.done} of {self.total} runs, {self.failed} failed"
+        print(f"{self.op}: {counts}, {time.monotonic() - self.started:.1f} s", file=sys.stderr, flush=True)
 
 
-class Bar(Progress):
+class Bar:
     """A progress bar, with failures above it."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        )  # fmt: skip
-        self.bar = RichProgress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self.bar = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
         self.task = self.bar.add_task("", total=total)
         self.bar.start()
 
     def update(self, record: Record) -> None:
+        """Count one record."""
         self.bar.update(self.task, advance=record.runs, description=f"{record.op} on {record.backend}")
         if record.outcome == FAIL:
             self.bar.console.print(f"FAIL {record.backend} {record.label}: {record.reason}", style="red", markup=False)
 
     def close(self) -> None:
+        """Leave the terminal as it was."""
         self.bar.stop()

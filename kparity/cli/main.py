@@ -9,6 +9,8 @@ from importlib import import_module
 
 import click
 
+from kparity import __version__
+
 COMMANDS = {
     "probe": ("kparity.cli.probe", "Probe backends in order and show which one may serve."),
     "run": ("kparity.cli.run", "Generate text on the first backend that passes its probe."),
@@ -57,18 +59,8 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        from kparity import __version__
-
-        click.echo(f"kparity {__version__}")
-        ctx.exit()
-
-
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
-)
+@click.version_option(__version__, prog_name="kparity", message="%(prog)s %(version)s")
 def cli() -> None:
     """Decides whether a GPU backend may be trusted with ternary (BitNet b1.58) inference.
 
@@ -116,11 +108,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"kparity: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except FileNotFoundError as error:
-        print(f"kparity: {error.filename or error}: no such file", file=sys.stderr)
-        sys.exit(2)
     except OSError as error:
-        print(f"kparity: {error}", file=sys.stderr)
+        missing = f"{error.filename or error}: no such file"
+        print(f"kparity: {missing if isinstance(error, FileNotFoundError) else error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -43,47 +43,29 @@ def inspect(file: str | None, as_json: bool) -> None:
 
 def print_report(report: dict[str, Any]) -> None:
     """The report as tables."""
-    from rich.table import Table
+    from kparity.cli.table import console, make_table, styled
 
-    from kparity.cli.table import console
-
-    def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
-        made = Table(box=None, pad_edge=False, title_justify="left", header_style="bold")
-        for column in columns:
-            made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-        return made
-
-    out = console()
-    out.print(
-        f"{report['name']}: {report['bytes']:,} bytes, GGUF {report['version']}, sha256 {report['sha256']}",
-        soft_wrap=True,
-    )
-    out.print()
-    graph = table("graph", "")
+    numbers = ("min", "mean", "max", "std", "rms")
+    graph, keys = make_table("graph", "", box=None), make_table("key", "value", box=None)
+    types = make_table("type", "tensors", "elements", "bytes", right=("tensors", "elements", "bytes"), box=None)
+    norms = make_table("norm", *numbers, "verdict", "reason", right=numbers, box=None)
     for name, value in graph_lines(report):
         graph.add_row(name, _one_line(value))
-    out.print(graph)
-    out.print()
-    keys = table("key", "value")
     for name, value in report["keys"].items():
         if name not in HIDDEN:
             keys.add_row(_one_line(name), _one_line(_value(value)))
-    out.print(keys)
-    out.print()
-    types = table("type", "tensors", "elements", "bytes", numbers=("tensors", "elements", "bytes"))
     for row in report["types"]:
-        types.add_row(row["type"], f"{row['tensors']:,}", f"{row['elements']:,}", f"{row['bytes']:,}")
-    out.print(types)
-    out.print()
-    numeric = ("min", "mean", "max", "std", "rms")
-    norms = table("norm", *numeric, "verdict", "reason", numbers=numeric)
+        types.add_row(row["type"], *(f"{row[column]:,}" for column in ("tensors", "elements", "bytes")))
     for norm in report["norms"]:
-        color = "green" if norm["verdict"] == "OK" else "bold red"
-        figures = [f"{norm[column]:.4g}" for column in numeric]
-        norms.add_row(norm["name"], *figures, f"[{color}]{norm['verdict']}[/]", norm["reason"])
-    out.print(norms)
+        figures = (f"{norm[column]:.4g}" for column in numbers)
+        norms.add_row(norm["name"], *figures, styled(norm["verdict"]), norm["reason"])
+    out, (total, suspect) = console(), (len(report["norms"]), len(report["suspect"]))
+    head = f"{report['name']}: {report['bytes']:,} bytes, GGUF {report['version']}, sha256 {report['sha256']}"
+    out.print(head, soft_wrap=True)
+    for table in (graph, keys, types, norms):
+        out.print()
+        out.print(table)
     out.print()
-    total, suspect = len(report["norms"]), len(report["suspect"])
     out.print(f"norms: {total - suspect} OK, {suspect} SUSPECT")
 
 
@@ -93,6 +75,7 @@ def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     scaling = "" if h["rope_scale"] == 1.0 else f", positions divided by {h['rope_scale']:g}"
     bos = "none" if tokenizer["bos"] is None else f"{tokenizer['bos']} {tokenizer['bos_text']!r}"
     eos = "none" if tokenizer["eos"] is None else f"{tokenizer['eos']} {tokenizer['eos_text']!r}"
+    split = f"pre-tokenizer {tokenizer['pre'] or 'default'}"
     front = "put in front of a prompt" if tokenizer["add_bos"] else "not put in front of a prompt"
     return [
         ("arch", f"{h['arch']}, activation {h['act']}"),
@@ -102,10 +85,7 @@ def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("norm eps", f"{h['eps']:g}"),
         ("context", f"{h['context']}"),
         ("embedding", f"{h['vocab']} × {h['width']}, head {report['head']}"),
-        (
-            "vocabulary",
-            f"{tokenizer['tokens']} tokens, {tokenizer['kind']}, pre-tokenizer {tokenizer['pre'] or 'default'}",
-        ),
+        ("vocabulary", f"{tokenizer['tokens']} tokens, {tokenizer['kind']}, {split}"),
         ("bos", f"{bos}, {front}"),
         ("eos", eos),
     ]
@@ -118,8 +98,8 @@ def _value(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text from a file: shortened, and neither its control characters nor its markup reach the terminal."""
-    from rich.markup import escape
+    """Text from a file, shortened, without control characters."""
+    from kparity.host.text import printable
 
-    line = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    return escape(line if len(line) <= _WIDEST else line[: _WIDEST - 1] + "…")
+    line = printable(text)
+    return line if len(line) <= _WIDEST else line[: _WIDEST - 1] + "…"

@@ -22,19 +22,16 @@ def ops(op_name: str | None, verbose: bool, as_json: bool) -> None:
     """List the ops, or show one: formula, ABI, constants, cases, kinds of input, and the backends that have it."""
     from kparity import ops as known
 
-    if op_name is None:
-        found = [_brief(known.get(name)) for name in known.names()]
-        if as_json:
-            click.echo(json.dumps({"ops": found}, indent=1, ensure_ascii=False))
-            return
-        for each in found:
+    if op_name is not None:
+        whole = _whole(known.get(op_name))
+        if not as_json:
+            _print(whole, verbose)
+    else:
+        whole = {"ops": [_brief(known.get(name)) for name in known.names()]}
+        for each in () if as_json else whole["ops"]:
             click.echo(f"{each['op']:12} {each['what']} ({', '.join(each['dialects'])})")
-        return
-    whole = _whole(known.get(op_name))
     if as_json:
         click.echo(json.dumps(whole, indent=1, ensure_ascii=False))
-    else:
-        _print(whole, verbose)
 
 
 def _documented(op: Op) -> str:
@@ -55,11 +52,11 @@ def _brief(op: Op) -> dict[str, Any]:
 
 def _whole(op: Op) -> dict[str, Any]:
     """Everything; the ABI and the constants at the last case of the short list, which is a large one."""
-    from kparity.check.select import kinds_of, unique
+    from kparity.check.select import kinds_of
     from kparity.device import registry
     from kparity.ops.assemble import missing_text
 
-    example, sweep = op.cases()[-1], unique(op.sweep())
+    example, sweep = op.cases()[-1], dict.fromkeys(op.sweep())
     classes = {name: registry.declared(name) for name in registry.names()}
     return {
         **_brief(op),
@@ -71,7 +68,7 @@ def _whole(op: Op) -> dict[str, Any]:
         ],
         "defines": op.defines(example),
         "cases": [case.id for case in sweep],
-        "quick": len(unique(op.cases())),
+        "quick": len(set(op.cases())),
         "kinds": kinds_of([op.name]),
         "backends": [name for name, each in classes.items() if each and missing_text(op, each.dialect) is None],
     }

@@ -14,13 +14,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--backends", metavar="A,B,C", help="Backends to examine [default: all].")
-@click.option(
-    "--shell",
-    type=click.Choice(["sh", "fish", "pwsh", "all"]),
-    default="all",
-    show_default=True,
-    help="Shell of the remedies.",
-)
+@click.option("--shell", type=click.Choice(["sh", "fish", "pwsh", "all"]), default="all", show_default=True,
+              help="Shell of the remedies.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds per backend.")
 @click.pass_context
@@ -37,7 +32,7 @@ def preflight(ctx: click.Context, backends: str | None, shell: str, as_json: boo
     if as_json:
         import json
 
-        click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
+        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
             _print(finding, shell)
@@ -48,27 +43,23 @@ def preflight(ctx: click.Context, backends: str | None, shell: str, as_json: boo
 def _print(finding: Availability, shell: str) -> None:
     state = "AVAILABLE" if finding.available else "NOT AVAILABLE"
     click.echo(f"{finding.backend}: {click.style(state, fg='green' if finding.available else 'yellow', bold=True)}")
-    if finding.available and finding.device:
-        device = finding.device
-        click.echo(f"  device     {device['device']} ({device['kind']}), {device['api']}")
-        click.echo(f"  driver     {device['driver'] or '—'}, uuid {device['uuid'] or '—'}")
-        click.echo(f"  library    {device['library']}")
+    lines: list[tuple[str, str]] = []
+    if finding.available and (device := finding.device):
+        lines += [
+            ("device", f"{device['device']} ({device['kind']}), {device['api']}"),
+            ("driver", f"{device['driver'] or '—'}, uuid {device['uuid'] or '—'}"),
+            ("library", device["library"]),
+        ]
     else:
-        click.echo(f"  reason     [{finding.code}] {finding.reason}")
-    for title, found in (("package", finding.packages), ("library", finding.libraries)):
-        for name, value in found.items():
-            click.echo(f"  {title:<10} {name}: {value or 'not found'}")
-    for path, node in finding.nodes.items():
-        click.echo(f"  node       {path}: {node}")
-    for manifest in finding.manifests:
-        click.echo(f"  manifest   {manifest}")
-    for name, value in finding.environment.items():
-        click.echo(f"  variable   {name}={value}")
-    if not finding.available:
-        if finding.searched:
-            click.echo(f"  searched   {', '.join(finding.searched)}")
-        for name, lines in finding.remedies.items():
-            if shell in (name, "all"):
-                for line in lines:
-                    click.echo(f"  {name:<10} {line}")
+        lines.append(("reason", f"[{finding.code}] {finding.reason}"))
+    lines += [("package", f"{name}: {value or 'not found'}") for name, value in finding.packages.items()]
+    lines += [("library", f"{name}: {value or 'not found'}") for name, value in finding.libraries.items()]
+    lines += [("node", f"{path}: {node}") for path, node in finding.nodes.items()]
+    lines += [("manifest", manifest) for manifest in finding.manifests]
+    lines += [("variable", f"{name}={value}") for name, value in finding.environment.items()]
+    if finding.searched and not finding.available:
+        lines.append(("searched", ", ".join(finding.searched)))
+    lines += [(name, line) for name, ways in finding.remedies.items() if shell in (name, "all") for line in ways]
+    for title, text in lines:
+        click.echo(f"  {title:<10} {text}")
     click.echo()

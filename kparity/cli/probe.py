@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.options import dispatch_options, order_of
+from kparity.cli.options import FILE, Dispatch, dispatch_options
 
 if TYPE_CHECKING:
     from kparity.gates.verdict import Row
@@ -18,61 +18,40 @@ if TYPE_CHECKING:
 
 @click.command()
 @dispatch_options
-@click.option(
-    "--positions", type=click.IntRange(min=1), default=72, show_default=True, help="Teacher-forced positions."
-)
-@click.option(
-    "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
-)
+@click.option("--positions", type=click.IntRange(min=1), default=72, show_default=True,
+              help="Teacher-forced positions.")  # fmt: skip
+@click.option("--index", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Device index within each backend.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option(
-    "--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write what was measured, and on what, to FILE."
-)
+@click.option("--receipt", type=FILE, metavar="FILE", help="Write what was measured, and on what, to FILE.")
 @click.option("--timings", is_flag=True, help="Show where the time went.")
 @click.pass_context
 def probe(
-    ctx: click.Context,
-    backends: str | None,
-    require: str | None,
-    require_gpu: bool,
-    no_gpu: bool,
-    model: str | None,
-    depth: str,
-    cached: bool,
-    timeout: float | None,
-    act: str,
-    kv: str,
-    places: tuple[str, ...],
-    positions: int,
-    index: int,
-    as_json: bool,
-    receipt: str | None,
+    ctx: click.Context, dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt: str | None,
     timings: bool,
-) -> None:
+) -> None:  # fmt: skip
     """Probe backends in order and show which one may serve.
 
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
     rejected with a line on stderr; the first one that passes every gate serves.
     """
     from kparity.model import load_model
-    from kparity.probe.dispatcher import known_issues, probe_all
-    from kparity.probe.runner import Request
+    from kparity.probe.dispatcher import probe_all
     from kparity.receipts.statement import now, refuse_unwritable
 
     begun = now()
     refuse_unwritable([Path(receipt)] if receipt else [])
-    order, forced = order_of(backends, require, no_gpu)
-    load_model(model).close()  # a bad file is an error of its own, not a rejected backend
-    issues = known_issues(places)
-    request = Request(model, depth, positions, timeout or 0.0, require_gpu, act, kv, index, issues)
-    outcome = probe_all(order, request, cached=cached, forced=forced)
+    order, forced = dispatch.order()
+    load_model(dispatch.model).close()  # a bad file is an error of its own, not a rejected backend
+    request = dispatch.request(positions, index)
+    outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
     if as_json:
         import msgspec
 
         from kparity.probe.document import document
 
-        found = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        whole = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
+        click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2))
     else:
         from kparity.cli.table import print_probe
 

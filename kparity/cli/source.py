@@ -21,26 +21,25 @@ def source(op_name: str, backend_name: str, expression: str | None) -> None:
     from kparity.errors import Unavailable, WrongInput
     from kparity.ops.assemble import TEXTS, missing_text, place
 
-    op, found = ops.get(op_name), registry.backend_class(backend_name)
+    op, backend = ops.get(op_name), registry.backend_class(backend_name)
     chosen = select.selected([op_name], False, expression)
     if not chosen:
         raise WrongInput(f"-k {expression!r}: no case of {op_name} matches; kparity check -o {op_name} --list has all")
-    missing = missing_text(op, found.dialect)
+    missing = missing_text(op, backend.dialect)
     if missing:
         raise WrongInput(missing)
-    case, constants, note = chosen[0].case, found.constants, ""
+    case, constants, note = chosen[0].case, backend.constants, ""
     if constants:  # they depend on the device
         try:
             device = registry.open_backend(backend_name)
         except Unavailable as problem:
-            note = (
-                f"; no device here ({problem.code}): {', '.join(f'{k}={v}' for k, v in constants.items())} is assumed"
-            )
+            values = ", ".join(f"{name}={value}" for name, value in constants.items())
+            note = f"; no device here ({problem.code}): {values} is assumed"
         else:
             constants = device.constants
             device.close()
-    text = found.source(op, case, constants)
+    text = backend.source(op, case, constants)
     if text is None:
-        where = f": its code of {op_name} is {place(op, found.dialect)}" if found.dialect in TEXTS else ""
+        where = f": its code of {op_name} is {place(op, backend.dialect)}" if backend.dialect in TEXTS else ""
         raise WrongInput(f"{backend_name} compiles no text while it runs{where}")
     click.echo(f"// {case.id} for {backend_name}, from {text.path}{note}\n{text.text}", nl=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from rich.box import SIMPLE_HEAD
+from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,8 @@ STYLES = {
     "PASS": "green",
     "FAIL": "bold red",
     "INCONCLUSIVE": "yellow",
+    "OK": "green",
+    "SUSPECT": "bold red",
     "accepted": "bold green",
     "rejected": "bold red",
     "unavailable": "yellow",
@@ -32,12 +34,16 @@ def console() -> Console:
     return Console(width=None if terminal else 160, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
-def table_of(columns: Sequence[str], left: Collection[str], folds: Collection[str] = ()) -> Table:
-    """An empty table; numbers stand at the right, and where ``folds`` names columns only these are broken."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+def make_table(
+    *columns: str, right: Collection[str] = (), folds: Collection[str] = (), box: Box | None = SIMPLE_HEAD
+) -> Table:
+    """A table without rows. Numbers stand to the ``right``; what a column cannot hold goes on in the next line, where
+    ``folds`` names columns only in these.
+    """
+    table = Table(box=box, pad_edge=False, header_style="table.header" if box else "bold")
     for column in columns:
-        whole = bool(folds) and column not in folds
-        table.add_column(column, justify="left" if column in left else "right", overflow="fold", no_wrap=whole)
+        justify: Literal["right", "left"] = "right" if column in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=bool(folds) and column not in folds)
     return table
 
 
@@ -51,82 +57,54 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
-def _styled(text: str) -> Text:
+def styled(text: str) -> Text:
+    """A verdict in its colour."""
     return Text(text, style=STYLES.get(text, ""))
-
-
-def _number(value: float) -> str:
-    return "0" if value == 0 else f"{value:.6g}"
-
-
-def _device(row: Row) -> tuple[str, str]:
-    if row.device is None:
-        return "—", "—"
-    return str(row.device["device"]), str(row.device["kind"])
 
 
 def print_probe(outcome: Outcome, timings: bool) -> None:
     """One block per backend: a line per measured number with its threshold, then the verdict."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, justify in (
-        ("backend", "left"),
-        ("device", "left"),
-        ("kind", "left"),
-        ("gate", "left"),
-        ("measured", "right"),
-        ("threshold", "left"),
-        ("verdict", "left"),
-        ("ms", "right"),
-    ):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    columns = ("backend", "device", "kind", "gate", "measured", "threshold", "verdict", "ms")
+    table = make_table(*columns, right=("measured", "ms"))
     for row in outcome.rows:
         _add_row(table, row, row.backend == outcome.serving)
-    out = console()
-    out.print(table)
+    console().print(table)
     if timings:
-        _print_timings(out, outcome)
+        _print_timings(outcome.rows)
 
 
 def _add_row(table: Table, row: Row, serving: bool) -> None:
-    device, kind = _device(row)
-    head: tuple[str, str, str] = (row.backend, device, kind)
+    device = (str(row.device["device"]), str(row.device["kind"])) if row.device else ("—", "—")
+    head = [row.backend, *device]
     for gate in row.gates:
         for cells in _gate_lines(gate):
             table.add_row(*head, *cells)
-            head = ("", "", "")
-    said = "serves" if serving else ("cached" if row.cached else "")
-    note = (
-        f"{row.code} {row.reason}"
-        if row.code
-        else ", ".join(part for part in (f"vs {row.reference}" if row.reference else "", said) if part)
-    )
-    table.add_row(
-        *head, Text("→", style="dim"), "", Text(note), _styled(row.status), f"{row.elapsed_ms:.0f}", end_section=True
-    )
+            head = ["", "", ""]
+    about = [f"vs {row.reference}" if row.reference else "", "serves" if serving else "cached" if row.cached else ""]
+    note = f"{row.code} {row.reason}" if row.code else ", ".join(filter(None, about))
+    cells = [Text("→", style="dim"), "", Text(note), styled(row.status), f"{row.elapsed_ms:.0f}"]
+    table.add_row(*head, *cells, end_section=True)
 
 
-def _gate_lines(gate: Gate) -> list[tuple[str, str, str, Text, str]]:
+def _gate_lines(gate: Gate) -> list[list[str | Text]]:
     ms = f"{gate.elapsed_ms:.0f}" if gate.elapsed_ms else ""
     if not gate.measures:
         note = "not run (--depth bos)" if gate.verdict == "INCONCLUSIVE" else gate.note
-        return [(gate.name, note, "", _styled(gate.verdict), ms)]
-    lines = []
-    for index, measure in enumerate(gate.measures):
-        verdict = _styled("PASS" if measure.holds else "FAIL")
-        threshold = f"{measure.sign} {measure.limit:g} {measure.threshold}"
-        lines.append(
-            (gate.name if index == 0 else "", _number(measure.value), threshold, verdict, ms if index == 0 else "")
-        )
+        return [[gate.name, note, "", styled(gate.verdict), ms]]
+    lines: list[list[str | Text]] = []
+    for each in gate.measures:
+        value = "0" if each.value == 0 else f"{each.value:.6g}"
+        limit = f"{each.sign} {each.limit:g} {each.threshold}"
+        first = not lines
+        verdict = styled("PASS" if each.holds else "FAIL")
+        lines.append([gate.name if first else "", value, limit, verdict, ms if first else ""])
     return lines
 
 
-def _print_timings(out: Console, outcome: Outcome) -> None:
+def _print_timings(rows: Sequence[Row]) -> None:
+    out, names = console(), [row.backend for row in rows]
     out.print("Where the time went (ms in each probe's process)")
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    rows = outcome.rows
-    table.add_column("")
-    for row in rows:
-        table.add_column(row.backend, justify="right")
+    table = make_table("", *names, right=names)
     for stage in dict.fromkeys(stage for row in rows for stage in row.timings_ms):
         table.add_row(stage, *(f"{row.timings_ms[stage]:.0f}" if stage in row.timings_ms else "" for row in rows))
     table.add_row("process", *(f"{row.elapsed_ms:.0f}" for row in rows))

@@ -22,191 +22,133 @@ def _compiler(name: str, what: str) -> Reason:
 
 GENERAL: dict[str, Reason] = {
     # A device that is not there: what a backend lacks is declared in its class.
-    "KP-IMPORT": Reason(
-        "the backend's module cannot be imported",
+    "KP-IMPORT": Reason("the backend's module cannot be imported",
         "Importing the adapter, or a library that it needs, raised an error; the line quotes it.",
-        "Repair or reinstall the library that the error names.",
-    ),
-    "KP-UNAVAILABLE": Reason(
-        "the backend cannot be opened", "The adapter said why; the line quotes it.", "See the line."
-    ),
+        "Repair or reinstall the library that the error names."),
+    "KP-UNAVAILABLE": Reason("the backend cannot be opened",
+        "The adapter said why; the line quotes it.",
+        "See the line."),
     # A device that is not what it should be.
-    "KP-NOT-GPU": Reason(
-        "the device is not a GPU",
+    "KP-NOT-GPU": Reason("the device is not a GPU",
         "--require-gpu was given, and the device is a CPU or a software rasteriser (llvmpipe, SwiftShader, PoCL).",
-        "Install the GPU's driver so that its device comes first, choose it by index, or drop --require-gpu.",
-    ),
-    "KP-FALSE-GPU": Reason(
-        "the device is no GPU, whatever it says",
+        "Install the GPU's driver so that its device comes first, choose it by index, or drop --require-gpu."),
+    "KP-FALSE-GPU": Reason("the device is no GPU, whatever it says",
         "The adapter reports a GPU, but the device has the name of a software device, or the host has no GPU at all.",
-        "Do not use this backend: its reports cannot be trusted.",
-    ),
-    "KP-UNSUPPORTED": Reason(
-        "the device cannot run the model",
+        "Do not use this backend: its reports cannot be trusted."),
+    "KP-UNSUPPORTED": Reason("the device cannot run the model",
         "A kernel of the model needs more than the device grants (binding size, grid, threads); the line names it.",
-        "Use another backend or a smaller model.",
-    ),
-    "KP-COMPILE": Reason(
-        "a kernel does not compile on this device",
+        "Use another backend or a smaller model."),
+    "KP-COMPILE": Reason("a kernel does not compile on this device",
         "The device's compiler refused a kernel; the line names file and line.",
-        "Update the driver; report the line with the driver's version.",
-    ),
+        "Update the driver; report the line with the driver's version."),
     "KP-COMPILE-NVCC": _compiler("nvcc", "CUDA's toolkit, and put its bin folder on PATH"),
     "KP-COMPILE-NVRTC": _compiler("NVRTC", "the Python package nvidia-cuda-nvrtc"),
     "KP-COMPILE-CLANG": _compiler("clang", "clang 19 or newer (Debian: clang-19 and lld-19)"),
     "KP-COMPILE-HIPRTC": _compiler("hipRTC", "ROCm's runtime compiler (Debian: libamdhip64-5 and libhiprtc-builtins5)"),
     # A wrong result.
-    "KP-BOS-NONFINITE": Reason(
-        "NaN or infinity in the first logits",
+    "KP-BOS-NONFINITE": Reason("NaN or infinity in the first logits",
         "A kernel was not launched, read uninitialised memory, or overflowed (f16 with relu² does).",
-        "kparity probe --json shows which gate fails first; do not use this backend with this driver.",
-    ),
-    "KP-BOS-COSINE": Reason(
-        "the first logits are wrong",
+        "kparity probe --json shows which gate fails first; do not use this backend with this driver."),
+    "KP-BOS-COSINE": Reason("the first logits are wrong",
         "At position 0 neither RoPE nor the mask matters: look at weight layout, scales, activation function, norms.",
-        "Do not use this backend; compare the gate 'exact' in kparity probe --json.",
-    ),
-    "KP-GRAPH": Reason(
-        "the graph was not built as the file says",
-        "A constant of a kernel (RoPE base, eps, heads, activation, clamp) or the RoPE table on the device is not what "
-        "the model's file says: host code read a key wrongly, or not at all.",
-        "Do not use this release with this model; the line names the constant and both values.",
-    ),
-    "KP-EXACT-BITS": Reason(
-        "integer accumulators differ",
-        "Sums of ternary × int8 products are exact; a difference is a layout, tail, overflow or synchronisation error.",
-        "Do not use this backend; the verdict names the shape and the first wrong element.",
-    ),
-    "KP-EXACT-SCALE": Reason(
-        "right accumulators, wrong scales",
+        "Do not use this backend; compare the gate 'exact' in kparity probe --json."),
+    "KP-GRAPH": Reason("the graph was not built as the file says",
+        "A constant of a kernel (RoPE base, eps, heads, activation, clamp) or the RoPE table on the device is not "
+        "what the model's file says: host code read a key wrongly, or not at all.",
+        "Do not use this release with this model; the line names the constant and both values."),
+    "KP-EXACT-BITS": Reason("integer accumulators differ",
+        "Sums of ternary × int8 products are exact; a difference is a layout, tail, overflow or synchronisation "
+        "error.",
+        "Do not use this backend; the verdict names the shape and the first wrong element."),
+    "KP-EXACT-SCALE": Reason("right accumulators, wrong scales",
         "A weight scale or an activation scale is missing, swapped or rounded too early.",
-        "Do not use this backend.",
-    ),
-    "KP-KERNEL": Reason(
-        "a kernel is outside its error bound",
-        "A kernel that serves gives more error on random inputs than its arithmetic can have; the norms around it may "
-        "hide it from the logits.",
-        "Do not use this backend; kparity check --op OP shows every case of the op that the verdict names.",
-    ),
-    "KP-POS-COSINE": Reason(
-        "right first token, wrong later",
+        "Do not use this backend."),
+    "KP-KERNEL": Reason("a kernel is outside its error bound",
+        "A kernel that serves gives more error on random inputs than its arithmetic can have; the norms around it "
+        "may hide it from the logits.",
+        "Do not use this backend; kparity check --op OP shows every case of the op that the verdict names."),
+    "KP-POS-COSINE": Reason("right first token, wrong later",
         "RoPE convention, mask or the stride of the KV cache: all of them are invisible at position 0.",
-        "Do not use this backend; the verdict names the first bad position.",
-    ),
-    "KP-POS-NORM": Reason(
-        "the logits are scaled by a factor",
+        "Do not use this backend; the verdict names the first bad position."),
+    "KP-POS-NORM": Reason("the logits are scaled by a factor",
         "Cosine cannot see a factor: a missing scale on the last norm or the head.",
-        "Do not use this backend.",
-    ),
-    "KP-POS-NONFINITE": Reason(
-        "NaN or infinity at a later position", "As KP-BOS-NONFINITE, after the first token.", "Do not use this backend."
-    ),
-    "KP-PREFILL": Reason(
-        "batched prefill differs from stepwise decode",
+        "Do not use this backend."),
+    "KP-POS-NONFINITE": Reason("NaN or infinity at a later position",
+        "As KP-BOS-NONFINITE, after the first token.",
+        "Do not use this backend."),
+    "KP-PREFILL": Reason("batched prefill differs from stepwise decode",
         "The M > 1 kernels or the boundary between two chunks are wrong.",
-        "Do not use this backend.",
-    ),
-    "KP-REPLAY": Reason(
-        "the recording is not what was recorded",
+        "Do not use this backend."),
+    "KP-REPLAY": Reason("the recording is not what was recorded",
         "A captured graph or command buffer lost a launch, or launches overlap; one by one they are right.",
-        "Do not use this backend with recorded programs; update the driver.",
-    ),
-    "KP-RESET": Reason(
-        "a reset does not reset",
+        "Do not use this backend with recorded programs; update the driver."),
+    "KP-RESET": Reason("a reset does not reset",
         "State outlives a reset (cache, position, recorded command), or a kernel races with itself.",
-        "Do not use this backend for more than one request.",
-    ),
-    "KP-DECODE": Reason(
-        "greedy decode leaves the reference",
+        "Do not use this backend for more than one request."),
+    "KP-DECODE": Reason("greedy decode leaves the reference",
         "The device chooses a token that the reference would not choose, even allowing for near ties.",
-        "Do not use this backend; the verdict names the position and both ids.",
-    ),
-    "KP-ARGMAX": Reason(
-        "the chosen token is not the largest logit",
-        "The argmax kernel breaks ties the wrong way, misses part of the vocabulary, or its result is read too early.",
-        "Do not use this backend.",
-    ),
-    "KP-TURNS": Reason(
-        "a second turn or a neighbour changes the result",
+        "Do not use this backend; the verdict names the position and both ids."),
+    "KP-ARGMAX": Reason("the chosen token is not the largest logit",
+        "The argmax kernel breaks ties the wrong way, misses part of the vocabulary, or its result is read too "
+        "early.",
+        "Do not use this backend."),
+    "KP-TURNS": Reason("a second turn or a neighbour changes the result",
         "A prefill on a filled cache starts its positions or its mask anew, or rows of a batch mix.",
-        "Do not use this backend for chats or batches.",
-    ),
-    "KP-CHANGED": Reason(
-        "the device changed after its probe",
+        "Do not use this backend for chats or batches."),
+    "KP-CHANGED": Reason("the device changed after its probe",
         "The serving process repeats the BOS gate on its own device, and it did not give what the probe saw.",
-        "Probe again without --cached.",
-    ),
-    "KP-KNOWN-BAD": Reason(
-        "a contract knows this device as bad",
+        "Probe again without --cached."),
+    "KP-KNOWN-BAD": Reason("a contract knows this device as bad",
         "A known issue of a contract matches the device and is not closed; the line names the issue and its symptom.",
-        "Fix what the issue names, then run kparity contract check on its contract: a closing test that passes on this "
-        "host opens the way. kparity contract show tells the whole story.",
-    ),
+        "Fix what the issue names, then run kparity contract check on its contract: a closing test that passes on "
+        "this host opens the way. kparity contract show tells the whole story."),
     # A process that did not survive.
-    "KP-PROBE-CRASH": Reason(
-        "the backend crashed its process",
+    "KP-PROBE-CRASH": Reason("the backend crashed its process",
         "The probe's child process died of a signal (SIGSEGV in a driver, usually).",
-        "Update or reinstall the driver; the line names the stage at which it died.",
-    ),
-    "KP-PROBE-HANG": Reason(
-        "the backend did not answer in time",
-        "The probe's child process said nothing for longer than a token, a kernel or a launch takes, or --timeout was "
-        "over; it was ended.",
-        "Raise --timeout where one was given; otherwise the driver hangs: the line names the stage.",
-    ),
-    "KP-PROBE-EXIT": Reason(
-        "the backend ended its process",
+        "Update or reinstall the driver; the line names the stage at which it died."),
+    "KP-PROBE-HANG": Reason("the backend did not answer in time",
+        "The probe's child process said nothing for longer than a token, a kernel or a launch takes, or --timeout "
+        "was over; it was ended.",
+        "Raise --timeout where one was given; otherwise the driver hangs: the line names the stage."),
+    "KP-PROBE-EXIT": Reason("the backend ended its process",
         "The probe's child process exited without a verdict: a library called exit, or Python could not start it.",
-        "See the quoted last line of its log.",
-    ),
-    "KP-PROBE-OOM": Reason(
-        "out of memory",
+        "See the quoted last line of its log."),
+    "KP-PROBE-OOM": Reason("out of memory",
         "The host killed the probe's child process or an allocation failed.",
-        "Use a smaller model or more memory.",
-    ),
-    "KP-PROBE-MESSAGE": Reason(
-        "the backend's process said what is no message",
-        "Something wrote to the pipe on which the probe's child process reports, or the process reports what it should "
-        "not: a gate out of turn, a measure that the contract does not know, a message without an end.",
-        "Look at what the adapter and its libraries write to file descriptors; the line quotes the beginning.",
-    ),
-    "KP-PROBE-GATES": Reason(
-        "the backend's process ended without every gate",
+        "Use a smaller model or more memory."),
+    "KP-PROBE-MESSAGE": Reason("the backend's process said what is no message",
+        "Something wrote to the pipe on which the probe's child process reports, or the process reports what it "
+        "should not: a gate out of turn, a measure that the contract does not know, a message without an end.",
+        "Look at what the adapter and its libraries write to file descriptors; the line quotes the beginning."),
+    "KP-PROBE-GATES": Reason("the backend's process ended without every gate",
         "It reported its end, and gates of the depth are missing: some gates are no pass.",
-        "Report it with the line; do not use this backend.",
-    ),
-    "KP-PROBE-REFERENCE": Reason(
-        "there is no reference",
+        "Report it with the line; do not use this backend."),
+    "KP-PROBE-REFERENCE": Reason("there is no reference",
         "The process that computes the reference failed: nothing can be compared. The line says how.",
-        "Free memory or use a smaller model; kparity model inspect looks into the file.",
-    ),
-    "KP-PROBE-ERROR": Reason("an unexpected error in the adapter", "The line quotes the exception.", "Report it."),
-    "KP-BENCH-DIED": Reason(
-        "a benchmark's process crashed or did not answer",
+        "Free memory or use a smaller model; kparity model inspect looks into the file."),
+    "KP-PROBE-ERROR": Reason("an unexpected error in the adapter",
+        "The line quotes the exception.",
+        "Report it."),
+    "KP-BENCH-DIED": Reason("a benchmark's process crashed or did not answer",
         "The process that measured this backend died of a signal, exited, or was ended at its time limit.",
-        "The line quotes the last line of its log; what the other backends gave still counts.",
-    ),
-    "KP-BENCH-UNCHECKED": Reason(
-        "parity was not checked",
+        "The line quotes the last line of its log; what the other backends gave still counts."),
+    "KP-BENCH-UNCHECKED": Reason("parity was not checked",
         "The benchmark ran with --no-parity: what it timed may be wrong, and its speed does not count.",
-        "Leave --no-parity out.",
-    ),
+        "Leave --no-parity out."),
     "KP-LLAMACPP-NOLIB": missing_package("xllamacpp", "dev"),
-    "KP-LLAMACPP-ABI": Reason(
-        "this llama.cpp has another C interface",
+    "KP-LLAMACPP-ABI": Reason("this llama.cpp has another C interface",
         "The structures of its C interface do not begin as those that kparity knows, or it did not take its options.",
-        "Install another release of xllamacpp.",
-    ),
-    "KP-DEVICE-LOST": Reason(
-        "the device was lost", "The driver reset or removed the device while it ran.", "Check the kernel log (dmesg)."
-    ),
-    "KP-DEVICE-OOM": Reason(
-        "the device is out of memory", "An allocation on the device failed.", "Use a smaller model or context."
-    ),
-    "KP-DEVICE-FAULT": Reason(
-        "the device reported an error", "A launch, a copy or a validation failed.", "See the quoted message."
-    ),
-}
+        "Install another release of xllamacpp."),
+    "KP-DEVICE-LOST": Reason("the device was lost",
+        "The driver reset or removed the device while it ran.",
+        "Check the kernel log (dmesg)."),
+    "KP-DEVICE-OOM": Reason("the device is out of memory",
+        "An allocation on the device failed.",
+        "Use a smaller model or context."),
+    "KP-DEVICE-FAULT": Reason("the device reported an error",
+        "A launch, a copy or a validation failed.",
+        "See the quoted message."),
+}  # fmt: skip
 
 
 def reasons() -> dict[str, Reason]:

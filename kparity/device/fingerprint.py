@@ -51,14 +51,11 @@ def _identity(path: Path) -> str:
 
 def _named_libraries(manifest: Path) -> list[str]:
     """Libraries that an ICD manifest names, by their identity: a driver update changes them and not the manifest."""
-    found = []
-    for name in re.findall(r"[\w./+-]+\.so[\w.]*", manifest.read_text(errors="replace")):
-        for folder in ("", "/usr/lib/x86_64-linux-gnu/", "/usr/lib/aarch64-linux-gnu/", "/usr/lib64/"):
-            library = Path(folder + name)
-            if library.is_absolute() and library.exists():
-                found.append(_identity(library))
-                break
-    return found
+    folders = ("", "/usr/lib/x86_64-linux-gnu/", "/usr/lib/aarch64-linux-gnu/", "/usr/lib64/")
+    names = re.findall(r"[\w./+-]+\.so[\w.]*", manifest.read_text(errors="replace"))
+    places = ((Path(folder + name) for folder in folders) for name in names)
+    libraries = (next((path for path in each if path.is_absolute() and path.exists()), None) for each in places)
+    return [_identity(library) for library in libraries if library]
 
 
 def drivers(backend: type[Backend]) -> str:

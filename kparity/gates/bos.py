@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kparity.gates.candidate import Candidate, non_finite
-from kparity.gates.verdict import Gate
+from kparity.gates.verdict import Gate, Measure
 from kparity.numerics import compare
 
 
@@ -13,16 +13,11 @@ def gate_bos(candidate: Candidate) -> Gate:
     engine.reset()
     logits = engine.step(reference.tokens[0])
     wrong = non_finite(logits)
-    if wrong:
-        return Gate(
-            "BOS", "FAIL", [candidate.measure("bos_cosine", float("nan"))], "KP-BOS-NONFINITE", f"{wrong} at position 0"
-        )
-    measure = candidate.measure("bos_cosine", compare.cosine(logits, reference.bos))
-    return candidate.judged(
-        "BOS",
-        [measure],
-        lambda bad: (
-            "KP-BOS-COSINE",
-            f"cosine vs {reference.name} = {bad.value:.6f} (< {bad.limit:g}) at position 0/{len(reference.tokens)}",
-        ),
-    )
+
+    def failure(bad: Measure) -> tuple[str, str]:
+        if wrong:
+            return "KP-BOS-NONFINITE", f"{wrong} at position 0"
+        at = f"at position 0/{len(reference.tokens)}"
+        return "KP-BOS-COSINE", f"cosine vs {reference.name} = {bad.value:.6f} (< {bad.limit:g}) {at}"
+
+    return candidate.judged("BOS", {"bos_cosine": compare.cosine(logits, reference.bos)}, failure)

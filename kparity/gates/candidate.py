@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from kparity.contracts import Contract
 from kparity.engine import Engine
 from kparity.gates.reference import Reference
-from kparity.gates.table import of_depth
+from kparity.gates.table import named, of_depth
 from kparity.gates.verdict import Gate, Measure
 from kparity.numerics import compare
 from kparity.ops.spec import Array
@@ -29,17 +29,11 @@ class Candidate:
     best: list[int] | None = None
     """The ids that the device found largest in the same steps."""
 
-    def measure(self, threshold: str, value: float) -> Measure:
-        """A number judged by the contract."""
-        return Measure.of(self.contract, threshold, value)
-
-    def judged(self, name: str, measures: list[Measure], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
-        """A gate from its measures; ``failure`` gives code and reason for the first that does not hold."""
+    def judged(self, name: str, values: Mapping[str, float], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
+        """A gate from its measures; ``failure`` gives code and reason for the first that the contract does not take."""
+        measures = [Measure.of(self.contract, each, values[each]) for each in named(name).thresholds]
         bad = next((measure for measure in measures if not measure.holds), None)
-        if bad is None:
-            return Gate(name, "PASS", measures)
-        code, reason = failure(bad)
-        return Gate(name, "FAIL", measures, code, reason)
+        return Gate(name, "PASS", measures) if bad is None else Gate(name, "FAIL", measures, *failure(bad))
 
 
 def non_finite(logits: Array) -> str:
@@ -73,6 +67,23 @@ class Distance:
         high = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
         factor = float(abs(np.median(ratios) - 1))
         return cls(float(cosines[low]), low, float(np.median(cosines)), factor, float(off[high]), high)
+
+    def values(self, gate: str, candidate: Candidate) -> dict[str, float]:
+        """The measures that every gate has which compares logits: cosine, noise and norm."""
+        noise = (1 - self.median) / noise_floor(candidate)
+        return {f"{gate}_cosine": self.cosine, f"{gate}_noise": noise, f"{gate}_norm": self.norm}
+
+    def reason(self, bad: Measure, versus: str, rows: Sequence[str], over: str = "", end: str = "") -> str:
+        """Why one of them does not hold; ``rows`` say where each row was."""
+        kind, limit = bad.threshold.rpartition("_")[2], f"{bad.limit:g}"
+        if kind == "cosine":
+            return f"cosine {versus} = {self.cosine:.6f} (< {limit}) {rows[self.low]}"
+        if kind == "norm":
+            return f"norm ratio {versus} is off by {self.norm:.6f} (> {limit}) {rows[self.high]}"
+        return (
+            f"median of 1 - cosine {versus}{over} = {1 - self.median:.3g}: {bad.value:.1f} times the noise of the "
+            f"reference itself (> {limit}){end}"
+        )
 
 
 def noise_floor(candidate: Candidate) -> float:

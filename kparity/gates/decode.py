@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kparity import ops
+from kparity.device.trial import launched
 from kparity.engine import Engine
 from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED
@@ -19,11 +20,11 @@ def _noise_of_logits(candidate: Candidate) -> Array:
     """Largest |difference| of a logit between the reference and its twin [positions]: over all positions, and at none
     below the contract's least share of the root mean square of the logits there.
     """
-    logits = candidate.reference.logits.astype(np.float64)
+    logits = candidate.reference.logits
     apart = np.abs(candidate.reference.twin - logits).max()
     least = candidate.contract.threshold("decode_noise_least").value
-    found: Array = np.maximum(apart, least * np.sqrt(np.square(logits).mean(axis=1)))
-    return found
+    noise: Array = np.maximum(apart, least * np.sqrt(np.square(logits).mean(axis=1)))
+    return noise
 
 
 def token_verdicts(best: Array, wanted: Array, noise: Array | float) -> Array:
@@ -49,9 +50,7 @@ def _wrong_argmax(engine: Engine) -> tuple[int, str]:
         inputs = op.inputs(kernel.case, np.random.default_rng(SEED), kind)
         with np.errstate(all="ignore"):
             want = int(op.reference(kernel.case, inputs)[0].flat[0])
-        out = engine.backend.upload(np.full((1,), vocab, np.int32))  # poisoned: a kernel that never ran shows
-        engine.backend.record([kernel.bind(engine.backend.upload(inputs[0]), out)]).run()
-        got = int(engine.backend.download(out)[0])
+        got = int(launched(engine.backend, kernel, inputs, poison=0x7F)[0].flat[0])
         if got != want:
             wrong, first = wrong + 1, first or f"{got} for {want} among logits of the kind {kind!r}"
     return wrong, first
@@ -74,35 +73,27 @@ def gate_decode(candidate: Candidate) -> Gate:
     changed = np.flatnonzero(alone != best[:GREEDY])
     made, first = _wrong_argmax(engine)
     diverged = np.flatnonzero(verdicts == "DIVERGED")
-    measures = [
-        candidate.measure("decode_diverged", len(diverged)),
-        candidate.measure("decode_argmax", len(own) + len(changed) + made),
-        candidate.measure("decode_ties", float(np.isin(verdicts, ("NEAR-TIE", "EXACT-TIE")).mean())),
-    ]
+    values = {
+        "decode_diverged": len(diverged),
+        "decode_argmax": len(own) + len(changed) + made,
+        "decode_ties": float(np.isin(verdicts, ("NEAR-TIE", "EXACT-TIE")).mean()),
+    }
 
     def failure(bad: Measure) -> tuple[str, str]:
         if bad.threshold == "decode_diverged":
             at = int(diverged[0])
-            want = int(np.argmax(reference.logits[at]))
-            return (
-                "KP-DECODE",
-                f"greedy decode chooses {best[at]} for {want} at position {at}/{count}, which is no near tie of "
-                f"{reference.name} (within {2 * noise[at]:.3g})",
-            )
+            where = f"{best[at]} for {np.argmax(reference.logits[at])} at position {at}/{count}"
+            tie = f"no near tie of {reference.name} (within {2 * noise[at]:.3g})"
+            return "KP-DECODE", f"greedy decode chooses {where}, which is {tie}"
         if bad.threshold == "decode_ties":
             return "KP-DECODE", f"{bad.value:.1%} of {count} ids are ties of {reference.name} (> {bad.limit:.1%})"
         if len(own):
-            at = int(own[0])
-            return (
-                "KP-ARGMAX",
-                f"the device returns {best[at]} at position {at}, the largest logit is {np.argmax(steps[at])}",
-            )
+            at, largest = int(own[0]), np.argmax(steps[own[0]])
+            return "KP-ARGMAX", f"the device returns {best[at]} at position {at}, the largest logit is {largest}"
         if len(changed):
             at = int(changed[0])
-            return (
-                "KP-ARGMAX",
-                f"the device returns {alone[at]} at position {at} without the logits and {best[at]} beside them",
-            )
+            both = f"{alone[at]} at position {at} without the logits and {best[at]} beside them"
+            return "KP-ARGMAX", f"the device returns {both}"
         return "KP-ARGMAX", f"the argmax kernel returns {first}"
 
-    return candidate.judged("decode", measures, failure)
+    return candidate.judged("decode", values, failure)

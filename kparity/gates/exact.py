@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from kparity import ops
+from kparity.device.trial import launched
 from kparity.engine import Engine
 from kparity.engine.weights import Linear, parts_of
 from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED
-from kparity.gates.verdict import Gate
+from kparity.gates.verdict import Gate, Measure
+from kparity.numerics.expected import Expected
 from kparity.ops.spec import Array, padded
 from kparity.plain.file import opened
 from kparity.plain.weights import matrix
@@ -30,17 +32,18 @@ def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
             yield layer, name, weight
 
 
+def _sums(q: Array, spans: int) -> Array:
+    """Sums of the activations [rows, K] in each of the spans that have a scale: i32 [rows, spans]."""
+    found: Array = q.reshape(len(q), spans, -1).sum(axis=-1, dtype=np.int32)
+    return found
+
+
 def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, ascale: Array) -> Array:
-    """The very kernel that serves, on resident weights: f32 [rows, N]. ``wscale`` None takes the weight's own."""
-    backend, rows = engine.backend, len(q)
-    kernel = engine.kernels.get("tgemv", M=rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act)
-    spans = kernel.args[3].shape[1]
-    scale = weight.wscale if wscale is None else backend.upload(wscale)
-    qsum = q.reshape(rows, spans, -1).sum(axis=-1, dtype=np.int32)
-    out = backend.upload(np.full((rows, weight.n), np.nan, np.float32))  # poisoned: a kernel that never ran shows
-    inputs = (backend.upload(q), backend.upload(ascale), backend.upload(qsum))
-    backend.record([kernel.bind(weight.words, scale, *inputs, out)]).run()
-    return backend.download(out).astype(np.float64)
+    """The very kernel that serves, on resident weights: fp64 [rows, N]. ``wscale`` None takes the weight's own."""
+    act, scale = engine.options.act, weight.wscale if wscale is None else wscale
+    kernel = engine.kernels.get("tgemv", M=len(q), N=weight.n, K=weight.k, wscale=weight.kind, ascale=act)
+    inputs = [weight.words, scale, q, ascale, _sums(q, ascale.shape[1])]
+    return launched(engine.backend, kernel, inputs)[0].astype(np.float64)
 
 
 def _in_file(candidate: Candidate, weight: Linear, layer: int, name: str) -> tuple[Array, Array]:
@@ -54,9 +57,9 @@ def _in_file(candidate: Candidate, weight: Linear, layer: int, name: str) -> tup
         return rows, scales
     # A block of zeros has no say in the scale that the others of its row, or of all rows, share.
     starts = np.arange(0, weight.k, 256)
-    said = np.bitwise_or.reduceat(rows != 0, starts, axis=1)
-    chosen = scales[np.arange(len(rows)), said.argmax(axis=1)]
-    return rows, chosen if weight.kind == "row" else chosen[[int(said.any(axis=1).argmax())]]
+    present = np.bitwise_or.reduceat(rows != 0, starts, axis=1)
+    chosen = scales[np.arange(len(rows)), present.argmax(axis=1)]
+    return rows, chosen if weight.kind == "row" else chosen[[int(present.any(axis=1).argmax())]]
 
 
 def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascale: Array, got: Array) -> float:
@@ -64,15 +67,12 @@ def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascal
 
     ``wscale`` is the file's: rows with the scales of others are wrong however well they are multiplied.
     """
-    backend = engine.backend
     op = ops.get("tgemv")
     case = op.case(M=len(q), N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act)
-    qsum = q.reshape(len(q), ascale.shape[1], -1).sum(axis=-1, dtype=np.int32)
-    inputs = [backend.download(weight.words), wscale.astype(np.float32), q, ascale, qsum]
-    truth = op.reference(case, inputs, np.float64)
-    limit = op.bounds(case, inputs, truth)[0].limit
+    words = engine.backend.download(weight.words)
+    known = Expected.of(op, case, [words, wscale.astype(np.float32), q, ascale, _sums(q, ascale.shape[1])])
+    limit, error = known.bounds[0].limit, np.abs(got - known.truth[0])
     assert limit is not None
-    error = np.abs(got - truth[0])
     share = np.divide(error, limit, out=np.where(error > 0, np.inf, 0.0), where=limit > 0)
     return 2.0 * float(np.max(share)) if np.isfinite(got).all() else float("nan")
 
@@ -126,16 +126,11 @@ def gate_exact(candidate: Candidate) -> Gate:
             if rows == 1 or engine.model.n_bytes < 1 << 26:
                 scaled = _run_gemv(engine, weight, q, None, ascale)
                 ulp = max(ulp, _scaled_error(engine, weight, scales, q, ascale, scaled))
-    measures = [candidate.measure("exact_mismatches", mismatches), candidate.measure("exact_scaled_ulp", ulp)]
-    return candidate.judged(
-        "exact",
-        measures,
-        lambda bad: (
-            ("KP-EXACT-BITS", first)
-            if bad.threshold == "exact_mismatches"
-            else (
-                "KP-EXACT-SCALE",
-                f"accumulators are right, but scaled results are off by {bad.value:g} ULP (> {bad.limit:g})",
-            )
-        ),
-    )
+
+    def failure(bad: Measure) -> tuple[str, str]:
+        if bad.threshold == "exact_mismatches":
+            return "KP-EXACT-BITS", first
+        off = f"scaled results are off by {bad.value:g} ULP (> {bad.limit:g})"
+        return "KP-EXACT-SCALE", f"accumulators are right, but {off}"
+
+    return candidate.judged("exact", {"exact_mismatches": mismatches, "exact_scaled_ulp": ulp}, failure)

@@ -61,7 +61,6 @@ def differences(candidate: Candidate) -> Iterator[str]:
 
 def gate_graph(candidate: Candidate) -> Gate:
     """Constants of every kernel that serves, and the RoPE table as it lies on the device."""
-    found = list(differences(candidate))
-    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    measure = candidate.measure("graph_differences", len(found))
-    return candidate.judged("graph", [measure], lambda bad: ("KP-GRAPH", f"{found[0]}{more}"))
+    wrong = list(differences(candidate))
+    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return candidate.judged("graph", {"graph_differences": len(wrong)}, lambda bad: ("KP-GRAPH", f"{wrong[0]}{more}"))

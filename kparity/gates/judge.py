@@ -23,8 +23,8 @@ def judged(
     bad = next((measure for measure in measures if not measure.holds), None)
     if bad is None and not code:
         return Gate(spec.name, "PASS", measures, elapsed_ms=elapsed_ms)
-    said = reason or (f"{bad.threshold} = {bad.text()}" if bad else "the candidate rejected itself")
-    return Gate(spec.name, "FAIL", measures, code if code in spec.codes else spec.codes[0], said, elapsed_ms=elapsed_ms)
+    why = reason or (f"{bad.threshold} = {bad.text()}" if bad else "the candidate rejected itself")
+    return Gate(spec.name, "FAIL", measures, code if code in spec.codes else spec.codes[0], why, elapsed_ms=elapsed_ms)
 
 
 def lacking(gates: Sequence[Gate], depth: str) -> list[str]:

@@ -7,18 +7,18 @@ gate: what an earlier one rejects has a name that says more.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from kparity import ops
 from kparity.device.adapter import Backend, Kernel
+from kparity.device.trial import launched
 from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED
 from kparity.gates.verdict import Gate
-from kparity.numerics import compare
 from kparity.numerics.compare import Comparison
-from kparity.ops.spec import DTYPES, Array, Case, Op
+from kparity.numerics.expected import Expected
+from kparity.ops.spec import Case, Op
 
 ELSEWHERE = ("tgemv", "argmax")
 """Ops that the gates ``exact`` and ``decode`` hold against truth."""
@@ -38,31 +38,10 @@ def kinds_of(op: Op, case: Case) -> list[str]:
     return ["random", *(kind for kind in op.kinds(case) if kind in more)]
 
 
-def _run(backend: Backend, kernel: Kernel, inputs: Sequence[Array]) -> list[Array]:
-    """Outputs of one launch; pure outputs are poisoned with NaN or -1 before."""
-    left, buffers = iter(inputs), []
-    for arg in kernel.args:
-        if arg.role == "out":
-            poison = np.full(arg.nbytes, 0xFF, np.uint8).view(DTYPES[arg.dtype]).reshape(arg.shape)
-            buffers.append(backend.upload(poison))
-        else:
-            buffers.append(backend.upload(np.ascontiguousarray(next(left))))
-    backend.record([kernel.bind(*buffers)]).run()
-    found = zip(kernel.args, buffers, strict=True)
-    return [backend.download(buffer).astype(DTYPES[arg.dtype]) for arg, buffer in found if arg.role != "in"]
-
-
 def _findings(backend: Backend, kernel: Kernel, op: Op, case: Case, kind: str) -> list[Comparison]:
     """One launch on one kind of input: every output against fp64 truth."""
     inputs = op.inputs(case, np.random.default_rng([SEED, case.seed()]), kind)
-    with np.errstate(all="ignore"):
-        truth = op.reference(case, inputs)
-        bounds = op.bounds(case, inputs, truth)
-    got, name = _run(backend, kernel, inputs), f"{case.id} {kind}"
-    return [
-        compare.judge(name, arg.name, output, want, bound)
-        for arg, output, want, bound in zip(op.outputs_of(case), got, truth, bounds, strict=True)
-    ]
+    return Expected.of(op, case, inputs).compare(f"{case.id} {kind}", launched(backend, kernel, inputs))
 
 
 def gate_kernels(candidate: Candidate) -> Gate:
@@ -77,5 +56,4 @@ def gate_kernels(candidate: Candidate) -> Gate:
             for finding in _findings(engine.backend, kernel, op, case, kind):
                 wrong += finding.wrong
                 first = first or ("" if finding.ok else str(finding))
-    measure = candidate.measure("kernels_wrong", wrong)
-    return candidate.judged("kernels", [measure], lambda bad: ("KP-KERNEL", first))
+    return candidate.judged("kernels", {"kernels_wrong": wrong}, lambda bad: ("KP-KERNEL", first))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kparity.gates.candidate import Candidate, Distance, noise_floor, non_finite
+from kparity.gates.candidate import Candidate, Distance, non_finite
 from kparity.gates.verdict import Gate, Measure
 
 
@@ -17,41 +17,19 @@ def gate_positions(candidate: Candidate) -> Gate:
     steps = candidate.steps = np.stack([logits for logits, _ in found])
     candidate.best = [best for _, best in found]
     far = Distance.between(steps, reference.logits)
-    floor = noise_floor(candidate)
-    noise = (1 - far.median) / floor
-    measures = [
-        candidate.measure("positions_cosine", far.cosine),
-        candidate.measure("positions_noise", noise),
-        candidate.measure("positions_factor", far.factor),
-        candidate.measure("positions_norm", far.norm),
-        candidate.measure("positions_min", count),
-    ]
+    values = {**far.values("positions", candidate), "positions_factor": far.factor, "positions_min": count}
 
     def failure(bad: Measure) -> tuple[str, str]:
-        wrong = non_finite(steps)
+        wrong, versus = non_finite(steps), f"vs {reference.name}"
         if wrong:
             return "KP-POS-NONFINITE", f"{wrong} over {count} positions"
-        versus, limit = f"vs {reference.name}", f"{bad.limit:g}"
-        reasons = {
-            "positions_min": ("KP-UNSUPPORTED", f"{count} positions were probed, the contract asks for {limit}"),
-            "positions_cosine": (
-                "KP-POS-COSINE",
-                f"cosine {versus} = {far.cosine:.6f} (< {limit}) at position {far.low}/{count}",
-            ),
-            "positions_noise": (
-                "KP-POS-COSINE",
-                f"median of 1 - cosine {versus} over {count} positions = {1 - far.median:.3g}: "
-                f"{noise:.1f} times the noise of the reference itself (> {limit})",
-            ),
-            "positions_factor": (
-                "KP-POS-NORM",
-                f"logits {versus} carry a factor: median norm ratio is off by {far.factor:.6f} (> {limit})",
-            ),
-            "positions_norm": (
-                "KP-POS-NORM",
-                f"norm ratio {versus} is off by {far.norm:.6f} (> {limit}) at position {far.high}/{count}",
-            ),
-        }
-        return reasons[bad.threshold]
+        if bad.threshold == "positions_min":
+            return "KP-UNSUPPORTED", f"{count} positions were probed, the contract asks for {bad.limit:g}"
+        if bad.threshold == "positions_factor":
+            off = f"median norm ratio is off by {far.factor:.6f} (> {bad.limit:g})"
+            return "KP-POS-NORM", f"logits {versus} carry a factor: {off}"
+        places = [f"at position {at}/{count}" for at in range(count)]
+        code = "KP-POS-NORM" if bad.threshold == "positions_norm" else "KP-POS-COSINE"
+        return code, far.reason(bad, versus, places, f" over {count} positions")
 
-    return candidate.judged("positions", measures, failure)
+    return candidate.judged("positions", values, failure)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kparity.gates.candidate import Candidate, Distance, noise_floor
-from kparity.gates.verdict import Gate, Measure
+from kparity.gates.candidate import Candidate, Distance
+from kparity.gates.verdict import Gate
 
 
 def _prefill_lengths(chunk: int, count: int) -> list[int]:
@@ -25,21 +25,8 @@ def gate_prefill(candidate: Candidate) -> Gate:
         wanted += [candidate.steps[length - 1], candidate.steps[length]]
         names += [f"after a prefill of {length}", f"one step after a prefill of {length}"]
     far = Distance.between(np.stack(got), np.stack(wanted))
-    noise = (1 - far.median) / noise_floor(candidate)
-    measures = [
-        candidate.measure("prefill_cosine", far.cosine),
-        candidate.measure("prefill_noise", noise),
-        candidate.measure("prefill_norm", far.norm),
-    ]
-
-    def failure(bad: Measure) -> tuple[str, str]:
-        reasons = {
-            "prefill_cosine": f"cosine of prefill vs stepwise = {far.cosine:.6f} (< {bad.limit:g}) {names[far.low]}",
-            "prefill_noise": f"median of 1 - cosine of prefill vs stepwise = {1 - far.median:.3g}: {noise:.1f} times "
-            f"the noise of the reference itself (> {bad.limit:g})",
-            "prefill_norm": f"norm ratio of prefill vs stepwise is off by {far.norm:.6f} (> {bad.limit:g}) "
-            f"{names[far.high]}",
-        }
-        return "KP-PREFILL", reasons[bad.threshold]
-
-    return candidate.judged("prefill", measures, failure)
+    return candidate.judged(
+        "prefill",
+        far.values("prefill", candidate),
+        lambda bad: ("KP-PREFILL", far.reason(bad, "of prefill vs stepwise", names)),
+    )

@@ -21,16 +21,6 @@ SEED = 20240229
 """Seed of every random input of a probe."""
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The first line of a reference's file; the logits follow, fp64, and then those of the twin."""
-
-    name: str
-    twin_name: str
-    tokens: list[int]
-    vocab: int
-    facts: Facts
-
-
 @dataclass(frozen=True)
 class Reference:
     """``logits`` [positions, vocab] fp64 for ``tokens``, by the forward pass called ``name``.
@@ -43,7 +33,6 @@ class Reference:
     tokens: list[int]
     logits: Array
     twin: Array
-    twin_name: str
     facts: Facts
     """What the graph must be built with, by the file's second reader."""
 
@@ -54,8 +43,8 @@ class Reference:
         return first
 
     def write(self, descriptor: int) -> None:
-        """Fill a file with it."""
-        header = msgspec.json.encode(Header(self.name, self.twin_name, self.tokens, self.logits.shape[1], self.facts))
+        """Fill a file with it: a line of JSON, then the logits, fp64, and those of the twin."""
+        header = msgspec.json.encode((self.name, self.tokens, self.logits.shape[1], self.facts))
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(header + b" " * (-(len(header) + 1) % 8) + b"\n")  # numbers lie on their boundaries
             for array in (self.logits, self.twin):
@@ -66,11 +55,9 @@ class Reference:
         """Of a file that ``write`` has filled, without a copy of it: arrays [positions, vocab] fp64, read-only."""
         view = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         line = view.readline()
-        header = msgspec.json.decode(line, type=Header)
-        shape = (2, len(header.tokens), header.vocab)
-        body = np.frombuffer(view, np.uint8, offset=len(line))
-        logits, twin = body.view(np.float64).reshape(shape)
-        return cls(header.name, header.tokens, logits, twin, header.twin_name, header.facts)
+        name, tokens, vocab, facts = msgspec.json.decode(line, type=tuple[str, list[int], int, Facts])
+        logits, twin = np.frombuffer(view, np.uint8, offset=len(line)).view(np.float64).reshape(2, len(tokens), vocab)
+        return cls(name, tokens, logits, twin, facts)
 
 
 def first_token(model: Model) -> int:
@@ -100,7 +87,5 @@ def compute(
     model: Model, tokens: list[int], *, act: str, kv: str, tick: Callable[[str], None] = lambda note: None
 ) -> Reference:  # fmt: skip
     """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate."""
-    found = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick)
-    return Reference(
-        found.name, tokens, found.logits, found.twin.astype(np.float64), found.twin_name, plain.facts(model.path)
-    )
+    found, facts = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick), plain.facts(model.path)
+    return Reference(found.name, tokens, found.logits, found.twin.astype(np.float64), facts)

@@ -27,7 +27,7 @@ def gate_replay(candidate: Candidate, count: int = 2) -> Gate:
     rows = np.flatnonzero(wrong.any(axis=1))
     return candidate.judged(
         "replay",
-        [candidate.measure("replay_differences", int(wrong.sum()))],
+        {"replay_differences": int(wrong.sum())},
         lambda bad: (
             "KP-REPLAY",
             f"{int(bad.value)} of {wrong.size} logits differ between the recording and its launches one by one, "

@@ -16,10 +16,9 @@ def gate_reset(candidate: Candidate, count: int = 8) -> Gate:
     again = np.stack([engine.step(token) for token in tokens[:count]])
     wrong = again != candidate.steps[:count]  # a NaN differs from itself: it fails closed
     rows = np.flatnonzero(wrong.any(axis=1))
-    measure = candidate.measure("reset_differences", int(wrong.sum()))
     return candidate.judged(
         "reset",
-        [measure],
+        {"reset_differences": int(wrong.sum())},
         lambda bad: (
             "KP-RESET",
             f"{int(bad.value)} of {wrong.size} logits differ after a reset, first at position {rows[0]}",

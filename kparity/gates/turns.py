@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kparity.engine import Engine
-from kparity.gates.candidate import Candidate, Distance, noise_floor
+from kparity.gates.candidate import Candidate, Distance
 from kparity.gates.reference import SEED
-from kparity.gates.verdict import Gate, Measure
+from kparity.gates.verdict import Gate
 from kparity.ops.spec import Array
 
 
@@ -32,26 +32,13 @@ def gate_turns(candidate: Candidate) -> Gate:
     start, end = length + 1, min(length + 1 + engine.chunk, len(tokens) - 1)
     second = [engine.prefill(tokens[start:end]), engine.step(tokens[end])]
     far = Distance.between(np.stack([beside, *second]), steps[[length, end - 1, end]])
-    noise = (1 - far.median) / noise_floor(candidate)
-    measures = [
-        candidate.measure("turns_cosine", far.cosine),
-        candidate.measure("turns_noise", noise),
-        candidate.measure("turns_norm", far.norm),
-    ]
     names = (
         f"one step after a prefill of {length} beside other tokens",
         f"after a second prefill of {end - start} at position {start}",
         f"one step after a second prefill of {end - start} at position {start}",
     )
-
-    def failure(bad: Measure) -> tuple[str, str]:
-        limit = f"{bad.limit:g}"
-        reasons = {
-            "turns_cosine": f"cosine vs stepwise = {far.cosine:.6f} (< {limit}) {names[far.low]}",
-            "turns_noise": f"median of 1 - cosine vs stepwise = {1 - far.median:.3g}: {noise:.1f} times the noise of "
-            f"the reference itself (> {limit}) in a second turn",
-            "turns_norm": f"norm ratio vs stepwise is off by {far.norm:.6f} (> {limit}) {names[far.high]}",
-        }
-        return "KP-TURNS", reasons[bad.threshold]
-
-    return candidate.judged("turns", measures, failure)
+    return candidate.judged(
+        "turns",
+        far.values("turns", candidate),
+        lambda bad: ("KP-TURNS", far.reason(bad, "vs stepwise", names, end=" in a second turn")),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -49,14 +48,6 @@ class Gate:
     note: str = ""
     elapsed_ms: float = 0.0
 
-    @property
-    def summary(self) -> str:
-        """One cell of a table."""
-        if self.measures:
-            worst = next((measure for measure in self.measures if not measure.holds), self.measures[0])
-            return worst.text()
-        return self.note or self.reason or self.verdict
-
 
 @dataclass
 class Row:
@@ -87,7 +78,3 @@ class Row:
     def ran_and_failed(self) -> bool:
         """Whether the backend opened and then gave a wrong answer, none at all, or none in time."""
         return self.status == "rejected" and self.code != "KP-NOT-GPU"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)

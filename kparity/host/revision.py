@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -50,20 +49,17 @@ def revision(root: Path | None = None) -> dict[str, Any]:
     if head:
         tree = git(root, *owned, "ls-tree", "-r", "--full-tree", "HEAD") or ""
         others = git(root, *owned, "ls-files", "--others", "--exclude-standard", "--", *SOURCES) or ""
-        return _told(head, [*_changed(root, tree), *others.splitlines()])
-    if (packed / "COMMIT").exists():
-        tree = (packed / "COMMIT.tree").read_text()
-        return _told((packed / "COMMIT").read_text().strip(), _changed(root, tree))
-    return dict(UNKNOWN)
-
-
-def _told(commit: str, changed: Sequence[str]) -> dict[str, Any]:
-    return {"commit": commit, "dirty": bool(changed), "changed": list(changed)}
+    elif (packed / "COMMIT").exists():
+        head, tree, others = (packed / "COMMIT").read_text().strip(), (packed / "COMMIT.tree").read_text(), ""
+    else:
+        return dict(UNKNOWN)
+    changed = [*_changed(root, tree), *others.splitlines()]
+    return {"commit": head, "dirty": bool(changed), "changed": changed}
 
 
 def _changed(root: Path, tree: str) -> list[str]:
     """Paths whose content is not that of the blob, by git's own hash; a missing file is a changed one."""
-    found = []
+    changed = []
     for line in tree.splitlines():
         facts, _, path = line.partition("\t")
         (mode, _, blob), file = facts.split(), root / path
@@ -72,5 +68,5 @@ def _changed(root: Path, tree: str) -> list[str]:
         else:
             content = file.read_bytes() if file.is_file() else None
         if content is None or sha1(b"blob %d\0" % len(content) + content).hexdigest() != blob:
-            found.append(path)
-    return found
+            changed.append(path)
+    return changed

@@ -42,11 +42,6 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bos: bytes
 
 
-def folder() -> Path:
-    """Where verdicts are kept; raises OSError where no folder is this user's alone."""
-    return cachedir.folder("verdicts")
-
-
 def _digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -77,8 +72,8 @@ class Keys:
         return key
 
     def path(self, backend: str) -> Path:
-        """The entry of a backend; another name for any other key."""
-        return folder() / f"{backend}-{_digest(self.of(backend))[:32]}.json"
+        """The entry of a backend, another for another key; raises OSError where no folder is this user's alone."""
+        return cachedir.folder("verdicts") / f"{backend}-{_digest(self.of(backend))[:32]}.json"
 
 
 def _secret(home: Path) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +26,8 @@ from kparity.probe.runner import Request, Watch
 
 if TYPE_CHECKING:
     from kparity.engine import Engine
-    from kparity.probe.cache import Keys
 
+Log = Callable[[str], None]
 Entry = tuple[Row, "Array | None"]
 """A row, and the reference's BOS logits where the probe came that far."""
 
@@ -43,11 +43,8 @@ def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[
     Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and where none is left
     those of the default order.
     """
-    if text is None:
-        order = default_order()
-    else:
-        order = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
-    order = [name for name in order if name]
+    names_given = default_order() if text is None else text.split(",") if isinstance(text, str) else text
+    order = [name.strip() for name in names_given if name.strip()]
     if not order:
         raise WrongInput("no backend named; give a list such as --backends cuda,wgpu,cpu")
     known = names()
@@ -74,11 +71,8 @@ class Outcome:
 
     rows: list[Row] = field(default_factory=list)
     serving: str = ""
-
-    @property
-    def row(self) -> Row | None:
-        """The row of the serving backend."""
-        return next((row for row in self.rows if row.backend == self.serving), None)
+    engine: Engine | None = None
+    """Of the one that serves, where it was opened in this process."""
 
     @property
     def exit_code(self) -> int:
@@ -98,37 +92,29 @@ def rows_in_order(
     from kparity.probe import cache
 
     keys = cache.Keys(request)
-    known = {name: cache.get(keys, name) for name in order} if cached else {}
-    missing = [name for name in order if known.get(name) is None]
+    known = {name: hit for name in order if cached and (hit := cache.get(keys, name))}
+    missing = [name for name in order if name not in known]
+
+    def merged(fresh: Iterator[Entry]) -> Iterator[Entry]:
+        for name in order:
+            if name not in known:
+                known[name] = next(fresh)
+                cache.put(keys, *known[name])
+            yield known[name]
+
     with contextlib.ExitStack() as stack:
-        fresh = stack.enter_context(runner.probing(missing, request, watch)) if missing else iter(())
-        yield _merge(order, known, fresh, keys)
+        yield merged(stack.enter_context(runner.probing(missing, request, watch)) if missing else iter(()))
 
 
-def _merge(
-    order: Sequence[str], known: Mapping[str, Entry | None], fresh: Iterator[Entry], keys: Keys
-) -> Iterator[Entry]:  # fmt: skip
-    from kparity.probe import cache
-
-    for name in order:
-        hit = known.get(name)
-        if hit is None:
-            hit = next(fresh)
-            cache.put(keys, *hit)
-        yield hit
-
-
-def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Callable[[str], None]) -> None:
+def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Log) -> None:
     """The line of a backend that may not serve."""
     if serving:
-        then = f"{serving} serves already"
+        next_step = f"{serving} serves already"
     elif forced:
-        then = "refusing, it was required"
-    elif row.backend == order[-1]:
-        then = "no backend left"
+        next_step = "refusing, it was required"
     else:
-        then = "attempting fallback"
-    log(load(PROBE).rejected(row.backend, row.code, row.reason, then))
+        next_step = "no backend left" if row.backend == order[-1] else "attempting fallback"
+    log(load(PROBE).rejected(row.backend, row.code, row.reason, next_step))
 
 
 def probe_all(
@@ -137,19 +123,27 @@ def probe_all(
     *,
     cached: bool = False,
     forced: bool = False,
-    log: Callable[[str], None] = warn,
+    log: Log = warn,
+    serve: Callable[[Row, Array | None], Engine | None] | None = None,
 ) -> Outcome:
-    """Probe every backend of the list; the first accepted one is the one that would serve."""
+    """Probe every backend of the list; the first accepted one is the one that would serve.
+
+    ``serve`` opens an accepted one here, or rejects its row; the first that it opens is the last that is looked at.
+    """
     outcome, progress = Outcome(), Progress()
     with rows_in_order(order, request, cached, progress) as rows:
-        for row, _ in rows:
+        for row, bos in rows:
             progress.clear()
             outcome.rows.append(row)
+            if row.accepted and not outcome.serving and serve:
+                outcome.engine = serve(row, bos)
             if row.accepted and not outcome.serving:
                 outcome.serving = row.backend
-                log(load(PROBE).serving(row.label))
+                log(load(PROBE).serving(outcome.engine.backend.info.label if outcome.engine else row.label))
             elif not row.accepted:
                 announce(row, order, outcome.serving, forced, log)
+            if outcome.engine:
+                break
     return outcome
 
 
@@ -189,7 +183,7 @@ def select(
     kv: str = "f16",
     context: int = 0,
     contracts: Sequence[str | Path] = (),
-    log: Callable[[str], None] = warn,
+    log: Log = warn,
 ) -> Selection:
     """The first backend of the list that passes its probe, opened in this process.
 
@@ -199,38 +193,28 @@ def select(
     beside the shipped ones. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is
     rejected.
     """
-    order = [require] if require else parse_order(backends, no_gpu)
-    parse_order(order)
-    forced = bool(require) or len(order) == 1
+    order = parse_order([require] if require else backends, no_gpu and not require)
     loaded = model if isinstance(model, Model) else load_model(model)
-    request = Request(
-        model=None if model is None else str(loaded.path),
-        depth=depth,
-        timeout=timeout,
-        require_gpu=require_gpu,
-        act=act,
-        kv=kv,
-        issues=known_issues(contracts),
-    )
-    rows: list[Row] = []
-    progress = Progress()
-    with rows_in_order(order, request, cached, progress) as found:
-        for row, bos in found:
-            progress.clear()
-            rows.append(row)
-            if row.accepted:
-                engine = _serve(row, bos, loaded, act=act, kv=kv, context=context)
-                if engine is not None:
-                    log(load(PROBE).serving(engine.backend.info.label))
-                    return Selection(engine, rows)
-            announce(row, order, "", forced, log)
-    raise Refused(_refusal(order, forced))
+    path = None if model is None else str(loaded.path)
+    request = Request(path, depth, timeout=timeout, require_gpu=require_gpu, act=act, kv=kv,
+                      issues=known_issues(contracts))  # fmt: skip
+    return first_accepted(order, request, loaded, cached=cached, forced=len(order) == 1, context=context, log=log)
 
 
-def _refusal(order: Sequence[str], forced: bool) -> str:
+def first_accepted(
+    order: Sequence[str], request: Request, model: Model, *, cached: bool = False, forced: bool = False,
+    context: int = 0, log: Log = warn,
+) -> Selection:  # fmt: skip
+    """The same of a list that was checked, and of a request for a model that is open."""
+    outcome = probe_all(
+        order, request, cached=cached, forced=forced, log=log,
+        serve=lambda row, bos: _serve(row, bos, model, act=request.act, kv=request.kv, context=context),
+    )  # fmt: skip
+    if outcome.engine:
+        return Selection(outcome.engine, outcome.rows)
     if forced:
-        return f"{order[0]} was required and may not serve; nothing was downgraded"
-    return f"no backend of {','.join(order)} may serve"
+        raise Refused(f"{order[0]} was required and may not serve; nothing was downgraded")
+    raise Refused(f"no backend of {','.join(order)} may serve")
 
 
 def _serve(row: Row, bos: Array | None, model: Model, *, act: str, kv: str, context: int) -> Engine | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,13 @@ from kparity.device.codes import reasons
 from kparity.device.fingerprint import environment, version
 from kparity.device.registry import declared
 from kparity.device.remedies import SHELLS, Reason
+from kparity.gates.verdict import Row
 from kparity.probe import runner
 from kparity.probe.runner import Request
+
+USUAL_PATHS = (
+    "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib", "/opt/rocm/lib",
+)  # fmt: skip
 
 
 @dataclass
@@ -34,44 +39,25 @@ class Availability:
     nodes: dict[str, str]
     environment: dict[str, str]
     searched: list[str]
-    remedies: dict[str, list[str]] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    remedies: dict[str, list[str]]
 
 
 @lru_cache(maxsize=1)
 def search_paths() -> list[str]:
     """Folders in which the dynamic linker looks for libraries, in its order, where they exist."""
-    found = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path]
-    files = [Path("/etc/ld.so.conf"), *sorted(Path("/etc/ld.so.conf.d").glob("*.conf"))]
-    for file in files:
-        if file.exists():
-            found += [
-                line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip().startswith("/")
-            ]
-    found += [
-        "/lib/x86_64-linux-gnu",
-        "/usr/lib/x86_64-linux-gnu",
-        "/lib64",
-        "/usr/lib64",
-        "/lib",
-        "/usr/lib",
-        "/opt/rocm/lib",
-    ]
-    return [path for path in dict.fromkeys(found) if Path(path).is_dir()]
+    paths = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path]
+    for file in (Path("/etc/ld.so.conf"), *sorted(Path("/etc/ld.so.conf.d").glob("*.conf"))):
+        lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+        paths += [line.strip() for line in lines if line.strip().startswith("/")]
+    return [path for path in dict.fromkeys([*paths, *USUAL_PATHS]) if Path(path).is_dir()]
 
 
 def _library(name: str) -> str:
     """The path of a library, any version of it, or an empty string."""
-    for folder in search_paths():
-        exact = Path(folder) / name
-        if exact.exists():
-            return str(exact)
-        hits = sorted(Path(folder).glob(f"{name}.*"))
-        if hits:
-            return str(hits[0])
+    for folder in map(Path, search_paths()):
+        for path in (folder / name, *sorted(folder.glob(f"{name}.*"))):
+            if path.exists():
+                return str(path)
     return ""
 
 
@@ -87,28 +73,23 @@ def _manifests(folders: Sequence[str]) -> list[str]:
 
 def examine(backends: Sequence[str], timeout: float = 30.0) -> list[Availability]:
     """Open every backend in a process of its own and say what it found, or what it lacks."""
-    findings = []
     with runner.probing(backends, Request(depth="open", timeout=timeout)) as rows:
-        for row, _ in rows:
-            needs = declared(row.backend) or Backend
-            findings.append(
-                Availability(
-                    backend=row.backend,
-                    available=row.accepted,
-                    label=row.label,
-                    code=row.code,
-                    reason=row.reason.removeprefix("unavailable: "),
-                    device=row.device,
-                    packages={name: version(name) for name in needs.packages},
-                    libraries={name: _library(name) for name in needs.libraries},
-                    manifests=_manifests(needs.manifests),
-                    nodes={path: _node(path) for path in needs.nodes},
-                    environment=environment(needs.environment),
-                    searched=search_paths() if needs.libraries else [],
-                    remedies={} if row.accepted else remedies(row.code),
-                )
-            )
-    return findings
+        return [_availability(row) for row, _ in rows]
+
+
+def _availability(row: Row) -> Availability:
+    needs = declared(row.backend) or Backend
+    return Availability(
+        backend=row.backend, available=row.accepted, label=row.label, code=row.code,
+        reason=row.reason.removeprefix("unavailable: "), device=row.device,
+        packages={name: version(name) for name in needs.packages},
+        libraries={name: _library(name) for name in needs.libraries},
+        manifests=_manifests(needs.manifests),
+        nodes={path: _node(path) for path in needs.nodes},
+        environment=environment(needs.environment),
+        searched=search_paths() if needs.libraries else [],
+        remedies={} if row.accepted else remedies(row.code),
+    )  # fmt: skip
 
 
 def remedies(code: str) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,15 +150,13 @@ class Process:
         if self._done and code == 0:
             self.settle()
             return
-        said = self.child.last_words()
-        quoted = f": {said}" if said else ""
+        at, words = f"at stage {self.stage}", self.child.quoted()
         if code >= 0:
-            self.end("KP-PROBE-EXIT", f"exited with {code} at stage {self.stage} without a verdict{quoted}")
+            self.end("KP-PROBE-EXIT", f"exited with {code} {at} without a verdict{words}")
         elif -code == signal.SIGKILL:
-            reason = f"killed by the system (SIGKILL) at stage {self.stage}, out of memory most likely{quoted}"
-            self.end("KP-PROBE-OOM", reason)
+            self.end("KP-PROBE-OOM", f"killed by the system (SIGKILL) {at}, out of memory most likely{words}")
         else:
-            self.end("KP-PROBE-CRASH", f"crashed with {signal_name(code)} at stage {self.stage}{quoted}")
+            self.end("KP-PROBE-CRASH", f"crashed with {signal_name(code)} {at}{words}")
 
     def end(self, code: str = "", reason: str = "") -> None:
         """It is over: for a reason, or because all is said."""
@@ -177,13 +175,13 @@ class Truth(Process):
 
     def __init__(self, family: Family, request: Request) -> None:
         self.file = Sealed(family.folder)
+        self.found: Reference | None = None
         child: Child[Told] = Child(
             family, "kparity.probe.reference_child", Told, environment=environment(), pass_fds=(self.file.writer,)
         )
         super().__init__("reference", request, child)
         positions = request.positions if request.depth == "full" else 1
         child.send(ReferenceRequest(self.file.writer, request.model, positions, request.act, request.kv))
-        self.found: Reference | None = None
 
     def settle(self) -> None:
         self.file.seal()
@@ -196,40 +194,32 @@ class Truth(Process):
         self.file.close()
 
 
-@dataclass
-class _Seen:
-    """What a candidate has shown so far."""
-
-    info: DeviceInfo | None = None
-    proof: Proof | None = None
-    gates: list[Gate] = field(default_factory=list)
-
-
 class Attempt(Process):
-    """The process of a backend, and its row."""
+    """The process of a backend, what it has shown so far, and its row."""
 
     def __init__(self, family: Family, backend: str, request: Request, truth: Truth | None) -> None:
         readable = () if truth is None else (truth.file.reader,)
-        child: Child[Said] = Child(
-            family, "kparity.probe.child", Said, environment=environment(), pass_fds=readable
-        )  # fmt: skip
+        child: Child[Said] = Child(family, "kparity.probe.child", Said, environment=environment(), pass_fds=readable)
         super().__init__(backend, request, child)
-        self.truth, self.seen, self._told = truth, _Seen(), False
+        self.truth, self._has_truth = truth, False
+        self.info: DeviceInfo | None = None
+        self.proof: Proof | None = None
+        self.gates: list[Gate] = []
         self.contract = contracts.load(contracts.PROBE)
-        debug = bool(os.environ.get("KPARITY_DEBUG"))
         child.send(
             CandidateRequest(
-                backend, request.index, request.model, request.depth, request.act, request.kv, str(family.folder), debug
+                backend, request.index, request.model, request.depth, request.act, request.kv, str(family.folder),
+                debug=bool(os.environ.get("KPARITY_DEBUG")),
             )
-        )
+        )  # fmt: skip
 
     def waits(self) -> bool:
-        return super().waits() or (self.stage == REFERENCE and not self._told)
+        return super().waits() or (self.stage == REFERENCE and not self._has_truth)
 
     def look(self) -> None:
         """As of any process; the reference is handed over as soon as it is there."""
-        if self.truth is not None and self.truth.over and not self._told and not self.over:
-            self._told = True
+        if self.truth is not None and self.truth.over and not self._has_truth and not self.over:
+            self._has_truth = True
             if self.truth.found is None:
                 self.end("KP-PROBE-REFERENCE", f"no reference to compare with: {self.truth.reason}")
             else:
@@ -243,23 +233,21 @@ class Attempt(Process):
         elif isinstance(message, Measured):
             self._measured(message)
         elif isinstance(message, Proof):
-            self.seen.proof = message
+            self.proof = message
         else:
             super().take(message)
 
     def _opened(self, message: Opened) -> None:
-        if self.seen.info is not None:
+        if self.info is not None:
             raise Garbled("a device for the second time")
-        told: dict[str, Any] = {
-            name: printable(value) for name, value in vars(message.info).items() if isinstance(value, str)
-        }
-        self.seen.info = replace(message.info, **told)
-        self._note(gate_open(self.seen.info, self.request.require_gpu, self.request.issues))
+        shown = {name: printable(text) for name, text in vars(message.info).items() if isinstance(text, str)}
+        self.info = replace(message.info, **shown)  # type: ignore[arg-type]
+        self._note(gate_open(self.info, self.request.require_gpu, self.request.issues))
 
     def _measured(self, message: Measured) -> None:
         """Only the next gate of the depth may be told, with its own measures and no other one."""
-        following = [*of_depth(self.request.depth)][len(self.seen.gates) :]
-        if not following or following[0].name != message.gate or self.seen.info is None:
+        following = [*of_depth(self.request.depth)][len(self.gates) :]
+        if not following or following[0].name != message.gate or self.info is None:
             due = following[0].name if following else "none"
             raise Garbled(f"gate {printable(message.gate)}, where {due} was due")
         if set(message.values) - set(following[0].thresholds):
@@ -268,12 +256,12 @@ class Attempt(Process):
         self._note(judged(following[0], self.contract, message.values, message.code, reason, message.elapsed_ms))
 
     def _note(self, gate: Gate) -> None:
-        self.seen.gates.append(gate)
+        self.gates.append(gate)
         if gate.verdict == "FAIL":
             self.end(gate.code, gate.reason)
 
     def settle(self) -> None:
-        missing = lacking(self.seen.gates, self.request.depth)
+        missing = lacking(self.gates, self.request.depth)
         if missing:
             self.end("KP-PROBE-GATES", f"its process ended without the gates {', '.join(missing)}")
         else:
@@ -282,32 +270,27 @@ class Attempt(Process):
 
     def row(self) -> Row:
         """The row of a probe that is over."""
-        seen, found = self.seen, self.truth.found if self.truth else None
-        gates = [*seen.gates, *(left_open("bos") if self.status == "accepted" and self.request.depth == "bos" else [])]
+        info, proof, compared = self.info, self.proof, self.truth.found if self.truth and len(self.gates) > 1 else None
+        unrun = left_open("bos") if self.status == "accepted" and self.request.depth == "bos" else []
+        timings: dict[str, float] = {}  # by stage, on the child's own clock; the last stage is the process's end
+        for (stage, at), (_, end) in pairwise(self.marks):
+            timings[stage] = timings.get(stage, 0.0) + end - at
         return Row(
             backend=self.name,
             status=self.status,  # type: ignore[arg-type]
             code=self.code,
             reason=self.reason,
-            device=seen.info.as_dict() if seen.info else None,
-            label=seen.info.label if seen.info else "",
-            reference=found.name if found and len(gates) > 1 else "",
-            gates=gates,
-            timings_ms=_timings(self.marks),
-            dispatches=seen.proof.dispatches if seen.proof else {},
-            device_step_ms=seen.proof.device_step_ms if seen.proof else None,
+            device=info.as_dict() if info else None,
+            label=info.label if info else "",
+            reference=compared.name if compared else "",
+            gates=[*self.gates, *unrun],
+            timings_ms=timings,
+            dispatches=proof.dispatches if proof else {},
+            device_step_ms=proof.device_step_ms if proof else None,
             depth=self.request.depth,
-            positions=len(found.tokens) if found and len(gates) > 1 else 0,
+            positions=len(compared.tokens) if compared else 0,
             elapsed_ms=(self.ended_at - self.child.started) * 1e3,
         )
-
-
-def _timings(marks: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Milliseconds per stage, from the child's own clock; the last stage is the process's end."""
-    found: dict[str, float] = {}
-    for (stage, at), (_, end) in pairwise(marks):
-        found[stage] = found.get(stage, 0.0) + end - at
-    return found
 
 
 @contextmanager

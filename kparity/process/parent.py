@@ -106,12 +106,8 @@ class Child(Generic[M]):
 
     def read(self) -> None:
         """Take in what the child has written, up to READ_BYTES; to be called when there is something, or the end."""
-        data = b""
-        if select_readable([self._ours], 0.0):
-            data = os.read(self._ours, READ_BYTES)
-            self._over = not data
-        else:  # its process has ended, and others hold the pipe
-            self._over = True
+        data = os.read(self._ours, READ_BYTES) if select_readable([self._ours], 0.0) else b""
+        self._over = not data  # also where its process has ended, and others hold the pipe
         self._rest += data
         while (end := self._rest.find(b"\n", self._searched)) >= 0:
             self._lines.append(bytes(self._rest[:end]))
@@ -142,21 +138,22 @@ class Child(Generic[M]):
         code = self.process.poll()
         if code is None:
             return f"the worker closed its pipe in {where} and did not end" if self._over else ""
-        quoted = f": {said}" if (said := self.last_words()) else ""
         if code >= 0:
-            return f"the worker exited with {code} in {where}{quoted}"
+            return f"the worker exited with {code} in {where}{self.quoted()}"
         killed = "killed by the system, out of memory most likely" if -code == signal.SIGKILL else "crashed"
-        return f"{killed} ({signal_name(code)}) in {where}{quoted}"
+        return f"{killed} ({signal_name(code)}) in {where}{self.quoted()}"
+
+    def quoted(self) -> str:
+        """A colon and the last words; empty where there are none."""
+        return f": {words}" if (words := self.last_words()) else ""
 
     def last_words(self) -> str:
         """The last line that the child or its libraries wrote, at most 200 characters."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
-                lines = file.read().decode("utf-8", "replace").split("\n")
-        except OSError:
-            return ""
-        return next((printable(line.strip())[:200] for line in reversed(lines) if line.strip()), "")
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+            return next((printable(line.strip())[:200] for line in reversed(lines) if line.strip()), "")
+        return ""
 
     def kill(self) -> None:
         """End the process and its group."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import time
 from collections.abc import Sequence
 
-from kparity_liars import Honest
+from kparity_liars import Crash, Harmful, Honest, Lost, crash, give_up, hang
 
 from kparity.device.adapter import Buffer, Kernel, Launch, Program
-from kparity.errors import CompileFailed, DeviceFault
-from kparity.ops.spec import Array, Case, Op
+from kparity.errors import CompileFailed
+from kparity.ops.spec import Case, Op
 
 
 def chosen(case: Case) -> bool:
@@ -103,55 +101,39 @@ class Unsteady(Spoilt):
             buffers[-1].handle.view("i4").reshape(-1)[0] ^= 1
 
 
-class InOneCase(Honest):
-    """Does ``harm`` while it builds the chosen case."""
-
-    def build(self, op: Op, case: Case) -> Kernel:
-        if chosen(case):
-            self.harm()
-        return super().build(op, case)
-
-    def harm(self) -> None:
-        raise NotImplementedError
+class InOneCase(Harmful):
+    chosen = staticmethod(chosen)
 
 
 class CrashOnce(InOneCase):
-    name = "liar-crash-once"
-
-    def harm(self) -> None:
-        ctypes.string_at(0)
+    name, harm = "liar-crash-once", staticmethod(crash)
 
 
 class HangOnce(InOneCase):
-    name = "liar-hang-once"
-
-    def harm(self) -> None:
-        while True:
-            time.sleep(1)
+    name, harm = "liar-hang-once", staticmethod(hang)
 
 
 class ExitOnce(InOneCase):
-    name = "liar-exit-once"
-
-    def harm(self) -> None:
-        print("vendor library: giving up", flush=True)
-        os._exit(0)
+    name, harm = "liar-exit-once", staticmethod(give_up)
 
 
 class NoCompile(InOneCase):
-    name = "liar-no-compile"
+    name, text = "liar-no-compile", "undeclared \x1b[31m<identifier>\x1b[0m & 'more'"
 
     def harm(self) -> None:
-        raise CompileFailed("kernels/add/add.cu", 3, "undeclared \x1b[31m<identifier>\x1b[0m & 'more'")
+        raise CompileFailed("kernels/add/add.cu", 3, self.text)
 
 
-class Faulty(Honest):
+class Mortal(Crash):
+    """Crashes in every case."""
+
+    name = "liar-mortal"
+
+
+class Faulty(Lost):
     """The device faults at the first download."""
 
     name = "liar-faulty"
-
-    def download(self, buffer: Buffer) -> Array:
-        raise DeviceFault("the device was removed", "KP-DEVICE-LOST")
 
 
 class Choosy(Honest):
@@ -170,13 +152,3 @@ class Nothing(Honest):
 
     def supports(self, op: Op, case: Case) -> str | None:
         return "no kernel is written yet"
-
-
-class Mortal(Honest):
-    """Crashes in every case."""
-
-    name = "liar-mortal"
-
-    def build(self, op: Op, case: Case) -> Kernel:
-        ctypes.string_at(0)
-        raise AssertionError("unreachable")

@@ -51,19 +51,24 @@ class Honest(CpuBackend):
 
 
 class Tampering(Honest):
-    """Gives other buffers to the kernels of ``op``."""
+    """Gives other buffers to the kernels of ``op``: argument ``at`` with ``change`` made to its content."""
 
-    op = ""
+    op, at = "", 0
+    rows: ClassVar = range(1, 1000)
+    """Of the cases that are concerned."""
 
     def concerns(self, op: Op, case: Case) -> bool:
         """Whether a kernel is one of them."""
-        return op.name == self.op
+        return op.name == self.op and case["M"] in self.rows
 
     def build(self, op: Op, case: Case) -> Kernel:
         kernel = super().build(op, case)
         return Tampered(kernel, lambda b: self.given(case, b)) if self.concerns(op, case) else kernel
 
     def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+        return [*b[: self.at], self.altered(b[self.at], lambda array: self.change(case, array)), *b[self.at + 1 :]]
+
+    def change(self, case: Case, array: Array) -> Array:
         raise NotImplementedError
 
 
@@ -80,10 +85,10 @@ class Interleaved(Honest):
 class NoScale(Tampering):
     """Every weight scale is 1."""
 
-    name, op = "liar-noscale", "tgemv"
+    name, op, at = "liar-noscale", "tgemv", 1
 
-    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
-        return [b[0], self.altered(b[1], np.ones_like), *b[2:]]
+    def change(self, case: Case, array: Array) -> Array:
+        return np.ones_like(array)
 
 
 class UpScaleMissing(NoScale):
@@ -98,8 +103,8 @@ class UpScaleMissing(NoScale):
 class NanLogits(Tampering):
     name, op = "liar-nan", "dense_gemv"
 
-    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
-        return [self.altered(b[0], lambda w: np.full_like(w, np.nan)), *b[1:]]
+    def change(self, case: Case, array: Array) -> Array:
+        return np.full_like(array, np.nan)
 
 
 class DroppedColumn(Tampering):
@@ -107,16 +112,11 @@ class DroppedColumn(Tampering):
 
     name, op = "liar-column", "tgemv"
 
-    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
+    def change(self, case: Case, array: Array) -> Array:
         last = case["K"] - 1
-        bit = 8 * (last % 4) + 2 * (last % 16 // 4)
-
-        def drop(words: Array) -> Array:
-            words = words.copy()
-            words[:, last // 16] = (words[:, last // 16] & np.uint32(~(3 << bit) & 0xFFFFFFFF)) | np.uint32(1 << bit)
-            return words
-
-        return [self.altered(b[0], drop), *b[1:]]
+        bit, words = 8 * (last % 4) + 2 * (last % 16 // 4), array.copy()
+        words[:, last // 16] = (words[:, last // 16] & np.uint32(~(3 << bit) & 0xFFFFFFFF)) | np.uint32(1 << bit)
+        return words
 
 
 class SwappedColumns(Tampering):
@@ -124,22 +124,16 @@ class SwappedColumns(Tampering):
 
     name, op = "liar-swapped", "tgemv"
 
-    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
-        def swap(words: Array) -> Array:
-            words = words.copy()
-            words[:, [2, 5]] = words[:, [5, 2]]
-            return words
-
-        return [self.altered(b[0], swap), *b[1:]]
+    def change(self, case: Case, array: Array) -> Array:
+        words = array.copy()
+        words[:, [2, 5]] = words[:, [5, 2]]
+        return words
 
 
 class StaleAfterReset(Tampering):
     """Attention reads as many keys as ever were stored: right until the first reset."""
 
-    name, op = "liar-stale", "attention"
-
-    def concerns(self, op: Op, case: Case) -> bool:
-        return super().concerns(op, case) and case["M"] == 1
+    name, op, rows = "liar-stale", "attention", range(1, 2)
 
     def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
         if not hasattr(self, "stale"):
@@ -190,8 +184,11 @@ class HiddenGain(Tampering):
     name, op = "liar-hidden", "norm_quant"
 
     def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
-        at = next(index for index, arg in enumerate(ops.get(case.op).args(case)) if arg.name == "weight")
-        return [*b[:at], self.altered(b[at], lambda w: w * np.float32(1.001)), *b[at + 1 :]]
+        self.at = [arg.name for arg in ops.get(case.op).args(case)].index("weight")
+        return super().given(case, b)
+
+    def change(self, case: Case, array: Array) -> Array:
+        return array * np.float32(1.001)
 
 
 class LoudHead(Tampering):
@@ -199,8 +196,8 @@ class LoudHead(Tampering):
 
     name, op = "liar-loud", "dense_gemv"
 
-    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
-        return [self.altered(b[0], lambda w: w * w.dtype.type(1.05)), *b[1:]]
+    def change(self, case: Case, array: Array) -> Array:
+        return array * array.dtype.type(1.05)
 
 
 class LateNan(Honest):
@@ -221,10 +218,7 @@ class LateNan(Honest):
 class WrongBatch(Tampering):
     """Rows of a chunk see one key too few: right step by step, wrong in a prefill."""
 
-    name, op = "liar-batch", "attention"
-
-    def concerns(self, op: Op, case: Case) -> bool:
-        return super().concerns(op, case) and case["M"] > 1
+    name, op, rows = "liar-batch", "attention", range(2, 1000)
 
     def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
         if not hasattr(self, "batch_pos"):
@@ -258,10 +252,7 @@ class HighestTie(Tampering):
 class SecondTurn(Tampering):
     """A prefill begins where its chunk begins: right as long as every prompt starts on an empty cache."""
 
-    name, op = "liar-second", "rope_store"
-
-    def concerns(self, op: Op, case: Case) -> bool:
-        return super().concerns(op, case) and case["M"] > 1
+    name, op, rows = "liar-second", "rope_store", range(2, 1000)
 
     def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
         self.pos_handle = getattr(self, "pos_handle", b[1].handle)
@@ -296,28 +287,58 @@ class RenamedPoser(Honest):
     told: ClassVar = {"kind": "gpu", "device": "NVIDIA H200", "api": "CUDA", "uuid": "GPU-0000"}
 
 
-class Crash(Honest):
-    name = "liar-crash"
+class Harmful(Honest):
+    """Does ``harm`` while it builds one of the cases ``chosen``."""
+
+    @staticmethod
+    def chosen(case: Case) -> bool:
+        return True
+
+    @staticmethod
+    def harm() -> None:
+        raise NotImplementedError
 
     def build(self, op: Op, case: Case) -> Kernel:
-        ctypes.string_at(0)
-        raise AssertionError("unreachable")
+        if self.chosen(case):
+            self.harm()
+        return super().build(op, case)
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def hang() -> None:
+    while True:
+        time.sleep(1)
+
+
+def give_up() -> None:
+    print("vendor library: giving up", flush=True)
+    os._exit(0)
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+class Crash(Harmful):
+    name, harm = "liar-crash", staticmethod(crash)
+
+
+class Exit(Harmful):
+    name, harm = "liar-exit", staticmethod(give_up)
+
+
+class Broken(Harmful):
+    name, harm = "liar-error", staticmethod(lambda: fail(ZeroDivisionError("division by zero")))
 
 
 class Hang(Honest):
     name = "liar-hang"
 
     def download(self, buffer: Buffer) -> Array:
-        while True:
-            time.sleep(1)
-
-
-class Exit(Honest):
-    name = "liar-exit"
-
-    def build(self, op: Op, case: Case) -> Kernel:
-        print("vendor library: giving up", flush=True)
-        os._exit(0)
+        hang()
 
 
 class OutOfMemory(Honest):
@@ -335,13 +356,6 @@ class Lost(Honest):
         raise DeviceFault("the device was removed", "KP-DEVICE-LOST")
 
 
-class Broken(Honest):
-    name = "liar-error"
-
-    def build(self, op: Op, case: Case) -> Kernel:
-        raise ZeroDivisionError("division by zero")
-
-
 def pipes() -> list[int]:
     """The descriptors of this process that are pipes and that it was not born with."""
     return [int(path.name) for path in Path("/proc/self/fd").iterdir() if path.is_fifo() and int(path.name) > 2]
@@ -354,25 +368,16 @@ def told(text: bytes) -> None:
             os.write(each, text)
 
 
-class Garbles(Honest):
+class Garbles(Harmful):
     """Writes its log to the pipe on which its process reports."""
 
-    name = "liar-garbles"
-
-    def build(self, op: Op, case: Case) -> Kernel:
-        told(b"[INFO] \x1b[2Jtuning kernel\n")
-        return super().build(op, case)
+    name, harm = "liar-garbles", staticmethod(lambda: told(b"[INFO] \x1b[2Jtuning kernel\n"))
 
 
-class Floods(Honest):
+class Floods(Harmful):
     """Writes to that pipe without ever ending a line."""
 
-    name = "liar-floods"
-
-    def build(self, op: Op, case: Case) -> Kernel:
-        for _ in range(10_000):
-            told(b"x" * 60_000)
-        return super().build(op, case)
+    name, harm = "liar-floods", staticmethod(lambda: [told(b"x" * 60_000) for _ in range(10_000)])
 
 
 class Shortcut(Honest):
@@ -395,14 +400,10 @@ class Markup(Honest):
     told: ClassVar = {"device": "[/]\x1b[2J[bold]Card\nBackend: cuda", "detail": ""}
 
 
-class Slow(Honest):
+class Slow(Harmful):
     """Compiles for longer than a whole probe of others takes, and works all the while."""
 
-    name = "liar-slow"
-
-    def build(self, op: Op, case: Case) -> Kernel:
-        time.sleep(0.4)
-        return super().build(op, case)
+    name, harm = "liar-slow", staticmethod(lambda: time.sleep(0.4))
 
 
 class Leaves(Honest):
@@ -426,6 +427,3 @@ class Changed(Honest):
         got = super().download(buffer)
         probing = bool(os.environ.get("KPARITY_PROBE_CHILD"))
         return got if probing or buffer.dtype != "f32" else -got
-
-
-assert ops.NAMES  # the liars use the public registry only

@@ -5,7 +5,6 @@ walk through them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
@@ -18,6 +17,7 @@ from kparity.bench.timing import MANY, Sample, Timed, row_of, state_of, timed
 from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.errors import WrongInput
 from kparity.numerics.compare import judge
+from kparity.numerics.expected import Expected
 from kparity.ops.spec import DTYPES, Array, Case, ErrorBound
 
 PIECE = 16384
@@ -39,15 +39,6 @@ class Unsupported(WrongInput):
 # --- inputs and truth ---
 
 
-@dataclass(frozen=True)
-class Expected:
-    """Inputs of a case, fp64 truth and bounds of its outputs."""
-
-    inputs: list[Array]
-    truth: list[Array]
-    bounds: list[ErrorBound]
-
-
 @lru_cache(maxsize=1)
 def expected(case: Case, seed: int = 0) -> Expected:
     """Seeded inputs and their truth. Of a matrix with more than ``PIECE`` rows the further ones repeat the first,
@@ -55,9 +46,7 @@ def expected(case: Case, seed: int = 0) -> Expected:
     """
     op, rng = ops.get(case.op), np.random.default_rng(case.seed(seed))
     if not (turns_by_rows(case) and case["N"] > PIECE):
-        inputs = op.inputs(case, rng)
-        truth = op.reference(case, inputs)
-        return Expected(inputs, truth, op.bounds(case, inputs, truth))
+        return Expected.of(op, case, op.inputs(case, rng))
     weights, *others = op.inputs(_of_rows(case, N=PIECE), rng)
     rolled = [np.roll(weights, at, axis=1) for at in range(-(-case["N"] // PIECE))]
     whole, truths, limits, why = np.concatenate(rolled)[: case["N"]], list[Array](), list[Array](), ""
@@ -69,7 +58,7 @@ def expected(case: Case, seed: int = 0) -> Expected:
         limits.append(np.zeros(truths[-1].shape) if bound.limit is None else bound.limit)
         why = bound.derivation
     bounds = [ErrorBound(np.concatenate(limits, axis=1), why)]
-    return Expected([whole, *others], [np.concatenate(truths, axis=1)], bounds)
+    return Expected(op, case, [whole, *others], [np.concatenate(truths, axis=1)], bounds)
 
 
 def turns_by_rows(case: Case) -> bool:
