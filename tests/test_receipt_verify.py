@@ -21,7 +21,7 @@ from kparity.receipts.findings import Finding
 from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
 from kparity.receipts.rules.identity import form
 from kparity.receipts.statement import redigested, write
-from kparity.receipts.verify import Demands, verify
+from kparity.receipts.verify import verify
 from kparity.receipts.verify import replays as replayed
 from tests.made_receipts import MEASURES, NOW, build, ops_receipt, receipt
 
@@ -214,13 +214,13 @@ def test_the_digest_does_not_depend_on_order_or_spacing(tmp_path: Path) -> None:
 def test_model_commit_and_age_are_demanded(tmp_path: Path) -> None:
     model, made = tmp_path / "made.gguf", receipt("cpu")
     model.write_bytes(b"a model made for the tests")
-    assert verify(made, demands=Demands(model=model, commit="0123456", max_age_days=1), now=NOW) == []
+    assert verify(made, model=model, commit="0123456", max_age_days=1, now=NOW) == []
     model.write_bytes(b"another")
-    assert codes(verify(made, demands=Demands(model=model), now=NOW)) == ["RCPT-MODEL"]
-    assert codes(verify(made, demands=Demands(commit="fedcba"), now=NOW)) == ["RCPT-COMMIT"]
-    assert codes(verify(made, demands=Demands(max_age_days=1), now=NOW + timedelta(days=2))) == ["RCPT-AGE"]
+    assert codes(verify(made, model=model, now=NOW)) == ["RCPT-MODEL"]
+    assert codes(verify(made, commit="fedcba", now=NOW)) == ["RCPT-COMMIT"]
+    assert codes(verify(made, max_age_days=1, now=NOW + timedelta(days=2))) == ["RCPT-AGE"]
     with pytest.raises(WrongInput, match="cannot be read"):
-        verify(made, demands=Demands(model=tmp_path / "none.gguf"), now=NOW)
+        verify(made, model=tmp_path / "none.gguf", now=NOW)
 
 
 def test_a_commit_with_changes_is_not_that_commit() -> None:
@@ -228,7 +228,7 @@ def test_a_commit_with_changes_is_not_that_commit() -> None:
     made["predicate"]["harness"].update(dirty=True, changed=["kernels/tgemv/tgemv.h"])
     dirty = redigested(made)
     assert verify(dirty, now=NOW) == []
-    assert codes(verify(dirty, demands=Demands(commit="0123456"), now=NOW)) == ["RCPT-COMMIT"]
+    assert codes(verify(dirty, commit="0123456", now=NOW)) == ["RCPT-COMMIT"]
 
 
 def test_a_receipt_is_used_once() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 STYLES = {
     "PASS": "green",
     "FAIL": "bold red",
+    "INVALID-CORRECTNESS": "bold red",
     "INCONCLUSIVE": "yellow",
     "accepted": "bold green",
     "rejected": "bold red",
@@ -29,6 +31,22 @@ def console() -> Console:
     terminal = sys.stdout.isatty()
     # Names and reasons are not ours: what looks like markup in them is text.
     return Console(width=None if terminal else 160, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
+    """A table of any values: four digits of a float, — for None, verdicts in their colour."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, float):
+        return Text(f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}")
+    return _styled("—" if value is None else str(value))
 
 
 def _styled(text: str) -> Text:
