@@ -100,7 +100,7 @@ def checked(path: Path) -> None:
     wanted = nodes.references(contract)
     outcomes = nodes.run(root, [each.node for each in wanted], subprocess.DEVNULL)
     results = [(each, outcomes[each.node]) for each in wanted]
-    evidence.write(contract.evidence, evidence.document(contract, root, results, ["test"], {}))
+    evidence.write(contract.evidence, evidence.of(contract, root, results, ["test"], {}))
 
 
 def commit(folder: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from kparity.contracts import evidence, files, history, nodes
-from kparity.contracts.validate import CALL, Findings, validate
+from kparity.contracts import coverage, evidence, files, history, nodes
+from kparity.contracts.validate import Findings, asked_for, validate
 from kparity.errors import WrongInput
 from tests.contract_project import DOCUMENT, ISSUE, checked, commit, document, make, write
 
@@ -326,10 +326,14 @@ def test_outside_of_a_project_tests_and_code_are_not_checked(tmp_path: Path) -> 
 
 def test_names_of_thresholds_are_found_in_code() -> None:
     code = "Measure.of(self.contract, 'direct', 1); c.measure(\n  \"wide\", 2); c.threshold(name); other('not_one')"
-    assert CALL.findall(code) == ["direct", "wide"]
+    assert list(asked_for(code)) == [(1, "direct"), (2, "wide")]
+    helped = "def fits(x, name): return c.threshold(name).holds(x)\nclass A:\n def f(self, n): return fits(1, n)\n"
+    assert list(asked_for(f"{helped}fits('no', 'first'); a.f('second'); a.fits(1, 'no'); f('no')")) == [
+        (4, "first"), (4, "second"),
+    ]  # fmt: skip
     table = ["('of_a_table',), f'peer_{dtype}'"]
-    assert files.mentioned("of_a_table", table) and files.mentioned("peer_f32", table)
-    assert not files.mentioned("table", table) and not files.mentioned("poor_f32", table)
+    assert coverage.mentioned("of_a_table", table) and coverage.mentioned("peer_f32", table)
+    assert not coverage.mentioned("table", table) and not coverage.mentioned("poor_f32", table)
 
 
 def test_references_name_nodes_and_their_parameters() -> None:
@@ -344,13 +348,11 @@ def test_evidence_of_another_contract_or_test_proves_nothing(tmp_path: Path) -> 
     shown = evidence.read(path.parent / "evidence" / "mine-v1.json")
     assert shown is not None
     entry = ("mine-v1", "falsification_tests", "FALSIFY-MINE-001", "test_mine.py::test_good")
-    assert evidence.outcome_of(shown, *entry) == "passed"
+    assert evidence.outcome_of(shown, entry[0], nodes.Reference(*entry[1:])) == "passed"
     for at in range(4):
         other = [*entry]
         other[at] = "other"
-        assert evidence.outcome_of(shown, *other) == "none"
-    assert evidence.outcome_of(None, *entry) == "none"
-    other_schema = copy.deepcopy(shown)
-    other_schema["schema"] = "x"
-    evidence.write(tmp_path / "e.json", other_schema)
+        assert evidence.outcome_of(shown, other[0], nodes.Reference(*other[1:])) == "none"
+    assert evidence.outcome_of(None, entry[0], nodes.Reference(*entry[1:])) == "none"
+    evidence.write(tmp_path / "e.json", replace(shown, form="x"))
     assert evidence.read(tmp_path / "e.json") is None

@@ -21,8 +21,8 @@ from kparity.receipts.findings import Finding
 from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
 from kparity.receipts.rules.identity import form
 from kparity.receipts.statement import redigested, write
-from kparity.receipts.verify import verify
 from kparity.receipts.verify import replays as replayed
+from kparity.receipts.verify import verify
 from tests.made_receipts import MEASURES, NOW, build, ops_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]

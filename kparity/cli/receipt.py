@@ -33,7 +33,7 @@ def receipt() -> None:
 @click.option("--max-age", "max_age_days", type=click.FloatRange(min=0), metavar="DAYS", help="Refuse what is older.")
 @click.option("--json", "json_path", metavar="FILE|-", help="Write the findings as JSON; - is stdout.")
 @click.pass_context
-def verify(ctx: click.Context, files: tuple[Path, ...], json_path: str | None, **demands: Any) -> None:
+def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None, **demands: Any) -> None:
     """Hold receipts against their schema, digest, samples, devices, gates and signatures.
 
     Every reason to refuse one is a line on stdout. Exit codes: 0 all pass, 1 one was refused, 2 one cannot be read,
@@ -193,8 +193,10 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     left, right = (_statement(path)[0]["predicate"] for path in (a, b))
     fields, speeds = diff.differences(left, right), diff.speeds(left, right)
     if as_json:
-        tables = {"differences": fields, "speeds": speeds}
-        _print_json({name: [dataclasses.asdict(each) for each in table] for name, table in tables.items()})
+        _print_json({
+            "differences": [dataclasses.asdict(each) for each in fields],
+            "speeds": [dataclasses.asdict(each) for each in speeds],
+        })  # fmt: skip
     else:
         from kparity.cli.receipt_table import print_diff
 

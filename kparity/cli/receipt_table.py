@@ -62,12 +62,11 @@ def _print_runs(predicate: Predicate) -> None:
         for each in owner.measurements:
             figures = (each.tokens_per_s, each.low, each.high, each.gb_per_s, each.of_bandwidth)
             speeds.append((name, each.name, *figures, len(each.samples_s), verdict))
-    if runs:
-        columns = ("backend", "device", "kind", "driver", "parity", "gates", "kernels", "dispatches")
-        console().print(table_of(columns, runs))
-    if speeds:
-        columns = ("backend", "measurement", "tokens/s", "low", "high", "GB/s", "of bandwidth", "samples", "parity")
-        console().print(table_of(columns, speeds))
+    of_runs = ("backend", "device", "kind", "driver", "parity", "gates", "kernels", "dispatches")
+    of_speeds = ("backend", "measurement", "tokens/s", "low", "high", "GB/s", "of bandwidth", "samples", "parity")
+    for columns, rows in ((of_runs, runs), (of_speeds, speeds)):
+        if rows:
+            console().print(table_of(columns, rows))
 
 
 def print_diff(differences: Sequence[Difference], speeds: Sequence[Speeds]) -> None:

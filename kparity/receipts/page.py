@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from kparity.errors import WrongInput
 from kparity.receipts.store import Stored, rows
@@ -50,7 +51,7 @@ def groups(stored: Sequence[Stored]) -> list[Group]:
     for each in stored:
         for row in rows([each]):
             if row["measurement"] is not None:
-                by_name.setdefault((row["model"], row["measurement"]), []).append(_bar(each, **row))
+                by_name.setdefault((row["model"], row["measurement"]), []).append(_bar(each, row))
     ordered = []
     for key, bars in sorted(by_name.items()):
         top = max((bar.high for bar in bars if not bar.refused), default=0.0)
@@ -59,18 +60,17 @@ def groups(stored: Sequence[Stored]) -> list[Group]:
     return ordered
 
 
-def _bar(
-    stored: Stored, backend: str, device: str, kind: str, parity: str | None, file: str, tokens_per_s: float, low: float,
-    high: float, **_: object,
-) -> Bar:  # fmt: skip
+def _bar(stored: Stored, row: dict[str, Any]) -> Bar:
     """The bar of a row; its speed does not count where the receipt is refused, or its parity did not pass."""
-    harness, verdict = stored.predicate.harness, parity or "baseline"
+    harness, verdict = stored.predicate.harness, row["parity"] or "baseline"
     refused = str(stored.findings[0]) if stored.findings else ""
     if not refused and verdict not in ("PASS", "baseline"):
         refused = f"{verdict}: the output of this run is not known to be right"
     commit = harness.commit[:12] + (" +changes" if harness.dirty else "")
-    time = stored.predicate.ended
-    return Bar(backend, device, kind, verdict, file, time, commit, tokens_per_s, low, high, refused)
+    return Bar(
+        row["backend"], row["device"], row["kind"], verdict, row["file"], stored.predicate.ended, commit,
+        row["tokens_per_s"], row["low"], row["high"], refused,
+    )  # fmt: skip
 
 
 def html(stored: Sequence[Stored]) -> str:
