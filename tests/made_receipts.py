@@ -14,6 +14,7 @@ from kparity import contracts
 from kparity.bench.timing import bootstrap
 from kparity.receipts import statement
 from kparity.receipts.document import PREDICATE, STATEMENT
+from tests.edits import Edit
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=timezone.utc)
 PROBE = contracts.load(contracts.PROBE)
@@ -161,18 +162,12 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     default the same) were not there, those of ``rejected`` were wrong.
     """
     asked = requested.split(",") if requested else list(backends)
-    fallback = []
-    for name in asked:
-        if name in backends:
-            fallback.append({"backend": name, "status": "accepted", "code": None, "reason": None})
-        elif name in rejected:
-            said = "cosine 0.72 (< 0.99) at position 0/64"
-            fallback.append({"backend": name, "status": "rejected", "code": "KP-BOS-COSINE", "reason": said})
-        else:
-            said = "no driver"
-            fallback.append(
-                {"backend": name, "status": "unavailable", "code": f"KP-{name.upper()}-NODRIVER", "reason": said}
-            )
+    fates: dict[str, tuple[str, str | None, str | None]] = {
+        **{name: ("unavailable", f"KP-{name.upper()}-NODRIVER", "no driver") for name in asked},
+        **dict.fromkeys(rejected, ("rejected", "KP-BOS-COSINE", "cosine 0.72 (< 0.99) at position 0/64")),
+        **dict.fromkeys(backends, ("accepted", None, None)),
+    }
+    fallback = [dict(zip(("backend", "status", "code", "reason"), (name, *fates[name]), strict=True)) for name in asked]
     predicate = {
         "kind": "bench", "begun": (NOW - timedelta(hours=1)).isoformat(), "ended": NOW.isoformat(),
         "harness": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False, "changed": []},
@@ -186,6 +181,16 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     if "cpu" in backends:
         predicate["baselines"] = [baseline(predicate["runs"], salt)]
     return build(predicate)
+
+
+UNCHECKED = {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}
+
+
+def edited(edit: Edit, *backends: str, **options: Any) -> dict[str, Any]:
+    """A receipt with an edit of its predicate, and the digest that fits it."""
+    made = receipt(*backends, **options)
+    edit(made["predicate"])
+    return statement.redigested(made)
 
 
 def ops_receipt(backend: str) -> dict[str, Any]:

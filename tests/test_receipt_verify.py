@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +24,8 @@ from kparity.receipts.rules.identity import form
 from kparity.receipts.statement import redigested, write
 from kparity.receipts.verify import replays as replayed
 from kparity.receipts.verify import verify
-from tests.made_receipts import MEASURES, NOW, build, ops_receipt, receipt
+from tests.edits import at, both, change, drop, put
+from tests.made_receipts import MEASURES, NOW, UNCHECKED, build, edited, ops_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
 
@@ -48,10 +50,7 @@ def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_pass_without_one_of_its_measures_is_refused(name: str) -> None:
-    made = receipt("cpu")
-    parity = made["predicate"]["runs"][0]["parity"]
-    parity["gates"] = [gate for gate in parity["gates"] if gate["name"] != name]
-    found = verify(redigested(made), now=NOW)
+    found = verify(edited(drop(f"runs.0.parity.gates.{MEASURES.index(name)}"), "cpu"), now=NOW)
     assert codes(found) == ["RCPT-GATES-MISSING"] and name in found[0].why
 
 
@@ -77,15 +76,12 @@ def test_a_software_device_is_no_gpu_however_it_is_called() -> None:
 
 
 def test_a_speed_without_parity_is_labelled_or_refused() -> None:
-    made = receipt("cpu")
-    run = made["predicate"]["runs"][0]
-    run["parity"] = {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}
-    run["timed_output"].update(checked=False, cosine=None, limit=None, passed=False)
-    labelled = redigested(made)
+    unknown = change("runs.0.timed_output", checked=False, cosine=None, limit=None, passed=False)
+    labelled = edited(both(put("runs.0.parity", UNCHECKED), unknown), "cpu")
     assert verify(labelled, now=NOW) == []
     assert codes(verify(labelled, now=NOW, require_parity=True)) == ["RCPT-PARITY-REQUIRED"] * 2
-    run["parity"] = {"verdict": "FAIL", "gates": [], "reason": "cosine 0.7"}
-    assert "RCPT-PARITY" in codes(verify(redigested(made), now=NOW))
+    failed = put("runs.0.parity", {"verdict": "FAIL", "gates": [], "reason": "cosine 0.7"})
+    assert "RCPT-PARITY" in codes(verify(edited(both(failed, unknown), "cpu"), now=NOW))
 
 
 @pytest.mark.parametrize(
@@ -115,13 +111,11 @@ def test_kernels_of_one_text_share_its_digest_and_no_other() -> None:
 
 def test_another_version_of_the_contract_with_the_same_limits_is_known() -> None:
     major = contracts.load(contracts.PROBE).version.partition(".")[0]
-    made = receipt("cpu")
-    made["predicate"]["contract"]["version"] = f"{major}.98.99"
-    assert verify(redigested(made), now=NOW, require_parity=True) == []
-    made["predicate"]["runs"][0]["parity"]["gates"][0]["value"] = 0.72
-    assert codes(verify(redigested(made), now=NOW)) == ["RCPT-GATE"], "its gates are held all the same"
-    made["predicate"]["contract"]["version"] = f"{major}8.0.0"
-    assert codes(verify(redigested(made), now=NOW)) == ["RCPT-CONTRACT"]
+    same, other = (put("contract.version", version) for version in (f"{major}.98.99", f"{major}8.0.0"))
+    assert verify(edited(same, "cpu"), now=NOW, require_parity=True) == []
+    low = put("runs.0.parity.gates.0.value", 0.72)
+    assert codes(verify(edited(both(same, low), "cpu"), now=NOW)) == ["RCPT-GATE"], "its gates are held all the same"
+    assert codes(verify(edited(both(other, low), "cpu"), now=NOW)) == ["RCPT-CONTRACT"]
 
 
 def test_a_rejected_backend_is_on_record_as_it_was() -> None:
@@ -148,18 +142,14 @@ def test_a_rejected_backend_is_on_record_as_it_was() -> None:
 WHOLE = receipt("cuda", "cpu")
 
 
-def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def leaves(value: Any, path: str = "") -> Iterator[str]:
     """Paths of everything that holds nothing else."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = False
-    for key, item in entries:
-        found = True
-        yield from leaves(item, (*at, key))
-    if not found:
-        yield at
+    below = [leaf for key, item in entries for leaf in leaves(item, f"{path}.{key}")]
+    yield from below or [path.lstrip(".")]
 
 
-LEAVES = [path for path in leaves(WHOLE) if path != ("predicate", "sha256")]
+LEAVES = [path for path in leaves(WHOLE) if path != "predicate.sha256"]
 
 
 def other(value: Any) -> Any:
@@ -173,12 +163,9 @@ def other(value: Any) -> Any:
 
 @settings(max_examples=200, deadline=None)
 @given(path=st.sampled_from(LEAVES))
-def test_any_changed_leaf_is_refused(path: tuple[Any, ...]) -> None:
+def test_any_changed_leaf_is_refused(path: str) -> None:
     changed = copy.deepcopy(WHOLE)
-    at: Any = changed
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = other(at[path[-1]])
+    put(path, other(at(WHOLE, path)))(changed)
     assert document.digest(changed) != WHOLE["predicate"]["sha256"]
     found = codes(verify(changed, now=NOW))
     assert "RCPT-DIGEST" in found or "RCPT-SCHEMA" in found
@@ -188,14 +175,11 @@ ODD = [10**400, 5e-324, 2**63 - 1, None, "\ud800", {"a": [1]}]
 
 
 def test_an_odd_value_anywhere_is_told_in_one_sentence() -> None:
-    alike = {tuple("#" if isinstance(key, int) else key for key in path): path for path in LEAVES}
+    alike = {re.sub(r"\.\d+(?=\.|$)", "", path): path for path in LEAVES}
     for path, value in itertools.product(alike.values(), ODD):
-        changed = copy.deepcopy(WHOLE)
-        at: Any = changed
-        for key in path[:-1]:
-            at = at[key]
-        if at[path[-1]] != value:
-            at[path[-1]] = value
+        if at(WHOLE, path) != value:
+            changed = copy.deepcopy(WHOLE)
+            put(path, value)(changed)
             found = verify(changed, now=NOW, require_gpu_kernels=True)
             assert {"RCPT-DIGEST", "RCPT-SCHEMA"} & {*codes(found)}, (path, value)
             assert all("\n" not in str(finding) for finding in found)
@@ -224,9 +208,7 @@ def test_model_commit_and_age_are_demanded(tmp_path: Path) -> None:
 
 
 def test_a_commit_with_changes_is_not_that_commit() -> None:
-    made = receipt("cpu")
-    made["predicate"]["harness"].update(dirty=True, changed=["kernels/tgemv/tgemv.h"])
-    dirty = redigested(made)
+    dirty = edited(change("harness", dirty=True, changed=["kernels/tgemv/tgemv.h"]), "cpu")
     assert verify(dirty, now=NOW) == []
     assert codes(verify(dirty, commit="0123456", now=NOW)) == ["RCPT-COMMIT"]
 
