@@ -97,9 +97,7 @@ def checked(path: Path) -> None:
     contract = files.read_all([path])[0]
     root = contract.root()
     assert root is not None
-    wanted = nodes.references(contract)
-    outcomes = nodes.run(root, [each.node for each in wanted], subprocess.DEVNULL)
-    results = [(each, outcomes[each.node]) for each in wanted]
+    results = nodes.run(root, nodes.references(contract), subprocess.DEVNULL)
     evidence.write(contract.evidence, evidence.of(contract, root, results, ["test"], {}))
 
 

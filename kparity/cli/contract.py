@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from kparity.contracts.files import ContractFile
+    from kparity.contracts import Contract
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def validate(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ..
     ctx.exit(found.exit_code)
 
 
-def _read(targets: tuple[str, ...], places: tuple[str, ...]) -> list[ContractFile]:
+def _read(targets: tuple[str, ...], places: tuple[str, ...]) -> list[Contract]:
     from kparity.contracts import files
 
     return files.read_all(files.resolve(targets, places))
@@ -93,7 +93,7 @@ def show(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool) -> No
         _print(each)
 
 
-def _print(each: ContractFile) -> None:
+def _print(each: Contract) -> None:
     from rich.text import Text
 
     from kparity.cli.table import console, table_of
@@ -108,7 +108,7 @@ def _print(each: ContractFile) -> None:
             out.print(table_of([name.replace("_", " ") for name in columns], rows, title))
 
 
-def _entries(each: ContractFile, section: str) -> list[dict[str, Any]]:
+def _entries(each: Contract, section: str) -> list[dict[str, Any]]:
     """The entries of a section with what its table shows."""
     from kparity.contracts import RULES, evidence
     from kparity.contracts.nodes import Reference
@@ -183,7 +183,7 @@ def check(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ...],
     ctx.exit(1 if 1 in codes else max(codes))
 
 
-def _check(each: ContractFile, place: Path, devices: dict[str, str]) -> int:
+def _check(each: Contract, place: Path, devices: dict[str, str]) -> int:
     """Run the tests of one contract, write its evidence, print its lines; the exit code of it."""
     from kparity.contracts import evidence, files, nodes
 
@@ -191,20 +191,18 @@ def _check(each: ContractFile, place: Path, devices: dict[str, str]) -> int:
     if root is None:
         click.echo(f"{each.id}: not checked: no project (pyproject.toml or .git) above {each.path}", err=True)
         return 3
-    wanted = nodes.references(each)
     try:
-        outcomes = nodes.run(root, [reference.node for reference in wanted], sys.stderr.fileno())
+        results = nodes.run(root, nodes.references(each), sys.stderr.fileno())
     except nodes.NoPytest as error:
         click.echo(f"{each.id}: not checked: {error}", err=True)
         return 3
-    results = [(reference, outcomes[reference.node]) for reference in wanted]
     command = ["kparity", "contract", "check", files.shown(each.path)]
     evidence.write(place, evidence.of(each, root, results, command, devices))
-    for reference, outcome in results:
-        if outcome.outcome != "passed":
-            why = f": {outcome.said}" if outcome.said else ""
-            click.echo(f"{each.id}: {reference.where}: {outcome.outcome}: {reference.node}{why}")
-    seen = [outcome.outcome for _, outcome in results]
+    for result in results:
+        if result.outcome != "passed":
+            why = f": {result.said}" if result.said else ""
+            click.echo(f"{each.id}: {result.where}: {result.outcome}: {result.node}{why}")
+    seen = [result.outcome for result in results]
     passed = f"{seen.count('passed')} of {len(seen)} passed"
     click.echo(f"{each.id} {each.version}: {passed}; evidence in {files.shown(place)}")
     return 1 if {"failed", "missing"} & {*seen} else 0 if {*seen} == {"passed"} else 3

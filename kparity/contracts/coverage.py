@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
-from kparity.contracts import evidence, nodes
-from kparity.contracts.files import ContractFile
+from kparity.contracts import Contract, evidence, nodes
 
 HEADER = (
     "contract", "version", "status", "discharged", "functional", "partial", "obligations", "harnesses",
@@ -43,7 +42,7 @@ class Score:
         return (self.id, self.version, self.status, *map(str, counts), enforced, str(self.open_issues), passed)
 
 
-def score(contract: ContractFile) -> Score:
+def score(contract: Contract) -> Score:
     """The counts of one contract; ``passed`` of its ``tests`` have evidence of a pass."""
     sections, shown, root = contract.sections, evidence.read(contract.evidence), contract.root()
     statuses = [entry.status for entry in sections.falsification_tests]

@@ -11,9 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from kparity.contracts import history
-from kparity.contracts.files import ContractFile
-from kparity.contracts.nodes import Outcome, Reference
+from kparity.contracts import Contract, history
+from kparity.contracts.nodes import Reference, Result
 from kparity.device import fingerprint
 from kparity.errors import WrongInput
 from kparity.host.text import write_text
@@ -26,18 +25,6 @@ class Of(Struct):
 
     id: str
     version: str
-
-
-class Result(Struct):
-    """What became of the test of one entry."""
-
-    kind: str
-    id: str
-    node: str
-    outcome: str
-    seconds: float
-    nodes: int
-    said: str
 
 
 class Evidence(Struct):
@@ -56,19 +43,13 @@ class Evidence(Struct):
 
 
 def of(
-    contract: ContractFile,
-    root: Path,
-    outcomes: Sequence[tuple[Reference, Outcome]],
-    command: Sequence[str],
-    devices: Mapping[str, str],
+    contract: Contract, root: Path, results: Sequence[Result], command: Sequence[str], devices: Mapping[str, str]
 ) -> Evidence:
-    """The evidence of outcomes of now and here."""
+    """The evidence of results of now and here."""
     return Evidence(
         SCHEMA, Of(contract.id, contract.version), datetime.now(timezone.utc).isoformat(timespec="seconds"),
         history.commit_of(root), " ".join(command), platform.python_version(), platform.platform(), dict(devices),
-        fingerprint.host(),
-        [Result(to.kind, to.id, to.node, each.outcome, round(each.seconds, 3), each.nodes, each.said)
-         for to, each in outcomes],
+        fingerprint.host(), list(results),
     )  # fmt: skip
 
 
@@ -93,5 +74,5 @@ def outcome_of(evidence: Evidence | None, contract_id: str, reference: Reference
     """``passed``, another outcome, or ``none``: what the evidence says of one entry, for the test that it names now."""
     if evidence is None or evidence.contract.id != contract_id:
         return "none"
-    outcomes = {Reference(each.kind, each.id, each.node): each.outcome for each in evidence.results}
-    return outcomes.get(reference, "none")
+    wanted = (reference.kind, reference.id, reference.node)
+    return next((each.outcome for each in evidence.results if (each.kind, each.id, each.node) == wanted), "none")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kparity import contracts
-from kparity.contracts import form
+from kparity.contracts import Contract, form
 from kparity.errors import UnknownName, WrongInput
 
 LARGEST = 1 << 20
@@ -37,51 +35,9 @@ def shown(path: Path) -> str:
     return str(there.relative_to(here)) if there.is_relative_to(here) else str(path)
 
 
-@dataclass(frozen=True)
-class ContractFile:
-    """A contract that follows the schema, with the file that it came from; ``document`` is the YAML as it stands."""
-
-    path: Path
-    document: dict[str, Any]
-
-    @cached_property
-    def sections(self) -> form.Sections:
-        """The document as typed records."""
-        return msgspec.convert(self.document, form.Sections)
-
-    @property
-    def id(self) -> str:
-        """The contract's id."""
-        return self.sections.metadata.id
-
-    @property
-    def version(self) -> str:
-        """The contract's version."""
-        return self.sections.metadata.version
-
-    @property
-    def draft(self) -> bool:
-        """Whether the code that enforces it is still to come."""
-        return self.sections.metadata.status == "draft"
-
-    @property
-    def evidence(self) -> Path:
-        """Where the evidence of its tests lies: beside the contract."""
-        return self.path.parent / "evidence" / f"{self.id}.json"
-
-    def root(self) -> Path | None:
-        """The project that its tests and sources are named in: the nearest parent with pyproject.toml or .git.
-
-        None for an installed package, whose tests do not ship with it, and outside of any project.
-        """
-        if "site-packages" in self.path.resolve().parts:
-            return None
-        parents = self.path.resolve().parents
-        return next((at for at in parents if (at / "pyproject.toml").is_file() or (at / ".git").exists()), None)
-
-    def problem(self, where: str, what: str, remedy: str) -> Problem:
-        """What is wrong at a place of it."""
-        return Problem(shown(self.path), where, what, remedy)
+def problem(contract: Contract, where: str, what: str, remedy: str) -> Problem:
+    """What is wrong at a place of a contract."""
+    return Problem(shown(contract.path), where, what, remedy)
 
 
 def parse(text: str, name: str) -> Any:
@@ -133,17 +89,17 @@ def schema_problems(path: Path, document: Any) -> Iterator[Problem]:
         yield Problem(shown(path), where, what, hint)
 
 
-def read(path: Path) -> tuple[ContractFile | None, list[Problem]]:
+def read(path: Path) -> tuple[Contract | None, list[Problem]]:
     """A contract, or what is wrong with its form; raises WrongInput for what is no YAML document at all."""
     document = parse(_text(path), shown(path))
     problems = list(schema_problems(path, document))
     if not problems and document["metadata"]["id"] != path.stem:
         what = f"{document['metadata']['id']!r} in a file named {path.name!r}"
         problems.append(Problem(shown(path), "metadata.id", what, "name the file after the id"))
-    return (None if problems else ContractFile(path, document)), problems
+    return (None if problems else Contract(path, document)), problems
 
 
-def read_all(paths: Sequence[Path]) -> list[ContractFile]:
+def read_all(paths: Sequence[Path]) -> list[Contract]:
     """Contracts in good form; raises WrongInput with the first problem of the first that is not."""
     good = []
     for path in paths:

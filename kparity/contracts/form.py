@@ -1,4 +1,4 @@
-"""A contract as typed records: the form of the YAML, and the source of its JSON Schema (``kparity schema contract``)."""
+"""A contract as typed records: the form of the YAML, and the source of what ``kparity schema contract`` prints."""
 
 from __future__ import annotations
 
@@ -172,6 +172,11 @@ class Sections(Part):
     five_whys: Annotated[list[Why], Meta(min_length=5)] = []
     refuted_hypotheses: list[Refuted] = []
     known_issues: list[KnownIssue] = []
+
+
+def typed(document: Any) -> Sections:
+    """A document that follows the schema as records."""
+    return msgspec.convert(document, Sections)
 
 
 def schema() -> dict[str, Any]:

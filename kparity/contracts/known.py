@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kparity import contracts
-from kparity.contracts import evidence, files
-from kparity.contracts.files import ContractFile
+from kparity.contracts import Contract, evidence, files
 from kparity.contracts.form import KnownIssue
 from kparity.contracts.nodes import Reference
 from kparity.device import fingerprint
@@ -46,14 +45,11 @@ class Issue:
     api: str | None = None
 
     @classmethod
-    def of(cls, contract: ContractFile, entry: KnownIssue, state: str = "") -> Issue:
+    def of(cls, contract: Contract, entry: KnownIssue, state: str = "") -> Issue:
         """An entry of ``known_issues``; raises WrongInput for a pattern that cannot be read."""
         patterns = {key: getattr(entry.match, key) or None for key in ("device", "driver", "api")}
         for key, pattern in patterns.items():
-            try:
-                fits(pattern or "", "", key)
-            except re.error as error:
-                raise WrongInput(f"{key}: {pattern!r} is not a regular expression: {error}") from error
+            fits(pattern or "", "", key)
         symptom = " ".join(entry.symptom.split())
         return cls(
             entry.id, contract.id, contract.version, entry.backend, symptom, entry.closing_test, state, **patterns
@@ -77,12 +73,15 @@ class Issue:
 
 
 def fits(pattern: str, text: str, key: str) -> bool:
-    """Whether a pattern fits what a device says of itself; raises WrongInput for a comparison that is none.
+    """Whether a pattern fits what a device says of itself; raises WrongInput for one that cannot be read.
 
     A driver that shows no version fits every comparison: nothing says that it is a good one.
     """
     if key != "driver" or not pattern.lstrip().startswith(("<", ">", "=", "!")):
-        return re.search(pattern, text, flags=re.IGNORECASE) is not None
+        try:
+            return re.search(pattern, text, flags=re.IGNORECASE) is not None
+        except re.error as error:
+            raise WrongInput(f"{key}: {pattern!r} is not a regular expression: {error}") from error
     number, good = _NUMBER.search(_OTHERS.sub("", text)), True
     for part in pattern.split(","):
         clause = _CLAUSE.fullmatch(part)
@@ -97,7 +96,7 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.sub(r"(\.0+)+$", "", text).split(".")))
 
 
-def issues_of(contract: ContractFile) -> list[Issue]:
+def issues_of(contract: Contract) -> list[Issue]:
     """The issues of a contract that refuse on this host now."""
     entries = contract.sections.known_issues
     shown = evidence.read(contract.evidence) if entries else None
@@ -105,7 +104,7 @@ def issues_of(contract: ContractFile) -> list[Issue]:
     return [issue for issue in issues if issue.state]
 
 
-def _state(contract: ContractFile, entry: KnownIssue, shown: evidence.Evidence | None) -> str:
+def _state(contract: Contract, entry: KnownIssue, shown: evidence.Evidence | None) -> str:
     """Why an issue still refuses; empty where it does not."""
     if entry.status == "closed":
         return "documented as unsupported" if entry.closed_by == "c" else ""
@@ -130,7 +129,7 @@ def gather(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[Issue
     theirs = files.read_all([path for place in places for path in files.in_folder(Path(place))])
     # Shipped contracts without known issues are not parsed: a probe has no time for them.
     paths = [path for path in files.in_folder(contracts.folder()) if "\nknown_issues:" in path.read_text("utf-8")]
-    shipped = [ContractFile(path, dict(contracts.load(path.stem).document)) for path in paths]
+    shipped = [contracts.load(path.stem) for path in paths]
     names, issues = list(backends), []
     for contract in (*shipped, *theirs):
         for issue in issues_of(contract):

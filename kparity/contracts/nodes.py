@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+from msgspec import Struct
 
-from kparity.contracts.files import ContractFile
+from kparity.contracts import Contract
 from kparity.contracts.recorder import Record, Told
 
 COLLECT_SECONDS = 300.0
@@ -26,8 +27,7 @@ class NoPytest(Exception):
     """pytest cannot be run here, or died: nothing can be said about any test."""
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A place in a contract that names a test."""
 
     kind: str
@@ -41,13 +41,16 @@ class Reference:
         return f"{self.kind}.{self.id}.{key}"
 
 
-class Outcome(Told, kw_only=True):
+class Result(Reference, frozen=True):
     """What became of a reference: passed only where every one of its ``nodes`` passed, and there was one."""
 
+    outcome: str
+    seconds: float
     nodes: int
+    said: str
 
 
-def references(contract: ContractFile) -> list[Reference]:
+def references(contract: Contract) -> list[Reference]:
     """Every test that a contract names, in the order of the document."""
     sections = contract.sections
     tests = [
@@ -78,31 +81,30 @@ def collect(root: Path, nodes: Sequence[str]) -> tuple[list[str], dict[str, str]
     return record.collected, record.errors
 
 
-def run(root: Path, nodes: Sequence[str], log: IO[Any] | int) -> dict[str, Outcome]:
+def run(root: Path, wanted: Sequence[Reference], log: IO[Any] | int) -> list[Result]:
     """Run the tests that references name, once each, in one pytest process; raises NoPytest.
 
     A reference that names nothing has the outcome ``missing``; ``incomplete`` is part passed, part skipped.
     """
-    wanted = list(dict.fromkeys(node for node in nodes if (root / file_of(node)).is_file()))
-    record = _pytest(root, wanted, log)
+    nodes = list(dict.fromkeys(each.node for each in wanted if (root / file_of(each.node)).is_file()))
+    record = _pytest(root, nodes, log)
     if not (record.collected or record.outcomes):
         # pytest runs nothing at all where one node does not exist: leave those out
         ids, _ = collect(root, nodes)
-        record = _pytest(root, [node for node in wanted if named(node, ids)], log)
+        record = _pytest(root, [node for node in nodes if named(node, ids)], log)
     ids = list(dict.fromkeys([*record.collected, *record.outcomes]))
     lost = Told("failed", said="the test process died")
-    return {node: _together([record.outcomes.get(each, lost) for each in named(node, ids)]) for node in nodes}
+    return [_result(each, [record.outcomes.get(node, lost) for node in named(each.node, ids)]) for each in wanted]
 
 
-def _together(told: Sequence[Told]) -> Outcome:
+def _result(reference: Reference, told: Sequence[Told]) -> Result:
     """One outcome of all nodes of a reference."""
-    if not told:
-        return Outcome("missing", said="no such test", nodes=0)
     seen = {each.outcome for each in told}
-    outcome = "failed" if "failed" in seen else "incomplete" if len(seen) > 1 else seen.pop()
+    outcome = "failed" if "failed" in seen else "incomplete" if len(seen) > 1 else seen.pop() if seen else "missing"
     telling = "failed" if outcome == "failed" else "skipped"
-    said = next((each.said for each in told if each.outcome == telling), "")
-    return Outcome(outcome, sum(each.seconds for each in told), said, nodes=len(told))
+    said = next((each.said for each in told if each.outcome == telling), "" if told else "no such test")
+    seconds = round(math.fsum(each.seconds for each in told), 3)
+    return Result(reference.kind, reference.id, reference.node, outcome, seconds, len(told), said)
 
 
 def _pytest(

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kparity.contracts import evidence, files, history, known, nodes
+from kparity.contracts import Contract, evidence, files, history, known, nodes
 from kparity.contracts.coverage import mentioned
-from kparity.contracts.files import ContractFile, Problem
+from kparity.contracts.files import Problem, problem
 from kparity.contracts.nodes import NoPytest, Reference
 from kparity.errors import UnknownName, WrongInput
 
@@ -22,7 +22,7 @@ LISTS = ("preconditions", "falsification_tests", "proof_obligations", "harnesses
 class Findings:
     """What a validation found: problems, what it could not check, and remarks that change nothing."""
 
-    contracts: list[ContractFile] = field(default_factory=list)
+    contracts: list[Contract] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ def validate(paths: Sequence[Path], backends: Iterable[str] = ()) -> Findings:
     return found
 
 
-def unique_ids(contracts: Sequence[ContractFile]) -> Iterator[Problem]:
+def unique_ids(contracts: Sequence[Contract]) -> Iterator[Problem]:
     """Ids of contracts and of their entries, which nothing else in the set may have."""
     seen: dict[str, str] = {}
     for contract in contracts:
@@ -66,21 +66,21 @@ def unique_ids(contracts: Sequence[ContractFile]) -> Iterator[Problem]:
         ]
         for where, name in ids:
             if name in seen:
-                yield contract.problem(where, f"{name} is the id of {seen[name]} too", "give it another id")
+                yield problem(contract, where, f"{name} is the id of {seen[name]} too", "give it another id")
             seen.setdefault(name, f"{contract.path.name} {where}")
 
 
-def changelog(contract: ContractFile) -> Iterator[Problem]:
+def changelog(contract: Contract) -> Iterator[Problem]:
     """Versions that rise, the last of them the contract's own."""
     log = [entry.version for entry in contract.sections.metadata.changelog]
     if log[-1] != contract.version:
         what = f"ends with {log[-1]}, the version is {contract.version}"
-        yield contract.problem("metadata.changelog", what, f"say what changed in {contract.version}")
+        yield problem(contract, "metadata.changelog", what, f"say what changed in {contract.version}")
     if any(history.numbers(a) >= history.numbers(b) for a, b in itertools.pairwise(log)):
-        yield contract.problem("metadata.changelog", "versions do not rise", "put them in order")
+        yield problem(contract, "metadata.changelog", "versions do not rise", "put them in order")
 
 
-def links(contract: ContractFile) -> Iterator[Problem]:
+def links(contract: Contract) -> Iterator[Problem]:
     """Harnesses of no obligation, and preconditions of no threshold or equation."""
     sections = contract.sections
     obligations, judged = {each.id for each in sections.proof_obligations}, {*sections.thresholds, *sections.equations}
@@ -88,10 +88,10 @@ def links(contract: ContractFile) -> Iterator[Problem]:
     wanted += [(f"preconditions.{each.id}.of", name, judged) for each in sections.preconditions for name in each.of]
     for where, name, there in wanted:
         if name not in there:
-            yield contract.problem(where, f"there is no {name} here", f"name one of {', '.join(sorted(there))}")
+            yield problem(contract, where, f"there is no {name} here", f"name one of {', '.join(sorted(there))}")
 
 
-def status(contract: ContractFile) -> Iterator[Problem]:
+def status(contract: Contract) -> Iterator[Problem]:
     """Falsifiers that claim more than the evidence shows, and closed issues without it."""
     run, sections = f"run kparity contract check {files.shown(contract.path)}", contract.sections
     claims = [
@@ -110,29 +110,29 @@ def status(contract: ContractFile) -> Iterator[Problem]:
         if outcome != "passed":
             test = "its test" if claim == "discharged" else "its closing test"
             why = f"nothing shows that {test} ran" if outcome == "none" else f"{test} {outcome}"
-            yield contract.problem(where, f"{claim}, but {why}", remedy)
+            yield problem(contract, where, f"{claim}, but {why}", remedy)
         if contract.draft and claim == "discharged":
             what = "discharged in a draft: the code that it judges is still to come"
-            yield contract.problem(where, what, "say partial")
+            yield problem(contract, where, what, "say partial")
 
 
-def known_issues(contract: ContractFile, backends: Sequence[str]) -> Iterator[Problem]:
+def known_issues(contract: Contract, backends: Sequence[str]) -> Iterator[Problem]:
     """Patterns that do not compile, and backends that do not exist: an issue that can never match refuses nothing."""
     for entry in contract.sections.known_issues:
         at = f"known_issues.{entry.id}"
         try:
             known.Issue.of(contract, entry)
         except WrongInput as error:
-            yield contract.problem(f"{at}.match", str(error), "correct it")
+            yield problem(contract, f"{at}.match", str(error), "correct it")
         if backends and entry.backend not in backends:
             what = str(UnknownName("backend", entry.backend, backends))
-            yield contract.problem(f"{at}.backend", what, "an issue of no backend refuses nothing")
+            yield problem(contract, f"{at}.backend", what, "an issue of no backend refuses nothing")
         if entry.closed_by and entry.closed_by not in entry.closure:
             what = f"closed by {entry.closed_by}, which the closure does not name"
-            yield contract.problem(f"{at}.closed_by", what, "name what closed it under closure")
+            yield problem(contract, f"{at}.closed_by", what, "name what closed it under closure")
 
 
-def version(contract: ContractFile) -> Iterator[Problem | str]:
+def version(contract: Contract) -> Iterator[Problem | str]:
     """The bump that the changes since the git version before ask for; a remark where there is none, and where the
     evidence is that of another version.
     """
@@ -145,12 +145,12 @@ def version(contract: ContractFile) -> Iterator[Problem | str]:
         lower = now < history.numbers(before)
         if lower:
             what = f"{contract.version} is lower than {before} of {commit}"
-            yield contract.problem("metadata.version", what, f"make it at least {before}")
+            yield problem(contract, "metadata.version", what, f"make it at least {before}")
         for change in history.changes(old, contract.document) if not lower else ():
             least, under = history.least(before, change.level), f"under version {contract.version}"
             if now < history.numbers(least):
                 what = f"{change.what} since {before} ({commit}), a {change.level} change, {under}"
-                yield contract.problem(change.where, what, f"make the version at least {least}")
+                yield problem(contract, change.where, what, f"make the version at least {least}")
     if shown is not None and shown.contract.version != contract.version:
         remedy = "kparity contract check brings it up to date"
         yield f"{path}: the evidence is of version {shown.contract.version}; {remedy}"
@@ -158,7 +158,7 @@ def version(contract: ContractFile) -> Iterator[Problem | str]:
 
 def thresholds(found: Findings) -> None:
     """Thresholds that code uses and no contract has, and those of contracts in force that no code uses."""
-    owners: dict[tuple[Path, str], list[ContractFile]] = {}
+    owners: dict[tuple[Path, str], list[Contract]] = {}
     for contract in found.contracts:
         root, path = contract.root(), files.shown(contract.path)
         if root is None:
@@ -169,7 +169,7 @@ def thresholds(found: Findings) -> None:
         missing = [name for name in names if not (root / name).is_file()]
         for name in missing:
             what = f"{name} does not exist in {root}"
-            found.problems.append(contract.problem("enforced_by", what, "name a file of the project"))
+            found.problems.append(problem(contract, "enforced_by", what, "name a file of the project"))
         for name in names:
             if name not in missing:
                 owners.setdefault((root, name), []).append(contract)
@@ -180,17 +180,17 @@ def thresholds(found: Findings) -> None:
             found.notes.append(f"{path}: {why}: {', '.join(idle)}")
         for name in idle if not contract.draft else ():
             what = f"no code of {', '.join(names)} uses it"
-            found.problems.append(contract.problem(f"thresholds.{name}", what, "enforce it or remove it"))
+            found.problems.append(problem(contract, f"thresholds.{name}", what, "enforce it or remove it"))
     for (root, name), contracts in owners.items():
         found.problems += _unknown(root / name, name, contracts)
 
 
-def _unknown(path: Path, name: str, owners: Sequence[ContractFile]) -> Iterator[Problem]:
+def _unknown(path: Path, name: str, owners: Sequence[Contract]) -> Iterator[Problem]:
     """Names at the calls of one file that none of its contracts has."""
     try:
         uses = list(asked_for(path.read_text(encoding="utf-8")))
     except (SyntaxError, ValueError) as error:
-        yield owners[0].problem("enforced_by", f"cannot be read as Python: {error}", "correct the file")
+        yield problem(owners[0], "enforced_by", f"cannot be read as Python: {error}", "correct the file")
         return
     known = {limit for owner in owners for limit in owner.sections.thresholds}
     for line, limit in uses:
@@ -230,7 +230,7 @@ def _names_at(tree: ast.AST, takers: Mapping[str, set[int]]) -> Iterator[ast.exp
 
 def references(found: Findings) -> None:
     """Every test that a contract names is a pytest node that exists: one collection per project."""
-    by_root: dict[Path, list[ContractFile]] = {}
+    by_root: dict[Path, list[Contract]] = {}
     for contract in found.contracts:
         root = contract.root()
         if root is None:
@@ -246,7 +246,7 @@ def references(found: Findings) -> None:
             continue
         for contract, each in wanted:
             if not nodes.named(each.node, ids):
-                found.problems.append(contract.problem(each.where, *_absent(root, each.node, ids, broken)))
+                found.problems.append(problem(contract, each.where, *_absent(root, each.node, ids, broken)))
 
 
 def _absent(root: Path, node: str, ids: Sequence[str], broken: Mapping[str, str]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Rates from counts: how sure a number of successes makes us. The unit is the distinct trial; repeats are not trials."""
+"""Rates from counts: how sure a number of successes makes us. The unit is the distinct trial, not its repeats."""
 
 from __future__ import annotations
 
