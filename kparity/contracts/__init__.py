@@ -71,9 +71,11 @@ class Contract:
     @cached_property
     def sections(self) -> Sections:
         """The document as typed records."""
-        from kparity.contracts.form import typed
+        import msgspec
 
-        return typed(self.document)
+        from kparity.contracts.form import Sections
+
+        return msgspec.convert(self.document, Sections)
 
     @property
     def draft(self) -> bool:

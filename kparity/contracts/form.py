@@ -174,11 +174,6 @@ class Sections(Part):
     known_issues: list[KnownIssue] = []
 
 
-def typed(document: Any) -> Sections:
-    """A document that follows the schema as records."""
-    return msgspec.convert(document, Sections)
-
-
 def schema() -> dict[str, Any]:
     """The JSON Schema of a contract, with the two conditions that no type says."""
     whole = msgspec.json.schema(Sections)
