@@ -97,10 +97,8 @@ def checked(path: Path) -> None:
     contract = files.read_all([path])[0]
     root = contract.root()
     assert root is not None
-    wanted = nodes.references(contract)
-    outcomes = nodes.run(root, [each.node for each in wanted], subprocess.DEVNULL)
-    results = [(each, outcomes[each.node]) for each in wanted]
-    evidence.write(contract.evidence, evidence.document(contract, root, results, ["test"], {}))
+    results = nodes.run(root, nodes.references(contract), subprocess.DEVNULL)
+    evidence.write(contract.evidence, evidence.of(contract, root, results, ["test"], {}))
 
 
 def commit(folder: Path) -> None:

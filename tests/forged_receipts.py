@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from kparity.receipts.statement import redigested
+from tests.edits import Edit, at, both, change, drop, put
 from tests.made_receipts import NOW, ops_receipt, receipt, subject
-
-Change = Callable[[dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Forgery:
 
     name: str
     code: str
-    change: Change
+    edit: Edit
     of: tuple[str, ...] = ("cuda", "cpu")
     ops: bool = False
     """Whether the right receipt is one of single ops, on the first of ``of``."""
@@ -39,45 +38,14 @@ class Forgery:
     def made(self) -> dict[str, Any]:
         """The forged statement."""
         statement = copy.deepcopy(ops_receipt(self.of[0]) if self.ops else receipt(*self.of))
-        self.change(statement["predicate"])
+        self.edit(statement["predicate"])
         if self.renamed:
             with suppress(KeyError):  # the forger took away what subjects are made of
                 statement["subject"] = subject(statement["predicate"])
         return redigested(statement) if self.redigest else statement
 
 
-def put(path: str, value: Any) -> Change:
-    """Set what stands at ``path`` (keys and indices, by dots)."""
-
-    def change(predicate: dict[str, Any]) -> None:
-        *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-        at: Any = predicate
-        for part in way:
-            at = at[part]
-        at[last] = value
-
-    return change
-
-
-def drop(path: str) -> Change:
-    """Take away what stands at ``path``."""
-
-    def change(predicate: dict[str, Any]) -> None:
-        *way, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-        at: Any = predicate
-        for part in way:
-            at = at[part]
-        del at[last]
-
-    return change
-
-
-def both(*changes: Change) -> Change:
-    """Several changes, in order."""
-    return lambda predicate: [change(predicate) for change in changes]
-
-
-def resampled(samples: Callable[[list[float]], list[float]], run: int = 0, at: int = 1) -> Change:
+def resampled(samples: Callable[[list[float]], list[float]], run: int = 0, at: int = 1) -> Edit:
     """Other samples, with every figure computed from them as an honest writer would."""
 
     def change(predicate: dict[str, Any]) -> None:
@@ -116,47 +84,7 @@ def smaller_model(predicate: dict[str, Any]) -> None:
         kernel["device_ns"] /= 5
 
 
-def softer_gate(predicate: dict[str, Any]) -> None:
-    gate = predicate["runs"][0]["parity"]["gates"][0]
-    gate.update(value=0.72, limit=0.7)
-
-
-def failed_gate(predicate: dict[str, Any]) -> None:
-    predicate["runs"][0]["parity"]["gates"][0]["value"] = 0.72
-
-
-def hidden_gate(predicate: dict[str, Any]) -> None:
-    predicate["runs"][0]["parity"]["gates"][0].update(value=0.72, passed=False)
-
-
-def other_dialect(predicate: dict[str, Any]) -> None:
-    for kernel in predicate["runs"][0]["kernels"]:
-        kernel["id"] = kernel["id"].replace("_cuda_", "_avx2_")
-
-
-def speed_of_a_failure(predicate: dict[str, Any]) -> None:
-    predicate["runs"][0]["parity"].update(verdict="FAIL", reason="cosine 0.72")
-    predicate["runs"][0]["parity"]["gates"][0].update(value=0.72, passed=False)
-    predicate["fallback"][0].update(status="rejected", code="KP-BOS-COSINE", reason="cosine 0.72")
-    predicate["serving"] = "cpu"
-
-
-def unexplained_fallback(predicate: dict[str, Any]) -> None:
-    del predicate["runs"][0]
-    predicate["fallback"][0]["status"] = "unavailable"
-    predicate["serving"] = "cpu"
-
-
-def fallback_with_reason(predicate: dict[str, Any]) -> None:
-    unexplained_fallback(predicate)
-    predicate["fallback"][0].update(code="KP-CUDA-NODRIVER", reason="no CUDA driver")
-
-
-def poser(predicate: dict[str, Any]) -> None:
-    predicate["runs"][0]["device"].update(kind="gpu", uuid="10005:0000")
-
-
-def replayed(**times: int) -> Change:
+def replayed(**times: int) -> Edit:
     """Other numbers of replays, with dispatches to fit."""
 
     def change(predicate: dict[str, Any]) -> None:
@@ -169,20 +97,6 @@ def replayed(**times: int) -> Change:
     return change
 
 
-def longer(predicate: dict[str, Any]) -> None:
-    predicate["begun"] = (NOW - timedelta(seconds=1)).isoformat()
-
-
-def copied(predicate: dict[str, Any]) -> None:
-    """The samples of decode taken from the passes of the bandwidth, scaled to nothing."""
-    for run in predicate["runs"]:
-        run["measurements"].append({**copy.deepcopy(run["measurements"][1]), "name": "tg@512", "depth": 512})
-
-
-def faster_baseline(predicate: dict[str, Any]) -> None:
-    predicate["baselines"][0]["ratios"][0].update(ratio=4.0, low=3.9, high=4.1)
-
-
 def faster_op(predicate: dict[str, Any]) -> None:
     from kparity.bench.timing import bootstrap
 
@@ -193,42 +107,41 @@ def faster_op(predicate: dict[str, Any]) -> None:
     row.update(us=middle * 1e6, us_low=low * 1e6, us_high=high * 1e6, gb_per_s=row["bytes"] / middle * 1e-9)
 
 
-def faster_wall(predicate: dict[str, Any]) -> None:
-    """Two thirds of the device's time around every sample of a row whose samples are below a clock's resolution."""
-    row = predicate["ops"][2]
-    row["samples_wall_s"] = [each / 1.5 for each in row["samples_device_s"]]
-
-
-def halved_wall(predicate: dict[str, Any]) -> None:
-    """Half the device's time around one sample: in the sum it is lost."""
-    row = predicate["ops"][1]
-    row["samples_wall_s"][3] = row["samples_device_s"][3] / 2
-
-
-def longer_wall(predicate: dict[str, Any]) -> None:
-    row = predicate["ops"][1]
-    row["samples_wall_s"].append(row["samples_wall_s"][0] * 1.07)
+def each_kernel(edit: Edit) -> Edit:
+    """The same edit of every kernel of the first run."""
+    return lambda predicate: [edit(kernel) for kernel in predicate["runs"][0]["kernels"]]
 
 
 def sure(predicate: dict[str, Any]) -> None:
     """The interval of somebody who is certain."""
-    each = predicate["runs"][0]["measurements"][1]
+    each = at(predicate, SPEED)
     each.update(low=each["tokens_per_s"] * 0.99999, high=each["tokens_per_s"] * 1.00001)
 
 
-def unlike(change: Callable[[float], float]) -> Change:
-    def changed(predicate: dict[str, Any]) -> None:
-        for kernel in predicate["runs"][0]["kernels"]:
-            kernel["device_ns"] = change(kernel["device_ns"])
+def copied(predicate: dict[str, Any]) -> None:
+    """The samples of one measurement under the name of another."""
+    for run in predicate["runs"]:
+        run["measurements"].append({**copy.deepcopy(run["measurements"][1]), "name": "tg@512", "depth": 512})
 
-    return changed
+
+def walled(row: int, wall: Callable[[list[float], list[float]], list[float]]) -> Edit:
+    """Other times of the wall, from those of the device and the wall, around the samples of a row of single ops."""
+
+    def edit(predicate: dict[str, Any]) -> None:
+        each = predicate["ops"][row]
+        each["samples_wall_s"] = wall(each["samples_device_s"], each["samples_wall_s"])
+
+    return edit
 
 
 SPEED = "runs.0.measurements.1"
+GATE = "runs.0.parity.gates.0"
+KERNEL = ("ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay")
+UNEXPLAINED = both(drop("runs.0"), put("fallback.0.status", "unavailable"), put("serving", "cpu"))
 GPU = {"require_gpu_kernels": True}
 
 FORGED = [
-    # Changed after it was written.
+    # Editd after it was written.
     Forgery("a speed is edited", "RCPT-DIGEST", put(f"{SPEED}.tokens_per_s", 9999.0), redigest=False),
     Forgery("the device is renamed", "RCPT-DIGEST", put("runs.0.device.device", "NVIDIA B200"), redigest=False),
     Forgery("the commit is another", "RCPT-DIGEST", put("harness.commit", "f" * 40), redigest=False),
@@ -244,10 +157,11 @@ FORGED = [
     Forgery("ends before it begins", "RCPT-TIME", put("ended", (NOW - timedelta(days=1)).isoformat())),
     Forgery("of tomorrow", "RCPT-TIME", put("ended", (NOW + timedelta(days=1)).isoformat())),
     Forgery("of no day", "RCPT-TIME", put("ended", "2026-02-30T00:00:00Z")),
-    Forgery("shorter than its samples", "RCPT-DURATION", longer),
+    Forgery("shorter than its samples", "RCPT-DURATION", put("begun", (NOW - timedelta(seconds=1)).isoformat())),
     Forgery("clean with changes", "RCPT-COMMIT", put("harness.changed", ["kernels/tgemv/tgemv.cu"])),
     # Devices and kernels.
-    Forgery("a software device as a GPU", "RCPT-SOFTWARE-GPU", poser, of=("wgpu",)),
+    Forgery("a software device as a GPU", "RCPT-SOFTWARE-GPU",
+            change("runs.0.device", kind="gpu", uuid="10005:0000"), of=("wgpu",)),
     Forgery("a processor as a GPU", "RCPT-SOFTWARE-GPU", put("runs.0.device.device", "Intel(R) Xeon(R)")),
     Forgery("the CPU backend on a GPU", "RCPT-DEVICE", put("runs.1.device.kind", "gpu")),
     Forgery("no UUID", "RCPT-DEVICE", put("runs.0.device.uuid", "")),
@@ -257,7 +171,8 @@ FORGED = [
         put("runs.0.device.driver", ""), put("runs.0.device.uuid", "")), of=("hip",)),
     Forgery("the device of another backend", "RCPT-DEVICE", put("runs.0.device.backend", "cpu")),
     Forgery("another API", "RCPT-DEVICE", put("runs.0.device.api", "Vulkan")),
-    Forgery("CPU kernels on a GPU", "RCPT-KERNEL-ID", other_dialect),
+    Forgery("CPU kernels on a GPU", "RCPT-KERNEL-ID",
+            each_kernel(lambda each: each.update(id=each["id"].replace("_cuda_", "_avx2_")))),
     Forgery("a CPU kernel with a GPU's word", "RCPT-KERNEL-ID", put("runs.0.kernels.0.id", "gemm_cpu_cuda")),
     Forgery("no kernels", "RCPT-NO-KERNELS", put("runs.0.kernels", [])),
     Forgery("too few dispatches", "RCPT-DISPATCHES", put("runs.0.kernels.0.dispatches", 120)),
@@ -273,26 +188,30 @@ FORGED = [
     Forgery("launches that do not add up", "RCPT-DISPATCHES", put("runs.0.graph.launches.step", 500)),
     Forgery("nothing counted", "RCPT-DISPATCHES", put("runs.0.proof.dispatches_counted", False)),
     Forgery("a kernel without device time", "RCPT-DEVICE-TIME", put("runs.0.kernels.1.device_ns", 0)),
-    Forgery("more device time than wall", "RCPT-DEVICE-TIME", unlike(lambda ns: ns * 3)),
+    Forgery("more device time than wall", "RCPT-DEVICE-TIME",
+            each_kernel(lambda each: each.update(device_ns=each["device_ns"] * 3))),
     Forgery("a device clock without samples", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", None)),
     Forgery("a device clock ahead of the wall", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", [1.0])),
     # The dispatch.
-    Forgery("a fallback without a reason", "RCPT-FALLBACK", unexplained_fallback),
+    Forgery("a fallback without a reason", "RCPT-FALLBACK", UNEXPLAINED),
     Forgery("serves what was not asked for", "RCPT-FALLBACK", put("serving", "hip")),
     Forgery("requested something else", "RCPT-FALLBACK", put("request.backends", ["hip", "cpu"])),
     Forgery("a backend left out", "RCPT-FALLBACK", drop("runs.1")),
-    Forgery("fell back to the CPU", "RCPT-FALLBACK-ONLY", fallback_with_reason, demands=GPU),
+    Forgery("fell back to the CPU", "RCPT-FALLBACK-ONLY", both(
+        UNEXPLAINED, change("fallback.0", code="KP-CUDA-NODRIVER", reason="no CUDA driver")), demands=GPU),
     Forgery("no GPU", "RCPT-NO-GPU-KERNELS", lambda _: None, of=("cpu",), demands=GPU),
     Forgery("a GPU API on a software device", "RCPT-NOT-A-GPU", lambda _: None, of=("wgpu",), demands=GPU),
     Forgery("no device clock", "RCPT-NO-GPU-KERNELS", put("runs.0.proof.device_clock", False), demands=GPU),
     # Parity.
-    Forgery("a failed gate that passes", "RCPT-GATE", failed_gate),
-    Forgery("a softer limit", "RCPT-GATE", softer_gate),
+    Forgery("a failed gate that passes", "RCPT-GATE", put(f"{GATE}.value", 0.72)),
+    Forgery("a softer limit", "RCPT-GATE", change(GATE, value=0.72, limit=0.7)),
     Forgery("a gate of nobody", "RCPT-GATE", put("runs.0.parity.gates.0.name", "looks_good")),
-    Forgery("PASS with a failed gate", "RCPT-PARITY", hidden_gate),
+    Forgery("PASS with a failed gate", "RCPT-PARITY", change(GATE, value=0.72, passed=False)),
     Forgery("the failed gate left out", "RCPT-GATES-MISSING", drop("runs.0.parity.gates.1")),
     Forgery("no gates", "RCPT-GATES-MISSING", put("runs.0.parity.gates", [])),
-    Forgery("a speed of a wrong backend", "RCPT-PARITY", speed_of_a_failure),
+    Forgery("a speed of a wrong backend", "RCPT-PARITY", both(
+        change("runs.0.parity", verdict="FAIL", reason="cosine 0.72"), change(GATE, value=0.72, passed=False),
+        change("fallback.0", status="rejected", code="KP-BOS-COSINE", reason="cosine 0.72"), put("serving", "cpu"))),
     Forgery("invalid without a reason", "RCPT-PARITY", put("runs.0.parity.verdict", "INVALID-CORRECTNESS")),
     Forgery("a contract of its own", "RCPT-CONTRACT", put("contract.id", "easy-v1")),
     Forgery("another major version of the contract", "RCPT-CONTRACT", put("contract.version", "0.9.0")),
@@ -323,7 +242,7 @@ FORGED = [
     Forgery("faster percentiles", "RCPT-RECOMPUTED", put(f"{SPEED}.ms_per_token.p99", 1e-6)),
     Forgery("more throughput", "RCPT-RECOMPUTED", put(f"{SPEED}.gb_per_s", 4000.0)),
     Forgery("a name of another measurement", "RCPT-RECOMPUTED", put(f"{SPEED}.name", "tg@4096")),
-    Forgery("a better ratio", "RCPT-RECOMPUTED", faster_baseline),
+    Forgery("a better ratio", "RCPT-RECOMPUTED", change("baselines.0.ratios.0", ratio=4.0, low=3.9, high=4.1)),
     Forgery("a point for an interval", "RCPT-INTERVAL", sure),
     Forgery("an interval upside down", "RCPT-INTERVAL", put(f"{SPEED}.low", 1e9)),
     Forgery("always the same time", "RCPT-SAMPLES", resampled(lambda samples: [median(samples)] * 40)),
@@ -335,17 +254,17 @@ FORGED = [
     Forgery("an op faster than memory", "RCPT-FLOOR", faster_op, ops=True),
     Forgery("an op with a better median", "RCPT-RECOMPUTED", put("ops.1.us", 0.5), ops=True),
     Forgery("an op with a point for an interval", "RCPT-INTERVAL", put("ops.1.us_low", 1e-3), ops=True),
-    Forgery("a short op ahead of the wall", "RCPT-DEVICE-TIME", faster_wall, ops=True),
-    Forgery("an op ahead of the wall in one sample", "RCPT-DEVICE-TIME", halved_wall, ops=True),
-    Forgery("an op with more times of the wall's clock", "RCPT-DEVICE-TIME", longer_wall, ops=True),
+    Forgery("a short op ahead of the wall", "RCPT-DEVICE-TIME",
+            walled(2, lambda device, _: [each / 1.5 for each in device]), ops=True),
+    Forgery("an op ahead of the wall in one sample", "RCPT-DEVICE-TIME",
+            walled(1, lambda device, wall: [*wall[:3], device[3] / 2, *wall[4:]]), ops=True),
+    Forgery("an op with more times of the wall's clock", "RCPT-DEVICE-TIME",
+            walled(1, lambda _, wall: [*wall, wall[0] * 1.07]), ops=True),
     Forgery("an op that was not measured", "RCPT-EMPTY", drop("ops.1.samples_device_s"), ops=True),
     Forgery("an op of a backend that was not there", "RCPT-FALLBACK", put("ops.1.backend", "hip"), ops=True),
     Forgery("an op on a software GPU", "RCPT-SOFTWARE-GPU", put("ops.1.device", "llvmpipe"), ops=True),
-    Forgery("an op without a kernel", "RCPT-NO-KERNELS", both(*map(drop, (
-        "ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay"))),
-        ops=True),
-    Forgery("an op that was not counted", "RCPT-NO-KERNELS", both(*map(drop, (
-        "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay"))), ops=True),
+    Forgery("an op without a kernel", "RCPT-NO-KERNELS", drop(*KERNEL), ops=True),
+    Forgery("an op that was not counted", "RCPT-NO-KERNELS", drop(*KERNEL[2:]), ops=True),
     Forgery("an op that was never launched", "RCPT-NO-KERNELS", put("ops.1.dispatches", 0), ops=True),
     Forgery("an op with a count and no kernel", "RCPT-SCHEMA", drop("ops.1.kernel"), ops=True),
     Forgery("an op of a kernel without its text", "RCPT-SCHEMA", drop("ops.1.kernel_sha256"), ops=True),
@@ -359,14 +278,11 @@ FORGED = [
         put("ops.1.replays", 5), put("ops.1.dispatches", 20)), ops=True),
     Forgery("an op timed for more launches", "RCPT-DISPATCHES", both(
         put("ops.1.launches_per_replay", 1), put("ops.1.dispatches", 42)), ops=True),
-    Forgery("a copy on a GPU and nothing else", "RCPT-NO-GPU-KERNELS", both(
-        drop("ops.2"), drop("ops.1")), ops=True, demands=GPU),
+    Forgery("a copy on a GPU and nothing else", "RCPT-NO-GPU-KERNELS", drop("ops.2", "ops.1"), ops=True, demands=GPU),
     Forgery("an op by the wall's clock", "RCPT-NO-GPU-KERNELS", both(
         put("ops.1.clock", "wall"), put("ops.2.clock", "wall")), ops=True, demands=GPU),
     Forgery("torch's product for a kernel", "RCPT-NO-GPU-KERNELS", both(
-        drop("ops.2"), put("ops.1.baseline", True),
-        *map(drop, ("ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays",
-                    "ops.1.launches_per_replay"))), ops=True, demands=GPU),
+        drop("ops.2", *KERNEL), put("ops.1.baseline", True)), ops=True, demands=GPU),
     Forgery("an op on a software device", "RCPT-NOT-A-GPU", lambda _: None, ("wgpu",), ops=True, demands=GPU),
     Forgery("an op on a CPU", "RCPT-NO-GPU-KERNELS", lambda _: None, ("cpu",), ops=True, demands=GPU),
 ]  # fmt: skip

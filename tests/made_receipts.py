@@ -14,21 +14,20 @@ from kparity import contracts
 from kparity.bench.timing import bootstrap
 from kparity.receipts import statement
 from kparity.receipts.document import PREDICATE, STATEMENT
+from tests.edits import Edit
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=timezone.utc)
-GOOD = {
+PROBE = contracts.load(contracts.PROBE)
+NO_MEASURE = {"graph_roundings", "noise_least", "decode_noise_least", "mutation_full", "mutation_probe"}
+"""Thresholds of the contract that no gate of a probe measures."""
+MEASURES = tuple(name for name in PROBE.document["thresholds"] if name not in NO_MEASURE)
+"""What a full probe measures, by the contract and not by the gates: a measure that these lose is missed here."""
+GOOD = {name: PROBE.threshold(name).value if PROBE.threshold(name).sign == "≥" else 0.0 for name in MEASURES} | {
     "bos_cosine": 0.99999997, "positions_cosine": 0.99987, "positions_noise": 0.107, "positions_factor": 2.3e-8,
     "positions_norm": 0.0108, "positions_min": 72.0, "prefill_cosine": 0.99996, "turns_cosine": 0.99998,
     "exact_scaled_ulp": 0.86,
 }  # fmt: skip
-"""Measured numbers of a right backend; what is not here is zero."""
-MEASURES = (
-    "bos_cosine", "graph_differences", "exact_mismatches", "exact_scaled_ulp", "positions_cosine", "positions_noise",
-    "positions_factor", "positions_norm", "positions_min", "prefill_cosine", "prefill_noise", "prefill_norm",
-    "replay_differences", "reset_differences", "decode_diverged", "decode_argmax", "decode_ties", "turns_cosine",
-    "turns_noise", "turns_norm", "kernels_wrong",
-)  # fmt: skip
-"""What a full probe measures, written down a second time: a measure that the gates lose is missed here."""
+"""Measured numbers of a right backend."""
 MODEL = {
     "name": "made.gguf", "sha256": hashlib.sha256(b"a model made for the tests").hexdigest(), "bytes": 600_000_000,
     "layers": 30, "width": 2560, "ffn": 6912, "heads": 20, "kv_heads": 5, "head_dim": 128, "vocab": 32000,
@@ -113,11 +112,10 @@ def measurement(
 
 def parity() -> dict[str, Any]:
     """PASS with every gate of the full probe."""
-    contract = contracts.load(contracts.PROBE)
     gates = [
-        {"gate": name.partition("_")[0], "name": name, "value": GOOD.get(name, 0.0),
-         "limit": contract.threshold(name).value, "passed": True}
-        for name in MEASURES
+        {"gate": name.partition("_")[0], "name": name, "value": value, "limit": PROBE.threshold(name).value,
+         "passed": True}
+        for name, value in GOOD.items()
     ]  # fmt: skip
     return {"verdict": "PASS", "gates": gates, "reason": None}
 
@@ -164,23 +162,17 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     default the same) were not there, those of ``rejected`` were wrong.
     """
     asked = requested.split(",") if requested else list(backends)
-    fallback = []
-    for name in asked:
-        if name in backends:
-            fallback.append({"backend": name, "status": "accepted", "code": None, "reason": None})
-        elif name in rejected:
-            said = "cosine 0.72 (< 0.99) at position 0/64"
-            fallback.append({"backend": name, "status": "rejected", "code": "KP-BOS-COSINE", "reason": said})
-        else:
-            said = "no driver"
-            fallback.append(
-                {"backend": name, "status": "unavailable", "code": f"KP-{name.upper()}-NODRIVER", "reason": said}
-            )
+    fates: dict[str, tuple[str, str | None, str | None]] = {
+        **{name: ("unavailable", f"KP-{name.upper()}-NODRIVER", "no driver") for name in asked},
+        **dict.fromkeys(rejected, ("rejected", "KP-BOS-COSINE", "cosine 0.72 (< 0.99) at position 0/64")),
+        **dict.fromkeys(backends, ("accepted", None, None)),
+    }
+    fallback = [dict(zip(("backend", "status", "code", "reason"), (name, *fates[name]), strict=True)) for name in asked]
     predicate = {
         "kind": "bench", "begun": (NOW - timedelta(hours=1)).isoformat(), "ended": NOW.isoformat(),
         "harness": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False, "changed": []},
         "request": {"command": ["made for the tests"], "backends": asked, "options": {"depth": "full"}},
-        "model": MODEL, "contract": {"id": contracts.PROBE, "version": contracts.load(contracts.PROBE).version},
+        "model": MODEL, "contract": {"id": PROBE.id, "version": PROBE.version},
         "seeds": {"model": 7, "tokens": 1},
         "serving": next((each["backend"] for each in fallback if each["status"] == "accepted"), None),
         "fallback": fallback, "runs": [run(name, salt) for name in backends],
@@ -189,6 +181,16 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     if "cpu" in backends:
         predicate["baselines"] = [baseline(predicate["runs"], salt)]
     return build(predicate)
+
+
+UNCHECKED = {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}
+
+
+def edited(edit: Edit, *backends: str, **options: Any) -> dict[str, Any]:
+    """A receipt with an edit of its predicate, and the digest that fits it."""
+    made = receipt(*backends, **options)
+    edit(made["predicate"])
+    return statement.redigested(made)
 
 
 def ops_receipt(backend: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import kparity
 from kparity.contracts import evidence, files, known
@@ -121,15 +122,14 @@ def test_only_evidence_of_this_version_issue_and_host_opens_the_way(tmp_path: Pa
     checked(path)
     assert states(path) == []
     good = evidence.read(shown)
-    assert good is not None and good["devices_sha256"] == fingerprint.host()
+    assert good is not None and good.devices_sha256 == fingerprint.host()
 
-    evidence.write(shown, {**good, "devices_sha256": "0" * 64})
+    evidence.write(shown, replace(good, devices_sha256="0" * 64))
     assert states(path) == ["open; its closing test passed with other devices or drivers: kparity contract check"]
-    evidence.write(shown, {**good, "contract": {"id": "mine-v1", "version": "0.9.0"}})
+    evidence.write(shown, replace(good, contract=evidence.Of("mine-v1", "0.9.0")))
     assert states(path) == ["open; its closing test passed for version 0.9.0 only: kparity contract check"]
     for outcome in ("failed", "skipped", "incomplete", "missing"):
-        results = [{**entry, "outcome": outcome} for entry in good["results"]]
-        evidence.write(shown, {**good, "results": results})
+        evidence.write(shown, replace(good, results=[replace(each, outcome=outcome) for each in good.results]))
         assert states(path) == [f"open; its closing test {outcome}"]
     for damage in ("", "{", "[]", '{"schema": "kparity-contract-evidence-v1"}'):
         shown.write_text(damage)

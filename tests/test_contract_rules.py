@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from kparity.contracts import evidence, files, history, nodes
-from kparity.contracts.validate import CALL, Findings, validate
+from kparity.contracts import coverage, evidence, files, history, nodes
+from kparity.contracts.validate import Findings, asked_for, validate
 from kparity.errors import WrongInput
 from tests.contract_project import DOCUMENT, ISSUE, checked, commit, document, make, write
+from tests.edits import Edit, both, drop, put
 
 Document = dict[str, Any]
 
@@ -40,98 +41,71 @@ def findings(tmp_path: Path, contract: Document) -> Findings:
     return validate([make(tmp_path, contract)], ["cpu", "liar-honest"])
 
 
+def problems(*paths: Path) -> list[str]:
+    return [str(problem) for problem in validate(paths).problems]
+
+
+def issue(**changes: Any) -> Edit:
+    """An edit that adds the known issue of the project, changed."""
+    return put("known_issues", [{**ISSUE, **changes}])
+
+
 def test_the_good_contract_is_clean(tmp_path: Path) -> None:
     found = findings(tmp_path, document(known_issues=[ISSUE]))
     assert found.problems == [] and found.unchecked == [] and found.exit_code == 0
 
 
-def put(*path: str | int, value: Any) -> Callable[[Document], None]:
-    """An edit that sets one place of a document."""
-
-    def edit(contract: Document) -> None:
-        place: Any = contract
-        for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = value
-
-    return edit
-
-
-def drop(*path: str | int) -> Callable[[Document], None]:
-    """An edit that removes one place of a document."""
-
-    def edit(contract: Document) -> None:
-        place: Any = contract
-        for part in path[:-1]:
-            place = place[part]
-        del place[path[-1]]
-
-    return edit
-
-
-FALSIFIER, OBLIGATION = ("falsification_tests", 0), ("proof_obligations", 0)
-BAD: dict[str, tuple[Callable[[Document], None], str]] = {
-    "no references": (put("metadata", "references", value=[]), "metadata.references: "),
-    "an empty reference": (put("metadata", "references", value=[" "]), "metadata.references.0: "),
-    "a version of two parts": (put("metadata", "version", value="1.0"), "metadata.version: '1.0' does not match"),
-    "a version that YAML reads as a number": (put("metadata", "version", value=1.0), "quote it"),
-    "an unknown status": (put("metadata", "status", value="fine"), "metadata.status: 'fine' is not one of"),
-    "an id that is not the file's": (put("metadata", "id", value="other-v1"), "name the file after the id"),
-    "no falsifier": (put("falsification_tests", value=[]), "falsification_tests: "),
-    "a falsifier without a prediction": (drop(*FALSIFIER, "prediction"), "'prediction' is a required property"),
-    "a threshold without a basis": (drop("thresholds", "error", "basis"), "'basis' is a required property"),
-    "a threshold with a thin basis": (put("thresholds", "error", "basis", value="x"), "thresholds.error.basis: "),
-    "a threshold that is no number": (put("thresholds", "error", "value", value="0.5"), "thresholds.error.value: "),
-    "an unknown rule": (put("thresholds", "error", "rule", value="about"), "thresholds.error.rule: "),
-    "an unknown key": (put("treshold", value={}), "'treshold' was unexpected"),
+FALSIFIER, OBLIGATION = "falsification_tests.0", "proof_obligations.0"
+BAD: dict[str, tuple[Edit, str]] = {
+    "no references": (put("metadata.references", []), "metadata.references: "),
+    "an empty reference": (put("metadata.references", [" "]), "metadata.references.0: "),
+    "a version of two parts": (put("metadata.version", "1.0"), "metadata.version: '1.0' does not match"),
+    "a version that YAML reads as a number": (put("metadata.version", 1.0), "quote it"),
+    "an unknown status": (put("metadata.status", "fine"), "metadata.status: 'fine' is not one of"),
+    "an id that is not the file's": (put("metadata.id", "other-v1"), "name the file after the id"),
+    "no falsifier": (put("falsification_tests", []), "falsification_tests: "),
+    "a falsifier without a prediction": (drop(f"{FALSIFIER}.prediction"), "'prediction' is a required property"),
+    "a threshold without a basis": (drop("thresholds.error.basis"), "'basis' is a required property"),
+    "a threshold with a thin basis": (put("thresholds.error.basis", "x"), "thresholds.error.basis: "),
+    "a threshold that is no number": (put("thresholds.error.value", "0.5"), "thresholds.error.value: "),
+    "an unknown rule": (put("thresholds.error.rule", "about"), "thresholds.error.rule: "),
+    "an unknown key": (put("treshold", {}), "'treshold' was unexpected"),
     "thresholds that nothing enforces": (drop("enforced_by"), "'enforced_by' is a required property"),
-    "a strategy nobody has": (put("harnesses", 0, "strategy", value="hope"), "harnesses.0.strategy: "),
-    "four whys": (put("five_whys", value=[{"why": "w", "because": "b"}] * 4), "five_whys: "),
-    "an id twice": (put(*OBLIGATION, "id", value="FALSIFY-MINE-001"), "is the id of mine-v1.yaml falsification_tests"),
-    "a changelog behind its version": (put("metadata", "version", value="1.1.0"), "ends with 1.0.0"),
+    "a strategy nobody has": (put("harnesses.0.strategy", "hope"), "harnesses.0.strategy: "),
+    "four whys": (put("five_whys", [{"why": "w", "because": "b"}] * 4), "five_whys: "),
+    "an id twice": (put(f"{OBLIGATION}.id", "FALSIFY-MINE-001"), "is the id of mine-v1.yaml falsification_tests"),
+    "a changelog behind its version": (put("metadata.version", "1.1.0"), "ends with 1.0.0"),
     "a changelog out of order": (
-        put("metadata", "changelog", value=[{"version": "2.0.0", "change": "c"}, {"version": "1.0.0", "change": "c"}]),
+        put("metadata.changelog", [{"version": "2.0.0", "change": "c"}, {"version": "1.0.0", "change": "c"}]),
         "versions do not rise",
     ),
-    "a harness of no obligation": (put("harnesses", 0, "obligation", value="PO-NOBODY"), "there is no PO-NOBODY here"),
-    "a precondition of nothing": (put("preconditions", 0, "of", value=["eror"]), "there is no eror here"),
-    "a test in no file": (put(*FALSIFIER, "test", value="test_none.py::test_x"), "test_none.py does not exist"),
-    "a test that is misspelt": (put(*FALSIFIER, "test", value="test_mine.py::test_god"), "did you mean 'test_good'"),
-    "a parameter that is not there": (put(*OBLIGATION, "test", value="test_mine.py::test_many[3]"), "test_many[3]"),
+    "a harness of no obligation": (put("harnesses.0.obligation", "PO-NOBODY"), "there is no PO-NOBODY here"),
+    "a precondition of nothing": (put("preconditions.0.of", ["eror"]), "there is no eror here"),
+    "a test in no file": (put(f"{FALSIFIER}.test", "test_none.py::test_x"), "test_none.py does not exist"),
+    "a test that is misspelt": (put(f"{FALSIFIER}.test", "test_mine.py::test_god"), "did you mean 'test_good'"),
+    "a parameter that is not there": (put(f"{OBLIGATION}.test", "test_mine.py::test_many[3]"), "test_many[3]"),
     "a closing test that is not there": (
-        put("known_issues", value=[{**ISSUE, "closing_test": "test_mine.py::test_no"}]),
-        "known_issues.ISSUE-MINE-1.closing_test",
-    ),
-    "a source that is not there": (put("enforced_by", value=["nowhere.py"]), "nowhere.py does not exist"),
+        issue(closing_test="test_mine.py::test_no"), "known_issues.ISSUE-MINE-1.closing_test"),
+    "a source that is not there": (put("enforced_by", ["nowhere.py"]), "nowhere.py does not exist"),
     "a threshold that no code uses": (
-        put("thresholds", "idle", value=DOCUMENT["thresholds"]["error"]),
-        "thresholds.idle: no code of source.py uses it",
-    ),
+        put("thresholds.idle", DOCUMENT["thresholds"]["error"]), "thresholds.idle: no code of source.py uses it"),
     "a threshold that no contract has": (
-        put("thresholds", value={"eror": DOCUMENT["thresholds"]["error"]}),
+        put("thresholds", {"eror": DOCUMENT["thresholds"]["error"]}),
         "source.py: line 3: 'error' is used here and not in mine-v1",
     ),
-    "discharged without evidence": (put(*FALSIFIER, "status", value="discharged"), "nothing shows that its test ran"),
-    "an issue of no backend": (put("known_issues", value=[{**ISSUE, "backend": "cup"}]), "did you mean 'cpu'"),
+    "discharged without evidence": (put(f"{FALSIFIER}.status", "discharged"), "nothing shows that its test ran"),
+    "an issue of no backend": (issue(backend="cup"), "did you mean 'cpu'"),
     "an issue with a broken pattern": (
-        put("known_issues", value=[{**ISSUE, "match": {"device": "("}}]),
-        "is not a regular expression",
-    ),
+        issue(match={"device": "("}), "is not a regular expression"),
     "an issue with a broken comparison": (
-        put("known_issues", value=[{**ISSUE, "match": {"driver": "<= new"}}]),
-        "is no comparison such as",
-    ),
-    "an issue without closure": (put("known_issues", value=[{**ISSUE, "closure": {}}]), "known_issues.0.closure: "),
-    "a closed issue that says not how": (put("known_issues", value=[{**ISSUE, "status": "closed"}]), "'closed_by'"),
-    "an open issue that closed": (put("known_issues", value=[{**ISSUE, "closed_by": "a"}]), "known_issues.0"),
+        issue(match={"driver": "<= new"}), "is no comparison such as"),
+    "an issue without closure": (issue(closure={}), "known_issues.0.closure: "),
+    "a closed issue that says not how": (issue(status="closed"), "'closed_by'"),
+    "an open issue that closed": (issue(closed_by="a"), "known_issues.0"),
     "closed by what the closure does not name": (
-        put("known_issues", value=[{**ISSUE, "status": "closed", "closed_by": "b"}]),
-        "closed by b, which the closure does not name",
-    ),
+        issue(status="closed", closed_by="b"), "closed by b, which the closure does not name"),
     "closed by a without evidence": (
-        put("known_issues", value=[{**ISSUE, "status": "closed", "closed_by": "a"}]),
-        "nothing shows that its closing test ran",
-    ),
+        issue(status="closed", closed_by="a"), "nothing shows that its closing test ran"),
 }  # fmt: skip
 
 
@@ -178,52 +152,41 @@ def test_an_id_of_another_contract_is_seen(tmp_path: Path) -> None:
     other = document()
     other["metadata"]["id"] = "other-v1"
     second = write(first.parent / "other-v1.yaml", other)
-    lines = [str(problem) for problem in validate([first, second]).problems]
+    lines = problems(first, second)
     assert len(lines) == 4 and all("is the id of mine-v1.yaml" in line for line in lines)
 
 
 def test_a_source_that_cannot_be_collected_is_named(tmp_path: Path) -> None:
     path = make(tmp_path, document())
     (tmp_path / "test_mine.py").write_text("import nothing_of_that_name\n")
-    lines = [str(problem) for problem in validate([path]).problems]
-    assert len(lines) == 3 and all("cannot be collected" in line for line in lines)
+    assert ["cannot be collected" in line for line in problems(path)] == [True] * 3
     (tmp_path / "source.py").write_text("def (\n")
-    assert any("cannot be read as Python" in str(problem) for problem in validate([path]).problems)
+    assert any("cannot be read as Python" in line for line in problems(path))
 
 
-def shift(level: str, *edits: Callable[[Document], None]) -> tuple[str, tuple[Callable[[Document], None], ...]]:
-    return level, edits
-
-
-CHANGES = {
-    "value": shift("major", put("thresholds", "error", "value", value=0.6)),
-    "rule": shift("major", put("thresholds", "error", "rule", value="below")),
-    "formula": shift("major", put("equations", "error", "formula", value="|a - b|")),
-    "domain": shift("major", put("equations", "error", "domain", value="integers")),
-    "falsifier removed": shift("major", put(*FALSIFIER, "id", value="FALSIFY-MINE-002")),
-    "prediction": shift("major", put(*FALSIFIER, "prediction", value="q")),
-    "precondition removed": shift("major", drop("preconditions")),
-    "harness removed": shift("major", drop("harnesses")),
-    "obligation formal": shift("major", put(*OBLIGATION, "formal", value="g")),
-    "log": shift("major", put("log", value={"rejected": "r", "serving": "s"})),
-    "threshold added": shift("minor", put("thresholds", "more", value=DOCUMENT["thresholds"]["error"])),
-    "falsifier added": shift(
-        "minor",
-        put("falsification_tests", value=[*DOCUMENT["falsification_tests"],
-            {**DOCUMENT["falsification_tests"][0], "id": "FALSIFY-MINE-002"}]),
-    ),
-    "issue added": shift("minor", put("known_issues", value=[ISSUE])),
-    "harness bound": shift("minor", put("harnesses", 0, "bound", value=3)),
-    "invariants": shift("minor", put("equations", "error", "invariants", value=["b - b = 0"])),
-    "basis": shift("patch", put("thresholds", "error", "basis", value="Another reason that is as long as it must be.")),
-    "references": shift("patch", put("metadata", "references", value=["Another book"])),
-    "test renamed": shift("patch", put(*FALSIFIER, "test", value="test_mine.py::test_many")),
-    "status": shift("none", put(*FALSIFIER, "status", value="partial")),
-    "status and basis": shift(
-        "patch",
-        put(*FALSIFIER, "status", value="partial"),
-        put("thresholds", "error", "basis", value="Another reason that is as long as it must be."),
-    ),
+BASIS = "Another reason that is as long as it must be."
+CHANGES: dict[str, tuple[str, Edit]] = {
+    "value": ("major", put("thresholds.error.value", 0.6)),
+    "rule": ("major", put("thresholds.error.rule", "below")),
+    "formula": ("major", put("equations.error.formula", "|a - b|")),
+    "domain": ("major", put("equations.error.domain", "integers")),
+    "falsifier removed": ("major", put(f"{FALSIFIER}.id", "FALSIFY-MINE-002")),
+    "prediction": ("major", put(f"{FALSIFIER}.prediction", "q")),
+    "precondition removed": ("major", drop("preconditions")),
+    "harness removed": ("major", drop("harnesses")),
+    "obligation formal": ("major", put(f"{OBLIGATION}.formal", "g")),
+    "log": ("major", put("log", {"rejected": "r", "serving": "s"})),
+    "threshold added": ("minor", put("thresholds.more", DOCUMENT["thresholds"]["error"])),
+    "falsifier added": ("minor", lambda contract: contract["falsification_tests"].append(
+        {**DOCUMENT["falsification_tests"][0], "id": "FALSIFY-MINE-002"})),
+    "issue added": ("minor", put("known_issues", [ISSUE])),
+    "harness bound": ("minor", put("harnesses.0.bound", 3)),
+    "invariants": ("minor", put("equations.error.invariants", ["b - b = 0"])),
+    "basis": ("patch", put("thresholds.error.basis", BASIS)),
+    "references": ("patch", put("metadata.references", ["Another book"])),
+    "test renamed": ("patch", put(f"{FALSIFIER}.test", "test_mine.py::test_many")),
+    "status": ("none", put(f"{FALSIFIER}.status", "partial")),
+    "status and basis": ("patch", both(put(f"{FALSIFIER}.status", "partial"), put("thresholds.error.basis", BASIS))),
 }  # fmt: skip
 LEAST = {"major": "2.0.0", "minor": "1.1.0", "patch": "1.0.1", "none": "1.0.0"}
 BELOW = {"major": "1.9.9", "minor": "1.0.9", "patch": "1.0.0"}
@@ -231,10 +194,9 @@ BELOW = {"major": "1.9.9", "minor": "1.0.9", "patch": "1.0.0"}
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_asks_for_its_bump(name: str) -> None:
-    level, edits = CHANGES[name]
+    level, edit = CHANGES[name]
     new = document()
-    for edit in edits:
-        edit(new)
+    edit(new)
     found = history.changes(DOCUMENT, new)
     assert max((history.LEVELS.index(change.level) for change in found), default=0) == history.LEVELS.index(level)
     assert history.least("1.0.0", level) == LEAST[level]
@@ -249,19 +211,18 @@ def test_the_version_rule_reads_git(level: str, tmp_path: Path) -> None:
     name = {"major": "value", "minor": "issue added", "patch": "basis"}[level]
     for version, clean in ((BELOW[level], False), (LEAST[level], True)):
         new = document()
-        CHANGES[name][1][0](new)
+        CHANGES[name][1](new)
         new["metadata"]["version"] = version
         if version != "1.0.0":
             new["metadata"]["changelog"].append({"version": version, "change": "c"})
         write(path, new)
-        lines = [str(problem) for problem in validate([path]).problems]
+        lines = problems(path)
         assert (lines == []) is clean, lines
         assert clean or f"make the version at least {LEAST[level]}" in lines[0], lines
     commit(tmp_path)  # the working copy is HEAD now: the rule still looks at the version before
     assert validate([path]).problems == []
     write(path, document())
-    lines = [str(problem) for problem in validate([path]).problems]
-    assert any("1.0.0 is lower than" in line for line in lines)
+    assert any("1.0.0 is lower than" in line for line in problems(path))
 
 
 def test_a_committed_change_without_a_bump_stays_a_problem(tmp_path: Path) -> None:
@@ -271,9 +232,8 @@ def test_a_committed_change_without_a_bump_stays_a_problem(tmp_path: Path) -> No
     new["thresholds"]["error"]["value"] = 0.9
     write(path, new)
     commit(tmp_path)
-    lines = [str(problem) for problem in validate([path]).problems]
-    assert len(lines) == 1 and "thresholds.error.value: changed since 1.0.0" in lines[0]
-    assert "make the version at least 2.0.0" in lines[0]
+    (line,) = problems(path)
+    assert "thresholds.error.value: changed since 1.0.0" in line and "make the version at least 2.0.0" in line
 
 
 def test_a_draft_may_precede_its_code_and_says_so(tmp_path: Path) -> None:
@@ -294,11 +254,11 @@ def test_discharged_is_what_the_evidence_shows(test: str, outcome: str, tmp_path
     contract["falsification_tests"][0].update(status="discharged", test=f"test_mine.py::{test}")
     path = make(tmp_path, contract)
     checked(path)
-    lines = [str(problem) for problem in validate([path]).problems]
+    lines = problems(path)
     assert lines == [] if outcome == "passed" else f"discharged, but its test {outcome}" in lines[0]
     shown = path.parent / "evidence" / "mine-v1.json"
     shown.write_text(shown.read_text()[:-20])
-    assert any("nothing shows that its test ran" in str(problem) for problem in validate([path]).problems)
+    assert any("nothing shows that its test ran" in line for line in problems(path))
 
 
 def test_evidence_of_another_version_is_remarked(tmp_path: Path) -> None:
@@ -326,10 +286,14 @@ def test_outside_of_a_project_tests_and_code_are_not_checked(tmp_path: Path) -> 
 
 def test_names_of_thresholds_are_found_in_code() -> None:
     code = "Measure.of(self.contract, 'direct', 1); c.measure(\n  \"wide\", 2); c.threshold(name); other('not_one')"
-    assert CALL.findall(code) == ["direct", "wide"]
+    assert list(asked_for(code)) == [(1, "direct"), (2, "wide")]
+    helped = "def fits(x, name): return c.threshold(name).holds(x)\nclass A:\n def f(self, n): return fits(1, n)\n"
+    assert list(asked_for(f"{helped}fits('no', 'first'); a.f('second'); a.fits(1, 'no'); f('no')")) == [
+        (4, "first"), (4, "second"),
+    ]  # fmt: skip
     table = ["('of_a_table',), f'peer_{dtype}'"]
-    assert files.mentioned("of_a_table", table) and files.mentioned("peer_f32", table)
-    assert not files.mentioned("table", table) and not files.mentioned("poor_f32", table)
+    assert coverage.mentioned("of_a_table", table) and coverage.mentioned("peer_f32", table)
+    assert not coverage.mentioned("table", table) and not coverage.mentioned("poor_f32", table)
 
 
 def test_references_name_nodes_and_their_parameters() -> None:
@@ -344,13 +308,11 @@ def test_evidence_of_another_contract_or_test_proves_nothing(tmp_path: Path) -> 
     shown = evidence.read(path.parent / "evidence" / "mine-v1.json")
     assert shown is not None
     entry = ("mine-v1", "falsification_tests", "FALSIFY-MINE-001", "test_mine.py::test_good")
-    assert evidence.outcome_of(shown, *entry) == "passed"
+    assert evidence.outcome_of(shown, entry[0], nodes.Reference(*entry[1:])) == "passed"
     for at in range(4):
         other = [*entry]
         other[at] = "other"
-        assert evidence.outcome_of(shown, *other) == "none"
-    assert evidence.outcome_of(None, *entry) == "none"
-    other_schema = copy.deepcopy(shown)
-    other_schema["schema"] = "x"
-    evidence.write(tmp_path / "e.json", other_schema)
+        assert evidence.outcome_of(shown, other[0], nodes.Reference(*other[1:])) == "none"
+    assert evidence.outcome_of(None, entry[0], nodes.Reference(*entry[1:])) == "none"
+    evidence.write(tmp_path / "e.json", replace(shown, form="x"))
     assert evidence.read(tmp_path / "e.json") is None

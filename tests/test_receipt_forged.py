@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kparity.cli.explain import explain
-from kparity.receipts.reasons import REFUSALS
+from kparity.receipts.findings import REFUSALS
 from kparity.receipts.verify import verify
 from tests.forged_receipts import FORGED, Forgery
 from tests.made_receipts import NOW

@@ -69,10 +69,7 @@ def test_a_clock_is_not_refused() -> None:
         assert list(irregularities([("/x", rounded)], LIMITS)) == []
 
 
-REGULAR = {
-    "within": [0.012345678] * 8,
-    "different": [0.012345678, 0.012445678] * 10,
-}
+REGULAR = {"within": [0.012345678] * 8, "different": [0.012345678, 0.012445678] * 10}
 
 
 @pytest.mark.parametrize("said", REGULAR)

@@ -11,12 +11,19 @@ def explain(code: str | None) -> None:
     """Explain a reason code such as KP-CUDA-NODRIVER or RCPT-DIGEST, or a measure such as bos_cosine; without one, list
     all codes.
     """
+    from kparity import contracts
     from kparity.device import codes
-    from kparity.gates import table
-    from kparity.receipts.reasons import REFUSALS
+    from kparity.gates.table import GATES
+    from kparity.receipts.findings import REFUSALS
 
-    if code in table.thresholds():
-        _explain_measure(code)
+    if gate := next((gate for gate in GATES if code in gate.thresholds), None):
+        contract = contracts.load(contracts.PROBE)
+        limit = contract.threshold(str(code))
+        click.echo(
+            f"{code} {limit.sign} {limit.value:g} ({contract.id} {contract.version})\n\n"
+            f"gate:  {gate.name}: {gate.runs}\nsees:  {gate.sees}\nblind: {gate.blind}\n"
+            f"codes: {', '.join(gate.codes)}\nbasis: {limit.basis}"
+        )
         return
     known = {**codes.reasons(), **REFUSALS}
     if code is None:
@@ -26,17 +33,3 @@ def explain(code: str | None) -> None:
         return
     reason = codes.explain(code, known)
     click.echo(f"{code.strip().strip('[]').upper()}: {reason.title}\n\ncause:  {reason.cause}\nremedy: {reason.remedy}")
-
-
-def _explain_measure(name: str) -> None:
-    """A threshold of the probe: its limit and basis from the contract, and the gate that measures it."""
-    from kparity import contracts
-    from kparity.gates.table import GATES
-
-    contract = contracts.load(contracts.PROBE)
-    limit, gate = contract.threshold(name), next(gate for gate in GATES if name in gate.thresholds)
-    click.echo(
-        f"{name} {limit.sign} {limit.value:g} ({contract.id} {contract.version})\n\n"
-        f"gate:  {gate.name}: {gate.runs}\nsees:  {gate.sees}\nblind: {gate.blind}\n"
-        f"codes: {', '.join(gate.codes)}\nbasis: {limit.basis}"
-    )

@@ -24,7 +24,7 @@ COMMANDS = {
     "explain": ("kparity.cli.explain", "Explain a reason code such as KP-CUDA-NODRIVER."),
     "model": ("kparity.cli.model", "Look into a model file."),
     "receipt": ("kparity.cli.receipt", "Verify, sign, show, list and compare receipts."),
-    "schema": ("kparity.cli.schema", "Print the JSON Schema of a receipt, or of the JSON of probe or check."),
+    "schema": ("kparity.cli.schema", "Print the JSON Schema of a receipt, a contract, or the JSON of probe or check."),
 }
 """Name → module with a click command of the same name, and the help line that needs no import."""
 

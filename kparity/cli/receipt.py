@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from kparity.receipts.findings import Finding
     from kparity.receipts.record import Statement
-    from kparity.receipts.verify import Demands
+    from kparity.receipts.store import Stored
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -28,49 +30,45 @@ def receipt() -> None:
 @click.option("--key", type=FILE, metavar="PUB", help="Public key (PEM) that must have signed them.")
 @click.option("--model", type=FILE, metavar="FILE", help="The model that must have been measured.")
 @click.option("--commit", default="", metavar="SHA", help="The commit that must have been measured, unchanged.")
-@click.option("--max-age", type=click.FloatRange(min=0), metavar="DAYS", help="Refuse what is older.")
+@click.option("--max-age", "max_age_days", type=click.FloatRange(min=0), metavar="DAYS", help="Refuse what is older.")
 @click.option("--json", "json_path", metavar="FILE|-", help="Write the findings as JSON; - is stdout.")
 @click.pass_context
-def verify(
-    ctx: click.Context,
-    files: tuple[Path, ...],
-    require_gpu_kernels: bool,
-    require_parity: bool,
-    key: Path | None,
-    model: Path | None,
-    commit: str,
-    max_age: float | None,
-    json_path: str | None,
-) -> None:
+def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None, **demands: Any) -> None:
     """Hold receipts against their schema, digest, samples, devices, gates and signatures.
 
     Every reason to refuse one is a line on stdout. Exit codes: 0 all pass, 1 one was refused, 2 one cannot be read,
     3 none was given.
     """
-    from kparity.receipts.verify import Demands
-
     if not files:
         click.echo("no receipt was given", err=True)
         ctx.exit(3)
-    demands = Demands(require_gpu_kernels, require_parity, key, model, commit, max_age)
-    found, unreadable = _verified(files, demands)
-    if json_path != "-":
-        for path in files:
-            _say(path, found.get(str(path)), unreadable.get(str(path)))
+    findings, unreadable = _verified(files, demands)
+    for name in map(str, files if json_path != "-" else ()):
+        if name in unreadable:
+            click.echo(f"{name}: unreadable: {unreadable[name]}", err=True)
+            continue
+        for finding in findings[name]:
+            click.echo(f"{name}: {finding}")
+        click.echo(f"{name}: {f'refused ({len(findings[name])})' if findings[name] else 'PASS'}")
     if json_path:
-        _as_json(json_path, files, found, unreadable)
-    ctx.exit(2 if unreadable else int(any(found.values())))
+        rows = [
+            {
+                "file": name, "passed": findings.get(name) == [], "unreadable": unreadable.get(name),
+                "findings": [dataclasses.asdict(each) for each in findings.get(name, [])],
+            }
+            for name in map(str, files)
+        ]  # fmt: skip
+        _print_json({"schema": "kparity-receipt-verify-v1", "receipts": rows}, json_path)
+    ctx.exit(2 if unreadable else int(any(findings.values())))
 
 
-def _verified(files: tuple[Path, ...], demands: Demands) -> tuple[dict[str, list[Finding]], dict[str, str]]:
+def _verified(files: tuple[Path, ...], demands: dict[str, Any]) -> tuple[dict[str, list[Finding]], dict[str, str]]:
     """Findings of every file that can be read, replays among them, and what is wrong with the others."""
     from kparity.errors import WrongInput
-    from kparity.receipts import document, sign
+    from kparity.receipts import document, sign, verify
     from kparity.receipts.rules.identity import form
-    from kparity.receipts.verify import replays
-    from kparity.receipts.verify import verify as judge
 
-    found: dict[str, list[Finding]] = {}
+    findings: dict[str, list[Finding]] = {}
     unreadable: dict[str, str] = {}
     sound = []
     for path in files:
@@ -79,39 +77,21 @@ def _verified(files: tuple[Path, ...], demands: Demands) -> tuple[dict[str, list
         except WrongInput as error:
             unreadable[str(path)] = str(error)
             continue
-        found[str(path)] = judge(read, demands=demands)
-        if not any(finding.code in ("RCPT-SCHEMA", "RCPT-PAYLOAD-TYPE") for finding in found[str(path)]):
+        findings[str(path)] = verify.verify(read, **demands)
+        if not any(finding.code in ("RCPT-SCHEMA", "RCPT-PAYLOAD-TYPE") for finding in findings[str(path)]):
             sound += [(str(path), each) for each in [form(sign.statement_of(read))[0]] if each]
-        if demands.key is None and sign.is_envelope(read):
+        if demands["key"] is None and document.is_envelope(read):
             click.echo(f"{path}: signed; the signature was not looked at, give --key", err=True)
-    for name, findings in replays(sound).items():
-        found[name] += findings
-    return found, unreadable
+    for name, replayed in verify.replays(sound).items():
+        findings[name] += replayed
+    return findings, unreadable
 
 
-def _say(path: Path, findings: list[Finding] | None, unreadable: str | None) -> None:
-    if findings is None:
-        click.echo(f"{path}: unreadable: {unreadable}", err=True)
-        return
-    for finding in findings:
-        click.echo(f"{path}: {finding}")
-    click.echo(f"{path}: {f'refused ({len(findings)})' if findings else 'PASS'}")
+def _print_json(content: Any, where: str = "-") -> None:
+    """JSON to a file, or to stdout for ``-``."""
+    from kparity.host.text import write_text
 
-
-def _as_json(where: str, files: tuple[Path, ...], found: dict[str, list[Finding]], unreadable: dict[str, str]) -> None:
-    import dataclasses
-    import json
-
-    from kparity.receipts.statement import write_text
-
-    rows = [
-        {
-            "file": str(path), "passed": found.get(str(path)) == [], "unreadable": unreadable.get(str(path)),
-            "findings": [dataclasses.asdict(each) for each in found.get(str(path), [])],
-        }
-        for path in files
-    ]  # fmt: skip
-    text = json.dumps({"schema": "kparity-receipt-verify-v1", "receipts": rows}, indent=2, ensure_ascii=False)
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
     if where == "-":
         click.echo(text)
     else:
@@ -138,15 +118,13 @@ def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
 def sign(file: Path, key: Path, output: Path | None) -> None:
     """Sign a receipt: a DSSE envelope around it, with an Ed25519 key. What does not verify is not signed."""
     from kparity.errors import WrongInput
-    from kparity.receipts.sign import sign as enveloped
-    from kparity.receipts.statement import write
-    from kparity.receipts.verify import verify as judge
+    from kparity.receipts import sign, statement, verify
 
-    statement, _ = _statement(file)
-    for finding in judge(statement):
+    plain, _ = _statement(file)
+    for finding in verify.verify(plain):
         raise WrongInput(f"{file} would be refused: {finding}; sign a receipt that passes kparity receipt verify")
-    envelope = enveloped(statement, key)
-    write(output or file, envelope)
+    envelope = sign.sign(plain, key)
+    statement.write(output or file, envelope)
     click.echo(f"{output or file}: signed by {envelope['signatures'][0]['keyid']}", err=True)
 
 
@@ -155,9 +133,9 @@ def sign(file: Path, key: Path, output: Path | None) -> None:
 @click.option("--public", type=FILE, metavar="PUB", help="Where the public key goes [default: PRIVATE with .pub].")
 def keygen(private: Path, public: Path | None) -> None:
     """Make an Ed25519 key pair (PEM); prints the key's id."""
-    from kparity.receipts import sign as signatures
+    from kparity.receipts import sign
 
-    click.echo(signatures.keygen(private, public or private.with_suffix(".pub")))
+    click.echo(sign.keygen(private, public or private.with_suffix(".pub")))
 
 
 @receipt.command()
@@ -165,10 +143,19 @@ def keygen(private: Path, public: Path | None) -> None:
 def show(file: Path) -> None:
     """One receipt as a page for the terminal."""
     from kparity.cli.receipt_table import print_receipt
-    from kparity.receipts import document
-    from kparity.receipts.verify import verify as judge
+    from kparity.receipts import document, verify
 
-    print_receipt(_statement(file)[1].predicate, judge(document.read(file)))
+    print_receipt(_statement(file)[1].predicate, verify.verify(document.read(file)))
+
+
+def _stored(folder: Path) -> list[Stored]:
+    """The receipts below a folder; what else lies there is a line on stderr."""
+    from kparity.receipts import store
+
+    stored, others = store.gather(folder)
+    for line in others:
+        click.echo(line, err=True)
+    return stored
 
 
 @receipt.command(name="list")
@@ -184,14 +171,10 @@ def list_(ctx: click.Context, folder: Path, sql: str | None, as_json: str | None
     """
     from kparity.receipts import store
 
-    stored, others = store.gather(folder)
-    for line in others:
-        click.echo(line, err=True)
+    stored = _stored(folder)
     names, rows = store.query(store.rows(stored), sql or store.QUERY)
     if as_json:
-        import json
-
-        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2, default=str))
+        _print_json([dict(zip(names, row, strict=True)) for row in rows])
     else:
         from kparity.cli.receipt_table import print_rows
 
@@ -205,23 +188,19 @@ def list_(ctx: click.Context, folder: Path, sql: str | None, as_json: str | None
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
 def diff(a: Path, b: Path, as_json: bool) -> None:
     """What two receipts say differently; speeds last, as they stand (kparity bench compare judges them)."""
-    from kparity.receipts import diff as differ
+    from kparity.receipts import diff
 
     left, right = (_statement(path)[0]["predicate"] for path in (a, b))
-    found, speeds = differ.differences(left, right), differ.speeds(left, right)
+    fields, speeds = diff.differences(left, right), diff.speeds(left, right)
     if as_json:
-        import dataclasses
-        import json
+        _print_json({
+            "differences": [dataclasses.asdict(each) for each in fields],
+            "speeds": [dataclasses.asdict(each) for each in speeds],
+        })  # fmt: skip
+    else:
+        from kparity.cli.receipt_table import print_diff
 
-        told = {
-            "differences": [dataclasses.asdict(each) for each in found],
-            "speeds": [{**dataclasses.asdict(each), "ratio": each.ratio} for each in speeds],
-        }
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
-        return
-    from kparity.cli.receipt_table import print_diff
-
-    print_diff(found, speeds)
+        print_diff(fields, speeds)
 
 
 @receipt.command()
@@ -230,15 +209,12 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @click.pass_context
 def page(ctx: click.Context, folder: Path, output: Path) -> None:
     """An HTML page of a folder of receipts: tokens/s by device and backend, with parity beside every bar."""
-    from kparity.receipts import page as pages
-    from kparity.receipts import store
-    from kparity.receipts.statement import write_text
+    from kparity.host.text import write_text
+    from kparity.receipts import page
 
-    stored, others = store.gather(folder)
-    for line in others:
-        click.echo(line, err=True)
+    stored = _stored(folder)
     if not stored:
         click.echo(f"{folder} has no receipt", err=True)
         ctx.exit(3)
-    write_text(output, pages.html(stored))
+    write_text(output, page.html(stored))
     click.echo(f"{output}: {len(stored)} receipts, {sum(not each.valid for each in stored)} of them refused", err=True)

@@ -1,4 +1,4 @@
-"""``kparity schema``: the form of what kparity writes, for other programs."""
+"""``kparity schema``: the form of what kparity writes and reads, for other programs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ FORMS = {
     "receipt": ("kparity.receipts.record", "Statement"),
     "probe": ("kparity.probe.document", "Document"),
     "check": ("kparity.check.document", "Document"),
+    "contract": ("kparity.contracts.form", "schema"),
 }
-"""Name → the typed record that stands for a document."""
+"""Name → the typed record that stands for a document, or what makes its schema."""
 
 
 def schema_of(form: str) -> dict[str, Any]:
@@ -20,18 +21,19 @@ def schema_of(form: str) -> dict[str, Any]:
     import msgspec
 
     module, name = FORMS[form]
-    found = msgspec.json.schema(getattr(import_module(module), name))
-    for part in found["$defs"].values():
+    record = getattr(import_module(module), name)
+    schema = msgspec.json.schema(record) if isinstance(record, type) else record()
+    for part in schema["$defs"].values():
         for each in part["properties"].values():  # a float that JSON cannot hold says itself what stands in its place
             if "anyOf" in each:
                 each.pop("type", None)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 @click.command()
 @click.argument("form", type=click.Choice(list(FORMS)))
 def schema(form: str) -> None:
-    """Print the JSON Schema of a receipt, or of the JSON of probe or check."""
+    """Print the JSON Schema of a receipt, of a contract, or of the JSON of probe or check."""
     import json
 
     click.echo(json.dumps(schema_of(form), indent=2, ensure_ascii=False))

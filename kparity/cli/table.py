@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STYLES = {
     "PASS": "green",
     "FAIL": "bold red",
+    "INVALID-CORRECTNESS": "bold red",
     "INCONCLUSIVE": "yellow",
     "OK": "green",
     "SUSPECT": "bold red",
@@ -45,6 +46,21 @@ def make_table(
         justify: Literal["right", "left"] = "right" if column in right else "left"
         table.add_column(column, justify=justify, overflow="fold", no_wrap=bool(folds) and column not in folds)
     return table
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
+    """A table of any values: four digits of a float, — for None, verdicts in their colour."""
+    table = make_table(*columns)
+    table.title, table.title_justify = title or None, "left"
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, float):
+        return Text(f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}")
+    return styled("—" if value is None else str(value))
 
 
 def number(value: float | None, digits: int = 1, factor: float = 1.0) -> str:

@@ -8,12 +8,15 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kparity.errors import UnknownName, WrongInput
+
+if TYPE_CHECKING:
+    from kparity.contracts.form import Sections
 
 PROBE = "backend-output-parity-v1"
 """The contract that the probe and the dispatcher enforce."""
@@ -50,25 +53,62 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Contract:
-    """A parsed contract; ``document`` is the YAML as it stands."""
+    """A parsed contract with the file that it came from; ``document`` is the YAML as it stands."""
 
-    id: str
-    version: str
-    document: Mapping[str, Any]
+    path: Path
+    document: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The contract's id."""
+        return str(self.document["metadata"]["id"])
+
+    @property
+    def version(self) -> str:
+        """The contract's version."""
+        return str(self.document["metadata"]["version"])
+
+    @cached_property
+    def sections(self) -> Sections:
+        """The document as typed records."""
+        import msgspec
+
+        from kparity.contracts.form import Sections
+
+        return msgspec.convert(self.document, Sections)
+
+    @property
+    def draft(self) -> bool:
+        """Whether the code that enforces it is still to come."""
+        return self.sections.metadata.status == "draft"
+
+    @property
+    def evidence(self) -> Path:
+        """Where the evidence of its tests lies: beside the contract."""
+        return self.path.parent / "evidence" / f"{self.id}.json"
+
+    def root(self) -> Path | None:
+        """The project that its tests and sources are named in: the nearest parent with pyproject.toml or .git.
+
+        None for an installed package, whose tests do not ship with it, and outside of any project.
+        """
+        if "site-packages" in self.path.resolve().parts:
+            return None
+        parents = self.path.resolve().parents
+        return next((at for at in parents if (at / "pyproject.toml").is_file() or (at / ".git").exists()), None)
 
     def threshold(self, name: str) -> Threshold:
         """A threshold by id; raises UnknownName."""
-        found = self.document.get("thresholds", {})
-        if name not in found:
-            raise UnknownName(f"threshold of {self.id}", name, found)
-        entry = found[name]
+        limits = self.document.get("thresholds", {})
+        if name not in limits:
+            raise UnknownName(f"threshold of {self.id}", name, limits)
+        entry = limits[name]
         return Threshold(name, float(entry["value"]), entry["rule"], " ".join(str(entry["basis"]).split()))
 
     def rejected(self, backend: str, code: str, reason: str, then: str = "attempting fallback") -> str:
         """The line on stderr for a backend that may not serve."""
         template: str = self.document["log"]["rejected"]
-        flat = " ".join(reason.split())
-        return template.format(contract=self.id, backend=backend, next=then, code=code, reason=flat)
+        return template.format(contract=self.id, backend=backend, next=then, code=code, reason=" ".join(reason.split()))
 
     def serving(self, label: str) -> str:
         """The line on stderr for the backend that serves."""
@@ -93,9 +133,8 @@ def load(contract_id: str) -> Contract:
 
     if contract_id not in names():
         raise UnknownName("contract", contract_id, names())
-    text = (folder() / f"{contract_id}.yaml").read_text(encoding="utf-8")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document = yaml.load(text, Loader=loader)
-    if document["metadata"]["id"] != contract_id:
-        raise WrongInput(f"{contract_id}.yaml says that its id is {document['metadata']['id']}")
-    return Contract(contract_id, str(document["metadata"]["version"]), document)
+    path = folder() / f"{contract_id}.yaml"
+    contract = Contract(path, yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    if contract.id != contract_id:
+        raise WrongInput(f"{path.name} says that its id is {contract.id}")
+    return contract

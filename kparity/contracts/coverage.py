@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 
-from kparity.contracts import evidence, nodes
-from kparity.contracts.files import ContractFile, mentioned
+from kparity.contracts import Contract, evidence, nodes
+
+HEADER = (
+    "contract", "version", "status", "discharged", "functional", "partial", "obligations", "harnesses",
+    "thresholds enforced", "open issues", "tests passed",
+)  # fmt: skip
+FAMILY = re.compile(r"""\bf["'](\w{4,})\{""")
+"""How an f-string begins that is the name of several thresholds: ``f"peer_ratio_{dtype}"``."""
 
 
 @dataclass(frozen=True)
@@ -28,29 +34,38 @@ class Score:
     tests: int = 0
     passed: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """One row of the table."""
+        counts = (self.discharged, self.functional, self.partial, self.obligations, self.harnesses)
+        enforced, passed = f"{self.enforced} / {self.thresholds}", f"{self.passed} / {self.tests}"
+        return (self.id, self.version, self.status, *map(str, counts), enforced, str(self.open_issues), passed)
 
 
-def score(contract: ContractFile) -> Score:
+def score(contract: Contract) -> Score:
     """The counts of one contract; ``passed`` of its ``tests`` have evidence of a pass."""
-    document, shown, root = contract.document, evidence.read(contract.evidence), contract.root()
-    statuses = [entry["status"] for entry in document["falsification_tests"]]
-    limits = document.get("thresholds", {})
-    sources = [root / name for name in document.get("enforced_by", [])] if root is not None else []
+    sections, shown, root = contract.sections, evidence.read(contract.evidence), contract.root()
+    statuses = [entry.status for entry in sections.falsification_tests]
+    sources = [root / name for name in sections.enforced_by] if root is not None else []
     texts = [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
-    wanted = nodes.references(contract)
-    passed = [
-        each for each in wanted if evidence.outcome_of(shown, contract.id, each.kind, each.id, each.node) == "passed"
-    ]
+    outcomes = [evidence.outcome_of(shown, contract.id, each) for each in nodes.references(contract)]
     return Score(
-        contract.id, contract.version, document["metadata"]["status"],
+        contract.id, contract.version, sections.metadata.status,
         statuses.count("discharged"), statuses.count("functional"), statuses.count("partial"),
-        len(document["proof_obligations"]), len(document.get("harnesses", [])),
-        len(limits), sum(mentioned(name, texts) for name in limits),
-        sum(entry["status"] == "open" for entry in document.get("known_issues", [])), len(wanted), len(passed),
+        len(sections.proof_obligations), len(sections.harnesses),
+        len(sections.thresholds), sum(mentioned(name, texts) for name in sections.thresholds),
+        sum(entry.status == "open" for entry in sections.known_issues), len(outcomes), outcomes.count("passed"),
     )  # fmt: skip
+
+
+def mentioned(threshold: str, texts: Iterable[str]) -> bool:
+    """Whether sources have the name of a threshold in quotes, as the table of gates has, or an f-string that begins
+    like it.
+    """
+    return any(
+        f'"{threshold}"' in text or f"'{threshold}'" in text or threshold.startswith(tuple(FAMILY.findall(text)))
+        for text in texts
+    )
 
 
 def total(scores: Sequence[Score]) -> Score:
@@ -59,23 +74,8 @@ def total(scores: Sequence[Score]) -> Score:
     return Score("total", "", "", *(sum(getattr(each, name) for each in scores) for name in columns))
 
 
-HEADER = (
-    "contract", "version", "status", "discharged", "functional", "partial", "obligations", "harnesses",
-    "thresholds enforced", "open issues", "tests passed",
-)  # fmt: skip
-
-
-def cells(each: Score) -> tuple[str, ...]:
-    """One row of the table."""
-    return (
-        each.id, each.version, each.status, str(each.discharged), str(each.functional), str(each.partial),
-        str(each.obligations), str(each.harnesses), f"{each.enforced} / {each.thresholds}", str(each.open_issues),
-        f"{each.passed} / {each.tests}",
-    )  # fmt: skip
-
-
 def markdown(scores: Sequence[Score]) -> str:
     """The table as Markdown, with the totals in its last row."""
     rows = [HEADER, tuple("---" if at < 3 else "--:" for at in range(len(HEADER)))]
-    rows += [cells(each) for each in (*scores, total(scores))]
+    rows += [each.cells for each in (*scores, total(scores))]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

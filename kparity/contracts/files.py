@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from kparity import contracts
+from kparity.contracts import Contract, form
 from kparity.errors import UnknownName, WrongInput
 
 LARGEST = 1 << 20
@@ -37,42 +35,9 @@ def shown(path: Path) -> str:
     return str(there.relative_to(here)) if there.is_relative_to(here) else str(path)
 
 
-@dataclass(frozen=True)
-class ContractFile:
-    """A contract that follows the schema, with the file that it came from."""
-
-    path: Path
-    document: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        """The contract's id."""
-        return str(self.document["metadata"]["id"])
-
-    @property
-    def version(self) -> str:
-        """The contract's version."""
-        return str(self.document["metadata"]["version"])
-
-    @property
-    def draft(self) -> bool:
-        """Whether the code that enforces it is still to come."""
-        return bool(self.document["metadata"]["status"] == "draft")
-
-    @property
-    def evidence(self) -> Path:
-        """Where the evidence of its tests lies: beside the contract."""
-        return self.path.parent / "evidence" / f"{self.id}.json"
-
-    def root(self) -> Path | None:
-        """The project that its tests and sources are named in: the nearest parent with pyproject.toml or .git.
-
-        None for an installed package, whose tests do not ship with it, and outside of any project.
-        """
-        if "site-packages" in self.path.resolve().parts:
-            return None
-        parents = self.path.resolve().parents
-        return next((at for at in parents if (at / "pyproject.toml").is_file() or (at / ".git").exists()), None)
+def problem(contract: Contract, where: str, what: str, remedy: str) -> Problem:
+    """What is wrong at a place of a contract."""
+    return Problem(shown(contract.path), where, what, remedy)
 
 
 def parse(text: str, name: str) -> Any:
@@ -84,74 +49,66 @@ def parse(text: str, name: str) -> Any:
     class Loader(yaml.SafeLoader):
         """Refuses what YAML allows and a contract must not have."""
 
-        def _at(self) -> Any:
-            return self.peek_event().start_mark  # type: ignore[no-untyped-call]
-
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise yaml.constructor.ConstructorError(None, None, "an alias", self._at())
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                raise yaml.constructor.ConstructorError(None, None, "an alias", mark)
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
-            for key, _ in node.value:
-                name = str(key.value)
-                if name in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{name!r} twice", key.start_mark)
-                seen.add(name)
+            names = [str(key.value) for key, _ in node.value]
+            for at, (key, _) in enumerate(node.value):
+                if names[at] in names[:at]:
+                    raise yaml.constructor.ConstructorError(None, None, f"{names[at]!r} twice", key.start_mark)
             return super().construct_mapping(node, deep)
 
     try:
         return yaml.load(text, Loader=Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = str(getattr(error, "problem", None) or error).splitlines()[0]
+        why = str(getattr(error, "problem", None) or error).splitlines()[0]
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise WrongInput(f"{name}{line}: not a contract that can be read: {said}; correct the YAML") from error
+        raise WrongInput(f"{name}{line}: not a contract that can be read: {why}; correct the YAML") from error
 
 
 @cache
 def _validator() -> Any:
     import jsonschema
 
-    schema = json.loads(resources.files("kparity.schemas").joinpath("contract.schema.json").read_text("utf-8"))
-    return jsonschema.Draft202012Validator(schema)
+    return jsonschema.Draft202012Validator(form.schema())
 
 
-def schema_problems(path: Path, document: Any) -> list[Problem]:
-    """Where a document departs from ``kparity/schemas/contract.schema.json``."""
-    found = []
+def schema_problems(path: Path, document: Any) -> Iterator[Problem]:
+    """Where a document departs from the form of a contract (``kparity.contracts.form``)."""
     for error in sorted(_validator().iter_errors(document), key=lambda error: [str(part) for part in error.path]):
         where = ".".join(str(part) for part in error.absolute_path)
         what = " ".join(error.message.split())
         what = what if len(what) <= 160 else what[:157] + "..."
-        hint = "quote it, YAML reads it as a number" if where.endswith("version") and "string" in what else ""
-        found.append(Problem(shown(path), where, what, hint or "see kparity/schemas/contract.schema.json"))
-    return found
+        number = where.endswith("version") and "string" in what
+        hint = "quote it, YAML reads it as a number" if number else "see kparity schema contract"
+        yield Problem(shown(path), where, what, hint)
 
 
-def read(path: Path) -> tuple[ContractFile | None, list[Problem]]:
+def read(path: Path) -> tuple[Contract | None, list[Problem]]:
     """A contract, or what is wrong with its form; raises WrongInput for what is no YAML document at all."""
     document = parse(_text(path), shown(path))
-    problems = schema_problems(path, document)
+    problems = list(schema_problems(path, document))
     if not problems and document["metadata"]["id"] != path.stem:
         what = f"{document['metadata']['id']!r} in a file named {path.name!r}"
         problems.append(Problem(shown(path), "metadata.id", what, "name the file after the id"))
-    return (None if problems else ContractFile(path, document)), problems
+    return (None if problems else Contract(path, document)), problems
 
 
-def read_all(paths: Sequence[Path]) -> list[ContractFile]:
+def read_all(paths: Sequence[Path]) -> list[Contract]:
     """Contracts in good form; raises WrongInput with the first problem of the first that is not."""
-    found = []
+    good = []
     for path in paths:
         contract, problems = read(path)
         if contract is None:
-            more = (
-                f" (and {len(problems) - 1} more: kparity contract validate {shown(path)})" if len(problems) > 1 else ""
-            )
-            raise WrongInput(f"{problems[0]}{more}")
-        found.append(contract)
-    return found
+            others = f" (and {len(problems) - 1} more: kparity contract validate {shown(path)})"
+            raise WrongInput(f"{problems[0]}{others if len(problems) > 1 else ''}")
+        good.append(contract)
+    return good
 
 
 def _text(path: Path) -> str:
@@ -169,12 +126,10 @@ def in_folder(place: Path) -> list[Path]:
     """The contracts of a folder (its ``*.yaml``), or the file itself; raises WrongInput where there is none."""
     if not place.exists():
         raise WrongInput(f"{place}: no such file or folder; name a contract or a folder of contracts")
-    if not place.is_dir():
-        return [place]
-    found = sorted(place.glob("*.yaml"))
-    if not found:
+    paths = sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+    if not paths:
         raise WrongInput(f"{place} has no *.yaml file; name a contract or a folder of contracts")
-    return found
+    return paths
 
 
 def resolve(targets: Sequence[str], places: Sequence[str | Path] = ()) -> list[Path]:
@@ -183,31 +138,14 @@ def resolve(targets: Sequence[str], places: Sequence[str | Path] = ()) -> list[P
     """
     known = [path for place in places or (contracts.folder(),) for path in in_folder(Path(place))]
     by_id = {path.stem: path for path in known}
-    return list(dict.fromkeys(_resolved(targets, by_id))) if targets else known
-
-
-def _resolved(targets: Sequence[str], by_id: dict[str, Path]) -> Iterator[Path]:
+    if not targets:
+        return known
+    paths: list[Path] = []
     for target in targets:
         if target in by_id:
-            yield by_id[target]
-        elif Path(target).exists():
-            yield from in_folder(Path(target))
-        elif "/" in target or target.endswith((".yaml", ".yml")):
-            in_folder(Path(target))
+            paths.append(by_id[target])
+        elif Path(target).exists() or "/" in target or target.endswith((".yaml", ".yml")):
+            paths += in_folder(Path(target))
         else:
             raise UnknownName("contract", target, by_id)
-
-
-FAMILY = re.compile(r"""\bf["'](\w{4,})\{""")
-"""How an f-string begins that is the name of several thresholds: ``f"peer_ratio_{dtype}"``."""
-
-
-def mentioned(threshold: str, texts: Iterable[str]) -> bool:
-    """Whether sources have the name of a threshold in quotes, as the table of gates has, or an f-string that begins
-    like it.
-    """
-    quoted = (f'"{threshold}"', f"'{threshold}'")
-    return any(
-        any(name in text for name in quoted) or any(threshold.startswith(each) for each in FAMILY.findall(text))
-        for text in texts
-    )
+    return list(dict.fromkeys(paths))

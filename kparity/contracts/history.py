@@ -24,26 +24,22 @@ class Change:
     level: str
 
 
-MEANING: dict[str, tuple[str, ...]] = {
-    "thresholds": ("value", "rule"),
-    "equations": ("formula", "domain", "codomain"),
-    "preconditions": ("of", "requires", "if_violated"),
-    "falsification_tests": ("rule", "prediction"),
-    "proof_obligations": ("formal", "tolerance"),
-    "harnesses": ("obligation",),
-    "known_issues": ("backend", "match"),
-    "required_fields": (),
-}
-"""Section -> the fields in which a change is another promise: a major bump. So is the removal of an entry."""
-MINOR: dict[str, tuple[str, ...]] = {
-    "harnesses": ("bound", "strategy"),
-    "known_issues": ("closure", "closing_test", "status", "closed_by"),
-    "required_fields": ("status",),
-    "equations": ("invariants",),
-}
-"""Section -> the fields in which a change adds or shifts work without breaking a promise: a minor bump."""
-FREE: dict[str, tuple[str, ...]] = {"falsification_tests": ("status", "evidence")}
-"""Code that catches up with the contract: no bump. Every other change of wording is a patch."""
+MEANING: dict[str, dict[str, tuple[str, ...]]] = {
+    "thresholds": {"major": ("value", "rule")},
+    "equations": {"major": ("formula", "domain", "codomain"), "minor": ("invariants",)},
+    "preconditions": {"major": ("of", "requires", "if_violated")},
+    "falsification_tests": {"major": ("rule", "prediction"), "none": ("status", "evidence")},
+    "proof_obligations": {"major": ("formal", "tolerance")},
+    "harnesses": {"major": ("obligation",), "minor": ("bound", "strategy")},
+    "known_issues": {
+        "major": ("backend", "match"), "minor": ("closure", "closing_test", "status", "closed_by"),
+    },
+    "required_fields": {"minor": ("status",)},
+}  # fmt: skip
+"""Section → level → the fields in which a change asks for it: another promise is major, as is the removal of an entry;
+work added or shifted without breaking a promise minor; code that catches up with the contract none. Every other change
+of wording is a patch.
+"""
 
 
 def changes(old: Document, new: Document) -> list[Change]:
@@ -53,39 +49,27 @@ def changes(old: Document, new: Document) -> list[Change]:
         found.append(Change("log", "the shape of the log lines changed", "major"))
     rest = {*old, *new} - {*MEANING, "log", "metadata"}
     found += [Change(key, "changed", "patch") for key in sorted(rest) if old.get(key) != new.get(key)]
-    loose = ("summary", "references", "status", "scope")
     before, after = old.get("metadata", {}), new.get("metadata", {})
-    found += [Change(f"metadata.{k}", "changed", "patch") for k in loose if before.get(k) != after.get(k)]
-    return found
+    loose = [key for key in ("summary", "references", "status", "scope") if before.get(key) != after.get(key)]
+    return [*found, *(Change(f"metadata.{key}", "changed", "patch") for key in loose)]
 
 
 def _entries(document: Document, section: str) -> dict[str, Document]:
     """The entries of a section by name, whether it is a table or a list of entries with ids."""
-    found = document.get(section) or {}
-    pairs = [(entry["id"], entry) for entry in found] if isinstance(found, list) else list(found.items())
+    entries = document.get(section) or {}
+    pairs = [(entry["id"], entry) for entry in entries] if isinstance(entries, list) else list(entries.items())
     return {name: entry for name, entry in pairs if isinstance(entry, dict)}
 
 
 def _section(section: str, old: Document, new: Document) -> Iterator[Change]:
     before, after = _entries(old, section), _entries(new, section)
-    for name in before.keys() - after.keys():
-        yield Change(f"{section}.{name}", "removed", "major")
-    for name in after.keys() - before.keys():
-        yield Change(f"{section}.{name}", "added", "minor")
+    yield from (Change(f"{section}.{name}", "removed", "major") for name in before.keys() - after.keys())
+    yield from (Change(f"{section}.{name}", "added", "minor") for name in after.keys() - before.keys())
     for name in before.keys() & after.keys():
         for key in sorted({*before[name], *after[name]}):
-            if before[name].get(key) != after[name].get(key):
-                level = _level(section, key)
-                if level != "none":
-                    yield Change(f"{section}.{name}.{key}", "changed", level)
-
-
-def _level(section: str, key: str) -> str:
-    if key in FREE.get(section, ()):
-        return "none"
-    if key in MEANING[section]:
-        return "major"
-    return "minor" if key in MINOR.get(section, ()) else "patch"
+            level = next((level for level, keys in MEANING[section].items() if key in keys), "patch")
+            if level != "none" and before[name].get(key) != after[name].get(key):
+                yield Change(f"{section}.{name}.{key}", "changed", level)
 
 
 def numbers(version: str) -> tuple[int, int, int]:
@@ -110,18 +94,15 @@ def previous(path: Path, parse: Callable[[str], Any]) -> tuple[Document | None, 
 
     Before a changed working copy stands HEAD; before an unchanged one, the last commit in which the content differed.
     """
-    folder = path.resolve().parent
-    top = git(folder, "rev-parse", "--show-toplevel")
-    if top is None:
+    folder, text = path.resolve().parent, path.read_text(encoding="utf-8")
+    if git(folder, "rev-parse", "--show-toplevel") is None:
         return None, "not in a git repository"
-    name = path.resolve().relative_to(Path(top.strip()).resolve()).as_posix()
-    text = path.read_text(encoding="utf-8")
     commits = (git(folder, "log", "--format=%H", "--", path.name) or "").split()
     for each in ["HEAD", *commits]:
-        found = git(folder, "show", f"{each}:{name}")
-        if found is not None and found != text:
+        before = git(folder, "show", f"{each}:./{path.name}")
+        if before is not None and before != text:
             try:
-                document = parse(found)
+                document = parse(before)
                 numbers(document["metadata"]["version"])
             except (WrongInput, KeyError, TypeError, ValueError, AttributeError):
                 return None, f"the version of commit {each[:12]} cannot be read"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kparity import contracts
-from kparity.contracts import evidence, files
-from kparity.contracts.files import ContractFile
+from kparity.contracts import Contract, evidence, files
+from kparity.contracts.form import KnownIssue
+from kparity.contracts.nodes import Reference
 from kparity.device import fingerprint
 from kparity.errors import UnknownName, WrongInput
 
@@ -44,27 +45,21 @@ class Issue:
     api: str | None = None
 
     @classmethod
-    def of(cls, contract: ContractFile, entry: Mapping[str, Any], state: str = "") -> Issue:
+    def of(cls, contract: Contract, entry: KnownIssue, state: str = "") -> Issue:
         """An entry of ``known_issues``; raises WrongInput for a pattern that cannot be read."""
-        fields = {key: entry["match"].get(key) for key in ("device", "driver", "api")}
-        for key, pattern in fields.items():
-            if pattern is not None and not (key == "driver" and pattern.lstrip()[:1] in "<>=!"):
-                try:
-                    re.compile(pattern)
-                except re.error as error:
-                    raise WrongInput(f"{key}: {pattern!r} is not a regular expression: {error}") from error
-            elif pattern is not None:
-                clauses(pattern)
+        patterns = {key: getattr(entry.match, key) or None for key in ("device", "driver", "api")}
+        for key, pattern in patterns.items():
+            fits(pattern or "", "", key)
+        symptom = " ".join(entry.symptom.split())
         return cls(
-            entry["id"], contract.id, contract.version, entry["backend"], " ".join(entry["symptom"].split()),
-            entry["closing_test"], state, **fields,
-        )  # fmt: skip
+            entry.id, contract.id, contract.version, entry.backend, symptom, entry.closing_test, state, **patterns
+        )
 
     def matches(self, info: Mapping[str, Any]) -> bool:
         """Whether a device (``DeviceInfo.as_dict()``) is one of those that the issue is about."""
+        patterns = {"device": self.device, "driver": self.driver, "api": self.api}
         return self.backend == info["backend"] and all(
-            pattern is None or fits(pattern, str(info[key]), key)
-            for key, pattern in (("device", self.device), ("driver", self.driver), ("api", self.api))
+            fits(pattern or "", str(info[key]), key) for key, pattern in patterns.items()
         )
 
     @property
@@ -77,66 +72,53 @@ class Issue:
         return asdict(self)
 
 
-def clauses(spec: str) -> list[tuple[str, tuple[int, ...]]]:
-    """``>= 550, < 560.35`` as comparisons; raises WrongInput."""
-    found = []
-    for part in spec.split(","):
-        match = _CLAUSE.fullmatch(part)
-        if match is None:
+def fits(pattern: str, text: str, key: str) -> bool:
+    """Whether a pattern fits what a device says of itself; raises WrongInput for one that cannot be read.
+
+    A driver that shows no version fits every comparison: nothing says that it is a good one.
+    """
+    if key != "driver" or not pattern.lstrip().startswith(("<", ">", "=", "!")):
+        try:
+            return re.search(pattern, text, flags=re.IGNORECASE) is not None
+        except re.error as error:
+            raise WrongInput(f"{key}: {pattern!r} is not a regular expression: {error}") from error
+    number, good = _NUMBER.search(_OTHERS.sub("", text)), True
+    for part in pattern.split(","):
+        clause = _CLAUSE.fullmatch(part)
+        if clause is None:
             raise WrongInput(f"driver: {part.strip()!r} is no comparison such as '<= 550.1'")
-        found.append((match[1], _version(match[2])))
-    return found
+        good &= number is None or COMPARISONS[clause[1]](_version(number[0]), _version(clause[2]))
+    return good
 
 
 def _version(text: str) -> tuple[int, ...]:
     """Numbers of a version without zeros at its end: 550 and 550.0 are the same."""
-    numbers = [int(part) for part in text.split(".")]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    return tuple(map(int, re.sub(r"(\.0+)+$", "", text).split(".")))
 
 
-def fits(pattern: str, text: str, key: str) -> bool:
-    """Whether a pattern fits what a device says of itself.
-
-    A driver that shows no version fits every comparison: nothing says that it is a good one.
-    """
-    if key == "driver" and pattern.lstrip()[:1] in "<>=!":
-        number = _NUMBER.search(_OTHERS.sub("", text))
-        if number is None:
-            return True
-        return all(COMPARISONS[sign](_version(number[0]), wanted) for sign, wanted in clauses(pattern))
-    return re.search(pattern, text, flags=re.IGNORECASE) is not None
+def issues_of(contract: Contract) -> list[Issue]:
+    """The issues of a contract that refuse on this host now."""
+    entries = contract.sections.known_issues
+    shown = evidence.read(contract.evidence) if entries else None
+    issues = [Issue.of(contract, entry, _state(contract, entry, shown)) for entry in entries]
+    return [issue for issue in issues if issue.state]
 
 
-def _state(contract: ContractFile, entry: Mapping[str, Any], shown: Mapping[str, Any] | None) -> str:
+def _state(contract: Contract, entry: KnownIssue, shown: evidence.Evidence | None) -> str:
     """Why an issue still refuses; empty where it does not."""
-    if entry["status"] == "closed":
-        return "documented as unsupported" if entry["closed_by"] == "c" else ""
-    outcome = evidence.outcome_of(shown, contract.id, "known_issues", entry["id"], entry["closing_test"])
+    if entry.status == "closed":
+        return "documented as unsupported" if entry.closed_by == "c" else ""
+    again, test = "kparity contract check", Reference("known_issues", entry.id, entry.closing_test)
+    outcome = evidence.outcome_of(shown, contract.id, test)
     if shown is None or outcome == "none":
-        return "open; its closing test has not run: kparity contract check"
+        return f"open; its closing test has not run: {again}"
     if outcome != "passed":
         return f"open; its closing test {outcome}"
-    if shown["contract"]["version"] != contract.version:
-        return f"open; its closing test passed for version {shown['contract']['version']} only: kparity contract check"
-    if shown["devices_sha256"] != fingerprint.host():
-        return "open; its closing test passed with other devices or drivers: kparity contract check"
+    if shown.contract.version != contract.version:
+        return f"open; its closing test passed for version {shown.contract.version} only: {again}"
+    if shown.devices_sha256 != fingerprint.host():
+        return f"open; its closing test passed with other devices or drivers: {again}"
     return ""
-
-
-def issues_of(contract: ContractFile) -> list[Issue]:
-    """The issues of a contract that refuse on this host now."""
-    entries = contract.document.get("known_issues", [])
-    shown = evidence.read(contract.evidence) if entries else None
-    found = [Issue.of(contract, entry, _state(contract, entry, shown)) for entry in entries]
-    return [issue for issue in found if issue.state]
-
-
-def _shipped() -> list[ContractFile]:
-    """The shipped contracts that have known issues; the others are not parsed, a probe has no time for them."""
-    paths = [path for path in files.in_folder(contracts.folder()) if "\nknown_issues:" in path.read_text("utf-8")]
-    return [ContractFile(path, dict(contracts.load(path.stem).document)) for path in paths]
 
 
 def gather(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[Issue, ...]:
@@ -145,11 +127,13 @@ def gather(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[Issue
     Raises WrongInput for a contract in bad form, UnknownName for an issue about a backend that does not exist.
     """
     theirs = files.read_all([path for place in places for path in files.in_folder(Path(place))])
-    names = list(backends)
-    found = []
-    for contract in (*_shipped(), *theirs):
+    # Shipped contracts without known issues are not parsed: a probe has no time for them.
+    paths = [path for path in files.in_folder(contracts.folder()) if "\nknown_issues:" in path.read_text("utf-8")]
+    shipped = [contracts.load(path.stem) for path in paths]
+    names, issues = list(backends), []
+    for contract in (*shipped, *theirs):
         for issue in issues_of(contract):
             if issue.backend not in names:
                 raise UnknownName(f"backend of known issue {issue.id} in {contract.path}", issue.backend, names)
-            found.append(issue)
-    return tuple(dict.fromkeys(found))
+            issues.append(issue)
+    return tuple(dict.fromkeys(issues))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from kparity.contracts.files import ContractFile
+import msgspec
+from msgspec import Struct
+
+from kparity.contracts import Contract
+from kparity.contracts.recorder import Record, Told
 
 COLLECT_SECONDS = 300.0
-EMPTY: Mapping[str, Any] = {"collected": [], "outcomes": {}, "errors": []}
-"""The record of a run of nothing."""
 USAGE_ERROR = 4
 """pytest's exit code where a node that it was given does not exist."""
 
@@ -26,8 +27,7 @@ class NoPytest(Exception):
     """pytest cannot be run here, or died: nothing can be said about any test."""
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A place in a contract that names a test."""
 
     kind: str
@@ -41,9 +41,8 @@ class Reference:
         return f"{self.kind}.{self.id}.{key}"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a reference: passed only where every node that it names passed, and there was one."""
+class Result(Reference, frozen=True):
+    """What became of a reference: passed only where every one of its ``nodes`` passed, and there was one."""
 
     outcome: str
     seconds: float
@@ -51,17 +50,15 @@ class Outcome:
     said: str
 
 
-def references(contract: ContractFile) -> list[Reference]:
+def references(contract: Contract) -> list[Reference]:
     """Every test that a contract names, in the order of the document."""
-    document = contract.document
-    found = [
-        Reference(kind, entry["id"], entry["test"])
+    sections = contract.sections
+    tests = [
+        Reference(kind, entry.id, entry.test)
         for kind in ("falsification_tests", "proof_obligations", "harnesses")
-        for entry in document.get(kind, [])
+        for entry in getattr(sections, kind)
     ]
-    return found + [
-        Reference("known_issues", entry["id"], entry["closing_test"]) for entry in document.get("known_issues", [])
-    ]
+    return tests + [Reference("known_issues", entry.id, entry.closing_test) for entry in sections.known_issues]
 
 
 def file_of(node: str) -> str:
@@ -80,64 +77,59 @@ def collect(root: Path, nodes: Sequence[str]) -> tuple[list[str], dict[str, str]
     Raises NoPytest.
     """
     files = sorted({file_of(node) for node in nodes if (root / file_of(node)).is_file()})
-    if not files:
-        return [], {}
-    found = _pytest(root, ["--collect-only", "-q", *files], subprocess.DEVNULL, COLLECT_SECONDS)
-    return found["collected"], {entry["node"]: entry["said"] for entry in found["errors"]}
+    record = _pytest(root, files, subprocess.DEVNULL, "--collect-only", seconds=COLLECT_SECONDS)
+    return record.collected, record.errors
 
 
-def run(root: Path, nodes: Sequence[str], log: IO[Any] | int) -> dict[str, Outcome]:
+def run(root: Path, wanted: Sequence[Reference], log: IO[Any] | int) -> list[Result]:
     """Run the tests that references name, once each, in one pytest process; raises NoPytest.
 
     A reference that names nothing has the outcome ``missing``; ``incomplete`` is part passed, part skipped.
     """
-    wanted = list(dict.fromkeys(node for node in nodes if (root / file_of(node)).is_file()))
-    found = _pytest(root, ["-q", *wanted], log, None) if wanted else EMPTY
-    if wanted and not (found["collected"] or found["outcomes"]):
+    nodes = list(dict.fromkeys(each.node for each in wanted if (root / file_of(each.node)).is_file()))
+    record = _pytest(root, nodes, log)
+    if not (record.collected or record.outcomes):
         # pytest runs nothing at all where one node does not exist: leave those out
         ids, _ = collect(root, nodes)
-        wanted = [node for node in wanted if named(node, ids)]
-        found = _pytest(root, ["-q", *wanted], log, None) if wanted else EMPTY
-    outcomes = found["outcomes"]
-    ids = list(dict.fromkeys([*found["collected"], *outcomes]))
-    return {node: _together([outcomes.get(each) for each in named(node, ids)]) for node in dict.fromkeys(nodes)}
+        record = _pytest(root, [node for node in nodes if named(node, ids)], log)
+    ids = list(dict.fromkeys([*record.collected, *record.outcomes]))
+    lost = Told("failed", said="the test process died")
+    return [_result(each, [record.outcomes.get(node, lost) for node in named(each.node, ids)]) for each in wanted]
 
 
-def _together(found: Sequence[dict[str, Any] | None]) -> Outcome:
-    """One outcome of all nodes of a reference; a node that left no word has failed."""
-    entries = [entry or {"outcome": "failed", "seconds": 0.0, "said": "the test process died"} for entry in found]
-    if not entries:
-        return Outcome("missing", 0.0, 0, "no such test")
-    seen = {entry["outcome"] for entry in entries}
-    outcome = "failed" if "failed" in seen else "incomplete" if len(seen) > 1 else seen.pop()
+def _result(reference: Reference, told: Sequence[Told]) -> Result:
+    """One outcome of all nodes of a reference."""
+    seen = {each.outcome for each in told}
+    outcome = "failed" if "failed" in seen else "incomplete" if len(seen) > 1 else seen.pop() if seen else "missing"
     telling = "failed" if outcome == "failed" else "skipped"
-    said = next((entry["said"] for entry in entries if entry["outcome"] == telling), "")
-    return Outcome(outcome, sum(entry["seconds"] for entry in entries), len(entries), said)
+    said = next((each.said for each in told if each.outcome == telling), "" if told else "no such test")
+    seconds = round(math.fsum(each.seconds for each in told), 3)
+    return Result(reference.kind, reference.id, reference.node, outcome, seconds, len(told), said)
 
 
-def _outside() -> dict[str, str]:
-    """The environment without what pytest-xdist tells its workers: a run of its own is no part of theirs."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
-
-
-def _pytest(root: Path, arguments: Sequence[str], log: IO[Any] | int, seconds: float | None) -> Mapping[str, Any]:
-    """What the recorder wrote in a pytest process of its own, started in ``root``."""
+def _pytest(
+    root: Path, nodes: Sequence[str], log: IO[Any] | int, *options: str, seconds: float | None = None
+) -> Record:
+    """What the recorder wrote in a pytest process of its own, started in ``root``; of no nodes nothing."""
+    if not nodes:
+        return Record()
     if find_spec("pytest") is None:
         raise NoPytest("pytest is not installed; pip install pytest")
+    # Without what pytest-xdist tells its workers: this run is no part of theirs.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
     with tempfile.TemporaryDirectory(prefix="kparity-") as folder:
-        record = Path(folder) / "record.json"
-        plugin = ("-p", "kparity.contracts.recorder", "-p", "no:cacheprovider")
+        path = Path(folder) / "record.json"
+        plugin = ("-p", "kparity.contracts.recorder", "-p", "no:cacheprovider", "-q")
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", *plugin, *arguments],
+                [sys.executable, "-m", "pytest", *plugin, *options, *nodes],
                 cwd=root, stdout=log, stderr=log, check=False, timeout=seconds,
-                env={**_outside(), "KPARITY_RECORD": str(record)},
+                env={**environment, "KPARITY_RECORD": str(path)},
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise NoPytest(f"pytest collected nothing within {error.timeout:g} s in {root}") from error
-        if not record.exists() and done.returncode == USAGE_ERROR:
-            return EMPTY
-        if not record.exists():
-            raise NoPytest(f"pytest ended with {done.returncode} in {root} and collected nothing")
-        found: Mapping[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        return found
+        if path.exists():
+            return msgspec.json.decode(path.read_bytes(), type=Record)
+        if done.returncode == USAGE_ERROR:
+            return Record()
+        raise NoPytest(f"pytest ended with {done.returncode} in {root} and collected nothing")

@@ -6,45 +6,58 @@ outcomes, whatever the project's own options make of pytest's text.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-_found: dict[str, Any] = {"collected": [], "outcomes": {}, "errors": []}
+import msgspec
+
+
+class Told(msgspec.Struct):
+    """What became of a node: the worst outcome of its phases, the sum of their seconds, and why."""
+
+    outcome: str = "passed"
+    seconds: float = 0.0
+    said: str = ""
+
+
+class Record(msgspec.Struct):
+    """Ids of the collected nodes, what became of those that ran, and the files that cannot be collected with why."""
+
+    collected: list[str] = []
+    outcomes: dict[str, Told] = {}
+    errors: dict[str, str] = {}
+
+
+_record = Record()
 
 
 def pytest_collectreport(report: Any) -> None:
     """Keep the files that cannot be collected."""
     if report.failed:
-        _found["errors"].append({"node": report.nodeid, "said": _last_line(report)})
+        _record.errors[report.nodeid] = _last_line(report)
 
 
 def pytest_collection_finish(session: Any) -> None:
     """Keep the ids of the collected nodes, and write them: nothing else may follow."""
-    _found["collected"] = [item.nodeid for item in session.items]
-    _write()
+    _record.collected = [item.nodeid for item in session.items]
+    pytest_sessionfinish()
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """Keep the worst outcome of a node's phases, and the sum of their times."""
-    entry = _found["outcomes"].setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0, "said": ""})
-    entry["seconds"] += report.duration
+    """Keep what became of a phase of a node."""
+    node = _record.outcomes.setdefault(report.nodeid, Told())
+    node.seconds += report.duration
     if report.failed or hasattr(report, "wasxfail"):
-        entry.update(outcome="failed", said=_last_line(report))
-    elif report.skipped and entry["outcome"] == "passed":
-        entry.update(outcome="skipped", said=_last_line(report))
+        node.outcome, node.said = "failed", _last_line(report)
+    elif report.skipped and node.outcome == "passed":
+        node.outcome, node.said = "skipped", _last_line(report)
 
 
 def pytest_sessionfinish() -> None:
-    """Write everything."""
-    _write()
-
-
-def _write() -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the process that distributes the tests sees every report, and writes
-        return
-    Path(os.environ["KPARITY_RECORD"]).write_text(json.dumps(_found), encoding="utf-8")
+    """Write everything; of pytest-xdist's processes, the one that distributes the tests sees every report."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        Path(os.environ["KPARITY_RECORD"]).write_bytes(msgspec.json.encode(_record))
 
 
 def _last_line(report: Any) -> str:

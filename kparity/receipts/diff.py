@@ -35,17 +35,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Speeds:
-    """A measurement that both have, in tokens per second, or None where one lacks it."""
+    """A measurement that either has: tokens per second, None where one lacks it, and b ÷ a."""
 
     backend: str
     name: str
     a: float | None
     b: float | None
-
-    @property
-    def ratio(self) -> float | None:
-        """b ÷ a."""
-        return self.b / self.a if self.a and self.b else None
+    ratio: float | None
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[Difference]:
@@ -53,7 +49,7 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[Difference]:
 
     Runs are matched by backend, kernels by id, gates and measurements by name.
     """
-    return [found for section in SECTIONS for found in _compared(a.get(section), b.get(section), section)]
+    return [each for section in SECTIONS for each in _compared(a.get(section), b.get(section), section)]
 
 
 def _compared(a: Any, b: Any, where: str) -> Iterator[Difference]:
@@ -70,33 +66,29 @@ def _compared(a: Any, b: Any, where: str) -> Iterator[Difference]:
 
 def _named(value: Any) -> dict[str, Any] | None:
     """The parts of a value by key, list entries by their own name; None for what has no parts."""
-    if isinstance(value, dict):
-        return value
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return {next((str(each[key]) for key in ("backend", "id", "name") if key in each), str(at)): each
                 for at, each in enumerate(value)}  # fmt: skip
-    return None
+    return value if isinstance(value, dict) else None
 
 
 def _short(value: Any) -> str:
     """A value in one cell; of a document only that it is there."""
-    if value is _MISSING:
-        return ABSENT
-    if isinstance(value, dict):
-        return "present"
+    if value is _MISSING or isinstance(value, dict):
+        return ABSENT if value is _MISSING else "present"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def speeds(a: dict[str, Any], b: dict[str, Any]) -> list[Speeds]:
     """Tokens per second of every measurement that either has, backends before baselines."""
-    left, right = _speeds(a), _speeds(b)
-    return [Speeds(*key, left.get(key), right.get(key)) for key in dict.fromkeys([*left, *right])]
-
-
-def _speeds(predicate: dict[str, Any]) -> dict[tuple[str, str], float]:
-    return {
-        (owner.get("backend") or owner["name"], each["name"]): each["tokens_per_s"]
-        for kind in ("runs", "baselines")
-        for owner in predicate[kind]
-        for each in owner["measurements"]
-    }
+    left, right = (
+        {
+            (owner.get("backend") or owner["name"], each["name"]): each["tokens_per_s"]
+            for kind in ("runs", "baselines")
+            for owner in predicate[kind]
+            for each in owner["measurements"]
+        }
+        for predicate in (a, b)
+    )
+    pairs = {key: (left.get(key), right.get(key)) for key in [*left, *right]}
+    return [Speeds(*key, x, y, y / x if x and y else None) for key, (x, y) in pairs.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -33,43 +32,27 @@ def digest(statement: dict[str, Any]) -> str:
     return hashlib.sha256(canonical({**statement, "predicate": predicate})).hexdigest()
 
 
-def parse(text: str | bytes, name: str) -> dict[str, Any]:
+def parse(content: bytes, name: str) -> dict[str, Any]:
     """A JSON object; raises WrongInput for what is no JSON, holds a key twice, or a number that is not finite.
 
     ``name`` says in the error where the text came from.
     """
     try:
-        document = json.loads(
-            text.decode("utf-8") if isinstance(text, bytes) else text,
-            parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_key_twice,
-        )  # fmt: skip
+        document = json.loads(content.decode(), object_pairs_hook=_no_key_twice)
+        json.dumps(document, allow_nan=False)
     except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
-        said = str(error).splitlines()[0]
-        raise WrongInput(
-            f"{name} is not a receipt that can be read: {said}; give the file as it was written"
-        ) from error
+        why = str(error).splitlines()[0]
+        raise WrongInput(f"{name} is not a receipt that can be read: {why}; give the file as it was written") from error
     if not isinstance(document, dict):
         raise WrongInput(f"{name} is not a receipt: a JSON {type(document).__name__} where an object must be")
     return document
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is beyond every float")
-    return value
-
-
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return found
+    return dict(pairs)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -83,6 +66,11 @@ def read(path: Path) -> dict[str, Any]:
         raise WrongInput(f"{path} cannot be read: {error.strerror}; name a receipt") from error
 
 
+def is_envelope(document: dict[str, Any]) -> bool:
+    """Whether an object has the fields of a DSSE envelope."""
+    return {"payload", "payloadType", "signatures"} <= set(document)
+
+
 def is_receipt(document: dict[str, Any]) -> bool:
     """Whether an object calls itself a receipt: a statement of our kind, or an envelope around an in-toto statement."""
-    return document.get("predicateType") == PREDICATE or {"payload", "payloadType", "signatures"} <= set(document)
+    return document.get("predicateType") == PREDICATE or is_envelope(document)

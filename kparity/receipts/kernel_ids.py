@@ -14,26 +14,17 @@ from kparity.errors import WrongInput
 @cache
 def of_builtin(gpu: bool) -> frozenset[str]:
     """The dialects of this package's backends that drive GPUs, or of those that do not, with the names of these."""
-    found: set[str] = set()
-    for name, each in registry.builtin().items():
-        if each.drives_gpu == gpu:
-            found |= {*each.kernel_dialects(), *([] if gpu else [name])}
-    return frozenset(found)
+    backends = {name: each for name, each in registry.builtin().items() if each.drives_gpu == gpu}
+    names = set() if gpu else set(backends)
+    return frozenset(names.union(*(each.kernel_dialects() for each in backends.values())))
 
 
 def dialects(backend: str) -> tuple[str, ...] | None:
     """The dialects that the kernels of a backend can have; None for one of another package that declares none."""
-    found = registry.declared(backend)
-    if found is None or not (found.id_dialects or backend in registry.BUILTIN):
+    declared = registry.declared(backend)
+    if declared is None or not (declared.id_dialects or backend in registry.BUILTIN):
         return None
-    return found.kernel_dialects()
-
-
-def _gpu_dialects(backend: str) -> frozenset[str]:
-    """Dialects of GPUs, those of a backend of another package among them: none that a processor of ours has."""
-    own = registry.declared(backend)
-    more = own.kernel_dialects() if own is not None and own.drives_gpu else ()
-    return of_builtin(gpu=True) | (frozenset(more) - of_builtin(gpu=False))
+    return declared.kernel_dialects()
 
 
 def dialect_of(kernel_id: str, backend: str = "") -> str:
@@ -48,14 +39,18 @@ def dialect_of(kernel_id: str, backend: str = "") -> str:
             first, _, variant = kernel_id[len(name) + 1 :].partition("_")
             if first in known:
                 return first if variant else ""
-    named = [word for word in kernel_id.split("_")[1:-1] if word in known]
-    others = [word for word in kernel_id.split("_") if word in known]
-    return named[0] if len(named) == len(others) == 1 else ""
+    words = kernel_id.split("_")
+    named = [word for word in words if word in known]
+    return named[0] if len(named) == 1 and named[0] in words[1:-1] else ""
 
 
 def is_gpu_kernel(kernel_id: str, backend: str = "") -> bool:
-    """Whether an id names a dialect of GPUs; what device ran it is another question."""
-    return dialect_of(kernel_id, backend) in _gpu_dialects(backend)
+    """Whether an id names a dialect of GPUs, those of a backend of another package among them (none that a processor
+    of ours has); what device ran it is another question.
+    """
+    declared = registry.declared(backend)
+    more = declared.kernel_dialects() if declared is not None and declared.drives_gpu else ()
+    return dialect_of(kernel_id, backend) in of_builtin(gpu=True) | (frozenset(more) - of_builtin(gpu=False))
 
 
 def sha256_of(kernel_id: str, backend: str = "") -> str:
@@ -65,9 +60,9 @@ def sha256_of(kernel_id: str, backend: str = "") -> str:
     that of the package. Raises WrongInput where neither is known.
     """
     dialect = dialect_of(kernel_id)
-    found = [name for name in ops.names() if dialect and kernel_id.startswith(f"{name}_{dialect}_")]
-    if found:
-        op = ops.get(max(found, key=len))
+    named = [name for name in ops.names() if dialect and kernel_id.startswith(f"{name}_{dialect}_")]
+    if named:
+        op = ops.get(max(named, key=len))
         return fingerprint.text_sha256(op.name, dialect, op.texts)
     target = registry.targets().get(backend, "") if backend not in registry.BUILTIN else ""
     adapter = fingerprint.adapter(target) if target else ""

@@ -8,8 +8,7 @@ from importlib import resources
 from typing import Any
 
 from kparity.errors import WrongInput
-from kparity.receipts.record import Measurement, Predicate
-from kparity.receipts.store import Stored
+from kparity.receipts.store import Stored, rows
 
 EXTRA = "receipt page needs the library Jinja2: pip install 'kparity[receipts]'"
 WIDTH = 320
@@ -18,7 +17,7 @@ WIDTH = 320
 
 @dataclass(frozen=True)
 class Bar:
-    """A measurement with a bar as long as its rate, a whisker for its interval; no length where it does not count."""
+    """A measurement: a bar as long as its rate (tokens/s), a whisker for its interval; neither where it is refused."""
 
     owner: str
     device: str
@@ -30,68 +29,52 @@ class Bar:
     rate: float
     low: float
     high: float
-    length: float | None
-    start: float
-    end: float
     refused: str
     """Why it is no speed; empty where it is one."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The bars of one measurement on one model, the fastest first."""
+    """The bars of one measurement on one model, the fastest first and those that do not count last; ``scale`` is the
+    length of one token per second.
+    """
 
     model: str
     name: str
     bars: list[Bar]
+    scale: float
 
 
 def groups(stored: Sequence[Stored]) -> list[Group]:
-    """Bars by model and measurement, on one scale each; what does not count stands last, without a length."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """Bars by model and measurement, on one scale each."""
+    by_name: dict[tuple[str, str], list[Bar]] = {}
     for each in stored:
-        for owner, measurement in _measured(each.predicate):
-            key = (each.predicate.model.name, measurement.name)
-            found.setdefault(key, []).append({**owner, **_of(each, owner), "measurement": measurement})
-    return [Group(*key, _bars(entries)) for key, entries in sorted(found.items())]
+        for row in rows([each]):
+            if row["measurement"] is not None:
+                by_name.setdefault((row["model"], row["measurement"]), []).append(_bar(each, row))
+    ordered = []
+    for key, bars in sorted(by_name.items()):
+        top = max((bar.high for bar in bars if not bar.refused), default=0.0)
+        bars.sort(key=lambda bar: (bool(bar.refused), 0.0 if bar.refused else -bar.rate, bar.file))
+        ordered.append(Group(*key, bars, WIDTH / top if top else 0.0))
+    return ordered
 
 
-def _measured(predicate: Predicate) -> list[tuple[dict[str, str], Measurement]]:
-    """What measured (owner, device, kind, parity), and the measurement."""
-    pairs = []
-    for run in predicate.runs:
-        owner: dict[str, str] = {"owner": run.backend, "device": run.device.device, "kind": run.device.kind}
-        pairs += [({**owner, "parity": run.parity.verdict}, each) for each in run.measurements]
-    for baseline in predicate.baselines:
-        owner = {"owner": baseline.name, "device": predicate.host.cpu, "kind": "cpu", "parity": "baseline"}
-        pairs += [(owner, each) for each in baseline.measurements]
-    return pairs
-
-
-def _of(stored: Stored, owner: dict[str, str]) -> dict[str, str]:
-    """File, time, commit, and why the speed does not count: its first finding, or parity that did not pass."""
-    harness = stored.predicate.harness
+def _bar(stored: Stored, row: dict[str, Any]) -> Bar:
+    """The bar of a row; its speed does not count where the receipt is refused, or its parity did not pass."""
+    harness, verdict = stored.predicate.harness, row["parity"] or "baseline"
     refused = str(stored.findings[0]) if stored.findings else ""
-    if not refused and owner["parity"] not in ("PASS", "baseline"):
-        refused = f"{owner['parity']}: the output of this run is not known to be right"
+    if not refused and verdict not in ("PASS", "baseline"):
+        refused = f"{verdict}: the output of this run is not known to be right"
     commit = harness.commit[:12] + (" +changes" if harness.dirty else "")
-    return {"file": stored.file, "time": stored.predicate.ended, "commit": commit, "refused": refused}
-
-
-def _bars(entries: Sequence[dict[str, Any]]) -> list[Bar]:
-    top = max((each["measurement"].high for each in entries if not each["refused"]), default=0.0)
-    bars = []
-    for each in entries:
-        rate, low, high = (getattr(each["measurement"], name) for name in ("tokens_per_s", "low", "high"))
-        scale = 0.0 if each["refused"] else WIDTH / top
-        told = {name: each[name] for name in ("owner", "device", "kind", "parity", "file", "time", "commit", "refused")}
-        length = None if each["refused"] else rate * scale
-        bars.append(Bar(**told, rate=rate, low=low, high=high, length=length, start=low * scale, end=high * scale))
-    return sorted(bars, key=lambda bar: (bar.length is None, -(bar.length or 0.0), bar.file))
+    return Bar(
+        row["backend"], row["device"], row["kind"], verdict, row["file"], stored.predicate.ended, commit,
+        row["tokens_per_s"], row["low"], row["high"], refused,
+    )  # fmt: skip
 
 
 def html(stored: Sequence[Stored]) -> str:
-    """The page, one file without a script or a link; raises WrongInput where Jinja2 is missing."""
+    """The page; raises WrongInput where Jinja2 is missing."""
     try:
         import jinja2
     except ImportError as error:
@@ -100,5 +83,5 @@ def html(stored: Sequence[Stored]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    found: str = environment.from_string(text).render(groups=groups(stored), stored=stored, width=WIDTH)
-    return found
+    page: str = environment.from_string(text).render(groups=groups(stored), stored=stored, width=WIDTH)
+    return page

@@ -15,12 +15,7 @@ from kparity.receipts.record import Device, Gate, Kernel, Model, Parity, Proof, 
 
 
 def receipt(
-    rows: Sequence[Row],
-    request: runner.Request,
-    order: Sequence[str],
-    serving: str,
-    command: Sequence[str],
-    begun: str,
+    rows: Sequence[Row], request: runner.Request, order: Sequence[str], serving: str, command: Sequence[str], begun: str
 ) -> dict[str, Any]:
     """A receipt of kind ``probe``: a run for every backend that opened, and what became of the others.
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import WrongInput
-from kparity.receipts.document import canonical, parse
+from kparity.host.text import write_text
+from kparity.receipts.document import canonical, is_envelope, parse
 from kparity.receipts.findings import Finding
-from kparity.receipts.statement import write_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -46,9 +45,7 @@ def keygen(private: Path, public: Path) -> str:
 
 def key_id(public: Ed25519PublicKey) -> str:
     """SHA-256 of the 32 bytes of a public key."""
-    serialization, _ = _library()
-    raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return hashlib.sha256(raw).hexdigest()
+    return hashlib.sha256(public.public_bytes_raw()).hexdigest()
 
 
 def sign(statement: dict[str, Any], private: Path) -> dict[str, Any]:
@@ -61,11 +58,6 @@ def sign(statement: dict[str, Any], private: Path) -> dict[str, Any]:
         "payloadType": PAYLOAD_TYPE,
         "signatures": [{"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}],
     }
-
-
-def is_envelope(document: dict[str, Any]) -> bool:
-    """Whether an object has the fields of an envelope."""
-    return {"payload", "payloadType", "signatures"} <= set(document)
 
 
 def statement_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -83,24 +75,19 @@ def opened(document: dict[str, Any], key: Path | None) -> tuple[dict[str, Any] |
     """
     public = _loaded(key, "public") if key else None
     if not is_envelope(document):
-        said = "a bare statement, and a signature was asked for"
-        return document, [Finding("RCPT-UNSIGNED", "/", said)] if key else []
+        why = "a bare statement, and a signature was asked for"
+        return document, [Finding("RCPT-UNSIGNED", "/", why)] if key else []
     if document["payloadType"] != PAYLOAD_TYPE:
-        return None, [
-            Finding("RCPT-PAYLOAD-TYPE", "/payloadType", f"{document['payloadType']!r} is not {PAYLOAD_TYPE}")
-        ]
+        why = f"{document['payloadType']!r} is not {PAYLOAD_TYPE}"
+        return None, [Finding("RCPT-PAYLOAD-TYPE", "/payloadType", why)]
     found = []
-    if public is not None and not _signed(document, public):
+    entries = document["signatures"] if isinstance(document["signatures"], list) else []
+    if public is not None and not any(_fits(entry, document, public) for entry in entries):
         found.append(Finding("RCPT-SIGNATURE", "/signatures", f"none fits {key} and the payload"))
     try:
         return statement_of(document), found
     except WrongInput as error:
         return None, [*found, Finding("RCPT-SCHEMA", "/payload", str(error))]
-
-
-def _signed(document: dict[str, Any], key: Ed25519PublicKey) -> bool:
-    entries = document["signatures"] if isinstance(document["signatures"], list) else []
-    return any(_fits(entry, document, key) for entry in entries)
 
 
 def _fits(entry: Any, document: dict[str, Any], key: Ed25519PublicKey) -> bool:
@@ -116,7 +103,7 @@ def _fits(entry: Any, document: dict[str, Any], key: Ed25519PublicKey) -> bool:
 def _decoded(text: Any) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:  # a binascii.Error is a ValueError
         raise WrongInput(f"the envelope is not base64: {error}; give it as it was written") from error
 
 
@@ -126,19 +113,18 @@ def _loaded(path: Path, kind: str) -> Any:
     try:
         content = path.read_bytes()
         if kind == "private":
-            found: Any = serialization.load_pem_private_key(content, password=None)
-            wanted: Any = ed25519.Ed25519PrivateKey
+            key, wanted = serialization.load_pem_private_key(content, password=None), ed25519.Ed25519PrivateKey
         else:
-            found, wanted = serialization.load_pem_public_key(content), ed25519.Ed25519PublicKey
+            key, wanted = serialization.load_pem_public_key(content), ed25519.Ed25519PublicKey
     except OSError as error:
         raise WrongInput(f"the key {path} cannot be read: {error.strerror}; name a PEM file") from error
     except (ValueError, TypeError) as error:
         raise WrongInput(f"{path} is no {kind} key in PEM without a password; make one with receipt keygen") from error
     except Exception as error:  # cryptography's UnsupportedAlgorithm is not a ValueError
         raise WrongInput(f"{path} is a key of an unknown kind: {error}; make one with receipt keygen") from error
-    if not isinstance(found, wanted):
-        raise WrongInput(f"{path} is a {type(found).__name__}, not Ed25519; make one with receipt keygen")
-    return found
+    if not isinstance(key, wanted):
+        raise WrongInput(f"{path} is a {type(key).__name__}, not Ed25519; make one with receipt keygen")
+    return key
 
 
 def _library() -> tuple[Any, Any]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kparity.errors import WrongInput
 from kparity.receipts import document, sign, verify
 from kparity.receipts.findings import Finding
-from kparity.receipts.record import Measurement, Predicate, Statement
+from kparity.receipts.record import Predicate, Run, Statement
 from kparity.receipts.rules import identity
 
 COLUMNS = {
@@ -56,7 +55,7 @@ def gather(folder: Path) -> tuple[list[Stored], list[str]]:
     """
     if not folder.is_dir():
         raise WrongInput(f"{folder} is no folder; name a folder of receipts")
-    found, others = [], []
+    receipts, others = [], []
     for path in sorted(folder.rglob("*.json")):
         try:
             read = document.read(path)
@@ -67,53 +66,38 @@ def gather(folder: Path) -> tuple[list[Stored], list[str]]:
             if statement is None:
                 others.append(f"{path}: {malformed[0]}")
                 continue
-            found.append(Stored(str(path.relative_to(folder)), statement, verify.verify(read)))
+            receipts.append(Stored(str(path.relative_to(folder)), statement, verify.verify(read)))
         except WrongInput as error:
             others.append(str(error))
-    replayed = verify.replays([(each.file, each.statement) for each in found])
-    for each in found:
+    replayed = verify.replays([(each.file, each.statement) for each in receipts])
+    for each in receipts:
         each.findings += replayed.get(each.file, [])
-    return found, others
+    return receipts, others
 
 
 def rows(stored: Sequence[Stored]) -> list[dict[str, Any]]:
     """A row per measurement, with the names of ``COLUMNS``."""
-    return [row for each in stored for row in _rows(each)]
-
-
-def _rows(stored: Stored) -> list[dict[str, Any]]:
-    predicate = stored.predicate
-    shared = {
-        "file": stored.file, "time": _utc(predicate.ended), "commit": predicate.harness.commit,
-        "dirty": predicate.harness.dirty, "model": predicate.model.name, "valid": stored.valid,
-    }  # fmt: skip
-    found = []
-    for run in predicate.runs:
-        device, parity = run.device, run.parity.verdict
-        told = {
-            "backend": run.backend,
-            "device": device.device,
-            "kind": device.kind,
-            "driver": device.driver,
-        }
-        found += [{**shared, **told, "parity": parity, **_speed(each)} for each in run.measurements or (None,)]
-    for baseline in predicate.baselines:
-        told = {"backend": baseline.name, "device": predicate.host.cpu, "kind": "cpu", "driver": ""}
-        found += [{**shared, **told, "parity": None, **_speed(each)} for each in baseline.measurements]
-    return found
-
-
-def _utc(text: str) -> datetime | None:
-    """A time without its zone, as SQL's TIMESTAMP wants it."""
-    found = identity.moment(text)
-    return found.replace(tzinfo=None) if found else None
-
-
-def _speed(measurement: Measurement | None) -> dict[str, Any]:
-    names = ("tokens_per_s", "low", "high")
-    if measurement is None:
-        return {"measurement": None, **dict.fromkeys(names)}
-    return {"measurement": measurement.name, **{name: getattr(measurement, name) for name in names}}
+    table = []
+    for each in stored:
+        predicate = each.predicate
+        ended = identity.moment(predicate.ended)
+        shared = {
+            "file": each.file, "time": ended.replace(tzinfo=None) if ended else None, "model": predicate.model.name,
+            "commit": predicate.harness.commit, "dirty": predicate.harness.dirty, "valid": each.valid,
+        }  # fmt: skip
+        for _, owner in predicate.owners():
+            if isinstance(owner, Run):
+                who = {name: getattr(owner.device, name) for name in ("device", "kind", "driver")}
+                who |= {"backend": owner.backend, "parity": owner.parity.verdict}
+            elif owner.measurements:
+                who = {"backend": owner.name, "device": predicate.host.cpu, "kind": "cpu", "driver": ""}
+            else:
+                continue
+            for measured in owner.measurements or (None,):
+                speed = {name: getattr(measured, name, None) for name in ("tokens_per_s", "low", "high")}
+                speed["measurement"] = getattr(measured, "name", None)
+                table.append({**dict.fromkeys(COLUMNS), **shared, **who, **speed})
+    return table
 
 
 def query(table: Sequence[dict[str, Any]], sql: str = QUERY) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -136,9 +120,7 @@ def query(table: Sequence[dict[str, Any]], sql: str = QUERY) -> tuple[list[str],
         database.execute("SET lock_configuration = true")
         try:
             done = database.execute(sql)
-            names = [column[0] for column in done.description or []]
-            return names, done.fetchall()
+            return [column[0] for column in done.description or []], done.fetchall()
         except duckdb.Error as error:
-            said = str(error).splitlines()[0]
-            known = ", ".join(COLUMNS)
-            raise WrongInput(f"--sql: {said}; the table is receipts, its columns are {known}") from error
+            why, known = str(error).splitlines()[0], ", ".join(COLUMNS)
+            raise WrongInput(f"--sql: {why}; the table is receipts, its columns are {known}") from error

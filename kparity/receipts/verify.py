@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,47 +16,39 @@ from kparity.receipts.record import Predicate, Statement
 from kparity.receipts.rules import determinism, device, dispatches, identity, op_rows, parity, samples, speed
 
 
-@dataclass(frozen=True)
-class Demands:
-    """What is asked of a receipt beyond its own soundness; nothing by default."""
-
-    gpu_kernels: bool = False
-    """A GPU served, with kernels that its own clock saw, and no GPU API ran on anything else."""
-    parity: bool = False
-    """Every run was judged right or rejected, and one was right."""
-    key: Path | None = None
-    """The public key (PEM) that must have signed it."""
-    model: Path | None = None
-    """The file that was measured."""
-    commit: str = ""
-    """The commit, or how it begins; the tree must not have been changed."""
-    max_age_days: float | None = None
-
-
 def verify(
     document: dict[str, Any],
     *,
     require_gpu_kernels: bool = False,
     require_parity: bool = False,
     key: Path | None = None,
-    demands: Demands | None = None,
+    model: Path | None = None,
+    commit: str = "",
+    max_age_days: float | None = None,
     now: datetime | None = None,
 ) -> list[Finding]:
     """Every reason to refuse a receipt, a bare statement or an envelope; an empty list where there is none.
 
-    ``demands`` holds what the three options say, and more; ``now`` is the time that nothing may lie after. Raises
-    WrongInput for a key or a model file that cannot be read. A document that has not the form is judged no further.
+    Beyond its own soundness it must show that a GPU served with kernels that its own clock saw, and no GPU API ran on
+    anything else (``require_gpu_kernels``); that every run was judged right or rejected, and one was right
+    (``require_parity``); be signed with the public ``key`` (PEM); be of the file ``model``, and of a ``commit`` (or how
+    it begins) without changes; be no older. ``now`` is the time that nothing may lie after. Raises WrongInput for a key
+    or a model file that cannot be read. A document that has not the form is judged no further.
     """
-    asked = demands or Demands(gpu_kernels=require_gpu_kernels, parity=require_parity, key=key)
-    statement, refused = sign.opened(document, asked.key)
+    statement, refused = sign.opened(document, key)
     if statement is None:
         return refused
     record, malformed = identity.form(statement)
     if record is None:
         return [*refused, *malformed]
-    moment = now or datetime.now(timezone.utc)
-    refused += identity.fits_digest(statement)
-    return [*refused, *_sound(record, moment), *_demanded(record.predicate, asked, moment)]
+    predicate, moment = record.predicate, now or datetime.now(timezone.utc)
+    refused += [*identity.fits_digest(statement), *_sound(record, moment)]
+    if require_gpu_kernels:
+        only_ops = op_rows.only_ops(predicate)
+        refused += op_rows.gpu_required(predicate) if only_ops else device.gpu_required(predicate)
+    if require_parity:
+        refused += parity.required(predicate)
+    return [*refused, *_demanded(predicate, model, commit, max_age_days, moment)]
 
 
 def _sound(statement: Statement, now: datetime) -> Findings:
@@ -84,28 +75,24 @@ def _sound(statement: Statement, now: datetime) -> Findings:
     yield from samples.irregularities(speed.arrays(predicate), limits)
 
 
-def _demanded(predicate: Predicate, asked: Demands, now: datetime) -> Findings:
-    if asked.gpu_kernels:
-        yield from op_rows.gpu_required(predicate) if op_rows.only_ops(predicate) else device.gpu_required(predicate)
-    if asked.parity:
-        yield from parity.required(predicate)
-    if asked.commit:
-        harness = predicate.harness
-        if not harness.commit.startswith(asked.commit.lower()) or harness.dirty is not False:
-            state = {True: " with changes", None: ", whose changes are unknown"}.get(harness.dirty, "")
-            said = f"of {harness.commit[:12]}{state}, asked for {asked.commit}"
-            yield Finding("RCPT-COMMIT", "/predicate/harness/commit", said)
-    if asked.model is not None:
-        found = _file_sha256(asked.model)
-        if found != predicate.model.sha256:
-            said = f"{predicate.model.sha256[:12]}…, {asked.model} has {found[:12]}…"
-            yield Finding("RCPT-MODEL", "/predicate/model/sha256", said)
-    ended = identity.moment(predicate.ended)
-    if asked.max_age_days is not None and ended is not None:
+def _demanded(
+    predicate: Predicate, model: Path | None, commit: str, max_age_days: float | None, now: datetime
+) -> Findings:
+    harness, ended = predicate.harness, identity.moment(predicate.ended)
+    if commit and not (harness.commit.startswith(commit.lower()) and harness.dirty is False):
+        state = {True: " with changes", None: ", whose changes are unknown"}.get(harness.dirty, "")
+        why = f"of {harness.commit[:12]}{state}, asked for {commit}"
+        yield Finding("RCPT-COMMIT", "/predicate/harness/commit", why)
+    if model is not None:
+        own = _file_sha256(model)
+        if own != predicate.model.sha256:
+            why = f"{predicate.model.sha256[:12]}…, {model} has {own[:12]}…"
+            yield Finding("RCPT-MODEL", "/predicate/model/sha256", why)
+    if max_age_days is not None and ended is not None:
         days = (now - ended).total_seconds() / 86400
-        if days > asked.max_age_days:
-            said = f"{days:.1f} days old, at most {asked.max_age_days:g} are allowed"
-            yield Finding("RCPT-AGE", "/predicate/ended", said)
+        if days > max_age_days:
+            why = f"{days:.1f} days old, at most {max_age_days:g} are allowed"
+            yield Finding("RCPT-AGE", "/predicate/ended", why)
 
 
 def _file_sha256(path: Path) -> str:
@@ -121,18 +108,14 @@ def replays(statements: Sequence[tuple[str, Statement]]) -> dict[str, list[Findi
 
     Name → findings; every receipt after the first of its kind is the replayed one.
     """
-    limits = contracts.load(contracts.RECEIPT)
+    judged = contracts.load(contracts.RECEIPT).threshold("samples_judged")
     seen: dict[Any, str] = {}
-    found: dict[str, list[Finding]] = {}
+    replayed: dict[str, list[Finding]] = {}
     for name, statement in statements:
-        predicate = statement.predicate
-        keys: list[tuple[Any, str, str]] = [(predicate.id, "/predicate/id", "the id")]
-        keys += [
-            (tuple(each), where, "the samples")
-            for where, each in speed.arrays(predicate)
-            if limits.threshold("samples_judged").holds(len(each))
-        ]
+        keys: list[tuple[Any, str, str]] = [(statement.predicate.id, "/predicate/id", "the id")]
+        for where, each in speed.arrays(statement.predicate):
+            keys += [(tuple(each), where, "the samples")] if judged.holds(len(each)) else []
         for key, where, what in keys:
             if seen.setdefault(key, name) != name:
-                found.setdefault(name, []).append(Finding("RCPT-REPLAYED", where, f"{what} of {seen[key]}"))
-    return found
+                replayed.setdefault(name, []).append(Finding("RCPT-REPLAYED", where, f"{what} of {seen[key]}"))
+    return replayed

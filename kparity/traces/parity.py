@@ -5,8 +5,9 @@ deviations (contract ``trace-parity-v1``).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -21,8 +22,12 @@ SLOTS = (
     "output",
 )  # fmt: skip
 """The ten places of a layer that a trace records, in order of computation."""
-
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+FIXES = "fix 1: record all tokens on both sides; fix 2: compare the last token's statistics on both sides (last_token)"
+"""Both ways to sample-size parity; either will do."""
+ALL_PASS = (
+    "if the output is wrong although every layer passes, the defect is outside of what one traced forward pass sees: "
+    "look at the autoregressive path, the prefill of the KV cache, and sampling"
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,10 @@ class Stats:
         if not flat.size:
             raise WrongInput("a trace slot has no element; record it after its kernel has run")
         finite = flat[np.isfinite(flat)].astype(np.float64)
-        nan, zero = int(np.isnan(flat).sum()), int((flat == 0).sum())
-        numbers = (finite.min(), finite.max(), finite.mean()) if finite.size else (math.nan,) * 3
-        std = float(finite.std(ddof=1)) if finite.size > 1 else math.nan
-        low, high, mean = (float(number) for number in numbers)
-        return cls(low, high, mean, std, nan, flat.size - finite.size - nan, zero, flat.size)
+        low, high, mean = (finite.min(), finite.max(), finite.mean()) if finite.size else (math.nan,) * 3
+        std = finite.std(ddof=1) if finite.size > 1 else math.nan
+        nan, inf, zero = (int(each.sum()) for each in (np.isnan(flat), np.isinf(flat), flat == 0))
+        return cls(float(low), float(high), float(mean), float(std), nan, inf, zero, flat.size)
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,19 @@ class Layer:
         return cls({name: Stats.of(array) for name, array in tensors.items()}, last)
 
 
+Trace = Sequence[Layer]
+"""A trace: its layers in order."""
+
+
 @dataclass(frozen=True)
 class Check:
-    """One comparison of one slot of one layer: the two values (None where a side lacks the slot) and a verdict."""
+    """One comparison of one slot of one layer: the two sides, None where one lacks it; without a reason it passes."""
 
     layer: int
     slot: str
-    a: float | None
-    b: float | None
-    verdict: Verdict
-    reason: str = ""
+    a: Stats | None
+    b: Stats | None
+    reason: str
 
     @property
     def place(self) -> str:
@@ -102,65 +109,60 @@ class Report:
     """Every check of a gate, and what they amount to; ``advice`` says what to do next."""
 
     checks: Sequence[Check]
-    verdict: Verdict
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"]
     reason: str
     advice: str = ""
 
     @property
     def failed(self) -> list[Check]:
         """The checks that did not pass."""
-        return [check for check in self.checks if check.verdict != "PASS"]
+        return [check for check in self.checks if check.reason]
 
 
-Trace = Sequence[Layer]
-"""A trace: its layers in order."""
-
-FIXES = "fix 1: record all tokens on both sides; fix 2: compare the last token's statistics on both sides (last_token)"
-"""Both ways to sample-size parity; either will do."""
-
-ALL_PASS = (
-    "if the output is wrong although every layer passes, the defect is outside of what one traced forward pass sees: "
-    "look at the autoregressive path, the prefill of the KV cache, and sampling"
-)
+Reason = Callable[[Stats, Stats], str]
+"""Why two slots do not pass; empty where they do."""
 
 
-def _side(trace: Trace, layer: int, slot: str, last_token: bool) -> Stats | None:
-    if layer >= len(trace):
-        return None
-    slots = trace[layer].last_token if last_token else trace[layer].slots
-    return None if slots is None else slots.get(slot)
+def _gate(
+    a: Trace, b: Trace, slots: Sequence[str], last_token: bool, why: Reason, compared: tuple[str, str], advice: str = ""
+) -> Report:
+    """Every slot of every layer, layers × slots checks (28 layers × 10 slots = 280); what one side lacks fails.
+
+    ``compared`` says what of all checks failed, and what passed.
+    """
+    checks = []
+    for layer, sides in enumerate(zip_longest(a, b, fillvalue=Layer({}))):
+        left, right = ((side.last_token if last_token else side.slots) or {} for side in sides)
+        for slot in slots:
+            pair = left.get(slot), right.get(slot)
+            there = [each for each in pair if each is not None]
+            lacking = "only one side has this slot" if there else "neither side has this slot"
+            checks.append(Check(layer, slot, *pair, why(*there) if len(there) == 2 else lacking))
+    bad = [check for check in checks if check.reason]
+    if not checks:
+        return Report(checks, "INCONCLUSIVE", "nothing was compared: no layers or no slots", "record both traces again")
+    if bad:
+        reason = f"{len(bad)} of {len(checks)} {compared[0]}, first {bad[0].place}: {bad[0].reason}"
+        return Report(checks, "FAIL", reason, FIXES if why is _apart else "")
+    return Report(checks, "PASS", f"{len(checks)} of {len(checks)} {compared[1]}", advice)
 
 
 def sample_size_parity(a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_token: bool = False) -> Report:
-    """Equal counts in every slot of every layer: layers × slots checks (28 layers × 10 slots = 280).
+    """Equal counts in every slot of every layer.
 
     A layer or slot that one side lacks fails its checks; no layers or no slots at all is INCONCLUSIVE. With
     ``last_token`` the statistics over the last token are compared; a side that has none fails.
     """
-    checks = []
-    for layer in range(max(len(a), len(b))):
-        for slot in slots:
-            left, right = (_side(trace, layer, slot, last_token) for trace in (a, b))
-            n = None if left is None else left.count
-            m = None if right is None else right.count
-            good = n is not None and n == m and n > 0
-            checks.append(Check(layer, slot, n, m, "PASS" if good else "FAIL", "" if good else _apart(n, m)))
-    if not checks:
-        return Report(checks, "INCONCLUSIVE", "nothing was compared: no layers or no slots", "record both traces again")
-    bad = [check for check in checks if check.verdict == "FAIL"]
-    if bad:
-        first = f"{len(bad)} of {len(checks)} counts differ, first {bad[0].place}: {bad[0].reason}"
-        return Report(checks, "FAIL", first, FIXES)
-    return Report(checks, "PASS", f"{len(checks)} of {len(checks)} counts are equal")
+    return _gate(a, b, slots, last_token, _apart, ("counts differ", "counts are equal"))
 
 
-def _apart(a: int | None, b: int | None) -> str:
-    """Two counts, with the factor between them where it is whole."""
-    if a is None or b is None:
-        return f"{'neither side has' if a is b else 'only one side has'} this slot"
-    low, high = sorted((a, b))
-    factor = f" ({high} = {high // low} × {low})" if low and high % low == 0 and high != low else ""
-    return f"{a} against {b}{factor}"
+def _apart(a: Stats, b: Stats) -> str:
+    """Two counts that differ, with the factor between them where it is whole."""
+    low, high = sorted((a.count, b.count))
+    if low == high > 0:
+        return ""
+    factor = f" ({high} = {high // low} × {low})" if low and high % low == 0 else ""
+    return f"{a.count} against {b.count}{factor}"
 
 
 def std_ratio_gate(a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_token: bool = False) -> Report:
@@ -173,21 +175,16 @@ def std_ratio_gate(a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_tok
     precondition = sample_size_parity(a, b, slots=slots, last_token=last_token)
     limit = contracts.load(CONTRACT).threshold("std_ratio")
     if precondition.verdict != "PASS":
-        biased = _bias(a, b, precondition.failed, last_token, limit.value)
         reason = f"precondition sample-size parity does not hold: {precondition.reason}"
-        return Report(precondition.checks, "INCONCLUSIVE", f"{reason}{biased}", precondition.advice)
-    checks = []
-    for check in precondition.checks:
-        left, right = (_side(trace, check.layer, check.slot, last_token) for trace in (a, b))
-        assert left is not None and right is not None
+        return Report(
+            precondition.checks, "INCONCLUSIVE", reason + _bias(precondition.failed, limit), precondition.advice
+        )
+
+    def why(left: Stats, right: Stats) -> str:
         ratio, wrong = _ratio(left, right)
-        if not wrong and not limit.holds(ratio):
-            wrong = f"std ratio = {ratio:.4g} (> {limit.value:g})"
-        checks.append(Check(check.layer, check.slot, left.std, right.std, "FAIL" if wrong else "PASS", wrong))
-    bad = [check for check in checks if check.verdict == "FAIL"]
-    if bad:
-        return Report(checks, "FAIL", f"{len(bad)} of {len(checks)} ratios, first {bad[0].place}: {bad[0].reason}")
-    return Report(checks, "PASS", f"{len(checks)} of {len(checks)} ratios within {limit.value:g}", ALL_PASS)
+        return wrong or ("" if limit.holds(ratio) else f"std ratio = {ratio:.4g} (> {limit.value:g})")
+
+    return _gate(a, b, slots, last_token, why, ("ratios", f"ratios within {limit.value:g}"), ALL_PASS)
 
 
 def _ratio(a: Stats, b: Stats) -> tuple[float, str]:
@@ -197,30 +194,23 @@ def _ratio(a: Stats, b: Stats) -> tuple[float, str]:
             return math.nan, f"{side.nan_count} NaN and {side.inf_count} infinite elements on the {name} side"
         if not math.isfinite(side.std):
             return math.nan, f"the {name} side has no finite standard deviation ({side.count} elements)"
-    if a.std == b.std:
-        return 1.0, ""
     low, high = sorted((a.std, b.std))
+    if low == high:
+        return 1.0, ""
     return (high / low, "") if low > 0 else (math.inf, "one side is constant, the other is not")
 
 
-def _bias(a: Trace, b: Trace, failed: Sequence[Check], last_token: bool, limit: float) -> str:
+def _bias(failed: Sequence[Check], limit: contracts.Threshold) -> str:
     """What the gate would have said of the unequal slots, and which way each of these verdicts may be wrong."""
-    alarms: list[tuple[float, str]] = []
-    quiet: list[tuple[float, str]] = []
-    for check in failed:
-        left, right = (_side(trace, check.layer, check.slot, last_token) for trace in (a, b))
-        if left is None or right is None:
-            continue
-        ratio, wrong = _ratio(left, right)
-        if not wrong:
-            (alarms if ratio > limit else quiet).append((ratio, check.place))
-    said = ""
+    told = [(*_ratio(each.a, each.b), each.place) for each in failed if each.a and each.b]
+    alarms = [(ratio, place) for ratio, wrong, place in told if not wrong and not limit.holds(ratio)]
+    quiet = [place for ratio, wrong, place in told if not wrong and limit.holds(ratio)]
+    biases = []
     if alarms:
         ratio, place = max(alarms)
-        said += (
-            f"; {len(alarms)} would fail (worst {ratio:.4g} at {place}), each possibly a false positive: "
-            "unequal samples alone can give such a ratio"
-        )
+        biases.append(f"; {len(alarms)} would fail (worst {ratio:.4g} at {place}), each possibly a false positive: ")
+        biases.append("unequal samples alone can give such a ratio")
     if quiet:
-        said += f"; {len(quiet)} would pass, each possibly a false negative: unequal samples can hide a real difference"
-    return said
+        biases.append(f"; {len(quiet)} would pass, each possibly a false negative: ")
+        biases.append("unequal samples can hide a real difference")
+    return "".join(biases)

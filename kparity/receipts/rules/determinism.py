@@ -11,9 +11,7 @@ from kparity.receipts.rules.device import enumerated
 def repeated(predicate: Predicate, contract: Contract) -> Findings:
     """A run that passed was repeated, bit for bit."""
     for at, run in enumerated(predicate):
-        told = run.determinism
-        if run.parity.verdict != "PASS" or told is None:
-            continue
-        if not (told.identical and contract.threshold("repeats").holds(told.repeats)):
-            said = f"{told.repeats} repeats, identical: {told.identical}"
-            yield Finding("RCPT-DETERMINISM", f"{at}/determinism", said)
+        seen = run.determinism if run.parity.verdict == "PASS" else None
+        if seen and not (seen.identical and contract.threshold("repeats").holds(seen.repeats)):
+            why = f"{seen.repeats} repeats, identical: {seen.identical}"
+            yield Finding("RCPT-DETERMINISM", f"{at}/determinism", why)

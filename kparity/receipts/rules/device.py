@@ -28,9 +28,8 @@ def devices(predicate: Predicate) -> Findings:
     What a rejected backend says of its device is on record as it said it: nobody believed it.
     """
     for at, run in enumerated(predicate):
-        if run.parity.verdict == "FAIL":
-            continue
-        yield from contradictions(run.backend, run.device, f"{at}/device")
+        if run.parity.verdict != "FAIL":
+            yield from contradictions(run.backend, run.device, f"{at}/device")
 
 
 def contradictions(backend: str, device: Device | OpRow, at: str) -> Findings:
@@ -80,33 +79,27 @@ def fallback(predicate: Predicate) -> Findings:
     # kparity run tries no further than the first that is accepted.
     stopped = predicate.kind == "probe" and asked[: len(names)] == [*names[:-1], predicate.serving]
     if names != asked and not stopped:
-        said = f"not the requested backends in order: {', '.join(asked)}"
-        yield Finding("RCPT-FALLBACK", "/predicate/fallback", said)
+        why = f"not the requested backends in order: {', '.join(asked)}"
+        yield Finding("RCPT-FALLBACK", "/predicate/fallback", why)
     for index, each in enumerate(tried):
         if each.status != "accepted" and not (each.code and each.reason):
-            said = f"{each.backend}: no code or reason"
-            yield Finding("RCPT-FALLBACK", f"/predicate/fallback/{index}/reason", said)
+            yield Finding("RCPT-FALLBACK", f"/predicate/fallback/{index}/reason", f"{each.backend}: no code or reason")
 
 
 def served(predicate: Predicate) -> Findings:
     """The first accepted backend serves, and every accepted one has one run; single ops are served by none."""
     if predicate.ops and not predicate.runs:
         return
-    tried = predicate.fallback
-    accepted = [each.backend for each in tried if each.status == "accepted"]
-    opened = [each.backend for each in tried if each.status != "unavailable"]
-    ran = [run.backend for run in predicate.runs]
-    if predicate.serving != next(iter(accepted), None):
-        said = f"{predicate.serving} serves, the first accepted is {next(iter(accepted), None)}"
-        yield Finding("RCPT-FALLBACK", "/predicate/serving", said)
-    strange = {
-        "has two runs": [name for name in dict.fromkeys(ran) if ran.count(name) > 1],
-        "ran, and was not requested or not available": [name for name in ran if name not in opened],
-        "was accepted and has no run": [name for name in accepted if name not in ran],
-    }
-    for said, names in strange.items():
-        for name in names:
-            yield Finding("RCPT-FALLBACK", "/predicate/runs", f"{name} {said}")
+    accepted = [each.backend for each in predicate.fallback if each.status == "accepted"]
+    opened = [each.backend for each in predicate.fallback if each.status != "unavailable"]
+    ran, first = [run.backend for run in predicate.runs], next(iter(accepted), None)
+    if predicate.serving != first:
+        why = f"{predicate.serving} serves, the first accepted is {first}"
+        yield Finding("RCPT-FALLBACK", "/predicate/serving", why)
+    strange = [f"{name} has two runs" for name in dict.fromkeys(ran) if ran.count(name) > 1]
+    strange += [f"{name} ran, and was not requested or not available" for name in ran if name not in opened]
+    strange += [f"{name} was accepted and has no run" for name in accepted if name not in ran]
+    yield from (Finding("RCPT-FALLBACK", "/predicate/runs", why) for why in strange)
 
 
 def gpu_required(predicate: Predicate) -> Findings:
@@ -114,13 +107,13 @@ def gpu_required(predicate: Predicate) -> Findings:
     runs = {run.backend: run for run in predicate.runs}
     for at, run in enumerated(predicate):
         if run.device.kind != "gpu" and registry.drives_gpu(run.backend, unknown=False):
-            said = f"{run.device.device} is a {run.device.kind} device behind {run.device.api}"
-            yield Finding("RCPT-NOT-A-GPU", f"{at}/device/kind", said)
+            why = f"{run.device.device} is a {run.device.kind} device behind {run.device.api}"
+            yield Finding("RCPT-NOT-A-GPU", f"{at}/device/kind", why)
     serving = runs.get(predicate.serving or "")
     asked = [name for name in predicate.request.backends if registry.drives_gpu(name)]
     if asked and (serving is None or serving.device.kind != "gpu"):
-        said = f"{', '.join(asked)} asked for, {predicate.serving or 'nothing'} serves"
-        yield Finding("RCPT-FALLBACK-ONLY", "/predicate/serving", said)
+        why = f"{', '.join(asked)} asked for, {predicate.serving or 'nothing'} serves"
+        yield Finding("RCPT-FALLBACK-ONLY", "/predicate/serving", why)
     if not any(shows_gpu(run) for run in runs.values()):
         yield Finding("RCPT-NO-GPU-KERNELS", "/predicate/runs", "no run has kernels that a GPU's own clock saw")
 
@@ -129,11 +122,5 @@ def shows_gpu(run: Run) -> bool:
     """Positive proof: a GPU, all kernels of GPU dialects, counted, and a step that took time on the device's clock."""
     kernels = [kernel for kernel in run.kernels if kernel.dispatches]
     timed = bool(run.step_ns) or any(kernel.device_ns for kernel in kernels)
-    return bool(
-        run.device.kind == "gpu"
-        and kernels
-        and all(is_gpu_kernel(kernel.id, run.backend) for kernel in kernels)
-        and run.proof.dispatches_counted
-        and run.proof.device_clock
-        and timed
-    )
+    counted = bool(kernels) and run.proof.dispatches_counted and run.proof.device_clock and timed
+    return counted and run.device.kind == "gpu" and all(is_gpu_kernel(each.id, run.backend) for each in kernels)

@@ -16,25 +16,22 @@ def counts(predicate: Predicate) -> Findings:
         graph = run.graph
         if graph is None:
             continue
-        launches = [(index, kernel, kernel.launches) for index, kernel in enumerate(run.kernels)]
+        launches = [(f"{at}/kernels/{index}", each, each.launches) for index, each in enumerate(run.kernels)]
         for unit in Programs.__struct_fields__:
-            total = sum(getattr(each, unit) for _, _, each in launches if each)
-            if total != getattr(graph.launches, unit):
-                said = f"launches of the kernels in a {unit} add up to {total}, it has {getattr(graph.launches, unit)}"
-                yield Finding("RCPT-DISPATCHES", f"{at}/graph/launches/{unit}", said)
-        for index, kernel, each in launches:
+            total, wanted = sum(getattr(each, unit) for _, _, each in launches if each), getattr(graph.launches, unit)
+            if total != wanted:
+                why = f"launches of the kernels in a {unit} add up to {total}, it has {wanted}"
+                yield Finding("RCPT-DISPATCHES", f"{at}/graph/launches/{unit}", why)
+        for where, kernel, each in launches:
             if each is None:
                 continue
-            where, wanted = f"{at}/kernels/{index}", graph.replays.times(each)
-            if kernel.dispatches != wanted:
-                said = f"{kernel.id}: {kernel.dispatches} dispatches, the replays give {wanted}"
-                yield Finding("RCPT-DISPATCHES", f"{where}/dispatches", said)
-            for unit, headless, whole in (
-                ("step", each.headless_step, each.step), ("chunk", each.headless_chunk, each.chunk),
-            ):  # fmt: skip
-                if headless > whole:
-                    said = f"{kernel.id}: more launches in a {unit} without the head than with it"
-                    yield Finding("RCPT-DISPATCHES", f"{where}/launches/headless_{unit}", said)
+            if kernel.dispatches != (wanted := graph.replays.times(each)):
+                why = f"{kernel.id}: {kernel.dispatches} dispatches, the replays give {wanted}"
+                yield Finding("RCPT-DISPATCHES", f"{where}/dispatches", why)
+            for unit in ("step", "chunk"):
+                if getattr(each, f"headless_{unit}") > getattr(each, unit):
+                    why = f"{kernel.id}: more launches in a {unit} without the head than with it"
+                    yield Finding("RCPT-DISPATCHES", f"{where}/launches/headless_{unit}", why)
         yield from _covered(graph, run.measurements, f"{at}/graph/replays")
         if run.measurements and not run.proof.dispatches_counted:
             yield Finding("RCPT-DISPATCHES", f"{at}/proof/dispatches_counted", "nothing counted what was timed")
@@ -71,8 +68,8 @@ def device_time(predicate: Predicate, contract: Contract) -> Findings:
         if steps:
             longest = max(quantiles(each.samples_s * 2, n=10)[-1] for each in steps)
             if not contract.threshold("kernel_time").holds(spent * 1e-9 / longest):
-                said = f"the kernels of a step take {spent * 1e-9:.3g} s, the longest step {longest:.3g} s"
-                yield Finding("RCPT-DEVICE-TIME", f"{at}/kernels", said)
+                why = f"the kernels of a step take {spent * 1e-9:.3g} s, the longest step {longest:.3g} s"
+                yield Finding("RCPT-DEVICE-TIME", f"{at}/kernels", why)
         for index, each in enumerate(run.measurements):
             where = f"{at}/measurements/{index}/device_s"
             if not each.device_s:
@@ -80,5 +77,5 @@ def device_time(predicate: Predicate, contract: Contract) -> Findings:
                 continue
             seen, wall = min(each.device_s), max(each.samples_s)
             if not contract.threshold("device_ahead").holds(seen / wall):
-                said = f"{each.name}: at least {seen:.3g} s on the device's clock, at most {wall:.3g} s of the wall"
-                yield Finding("RCPT-DEVICE-TIME", where, said)
+                why = f"{each.name}: at least {seen:.3g} s on the device's clock, at most {wall:.3g} s of the wall"
+                yield Finding("RCPT-DEVICE-TIME", where, why)

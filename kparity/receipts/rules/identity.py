@@ -18,20 +18,20 @@ def form(statement: dict[str, Any]) -> tuple[Statement | None, list[Finding]]:
     """A statement as a typed record, or None and where it departs from the form (``kparity.receipts.record``)."""
     try:
         canonical(statement)
-        found = msgspec.convert(statement, Statement)
+        record = msgspec.convert(statement, Statement)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError
-        said, _, place = str(error).partition(" - at ")
+        why, _, place = str(error).partition(" - at ")
         parts = re.findall(r"[^.\[\]`$]+|\.{3}", place.rpartition(" in ")[2])
-        return None, [Finding("RCPT-SCHEMA", "".join(f"/{part}" for part in parts), said)]
-    gaps = [Finding("RCPT-SCHEMA", f"/predicate{where}", said) for where, said in found.predicate.gaps()]
-    return (None if gaps else found), gaps
+        return None, [Finding("RCPT-SCHEMA", "".join(f"/{part}" for part in parts), why)]
+    gaps = [Finding("RCPT-SCHEMA", f"/predicate{where}", why) for where, why in record.predicate.gaps()]
+    return (None if gaps else record), gaps
 
 
 def fits_digest(statement: dict[str, Any]) -> Findings:
     """The digest is that of the content."""
-    found, told = digest(statement), str(statement["predicate"]["sha256"])
-    if found != told:
-        yield Finding("RCPT-DIGEST", "/predicate/sha256", f"it says {told[:12]}…, the content gives {found[:12]}…")
+    own, told = digest(statement), str(statement["predicate"]["sha256"])
+    if own != told:
+        yield Finding("RCPT-DIGEST", "/predicate/sha256", f"it says {told[:12]}…, the content gives {own[:12]}…")
 
 
 def has_subjects(statement: Statement) -> Findings:
@@ -65,8 +65,7 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
         yield Finding("RCPT-TIME", "/predicate/ended", f"ended {ahead:.0f} s in the future")
     sampled = sum(sum(measurement.samples_s) for _, owner in predicate.owners() for measurement in owner.measurements)
     lasted = (ended - began).total_seconds()
-    # Times are told to the millisecond.
-    if ended >= began and sampled > lasted + 2e-3:
+    if ended >= began and sampled > lasted + 2e-3:  # times are told to the millisecond
         yield Finding("RCPT-DURATION", "/predicate/ended", f"lasted {lasted:.3f} s, its samples take {sampled:.3f} s")
 
 
@@ -74,5 +73,5 @@ def revision(predicate: Predicate) -> Findings:
     """The commit, the flag and the list of changed files do not contradict each other."""
     harness = predicate.harness
     if harness.dirty is not (None if harness.commit == "unknown" else bool(harness.changed)):
-        said = f"commit {harness.commit[:12]}, dirty {harness.dirty}, {len(harness.changed)} changed files"
-        yield Finding("RCPT-COMMIT", "/predicate/harness/dirty", f"contradicts itself: {said}")
+        why = f"commit {harness.commit[:12]}, dirty {harness.dirty}, {len(harness.changed)} changed files"
+        yield Finding("RCPT-COMMIT", "/predicate/harness/dirty", f"contradicts itself: {why}")

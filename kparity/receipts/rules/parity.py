@@ -16,23 +16,16 @@ def judge_of(predicate: Predicate) -> Contract | None:
     """The contract that judged, where it is the one that ships here in that major version: a changed limit is another
     major version, so that every value can be held against the limits of here.
     """
-    told = predicate.contract
-    if told.id != contracts.PROBE:
-        return None
-    found = contracts.load(told.id)
-    return found if _major(found.version) == _major(told.version) else None
-
-
-def _major(version: str) -> str:
-    return version.partition(".")[0]
+    told, here = predicate.contract, contracts.load(contracts.PROBE)
+    return here if (here.id, here.version.split(".")[0]) == (told.id, told.version.split(".")[0]) else None
 
 
 def contract(predicate: Predicate) -> Findings:
     """The contract is the probe's, in the major version of this installation: its limits are known."""
     if judge_of(predicate) is None:
         told, here = predicate.contract, contracts.load(contracts.PROBE)
-        said = f"{told.id} {told.version}; here is {here.id} {here.version}: verify with the release of that"
-        yield Finding("RCPT-CONTRACT", "/predicate/contract", said)
+        why = f"{told.id} {told.version}; here is {here.id} {here.version}: verify with the release of that"
+        yield Finding("RCPT-CONTRACT", "/predicate/contract", why)
 
 
 def gates(predicate: Predicate) -> Findings:
@@ -40,21 +33,20 @@ def gates(predicate: Predicate) -> Findings:
     judge = judge_of(predicate)
     if judge is None:
         return
-    limits = judge.document["thresholds"]
     for at, run in enumerated(predicate):
         for index, gate in enumerate(run.parity.gates):
             where = f"{at}/parity/gates/{index}"
-            if gate.name not in limits:
+            if gate.name not in judge.document["thresholds"]:
                 yield Finding("RCPT-GATE", f"{where}/name", f"{judge.id} has no threshold {gate.name}")
                 continue
             limit = judge.threshold(gate.name)
             holds = gate.value is not None and limit.holds(gate.value)
             if gate.limit != limit.value:
-                said = f"{gate.name} is held against {gate.limit:g}, the contract says {limit.value:g}"
-                yield Finding("RCPT-GATE", f"{where}/limit", said)
+                why = f"{gate.name} is held against {gate.limit:g}, the contract says {limit.value:g}"
+                yield Finding("RCPT-GATE", f"{where}/limit", why)
             if gate.passed is not holds:
-                said = f"{gate.name} = {gate.value} {limit.sign} {limit.value:g} is {holds}"
-                yield Finding("RCPT-GATE", f"{where}/passed", said)
+                why = f"{gate.name} = {gate.value} {limit.sign} {limit.value:g} is {holds}"
+                yield Finding("RCPT-GATE", f"{where}/passed", why)
 
 
 def verdicts(predicate: Predicate) -> Findings:
@@ -65,7 +57,7 @@ def verdicts(predicate: Predicate) -> Findings:
     options = predicate.request.options
     depth = "bos" if predicate.kind == "probe" and options.get("depth", "full") == "bos" else "full"
     for at, run in enumerated(predicate):
-        parity, where = run.parity, f"{at}/parity"
+        parity, where, dispatch = run.parity, f"{at}/parity", status.get(run.backend)
         failed = [gate.name for gate in parity.gates if not gate.passed]
         if parity.verdict == "PASS":
             missing = sorted({*thresholds(depth)} - {gate.name for gate in parity.gates})
@@ -73,13 +65,12 @@ def verdicts(predicate: Predicate) -> Findings:
                 yield Finding("RCPT-GATES-MISSING", f"{where}/gates", f"PASS without {', '.join(missing)}")
             if failed:
                 yield Finding("RCPT-PARITY", f"{where}/verdict", f"PASS, and {', '.join(failed)} failed")
-            if status.get(run.backend) != "accepted":
-                said = f"PASS, and the dispatch says {status.get(run.backend)}"
-                yield Finding("RCPT-PARITY", f"{where}/verdict", said)
+            if dispatch != "accepted":
+                yield Finding("RCPT-PARITY", f"{where}/verdict", f"PASS, and the dispatch says {dispatch}")
             continue
         if not parity.reason:
             yield Finding("RCPT-PARITY", f"{where}/reason", f"{parity.verdict} without a reason")
-        if parity.verdict == "FAIL" and status.get(run.backend) == "accepted":
+        if parity.verdict == "FAIL" and dispatch == "accepted":
             yield Finding("RCPT-PARITY", f"{where}/verdict", "FAIL, and the dispatch says accepted")
         if parity.verdict == "FAIL" and run.measurements:
             yield Finding("RCPT-PARITY", f"{at}/measurements", f"a speed of {run.backend}, whose output is wrong")
@@ -92,8 +83,8 @@ def required(predicate: Predicate) -> Findings:
         yield Finding("RCPT-PARITY-REQUIRED", "/predicate/runs", "no run passed")
     for at, run in enumerated(predicate):
         if run.parity.verdict == "INVALID-CORRECTNESS":
-            said = f"{run.backend}: {run.parity.verdict}: {run.parity.reason}"
-            yield Finding("RCPT-PARITY-REQUIRED", f"{at}/parity/verdict", said)
+            why = f"{run.backend}: {run.parity.verdict}: {run.parity.reason}"
+            yield Finding("RCPT-PARITY-REQUIRED", f"{at}/parity/verdict", why)
 
 
 def outputs(predicate: Predicate) -> Findings:
@@ -105,11 +96,12 @@ def outputs(predicate: Predicate) -> Findings:
         timed = run.timed_output
         if run.parity.verdict != "PASS" or timed is None:
             continue
-        holds = timed.cosine is not None and judge.threshold("positions_cosine").holds(timed.cosine)
-        where = f"{at}/timed_output"
+        where, limit = f"{at}/timed_output", judge.threshold("positions_cosine")
         if not timed.checked:
             yield Finding("RCPT-OUTPUT", f"{where}/checked", f"what {run.backend} computed while timed is unknown")
-        elif timed.limit is None or not judge.threshold("positions_cosine").holds(timed.limit):
+        elif timed.limit is None or not limit.holds(timed.limit):
             yield Finding("RCPT-OUTPUT", f"{where}/limit", f"held against {timed.limit}, softer than the contract")
-        elif not (timed.passed and holds and timed.cosine is not None and timed.cosine >= timed.limit):
+        elif not (
+            timed.passed and timed.cosine is not None and limit.holds(timed.cosine) and timed.cosine >= timed.limit
+        ):
             yield Finding("RCPT-OUTPUT", f"{where}/cosine", f"cosine {timed.cosine} against {timed.limit}")

@@ -67,8 +67,7 @@ def regular(where: str, samples: Sequence[float], contract: Contract) -> Finding
     if not contract.threshold("samples_spread").holds(spread / median(samples)):
         yield Finding("RCPT-SAMPLES", where, f"{len(samples)} samples within {spread:.3g} s")
     elif not contract.threshold("samples_distinct").holds(distinct):
-        said = f"{len(first)} samples, {distinct * len(first):.0f} different ones"
-        yield Finding("RCPT-SAMPLES", where, said)
+        yield Finding("RCPT-SAMPLES", where, f"{len(first)} samples, {distinct * len(first):.0f} different ones")
 
 
 def ahead(device_s: Sequence[float], wall_s: Sequence[float], contract: Contract) -> int:
