@@ -152,7 +152,7 @@ MUTANTS = (
         "The second dimension of a folded grid is ignored: elements past 65535 groups stay unwritten.",
         {
             "gpu": (Patch("GROUP_FOLDED * BLOCK", "GROUP_X * BLOCK"),),
-            "wgsl": (Patch("(group.y * groups.x + group.x) * BLOCK", "group.x * BLOCK"),),
+            "wgsl": (Patch("place_of(item)", "item.group.x * BLOCK + item.local.x"),),
         },
     ),
 )

@@ -141,7 +141,7 @@ MUTANTS: tuple[Mutant, ...] = (
         {
             "gpu": (
                 Patch(
-                    "total[h] *= keep;\n#pragma unroll\n            for (u32 i = 0; i < 8; ++i) {\n"
+                    "total[h] *= keep;\n            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {\n"
                     "                acc[h][i] *= keep;\n            }\n",
                     "total[h] *= keep;\n",
                 ),

@@ -153,7 +153,7 @@ MUTANTS = (
         "grid-not-folded",
         "The second dimension of a folded grid is ignored: outputs past 65535 groups stay unwritten.",
         {
-            "wgsl": (Patch("(group.y * groups.x + group.x) * ROWS", "group.x * ROWS"),),
+            "wgsl": (Patch("group_of(item) * ROWS", "item.group.x * ROWS"),),
         },
     ),
 )

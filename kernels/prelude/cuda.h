@@ -21,7 +21,8 @@ typedef float4 f32x4;
 #define RESTRICT __restrict__
 #define BARRIER() __syncthreads()
 
-#define UNROLL _Pragma("unroll")
+#define UNROLL_ALWAYS _Pragma("unroll")
+#define UNROLL UNROLL_ALWAYS /* nothing where OpenCL runs on a CPU */
 
 #ifndef WAVE
 #define WAVE 32 /* lanes that run in step; BLOCK is a multiple of it */
@@ -106,8 +107,8 @@ INLINE void load_f32x8(const float* pointer, u32 at, float* out)
     INLINE type name##_join(type left, type right) { return join; } \
     INLINE void name(type* values, LOCAL type* scratch) \
     { \
-        _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
-            _Pragma("unroll") for (u32 step = ((width) < WAVE ? (width) : WAVE) / 2; step > 0; step /= 2) { \
+        UNROLL_ALWAYS for (u32 i = 0; i < (count); ++i) { \
+            UNROLL_ALWAYS for (u32 step = ((width) < WAVE ? (width) : WAVE) / 2; step > 0; step /= 2) { \
                 values[i] = name##_join(values[i], __shfl_xor_sync(0xffffffffu, values[i], step)); \
             } \
         } \
@@ -115,14 +116,14 @@ INLINE void load_f32x8(const float* pointer, u32 at, float* out)
             const u32 first = LANE / (width) * ((width) / WAVE); \
             BARRIER(); /* what an earlier call left in scratch has been read */ \
             if (LANE % WAVE == 0) { \
-                _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+                UNROLL_ALWAYS for (u32 i = 0; i < (count); ++i) { \
                     scratch[i * (BLOCK / WAVE) + LANE / WAVE] = values[i]; \
                 } \
             } \
             BARRIER(); \
-            _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
+            UNROLL_ALWAYS for (u32 i = 0; i < (count); ++i) { \
                 values[i] = scratch[i * (BLOCK / WAVE) + first]; \
-                _Pragma("unroll") for (u32 wave = 1; wave * WAVE < (width); ++wave) { \
+                UNROLL_ALWAYS for (u32 wave = 1; wave * WAVE < (width); ++wave) { \
                     values[i] = name##_join(values[i], scratch[i * (BLOCK / WAVE) + first + wave]); \
                 } \
             } \

@@ -166,10 +166,9 @@ MUTANTS: tuple[Mutant, ...] = (
             "gpu": (
                 Patch("const u32x4 four = active[", "u32x4 four = active["),
                 Patch(
-                    "ahead * LANES + lane];\n#pragma unroll",
+                    "ahead * LANES + lane];\n",
                     "ahead * LANES + lane];\n                    "
-                    "four.x = (four.x & 0xffff0000u) | ((four.x & 0xffu) << 8) | ((four.x & 0xff00u) >> 8);\n"
-                    "#pragma unroll",
+                    "four.x = (four.x & 0xffff0000u) | ((four.x & 0xffu) << 8) | ((four.x & 0xff00u) >> 8);\n",
                 ),
             ),
             "wgsl": (
