@@ -15,11 +15,8 @@ from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Work, ceil_
 class Leaky(Op):
     """Parameters: N elements, slope."""
 
-    name, texts = "leaky", "kparity_own_ops"
+    name, texts, required = "leaky", "kparity_own_ops", ("N",)
     defaults = {"slope": 0.1}  # noqa: RUF012 - as short as somebody else would write it
-
-    def required(self) -> Sequence[str]:
-        return ("N",)
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         return (Arg("x", "f32", (case["N"],)), Arg("y", "f32", (case["N"],), "out"))
