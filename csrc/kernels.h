@@ -1,6 +1,7 @@
 // The kernels of one instruction set. A source defines KP_ISA (a namespace), KP_NAME and KP_LABEL, is compiled with the
 // set's flags, and includes this once. Whatever it emits is local to it or lives in that namespace, where the texts of
 // the kernels stand.
+#pragma once
 
 #include "compare.h"
 #include "simd.h"
