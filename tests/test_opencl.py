@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,7 +116,8 @@ def test_compile_error_names_file_and_line(
     device: OpenclBackend, monkeypatch: pytest.MonkeyPatch, old: str, new: str, path: str, marker: str
 ) -> None:
     source = opencl.gpu_source(ADD, CASE, "opencl")
-    own = opencl.Source(source.op, source.path, source.text.replace(old, new), source.first_line + new.count("\n"))
+    text, more = source.text.replace(old, new), new.count("\n")
+    own = replace(source, text=text, first_line=source.first_line + more)
     monkeypatch.setattr(opencl, "gpu_source", lambda *_: own)
     with pytest.raises(CompileFailed) as caught:
         device.build(ADD, CASE)

@@ -52,11 +52,20 @@ class Source:
     text: str
     first_line: int
     """Lines that stand before the op's own text: subtract from a compiler's line number."""
+    head: str = ""
+    """The file that stands before it, behind the constants."""
 
     @property
     def sha256(self) -> str:
         """Digest of everything that the compiler sees."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def failed(self, row: int, log: str) -> CompileFailed:
+        """A compiler's error at a line of the text, 0 for none, by the line count of the file that it is in."""
+        if row > self.first_line or not self.head or not row:
+            return CompileFailed(self.path, max(row - self.first_line, 0), log)
+        constants = next((at for at, text in enumerate(self.text.splitlines()) if not text.startswith("#define ")), 0)
+        return CompileFailed(self.head, max(row - constants, 0), log)
 
 
 @cache
@@ -131,7 +140,7 @@ def gpu_source(op: Op, case: Case, prelude: str, extra: Mapping[str, int | float
     if not head.endswith("\n"):
         head += "\n"
     head += "".join(map(kernel_text, uses(text, "cu")))
-    return Source(op.name, path, head + text, head.count("\n"))
+    return Source(op.name, path, head + text, head.count("\n"), f"kernels/prelude/{prelude}.h")
 
 
 def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:
