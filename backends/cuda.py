@@ -28,7 +28,7 @@ from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers,
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Launch, require_contiguous, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, Unavailable
-from kparity.ops.assemble import Source, gpu_source, kernel_text
+from kparity.ops.assemble import Source, gpu_source, prelude_text
 from kparity.ops.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
 
 POISON = 0xFF
@@ -260,11 +260,10 @@ class CudaBackend(Backend):
 
     def _check_target(self) -> None:
         """Compile and load the prelude with an empty kernel: the compiler and the driver must agree on the target."""
-        path = f"prelude/{self.prelude}.h"
-        head = f"#define BLOCK 64\n#define WAVE {self.info.subgroup}\n{kernel_text(path)}"
-        text = f"{head}\nKERNEL target() {{}}\n"
+        head = f"#define BLOCK 64\n#define WAVE {self.info.subgroup}\n{prelude_text(self.prelude)}"
+        text, path = f"{head}\nKERNEL target() {{}}\n", f"kernels/prelude/{self.prelude}.h"
         try:
-            self._module(Source("target", "target.cu", text, head.count("\n"), f"kernels/{path}"))
+            self._module(Source("target", "target.cu", text, head.count("\n"), path))
         except (CompileFailed, DeviceFault) as error:
             told = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
             raise self.unavailable(f"{self.tag}-NOARCH", told) from error

@@ -165,7 +165,7 @@ def test_nvrtc_compiles_every_text(nvrtc: Any, arch: str, tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     backend = object.__new__(CudaBackend)
     backend.arch = arch
-    compiler = Compiler(nvrtc, "cuda", "cuda", backend._options(), backend._binary)
+    compiler = Compiler(nvrtc, "cuda", backend._options(), backend._binary)
     for op in ops.every():
         source = gpu_source(op, op.cases()[-1], "cuda", extra={"WAVE": 32})
         binary = compiler.compile(source)
@@ -180,7 +180,7 @@ def test_nvrtc_errors_name_file_and_line(nvrtc: Any, tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     backend = object.__new__(CudaBackend)
     backend.arch = "sm_90"
-    compiler = Compiler(nvrtc, "cuda", "cuda", backend._options(), backend._binary)
+    compiler = Compiler(nvrtc, "cuda", backend._options(), backend._binary)
     add = ops.get("add")
     source = gpu_source(add, add.case(M=1, D=1), "cuda", extra={"WAVE": 32})
     lines = source.text.splitlines()

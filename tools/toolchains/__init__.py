@@ -150,7 +150,8 @@ def numbered(source: Source, prelude: str) -> str:
     """The text with ``#line`` directives, so that a compiler names the file of the repository and its line."""
     lines = source.text.splitlines(keepends=True)
     own = "".join(lines[source.first_line :])
-    paths = (f"prelude/{prelude}.h", *uses(own, "cu"))
+    path = f"prelude/{prelude}.h"
+    paths = (path, *uses(kernel_text(path), "h"), *uses(own, "cu"))
     lengths = [kernel_text(path).count("\n") for path in paths]
     text, at = "", 0
     for name, length in (
