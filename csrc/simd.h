@@ -154,6 +154,22 @@ inline F exp_neg(F x) {
 }
 #endif
 
+#if defined(KP_AVX2) || defined(KP_NEON)
+// Tails for which the set has no masks.
+template <class T>
+inline F load(const T* p, Part tail) {
+    T part[W] = {};
+    std::memcpy(part, p, sizeof(T) * static_cast<unsigned>(tail.n));
+    return load(part, Full{});
+}
+template <class T>
+inline void store(T* p, Part tail, F value) {
+    T part[W];
+    store(part, Full{}, value);
+    std::memcpy(p, part, sizeof(T) * static_cast<unsigned>(tail.n));
+}
+#endif
+
 // Σ of 64-bit words, in whatever order memory gives them fastest.
 inline std::uint64_t checksum(const std::uint8_t* data, std::int64_t bytes) {
     typedef std::uint64_t Words __attribute__((vector_size(W < 4 ? 16 : 4 * W)));

@@ -14,18 +14,8 @@ inline void store(float* p, Full, F value) { _mm256_storeu_ps(p, value); }
 inline void store(float* p, Part tail, F value) { _mm256_maskstore_ps(p, mask(tail), value); }
 
 inline F load(const Half* p, Full) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-inline F load(const Half* p, Part tail) {
-    Half part[W] = {};
-    std::memcpy(part, p, sizeof(Half) * static_cast<unsigned>(tail.n));
-    return load(part, Full{});
-}
 inline void store(Half* p, Full, F value) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
-}
-inline void store(Half* p, Part tail, F value) {
-    Half part[W];
-    store(part, Full{}, value);
-    std::memcpy(p, part, sizeof(Half) * static_cast<unsigned>(tail.n));
 }
 
 inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }

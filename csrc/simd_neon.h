@@ -4,33 +4,13 @@
 inline F set1(float value) { return vdupq_n_f32(value); }
 
 inline F load(const float* p, Full) { return vld1q_f32(p); }
-inline F load(const float* p, Part tail) {
-    float part[W] = {};
-    std::memcpy(part, p, sizeof(float) * static_cast<unsigned>(tail.n));
-    return vld1q_f32(part);
-}
 inline void store(float* p, Full, F value) { vst1q_f32(p, value); }
-inline void store(float* p, Part tail, F value) {
-    float part[W];
-    vst1q_f32(part, value);
-    std::memcpy(p, part, sizeof(float) * static_cast<unsigned>(tail.n));
-}
 
 inline F load(const Half* p, Full) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p))));
 }
-inline F load(const Half* p, Part tail) {
-    Half part[W] = {};
-    std::memcpy(part, p, sizeof(Half) * static_cast<unsigned>(tail.n));
-    return load(part, Full{});
-}
 inline void store(Half* p, Full, F value) {
     vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(value)));
-}
-inline void store(Half* p, Part tail, F value) {
-    Half part[W];
-    store(part, Full{}, value);
-    std::memcpy(p, part, sizeof(Half) * static_cast<unsigned>(tail.n));
 }
 
 inline F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
