@@ -14,7 +14,7 @@ import pytest
 
 from kparity import ops
 from kparity.backends import cpu
-from kparity.backends.cpu import CpuBackend
+from kparity.backends.cpu import CpuBackend, CpuProgram
 from kparity.check.guard import filled
 from kparity.device.adapter import Buffer
 from kparity.errors import DeviceFault, Unavailable, WrongInput
@@ -216,12 +216,16 @@ def test_a_program_of_dependent_launches_is_ordered():
     backend.close()
 
 
+def twos(backend: CpuBackend) -> tuple[CpuProgram, Buffer]:
+    """A program for all threads that adds 1 to 1, and where the sums are."""
+    kernel = backend.build(ops.get("add"), ops.get("add").case(M=1, D=40000))
+    ones, out = backend.upload(np.ones((1, 40000), np.float32)), backend.empty((1, 40000), "f32")
+    return backend.record([kernel.bind(ones, ones, out)]), out
+
+
 def test_programs_of_two_threads_share_a_pool():
-    backend, add = CpuBackend(threads=2), ops.get("add")
-    case = add.case(M=1, D=40000)
-    ones = backend.upload(np.ones((1, 40000), np.float32))
-    outs = [backend.empty((1, 40000), "f32") for _ in range(4)]
-    programs = [backend.record([backend.build(add, case).bind(ones, ones, out)]) for out in outs]
+    backend = CpuBackend(threads=2)
+    programs, outs = zip(*(twos(backend) for _ in range(4)), strict=True)
     workers = [threading.Thread(target=lambda p=p: [p.native.run() for _ in range(200)]) for p in programs]
     for worker in workers:
         worker.start()
@@ -234,10 +238,8 @@ def test_programs_of_two_threads_share_a_pool():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_starts_its_own_threads():
-    backend, add = CpuBackend(threads=2), ops.get("add")
-    case = add.case(M=1, D=40000)
-    ones, out = backend.upload(np.ones((1, 40000), np.float32)), backend.empty((1, 40000), "f32")
-    program = backend.record([backend.build(add, case).bind(ones, ones, out)])
+    backend = CpuBackend(threads=2)
+    program, out = twos(backend)
     program.run()
     child = os.fork()
     if child == 0:
@@ -365,11 +367,8 @@ def base(array: np.ndarray) -> object:
 
 
 def test_a_closed_backend_says_so():
-    backend, add = CpuBackend(threads=2), ops.get("add")
-    buffer = backend.upload(np.zeros((1, 4), np.float32))
-    program = backend.record(
-        [backend.build(add, add.case(M=1, D=4)).bind(buffer, buffer, backend.empty((1, 4), "f32"))]
-    )
+    backend = CpuBackend(threads=2)
+    program, _ = twos(backend)
     backend.close()
     backend.close()
     with pytest.raises(DeviceFault, match="closed"):

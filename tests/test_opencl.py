@@ -51,13 +51,8 @@ def test_kind_is_never_guessed_upwards(device: OpenclBackend) -> None:
     assert opencl._kind(device.cl, fake_device(types.CPU, "pthread-AMD EPYC")) == "cpu"
     assert opencl._kind(device.cl, fake_device(types.CPU | types.GPU, "both")) == "cpu"
     assert opencl._kind(device.cl, fake_device(types.ACCELERATOR, "FPGA")) == "software"
-
-
-def test_pocl_says_that_it_is_a_cpu(device: OpenclBackend) -> None:
-    if "Portable Computing Language" not in device.info.driver:
-        pytest.skip(f"the first device is {device.info.device}")
-    assert device.info.kind == "cpu"
-    assert "cpu device" in device.info.label
+    if "Portable Computing Language" in device.info.driver:
+        assert device.info.kind == "cpu" and "cpu device" in device.info.label
 
 
 def test_gpus_come_before_cpus(device: OpenclBackend) -> None:
