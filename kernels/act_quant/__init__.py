@@ -75,11 +75,9 @@ class ActQuant(Op):
         scale = scale[..., 0].astype(dtype)
         return [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "K": case["K"], "KP": padded(case["K"]), "SPANS": self.spans(case),
-            "PER_BLOCK": int(case["mode"] == "block256"), "BLOCK": self.launch(case).block,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        per_block = int(case["mode"] == "block256")
+        return {"KP": padded(case["K"]), "SPANS": self.spans(case), "PER_BLOCK": per_block}
 
     def launch(self, case: Case) -> Grid:
         per_row = case["mode"] == "token"

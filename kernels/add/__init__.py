@@ -27,9 +27,6 @@ class Add(Op):
     def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
         return [inputs[0].astype(dtype) + inputs[1].astype(dtype)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {"M": case["M"], "D": case["D"], "BLOCK": 64}
-
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["D"], 64)), 64)
 

@@ -31,11 +31,8 @@ class Argmax(Op):
         found = np.where(np.isnan(x).any(axis=-1), -1, np.argmax(np.where(np.isnan(x), -np.inf, x), axis=-1))
         return [found.astype(np.int32)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "N": case["N"], "BLOCK": self.launch(case).block,
-            "GPU_BLOCK": self.launch(case).block, "PARTS": self.parts(case),
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"GPU_BLOCK": self.launch(case).block, "PARTS": self.parts(case)}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["M"], 1, 1), 256 if case["N"] >= 1024 else 64)

@@ -89,12 +89,10 @@ class Attention(Op):
             lse[m] = (top + np.log(total)).reshape(heads)
         return [out, lse]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "L": case["L"], "H": case["H"], "G": case["G"], "D": case["D"],
-            "F16": int(case["dtype"] == "f16"), "SCALE": float(np.float32(1.0 / np.sqrt(case["D"]))), "BLOCK": 64,
-            **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_H", "AHEAD", "SPLITS"), self.gpu_tile(case), strict=True)),
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        tile = zip(("GPU_BLOCK", "GPU_LANES", "TILE_H", "AHEAD", "SPLITS"), self.gpu_tile(case), strict=True)
+        scale = float(np.float32(1.0 / np.sqrt(case["D"])))
+        return {"F16": int(case["dtype"] == "f16"), "SCALE": scale, **dict(tile)}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["H"], case["M"], 1), 64)

@@ -72,12 +72,11 @@ class DenseGemv(Op):
             lanes *= 2
         return lanes
 
-    def defines(self, case: Case) -> dict[str, int | float]:
+    def constants(self, case: Case) -> dict[str, int | float]:
         lanes = self.lanes(case)
         return {
-            "M": case["M"], "N": case["N"], "K": case["K"], "ROW0": case["row0"], "NROWS": case["rows"],
-            "F16": int(case["dtype"] == "f16"), "LANES": lanes, "ROWS": BLOCK // lanes,
-            "TILE_M": min(case["M"], 8), "BLOCK": BLOCK,
+            "ROW0": case["row0"], "NROWS": case["rows"], "F16": int(case["dtype"] == "f16"),
+            "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": min(case["M"], 8),
             **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 

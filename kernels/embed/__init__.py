@@ -57,11 +57,8 @@ class Embed(Op):
         x[here] = table[local[here]].astype(dtype)
         return [x]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "V": case["V"], "D": case["D"], "ROW0": case["row0"], "ROWS": case["rows"],
-            "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"ROW0": case["row0"], "ROWS": case["rows"], "F16": int(case["dtype"] == "f16")}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["M"], 1, 1), 64)

@@ -44,10 +44,8 @@ class Glu(Op):
             y = np.square(np.maximum(gate, 0)) * up
         return [(np.clip(y, -F16_MAX, F16_MAX) if case["clamp"] else y).astype(dtype)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "D": case["D"], "RELU2": int(case["act"] == "relu2"), "CLAMP": case["clamp"], "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"RELU2": int(case["act"] == "relu2"), "CLAMP": case["clamp"]}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["D"], 64)), 64)

@@ -67,10 +67,8 @@ class KvStore(Op):
                         cache[at] = rows[m].astype(cache.dtype)
         return caches
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "L": case["L"], "D": case["D"], "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"F16": int(case["dtype"] == "f16")}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["D"] // 2, 64)), 64)

@@ -107,11 +107,10 @@ class NormQuant(Op):
         outputs = [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
         return outputs if case["pre"] == "none" else [h, *outputs]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
+    def constants(self, case: Case) -> dict[str, int | float]:
         return {
-            "M": case["M"], "D": case["D"], "DP": padded(case["D"]), "SPANS": self.spans(case),
-            "PRE": ("none", "add", "silu", "relu2").index(case["pre"]), "CLAMP": case["clamp"],
-            "PER_BLOCK": int(case["mode"] == "block256"), "EPS": float(case["eps"]), "BLOCK": self.launch(case).block,
+            "DP": padded(case["D"]), "SPANS": self.spans(case), "PRE": self.choices["pre"].index(case["pre"]),
+            "CLAMP": case["clamp"], "PER_BLOCK": int(case["mode"] == "block256"), "EPS": float(case["eps"]),
             "GPU_BLOCK": self.gpu_block(case),
         }  # fmt: skip
 

@@ -36,8 +36,8 @@ class RmsNorm(Op):
         mean = np.mean(x * x, axis=-1, keepdims=True, dtype=dtype)
         return [(x / np.sqrt(mean + np.asarray(case["eps"], dtype)) * weight).astype(dtype)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {"M": case["M"], "D": case["D"], "EPS": float(case["eps"]), "BLOCK": self.launch(case).block}
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"EPS": float(case["eps"])}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["M"], 1, 1), 256 if case["D"] >= 1024 else 64)

@@ -80,11 +80,8 @@ class Rope(Op):
         y[..., second] = x[..., second] * cos + x[..., first] * sin
         return [y]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "H": case["H"], "D": case["D"], "R": case["R"],
-            "NEOX": int(case["mode"] == "neox"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"R": case["R"], "NEOX": int(case["mode"] == "neox")}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["H"] * case["D"] // 2, 64)), 64)

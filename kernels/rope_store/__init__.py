@@ -92,11 +92,8 @@ class RopeStore(Op):
                 vcache[pos[row]] = heads[row, h + g :].reshape(-1).astype(vcache.dtype)
         return [turned[:, :h].copy(), kcache, vcache]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "H": case["H"], "G": case["G"], "D": case["D"], "R": case["R"], "L": case["L"],
-            "NEOX": int(case["mode"] == "neox"), "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"R": case["R"], "NEOX": int(case["mode"] == "neox"), "F16": int(case["dtype"] == "f16")}
 
     def launch(self, case: Case) -> Grid:
         """A work-item takes two neighbouring elements of a row of qkv: what one word of an f16 cache holds."""

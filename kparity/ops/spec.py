@@ -206,9 +206,14 @@ class Op(ABC):
         which are rounded to f16 because their bytes are part of the specification.
         """
 
-    @abstractmethod
+    def constants(self, case: Case) -> dict[str, int | float]:
+        """What ``defines`` has beside the required parameters and BLOCK."""
+        return {}
+
     def defines(self, case: Case) -> dict[str, int | float]:
-        """Compile-time constants of the case, the same for every GPU dialect (launch constants included)."""
+        """Compile-time constants of the case, the same for every GPU dialect."""
+        needed = {name: case[name] for name in self.required}
+        return {**needed, **self.constants(case), "BLOCK": self.launch(case).block}
 
     @abstractmethod
     def launch(self, case: Case) -> Grid:

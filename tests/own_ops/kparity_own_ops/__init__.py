@@ -25,8 +25,8 @@ class Leaky(Op):
         x, slope = inputs[0].astype(dtype), np.float32(case["slope"]).astype(dtype)
         return [np.where(x > 0, x, slope * x)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {"N": case["N"], "SLOPE": float(case["slope"]), "BLOCK": 64}
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"SLOPE": float(case["slope"])}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["N"], 64)), 64)
