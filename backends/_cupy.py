@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kparity.device.adapter import Buffer, Kernel, Launch, Program
-from kparity.errors import CompileFailed, DeviceFault, WrongInput
+from kparity.errors import CompileFailed, DeviceFault
 from kparity.host import cachedir
 from kparity.ops.assemble import Source
 from kparity.ops.spec import Array, Case, Op, Stage
@@ -52,28 +52,17 @@ def fault(error: BaseException, doing: str, hint: str = "") -> DeviceFault:
     return DeviceFault(f"{text} while {doing}{more}", f"KP-DEVICE-{code}")
 
 
-def compile_failed(source: Source, prelude: str, log: str) -> CompileFailed:
-    """The first error, by the line count of the file it is in; logs have ``file(12): error: …`` or
-    ``file:12:3: error: …``.
-    """
+def compile_failed(source: Source, log: str) -> CompileFailed:
+    """The first error: ``file(12): error: …``, ``file:12:3: error: …``; those of ptxas and the linker have no line."""
     found = re.search(r"[(:](\d+)(?:\)|:\d+): (?:fatal |catastrophic )?error:? ", log)
-    if not found:  # ptxas and linker errors have no line
-        return CompileFailed(source.path, 0, log)
-    row = int(found.group(1))
-    if row > source.first_line:
-        return CompileFailed(source.path, row - source.first_line, log[found.end() :])
-    constants = next((at for at, text in enumerate(source.text.splitlines()) if not text.startswith("#define ")), 0)
-    return CompileFailed(f"kernels/prelude/{prelude}.h", max(row - constants, 0), log[found.end() :])
+    return source.failed(int(found.group(1)), log[found.end() :]) if found else source.failed(0, log)
 
 
 class Compiler:
     """NVRTC or hipRTC with a cache on disk; a cache that cannot be read or written is no error."""
 
-    def __init__(
-        self, nvrtc: Any, name: str, prelude: str, options: Sequence[str], extract: Callable[[Any, Any], bytes]
-    ) -> None:
-        self.nvrtc, self.prelude, self.options, self.extract = nvrtc, prelude, tuple(options), extract
-        self.name = name
+    def __init__(self, nvrtc: Any, name: str, options: Sequence[str], extract: Callable[[Any, Any], bytes]) -> None:
+        self.nvrtc, self.name, self.options, self.extract = nvrtc, name, tuple(options), extract
         self.compiled = 0
         """Texts that this process compiled: the others came from the disk."""
 
@@ -96,7 +85,7 @@ class Compiler:
             nvrtc.compileProgram(program, self.options)
             binary = self.extract(nvrtc, program)
         except nvrtc.NVRTCError as error:
-            raise compile_failed(source, self.prelude, nvrtc.getProgramLog(program) or str(error)) from None
+            raise compile_failed(source, nvrtc.getProgramLog(program) or str(error)) from None
         finally:
             nvrtc.destroyProgram(program)
         self.compiled += 1
@@ -207,9 +196,8 @@ class CupyBound(Launch):
     """The launches of a kernel with their argument lists."""
 
     def __init__(self, kernel: CupyKernel, buffers: Sequence[Buffer]) -> None:
-        self.kernel_id, self.backend = kernel.id, kernel.backend
-        self.case = kernel.case
-        handles = (*(buffer.handle for buffer in buffers), *(buffer.handle for buffer in kernel.scratch))
+        super().__init__(kernel, (*buffers, *kernel.scratch))
+        handles = tuple(buffer.handle for buffer in self.buffers)
         self.calls = [
             Call(function, stage.launch.groups, (stage.launch.block, 1, 1), handles, kernel.where(stage))
             for stage, function in zip(kernel.stages, kernel.functions, strict=True)
@@ -219,9 +207,12 @@ class CupyBound(Launch):
 class CupyKernel(Kernel):
     """The functions of a loaded module, one per stage, and the scratch memory that the stages share."""
 
+    launch = CupyBound
+    backend: CudaBackend
+
     def __init__(self, backend: CudaBackend, module: Any, op: Op, case: Case) -> None:
-        super().__init__(f"{op.name}_{backend.name}_{op.variant(case)}", op, case)
-        self.backend, self.stages = backend, op.stages(case, backend.dialect)
+        super().__init__(backend, op, case)
+        self.stages = op.stages(case, backend.dialect)
         with backend.guarded(f"loading {self.id} ({case.id})"):
             self.functions = [module.get_function(stage.entry) for stage in self.stages]
         self.scratch = [backend.poisoned(arg) for arg in op.scratch(case, backend.dialect)]
@@ -246,28 +237,19 @@ class CupyKernel(Kernel):
                 for stage, function in zip(self.stages, self.functions, strict=True)
             }
 
-    def bind(self, *buffers: Buffer) -> CupyBound:
-        self.check(buffers)
-        spans = [(int(each.handle.data.ptr), int(each.handle.data.ptr) + each.nbytes) for each in buffers]
-        for at, (arg, (start, stop)) in enumerate(zip(self.args, spans, strict=True)):
-            others = spans[:at] + spans[at + 1 :]
-            if arg.role != "in" and any(start < end and begin < stop for begin, end in others):
-                raise WrongInput(
-                    f"{self.case.id}: {arg.name} is written and bound twice; the text declares it unaliased"
-                )
-        return CupyBound(self, buffers)
+    def shared(self, one: Buffer, other: Buffer) -> bool:
+        begin, start = int(one.handle.data.ptr), int(other.handle.data.ptr)
+        return begin < start + other.nbytes and start < begin + one.nbytes
 
 
 class CupyProgram(Program):
     """Launches on the backend's stream: a graph where there are several of them."""
 
+    backend: CudaBackend
+
     def __init__(self, backend: CudaBackend, launches: Sequence[Launch]) -> None:
         super().__init__(backend, launches)
-        bound = [each for each in launches if isinstance(each, CupyBound) and each.backend is backend]
-        if len(bound) != len(launches):
-            raise WrongInput(f"a program of {backend.name} holds launches of this device only")
-        self.cuda = backend
-        self._calls = [call for each in bound for call in each.calls]
+        self._calls = [call for each in launches if isinstance(each, CupyBound) for call in each.calls]
         self._graph: Any = None
 
     @property
@@ -277,7 +259,7 @@ class CupyProgram(Program):
 
     def _launch(self, wait: bool) -> None:
         """Enqueue every launch; with ``wait``, let each one end before the next one begins."""
-        cuda, stream, where = self.cuda, self.cuda.stream, ""
+        cuda, stream, where = self.backend, self.backend.stream, ""
         try:
             for call in self._calls:
                 where = call.where
@@ -289,7 +271,7 @@ class CupyProgram(Program):
 
     def _capture(self) -> Any:
         """The graph of all launches; nothing runs. Whatever goes wrong, the stream is an ordinary one afterwards."""
-        stream = self.cuda.stream
+        stream = self.backend.stream
         stream.begin_capture()
         try:
             self._launch(wait=False)
@@ -298,14 +280,14 @@ class CupyProgram(Program):
                 stream.end_capture()
             raise
         graph = stream.end_capture()
-        count = self.cuda.graph_nodes(graph)
+        count = self.backend.graph_nodes(graph)
         if count not in (None, len(self._calls)):
             raise RuntimeError(f"the graph has {count} nodes for {len(self._calls)} launches")
         return graph
 
     def prepare(self) -> None:
         """Capture the graph, where there is to be one and it is not there yet."""
-        cuda = self.cuda
+        cuda = self.backend
         if self._graph is None and len(self._calls) > 1 and cuda.graphs:
             with cuda.guarded("capturing a graph"):
                 try:
@@ -315,21 +297,20 @@ class CupyProgram(Program):
 
     def _run(self) -> None:
         self.prepare()
-        with self.cuda.guarded(f"replaying a graph of {len(self._calls)} launches"):
+        with self.backend.guarded(f"replaying a graph of {len(self._calls)} launches"):
             if self._graph is not None:
-                self._graph.launch(self.cuda.stream)
+                self._graph.launch(self.backend.stream)
             else:
-                self._launch(wait=self.cuda.debug)
+                self._launch(wait=self.backend.debug)
 
     def run_eager(self) -> None:
         """Run every launch, stages too, by itself, with the device idle in between."""
-        self.cuda.sync()
-        with self.cuda.guarded("running kernels"):
+        self.backend.sync()
+        with self.backend.guarded("running kernels"):
             self._launch(wait=True)
-        for kernel_id, times in self._counts.items():
-            self.backend.dispatches.add(kernel_id, times)
+        self.count()
 
     def run_timed(self) -> float:
         """Seconds between two events around the launches, by the device's clock."""
         self.prepare()  # a capture is no part of the time
-        return float(self.cuda.timed(self.run))
+        return float(self.backend.timed(self.run))

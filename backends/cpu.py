@@ -18,17 +18,7 @@ import numpy as np
 
 import kparity
 from kparity.backends._memory import Memory, copy
-from kparity.device.adapter import (
-    Backend,
-    Buffer,
-    DeviceInfo,
-    Kernel,
-    Launch,
-    Program,
-    dtype_name,
-    require_contiguous,
-    sliced,
-)
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, require_fit, sliced
 from kparity.device.remedies import Reason
 from kparity.errors import DeviceFault, WrongInput
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
@@ -93,25 +83,16 @@ def processor() -> str:
     return platform.processor() or platform.machine() or "cpu"
 
 
-class CpuBound(Launch):
-    """A native kernel with the addresses of its buffers, which it keeps alive."""
-
-    def __init__(self, kernel: CpuKernel, buffers: Sequence[Buffer]) -> None:
-        self.kernel_id, self.native, self.buffers = kernel.id, kernel.native, tuple(buffers)
-        self.case = kernel.case
-        self.addresses = [buffer.handle.ctypes.data for buffer in buffers]
-
-
 class CpuKernel(Kernel):
     """A native kernel at one case."""
 
-    def __init__(self, kernel_id: str, op: Op, case: Case, native: Any) -> None:
-        super().__init__(kernel_id, op, case)
-        self.native = native
-
-    def bind(self, *buffers: Buffer) -> CpuBound:
-        self.check(buffers)
-        return CpuBound(self, buffers)
+    def __init__(self, backend: CpuBackend, op: Op, case: Case) -> None:
+        super().__init__(backend, op, case)
+        defines = {name: float(value) for name, value in op.defines(case).items()}
+        try:
+            self.native = _native.CpuKernel(backend.isa, op.name, defines)
+        except ValueError as error:
+            raise WrongInput(f"{case.id}: {error}") from error
 
 
 class CpuProgram(Program):
@@ -121,8 +102,8 @@ class CpuProgram(Program):
         super().__init__(backend, launches)
         pairs = []
         for launch in self.launches:
-            assert isinstance(launch, CpuBound)
-            pairs.append((launch.native, launch.addresses))
+            assert isinstance(launch.kernel, CpuKernel)
+            pairs.append((launch.kernel.native, [buffer.handle.ctypes.data for buffer in launch.buffers]))
         self.native = _native.CpuProgram(backend.pool, pairs)
 
     def _run(self) -> None:
@@ -135,7 +116,7 @@ class CpuProgram(Program):
 class CpuBackend(Backend):
     """Host memory, one instruction set, one pool of threads.
 
-    ``upload`` copies, a memory-mapped head too: large arrays then lie on cache lines and huge pages (``_memory``).
+    ``write`` copies a memory-mapped head too: large arrays then lie on cache lines and huge pages (``_memory``).
     """
 
     name = "cpu"
@@ -179,38 +160,29 @@ class CpuBackend(Backend):
             shown=("detail",),  # the instruction set and the threads say it all
         )  # fmt: skip
 
+    @property
+    def id_dialect(self) -> str:
+        return self.isa
+
     @classmethod
     def open(cls, index: int = 0, isa: str | None = None, threads: int | None = None) -> CpuBackend:
         if index != 0:
             raise cls.unavailable("KP-CPU-NODEVICE", f"there is no cpu device {index}")
         return cls(isa, threads)
 
-    def upload(self, array: Array) -> Buffer:
-        require_contiguous(array)
-        dtype = dtype_name(array)
-        mine = self.memory.empty(array.shape, array.dtype)
-        copy(mine, array)
-        return Buffer(mine, dtype, array.shape)
-
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         return Buffer(self.memory.empty(shape, DTYPES[dtype]), dtype, shape)
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        if dtype_name(array) != buffer.dtype or array.size != buffer.handle.size:
-            raise WrongInput(f"write takes {buffer.dtype}{list(buffer.shape)}, got {array.dtype}{list(array.shape)}")
-        buffer.handle[...] = array.reshape(buffer.shape)
+        require_fit(buffer, array)
+        copy(buffer.handle, np.ascontiguousarray(array).reshape(buffer.shape))
 
     def download(self, buffer: Buffer) -> Array:
         out: Array = np.array(buffer.handle, order="C", copy=True)
         return out
 
     def build(self, op: Op, case: Case) -> CpuKernel:
-        defines: Mapping[str, int | float] = op.defines(case)
-        try:
-            native = _native.CpuKernel(self.isa, op.name, {name: float(value) for name, value in defines.items()})
-        except ValueError as error:
-            raise WrongInput(f"{case.id}: {error}") from error
-        return CpuKernel(f"{op.name}_{self.isa}_{op.variant(case)}", op, case, native)
+        return CpuKernel(self, op, case)
 
     def record(self, launches: Sequence[Launch]) -> CpuProgram:
         return CpuProgram(self, launches)

@@ -25,10 +25,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
-from kparity.device.adapter import Backend, Buffer, DeviceInfo, Launch, require_contiguous, sliced
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Launch, require_contiguous, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
-from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
-from kparity.ops.assemble import Source, gpu_source, kernel_text
+from kparity.errors import CompileFailed, DeviceFault, Unavailable
+from kparity.ops.assemble import Source, gpu_source, prelude_text
 from kparity.ops.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
 
 POISON = 0xFF
@@ -107,8 +107,9 @@ class CudaBackend(Backend):
             self.arch = self._arch()
             self.stream = cupy.cuda.Stream(non_blocking=True)
             self.transfers = Transfers(cupy.cuda, self.stream)
-            self.compiler = Compiler(cupy.cuda.nvrtc, self.name, self.prelude, self._options(), self._binary)
+            self.compiler = Compiler(cupy.cuda.nvrtc, self.name, self._options(), self._binary)
             self.info = self._describe()
+            self.grid = tuple(self.properties.get("maxGridSize") or (2**31 - 1, MAX_GROUPS, MAX_GROUPS))
             self.constants = {"WAVE": self.info.subgroup}
         self._check_target()
 
@@ -259,9 +260,10 @@ class CudaBackend(Backend):
 
     def _check_target(self) -> None:
         """Compile and load the prelude with an empty kernel: the compiler and the driver must agree on the target."""
-        head = f"#define BLOCK 64\n#define WAVE {self.info.subgroup}\n" + kernel_text(f"prelude/{self.prelude}.h")
+        head = f"#define BLOCK 64\n#define WAVE {self.info.subgroup}\n{prelude_text(self.prelude)}"
+        text, path = f"{head}\nKERNEL target() {{}}\n", f"kernels/prelude/{self.prelude}.h"
         try:
-            self._module(Source("target", "target.cu", f"{head}\nKERNEL target() {{}}\n", head.count("\n")))
+            self._module(Source("target", "target.cu", text, head.count("\n"), path))
         except (CompileFailed, DeviceFault) as error:
             told = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
             raise self.unavailable(f"{self.tag}-NOARCH", told) from error
@@ -327,18 +329,9 @@ class CudaBackend(Backend):
             raise fault(error, doing, "" if self.debug else "KPARITY_DEBUG=1 names the kernel") from error
 
     def supports(self, op: Op, case: Case) -> str | None:
-        for stage in op.stages(case, self.dialect):
-            groups, block = stage.launch.groups, stage.launch.block
-            limits = tuple(self.properties.get("maxGridSize") or (2**31 - 1, MAX_GROUPS, MAX_GROUPS))
-            if block > self.info.max_threads:
-                return f"{case.id} needs groups of {block} work-items, this device has {self.info.max_threads}"
-            if any(asked > limit for asked, limit in zip(groups, limits, strict=True)):
-                return f"{case.id} needs a grid of {groups}, this device has {limits}"
-            if groups[0] * block > self.max_items:
-                return f"{case.id} needs {groups[0] * block} work-items in a row, {self.api} has {self.max_items}"
-        for arg in op.scratch(case, self.dialect):
-            if arg.nbytes > self.info.max_binding:
-                return f"scratch {arg.name} has {arg.nbytes} bytes, this device has {self.info.max_binding}"
+        for launch in (stage.launch for stage in op.stages(case, self.dialect)):
+            if launch.groups[0] * launch.block > self.max_items:
+                return f"{launch.groups[0] * launch.block} work-items in a row, {self.api} has {self.max_items}"
         return super().supports(op, case)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
@@ -355,8 +348,7 @@ class CudaBackend(Backend):
 
     def write(self, buffer: Buffer, array: Array) -> None:
         require_contiguous(array)
-        if array.nbytes != buffer.nbytes:
-            raise WrongInput(f"{array.nbytes} bytes given for a buffer of {buffer.nbytes}")
+        require_fit(buffer, array)
         with self.guarded(f"writing {array.nbytes} bytes"):
             self.transfers.write(int(buffer.handle.data.ptr), array)
 

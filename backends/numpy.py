@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, sliced
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, sliced
 from kparity.errors import WrongInput
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
@@ -15,39 +14,23 @@ from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 class NumpyBound(Launch):
     """A reference function with its arrays."""
 
-    def __init__(self, kernel: NumpyKernel, buffers: Sequence[Buffer]) -> None:
-        self.kernel_id, self.kernel, self.buffers = kernel.id, kernel, buffers
-        self.case = kernel.case
+    kernel: NumpyKernel
 
     def __call__(self) -> None:
         kernel = self.kernel
         inputs = [b.handle.reshape(b.shape) for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "out"]
         outputs = [b.handle.reshape(b.shape) for a, b in zip(kernel.args, self.buffers, strict=True) if a.role != "in"]
         with np.errstate(all="ignore"):  # infinities and NaN are values here; gates judge them
-            results = kernel.op.reference(kernel.case, inputs, kernel.dtype)
+            results = kernel.op.reference(kernel.case, inputs, kernel.backend.floats)
         for target, value in zip(outputs, results, strict=True):
             target[...] = value
 
 
 class NumpyKernel(Kernel):
-    """The op's reference function at one precision."""
+    """The op's reference function at the backend's precision."""
 
-    def __init__(self, op: Op, case: Case, dtype: np.dtype[Any]) -> None:
-        super().__init__(f"{op.name}_numpy_{op.variant(case)}", op, case)
-        self.dtype = dtype
-
-    def bind(self, *buffers: Buffer) -> NumpyBound:
-        self.check(buffers)
-        return NumpyBound(self, buffers)
-
-
-class NumpyProgram(Program):
-    """Calls in order."""
-
-    def _run(self) -> None:
-        for launch in self.launches:
-            assert isinstance(launch, NumpyBound)
-            launch()
+    launch = NumpyBound
+    backend: NumpyBackend
 
 
 class NumpyBackend(Backend):
@@ -82,7 +65,8 @@ class NumpyBackend(Backend):
 
     def write(self, buffer: Buffer, array: Array) -> None:
         if array.dtype not in (DTYPES[buffer.dtype], buffer.handle.dtype) or array.size != buffer.handle.size:
-            raise WrongInput(f"write takes {buffer.dtype}{list(buffer.shape)}, got {array.dtype}{list(array.shape)}")
+            got, wanted = f"{array.dtype}{list(array.shape)}", f"{buffer.dtype}{list(buffer.shape)}"
+            raise WrongInput(f"{got} does not fill a buffer of {wanted}")
         buffer.handle[...] = array.reshape(buffer.handle.shape)
 
     def download(self, buffer: Buffer) -> Array:
@@ -90,13 +74,7 @@ class NumpyBackend(Backend):
         return copy
 
     def build(self, op: Op, case: Case) -> NumpyKernel:
-        return NumpyKernel(op, case, self.floats)
-
-    def record(self, launches: Sequence[Launch]) -> NumpyProgram:
-        return NumpyProgram(self, launches)
+        return NumpyKernel(self, op, case)
 
     def sync(self) -> None:
         """Nothing is pending."""
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -20,7 +20,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_contiguous
+from kparity.device.adapter import (
+    Backend,
+    Buffer,
+    DeviceInfo,
+    Kernel,
+    Kind,
+    Launch,
+    Program,
+    require_contiguous,
+    require_fit,
+)
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
 from kparity.ops.assemble import Source, gpu_source
@@ -109,22 +119,14 @@ def _compile_failed(source: Source, log: str) -> CompileFailed:
     """The compiler's first error, by the line count of the file that it is in: PoCL writes ``error: file:5:8: …``, the
     others ``file:5:8: error: …``."""
     found = re.search(r"error: [^\n]*?:(?P<a>\d+):\d+: |:(?P<b>\d+):\d+: (?:fatal )?error: ", log)
-    if not found:
-        return CompileFailed(source.path, 0, log)
-    row = int(found["a"] or found["b"])
-    if row > source.first_line:
-        return CompileFailed(source.path, row - source.first_line, log[found.end() :])
-    constants = next(at for at, text in enumerate(source.text.splitlines()) if not text.startswith("#define "))
-    return CompileFailed("kernels/prelude/opencl.h", max(row - constants, 0), log[found.end() :])
+    return source.failed(int(found["a"] or found["b"]), log[found.end() :]) if found else source.failed(0, log)
 
 
 class OpenclBound(Launch):
     """Kernel objects whose arguments are set, one for each stage: an enqueue needs nothing else."""
 
     def __init__(self, kernel: OpenclKernel, buffers: Sequence[Buffer]) -> None:
-        self.kernel_id = kernel.id
-        self.case = kernel.case
-        self.buffers = (*buffers, *kernel.scratch)  # they must live as long as this
+        super().__init__(kernel, (*buffers, *kernel.scratch))
         self.calls: list[tuple[Any, tuple[int, int, int], tuple[int, int, int]]] = []
         for stage in kernel.stages:
             handle = kernel.entry(stage.entry)
@@ -137,8 +139,10 @@ class OpenclKernel(Kernel):
     """The entry points of a built program, with the scratch memory that they share: the queue runs in order, so that
     every launch of this kernel may use the same."""
 
+    launch = OpenclBound
+
     def __init__(self, backend: OpenclBackend, program: Any, op: Op, case: Case) -> None:
-        super().__init__(f"{op.name}_opencl_{op.variant(case)}", op, case)
+        super().__init__(backend, op, case)
         self._cl, self._program = backend.cl, program
         self.stages = op.stages(case, backend.dialect)
         self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
@@ -147,48 +151,38 @@ class OpenclKernel(Kernel):
         """A kernel object of its own: OpenCL keeps arguments in the object."""
         return self._cl.Kernel(self._program, name)
 
-    def bind(self, *buffers: Buffer) -> OpenclBound:
-        self.check(buffers)
-        handles = [id(buffer.handle) for buffer in buffers]
-        for arg, handle in zip(self.args, handles, strict=True):
-            if arg.role != "in" and handles.count(handle) > 1:
-                raise WrongInput(
-                    f"{self.case.id}: {arg.name} is written and bound twice; the text declares it unaliased"
-                )
-        return OpenclBound(self, buffers)
+    def shared(self, one: Buffer, other: Buffer) -> bool:
+        return one.handle is other.handle
 
 
 class OpenclProgram(Program):
     """Enqueues on an in-order queue."""
 
+    backend: OpenclBackend
+
     def __init__(self, backend: OpenclBackend, launches: Sequence[Launch]) -> None:
         super().__init__(backend, launches)
-        self.opencl = backend
-        ours = [each for each in launches if isinstance(each, OpenclBound)]
-        if len(ours) != len(self.launches):
-            raise WrongInput("a program of opencl holds launches of opencl only")
-        self._calls = [call for each in ours for call in each.calls]
+        self._calls = [call for each in launches if isinstance(each, OpenclBound) for call in each.calls]
 
     def _enqueue(self, queue: Any) -> list[Any]:
-        enqueue = self.opencl.cl.enqueue_nd_range_kernel
-        with _faults(self.opencl.cl, "enqueuing kernels"):
+        enqueue = self.backend.cl.enqueue_nd_range_kernel
+        with _faults(self.backend.cl, "enqueuing kernels"):
             return [enqueue(queue, handle, total, local) for handle, total, local in self._calls]
 
     def _run(self) -> None:
-        self._enqueue(self.opencl.queue)
+        self._enqueue(self.backend.queue)
 
     def run_timed(self) -> float:
         """Seconds from the start of the first kernel to the end of the last, by the device's profiling clock."""
         if not self.launches:
             return 0.0
-        self.opencl.sync()
-        queue = self.opencl.profiling_queue()
+        self.backend.sync()
+        queue = self.backend.profiling_queue()
         events = self._enqueue(queue)
-        with _faults(self.opencl.cl, "running kernels"):
+        with _faults(self.backend.cl, "running kernels"):
             queue.finish()
             nanoseconds = events[-1].profile.end - events[0].profile.start
-        for kernel_id, times in self._counts.items():
-            self.backend.dispatches.add(kernel_id, times)
+        self.count()
         return float(nanoseconds) * 1e-9
 
 
@@ -225,6 +219,7 @@ class OpenclBackend(Backend):
         ),
     }
     device_clock = copy_clock = True
+    grid = (1 << 62, 1 << 62, 1 << 62)
     constants: Mapping[str, int | float] = {"WAVE": 32}
 
     def __init__(self, cl: Any, device: Any, wave: int = 32) -> None:
@@ -274,12 +269,6 @@ class OpenclBackend(Backend):
                 self._profiling = self.cl.CommandQueue(self.context, self.device, flags)
         return self._profiling
 
-    def supports(self, op: Op, case: Case) -> str | None:
-        block = max(stage.launch.block for stage in op.stages(case, self.dialect))
-        if block > self.info.max_threads:
-            return f"{case.id} needs groups of {block} work-items, this device has {self.info.max_threads}"
-        return super().supports(op, case)
-
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         buffer = Buffer(None, dtype, shape)
         with _faults(self.cl, f"allocating {buffer.nbytes} bytes"):
@@ -294,8 +283,7 @@ class OpenclBackend(Backend):
 
     def write(self, buffer: Buffer, array: Array) -> None:
         require_contiguous(array)
-        if array.nbytes != buffer.nbytes:
-            raise WrongInput(f"{array.nbytes} bytes given for a buffer of {buffer.nbytes}")
+        require_fit(buffer, array)
         if array.nbytes:
             with _faults(self.cl, f"writing {array.nbytes} bytes"):
                 self.cl.enqueue_copy(self.queue, buffer.handle, array)  # blocks until the array may be changed

@@ -14,19 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.device.adapter import (
-    Backend,
-    Buffer,
-    DeviceInfo,
-    Kernel,
-    Launch,
-    Program,
-    dtype_name,
-    require_contiguous,
-    sliced,
-)
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
-from kparity.errors import DeviceFault, WrongInput
+from kparity.errors import DeviceFault
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 HANDLES = {"f32": "float32", "f16": "float16", "i32": "int32", "u32": "int32", "i8": "int8"}
@@ -54,9 +44,10 @@ def faults(torch: Any) -> Iterator[None]:
 class TorchBound(Launch):
     """The function of an op with its tensors."""
 
+    kernel: TorchKernel
+
     def __init__(self, kernel: TorchKernel, buffers: Sequence[Buffer]) -> None:
-        self.kernel_id, self.kernel = kernel.id, kernel
-        self.case = kernel.case
+        super().__init__(kernel, buffers)
         roles = [arg.role for arg in kernel.args]
         # One view per buffer: a buffer may be bound under another shape than it was made with.
         views = [buffer.handle.view(buffer.shape) for buffer in buffers]
@@ -66,7 +57,7 @@ class TorchBound(Launch):
     def __call__(self) -> None:
         """Run it; a result that was not written in place is copied to its buffer."""
         kernel = self.kernel
-        results = kernel.run(kernel.torch, kernel.case, self.inputs)
+        results = kernel.run(kernel.backend.torch, kernel.case, self.inputs)
         for target, value in zip(self.outputs, results, strict=True):
             if value is not target:
                 target.copy_(value.view(target.shape))
@@ -75,41 +66,35 @@ class TorchBound(Launch):
 class TorchKernel(Kernel):
     """The torch text of an op at one case."""
 
-    def __init__(self, torch: Any, op: Op, case: Case) -> None:
-        super().__init__(f"{op.name}_torch_{op.variant(case)}", op, case)
-        self.torch = torch
-        self.run: Run = import_module(module_of(op)).run
+    launch = TorchBound
+    backend: TorchBackend
 
-    def bind(self, *buffers: Buffer) -> TorchBound:
-        self.check(buffers)
-        return TorchBound(self, buffers)
+    def __init__(self, backend: TorchBackend, op: Op, case: Case) -> None:
+        super().__init__(backend, op, case)
+        self.run: Run = import_module(module_of(op)).run
 
 
 class TorchProgram(Program):
     """Calls in order, without a gradient."""
 
-    def __init__(self, backend: TorchBackend, launches: Sequence[Launch]) -> None:
-        super().__init__(backend, launches)
-        self.torch, self.torch_backend = backend.torch, backend
+    backend: TorchBackend
 
     def _run(self) -> None:
-        with faults(self.torch), self.torch.inference_mode():
-            for launch in self.launches:
-                assert isinstance(launch, TorchBound)
-                launch()
+        with faults(self.backend.torch), self.backend.torch.inference_mode():
+            super()._run()
 
     def run_timed(self) -> float:
         """Seconds between two events on CUDA, ROCm and XPU, by the device's clock; of the wall elsewhere."""
-        if not self.torch_backend.device_clock:
+        if not self.backend.device_clock:
             return super().run_timed()
-        device = self.torch_backend.device
-        api = getattr(self.torch, device.type)
+        torch, device = self.backend.torch, self.backend.device
+        api = getattr(torch, device.type)
         self.backend.sync()
-        with faults(self.torch), api.device(device):
+        with faults(torch), api.device(device):
             begin, end = (api.Event(enable_timing=True) for _ in range(2))
             begin.record()
         self.run()
-        with faults(self.torch), api.device(device):
+        with faults(torch), api.device(device):
             end.record()
             end.synchronize()
             return float(begin.elapsed_time(end)) * 1e-3
@@ -159,20 +144,13 @@ class TorchBackend(Backend):
     def _tensor(self, array: Array) -> Any:
         return self.torch.from_numpy(array.view(np.int32) if array.dtype == np.uint32 else array)
 
-    def upload(self, array: Array) -> Buffer:
-        require_contiguous(array)
-        dtype = dtype_name(array)
-        with faults(self.torch):
-            return Buffer(self._tensor(array.copy()).to(self.device), dtype, array.shape)
-
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         with faults(self.torch):
             kind = getattr(self.torch, HANDLES[dtype])
             return Buffer(self.torch.empty(shape, dtype=kind, device=self.device), dtype, shape)
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        if dtype_name(array) != buffer.dtype or array.size * array.itemsize != buffer.nbytes:
-            raise WrongInput(f"write takes {buffer.dtype}{list(buffer.shape)}, got {array.dtype}{list(array.shape)}")
+        require_fit(buffer, array)
         with faults(self.torch):
             buffer.handle.copy_(self._tensor(array.reshape(buffer.shape).copy()))
 
@@ -186,7 +164,7 @@ class TorchBackend(Backend):
             target.handle.copy_(source.handle)
 
     def build(self, op: Op, case: Case) -> TorchKernel:
-        return TorchKernel(self.torch, op, case)
+        return TorchKernel(self, op, case)
 
     def record(self, launches: Sequence[Launch]) -> TorchProgram:
         return TorchProgram(self, launches)
@@ -197,9 +175,6 @@ class TorchBackend(Backend):
                 self.torch.mps.synchronize()
             elif self.device.type != "cpu":  # without the device, torch waits for its current one
                 getattr(self.torch, self.device.type).synchronize(self.device)
-
-    def close(self) -> None:
-        """Tensors are freed with their buffers."""
 
 
 def devices(torch: Any) -> list[str]:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, dtype_name
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_fit
 from kparity.device.remedies import Reason, missing_package
-from kparity.errors import CompileFailed, DeviceFault, WrongInput
+from kparity.errors import CompileFailed, DeviceFault
 from kparity.ops.assemble import Source, wgsl_source
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
@@ -73,32 +73,30 @@ class FaultLog(logging.Handler):
 class WgpuBound(Launch):
     """A kernel with its bind group."""
 
-    def __init__(self, kernel: WgpuKernel, group: Any, buffers: Sequence[Buffer]) -> None:
-        self.kernel_id, self.kernel, self.group, self.buffers = kernel.id, kernel, group, buffers
-        self.case = kernel.case
+    kernel: WgpuKernel
+
+    def __init__(self, kernel: WgpuKernel, buffers: Sequence[Buffer]) -> None:
+        super().__init__(kernel, (*buffers, *kernel.scratch))
+        entries = [{"binding": at, "resource": {"buffer": each.handle}} for at, each in enumerate(self.buffers)]
+        with kernel.backend.guarded():
+            self.group = kernel.backend.device.create_bind_group(layout=kernel.layout, entries=entries)
 
 
 class WgpuKernel(Kernel):
     """A compute pipeline per stage, one bind group layout for all of them."""
 
+    launch = WgpuBound
+    backend: WgpuBackend
+
     def __init__(self, backend: WgpuBackend, op: Op, case: Case, pipelines: Sequence[Any], layout: Any) -> None:
-        super().__init__(f"{op.name}_wgsl_{op.variant(case)}", op, case)
-        self.backend, self.layout = backend, layout
+        super().__init__(backend, op, case)
+        self.layout = layout
         groups = (stage.launch.groups for stage in op.stages(case, backend.dialect))
         self.dispatches = list(zip(pipelines, groups, strict=True))
         self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
 
-    def bind(self, *buffers: Buffer) -> WgpuBound:
-        self.check(buffers)
-        handles = [id(buffer.handle) for buffer in buffers]
-        for arg, handle in zip(self.args, handles, strict=True):
-            if arg.role != "in" and handles.count(handle) > 1:
-                raise WrongInput(f"{self.case.id}: {arg.name} is written and bound twice, which WebGPU forbids")
-        every = (*buffers, *self.scratch)
-        entries = [{"binding": at, "resource": {"buffer": buffer.handle}} for at, buffer in enumerate(every)]
-        with self.backend.guarded():
-            group = self.backend.device.create_bind_group(layout=self.layout, entries=entries)
-        return WgpuBound(self, group, buffers)
+    def shared(self, one: Buffer, other: Buffer) -> bool:
+        return one.handle is other.handle
 
 
 class WgpuProgram(Program):
@@ -200,6 +198,7 @@ class WgpuBackend(Backend):
         self.device = adapter.request_device_sync(required_features=features, required_limits=limits)
         logging.getLogger("wgpu").addHandler(self.faults)
         self.limits = self.device.limits
+        self.grid = (self.limits["max-compute-workgroups-per-dimension"],) * 3
         self.clock = Clock(wgpu, self.device) if features else None
         self.device_clock = self.clock is not None
         self._usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
@@ -284,16 +283,7 @@ class WgpuBackend(Backend):
         return DeviceFault(text, code or "KP-DEVICE-FAULT")
 
     def supports(self, op: Op, case: Case) -> str | None:
-        scratch = op.scratch(case, self.dialect)
-        for launch in (stage.launch for stage in op.stages(case, self.dialect)):
-            if max(launch.groups) > self.limits["max-compute-workgroups-per-dimension"]:
-                return f"{max(launch.groups)} work-groups in one dimension"
-            if launch.block > self.info.max_threads:
-                return f"{launch.block} work-items in a group, this device has {self.info.max_threads}"
-        for arg in scratch:
-            if arg.nbytes > self.info.max_binding:
-                return f"{arg.name} has {arg.nbytes} bytes, one binding of this device holds {self.info.max_binding}"
-        buffers = len(op.args(case)) + len(scratch)
+        buffers = len(op.args(case)) + len(op.scratch(case, self.dialect))
         if buffers > self.limits["max-storage-buffers-per-shader-stage"]:
             return f"{buffers} storage buffers"
         return super().supports(op, case)
@@ -307,10 +297,7 @@ class WgpuBackend(Backend):
         return buffer
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        if dtype_name(array) != buffer.dtype or array.size * array.itemsize != buffer.nbytes:
-            raise WrongInput(
-                f"{array.dtype}{list(array.shape)} does not fill a buffer of {buffer.dtype}{list(buffer.shape)}"
-            )
+        require_fit(buffer, array)
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         if data.size % 4:
             data = np.concatenate([data, np.zeros(-data.size % 4, np.uint8)])
@@ -402,5 +389,4 @@ def headless(message: str) -> str:
 def compile_failed(source: Source, log: str) -> CompileFailed:
     """A compiler's log as an error at a line of the op's own file."""
     found = re.search(r"wgsl:(\d+):\d+", log)
-    line = int(found.group(1)) - source.first_line if found else 0
-    return CompileFailed(source.path, max(line, 0), headless(log))
+    return source.failed(int(found.group(1)) if found else 0, headless(log))

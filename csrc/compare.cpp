@@ -144,25 +144,14 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
         py::gil_scoped_release release;
         found = run(pair, *isa, threads);
     }
-    py::dict result;
-    result["got_nan"] = found.rest.got_nan;
-    result["truth_nan"] = found.rest.truth_nan;
-    result["got_inf"] = found.rest.got_inf;
-    result["truth_inf"] = found.rest.truth_inf;
-    result["wrong"] = found.rest.wrong;
-    result["negative"] = found.rest.negative;
-    result["worst"] = found.rest.worst;
-    result["used"] = found.rest.worst_used;
-    result["error"] = found.rest.worst_error;
-    result["max_abs"] = found.rest.max_abs;
-    result["max_rel"] = found.rest.max_rel;
-    result["max_ulp"] = found.rest.max_ulp;
-    result["got2"] = found.got2;
-    result["truth2"] = found.truth2;
-    result["product"] = found.product;
-    result["error2"] = found.error2;
-    result["signed"] = found.error;
-    return result;
+    using namespace py::literals;
+    const Findings& rest = found.rest;
+    return py::dict("got_nan"_a = rest.got_nan, "truth_nan"_a = rest.truth_nan, "got_inf"_a = rest.got_inf,
+                    "truth_inf"_a = rest.truth_inf, "wrong"_a = rest.wrong, "negative"_a = rest.negative,
+                    "worst"_a = rest.worst, "used"_a = rest.worst_used, "error"_a = rest.worst_error,
+                    "max_abs"_a = rest.max_abs, "max_rel"_a = rest.max_rel, "max_ulp"_a = rest.max_ulp,
+                    "got2"_a = found.got2, "truth2"_a = found.truth2, "product"_a = found.product,
+                    "error2"_a = found.error2, "signed"_a = found.error);
 }
 
 }  // namespace

@@ -6,12 +6,10 @@
 // the result depend neither on the instruction set nor on who computes which part.
 #pragma once
 
-#include "compare_tile.h"
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
 namespace compare {
+
+#include "compare_lanes.h"
+#include "compare_tile.h"
 
 // Blocks of finite f32 pairs.
 
@@ -104,6 +102,3 @@ void part(const Pair& pair, std::int64_t begin, std::int64_t end, Findings& out)
 }
 
 }  // namespace compare
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,17 +1,6 @@
 // What both ways of comparing a block share: lanes of fp64, sums, extremes, ratios, units of the last place.
 #pragma once
 
-#include "compare.h"
-
-#if defined(KP_AVX512) || defined(KP_AVX2)
-#include <immintrin.h>
-#endif
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
-namespace compare {
-
 #if defined(KP_AVX512)
 constexpr int WIDE = 8;
 #elif defined(KP_AVX2)
@@ -43,13 +32,9 @@ inline F64 magnitude(F64 x) { return (F64)((I64)x & INT64_MAX); }
 // The larger one; b where either is a NaN.
 inline F64 larger(F64 a, F64 b) {
 #if defined(KP_AVX512)
-    return _mm512_max_pd(a, b);
-#elif defined(KP_AVX2)
-    return _mm256_max_pd(a, b);
+    return _mm512_max_pd(a, b);  // GCC 12 makes a mask and a blend of the comparison within a loop
 #else
-    F64 found;
-    for (int i = 0; i < WIDE; ++i) found[i] = a[i] > b[i] ? a[i] : b[i];
-    return found;
+    return a > b ? a : b;
 #endif
 }
 
@@ -161,8 +146,3 @@ inline double largest_steps(const float* got, const float* truth, int count) {
     }
     return top;
 }
-
-}  // namespace compare
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

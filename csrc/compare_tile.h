@@ -2,13 +2,6 @@
 // question. The rules are those of kparity/numerics/aggregates.py.
 #pragma once
 
-#include "compare_lanes.h"
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
-namespace compare {
-
 inline double from_f16(std::uint16_t bits) {
     const std::uint64_t size = bits & 0x7fffu;
     const std::uint64_t word = (size + (std::uint64_t{1008} << 10)) << 42;
@@ -246,8 +239,3 @@ inline void full_block(const Pair& pair, std::int64_t at, int count, Tile& tile,
     if (pair.rule == Rule::bits && half) judge_bits(tile, at, count, round_f16, out);
     if (pair.rule == Rule::bits && !single && !half) judge_bits(tile, at, count, keep, out);
 }
-
-}  // namespace compare
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,8 +1,13 @@
 // The kernels of one instruction set. A source defines KP_ISA (a namespace), KP_NAME and KP_LABEL, is compiled with the
-// set's flags, and includes this once; whatever it emits is local to it or lives in that namespace.
+// set's flags, and includes this once. Whatever it emits is local to it or lives in that namespace, where the texts of
+// the kernels stand.
 #pragma once
 
+#include "compare.h"
 #include "simd.h"
+
+namespace kparity::KP_ISA {
+namespace {
 
 #include "compare_blocks.h"
 
@@ -23,13 +28,8 @@
 #include "../kernels/tgemv/tgemm.h"
 #endif
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 // stream: the sum of a buffer's 64-bit words, as fast as memory gives them: what a bandwidth is measured with.
-class Stream final : public Kernel {
-public:
+struct Stream final : Kernel {
     explicit Stream(const Defines& d) : bytes(d.integer("BYTES")) {}
     double cost() const override { return static_cast<double>(bytes); }
 
@@ -40,7 +40,6 @@ public:
         sums[8 * slice.thread] = checksum(data + part.begin, part.end - part.begin);
     }
 
-private:
     std::int64_t bytes;
 };
 
@@ -83,7 +82,9 @@ Kernel* make(const char* op, const Defines& defines) {
 }
 
 }  // namespace
-}  // namespace KP_ISA
+}  // namespace kparity::KP_ISA
+
+namespace kparity {
 
 const Isa KP_TABLE = {KP_NAME, KP_LABEL, KP_ISA::make, KP_ISA::compare::part};
 

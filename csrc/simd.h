@@ -1,6 +1,6 @@
 // What the kernels share, once per instruction set and inside its namespace: vectors, tails, the split over threads.
 //
-// The simd_*.h headers wrap the same small vocabulary for each set:
+// The simd_*.h texts, which stand in this namespace, wrap the same small vocabulary for each set:
 //   W                     f32 lanes of a vector F (and i32 lanes of a vector N)
 //   load, store           f32 or f16 memory, any alignment, with a tail: Full, or Part with fewer lanes
 //                         (the others read as 0)
@@ -19,10 +19,15 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(KP_AVX512) || defined(KP_AVX2)
+#include <immintrin.h>
+#elif defined(KP_NEON)
+#include <arm_neon.h>
+#endif
+
 #include "kernel.h"
 
-namespace kparity {
-namespace KP_ISA {
+namespace kparity::KP_ISA {
 namespace {
 
 struct Half {
@@ -99,9 +104,33 @@ inline void each_tile(Range part, bool alone, Body body) {
     for (; tile.first < stop; tile.first += alone ? 1 : 4) body(tile);
 }
 
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity
+#if defined(KP_AVX512)
+constexpr int W = 16, TOKENS = 4, VALUES = 4;
+using F = __m512;
+using N = __m512i;
+using I = __m512i;
+#elif defined(KP_AVX2)
+constexpr int W = 8, TOKENS = 2, VALUES = 2;
+using F = __m256;
+using N = __m256i;
+using I = __m256i;
+#elif defined(KP_NEON)
+constexpr int W = 4, TOKENS = 4, VALUES = 4;
+using F = float32x4_t;
+using N = int32x4_t;
+using I = int32x4_t;
+#else
+constexpr int W = 1, TOKENS = 4, VALUES = 4;
+using F = float;
+using N = std::int32_t;
+using I = std::int32_t;
+#endif
+
+inline F zero() { return F{}; }
+inline F add(F a, F b) { return a + b; }
+inline F sub(F a, F b) { return a - b; }
+inline F mul(F a, F b) { return a * b; }
+inline F div(F a, F b) { return a / b; }
 
 #if defined(KP_AVX512)
 #include "simd_avx512.h"
@@ -113,9 +142,53 @@ inline void each_tile(Range part, bool alone, Body body) {
 #include "simd_scalar.h"
 #endif
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
+#if defined(KP_AVX512) || defined(KP_AVX2) || defined(KP_NEON)
+inline F exp_neg(F x) {
+    const F n = to_whole(mul(x, set1(1.44269504f)));
+    F r = fma(n, set1(-0.693145752f), x);  // ln 2 in two parts: the product with the first is exact
+    r = fma(n, set1(-1.42860682e-6f), r);
+    F p = set1(1.0f / 5040);  // Taylor: |r| <= ln(2)/2 leaves 5e-9 after the seventh power
+    constexpr float TERMS[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+    for (const float term : TERMS) p = fma(p, r, set1(term));
+    return times_power(p, n, x);
+}
+#endif
+
+#if defined(KP_AVX2) || defined(KP_NEON)
+// Tails for which the set has no masks.
+template <class T>
+inline F load(const T* p, Part tail) {
+    T part[W] = {};
+    std::memcpy(part, p, sizeof(T) * static_cast<unsigned>(tail.n));
+    return load(part, Full{});
+}
+template <class T>
+inline void store(T* p, Part tail, F value) {
+    T part[W];
+    store(part, Full{}, value);
+    std::memcpy(p, part, sizeof(T) * static_cast<unsigned>(tail.n));
+}
+#endif
+
+// Σ of 64-bit words, in whatever order memory gives them fastest.
+inline std::uint64_t checksum(const std::uint8_t* data, std::int64_t bytes) {
+    typedef std::uint64_t Words __attribute__((vector_size(W < 4 ? 16 : 4 * W)));
+    Words total[4] = {};
+    std::int64_t i = 0;
+    for (; i + static_cast<std::int64_t>(sizeof total) <= bytes; i += sizeof total) {
+        for (std::size_t line = 0; line < sizeof total; line += CACHE_LINE) prefetch(data + i + line, 2048);
+        for (std::size_t lane = 0; lane < 4; ++lane) {
+            Words words;
+            std::memcpy(&words, data + i + lane * sizeof words, sizeof words);
+            total[lane] += words;
+        }
+    }
+    const Words all = (total[0] + total[1]) + (total[2] + total[3]);
+    std::uint64_t sum = 0;
+    for (std::size_t lane = 0; lane < sizeof all / 8; ++lane) sum += all[lane];
+    for (; i < bytes; ++i) sum += data[i];
+    return sum;
+}
 
 // body(i, tail) for every vector of [begin, end): Full ones, then at most one Part.
 template <class Body>
@@ -133,7 +206,7 @@ inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p
                      std::int64_t blocks, std::int64_t ahead, std::int32_t (*acc)[4]) {
     I lanes[M][4];
     for (int m = 0; m < M; ++m)
-        for (int r = 0; r < 4; ++r) lanes[m][r] = izero();
+        for (int r = 0; r < 4; ++r) lanes[m][r] = I{};
     for (std::int64_t b = 0; b < blocks; ++b)
         for (int r = 0; r < 4; ++r) {
             prefetch(w[r], b * BLOCK_BYTES + ahead);
@@ -145,5 +218,4 @@ inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p
 #endif
 
 }  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity
+}  // namespace kparity::KP_ISA

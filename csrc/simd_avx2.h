@@ -2,24 +2,10 @@
 // overflow.
 #pragma once
 
-#include <immintrin.h>
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-constexpr int W = 8;
-constexpr int TOKENS = 2;
-constexpr int VALUES = 2;
-
-using F = __m256;
-using N = __m256i;
-
 inline __m256i mask(Part tail) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(tail.n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-inline F zero() { return _mm256_setzero_ps(); }
 inline F set1(float value) { return _mm256_set1_ps(value); }
 
 inline F load(const float* p, Full) { return _mm256_loadu_ps(p); }
@@ -28,24 +14,10 @@ inline void store(float* p, Full, F value) { _mm256_storeu_ps(p, value); }
 inline void store(float* p, Part tail, F value) { _mm256_maskstore_ps(p, mask(tail), value); }
 
 inline F load(const Half* p, Full) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-inline F load(const Half* p, Part tail) {
-    Half part[W] = {};
-    std::memcpy(part, p, sizeof(Half) * static_cast<unsigned>(tail.n));
-    return load(part, Full{});
-}
 inline void store(Half* p, Full, F value) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
 }
-inline void store(Half* p, Part tail, F value) {
-    Half part[W];
-    store(part, Full{}, value);
-    std::memcpy(p, part, sizeof(Half) * static_cast<unsigned>(tail.n));
-}
 
-inline F add(F a, F b) { return _mm256_add_ps(a, b); }
-inline F sub(F a, F b) { return _mm256_sub_ps(a, b); }
-inline F mul(F a, F b) { return _mm256_mul_ps(a, b); }
-inline F div(F a, F b) { return _mm256_div_ps(a, b); }
 inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 inline F neg_abs(F x) { return _mm256_or_ps(x, set1(-0.0f)); }
 inline F min(F limit, F x) { return _mm256_min_ps(limit, x); }  // the second operand is the result when one is a NaN
@@ -59,18 +31,8 @@ inline F max_magnitude(F top, F x) {
     return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(top), bits));
 }
 
-inline F exp_neg(F x) {
-    const F n = _mm256_round_ps(_mm256_mul_ps(x, set1(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    F r = _mm256_fnmadd_ps(n, set1(0.693145752f), x);  // ln 2 in two parts: the product with the first is exact
-    r = _mm256_fnmadd_ps(n, set1(1.42860682e-6f), r);
-    F p = set1(1.0f / 5040);  // Taylor: |r| <= ln(2)/2 leaves 5e-9 after the seventh power
-    p = fma(p, r, set1(1.0f / 720));
-    p = fma(p, r, set1(1.0f / 120));
-    p = fma(p, r, set1(1.0f / 24));
-    p = fma(p, r, set1(1.0f / 6));
-    p = fma(p, r, set1(0.5f));
-    p = fma(p, r, set1(1.0f));
-    p = fma(p, r, set1(1.0f));
+inline F to_whole(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline F times_power(F p, F n, F x) {
     const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     const F normal = _mm256_cmp_ps(x, set1(-87.33654f), _CMP_NLT_UQ);
     return _mm256_and_ps(normal, mul(p, _mm256_castsi256_ps(power)));
@@ -116,7 +78,6 @@ inline N quantise(F x, Full) {  // a NaN converts to the smallest integer
     return _mm256_max_epi32(rounded, _mm256_set1_epi32(-128));
 }
 inline N quantise(F x, Part tail) { return _mm256_and_si256(mask(tail), quantise(x, Full{})); }
-inline N nzero() { return _mm256_setzero_si256(); }
 inline N add(N a, N b) { return _mm256_add_epi32(a, b); }
 inline std::int32_t sum(N x) {
     const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
@@ -137,9 +98,6 @@ inline void store8(std::int8_t* p, Full, N value) {
 struct Codes {
     __m256i at[8];  // [s][half]
 };
-using I = __m256i;
-
-inline I izero() { return _mm256_setzero_si256(); }
 inline Codes decode(const std::uint8_t* w) {
     const __m256i three = _mm256_set1_epi8(3);
     Codes codes;
@@ -187,25 +145,3 @@ inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
     }
     return sum(total);
 }
-
-inline std::uint64_t checksum(const std::uint8_t* data, std::int64_t bytes) {
-    __m256i total[4] = {nzero(), nzero(), nzero(), nzero()};
-    std::int64_t i = 0;
-    for (; i + 128 <= bytes; i += 128) {
-        prefetch(data, i + 2048);
-        prefetch(data, i + 2112);
-        for (int lane = 0; lane < 4; ++lane) {
-            const auto* at = reinterpret_cast<const __m256i*>(data + i + 32 * lane);
-            total[lane] = _mm256_add_epi64(total[lane], _mm256_loadu_si256(at));
-        }
-    }
-    std::uint64_t lanes[4], tail = 0;
-    const __m256i all = _mm256_add_epi64(_mm256_add_epi64(total[0], total[1]), _mm256_add_epi64(total[2], total[3]));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), all);
-    for (; i < bytes; ++i) tail += data[i];
-    return tail + lanes[0] + lanes[1] + lanes[2] + lanes[3];
-}
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

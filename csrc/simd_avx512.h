@@ -1,22 +1,8 @@
 // The vocabulary of simd.h for AVX-512 F, BW, DQ, VL and VNNI: sixteen lanes, masks for tails, vpdpbusd for codes.
 #pragma once
 
-#include <immintrin.h>
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-constexpr int W = 16;
-constexpr int TOKENS = 4;
-constexpr int VALUES = 4;
-
-using F = __m512;
-using N = __m512i;
-
 inline __mmask16 mask(Part tail) { return static_cast<__mmask16>((1u << tail.n) - 1u); }
 
-inline F zero() { return _mm512_setzero_ps(); }
 inline F set1(float value) { return _mm512_set1_ps(value); }
 
 inline F load(const float* p, Full) { return _mm512_loadu_ps(p); }
@@ -33,10 +19,6 @@ inline void store(Half* p, Part tail, F value) {
     _mm256_mask_storeu_epi16(p, mask(tail), _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
 }
 
-inline F add(F a, F b) { return _mm512_add_ps(a, b); }
-inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
-inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
-inline F div(F a, F b) { return _mm512_div_ps(a, b); }
 inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F neg_abs(F x) { return _mm512_or_ps(x, _mm512_set1_ps(-0.0f)); }
 inline F min(F limit, F x) { return _mm512_min_ps(limit, x); }  // the second operand is the result when one is a NaN
@@ -49,21 +31,9 @@ inline F max_magnitude(F top, F x) {
     return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(top), _mm512_castps_si512(_mm512_abs_ps(x))));
 }
 
-inline F exp_neg(F x) {
-    const F n = _mm512_roundscale_ps(_mm512_mul_ps(x, set1(1.44269504f)),
-                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    F r = _mm512_fnmadd_ps(n, set1(0.693145752f), x);  // ln 2 in two parts: the product with the first is exact
-    r = _mm512_fnmadd_ps(n, set1(1.42860682e-6f), r);
-    F p = set1(1.0f / 5040);  // Taylor: |r| <= ln(2)/2 leaves 5e-9 after the seventh power
-    p = fma(p, r, set1(1.0f / 720));
-    p = fma(p, r, set1(1.0f / 120));
-    p = fma(p, r, set1(1.0f / 24));
-    p = fma(p, r, set1(1.0f / 6));
-    p = fma(p, r, set1(0.5f));
-    p = fma(p, r, set1(1.0f));
-    p = fma(p, r, set1(1.0f));
-    const __mmask16 normal = _mm512_cmp_ps_mask(x, set1(-87.33654f), _CMP_NLT_UQ);
-    return _mm512_maskz_scalef_ps(normal, p, n);
+inline F to_whole(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline F times_power(F p, F n, F x) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, set1(-87.33654f), _CMP_NLT_UQ), p, n);
 }
 
 inline float sum(F x) {
@@ -96,7 +66,6 @@ inline N rounded(F x) {  // a NaN converts to the smallest integer
 }
 inline N quantise(F x, Full) { return _mm512_max_epi32(rounded(x), _mm512_set1_epi32(-128)); }
 inline N quantise(F x, Part tail) { return _mm512_maskz_max_epi32(mask(tail), rounded(x), _mm512_set1_epi32(-128)); }
-inline N nzero() { return _mm512_setzero_si512(); }
 inline N add(N a, N b) { return _mm512_add_epi32(a, b); }
 inline std::int32_t sum(N x) { return _mm512_reduce_add_epi32(x); }
 inline void store8(std::int8_t* p, Full, N value) {
@@ -104,9 +73,6 @@ inline void store8(std::int8_t* p, Full, N value) {
 }
 inline void store8(std::int8_t* p, Part tail, N value) { _mm512_mask_cvtepi32_storeu_epi8(p, mask(tail), value); }
 
-using I = __m512i;
-
-inline I izero() { return _mm512_setzero_si512(); }
 inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
     const I ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     const I cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
@@ -136,7 +102,7 @@ inline void products(Tile<1>, const std::uint8_t* const* w, const std::int8_t* p
                               _mm512_set1_epi8(static_cast<char>(0xc0))};
     I lanes[4][4];
     for (int r = 0; r < 4; ++r)
-        for (int s = 0; s < 4; ++s) lanes[r][s] = izero();
+        for (int s = 0; s < 4; ++s) lanes[r][s] = I{};
     for (std::int64_t b = 0; b < blocks; ++b) {
         I q[4];
         for (int s = 0; s < 4; ++s) q[s] = _mm512_loadu_si512(p + b * CODES + 64 * s);
@@ -161,7 +127,7 @@ inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p
     const __m512i three = _mm512_set1_epi8(3);
     I lanes[M][4];
     for (int m = 0; m < M; ++m)
-        for (int r = 0; r < 4; ++r) lanes[m][r] = izero();
+        for (int r = 0; r < 4; ++r) lanes[m][r] = I{};
     for (std::int64_t b = 0; b < blocks; ++b) {
         I words[4];
         for (int r = 0; r < 4; ++r) {
@@ -203,21 +169,3 @@ inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
     _mm512_storeu_si512(p + 192, _mm512_shuffle_i64x2(high01, high23, 0xee));
     return _mm512_reduce_add_epi32(total);
 }
-
-inline std::uint64_t checksum(const std::uint8_t* data, std::int64_t bytes) {
-    __m512i total[4] = {nzero(), nzero(), nzero(), nzero()};
-    std::int64_t i = 0;
-    for (; i + 256 <= bytes; i += 256)
-        for (int lane = 0; lane < 4; ++lane) {
-            prefetch(data, i + 64 * lane + 2048);
-            total[lane] = _mm512_add_epi64(total[lane], _mm512_loadu_si512(data + i + 64 * lane));
-        }
-    std::uint64_t tail = 0;
-    for (; i < bytes; ++i) tail += data[i];
-    const __m512i all = _mm512_add_epi64(_mm512_add_epi64(total[0], total[1]), _mm512_add_epi64(total[2], total[3]));
-    return tail + static_cast<std::uint64_t>(_mm512_reduce_add_epi64(all));
-}
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,56 +1,18 @@
 // The vocabulary of simd.h for AArch64 NEON with the dot-product extension: four lanes; codes through sdot.
 #pragma once
 
-#include <arm_neon.h>
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-constexpr int W = 4;
-constexpr int TOKENS = 4;
-constexpr int VALUES = 4;
-
-using F = float32x4_t;
-using N = int32x4_t;
-
-inline F zero() { return vdupq_n_f32(0.0f); }
 inline F set1(float value) { return vdupq_n_f32(value); }
 
 inline F load(const float* p, Full) { return vld1q_f32(p); }
-inline F load(const float* p, Part tail) {
-    float part[W] = {};
-    std::memcpy(part, p, sizeof(float) * static_cast<unsigned>(tail.n));
-    return vld1q_f32(part);
-}
 inline void store(float* p, Full, F value) { vst1q_f32(p, value); }
-inline void store(float* p, Part tail, F value) {
-    float part[W];
-    vst1q_f32(part, value);
-    std::memcpy(p, part, sizeof(float) * static_cast<unsigned>(tail.n));
-}
 
 inline F load(const Half* p, Full) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p))));
 }
-inline F load(const Half* p, Part tail) {
-    Half part[W] = {};
-    std::memcpy(part, p, sizeof(Half) * static_cast<unsigned>(tail.n));
-    return load(part, Full{});
-}
 inline void store(Half* p, Full, F value) {
     vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32(value)));
 }
-inline void store(Half* p, Part tail, F value) {
-    Half part[W];
-    store(part, Full{}, value);
-    std::memcpy(p, part, sizeof(Half) * static_cast<unsigned>(tail.n));
-}
 
-inline F add(F a, F b) { return vaddq_f32(a, b); }
-inline F sub(F a, F b) { return vsubq_f32(a, b); }
-inline F mul(F a, F b) { return vmulq_f32(a, b); }
-inline F div(F a, F b) { return vdivq_f32(a, b); }
 inline F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
 inline F neg_abs(F x) { return vnegq_f32(vabsq_f32(x)); }
 inline F min(F limit, F x) { return vminq_f32(limit, x); }
@@ -63,18 +25,8 @@ inline F max_magnitude(F top, F x) {
     return vreinterpretq_f32_s32(vmaxq_s32(vreinterpretq_s32_f32(top), vreinterpretq_s32_f32(vabsq_f32(x))));
 }
 
-inline F exp_neg(F x) {
-    const F n = vrndnq_f32(vmulq_f32(x, set1(1.44269504f)));
-    F r = vfmsq_f32(x, n, set1(0.693145752f));  // ln 2 in two parts: the product with the first is exact
-    r = vfmsq_f32(r, n, set1(1.42860682e-6f));
-    F p = set1(1.0f / 5040);  // Taylor: |r| <= ln(2)/2 leaves 5e-9 after the seventh power
-    p = fma(p, r, set1(1.0f / 720));
-    p = fma(p, r, set1(1.0f / 120));
-    p = fma(p, r, set1(1.0f / 24));
-    p = fma(p, r, set1(1.0f / 6));
-    p = fma(p, r, set1(0.5f));
-    p = fma(p, r, set1(1.0f));
-    p = fma(p, r, set1(1.0f));
+inline F to_whole(F x) { return vrndnq_f32(x); }
+inline F times_power(F p, F n, F x) {
     const int32x4_t power = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
     return vbslq_f32(vcltq_f32(x, set1(-87.33654f)), zero(), mul(p, vreinterpretq_f32_s32(power)));
 }
@@ -109,7 +61,6 @@ inline N quantise(F x, Part tail) {
     const std::int32_t lane[W] = {0, 1, 2, 3};
     return vandq_s32(vreinterpretq_s32_u32(vcltq_s32(vld1q_s32(lane), vdupq_n_s32(tail.n))), quantise(x, Full{}));
 }
-inline N nzero() { return vdupq_n_s32(0); }
 inline N add(N a, N b) { return vaddq_s32(a, b); }
 inline std::int32_t sum(N x) { return vaddvq_s32(x); }
 inline void store8(std::int8_t* p, Part tail, N value) {
@@ -122,9 +73,6 @@ inline void store8(std::int8_t* p, Full, N value) { store8(p, Part{W}, value); }
 struct Codes {
     int8x16_t at[16];  // [s][quarter]
 };
-using I = int32x4_t;
-
-inline I izero() { return vdupq_n_s32(0); }
 inline Codes decode(const std::uint8_t* w) {
     const uint8x16_t three = vdupq_n_u8(3);
     Codes codes;
@@ -158,19 +106,3 @@ inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
     }
     return vaddvq_s32(total);
 }
-
-inline std::uint64_t checksum(const std::uint8_t* data, std::int64_t bytes) {
-    uint64x2_t total[4] = {vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0)};
-    std::int64_t i = 0;
-    for (; i + 64 <= bytes; i += 64)
-        for (int lane = 0; lane < 4; ++lane)
-            total[lane] = vaddq_u64(total[lane], vreinterpretq_u64_u8(vld1q_u8(data + i + 16 * lane)));
-    std::uint64_t tail = 0;
-    for (; i < bytes; ++i) tail += data[i];
-    const uint64x2_t all = vaddq_u64(vaddq_u64(total[0], total[1]), vaddq_u64(total[2], total[3]));
-    return tail + vgetq_lane_u64(all, 0) + vgetq_lane_u64(all, 1);
-}
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -2,18 +2,6 @@
 // means.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-constexpr int W = 1;
-constexpr int TOKENS = 4;
-constexpr int VALUES = 4;
-
-using F = float;
-using N = std::int32_t;
-
-inline F zero() { return 0.0f; }
 inline F set1(float value) { return value; }
 
 template <class Tail>
@@ -76,10 +64,6 @@ inline void store(Half* p, Tail, F value) {
     std::memcpy(p, &bits, sizeof bits);
 }
 
-inline F add(F a, F b) { return a + b; }
-inline F sub(F a, F b) { return a - b; }
-inline F mul(F a, F b) { return a * b; }
-inline F div(F a, F b) { return a / b; }
 inline F fma(F a, F b, F c) { return a * b + c; }
 inline F neg_abs(F x) { return -fabsf(x); }
 inline F min(F limit, F x) { return limit < x ? limit : x; }
@@ -118,7 +102,6 @@ inline N quantise(F x, Tail) {
     if (x >= 127.0f) return 127;
     return static_cast<N>((x + 12582912.0f) - 12582912.0f);  // 1.5·2^23 leaves no fraction bits
 }
-inline N nzero() { return 0; }
 inline N add(N a, N b) { return a + b; }
 inline std::int32_t sum(N x) { return x; }
 template <class Tail>
@@ -129,11 +112,6 @@ inline void store8(std::int8_t* p, Tail, N value) {
 struct Codes {
     std::uint8_t at[CODES];
 };
-struct I {
-    std::int32_t value;
-};
-
-inline I izero() { return {0}; }
 inline Codes decode(const std::uint8_t* w) {
     Codes codes;
     for (int s = 0; s < 4; ++s)
@@ -143,11 +121,9 @@ inline Codes decode(const std::uint8_t* w) {
 inline I dot(const Codes& codes, const std::int8_t* p, I acc) {
     std::int32_t total = 0;
     for (int j = 0; j < CODES; ++j) total += codes.at[j] * p[j];
-    return {acc.value + total};
+    return acc + total;
 }
-inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
-    out[0] = a.value, out[1] = b.value, out[2] = c.value, out[3] = d.value;
-}
+inline void sum4(I a, I b, I c, I d, std::int32_t* out) { out[0] = a, out[1] = b, out[2] = c, out[3] = d; }
 
 // 256 activations in the order in which decode() gives their codes; returns their sum.
 inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
@@ -161,20 +137,3 @@ inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
             }
     return total;
 }
-
-inline std::uint64_t checksum(const std::uint8_t* data, std::int64_t bytes) {
-    std::uint64_t total[4] = {0, 0, 0, 0};
-    std::int64_t i = 0;
-    for (; i + 32 <= bytes; i += 32)
-        for (int lane = 0; lane < 4; ++lane) {
-            std::uint64_t word;
-            std::memcpy(&word, data + i + 8 * lane, sizeof word);
-            total[lane] += word;
-        }
-    for (; i < bytes; ++i) total[0] += data[i];
-    return total[0] + total[1] + total[2] + total[3];
-}
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -10,12 +10,6 @@
 //   TileUnit   what a thread needs while it multiplies tiles
 #pragma once
 
-#include "simd.h"
-
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 constexpr int TILE = 16;                 // rows of weights, and tokens
 constexpr int STEP = 64;                 // codes of a row that a step takes
 constexpr int STEPS = CODES / STEP;      // of a block
@@ -91,10 +85,6 @@ inline void transpose(const T (*from)[TILE], T* to, std::int64_t stride) {
         _mm512_storeu_si512(to + (12 + c) * stride, _mm512_shuffle_i32x4(odd0, odd8, 0xdd));
     }
 }
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity
 
 #if defined(KP_AMX)
 #include "tiles_amx.h"

@@ -1,10 +1,6 @@
 // The products of tiles.h through AMX: eight tile registers, of which four hold sums.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 constexpr std::int64_t TILED_FROM = 3;  // tokens
 
 // The shapes of a thread's tile registers while it multiplies: 16 rows of 64 bytes in each.
@@ -61,7 +57,3 @@ inline void tile_products(const std::uint8_t* codes, std::int64_t code_stride, c
         _tile_stored(3, sums[PAIR + 1].at, STEP);
     }
 }
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,10 +1,6 @@
 // The products of tiles.h through vpdpbusd: a lane is a token, four codes of a row go to all lanes.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 constexpr std::int64_t TILED_FROM = 13;  // tokens; with fewer, too much of a tile is empty
 
 struct TileUnit {
@@ -17,7 +13,7 @@ inline void row_products(const std::uint8_t* codes, const std::int8_t* values, s
                          std::int64_t steps, bool more, int first, Sums* sums) {
     I acc[R][T];
     for (int r = 0; r < R; ++r)
-        for (int t = 0; t < T; ++t) acc[r][t] = more ? _mm512_load_si512(sums[t * PAIR].at[first + r]) : izero();
+        for (int t = 0; t < T; ++t) acc[r][t] = more ? _mm512_load_si512(sums[t * PAIR].at[first + r]) : I{};
     for (std::int64_t step = 0; step < steps; ++step)
         for (int w = 0; w < TILE; ++w) {
             I q[T];
@@ -42,7 +38,3 @@ inline void tile_products(const std::uint8_t* codes, std::int64_t code_stride, c
         for (int first = 0; first < TILE; first += R)
             row_products<R, T>(codes + r * code_stride, values, value_stride, steps, more, first, sums + r);
 }
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

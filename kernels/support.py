@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import UnknownName
-from kparity.ops.spec import ROUNDOFF, Array, Case
-
-T = TypeVar("T")
+from kparity.ops.spec import ROUNDOFF, Array
 
 U32 = ROUNDOFF["f32"]
 TINY = 2.0**-126
@@ -72,16 +67,6 @@ ROWS = (*range(1, 10), 31, 32, 33, 64)
 """Rows of activations: a step, every tail of a tile of 8, the neighbourhood of 32, a prefill chunk."""
 TAILS = (1, 2, 3, 7, 8, 9, 31, 32, 33, 63, 65, 127, 255, 256, 257, 513, 1025)
 """Widths around the powers of two at which vectors, work-groups and blocks of 256 end."""
-
-
-def distinct(*groups: list[Case]) -> list[Case]:
-    """The cases of all groups, each once, in the order of their first appearance."""
-    return list(dict.fromkeys(case for group in groups for case in group))
-
-
-def in_turn(shapes: Iterable[tuple[int, ...]], options: Sequence[T]) -> Iterator[tuple[tuple[int, ...], T]]:
-    """Each shape with one of the options, in turn: where every shape with every option would be more of the same."""
-    return zip(shapes, cycle(options), strict=False)
 
 
 DRAWN = 1_048_583

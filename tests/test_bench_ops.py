@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.backends.numpy import NumpyBackend, NumpyBound, NumpyProgram
+from kparity.backends.numpy import NumpyBackend, NumpyBound
 from kparity.bench import timing
 from kparity.bench.ops import Request, line, rotation, run, session
 from kparity.bench.ops.cases import plan, pool, short
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported, expected, shifted, turned
 from kparity.bench.ops.run import Participant, ceilings, rows_of
 from kparity.bench.ops.session import Group, Session
-from kparity.device.adapter import Backend
+from kparity.device.adapter import Backend, Program
 from kparity.device.registry import open_backend
 from kparity.errors import WrongInput
 from kparity.ops.spec import Case
@@ -153,12 +153,12 @@ def test_a_cold_rotation_walks_through_more_than_was_asked_for_and_a_hot_one_sta
 
 
 def test_a_slow_start_does_not_make_samples_of_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow_start(program: NumpyProgram) -> float:
+    def slow_start(program: Program) -> float:
         return 6e-3 + 1e-4 * len(program.launches)
 
-    monkeypatch.setattr(NumpyProgram, "run_timed", slow_start)
+    monkeypatch.setattr(Program, "run_timed", slow_start)
     assert Rotation(NumpyBackend(), SMALL, 0).row.launches_per_sample >= 10
-    monkeypatch.setattr(NumpyProgram, "run_timed", lambda program: 1.0 * len(program.launches))
+    monkeypatch.setattr(Program, "run_timed", lambda program: 1.0 * len(program.launches))
     assert Rotation(NumpyBackend(), SMALL, 0).row.launches_per_sample == 1
 
 
@@ -192,15 +192,15 @@ def test_launches_are_counted_in_the_samples_and_before_them(monkeypatch: pytest
 def numpy_with(lie: Any) -> NumpyBackend:
     """A numpy backend whose launches go through ``lie``."""
 
-    class Program(NumpyProgram):
+    class Liar(Program):
         def _run(self) -> None:
             for launch in self.launches:
                 assert isinstance(launch, NumpyBound)
                 lie(launch)
 
     class Lying(NumpyBackend):
-        def record(self, launches: Any) -> NumpyProgram:
-            return Program(self, launches)
+        def record(self, launches: Any) -> Program:
+            return Liar(self, launches)
 
     return Lying()
 

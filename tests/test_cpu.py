@@ -14,8 +14,8 @@ import pytest
 
 from kparity import ops
 from kparity.backends import cpu
-from kparity.backends.cpu import CpuBackend
-from kparity.device.adapter import Buffer, DeviceInfo
+from kparity.backends.cpu import CpuBackend, CpuProgram
+from kparity.device.adapter import Buffer
 from kparity.device.trial import launched
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.ops import packing
@@ -115,37 +115,33 @@ def test_of_two_rows_with_one_position_the_later_is_stored(backends):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("k", [256, 2560, 4096, 6912, 16384])
 @pytest.mark.parametrize(("weight", "value"), [(1, 127), (1, -128), (-1, 127), (-1, -128), (0, -128)])
-def test_extreme_inputs_are_exact(isa, k, weight, value):
+def test_extreme_inputs_are_exact(backends, isa, k, weight, value):
     op = ops.get("tgemv")
     case = op.case(M=3, N=5, K=k, out="i32")
     words = packing.pack(np.full((5, k), weight, np.int8))
     q = np.full((3, k), value, np.int8)
     inputs = [words, np.ones(1, np.float32), q, np.ones((3, 1), np.float32), q.sum(axis=1, dtype=np.int32)[:, None]]
-    backend = CpuBackend(isa, 2)
-    found = launch(backend, op, case, inputs)[0]
-    backend.close()
-    assert (found == weight * value * k).all()
+    assert (launch(backends[isa, 2], op, case, inputs)[0] == weight * value * k).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("wscale", ["tensor", "row", "block256"])
 @pytest.mark.parametrize("ascale", ["token", "block256"])
-def test_a_row_of_activations_has_the_same_bits_in_every_batch(isa, wscale, ascale):
+def test_a_row_of_activations_has_the_same_bits_in_every_batch(backends, isa, wscale, ascale):
     """200 rows of 4096 are more than a thread holds in tiles at a time."""
     op, rows = ops.get("tgemv"), 200
     spans = {"wscale": wscale, "ascale": ascale}
     words, scales, *of_rows = op.inputs(op.case(M=rows, N=35, K=4096, **spans), np.random.default_rng(11))
-    backend = CpuBackend(isa, 2)
+    backend = backends[isa, 2]
     whole = alone(backend, "tgemv", [words, scales, *of_rows], M=rows, N=35, K=4096, **spans)[0]
     for begin, count in ((0, 1), (127, 1), (128, 3), (150, 17), (rows - 1, 1)):
         part = [array[begin : begin + count] for array in of_rows]
         found = alone(backend, "tgemv", [words, scales, *part], M=count, N=35, K=4096, **spans)[0]
         assert found.tobytes() == whole[begin : begin + count].tobytes(), f"{count} rows from {begin}"
-    backend.close()
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_one_hot_activations_read_every_weight(isa):
+def test_one_hot_activations_read_every_weight(backends, isa):
     op, k = ops.get("tgemv"), 257
     rng = np.random.default_rng(3)
     weights = rng.integers(-1, 2, (7, k)).astype(np.int8)
@@ -154,15 +150,13 @@ def test_one_hot_activations_read_every_weight(isa):
     case = op.case(M=k, N=7, K=k, out="i32")
     qsum = q.sum(axis=1, dtype=np.int32)[:, None]
     inputs = [packing.pack(weights), np.ones(1, np.float32), q, np.ones((k, 1), np.float32), qsum]
-    backend = CpuBackend(isa, 2)
-    assert (launch(backend, op, case, inputs)[0] == -128 * weights.T.astype(np.int32)).all()
-    backend.close()
+    assert (launch(backends[isa, 2], op, case, inputs)[0] == -128 * weights.T.astype(np.int32)).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_every_half_converts_both_ways(isa):
+def test_every_half_converts_both_ways(backends, isa):
     """All 65536 bit patterns through embed, and every value back through kv_store; ties go to even."""
-    backend = CpuBackend(isa, 2)
+    backend = backends[isa, 2]
     halves = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(256, 256)
     embed = ops.get("embed")
     ids = np.arange(256, dtype=np.int32)
@@ -180,7 +174,6 @@ def test_every_half_converts_both_ways(isa):
     found = launch(backend, kv_store, case, [values, -values, pos, empty, empty])
     assert np.array_equal(found[0], wanted, equal_nan=True)
     assert np.array_equal(found[1], -wanted, equal_nan=True)
-    backend.close()
 
 
 def test_weights_at_any_address(backends):
@@ -219,12 +212,16 @@ def test_a_program_of_dependent_launches_is_ordered():
     backend.close()
 
 
+def twos(backend: CpuBackend) -> tuple[CpuProgram, Buffer]:
+    """A program for all threads that adds 1 to 1, and where the sums are."""
+    kernel = backend.build(ops.get("add"), ops.get("add").case(M=1, D=40000))
+    ones, out = backend.upload(np.ones((1, 40000), np.float32)), backend.empty((1, 40000), "f32")
+    return backend.record([kernel.bind(ones, ones, out)]), out
+
+
 def test_programs_of_two_threads_share_a_pool():
-    backend, add = CpuBackend(threads=2), ops.get("add")
-    case = add.case(M=1, D=40000)
-    ones = backend.upload(np.ones((1, 40000), np.float32))
-    outs = [backend.empty((1, 40000), "f32") for _ in range(4)]
-    programs = [backend.record([backend.build(add, case).bind(ones, ones, out)]) for out in outs]
+    backend = CpuBackend(threads=2)
+    programs, outs = zip(*(twos(backend) for _ in range(4)), strict=True)
     workers = [threading.Thread(target=lambda p=p: [p.native.run() for _ in range(200)]) for p in programs]
     for worker in workers:
         worker.start()
@@ -237,10 +234,8 @@ def test_programs_of_two_threads_share_a_pool():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_starts_its_own_threads():
-    backend, add = CpuBackend(threads=2), ops.get("add")
-    case = add.case(M=1, D=40000)
-    ones, out = backend.upload(np.ones((1, 40000), np.float32)), backend.empty((1, 40000), "f32")
-    program = backend.record([backend.build(add, case).bind(ones, ones, out)])
+    backend = CpuBackend(threads=2)
+    program, out = twos(backend)
     program.run()
     child = os.fork()
     if child == 0:
@@ -252,24 +247,17 @@ def test_a_forked_child_starts_its_own_threads():
     backend.close()
 
 
-@pytest.mark.parametrize("value", ["sse9", "AVX2", "avx512", "cuda"])
-def test_an_unknown_instruction_set_is_refused(monkeypatch, value):
-    monkeypatch.setenv("KPARITY_CPU_ISA", value)
-    with pytest.raises(WrongInput, match=r"KPARITY_CPU_ISA is .*expected one of scalar, avx2"):
-        CpuBackend.open()
+WRONG = {
+    r"KPARITY_CPU_ISA is .*expected one of scalar, avx2": ["sse9", "AVX2", "avx512", "cuda"],
+    "KPARITY_CPU_ISA is .*which this machine does not have": [next(name for name in cpu.ISAS if name not in ISAS)],
+    r"KPARITY_THREADS is .*expected a number from 1": ["0", "-1", "two", "1.5", "9999999", "²"],
+}
 
 
-def test_an_instruction_set_that_the_machine_lacks_is_refused(monkeypatch):
-    lacking = next(name for name in cpu.ISAS if name not in ISAS)
-    monkeypatch.setenv("KPARITY_CPU_ISA", lacking)
-    with pytest.raises(WrongInput, match="which this machine does not have"):
-        CpuBackend.open()
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "9999999", "²"])
-def test_a_wrong_number_of_threads_is_refused(monkeypatch, value):
-    monkeypatch.setenv("KPARITY_THREADS", value)
-    with pytest.raises(WrongInput, match=r"KPARITY_THREADS is .*expected a number from 1"):
+@pytest.mark.parametrize(("refusal", "value"), [(refusal, value) for refusal in WRONG for value in WRONG[refusal]])
+def test_a_wrong_instruction_set_or_number_of_threads_is_refused(monkeypatch, refusal, value):
+    monkeypatch.setenv(refusal.split()[0], value)
+    with pytest.raises(WrongInput, match=refusal):
         CpuBackend.open()
 
 
@@ -284,20 +272,15 @@ def test_the_knobs_choose(monkeypatch, isa):
     backend.close()
 
 
-def test_the_label_names_one_thread():
-    info = CpuBackend(ISAS[-1], 1).info
-    assert isinstance(info, DeviceInfo)
-    assert info.label.endswith(", 1 thread)")
-    assert info.kind == "cpu"
+def test_the_label_names_one_thread(backends):
+    info = backends[ISAS[-1], 1].info
+    assert info.label.endswith(", 1 thread)") and info.kind == "cpu"
 
 
-def test_only_device_zero_exists():
+def test_only_device_zero_exists_and_none_without_the_native_module(monkeypatch):
     with pytest.raises(Unavailable) as caught:
         CpuBackend.open(1)
     assert caught.value.code == "KP-CPU-NODEVICE"
-
-
-def test_without_the_native_module_the_backend_is_unavailable(monkeypatch):
     monkeypatch.setattr(cpu, "_native", None)
     monkeypatch.setattr(cpu, "_missing", "No module named 'kparity._native'", raising=False)
     with pytest.raises(Unavailable) as caught:
@@ -380,11 +363,8 @@ def base(array: np.ndarray) -> object:
 
 
 def test_a_closed_backend_says_so():
-    backend, add = CpuBackend(threads=2), ops.get("add")
-    buffer = backend.upload(np.zeros((1, 4), np.float32))
-    program = backend.record(
-        [backend.build(add, add.case(M=1, D=4)).bind(buffer, buffer, backend.empty((1, 4), "f32"))]
-    )
+    backend = CpuBackend(threads=2)
+    program, _ = twos(backend)
     backend.close()
     backend.close()
     with pytest.raises(DeviceFault, match="closed"):

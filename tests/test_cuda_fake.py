@@ -22,6 +22,7 @@ from kparity.backends.cuda import CudaBackend
 from kparity.backends.hip import HipBackend
 from kparity.backends.numpy import NumpyBackend
 from kparity.device.adapter import Backend
+from kparity.device.codes import explain
 from kparity.engine import Engine
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.kernels.add import Add
@@ -120,8 +121,7 @@ def test_a_whole_engine_gives_the_logits_of_numpy(
 def test_debug_mode_gives_the_same_without_graphs(
     opened: Opener, machine: Machine, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KPARITY_DEBUG", "1")
-    backend = opened()
+    opened()
     monkeypatch.setenv("KPARITY_DEBUG", "1")
     backend = CudaBackend.open()
     assert backend.debug and "debug" in backend.info.detail
@@ -316,7 +316,7 @@ def test_limits(opened: Opener, machine: Machine) -> None:
     assert opened().supports(op, case) is None
     assert "work-items" in (opened(maxThreadsPerBlock=32).supports(op, case) or "")
     assert "grid of (5, 2, 3)" in (opened(maxGridSize=(9, 9, 2)).supports(Split(), case) or "")
-    assert "scratch partial has 60 bytes" in (opened(totalGlobalMem=59).supports(Split(), case) or "")
+    assert "partial has 60 bytes" in (opened(totalGlobalMem=59).supports(Split(), case) or "")
     assert "one binding" in (opened(totalGlobalMem=63).supports(Split(), case) or "")
     wide = opened(HipBackend)
     monkeyed = type("Wide", (Split,), {"stages": lambda *_: (Stage("add", Grid((1 << 26, 1, 1), 64)),)})()
@@ -384,6 +384,7 @@ def test_a_target_without_code_has_a_code_of_its_own(opened: Opener, machine: Ma
     with pytest.raises(Unavailable) as caught:
         opened(adapter)
     assert caught.value.code == f"{adapter.tag}-NOARCH" and "INVALID_IMAGE" in caught.value.reason
+    assert explain(caught.value.code).remedy
     machine.refuses = lambda binary: False
     with pytest.raises(Unavailable, match="no code for sm_61") as caught:
         opened(major=6, minor=1)

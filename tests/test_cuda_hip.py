@@ -41,7 +41,7 @@ def library(**options: Any) -> Any:
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, adapter: type[CudaBackend], found: Any, module: Any) -> str:
-    """Open the adapter on a machine with this driver and this CuPy; the code of the refusal."""
+    """Open the adapter on a machine with this driver and this CuPy; the code of the refusal, which can be explained."""
 
     def imported(name: str) -> Any:
         if module is None:
@@ -53,7 +53,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, adapter: type[CudaBackend], found: 
     monkeypatch.setattr(cuda, "import_module", imported)
     with pytest.raises(Unavailable) as caught:
         adapter.open()
-    assert caught.value.reason and caught.value.remedy
+    assert caught.value.reason and caught.value.remedy and explain(caught.value.code).remedy
+    assert found or adapter is HipBackend or "no CUDA driver (libcuda.so.1 not found)" in caught.value.reason
     return caught.value.code
 
 
@@ -105,12 +106,6 @@ def test_hip_without_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert refused(monkeypatch, HipBackend, driver(), None) == "KP-HIP-NOPERMISSION"
 
 
-def test_the_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "cdll", lambda names: None)
-    with pytest.raises(Unavailable, match=r"no CUDA driver \(libcuda\.so\.1 not found\)"):
-        CudaBackend.open()
-
-
 @pytest.mark.parametrize(
     ("major", "minor", "target"), [(9, 0, "sm_90"), (7, 5, "sm_75"), (10, 3, "compute_90"), (13, 0, "compute_120")]
 )
@@ -124,22 +119,6 @@ def test_the_target_is_the_devices_own_or_the_newest_known(major: int, minor: in
     assert backend.arch == target
     assert f"--gpu-architecture={target}" in backend._options()
     assert not any("fast" in option for option in backend._options())
-
-
-def test_hip_targets_keep_their_feature_flags() -> None:
-    backend = object.__new__(HipBackend)
-    backend.properties = {"gcnArchName": b"gfx90a:sramecc+:xnack-"}
-    backend.arch = backend._arch()
-    assert "--offload-arch=gfx90a:sramecc+:xnack-" in backend._options()
-
-
-def test_every_reason_can_be_explained() -> None:
-    for adapter, reasons in (
-        (CudaBackend, ("NOLIB", "NODRIVER", "NODEVICE", "OLDDRIVER", "NOARCH")),
-        (HipBackend, ("NOLIB", "NOROCM", "NOPERMISSION", "NODEVICE", "NOARCH")),
-    ):
-        for reason in reasons:
-            assert explain(f"{adapter.tag}-{reason}").remedy
 
 
 ARCHES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "compute_90")
@@ -165,7 +144,7 @@ def test_nvrtc_compiles_every_text(nvrtc: Any, arch: str, tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     backend = object.__new__(CudaBackend)
     backend.arch = arch
-    compiler = Compiler(nvrtc, "cuda", "cuda", backend._options(), backend._binary)
+    compiler = Compiler(nvrtc, "cuda", backend._options(), backend._binary)
     for op in ops.every():
         source = gpu_source(op, op.cases()[-1], "cuda", extra={"WAVE": 32})
         binary = compiler.compile(source)
@@ -180,7 +159,7 @@ def test_nvrtc_errors_name_file_and_line(nvrtc: Any, tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     backend = object.__new__(CudaBackend)
     backend.arch = "sm_90"
-    compiler = Compiler(nvrtc, "cuda", "cuda", backend._options(), backend._binary)
+    compiler = Compiler(nvrtc, "cuda", backend._options(), backend._binary)
     add = ops.get("add")
     source = gpu_source(add, add.case(M=1, D=1), "cuda", extra={"WAVE": 32})
     lines = source.text.splitlines()

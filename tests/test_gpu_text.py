@@ -13,7 +13,7 @@ import pytest
 
 from kparity import ops
 from kparity.mutate import native
-from kparity.ops.assemble import gpu_source, kernel_text, uses
+from kparity.ops.assemble import gpu_source, kernel_text, prelude_text, uses
 from kparity.ops.spec import Op
 from tools.toolchains import numbered
 from tools.toolchains.texts import variants
@@ -77,14 +77,10 @@ def test_a_shared_text_stands_once_between_the_prelude_and_the_own_text() -> Non
 @pytest.mark.parametrize("prelude", ["cuda", "hip", "opencl"])
 def test_preludes_offer_the_same(prelude: str) -> None:
     """A macro that one prelude has and another lacks would make a text work on one API only."""
-    names = {
-        each: set(
-            re.findall(r"^#define (\w+)|^INLINE \w+ (\w+)\(", kernel_text(f"prelude/{each}.h"), flags=re.MULTILINE)
-        )
-        for each in ("cuda", "hip", "opencl")
-    }
-    offered = {each: {macro or function for macro, function in found} for each, found in names.items()}
-    private = {"f16_to_f32", "f32_to_f16", "unpack_f16x2", "dot_bytes"}
+    pattern = re.compile(r"^#define (\w+)|^INLINE \w+ (\w+)\(", re.MULTILINE)
+    found = {each: pattern.findall(prelude_text(each)) for each in ("cuda", "hip", "opencl")}
+    offered = {each: {macro or function for macro, function in names} for each, names in found.items()}
+    private = {"f16_to_f32", "f32_to_f16", "unpack_f16x2", "dot_bytes", "SHUFFLE_XOR"}
     # What a prelude alone uses ends with an underscore there.
     offered = {each: {name for name in found - private if not name.endswith("_")} for each, found in offered.items()}
     assert offered[prelude] == offered["cuda"]

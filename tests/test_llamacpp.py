@@ -101,14 +101,13 @@ def answers(model: Any, llamacpp: ModuleType) -> list[Answer]:
         for at in range(PROMPTS):
             prompt = " ".join(verses[at * len(verses) // PROMPTS].split()[:PROMPT_WORDS])
             ids = model.tokenizer.encode(prompt)
-            llama.tokens = np.zeros(len(ids) + NEW_TOKENS, np.int32)
-            llama.tokens[: len(ids)] = ids
-            llama.fill(len(ids))
-            rows = [llama._logits()]
-            for place in range(len(ids), len(llama.tokens) - 1):
-                llama.tokens[place] = rows[-1].argmax()
-                llama._decode(place, 1)
-                rows.append(llama._logits())
+            llama.ids = np.zeros(len(ids) + NEW_TOKENS, np.int32)
+            llama.ids[: len(ids)] = ids
+            rows = [llama.prompt(len(ids))[1]]
+            for place in range(len(ids), len(llama.ids) - 1):
+                llama.ids[place] = rows[-1].argmax()
+                llama.step(place)
+                rows.append(llama.logits())
             tokens = [int(row.argmax()) for row in rows]
             found.append(Answer(prompt, ids, tokens, log_softmax(np.stack(rows))))
         llama.close()

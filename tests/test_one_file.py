@@ -67,11 +67,6 @@ class MirrorBackend(NumpyBackend):
         detail = f"polished {polish} times"
         backend.info = dataclasses.replace(backend.info, backend="mirror", api="Mirror", device="glass", detail=detail)
         return backend
-
-    def build(self, op, case):
-        kernel = super().build(op, case)
-        kernel.id = f"{op.name}_mirror_{op.variant(case)}"
-        return kernel
 '''
 
 Mirrored = Callable[..., "CompletedProcess[str]"]

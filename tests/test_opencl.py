@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,13 +51,8 @@ def test_kind_is_never_guessed_upwards(device: OpenclBackend) -> None:
     assert opencl._kind(device.cl, fake_device(types.CPU, "pthread-AMD EPYC")) == "cpu"
     assert opencl._kind(device.cl, fake_device(types.CPU | types.GPU, "both")) == "cpu"
     assert opencl._kind(device.cl, fake_device(types.ACCELERATOR, "FPGA")) == "software"
-
-
-def test_pocl_says_that_it_is_a_cpu(device: OpenclBackend) -> None:
-    if "Portable Computing Language" not in device.info.driver:
-        pytest.skip(f"the first device is {device.info.device}")
-    assert device.info.kind == "cpu"
-    assert "cpu device" in device.info.label
+    if "Portable Computing Language" in device.info.driver:
+        assert device.info.kind == "cpu" and "cpu device" in device.info.label
 
 
 def test_gpus_come_before_cpus(device: OpenclBackend) -> None:
@@ -94,13 +90,8 @@ def test_no_platform(device: OpenclBackend, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_home_that_cannot_be_written(device: OpenclBackend) -> None:
     text = "from kparity.device.registry import open_backend; b = open_backend('opencl'); print(b.info.kind); b.close()"
     environment = {key: value for key, value in os.environ.items() if key not in ("XDG_CACHE_HOME", "POCL_CACHE_DIR")}
-    run = subprocess.run(
-        [sys.executable, "-c", text],
-        env={**environment, "HOME": "/proc/none"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment["HOME"] = "/proc/none"
+    run = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True)
     assert (run.returncode, run.stdout.strip()) == (0, device.info.kind), run.stderr
 
 
@@ -115,7 +106,8 @@ def test_compile_error_names_file_and_line(
     device: OpenclBackend, monkeypatch: pytest.MonkeyPatch, old: str, new: str, path: str, marker: str
 ) -> None:
     source = opencl.gpu_source(ADD, CASE, "opencl")
-    own = opencl.Source(source.op, source.path, source.text.replace(old, new), source.first_line + new.count("\n"))
+    text, more = source.text.replace(old, new), new.count("\n")
+    own = replace(source, text=text, first_line=source.first_line + more)
     monkeypatch.setattr(opencl, "gpu_source", lambda *_: own)
     with pytest.raises(CompileFailed) as caught:
         device.build(ADD, CASE)

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.backends.numpy import NumpyBackend, NumpyBound, NumpyProgram
+from kparity.backends.numpy import NumpyBackend, NumpyBound
 from kparity.check import core as check
 from kparity.device import registry
-from kparity.device.adapter import Backend
+from kparity.device.adapter import Backend, Program
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.spec import DTYPES, Case
 
@@ -109,15 +109,15 @@ def test_the_device_says_what_it_is(backend: Backend) -> None:
 def lying(lie: Callable[[NumpyBound, Callable[[], None]], None]) -> NumpyBackend:
     """A numpy backend whose launches go through ``lie``."""
 
-    class Program(NumpyProgram):
+    class Liar(Program):
         def _run(self) -> None:
             for launch in self.launches:
                 assert isinstance(launch, NumpyBound)
                 lie(launch, launch)
 
     class Lying(NumpyBackend):
-        def record(self, launches: Sequence[Any]) -> NumpyProgram:
-            return Program(self, launches)
+        def record(self, launches: Sequence[Any]) -> Program:
+            return Liar(self, launches)
 
     return Lying()
 
@@ -166,12 +166,12 @@ def test_a_lying_kernel_is_found(op: str, lie: Callable[[NumpyBound, Callable[[]
 
 
 def test_an_uncounted_launch_is_found() -> None:
-    class Silent(NumpyProgram):
+    class Silent(Program):
         def run(self) -> None:
             self._run()
 
     class Lying(NumpyBackend):
-        def record(self, launches: Sequence[Any]) -> NumpyProgram:
+        def record(self, launches: Sequence[Any]) -> Program:
             return Silent(self, launches)
 
     with pytest.raises(AssertionError, match="not launched once"):

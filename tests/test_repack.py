@@ -53,9 +53,6 @@ def second(kind: str, raw: bytes, rows: int, k: int) -> tuple[Array, Array]:
     return decoder("t", as_bytes(raw), rows, k)
 
 
-# --- golden bytes, by hand ---
-
-
 def golden_tq2_0() -> tuple[bytes, dict[int, int]]:
     """Byte 0: elements 0, 32, 64, 96 from the low bits; byte 33: elements 129, 161, 193, 225."""
     qs = bytearray([0b01010101] * 64)
@@ -121,8 +118,6 @@ def test_decoders_agree_with_the_gguf_package(kind: str) -> None:
     values = dequantize(as_bytes(raw).reshape(5, -1), GGMLQuantizationType[kind.upper()])
     np.testing.assert_array_equal(values, weights * np.repeat(scales, 256, axis=1))
 
-
-# --- round trips ---
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 5))
 
@@ -196,9 +191,6 @@ def test_native_refuses_sizes_that_do_not_fit() -> None:
             _native.repack_i2_s(block, rows, k)
 
 
-# --- scales ---
-
-
 def test_blocks_of_zeros_have_no_say_in_the_scale() -> None:
     used = np.array([[True, False], [True, True]])
     wscale, kind = combine_scales("t", np.array([[2, 0], [2, 2]], np.float16), used, 0.25)
@@ -213,9 +205,6 @@ def test_blocks_of_zeros_have_no_say_in_the_scale() -> None:
 def test_a_scale_that_is_no_scale(value: float) -> None:
     with pytest.raises(BadModel, match=r"tensor t: scale .* of block 1"):
         combine_scales("t", np.array([[1, value]], np.float16), np.array([[True, False]]), 1.0)
-
-
-# --- whole files ---
 
 
 def layers_of(model: Model) -> list[tuple[int, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -110,24 +110,9 @@ def test_rope_is_a_complex_multiplication() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
-def test_attention_is_torchs(dtype: str) -> None:
-    torch = pytest.importorskip("torch")
+def test_attention_in_plain_loops(dtype: str) -> None:
     op = ops.get("attention")
-    case = op.case(M=6, L=40, H=8, G=2, D=16, dtype=dtype)
-    q, k, v, _ = made(case)
-    pos = np.array([34, 35, 36, 37, 38, 39], np.int32)  # the last six of forty
-    out, lse = op.reference(case, [q, k, v, pos])
-    heads = [torch.from_numpy(array.astype(np.float64)).transpose(0, 1) for array in (q, k, v)]
-    mask = torch.ones(6, 40, dtype=torch.bool).tril(34)
-    want = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, enable_gqa=True)
-    assert out == pytest.approx(want.transpose(0, 1).numpy(), abs=1e-12)
-    scores = heads[0] @ heads[1].repeat_interleave(4, 0).transpose(1, 2) / 4
-    assert lse == pytest.approx(scores.masked_fill(~mask, -torch.inf).logsumexp(-1).T.numpy(), abs=1e-12)
-
-
-def test_attention_in_plain_loops() -> None:
-    op = ops.get("attention")
-    case = op.case(M=3, L=9, H=6, G=3, D=4, dtype="f32")
+    case = op.case(M=3, L=9, H=6, G=3, D=4, dtype=dtype)
     q, k, v, pos = made(case)
     out, lse = op.reference(case, [q, k, v, pos])
     for m, h in np.ndindex(3, 6):
@@ -141,12 +126,15 @@ def test_attention_in_plain_loops() -> None:
             assert out[m, h, d] == pytest.approx(want, abs=1e-12)
 
 
-def test_tgemv_in_plain_integers() -> None:
+@pytest.mark.parametrize("ascale", ["token", "block256"])
+@pytest.mark.parametrize("wscale", ["tensor", "row", "block256"])
+def test_tgemv_in_plain_integers(wscale: str, ascale: str) -> None:
     """Codes are read from the bytes by their place, not by ``packing``."""
     op = ops.get("tgemv")
-    case = op.case(M=2, N=3, K=300, wscale="block256", ascale="block256")
-    words, wscale, q, ascale, qsum = made(case)
-    y = op.reference(case, [words, wscale, q, ascale, qsum])[0]
+    case = op.case(M=2, N=3, K=300, wscale=wscale, ascale=ascale)
+    words, scales, q, of_rows, qsum = made(case)
+    y = op.reference(case, [words, scales, q, of_rows, qsum])[0]
+    wide = np.broadcast_to(scales if wscale == "block256" else scales[:, None], (3, 2))
     for m, n in np.ndindex(2, 3):
         row, want = words[n].astype("<u4").tobytes(), 0.0
         for block in range(2):
@@ -154,21 +142,19 @@ def test_tgemv_in_plain_integers() -> None:
             for e in range(256 * block, 256 * block + 256):
                 byte = row[4 * (e // 16) + e % 4]
                 acc += ((byte >> (2 * (e % 16 // 4))) % 4 - 1) * int(q[m, e])
-            want += acc * float(ascale[m, block]) * float(wscale[n, block])
+            want += acc * float(of_rows[m, block if ascale == "block256" else 0]) * float(wide[n, block])
         assert y[m, n] == pytest.approx(want, rel=1e-12)
-        assert [int(q[m, :256].astype(int).sum()), int(q[m, 256:].astype(int).sum())] == qsum[m].tolist()
+        spans = [q[m]] if ascale == "token" else [q[m, :256], q[m, 256:]]
+        assert [int(span.astype(int).sum()) for span in spans] == qsum[m].tolist()
 
 
-@pytest.mark.parametrize("ascale", ["token", "block256"])
-def test_a_weight_scale_per_row_is_the_rows(ascale: str) -> None:
-    """Each row by itself, with its scale for the whole tensor."""
-    op = ops.get("tgemv")
-    words, wscale, *rest = made(op.case(M=3, N=5, K=600, wscale="row", ascale=ascale))
-    y = op.reference(op.case(M=3, N=5, K=600, wscale="row", ascale=ascale), [words, wscale, *rest])[0]
-    one = op.case(M=3, N=1, K=600, ascale=ascale)
-    for n in range(5):
-        alone = op.reference(one, [words[n : n + 1], np.ones(1, np.float32), *rest])[0][:, 0]
-        assert y[:, n] == pytest.approx(alone * float(wscale[n]), rel=1e-12)
+def quantised(row: list[float], length: int, mode: str) -> Iterator[tuple[float, list[int]]]:
+    """Scale and codes of each span of a row, half to even."""
+    for at in range(0, len(row), length):
+        part = row[at : at + length]
+        peak = max(part, key=abs)
+        scale = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
+        yield scale, [min(127, max(-128, round(value / scale))) if scale else 0 for value in part]
 
 
 @pytest.mark.parametrize("kind", ["random", "ties", "small", "zeros"])
@@ -181,11 +167,7 @@ def test_act_quant_in_plain_python(kind: str) -> None:
         for m in range(2):
             row = [float(value) for value in x[m]] + [0.0] * 68
             length = 768 if mode == "token" else 256
-            for at in range(768 // length):
-                span_ = row[at * length : (at + 1) * length]
-                peak = max(span_, key=abs)
-                want = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
-                codes = [min(127, max(-128, round(value / want))) if want else 0 for value in span_]  # half to even
+            for at, (want, codes) in enumerate(quantised(row, length, mode)):
                 assert scale[m, at] == pytest.approx(want, rel=1e-15)
                 assert q[m, at * length : (at + 1) * length].tolist() == codes and qsum[m, at] == sum(codes)
 
@@ -232,11 +214,7 @@ def test_norm_quant_in_plain_python(pre: str, mode: str, kind: str) -> None:
             assert outputs[0][m] == pytest.approx(h, rel=1e-12)
         root = math.sqrt(math.fsum(value * value for value in h) / width + 1e-5)
         y = [value / root * float(gain) for value, gain in zip(h, weight, strict=True)] + [0.0] * (512 - width)
-        for at in range(512 // length):
-            part = y[at * length : (at + 1) * length]
-            peak = max(part, key=abs)
-            want = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
-            codes = [min(127, max(-128, round(value / want))) if want else 0 for value in part]
+        for at, (want, codes) in enumerate(quantised(y, length, mode)):
             assert scale[m, at] == pytest.approx(want, rel=1e-12)
             assert q[m, at * length : (at + 1) * length].tolist() == codes and qsum[m, at] == sum(codes)
 
@@ -322,12 +300,8 @@ def test_cases_are_checked_and_stable() -> None:
     assert case.seed() == op.case(M=1, N=3, K=256).seed() != case.seed(1)
     with pytest.raises(UnknownName, match="wscale"):
         op.case(K=256, N=3, M=1, wscales="tensor")
-    for bad in (
-        {"K": 256},
-        {"M": 0, "N": 1, "K": 1},
-        {"M": 1, "N": 1, "K": 1, "out": "f64"},
-        {"M": 1, "N": 1, "K": 10**6},
-    ):
+    one = {"M": 1, "N": 1, "K": 1}
+    for bad in ({"K": 256}, {**one, "M": 0}, {**one, "out": "f64"}, {**one, "K": 10**6}):
         with pytest.raises(WrongInput):
             op.case(**bad)
     for name, bad in (("rope", {"M": 1, "H": 1, "D": 3}), ("attention", {"M": 1, "L": 1, "H": 3, "G": 2, "D": 2}),

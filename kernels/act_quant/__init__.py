@@ -28,7 +28,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import ROWS, TAILS, U32, WIDTHS, distinct, in_turn, normal, spoil, values
+from kparity.kernels.support import ROWS, TAILS, U32, WIDTHS, normal, spoil, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
@@ -39,11 +39,10 @@ class ActQuant(Op):
     """Parameters: M rows, K width, mode."""
 
     name = "act_quant"
+    required = ("M", "K")
+    named_by = ("mode",)
     defaults: ClassVar[Mapping[str, Value]] = {"mode": "token"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"mode": ("token", "block256")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "K")
 
     @staticmethod
     def spans(case: Case) -> int:
@@ -76,33 +75,25 @@ class ActQuant(Op):
         scale = scale[..., 0].astype(dtype)
         return [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "K": case["K"], "KP": padded(case["K"]), "SPANS": self.spans(case),
-            "PER_BLOCK": int(case["mode"] == "block256"), "BLOCK": self.launch(case).block,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        per_block = int(case["mode"] == "block256")
+        return {"KP": padded(case["K"]), "SPANS": self.spans(case), "PER_BLOCK": per_block}
 
     def launch(self, case: Case) -> Grid:
         per_row = case["mode"] == "token"
         return Grid((case["M"], self.spans(case), 1), 256 if per_row and case["K"] >= 1024 else 64)
 
-    def variant(self, case: Case) -> str:
-        return str(case["mode"])
-
     def cases(self) -> list[Case]:
         shapes = ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))
-        return [self.case(M=m, K=k, mode=mode) for m, k in shapes for mode in ("token", "block256")]
+        return self.every("M K", shapes, mode=("token", "block256"))
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         modes = self.choices["mode"]
-        models = [self.case(M=1, K=width, mode=mode) for width in WIDTHS for mode in modes]
+        models = self.every("M K", ((1, width) for width in WIDTHS), mode=modes)
         shapes = [*((m, 640) for m in ROWS), *((2, k) for k in TAILS), (64, 2560)]
-        return distinct(
-            self.cases(), models, [self.case(M=m, K=k, mode=mode) for (m, k), mode in in_turn(shapes, modes)]
-        )
+        return models + self.in_turn("M K", shapes, "mode", modes)
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "zeros", "outlier", "one_hot", "ties", "equal", "small", "all_max", "alternating", "huge")
         return (*kinds, "subnormal", "nan", "infinite")
 

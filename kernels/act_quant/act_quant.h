@@ -4,10 +4,6 @@
 // the threads; a row of one token is one span, and a single row stays on one thread.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 // The first value whose magnitude is the largest, with its sign.
 template <class Get>
 inline float signed_top(std::int64_t count, float top, Get get) {
@@ -48,7 +44,7 @@ inline void quantise_span(std::int64_t count, std::int64_t length, bool per_bloc
     }
 
     const F factor = set1(s);
-    N total = nzero();
+    N total = N{};
     each(0, count, [&](std::int64_t at, auto tail) {
         const N value = quantise(mul(get(at, tail), factor), tail);
         store8(q + at, tail, value);
@@ -58,8 +54,7 @@ inline void quantise_span(std::int64_t count, std::int64_t length, bool per_bloc
     *qsum = sum(total);
 }
 
-class ActQuant final : public Kernel {
-public:
+struct ActQuant final : Kernel {
     explicit ActQuant(const Defines& d)
         : rows(d.integer("M")), width(d.integer("K")), padded(d.integer("KP")), spans(d.integer("SPANS")),
           per_block(d.integer("PER_BLOCK") != 0) {}
@@ -80,11 +75,6 @@ public:
         }
     }
 
-private:
     std::int64_t rows, width, padded, spans;
     bool per_block;
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,31 +1,18 @@
 // act_quant: activations to int8 with their scale and their sum; one work-group per row (PER_BLOCK = 0) or per 256
 // activations.
-//
-//   0  x      array<f32>  [M, K]
-//   1  q      array<u32>  [M, KP] i8, four to a word; 0 from K on   written
-//   2  scale  array<f32>  [M, SPANS]                                written
-//   3  qsum   array<i32>  [M, SPANS]                                written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> q: array<u32>;
-@group(0) @binding(2) var<storage, read_write> scale: array<f32>;
-@group(0) @binding(3) var<storage, read_write> qsum: array<i32>;
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [M, K]
+@group(0) @binding(1) var<storage, read_write> q: array<u32>; // [M, KP] i8, four to a word; 0 from K on
+@group(0) @binding(2) var<storage, read_write> scale: array<f32>; // [M, SPANS]
+@group(0) @binding(3) var<storage, read_write> qsum: array<i32>; // [M, SPANS]
 
-// ---- shared memory
 var<workgroup> largest: array<u32, BLOCK>;
 var<workgroup> partial: array<i32, BLOCK>;
 
-// ---- helpers
 const WORDS: u32 = KP / SPANS / 4u; // words of q in one span
 const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
-// barriers instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs
-// does not unroll it for the lanes that have no part in it.
-const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
-const CHUNK: u32 = BLOCK / FOLD;
-
+//#use fold
 //#use magnitude
 
 fn load(row: u32, k: u32) -> f32 {
@@ -35,7 +22,6 @@ fn load(row: u32, k: u32) -> f32 {
     return 0.0;
 }
 
-// ---- main
 @compute @workgroup_size(BLOCK)
 fn act_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;

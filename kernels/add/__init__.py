@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, values
+from kparity.kernels.support import MANY, ROWS, TAILS, TINY, U32, WIDTHS, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Work, ceil_div, span
 
 
@@ -18,9 +18,7 @@ class Add(Op):
     """Parameters: M rows, D width."""
 
     name = "add"
-
-    def required(self) -> Sequence[str]:
-        return ("M", "D")
+    required = ("M", "D")
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         shape = (case["M"], case["D"])
@@ -29,22 +27,18 @@ class Add(Op):
     def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
         return [inputs[0].astype(dtype) + inputs[1].astype(dtype)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {"M": case["M"], "D": case["D"], "BLOCK": 64}
-
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["D"], 64)), 64)
 
     def cases(self) -> list[Case]:
-        return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (33, 2560))]
+        return self.every("M D", ((1, 1), (1, 256), (3, 257), (33, 2560)))
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, d) for d in TAILS]
         shapes.append((1700, 2560))  # more work-groups than one dimension of a grid holds
-        return distinct(self.cases(), [self.case(M=m, D=d) for m, d in shapes])
+        return self.every("M D", shapes)
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "outlier", "zeros", "one_hot", "tiny", "alternating", "huge", "nan", "infinite")
         return kinds if case["M"] * case["D"] < MANY else kinds[:1]
 

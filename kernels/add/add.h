@@ -1,12 +1,7 @@
 // add: y = a + b. The elements are split over the threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class Add final : public Kernel {
-public:
+struct Add final : Kernel {
     explicit Add(const Defines& d) : count(d.integer("M") * d.integer("D")) {}
     double cost() const override { return static_cast<double>(count); }
 
@@ -20,10 +15,5 @@ public:
         });
     }
 
-private:
     std::int64_t count;
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

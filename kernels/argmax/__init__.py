@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import ROWS, TAILS, VOCABULARY, WIDTHS, distinct, normal, values
+from kparity.kernels.support import ROWS, TAILS, VOCABULARY, WIDTHS, normal, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Work, ceil_div
 
 GPU_WHOLE, GPU_SHARE = 8192, 2048
@@ -21,9 +21,7 @@ class Argmax(Op):
     """Parameters: M rows, N values."""
 
     name = "argmax"
-
-    def required(self) -> Sequence[str]:
-        return ("M", "N")
+    required = ("M", "N")
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         return (Arg("x", "f32", (case["M"], case["N"])), Arg("idx", "i32", (case["M"],), "out"))
@@ -33,11 +31,8 @@ class Argmax(Op):
         found = np.where(np.isnan(x).any(axis=-1), -1, np.argmax(np.where(np.isnan(x), -np.inf, x), axis=-1))
         return [found.astype(np.int32)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "N": case["N"], "BLOCK": self.launch(case).block,
-            "GPU_BLOCK": self.launch(case).block, "PARTS": self.parts(case),
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"GPU_BLOCK": self.launch(case).block, "PARTS": self.parts(case)}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["M"], 1, 1), 256 if case["N"] >= 1024 else 64)
@@ -59,16 +54,15 @@ class Argmax(Op):
         return (Arg("keys", "u32", (case["M"], parts, 2), "out"),) if dialect == "gpu" and parts > 1 else ()
 
     def cases(self) -> list[Case]:
-        return [self.case(M=m, N=n) for m, n in ((1, 1), (3, 65), (2, 1536), (33, 257), (1, 128256), (4, 1023))]
+        return self.every("M N", ((1, 1), (3, 65), (2, 1536), (33, 257), (1, 128256), (4, 1023)))
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, n) for n in TAILS]
         # Around the shortest row that several groups share; vocabularies of real models.
         shapes += [(3, GPU_WHOLE + by) for by in (-1, 0, 1)] + [(2, 32002), (3, VOCABULARY), (1, 151_936)]
-        return distinct(self.cases(), [self.case(M=m, N=n) for m, n in shapes])
+        return self.every("M N", shapes)
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         return ("random", "first", "last", "equal", "lowest", "nan", "infinite", "zeros", "tiny", "ascending")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:

@@ -2,12 +2,7 @@
 // threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class Argmax final : public Kernel {
-public:
+struct Argmax final : Kernel {
     explicit Argmax(const Defines& d) : rows(d.integer("M")), width(d.integer("N")) {}
     double cost() const override { return rows > 1 ? static_cast<double>(rows * width) : 0.0; }
 
@@ -18,7 +13,6 @@ public:
         for (std::int64_t row = part.begin; row < part.end; ++row) index[row] = one(x + row * width);
     }
 
-private:
     std::int64_t rows, width;
 
     std::int32_t one(const float* x) const {
@@ -50,7 +44,3 @@ private:
         return -1;
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

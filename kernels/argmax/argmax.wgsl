@@ -1,24 +1,15 @@
 // argmax: the index of the largest value of each row, one work-group per row; the lowest index wins a tie, a NaN gives
 // -1.
-//
-//   0  x    array<u32>  [M, N] f32 bits
-//   1  idx  array<i32>  [M]   written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> x: array<u32>;
-@group(0) @binding(1) var<storage, read_write> idx: array<i32>;
+@group(0) @binding(0) var<storage, read> x: array<u32>; // [M, N] f32 bits
+@group(0) @binding(1) var<storage, read_write> idx: array<i32>; // [M]
 
-// ---- shared memory
 var<workgroup> top_key: array<u32, BLOCK>;
 var<workgroup> top_at: array<u32, BLOCK>;
 
-// ---- helpers
 const NAN_KEY: u32 = 0xffffffffu;
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
-// barriers instead of a tree's six or eight.
-const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
-const CHUNK: u32 = BLOCK / FOLD;
+//#use fold
 
 // An integer in the order of the numbers, with NaN above them all: a compiler may assume that floats are never NaN, and
 // a device may take subnormals for zero.
@@ -38,7 +29,6 @@ fn before(key: u32, at: u32, best: u32, best_at: u32) -> bool {
     return key > best || (key == best && at < best_at);
 }
 
-// ---- main
 @compute @workgroup_size(BLOCK)
 fn argmax(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;

@@ -26,20 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels.support import (
-    F16_MAX,
-    KINDS,
-    MANY,
-    MODELS,
-    ROWS,
-    TINY,
-    U32,
-    distinct,
-    gamma,
-    normal,
-    spoil,
-    values,
-)
+from kparity.kernels.support import F16_MAX, KINDS, MANY, MODELS, ROWS, TINY, U32, gamma, normal, spoil, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div
 
 GPU_HEADS = 4
@@ -58,11 +45,10 @@ class Attention(Op):
     """Parameters: M queries, L positions of the cache, H query heads, G key-value heads, D head size, cache dtype."""
 
     name = "attention"
+    required = ("M", "L", "H", "G", "D")
+    named_by = ("dtype",)
     defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "L", "H", "G", "D")
 
     def check(self, case: Case) -> None:
         if case["H"] % case["G"]:
@@ -103,12 +89,10 @@ class Attention(Op):
             lse[m] = (top + np.log(total)).reshape(heads)
         return [out, lse]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "L": case["L"], "H": case["H"], "G": case["G"], "D": case["D"],
-            "F16": int(case["dtype"] == "f16"), "SCALE": float(np.float32(1.0 / np.sqrt(case["D"]))), "BLOCK": 64,
-            **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_H", "AHEAD", "SPLITS"), self.gpu_tile(case), strict=True)),
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        tile = zip(("GPU_BLOCK", "GPU_LANES", "TILE_H", "AHEAD", "SPLITS"), self.gpu_tile(case), strict=True)
+        scale = float(np.float32(1.0 / np.sqrt(case["D"])))
+        return {"F16": int(case["dtype"] == "f16"), "SCALE": scale, **dict(tile)}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["H"], case["M"], 1), 64)
@@ -148,46 +132,34 @@ class Attention(Op):
         heads = (splits, case["M"], case["H"])
         return (Arg("sums", "f32", (*heads, case["D"]), "out"), Arg("stats", "f32", (*heads, 2), "out"))
 
-    def variant(self, case: Case) -> str:
-        return str(case["dtype"])
-
     def cases(self) -> list[Case]:
-        both, either = ("f16", "f32"), (("f16",), ("f32",))
-        shapes = (
-            ((1, 1, 1, 1, 2), both),
-            ((1, 64, 4, 2, 64), both),
-            ((13, 129, 5, 1, 64), both),
-            ((33, 200, 4, 4, 32), both),
-            ((2, 300, 8, 2, 128), both),
-            ((1, 257, 20, 5, 128), either[0]),
-            ((3, 33, 8, 1, 80), either[0]),
-            ((2, 65, 7, 1, 16), either[1]),
-            ((5, 31, 6, 2, 96), either[1]),
-            ((1, 1000, 8, 2, 64), either[0]),  # keys in parts, full and empty ones
-            ((13, 700, 5, 1, 80), either[0]),
-            ((3, 600, 6, 2, 34), either[1]),
+        both = ((1, 1, 1, 1, 2), (1, 64, 4, 2, 64), (13, 129, 5, 1, 64), (33, 200, 4, 4, 32), (2, 300, 8, 2, 128))
+        either = (
+            (1, 257, 20, 5, 128, "f16"),
+            (3, 33, 8, 1, 80, "f16"),
+            (2, 65, 7, 1, 16, "f32"),
+            (5, 31, 6, 2, 96, "f32"),
+            (1, 1000, 8, 2, 64, "f16"),  # keys in parts, full and empty ones
+            (13, 700, 5, 1, 80, "f16"),
+            (3, 600, 6, 2, 34, "f32"),
         )
-        return [
-            self.case(M=m, L=cap, H=h, G=g, D=d, dtype=dtype)
-            for (m, cap, h, g, d), dtypes in shapes
-            for dtype in dtypes
-        ]
+        return [*self.every("M L H G D", both, dtype=("f16", "f32")), *self.every("M L H G D dtype", either)]
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         both = self.choices["dtype"]
-        models = [self.case(M=m, L=cap, H=model.heads, G=model.kv_heads, D=model.head)
-                  for model in MODELS.values() for m, cap in ((1, 33), (1, 513), (9, 129))]  # fmt: skip
-        models += [self.case(M=1, L=4096, H=20, G=5, D=128), self.case(M=64, L=128, H=20, G=5, D=128)]
-        lengths = [self.case(M=2, L=cap, H=4, G=2, D=64) for cap in LENGTHS]
-        lengths += [self.case(M=2, L=cap, H=4, G=2, D=64, dtype="f32") for cap in LENGTHS[::3]]
+        models = [
+            (m, cap, model.heads, model.kv_heads, model.head)
+            for model in MODELS.values()
+            for m, cap in ((1, 33), (1, 513), (9, 129))
+        ]
+        models += [(1, 4096, 20, 5, 128), (64, 128, 20, 5, 128), *((2, cap, 4, 2, 64) for cap in LENGTHS)]
+        lengths = [self.case(M=2, L=cap, H=4, G=2, D=64, dtype="f32") for cap in LENGTHS[::3]]
         rows = [self.case(M=m, L=70, H=4, G=1, D=32) for m in ROWS]
-        shared = [self.case(M=3, L=65, H=share * g, G=g, D=32, dtype=both[share % 2])
-                  for share in range(1, 9) for g in (1, 3)]  # fmt: skip
-        heads = [self.case(M=2, L=67, H=2, G=1, D=d, dtype=both[at % 2]) for at, d in enumerate(HEADS)]
-        return distinct(self.cases(), models, lengths, rows, shared, heads)
+        shared = [(3, 65, share * g, g, 32, both[share % 2]) for share in range(1, 9) for g in (1, 3)]
+        heads = self.in_turn("M L H G D", ((2, 67, 2, 1, d) for d in HEADS), "dtype", both)
+        return self.every("M L H G D", models) + lengths + rows + self.every("M L H G D dtype", shared) + heads
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "rising", "zeros", "outlier", "one_hot", "falling", "stale", "empty", "all_max", "tiny")
         scores = case["M"] * case["H"] * case["L"] * case["D"]
         return (*kinds, "alternating", "nan", "infinite") if scores < 4 * MANY else kinds[:3]

@@ -50,14 +50,12 @@ INLINE void load_part(GLOBAL const ELEMENT* source, u32 lane, float* out)
     if (lane < D / 8) {
         LOAD8(source, lane, out);
     } else {
-#pragma unroll
-        for (u32 i = 0; i < 8; ++i) {
+        UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
             out[i] = 0.0f;
         }
     }
 #else
-#pragma unroll
-    for (u32 i = 0; i < 8; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
         out[i] = 8 * lane + i < D ? LOAD(source, 8 * lane + i) : 0.0f;
     }
 #endif
@@ -104,8 +102,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         GLOBAL const float* source = q + ((u64)row * H + head0 + h) * D;
         top[h] = MINUS_INF;
         total[h] = 0.0f;
-#pragma unroll
-        for (u32 i = 0; i < 8; ++i) {
+        UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
             query[h][i] = 8 * lane + i < D ? source[8 * lane + i] : 0.0f;
             acc[h][i] = 0.0f;
         }
@@ -118,8 +115,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const i32 key = tile + (i32)(ahead * SLOTS + slot);
             float keys[8];
-#pragma unroll
-            for (u32 i = 0; i < 8; ++i) {
+            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
                 keys[i] = 0.0f;
             }
             if (key < end) { /* what lies beyond may be anything, NaN included */
@@ -127,8 +123,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
             }
             UNROLL for (u32 h = 0; h < TILE_H; ++h) {
                 float even = 0.0f, odd = 0.0f; /* side by side: a shorter chain of dependent additions */
-#pragma unroll
-                for (u32 i = 0; i < 8; i += 2) {
+                UNROLL_ALWAYS for (u32 i = 0; i < 8; i += 2) {
                     even = FMA(keys[i], query[h][i], even);
                     odd = FMA(keys[i + 1], query[h][i + 1], odd);
                 }
@@ -152,8 +147,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
             }
             const float keep = rescale(top[h], new_top);
             total[h] *= keep;
-#pragma unroll
-            for (u32 i = 0; i < 8; ++i) {
+            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
                 acc[h][i] *= keep;
             }
             UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
@@ -168,14 +162,12 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
 #if PACKED
             unpack_f16x8(values[ahead][0], value);
 #else
-#pragma unroll
-            for (u32 i = 0; i < 8; ++i) {
+            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
                 value[i] = values[ahead][i];
             }
 #endif
             UNROLL for (u32 h = 0; h < TILE_H; ++h) {
-#pragma unroll
-                for (u32 i = 0; i < 8; ++i) {
+                UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
                     acc[h][i] = FMA(scores[ahead * TILE_H + h], value[i], acc[h][i]);
                 }
             }
@@ -191,16 +183,14 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
     UNROLL for (u32 h = 0; h < TILE_H; ++h) {
         const float keep = rescale(top[h], group_top[h]);
         group_total[h] = lane == 0 ? total[h] * keep : 0.0f; /* all work-items of a slot have the same total */
-#pragma unroll
-        for (u32 i = 0; i < 8; ++i) {
+        UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
             acc[h][i] *= keep;
         }
     }
     sum_totals(group_total, scratch);
     UNROLL for (u32 h = 0; h < TILE_H; ++h) {
         const u64 target = (u64)row * H + head0 + h;
-#pragma unroll
-        for (u32 i = 0; i < 8; ++i) {
+        UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
             meeting[i * BLOCK + LANE] = acc[h][i];
         }
         BARRIER();

@@ -7,12 +7,7 @@
 // in every grouping: the (query, head) pairs can be split over the threads anywhere.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class Attention final : public Kernel {
-public:
+struct Attention final : Kernel {
     explicit Attention(const Defines& d)
         : queries(d.integer("M")), capacity(d.integer("L")), heads(d.integer("H")), groups(d.integer("G")),
           width(d.integer("D")), f16(d.integer("F16") != 0), scale(static_cast<float>(d.number("SCALE"))) {}
@@ -22,13 +17,9 @@ public:
     }
 
     void run(void* const* args, const Slice& slice) const override {
-        if (f16)
-            attend<Half>(args, slice);
-        else
-            attend<float>(args, slice);
+        f16 ? attend<Half>(args, slice) : attend<float>(args, slice);
     }
 
-private:
     // Positions that a single query takes for one key-value head after the other, and bytes of its scores that are kept
     // at a time.
     static constexpr std::int64_t POSITIONS = 64, HELD_BYTES = 512 << 10;
@@ -192,7 +183,3 @@ private:
             for (int c = 0; c < C; ++c) store(out + h * width + c * W, tail, acc[h][c]);
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

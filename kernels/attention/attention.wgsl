@@ -1,37 +1,23 @@
 // attention: causal grouped-query attention with an online softmax; one work-group per head and row, BLOCK keys at a
 // time. In turn a lane is a key (its score) and a pair of elements of the output (its weighted sum).
-//
-//   0  q       array<f32>  [M, H, D]
-//   1  kcache  array<u32>  [L, G, D] f32 bits, or f16 two to a word
-//   2  vcache  array<u32>  [L, G, D] likewise
-//   3  pos     array<i32>  [M]      keys 0 … pos are seen; none where pos < 0
-//   4  out     array<f32>  [M, H, D]        written
-//   5  lse     array<u32>  [M, H] f32 bits  written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-@group(0) @binding(1) var<storage, read> kcache: array<u32>;
-@group(0) @binding(2) var<storage, read> vcache: array<u32>;
-@group(0) @binding(3) var<storage, read> pos: array<i32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-@group(0) @binding(5) var<storage, read_write> lse: array<u32>;
+@group(0) @binding(0) var<storage, read> q: array<f32>; // [M, H, D]
+@group(0) @binding(1) var<storage, read> kcache: array<u32>; // [L, G, D] f32 bits, or f16 two to a word
+@group(0) @binding(2) var<storage, read> vcache: array<u32>; // [L, G, D] likewise
+@group(0) @binding(3) var<storage, read> pos: array<i32>; // [M]; keys 0 … pos are seen; none where pos < 0
+@group(0) @binding(4) var<storage, read_write> out: array<f32>; // [M, H, D]
+@group(0) @binding(5) var<storage, read_write> lse: array<u32>; // [M, H] f32 bits
 
-// ---- shared memory
 var<workgroup> query: array<vec2<f32>, PAIRS>;
 var<workgroup> fold: array<f32, BLOCK>; // what a reduction works on
 var<workgroup> weight: array<f32, BLOCK>; // exp(score - top) of the keys at hand
 
-// ---- helpers
 const PAIRS: u32 = D / 2u;
 const OWNED: u32 = (PAIRS + BLOCK - 1u) / BLOCK; // pairs of the output that a lane sums
 const LOWEST: f32 = -3.4028234e38; // stands for minus infinity: differences with it stay finite or overflow to exp = 0
 const MINUS_INFINITY_BITS: u32 = 0xff800000u;
 
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
-// barriers instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs
-// does not unroll it for the lanes that have no part in it.
-const FOLD: u32 = 8u;
-const CHUNK: u32 = BLOCK / FOLD;
+//#use fold
 
 fn key_pair(at: u32) -> vec2<f32> {
     if F16 == 1u {
@@ -47,7 +33,6 @@ fn value_pair(at: u32) -> vec2<f32> {
     return bitcast<vec2<f32>>(vec2<u32>(vcache[2u * at], vcache[2u * at + 1u]));
 }
 
-// ---- main
 @compute @workgroup_size(BLOCK)
 fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.y * H + group.x;

@@ -75,8 +75,7 @@ MUTANTS = {
         "The online softmax forgets to rescale the weighted sum of values when the maximum grows.",
         gpu=(
             "total[h] *= keep;\n"
-            "«#pragma unroll\n"
-            "            for (u32 i = 0; i < 8; ++i) {\n"
+            "«            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {\n"
             "                acc[h][i] *= keep;\n"
             "            }\n"
             "→»"

@@ -19,21 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels.support import (
-    F16_MAX,
-    MANY,
-    MODELS,
-    ROWS,
-    TAILS,
-    TINY,
-    VOCABULARY,
-    distinct,
-    gamma,
-    in_turn,
-    normal,
-    spoil,
-    values,
-)
+from kparity.kernels.support import F16_MAX, MANY, MODELS, ROWS, TAILS, TINY, VOCABULARY, gamma, normal, spoil, values
 from kparity.ops.spec import DTYPES, Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, span
 
 BLOCK = 64
@@ -47,11 +33,10 @@ class DenseGemv(Op):
     """Parameters: M rows of activations, N outputs, K, dtype of the weights, row0 and rows of the bound part."""
 
     name = "dense_gemv"
+    required = ("M", "N", "K")
+    named_by = ("dtype",)
     defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16", "row0": 0, "rows": 0}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "N", "K")
 
     def case(self, **params: int | float | str) -> Case:
         return super().case(**{**params, "rows": params.get("rows") or params.get("N", 0)})
@@ -87,12 +72,11 @@ class DenseGemv(Op):
             lanes *= 2
         return lanes
 
-    def defines(self, case: Case) -> dict[str, int | float]:
+    def constants(self, case: Case) -> dict[str, int | float]:
         lanes = self.lanes(case)
         return {
-            "M": case["M"], "N": case["N"], "K": case["K"], "ROW0": case["row0"], "NROWS": case["rows"],
-            "F16": int(case["dtype"] == "f16"), "LANES": lanes, "ROWS": BLOCK // lanes,
-            "TILE_M": min(case["M"], 8), "BLOCK": BLOCK,
+            "ROW0": case["row0"], "NROWS": case["rows"], "F16": int(case["dtype"] == "f16"),
+            "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": min(case["M"], 8),
             **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 
@@ -121,32 +105,26 @@ class DenseGemv(Op):
         x, y, _ = span(ceil_div(case["rows"], block // lanes * tile_n))
         return (Stage(self.name, Grid((x, y, ceil_div(case["M"], min(case["M"], 8))), block)),)
 
-    def variant(self, case: Case) -> str:
-        return str(case["dtype"])
-
     def cases(self) -> list[Case]:
         shapes = ((1, 1, 2), (1, 300, 256), (3, 17, 66), (9, 33, 640), (33, 65, 100))
-        part = {"row0": 5, "rows": 9}
-        found = [self.case(M=m, N=n, K=k, dtype=dtype) for m, n, k in shapes for dtype in ("f16", "f32")]
-        # Enough rows for work-items to take several.
-        found += [self.case(M=m, N=4_099, K=264, dtype=dtype) for m in (1, 9) for dtype in ("f16", "f32")]
-        found += [self.case(M=m, N=n, K=k, dtype=d, **part) for m, n, k in shapes[2:4] for d in ("f16", "f32")]
+        several = ((1, 4_099, 264), (9, 4_099, 264))  # enough rows for work-items to take several
+        found = self.every("M N K", (*shapes, *several), dtype=("f16", "f32"))
+        found += self.every("M N K", shapes[2:4], dtype=("f16", "f32"), row0=5, rows=9)
         # An odd K, and more work-groups than one dimension of a grid holds.
         return [*found, self.case(M=2, N=5, K=33, dtype="f32"), self.case(M=1, N=530_001, K=2)]
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         # A head of each model's width; the vocabulary of 2B-4T, narrow, and the last part of its head as it is bound.
         heads = [self.case(M=m, N=1003, K=model.width) for model in MODELS.values() for m in (1, 9)]
         heads += [self.case(M=m, N=VOCABULARY, K=128) for m in (1, 3)]
         heads += [self.case(M=1, N=VOCABULARY, K=2560, row0=VOCABULARY - 8016, rows=8016)]
         shapes = [*((m, 70, 264) for m in ROWS), *((2, n, 136) for n in TAILS)]
-        found = [self.case(M=m, N=n, K=k, dtype=dtype) for (m, n, k), dtype in in_turn(shapes, ("f16", "f16", "f32"))]
+        found = self.in_turn("M N K", shapes, "dtype", ("f16", "f16", "f32"))
         lengths = [self.case(M=2, N=9, K=k, dtype="f32") for k in (*TAILS[::2], 8640)]
         lengths += [self.case(M=2, N=9, K=k) for k in (2, 6, 8, 10, 62, 66, 130, 254, 258, 514, 1026, 8640)]
-        return distinct(self.cases(), heads, found, lengths)
+        return heads + found + lengths
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "one_hot", "all_max", "zeros", "outlier", "alternating", "tiny", "nan", "infinite")
         weights = case["rows"] * case["K"]
         return kinds if weights < 4 * MANY else kinds[:2] if weights < 32 * MANY else kinds[:1]

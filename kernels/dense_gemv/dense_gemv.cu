@@ -34,8 +34,7 @@ INLINE void numbers(const u32x4* packed, float* out)
 #if F16
     unpack_f16x8(packed[0], out);
 #else
-#pragma unroll
-    for (u32 i = 0; i < 2; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < 2; ++i) {
         out[4 * i] = AS_F32(packed[i].x);
         out[4 * i + 1] = AS_F32(packed[i].y);
         out[4 * i + 2] = AS_F32(packed[i].z);
@@ -51,13 +50,11 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
 
     /* Rows past the end repeat the last: their work-items must reach the barriers, and they store nothing. */
     GLOBAL const ELEMENT* weights[TILE_N];
-#pragma unroll
-    for (u32 n = 0; n < TILE_N; ++n) {
+    UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
         weights[n] = w + (u64)(row0 + n < NROWS ? row0 + n : NROWS - 1) * K;
     }
     float acc[OUTPUTS];
-#pragma unroll
-    for (u32 i = 0; i < OUTPUTS; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
         acc[i] = 0.0f;
     }
 
@@ -67,10 +64,8 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
         u32x4 packed[AHEAD][TILE_N][QUARTERS];
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = batch + ahead * LANES < CHUNKS ? batch + ahead * LANES : CHUNKS - 1;
-#pragma unroll
-            for (u32 n = 0; n < TILE_N; ++n) {
-#pragma unroll
-                for (u32 part = 0; part < QUARTERS; ++part) {
+            UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
+                UNROLL_ALWAYS for (u32 part = 0; part < QUARTERS; ++part) {
                     packed[ahead][n][part] = stream_u32x4((GLOBAL const u32*)weights[n], chunk * QUARTERS + part);
                 }
             }
@@ -79,19 +74,15 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
             const u32 chunk = batch + ahead * LANES;
             if (chunk < CHUNKS) {
                 float values[TILE_M][8];
-#pragma unroll
-                for (u32 m = 0; m < TILE_M; ++m) {
+                UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                     load_f32x8(x + (u64)(m0 + m < M ? m0 + m : M - 1) * K, chunk, values[m]);
                 }
-#pragma unroll
-                for (u32 n = 0; n < TILE_N; ++n) {
+                UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
                     float weight[8];
                     numbers(packed[ahead][n], weight);
-#pragma unroll
-                    for (u32 m = 0; m < TILE_M; ++m) {
+                    UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                         float even = 0.0f, odd = 0.0f; /* side by side: a shorter chain of dependent additions */
-#pragma unroll
-                        for (u32 i = 0; i < 8; i += 2) {
+                        UNROLL_ALWAYS for (u32 i = 0; i < 8; i += 2) {
                             even = FMA(weight[i], values[m][i], even);
                             odd = FMA(weight[i + 1], values[m][i + 1], odd);
                         }
@@ -103,11 +94,9 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
     }
 #else
     for (u32 k = lane; k < K; k += LANES) {
-#pragma unroll
-        for (u32 n = 0; n < TILE_N; ++n) {
+        UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
             const float weight = LOAD(weights[n], k);
-#pragma unroll
-            for (u32 m = 0; m < TILE_M; ++m) {
+            UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                 const float value = x[(u64)(m0 + m < M ? m0 + m : M - 1) * K + k];
                 acc[m * TILE_N + n] = FMA(weight, value, acc[m * TILE_N + n]);
             }
@@ -116,8 +105,7 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
 #endif
 
     sum_rows(acc, scratch);
-#pragma unroll
-    for (u32 i = 0; i < OUTPUTS; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
         const u32 row = row0 + i % TILE_N, m = m0 + i / TILE_N;
         if (lane == i % LANES && row < NROWS && m < M) {
             y[(u64)m * N + ROW0 + row] = acc[i];

@@ -5,12 +5,7 @@
 // change its bits. The rows of the weights are split over the threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class DenseGemv final : public Kernel {
-public:
+struct DenseGemv final : Kernel {
     explicit DenseGemv(const Defines& d)
         : tokens(d.integer("M")), outputs(d.integer("N")), width(d.integer("K")), row0(d.integer("ROW0")),
           rows(d.integer("NROWS")), f16(d.integer("F16") != 0) {}
@@ -19,13 +14,9 @@ public:
     }
 
     void run(void* const* args, const Slice& slice) const override {
-        if (f16)
-            multiply<Half>(args, slice);
-        else
-            multiply<float>(args, slice);
+        f16 ? multiply<Half>(args, slice) : multiply<float>(args, slice);
     }
 
-private:
     std::int64_t tokens, outputs, width, row0, rows;
     bool f16;
 
@@ -65,7 +56,3 @@ private:
         }
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

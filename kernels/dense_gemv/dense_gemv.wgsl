@@ -1,26 +1,19 @@
 // dense_gemv: floating-point weights times f32 activations, f32 accumulation. LANES work-items share a row of weights,
 // side by side; a work-group computes ROWS rows for TILE_M rows of activations.
 //
-//   0  w  array<u32>  [NROWS, K] f32 bits, or f16 two to a word
-//   1  x  array<f32>  [M, K]
-//   2  y  array<f32>  [M, N]   columns ROW0 … ROW0 + NROWS - 1 written
-//
 // Where K is a multiple of 8, w and x are vectors of four, so that a load moves 16 bytes.
 
-// ---- bindings
 //#if K % 8 == 0
-@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // [NROWS, K] f32 bits, or f16 two to a word
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // [M, K]
 //#else
 @group(0) @binding(0) var<storage, read> w: array<u32>;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 //#endif
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>; // [M, N]; columns ROW0 … ROW0 + NROWS - 1 written
 
-// ---- shared memory
 var<workgroup> partial: array<f32, BLOCK * TILE_M>;
 
-// ---- helpers
 const STEPS: u32 = K / (select(1u, 2u, F16 == 1u) * select(1u, 4u, K % 8u == 0u)); // loads of a row of weights
 
 // The share of one load of weights in the product with row m of x.
@@ -58,18 +51,15 @@ fn fold(first: u32, step: u32, count: u32) -> f32 {
     return total;
 }
 
-// ---- main
+//#use item
+
 @compute @workgroup_size(BLOCK)
-fn dense_gemv(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-) {
-    let thread = local.x;
+fn dense_gemv(item: Item) {
+    let thread = item.local.x;
     let lane = thread % LANES;
-    let row0 = (group.y * groups.x + group.x) * ROWS;
+    let row0 = group_of(item) * ROWS;
     let row = min(row0 + thread / LANES, NROWS - 1u); // excess lanes repeat the last row: control flow stays uniform
-    let m0 = group.z * TILE_M;
+    let m0 = item.group.z * TILE_M;
 
     var acc: array<f32, TILE_M>;
     for (var step = lane; step < STEPS; step += LANES) {

@@ -102,6 +102,6 @@ MUTANTS = {
     ),
     "grid-not-folded": Mutant(
         "The second dimension of a folded grid is ignored: outputs past 65535 groups stay unwritten.",
-        wgsl="«(group.y * groups.x + group.x)→group.x» * ROWS",
+        wgsl="«group_of(item)→item.group.x» * ROWS",
     ),
 }

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels.support import MODELS, ROWS, VOCABULARY, distinct, in_turn, normal
+from kparity.kernels.support import MODELS, ROWS, VOCABULARY, normal
 from kparity.ops.spec import DTYPES, Arg, Array, Case, ErrorBound, Grid, Op, Value, Work
 
 
@@ -26,11 +26,10 @@ class Embed(Op):
     """Parameters: M ids, V vocabulary, D width, dtype of the table, row0 and rows of the bound part."""
 
     name = "embed"
+    required = ("M", "V", "D")
+    named_by = ("dtype",)
     defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16", "row0": 0, "rows": 0}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "V", "D")
 
     def case(self, **params: int | float | str) -> Case:
         return super().case(**{**params, "rows": params.get("rows") or params.get("V", 0)})
@@ -58,39 +57,26 @@ class Embed(Op):
         x[here] = table[local[here]].astype(dtype)
         return [x]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "V": case["V"], "D": case["D"], "ROW0": case["row0"], "ROWS": case["rows"],
-            "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"ROW0": case["row0"], "ROWS": case["rows"], "F16": int(case["dtype"] == "f16")}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["M"], 1, 1), 64)
 
-    def variant(self, case: Case) -> str:
-        return str(case["dtype"])
-
     def cases(self) -> list[Case]:
-        return [
-            self.case(M=m, V=v, D=d, dtype=dtype, **part)
-            for m, v, d in ((1, 7, 2), (5, 33, 66), (33, 300, 256))
-            for dtype in ("f16", "f32")
-            for part in ({}, {"row0": 2, "rows": 3})
-        ]
+        shapes, parts = ((1, 7, 2), (5, 33, 66), (33, 300, 256)), ((0, 0), (2, 3))
+        bound = [(*shape, dtype, *part) for shape in shapes for dtype in ("f16", "f32") for part in parts]
+        return self.every("M V D dtype row0 rows", bound)
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         models = [self.case(M=m, V=515, D=model.width) for model in MODELS.values() for m in (1, 64)]
         shapes = [*((m, 97, 66) for m in ROWS), *((2, 33, d) for d in (4, 62, 64, 126, 128, 130, 254, 258, 1026))]
-        found = [self.case(M=m, V=v, D=d, dtype=dtype) for (m, v, d), dtype in in_turn(shapes, ("f16", "f16", "f32"))]
+        found = self.in_turn("M V D", shapes, "dtype", ("f16", "f16", "f32"))
         # The table of 2B-4T, narrow, and the last part of it as it is bound.
-        whole = [
-            self.case(M=9, V=VOCABULARY, D=64),
-            self.case(M=9, V=VOCABULARY, D=2560, row0=VOCABULARY - 500, rows=500),
-        ]
-        return distinct(self.cases(), models, found, whole)
+        last = self.case(M=9, V=VOCABULARY, D=2560, row0=VOCABULARY - 500, rows=500)
+        return [*models, *found, self.case(M=9, V=VOCABULARY, D=64), last]
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         return ("random", "outside", "edges", "extreme")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:

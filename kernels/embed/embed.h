@@ -2,25 +2,16 @@
 // threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class Embed final : public Kernel {
-public:
+struct Embed final : Kernel {
     explicit Embed(const Defines& d)
         : count(d.integer("M")), width(d.integer("D")), row0(d.integer("ROW0")), rows(d.integer("ROWS")),
           partial(d.integer("ROWS") < d.integer("V")), f16(d.integer("F16") != 0) {}
     double cost() const override { return static_cast<double>(count * width); }
 
     void run(void* const* args, const Slice& slice) const override {
-        if (f16)
-            gather<Half>(args, slice);
-        else
-            gather<float>(args, slice);
+        f16 ? gather<Half>(args, slice) : gather<float>(args, slice);
     }
 
-private:
     std::int64_t count, width, row0, rows;
     bool partial, f16;
 
@@ -43,7 +34,3 @@ private:
         }
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,16 +1,10 @@
 // embed: rows of a table, gathered by id; one work-group per id. Values are moved as bits, so that nothing is flushed
-// or quieted.
-//
-//   0  table  array<u32>  [ROWS, D] f32, or f16 two to a word; row 0 is vocabulary row ROW0
-//   1  ids    array<i32>  [M]
-//   2  x      array<u32>  [M, D] f32 bits   written; rows of other parts are left as they are
+// or quieted. Row 0 of the table is row ROW0 of the vocabulary; rows of x that are of other parts are left as they are.
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> table: array<u32>;
-@group(0) @binding(1) var<storage, read> ids: array<i32>;
-@group(0) @binding(2) var<storage, read_write> x: array<u32>;
+@group(0) @binding(0) var<storage, read> table: array<u32>; // [ROWS, D] f32 bits, or f16 two to a word
+@group(0) @binding(1) var<storage, read> ids: array<i32>; // [M]
+@group(0) @binding(2) var<storage, read_write> x: array<u32>; // [M, D] f32 bits
 
-// ---- helpers
 const NAN_BITS: u32 = 0x7fc00000u;
 
 // f16 to f32 on the bits: unpack2x16float may flush the subnormals of f16, which are ordinary f32 numbers.
@@ -25,7 +19,6 @@ fn widen(half: u32) -> u32 {
     return sign | (biased << 23u) | (fraction << 13u);
 }
 
-// ---- main
 @compute @workgroup_size(BLOCK)
 fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;

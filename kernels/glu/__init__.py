@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, distinct, in_turn, normal, values
+from kparity.kernels.support import F16_MAX, MANY, ROWS, TAILS, TINY, U32, WIDTHS, normal, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 
@@ -27,11 +27,9 @@ class Glu(Op):
     """Parameters: M rows, D width, act, clamp."""
 
     name = "glu"
+    required = ("M", "D")
     defaults: ClassVar[Mapping[str, Value]] = {"act": "silu", "clamp": 0}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"act": ("silu", "relu2")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "D")
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         shape = (case["M"], case["D"])
@@ -46,10 +44,8 @@ class Glu(Op):
             y = np.square(np.maximum(gate, 0)) * up
         return [(np.clip(y, -F16_MAX, F16_MAX) if case["clamp"] else y).astype(dtype)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "D": case["D"], "RELU2": int(case["act"] == "relu2"), "CLAMP": case["clamp"], "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"RELU2": int(case["act"] == "relu2"), "CLAMP": case["clamp"]}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["D"], 64)), 64)
@@ -58,23 +54,17 @@ class Glu(Op):
         return f"{case['act']}{'_clamp' if case['clamp'] else ''}"
 
     def cases(self) -> list[Case]:
-        return [
-            self.case(M=m, D=d, act=act, clamp=clamp)
-            for m, d in ((1, 1), (3, 257), (2, 6912))
-            for act in ("silu", "relu2")
-            for clamp in (0, 1)
-        ]
+        return self.every("M D", ((1, 1), (3, 257), (2, 6912)), act=("silu", "relu2"), clamp=(0, 1))
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(64, 6912)]
         acts = self.choices["act"]
-        found = [self.case(M=m, D=d, act=act) for (m, d), act in in_turn([*shapes, *shapes[:7]], acts)]
-        limited = [self.case(M=2, D=d, act=act, clamp=1) for d in TAILS[::3] for act in acts]
-        folded = [self.case(M=640, D=6912, act="relu2")]  # more work-groups than one dimension of a grid holds
-        return distinct(self.cases(), found, limited, folded)
+        found = self.in_turn("M D", [*shapes, *shapes[:7]], "act", acts)
+        limited = self.every("M D", ((2, d) for d in TAILS[::3]), act=acts, clamp=1)
+        folded = self.case(M=640, D=6912, act="relu2")  # more work-groups than one dimension of a grid holds
+        return [*found, *limited, folded]
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "extreme", "zeros", "all_max", "tiny", "nan", "infinite")
         return kinds if case["M"] * case["D"] < MANY else kinds[:1]
 

@@ -1,10 +1,6 @@
 // glu: silu(gate)·up or relu(gate)²·up, limited to the f16 range on demand. The elements are split over the threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 inline F relu2(F gate) {
     const F kept = max(zero(), gate);
     return mul(kept, kept);
@@ -18,8 +14,7 @@ inline F silu(F gate) {
 // A value limited to ±limit; infinity limits nothing. A NaN stays one.
 inline F limited(F limit, F value) { return max(sub(zero(), limit), min(limit, value)); }
 
-class Glu final : public Kernel {
-public:
+struct Glu final : Kernel {
     explicit Glu(const Defines& d)
         : count(d.integer("M") * d.integer("D")), square(d.integer("RELU2") != 0), clamp(d.integer("CLAMP") != 0) {}
     double cost() const override { return static_cast<double>(count) * (square ? 2 : 6); }
@@ -35,7 +30,6 @@ public:
             apply(part, gate, up, y, [](F g) { return silu(g); });
     }
 
-private:
     std::int64_t count;
     bool square, clamp;
 
@@ -47,7 +41,3 @@ private:
         });
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -2,27 +2,17 @@
 //
 //   RELU2 = 0   y = silu(gate) · up          RELU2 = 1   y = max(gate, 0)² · up
 //   CLAMP = 1   limits y to ±65504, the largest f16; NaN stays NaN
-//
-//   0  gate  array<f32>  [M, D]
-//   1  up    array<f32>  [M, D]
-//   2  y     array<f32>  [M, D]   written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> gate: array<f32>;
-@group(0) @binding(1) var<storage, read> up: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> gate: array<f32>; // [M, D]
+@group(0) @binding(1) var<storage, read> up: array<f32>; // [M, D]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>; // [M, D]
 
-// ---- helpers
+//#use item
 //#use gate
 
-// ---- main
 @compute @workgroup_size(BLOCK)
-fn glu(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-) {
-    let at = (group.y * groups.x + group.x) * BLOCK + local.x;
+fn glu(item: Item) {
+    let at = place_of(item);
     if at >= M * D {
         return;
     }

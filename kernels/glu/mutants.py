@@ -111,6 +111,6 @@ MUTANTS = {
     "grid-not-folded": Mutant(
         "The second dimension of a folded grid is ignored: elements past 65535 groups stay unwritten.",
         gpu="«GROUP_FOLDED→GROUP_X» * BLOCK",
-        wgsl="«(group.y * groups.x + group.x)→group.x» * BLOCK",
+        wgsl="«place_of(item)→item.group.x * BLOCK + item.local.x»",
     ),
 }

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels.support import MODELS, ROWS, distinct, in_turn, normal
+from kparity.kernels.support import MODELS, ROWS, normal
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 EDGES = (
@@ -38,11 +38,10 @@ class KvStore(Op):
     """Parameters: M rows, L positions of the cache, D elements a position, dtype of the cache."""
 
     name = "kv_store"
+    required = ("M", "L", "D")
+    named_by = ("dtype",)
     defaults: ClassVar[Mapping[str, Value]] = {"dtype": "f16"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"dtype": ("f16", "f32")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "L", "D")
 
     def check(self, case: Case) -> None:
         if case["D"] % 2:
@@ -68,31 +67,24 @@ class KvStore(Op):
                         cache[at] = rows[m].astype(cache.dtype)
         return caches
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "L": case["L"], "D": case["D"], "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"F16": int(case["dtype"] == "f16")}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["D"] // 2, 64)), 64)
 
-    def variant(self, case: Case) -> str:
-        return str(case["dtype"])
-
     def cases(self) -> list[Case]:
         shapes = ((1, 4, 2), (3, 9, 66), (33, 64, 128))
-        return [self.case(M=m, L=cap, D=d, dtype=dtype) for m, cap, d in shapes for dtype in ("f16", "f32")]
+        return self.every("M L D", shapes, dtype=("f16", "f32"))
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         shapes = [(m, 70, model.kv_heads * model.head) for model in MODELS.values() for m in (1, 64)]
         shapes += [(m, 70, 66) for m in ROWS]
         shapes += [(2, 5, d) for d in (2, 4, 62, 64, 126, 128, 130, 254, 258)]
         shapes += [(5, cap, 10) for cap in (1, 2, 31, 33, 4096)]
-        turns = in_turn(shapes, ("f16", "f16", "f32"))
-        return distinct(self.cases(), [self.case(M=m, L=cap, D=d, dtype=dtype) for (m, cap, d), dtype in turns])
+        return self.in_turn("M L D", shapes, "dtype", ("f16", "f16", "f32"))
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         return ("random", "beyond", "extreme")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:

@@ -2,12 +2,7 @@
 // with one position, the later one wins, whatever the number of threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class KvStore final : public Kernel {
-public:
+struct KvStore final : Kernel {
     explicit KvStore(const Defines& d)
         : rows(d.integer("M")), capacity(d.integer("L")), width(d.integer("D")), f16(d.integer("F16") != 0) {}
     double cost() const override { return 2.0 * static_cast<double>(rows * width); }
@@ -21,7 +16,6 @@ public:
         }
     }
 
-private:
     std::int64_t rows, capacity, width;
     bool f16;
 
@@ -40,7 +34,3 @@ private:
         }
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

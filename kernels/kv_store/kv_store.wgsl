@@ -1,30 +1,18 @@
 // kv_store: new keys and values into their places in the cache, one work-item per pair of elements (a word of an f16
 // cache).
-//
-//   0  k       array<u32>  [M, D] f32 bits
-//   1  v       array<u32>  [M, D] f32 bits
-//   2  pos     array<i32>  [M]      rows outside 0 … L-1 are not stored
-//   3  kcache  array<u32>  [L, D] f32 bits, or f16 two to a word   written
-//   4  vcache  array<u32>  [L, D] likewise                         written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> k: array<u32>;
-@group(0) @binding(1) var<storage, read> v: array<u32>;
-@group(0) @binding(2) var<storage, read> pos: array<i32>;
-@group(0) @binding(3) var<storage, read_write> kcache: array<u32>;
-@group(0) @binding(4) var<storage, read_write> vcache: array<u32>;
+@group(0) @binding(0) var<storage, read> k: array<u32>; // [M, D] f32 bits
+@group(0) @binding(1) var<storage, read> v: array<u32>; // [M, D] f32 bits
+@group(0) @binding(2) var<storage, read> pos: array<i32>; // [M]; rows outside 0 … L-1 are not stored
+@group(0) @binding(3) var<storage, read_write> kcache: array<u32>; // [L, D] f32 bits, or f16 two to a word
+@group(0) @binding(4) var<storage, read_write> vcache: array<u32>; // [L, D] likewise
 
-// ---- helpers
+//#use item
 //#use half
 
-// ---- main
 @compute @workgroup_size(BLOCK)
-fn kv_store(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-) {
-    let at = (group.y * groups.x + group.x) * BLOCK + local.x; // pair within [M, D / 2]
+fn kv_store(item: Item) {
+    let at = place_of(item); // pair within [M, D / 2]
     if at >= M * D / 2u {
         return;
     }

@@ -21,26 +21,13 @@ free. In mode ``block256`` the largest |y| of a block is 0 or at least 2^-100; h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import (
-    F16_MAX,
-    MODELS,
-    ROWS,
-    TAILS,
-    TINY,
-    U32,
-    WIDTHS,
-    distinct,
-    gamma,
-    in_turn,
-    normal,
-    spoil,
-    values,
-)
+from kparity.kernels.support import F16_MAX, MODELS, ROWS, TAILS, TINY, U32, WIDTHS, gamma, normal, spoil, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
@@ -53,14 +40,12 @@ class NormQuant(Op):
     """Parameters: M rows, D width, pre, clamp, eps, mode."""
 
     name = "norm_quant"
+    required = ("M", "D")
     defaults: ClassVar[Mapping[str, Value]] = {"pre": "none", "clamp": 0, "eps": 1e-5, "mode": "token"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "pre": ("none", "add", "silu", "relu2"),
         "mode": ("token", "block256"),
     }
-
-    def required(self) -> Sequence[str]:
-        return ("M", "D")
 
     @staticmethod
     def spans(case: Case) -> int:
@@ -122,11 +107,10 @@ class NormQuant(Op):
         outputs = [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
         return outputs if case["pre"] == "none" else [h, *outputs]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
+    def constants(self, case: Case) -> dict[str, int | float]:
         return {
-            "M": case["M"], "D": case["D"], "DP": padded(case["D"]), "SPANS": self.spans(case),
-            "PRE": ("none", "add", "silu", "relu2").index(case["pre"]), "CLAMP": case["clamp"],
-            "PER_BLOCK": int(case["mode"] == "block256"), "EPS": float(case["eps"]), "BLOCK": self.launch(case).block,
+            "DP": padded(case["D"]), "SPANS": self.spans(case), "PRE": self.choices["pre"].index(case["pre"]),
+            "CLAMP": case["clamp"], "PER_BLOCK": int(case["mode"] == "block256"), "EPS": float(case["eps"]),
             "GPU_BLOCK": self.gpu_block(case),
         }  # fmt: skip
 
@@ -149,14 +133,8 @@ class NormQuant(Op):
         return f"{case['pre']}{'_clamp' if case['clamp'] else ''}_{case['mode']}"
 
     def cases(self) -> list[Case]:
-        found = [
-            self.case(M=m, D=d, pre=pre, mode=mode)
-            for m, d in ((1, 256), (3, 257))
-            for pre in ("none", "add", "silu", "relu2")
-            for mode in ("token", "block256")
-        ]
         return [
-            *found,
+            *self.every("M D", ((1, 256), (3, 257)), pre=self.choices["pre"], mode=self.choices["mode"]),
             self.case(M=1, D=2),
             self.case(M=2, D=2560, pre="add"),
             self.case(M=1, D=6912, pre="relu2", clamp=1),
@@ -164,19 +142,19 @@ class NormQuant(Op):
             self.case(M=2, D=300, pre="silu", clamp=1),
         ]
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         # What stands between the GEMVs of every model: norm before qkv, residual and norm before the FFN, gate and norm
-        models = [self.case(M=1, D=model.width, pre=pre) for model in MODELS.values() for pre in ("none", "add")]
-        models += [self.case(M=1, D=model.ffn, pre=pre, clamp=int(pre == "relu2"))
-                   for model in MODELS.values() for pre in ("silu", "relu2")]  # fmt: skip
+        models = self.every("M D", ((1, model.width) for model in MODELS.values()), pre=("none", "add"))
+        gated = [(1, model.ffn, *gate) for model in MODELS.values() for gate in (("silu", 0), ("relu2", 1))]
+        models += self.every("M D pre clamp", gated)
         models += [self.case(M=1, D=width, pre="silu", mode="block256") for width in WIDTHS]
-        options = [(pre, mode) for mode in self.choices["mode"] for pre in self.choices["pre"]]
         shapes = [*((m, 640) for m in ROWS), *((2, d) for d in TAILS[1:]), (3, 16385)]
-        found = [self.case(M=m, D=d, pre=pre, mode=mode) for (m, d), (pre, mode) in in_turn(shapes, options)]
-        return distinct(self.cases(), models, found, [self.case(M=64, D=2560, pre="add")])
+        # Each mode with every pre, then the other one.
+        turns = zip(shapes, cycle(product(self.choices["mode"], self.choices["pre"])), strict=False)
+        found = self.every("M D mode pre", ((*shape, *options) for shape, options in turns))
+        return [*models, *found, self.case(M=64, D=2560, pre="add")]
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "zeros", "outlier", "one_hot", "small", "alternating", "all_max", "nan", "infinite")
         return kinds if case["pre"] in ("none", "add") else (*kinds, "large")
 

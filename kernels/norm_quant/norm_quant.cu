@@ -43,8 +43,7 @@ INLINE void load_quad(GLOBAL const float* row, u32 quad, float* out)
         out[0] = out[1] = out[2] = out[3] = 0.0f;
     }
 #else
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < 4; ++i) {
         out[i] = 4 * quad + i < D ? row[4 * quad + i] : 0.0f;
     }
 #endif
@@ -93,8 +92,7 @@ KERNEL norm_quant(
 
     float value[SHARE][4], gain[SHARE][4];
     float acc[1] = {0.0f};
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         const u32 quad = lane + i * BLOCK;
         load_quad(weight, quad, gain[i]); /* early: nothing waits for it */
 #if PRE == NONE
@@ -108,8 +106,7 @@ KERNEL norm_quant(
         load_quad(gu + (u64)row * (2 * D), quad, left);
         load_quad(gu + (u64)row * (2 * D) + D, quad, right);
 #endif
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
+        UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
 #if PRE == ADD
             value[i][j] = left[j] + right[j];
 #else
@@ -120,17 +117,14 @@ KERNEL norm_quant(
             }
         }
 #endif
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
+        UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
             acc[0] = FMA(value[i][j], value[i][j], acc[0]);
         }
     }
     sum_f32(acc, floats);
     const float inverse_root = 1.0f / SQRT(acc[0] / (float)D + EPS);
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
+        UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
             value[i][j] = value[i][j] * inverse_root * gain[i][j];
         }
     }
@@ -141,19 +135,16 @@ KERNEL norm_quant(
 #if PER_BLOCK
     SHARED u64 keys[SCRATCH(SHARE)];
     u64 best[SHARE]; /* magnitude, then the place counted backwards so that the first of equals wins, then the sign */
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         best[i] = 0;
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
+        UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
             const u32 bits = AS_U32(value[i][j]), place = 4 * (lane + i * BLOCK) + j;
             const u64 key = (u64)(bits & 0x7fffffffu) << 32 | (0x7fffffffu - place) << 1 | bits >> 31;
             best[i] = key > best[i] ? key : best[i];
         }
     }
     max_span(best, keys);
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         const u32 magnitude = (u32)(best[i] >> 32);
         factor[i] = magnitude == 0 ? 0.0f : -127.0f / AS_F32(magnitude | (u32)(best[i] & 1) << 31);
         inverse[i] = magnitude == 0 ? 0.0f : 1.0f / factor[i];
@@ -161,31 +152,26 @@ KERNEL norm_quant(
 #else
     SHARED u32 keys[SCRATCH(1)];
     u32 best[1] = {0};
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
+        UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
             const u32 magnitude = AS_U32(value[i][j]) & 0x7fffffffu;
             best[0] = magnitude > best[0] ? magnitude : best[0];
         }
     }
     max_row(best, keys);
     const float absmax = AS_F32(best[0]);
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         factor[i] = 127.0f / (absmax < 1e-5f ? 1e-5f : absmax); /* a NaN stays one, and so does the scale */
         inverse[i] = 1.0f / factor[i];
     }
 #endif
 
     i32 codes[SHARE];
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         const u32 quad = lane + i * BLOCK;
         u32 word = 0;
         codes[i] = 0;
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
+        UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
             const i32 code = 4 * quad + j < D ? code_of(value[i][j] * factor[i]) : 0;
             word |= ((u32)code & 0xffu) << (8 * j);
             codes[i] += code;
@@ -197,8 +183,7 @@ KERNEL norm_quant(
 #if PER_BLOCK
     SHARED i32 sums[SCRATCH(SHARE)];
     sum_span(codes, sums);
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         const u32 quad = lane + i * BLOCK;
         if (quad < QUADS && quad % SPAN_LANES == 0) {
             scale[row * SPANS + quad / SPAN_LANES] = inverse[i];
@@ -208,8 +193,7 @@ KERNEL norm_quant(
 #else
     SHARED i32 sums[SCRATCH(1)];
     i32 total[1] = {0};
-#pragma unroll
-    for (u32 i = 0; i < SHARE; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         total[0] += codes[i];
     }
     sum_row(total, sums);

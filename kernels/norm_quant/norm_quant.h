@@ -10,12 +10,7 @@
 #include "../glu/glu.h"
 #include "../rmsnorm/rmsnorm.h"
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class NormQuant final : public Kernel {
-public:
+struct NormQuant final : Kernel {
     explicit NormQuant(const Defines& d)
         : rows(d.integer("M")), width(d.integer("D")), padded(d.integer("DP")), spans(d.integer("SPANS")),
           pre(d.integer("PRE")), limit(d.integer("CLAMP") != 0 ? 65504.0f : INFINITY),
@@ -65,7 +60,6 @@ public:
         }
     }
 
-private:
     enum Pre { NONE, ADD, SILU, RELU2 };
 
     std::int64_t rows, width, padded, spans, pre;
@@ -98,7 +92,3 @@ private:
         }
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -4,64 +4,44 @@
 //
 //   PRE = 0   h = x                    PRE = 2   h = silu(g) · u          gu holds g and u, the two halves of a row
 //   PRE = 1   h = a + b                PRE = 3   h = max(g, 0)² · u       CLAMP = 1 limits h to ±65504
-//
-//   PRE  0  1  > 1
-//        0         x       array<f32>  [M, D]
-//           0      a       array<f32>  [M, D]
-//           1      b       array<f32>  [M, D]
-//              0   gu      array<f32>  [M, 2D]
-//        1  2  1   weight  array<f32>  [D]
-//           3  2   h       array<f32>  [M, D]                               written
-//        2  4  3   q       array<u32>  [M, DP] i8, four to a word; 0 from D on   written
-//        3  5  4   scale   array<f32>  [M, SPANS]                           written
-//        4  6  5   qsum    array<i32>  [M, SPANS]                           written
 
-// ---- bindings
 //#if PRE == 0
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> q: array<u32>;
-@group(0) @binding(3) var<storage, read_write> scale: array<f32>;
-@group(0) @binding(4) var<storage, read_write> qsum: array<i32>;
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [M, D]
+@group(0) @binding(1) var<storage, read> weight: array<f32>; // [D]
+@group(0) @binding(2) var<storage, read_write> q: array<u32>; // [M, DP] i8, four to a word; 0 from D on
+@group(0) @binding(3) var<storage, read_write> scale: array<f32>; // [M, SPANS]
+@group(0) @binding(4) var<storage, read_write> qsum: array<i32>; // [M, SPANS]
 //#endif
 //#if PRE == 1
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read> weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> h: array<f32>;
-@group(0) @binding(4) var<storage, read_write> q: array<u32>;
-@group(0) @binding(5) var<storage, read_write> scale: array<f32>;
-@group(0) @binding(6) var<storage, read_write> qsum: array<i32>;
+@group(0) @binding(0) var<storage, read> a: array<f32>; // [M, D]
+@group(0) @binding(1) var<storage, read> b: array<f32>; // [M, D]
+@group(0) @binding(2) var<storage, read> weight: array<f32>; // [D]
+@group(0) @binding(3) var<storage, read_write> h: array<f32>; // [M, D]
+@group(0) @binding(4) var<storage, read_write> q: array<u32>; // [M, DP] i8, four to a word; 0 from D on
+@group(0) @binding(5) var<storage, read_write> scale: array<f32>; // [M, SPANS]
+@group(0) @binding(6) var<storage, read_write> qsum: array<i32>; // [M, SPANS]
 //#endif
 //#if PRE > 1
-@group(0) @binding(0) var<storage, read> gu: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read_write> h: array<f32>;
-@group(0) @binding(3) var<storage, read_write> q: array<u32>;
-@group(0) @binding(4) var<storage, read_write> scale: array<f32>;
-@group(0) @binding(5) var<storage, read_write> qsum: array<i32>;
+@group(0) @binding(0) var<storage, read> gu: array<f32>; // [M, 2D]
+@group(0) @binding(1) var<storage, read> weight: array<f32>; // [D]
+@group(0) @binding(2) var<storage, read_write> h: array<f32>; // [M, D]
+@group(0) @binding(3) var<storage, read_write> q: array<u32>; // [M, DP] i8, four to a word; 0 from D on
+@group(0) @binding(4) var<storage, read_write> scale: array<f32>; // [M, SPANS]
+@group(0) @binding(5) var<storage, read_write> qsum: array<i32>; // [M, SPANS]
 //#endif
 
-// ---- shared memory
 var<workgroup> partial: array<u32, BLOCK>; // f32 bits, or i32: what a reduction works on
 
-// ---- helpers
+//#use fold
 //#use gate
+//#use magnitude
 
 const WORDS: u32 = DP / 4u; // of a row of q
 const STEPS: u32 = (WORDS + BLOCK - 1u) / BLOCK; // words of a lane
 const SPAN_STEPS: u32 = select(STEPS, 1u, PER_BLOCK == 1u); // of one scale: all, or one of 64 neighbouring lanes
 const SPAN_LANES: u32 = select(BLOCK, 64u, PER_BLOCK == 1u);
 const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
-
-// A reduction has two stages: FOLD lanes take CHUNK neighbours each, then whoever needs the result joins those. Two
-// barriers instead of a tree's six or eight. The first stage's bounds depend on the lane, so that a compiler for CPUs
-// does not unroll it for the lanes that have no part in it.
-const FOLD: u32 = select(8u, 16u, BLOCK > 64u);
-const CHUNK: u32 = BLOCK / FOLD;
 const SPAN_FOLD: u32 = SPAN_LANES / CHUNK;
-
-//#use magnitude
 
 // Element d of a row before the norm.
 fn before(row: u32, d: u32) -> f32 {
@@ -87,7 +67,6 @@ fn before(row: u32, d: u32) -> f32 {
 //#endif
 }
 
-// ---- main
 @compute @workgroup_size(BLOCK)
 fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let row = group.x;

@@ -25,7 +25,8 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
         __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); \
     } while (0)
 
-#define UNROLL _Pragma("unroll")
+#define UNROLL_ALWAYS _Pragma("unroll")
+#define UNROLL UNROLL_ALWAYS /* nothing where OpenCL runs on a CPU */
 
 #ifndef WAVE
 /* Lanes that run in step: 32 is right for a wavefront of 64 too, only slower; BLOCK is a multiple of it. */
@@ -68,8 +69,7 @@ extern "C" __attribute__((device, const)) float __ocml_log_f32(float);
 #else
 INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 {
-#pragma unroll
-    for (u32 shift = 0; shift < 32; shift += 8) {
+    UNROLL_ALWAYS for (u32 shift = 0; shift < 32; shift += 8) {
         sum += (i32)(i8)(a >> shift) * (i32)(i8)(b >> shift);
     }
     return sum;
@@ -90,20 +90,9 @@ INLINE void unpack_f16x8(u32x4 words, float* out)
 {
     typedef f16 f16x8 __attribute__((ext_vector_type(8)));
     const f16x8 values = __builtin_bit_cast(f16x8, words);
-#pragma unroll
-    for (u32 i = 0; i < 8; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
         out[i] = (float)values[i];
     }
-}
-
-/* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
-INLINE void load_f16x8(const f16* pointer, u32 at, float* out) { unpack_f16x8(LOAD_U32X4(pointer, at), out); }
-
-INLINE void load_f32x8(const float* pointer, u32 at, float* out)
-{
-    const f32x4 low = ((const f32x4*)pointer)[2 * at], high = ((const f32x4*)pointer)[2 * at + 1];
-    out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
-    out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
 }
 
 /* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo the
@@ -119,35 +108,6 @@ template <typename T> INLINE T shuffle_xor(T value, u32 mask)
         return (T)high << 32 | low;
     }
 }
+#define SHUFFLE_XOR(value, mask) shuffle_xor(value, mask)
 
-/* REDUCE defines name(values, scratch): joins each of `count` values over `width` neighbouring lanes and leaves the
- * result with all of them. `width` divides BLOCK and is a power of two or a multiple of WAVE; scratch has
- * SCRATCH(count) elements. Every lane of the group must come here: within a wave lanes exchange registers, waves meet
- * in local memory. The order of a sum is fixed: results repeat. */
-#define SCRATCH(count) ((count) * (BLOCK / WAVE))
-#define REDUCE(name, type, count, width, join) \
-    INLINE type name##_join(type left, type right) { return join; } \
-    INLINE void name(type* values, LOCAL type* scratch) \
-    { \
-        _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
-            _Pragma("unroll") for (u32 step = ((width) < WAVE ? (width) : WAVE) / 2; step > 0; step /= 2) { \
-                values[i] = name##_join(values[i], shuffle_xor(values[i], step)); \
-            } \
-        } \
-        if ((width) > WAVE) { \
-            const u32 first = LANE / (width) * ((width) / WAVE); \
-            BARRIER(); /* what an earlier call left in scratch has been read */ \
-            if (LANE % WAVE == 0) { \
-                _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
-                    scratch[i * (BLOCK / WAVE) + LANE / WAVE] = values[i]; \
-                } \
-            } \
-            BARRIER(); \
-            _Pragma("unroll") for (u32 i = 0; i < (count); ++i) { \
-                values[i] = scratch[i * (BLOCK / WAVE) + first]; \
-                _Pragma("unroll") for (u32 wave = 1; wave * WAVE < (width); ++wave) { \
-                    values[i] = name##_join(values[i], scratch[i * (BLOCK / WAVE) + first + wave]); \
-                } \
-            } \
-        } \
-    }
+//#use lanes

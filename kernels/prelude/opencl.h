@@ -19,10 +19,11 @@ typedef float4 f32x4;
 #define RESTRICT restrict
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
 
+#define UNROLL_ALWAYS _Pragma("unroll")
 #ifdef ON_CPU
 #define UNROLL /* registers need no constant index there, and the compiler stays quick */
 #else
-#define UNROLL _Pragma("unroll")
+#define UNROLL UNROLL_ALWAYS
 #endif
 
 #ifndef WAVE

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import ROWS, TAILS, TINY, U32, WIDTHS, distinct, gamma, normal, values
+from kparity.kernels.support import ROWS, TAILS, TINY, U32, WIDTHS, gamma, normal, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work
 
 
@@ -24,10 +24,8 @@ class RmsNorm(Op):
     """Parameters: M rows, D width, eps."""
 
     name = "rmsnorm"
+    required = ("M", "D")
     defaults: ClassVar[Mapping[str, Value]] = {"eps": 1e-5}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "D")
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         m, d = case["M"], case["D"]
@@ -38,22 +36,21 @@ class RmsNorm(Op):
         mean = np.mean(x * x, axis=-1, keepdims=True, dtype=dtype)
         return [(x / np.sqrt(mean + np.asarray(case["eps"], dtype)) * weight).astype(dtype)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {"M": case["M"], "D": case["D"], "EPS": float(case["eps"]), "BLOCK": self.launch(case).block}
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"EPS": float(case["eps"])}
 
     def launch(self, case: Case) -> Grid:
         return Grid((case["M"], 1, 1), 256 if case["D"] >= 1024 else 64)
 
     def cases(self) -> list[Case]:
-        return [self.case(M=m, D=d) for m, d in ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))]
+        return self.every("M D", ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912)))
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         shapes = [(1, width) for width in WIDTHS] + [(m, 640) for m in ROWS] + [(2, d) for d in TAILS] + [(64, 2560)]
-        heads = [self.case(M=m, D=d, eps=eps) for m, d, eps in ((20, 128, 1e-6), (5, 96, 1e-6), (3, 2560, 1e-12))]
-        return distinct(self.cases(), [self.case(M=m, D=d) for m, d in shapes], heads)
+        heads = ((20, 128, 1e-6), (5, 96, 1e-6), (3, 2560, 1e-12))
+        return self.every("M D", shapes) + self.every("M D eps", heads)
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         return ("random", "zeros", "outlier", "one_hot", "small", "tiny", "all_max", "alternating", "nan", "infinite")
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:

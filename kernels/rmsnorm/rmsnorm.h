@@ -1,10 +1,6 @@
 // rmsnorm: y = x / sqrt(mean(x²) + eps) · weight. The rows are split over the threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 // 1 / sqrt(mean(x²) + eps) of a row whose vectors are get(i, tail), each asked for once.
 template <class Get>
 inline float inverse_rms(std::int64_t width, float eps, Get get) {
@@ -23,8 +19,7 @@ inline float inverse_rms(std::int64_t width, float eps, Get get) {
     return 1.0f / sqrtf(mean + eps);
 }
 
-class RmsNorm final : public Kernel {
-public:
+struct RmsNorm final : Kernel {
     explicit RmsNorm(const Defines& d)
         : rows(d.integer("M")), width(d.integer("D")), eps(static_cast<float>(d.number("EPS"))) {}
     double cost() const override { return rows > 1 ? 2.0 * static_cast<double>(rows * width) : 0.0; }
@@ -37,7 +32,6 @@ public:
         for (std::int64_t row = part.begin; row < part.end; ++row) one(x + row * width, weight, y + row * width);
     }
 
-private:
     std::int64_t rows, width;
     float eps;
 
@@ -48,7 +42,3 @@ private:
         });
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

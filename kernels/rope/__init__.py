@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels.support import MANY, MODELS, ROWS, TINY, U32, distinct, values
+from kparity.kernels.support import MANY, MODELS, ROWS, TINY, U32, values
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 POSITIONS = {"start": (0,), "second": (1,), "last": (4095, 4094), "far": (131071, 131070)}
@@ -45,11 +45,10 @@ class Rope(Op):
     """Parameters: M rows, H heads, D elements a head, R of them rotating, mode, theta, linear scale."""
 
     name = "rope"
+    required = ("M", "H", "D")
+    named_by = ("mode",)
     defaults: ClassVar[Mapping[str, Value]] = {"mode": "neox", "theta": 10000.0, "scale": 1.0, "R": 0}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"mode": ("neox", "interleaved")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "H", "D")
 
     def case(self, **params: int | float | str) -> Case:
         return super().case(**{**params, "R": params.get("R") or params.get("D", 0)})
@@ -81,29 +80,23 @@ class Rope(Op):
         y[..., second] = x[..., second] * cos + x[..., first] * sin
         return [y]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "H": case["H"], "D": case["D"], "R": case["R"],
-            "NEOX": int(case["mode"] == "neox"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"R": case["R"], "NEOX": int(case["mode"] == "neox")}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["M"] * case["H"] * case["D"] // 2, 64)), 64)
 
-    def variant(self, case: Case) -> str:
-        return str(case["mode"])
-
     def cases(self) -> list[Case]:
-        shapes: tuple[dict[str, int | float | str], ...] = (
-            {"M": 1, "H": 1, "D": 2},
-            {"M": 3, "H": 5, "D": 64},
-            {"M": 33, "H": 2, "D": 128, "theta": 500000.0},
-            {"M": 7, "H": 3, "D": 80, "R": 32, "scale": 4.0},
-            {"M": 1, "H": 20, "D": 128, "theta": 500000.0},
+        shapes = (
+            (1, 1, 2, 2, 10000.0, 1.0),
+            (3, 5, 64, 64, 10000.0, 1.0),
+            (33, 2, 128, 128, 500000.0, 1.0),
+            (7, 3, 80, 32, 10000.0, 4.0),
+            (1, 20, 128, 128, 500000.0, 1.0),
         )
-        return [self.case(**shape, mode=mode) for shape in shapes for mode in ("neox", "interleaved")]
+        return self.every("M H D R theta scale", shapes, mode=("neox", "interleaved"))
 
-    def sweep(self) -> list[Case]:
+    def more(self) -> list[Case]:
         shapes: list[dict[str, Value]] = [
             {"M": m, "H": heads, "D": model.head, "theta": model.theta}  # queries and keys of every model
             for model in MODELS.values()
@@ -119,10 +112,9 @@ class Rope(Op):
         found = [self.case(**shape, mode=mode) for shape in shapes for mode in self.choices["mode"]]
         prefill = [self.case(M=m, H=20, D=128, theta=500000.0) for m in (31, 32, 64)]
         folded = [self.case(M=513, H=128, D=128)]  # more work-groups than one dimension of a grid holds
-        return distinct(self.cases(), found, prefill, folded)
+        return found + prefill + folded
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", *POSITIONS, "one_hot", "outlier", "tiny", "alternating", "all_max", "nan", "infinite")
         return kinds if case["M"] * case["H"] * case["D"] < MANY else kinds[:1]
 

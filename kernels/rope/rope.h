@@ -2,13 +2,8 @@
 // branches so that the compiler vectorises them, and reused for every head. The rows are split over the threads.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
 // How a head turns: `rotated` of its `width` elements by the angles of a position, the others as they are.
-class Rotation {
-public:
+struct Rotation {
     Rotation(std::int64_t width, std::int64_t rotated, bool neox) : width_(width), rotated_(rotated), neox_(neox) {}
     std::int64_t angles_floats() const { return rotated_; }  // sine [R/2], cosine [R/2]
 
@@ -46,7 +41,6 @@ public:
             std::memcpy(y + rotated_, x + rotated_, sizeof(float) * static_cast<std::size_t>(width_ - rotated_));
     }
 
-private:
     std::int64_t width_, rotated_;
     bool neox_;
 
@@ -69,8 +63,7 @@ private:
     }
 };
 
-class Rope final : public Kernel {
-public:
+struct Rope final : Kernel {
     explicit Rope(const Defines& d)
         : rows(d.integer("M")), heads(d.integer("H")), width(d.integer("D")),
           rotation(width, d.integer("R"), d.integer("NEOX") != 0) {}
@@ -93,11 +86,6 @@ public:
         }
     }
 
-private:
     std::int64_t rows, heads, width;
     Rotation rotation;
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,27 +1,16 @@
 // rope: rotary position embedding, one work-item per pair of elements; pairs from R / 2 on are copied.
-//
-//   0  x     array<f32>  [M, H, D]
-//   1  pos   array<i32>  [M]
-//   2  freq  array<f32>  [R / 2]   radians per position
-//   3  y     array<f32>  [M, H, D]   written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> pos: array<i32>;
-@group(0) @binding(2) var<storage, read> freq: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [M, H, D]
+@group(0) @binding(1) var<storage, read> pos: array<i32>; // [M]
+@group(0) @binding(2) var<storage, read> freq: array<f32>; // [R / 2], radians per position
+@group(0) @binding(3) var<storage, read_write> y: array<f32>; // [M, H, D]
 
-// ---- helpers
+//#use item
 //#use angle
 
-// ---- main
 @compute @workgroup_size(BLOCK)
-fn rope(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-) {
-    let at = (group.y * groups.x + group.x) * BLOCK + local.x; // pair within [M, H, D / 2]
+fn rope(item: Item) {
+    let at = place_of(item); // pair within [M, H, D / 2]
     if at >= M * H * D / 2u {
         return;
     }

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels.support import MODELS, ROWS, TINY, U32, distinct, normal, spoil
+from kparity.kernels.support import MODELS, ROWS, TINY, U32, normal, spoil
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, ceil_div, span
 
 EDGES = (65504.0, 65519.996, 65520.0, 1e6, 2.0**-14 * (1 - 2.0**-11), 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11,
@@ -39,13 +39,12 @@ class RopeStore(Op):
     """
 
     name = "rope_store"
+    required = ("M", "H", "G", "D", "L")
+    named_by = ("mode", "dtype")
     defaults: ClassVar[Mapping[str, Value]] = {
         "mode": "neox", "theta": 10000.0, "scale": 1.0, "R": 0, "dtype": "f16",
     }  # fmt: skip
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"mode": ("neox", "interleaved"), "dtype": ("f16", "f32")}
-
-    def required(self) -> Sequence[str]:
-        return ("M", "H", "G", "D", "L")
 
     def case(self, **params: Value) -> Case:
         return super().case(**{**params, "R": params.get("R") or params.get("D", 0)})
@@ -93,53 +92,34 @@ class RopeStore(Op):
                 vcache[pos[row]] = heads[row, h + g :].reshape(-1).astype(vcache.dtype)
         return [turned[:, :h].copy(), kcache, vcache]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {
-            "M": case["M"], "H": case["H"], "G": case["G"], "D": case["D"], "R": case["R"], "L": case["L"],
-            "NEOX": int(case["mode"] == "neox"), "F16": int(case["dtype"] == "f16"), "BLOCK": 64,
-        }  # fmt: skip
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"R": case["R"], "NEOX": int(case["mode"] == "neox"), "F16": int(case["dtype"] == "f16")}
 
     def launch(self, case: Case) -> Grid:
         """A work-item takes two neighbouring elements of a row of qkv: what one word of an f16 cache holds."""
         pairs = case["M"] * (case["H"] + 2 * case["G"]) * case["D"] // 2
         return Grid(span(ceil_div(pairs, 64)), 64)
 
-    def variant(self, case: Case) -> str:
-        return f"{case['mode']}_{case['dtype']}"
-
     def cases(self) -> list[Case]:
-        shapes: tuple[dict[str, Value], ...] = (
-            {"M": 1, "H": 1, "G": 1, "D": 2, "L": 1},
-            {"M": 3, "H": 5, "G": 1, "D": 64, "L": 40, "theta": 500000.0},
-            {"M": 7, "H": 4, "G": 2, "D": 80, "R": 32, "scale": 4.0, "L": 9},
+        shapes = (
+            (1, 1, 1, 2, 1, 2, 10000.0, 1.0),
+            (3, 5, 1, 64, 40, 64, 500000.0, 1.0),
+            (7, 4, 2, 80, 9, 32, 10000.0, 4.0),
         )
-        small = [
-            self.case(**shape, mode=mode, dtype=dtype)
-            for shape in shapes
-            for mode in ("neox", "interleaved")
-            for dtype in ("f16", "f32")
-        ]
+        small = self.every("M H G D L R theta scale", shapes, mode=("neox", "interleaved"), dtype=("f16", "f32"))
         return [*small, self.case(M=2, H=20, G=5, D=128, L=3000, theta=500000.0)]
 
-    def sweep(self) -> list[Case]:
-        shapes: list[dict[str, Value]] = [
-            {"M": m, "H": model.heads, "G": model.kv_heads, "D": model.head, "L": 130, "theta": model.theta}
-            for model in MODELS.values()
-            for m in (1, 33)
-        ]
-        shapes += [{"M": m, "H": 3, "G": 2, "D": 32, "L": 70} for m in ROWS]
-        shapes += [{"M": 3, "H": g * share, "G": g, "D": 16, "L": 5} for g, share in ((1, 2), (1, 7), (1, 8), (2, 4))]
-        options = [
-            self.case(M=3, H=4, G=2, D=d, R=r, L=9, mode=mode, dtype=dtype, scale=2.0)
-            for d, r in ((34, 34), (64, 2), (128, 62))
-            for mode in self.choices["mode"]
-            for dtype in self.choices["dtype"]
-        ]
-        found = [self.case(**shape, mode=self.choices["mode"][at % 2]) for at, shape in enumerate(shapes)]
-        return distinct(self.cases(), found, options, [self.case(M=2, H=20, G=5, D=128, L=4096, theta=500000.0)])
+    def more(self) -> list[Case]:
+        models = MODELS.values()
+        shapes = [(m, each.heads, each.kv_heads, each.head, 130, each.theta) for each in models for m in (1, 33)]
+        shapes += [(m, 3, 2, 32, 70, 10000.0) for m in ROWS]
+        shapes += [(3, g * share, g, 16, 5, 10000.0) for g, share in ((1, 2), (1, 7), (1, 8), (2, 4))]
+        found = self.in_turn("M H G D L theta", shapes, "mode", self.choices["mode"])
+        turned = [(3, 4, 2, d, r, 9, 2.0) for d, r in ((34, 34), (64, 2), (128, 62))]
+        options = self.every("M H G D R L scale", turned, **self.choices)
+        return [*found, *options, self.case(M=2, H=20, G=5, D=128, L=4096, theta=500000.0)]
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "beyond", "extreme", "nan", "infinite", "zeros")
         return kinds if case["L"] < 1000 else kinds[:3]
 

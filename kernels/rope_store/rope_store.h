@@ -6,12 +6,7 @@
 
 #include "../rope/rope.h"
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class RopeStore final : public Kernel {
-public:
+struct RopeStore final : Kernel {
     explicit RopeStore(const Defines& d)
         : rows(d.integer("M")), queries(d.integer("H")), groups(d.integer("G")), width(d.integer("D")),
           capacity(d.integer("L")), f16(d.integer("F16") != 0),
@@ -24,13 +19,9 @@ public:
     }
 
     void run(void* const* args, const Slice& slice) const override {
-        if (f16)
-            apply<Half>(args, slice);
-        else
-            apply<float>(args, slice);
+        f16 ? apply<Half>(args, slice) : apply<float>(args, slice);
     }
 
-private:
     std::int64_t rows, queries, groups, width, capacity;
     bool f16;
     Rotation rotation;
@@ -69,7 +60,3 @@ private:
         each(0, width, [&](std::int64_t i, auto tail) { store(to + i, tail, load(from + i, tail)); });
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

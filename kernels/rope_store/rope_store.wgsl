@@ -1,22 +1,14 @@
 // rope_store: rope on queries and keys, and the new keys and values into the cache; one work-item per two neighbouring
 // elements of a row of qkv (a word of an f16 cache). A row holds H heads of queries, G of keys and G of values.
-//
-//   0  qkv     array<u32>  [M, HEADS, D] f32 bits
-//   1  pos     array<i32>  [M]        rows outside 0 … L-1 are not stored
-//   2  freq    array<f32>  [R / 2]    radians per position
-//   3  q       array<u32>  [M, H, D] f32 bits                                    written
-//   4  kcache  array<u32>  [L, G, D] f32 bits, or f16 two to a word              written
-//   5  vcache  array<u32>  [L, G, D] likewise                                    written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> qkv: array<u32>;
-@group(0) @binding(1) var<storage, read> pos: array<i32>;
-@group(0) @binding(2) var<storage, read> freq: array<f32>;
-@group(0) @binding(3) var<storage, read_write> q: array<u32>;
-@group(0) @binding(4) var<storage, read_write> kcache: array<u32>;
-@group(0) @binding(5) var<storage, read_write> vcache: array<u32>;
+@group(0) @binding(0) var<storage, read> qkv: array<u32>; // [M, HEADS, D] f32 bits
+@group(0) @binding(1) var<storage, read> pos: array<i32>; // [M]; rows outside 0 … L-1 are not stored
+@group(0) @binding(2) var<storage, read> freq: array<f32>; // [R / 2], radians per position
+@group(0) @binding(3) var<storage, read_write> q: array<u32>; // [M, H, D] f32 bits
+@group(0) @binding(4) var<storage, read_write> kcache: array<u32>; // [L, G, D] f32 bits, or f16 two to a word
+@group(0) @binding(5) var<storage, read_write> vcache: array<u32>; // [L, G, D] likewise
 
-// ---- helpers
+//#use item
 //#use angle
 //#use half
 
@@ -50,14 +42,9 @@ fn turned_pair(head: u32, e: u32, position: f32) -> vec2<u32> {
     return vec2<u32>(turned(head, e, cs), turned(head, e + 1u, cs));
 }
 
-// ---- main
 @compute @workgroup_size(BLOCK)
-fn rope_store(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
-) {
-    let at = (group.y * groups.x + group.x) * BLOCK + local.x; // pair within [M, HEADS, PAIRS]
+fn rope_store(item: Item) {
+    let at = place_of(item); // pair within [M, HEADS, PAIRS]
     if at >= M * HEADS * PAIRS {
         return;
     }

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.errors import WrongInput
-from kparity.kernels.support import MANY, MODELS, ROWS, TAILS, TINY, U32, distinct, gamma, normal, spoil
+from kparity.kernels.support import MANY, MODELS, ROWS, TAILS, TINY, U32, gamma, normal, spoil
 from kparity.ops import packing
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, padded
 
@@ -44,15 +44,13 @@ class Tgemv(Op):
     """Parameters: M rows of activations, N rows of weights, K, the spans of both scales, the output's type."""
 
     name = "tgemv"
+    required = ("M", "N", "K")
     defaults: ClassVar[Mapping[str, Value]] = {"wscale": "tensor", "ascale": "token", "out": "f32"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "wscale": ("tensor", "row", "block256"),
         "ascale": ("token", "block256"),
         "out": ("f32", "i32"),
     }
-
-    def required(self) -> Sequence[str]:
-        return ("M", "N", "K")
 
     def check(self, case: Case) -> None:
         if case["K"] > MAX_K:
@@ -157,55 +155,36 @@ class Tgemv(Op):
         return f"dp4a{spans}{'_i32' if case['out'] == 'i32' else ''}"
 
     def cases(self) -> list[Case]:
-        plain = (
-            (1, 1, 1),
-            (1, 16_401, 256),  # so many rows that the GPU text gives two to a work-item, and below
-            (1, 3, 257),
-            (3, 17, 768),
-            (9, 33, 640),
-            (33, 3_301, 1000),
-            (2, 70, 2560),
-            (1, 5, 4100),
-        )
+        small, tiled, wide, long = (1, 3, 257), (9, 33, 640), (2, 70, 2560), (1, 5, 4100)
+        # 16401 rows, here and below: so many that the GPU text gives two to a work-item.
+        plain = ((1, 1, 1), (1, 16_401, 256), small, (3, 17, 768), tiled, (33, 3_301, 1000), wide, long)
         spans = (("tensor", "block256"), ("block256", "token"), ("block256", "block256"))
-        found = [self.case(M=m, N=n, K=k) for m, n, k in plain]
-        found += [self.case(M=m, N=n, K=k, wscale="row") for m, n, k in (plain[2], plain[4])]
+        found = self.every("M N K", plain)
+        found += self.every("M N K", (small, tiled), wscale="row")
         found += [self.case(M=1, N=16_401, K=300, wscale="row", ascale="block256")]
-        found += [self.case(M=m, N=n, K=k, out="i32") for m, n, k in (plain[2], plain[4], plain[7])]
-        found += [
-            self.case(M=m, N=n, K=k, wscale=w, ascale=a) for m, n, k in (plain[2], plain[4], plain[6]) for w, a in spans
-        ]
+        found += self.every("M N K", (small, tiled, long), out="i32")
+        spanned = [(*shape, *span) for shape in (small, tiled, wide) for span in spans]
+        found += self.every("M N K wscale ascale", spanned)
         return [*found, self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
 
-    def sweep(self) -> list[Case]:
-        either = ("token", "block256")
+    def more(self) -> list[Case]:
         # A step of every model, scales as I2_S (one per tensor) and TQ2_0 (one per block) have them.
-        shapes = [shape for model in MODELS.values() for shape in model.gemvs]
-        steps = [self.case(M=1, N=n, K=k) for n, k in shapes]
-        spanned = ((640, 2560, "token"), (2560, 2560, "block256"), (3200, 8640, "block256"))
-        blocks = [self.case(M=1, N=n, K=k, wscale="block256", ascale=a) for n, k, a in spanned]
-        chunks = [self.case(M=m, N=n, K=k) for m, n, k in (
-            (64, 1536, 1536), (64, 640, 2560), (64, 2560, 2560), (32, 2560, 6912), (33, 3200, 8640), (9, 8640, 3200),
-        )]  # fmt: skip
+        steps = self.every("M N K", ((1, *shape) for model in MODELS.values() for shape in model.gemvs))
+        spanned = ((1, 640, 2560, "token"), (1, 2560, 2560, "block256"), (1, 3200, 8640, "block256"))
+        blocks = self.every("M N K ascale", spanned, wscale="block256")
+        chunks = [(64, 1536, 1536), (64, 640, 2560), (64, 2560, 2560), (32, 2560, 6912), (33, 3200, 8640)]
         # Every combination of options, for one row, a tile of rows and a tile with a tail.
-        options = [
-            self.case(M=m, N=71, K=900, wscale=w, ascale=a, out=out)
-            for m in (1, 11)
-            for w in self.choices["wscale"]
-            for a in either
-            for out in self.choices["out"]
-        ]
-        rows = [self.case(M=m, N=70, K=640) for m in ROWS]
-        rows += [
-            self.case(M=m, N=70, K=640, wscale=w, ascale="block256") for m in ROWS[1::2] for w in ("row", "block256")
-        ]
-        outputs = [self.case(M=2, N=n, K=512) for n in (*TAILS, 4097)]
-        lengths = [self.case(M=2, N=9, K=k) for k in (*TAILS, 1500, 4096, 8640, MAX_K - 1, MAX_K)]
-        lengths += [self.case(M=2, N=9, K=k, wscale="block256", ascale="block256") for k in (*TAILS[-5:], 8640, MAX_K)]
-        return distinct(self.cases(), steps, blocks, chunks, options, rows, outputs, lengths)
+        options = self.every("M N K", ((1, 71, 900), (11, 71, 900)), **self.choices)
+        rows = self.every("M N K", ((m, 70, 640) for m in ROWS))
+        rows += self.every("M N K", ((m, 70, 640) for m in ROWS[1::2]), wscale=("row", "block256"), ascale="block256")
+        lengths = [(2, n, 512) for n in (*TAILS, 4097)]
+        lengths += [(2, 9, k) for k in (*TAILS, 1500, 4096, 8640, MAX_K - 1, MAX_K)]
+        plain = [*steps, *blocks, *self.every("M N K", (*chunks, (9, 8640, 3200))), *options, *rows]
+        plain += self.every("M N K", lengths)
+        long = ((2, 9, k) for k in (*TAILS[-5:], 8640, MAX_K))
+        return plain + self.every("M N K", long, wscale="block256", ascale="block256")
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case."""
         kinds = ("random", "all_max", "opposed", "one_hot", "all_min", "zeros", "alternating", "outlier")
         weights = case["N"] * case["K"]
         if weights >= 4 * MANY:

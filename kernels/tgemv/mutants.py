@@ -121,8 +121,7 @@ MUTANTS = {
             "«const →»u32x4 four = active[",
             "ahead * LANES + lane];«→\n"
             "                    four.x = "
-            "(four.x & 0xffff0000u) | ((four.x & 0xffu) << 8) | ((four.x & 0xff00u) >> 8);»\n"
-            "#pragma unroll",
+            "(four.x & 0xffff0000u) | ((four.x & 0xffu) << 8) | ((four.x & 0xff00u) >> 8);»\n",
         ),
         wgsl=(
             "dot4I8Packed(word & 0x03030303u,« act.x→\n"

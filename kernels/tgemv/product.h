@@ -1,12 +1,7 @@
 // What tgemv.h and tgemm.h have in common: the constants of a case, its cost, and the buffers of a launch.
 #pragma once
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class Product : public Kernel {
-public:
+struct Product : Kernel {
     explicit Product(const Defines& d)
         : tokens(d.integer("M")), rows(d.integer("N")), padded(d.integer("KP")), blocks(d.integer("BLOCKS")),
           w_per_block(d.integer("W_PER_BLOCK") != 0), w_per_row(d.integer("W_PER_ROW") != 0),
@@ -15,7 +10,6 @@ public:
         return static_cast<double>(tokens) * static_cast<double>(rows) * static_cast<double>(padded) / 4;
     }
 
-protected:
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, w_per_row, a_per_block, integers;
 
@@ -39,7 +33,3 @@ struct Operands {
     const std::int32_t* qsum;  // [M, 1 or BLOCKS]
     void* y;                   // [M, N], float or std::int32_t
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

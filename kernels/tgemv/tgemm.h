@@ -8,12 +8,7 @@
 #include "../../csrc/tiles.h"
 #include "product.h"
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class Tgemm final : public Product {
-public:
+struct Tgemm final : Product {
     explicit Tgemm(const Defines& d)
         : Product(d),
           held(least(ceil_div(tokens, TILE) * TILE,
@@ -53,7 +48,6 @@ public:
         }
     }
 
-private:
     static constexpr int ROWS = PAIR * TILE;
     static constexpr std::int64_t HELD_BYTES = 512 << 10;
     // Blocks of K whose codes, and the tokens' share of them, stay in the first-level cache.
@@ -190,7 +184,3 @@ private:
             for (std::int64_t r = 0; r < width; ++r) to[t * rows + r] = from.at[r][t];
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

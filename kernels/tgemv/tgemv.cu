@@ -81,8 +81,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 
     /* Rows past the end repeat the last: their work-items must reach the barriers, and they store nothing. */
     GLOBAL const u32* words[TILE_N];
-#pragma unroll
-    for (u32 n = 0; n < TILE_N; ++n) {
+    UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
         words[n] = w + (u64)(row0 + n < N ? row0 + n : N - 1) * WORDS;
     }
 
@@ -95,8 +94,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #if !OUT_I32
     float scale[SLOTS];
 #endif
-#pragma unroll
-    for (u32 slot = 0; slot < SLOTS; ++slot) {
+    UNROLL_ALWAYS for (u32 slot = 0; slot < SLOTS; ++slot) {
         const u32 output = lane + slot * LANES, m = m0 + output / TILE_N;
         const u32 safe_m = m < M ? m : M - 1;
         excess[slot] = 0;
@@ -109,13 +107,11 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #endif
     }
 #endif
-#pragma unroll
-    for (u32 i = 0; i < OUTPUTS; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
 #if SPANNED
         acc[i] = 0.0f;
 #else
-#pragma unroll
-        for (u32 part = 0; part < SUMS; ++part) {
+        UNROLL_ALWAYS for (u32 part = 0; part < SUMS; ++part) {
             acc[i][part] = 0;
         }
 #endif
@@ -131,8 +127,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #endif
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = (batch + ahead) * LANES + lane;
-#pragma unroll
-            for (u32 n = 0; n < TILE_N; ++n) {
+            UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
                 if (COMPLETE || chunk < CHUNKS) {
                     const u32x4 four = stream_u32x4(words[n], chunk);
                     packed[ahead][n][0] = four.x;
@@ -152,8 +147,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         if (batch > 0) {
             BARRIER(); /* the last batch has been read */
         }
-#pragma unroll
-        for (u32 m = 0; m < TILE_M; ++m) {
+        UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
             GLOBAL const i8* codes = q + (u64)(m0 + m < M ? m0 + m : M - 1) * KP;
             for (u32 piece = LANE; piece < AHEAD * LANES * 4; piece += BLOCK) {
                 const u32 at = batch * LANES * 4 + piece;
@@ -170,15 +164,12 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
 #if SPANNED
             i32 part[OUTPUTS][SUMS], lacking[TILE_M];
-#pragma unroll
-            for (u32 i = 0; i < OUTPUTS; ++i) {
-#pragma unroll
-                for (u32 j = 0; j < SUMS; ++j) {
+            UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
+                UNROLL_ALWAYS for (u32 j = 0; j < SUMS; ++j) {
                     part[i][j] = 0;
                 }
             }
-#pragma unroll
-            for (u32 m = 0; m < TILE_M; ++m) {
+            UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                 lacking[m] = 0;
             }
 #define INTO part
@@ -186,11 +177,9 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #define INTO acc
 #endif
             UNROLL for (u32 i = 0; i < 4; ++i) {
-#pragma unroll
-                for (u32 m = 0; m < TILE_M; ++m) {
+                UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                     const u32x4 four = active[(m * 4 + i) * PITCH + ahead * LANES + lane];
-#pragma unroll
-                    for (u32 n = 0; n < TILE_N; ++n) {
+                    UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
                         const u32 word = packed[ahead][n][i];
                         i32* sum = INTO[m * TILE_N + n];
                         sum[0] = DP4A(FIELD0(word), four.x, sum[0]);
@@ -207,8 +196,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
                 }
             }
 #if SPANNED
-#pragma unroll
-            for (u32 i = 0; i < OUTPUTS; ++i) {
+            UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
                 sums[ahead * OUTPUTS + i] = joined(part[i]) - lacking[i / TILE_N];
             }
 #endif
@@ -221,13 +209,11 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = (batch + ahead) * LANES + lane;
             if (lane % 4 == 0 && chunk < CHUNKS) {
-#pragma unroll
-                for (u32 m = 0; m < TILE_M; ++m) {
+                UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                     const u32 at = (m0 + m < M ? m0 + m : M - 1) * ASPANS + (A_PER_BLOCK ? chunk / 4 : 0);
                     const float active_scale = ascale[at];
                     const i32 excess = UNSUMMED ? 0 : qsum[at];
-#pragma unroll
-                    for (u32 n = 0; n < TILE_N; ++n) {
+                    UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
                         acc[m * TILE_N + n] += (float)(sums[ahead * OUTPUTS + m * TILE_N + n] - excess) *
                             (active_scale * weight_scale[ahead][n]);
                     }
@@ -238,8 +224,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
     }
 
     PARTIAL total[OUTPUTS];
-#pragma unroll
-    for (u32 i = 0; i < OUTPUTS; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
 #if SPANNED
         total[i] = acc[i];
 #else
@@ -248,8 +233,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
     }
     sum_rows(total, scratch);
 
-#pragma unroll
-    for (u32 i = 0; i < OUTPUTS; ++i) {
+    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
         const u32 row = row0 + i % TILE_N, m = m0 + i / TILE_N;
         if (lane == i % LANES && row < N && m < M) {
 #if SPANNED

@@ -7,12 +7,7 @@
 
 #include "product.h"
 
-namespace kparity {
-namespace KP_ISA {
-namespace {
-
-class Tgemv final : public Product {
-public:
+struct Tgemv final : Product {
     explicit Tgemv(const Defines& d)
         : Product(d), held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))) {}
     std::size_t scratch_bytes() const override {
@@ -35,7 +30,6 @@ public:
         }
     }
 
-private:
     // Weights are fetched this many bytes ahead where the four rows of a tile are apart, and where they lie next to
     // each other, at least that many, in whole tiles.
     static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192, AHEAD_SCALES = 128;
@@ -131,7 +125,3 @@ private:
         for (int r = 0; r < to.count(); ++r) y[to.row(r)] = from[r];
     }
 };
-
-}  // namespace
-}  // namespace KP_ISA
-}  // namespace kparity

@@ -1,25 +1,15 @@
 // tgemv: ternary weights times int8 activations, exact in i32, then scaled. LANES work-items share a row of weights; a
 // work-group computes ROWS rows for TILE_M rows of activations, so that a weight is decoded once for all of them.
-//
-//   0  w       array<vec4<u32>>  [N, WORDS] u32, 16 codes a word, code = weight + 1
-//   1  wscale  array<f32>        [1], or [N] with W_PER_ROW, or [N, BLOCKS] with W_PER_BLOCK
-//   2  q       array<vec4<u32>>  [M, KP] i8, 16 to a vector
-//   3  ascale  array<f32>        [M], or [M, BLOCKS] with A_PER_BLOCK
-//   4  qsum    array<i32>        like ascale: Σq over the span of the scale
-//   5  y       array<u32>        [M, N] f32 bits, or i32 with OUT_I32   written
 
-// ---- bindings
-@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> wscale: array<f32>;
-@group(0) @binding(2) var<storage, read> q: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> ascale: array<f32>;
-@group(0) @binding(4) var<storage, read> qsum: array<i32>;
-@group(0) @binding(5) var<storage, read_write> y: array<u32>;
+@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // [N, WORDS] u32, 16 codes a word, code = weight + 1
+@group(0) @binding(1) var<storage, read> wscale: array<f32>; // [1]; [N] if W_PER_ROW; [N, BLOCKS] if W_PER_BLOCK
+@group(0) @binding(2) var<storage, read> q: array<vec4<u32>>; // [M, KP] i8, 16 to a vector
+@group(0) @binding(3) var<storage, read> ascale: array<f32>; // [M]; [M, BLOCKS] if A_PER_BLOCK
+@group(0) @binding(4) var<storage, read> qsum: array<i32>; // like ascale: Σq over the span of the scale
+@group(0) @binding(5) var<storage, read_write> y: array<u32>; // [M, N] f32 bits, or i32 if OUT_I32
 
-// ---- shared memory
 var<workgroup> partial: array<u32, BLOCK * TILE_M>; // i32 or f32 bits, one per lane and row of activations
 
-// ---- helpers
 const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row; 4 of them are a block of 256
 const PER_BLOCK: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u;
 
@@ -138,7 +128,6 @@ fn finish(total: u32, m: u32, n: u32) -> u32 {
     return bitcast<u32>(f32(acc) * (ascale[m] * wscale[n * W_PER_ROW]));
 }
 
-// ---- main
 @compute @workgroup_size(BLOCK)
 fn tgemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let thread = local.x;

@@ -73,26 +73,39 @@ class Buffer:
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
-class Launch(ABC):
-    """A kernel with its buffers fixed: what a program is made of."""
+class Launch:
+    """A kernel with its buffers fixed, which it keeps alive: what a program is made of."""
 
-    kernel_id: str
-    case: Case | None = None
-    """What its kernel was built for; None where the adapter does not tell."""
+    def __init__(self, kernel: Kernel, buffers: Sequence[Buffer]) -> None:
+        self.kernel, self.buffers = kernel, tuple(buffers)
+        self.kernel_id, self.case = kernel.id, kernel.case
+
+    def __call__(self) -> None:
+        """Run it, where a program is nothing but its launches, one after the other."""
+        raise NotImplementedError
 
 
-class Kernel(ABC):
+class Kernel:
     """A compiled op at one case."""
 
+    launch: ClassVar[type[Launch]] = Launch
+    """What ``bind`` makes of it."""
     id: str
     """``<op>_<dialect>_<variant>``."""
 
-    def __init__(self, kernel_id: str, op: Op, case: Case) -> None:
-        self.id, self.op, self.case = kernel_id, op, case
+    def __init__(self, backend: Backend, op: Op, case: Case) -> None:
+        self.backend, self.op, self.case = backend, op, case
+        self.id = f"{op.name}_{backend.id_dialect}_{op.variant(case)}"
         self.args = op.args(case)
 
+    def shared(self, one: Buffer, other: Buffer) -> bool:
+        """Whether two buffers have memory in common, where the text declares that what it writes has not."""
+        return False
+
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Raise WrongInput unless the buffers are what the ABI says, in number, dtype and shape."""
+        """Raise WrongInput unless the buffers are what the ABI says, in number, dtype and shape, and none that is
+        written shares its memory with another.
+        """
         if len(buffers) != len(self.args):
             raise WrongInput(f"{self.case.id}: {len(buffers)} buffers given, the ABI has {len(self.args)}")
         for arg, buffer in zip(self.args, buffers, strict=True):
@@ -101,17 +114,24 @@ class Kernel(ABC):
                     f"{self.case.id}: {arg.name} is {buffer.dtype}{list(buffer.shape)}, "
                     f"expected {arg.dtype}{list(arg.shape)}"
                 )
+        for at, arg in enumerate(self.args):
+            others = (*buffers[:at], *buffers[at + 1 :])
+            if arg.role != "in" and any(self.shared(buffers[at], other) for other in others):
+                raise WrongInput(f"{self.case.id}: {arg.name} is written and bound twice; its text forbids that")
 
-    @abstractmethod
     def bind(self, *buffers: Buffer) -> Launch:
         """Fix the buffers; cheap to replay."""
+        self.check(buffers)
+        return self.launch(self, buffers)
 
 
-class Program(ABC):
+class Program:
     """A fixed list of launches that replays in order: a decode step, a prefill chunk, one op."""
 
     def __init__(self, backend: Backend, launches: Sequence[Launch]) -> None:
         self.backend, self.launches = backend, list(launches)
+        if any(launch.kernel.backend is not backend for launch in launches):
+            raise WrongInput(f"a program of {backend.name} holds launches of this device only")
         self._counts = Counter(launch.kernel_id for launch in self.launches)
 
     @property
@@ -119,13 +139,18 @@ class Program(ABC):
         """Whether the last run replayed a graph of the API; None where there are none."""
         return None
 
-    @abstractmethod
     def _run(self) -> None:
         """Enqueue every launch, in order."""
+        for launch in self.launches:
+            launch()
 
     def run(self) -> None:
         """Replay the program (asynchronously where the API is) and count its dispatches."""
         self._run()
+        self.count()
+
+    def count(self) -> None:
+        """Count the dispatches of one run."""
         for kernel_id, times in self._counts.items():
             self.backend.dispatches.add(kernel_id, times)
 
@@ -188,6 +213,8 @@ class Backend(ABC):
     reasons: ClassVar[Mapping[str, Reason]] = {}
     """Code → why it cannot be opened: the codes of every Unavailable that ``open`` raises."""
 
+    grid: tuple[int, ...] = ()
+    """Work-groups that a launch may have, per dimension; empty where there are no grids."""
     constants: Mapping[str, int | float] = {}
     """What the device adds to the constants of a text; of the class, what stands for a device that is not here."""
 
@@ -213,6 +240,11 @@ class Backend(ABC):
         """The dialects that the ids of its kernels name."""
         return cls.id_dialects or (cls.name,)
 
+    @property
+    def id_dialect(self) -> str:
+        """The dialect in the ids of its kernels."""
+        return self.kernel_dialects()[0]
+
     @classmethod
     def unavailable(cls, code: str, reason: str, remedy: str = "") -> Unavailable:
         """The error of a device that cannot be opened, with the remedy that the class declares for the code, unless the
@@ -228,7 +260,12 @@ class Backend(ABC):
 
     def supports(self, op: Op, case: Case) -> str | None:
         """``None``, or the reason why this device cannot run the case."""
-        for arg in op.args(case):
+        for launch in (stage.launch for stage in op.stages(case, self.dialect) if self.grid):
+            if launch.block > self.info.max_threads:
+                return f"groups of {launch.block} work-items, this device has {self.info.max_threads}"
+            if any(asked > limit for asked, limit in zip(launch.groups, self.grid, strict=True)):
+                return f"a grid of {launch.groups} work-groups, this device has {self.grid}"
+        for arg in (*op.scratch(case, self.dialect), *op.args(case)):
             if arg.nbytes > self.info.max_binding:
                 return f"{arg.name} has {arg.nbytes} bytes, one binding of this device holds {self.info.max_binding}"
         return missing_text(op, self.dialect)
@@ -284,16 +321,15 @@ class Backend(ABC):
     def build(self, op: Op, case: Case) -> Kernel:
         """Compile (or fetch from the backend's own memory) the kernel; raise CompileFailed."""
 
-    @abstractmethod
     def record(self, launches: Sequence[Launch]) -> Program:
         """Make a program of bound kernels."""
+        return Program(self, launches)
 
     @abstractmethod
     def sync(self) -> None:
         """Wait until the device is idle; raise DeviceFault for whatever went wrong since the last call."""
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - some hold nothing
         """Release the device. The backend must not be used afterwards."""
 
 
@@ -309,6 +345,14 @@ def dtype_name(array: Array) -> str:
         if array.dtype == dtype:
             return name
     raise WrongInput(f"no buffer holds dtype {array.dtype}; use one of {', '.join(DTYPES)}")
+
+
+def require_fit(buffer: Buffer, array: Array) -> None:
+    """Raise WrongInput unless the array has the buffer's dtype and number of elements."""
+    if dtype_name(array) != buffer.dtype or array.nbytes != buffer.nbytes:
+        raise WrongInput(
+            f"{array.dtype}{list(array.shape)} does not fill a buffer of {buffer.dtype}{list(buffer.shape)}"
+        )
 
 
 def require_contiguous(array: Array) -> None:

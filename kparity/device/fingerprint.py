@@ -151,7 +151,7 @@ def text_sha256(op_name: str, dialect: str, package: str = "kparity.kernels") ->
     if not own.is_file():
         raise WrongInput(f"{op_name} has no text in the dialect {dialect}: {own} is not there; check the kernel's id")
     preludes = _origin("kparity.kernels").parent / "prelude"
-    files = [preludes / f"{dialect}.h"] if language == "gpu" else []
+    files = _with_parts(preludes / f"{dialect}.h", preludes) if language == "gpu" else []
     files += [*_with_parts(own, preludes), *([_origin("kparity._native")] if language == "native" else [])]
     return _digest([f"{path.name}={_sha256(path)}" for path in files])
 

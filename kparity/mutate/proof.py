@@ -53,7 +53,7 @@ def proven(node: str) -> str | None:
     if root is None or not (root / "tests").is_dir():
         return "proofs of equivalence are tests, and this is no checkout"
     try:
-        outcome = nodes.run(root, [node], subprocess.DEVNULL)[node]
+        (outcome,) = nodes.run(root, [nodes.Reference("", "", node)], subprocess.DEVNULL)
     except nodes.NoPytest as problem:
         return f"{node} does not pass: {problem}"
     return None if outcome.outcome == "passed" else f"{node} does not pass: {outcome.outcome}, {outcome.said}"

@@ -4,8 +4,8 @@ An op of another package has its text there (``Op.texts``) and shares the prelud
 
 The GPU text (``kernels/<op>/<op>.cu``) is one for CUDA, HIP and OpenCL; ``kernels/prelude/<dialect>.h`` holds what
 differs. In it and in WGSL, ``//#use name``, alone on its line, puts ``kernels/prelude/name.cu`` or ``name.wgsl`` before
-the text: functions that several ops share. WGSL has no preprocessor: constants become module-scope ``const``
-declarations, and another directive does what declarations cannot:
+the text: functions that several ops share; in a prelude, ``name.h`` behind the prelude. WGSL has no preprocessor:
+constants become module-scope ``const`` declarations, and another directive does what declarations cannot:
 
 * ``//#if NAME == 2`` … ``//#else`` … ``//#endif`` keeps the lines of one side, by a constant of the case (``NAME`` or
   ``NAME % 8``, then ``==``, ``!=``, ``<`` or ``>``, then a whole number; blocks do not nest). It is for bindings, whose
@@ -52,11 +52,20 @@ class Source:
     text: str
     first_line: int
     """Lines that stand before the op's own text: subtract from a compiler's line number."""
+    head: str = ""
+    """The file that stands before it, behind the constants."""
 
     @property
     def sha256(self) -> str:
         """Digest of everything that the compiler sees."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def failed(self, row: int, log: str) -> CompileFailed:
+        """A compiler's error at a line of the text, 0 for none, by the line count of the file that it is in."""
+        if row > self.first_line or not self.head or not row:
+            return CompileFailed(self.path, max(row - self.first_line, 0), log)
+        constants = next((at for at, text in enumerate(self.text.splitlines()) if not text.startswith("#define ")), 0)
+        return CompileFailed(self.head, max(row - constants, 0), log)
 
 
 @cache
@@ -111,6 +120,12 @@ def uses(text: str, ending: str) -> list[str]:
     return [f"prelude/{name}.{ending}" for name in USE.findall(text)]
 
 
+def prelude_text(name: str) -> str:
+    """What stands before a GPU text for cuda, hip or opencl."""
+    own = kernel_text(f"prelude/{name}.h")
+    return "".join([own, *map(kernel_text, uses(own, "h"))])
+
+
 def _c_defines(values: Mapping[str, int | float]) -> str:
     return "".join(
         f"#define {name} {value if isinstance(value, int) else f'{value!r}f'}\n" for name, value in values.items()
@@ -127,11 +142,9 @@ def _wgsl_constants(values: Mapping[str, int | float]) -> str:
 def gpu_source(op: Op, case: Case, prelude: str, extra: Mapping[str, int | float] | None = None) -> Source:
     """The GPU text for ``prelude`` (cuda, hip or opencl) at one case; ``extra`` adds adapter constants such as WAVE."""
     path, text = _own_text(op, "gpu")
-    head = _c_defines({**op.defines(case), **(extra or {})}) + kernel_text(f"prelude/{prelude}.h")
-    if not head.endswith("\n"):
-        head += "\n"
+    head = _c_defines({**op.defines(case), **(extra or {})}) + prelude_text(prelude)
     head += "".join(map(kernel_text, uses(text, "cu")))
-    return Source(op.name, path, head + text, head.count("\n"))
+    return Source(op.name, path, head + text, head.count("\n"), f"kernels/prelude/{prelude}.h")
 
 
 def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:

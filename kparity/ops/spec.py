@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, product
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -147,18 +148,22 @@ class Op(ABC):
     """The specification of one operation. Stateless: everything follows from the case."""
 
     name: ClassVar[str]
+    required: ClassVar[tuple[str, ...]]
+    """The parameters that every case must give."""
     defaults: ClassVar[Mapping[str, Value]] = {}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    named_by: ClassVar[tuple[str, ...]] = ()
+    """The parameters whose values make the variant."""
     texts: ClassVar[str] = "kparity.kernels"
     """The package whose folder ``<name>/`` holds the texts: ``<name>.cu``, ``<name>.wgsl``, ``<name>_torch.py``."""
 
     def case(self, **params: Value) -> Case:
         """A checked case: defaults filled in, unknown and missing parameters refused."""
-        known = set(self.required()) | set(self.defaults)
+        known = {*self.required, *self.defaults}
         for name in params:
             if name not in known:
                 raise UnknownName(f"parameter of {self.name}", name, known)
-        missing = [name for name in self.required() if name not in params and name not in self.defaults]
+        missing = [name for name in self.required if name not in params and name not in self.defaults]
         if missing:
             raise WrongInput(f"{self.name} needs {', '.join(missing)}")
         case = Case.make(self.name, **{**self.defaults, **params})
@@ -171,9 +176,20 @@ class Op(ABC):
         self.check(case)
         return case
 
-    @abstractmethod
-    def required(self) -> Sequence[str]:
-        """The parameters that every case must give."""
+    def every(self, names: str, shapes: Iterable[Sequence[Value]], **options: Value | tuple[Value, ...]) -> list[Case]:
+        """A case for each shape, which has the values of ``names``, with every combination of the options."""
+        several = [value if isinstance(value, tuple) else (value,) for value in options.values()]
+        return [
+            self.case(**dict(zip(names.split(), shape, strict=True)), **dict(zip(options, chosen, strict=True)))
+            for shape in shapes
+            for chosen in product(*several)
+        ]
+
+    def in_turn(self, names: str, shapes: Iterable[Sequence[Value]], option: str, among: Sequence[Value]) -> list[Case]:
+        """A case for each shape with one of the option's values, in turn: where all with all would be more of the
+        same.
+        """
+        return self.every(f"{names} {option}", ((*shape, value) for shape, value in zip(shapes, cycle(among))))
 
     def check(self, case: Case) -> None:  # noqa: B027 - most ops have nothing to check
         """Raise WrongInput where the parameters contradict each other."""
@@ -190,9 +206,14 @@ class Op(ABC):
         which are rounded to f16 because their bytes are part of the specification.
         """
 
-    @abstractmethod
+    def constants(self, case: Case) -> dict[str, int | float]:
+        """What ``defines`` has beside the required parameters and BLOCK."""
+        return {}
+
     def defines(self, case: Case) -> dict[str, int | float]:
-        """Compile-time constants of the case, the same for every GPU dialect (launch constants included)."""
+        """Compile-time constants of the case, the same for every GPU dialect."""
+        needed = {name: case[name] for name in self.required}
+        return {**needed, **self.constants(case), "BLOCK": self.launch(case).block}
 
     @abstractmethod
     def launch(self, case: Case) -> Grid:
@@ -211,15 +232,19 @@ class Op(ABC):
 
     def variant(self, case: Case) -> str:
         """The last part of the kernel id, for example ``dp4a`` or ``neox``."""
-        return "generic"
+        return "_".join(str(case[name]) for name in self.named_by) or "generic"
 
     @abstractmethod
     def cases(self) -> list[Case]:
         """The cases of the generic parity test: odd shapes, tails, every option."""
 
+    def more(self) -> list[Case]:
+        """What ``kparity check`` tries beside ``cases``: the shapes of real models, tails and lengths."""
+        return []
+
     def sweep(self) -> list[Case]:
-        """The cases of ``kparity check``: those of ``cases`` and the shapes of real models, tails and lengths."""
-        return self.cases()
+        """The cases of ``kparity check``, each once."""
+        return list(dict.fromkeys([*self.cases(), *self.more()]))
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         """The kinds of input that ``inputs`` makes for this case; ``random`` is always among them."""

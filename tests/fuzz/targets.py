@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kparity.bench import comparison_read
+from kparity.bench import comparison
 from kparity.check import messages as check_messages
 from kparity.contracts import files as contract_files
 from kparity.errors import KparityError
@@ -63,7 +63,7 @@ def receipt(data: bytes) -> None:
 def benchmark(data: bytes) -> None:
     """What ``bench compare`` reads."""
     with suppress(KparityError):
-        comparison_read.read(named(data, "benchmark.json"))
+        comparison.read(named(data, "benchmark.json"))
 
 
 def contract(data: bytes) -> None:

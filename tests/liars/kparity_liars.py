@@ -25,7 +25,7 @@ class Tampered(Kernel):
     """A kernel whose buffers are exchanged just before they are bound."""
 
     def __init__(self, inner: Kernel, change) -> None:
-        super().__init__(inner.id, inner.op, inner.case)
+        super().__init__(inner.backend, inner.op, inner.case)
         self.inner, self.change = inner, change
 
     def bind(self, *buffers: Buffer) -> Launch:

@@ -198,7 +198,9 @@ def numbered(source: Source, prelude: str) -> str:
     """The text with ``#line`` directives, so that a compiler names the file of the repository and its line."""
     lines = source.text.splitlines(keepends=True)
     own = "".join(lines[source.first_line :])
-    shared = {f"kernels/{path}": kernel_text(path).count("\n") for path in (f"prelude/{prelude}.h", *uses(own, "cu"))}
+    path = f"prelude/{prelude}.h"
+    paths = (path, *uses(kernel_text(path), "h"), *uses(own, "cu"))
+    shared = {f"kernels/{each}": kernel_text(each).count("\n") for each in paths}
     constants = source.first_line - sum(shared.values())
     text, at = "", 0
     for name, length in {f"constants of {source.op}": constants, **shared}.items():

@@ -15,11 +15,8 @@ from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Work, ceil_
 class Leaky(Op):
     """Parameters: N elements, slope."""
 
-    name, texts = "leaky", "kparity_own_ops"
+    name, texts, required = "leaky", "kparity_own_ops", ("N",)
     defaults = {"slope": 0.1}  # noqa: RUF012 - as short as somebody else would write it
-
-    def required(self) -> Sequence[str]:
-        return ("N",)
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         return (Arg("x", "f32", (case["N"],)), Arg("y", "f32", (case["N"],), "out"))
@@ -28,8 +25,8 @@ class Leaky(Op):
         x, slope = inputs[0].astype(dtype), np.float32(case["slope"]).astype(dtype)
         return [np.where(x > 0, x, slope * x)]
 
-    def defines(self, case: Case) -> dict[str, int | float]:
-        return {"N": case["N"], "SLOPE": float(case["slope"]), "BLOCK": 64}
+    def constants(self, case: Case) -> dict[str, int | float]:
+        return {"SLOPE": float(case["slope"])}
 
     def launch(self, case: Case) -> Grid:
         return Grid(span(ceil_div(case["N"], 64)), 64)
