@@ -63,14 +63,14 @@ double sum(const double* lanes) {
 }
 
 struct Totals {
-    double got2 = 0, truth2 = 0, product = 0, error2 = 0, error = 0;
+    double got_sq = 0, truth_sq = 0, product = 0, error_sq = 0, error = 0;
     Findings rest{};  // all but the sums
 
     void join(const Findings& part) {
-        got2 += sum(part.sums.got2);
-        truth2 += sum(part.sums.truth2);
+        got_sq += sum(part.sums.got_sq);
+        truth_sq += sum(part.sums.truth_sq);
         product += sum(part.sums.product);
-        error2 += sum(part.sums.error2);
+        error_sq += sum(part.sums.error_sq);
         error += sum(part.sums.error);
         rest.got_nan += part.got_nan;
         rest.truth_nan += part.truth_nan;
@@ -150,8 +150,8 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
                     "truth_inf"_a = rest.truth_inf, "wrong"_a = rest.wrong, "negative"_a = rest.negative,
                     "worst"_a = rest.worst, "used"_a = rest.worst_used, "error"_a = rest.worst_error,
                     "max_abs"_a = rest.max_abs, "max_rel"_a = rest.max_rel, "max_ulp"_a = rest.max_ulp,
-                    "got2"_a = found.got2, "truth2"_a = found.truth2, "product"_a = found.product,
-                    "error2"_a = found.error2, "signed"_a = found.error);
+                    "got_sq"_a = found.got_sq, "truth_sq"_a = found.truth_sq, "product"_a = found.product,
+                    "error_sq"_a = found.error_sq, "signed"_a = found.error);
 }
 
 }  // namespace

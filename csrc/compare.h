@@ -25,8 +25,8 @@ struct Pair {
 };
 
 struct Sums {
-    double got2[COMPARE_LANES], truth2[COMPARE_LANES], product[COMPARE_LANES];  // Σ got², Σ truth², Σ got · truth
-    double error2[COMPARE_LANES], error[COMPARE_LANES];                         // Σ (got - truth)², Σ (got - truth)
+    double got_sq[COMPARE_LANES], truth_sq[COMPARE_LANES], product[COMPARE_LANES];  // Σ got², Σ truth², Σ got · truth
+    double error_sq[COMPARE_LANES], error[COMPARE_LANES];                         // Σ (got - truth)², Σ (got - truth)
 };
 
 struct Findings {

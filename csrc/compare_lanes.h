@@ -104,14 +104,15 @@ inline std::uint32_t steps_between(float a, float b) {
 
 // The five sums while they are in registers.
 struct Running {
-    F64 got2[VECTORS] = {}, truth2[VECTORS] = {}, product[VECTORS] = {}, error2[VECTORS] = {}, error[VECTORS] = {};
+    F64 got_sq[VECTORS] = {}, truth_sq[VECTORS] = {}, product[VECTORS] = {}, error_sq[VECTORS] = {};
+    F64 error[VECTORS] = {};
 
     Sums stored() const {
         Sums out;
-        std::memcpy(out.got2, got2, sizeof got2);
-        std::memcpy(out.truth2, truth2, sizeof truth2);
+        std::memcpy(out.got_sq, got_sq, sizeof got_sq);
+        std::memcpy(out.truth_sq, truth_sq, sizeof truth_sq);
         std::memcpy(out.product, product, sizeof product);
-        std::memcpy(out.error2, error2, sizeof error2);
+        std::memcpy(out.error_sq, error_sq, sizeof error_sq);
         std::memcpy(out.error, error, sizeof error);
         return out;
     }
@@ -119,10 +120,10 @@ struct Running {
 
 inline void add_sums(Sums& total, const Sums& more) {
     for (int i = 0; i < COMPARE_LANES; ++i) {
-        total.got2[i] += more.got2[i];
-        total.truth2[i] += more.truth2[i];
+        total.got_sq[i] += more.got_sq[i];
+        total.truth_sq[i] += more.truth_sq[i];
         total.product[i] += more.product[i];
-        total.error2[i] += more.error2[i];
+        total.error_sq[i] += more.error_sq[i];
         total.error[i] += more.error[i];
     }
 }

@@ -77,10 +77,10 @@ inline void sum_tile(Tile& tile, int count, Findings& out) {
             std::memcpy(&g, tile.got + i + v * WIDE, sizeof g);
             std::memcpy(&t, tile.truth + i + v * WIDE, sizeof t);
             const F64 difference = g - t;
-            sums.got2[v] += g * g;
-            sums.truth2[v] += t * t;
+            sums.got_sq[v] += g * g;
+            sums.truth_sq[v] += t * t;
             sums.product[v] += g * t;
-            sums.error2[v] += difference * difference;
+            sums.error_sq[v] += difference * difference;
             sums.error[v] += difference;
         }
     add_sums(out.sums, sums.stored());

@@ -25,7 +25,7 @@ HOSTILE = [
     *(3.4028234e38, 3.4028235677973366e38, -3.5e38, 1e40, 1e-40, 1e155, 1e308, -1.7e308, 2.0**-14, 2.0**-24, 2.0**-25),
 ]
 LIMITS = [0.0, math.nan, math.inf, 1e-6, 1.0, 1e33, 5e-324]
-SUMS = ("got2", "truth2", "product", "error2", "signed")
+SUMS = ("got_sq", "truth_sq", "product", "error_sq", "signed")
 
 
 def values(rng: np.random.Generator, count: int, dtype: str, hostile: float) -> np.ndarray:
@@ -71,8 +71,8 @@ def assert_twins(found: Pass, twin: Pass, got: np.ndarray, truth: np.ndarray) ->
     if found.finite:
         sizes = [np.abs(x.astype(np.float64)) for x in (got, truth)]
         if max(x.max() for x in sizes) < 1e150:
-            reach = {"got2": sizes[0] @ sizes[0], "truth2": sizes[1] @ sizes[1], "product": sizes[0] @ sizes[1],
-                     "error2": twin.error2, "signed": (sizes[0] + sizes[1]).sum()}  # fmt: skip
+            reach = {"got_sq": sizes[0] @ sizes[0], "truth_sq": sizes[1] @ sizes[1], "product": sizes[0] @ sizes[1],
+                     "error_sq": twin.error_sq, "signed": (sizes[0] + sizes[1]).sum()}  # fmt: skip
             for name in SUMS:
                 assert getattr(found, name) == pytest.approx(getattr(twin, name), rel=0, abs=1e-12 * reach[name]), name
 

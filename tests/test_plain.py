@@ -46,16 +46,16 @@ def furthest(path: Path, act: str, kv: str) -> tuple[float, float]:
     found = plain.logits(path, TOKENS, act=act, kv=kv)
     engine = Engine(load_model(path), NumpyBackend("f64"), act=act, kv=kv, fused=False)
     wanted = engine.score(TOKENS, rows=len(TOKENS))
-    assert found.logits.dtype == np.float64 and found.twin.dtype == np.float32
-    return max(apart(found.logits, wanted)), max(apart(found.twin, wanted))
+    assert found.logits.dtype == np.float64 and found.rounded.dtype == np.float32
+    return max(apart(found.logits, wanted)), max(apart(found.rounded, wanted))
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("act", "kv"), [("token", "f16"), ("block256", "f32")])
 def test_it_computes_what_the_specification_does(name: str, act: str, kv: str, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, **MODELS[name]))
-    distance, twin = furthest(path, act, kv)
-    assert distance < 1e-9 and 1e-16 < twin < 0.05, "the twin rounds, and no more than that"
+    distance, rounded = furthest(path, act, kv)
+    assert distance < 1e-9 and 1e-16 < rounded < 0.05, "the f32 pass rounds, and no more than that"
 
 
 @pytest.mark.parametrize("kind", ["tq1_0", "tq2_0", "i2_s"])
@@ -105,7 +105,7 @@ def test_relu2_and_sub_norms_are_those_of_transformers(transformers: Any, tmp_pa
     """Random weights, written to a file and put into BitNetForCausalLM with its own quantising linear layers."""
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, layers=3, untied=True))
     found = plain.logits(path, TOKENS, act="token", kv="f32")  # its cache is f32
-    noise = np.median(apart(found.twin, found.logits))
+    noise = np.median(apart(found.rounded, found.logits))
     right, wrong = (apart(theirs(path, act), found.logits) for act in ("relu2", "silu"))
     print(f"median of 1 - cosine: {np.median(right):.3g}, with SiLU {np.median(wrong):.3g}, noise {noise:.3g}")
     assert np.median(right) < 10 * max(noise, 5e-5) and max(right) < 0.01 < np.median(wrong)

@@ -192,7 +192,7 @@ def test_the_page_has_a_bar_for_every_speed_that_counts_and_no_other(folder: Pat
 
 
 def test_bars_share_a_scale_and_the_fastest_stands_first(folder: Path) -> None:
-    found = page.groups(store.gather(folder)[0])
+    found = page.groups(store.load_folder(folder)[0])
     decode = next(group for group in found if group.name == "tg@0")
     counted = [bar for bar in decode.bars if not bar.refused]
     assert [bar.owner for bar in counted] == ["cuda", "hip", "cpu", "llama.cpp"]
@@ -219,4 +219,4 @@ def test_a_missing_library_names_its_extra(
 
 def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
     write(tmp_path / "r.json", edited(put("runs.0.device.device", "<b>fast</b>"), "cuda"))
-    assert "<b>" not in page.html(store.gather(tmp_path)[0])
+    assert "<b>" not in page.html(store.load_folder(tmp_path)[0])

@@ -53,17 +53,17 @@ def test_an_id_far_from_the_references_is_rejected(candidate: Candidate) -> None
 
 def test_too_many_ties_are_rejected(candidate: Candidate) -> None:
     assert candidate.best is not None and candidate.steps is not None
-    right, steps, twin = list(candidate.best), candidate.steps, candidate.reference.twin
+    right, steps, rounded = list(candidate.best), candidate.steps, candidate.reference.rounded
     try:
         candidate.steps = steps.copy()
         for at in range(40, 60):  # the second of the reference, wherever it lies, with a twin as loud as that
             second = int(np.argsort(candidate.reference.logits[at])[-2])
             candidate.best[at], candidate.steps[at, second] = second, 99.0
-        object.__setattr__(candidate.reference, "twin", twin + 5.0)
+        object.__setattr__(candidate.reference, "rounded", rounded + 5.0)
         gate = gate_decode(candidate)
     finally:
         candidate.best, candidate.steps = right, steps
-        object.__setattr__(candidate.reference, "twin", twin)
+        object.__setattr__(candidate.reference, "rounded", rounded)
     assert gate.verdict == "FAIL" and "are ties" in gate.reason
 
 

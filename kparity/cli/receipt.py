@@ -152,7 +152,7 @@ def _stored(folder: Path) -> list[Stored]:
     """The receipts below a folder; what else lies there is a line on stderr."""
     from kparity.receipts import store
 
-    stored, others = store.gather(folder)
+    stored, others = store.load_folder(folder)
     for line in others:
         click.echo(line, err=True)
     return stored

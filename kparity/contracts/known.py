@@ -121,7 +121,7 @@ def _state(contract: Contract, entry: KnownIssue, shown: evidence.Evidence | Non
     return ""
 
 
-def gather(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[Issue, ...]:
+def load_issues(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[Issue, ...]:
     """Every issue that refuses on this host: of the shipped contracts, and of the files and folders given.
 
     Raises WrongInput for a contract in bad form, UnknownName for an issue about a backend that does not exist.

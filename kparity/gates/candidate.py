@@ -87,10 +87,10 @@ class Distance:
 
 
 def noise_floor(candidate: Candidate) -> float:
-    """Median of 1 - cosine between the reference and its twin, and never below the contract's least floor."""
+    """Median of 1 - cosine between the reference and its rounded twin, and never below the contract's least floor."""
     reference = candidate.reference
     least = candidate.contract.threshold("noise_least").value
-    return max(1 - Distance.between(reference.twin, reference.logits).median, least)
+    return max(1 - Distance.between(reference.rounded, reference.logits).median, least)
 
 
 def run(candidate: Candidate, depth: str, stage: Callable[[str], None] = lambda name: None) -> Iterator[Gate]:

@@ -17,11 +17,11 @@ GREEDY = 4
 
 
 def _noise_of_logits(candidate: Candidate) -> Array:
-    """Largest |difference| of a logit between the reference and its twin [positions]: over all positions, and at none
-    below the contract's least share of the root mean square of the logits there.
+    """Largest |difference| of a logit between the reference and its rounded twin [positions]: over all positions,
+    and at none below the contract's least share of the root mean square of the logits there.
     """
     logits = candidate.reference.logits
-    apart = np.abs(candidate.reference.twin - logits).max()
+    apart = np.abs(candidate.reference.rounded - logits).max()
     least = candidate.contract.threshold("decode_noise_least").value
     noise: Array = np.maximum(apart, least * np.sqrt(np.square(logits).mean(axis=1)))
     return noise

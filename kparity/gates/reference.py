@@ -25,14 +25,14 @@ SEED = 20240229
 class Reference:
     """``logits`` [positions, vocab] fp64 for ``tokens``, by the forward pass called ``name``.
 
-    ``twin`` are the logits of the same pass with every float in f32: what separates the two is the noise of this very
-    model on these very tokens. It is never taken from a candidate.
+    ``rounded`` are the logits of the same pass with every float in f32: what separates the two is the noise of this
+    very model on these very tokens. It is never taken from a candidate.
     """
 
     name: str
     tokens: list[int]
     logits: Array
-    twin: Array
+    rounded: Array
     facts: Facts
     """What the graph must be built with, by the file's second reader."""
 
@@ -43,11 +43,11 @@ class Reference:
         return first
 
     def write(self, descriptor: int) -> None:
-        """Fill a file with it: a line of JSON, then the logits, fp64, and those of the twin."""
+        """Fill a file with it: a line of JSON, then the logits, fp64, and those of its rounded twin."""
         header = msgspec.json.encode((self.name, self.tokens, self.logits.shape[1], self.facts))
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(header + b" " * (-(len(header) + 1) % 8) + b"\n")  # numbers lie on their boundaries
-            for array in (self.logits, self.twin):
+            for array in (self.logits, self.rounded):
                 file.write(np.ascontiguousarray(array, np.float64).data)
 
     @classmethod
@@ -56,8 +56,10 @@ class Reference:
         view = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         line = view.readline()
         name, tokens, vocab, facts = msgspec.json.decode(line, type=tuple[str, list[int], int, Facts])
-        logits, twin = np.frombuffer(view, np.uint8, offset=len(line)).view(np.float64).reshape(2, len(tokens), vocab)
-        return cls(name, tokens, logits, twin, facts)
+        logits, rounded = (
+            np.frombuffer(view, np.uint8, offset=len(line)).view(np.float64).reshape(2, len(tokens), vocab)
+        )
+        return cls(name, tokens, logits, rounded, facts)
 
 
 def first_token(model: Model) -> int:
@@ -88,4 +90,4 @@ def compute(
 ) -> Reference:  # fmt: skip
     """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate."""
     found, facts = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick), plain.facts(model.path)
-    return Reference(found.name, tokens, found.logits, found.twin.astype(np.float64), facts)
+    return Reference(found.name, tokens, found.logits, found.rounded.astype(np.float64), facts)

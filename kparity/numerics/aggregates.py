@@ -38,12 +38,12 @@ class Pass:
     max_abs: float
     max_rel: float
     max_ulp: float
-    got2: float
+    got_sq: float
     """Σ got²."""
-    truth2: float
+    truth_sq: float
     product: float
     """Σ got · truth."""
-    error2: float
+    error_sq: float
     """Σ (got − truth)²."""
     signed: float
     """Σ (got − truth)."""
@@ -57,8 +57,8 @@ class Pass:
     def safe(self) -> bool:
         """Whether the sums of squares hold what they should."""
         low, high = _SAFE_SQUARES
-        exact = self.error2 == 0.0 and self.max_abs == 0.0
-        return all(low <= x <= high for x in (self.got2, self.truth2)) and (exact or low <= self.error2 <= high)
+        exact = self.error_sq == 0.0 and self.max_abs == 0.0
+        return all(low <= x <= high for x in (self.got_sq, self.truth_sq)) and (exact or low <= self.error_sq <= high)
 
 
 @cache

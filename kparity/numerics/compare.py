@@ -42,11 +42,11 @@ def _metrics(sums: Pass, a: Array, b: Array) -> Metrics:
         return Metrics()
     if not sums.safe:
         return _metrics_scaled(a, b)
-    mse = sums.error2 / a.size
+    mse = sums.error_sq / a.size
     return Metrics(
-        cosine=min(1.0, max(-1.0, sums.product / math.sqrt(sums.got2) / math.sqrt(sums.truth2))),
-        norm_ratio=math.sqrt(sums.got2 / sums.truth2),
-        nmse=sums.error2 / sums.truth2,
+        cosine=min(1.0, max(-1.0, sums.product / math.sqrt(sums.got_sq) / math.sqrt(sums.truth_sq))),
+        norm_ratio=math.sqrt(sums.got_sq / sums.truth_sq),
+        nmse=sums.error_sq / sums.truth_sq,
         mse=mse,
         rmse=math.sqrt(mse),
         mean_error=sums.signed / a.size,

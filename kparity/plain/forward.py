@@ -28,12 +28,12 @@ HEAD_TICK = 1 << 25
 
 @dataclass(frozen=True)
 class Logits:
-    """``logits`` fp64 [positions, vocab]; ``twin`` f32, the same pass with every float in f32."""
+    """``logits`` fp64 [positions, vocab]; ``rounded`` f32, the same pass with every float in f32."""
 
     name: str
     logits: Array
     twin_name: str
-    twin: Array
+    rounded: Array
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def logits(
             _layer(file, f, f"blk.{layer}", streams, act, kv)
             tick(f"layer {layer + 1} of {f.layers}")
         weight = vector(file, "output_norm.weight", f.width)
-        truth, twin = _heads(file, f, [stream.norm(stream.x, weight, f.eps) for stream in streams], tick)
-    return Logits("plain fp64", truth, "plain f32", twin)
+        truth, rounded = _heads(file, f, [stream.norm(stream.x, weight, f.eps) for stream in streams], tick)
+    return Logits("plain fp64", truth, "plain f32", rounded)
 
 
 def _layer(file: GgufFile, f: Facts, at: str, streams: Sequence[Stream], act: str, kv: str) -> None:

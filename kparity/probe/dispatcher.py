@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kparity.contracts import PROBE, load
-from kparity.contracts.known import Issue, gather
+from kparity.contracts.known import Issue, load_issues
 from kparity.device.adapter import Backend
 from kparity.device.registry import default_order, drives_gpu, names, open_backend
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
@@ -62,7 +62,7 @@ def known_issues(places: Sequence[str | Path] = ()) -> tuple[Issue, ...]:
     """What refuses a device on this host: the open known issues of the shipped contracts, and of those given (files or
     folders). Raises WrongInput for a contract in bad form.
     """
-    return gather(places, names())
+    return load_issues(places, names())
 
 
 @dataclass

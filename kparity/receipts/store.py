@@ -47,7 +47,7 @@ class Stored:
         return self.statement.predicate
 
 
-def gather(folder: Path) -> tuple[list[Stored], list[str]]:
+def load_folder(folder: Path) -> tuple[list[Stored], list[str]]:
     """The receipts below a folder, each verified, and why other JSON files are none.
 
     A receipt in bad form has no content to list: it is among the others, with its first finding. Raises WrongInput for

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from kparity.bench import comparison
-from kparity.check import messages as check_messages
+from kparity.check import worker
 from kparity.contracts import files as contract_files
 from kparity.errors import KparityError
 from kparity.model import load_model
@@ -81,7 +81,7 @@ def verdict(data: bytes) -> None:
 
 def message(data: bytes) -> None:
     """A line of a child of the probe or of check."""
-    for kind in (probe_messages.Said, probe_messages.Told, check_messages.Said):
+    for kind in (probe_messages.Said, probe_messages.Told, worker.Said):
         with suppress(msgspec.MsgspecError, RecursionError):
             msgspec.json.decode(data, type=kind)
 
