@@ -189,7 +189,8 @@ def test_every_backend_copies_on_its_device(backend: Backend, array: Array) -> N
     backend.copy(source, target)
     assert np.array_equal(backend.download(target), array)
     backend.write(target, np.full_like(array, 5))
-    assert 0 < backend.copy_timed(source, target) < 10
+    # the difference of two short times: on a busy machine one may come out as nothing
+    assert any(0 < backend.copy_timed(source, target) < 10 for _ in range(5))
     assert np.array_equal(backend.download(target), array) and np.array_equal(backend.download(source), array)
 
 
