@@ -30,9 +30,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write the matrix as one page (needs Jinja2).")
 @click.option("--png", "png_file", type=FILE, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
 @click.option("--markdown", "markdown_file", type=FILE, metavar="FILE", help="Write the scores as Markdown.")
-@click.pass_context
 def mutate(
-    ctx: click.Context,
     backends: str | None,
     ops: tuple[str, ...],
     pattern: str,
@@ -44,7 +42,7 @@ def mutate(
     html_file: Path | None,
     png_file: Path | None,
     markdown_file: Path | None,
-) -> None:
+) -> int:
     """Run known-wrong kernels and engines through every gate, and show which gate rejects which.
 
     Each mutant is a patch on the real source of a dialect, or a defect of the code around the kernels; each runs in a
@@ -55,8 +53,7 @@ def mutate(
 
     subjects = library.select(ops, pattern)
     if as_list:
-        _list(subjects)
-        return
+        return _list(subjects)
     from kparity.device import registry
     from kparity.mutate import figure, report
     from kparity.mutate.score import exit_code
@@ -78,14 +75,15 @@ def mutate(
         markdown_file.write_text(report.markdown(cells, alarms), encoding="utf-8")
     if png_file:
         figure.draw(cells, png_file)
-    ctx.exit(code)
+    return code
 
 
-def _list(subjects: Sequence[Subject]) -> None:
+def _list(subjects: Sequence[Subject]) -> int:
     for subject in subjects:
         dialects = "any backend" if subject.mutant is None else ",".join(subject.mutant.patches)
         click.echo(f"{subject.label:<40} {dialects:<32} {subject.what}")
     click.echo(f"{len(subjects)} mutants")
+    return 0
 
 
 def _run(
