@@ -12,10 +12,20 @@ import pytest
 from kparity import ops
 from kparity.device import registry
 from kparity.errors import DeviceFault, Unavailable, UnknownName, WrongInput
-from kparity.mutate import child, engine, figure, library, proof, report, runner, store
-from kparity.mutate.cell import CONTROL, ENGINE, GATES, PROBE_GATES, Cell, GateResult, Status, Witness
+from kparity.mutate import child, engine, figure, library, proof, report, runner
+from kparity.mutate.cell import (
+    CONTROL,
+    ENGINE,
+    GATES,
+    PROBE_GATES,
+    Cell,
+    CellRequest,
+    GateResult,
+    Status,
+    Store,
+    Witness,
+)  # fmt: skip
 from kparity.mutate.library import Subject
-from kparity.mutate.messages import CellRequest
 from kparity.mutate.score import Score, exit_code, false_alarms
 from kparity.ops.assemble import kernel_text
 from kparity.ops.mutant import Mutant
@@ -122,13 +132,13 @@ def test_reach_is_a_difference_from_the_control() -> None:
 
 def test_stored_cells_come_back_and_only_for_the_same_sources(tmp_path: Path) -> None:
     path, kept = tmp_path / "cells.jsonl", cell("kept", "check", witness=Witness("add", {"M": 1, "D": 1}, "random"))
-    store.Store(path).add(kept)
+    Store(path).add(kept)
     subject = Subject("add", "kept", "wrong")
-    known = [store.Store(path).known(runner.Plan(subject, "numpy", "numpy", "fused", {}, at)) for at in ("0", "1")]
+    known = [Store(path).known(runner.Plan(subject, "numpy", "numpy", "fused", {}, at).blank) for at in ("0", "1")]
     assert known == [kept, None]
     path.write_text("{}\n")
     with pytest.raises(WrongInput, match=r"cells\.jsonl:1: no cell"):
-        store.Store(path)
+        Store(path)
 
 
 def test_children_that_are_wrong_harmless_broken_dead_or_silent() -> None:

@@ -90,13 +90,13 @@ def _run(
     subjects: Sequence[Subject], backends: list[str], jobs: int, timeout: float, resume: Path | None
 ) -> tuple[list[Cell], list[str]]:
     from kparity.mutate import library, proof, runner
+    from kparity.mutate.cell import Store
     from kparity.mutate.score import false_alarms
-    from kparity.mutate.store import Store
 
     plans, cells = runner.planned(subjects, backends)
     store = Store(resume)
-    known = [cell for plan in plans if (cell := store.known(plan))]
-    waiting = [plan for plan in plans if store.known(plan) is None]
+    known = [cell for plan in plans if (cell := store.known(plan.blank))]
+    waiting = [plan for plan in plans if store.known(plan.blank) is None]
     left = len(waiting)
     if known:
         print(f"{len(known)} cells are in {resume}, {left} are left", file=sys.stderr)
