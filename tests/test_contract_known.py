@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 import kparity
 from kparity.contracts import evidence, files, known
-from kparity.contracts.known import Issue
 from kparity.device import fingerprint
 from kparity.errors import Refused, UnknownName, WrongInput
 from tests.cli import TAG, run
@@ -208,8 +207,3 @@ def test_a_pattern_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     contract = files.read_all([project(tmp_path, match={"driver": "<= 5.x"})])[0]
     with pytest.raises(WrongInput, match="no comparison"):
         known.issues_of(contract)
-
-
-def test_an_issue_survives_json() -> None:
-    issue = Issue("I-1", "c-v1", "1.0.0", "cpu", "s", "t.py::t", "open", device="x")
-    assert Issue(**json.loads(json.dumps(issue.as_dict()))) == issue
