@@ -26,8 +26,7 @@ from kparity import ops
 from kparity.device import registry
 from kparity.errors import Unavailable
 from kparity.host.revision import commit, git
-from tools.toolchains import Target, Toolchain, compilers, summary, sweep
-from tools.toolchains.texts import every
+from tools.toolchains import Target, Toolchain, compilers, every, summary, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 RECEIPT, README = ROOT / "bench" / "receipts" / "compile.json", ROOT / "README.md"

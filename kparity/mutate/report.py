@@ -13,6 +13,7 @@ import msgspec
 
 from kparity import __version__, contracts
 from kparity.errors import WrongInput
+from kparity.host.text import markdown_table
 from kparity.mutate.cell import CONTROL, GATES, Cell, Status
 from kparity.mutate.score import TITLES, Score, scores
 
@@ -48,17 +49,13 @@ def summary(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
     return "\n".join(lines if score.mutants else [*lines, "nothing ran"])
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows))
-
-
 def _score_table(cells: Sequence[Cell], by: str) -> str:
     rows = [
         ["**all**" if name == "all" else name, *score.tallies.values(),
          *(len(score.with_status(status)) for status in UNCOUNTED)]
         for name, score in scores(cells, by).items()
     ]  # fmt: skip
-    return _table(("", *TITLES.values(), *UNCOUNTED), rows)
+    return markdown_table(("", *TITLES.values(), *UNCOUNTED), rows)
 
 
 def _listed(lines: Sequence[Cell] | Sequence[str], none: str) -> str:
@@ -79,11 +76,11 @@ def markdown(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
         "through `kparity check` of its op. *Of those it can see*: mutants that change at least one bit of what the "
         "probe reads from the device; the others are wrong in shapes, types or inputs that its model does not have.",
         f"Contract {contract.id} {contract.version}.",
-        _table(("target", "measured", "holds"), targets),
+        markdown_table(("target", "measured", "holds"), targets),
         "## Per backend",
         _score_table(cells, "backend"),
         "## Per gate (each gate run by itself, over all mutants)",
-        _table(("gate", *columns), per_gate),
+        markdown_table(("gate", *columns), per_gate),
         "## Per op",
         _score_table(cells, "op"),
         "## Survivors",

@@ -83,16 +83,8 @@ class Nvcc(Toolchain):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{source.op}.cu"
             file.write_text(numbered(source, self.prelude), encoding="utf-8")
-            options = [
-                "-cubin",
-                f"-arch={target.arch}",
-                "-std=c++17",
-                "-Xptxas",
-                "-v",
-                "-Werror=all-warnings",
-                *CUDA_FLAGS,
-            ]
-            command = [self.path, *options, "-o", f"{file}.cubin", str(file)]
+            options = ["-cubin", f"-arch={target.arch}", "-std=c++17", "-Xptxas", "-v", "-Werror=all-warnings"]
+            command = [self.path, *options, *CUDA_FLAGS, "-o", f"{file}.cubin", str(file)]
             run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         return judged(source, run.returncode, run.stdout + run.stderr)
 
@@ -132,12 +124,8 @@ class Nvrtc(Toolchain):
 _PT_NOTE, _NT_AMDGPU_METADATA = 4, 32
 
 WAVES: Mapping[str, tuple[int, ...]] = {
-    "gfx90a": (64,),
-    "gfx942": (64,),
-    "gfx1030": (32, 64),
-    "gfx1100": (32, 64),
-    "gfx1151": (32, 64),
-    "gfx1201": (32, 64),
+    **dict.fromkeys(("gfx90a", "gfx942"), (64,)),
+    **dict.fromkeys(("gfx1030", "gfx1100", "gfx1151", "gfx1201"), (32, 64)),
 }
 """Architectures and the wavefronts that each has."""
 HIP_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=on")
@@ -275,11 +263,8 @@ class Hiprtc(Toolchain):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
             version = child.submit(_version).result()
         if version is None:
-            raise Unavailable(
-                f"none of {', '.join(LIBRARIES)} has hipRTC",
-                "apt-get install libamdhip64-5 libhiprtc-builtins5",
-                "KP-COMPILE-HIPRTC",
-            )
+            install = "apt-get install libamdhip64-5 libhiprtc-builtins5"
+            raise Unavailable(f"none of {', '.join(LIBRARIES)} has hipRTC", install, "KP-COMPILE-HIPRTC")
         return cls(version)
 
     def targets(self) -> list[Target]:
