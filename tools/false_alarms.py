@@ -319,7 +319,8 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         table("by_setting", "model", "act", "kv", "probes", "rejected",
               head=("model", "activations", "cache", "probes", "rejected"), left=3),
         markdown_table(("measure", "median", "99 %", "worst", "threshold"), measures),
-        result["rejects"] and table("rejects", "backend", "model", "act", "kv", "window", "code", "reason", left=7),
+        table("rejects", "backend", "model", "act", "kv", "window", "code", "reason", left=7)
+        if result["rejects"] else "",
         "\n".join(f"Not there: {name}: {reason}" for name, reason in result["missing"].items()),
     ]  # fmt: skip
     return "\n\n".join(filter(None, parts)) + "\n"
