@@ -158,12 +158,8 @@ def pass_numpy(got: Array, truth: Array, limit: Array | None, *, bits: bool) -> 
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         difference = left - right
         sums = left @ left, right @ right, left @ right, difference @ difference, difference.sum()
-    counted = (np.isnan(got), np.isnan(truth), np.isinf(got), np.isinf(truth), wrong)
-    numbers: list[Any] = [int(each.sum()) for each in counted]
-    numbers += [
-        0 if limit is None else int((limit < 0).sum()),
-        worst,
-        float(used.flat[worst]),
-        float(error.flat[worst]),
-    ]
-    return Pass(*numbers, *extremes, *map(float, sums))
+    return Pass(
+        int(np.isnan(got).sum()), int(np.isnan(truth).sum()), int(np.isinf(got).sum()), int(np.isinf(truth).sum()),
+        int(wrong.sum()), 0 if limit is None else int((limit < 0).sum()), worst,
+        float(used.flat[worst]), float(error.flat[worst]), *extremes, *map(float, sums),
+    )  # fmt: skip
