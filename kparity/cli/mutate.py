@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,18 +32,10 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--png", "png_file", type=FILE, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
 @click.option("--markdown", "markdown_file", type=FILE, metavar="FILE", help="Write the scores as Markdown.")
 def mutate(
-    backends: str | None,
-    ops: tuple[str, ...],
-    pattern: str,
-    as_list: bool,
-    jobs: int | None,
-    timeout: float,
-    resume: Path | None,
-    json_file: Path | None,
-    html_file: Path | None,
-    png_file: Path | None,
+    backends: str | None, ops: tuple[str, ...], pattern: str, as_list: bool, jobs: int | None, timeout: float,
+    resume: Path | None, json_file: Path | None, html_file: Path | None, png_file: Path | None,
     markdown_file: Path | None,
-) -> int:
+) -> int:  # fmt: skip
     """Run known-wrong kernels and engines through every gate, and show which gate rejects which.
 
     Each mutant is a patch on the real source of a dialect, or a defect of the code around the kernels; each runs in a
@@ -67,12 +60,11 @@ def mutate(
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
     click.echo(report.summary(cells, alarms))
-    if json_file:
-        json_file.write_text(report.as_json(cells, alarms, code), encoding="utf-8")
-    if html_file:
-        html_file.write_text(report.page(cells, alarms), encoding="utf-8")
-    if markdown_file:
-        markdown_file.write_text(report.markdown(cells, alarms), encoding="utf-8")
+    as_json = partial(report.as_json, code=code)
+    forms = ((json_file, as_json), (html_file, report.page), (markdown_file, report.markdown))
+    for path, form in forms:
+        if path:
+            path.write_text(form(cells, alarms), encoding="utf-8")
     if png_file:
         figure.draw(cells, png_file)
     return code
@@ -95,8 +87,8 @@ def _run(
 
     plans, cells = runner.planned(subjects, backends)
     store = Store(resume)
-    known = [cell for plan in plans if (cell := store.known(plan.blank))]
-    waiting = [plan for plan in plans if store.known(plan.blank) is None]
+    stored = [(plan, store.known(plan.blank)) for plan in plans]
+    known, waiting = [cell for _, cell in stored if cell], [plan for plan, cell in stored if cell is None]
     left = len(waiting)
     if known:
         print(f"{len(known)} cells are in {resume}, {left} are left", file=sys.stderr)
