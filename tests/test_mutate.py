@@ -12,7 +12,7 @@ import pytest
 from kparity import ops
 from kparity.device import registry
 from kparity.errors import DeviceFault, Unavailable, UnknownName, WrongInput
-from kparity.mutate import child, engine, figure, library, proof, report, runner
+from kparity.mutate import child, engine, library, proof, report, runner
 from kparity.mutate.cell import (
     CONTROL,
     ENGINE,
@@ -189,11 +189,11 @@ def test_reports_show_every_mutant_and_escape_what_they_quote() -> None:
 
 def test_the_picture_has_a_field_per_mutant_and_gate(tmp_path: Path) -> None:
     cells = [control(), cell("a", "BOS"), cell("b"), cell("a", "check", backend="cpu")]
-    values, rows, backends = figure.grid(cells)
+    values, rows, backends = report.grid(cells)
     assert values.shape == (2, 2 * len(GATES)) and rows == [("add", "a"), ("add", "b")] and backends == ["numpy", "cpu"]
     assert (values == 2).sum() == 2
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    figure.draw(cells, tmp_path / "matrix.png")
+    report.draw(cells, tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -201,8 +201,8 @@ def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     for library_name in ("matplotlib", "jinja2"):
         monkeypatch.setitem(sys.modules, library_name, None)
     with pytest.raises(Unavailable, match=r"kparity\[report\]"):
-        figure.require_matplotlib()
-    with pytest.raises(WrongInput, match=r"kparity\[receipts\]"):
+        report.draw([], Path("x.png"))
+    with pytest.raises(Unavailable, match=r"kparity\[receipts\]"):
         report.page([], [])
 
 

@@ -48,14 +48,14 @@ def mutate(
     if as_list:
         return _list(subjects)
     from kparity.device import registry
-    from kparity.mutate import figure, report
+    from kparity.mutate import report
     from kparity.mutate.score import exit_code
     from kparity.probe.dispatcher import parse_order
 
     if png_file:
-        figure.require_matplotlib()
+        report.library("matplotlib", "report")
     if html_file:
-        report.require_jinja()
+        report.library("jinja2", "receipts")
     chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
@@ -66,7 +66,7 @@ def mutate(
         if path:
             path.write_text(form(cells, alarms), encoding="utf-8")
     if png_file:
-        figure.draw(cells, png_file)
+        report.draw(cells, png_file)
     return code
 
 
