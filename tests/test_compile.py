@@ -46,7 +46,7 @@ ADD = ops.get("add").cases()[0]
 def opened(kind: type[Toolchain]) -> Toolchain | Unavailable:
     """The compiler, or what prevented it from opening."""
     try:
-        return kind.open()
+        return kind()
     except Unavailable as missing:
         return missing
 

@@ -51,7 +51,7 @@ def compiled() -> dict[str, Any]:
     numbers: dict[str, int] = {}
     for name, kind in TOOLCHAINS.items():
         try:
-            toolchain = kind.open()
+            toolchain = kind()
         except Unavailable as missing:
             found["missing"][name] = str(missing)
             continue

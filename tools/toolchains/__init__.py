@@ -124,7 +124,7 @@ class Outcome:
 
 
 class Toolchain(ABC):
-    """One compiler. ``open`` raises Unavailable where it is not installed."""
+    """One compiler of this machine; making one raises Unavailable where it is not installed."""
 
     name: ClassVar[str]
     prelude: ClassVar[str]
@@ -133,11 +133,6 @@ class Toolchain(ABC):
     brief: ClassVar[bool] = False
     """Whether one text of each kernel id is enough, because the compiler is slow to start and another takes all."""
     version: str
-
-    @classmethod
-    @abstractmethod
-    def open(cls) -> Toolchain:
-        """The compiler of this machine."""
 
     @abstractmethod
     def targets(self) -> list[Target]:
