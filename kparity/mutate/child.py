@@ -96,6 +96,8 @@ def observed(backend: Backend) -> Any:
 
 def probe(request: CellRequest, link: Link, backend: Backend) -> None:
     """Every gate of a full probe, whatever the others said."""
+    from kparity import contracts
+    from kparity.gates.candidate import Candidate
     from kparity.gates.open import gate_open
     from kparity.gates.reference import Reference
     from kparity.gates.table import GATES
@@ -112,9 +114,6 @@ def probe(request: CellRequest, link: Link, backend: Backend) -> None:
         link.send(GateSaid(GateResult("crash", "caught", answer(request, problem), "probe")))
         return
     digest = observed(backend)
-    from kparity import contracts
-    from kparity.gates.candidate import Candidate
-
     candidate = Candidate(engine, reference, contracts.load(contracts.PROBE))
     opened_as = gate_open(backend.info, require_gpu=False)
     link.send(GateSaid(GateResult("open", _outcome(opened_as.verdict), opened_as.reason)))
