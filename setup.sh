@@ -12,12 +12,7 @@ python=${PYTHON:-python3}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
-has_manifest() {
-    for manifest in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json; do
-        [ ! -e "$manifest" ] || return 0
-    done
-    return 1
-}
+has_manifest() { find /usr/share/vulkan/icd.d /etc/vulkan/icd.d -name '*.json' 2>/dev/null | grep -q .; }
 
 # Packages of Debian and Ubuntu that are missing here.
 missing() {

@@ -26,8 +26,11 @@ FIXTURE = "kparity_backend"
 RAN, ASSERTED = "kparity_backend", "kparity_assertions"
 """Properties of a test's report: the backend that it ran on, and what its parity assertions came to."""
 MISSING = re.compile(r"kparity: (\S+) is missing: \[(\S+)\]")
-OPTIONS = {"backends": "KPARITY_BACKENDS", "require": "KPARITY_REQUIRE"}
-"""Option after ``--kparity-`` and the environment variable that stands in for it."""
+OPTIONS = {
+    "backends": ("KPARITY_BACKENDS", "backends to test on, comma separated (default: all that are known)"),
+    "require": ("KPARITY_REQUIRE", "backends whose absence is a failure instead of a skip, or 'all'"),
+}
+"""Option after ``--kparity-``, the environment variable that stands in for it, and its help."""
 
 
 @dataclass
@@ -83,12 +86,10 @@ class Session:
 
     def problems(self) -> list[str]:
         """Why a run in which nothing failed proves nothing, all the same."""
-        found = []
-        if self.marked and not self.asserted:
-            found.append("0 parity assertions ran under -m parity: nothing was compared")
+        empty = "0 parity assertions ran under -m parity: nothing was compared"
+        problems = [empty] if self.marked and not self.asserted else []
         required = self.chosen["require"] if self.chosen else []
-        found += [f"no test ran on {name}, which is required" for name in required if name not in self.ran]
-        return found
+        return problems + [f"no test ran on {name}, which is required" for name in required if name not in self.ran]
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A run that compared nothing is not green."""
@@ -119,11 +120,7 @@ SESSION = pytest.StashKey[Session]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The two options."""
     group = parser.getgroup("kparity", "parity of kernels")
-    texts = {
-        "backends": "backends to test on, comma separated (default: all that are known)",
-        "require": "backends whose absence is a failure instead of a skip, or 'all'",
-    }
-    for name, text in texts.items():
+    for name, (_, text) in OPTIONS.items():
         group.addoption(f"--kparity-{name}", metavar="NAMES", help=text)
 
 
@@ -140,9 +137,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close what was opened."""
     session = config.stash.get(SESSION, None)
-    for found in session.opened.values() if session else ():
-        if not isinstance(found, Exception):
-            found.close()
+    for backend in session.opened.values() if session else ():
+        if not isinstance(backend, Exception):
+            backend.close()
 
 
 def choose(config: pytest.Config) -> dict[str, list[str]]:
@@ -158,7 +155,7 @@ def _names(config: pytest.Config, option: str) -> list[str]:
     from kparity.errors import UnknownName
 
     given = config.getoption(f"kparity_{option}")
-    source = OPTIONS[option] if given is None else f"--kparity-{option}"
+    source = OPTIONS[option][0] if given is None else f"--kparity-{option}"
     text = os.environ.get(source, "") if given is None else given
     names = [name.strip() for name in text.split(",") if name.strip()]
     if given is not None and not names:

@@ -21,8 +21,19 @@ from kparity.errors import Unavailable, WrongInput
 from kparity.ops.assemble import Source, gpu_source, kernel_text
 from tests.conftest import COMPILED, absent
 from tools import compile_table
-from tools.toolchains import Outcome, Resources, Target, Toolchain, compilers, examine, refusals, summary, sweep
-from tools.toolchains.texts import conditions, variants
+from tools.toolchains import (
+    Outcome,
+    Resources,
+    Target,
+    Toolchain,
+    compilers,
+    conditions,
+    examine,
+    refusals,
+    summary,
+    sweep,
+    variants,
+)  # fmt: skip
 
 pytestmark = pytest.mark.compile
 
@@ -35,7 +46,7 @@ ADD = ops.get("add").cases()[0]
 def opened(kind: type[Toolchain]) -> Toolchain | Unavailable:
     """The compiler, or what prevented it from opening."""
     try:
-        return kind.open()
+        return kind()
     except Unavailable as missing:
         return missing
 

@@ -15,8 +15,7 @@ from kparity import ops
 from kparity.mutate import native
 from kparity.ops.assemble import gpu_source, kernel_text, prelude_text, uses
 from kparity.ops.spec import Op
-from tools.toolchains import numbered
-from tools.toolchains.texts import variants
+from tools.toolchains import numbered, variants
 
 
 def without_comments(text: str) -> str:

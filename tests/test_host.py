@@ -12,7 +12,7 @@ from kparity.engine import Engine
 from kparity.gates import graph, reference
 from kparity.gates.candidate import Candidate
 from kparity.model import load_model
-from kparity.mutate import engine, library, models, runner
+from kparity.mutate import engine, library, runner
 from kparity.mutate.cell import CONTROL, ENGINE
 from tests.test_judge import CONTRACT
 
@@ -28,7 +28,7 @@ def test_wrong_host_code_is_rejected_on_a_model_where_it_matters() -> None:
     assert not skipped
     cells = runner.execute(plans)
     controls = [cell for cell in cells if cell.op == CONTROL]
-    assert {cell.model for cell in controls} == {models.EMBEDDED, *models.MODELS}
+    assert {cell.model for cell in controls} == {library.EMBEDDED, *library.MODELS}
     for cell in controls:
         assert cell.caught_by() == [] and cell.bits, cell
     for cell in cells:
@@ -39,13 +39,13 @@ def test_wrong_host_code_is_rejected_on_a_model_where_it_matters() -> None:
 
 
 def test_a_table_that_the_host_makes_wrongly_is_seen_on_the_device(tmp_path: Path) -> None:
-    path = models.path_of("b158", tmp_path)
+    path = library.path_of("b158", tmp_path)
     model = load_model(path)
     wanted = reference.compute(model, [1, 2, 3], act="token", kv="f16")
     good = Candidate(Engine(model, CpuBackend()), wanted, CONTRACT)
     good.engine.recorded(1)
     assert graph.gate_graph(good).verdict == "PASS"
-    wrong = Candidate(engine.find("rope-theta-default").make(model, CpuBackend()), wanted, CONTRACT)
+    wrong = Candidate(engine.MAKERS["rope-theta-default"](model, CpuBackend()), wanted, CONTRACT)
     wrong.engine.model.hparams  # noqa: B018 - right: it is the table alone that is wrong, by as little as its base
     recorded = wrong.engine.recorded(1).graph
     table = wrong.engine.backend.download(recorded.freq)
@@ -55,9 +55,9 @@ def test_a_table_that_the_host_makes_wrongly_is_seen_on_the_device(tmp_path: Pat
     assert found.verdict == "FAIL" and found.code == "KP-GRAPH" and "frequency 3" in found.reason
 
 
-@pytest.mark.parametrize("name", sorted(models.MODELS))
+@pytest.mark.parametrize("name", sorted(library.MODELS))
 def test_the_second_reader_reads_what_the_first_one_does(name: str, tmp_path: Path) -> None:
-    path = models.path_of(name, tmp_path)
+    path = library.path_of(name, tmp_path)
     h, facts = load_model(path).hparams, plain.facts(path)
     assert (h.act, h.clamp, h.eps, h.theta, h.rope_scale, h.rope_dim, h.rope_mode) == (
         facts.act, facts.clamp, facts.eps, facts.theta, facts.rope_scale, facts.rope_dim, facts.rope_mode,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from kparity import ops
 from kparity.device import registry
 from kparity.errors import Unavailable, WrongInput
+from kparity.ops.spec import Array
 from kparity.testing import assert_parity, take
 
 Suite = pytest.Pytester
@@ -182,12 +184,14 @@ def test_other_suites_do_not_notice(pytester: Suite, monkeypatch: pytest.MonkeyP
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "own_kernel"
 
 
+def pytest_in(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "."]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 def test_the_example_is_right_and_rejects_what_it_says() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "parity", "."]
-    done = subprocess.run(
-        [*command, "--kparity-backends", "numpy,cpu", "--kparity-require", "numpy,cpu"],
-        cwd=EXAMPLE, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    named = ("--kparity-backends", "numpy,cpu", "--kparity-require", "numpy,cpu")
+    done = pytest_in(EXAMPLE, "-m", "parity", *named)
     assert done.returncode == 0, done.stdout
     assert "8 passed" in done.stdout and "kparity: 8 parity assertions, 3 rejected" in done.stdout
 
@@ -205,8 +209,7 @@ def test_the_example_rejects_a_kernel_that_is_broken(right: str, wrong: str, tes
         text = file.read_text(encoding="utf-8")
         assert file.name != "my_kernels.py" or right in text
         (tmp_path / file.name).write_text(text.replace(right, wrong), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", test, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = pytest_in(tmp_path, "-k", test)
     assert done.returncode == 1 and f"FAILED test_own_kernel.py::{test}" in done.stdout, done.stdout
 
 
@@ -224,41 +227,38 @@ def test_the_bound_of_a_sum_takes_any_order_and_rejects_one_lost_term() -> None:
         total = np.zeros(7, np.float32)
         for column in range(300)[order]:
             total += A[:, column] * X[column]
-        found = assert_parity(total, TRUTH, n=300, magnitude=REACH)[0]
+        found = assert_parity(total, TRUTH, **SUM_BOUND)[0]
         assert found.ok and 0 < found.utilisation < 1 and "γ_300" in found.derivation
     lost = (A[:, :-1] @ X[:-1]).astype(np.float32)
     with pytest.raises(AssertionError, match=r"of 7 elements outside their bound") as told:
-        assert_parity(lost, TRUTH, n=300, magnitude=REACH, label="dot")
+        assert_parity(lost, TRUTH, **SUM_BOUND, label="dot")
     text = str(told.value)
     for part in ("dot: ", "worst  [", "utilisation", "γ_300·|A||x|", "cosine", "nmse", "0 NaN", "wrong  ["):
         assert part in text
     assert text.count("wrong  [") <= 5
 
 
-def test_half_results_and_double_sums_have_bounds_of_their_own() -> None:
-    assert assert_parity(TRUTH.astype(np.float16), TRUTH, n=300, magnitude=REACH)
-    with pytest.raises(AssertionError):
-        assert_parity((TRUTH * 1.002).astype(np.float16), TRUTH, n=300, magnitude=REACH)
-    with pytest.raises(AssertionError):
-        assert_parity(TRUTH.astype(np.float32).astype(np.float64), TRUTH, n=300, magnitude=REACH)
+GOT = TRUTH.astype(np.float32)
+NEAR = np.nextafter(GOT, np.float32(np.inf))
+NUMBERS = np.arange(6, dtype=np.int32).reshape(2, 3)
+SUM_BOUND = {"n": 300, "magnitude": REACH}
+JUDGED = [
+    (TRUTH.astype(np.float16), TRUTH, SUM_BOUND, ""),
+    ((TRUTH * 1.002).astype(np.float16), TRUTH, SUM_BOUND, "outside their bound"),
+    (GOT.astype(np.float64), TRUTH, SUM_BOUND, "outside their bound"),
+    (NEAR, TRUTH, {"ulp": 2}, ""),
+    (NEAR, GOT, {"ulp": 1}, ""),
+    (NEAR, GOT, {"ulp": 0.5}, "ULP of float32"),
+    (NUMBERS, NUMBERS.copy(), {"exact": True}, ""),
+    (NUMBERS + (NUMBERS == 4), NUMBERS, {"exact": True}, r"(?s)1 of 6 elements.*wrong  \[1, 1\]: got 5, want 4"),
+    (np.float32([-0.0]), np.float32([0.0]), {"exact": True}, "outside their bound"),
+]
 
 
-def test_units_of_the_last_place() -> None:
-    near = np.nextafter(TRUTH.astype(np.float32), np.float32(np.inf))
-    assert assert_parity(near, TRUTH, ulp=2)
-    assert assert_parity(near, TRUTH.astype(np.float32), ulp=1)
-    with pytest.raises(AssertionError, match="ULP of float32"):
-        assert_parity(near, TRUTH.astype(np.float32), ulp=0.5)
-
-
-def test_every_bit() -> None:
-    numbers = np.arange(6, dtype=np.int32).reshape(2, 3)
-    assert assert_parity(numbers, numbers.copy(), exact=True)
-    with pytest.raises(AssertionError, match=r"1 of 6 elements") as told:
-        assert_parity(numbers + (numbers == 4), numbers, exact=True)
-    assert "wrong  [1, 1]: got 5, want 4" in str(told.value)
-    with pytest.raises(AssertionError):
-        assert_parity(np.float32([-0.0]), np.float32([0.0]), exact=True)
+@pytest.mark.parametrize(("got", "truth", "bound", "error"), JUDGED)
+def test_a_bound_admits_what_is_right_and_nothing_more(got: Array, truth: Array, bound: dict, error: str) -> None:
+    with pytest.raises(AssertionError, match=error) if error else nullcontext():
+        assert assert_parity(got, truth, **bound)
 
 
 def test_an_op_computes_its_own_truth_and_bounds() -> None:
@@ -275,15 +275,14 @@ def test_an_op_computes_its_own_truth_and_bounds() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("bound", [{"n": 300, "magnitude": REACH}, {"ulp": 2}, {"exact": True}])
+@pytest.mark.parametrize("bound", [SUM_BOUND, {"ulp": 2}, {"exact": True}])
 def test_a_number_that_is_none_fails_closed(bad: float, bound: dict) -> None:
-    got = TRUTH.astype(np.float32)
+    got = GOT.copy()
     got[3] = bad
     with pytest.raises(AssertionError, match=r"worst  \[3\]"):
         assert_parity(got, TRUTH, **bound)
 
 
-GOT = TRUTH.astype(np.float32)
 NORM = {"op": "rmsnorm", "case": {"M": 1, "D": 4}}
 REFUSED = [
     ((GOT, TRUTH), {}, "no bound is given"),
@@ -297,11 +296,8 @@ REFUSED = [
     ((np.arange(7), TRUTH), {"exact": True}, "expected integers"),
     ((np.arange(7), np.arange(7)), {"n": 3, "magnitude": np.arange(7)}, "sums of integers are exact"),
     ((np.arange(7), np.arange(7)), {"ulp": 1}, "and floats"),
-    ((GOT, TRUTH), {"n": 300}, "belong together"),
-    ((GOT, TRUTH), {"magnitude": REACH}, "belong together"),
-    ((GOT, TRUTH), {"n": 0, "magnitude": REACH}, "n is 0"),
-    ((GOT, TRUTH), {"n": 3.5, "magnitude": REACH}, "n is 3.5"),
-    ((GOT, TRUTH), {"n": 1 << 30, "magnitude": REACH}, "whole number"),
+    *(((GOT, TRUTH), half, "belong together") for half in ({"n": 300}, {"magnitude": REACH})),
+    *(((GOT, TRUTH), {"n": n, "magnitude": REACH}, f"n is {n}, expected a whole") for n in (0, 3.5, 1 << 30)),
     ((GOT, TRUTH), {"n": 300, "magnitude": REACH[:3]}, "magnitude has shape"),
     ((GOT, TRUTH), {"n": 300, "magnitude": np.abs(TRUTH) / 2}, r"below \|ref\|"),
     ((GOT, TRUTH), {"n": 300, "magnitude": REACH * np.nan}, r"below \|ref\|"),

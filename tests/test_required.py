@@ -34,12 +34,9 @@ def test_what_is_required_fails_and_what_is_not_is_skipped(
         absent("not there", tool)
 
 
-def test_either_of_two_names_requires(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_either_of_two_names_requires_and_what_cannot_be_named_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KPARITY_REQUIRE", "gpu")
     assert required("cuda", "gpu") and not required("cuda")
-
-
-def test_what_cannot_be_named_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KPARITY_REQUIRE", "all")
     with pytest.raises(UnknownName, match="did you mean 'llamacpp'"):
         required("llamacp")

@@ -46,17 +46,11 @@ def wilson_z(confidence: float) -> float:
     return low
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5)])
-def test_nothing_run_has_no_rate(successes: int, n: int) -> None:
+@pytest.mark.parametrize("counts", [(0, 0), (-1, 5), (6, 5), (1, 2, 0.0), (1, 2, 1.0), (1, 2, math.nan)])
+def test_what_is_no_rate_is_refused(counts: tuple) -> None:
     for function in (wilson_interval, lower_bound, upper_bound):
         with pytest.raises(WrongInput):
-            function(successes, n)
-
-
-@pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan")])
-def test_a_confidence_that_is_none(confidence: float) -> None:
-    with pytest.raises(WrongInput):
-        wilson_interval(1, 2, confidence)
+            function(*counts)
 
 
 def test_repeats_of_a_prompt_are_one_trial() -> None:

@@ -132,7 +132,7 @@ def test_byte_level_by_hand(tmp_path: Path) -> None:
     assert tokenizer.decode([0, 261, 1]) == " the"
     assert tokenizer.decode([0, 261, 1], skip_special=False) == "<|bos|> the<|eos|>"
     assert tokenizer.vocab_size == 300
-    assert tokenizer.token(261) == "Ġthe"
+    assert tokenizer._backend.id_to_token(261) == "Ġthe"
 
 
 def test_sentence_piece_by_hand(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_sentence_piece_by_hand(tmp_path: Path) -> None:
         "tokenizer.ggml.scores": (ARRAY, (F32, [0.0] * 259 + list(pieces.values()))),
     }
     tokenizer = load_model(model_with(tmp_path, stored)).tokenizer
-    spelled = [tokenizer.token(token) for token in tokenizer.encode("abc bca é")]
+    spelled = [tokenizer._backend.id_to_token(token) for token in tokenizer.encode("abc bca é")]
     assert spelled == ["<s>", "▁ab", "c", "▁", "bc", "a", "▁", "<0xC3>", "<0xA9>"]
     assert tokenizer.decode(tokenizer.encode("abc bca é")) == "abc bca é"
 
@@ -200,7 +200,7 @@ def test_any_ids_stream_to_their_text(tokenizer: Tokenizer, ids: list[int]) -> N
     Byte tokens of SentencePiece are left out: a run of them decodes to nothing but U+FFFD if any of it is no UTF-8, and
     a stream cannot know that when it gives the first ones.
     """
-    ids = [token for token in ids if not tokenizer.token(token).startswith("<0x")]
+    ids = [token for token in ids if not tokenizer._backend.id_to_token(token).startswith("<0x")]
     stream = tokenizer.stream()
     text = "".join(stream.feed(token) for token in ids) + stream.finish()
     assert text.replace("\ufffd", "") == tokenizer.decode(ids).replace("\ufffd", "")

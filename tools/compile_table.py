@@ -26,8 +26,7 @@ from kparity import ops
 from kparity.device import registry
 from kparity.errors import Unavailable
 from kparity.host.revision import commit, git
-from tools.toolchains import Target, Toolchain, compilers, summary, sweep
-from tools.toolchains.texts import every
+from tools.toolchains import Target, Toolchain, compilers, every, summary, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 RECEIPT, README = ROOT / "bench" / "receipts" / "compile.json", ROOT / "README.md"
@@ -52,7 +51,7 @@ def compiled() -> dict[str, Any]:
     numbers: dict[str, int] = {}
     for name, kind in TOOLCHAINS.items():
         try:
-            toolchain = kind.open()
+            toolchain = kind()
         except Unavailable as missing:
             found["missing"][name] = str(missing)
             continue

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from importlib import resources
 from itertools import count, product
@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from kparity import contracts
+from kparity.contracts import RULES
 from kparity.device import fingerprint
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
@@ -44,6 +45,7 @@ from kparity.gates.candidate import Candidate
 from kparity.gates.candidate import run as run_gates
 from kparity.gates.reference import Reference, compute, first_token
 from kparity.gates.table import GATES
+from kparity.host.text import markdown_table
 from kparity.model import Model, load_model
 from kparity.model.writer import TINY, write
 from kparity.numerics.statistics import upper_bound
@@ -208,17 +210,11 @@ def run(
 @contextmanager
 def models() -> Iterator[dict[str, Model]]:
     """The embedded model and those of random weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = {"embedded": load_model(None)}
-        for name, spec in RANDOM.items():
-            path = Path(folder) / f"{name.replace(' ', '-')}.gguf"
-            write(path, spec)
-            found[name] = load_model(path)
-        try:
-            yield found
-        finally:
-            for model in found.values():
-                model.close()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        paths = {name: write(Path(folder) / f"{spec.seed}.gguf", spec) for name, spec in RANDOM.items()}
+        yield {
+            name: stack.enter_context(closing(load_model(path))) for name, path in {"embedded": None, **paths}.items()
+        }
 
 
 def with_intel(arguments: Sequence[str], log: Log, names: Sequence[str]) -> None:
@@ -295,65 +291,39 @@ def summary(header: Mapping[str, Any], records: Sequence[Record], missing: Mappi
     }
 
 
-def as_markdown(found: Mapping[str, Any]) -> str:
+def as_markdown(result: Mapping[str, Any]) -> str:
     """The report for people."""
-    contract = found["contract"]
-    lines = ["# False alarms of the probe", ""]
-    if not found["probes"]:
-        return "\n".join([*lines, "No probe ran.", ""])
-    lines += [
-        f"Right backends at every gate of the full probe ({', '.join(found['gates'])}), {contract[0]} {contract[1]}, "
-        f"{found['positions']} positions per probe: **{found['rejected']} of {found['probes']} probes rejected**.",
-        "",
-        f"{found['distinct']} of the probes are distinct: the others saw the same bits (another number of "
-        f"threads or lanes) and are no trials of their own. The rate of false alarms is at most "
-        f"{found['rate_at_most']:.2%} "
-        f"(one-sided Wilson bound at {found['confidence']:.0%}, over the distinct ones). It holds for these devices, "
+    title, contract = "# False alarms of the probe", result["contract"]
+    if not result["probes"]:
+        return f"{title}\n\nNo probe ran.\n"
+
+    def table(section: str, *columns: str, head: Sequence[str] = (), left: int = 1) -> str:
+        rows = ([row[name] for name in columns] for row in result[section])
+        return markdown_table(head or columns, rows, left)
+
+    measures = [
+        (f"`{row['threshold']}`", *(f"{row[name]:.6g}" for name in ("median", "p99", "worst")),
+         f"{RULES[row['rule']][0]} {row['limit']:g}")
+        for row in result["measures"]
+    ]  # fmt: skip
+    parts = [
+        title,
+        f"Right backends at every gate of the full probe ({', '.join(result['gates'])}), {contract[0]} {contract[1]}, "
+        f"{result['positions']} positions per probe: **{result['rejected']} of {result['probes']} probes rejected**.",
+        f"{result['distinct']} of the probes are distinct: the others saw the same bits (another number of threads or "
+        f"lanes) and are no trials of their own. The rate of false alarms is at most {result['rate_at_most']:.2%} "
+        f"(one-sided Wilson bound at {result['confidence']:.0%}, over the distinct ones). It holds for these devices, "
         "models and tokens. Made by `python -m tools.false_alarms`.",
-        "",
-        *_table(
-            ("backend", "probes", "rejected", "s per probe"),
-            [(row["backend"], row["probes"], row["rejected"], row["median_seconds"]) for row in found["by_backend"]],
-        ),
-        *_table(
-            ("model", "activations", "cache", "probes", "rejected"),
-            [tuple(row[name] for name in ("model", "act", "kv", "probes", "rejected")) for row in found["by_setting"]],
-        ),
-        *_table(("measure", "median", "99 %", "worst", "threshold"), [_measure(row) for row in found["measures"]]),
-    ]
-    if found["rejects"]:
-        rows = [(row["backend"], row["model"], f"{row['act']}, {row['kv']}", row["window"], row["code"], row["reason"])
-                for row in found["rejects"]]  # fmt: skip
-        lines += _table(("rejected", "model", "options", "window", "code", "reason"), rows)
-    lines += [f"Not there: {name}: {reason}" for name, reason in found["missing"].items()]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _measure(row: Mapping[str, Any]) -> tuple[str, ...]:
-    numbers = (f"{row[name]:.6g}" for name in ("median", "p99", "worst"))
-    return (f"`{row['threshold']}`", *numbers, f"{'≥' if row['rule'] == 'at least' else '≤'} {row['limit']:g}")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    return [
-        f"| {' | '.join(heads)} |",
-        f"|{'---|' * len(heads)}",
-        *(f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |" for row in rows),
-        "",
-    ]
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--resume", type=Path, default=ROOT / ".cache" / "false_alarms.jsonl", metavar="FILE")
-    parser.add_argument("--seconds", type=float, default=float("inf"), metavar="N", help="stop after N seconds")
-    parser.add_argument("--windows", type=int, default=16, help="windows of tokens per setting")
-    parser.add_argument("--only", default="", metavar="A,B", help="backends whose names begin like one of these")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # this is the process of Intel's runtime
-    return parser.parse_args(arguments)
+        table("by_backend", "backend", "probes", "rejected", "median_seconds",
+              head=("backend", "probes", "rejected", "s per probe")),
+        table("by_setting", "model", "act", "kv", "probes", "rejected",
+              head=("model", "activations", "cache", "probes", "rejected"), left=3),
+        markdown_table(("measure", "median", "99 %", "worst", "threshold"), measures),
+        table("rejects", "backend", "model", "act", "kv", "window", "code", "reason", left=7)
+        if result["rejects"] else "",
+        "\n".join(f"Not there: {name}: {reason}" for name, reason in result["missing"].items()),
+    ]  # fmt: skip
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def chosen(only: str) -> dict[str, Opener]:
@@ -368,7 +338,15 @@ def chosen(only: str) -> dict[str, Opener]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left, and report everything that was done."""
-    options = parse(arguments)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--resume", type=Path, default=ROOT / ".cache" / "false_alarms.jsonl", metavar="FILE")
+    parser.add_argument("--seconds", type=float, default=float("inf"), metavar="N", help="stop after N seconds")
+    parser.add_argument("--windows", type=int, default=16, help="windows of tokens per setting")
+    parser.add_argument("--only", default="", metavar="A,B", help="backends whose names begin like one of these")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # this is the process of Intel's runtime
+    options = parser.parse_args(arguments)
     try:
         openers, log = chosen(options.only), Log(options.resume)
     except WrongInput as wrong:
@@ -386,14 +364,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         more = ["--here", "--resume", str(options.resume.resolve()), "--windows", str(options.windows)]
         more += ["--seconds", f"{left:.0f}"] if left < float("inf") else []
         with_intel([*more, "--only", ",".join(apart)], log, apart)
-    found = summary(log.header, log.records, log.missing)
-    text = as_markdown(found)
+    result = summary(log.header, log.records, log.missing)
+    text = as_markdown(result)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
     print(text)
-    return 3 if not found["probes"] else 1 if found["rejected"] else 0
+    return 3 if not result["probes"] else 1 if result["rejected"] else 0
 
 
 if __name__ == "__main__":

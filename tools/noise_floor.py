@@ -17,6 +17,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.backends.numpy import NumpyBackend
+from kparity.cli.table import console, make_table
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.errors import KparityError
@@ -60,13 +61,11 @@ def logits(engine: Engine, tokens: list[int]) -> Array:
     return np.stack([engine.step(token) for token in tokens])
 
 
-def report(name: str, distances: list[Distance]) -> None:
-    """One line: the worst over the windows, and the median of the worst cosines."""
+def row(name: str, distances: list[Distance]) -> tuple[str, ...]:
+    """The worst over the windows, and the median of the worst cosines."""
     cosine, median, factor, norm = np.array([(far.cosine, far.median, far.factor, far.norm) for far in distances]).T
-    print(
-        f"{name:<24} {len(distances):>4} {cosine.min():>12.6f} {np.median(cosine):>12.6f} {1 - median.min():>14.2e} "
-        f"{factor.max():>12.2e} {norm.max():>10.4f}"
-    )
+    cosines = f"{cosine.min():.6f}", f"{np.median(cosine):.6f}"
+    return name, str(len(distances)), *cosines, f"{1 - median.min():.2e}", f"{factor.max():.2e}", f"{norm.max():.4f}"
 
 
 def main() -> None:
@@ -81,19 +80,18 @@ def main() -> None:
     tokens = windows(model, options.windows, options.positions)
     reference = Engine(model, open_backend("cpu"))
     wanted = [logits(reference, window) for window in tokens]
-    heads = zip((-24, 4, 12, 12, 14, 12, 10), COLUMNS, strict=True)
-    print(" ".join(name.ljust(-width) if width < 0 else name.rjust(width) for width, name in heads))
+    table = make_table(*COLUMNS, right=COLUMNS[1:])
     for name in ("f64", *options.backends.split(",")):
         engine = open_engine(name, model)
         if engine is None:
             continue
-        got = [logits(engine, window) for window in tokens]
-        pairs = list(zip(got, wanted, strict=True))
+        pairs = [(logits(engine, window), want) for window, want in zip(tokens, wanted, strict=True)]
         if name == "f64":
-            report("cpu vs f64", [Distance.between(b, a) for a, b in pairs])
+            table.add_row(*row("cpu vs f64", [Distance.between(b, a) for a, b in pairs]))
         else:
-            report(f"{name} vs cpu", [Distance.between(a, b) for a, b in pairs])
+            table.add_row(*row(f"{name} vs cpu", [Distance.between(a, b) for a, b in pairs]))
         engine.close()
+    console().print(table)
     contract = contracts.load(contracts.PROBE)
     for threshold in ("positions_cosine", "positions_noise", "positions_factor", "positions_norm"):
         limit = contract.threshold(threshold)

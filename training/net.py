@@ -1,18 +1,133 @@
-"""The network under training: BitNet b1.58 with quantisation in the forward pass and straight-through gradients.
+"""What is trained, and on what: the King James Bible in tokens, and a BitNet b1.58 network.
 
-The graph is that of llama.cpp's `bitnet` architecture: RMS norms before and inside both halves of a layer
-(`attn_sub_norm`, `ffn_sub_norm`), NEOX RoPE, grouped-query attention, SiLU(gate)·up, and an LM head tied to the token
-embedding.
+The text is in the public domain. It is taken from a file with one verse per line in the shape
+`Ge1:1 In the beginning …`, which is what the `bible` program of Debian's `bible-kjv` package prints with
+`bible -f gen1:1-rev22:21`.
+
+The network has quantisation in its forward pass and straight-through gradients. The graph is that of llama.cpp's
+`bitnet` architecture: RMS norms before and inside both halves of a layer (`attn_sub_norm`, `ffn_sub_norm`), NEOX RoPE,
+grouped-query attention, SiLU(gate)·up, and an LM head tied to the token embedding.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
+
+BOS, EOS = "<s>", "</s>"
+BOS_ID, EOS_ID = 0, 1
+
+# Story, poetry, proverb, prophecy, gospel and letter; none has a near-verbatim twin elsewhere, as Psalm 14 has in 53.
+HELD_OUT = (
+    *("Ge24", "Ruth2", "1Sm17", "Job38", "Psa104", "Prv16"),
+    *("Eccl9", "Isa55", "Jonah1", "John9", "Acts27", "Rom12"),
+)
+
+SOURCE = {
+    "text": "King James Bible, one verse per line without references",
+    "package": "Debian bible-kjv-text 4.38",
+    "command": "bible -f gen1:1-rev22:21",
+    "licence": "public domain (published in 1611)",
+    "held_out_chapters": list(HELD_OUT),
+}
+
+_VERSE = re.compile(r"^(\d?[A-Za-z]+\d+):(\d+) (.+)$")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Chapters for training and held-out chapters; each is a string with one verse per line."""
+
+    train: list[str]
+    held_out: list[str]
+
+    @classmethod
+    def read(cls, path: Path | None) -> Corpus:
+        """The chapters of a file of verses, or of what `bible` prints, without references; held-out ones apart."""
+        if path is not None:
+            text = path.read_text(encoding="ascii")
+        elif shutil.which("bible") is None:
+            raise SystemExit(
+                "no text: give --text FILE, or install the program that prints it: apt-get install bible-kjv"
+            )
+        else:
+            text = subprocess.check_output(
+                ["bible", "-f", "gen1:1-rev22:21"], stdin=subprocess.DEVNULL, encoding="ascii"
+            )
+        chapters: dict[str, list[str]] = {}
+        for line in text.splitlines():
+            match = _VERSE.match(line)
+            if match is None:
+                raise SystemExit(f"not a verse: {line[:60]!r}")
+            chapters.setdefault(match[1], []).append(match[3].strip() + "\n")
+        missing = [name for name in HELD_OUT if name not in chapters]
+        if missing:
+            raise SystemExit(f"held-out chapters not in the text: {missing}")
+        train = ["".join(verses) for name, verses in chapters.items() if name not in HELD_OUT]
+        return cls(train, ["".join(chapters[name]) for name in HELD_OUT])
+
+    def train_tokenizer(self, size: int) -> Tokenizer:
+        """A byte-level BPE tokenizer of `size` tokens, `<s>` = 0 and `</s>` = 1 first; `encode` puts `<s>` in front.
+
+        The split pattern is that of GPT-2, which llama.cpp knows as the pre-tokenizer `gpt-2`.
+        """
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=[BOS, EOS], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )  # fmt: skip
+        tokenizer.train_from_iterator(self.train, trainer)
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, BOS_ID)])
+        return tokenizer
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """All chapters as one array of ids, `</s>` after each; `starts` are the positions where a verse begins."""
+
+    ids: np.ndarray  # [n] int64
+    starts: np.ndarray  # [verses] int64
+
+    @classmethod
+    def build(cls, tokenizer: Tokenizer, chapters: list[str]) -> TokenStream:
+        """Verses are tokenised one at a time: a verse never shares a token with the next."""
+        pieces: list[list[int]] = []
+        for chapter in chapters:
+            pieces += [
+                verse.ids
+                for verse in tokenizer.encode_batch(chapter.splitlines(keepends=True), add_special_tokens=False)
+            ]
+            pieces[-1] = [*pieces[-1], EOS_ID]
+        lengths = np.array([len(piece) for piece in pieces])
+        return cls(np.concatenate(pieces), np.cumsum(lengths) - lengths)
+
+    def batch(self, rng: np.random.Generator, count: int, length: int) -> tuple[Tensor, Tensor]:
+        """`count` windows that begin at a verse: inputs [count, length] with `<s>` in front, and their next tokens."""
+        usable = self.starts[self.starts <= len(self.ids) - length]
+        begin = rng.choice(usable, count)
+        target = self.ids[begin[:, None] + np.arange(length)]
+        source = np.concatenate([np.full((count, 1), BOS_ID), target[:, :-1]], axis=1)
+        return torch.from_numpy(source), torch.from_numpy(target)
+
+
+def windows(ids: Sequence[int], length: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Pieces of at most `length` ids, each with `<s>` in front, and their next tokens."""
+    for begin in range(0, len(ids), length):
+        target = list(ids[begin : begin + length])
+        yield [BOS_ID, *target[:-1]], target
 
 
 @dataclass(frozen=True)

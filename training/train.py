@@ -4,15 +4,23 @@ Needs torch, tokenizers, gguf and numpy, and the King James text: `apt-get insta
 of `bible -f gen1:1-rev22:21`. Takes about a quarter of an hour on two idle CPU cores with bfloat16 instructions.
 Checkpoints go to `--work`; a run that was interrupted continues from the last one, and `--export-only` writes the model
 files from it at any time.
+
+Beside the GGUF file stand the held-out text, and what was measured on the file. The measuring reads it back by the
+plain forward pass of kparity, which shares no code with the network under training: a mistake in packing, in tensor
+names or in the graph shows as a perplexity that differs from the one at the end of the training curve.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +28,21 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from training.export import write_model_files
-from training.net import Net, Shape
-from training.text import BOS_ID, Corpus, TokenStream, read_corpus, train_tokenizer
+from kparity import plain
+from kparity.device.registry import open_backend
+from kparity.engine import Engine
+from kparity.model import load_model
+from kparity.model.writer import ARRAY, BOOL, I32, STRING, U32, Entry, Key, Spec, encode, graph_keys, write_file
+from training.net import BOS_ID, EOS_ID, SOURCE, Corpus, Net, Shape, TernaryLinear, TokenStream, ternary, windows
 
 DATA = Path(__file__).resolve().parent.parent / "kparity" / "data"
+PROMPTS = ("In the beginning", "And the LORD said unto", "Blessed are", "The sword of", "Then Jesus answered")
+CONTINUED = 48
+"""Tokens of a continuation at most."""
+TQ2_0_FILE = 37
+"""``general.file_type`` of a file whose linear layers are TQ2_0 (llama.h, ``enum llama_ftype``)."""
+NORMAL, CONTROL = 1, 3
+"""Token types (llama.h, ``enum llama_token_type``)."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +96,9 @@ def held_out_loss(net: Net, tokenizer: Tokenizer, chapters: list[str]) -> float:
     """Nats per token over the chapters, in windows of the context length that each begin with `<s>`."""
     total, count = 0.0, 0
     for chapter in chapters:
-        ids = torch.tensor(tokenizer.encode(chapter, add_special_tokens=False).ids)
-        for target in ids.split(net.shape.context):
-            source = torch.cat([torch.tensor([BOS_ID]), target[:-1]])
-            total += float(net.loss(source[None], target[None])) * len(target)
+        ids = tokenizer.encode(chapter, add_special_tokens=False).ids
+        for source, target in windows(ids, net.shape.context):
+            total += float(net.loss(torch.tensor([source]), torch.tensor([target]))) * len(target)
             count += len(target)
     return total / count
 
@@ -131,6 +148,94 @@ def train(settings: Settings, net: Net, tokenizer: Tokenizer, corpus: Corpus, ch
     return progress
 
 
+def keys(shape: Shape, tokenizer: Tokenizer) -> list[Key]:
+    """Hyper-parameters and the byte-level BPE vocabulary: tokens in the order of their ids, merges in that of rank."""
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    types = [CONTROL if index in (BOS_ID, EOS_ID) else NORMAL for index in range(len(tokens))]
+    return [
+        ("general.architecture", STRING, "bitnet"),
+        ("general.name", STRING, "kparity embedded"),
+        ("general.description", STRING, "Ternary language model for parity checks, trained on the King James Bible"),
+        ("general.license", STRING, "Apache-2.0"),
+        ("general.file_type", U32, TQ2_0_FILE),
+        *graph_keys(Spec(arch="bitnet", **asdict(shape))),
+        ("tokenizer.ggml.model", STRING, "gpt2"),
+        ("tokenizer.ggml.pre", STRING, "gpt-2"),
+        ("tokenizer.ggml.tokens", ARRAY, (STRING, tokens)),
+        ("tokenizer.ggml.token_type", ARRAY, (I32, types)),
+        ("tokenizer.ggml.merges", ARRAY, (STRING, [" ".join(pair) for pair in model["merges"]])),
+        ("tokenizer.ggml.bos_token_id", U32, BOS_ID),
+        ("tokenizer.ggml.eos_token_id", U32, EOS_ID),
+        ("tokenizer.ggml.add_bos_token", BOOL, True),
+        ("tokenizer.ggml.add_eos_token", BOOL, False),
+    ]
+
+
+def tensors(net: Net) -> Iterator[Entry]:
+    """Ternary weights as TQ2_0, the embedding as F16, the norm gains as F32."""
+    for name, module in net.named_modules():
+        if not hasattr(module, "weight"):
+            continue
+        weight = module.weight.detach()
+        if isinstance(module, TernaryLinear):
+            codes, scale = ternary(weight)
+            scales = np.full((len(codes), codes.shape[1] // 256), scale.item(), np.float32)
+            kind, raw = "tq2_0", encode("tq2_0", codes.numpy().astype(np.int8), scales)
+        else:
+            kind, dtype = ("f16", "<f2") if weight.ndim == 2 else ("f32", "<f4")
+            raw = weight.numpy().astype(dtype).tobytes()
+        yield Entry.of(f"{name}.weight", tuple(reversed(weight.shape)), kind, lambda raw=raw: [raw])
+
+
+def perplexity(path: Path, chapters: list[str]) -> dict[str, float]:
+    """Perplexity per token and bits per byte, in windows of the context length that each begin with `<s>`."""
+    model = load_model(path)
+    nats, tokens = 0.0, 0
+    for chapter in chapters:
+        for source, target in windows(model.tokenizer.encode(chapter, bos=False), model.hparams.context):
+            logits = plain.logits(path, source, act="token", kv="f32").logits
+            nats += float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(target)), target]).sum())
+            tokens += len(target)
+    octets = sum(len(chapter.encode()) for chapter in chapters)
+    return {
+        "perplexity": round(math.exp(nats / tokens), 4),
+        "nats_per_token": round(nats / tokens, 5),
+        "bits_per_byte": round(nats / math.log(2) / octets, 4),
+        "tokens": tokens,
+        "bytes": octets,
+    }
+
+
+def continuations(path: Path) -> dict[str, str]:
+    """Greedy continuations of a few prompts."""
+    model = load_model(path)
+    engine, texts = Engine(model, open_backend("cpu")), {}
+    for prompt in PROMPTS:
+        engine.reset()
+        texts[prompt] = model.tokenizer.decode(list(engine.generate(model.tokenizer.encode(prompt), CONTINUED)))
+    engine.close()
+    return texts
+
+
+def write_model_files(net: Net, tokenizer: Tokenizer, corpus: Corpus, training: dict[str, Any], out: Path) -> None:
+    """Write `embedded.gguf`, `heldout.txt` and the record `embedded.json`, whose numbers are measured on the file."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = write_file(out / "embedded.gguf", keys(net.shape, tokenizer), list(tensors(net)))
+    (out / "heldout.txt").write_text("\n".join(corpus.held_out), encoding="ascii")  # an empty line between chapters
+    record = {
+        "source": SOURCE,
+        "tokenizer": {"kind": "byte-level BPE", "pre": "gpt-2", "tokens": net.shape.vocab},
+        "training": training,
+        "versions": {name: version(name) for name in ("torch", "tokenizers", "gguf", "numpy")},
+        "held_out": perplexity(path, corpus.held_out),
+        "continuations": continuations(path),
+        "file": {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+    }
+    (out / "embedded.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: record[key] for key in ("held_out", "continuations", "file")}, indent=1))
+
+
 def main() -> None:
     """Parse the command line, train, export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -139,14 +244,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DATA, help="folder of the model files")
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--seed", type=int, default=Settings.seed)
-    parser.add_argument(
-        "--export-only", action="store_true", help="no training: export the checkpoint or an untrained model"
-    )
+    parser.add_argument("--export-only", action="store_true", help="export the checkpoint, or an untrained model")
     args = parser.parse_args()
 
     settings = Settings(seed=args.seed, steps=args.steps)
-    corpus = read_corpus(args.text)
-    tokenizer = train_tokenizer(corpus.train, Shape.vocab)
+    corpus = Corpus.read(args.text)
+    tokenizer = corpus.train_tokenizer(Shape.vocab)
     torch.manual_seed(settings.seed)
     net = Net(Shape())
     args.work.mkdir(parents=True, exist_ok=True)

@@ -37,13 +37,12 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
 @click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
 @click.option("--csv", "csv_path", type=FILE, metavar="FILE", help="Write a line per output.")
-@click.pass_context
 def check(
-    ctx: click.Context, op_names: tuple[str, ...], backend_names: tuple[str, ...], expression: str | None,
+    op_names: tuple[str, ...], backend_names: tuple[str, ...], expression: str | None,
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
     quick: bool, fail_fast: bool, dump: Path | None, replay: Path | None, json_path: str | None,
     junit_path: str | None, csv_path: str | None,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Hold every op of every backend against fp64 truth.
 
     Each case runs twice on every kind of input, on poisoned outputs between sentinels, in a process of its own; the
@@ -67,7 +66,7 @@ def check(
     else:
         chosen = select.selected(names, quick, expression, kinds)
     if list_only:
-        ctx.exit(_list(chosen))
+        return _list(chosen)
     for path in (*(Path(path) for path in (json_path, junit_path, csv_path) if path and path != "-"), dump):
         if path and not path.parent.is_dir():  # told before a sweep of minutes, not after it
             raise WrongInput(f"{path} cannot be written: {path.parent} is not a folder; create it first")
@@ -88,7 +87,7 @@ def check(
         from kparity.cli.check_table import print_result
 
         print_result(result)
-    ctx.exit(result.exit_code)
+    return result.exit_code
 
 
 def _list(chosen: list[Selected]) -> int:

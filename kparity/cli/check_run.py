@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ def run(chosen: Sequence[Selected], request: Request, seed: int, limits: Limits,
         return result
     sweep = Sweep(request.backends, chosen, seed, limits, dump=dump)
     total = sum(unit.left for unit in sweep.units)
-    progress = Bar(total) if sys.stderr.isatty() else Lines(total)
+    progress = Bar(total)
     started, records = time.monotonic(), sweep.records()
     try:
         for record in records:
@@ -55,47 +54,38 @@ def _leave_out_absent(result: Result) -> None:
         result.request.backends = [name for name in result.request.backends if name in seen]
 
 
-class Lines:
-    """A line per op, and one per failure."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.failed, self.op = total, 0, 0, ""
-        self.started = time.monotonic()
-
-    def update(self, record: Record) -> None:
-        """Count one record."""
-        if self.op and record.op != self.op:
-            self.close()
-        self.op = record.op
-        self.done += record.runs
-        if record.outcome == FAIL:
-            self.failed += record.runs
-            print(f"FAIL {record.backend} {record.label}: {record.reason}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """The line of the latest op."""
-        counts = f"{self.done} of {self.total} runs, {self.failed} failed"
-        print(f"{self.op}: {counts}, {time.monotonic() - self.started:.1f} s", file=sys.stderr, flush=True)
-
-
 class Bar:
-    """A progress bar, with failures above it."""
+    """A bar on a terminal, elsewhere a line per op; on both a line per failure."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+        self.total, self.done, self.failed, self.op = total, 0, 0, ""
+        self.started, self.console = time.monotonic(), Console(stderr=True, highlight=False, markup=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        self.bar = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=total)
         self.bar.start()
 
     def update(self, record: Record) -> None:
         """Count one record."""
+        if self.op and record.op != self.op:
+            self._end_op()
+        self.op = record.op
+        self.done += record.runs
         self.bar.update(self.task, advance=record.runs, description=f"{record.op} on {record.backend}")
         if record.outcome == FAIL:
-            self.bar.console.print(f"FAIL {record.backend} {record.label}: {record.reason}", style="red", markup=False)
+            self.failed += record.runs
+            failure = f"FAIL {record.backend} {record.label}: {record.reason}"
+            self.console.print(failure, style="red", soft_wrap=True)
+
+    def _end_op(self) -> None:
+        if not self.console.is_terminal:
+            counts = f"{self.done} of {self.total} runs, {self.failed} failed"
+            self.console.print(f"{self.op}: {counts}, {time.monotonic() - self.started:.1f} s", soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         self.bar.stop()
+        self._end_op()

@@ -51,8 +51,7 @@ def contract() -> None:
 
 @contract.command()
 @_targets
-@click.pass_context
-def validate(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ...]) -> None:
+def validate(targets: tuple[str, ...], places: tuple[str, ...]) -> int:
     """Hold contracts against the schema and the rules beyond it: ids, tests, thresholds, versions, evidence.
 
     One line per problem on stdout. Exit codes: 0 clean, 1 problems, 2 no contract to read, 3 something could not be
@@ -70,7 +69,7 @@ def validate(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ..
         click.echo(f"not checked: {line}", err=True)
     unchecked = f", not checked: {len(found.unchecked)}" if found.unchecked else ""
     click.echo(f"contracts: {len(found.contracts)}, problems: {len(found.problems)}{unchecked}")
-    ctx.exit(found.exit_code)
+    return found.exit_code
 
 
 def _read(targets: tuple[str, ...], places: tuple[str, ...]) -> list[Contract]:
@@ -162,8 +161,7 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
     "--evidence", "place", type=click.Path(dir_okay=False), metavar="FILE",
     help="Write the evidence of one contract here [default: evidence/ID.json beside the contract].",
 )  # fmt: skip
-@click.pass_context
-def check(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ...], place: str | None) -> None:
+def check(targets: tuple[str, ...], places: tuple[str, ...], place: str | None) -> int:
     """Run every test that contracts name (falsifiers, obligations, harnesses, closing tests) and write the evidence.
 
     Exit codes: 0 every test passed, 1 a test failed or does not exist, 2 no contract to read, 3 tests were skipped or
@@ -180,7 +178,7 @@ def check(ctx: click.Context, targets: tuple[str, ...], places: tuple[str, ...],
     with runner.probing(registry.names(), runner.Request(depth="open", timeout=60.0)) as rows:
         devices = {row.backend: row.label for row, _ in rows if row.label}
     codes = [_check(each, Path(place) if place else each.evidence, devices) for each in contracts]
-    ctx.exit(1 if 1 in codes else max(codes))
+    return 1 if 1 in codes else max(codes)
 
 
 def _check(each: Contract, place: Path, devices: dict[str, str]) -> int:

@@ -89,7 +89,7 @@ def _heed_signals() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; every deliberate error is one sentence on stderr and an exit code."""
+    """Run the command line: a command returns its exit code, and every deliberate error is one sentence on stderr."""
     _heed_signals()
     # Starting numpy's threads costs more than they could save here: the dispatcher compares one pair of logits.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,21 +31,11 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write the matrix as one page (needs Jinja2).")
 @click.option("--png", "png_file", type=FILE, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
 @click.option("--markdown", "markdown_file", type=FILE, metavar="FILE", help="Write the scores as Markdown.")
-@click.pass_context
 def mutate(
-    ctx: click.Context,
-    backends: str | None,
-    ops: tuple[str, ...],
-    pattern: str,
-    as_list: bool,
-    jobs: int | None,
-    timeout: float,
-    resume: Path | None,
-    json_file: Path | None,
-    html_file: Path | None,
-    png_file: Path | None,
+    backends: str | None, ops: tuple[str, ...], pattern: str, as_list: bool, jobs: int | None, timeout: float,
+    resume: Path | None, json_file: Path | None, html_file: Path | None, png_file: Path | None,
     markdown_file: Path | None,
-) -> None:
+) -> int:  # fmt: skip
     """Run known-wrong kernels and engines through every gate, and show which gate rejects which.
 
     Each mutant is a patch on the real source of a dialect, or a defect of the code around the kernels; each runs in a
@@ -55,50 +46,49 @@ def mutate(
 
     subjects = library.select(ops, pattern)
     if as_list:
-        _list(subjects)
-        return
+        return _list(subjects)
     from kparity.device import registry
-    from kparity.mutate import figure, report
+    from kparity.mutate import report
     from kparity.mutate.score import exit_code
     from kparity.probe.dispatcher import parse_order
 
     if png_file:
-        figure.require_matplotlib()
+        report.library("matplotlib", "report")
     if html_file:
-        report.require_jinja()
+        report.library("jinja2", "receipts")
     chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
     click.echo(report.summary(cells, alarms))
-    if json_file:
-        json_file.write_text(report.as_json(cells, alarms, code), encoding="utf-8")
-    if html_file:
-        html_file.write_text(report.page(cells, alarms), encoding="utf-8")
-    if markdown_file:
-        markdown_file.write_text(report.markdown(cells, alarms), encoding="utf-8")
+    as_json = partial(report.as_json, code=code)
+    forms = ((json_file, as_json), (html_file, report.page), (markdown_file, report.markdown))
+    for path, form in forms:
+        if path:
+            path.write_text(form(cells, alarms), encoding="utf-8")
     if png_file:
-        figure.draw(cells, png_file)
-    ctx.exit(code)
+        report.draw(cells, png_file)
+    return code
 
 
-def _list(subjects: Sequence[Subject]) -> None:
+def _list(subjects: Sequence[Subject]) -> int:
     for subject in subjects:
         dialects = "any backend" if subject.mutant is None else ",".join(subject.mutant.patches)
         click.echo(f"{subject.label:<40} {dialects:<32} {subject.what}")
     click.echo(f"{len(subjects)} mutants")
+    return 0
 
 
 def _run(
     subjects: Sequence[Subject], backends: list[str], jobs: int, timeout: float, resume: Path | None
 ) -> tuple[list[Cell], list[str]]:
     from kparity.mutate import library, proof, runner
+    from kparity.mutate.cell import Store
     from kparity.mutate.score import false_alarms
-    from kparity.mutate.store import Store
 
     plans, cells = runner.planned(subjects, backends)
     store = Store(resume)
-    known = [cell for plan in plans if (cell := store.known(plan))]
-    waiting = [plan for plan in plans if store.known(plan) is None]
+    stored = [(plan, store.known(plan.blank)) for plan in plans]
+    known, waiting = [cell for _, cell in stored if cell], [plan for plan, cell in stored if cell is None]
     left = len(waiting)
     if known:
         print(f"{len(known)} cells are in {resume}, {left} are left", file=sys.stderr)

@@ -77,13 +77,13 @@ _DISPATCH = (
 )  # fmt: skip
 
 
-def dispatch_options(function: Callable[..., None]) -> Callable[..., None]:
+def dispatch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options of ``Dispatch``, which a command gets as ``dispatch``."""
 
     @functools.wraps(function)
-    def command(*arguments: Any, **options: Any) -> None:
+    def command(*arguments: Any, **options: Any) -> Any:
         dispatch = Dispatch(**{each.name: options.pop(each.name) for each in fields(Dispatch)})
-        function(*arguments, dispatch=dispatch, **options)
+        return function(*arguments, dispatch=dispatch, **options)
 
     for option in reversed(_DISPATCH):
         command = option(command)

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
               help="Shell of the remedies.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds per backend.")
-@click.pass_context
-def preflight(ctx: click.Context, backends: str | None, shell: str, as_json: bool, timeout: float) -> None:
+def preflight(backends: str | None, shell: str, as_json: bool, timeout: float) -> int:
     """Show which backends this machine has, and what the others lack.
 
     Exit code 0 when every backend that --backends names is available; without --backends, when any is; else 3.
@@ -37,7 +36,7 @@ def preflight(ctx: click.Context, backends: str | None, shell: str, as_json: boo
         for finding in findings:
             _print(finding, shell)
     available = [finding.available for finding in findings]
-    ctx.exit(0 if (all(available) if backends else any(available)) else 3)
+    return 0 if (all(available) if backends else any(available)) else 3
 
 
 def _print(finding: Availability, shell: str) -> None:

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--receipt", type=FILE, metavar="FILE", help="Write what was measured, and on what, to FILE.")
 @click.option("--timings", is_flag=True, help="Show where the time went.")
-@click.pass_context
-def probe(
-    ctx: click.Context, dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt: str | None,
-    timings: bool,
-) -> None:  # fmt: skip
+def probe(dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt: str | None, timings: bool) -> int:
     """Probe backends in order and show which one may serve.
 
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
@@ -58,7 +54,7 @@ def probe(
         print_probe(outcome, timings)
     if receipt:
         write_receipt(Path(receipt), outcome.rows, request, order, outcome.serving, begun)
-    ctx.exit(outcome.exit_code)
+    return outcome.exit_code
 
 
 def write_receipt(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from kparity.contracts import Contract, evidence, nodes
+from kparity.host.text import markdown_table
 
 HEADER = (
     "contract", "version", "status", "discharged", "functional", "partial", "obligations", "harnesses",
@@ -76,6 +77,4 @@ def total(scores: Sequence[Score]) -> Score:
 
 def markdown(scores: Sequence[Score]) -> str:
     """The table as Markdown, with the totals in its last row."""
-    rows = [HEADER, tuple("---" if at < 3 else "--:" for at in range(len(HEADER)))]
-    rows += [each.cells for each in (*scores, total(scores))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(HEADER, [each.cells for each in (*scores, total(scores))], left=3)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
+
 from kparity import contracts
 from kparity.contracts import Contract, evidence, files
-from kparity.contracts.form import KnownIssue
+from kparity.contracts.form import KnownIssue, Match
 from kparity.contracts.nodes import Reference
 from kparity.device import fingerprint
 from kparity.errors import UnknownName, WrongInput
@@ -25,12 +28,11 @@ _OTHERS = re.compile(r"\b(?:CUDA|HIP|ROCm|OpenCL|LLVM)\s+[\d.]+")
 """Versions in a driver's description that are not the driver's own (``CUDA 13.0, release 580.65``)."""
 
 
-@dataclass(frozen=True)
-class Issue:
+class Issue(Struct, frozen=True):
     """A known issue that is not closed, and the devices that it is about: every pattern given must fit.
 
     ``device`` and ``api`` are regular expressions, found anywhere, whatever the case; ``driver`` is either comparisons
-    of versions (``>= 550, < 560.35``) or a regular expression too. None fits every device of the backend.
+    of versions (``>= 550, < 560.35``) or a regular expression too. No pattern fits every device of the backend.
     """
 
     id: str
@@ -40,27 +42,20 @@ class Issue:
     symptom: str
     closing_test: str
     state: str
-    device: str | None = None
-    driver: str | None = None
-    api: str | None = None
+    match: Match
 
     @classmethod
     def of(cls, contract: Contract, entry: KnownIssue, state: str = "") -> Issue:
         """An entry of ``known_issues``; raises WrongInput for a pattern that cannot be read."""
-        patterns = {key: getattr(entry.match, key) or None for key in ("device", "driver", "api")}
-        for key, pattern in patterns.items():
-            fits(pattern or "", "", key)
-        symptom = " ".join(entry.symptom.split())
-        return cls(
-            entry.id, contract.id, contract.version, entry.backend, symptom, entry.closing_test, state, **patterns
-        )
+        for key, pattern in asdict(entry.match).items():
+            fits(pattern, "", key)
+        symptom, test = " ".join(entry.symptom.split()), entry.closing_test
+        return cls(entry.id, contract.id, contract.version, entry.backend, symptom, test, state, entry.match)
 
     def matches(self, info: Mapping[str, Any]) -> bool:
         """Whether a device (``DeviceInfo.as_dict()``) is one of those that the issue is about."""
-        patterns = {"device": self.device, "driver": self.driver, "api": self.api}
-        return self.backend == info["backend"] and all(
-            fits(pattern or "", str(info[key]), key) for key, pattern in patterns.items()
-        )
+        patterns = asdict(self.match).items()
+        return self.backend == info["backend"] and all(fits(pattern, str(info[key]), key) for key, pattern in patterns)
 
     @property
     def reason(self) -> str:
@@ -69,7 +64,7 @@ class Issue:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return dict(msgspec.to_builtins(self))
 
 
 def fits(pattern: str, text: str, key: str) -> bool:

@@ -1,4 +1,8 @@
-"""The pytest nodes that contracts refer to: whether they exist, and what they say when they run."""
+"""The pytest nodes that contracts refer to: whether they exist, and what they say when they run.
+
+The pytest process loads this module as a plugin, whose hooks write what was collected and what became of it to
+``$KPARITY_RECORD``: node ids and outcomes, whatever the project's own options make of pytest's text.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,6 @@ import msgspec
 from msgspec import Struct
 
 from kparity.contracts import Contract
-from kparity.contracts.recorder import Record, Told
 
 COLLECT_SECONDS = 300.0
 USAGE_ERROR = 4
@@ -25,6 +28,22 @@ USAGE_ERROR = 4
 
 class NoPytest(Exception):
     """pytest cannot be run here, or died: nothing can be said about any test."""
+
+
+class Told(Struct):
+    """What became of a node: the worst outcome of its phases, the sum of their seconds, and why."""
+
+    outcome: str = "passed"
+    seconds: float = 0.0
+    said: str = ""
+
+
+class Record(Struct):
+    """Ids of the collected nodes, what became of those that ran, and the files that cannot be collected with why."""
+
+    collected: list[str] = []
+    outcomes: dict[str, Told] = {}
+    errors: dict[str, str] = {}
 
 
 class Reference(Struct, frozen=True):
@@ -119,7 +138,7 @@ def _pytest(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
     with tempfile.TemporaryDirectory(prefix="kparity-") as folder:
         path = Path(folder) / "record.json"
-        plugin = ("-p", "kparity.contracts.recorder", "-p", "no:cacheprovider", "-q")
+        plugin = ("-p", __name__, "-p", "no:cacheprovider", "-q")
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", *plugin, *options, *nodes],
@@ -133,3 +152,46 @@ def _pytest(
         if done.returncode == USAGE_ERROR:
             return Record()
         raise NoPytest(f"pytest ended with {done.returncode} in {root} and collected nothing")
+
+
+_record = Record()
+
+
+def pytest_collectreport(report: Any) -> None:
+    """Keep the files that cannot be collected."""
+    if report.failed:
+        _record.errors[report.nodeid] = _last_line(report)
+
+
+def pytest_collection_finish(session: Any) -> None:
+    """Keep the ids of the collected nodes, and write them: nothing else may follow."""
+    _record.collected = [item.nodeid for item in session.items]
+    pytest_sessionfinish()
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Keep what became of a phase of a node."""
+    node = _record.outcomes.setdefault(report.nodeid, Told())
+    node.seconds += report.duration
+    if report.failed or hasattr(report, "wasxfail"):
+        node.outcome, node.said = "failed", _last_line(report)
+    elif report.skipped and node.outcome == "passed":
+        node.outcome, node.said = "skipped", _last_line(report)
+
+
+def pytest_sessionfinish() -> None:
+    """Write everything; of pytest-xdist's processes, the one that distributes the tests sees every report."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        Path(os.environ["KPARITY_RECORD"]).write_bytes(msgspec.json.encode(_record))
+
+
+def _last_line(report: Any) -> str:
+    """Why a node failed or was skipped, in one line."""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[-1])[:300]
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)
+    if hasattr(report, "wasxfail"):
+        text = f"expected to fail: {report.wasxfail}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0 if crash is not None else -1][:300] if lines else ""

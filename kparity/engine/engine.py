@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Buffer, Program
+from kparity.device.adapter import Backend, Program
 from kparity.engine.graph import FusedGraph, Graph, Kernels, Options
 from kparity.engine.weights import Weights, silent, upload
 from kparity.errors import WrongInput
@@ -43,17 +43,9 @@ class Engine:
     """
 
     def __init__(
-        self,
-        model: Model,
-        backend: Backend,
-        *,
-        act: str = "token",
-        kv: str = "f16",
-        context: int = 0,
-        chunk: int = DEFAULT_CHUNK,
-        fused: bool = True,
-        tick: Callable[[str], None] = silent,
-    ) -> None:
+        self, model: Model, backend: Backend, *, act: str = "token", kv: str = "f16", context: int = 0,
+        chunk: int = DEFAULT_CHUNK, fused: bool = True, tick: Callable[[str], None] = silent,
+    ) -> None:  # fmt: skip
         if chunk < 1:
             raise WrongInput(f"chunk is {chunk}, expected at least 1")
         self.model, self.backend, self.chunk = model, backend, chunk
@@ -63,7 +55,8 @@ class Engine:
         self.tick, self._process = tick, os.getpid()
         self.kernels = Kernels(backend, tick)
         self.weights: Weights = upload(model, backend, fused, tick)
-        self.cache = self._new_cache()
+        shape = (length, model.hparams.kv_dim)
+        self.cache = [(backend.empty(shape, kv), backend.empty(shape, kv)) for _ in range(model.hparams.n_layer)]
         self.position = 0
         self.programs: dict[tuple[int, bool], Recorded] = {}
         self.bodies: dict[int, Program] = {}
@@ -72,11 +65,6 @@ class Engine:
     def context(self) -> int:
         """Positions that the cache holds."""
         return self.options.context
-
-    def _new_cache(self) -> list[tuple[Buffer, Buffer]]:
-        h = self.model.hparams
-        shape, kv = (self.options.context, h.kv_dim), self.options.kv
-        return [(self.backend.empty(shape, kv), self.backend.empty(shape, kv)) for _ in range(h.n_layer)]
 
     def recorded(self, rows: int = 1, every_row: bool = False) -> Recorded:
         """The program for a number of rows, recorded at its first use."""
@@ -161,14 +149,14 @@ class Engine:
     def score(self, tokens: Sequence[int], rows: int = 0) -> Array:
         """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them."""
         rows = rows or self.chunk
-        found = []
+        if not tokens:
+            raise WrongInput("score needs at least one token")
+        logits = []
         for at in range(0, len(tokens), rows):
             piece = list(tokens[at : at + rows])
             graph = self._run(piece, rows, every_row=True)
-            found.append(self.backend.download(graph.logits)[: len(piece)])
-        if not found:
-            raise WrongInput("score needs at least one token")
-        return np.concatenate(found)
+            logits.append(self.backend.download(graph.logits)[: len(piece)])
+        return np.concatenate(logits)
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
         """Greedy continuation: ids one by one, until ``max_tokens``, the end-of-sequence id, or a full cache."""

@@ -74,15 +74,9 @@ class Graph:
     """
 
     def __init__(
-        self,
-        model: Hparams,
-        kernels: Kernels,
-        weights: Weights,
-        cache: list[tuple[Buffer, Buffer]],
-        options: Options,
-        rows: int,
-        every_row: bool = False,
-    ) -> None:
+        self, model: Hparams, kernels: Kernels, weights: Weights, cache: list[tuple[Buffer, Buffer]], options: Options,
+        rows: int, every_row: bool = False,
+    ) -> None:  # fmt: skip
         self.h, self.kernels, self.weights, self.cache, self.options = model, kernels, weights, cache, options
         self.rows, self.every_row = rows, every_row
         self.backend = kernels.backend

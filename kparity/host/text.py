@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from kparity.errors import WrongInput
 
@@ -19,6 +21,13 @@ def printable(text: str) -> str:
         each.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(each) in HIDDEN else each
         for each in text
     )
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> str:
+    """A table in Markdown; all columns but the first ``left`` hold numbers and stand to the right."""
+    sides = ["---" if at < left else "---:" for at in range(len(head))]
+    lines = ([str(cell).replace("|", "/") for cell in row] for row in (head, sides, *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:

@@ -335,9 +335,9 @@ class GgufFile:
         return TensorInfo(name, stored, shape, base + offset, n_bytes)
 
 
-def printable(message: str, limit: int = 400) -> str:
+def printable(message: str) -> str:
     """A message with names from a file in it, for a terminal: of bounded length and without control characters."""
-    text = message if len(message) <= limit else f"{message[: limit // 2]} … {message[-limit // 2 :]}"
+    text = message if len(message) <= 400 else f"{message[:200]} … {message[-200:]}"
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 

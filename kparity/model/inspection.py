@@ -24,10 +24,8 @@ _LISTED = 16  # elements of an array key that are shown
 def inspect_model(model: Model) -> dict[str, Any]:
     """Plain values: file, hyper-parameters, keys, tensor types, norms."""
     file = model.file
-    norms = [
-        {"name": name, **norm_statistics(load_vector(file, file.tensors[name]), model.hparams.width)}
-        for name in graph.norm_names(model.hparams)
-    ]
+    weights = {name: load_vector(file, file.tensors[name]) for name in graph.norm_names(model.hparams)}
+    norms = [{"name": name, **norm_statistics(each, model.hparams.width)} for name, each in weights.items()]
     return {
         "path": str(model.path),
         "name": model.name,
@@ -108,16 +106,11 @@ def _tokenizer(model: Model) -> dict[str, Any]:
     def text(token: int | None) -> str | None:
         return spell[token] if token is not None and token < len(spell) else None
 
+    kind, pre = (_plain(keys.get(f"tokenizer.ggml.{name}")) for name in ("model", "pre"))
     return {
-        "kind": _plain(keys.get("tokenizer.ggml.model")),
-        "pre": _plain(keys.get("tokenizer.ggml.pre")),
-        "tokens": len(spell),
-        "bos": h.bos,
-        "bos_text": text(h.bos),
-        "eos": h.eos,
-        "eos_text": text(h.eos),
-        "add_bos": h.add_bos,
-    }
+        "kind": kind, "pre": pre, "tokens": len(spell),
+        "bos": h.bos, "bos_text": text(h.bos), "eos": h.eos, "eos_text": text(h.eos), "add_bos": h.add_bos,
+    }  # fmt: skip
 
 
 def _plain(value: Any) -> Any:

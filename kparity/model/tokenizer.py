@@ -26,12 +26,11 @@ _DEFAULT = (r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 _FALCON = (r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9][0-9][0-9]")
 _DIGITS_GPT2 = (r"\p{N}", _GPT2)
 
+_OF_GPT2 = ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "mellum", "gigachat")
+
 _FAMILIES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("default",), _DEFAULT),
-    (
-        ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "mellum", "gigachat"),
-        (_GPT2,),
-    ),
+    (_OF_GPT2, (_GPT2,)),
     ((*LLAMA3_PRE, "dbrx", "smaug-bpe", "glm4", "chatglm-bpe"), (_LLAMA3,)),
     (("qwen2", "deepseek-r1-qwen", "kormo", "stablelm2", "megrez", "hunyuan", "grok-2"), (_QWEN2,)),
     (("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), _DIGITS_GPT2),
@@ -92,13 +91,6 @@ class Tokenizer:
                 raise WrongInput(f"token {token} is outside the vocabulary of {limit}")
         text: str = self._backend.decode([int(token) for token in ids], skip_special_tokens=skip_special)
         return text
-
-    def token(self, index: int) -> str:
-        """The vocabulary's own spelling of one token."""
-        piece = self._backend.id_to_token(index)
-        if piece is None:
-            raise WrongInput(f"token {index} is outside the vocabulary of {self.vocab_size}")
-        return str(piece)
 
     def stream(self, prompt: Sequence[int] = ()) -> TextStream:
         """A decoder for tokens that come one by one, after ``prompt``."""

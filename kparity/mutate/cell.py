@@ -1,16 +1,18 @@
-"""A cell of the matrix, one mutant on one backend, with what every gate said of it: a line of the file of a run, and an
-entry of its JSON.
+"""A cell of the matrix, one mutant on one backend, with what every gate said of it: an entry of the JSON of a run, a
+line of the file that keeps it, and what the process of a cell is asked and says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from kparity.errors import WrongInput
 from kparity.gates import table
-from kparity.process.messages import Name, Text
+from kparity.process.messages import Done, Message, Name, Stage, Text, Tick
 
 Status = Literal["ran", "invalid", "skipped", "equivalent"]
 Outcome = Literal["caught", "passed", "not run", "blind"]
@@ -92,3 +94,77 @@ class Cell(msgspec.Struct, forbid_unknown_fields=True):
     def result(self, gate: str) -> GateResult | None:
         """What one gate said, or None."""
         return next((result for result in self.gates if result.gate == gate), None)
+
+
+class CellRequest(msgspec.Struct, frozen=True):
+    """One cell; with ``witnesses`` the unmutated kernels on those inputs instead."""
+
+    op: str
+    mutant: str
+    backend: str
+    dialect: str
+    graph: str
+    patched: dict[str, str]
+    model: str | None
+    """The model's file; None is the embedded one."""
+    reference: int
+    """Descriptor of the reference's file, which cannot be written."""
+    witnesses: list[Witness] = []
+
+
+class GateSaid(Message, frozen=True, tag="gate"):
+    """What one gate made of the mutant."""
+
+    result: GateResult
+    witness: Witness | None = None
+
+
+class WitnessSaid(Message, frozen=True, tag="witness"):
+    """Whether the unmutated kernel passes on one input."""
+
+    ok: bool
+    reason: Text = ""
+
+
+class Bits(Message, frozen=True, tag="bits"):
+    """Digest of every byte that the probe read from the device."""
+
+    sha256: Name
+
+
+class Invalid(Message, frozen=True, tag="invalid"):
+    """The mutant is no kernel at all, or failed by itself."""
+
+    reason: Text
+
+
+Said = Stage | Tick | GateSaid | WitnessSaid | Bits | Invalid | Done
+
+
+class Store:
+    """The JSONL file of a run, appended as cells end, so that a run that was interrupted goes on; without ``path``
+    nothing is kept. What it holds from before counts where digests agree.
+
+    Raises WrongInput for a line that is no cell.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self._known = path, dict[str, Cell]()
+        lines = path.read_bytes().splitlines() if path is not None and path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                cell = msgspec.json.decode(line, type=Cell)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+                raise WrongInput(f"{path}:{number}: no cell of a mutation run ({problem})") from problem
+            self._known[cell.key] = cell
+
+    def known(self, blank: Cell) -> Cell | None:
+        """A stored cell of the same sources, or None."""
+        cell = self._known.get(blank.key)
+        return cell if cell is not None and cell.digest == blank.digest else None
+
+    def add(self, cell: Cell) -> None:
+        """Append one cell."""
+        if self.path is not None:
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(cell) + b"\n")

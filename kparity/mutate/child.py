@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import CompileFailed, KparityError
-from kparity.mutate.cell import CONTROL, ENGINE, GateResult, Outcome, Witness
-from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, WitnessSaid
+from kparity.mutate.cell import (
+    CONTROL,
+    ENGINE,
+    Bits,
+    CellRequest,
+    GateResult,
+    GateSaid,
+    Invalid,
+    Outcome,
+    Witness,
+    WitnessSaid,
+)  # fmt: skip
 from kparity.process import Done, Link
 
 if TYPE_CHECKING:
@@ -85,6 +96,8 @@ def observed(backend: Backend) -> Any:
 
 def probe(request: CellRequest, link: Link, backend: Backend) -> None:
     """Every gate of a full probe, whatever the others said."""
+    from kparity import contracts
+    from kparity.gates.candidate import Candidate
     from kparity.gates.open import gate_open
     from kparity.gates.reference import Reference
     from kparity.gates.table import GATES
@@ -101,9 +114,6 @@ def probe(request: CellRequest, link: Link, backend: Backend) -> None:
         link.send(GateSaid(GateResult("crash", "caught", answer(request, problem), "probe")))
         return
     digest = observed(backend)
-    from kparity import contracts
-    from kparity.gates.candidate import Candidate
-
     candidate = Candidate(engine, reference, contracts.load(contracts.PROBE))
     opened_as = gate_open(backend.info, require_gpu=False)
     link.send(GateSaid(GateResult("open", _outcome(opened_as.verdict), opened_as.reason)))
@@ -116,12 +126,10 @@ def probe(request: CellRequest, link: Link, backend: Backend) -> None:
 def started(model: Model, backend: Backend, request: CellRequest) -> Engine:
     """The engine with its two programs recorded: that of a step and that of a chunk."""
     from kparity.engine import Engine
-    from kparity.mutate import engine as wrong
+    from kparity.mutate.engine import MAKERS
 
-    if request.op == ENGINE:
-        engine = wrong.find(request.mutant).make(model, backend)
-    else:
-        engine = Engine(model, backend, fused=request.graph == "fused")
+    right = partial(Engine, fused=request.graph == "fused")
+    engine = (MAKERS[request.mutant] if request.op == ENGINE else right)(model, backend)
     engine.recorded(1)
     engine.recorded(engine.chunk)
     return engine

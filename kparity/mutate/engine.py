@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,10 +19,10 @@ from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.engine import Engine
 from kparity.engine.graph import FusedGraph, Prepared
 from kparity.engine.weights import Part
-from kparity.errors import UnknownName
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model
-from kparity.mutate.models import EMBEDDED
+from kparity.mutate.cell import ENGINE
+from kparity.mutate.library import EMBEDDED, Subject
 from kparity.ops.spec import Array
 
 Make = Callable[[Model, Backend], Engine]
@@ -34,24 +33,16 @@ LAYER = 3
 """The layer in which single defects are: neither the first nor the last."""
 
 
-@dataclass(frozen=True)
-class EngineMutant:
-    """One wrong engine."""
-
-    name: str
-    what: str
-    make: Make
-    model: str = EMBEDDED
-    """The model on which it matters (``kparity.mutate.models``)."""
-
-
-MUTANTS: list[EngineMutant] = []
+MUTANTS: list[Subject] = []
 """Every wrong engine."""
+MAKERS: dict[str, Make] = {}
+"""Name → what makes it."""
 
 
 def add(name: str, what: str, make: Make, model: str = EMBEDDED) -> None:
     """One more wrong engine."""
-    MUTANTS.append(EngineMutant(name, what, make, model))
+    MUTANTS.append(Subject(ENGINE, name, what, model=model))
+    MAKERS[name] = make
 
 
 def wrong(make: Callable[[Any], Make] = lambda made: made, model: str = EMBEDDED) -> Callable[[T], T]:
@@ -63,14 +54,6 @@ def wrong(make: Callable[[Any], Make] = lambda made: made, model: str = EMBEDDED
         return defect
 
     return decorate
-
-
-def find(name: str) -> EngineMutant:
-    """One by name; raises UnknownName."""
-    for mutant in MUTANTS:
-        if mutant.name == name:
-            return mutant
-    raise UnknownName("mutant of the engine", name, [mutant.name for mutant in MUTANTS])
 
 
 def writes(name: str, change: Callable[[Engine, Array], Array | None]) -> Make:

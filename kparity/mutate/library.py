@@ -1,21 +1,62 @@
-"""The library of mutants: those of every op, beside its sources, and those of the engine."""
+"""The library of mutants: those of every op, beside its sources, those of the engine, and the models that they need.
+
+Some defects of the host's code need a model of their own: what the embedded one cannot show, since its base is the
+usual 10,000, its activation SiLU, and all of its heads and scales are ordinary.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from kparity import ops
 from kparity.errors import UnknownName, WrongInput
-from kparity.mutate import models
+from kparity.model import writer
+from kparity.model.gguf_file import STRING
+from kparity.model.writer import F32, Key, Spec
 from kparity.mutate.cell import CONTROL, ENGINE
-from kparity.mutate.models import EMBEDDED
 from kparity.ops.assemble import TEXTS
 from kparity.ops.mutant import Mutant
+
+EMBEDDED = ""
+"""Stands for the model that is part of the package."""
+SMALL = replace(writer.TINY, arch="bitnet-b1.58", layers=3, heads=4, kv_heads=2)
+ROPE = f"{SMALL.arch}.rope"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model of random weights, and the keys that it has beside the usual ones."""
+
+    spec: Spec
+    keys: tuple[Key, ...] = ()
+
+
+MODELS: Mapping[str, Made] = {
+    "b158": Made(SMALL),  # relu², base 500,000
+    "eps": Made(replace(SMALL, eps=0.05)),
+    "peaks": Made(replace(SMALL, ffn_gain=30.0)),  # products beyond the range of f16
+    "scales": Made(replace(SMALL, scale_tensors=True)),
+    "stretched": Made(SMALL, ((f"{ROPE}.scaling.type", STRING, "linear"), (f"{ROPE}.scaling.factor", F32, 4.0))),
+}
+"""Name → model. Each has controls of its own: right engines pass on it."""
+
+
+def path_of(name: str, folder: Path) -> Path | None:
+    """The file of a model, written unless it is there; None for the embedded one."""
+    if name == EMBEDDED:
+        return None
+    path, made = folder / f"{name}.gguf", MODELS[name]
+    if not path.exists():
+        usual = [key for key in writer.keys(made.spec) if key[0] not in {each[0] for each in made.keys}]
+        writer.write_file(path, [*usual, *made.keys], list(writer.tensors(made.spec)))
+    return path
+
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -29,7 +70,7 @@ class Subject:
     what: str
     mutant: Mutant | None = None
     model: str = EMBEDDED
-    """The model that the probe runs (``kparity.mutate.models``)."""
+    """The model that the probe runs: a name of ``MODELS``."""
 
     @property
     def label(self) -> str:
@@ -38,14 +79,9 @@ class Subject:
 
 
 CONTROLS = (
-    *(
-        Subject(CONTROL, graph, f"Nothing is wrong: the {graph} graph, which every gate must pass.")
-        for graph in ("fused", "unfused")
-    ),
-    *(
-        Subject(CONTROL, f"fused-{model}", f"Nothing is wrong, on the model {model!r}.", model=model)
-        for model in models.MODELS
-    ),
+    Subject(CONTROL, "fused", "Nothing is wrong: the fused graph, which every gate must pass."),
+    Subject(CONTROL, "unfused", "Nothing is wrong: the unfused graph, which every gate must pass."),
+    *(Subject(CONTROL, f"fused-{name}", f"Nothing is wrong, on the model {name!r}.", model=name) for name in MODELS),
 )
 
 
@@ -72,7 +108,7 @@ def every() -> list[Subject]:
     from kparity.mutate.engine import MUTANTS
 
     kernels = [Subject(op, name, mutant.what, mutant) for op in ops.NAMES for name, mutant in of_op(op).items()]
-    return [*kernels, *(Subject(ENGINE, mutant.name, mutant.what, model=mutant.model) for mutant in MUTANTS)]
+    return [*kernels, *MUTANTS]
 
 
 def select(chosen_ops: Sequence[str] = (), pattern: str = "*") -> list[Subject]:

@@ -1,4 +1,4 @@
-"""The matrix and the scores: for the console, as Markdown, as JSON, as one HTML page."""
+"""The matrix and the scores: for the console, as Markdown, as JSON, as one HTML page, as a picture."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import resources
+from importlib import import_module, resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from kparity import __version__, contracts
-from kparity.errors import WrongInput
+from kparity.errors import Unavailable
+from kparity.host.text import markdown_table
 from kparity.mutate.cell import CONTROL, GATES, Cell, Status
 from kparity.mutate.score import TITLES, Score, scores
+from kparity.ops.spec import Array
 
 SCHEMA = "kparity-mutate-v1"
 UNCOUNTED: tuple[Status, ...] = ("equivalent", "skipped", "invalid")
-EXTRA = "mutate --html needs the library Jinja2: pip install 'kparity[receipts]'"
 MARKS = {"caught": "●", "passed": "", "blind": "–", "not run": "·"}
+VALUES = {"passed": 1.0, "caught": 2.0}
+COLOURS = ("#ffffff", "#e9edf2", "#1f6f8b")
+"""Of the picture: not run or not applicable, accepted, rejected."""
 
 
 def _described(cell: Cell) -> str:
@@ -48,17 +54,13 @@ def summary(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
     return "\n".join(lines if score.mutants else [*lines, "nothing ran"])
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows))
-
-
 def _score_table(cells: Sequence[Cell], by: str) -> str:
     rows = [
         ["**all**" if name == "all" else name, *score.tallies.values(),
          *(len(score.with_status(status)) for status in UNCOUNTED)]
         for name, score in scores(cells, by).items()
     ]  # fmt: skip
-    return _table(("", *TITLES.values(), *UNCOUNTED), rows)
+    return markdown_table(("", *TITLES.values(), *UNCOUNTED), rows)
 
 
 def _listed(lines: Sequence[Cell] | Sequence[str], none: str) -> str:
@@ -79,11 +81,11 @@ def markdown(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
         "through `kparity check` of its op. *Of those it can see*: mutants that change at least one bit of what the "
         "probe reads from the device; the others are wrong in shapes, types or inputs that its model does not have.",
         f"Contract {contract.id} {contract.version}.",
-        _table(("target", "measured", "holds"), targets),
+        markdown_table(("target", "measured", "holds"), targets),
         "## Per backend",
         _score_table(cells, "backend"),
         "## Per gate (each gate run by itself, over all mutants)",
-        _table(("gate", *columns), per_gate),
+        markdown_table(("gate", *columns), per_gate),
         "## Per op",
         _score_table(cells, "op"),
         "## Survivors",
@@ -132,20 +134,20 @@ def _note(cell: Cell) -> str:
     return ", ".join(notes)
 
 
-def require_jinja() -> Any:
-    """The library that makes the page; raises WrongInput with what to install."""
+def library(name: str, extra: str) -> Any:
+    """A library that only a page or a picture needs; raises Unavailable with what to install."""
     try:
-        import jinja2
-    except ImportError as error:
-        raise WrongInput(EXTRA) from error
-    return jinja2
+        return import_module(name)
+    except ImportError:
+        install = f'pip install "kparity[{extra}]"'
+        raise Unavailable(f"{name} is not installed, and this report needs it", install, "KP-IMPORT") from None
 
 
 def page(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
     """One HTML page that needs nothing else: a block per backend, a row per mutant, a column per gate; hovering over a
-    field shows what the gate said. Raises WrongInput without Jinja2.
+    field shows what the gate said. Raises Unavailable without Jinja2.
     """
-    jinja2 = require_jinja()
+    jinja2 = library("jinja2", "receipts")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -154,3 +156,51 @@ def page(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
         cells=cells, alarms=alarms, scores=scores(cells, "backend"), titles=TITLES, gates=GATES, marks=MARKS, note=_note
     )
     return html
+
+
+def grid(cells: Sequence[Cell]) -> tuple[Array, list[tuple[str, str]], list[str]]:
+    """Values [mutants, backends × gates], the (op, name) of every row, and the backends."""
+    wanted = [cell for cell in cells if cell.op != CONTROL and cell.status in ("ran", "equivalent")]
+    rows = list(dict.fromkeys((cell.op, cell.mutant) for cell in wanted))
+    backends = list(dict.fromkeys(cell.backend for cell in wanted))
+    values = np.zeros((len(rows), len(backends) * len(GATES)))
+    for cell in wanted:
+        for result in cell.gates:
+            column = backends.index(cell.backend) * len(GATES) + GATES.index(result.gate)
+            values[rows.index((cell.op, cell.mutant)), column] = VALUES.get(result.outcome, 0.0)
+    return values, rows, backends
+
+
+def draw(cells: Sequence[Cell], path: Path) -> None:
+    """Write the picture: a column per gate and backend, a row per mutant, grouped by op; raises Unavailable without
+    matplotlib.
+    """
+    matplotlib = library("matplotlib", "report")
+    matplotlib.use("Agg")  # needs no display
+    pyplot = import_module("matplotlib.pyplot")
+    values, rows, backends = grid(cells)
+    height = 1.6 + 0.115 * len(rows)
+    figure, axes = pyplot.subplots(figsize=(2.2 + 1.75 * max(len(backends), 1), height), dpi=160)
+    colours = matplotlib.colors.ListedColormap(COLOURS)
+    axes.pcolormesh(values[::-1], cmap=colours, vmin=0, vmax=2, edgecolors="white", linewidth=0.6)
+    gates = [gate for _ in backends for gate in GATES]
+    axes.set_xticks(np.arange(len(gates)) + 0.5, gates, rotation=90, fontsize=5)
+    axes.xaxis.tick_top()
+    ops = list(dict.fromkeys(op for op, _ in rows))
+    names = [op for op, _ in rows]
+    for op in ops:
+        first, count = names.index(op), names.count(op)
+        axes.text(-0.4, len(rows) - first - count / 2, op, ha="right", va="center", fontsize=6)
+        axes.axhline(len(rows) - first, color="#8a94a3", linewidth=0.5)
+    for at, backend in enumerate(backends):
+        left = at * len(GATES)
+        axes.axvline(left, color="#8a94a3", linewidth=0.8)
+        full = Score([cell for cell in cells if cell.backend == backend]).full
+        axes.text(left + len(GATES) / 2, -0.6, f"{backend}\n{full}", ha="center", va="top", fontsize=6.5)
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)

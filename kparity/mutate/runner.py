@@ -15,11 +15,21 @@ from kparity import ops
 from kparity.device import fingerprint, registry
 from kparity.errors import Unavailable
 from kparity.model import load_model
-from kparity.mutate import library, models, native
-from kparity.mutate.cell import CONTROL, ENGINE, Cell, GateResult, Witness
-from kparity.mutate.library import Subject
-from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, Said, WitnessSaid
-from kparity.mutate.models import EMBEDDED
+from kparity.mutate import library, native
+from kparity.mutate.cell import (
+    CONTROL,
+    ENGINE,
+    Bits,
+    Cell,
+    CellRequest,
+    GateResult,
+    GateSaid,
+    Invalid,
+    Said,
+    Witness,
+    WitnessSaid,
+)  # fmt: skip
+from kparity.mutate.library import EMBEDDED, Subject
 from kparity.probe.runner import DEFAULT_POSITIONS, Process, Request, environment, turn
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Family
@@ -30,7 +40,7 @@ JUDGES = ("probe", "check", "contracts", "plain", "process")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
     "kparity": ("engine.py", "graph.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
-    "mutate": ("child.py", "engine.py", "models.py", "patch.py", "native.py"),
+    "mutate": ("child.py", "engine.py", "library.py", "patch.py", "native.py"),
     "kernels": ("support.py",),
 }  # fmt: skip
 """Files that do too, by their folder."""
@@ -206,7 +216,7 @@ def execute(
     with Family() as family, ExitStack() as stack:
         subjects: dict[str, tuple[Path | None, Sealed]] = {}
         for name in dict.fromkeys(plan.subject.model for plan in plans):
-            path = models.path_of(name, family.folder)
+            path = library.path_of(name, family.folder)
             subjects[name] = path, stack.enter_context(closing(write_reference(path, family.folder)))
         if any(plan.dialect == "native" for plan in plans) and native.missing() is None:
             native.prepare()

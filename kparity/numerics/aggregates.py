@@ -159,15 +159,7 @@ def pass_numpy(got: Array, truth: Array, limit: Array | None, *, bits: bool) -> 
         difference = left - right
         sums = left @ left, right @ right, left @ right, difference @ difference, difference.sum()
     return Pass(
-        int(np.isnan(got).sum()),
-        int(np.isnan(truth).sum()),
-        int(np.isinf(got).sum()),
-        int(np.isinf(truth).sum()),
-        int(wrong.sum()),
-        0 if limit is None else int((limit < 0).sum()),
-        worst,
-        float(used.flat[worst]),
-        float(error.flat[worst]),
-        *extremes,
-        *map(float, sums),
-    )
+        int(np.isnan(got).sum()), int(np.isnan(truth).sum()), int(np.isinf(got).sum()), int(np.isinf(truth).sum()),
+        int(wrong.sum()), 0 if limit is None else int((limit < 0).sum()), worst,
+        float(used.flat[worst]), float(error.flat[worst]), *extremes, *map(float, sums),
+    )  # fmt: skip

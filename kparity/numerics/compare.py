@@ -159,27 +159,15 @@ def judge(case_id: str, arg_name: str, got: Array, truth: Array, bound: ErrorBou
         raise WrongInput(f"{name}: dtype {got.dtype}, truth has {truth.dtype}")
     if limit is not None and limit.shape != truth.shape:
         raise WrongInput(f"{name}: the limit has shape {list(limit.shape)}, truth {list(truth.shape)}")
-    found = one_pass(got, truth, limit, bits=limit is None)
-    if found.negative:
+    sums = one_pass(got, truth, limit, bits=limit is None)
+    if sums.negative:
         raise WrongInput(f"{name}: the limit is negative somewhere")
-    index = tuple(int(at) for at in np.unravel_index(found.worst, got.shape))
+    index = tuple(int(at) for at in np.unravel_index(sums.worst, got.shape))
     return Comparison(
-        case_id=case_id,
-        arg_name=arg_name,
-        ok=not found.wrong,
-        wrong=found.wrong,
-        count=int(got.size),
-        worst_index=index,
-        got_value=float(got[index]),
-        want_value=float(truth[index]),
-        error=found.error,
-        limit=0.0 if limit is None else float(limit[index]),
-        utilisation=found.used,
-        nan_count=found.got_nan,
-        inf_count=found.got_inf,
-        max_abs=found.max_abs,
-        max_rel=found.max_rel,
-        max_ulp=found.max_ulp,
-        derivation=bound.derivation,
-        **vars(_metrics(found, got, truth)),
-    )
+        case_id=case_id, arg_name=arg_name, ok=not sums.wrong, wrong=sums.wrong, count=int(got.size), worst_index=index,
+        got_value=float(got[index]), want_value=float(truth[index]), error=sums.error,
+        limit=0.0 if limit is None else float(limit[index]), utilisation=sums.used,
+        nan_count=sums.got_nan, inf_count=sums.got_inf,
+        max_abs=sums.max_abs, max_rel=sums.max_rel, max_ulp=sums.max_ulp, derivation=bound.derivation,
+        **vars(_metrics(sums, got, truth)),
+    )  # fmt: skip

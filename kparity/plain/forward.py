@@ -112,13 +112,9 @@ class Stream:
 
 
 def logits(
-    path: Path | str | None,
-    tokens: Sequence[int],
-    *,
-    act: str,
-    kv: str,
+    path: Path | str | None, tokens: Sequence[int], *, act: str, kv: str,
     tick: Callable[[str], None] = lambda note: None,
-) -> Logits:
+) -> Logits:  # fmt: skip
     """Logits after each of the tokens of a sequence; raises BadModel for a file that cannot be read, WrongInput for
     tokens outside the vocabulary.
 
@@ -164,9 +160,7 @@ def _layer(file: GgufFile, f: Facts, at: str, streams: Sequence[Stream], act: st
         stream.x = stream.x + out
 
 
-def products(
-    weights: Iterable[Piece], streams: Sequence[Stream], given: Sequence[Quantised], rows: int
-) -> list[Array]:  # fmt: skip
+def products(weights: Iterable[Piece], streams: Sequence[Stream], given: Sequence[Quantised], rows: int) -> list[Array]:
     """W · a of both passes, [positions, rows] each, every weight decoded once.
 
     Sums of ternary times int8 are integers below 2²⁴: exact in f32 in any order, and one product for both passes. They

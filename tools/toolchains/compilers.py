@@ -62,17 +62,12 @@ class Nvcc(Toolchain):
     prelude = "cuda"
     brief = True
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        release = re.search(r"release .*", output(path, "--version"))
-        self.version = f"nvcc {release[0]}" if release else "nvcc"
-
-    @classmethod
-    def open(cls) -> Nvcc:
+    def __init__(self) -> None:
         path = shutil.which("nvcc")
         if path is None:
             raise Unavailable("nvcc is not on PATH", "install the CUDA toolkit", "KP-COMPILE-NVCC")
-        return cls(path)
+        release = re.search(r"release .*", output(path, "--version"))
+        self.path, self.version = path, f"nvcc {release[0]}" if release else "nvcc"
 
     def targets(self) -> list[Target]:
         listed = output(self.path, "--list-gpu-arch").split()
@@ -83,16 +78,8 @@ class Nvcc(Toolchain):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{source.op}.cu"
             file.write_text(numbered(source, self.prelude), encoding="utf-8")
-            options = [
-                "-cubin",
-                f"-arch={target.arch}",
-                "-std=c++17",
-                "-Xptxas",
-                "-v",
-                "-Werror=all-warnings",
-                *CUDA_FLAGS,
-            ]
-            command = [self.path, *options, "-o", f"{file}.cubin", str(file)]
+            options = ["-cubin", f"-arch={target.arch}", "-std=c++17", "-Xptxas", "-v", "-Werror=all-warnings"]
+            command = [self.path, *options, *CUDA_FLAGS, "-o", f"{file}.cubin", str(file)]
             run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         return judged(source, run.returncode, run.stdout + run.stderr)
 
@@ -103,17 +90,14 @@ class Nvrtc(Toolchain):
     name = "nvrtc"
     prelude = "cuda"
 
-    def __init__(self, library: Any) -> None:
-        self.library = library
-        self.version = f"NVRTC {runtime_version(library, 'nvrtc')}"
-
-    @classmethod
-    def open(cls) -> Nvrtc:
+    def __init__(self) -> None:
         wheels = Path(sysconfig.get_path("purelib")) / "nvidia"  # of nvidia-cuda-nvrtc
         installed = sorted(wheels.glob("*/lib/libnvrtc.so.[0-9]*"), reverse=True)
         for name in ("libnvrtc.so.13", "libnvrtc.so.12", *(path for path in installed if ".alt." not in path.name)):
             with suppress(OSError):
-                return cls(ctypes.CDLL(str(name)))
+                self.library = ctypes.CDLL(str(name))
+                self.version = f"NVRTC {runtime_version(self.library, 'nvrtc')}"
+                return
         raise Unavailable("libnvrtc was not found", "pip install nvidia-cuda-nvrtc", "KP-COMPILE-NVRTC")
 
     def targets(self) -> list[Target]:
@@ -132,12 +116,8 @@ class Nvrtc(Toolchain):
 _PT_NOTE, _NT_AMDGPU_METADATA = 4, 32
 
 WAVES: Mapping[str, tuple[int, ...]] = {
-    "gfx90a": (64,),
-    "gfx942": (64,),
-    "gfx1030": (32, 64),
-    "gfx1100": (32, 64),
-    "gfx1151": (32, 64),
-    "gfx1201": (32, 64),
+    **dict.fromkeys(("gfx90a", "gfx942"), (64,)),
+    **dict.fromkeys(("gfx1030", "gfx1100", "gfx1151", "gfx1201"), (32, 64)),
 }
 """Architectures and the wavefronts that each has."""
 HIP_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=on")
@@ -193,16 +173,12 @@ class Clang(Toolchain):
     name = "clang"
     prelude = "hip"
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.version = output(path, "--version").splitlines()[0]
-
-    @classmethod
-    def open(cls) -> Clang:
-        for name in CLANGS:
-            if path := shutil.which(name):
-                return cls(path)
-        raise Unavailable(f"none of {', '.join(CLANGS)} is on PATH", "apt-get install clang-19", "KP-COMPILE-CLANG")
+    def __init__(self) -> None:
+        path = next(filter(None, map(shutil.which, CLANGS)), None)
+        if path is None:
+            missing = f"none of {', '.join(CLANGS)} is on PATH"
+            raise Unavailable(missing, "apt-get install clang-19", "KP-COMPILE-CLANG")
+        self.path, self.version = path, output(path, "--version").splitlines()[0]
 
     def targets(self) -> list[Target]:
         return [Target(arch, wave) for arch, waves in WAVES.items() for wave in waves]
@@ -267,20 +243,13 @@ class Hiprtc(Toolchain):
     prelude = "hip"
     threads = False
 
-    def __init__(self, version: str) -> None:
-        self.version = version
-
-    @classmethod
-    def open(cls) -> Hiprtc:
+    def __init__(self) -> None:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
             version = child.submit(_version).result()
         if version is None:
-            raise Unavailable(
-                f"none of {', '.join(LIBRARIES)} has hipRTC",
-                "apt-get install libamdhip64-5 libhiprtc-builtins5",
-                "KP-COMPILE-HIPRTC",
-            )
-        return cls(version)
+            install = "apt-get install libamdhip64-5 libhiprtc-builtins5"
+            raise Unavailable(f"none of {', '.join(LIBRARIES)} has hipRTC", install, "KP-COMPILE-HIPRTC")
+        self.version = version
 
     def targets(self) -> list[Target]:
         return [Target("gfx90a", 64), Target("gfx1030", 32)]
