@@ -5,7 +5,7 @@
 #
 # DIR is the checkout without an argument; both folders are git-ignored there. The host is x86-64 Linux with its own torch and CuPy
 # (CuPy's wheel alone has 66 MiB and is not packed). Without --full only what a host with a scientific Python lacks is packed:
-# wgpu, pyopencl, gguf, jsonschema and what these need. --full packs every dependency and the build tools, CuPy and torch excepted.
+# wgpu, pyopencl, gguf, msgspec, jsonschema and what these need. --full packs every dependency and the build tools, CuPy and torch excepted.
 # HOST_PYTHON is the host's Python version (3.12). Existing folders are emptied first.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,8 +13,8 @@ host_python=${HOST_PYTHON:-3.12}
 python=${PYTHON:-python3}
 [ ! -x "$root/.venv/bin/python" ] || python=${PYTHON:-$root/.venv/bin/python}
 
-lean="wgpu rendercanvas cffi pycparser pyopencl pytools platformdirs siphash24 typing_extensions gguf tqdm requests jsonschema
-      jsonschema-specifications referencing rpds-py attrs"
+lean="wgpu rendercanvas cffi pycparser pyopencl pytools platformdirs siphash24 typing_extensions gguf tqdm requests msgspec
+      jsonschema jsonschema-specifications referencing rpds-py attrs"
 full="numpy click rich markdown-it-py mdurl pygments PyYAML tokenizers huggingface_hub pytest pluggy iniconfig packaging hypothesis
       sortedcontainers scikit-build-core pathspec pybind11 ninja cmake"
 loaders="libvulkan1 libegl1 libglvnd0 libopengl0 libgl1 libglx0 libgles2"
