@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Launch, Program
@@ -286,7 +287,7 @@ add("never-launched", "The attention of the last layer is never started: its out
 @wrong()
 def false_gpu(model: Model, backend: Backend) -> Engine:
     """A software device behind an API that calls it a GPU: GPU promises at CPU speed."""
-    backend.info = dataclasses.replace(backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)")
+    backend.info = msgspec.structs.replace(backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)")
     return Engine(model, backend)
 
 
