@@ -149,6 +149,9 @@ FORGED = [
     Forgery("no samples", "RCPT-SCHEMA", put(f"{SPEED}.samples_s", [])),
     Forgery("an unknown field", "RCPT-SCHEMA", put("runs.0.verified_by_us", True)),
     Forgery("a time of zero", "RCPT-SCHEMA", put(f"{SPEED}.samples_s.0", 0.0)),
+    Forgery("a measurement that calls itself an op", "RCPT-SCHEMA", put(f"{SPEED}.op", "tgemv")),
+    Forgery("an op without a name", "RCPT-SCHEMA", drop("ops.1.op"), ops=True),
+    Forgery("a field of nobody in a device", "RCPT-SCHEMA", put("runs.0.device.trusted", True)),
     Forgery("a speed in a probe", "RCPT-SCHEMA", put("kind", "probe")),
     # What it is of.
     Forgery("another model", "RCPT-SUBJECT", put("model.sha256", "0" * 64), renamed=False),

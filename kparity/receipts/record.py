@@ -24,7 +24,10 @@ CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""
 Second = Annotated[float, Meta(ge=1e-12, le=1e9)]
 """From less than any clock tells to more than anybody waits."""
-Seconds = Annotated[list[Second], Meta(description="One by one, as the clock gave them: never rounded or sorted.")]
+Seconds = Annotated[
+    list[Second],
+    Meta(min_length=1, description="One by one, as the clock gave them: never rounded, sorted or left out."),
+]
 
 
 class Record(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -129,7 +132,7 @@ class Bandwidth(Record):
     what: Literal["streaming read", "device copy"]
     bytes: Size
     bytes_per_s: Positive
-    samples_s: Annotated[list[Second], Meta(min_length=1)]
+    samples_s: Seconds
     cache_bytes: Count | None
 
 
@@ -161,9 +164,9 @@ class Row(Record, omit_defaults=True):
     name: Text
     units: Size = 1
     """In a sample."""
-    samples_s: Seconds = []
-    """By the wall's clock."""
-    device_s: Seconds = []
+    samples_s: list[Second] = []
+    """By the wall's clock, one by one, as it gave them: never rounded, sorted or left out."""
+    device_s: list[Second] = []
     """By the device's own clock: of an op the same runs (by the wall's where the API has none); of a model the same
     work, in runs of their own."""
     unit_s: Positive | None = None
@@ -414,8 +417,11 @@ class Predicate(Record):
             for index, kernel in enumerate(run.kernels):
                 if kernel.launches is None:
                     yield f"/runs/{at}/kernels/{index}/launches", "a benchmark has them"
-        for where, row, _ in self.rows():
-            yield from ((f"{where.removeprefix('/predicate')}/{name}", why) for name, why in row.gaps())
+        for where, row, owner in self.rows():
+            place = where.removeprefix("/predicate")
+            if bool(row.op) is not (owner is None):
+                yield f"{place}/op", "a row of an op names it, a measurement of a model has none"
+            yield from ((f"{place}/{name}", why) for name, why in row.gaps())
 
 
 class Statement(Record):
