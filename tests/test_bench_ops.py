@@ -358,7 +358,7 @@ def test_a_run_has_rows_of_every_backend_and_names_the_absent(monkeypatch: pytes
     assert set(empty) == {"numpy", "cpu"} and all(empty.values())
     streams = [row for row in result.rows if row.op == "stream"]
     assert [row.backend for row in streams] == ["numpy", "cpu"] and all(row.verified for row in streams)
-    assert "1 thread" in streams[1].detail
+    assert streams[1].device and "1 thread" in streams[1].device.detail
     assert run(Request(["cuda"], "add and D=1,")).exit_code == 3, "nothing ran"
 
 
