@@ -155,11 +155,18 @@ class Row(dict[str, Any]):
         return None
 
 
+def rows_of(value: Any) -> Any:
+    """The same with a ``Row`` for every object in it: rows of receipts leave out what does not apply."""
+    if isinstance(value, list):
+        return [rows_of(each) for each in value]
+    return Row({name: rows_of(each) for name, each in value.items()}) if isinstance(value, dict) else value
+
+
 class Results:
     """The saved runs. A row counts only with right outputs; another is empty."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.runs: dict[str, Row] = {name: Row(record) for name, record in document["runs"].items()}
+        self.runs: dict[str, Row] = {name: rows_of(record) for name, record in document["runs"].items()}
 
     def result(self, name: str) -> Row:
         """What came out of a run."""
