@@ -17,12 +17,12 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from msgspec.structs import replace
 
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Launch, require_contiguous, require_fit, sliced

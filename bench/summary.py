@@ -108,14 +108,15 @@ def receipt(name: str, predicate: Predicate) -> Iterator[tuple[str, str, str]]:
         yield _row(f"{name} {run.backend}", run.errors, f"{run.device.device}{checked}", wrong)
         for row in run.measurements:
             share = f", {100 * row.of_bandwidth:.1f} % of bandwidth" if row.of_bandwidth is not None else ""
-            rate = f"{row.tokens_per_s:.1f} tokens/s ({row.low:.1f} … {row.high:.1f}){share}"
+            middle, low, high = row.rates
+            rate = f"{middle:.1f} tokens/s ({low:.1f} … {high:.1f}){share}"
             yield _row(f"{name} {run.backend} {row.name}", row.errors, rate)
         yield from ((f"{name} {run.backend} {each.name}", "skipped", each.reason) for each in run.skipped)
     for op in predicate.ops:
         if op.unsupported:
             yield f"{name} {op.name}", ABSENT, op.unsupported[:160]
         else:
-            rate = f"{op.us:.2f} µs, {op.gb_per_s or 0.0:.1f} GB/s" if op.us else ""
+            rate = f"{op.unit_s * 1e6:.2f} µs, {op.gb_per_s or 0.0:.1f} GB/s" if op.unit_s else ""
             yield _row(f"{name} {op.name}", op.errors, rate)
 
 

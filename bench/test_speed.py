@@ -44,7 +44,7 @@ def test_op(
     row = rotation.row
     note(
         rotation.check(), row.name.partition(" ")[2], case=row.case, state=state, kernel=row.kernel,
-        launches=row.launches_per_sample, copies=row.copies, beyond_caches=row.cold, bytes=row.bytes,
+        launches=row.units, copies=row.copies, beyond_caches=row.cold, bytes=row.bytes,
         flops=rotation.flops,
     )  # fmt: skip
 

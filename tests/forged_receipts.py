@@ -60,13 +60,12 @@ def resampled(samples: Callable[[list[float]], list[float]], run: int = 0, at: i
 def _follow(each: dict[str, Any], bandwidth: float) -> None:
     from kparity.bench.timing import bootstrap
 
-    tokens, nbytes = each["tokens"], each["bytes_per_token"]
-    middle, low, high = bootstrap(each["samples_s"])
-    floor = nbytes * tokens / bandwidth
-    each.update(tokens_per_s=tokens / middle, low=tokens / high, high=tokens / low, floor_s=floor,
-                of_bandwidth=floor / middle, gb_per_s=nbytes * tokens / middle * 1e-9)  # fmt: skip
+    seconds, nbytes = np.array(each["samples_s"]) / each["units"], each["bytes"]
+    middle, low, high = bootstrap(seconds)
+    each.update(unit_s=middle, low_s=low, high_s=high, floor_s=nbytes / bandwidth,
+                of_bandwidth=nbytes / bandwidth / middle, gb_per_s=nbytes / middle * 1e-9)  # fmt: skip
     for name in each["ms_per_token"]:
-        each["ms_per_token"][name] = float(np.percentile(each["samples_s"], int(name[1:]))) / tokens * 1e3
+        each["ms_per_token"][name] = float(np.percentile(seconds, int(name[1:]))) * 1e3
 
 
 def twice_as_fast(samples: list[float]) -> list[float]:
@@ -76,7 +75,7 @@ def twice_as_fast(samples: list[float]) -> list[float]:
 def smaller_model(predicate: dict[str, Any]) -> None:
     """Faster than memory, with a token of fewer bytes to explain it."""
     for each in predicate["runs"][0]["measurements"]:
-        each["bytes_per_token"] /= 10
+        each["bytes"] /= 10
         each["samples_s"] = [second / 5 for second in each["samples_s"]]
         each["device_s"] = [second / 5 for second in each["device_s"]]
         _follow(each, predicate["runs"][0]["bandwidth"]["bytes_per_s"])
@@ -101,10 +100,10 @@ def faster_op(predicate: dict[str, Any]) -> None:
     from kparity.bench.timing import bootstrap
 
     row = predicate["ops"][1]
-    for name in ("samples_device_s", "samples_wall_s"):
+    for name in ("device_s", "samples_s"):
         row[name] = [each / 2 for each in row[name]]
-    middle, low, high = bootstrap(np.array(row["samples_device_s"]) / row["launches_per_sample"])
-    row.update(us=middle * 1e6, us_low=low * 1e6, us_high=high * 1e6, gb_per_s=row["bytes"] / middle * 1e-9)
+    middle, low, high = bootstrap(np.array(row["device_s"]) / row["units"])
+    row.update(unit_s=middle, low_s=low, high_s=high, gb_per_s=row["bytes"] / middle * 1e-9)
 
 
 def each_kernel(edit: Edit) -> Edit:
@@ -115,7 +114,7 @@ def each_kernel(edit: Edit) -> Edit:
 def sure(predicate: dict[str, Any]) -> None:
     """The interval of somebody who is certain."""
     each = at(predicate, SPEED)
-    each.update(low=each["tokens_per_s"] * 0.99999, high=each["tokens_per_s"] * 1.00001)
+    each.update(low_s=each["unit_s"] * 0.99999, high_s=each["unit_s"] * 1.00001)
 
 
 def copied(predicate: dict[str, Any]) -> None:
@@ -129,7 +128,7 @@ def walled(row: int, wall: Callable[[list[float], list[float]], list[float]]) ->
 
     def edit(predicate: dict[str, Any]) -> None:
         each = predicate["ops"][row]
-        each["samples_wall_s"] = wall(each["samples_device_s"], each["samples_wall_s"])
+        each["samples_s"] = wall(each["device_s"], each["samples_s"])
 
     return edit
 
@@ -141,8 +140,8 @@ UNEXPLAINED = both(drop("runs.0"), put("fallback.0.status", "unavailable"), put(
 GPU = {"require_gpu_kernels": True}
 
 FORGED = [
-    # Editd after it was written.
-    Forgery("a speed is edited", "RCPT-DIGEST", put(f"{SPEED}.tokens_per_s", 9999.0), redigest=False),
+    # Edited after it was written.
+    Forgery("a speed is edited", "RCPT-DIGEST", put(f"{SPEED}.unit_s", 1e-4), redigest=False),
     Forgery("the device is renamed", "RCPT-DIGEST", put("runs.0.device.device", "NVIDIA B200"), redigest=False),
     Forgery("the commit is another", "RCPT-DIGEST", put("harness.commit", "f" * 40), redigest=False),
     # The form.
@@ -150,6 +149,9 @@ FORGED = [
     Forgery("no samples", "RCPT-SCHEMA", put(f"{SPEED}.samples_s", [])),
     Forgery("an unknown field", "RCPT-SCHEMA", put("runs.0.verified_by_us", True)),
     Forgery("a time of zero", "RCPT-SCHEMA", put(f"{SPEED}.samples_s.0", 0.0)),
+    Forgery("a measurement that calls itself an op", "RCPT-SCHEMA", put(f"{SPEED}.op", "tgemv")),
+    Forgery("an op without a name", "RCPT-SCHEMA", drop("ops.1.op"), ops=True),
+    Forgery("a field of nobody in a device", "RCPT-SCHEMA", put("runs.0.device.trusted", True)),
     Forgery("a speed in a probe", "RCPT-SCHEMA", put("kind", "probe")),
     # What it is of.
     Forgery("another model", "RCPT-SUBJECT", put("model.sha256", "0" * 64), renamed=False),
@@ -190,7 +192,7 @@ FORGED = [
     Forgery("a kernel without device time", "RCPT-DEVICE-TIME", put("runs.0.kernels.1.device_ns", 0)),
     Forgery("more device time than wall", "RCPT-DEVICE-TIME",
             each_kernel(lambda each: each.update(device_ns=each["device_ns"] * 3))),
-    Forgery("a device clock without samples", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", None)),
+    Forgery("a device clock without samples", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", [])),
     Forgery("a device clock ahead of the wall", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", [1.0])),
     # The dispatch.
     Forgery("a fallback without a reason", "RCPT-FALLBACK", UNEXPLAINED),
@@ -238,13 +240,13 @@ FORGED = [
     Forgery("a cache beyond any", "RCPT-BANDWIDTH", both(
         resampled(twice_as_fast), put("runs.0.bandwidth.cache_bytes", 1 << 40))),
     Forgery("a bandwidth of its own", "RCPT-BANDWIDTH", put("runs.0.bandwidth.bytes_per_s", 8e12)),
-    Forgery("the mean of another day", "RCPT-RECOMPUTED", put(f"{SPEED}.tokens_per_s", 6000.0)),
+    Forgery("the mean of another day", "RCPT-RECOMPUTED", put(f"{SPEED}.unit_s", 1 / 6000.0)),
     Forgery("faster percentiles", "RCPT-RECOMPUTED", put(f"{SPEED}.ms_per_token.p99", 1e-6)),
     Forgery("more throughput", "RCPT-RECOMPUTED", put(f"{SPEED}.gb_per_s", 4000.0)),
     Forgery("a name of another measurement", "RCPT-RECOMPUTED", put(f"{SPEED}.name", "tg@4096")),
     Forgery("a better ratio", "RCPT-RECOMPUTED", change("baselines.0.ratios.0", ratio=4.0, low=3.9, high=4.1)),
     Forgery("a point for an interval", "RCPT-INTERVAL", sure),
-    Forgery("an interval upside down", "RCPT-INTERVAL", put(f"{SPEED}.low", 1e9)),
+    Forgery("an interval upside down", "RCPT-INTERVAL", put(f"{SPEED}.low_s", 1e9)),
     Forgery("always the same time", "RCPT-SAMPLES", resampled(lambda samples: [median(samples)] * 40)),
     Forgery("two times in turn", "RCPT-SAMPLES", resampled(lambda samples: samples[:2] * 20)),
     Forgery("one measurement under two names", "RCPT-REPLAYED", copied),
@@ -252,17 +254,17 @@ FORGED = [
     Forgery("an op that nobody verified", "RCPT-OUTPUT", put("ops.1.verified", False), ops=True),
     Forgery("an op with errors", "RCPT-ERRORS", put("ops.1.errors", ["output wrong"]), ops=True),
     Forgery("an op faster than memory", "RCPT-FLOOR", faster_op, ops=True),
-    Forgery("an op with a better median", "RCPT-RECOMPUTED", put("ops.1.us", 0.5), ops=True),
-    Forgery("an op with a point for an interval", "RCPT-INTERVAL", put("ops.1.us_low", 1e-3), ops=True),
+    Forgery("an op with a better median", "RCPT-RECOMPUTED", put("ops.1.unit_s", 5e-7), ops=True),
+    Forgery("an op with a point for an interval", "RCPT-INTERVAL", put("ops.1.low_s", 1e-9), ops=True),
     Forgery("a short op ahead of the wall", "RCPT-DEVICE-TIME",
             walled(2, lambda device, _: [each / 1.5 for each in device]), ops=True),
     Forgery("an op ahead of the wall in one sample", "RCPT-DEVICE-TIME",
             walled(1, lambda device, wall: [*wall[:3], device[3] / 2, *wall[4:]]), ops=True),
     Forgery("an op with more times of the wall's clock", "RCPT-DEVICE-TIME",
             walled(1, lambda _, wall: [*wall, wall[0] * 1.07]), ops=True),
-    Forgery("an op that was not measured", "RCPT-EMPTY", drop("ops.1.samples_device_s"), ops=True),
+    Forgery("an op that was not measured", "RCPT-EMPTY", drop("ops.1.device_s"), ops=True),
     Forgery("an op of a backend that was not there", "RCPT-FALLBACK", put("ops.1.backend", "hip"), ops=True),
-    Forgery("an op on a software GPU", "RCPT-SOFTWARE-GPU", put("ops.1.device", "llvmpipe"), ops=True),
+    Forgery("an op on a software GPU", "RCPT-SOFTWARE-GPU", put("ops.1.device.device", "llvmpipe"), ops=True),
     Forgery("an op without a kernel", "RCPT-NO-KERNELS", drop(*KERNEL), ops=True),
     Forgery("an op that was not counted", "RCPT-NO-KERNELS", drop(*KERNEL[2:]), ops=True),
     Forgery("an op that was never launched", "RCPT-NO-KERNELS", put("ops.1.dispatches", 0), ops=True),

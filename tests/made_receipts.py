@@ -98,15 +98,13 @@ def measurement(
     tokens = 1 if decode else int(name[2:])
     samples = drawn(f"{salt} {backend} {name}", seconds)
     middle, low, high = bootstrap(samples)
-    floor = nbytes * tokens / BANDWIDTH[backend] if nbytes else None
     return {
-        "name": name, "phase": "decode" if decode else "prefill", "tokens": tokens,
+        "name": name, "phase": "decode" if decode else "prefill", "units": tokens,
         "depth": int(name[3:]) if decode else 0, "samples_s": samples,
-        "device_s": drawn(f"{salt} {backend} {name} device", seconds * 0.97, 12) if device else None,
-        "tokens_per_s": tokens / middle, "low": tokens / high, "high": tokens / low, "limit": None,
+        "device_s": drawn(f"{salt} {backend} {name} device", seconds * 0.97, 12) if device else [],
+        "unit_s": middle / tokens, "low_s": low / tokens, "high_s": high / tokens,
         "ms_per_token": {f"p{at}": float(np.percentile(samples, at)) / tokens * 1e3 for at in (10, 50, 90, 99)},
-        "bytes_per_token": nbytes, "gb_per_s": nbytes * tokens / middle * 1e-9 if nbytes else None,
-        "of_bandwidth": floor / middle if floor else None, "floor_s": floor, "energy_j_per_token": None, "errors": [],
+        **({"bytes": nbytes, "gb_per_s": nbytes * tokens / middle * 1e-9} if nbytes else {}), "errors": [],
     }  # fmt: skip
 
 
@@ -151,9 +149,9 @@ def run(backend: str, salt: str = "") -> dict[str, Any]:
         "skipped": [{"name": "tg@8192", "reason": "the context is 4096"}], "errors": [],
         "energy": {"source": None, "reason": "no counter"}, "clocks": {"before": {}, "after": {}},
     }  # fmt: skip
-    for each in made["measurements"]:  # the floor is that of the samples, not of the table above
-        floor = each["bytes_per_token"] * each["tokens"] / rate
-        each.update(floor_s=floor, of_bandwidth=floor / median(each["samples_s"]))
+    for each in made["measurements"]:
+        each["floor_s"] = each["bytes"] / rate
+        each["of_bandwidth"] = each["floor_s"] / each["unit_s"]
     return made
 
 
@@ -196,7 +194,7 @@ def edited(edit: Edit, *backends: str, **options: Any) -> dict[str, Any]:
 def ops_receipt(backend: str) -> dict[str, Any]:
     """A right receipt of single ops on one backend: the memory's bandwidth, and one op, cold and hot."""
     made = receipt(backend)["predicate"]
-    device = {name: DEVICES[backend][name] for name in ("device", "kind", "api", "driver", "uuid")}
+    device = made["runs"][0]["device"]
     clock = "device" if backend == "cuda" else "wall"
     rows = []
     for op, cold, nbytes, share in (
@@ -214,10 +212,10 @@ def ops_receipt(backend: str) -> dict[str, Any]:
         }  # fmt: skip
         rows.append({
             **(kernel if op == "tgemv" else {}),
-            "name": f"{backend} {op} {'cold' if cold else 'hot'}", "backend": backend, **device, "op": op,
-            "clock": clock, "launches_per_sample": 4, "bytes": nbytes, "cold": cold, "errors": [],
-            "verified": True, "us": middle * 1e6, "us_low": low * 1e6, "us_high": high * 1e6,
-            "gb_per_s": nbytes / middle * 1e-9, "samples_device_s": seconds, "samples_wall_s": wall,
+            "name": f"{backend} {op} {'cold' if cold else 'hot'}", "backend": backend, "device": dict(device), "op": op,
+            "clock": clock, "units": 4, "bytes": nbytes, "cold": cold, "errors": [], "verified": True,
+            "unit_s": middle, "low_s": low, "high_s": high, "gb_per_s": nbytes / middle * 1e-9,
+            "device_s": seconds, "samples_s": wall,
         })  # fmt: skip
     keep = ("kind", "begun", "ended", "harness", "request", "model", "contract", "seeds", "fallback")
     return build({**{name: made[name] for name in keep}, "serving": None, "runs": [], "ops": rows})
@@ -228,9 +226,8 @@ def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:
     ours = next(
         each for run in runs if run["backend"] == "cpu" for each in run["measurements"] if each["name"] == "tg@0"
     )
-    theirs = measurement("cpu", "tg@0", 2 * median(ours["samples_s"]), BYTES, False, f"{salt} llama.cpp")
-    ratio = ours["tokens_per_s"] / theirs["tokens_per_s"]
-    theirs.update(dict.fromkeys(("bytes_per_token", "gb_per_s", "of_bandwidth", "floor_s")))
+    theirs = measurement("cpu", "tg@0", 2 * ours["unit_s"], None, False, f"{salt} llama.cpp")
+    ratio = theirs["unit_s"] / ours["unit_s"]
     return {
         "name": "llama.cpp", "version": "made", "library_sha256": None, "measurements": [theirs],
         "ratios": [{"backend": "cpu", "name": "tg@0", "ratio": ratio, "low": ratio * 0.98, "high": ratio * 1.02}],

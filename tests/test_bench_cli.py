@@ -49,11 +49,13 @@ def test_single_ops_are_measured_and_written_down(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(path.read_text())["predicate"]
     jsonschema.validate(json.loads(path.read_text()), schema_of("receipt"))
-    assert any(row["op"] == "add" and row["us"] > 0 and row["verified"] for row in found["ops"]) and not found["runs"]
+    assert (
+        any(row["op"] == "add" and row["unit_s"] > 0 and row["verified"] for row in found["ops"]) and not found["runs"]
+    )
     assert [each["status"] for each in found["fallback"]] == ["accepted", "unavailable"]
     add = next(row for row in found["ops"] if row["op"] == "add")
     assert add["kernel"] in {each["name"] for each in json.loads(path.read_text())["subject"]}
-    assert add["dispatches"] >= len(add["samples_device_s"]) * add["launches_per_sample"] > 0
+    assert add["dispatches"] >= len(add["device_s"]) * add["units"] > 0
     assert run("receipt", "verify", "--require-parity", str(path)).returncode == 0
     assert "RCPT-NO-GPU-KERNELS" in run("receipt", "verify", "--require-gpu-kernels", str(path)).stdout
     assert run("bench", "--ops", "add and D=1,", "--backends", "cuda", env=NO_CUDA).returncode == 3

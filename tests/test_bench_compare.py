@@ -17,8 +17,8 @@ import pytest
 
 from kparity.bench.comparison import FASTER, INVALID, SAME, SLOWER, TOO_FEW, facts_of, ratio, read
 from kparity.cli.main import main
+from kparity.device.adapter import Device
 from kparity.errors import WrongInput
-from kparity.receipts.record import Device
 from tests import made_receipts
 
 DEVICE = {"device": "Test CPU", "kind": "cpu", "api": "native", "driver": "", "uuid": "", "detail": "AVX2, 2 threads"}
@@ -46,8 +46,8 @@ def receipt(*runs: dict[str, Any], model: str = "a" * 64, ops: Sequence[dict[str
 
 
 def op_row(middle: float, **more: Any) -> dict[str, Any]:
-    made = {**MADE_OPS["ops"][1], **DEVICE, "case": "tgemv[K=1]", "state": "cold", "launches_per_sample": 10}
-    return {**made, "samples_device_s": samples(10 * middle), **more}
+    made = {**MADE_OPS["ops"][1], "device": OURS, "case": "tgemv[K=1]", "state": "cold", "units": 10}
+    return {**made, "device_s": samples(10 * middle), **more}
 
 
 def suite(
@@ -208,7 +208,7 @@ del LACKING["predicate"]["runs"][0]["device"]
         (LACKING, "lacks what a benchmark holds (Object missing required field `device`"),
         (NEGATIVE, "lacks what a benchmark holds (Expected `float` >= 1e-12"),
         (suite(None), "holds no raw samples"),
-        (receipt(run_of(tg_0=[1.0, float("nan")])), "NaN is not a number"),
+        (receipt(run_of(tg_0=[1.0, float("nan")])), "not JSON compliant"),
         ({"payloadType": "x", "payload": "%%%", "signatures": []}, "not base64"),
         (receipt(run_of(tg_0=[1.0]), run_of(tg_0=[1.0])), "holds cpu tg@0 twice"),
     ],
@@ -233,13 +233,13 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
 
 def test_rows_of_ops_are_compared_per_launch(tmp_path: Path) -> None:
     stream = {**op_row(1.0), "op": "stream", "case": "", "state": ""}
-    a = receipt(ops=[op_row(2e-6), op_row(1e-6, state="hot"), stream, op_row(1.0, state="died", samples_device_s=[])])
+    a = receipt(ops=[op_row(2e-6), op_row(1e-6, state="hot"), stream, op_row(1.0, state="died", device_s=[])])
     b = receipt(ops=[op_row(1e-6), op_row(1e-6, state="hot", errors=["output wrong"]), stream])
     found = Compared(tmp_path, a, b)
     assert found.rows["cpu tgemv[K=1] cold"]["ratio"] == pytest.approx(2, rel=0.02)
     assert found.rows["cpu tgemv[K=1] cold"]["a_median_s"] == pytest.approx(2e-6, rel=0.02)
     assert found.rows["cpu tgemv[K=1] hot"]["verdict"] == INVALID and "cpu stream" in found.rows
-    slow = receipt(ops=[op_row(1e-6, detail="AVX2, 1 thread")])
+    slow = receipt(ops=[op_row(1e-6, device={**OURS, "detail": "AVX2, 1 thread"})])
     assert "numbers of threads" in Compared(tmp_path, a, slow).error
 
 

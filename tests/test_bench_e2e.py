@@ -128,13 +128,13 @@ def ceiling(rate: float, cache: int) -> Bandwidth:
 
 def test_numbers_follow_from_the_samples() -> None:
     found = measurement(TG, Samples([0.1, 0.2, 0.3], [], [6.0, 2.4], ["a", "a"]), 10**9, ceiling(2e10, 0))
-    assert found.tokens_per_s == 5.0 and found.ms_per_token.p50 == 200.0
+    assert found.unit_s == 0.2 and found.ms_per_token and found.ms_per_token.p50 == 200.0
     assert found.floor_s == 0.05 and found.of_bandwidth == 0.25 and found.gb_per_s == 5.0
     assert found.limit == "±50.0 % after 3 samples" and found.errors == []
     assert found.energy_j_per_token == pytest.approx(4.2 / 1.5)
     prompt = measurement(PP, Samples([0.64] * 5), 10**6, ceiling(1e9, 0))
-    assert prompt.tokens_per_s == 50.0 and prompt.floor_s == 0.032 and prompt.limit is None
-    assert prompt.ms_per_token.p99 == 20.0 and prompt.energy_j_per_token is None
+    assert prompt.unit_s == 0.02 and prompt.floor_s == 0.001 and prompt.limit == ""
+    assert prompt.ms_per_token and prompt.ms_per_token.p99 == 20.0 and prompt.energy_j_per_token is None
     early = measurement(TG, Samples([0.1] * 5, [Sample(0.2, 0.1), Sample(0.1, 0.1)]), 1)
     assert early.errors == ["the device's clock is ahead of the wall's in 1 samples"] and early.device_s == [0.2, 0.1]
     with pytest.raises(ValueError, match="no samples"):

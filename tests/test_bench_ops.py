@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,7 +23,7 @@ from kparity.device.adapter import Backend, Program
 from kparity.device.registry import open_backend
 from kparity.errors import WrongInput
 from kparity.ops.spec import Case
-from kparity.receipts.record import OpRow
+from kparity.receipts.record import Row
 from tests.conftest import needing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ SMALL = ops.get("tgemv").case(M=1, N=24, K=256)
 
 LARGE = ops.get("tgemv").case(M=1, N=640, K=2560)
 ADD = ops.get("add").case(M=1, D=8)
-PLAIN = {"backend": "gpu", "errors": [], "verified": False, "launches_per_sample": 1, "bytes": 10**9, "cold": True}
+PLAIN = {"backend": "gpu", "bytes": 10**9, "cold": True}
 
 
 def copies_of(backend: Backend, case: Case, copies: int) -> Rotation:
@@ -128,7 +128,7 @@ def test_truth_in_pieces_is_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_head_larger_than_a_binding_is_timed_in_parts() -> None:
     backend = open_backend("cpu")
     case = ops.get("dense_gemv").case(M=1, N=50, K=64)
-    backend.info = dataclasses.replace(backend.info, max_binding=16 * 64 * 2)
+    backend.info = msgspec.structs.replace(backend.info, max_binding=16 * 64 * 2)
     timed = Rotation(backend, case, 0, launches=1)
     assert len(timed.programs[0].launches) == 4 and timed.check() is None
     backend.close()
@@ -145,9 +145,9 @@ def test_a_cold_rotation_walks_through_more_than_was_asked_for_and_a_hot_one_sta
     assert copies * cold.nbytes >= 1 << 20 and len(cold.written) == copies
     walked = [launch.buffers[0].handle.ctypes.data for program in cold.programs for launch in program.launches]  # type: ignore[attr-defined]
     assert len(set(walked)) == copies, "every copy is in a program"
-    assert all(len(program.launches) == cold.row.launches_per_sample for program in cold.programs)
+    assert all(len(program.launches) == cold.row.units for program in cold.programs)
     hot = Rotation(backend, case, 0)
-    assert hot.row.copies == 1 and not hot.row.cold and len(hot.programs) == 1 and hot.row.launches_per_sample > 1
+    assert hot.row.copies == 1 and not hot.row.cold and len(hot.programs) == 1 and hot.row.units > 1
     assert cold.check() is None and hot.check() is None
     backend.close()
 
@@ -157,9 +157,9 @@ def test_a_slow_start_does_not_make_samples_of_one_launch(monkeypatch: pytest.Mo
         return 6e-3 + 1e-4 * len(program.launches)
 
     monkeypatch.setattr(Program, "run_timed", slow_start)
-    assert Rotation(NumpyBackend(), SMALL, 0).row.launches_per_sample >= 10
+    assert Rotation(NumpyBackend(), SMALL, 0).row.units >= 10
     monkeypatch.setattr(Program, "run_timed", lambda program: 1.0 * len(program.launches))
-    assert Rotation(NumpyBackend(), SMALL, 0).row.launches_per_sample == 1
+    assert Rotation(NumpyBackend(), SMALL, 0).row.units == 1
 
 
 def test_a_rotation_is_cold_only_beyond_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_a_rotation_is_cold_only_beyond_the_caches(monkeypatch: pytest.MonkeyPat
     assert (hot.cold, cold.cold, made.cold) == (False, True, False)
     assert made.state == "rotated" and made.name.endswith(" rotated")
     work = ops.get("tgemv").work(SMALL)
-    assert (hot.bytes, hot.launches_per_sample) == (work.bytes, 1)
+    assert (hot.bytes, hot.units) == (work.bytes, 1)
     assert (hot.kernel, hot.clock) == ("tgemv_numpy_dp4a", "wall")
 
 
@@ -259,13 +259,13 @@ def test_rows_name_what_failed_and_what_is_not_supported(monkeypatch: pytest.Mon
     table = [opened(monkeypatch, Failing()), cpu()]
     failed, right = rows_of(ops.get("rmsnorm").case(M=1, D=8), "step", table, 0.05)
     assert failed.errors == ["RuntimeError: the compiler crashed"] and not failed.verified and not failed.dispatches
-    assert right.errors == [] and right.verified and right.us and right.tag == "step", "the others go on"
-    assert right.dispatches == right.replays * right.launches_per_sample > len(right.samples_wall_s)
+    assert right.errors == [] and right.verified and right.unit_s and right.tag == "step", "the others go on"
+    assert right.dispatches == right.replays * right.units > len(right.samples_s)
     glu = ops.get("glu").case(M=1, D=8, act="silu")
     (wrong,) = rows_of(SMALL, "step", [opened(monkeypatch, numpy_with(lie_one_off))], 0.05)
     assert "output wrong" in wrong.errors[0] and not wrong.verified and "ERROR" in line(wrong)
     unsupported, _ = rows_of(glu, "step", table, 0.05)
-    assert unsupported.unsupported == "no room" and unsupported.errors == [] and not unsupported.us
+    assert unsupported.unsupported == "no room" and unsupported.errors == [] and not unsupported.unit_s
     assert "no room" in line(unsupported)
     with pytest.raises(Unsupported):
         Rotation(Failing(), glu, 0)
@@ -335,7 +335,7 @@ def test_torch_stands_beside_a_gemv_and_a_wrong_product_is_found(monkeypatch: py
     assert ours.verified and all(row.verified and row.baseline for row in theirs)
     for found, row in zip(ours.ratios, theirs, strict=True):
         assert found.baseline == row.name and found.low <= found.ratio <= found.high
-        assert found.ratio == pytest.approx((row.us or 0) / (ours.us or 1))
+        assert found.ratio == pytest.approx((row.unit_s or 0) / (ours.unit_s or 1))
     assert rows_of(ADD, "step", table, 0.05)[0].ratios == []
     product = TorchGemv(open_backend("torch"), 24, 256, "f32", 0)
     assert product.check() is None
@@ -350,15 +350,15 @@ def test_torch_stands_beside_a_gemv_and_a_wrong_product_is_found(monkeypatch: py
 
 def test_a_run_has_rows_of_every_backend_and_names_the_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    told: list[OpRow] = []
+    told: list[Row] = []
     result = run(Request(["numpy", "cpu", "cuda"], "add and D=1,", seconds=0.1, threads=1, cold_mib=1), told.append)
     assert told == result.rows and result.exit_code == 0
     assert list(result.absent) == ["cuda"] and result.absent["cuda"].code.startswith("KP-CUDA-")
-    empty = {row.backend: row.us for row in result.rows if row.tag == "empty launch"}
+    empty = {row.backend: row.unit_s for row in result.rows if row.tag == "empty launch"}
     assert set(empty) == {"numpy", "cpu"} and all(empty.values())
     streams = [row for row in result.rows if row.op == "stream"]
     assert [row.backend for row in streams] == ["numpy", "cpu"] and all(row.verified for row in streams)
-    assert "1 thread" in streams[1].detail
+    assert streams[1].device and "1 thread" in streams[1].device.detail
     assert run(Request(["cuda"], "add and D=1,")).exit_code == 3, "nothing ran"
 
 
@@ -367,7 +367,7 @@ def test_a_worker_that_dies_costs_its_rows_and_not_the_run() -> None:
         raise RuntimeError("crashed (SIGSEGV) in sample")
 
     gone, right = rows_of(ADD, "step", [Participant("gone", dies), cpu()], 0.05)
-    assert "SIGSEGV" in gone.errors[0] and gone.backend == "gone" and (right.us or 0) > 0 and right.errors == []
+    assert "SIGSEGV" in gone.errors[0] and gone.backend == "gone" and (right.unit_s or 0) > 0 and right.errors == []
 
 
 @pytest.mark.parametrize("arguments", [["--small", "1"], ["--expression", "add and D=1,"]])

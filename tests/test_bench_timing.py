@@ -21,7 +21,7 @@ from kparity.device.adapter import Backend, DeviceInfo, dtype_name
 from kparity.device.registry import open_backend
 from kparity.host.revision import revision
 from kparity.ops.spec import Array
-from kparity.receipts.record import OpRow
+from kparity.receipts.record import Row
 
 
 class Made(Timed):
@@ -39,9 +39,9 @@ class Made(Timed):
         return self.found
 
 
-def judged(seconds: list[float], ceiling: float = 0.0, slack: bool = True, wall_s: float = 1.0, **more: Any) -> OpRow:
+def judged(seconds: list[float], ceiling: float = 0.0, slack: bool = True, wall_s: float = 1.0, **more: Any) -> Row:
     made = Made([], **more)
-    made.row.samples_device_s, made.row.samples_wall_s = seconds, [wall_s] * len(seconds)
+    made.row.device_s, made.row.samples_s = seconds, [wall_s] * len(seconds)
     return judge(made, ceiling, slack)
 
 
@@ -80,15 +80,15 @@ def test_no_series_always_follows_another() -> None:
     interleave(table, warm=1, least=5, most=5)
     rounds = ["".join(order[at : at + 3]) for at in range(0, len(order), 3)]
     assert rounds == ["abc", "bca", "cab", "abc", "bca", "cab"]
-    assert [len(each.row.samples_wall_s) for each in table] == [5, 5, 5], "a warm-up is no sample"
+    assert [len(each.row.samples_s) for each in table] == [5, 5, 5], "a warm-up is no sample"
 
 
 def test_sampling_ends_when_it_has_converged_or_is_late() -> None:
     quiet, wild = Made(repeat(1e-3)), Made(map(float, count(1)))
     interleave([quiet], least=6, most=100)
     interleave([wild], least=50, most=100, seconds=0.0)
-    assert len(quiet.row.samples_device_s) == 6
-    assert len(wild.row.samples_device_s) == 3, "three samples at least, whatever the time"
+    assert len(quiet.row.device_s) == 6
+    assert len(wild.row.device_s) == 3, "three samples at least, whatever the time"
 
 
 def test_what_raises_or_is_wrong_is_named_and_the_others_go_on() -> None:
@@ -100,7 +100,7 @@ def test_what_raises_or_is_wrong_is_named_and_the_others_go_on() -> None:
     interleave(table, least=3, most=3)
     bad, wrong, good = (judge(each) for each in table)
     assert bad.errors == ["RuntimeError: device lost"] and not bad.verified
-    assert wrong.errors == ["output wrong: y[3]"] and not wrong.verified and wrong.us == 1e3
+    assert wrong.errors == ["output wrong: y[3]"] and not wrong.verified and wrong.unit_s == 1e-3
     assert good.errors == [] and good.verified
 
 
@@ -120,22 +120,26 @@ def test_a_time_below_the_floor_is_an_error() -> None:
      (1.0, math.inf, False)],
 )  # fmt: skip
 def test_the_limits_of_the_clocks_are_the_contract_s(device_s: float, wall_s: float, right: bool) -> None:
-    assert bool(figures([1.0], [0.5, device_s], [1.0, wall_s]).errors) is not right
+    row = Row(name="x", op="x", device_s=[1.0])
+    figures(row, [Sample(0.5, 1.0), Sample(device_s, wall_s)])
+    assert bool(row.errors) is not right
 
 
 def test_figures_follow_from_the_samples_which_are_kept() -> None:
+    shorter = Made([])
+    shorter.row.device_s, shorter.row.samples_s = [1.0, 1.0], [1.0]
     with pytest.raises(ValueError, match="shorter"):  # each sample needs both clocks
-        figures([1.0], [1.0, 1.0], [1.0])
+        judge(shorter)
     assert "ahead of the wall" in judged([2.0, 0.5]).errors[0]
     stopped = judged([0.0], nbytes=1)
     assert "the clock tells" in stopped.errors[0] and stopped.gb_per_s is None
     assert judged([]).errors == ["nothing ran"]
-    row = judged([2e-3] * 3, nbytes=4 * 10**6, flops=6 * 10**6, launches=2)
-    assert (row.us, row.gb_per_s, row.gflop_per_s) == pytest.approx((1e3, 4.0, 6.0)) and row.limit == ""
+    row = judged([2e-3] * 3, nbytes=4 * 10**6, flops=6 * 10**6, units=2)
+    assert (row.unit_s, row.gb_per_s, row.gflop_per_s) == pytest.approx((1e-3, 4.0, 6.0)) and row.limit == ""
     assert judged([1.0]).gflop_per_s is None
     row = judged([0.1, 0.9, 0.2, 0.8])
     assert "after 4 samples" in row.limit
-    assert row.samples_device_s == [0.1, 0.9, 0.2, 0.8] and row.samples_wall_s == [1.0] * 4
+    assert row.device_s == [0.1, 0.9, 0.2, 0.8] and row.samples_s == [1.0] * 4
 
 
 def test_processors_that_rested_work_before_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_head_larger_than_a_binding_is_split(tmp_path, monkeypatch) -> None:
     path = write(tmp_path / "model.gguf", TINY)
     whole = logits(path, open_backend("cpu"))
     backend = open_backend("cpu")
-    backend.info = dataclasses.replace(backend.info, max_binding=70_000)  # 300 rows of 512 bytes: three parts
+    backend.info = msgspec.structs.replace(backend.info, max_binding=70_000)  # 300 rows of 512 bytes: three parts
     model = load_model(path)
     engine = Engine(model, backend, context=32, chunk=4)
     assert len(engine.weights.head) == 3

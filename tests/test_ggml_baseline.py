@@ -50,9 +50,9 @@ def test_the_ratio_stands_in_the_row_of_the_gemv(session: Any) -> None:
     rows = [row for row in result.rows if row.op in ("tgemv", "mul_mat_TQ2_0")]
     assert result.exit_code == 0 and len(rows) >= 2 and all(row.verified for row in rows)
     theirs, ours = (next(row for row in rows if row.baseline == theirs) for theirs in (True, False))
-    assert theirs.backend == llamacpp.NAME and "1 thread" in theirs.detail
+    assert theirs.backend == llamacpp.NAME and "1 thread" in theirs.device.detail
     assert [each.baseline for each in ours.ratios] == [theirs.name]
-    assert ours.ratios[0].ratio == pytest.approx(theirs.us / ours.us)
+    assert ours.ratios[0].ratio == pytest.approx(theirs.unit_s / ours.unit_s)
 
 
 def test_a_library_without_ggml_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

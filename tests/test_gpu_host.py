@@ -33,12 +33,12 @@ def test_the_table_shows_speed_with_its_parity(summary: Any) -> None:
     predicate.fallback.append(Tried(backend="hip", **lost))
     run.skipped.append(Skipped(name="tg@2048", reason="too long"))
     add, big, tgemv = predicate.ops = msgspec.convert(ops_receipt("cuda"), Statement).predicate.ops
-    add.us, add.gb_per_s, big.unsupported, tgemv.errors = 2.0, 5.0, "too large", ["output wrong"]
+    add.unit_s, add.gb_per_s, big.unsupported, tgemv.errors = 2e-6, 5.0, "too large", ["output wrong"]
     rows = {name: (result, text) for name, result, text in summary.receipt("r", predicate)}
     speed = run.measurements[0]
     assert rows["r hip"] == ("absent", "[KP-HIP-NODRIVER] no driver")
     assert rows["r cuda"] == ("pass", f"{run.device.device}, timed output: cosine 0.999910")
-    assert rows[f"r cuda {speed.name}"][1].startswith(f"{speed.tokens_per_s:.1f} tokens/s ({speed.low:.1f} … ")
+    assert rows[f"r cuda {speed.name}"][1].startswith(f"{speed.rates[0]:.1f} tokens/s ({speed.rates[1]:.1f} … ")
     assert rows[f"r cuda {speed.name}"][1].endswith(f"{100 * (speed.of_bandwidth or 0):.1f} % of bandwidth")
     assert rows["r cuda tg@2048"] == ("skipped", "too long")
     assert rows[f"r {add.name}"] == ("pass", "2.00 µs, 5.0 GB/s") and rows[f"r {big.name}"] == ("absent", "too large")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import msgspec
 import pytest
 
 from kparity.bench.ops.run import Request as OpsRequest
@@ -22,14 +23,14 @@ from kparity.probe.dispatcher import parse_order
 from kparity.probe.runner import Request
 from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
-from kparity.receipts.record import Device
 from kparity.receipts.rules.device import contradictions
 from kparity.receipts.verify import verify
 from tests.cli import TAG, run
 
 FILE = '''
-import dataclasses
 import os
+
+import msgspec
 
 from kparity.backends.numpy import NumpyBackend
 from kparity.device.remedies import Reason
@@ -64,8 +65,8 @@ class MirrorBackend(NumpyBackend):
         if os.environ.get("MIRROR_COVERED"):
             raise cls.unavailable("KP-MIRROR-COVERED", "a cloth hangs over mirror 0")
         backend = cls()
-        detail = f"polished {polish} times"
-        backend.info = dataclasses.replace(backend.info, backend="mirror", api="Mirror", device="glass", detail=detail)
+        told = {"backend": "mirror", "api": "Mirror", "device": "glass", "detail": f"polished {polish} times"}
+        backend.info = msgspec.structs.replace(backend.info, **told)
         return backend
 '''
 
@@ -166,7 +167,7 @@ def test_every_rule_reads_its_class(installed: Path, monkeypatch: pytest.MonkeyP
     assert not is_gpu_kernel("add_mirror_x") and not is_gpu_kernel("add_avx2_x", "mirror")
     posing = DeviceInfo("mirror", "Quicksilver 9", "gpu", "Mirror", "1", "")
     assert named_software(posing) and not named_software(DeviceInfo("cuda", "Quicksilver 9", "gpu", "CUDA", "1", ""))
-    device = Device(**{**posing.as_dict(), "api": "CUDA"})
+    device = msgspec.structs.replace(posing.plain, api="CUDA")
     told = [finding.why for finding in contradictions("mirror", device, "/device")]
     assert told[0] == "mirror speaks Mirror, not CUDA" and "Quicksilver 9 is no GPU" in told
     assert explain("KP-MIRROR-COVERED") is reasons()["KP-MIRROR-COVERED"]

@@ -85,7 +85,7 @@ def test_a_target_is_met_missed_or_not_measured() -> None:
 )
 def test_a_number_without_proof_does_not_count(change: dict[str, Any]) -> None:
     engine = (wrong := copy.deepcopy(BOTH))["6:32000, 2 threads"]["result"]["runs"][0]
-    told = f"{engine['measurements'][0]['tokens_per_s']:.1f} ("
+    told = f"{1 / engine['measurements'][0]['unit_s']:.1f} ("
     engine.update(change)
     engine["measurements"][0]["errors"] = [] if change else ["faster than the roofline floor"]
     assert claims(wrong, "decode")["decode_ratio_6"] == ["not measured"]
@@ -109,12 +109,12 @@ def one(runs: Runs, op: str, state: str = "hot") -> dict[str, Any]:
 
 
 def hot_ratio(runs: Runs, x: float) -> None:
-    one(runs, "mul_mat_TQ2_0")["us"] = x * (one(runs, "tgemv")["us"] + one(runs, "act_quant")["us"])
+    one(runs, "mul_mat_TQ2_0")["unit_s"] = x * (one(runs, "tgemv")["unit_s"] + one(runs, "act_quant")["unit_s"])
 
 
 def scaled(runs: Runs, x: float) -> None:
-    slow = cell(runs, "24:512, 1 thread", "runs.measurements")["tokens_per_s"]
-    cell(runs, "24:512, 2 threads", "runs.measurements")["tokens_per_s"] = x * slow
+    slow = cell(runs, "24:512, 1 thread", "runs.measurements")["unit_s"]
+    cell(runs, "24:512, 2 threads", "runs.measurements")["unit_s"] = slow / x
 
 
 def deepened(runs: Runs, x: float) -> None:
@@ -128,7 +128,7 @@ def prefilled(runs: Runs, x: float) -> None:
     f16["ratios"][0]["ratio"] = x
 
 
-def times(name: str, scale: float = 1.0, key: str = "us") -> Callable[[Runs, float], None]:
+def times(name: str, scale: float = 1.0, key: str = "unit_s") -> Callable[[Runs, float], None]:
     return lambda runs, x: cell(runs, "harness", "rows", name=name).update({key: x * scale})
 
 
@@ -138,13 +138,13 @@ def ratio(name: str) -> Callable[[Runs, float], None]:
 
 PLACES: dict[str, Callable[[Runs, float], None]] = {
     "tgemv_cold_share": lambda runs, x: one(runs, "tgemv", "cold").update(of_bandwidth=x),
-    "tgemv_hot_ratio": hot_ratio, "act_quant_us": lambda runs, x: one(runs, "act_quant").update(us=x),
+    "tgemv_hot_ratio": hot_ratio, "act_quant_us": lambda runs, x: one(runs, "act_quant").update(unit_s=x * 1e-6),
     "decode_ratio_6": ratio("6:32000, 1 thread"), "decode_ratio_24": ratio("24:512, 2 threads"),
     "decode_ratio_30": ratio("30:128256, 1 thread"), "avx2_ratio": ratio("24:512, AVX2"),
     "decode_share": lambda runs, x: cell(runs, "24:512, 1 thread", "runs.measurements").update(of_bandwidth=x),
     "scaling": scaled, "prefill_ratio": ratio("prefill"), "prefill_f16_ratio": prefilled, "attention_ratio": deepened,
     "comparison_share": lambda runs, x: runs["comparison"]["result"]["share_of_read"].update({"one pass, amx": [x]}),
-    "help_ms": times("kparity --help", 1e3), "probe_s": times("backends cpu, full", 1e6),
+    "help_ms": times("kparity --help", 1e-3), "probe_s": times("backends cpu, full"),
     "repack_gb_per_s": times("TQ1_0, 1 thread", key="gb_per_s"),
 }  # fmt: skip
 
@@ -259,6 +259,11 @@ def test_a_receipt_is_verified_and_a_forged_one_is_refused() -> None:
 
     right = performance.result(receipt("cpu"))
     assert right["verify"] == [] and right["verify_gpu"] and right["result"]["runs"]
+    rows = right["result"]["runs"][0]["measurements"]
+    left_out = [{name: value for name, value in row.items() if value != []} for row in rows]  # as kparity bench does
+    right["result"]["runs"][0]["measurements"] = left_out
+    assert performance.Results({"runs": {"x": right}}).row("x")["unit_s"] == rows[1]["unit_s"]
+    assert "cpu" in performance.page({"runs": {"backends": SAVED["runs"]["backends"] | right}})
     forged = receipt("cpu")
-    forged["predicate"]["runs"][0]["measurements"][0]["tokens_per_s"] *= 2
+    forged["predicate"]["runs"][0]["measurements"][0]["unit_s"] /= 2
     assert "RCPT-DIGEST" in performance.result(forged)["verify"]

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (found / "below").mkdir()
     write(found / "cuda.json", receipt("cuda", "cpu", salt="1"))
     write(found / "below" / "hip.json", receipt("hip", requested="cuda,hip", salt="2"))
-    write(found / "forged.json", edited(put("runs.0.measurements.1.tokens_per_s", 99999.0), "cuda", salt="3"))
+    write(found / "forged.json", edited(put("runs.0.measurements.1.unit_s", 1e-5), "cuda", salt="3"))
     write(found / "unchecked.json", edited(put("runs.0.parity", UNCHECKED), "wgpu", salt="4"))
     (found / "table.json").write_text('{"schema": "something else"}')
     (found / "cut.json").write_text((found / "cuda.json").read_text()[:700])
@@ -44,7 +44,7 @@ def test_verify_says_why_and_answers_with_its_exit_code(folder: Path, tmp_path: 
     assert good.returncode == 0 and good.stdout == f"{cuda}: PASS\n{hip}: PASS\n" and good.stderr == ""
     bad = run("receipt", "verify", forged, cuda, "--json", str(tmp_path / "v"))
     assert bad.returncode == 1
-    assert f"{forged}: RCPT-RECOMPUTED /predicate/runs/0/measurements/1/tokens_per_s: tg@0" in bad.stdout
+    assert f"{forged}: RCPT-RECOMPUTED /predicate/runs/0/measurements/1/unit_s: tg@0" in bad.stdout
     told = json.loads((tmp_path / "v").read_text())["receipts"]
     assert [each["passed"] for each in told] == [False, True] and told[0]["findings"][0]["code"] == "RCPT-RECOMPUTED"
     cut = run("receipt", "verify", f"{folder}/cut.json", cuda)

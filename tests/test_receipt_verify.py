@@ -229,7 +229,7 @@ BROKEN = {
     "empty": "",
     "no JSON": "tokens/s: 9000",
     "no object": "[1, 2]",
-    "NaN": json.dumps(WHOLE).replace('"limit": null', '"limit": NaN', 1),
+    "NaN": json.dumps(WHOLE).replace('"reason": null', '"reason": NaN', 1),
     "infinite": '{"tokens_per_s": 1e999}',
     "a key twice": '{"predicateType": 1, "predicateType": 2}',
     "deep": "[" * 100_000,

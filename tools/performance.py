@@ -155,11 +155,18 @@ class Row(dict[str, Any]):
         return None
 
 
+def rows_of(value: Any) -> Any:
+    """The same with a ``Row`` for every object in it: rows of receipts leave out what does not apply."""
+    if isinstance(value, list):
+        return [rows_of(each) for each in value]
+    return Row({name: rows_of(each) for name, each in value.items()}) if isinstance(value, dict) else value
+
+
 class Results:
     """The saved runs. A row counts only with right outputs; another is empty."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.runs: dict[str, Row] = {name: Row(record) for name, record in document["runs"].items()}
+        self.runs: dict[str, Row] = {name: rows_of(record) for name, record in document["runs"].items()}
 
     def result(self, name: str) -> Row:
         """What came out of a run."""
@@ -193,7 +200,7 @@ class Results:
 
         def same(row: Mapping[str, Any]) -> bool:
             found = dict(re.findall(r"(\w+)=([\w.]+)", row.get("case") or ""))
-            right = row["op"] == op and row.get("state") == state and "us" in row and not row["errors"]
+            right = row["op"] == op and row.get("state") == state and "unit_s" in row and not row["errors"]
             return right and all(found.get(key) == str(value) for key, value in params.items())
 
         return first(self.result(f"ops, {told}")["ops"], same)
@@ -205,8 +212,8 @@ class Results:
     def over(self, told: str, n: int, k: int, state: str) -> float | None:
         """ggml's product over the GEMV and the quantisation of its activations, which are always hot."""
         gemv, quantised = self.gemv(told, state, n, k), self.op(told, "act_quant", "hot", K=k)
-        theirs = self.op(told, "mul_mat_TQ2_0", state, N=n, K=k)["us"]
-        return divided(theirs, gemv["us"] + quantised["us"] if gemv and quantised else None)
+        theirs = self.op(told, "mul_mat_TQ2_0", state, N=n, K=k)["unit_s"]
+        return divided(theirs, gemv["unit_s"] + quantised["unit_s"] if gemv and quantised else None)
 
     def reads(self) -> list[float | None]:
         """The best streaming read of the decode runs with 2 threads and with 1, in GB/s."""
@@ -235,9 +242,9 @@ class Results:
             launches, us = kernels.get(each["id"], (0, 0.0))
             kernels[each["id"]] = launches + each["launches_per_step"], us + (each["device_ns"] or 0) * 1e-3
         matrices = sum(us for name, (_, us) in kernels.items() if name.startswith(("tgemv_", "dense_gemv_")))
-        rate, read = row["bytes_per_token"] / matrices * 1e-3, engine["bandwidth"]["bytes_per_s"] * 1e-9
+        rate, read = row["bytes"] / matrices * 1e-3, engine["bandwidth"]["bytes_per_s"] * 1e-9
         rows = sorted(((name, *each) for name, each in kernels.items()), key=lambda each: -each[2])
-        return Row(step=row["ms_per_token"]["p50"] * 1e3, mb=row["bytes_per_token"] / 1e6, matrices=matrices, rate=rate,
+        return Row(step=row["ms_per_token"]["p50"] * 1e3, mb=row["bytes"] / 1e6, matrices=matrices, rate=rate,
                    of_read=rate / read, inside=sum(us for *_, us in rows), kernels=rows)  # fmt: skip
 
 
@@ -249,6 +256,11 @@ def first(rows: Sequence[Mapping[str, Any]] | None, wanted: Callable[[Mapping[st
 def divided(a: float | None, b: float | None) -> float | None:
     """a / b where both are there."""
     return a / b if a is not None and b else None
+
+
+def us(row: Mapping[str, Any]) -> float | None:
+    """Microseconds of a launch or call."""
+    return row["unit_s"] * 1e6 if row else None
 
 
 def ms(row: Row) -> float | None:
@@ -314,18 +326,18 @@ def claims(r: Results) -> dict[str, list[Claim]]:
     for told in THREADS:
         cold = {f"{n}×{k}": r.gemv(told, "cold", n, k)["of_bandwidth"] for n, k in JUDGED}
         hot = {f"{n}×{k}": r.over(told, n, k, "hot") for n, k in JUDGED}
-        quantised = r.op(told, "act_quant", "hot", K=2560)["us"]
+        quantised = us(r.op(told, "act_quant", "hot", K=2560))
         found["ops"] += [Claim("tgemv_cold_share", cold, told), Claim("tgemv_hot_ratio", hot, told),
                          Claim("act_quant_us", {"": quantised}, told)]  # fmt: skip
         shares = {f"{shape}:": r.row(f"{shape}, {told}")["of_bandwidth"] for shape in FACTS["shapes"]}
         found["decode"].append(Claim("decode_share", shares, told))
     for shape, each in FACTS["shapes"].items():
         ratios = {told: r.ratio(f"{shape}, {told}")["ratio"] for told in THREADS}
-        rates = (r.row(f"{shape}, {told}")["tokens_per_s"] for told in THREADS)
+        steps = (r.row(f"{shape}, {told}")["unit_s"] for told in reversed(THREADS))
         found["decode"].append(Claim(each["target"], ratios))
-        found["decode"].append(Claim("scaling", {"": divided(*rates)}, f"decode, {each['told']}"))
-    us = {shape: [r.gemv(told, "hot", *shape)["us"] for told in reversed(THREADS)] for shape in JUDGED}
-    hot = {f"{n}×{k}": divided(*us[n, k]) for n, k in JUDGED}
+        found["decode"].append(Claim("scaling", {"": divided(*steps)}, f"decode, {each['told']}"))
+    taken = {shape: [r.gemv(told, "hot", *shape)["unit_s"] for told in reversed(THREADS)] for shape in JUDGED}
+    hot = {f"{n}×{k}": divided(*taken[n, k]) for n, k in JUDGED}
     avx2 = {f"{shape}:": r.ratio(f"{shape}, AVX2")["ratio"] for shape in ("6:32000", "24:512")}
     found["decode"] += [Claim("scaling", hot, "tgemv with hot weights"), Claim("avx2_ratio", avx2)]
     found["prefill"] = [Claim(target, {point: r.ratio("prefill", point, f16)["ratio"] for point in ("pp64", "pp512")})
@@ -336,11 +348,11 @@ def claims(r: Results) -> dict[str, list[Claim]]:
     shares = r.result("comparison")["share_of_read"] or {}
     one = {name.removeprefix("one pass, "): median(shares[name]) for name in shares if name.startswith("one pass")}
     found["comparison"] = [Claim("comparison_share", one or {"": None})]
-    rows = {row["name"]: row for row in r.result("harness")["rows"] or [] if "us" in row and not row["errors"]}
+    rows = {row["name"]: row for row in r.result("harness")["rows"] or [] if "unit_s" in row and not row["errors"]}
     packed = {name.removeprefix("repack "): row["gb_per_s"] for name, row in rows.items() if name.startswith("repack")}
     full = rows.get("kparity probe --backends cpu, full", Row())
-    found["harness"] = [Claim("help_ms", {"": divided(rows.get("kparity --help", Row())["us"], 1e3)}),
-                        Claim("probe_s", {"": divided(full["us"], 1e6)}),
+    found["harness"] = [Claim("help_ms", {"": divided(us(rows.get("kparity --help", Row())), 1e3)}),
+                        Claim("probe_s", {"": full["unit_s"]}),
                         Claim("repack_gb_per_s", packed or {"": None})]  # fmt: skip
     return found
 
@@ -358,9 +370,24 @@ def percent(found: float | None) -> str | None:
     return None if found is None else f"{100 * found:.0f} %"
 
 
-def within(row: Row, name: str, digits: int = 1, low: str = "low", high: str = "high") -> str | None:
-    """A number of a row with its interval."""
-    return f"{row[name]:.{digits}f} ({row[low]:.{digits}f} … {row[high]:.{digits}f})" if row else None
+def within(values: Sequence[float] | None, digits: int = 1) -> str | None:
+    """A number with the two ends of its interval."""
+    return "{:.{d}f} ({:.{d}f} … {:.{d}f})".format(*values, d=digits) if values else None
+
+
+def rate(row: Row) -> str | None:
+    """Tokens per second of a model."""
+    return within([1 / row[name] for name in ("unit_s", "high_s", "low_s")] if row else None)
+
+
+def times(row: Row) -> str | None:
+    """Microseconds of an op."""
+    return within([row[name] * 1e6 for name in ("unit_s", "low_s", "high_s")] if row else None, 2)
+
+
+def faster(row: Row) -> str | None:
+    """How many times faster."""
+    return within([row[name] for name in ("ratio", "low", "high")] if row else None, 2)
 
 
 def page(document: Mapping[str, Any]) -> str:
@@ -373,8 +400,8 @@ def page(document: Mapping[str, Any]) -> str:
     found = claims(results)
     text: str = environment.get_template("performance.md.j2").render(
         r=results, facts=FACTS, claims=found, every=[claim for section in found.values() for claim in section],
-        curves=curves(results), gemvs=GEMVS, threads=THREADS, fixed=fixed, percent=percent, within=within,
-        median=median, ms=ms, MET=MET, MISSED=MISSED, UNKNOWN=UNKNOWN,
+        curves=curves(results), gemvs=GEMVS, threads=THREADS, fixed=fixed, percent=percent, rate=rate, times=times,
+        faster=faster, us=us, median=median, ms=ms, MET=MET, MISSED=MISSED, UNKNOWN=UNKNOWN,
     )  # fmt: skip
     return text
 

@@ -40,7 +40,7 @@ from kparity.model.graph import LINEARS
 from kparity.model.writer import encode
 from kparity.ops.packing import pack
 from kparity.ops.spec import Array
-from kparity.receipts.record import OpRow
+from kparity.receipts.record import Row
 
 ROWS, K = SERVED.ffn, SERVED.width
 DISTINCT = 2 * UNKNOWN_CACHE
@@ -62,8 +62,7 @@ class Call(Timed):
     """A call, by the wall's clock alone; ``calls`` are made in turn."""
 
     def __init__(self, name: str, calls: Sequence[Callable[[], object]], nbytes: int = 0) -> None:
-        super().__init__(OpRow(name=name, backend="", op="", errors=[], verified=False, launches_per_sample=1,
-                               bytes=nbytes, cold=True))  # fmt: skip
+        super().__init__(Row(name=name, op="call", bytes=nbytes))
         self.calls = cycle(calls)
 
     def sample(self) -> Sample:

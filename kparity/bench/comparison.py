@@ -16,12 +16,13 @@ import msgspec
 import numpy as np
 
 from kparity.bench.timing import medians
+from kparity.device.adapter import Device
 from kparity.errors import WrongInput
 from kparity.ops.spec import Array
 from kparity.receipts import sign
 from kparity.receipts.document import PREDICATE
 from kparity.receipts.document import read as read_json
-from kparity.receipts.record import Device, OpRow, Predicate, Seconds, Statement
+from kparity.receipts.record import Baseline, Predicate, Run, Seconds, Statement
 
 RESAMPLES = 2000
 LEAST = 5
@@ -131,20 +132,27 @@ def read(path: Path) -> Document:
 
 
 def _of_receipt(predicate: Predicate) -> Iterator[Measured]:
-    """Measurements of every run, and the rows of ops."""
-    for run in predicate.runs:
-        facts, verdict = {**facts_of(run.device), "model": predicate.model.sha256}, run.parity.verdict
-        fault = "" if verdict == "PASS" else f"the parity verdict is {verdict}"
-        if not fault and not (run.timed_output and run.timed_output.passed):
-            fault = "the output of the timed run was not verified"
-        for each in run.measurements:
-            wrong = fault or "; ".join([*run.errors, *each.errors])
-            yield Measured(f"{run.backend} {each.name}", each.samples_s, facts, wrong)
-    for row in predicate.ops:
-        if row.samples_device_s:
-            name = " ".join(filter(None, (row.backend, row.case or row.op, row.state)))
+    """Measurements of every run, and the rows of ops; of a prompt the whole, of an op a launch."""
+    for _, row, owner in predicate.rows():
+        if isinstance(owner, Baseline) or not row.seconds:
+            continue
+        if isinstance(owner, Run):
+            name, samples = f"{owner.backend} {row.name}", row.samples_s
+            facts = {**facts_of(owner.device), "model": predicate.model.sha256}
+            fault = _fault(owner) or "; ".join([*owner.errors, *row.errors])
+        else:
+            name, samples = " ".join(filter(None, (row.backend, row.case or row.op, row.state))), row.seconds
+            facts = facts_of(row.device) if row.device else {}
             fault = "; ".join(row.errors) or ("" if row.verified else UNVERIFIED)
-            yield Measured(name, row.seconds, facts_of(row), fault)
+        yield Measured(name, samples, facts, fault)
+
+
+def _fault(run: Run) -> str:
+    """Why nothing of a run counts."""
+    if run.parity.verdict != "PASS":
+        return f"the parity verdict is {run.parity.verdict}"
+    verified = run.timed_output and run.timed_output.passed
+    return "" if verified else "the output of the timed run was not verified"
 
 
 def _of_suite(path: Path, suite: Suite) -> Iterator[Measured]:
@@ -161,7 +169,7 @@ def _of_suite(path: Path, suite: Suite) -> Iterator[Measured]:
         yield Measured(each.fullname, data, facts, "" if info.verified else UNVERIFIED)
 
 
-def facts_of(place: Device | OpRow) -> dict[str, str]:
+def facts_of(place: Device) -> dict[str, str]:
     """Device, driver and threads."""
     threads = re.search(r"(\d+) threads?\b", place.detail)
     device = ", ".join(filter(None, (place.device, place.kind, place.api, place.uuid)))
@@ -172,7 +180,7 @@ def facts_of(place: Device | OpRow) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Row:
+class Compared:
     """One measurement that both documents hold; ``ratio`` is B's speed over A's, null where there is no verdict."""
 
     name: str
@@ -191,7 +199,7 @@ class Row:
 class SpeedComparison:
     """All rows, what only one side has, and the facts in which the sides differ (only those that were allowed)."""
 
-    rows: list[Row]
+    rows: list[Compared]
     only_a: list[str]
     only_b: list[str]
     differs: dict[str, list[str]]
@@ -230,18 +238,18 @@ def compare(a: Document, b: Document, across: Collection[str] = ()) -> SpeedComp
     return SpeedComparison(rows, only_a, only_b, differs)
 
 
-def _row(one: Measured, other: Measured) -> Row:
+def _row(one: Measured, other: Measured) -> Compared:
     """The verdict of one pair."""
     a, b = len(one.samples_s), len(other.samples_s)
     for side, measured in (("A", one), ("B", other)):
         if measured.fault:
-            return Row(one.name, INVALID, a_samples=a, b_samples=b, reason=f"{side}: {measured.fault}")
+            return Compared(one.name, INVALID, a_samples=a, b_samples=b, reason=f"{side}: {measured.fault}")
     if min(a, b) < LEAST:
-        return Row(one.name, TOO_FEW, a_samples=a, b_samples=b, reason=f"an interval needs {LEAST} samples a side")
+        return Compared(one.name, TOO_FEW, a_samples=a, b_samples=b, reason=f"an interval needs {LEAST} samples a side")
     middle, low, high = ratio(one.samples_s, other.samples_s)
     verdict = FASTER if low > 1 else SLOWER if high < 1 else SAME
     each_s = [float(np.median(each.samples_s)) for each in (one, other)]
-    return Row(one.name, verdict, middle, low, high, each_s[0], each_s[1], a, b)
+    return Compared(one.name, verdict, middle, low, high, each_s[0], each_s[1], a, b)
 
 
 def as_json(a: Document, b: Document, comparison: SpeedComparison, fail_below: float | None) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class GgmlGemv(Timed):
         raw = encode("tq2_0", weights, np.ones((n, k // BLOCK), np.float32))
         per_sample, state = min(MANY, max(copies, MANY // 2)), state_of(cold, copies)
         super().__init__(row_of(
-            info, "mul_mat_TQ2_0", len(raw), launches=per_sample, cold=cold, state=state, copies=copies, clock="wall",
+            info, "mul_mat_TQ2_0", len(raw), units=per_sample, cold=cold, state=state, copies=copies, clock="wall",
             name=f"ggml mul_mat TQ2_0 K={k} N={n} {state}", case=f"mul_mat_TQ2_0[K={k},N={n}]", baseline=True,
         ), flops=2 * n * k)  # fmt: skip
         products = -(-copies // per_sample) * per_sample

@@ -76,12 +76,6 @@ def gpu_state() -> list[dict[str, str]]:
     return [dict(zip(QUERIED, map(str.strip, line.split(",")), strict=False)) for line in done.stdout.splitlines()]
 
 
-def identity(info: DeviceInfo) -> dict[str, Any]:
-    """What a time was measured on, for a row: ``backend``, and of its device name, kind, api, driver, uuid, detail."""
-    return {"backend": info.backend, "device": info.device, "kind": info.kind, "api": info.api, "driver": info.driver,
-            "uuid": info.uuid, "detail": info.detail}  # fmt: skip
-
-
 def _number(path: Path) -> float | None:
     try:
         return float(path.read_text())

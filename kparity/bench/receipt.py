@@ -16,47 +16,42 @@ from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.subject import Point
 from kparity.bench.timing import figures
 from kparity.bench.worker import WorkerFailed
-from kparity.gates.verdict import Row
+from kparity.gates.verdict import Row as Judged
 from kparity.model import Model, load_model
 from kparity.model.graph import LINEARS, linear_shapes
 from kparity.ops.spec import padded
 from kparity.receipts import record, statement
 from kparity.receipts.kernel_ids import sha256_of
-from kparity.receipts.probe import of_model, parity_of, tried
-from kparity.receipts.record import Baseline, Measurement, Predicate, Run, Tried
+from kparity.receipts.probe import NOT_CHECKED, of_model, run_of, tried
+from kparity.receipts.record import Baseline, Predicate, Row, Run, Tried
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
-NOT_CHECKED = "parity was not checked"
 
 
 # --- numbers ---
 
 
-def measurement(
-    point: Point, samples: Samples, nbytes: int | None = None, bandwidth: record.Bandwidth | None = None
-) -> Measurement:
-    """A point as a receipt holds it; ``nbytes`` must move for one token. Raises ValueError without samples.
+def measurement(point: Point, samples: Samples, nbytes: int = 0, bandwidth: record.Bandwidth | None = None) -> Row:
+    """A point as a receipt holds it; ``nbytes`` must move for one token, 0 where that is not known. Raises ValueError
+    without samples.
 
     ``errors`` names what cannot be: faster than the memory allows, a device's clock that runs ahead of the wall's.
     Where everything fits in a cache there is no floor, and the share of the bandwidth may exceed 1.
     """
     tokens, each = point.tokens, np.array(samples.seconds) / point.tokens
-    moved = nbytes * tokens if nbytes else None
-    bound = moved / bandwidth.bytes_per_s if moved and bandwidth else None
-    floor = bound if moved and bandwidth and moved > (bandwidth.cache_bytes or 0) else None
-    device_s, wall_s = ([sample[at] for sample in samples.device] for at in (0, 1))
-    middle, low, high, limit, errors = figures(samples.seconds, device_s, wall_s, floor or 0.0)
+    bound = nbytes / bandwidth.bytes_per_s if nbytes and bandwidth else None
+    floor = bound if bandwidth and nbytes * tokens > (bandwidth.cache_bytes or 0) else None
     joules = [value for value in samples.joules if value is not None]
     per_turn = len(samples.seconds) * tokens / max(len(samples.joules), 1)
-    return Measurement(
-        name=point.name, phase=point.phase, tokens=tokens, depth=point.length * (point.phase == "decode"),
-        samples_s=samples.seconds, device_s=device_s or None, tokens_per_s=tokens / middle, low=tokens / high,
-        high=tokens / low, limit=limit or None, bytes_per_token=nbytes,
-        ms_per_token=record.Percentiles(**{f"p{p}": float(np.percentile(each, p)) * 1e3 for p in (10, 50, 90, 99)}),
-        gb_per_s=moved / middle * 1e-9 if moved else None, of_bandwidth=bound / middle if bound else None,
-        floor_s=floor, errors=errors,
+    row = Row(
+        name=point.name, phase=point.phase, units=tokens, depth=point.length * (point.phase == "decode"),
+        samples_s=samples.seconds, device_s=[sample.device_s for sample in samples.device], bytes=nbytes,
         energy_j_per_token=float(np.mean(joules)) / per_turn if joules and np.mean(joules) > 0 else None,
     )  # fmt: skip
+    figures(row, samples.device, floor)
+    row.ms_per_token = record.Percentiles(**{f"p{p}": float(np.percentile(each, p)) * 1e3 for p in (10, 50, 90, 99)})
+    row.of_bandwidth = bound / row.unit_s if bound and row.unit_s else None
+    return row
 
 
 def weight_bytes(model: Model) -> int:
@@ -86,7 +81,7 @@ def bytes_per_token(model: Model, point: Point, kv: str) -> int:
 
 
 def models_predicate(
-    request: Request, order: Sequence[str], rows: Sequence[Row], found: Found, command: Sequence[str], begun: str,
+    request: Request, order: Sequence[str], rows: Sequence[Judged], found: Found, command: Sequence[str], begun: str,
     options: Mapping[str, Any], model_seed: int | None = None,
 ) -> Predicate:  # fmt: skip
     """The layout is that of ``receipt-v1`` (docs/receipts.md); times in seconds, nothing rounded.
@@ -113,7 +108,7 @@ def _request(command: Sequence[str], order: Sequence[str], options: Mapping[str,
     return record.Request(command=list(command), backends=list(order), options=dict(options))
 
 
-def _fallback(name: str, row: Row | None, lost: WorkerFailed | None) -> Tried:
+def _fallback(name: str, row: Judged | None, lost: WorkerFailed | None) -> Tried:
     """What became of a backend that was asked for."""
     if row is not None and not (lost and row.accepted):
         return tried(row)
@@ -128,23 +123,15 @@ def _lost(name: str, problem: WorkerFailed | None) -> Tried:
     return Tried(backend=name, status=status, code=problem.code, reason=problem.reason)
 
 
-def _run(engine: Contender, verdicts: Mapping[str, Row], found: Found, model: Model, kv: str) -> Run:
+def _run(engine: Contender, verdicts: Mapping[str, Judged], found: Found, model: Model, kv: str) -> Run:
     """One backend. ``errors`` are reasons why nothing of it counts."""
-    about, counts, row = engine.about, engine.concluded.get("dispatches", {}), verdicts.get(engine.name)
-    unchecked = record.Parity(verdict="INVALID-CORRECTNESS", gates=[], reason=f"{NOT_CHECKED} (--no-parity)")
+    about, done = engine.about, engine.concluded
     bandwidth, digests = _bandwidth(engine), [each.digests for each in engine.samples.values() if each.digests]
-    replays = engine.concluded.get("replays") or dict.fromkeys(record.Programs.__struct_fields__, 0)
-    kernels = [
-        record.Kernel(
-            id=each["id"], sha256=sha256_of(each["id"], engine.name), dispatches=counts.get(each["id"], 0),
-            device_ns=each["device_ns"], launches=record.Programs(**each["launches"]),
-        )
-        for each in engine.concluded.get("kernels", [])
-    ]  # fmt: skip
-    run = Run(
-        backend=engine.name, device=record.Device(**about["device"]), parity=parity_of(row) if row else unchecked,
-        proof=record.Proof(device_clock=about["device_clock"], dispatches_counted=bool(counts)), kernels=kernels,
-        timed_output=_timed_output(engine, found.reference), bandwidth=bandwidth, engine=about["options"],
+    replays = done.get("replays") or dict.fromkeys(record.Programs.__struct_fields__, 0)
+    run = run_of(
+        engine.name, about["device"], verdicts.get(engine.name), done.get("dispatches", {}), about["device_clock"],
+        about["options"], done.get("kernels", []),
+        timed_output=_timed_output(engine, found.reference), bandwidth=bandwidth,
         determinism=record.Determinism(repeats=sum(map(len, digests)), identical=all(len({*d}) == 1 for d in digests)),
         graph=record.Graph(
             chunk=about["chunk"], launches=record.Programs(**about["launches"]), replays=record.Programs(**replays)

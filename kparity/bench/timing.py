@@ -18,10 +18,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from kparity import contracts
-from kparity.bench.machine import identity
 from kparity.device.adapter import DeviceInfo, Program
 from kparity.ops.spec import Array
-from kparity.receipts.record import OpRow
+from kparity.receipts.record import Row
 from kparity.receipts.rules.samples import ahead
 
 GOAL = 0.02
@@ -55,7 +54,7 @@ class Timed:
     ``flops`` are the operations that one launch must do; 0 where they say nothing.
     """
 
-    def __init__(self, row: OpRow, flops: int = 0) -> None:
+    def __init__(self, row: Row, flops: int = 0) -> None:
         self.row, self.flops, self._worked = row, flops, float("-inf")
 
     @property
@@ -86,20 +85,11 @@ class Timed:
         """Give back what it holds outside of Python's memory."""
 
 
-def row_of(info: DeviceInfo, op: str, nbytes: int, *, launches: int = 1, cold: bool = True, **more: Any) -> OpRow:
+def row_of(info: DeviceInfo, op: str, nbytes: int, *, cold: bool = True, **more: Any) -> Row:
     """A row without samples. ``nbytes`` are those that one launch must move; ``cold`` is whether the data cannot be in
     a cache, so that the roofline floor holds; ``more`` are other fields, the name among them.
     """
-    return OpRow(
-        **identity(info),
-        op=op,
-        bytes=nbytes,
-        launches_per_sample=launches,
-        cold=cold,
-        errors=[],
-        verified=False,
-        **more,
-    )
+    return Row(backend=info.backend, device=info.plain, op=op, bytes=nbytes, cold=cold, **more)
 
 
 def bootstrap(samples: Sequence[float] | Array, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
@@ -167,8 +157,8 @@ def interleave(
         with noted(timed.row.errors):
             sample = timed.sample()
             if rounds >= warm:
-                timed.row.samples_device_s.append(sample.device_s)
-                timed.row.samples_wall_s.append(sample.wall_s)
+                timed.row.device_s.append(sample.device_s)
+                timed.row.samples_s.append(sample.wall_s)
 
     in_turn(
         table, take, lambda timed: converged(timed.row.seconds), least=warm + least, hurried=warm + min(least, 3),
@@ -188,40 +178,30 @@ def timed(program: Program) -> Sample:
     return Sample(device, time.perf_counter() - began)
 
 
-class Figures(NamedTuple):
-    """What samples say: the median in seconds with its interval, how wide that is where it is too wide, and why the
-    samples cannot be right.
+def figures(row: Row, pairs: Sequence[Sample], floor: float | None = None, slack: bool = True) -> None:
+    """Note in a row what follows from its samples: the median with its interval, how wide that is where it is too wide,
+    the rate, and why the samples cannot be right. Raises ValueError without samples.
+
+    ``pairs`` are the same runs by the device's clock and by the wall's. ``floor`` is the seconds that memory needs for
+    a unit; ``slack`` where a benchmark told it and not the device, which leaves room below it. The limits are those of
+    receipt-v1: floor_share, clock_rate, clock_resolution_s.
     """
-
-    median: float
-    low: float
-    high: float
-    limit: str
-    errors: list[str]
-
-
-def figures(
-    seconds: Sequence[float], device_s: Sequence[float], wall_s: Sequence[float], floor: float = 0.0, slack: bool = True
-) -> Figures:
-    """Of the samples in ``seconds``; raises ValueError without any.
-
-    ``device_s`` and ``wall_s`` are the same runs by the device's clock and by the wall's. ``floor`` is the seconds that
-    memory needs, 0 for none; ``slack`` where a benchmark told it and not the device, which leaves room below it. The
-    limits are those of receipt-v1: floor_share, clock_rate, clock_resolution_s.
-    """
-    middle, low, high = bootstrap(seconds)
+    middle, low, high = bootstrap(row.seconds)
     limits = contracts.load(contracts.RECEIPT)
-    errors = [] if middle > 0 else [f"the clock tells {middle} s"]
+    row.floor_s = floor
+    if middle > 0:
+        row.unit_s, row.low_s, row.high_s, row.gb_per_s = middle, low, high, row.bytes / middle * 1e-9 or None
+    else:
+        row.errors.append(f"the clock tells {middle} s")
     if floor and not (limits.threshold("floor_share").holds(middle / floor) if slack else middle >= floor):
-        errors.append(f"faster than the roofline floor: {middle * 1e6:.2f} < {floor * 1e6:.2f} µs")
-    if early := ahead(device_s, wall_s, limits):
-        errors.append(f"the device's clock is ahead of the wall's in {early} samples")
-    wide = middle > 0 and high - low > 2 * GOAL * middle
-    limit = f"±{50 * (high - low) / middle:.1f} % after {len(seconds)} samples" if wide else ""
-    return Figures(middle, low, high, limit, errors)
+        row.errors.append(f"faster than the roofline floor: {middle * 1e6:.2f} < {floor * 1e6:.2f} µs")
+    if early := ahead([each.device_s for each in pairs], [each.wall_s for each in pairs], limits):
+        row.errors.append(f"the device's clock is ahead of the wall's in {early} samples")
+    if middle > 0 and high - low > 2 * GOAL * middle:
+        row.limit = f"±{50 * (high - low) / middle:.1f} % after {len(row.seconds)} samples"
 
 
-def judge(timed: Timed, ceiling: float = 0.0, slack: bool = True) -> OpRow:
+def judge(timed: Timed, ceiling: float = 0.0, slack: bool = True) -> Row:
     """The row with all that follows from its samples, and every reason why it does not count; to be called once.
 
     ``ceiling`` is bytes per second that the memory can move at most, ``slack`` as in ``figures``.
@@ -229,19 +209,13 @@ def judge(timed: Timed, ceiling: float = 0.0, slack: bool = True) -> OpRow:
     row = timed.row
     if row.unsupported:
         return row
-    if not row.samples_device_s:
+    if not row.device_s:
         row.errors = row.errors or ["nothing ran"]
         return row
     row.verified = not row.errors
-    floor = row.bytes / ceiling if ceiling else 0.0
-    found = figures(row.seconds, row.samples_device_s, row.samples_wall_s, floor if row.cold else 0.0, slack)
-    row.limit, row.floor_us = found.limit, floor * 1e6 or None
-    row.errors += found.errors
-    row.wall_us = float(np.median(row.samples_wall_s)) / row.launches_per_sample * 1e6
-    if found.median > 0:
-        row.us, row.us_low, row.us_high = (each * 1e6 for each in found[:3])
-        row.gb_per_s = row.bytes / found.median * 1e-9
-        row.gflop_per_s = timed.flops / found.median * 1e-9 or None
+    pairs = [Sample(*pair) for pair in zip(row.device_s, row.samples_s, strict=True)]
+    figures(row, pairs, row.bytes / ceiling if ceiling and row.cold and row.bytes else None, slack)
+    row.gflop_per_s = timed.flops / row.unit_s * 1e-9 or None if row.unit_s else None
     return row
 
 

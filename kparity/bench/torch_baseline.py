@@ -42,7 +42,7 @@ class TorchGemv(Timed):
         is_cold = cold > 0 and copies * nbytes >= max(cold, cache_bytes(backend.info))
         state = state_of(is_cold, copies)
         row = row_of(
-            backend.info, f"mv_{dtype}", nbytes, launches=copies * self.walks, cold=is_cold, state=state, copies=copies,
+            backend.info, f"mv_{dtype}", nbytes, units=copies * self.walks, cold=is_cold, state=state, copies=copies,
             name=f"torch mv {dtype} K={k} N={n} {state}", case=f"mv_{dtype}[K={k},N={n}]", baseline=True,
             clock="device" if graphed else "wall",
         )  # fmt: skip

@@ -12,8 +12,8 @@ from rich.text import Text
 from kparity.cli.table import STYLES, console, make_table, number, percent
 
 if TYPE_CHECKING:
-    from kparity.bench.comparison import Row
-    from kparity.receipts.record import Baseline, OpRow, Predicate, Run
+    from kparity.bench.comparison import Compared
+    from kparity.receipts.record import Baseline, Predicate, Row, Run
 
 SPEED = ("backend", "measurement", "tokens/s", "95 % interval", "ms/token p50", "p99", "GB/s", "of bandwidth",
          "device ms", "J/token", "parity", "note")  # fmt: skip
@@ -50,20 +50,23 @@ def print_bench(predicate: Predicate) -> None:
 
 def _add(table: Table, name: str, run: Run | Baseline, verdict: Text) -> None:
     """The measurements of an engine, those that were not made, and its errors."""
-    rows: list[list[str | Text]] = [
-        [
-            row.name, f"{row.tokens_per_s:.1f}", f"{row.low:.1f} … {row.high:.1f}", number(row.ms_per_token.p50, 3),
-            number(row.ms_per_token.p99, 3), number(row.gb_per_s), percent(row.of_bandwidth),
-            number(median_high(row.device_s) if row.device_s else None, 3, 1e3), number(row.energy_j_per_token, 4),
-            verdict, "; ".join([*([row.limit] if row.limit else []), *row.errors]),
-        ]
-        for row in run.measurements
-    ]  # fmt: skip
+    rows = [_model_cells(row, verdict) for row in run.measurements]
     rows += [[each.name, "—", *[""] * 8, each.reason] for each in run.skipped]
     rows += [[*[""] * 9, Text("ERROR", style=WRONG), error] for error in run.errors]
     for at, cells in enumerate(rows):
         table.add_row("" if at else name, *cells)
     table.add_section()
+
+
+def _model_cells(row: Row, verdict: Text) -> list[str | Text]:
+    """One line."""
+    rate, low, high = row.rates
+    middle, late = (row.ms_per_token.p50, row.ms_per_token.p99) if row.ms_per_token else (None, None)
+    return [
+        row.name, f"{rate:.1f}", f"{low:.1f} … {high:.1f}", number(middle, 3), number(late, 3), number(row.gb_per_s),
+        percent(row.of_bandwidth), number(median_high(row.device_s) if row.device_s else None, 3, 1e3),
+        number(row.energy_j_per_token, 4), verdict, "; ".join(filter(None, [row.limit, *row.errors])),
+    ]  # fmt: skip
 
 
 def _about(run: Run) -> str:
@@ -82,7 +85,7 @@ def _about(run: Run) -> str:
 # --- ops ---
 
 
-def print_ops(rows: Sequence[OpRow]) -> None:
+def print_ops(rows: Sequence[Row]) -> None:
     """Print a row per backend, case and state, and what a launch by itself takes."""
     table, case = make_table(*OPS, right={*OPS} - {"op", "clock", "note"}, folds=OPS[1:]), ""
     empty = [row for row in rows if row.tag == "empty launch"]
@@ -93,19 +96,19 @@ def print_ops(rows: Sequence[OpRow]) -> None:
         table.add_row(*_cells(row))
     out = console()
     out.print(table)
-    took = ", ".join(f"{row.backend} {row.us:.2f} µs" for row in empty if row.us)
+    took = ", ".join(f"{row.backend} {row.unit_s * 1e6:.2f} µs" for row in empty if row.unit_s)
     if took:
         out.print(f"an empty launch, which every other time contains: {took}")
 
 
-def _cells(row: OpRow) -> list[str | Text]:
+def _cells(row: Row) -> list[str | Text]:
     """One line."""
-    if not row.us:
+    if not (row.unit_s and row.low_s and row.high_s):
         return [row.name, *[""] * 8, row.unsupported or _wrong(row.errors)]
     over = " ".join(f"{each.ratio:.2f} {each.baseline.split()[2]}" for each in row.ratios)
     return [
-        row.name, number(row.us, 2), f"{row.us_low:.2f} … {row.us_high:.2f}",
-        number(row.floor_us if row.cold else None, 2), number(row.gb_per_s or None), number(row.gflop_per_s),
+        row.name, number(row.unit_s, 2, 1e6), f"{row.low_s * 1e6:.2f} … {row.high_s * 1e6:.2f}",
+        number(row.floor_s, 2, 1e6), number(row.gb_per_s), number(row.gflop_per_s),
         percent(row.of_bandwidth), row.clock, over, _wrong(row.errors) if row.errors else row.limit,
     ]  # fmt: skip
 
@@ -113,7 +116,7 @@ def _cells(row: OpRow) -> list[str | Text]:
 # --- comparisons ---
 
 
-def print_compared(rows: Sequence[Row]) -> None:
+def print_compared(rows: Sequence[Compared]) -> None:
     """Print a line per measurement."""
     table = make_table(*COMPARED, right=COMPARED[1:5])
     for row in rows:

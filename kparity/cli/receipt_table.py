@@ -59,9 +59,10 @@ def _print_runs(predicate: Predicate) -> None:
             passed = f"{sum(gate.passed for gate in gates)} of {len(gates)}"
             counts = [kernel.dispatches for kernel in owner.kernels]
             runs.append((name, device.device, device.kind, device.driver, verdict, passed, len(counts), sum(counts)))
-        for each in owner.measurements:
-            figures = (each.tokens_per_s, each.low, each.high, each.gb_per_s, each.of_bandwidth)
-            speeds.append((name, each.name, *figures, len(each.samples_s), verdict))
+        speeds += [
+            (name, each.name, *each.rates, each.gb_per_s, each.of_bandwidth, len(each.samples_s), verdict)
+            for each in owner.measurements
+        ]
     of_runs = ("backend", "device", "kind", "driver", "parity", "gates", "kernels", "dispatches")
     of_speeds = ("backend", "measurement", "tokens/s", "low", "high", "GB/s", "of bandwidth", "samples", "parity")
     for columns, rows in ((of_runs, runs), (of_speeds, speeds)):

@@ -7,8 +7,10 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct
 
 from kparity.device.remedies import Reason
 from kparity.errors import Unavailable, WrongInput
@@ -16,14 +18,15 @@ from kparity.ops.assemble import Source, missing_text
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 Kind = Literal["gpu", "cpu", "software"]
+LARGEST = 2**63 - 1
+"""Of a whole number in a document."""
 
 SOFTWARE = ("llvmpipe", "lavapipe", "softpipe", "swiftshader", "basic render")
 """Parts of the names of rasterisers, which several APIs reach; ``Backend.software`` adds those of one API."""
 
 
-@dataclass(frozen=True)
-class DeviceInfo:
-    """Which device serves, as far as its API tells.
+class Device(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which device serves, as far as its API tells, and as documents hold it.
 
     ``kind`` is never guessed upwards: a software rasteriser is ``software`` and a CPU behind a GPU API is ``cpu``,
     whatever their names say. ``uuid`` is the API's UUID or PCI id, or an empty string where the API has none.
@@ -35,28 +38,39 @@ class DeviceInfo:
     api: str
     driver: str
     library: str
-    uuid: str = ""
-    max_binding: int = 1 << 62
+    uuid: str
+    max_binding: Annotated[int, Meta(ge=1, le=LARGEST)] = 1 << 62
     """Largest single buffer in bytes that a kernel can bind."""
-    max_threads: int = 256
+    max_threads: Annotated[int, Meta(ge=1, le=LARGEST)] = 256
     """Work-items that one group may have."""
-    subgroup: int = 0
+    subgroup: Annotated[int, Meta(ge=0, le=LARGEST)] = 0
     """Lanes of a subgroup (wavefront, warp); 0 where there are none."""
     detail: str = ""
     """Whatever else identifies the code that runs: instruction set and threads, compute capability, architecture."""
+
+
+class DeviceInfo(Device, frozen=True):
+    """A device as its backend describes it."""
+
+    uuid: str = ""
     shown: tuple[str, ...] = ("api", "device", "detail", "kind")
     """The fields that ``label`` shows; of the kinds it shows those that are no GPU."""
 
     @property
     def label(self) -> str:
         """What stands after ``Backend:`` in the log, for example ``wgpu (Vulkan, llvmpipe …, software)``."""
-        told = {**asdict(self), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
-        parts = [told[name] for name in self.shown if told[name]]
+        texts = {**self.as_dict(), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
+        parts = [texts[name] for name in self.shown if texts[name]]
         return f"{self.backend} ({', '.join(dict.fromkeys(parts))})"
 
+    @property
+    def plain(self) -> Device:
+        """Without how it is shown."""
+        return Device(**self.as_dict())
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; how a label is made of them is none."""
-        return {name: value for name, value in asdict(self).items() if name != "shown"}
+        """The fields of ``Device``, plain values for JSON."""
+        return {name: getattr(self, name) for name in Device.__struct_fields__}
 
 
 @dataclass

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from kparity.device import registry
-from kparity.device.adapter import DeviceInfo
+from kparity.device.adapter import Device
 
 PROCESSOR = re.compile(r"\bcpu\b|\bxeon\b|\bepyc\b|\bthreadripper\b|\bcore\(tm\)|pthread", re.I)
 """Names of processors, which no GPU has."""
@@ -18,7 +18,7 @@ NODES = (
 """Device nodes of GPU drivers, of those too that no backend asks for."""
 
 
-def named_software(info: DeviceInfo) -> bool:
+def named_software(info: Device) -> bool:
     """Whether a device has the name of a software device that kparity, or the backend itself, knows."""
     judges = [*registry.builtin().values(), registry.declared(info.backend)]
     return any(judge.named_software(info.device, info.driver, info.detail) for judge in judges if judge is not None)

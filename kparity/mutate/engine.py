@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Launch, Program
@@ -269,7 +270,7 @@ add("never-launched", "The attention of the last layer is never started: its out
 @wrong()
 def false_gpu(model: Model, backend: Backend) -> Engine:
     """A software device behind an API that calls it a GPU: GPU promises at CPU speed."""
-    backend.info = dataclasses.replace(backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)")
+    backend.info = msgspec.structs.replace(backend.info, kind="gpu", device="llvmpipe (LLVM 15.0.6, 256 bits)")
     return Engine(model, backend)
 
 

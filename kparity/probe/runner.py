@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict, replace
 
 from kparity import contracts
 from kparity.contracts.known import Issue
@@ -240,8 +242,8 @@ class Attempt(Process):
     def _opened(self, message: Opened) -> None:
         if self.info is not None:
             raise Garbled("a device for the second time")
-        shown = {name: printable(text) for name, text in vars(message.info).items() if isinstance(text, str)}
-        self.info = replace(message.info, **shown)  # type: ignore[arg-type]
+        shown = {name: printable(text) for name, text in asdict(message.info).items() if isinstance(text, str)}
+        self.info = replace(message.info, **shown)
         self._note(gate_open(self.info, self.request.require_gpu, self.request.issues))
 
     def _measured(self, message: Measured) -> None:

@@ -83,7 +83,7 @@ def speeds(a: dict[str, Any], b: dict[str, Any]) -> list[Speeds]:
     """Tokens per second of every measurement that either has, backends before baselines."""
     left, right = (
         {
-            (owner.get("backend") or owner["name"], each["name"]): each["tokens_per_s"]
+            (owner.get("backend") or owner["name"], each["name"]): 1 / each["unit_s"]
             for kind in ("runs", "baselines")
             for owner in predicate[kind]
             for each in owner["measurements"]

@@ -1,4 +1,6 @@
-"""The receipt of a probe: what was judged right on which device, without any speed."""
+"""The receipt of a probe: what was judged right on which device, without any speed; and the parts that a benchmark's
+receipt shares with it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kparity.device.adapter import Device
 from kparity.gates.verdict import Row
 from kparity.model import load_model
 from kparity.probe import runner
 from kparity.receipts import statement
 from kparity.receipts.kernel_ids import sha256_of
-from kparity.receipts.record import Device, Gate, Kernel, Model, Parity, Proof, Request, Run, Tried
+from kparity.receipts.record import Gate, Kernel, Model, Parity, Programs, Proof, Request, Run, Tried
+
+NOT_CHECKED = "parity was not checked"
 
 
 def receipt(
@@ -56,8 +61,12 @@ def tried(row: Row) -> Tried:
     return Tried(backend=row.backend, status=row.status, code=row.code or None, reason=row.reason or None)
 
 
-def parity_of(row: Row) -> Parity:
-    """The verdict of a row with every measured number beside its limit; a number that is not finite is None."""
+def parity_of(row: Row | None) -> Parity:
+    """The verdict of a row with every measured number beside its limit; a number that is not finite is None. Without a
+    row nothing was checked.
+    """
+    if row is None:
+        return Parity(verdict="INVALID-CORRECTNESS", gates=[], reason=f"{NOT_CHECKED} (--no-parity)")
     gates = [
         Gate(
             gate=gate.name, name=each.threshold, value=each.value if math.isfinite(each.value) else None,
@@ -69,17 +78,30 @@ def parity_of(row: Row) -> Parity:
     return Parity(verdict="PASS" if row.accepted else "FAIL", gates=gates, reason=reason)
 
 
+def run_of(
+    backend: str, device: Mapping[str, Any], row: Row | None, dispatches: Mapping[str, int], device_clock: bool,
+    engine: dict[str, Any], kernels: Sequence[Mapping[str, Any]] = (), **measured: Any,
+) -> Run:  # fmt: skip
+    """The run of a backend that was opened. ``row`` is the probe's, ``kernels`` what a benchmark knows of each: its id,
+    device_ns and launches; ``measured`` are the other fields.
+    """
+    known = kernels or [{"id": name, "device_ns": None, "launches": None} for name in dispatches]
+    return Run(
+        backend=backend, device=Device(**device), parity=parity_of(row), engine=engine,
+        proof=Proof(device_clock=device_clock, dispatches_counted=bool(dispatches)),
+        kernels=[
+            Kernel(
+                id=each["id"], sha256=sha256_of(each["id"], backend), dispatches=dispatches.get(each["id"], 0),
+                device_ns=each["device_ns"], launches=each["launches"] and Programs(**each["launches"]),
+            )
+            for each in known
+        ],
+        **measured,
+    )  # fmt: skip
+
+
 def _run(row: Row, device: Mapping[str, Any]) -> Run:
     # A step on the wall's clock, as CPU backends have it, proves nothing of a device.
     step_ns = round(row.device_step_ms * 1e6) if device["kind"] != "cpu" and row.device_step_ms else None
-    return Run(
-        backend=row.backend, device=Device(**device),
-        proof=Proof(device_clock=step_ns is not None, dispatches_counted=bool(row.dispatches)), parity=parity_of(row),
-        engine={"reference": row.reference, "cached": row.cached},
-        kernels=[
-            Kernel(id=name, sha256=sha256_of(name, row.backend), dispatches=count, device_ns=None, launches=None)
-            for name, count in row.dispatches.items()
-        ],
-        timed_output=None, determinism=None, graph=None, bandwidth=None, measurements=[], skipped=[], errors=[],
-        clocks=None, step_ns=step_ns,
-    )  # fmt: skip
+    engine = {"reference": row.reference, "cached": row.cached}
+    return run_of(row.backend, device, row, row.dispatches, step_ns is not None, engine, step_ns=step_ns)

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-LARGEST = 2**63 - 1
+from kparity.device.adapter import LARGEST, Device
+
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Size = Annotated[int, Meta(ge=1, le=LARGEST)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -19,13 +20,14 @@ Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]+$")]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 KernelId = Annotated[str, Meta(pattern="^[a-z0-9]+(_[a-z0-9]+)+$")]
+CEILINGS = ("stream", "copy")
+"""What the rows of the memory's bandwidth call their op: no kernel of kparity."""
 Second = Annotated[float, Meta(ge=1e-12, le=1e9)]
 """From less than any clock tells to more than anybody waits."""
 Seconds = Annotated[
     list[Second],
     Meta(min_length=1, description="One by one, as the clock gave them: never rounded, sorted or left out."),
 ]
-Kind = Literal["gpu", "cpu", "software"]
 
 
 class Record(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -43,22 +45,6 @@ class Subject(Record):
 
     name: Text
     digest: Digest
-
-
-class Device(Record):
-    """As ``DeviceInfo.as_dict`` tells it."""
-
-    backend: str
-    device: str
-    kind: Kind
-    api: str
-    driver: str
-    library: str
-    uuid: str
-    detail: str = ""
-    max_binding: Size | None = None
-    max_threads: Size | None = None
-    subgroup: Count = 0
 
 
 class Gate(Record):
@@ -159,30 +145,95 @@ class Percentiles(Record):
     p99: Positive
 
 
-class Measurement(Record):
-    """``pp128`` (a prompt of 128 tokens) or ``tg@512`` (decode behind 512): every sample, and what follows from them.
+class BaselineRatio(Record):
+    """How many times faster than a baseline's row of an op, per launch."""
 
-    Of a baseline the bytes are not known: another program moves what it likes.
-    """
-
-    name: Annotated[str, Meta(pattern="^(pp[1-9][0-9]*|tg@[0-9]+)$")]
-    phase: Literal["prefill", "decode"]
-    tokens: Size
-    depth: Count
-    samples_s: Seconds
-    device_s: Seconds | None
-    """The same work on the device's own clock, in runs of its own."""
-    tokens_per_s: Positive
+    baseline: Text
+    ratio: Positive
     low: Positive
     high: Positive
-    limit: Text | None
-    ms_per_token: Percentiles
-    bytes_per_token: Positive | None
-    gb_per_s: Positive | None
-    of_bandwidth: Positive | None
-    floor_s: Positive | None
-    energy_j_per_token: Positive | None
-    errors: list[Text]
+
+
+class Row(Record, omit_defaults=True):
+    """What was measured: ``pp128`` (a prompt of 128 tokens) or ``tg@512`` (decode behind 512) of a model, or an op:
+    every sample, and what follows from them. What was not measured, is not known, or does not apply is left out.
+
+    A unit is a token of a model, a launch of an op.
+    """
+
+    name: Text
+    units: Size = 1
+    """In a sample."""
+    samples_s: list[Second] = []
+    """By the wall's clock, one by one, as it gave them: never rounded, sorted or left out."""
+    device_s: list[Second] = []
+    """By the device's own clock: of an op the same runs (by the wall's where the API has none); of a model the same
+    work, in runs of their own."""
+    unit_s: Positive | None = None
+    """The median of a unit, by the wall's clock of a model, by the device's of an op; and its 95 % interval."""
+    low_s: Positive | None = None
+    high_s: Positive | None = None
+    limit: str = ""
+    bytes: Count | Annotated[float, Meta(ge=0)] = 0
+    """That a unit must move; 0 for another program, which moves what it likes."""
+    gb_per_s: Annotated[float, Meta(ge=0)] | None = None
+    of_bandwidth: Positive | None = None
+    floor_s: Positive | None = None
+    """That the memory needs for a unit, where no cache holds it."""
+    errors: list[Text] = []
+
+    # Of a model.
+    phase: Literal["", "prefill", "decode"] = ""
+    depth: Count = 0
+    ms_per_token: Percentiles | None = None
+    energy_j_per_token: Positive | None = None
+
+    # Of an op: each row says by itself where it ran and that it was right.
+    op: str = ""
+    backend: str = ""
+    device: Device | None = None
+    verified: bool = False
+    cold: bool = False
+    clock: Literal["", "device", "wall"] = ""
+    case: str = ""
+    state: str = ""
+    tag: str = ""
+    copies: Count = 0
+    graph: bool | None = None
+    baseline: bool = False
+    unsupported: str = ""
+    kernel: Annotated[str, Meta(pattern="^([a-z0-9]+(_[a-z0-9]+)+)?$")] = ""
+    """Of kparity's own rows: no bandwidth, no baseline."""
+    kernel_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    dispatches: Count = 0
+    """Of the kernel, counted by the backend in the samples and the warm-ups."""
+    replays: Count = 0
+    """Programs that ran in the samples and the warm-ups."""
+    launches_per_replay: Count = 0
+    """Of the kernel in such a program: ``units``, times its parts where a weight exceeds one binding."""
+    gflop_per_s: Positive | None = None
+    ratios: list[BaselineRatio] = []
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of one unit, sample by sample, by the clock that counts."""
+        return [each / self.units for each in (self.device_s if self.op else self.samples_s)]
+
+    @property
+    def rates(self) -> tuple[float, float, float]:
+        """Units per second with the interval; raises TypeError where nothing was measured."""
+        return 1 / self.unit_s, 1 / self.high_s, 1 / self.low_s  # type: ignore[operator]
+
+    def gaps(self) -> Iterator[tuple[str, str]]:
+        """Name and reason of what such a row must have."""
+        if not self.op and not (self.phase and self.samples_s and self.ms_per_token):
+            yield "samples_s", "a measurement of a model has them, its phase and its percentiles"
+        if self.seconds and not (self.samples_s and self.unit_s and self.low_s and self.high_s):
+            yield "unit_s", "samples have a median with its interval, and those of a device the wall's beside them"
+        if bool(self.kernel) != bool(self.kernel_sha256):
+            yield "kernel", "a kernel and the digest of its text go together"
+        if self.dispatches and not (self.kernel and self.launches_per_replay):
+            yield "dispatches", "of which kernel, and in which programs, is not known"
 
 
 class Skipped(Record):
@@ -208,14 +259,14 @@ class Run(Record):
     parity: Parity
     kernels: list[Kernel]
     engine: dict[str, Any]
-    timed_output: TimedOutput | None
-    determinism: Determinism | None
-    graph: Graph | None
-    bandwidth: Bandwidth | None
-    measurements: list[Measurement]
-    skipped: list[Skipped]
-    errors: list[Text]
-    clocks: dict[str, Any] | None
+    timed_output: TimedOutput | None = None
+    determinism: Determinism | None = None
+    graph: Graph | None = None
+    bandwidth: Bandwidth | None = None
+    measurements: list[Row] = []
+    skipped: list[Skipped] = []
+    errors: list[Text] = []
+    clocks: dict[str, Any] | None = None
     energy: Energy | None = None
     step_ns: Size | None = None
     """A decode step of the probe on the device's own clock."""
@@ -237,75 +288,12 @@ class Baseline(Record):
     name: Text
     version: str
     library_sha256: Sha256 | None
-    measurements: list[Measurement]
+    measurements: list[Row]
     ratios: list[Ratio]
     options: dict[str, Any] = {}
     agreement: dict[str, Any] | None = None
     errors: list[Text] = []
     skipped: list[Skipped] = []
-
-
-class OpRatio(Record):
-    """How many times faster than a baseline's row, per launch."""
-
-    baseline: Text
-    ratio: Positive
-    low: Positive
-    high: Positive
-
-
-class OpRow(Record, omit_defaults=True):
-    """A row of the benchmark of single ops. What was not measured, or does not apply, is left out."""
-
-    name: str
-    backend: str
-    op: str
-    errors: list[str]
-    verified: bool
-    launches_per_sample: Size
-    bytes: Count
-    """Of one launch."""
-    cold: bool
-    device: str = ""
-    kind: Kind | None = None
-    api: str = ""
-    driver: str = ""
-    uuid: str = ""
-    detail: str = ""
-    clock: str = ""
-    case: str = ""
-    state: str = ""
-    tag: str = ""
-    copies: Count = 0
-    graph: bool | None = None
-    baseline: bool = False
-    unsupported: str = ""
-    limit: str = ""
-    kernel: Annotated[str, Meta(pattern="^([a-z0-9]+(_[a-z0-9]+)+)?$")] = ""
-    """Of kparity's own rows: no bandwidth, no baseline."""
-    kernel_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
-    dispatches: Count = 0
-    """Of the kernel, counted by the backend in the samples and the warm-ups."""
-    replays: Count = 0
-    """Programs that ran in the samples and the warm-ups."""
-    launches_per_replay: Count = 0
-    """Of the kernel in such a program: launches_per_sample, times its parts where a weight exceeds one binding."""
-    samples_device_s: list[Second] = []
-    samples_wall_s: list[Second] = []
-    us: Positive | None = None
-    us_low: Positive | None = None
-    us_high: Positive | None = None
-    wall_us: Positive | None = None
-    floor_us: Positive | None = None
-    gb_per_s: Annotated[float, Meta(ge=0)] | None = None
-    gflop_per_s: Positive | None = None
-    of_bandwidth: Positive | None = None
-    ratios: list[OpRatio] = []
-
-    @property
-    def seconds(self) -> list[float]:
-        """Of one launch, sample by sample, by the device's clock."""
-        return [each / self.launches_per_sample for each in self.samples_device_s]
 
 
 class Harness(Record):
@@ -392,12 +380,18 @@ class Predicate(Record):
     runs: list[Run]
     baselines: list[Baseline]
     sha256: Sha256
-    ops: list[OpRow] = []
+    ops: list[Row] = []
 
     def owners(self) -> Iterator[tuple[str, Run | Baseline]]:
         """Pointer and content of everything that has measurements."""
         yield from ((f"/predicate/runs/{at}", run) for at, run in enumerate(self.runs))
         yield from ((f"/predicate/baselines/{at}", each) for at, each in enumerate(self.baselines))
+
+    def rows(self) -> Iterator[tuple[str, Row, Run | Baseline | None]]:
+        """Pointer and content of every row that could be measured, and whose it is: that of an op stands for itself."""
+        for at, owner in self.owners():
+            yield from ((f"{at}/measurements/{index}", row, owner) for index, row in enumerate(owner.measurements))
+        yield from ((f"/predicate/ops/{at}", row, None) for at, row in enumerate(self.ops) if not row.unsupported)
 
     def subjects(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of what it speaks of: the model first, then every kernel once."""
@@ -423,17 +417,11 @@ class Predicate(Record):
             for index, kernel in enumerate(run.kernels):
                 if kernel.launches is None:
                     yield f"/runs/{at}/kernels/{index}/launches", "a benchmark has them"
-        for at, row in enumerate(self.ops):
-            yield from ((f"/ops/{at}/{name}", said) for name, said in _row_gaps(row))
-
-
-def _row_gaps(row: OpRow) -> Iterator[tuple[str, str]]:
-    if bool(row.kernel) != bool(row.kernel_sha256):
-        yield "kernel", "a kernel and the digest of its text go together"
-    if row.dispatches and not (row.kernel and row.launches_per_replay):
-        yield "dispatches", "of which kernel, and in which programs, is not told"
-    if row.samples_device_s and not (row.samples_wall_s and row.us and row.us_low and row.us_high):
-        yield "samples_device_s", "without the wall's, or without the figures of them"
+        for where, row, owner in self.rows():
+            place = where.removeprefix("/predicate")
+            if bool(row.op) is not (owner is None):
+                yield f"{place}/op", "a row of an op names it, a measurement of a model has none"
+            yield from ((f"{place}/{name}", why) for name, why in row.gaps())
 
 
 class Statement(Record):

@@ -20,7 +20,7 @@ from kparity.errors import WrongInput
 from kparity.host.revision import revision
 from kparity.host.text import write_text
 from kparity.receipts.document import PREDICATE, SCHEMA_VERSION, STATEMENT, digest
-from kparity.receipts.record import Baseline, Contract, Harness, Host, Model, OpRow, Predicate, Request, Run, Tried
+from kparity.receipts.record import Baseline, Contract, Harness, Host, Model, Predicate, Request, Row, Run, Tried
 
 READERS = ("gguf", "tokenizers", "xllamacpp")
 """Libraries that read models."""
@@ -42,7 +42,7 @@ def predicate(
     seeds: Mapping[str, int] | None = None,
     runs: Sequence[Run] = (),
     baselines: Sequence[Baseline] = (),
-    ops: Sequence[OpRow] = (),
+    ops: Sequence[Row] = (),
 ) -> Predicate:
     """What was measured, with what is the same for every receipt of this moment and machine, and without a digest.
 

@@ -93,10 +93,11 @@ def rows(stored: Sequence[Stored]) -> list[dict[str, Any]]:
                 who = {"backend": owner.name, "device": predicate.host.cpu, "kind": "cpu", "driver": ""}
             else:
                 continue
-            for measured in owner.measurements or (None,):
-                speed = {name: getattr(measured, name, None) for name in ("tokens_per_s", "low", "high")}
-                speed["measurement"] = getattr(measured, "name", None)
-                table.append({**dict.fromkeys(COLUMNS), **shared, **who, **speed})
+            speeds = [
+                dict(zip(("measurement", "tokens_per_s", "low", "high"), (row.name, *row.rates), strict=True))
+                for row in owner.measurements
+            ]
+            table += [{**dict.fromkeys(COLUMNS), **shared, **who, **speed} for speed in speeds or [{}]]
     return table
 
 

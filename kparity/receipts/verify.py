@@ -13,7 +13,7 @@ from kparity.host import cachedir
 from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate, Statement
-from kparity.receipts.rules import determinism, device, dispatches, identity, op_rows, parity, samples, speed
+from kparity.receipts.rules import determinism, device, dispatches, identity, parity, samples, speed
 
 
 def verify(
@@ -44,8 +44,7 @@ def verify(
     predicate, moment = record.predicate, now or datetime.now(timezone.utc)
     refused += [*identity.fits_digest(statement), *_sound(record, moment)]
     if require_gpu_kernels:
-        only_ops = op_rows.only_ops(predicate)
-        refused += op_rows.gpu_required(predicate) if only_ops else device.gpu_required(predicate)
+        refused += device.gpu_required(predicate)
     if require_parity:
         refused += parity.required(predicate)
     return [*refused, *_demanded(predicate, model, commit, max_age_days, moment)]
@@ -71,7 +70,6 @@ def _sound(statement: Statement, now: datetime) -> Findings:
     yield from speed.figures(predicate, limits)
     yield from speed.floors(predicate, limits)
     yield from speed.ratios(predicate, limits)
-    yield from op_rows.sound(predicate, limits)
     yield from samples.irregularities(speed.arrays(predicate), limits)
 
 

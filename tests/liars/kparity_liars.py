@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import os
 import subprocess
 import time
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 
 from kparity import ops
@@ -42,7 +42,7 @@ class Honest(CpuBackend):
     @classmethod
     def open(cls, index: int = 0):
         backend = super().open(index)
-        backend.info = dataclasses.replace(backend.info, backend=cls.name, **cls.told)
+        backend.info = msgspec.structs.replace(backend.info, backend=cls.name, **cls.told)
         return backend
 
     def altered(self, buffer: Buffer, change) -> Buffer:

@@ -117,7 +117,7 @@ class Rotation(Timed):
         self.programs = [backend.record(list(chain(*copies[at : at + per_sample]))) for at in starts]
         state, cost = state_of(is_cold, count), self.op.work(case)
         row = row_of(
-            backend.info, case.op, cost.bytes, launches=per_sample, cold=is_cold, case=case.id, kernel=self.kernel_id,
+            backend.info, case.op, cost.bytes, units=per_sample, cold=is_cold, case=case.id, kernel=self.kernel_id,
             name=f"{backend.name} {short(case)} {state}", state=state, copies=count, graph=self.programs[0].replayed,
             clock="device" if backend.device_clock else "wall", launches_per_replay=len(self.programs[0].launches),
         )  # fmt: skip

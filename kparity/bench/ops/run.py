@@ -18,8 +18,7 @@ from kparity.bench.ops.cases import plan
 from kparity.bench.timing import Sample, Timed, interleave, judge, noted
 from kparity.bench.worker import Worker, WorkerFailed
 from kparity.ops.spec import Case
-from kparity.receipts.record import OpRatio, OpRow
-from kparity.receipts.rules.op_rows import CEILINGS
+from kparity.receipts.record import CEILINGS, BaselineRatio, Row
 
 LIMITS_S = {"device": 60.0, "sample": 120.0, "release": 60.0}
 """What a call may take; the others lay out gigabytes or compute truth."""
@@ -58,7 +57,7 @@ class Request:
 class Result:
     """Rows in the order in which they came, and why a backend is not among them."""
 
-    rows: list[OpRow] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     absent: dict[str, WorkerFailed] = field(default_factory=dict)
 
     @property
@@ -66,7 +65,7 @@ class Result:
         """1 where a row has an error, 3 where nothing was measured, 0 otherwise."""
         if any(row.errors for row in self.rows):
             return 1
-        return 0 if any(row.us and row.tag for row in self.rows) else 3
+        return 0 if any(row.unit_s and row.tag for row in self.rows) else 3
 
 
 @dataclass
@@ -92,8 +91,7 @@ class Participant:
     def made(self, method: str, **arguments: Any) -> list[Timed]:
         """The series that it makes; one with the reason where it fails altogether."""
         op = arguments.get("op", method)
-        row = OpRow(name=f"{self.name} {op}", backend=self.name, op=op, errors=[], verified=False,
-                    launches_per_sample=1, bytes=0, cold=True, baseline=self.baseline)  # fmt: skip
+        row = Row(name=f"{self.name} {op}", backend=self.name, op=op, baseline=self.baseline)
         with noted(row.errors):
             return [Remote(self, at, *described) for at, described in enumerate(self.call(method, **arguments))]
         return [Timed(row)]
@@ -103,7 +101,7 @@ class Remote(Timed):
     """A series of a participant, by its place in the table."""
 
     def __init__(self, side: Participant, at: int, row: Mapping[str, Any], flops: int) -> None:
-        super().__init__(msgspec.convert(row, OpRow), flops)
+        super().__init__(msgspec.convert(row, Row), flops)
         self.side, self.at, self.row.baseline = side, at, side.baseline
 
     def sample(self) -> Sample:
@@ -118,7 +116,7 @@ class Remote(Timed):
         return wrong
 
 
-def run(request: Request, tell: Callable[[OpRow], None] = lambda row: None) -> Result:
+def run(request: Request, tell: Callable[[Row], None] = lambda row: None) -> Result:
     """Run it; ``tell`` gets every row as it comes. Raises WrongInput where the expression admits nothing."""
     cases, result = plan(request.text), Result()
     with ExitStack() as stack:
@@ -151,7 +149,7 @@ def _call(worker: Worker, method: str, **arguments: Any) -> Any:
     return worker.call(method, LIMITS_S.get(method, LONGEST_S), **arguments)
 
 
-def ceilings(sides: Sequence[Participant], seconds: float) -> list[OpRow]:
+def ceilings(sides: Sequence[Participant], seconds: float) -> list[Row]:
     """Measure every side's bandwidth and note it there; a row for each.
 
     Where no driver tells the peak, the ceiling is the best that any API of the same kind of device reached.
@@ -170,7 +168,7 @@ def ceilings(sides: Sequence[Participant], seconds: float) -> list[OpRow]:
     return rows
 
 
-def rows_of(case: Case, tag: str, sides: Sequence[Participant], seconds: float = Request.seconds) -> list[OpRow]:
+def rows_of(case: Case, tag: str, sides: Sequence[Participant], seconds: float = Request.seconds) -> list[Row]:
     """Time one case on all sides in turn: a row per backend and state (cold, hot), the baselines' products last.
 
     A row is ``judge``'s with ``tag``, ``of_bandwidth`` (share of the bandwidth measured in the same turns; None where
@@ -192,32 +190,31 @@ def rows_of(case: Case, tag: str, sides: Sequence[Participant], seconds: float =
                 rows.append(row)
         with suppress(Exception):  # a worker that died has said so in its row
             side.call("release")
-    theirs = [row for row in rows if row.baseline and row.us]
+    theirs = [row for row in rows if row.baseline and row.unit_s]
     for row in rows:
-        if row.us and not row.baseline:
+        if row.unit_s and not row.baseline:
             row.ratios = [_ratio(row, each) for each in theirs if each.cold == row.cold]
     return rows
 
 
-def _rate(row: OpRow) -> float:
+def _rate(row: Row) -> float:
     """Bytes per second of a row; 0 where it has an error."""
     return 0.0 if row.errors else (row.gb_per_s or 0.0) * 1e9
 
 
-def _ratio(row: OpRow, theirs: OpRow) -> OpRatio:
+def _ratio(row: Row, theirs: Row) -> BaselineRatio:
     """How many times faster than theirs, per launch."""
     middle, low, high = ratio(theirs.seconds, row.seconds)
-    return OpRatio(baseline=theirs.name, ratio=middle, low=low, high=high)
+    return BaselineRatio(baseline=theirs.name, ratio=middle, low=low, high=high)
 
 
-def line(row: OpRow) -> str:
+def line(row: Row) -> str:
     """A row for people."""
-    if not row.us:
+    if not (row.unit_s and row.low_s and row.high_s):
         return f"{row.name:56} {row.unsupported or '; '.join(row.errors)}"
-    rate = f"{row.gb_per_s:8.1f} GB/s" if row.bytes else ""
+    times = f"{row.unit_s * 1e6:10.2f} µs ({row.low_s * 1e6:.2f}, {row.high_s * 1e6:.2f})"
+    rate = f"{row.gb_per_s:8.1f} GB/s" if row.gb_per_s else ""
     share = f"{100 * row.of_bandwidth:5.1f} % of the bandwidth" if row.of_bandwidth else ""
     over = ", ".join(f"{each.ratio:.2f} x {each.baseline}" for each in row.ratios)
     wrong = "".join(f" ERROR {error}" for error in row.errors)
-    return (
-        f"{row.name:56} {row.us:10.2f} µs ({row.us_low:.2f}, {row.us_high:.2f}) {rate} {share} {over}{wrong}".rstrip()
-    )
+    return f"{row.name:56} {times} {rate} {share} {over}{wrong}".rstrip()

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from kparity.device import registry
-from kparity.device.adapter import Backend, DeviceInfo
+from kparity.device.adapter import Backend, Device
 from kparity.device.identity import PROCESSOR, named_software
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
-from kparity.receipts.record import Device, OpRow, Predicate, Run
+from kparity.receipts.record import Predicate, Row, Run
 
 CUDA_UUID = re.compile(
     r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|pci [0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\S*", re.I
@@ -30,9 +30,12 @@ def devices(predicate: Predicate) -> Findings:
     for at, run in enumerated(predicate):
         if run.parity.verdict != "FAIL":
             yield from contradictions(run.backend, run.device, f"{at}/device")
+    for at, row, _ in predicate.rows():
+        if row.device:
+            yield from contradictions(row.backend, row.device, f"{at}/device")
 
 
-def contradictions(backend: str, device: Device | OpRow, at: str) -> Findings:
+def contradictions(backend: str, device: Device, at: str) -> Findings:
     """What a device says of itself that cannot be."""
     declared = registry.declared(backend) or Backend
     if device.backend != backend:
@@ -43,8 +46,7 @@ def contradictions(backend: str, device: Device | OpRow, at: str) -> Findings:
         return
     if not declared.drives_gpu:
         yield Finding("RCPT-DEVICE", f"{at}/kind", f"{backend} runs on no GPU")
-    told = DeviceInfo(backend, device.device, "gpu", device.api, device.driver, "", detail=device.detail)
-    if named_software(told) or PROCESSOR.search(device.device):
+    if named_software(device) or PROCESSOR.search(device.device):
         yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device", f"{device.device} is no GPU")
     uuid, cuda = device.uuid, device.api == "CUDA"
     if cuda and not (CUDA_UUID.fullmatch(uuid) and set(uuid[4:]) - set("-0")):
@@ -70,6 +72,15 @@ def kernel_ids(predicate: Predicate) -> Findings:
                 yield Finding("RCPT-KERNEL-ID", where, f"{kernel.id} is no kernel of {' or '.join(allowed)}")
             if texts.setdefault(kernel.id, kernel.sha256) != kernel.sha256:
                 yield Finding("RCPT-KERNEL-ID", where, f"{kernel.id} has another text in another run")
+    for at, row, _ in predicate.rows():
+        if not (row.kernel and row.dispatches) or row.baseline or row.errors:
+            continue
+        allowed = dialects(row.backend)
+        if allowed and not (dialect_of(row.kernel, row.backend) in allowed and row.kernel.startswith(f"{row.op}_")):
+            why = f"{row.kernel} is no kernel of {row.op} in {' or '.join(allowed)}"
+            yield Finding("RCPT-KERNEL-ID", f"{at}/kernel", why)
+        if texts.setdefault(row.kernel, row.kernel_sha256) != row.kernel_sha256:
+            yield Finding("RCPT-KERNEL-ID", f"{at}/kernel_sha256", f"{row.kernel} has another text in another row")
 
 
 def fallback(predicate: Predicate) -> Findings:
@@ -88,9 +99,12 @@ def fallback(predicate: Predicate) -> Findings:
 
 def served(predicate: Predicate) -> Findings:
     """The first accepted backend serves, and every accepted one has one run; single ops are served by none."""
+    accepted = [each.backend for each in predicate.fallback if each.status == "accepted"]
+    for at, row, owner in predicate.rows():
+        if owner is None and not row.baseline and row.backend not in accepted:
+            yield Finding("RCPT-FALLBACK", f"{at}/backend", f"{row.backend} was not requested or not available")
     if predicate.ops and not predicate.runs:
         return
-    accepted = [each.backend for each in predicate.fallback if each.status == "accepted"]
     opened = [each.backend for each in predicate.fallback if each.status != "unavailable"]
     ran, first = [run.backend for run in predicate.runs], next(iter(accepted), None)
     if predicate.serving != first:
@@ -104,18 +118,22 @@ def served(predicate: Predicate) -> Findings:
 
 def gpu_required(predicate: Predicate) -> Findings:
     """A GPU served, by kernels of GPUs that its own clock saw; no GPU API ran on anything else."""
-    runs = {run.backend: run for run in predicate.runs}
-    for at, run in enumerated(predicate):
-        if run.device.kind != "gpu" and registry.drives_gpu(run.backend, unknown=False):
-            why = f"{run.device.device} is a {run.device.kind} device behind {run.device.api}"
-            yield Finding("RCPT-NOT-A-GPU", f"{at}/device/kind", why)
-    serving = runs.get(predicate.serving or "")
+    devices = {run.backend: (f"{at}/device", run.device) for at, run in enumerated(predicate)}
+    for at, row, _ in predicate.rows():
+        if row.device:
+            devices.setdefault(row.backend, (f"{at}/device", row.device))
+    for backend, (at, device) in devices.items():
+        if device.kind != "gpu" and registry.drives_gpu(backend, unknown=False):
+            why = f"{device.device} is a {device.kind} device behind {device.api}"
+            yield Finding("RCPT-NOT-A-GPU", f"{at}/kind", why)
     asked = [name for name in predicate.request.backends if registry.drives_gpu(name)]
-    if asked and (serving is None or serving.device.kind != "gpu"):
+    only_ops = bool(predicate.ops) and not predicate.runs
+    serving = devices.get(predicate.serving or "")
+    if asked and not only_ops and (serving is None or serving[1].kind != "gpu"):
         why = f"{', '.join(asked)} asked for, {predicate.serving or 'nothing'} serves"
         yield Finding("RCPT-FALLBACK-ONLY", "/predicate/serving", why)
-    if not any(shows_gpu(run) for run in runs.values()):
-        yield Finding("RCPT-NO-GPU-KERNELS", "/predicate/runs", "no run has kernels that a GPU's own clock saw")
+    if not any(map(op_shows_gpu, predicate.ops) if only_ops else map(shows_gpu, predicate.runs)):
+        yield Finding("RCPT-NO-GPU-KERNELS", "/predicate", "nothing in it has kernels that a GPU's own clock saw")
 
 
 def shows_gpu(run: Run) -> bool:
@@ -124,3 +142,10 @@ def shows_gpu(run: Run) -> bool:
     timed = bool(run.step_ns) or any(kernel.device_ns for kernel in kernels)
     counted = bool(kernels) and run.proof.dispatches_counted and run.proof.device_clock and timed
     return counted and run.device.kind == "gpu" and all(is_gpu_kernel(each.id, run.backend) for each in kernels)
+
+
+def op_shows_gpu(row: Row) -> bool:
+    """Positive proof: a GPU, a kernel of a GPU dialect, counted, verified, timed by the device's clock."""
+    here = row.device is not None and row.device.kind == "gpu" and registry.drives_gpu(row.backend, unknown=False)
+    timed = bool(row.dispatches and row.seconds) and row.clock == "device" and row.verified
+    return here and timed and is_gpu_kernel(row.kernel, row.backend)

@@ -6,8 +6,9 @@ from statistics import quantiles
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.record import Graph, Measurement, Predicate, Programs
+from kparity.receipts.record import CEILINGS, Graph, Predicate, Programs, Row
 from kparity.receipts.rules.device import enumerated
+from kparity.receipts.rules.samples import ahead
 
 
 def counts(predicate: Predicate) -> Findings:
@@ -35,14 +36,33 @@ def counts(predicate: Predicate) -> Findings:
         yield from _covered(graph, run.measurements, f"{at}/graph/replays")
         if run.measurements and not run.proof.dispatches_counted:
             yield Finding("RCPT-DISPATCHES", f"{at}/proof/dispatches_counted", "nothing counted what was timed")
+    for at, row, _ in predicate.rows():
+        if row.op and row.op not in CEILINGS and row.seconds and not (row.baseline or row.errors):
+            yield from _launched(row, at)
 
 
-def _covered(graph: Graph, measurements: list[Measurement], at: str) -> Findings:
+def _launched(row: Row, at: str) -> Findings:
+    """The kernel of an op was launched as often as the samples take."""
+    if not row.dispatches:
+        yield Finding("RCPT-NO-KERNELS", f"{at}/dispatches", f"{row.name}: no kernel was dispatched")
+        return
+    wanted, samples = row.replays * row.launches_per_replay, len(row.device_s)
+    for field, wrong, why in (
+        ("dispatches", row.dispatches != wanted, f"{row.dispatches} dispatches, the replays give {wanted}"),
+        ("replays", row.replays < samples, f"{row.replays} replays for {samples} samples"),
+        ("launches_per_replay", row.launches_per_replay % row.units,
+         f"{row.launches_per_replay} launches, the times are for {row.units}"),
+    ):  # fmt: skip
+        if wrong:
+            yield Finding("RCPT-DISPATCHES", f"{at}/{field}", f"{row.kernel}: {why}")
+
+
+def _covered(graph: Graph, measurements: list[Row], at: str) -> Findings:
     """Every sample of decode is a step, every sample ends in logits, and all tokens went through a program."""
     ran = graph.replays
     decoded = sum(len(each.samples_s) for each in measurements if each.phase == "decode")
     samples = sum(len(each.samples_s) for each in measurements)
-    tokens = sum(len(each.samples_s) * each.tokens for each in measurements)
+    tokens = sum(len(each.samples_s) * each.units for each in measurements)
     room = ran.step + ran.headless_step + (ran.chunk + ran.headless_chunk) * graph.chunk
     for field, have, need, what in (
         ("step", ran.step, decoded, "steps for the samples of decode"),
@@ -55,6 +75,9 @@ def _covered(graph: Graph, measurements: list[Measurement], at: str) -> Findings
 
 def device_time(predicate: Predicate, contract: Contract) -> Findings:
     """Where a device clock is claimed every kernel of a step has time on it, and no more than the wall saw."""
+    for at, row, _ in predicate.rows():
+        if row.op and row.seconds:
+            yield from _clocks(row, contract, f"{at}/device_s")
     for at, run in enumerated(predicate):
         if not run.proof.device_clock:
             continue
@@ -79,3 +102,17 @@ def device_time(predicate: Predicate, contract: Contract) -> Findings:
             if not contract.threshold("device_ahead").holds(seen / wall):
                 why = f"{each.name}: at least {seen:.3g} s on the device's clock, at most {wall:.3g} s of the wall"
                 yield Finding("RCPT-DEVICE-TIME", where, why)
+
+
+def _clocks(row: Row, contract: Contract, at: str) -> Findings:
+    """Of an op sample by sample; and in the sum, where samples are as short as a clock's resolution."""
+    device, wall = row.device_s, row.samples_s
+    if len(device) != len(wall):
+        why = f"{row.name}: {len(device)} samples by the device's clock, {len(wall)} by the wall's"
+        yield Finding("RCPT-DEVICE-TIME", at, why)
+    elif early := ahead(device, wall, contract):
+        why = f"{row.name}: the device's clock is ahead of the wall's in {early} of {len(device)} samples"
+        yield Finding("RCPT-DEVICE-TIME", at, why)
+    share = sum(device) / sum(wall)
+    if not contract.threshold("device_ahead").holds(share):
+        yield Finding("RCPT-DEVICE-TIME", at, f"{row.name}: {share:.2f} times the wall's time on the device's clock")

@@ -63,7 +63,7 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
     ahead = (ended - now).total_seconds()
     if not contract.threshold("clock_skew_s").holds(ahead):
         yield Finding("RCPT-TIME", "/predicate/ended", f"ended {ahead:.0f} s in the future")
-    sampled = sum(sum(measurement.samples_s) for _, owner in predicate.owners() for measurement in owner.measurements)
+    sampled = sum(sum(row.samples_s) for _, row, _ in predicate.rows())
     lasted = (ended - began).total_seconds()
     if ended >= began and sampled > lasted + 2e-3:  # times are told to the millisecond
         yield Finding("RCPT-DURATION", "/predicate/ended", f"lasted {lasted:.3f} s, its samples take {sampled:.3f} s")

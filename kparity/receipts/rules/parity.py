@@ -89,6 +89,9 @@ def required(predicate: Predicate) -> Findings:
 
 def outputs(predicate: Predicate) -> Findings:
     """What was timed was verified, unless the run is labelled as not to be trusted."""
+    for at, row, _ in predicate.rows():
+        if row.op and not row.verified:
+            yield Finding("RCPT-OUTPUT", f"{at}/verified", f"{row.name}: the timed output was not verified")
     judge = judge_of(predicate)
     if judge is None:
         return

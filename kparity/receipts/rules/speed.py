@@ -10,13 +10,11 @@ import numpy as np
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.record import Bandwidth, Measurement, Model, Predicate, Run
+from kparity.receipts.record import CEILINGS, Bandwidth, Baseline, Model, Predicate, Row, Run
 from kparity.receipts.rules.device import enumerated
 from kparity.receipts.rules.samples import interval_fault
 
 PERCENTILES = {"p10": 10, "p50": 50, "p90": 90, "p99": 99}
-Figures = dict[str, tuple[float | None, float | None]]
-"""What is told, and what the samples give, by field."""
 TERNARY_BYTES = math.log2(3) / 8
 """What a ternary weight takes at least: log₂ 3 bits, in any packing."""
 
@@ -32,60 +30,55 @@ def ran(predicate: Predicate) -> Findings:
     """Something ran; a benchmark measured something; nothing of it says that it does not count."""
     if not predicate.runs and not predicate.ops:
         yield Finding("RCPT-EMPTY", "/predicate/runs", "no backend ran")
-    bench = predicate.kind == "bench"
-    measured = any(run.measurements for run in predicate.runs) or bool(predicate.ops)
-    if bench and predicate.runs and not measured:
+    measured = predicate.ops or any(run.measurements for run in predicate.runs)
+    if predicate.kind == "bench" and predicate.runs and not measured:
         yield Finding("RCPT-EMPTY", "/predicate/runs", "nothing was measured")
     for at, run in enumerated(predicate):
-        for index, said in enumerate(run.errors):
-            yield Finding("RCPT-ERRORS", f"{at}/errors/{index}", said)
-        for index, each in enumerate(run.measurements):
-            for said in each.errors:
-                yield Finding("RCPT-ERRORS", f"{at}/measurements/{index}/errors", f"{each.name}: {said}")
+        yield from (Finding("RCPT-ERRORS", f"{at}/errors/{index}", why) for index, why in enumerate(run.errors))
+    for at, row, owner in predicate.rows():
+        if not isinstance(owner, Baseline):
+            yield from (Finding("RCPT-ERRORS", f"{at}/errors", f"{row.name}: {why}") for why in row.errors)
+        if not (row.seconds or row.errors):
+            yield Finding("RCPT-EMPTY", f"{at}/device_s", f"{row.name} was not measured")
 
 
 def figures(predicate: Predicate, contract: Contract) -> Findings:
-    """Every figure of every measurement, of backends and baselines, recomputed from the raw samples."""
-    for at, owner in predicate.owners():
-        names = [each.name for each in owner.measurements]
-        bandwidth = owner.bandwidth.bytes_per_s if isinstance(owner, Run) and owner.bandwidth else None
-        for index, each in enumerate(owner.measurements):
-            where = f"{at}/measurements/{index}"
-            yield from _recomputed(each, bandwidth, contract, where)
-            if each.name != (f"pp{each.tokens}" if each.phase == "prefill" else f"tg@{each.depth}"):
-                said = f"{each.name}: {each.phase} of {each.tokens} tokens at depth {each.depth}"
-                yield Finding("RCPT-RECOMPUTED", f"{where}/name", said)
-            if names.index(each.name) != index:
-                yield Finding("RCPT-RECOMPUTED", f"{where}/name", f"{each.name} stands twice")
+    """Every figure of every row, recomputed from its raw samples; a model has each measurement once."""
+    names = set[tuple[str, str]]()
+    for at, row, owner in predicate.rows():
+        if row.seconds:
+            bandwidth = owner.bandwidth.bytes_per_s if isinstance(owner, Run) and owner.bandwidth else None
+            yield from _recomputed(row, bandwidth, contract, at)
+        if owner is None:
+            continue
+        if row.name != (f"pp{row.units}" if row.phase == "prefill" else f"tg@{row.depth}"):
+            why = f"{row.name}: {row.phase} of {row.units} tokens at depth {row.depth}"
+            yield Finding("RCPT-RECOMPUTED", f"{at}/name", why)
+        key = at.rpartition("/")[0], row.name
+        if key in names:
+            yield Finding("RCPT-RECOMPUTED", f"{at}/name", f"{row.name} stands twice")
+        names.add(key)
 
 
-def _recomputed(each: Measurement, bandwidth: float | None, contract: Contract, at: str) -> Findings:
-    """Rate, interval, percentiles, throughput, floor and share of the bandwidth of one measurement."""
-    tokens, samples = each.tokens, each.samples_s
-    middle = median(samples)
-    wanted: Figures = {"tokens_per_s": (each.tokens_per_s, tokens / middle)}
-    for name, share in PERCENTILES.items():
-        found = float(np.percentile(samples, share)) / tokens * 1e3
-        wanted[f"ms_per_token/{name}"] = (getattr(each.ms_per_token, name), found)
-    if nbytes := each.bytes_per_token:
-        floor = nbytes * tokens / bandwidth if bandwidth else None
-        wanted["gb_per_s"] = (each.gb_per_s, nbytes * tokens / middle * 1e-9)
-        wanted["floor_s"] = (each.floor_s, floor)
-        wanted["of_bandwidth"] = (each.of_bandwidth, floor / middle if floor else None)
-    # The ends of an interval of seconds change places when they become rates.
-    yield from follows(each.name, wanted, samples, (tokens / each.high, tokens / each.low), contract, f"{at}/low")
-
-
-def follows(
-    name: str, wanted: Figures, seconds: Sequence[float], interval: tuple[float, float], contract: Contract, at: str
-) -> Findings:
-    """Each figure beside what the samples give, and the interval of their median; ``at`` points to its lower end."""
-    parent = at.rpartition("/")[0]
-    for field, (told, given) in wanted.items():
-        if told is not None and not (given and contract.threshold("recomputed").holds(abs(told / given - 1))):
-            yield Finding("RCPT-RECOMPUTED", f"{parent}/{field}", f"{name}: {told!r}, the samples give {given!r}")
-    if fault := interval_fault(seconds, *interval, contract):
-        yield Finding("RCPT-INTERVAL", at, f"{name}: {fault}")
+def _recomputed(row: Row, bandwidth: float | None, contract: Contract, at: str) -> Findings:
+    """Median, interval, percentiles, throughput, floor and share of the bandwidth of one row."""
+    seconds, middle = row.seconds, median(row.seconds)
+    given: dict[str, tuple[float | None, float | None]] = {
+        "unit_s": (row.unit_s, middle), "gb_per_s": (row.gb_per_s or None, row.bytes / middle * 1e-9),
+    }  # fmt: skip
+    for name, share in PERCENTILES.items() if row.ms_per_token else ():
+        given[f"ms_per_token/{name}"] = getattr(row.ms_per_token, name), float(np.percentile(seconds, share)) * 1e3
+    if not row.op:  # the bandwidth beside an op is not on record
+        floor = row.bytes / bandwidth if bandwidth else None
+        given["floor_s"] = row.floor_s, floor
+        given["of_bandwidth"] = row.of_bandwidth, floor / middle if floor else None
+    for field, (figure, computed) in given.items():
+        off = abs(figure / computed - 1) if figure is not None and computed else math.inf
+        if figure is not None and not contract.threshold("recomputed").holds(off):
+            why = f"{row.name}: {figure!r}, the samples give {computed!r}"
+            yield Finding("RCPT-RECOMPUTED", f"{at}/{field}", why)
+    if fault := interval_fault(seconds, row.low_s or 0.0, row.high_s or 0.0, contract):
+        yield Finding("RCPT-INTERVAL", f"{at}/low_s", f"{row.name}: {fault}")
 
 
 def floors(predicate: Predicate, contract: Contract) -> Findings:
@@ -96,28 +89,31 @@ def floors(predicate: Predicate, contract: Contract) -> Findings:
     """
     least = ternary_bytes(predicate.model)
     for at, run in enumerated(predicate):
-        bandwidth = run.bandwidth
-        if bandwidth is None:
-            continue
-        yield from _bandwidth(bandwidth, f"{at}/bandwidth", contract)
-        # The fastest pass: on a shared machine the median may be of a busier minute than the fastest step.
-        best = bandwidth.bytes / min(bandwidth.samples_s)
-        for index, each in enumerate(run.measurements):
-            where = f"{at}/measurements/{index}"
-            nbytes = (each.bytes_per_token or 0) * each.tokens
+        yield from _bandwidth(run.bandwidth, f"{at}/bandwidth", contract) if run.bandwidth else ()
+    # The fastest pass: on a shared machine the median may be of a busier minute than the fastest step.
+    ceilings = {
+        row.backend: row.bytes / min(row.seconds) for row in predicate.ops if row.op in CEILINGS and row.seconds
+    }
+    for at, row, owner in predicate.rows():
+        nbytes, cache = row.bytes * row.units, 0
+        if isinstance(owner, Run) and owner.bandwidth:
+            best, cache = owner.bandwidth.bytes / min(owner.bandwidth.samples_s), owner.bandwidth.cache_bytes or 0
             # A device that names its bytes to the last one may still round: the weights are a bound, not a count.
             if nbytes < least * (1 - contract.threshold("recomputed").value):
-                said = f"{each.name}: {nbytes:.0f} bytes, the ternary weights alone have {least:.0f}"
-                yield Finding("RCPT-BANDWIDTH", f"{where}/bytes_per_token", said)
-            floor = max(nbytes, least) / best
-            fastest = min(each.samples_s)
-            hot = max(nbytes, least) <= (bandwidth.cache_bytes or 0)
-            if hot and not contract.threshold("hot_rate").holds(floor / fastest):
-                said = f"{each.name}: {floor / fastest:.0f} times the memory's bandwidth, more than a cache gives"
-                yield Finding("RCPT-FLOOR", f"{where}/samples_s", said)
-            elif not hot and not contract.threshold("floor_share").holds(fastest / floor):
-                said = f"{each.name}: {fastest:.3g} s, memory needs {floor:.3g} s for {max(nbytes, least):.3g} bytes"
-                yield Finding("RCPT-FLOOR", f"{where}/samples_s", said)
+                why = f"{row.name}: {nbytes:.0f} bytes, the ternary weights alone have {least:.0f}"
+                yield Finding("RCPT-BANDWIDTH", f"{at}/bytes", why)
+            nbytes = max(nbytes, least)
+        elif row.cold and row.op not in CEILINGS and row.backend in ceilings and row.seconds and nbytes:
+            best = ceilings[row.backend]
+        else:
+            continue
+        floor, fastest = nbytes / best, min(row.seconds) * row.units
+        if nbytes <= cache and not contract.threshold("hot_rate").holds(floor / fastest):
+            why = f"{row.name}: {floor / fastest:.0f} times the memory's bandwidth, more than a cache gives"
+            yield Finding("RCPT-FLOOR", f"{at}/samples_s", why)
+        elif nbytes > cache and not contract.threshold("floor_share").holds(fastest / floor):
+            why = f"{row.name}: {fastest:.3g} s, memory needs {floor:.3g} s for {nbytes:.3g} bytes"
+            yield Finding("RCPT-FLOOR", f"{at}/samples_s", why)
 
 
 def _bandwidth(bandwidth: Bandwidth, at: str, contract: Contract) -> Findings:
@@ -130,31 +126,24 @@ def _bandwidth(bandwidth: Bandwidth, at: str, contract: Contract) -> Findings:
 
 def ratios(predicate: Predicate, contract: Contract) -> Findings:
     """A ratio to a baseline is that of the two rates, and lies in its interval."""
-    rates = {(run.backend, each.name): each.tokens_per_s for run in predicate.runs for each in run.measurements}
+    ours = {(run.backend, each.name): each.unit_s for run in predicate.runs for each in run.measurements}
     for number, baseline in enumerate(predicate.baselines):
-        theirs = {each.name: each.tokens_per_s for each in baseline.measurements}
+        theirs = {each.name: each.unit_s for each in baseline.measurements}
         for index, each in enumerate(baseline.ratios):
             where = f"/predicate/baselines/{number}/ratios/{index}"
-            ours, peer = rates.get((each.backend, each.name)), theirs.get(each.name)
-            if ours is None or peer is None:
-                said = f"{each.backend} {each.name}: one side was not measured"
-                yield Finding("RCPT-RECOMPUTED", where, said)
-            elif not contract.threshold("recomputed").holds(abs(each.ratio * peer / ours - 1)):
-                said = f"{each.ratio!r}, the rates give {ours / peer!r}"
-                yield Finding("RCPT-RECOMPUTED", f"{where}/ratio", said)
+            own, peer = ours.get((each.backend, each.name)), theirs.get(each.name)
+            if own is None or peer is None:
+                yield Finding("RCPT-RECOMPUTED", where, f"{each.backend} {each.name}: one side was not measured")
+            elif not contract.threshold("recomputed").holds(abs(each.ratio * own / peer - 1)):
+                yield Finding("RCPT-RECOMPUTED", f"{where}/ratio", f"{each.ratio!r}, the rates give {peer / own!r}")
             elif not each.low <= each.ratio <= each.high:
-                said = f"{each.ratio!r} is outside of {each.low!r} … {each.high!r}"
-                yield Finding("RCPT-INTERVAL", f"{where}/ratio", said)
+                why = f"{each.ratio!r} is outside of {each.low!r} … {each.high!r}"
+                yield Finding("RCPT-INTERVAL", f"{where}/ratio", why)
 
 
 def arrays(predicate: Predicate) -> list[tuple[str, Sequence[float]]]:
     """Pointer and content of every list of raw samples of the wall's clock; those of devices count in coarse ticks."""
-    found: list[tuple[str, Sequence[float]]] = []
-    for at, owner in predicate.owners():
-        if isinstance(owner, Run) and owner.bandwidth:
-            found.append((f"{at}/bandwidth/samples_s", owner.bandwidth.samples_s))
-        for index, each in enumerate(owner.measurements):
-            found.append((f"{at}/measurements/{index}/samples_s", each.samples_s))
-    for index, row in enumerate(predicate.ops):
-        found.append((f"/predicate/ops/{index}/samples_wall_s", row.samples_wall_s))
-    return found
+    passes = [
+        (f"{at}/bandwidth/samples_s", run.bandwidth.samples_s) for at, run in enumerated(predicate) if run.bandwidth
+    ]
+    return [*passes, *((f"{at}/samples_s", row.samples_s) for at, row, _ in predicate.rows())]
