@@ -96,10 +96,23 @@ class Benchmark(msgspec.Struct):
     extra_info: Info = msgspec.field(default_factory=Info)
 
 
+class Processor(msgspec.Struct):
+    """What is known of a processor."""
+
+    brand_raw: str = ""
+
+
+class Machine(msgspec.Struct):
+    """Where a suite ran."""
+
+    cpu: Processor = msgspec.field(default_factory=Processor)
+    node: str = ""
+
+
 class Suite(msgspec.Struct):
     """The JSON of pytest-benchmark, as far as it is needed."""
 
-    machine_info: dict[str, Any]
+    machine_info: Machine
     commit_info: dict[str, Any]
     benchmarks: list[Benchmark]
 
@@ -157,8 +170,7 @@ def _fault(run: Run) -> str:
 
 def _of_suite(path: Path, suite: Suite) -> Iterator[Measured]:
     """Benchmarks of pytest-benchmark; where one does not tell its device, the machine's processor stands for it."""
-    machine = suite.machine_info
-    cpu = {"device": (machine.get("cpu") or {}).get("brand_raw") or machine.get("node", "")}
+    cpu = {"device": suite.machine_info.cpu.brand_raw or suite.machine_info.node}
     for each in suite.benchmarks:
         data, info = each.stats.data, each.extra_info
         if data is None:
