@@ -1,13 +1,8 @@
-"""Text: what is not ours made printable for people, and files that are replaced whole or not at all."""
+"""Text that is not ours, made printable for people."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import unicodedata
-from pathlib import Path
-
-from kparity.errors import WrongInput
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Categories of Unicode that print nothing, move the cursor, turn the direction or end the line."""
@@ -19,20 +14,3 @@ def printable(text: str) -> str:
         each.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(each) in HIDDEN else each
         for each in text
     )
-
-
-def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file by a text, whole or not at all; raises WrongInput where the folder cannot be written."""
-    name = ""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            name = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
-        raise WrongInput(f"{path} cannot be written: {error.strerror}; name a writable folder") from error
