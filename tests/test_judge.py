@@ -13,8 +13,8 @@ from kparity.device.codes import reasons
 from kparity.gates import table
 from kparity.gates.judge import judged, lacking, rejudged
 from kparity.gates.table import GATES
-from kparity.probe.messages import Measured, Opened
-from kparity.probe.runner import Attempt, Request
+from kparity.probe.messages import Measured, Opened, Request
+from kparity.probe.runner import Attempt
 from kparity.process import Family, Garbled
 from tests.made_receipts import GOOD, MEASURES
 

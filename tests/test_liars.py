@@ -15,6 +15,7 @@ from kparity.device import registry
 from kparity.device.identity import host_has_gpu
 from kparity.gates.table import GATES
 from kparity.probe import progress, runner
+from kparity.probe.messages import Request
 from kparity.probe.sealed import Sealed
 from tests.cli import LIARS as LIARS_FOLDER
 from tests.cli import TAG, run
@@ -107,13 +108,13 @@ def test_a_child_that_makes_progress_lives_and_shows_it(monkeypatch: pytest.Monk
     watch = progress.Progress(shown)
     monkeypatch.setattr(progress, "QUIET_SECONDS", {True: 0.0, False: 0.0})
     began = time.monotonic()
-    with runner.probing(["liar-slow"], runner.Request(), watch) as rows:
+    with runner.probing(["liar-slow"], Request(), watch) as rows:
         row, _ = next(rows)
     assert row.accepted and time.monotonic() - began > 4.0, "each kernel is a sign of life; the whole takes longer"
     lines = shown.getvalue().splitlines()
     assert any(re.fullmatch(r"probe: liar-slow: compile, after \d+ s", line) for line in lines)
     assert len(lines) == len(set(lines))
-    with runner.probing(["liar-hang"], runner.Request()) as rows:
+    with runner.probing(["liar-hang"], Request()) as rows:
         row, _ = next(rows)
     assert row.code == "KP-PROBE-HANG" and "silent for 3 s at stage BOS" in row.reason
     registry.targets.cache_clear()

@@ -19,7 +19,7 @@ from kparity.device.codes import explain, reasons
 from kparity.device.identity import named_software
 from kparity.probe import cache
 from kparity.probe.dispatcher import parse_order
-from kparity.probe.runner import Request
+from kparity.probe.messages import Request
 from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.record import Device

@@ -51,7 +51,8 @@ from kparity.gates.positions import gate_positions
 from kparity.gates.verdict import Gate, Measure, Row
 from kparity.model import Model, decode, load_model
 from kparity.ops.spec import DTYPES
-from kparity.probe import cache, runner
+from kparity.probe import cache
+from kparity.probe.messages import Request
 from tests.cli import run
 from tests.liars.kparity_liars import DroppedColumn, Honest
 
@@ -95,7 +96,7 @@ def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypa
     for depth, found, remembered in (
         ("bos", [], False), ("bos", [Gate("open", "PASS"), gate], True), ("full", [Gate("open", "PASS"), gate], False),
     ):  # fmt: skip
-        keys = cache.Keys(runner.Request(depth=depth))
+        keys = cache.Keys(Request(depth=depth))
         cache.put(keys, Row("cpu", "accepted", gates=found, depth=depth), np.ones(3, np.float32))
         assert (cache.get(keys, "cpu") is not None) == remembered
 

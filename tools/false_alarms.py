@@ -47,7 +47,7 @@ from kparity.gates.table import GATES
 from kparity.model import Model, load_model
 from kparity.model.writer import TINY, write
 from kparity.numerics.statistics import upper_bound
-from kparity.probe.runner import DEFAULT_POSITIONS
+from kparity.probe.messages import DEFAULT_POSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEL = Path(sys.prefix) / "lib" / "libintelocl.so"

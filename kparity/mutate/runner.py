@@ -20,7 +20,8 @@ from kparity.mutate.cell import CONTROL, ENGINE, Cell, GateResult, Witness
 from kparity.mutate.library import Subject
 from kparity.mutate.messages import Bits, CellRequest, GateSaid, Invalid, Said, WitnessSaid
 from kparity.mutate.models import EMBEDDED
-from kparity.probe.runner import DEFAULT_POSITIONS, Process, Request, environment, turn
+from kparity.probe.messages import DEFAULT_POSITIONS, Request
+from kparity.probe.runner import Process, environment, turn
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Family
 

@@ -21,8 +21,9 @@ from kparity.model import Model, load_model
 from kparity.numerics import compare
 from kparity.ops.spec import Array
 from kparity.probe import runner
+from kparity.probe.messages import Request
 from kparity.probe.progress import Progress
-from kparity.probe.runner import Request, Watch
+from kparity.probe.runner import Watch
 
 if TYPE_CHECKING:
     from kparity.engine import Engine

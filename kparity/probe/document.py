@@ -10,7 +10,7 @@ from msgspec import Meta, Struct, field
 from kparity import __version__, contracts
 from kparity.gates.verdict import Row
 from kparity.model import load_model
-from kparity.probe import runner
+from kparity.probe import messages
 
 
 class Part(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +69,7 @@ class Document(Part):
 
 
 def document(
-    rows: Sequence[Row], serving: str, request: runner.Request, order: Sequence[str], exit_code: int
+    rows: Sequence[Row], serving: str, request: messages.Request, order: Sequence[str], exit_code: int
 ) -> Document:
     """The document of a probe of ``order``; ``serving`` is empty where none of them does."""
     contract = contracts.load(contracts.PROBE)

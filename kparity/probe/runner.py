@@ -7,13 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from kparity import contracts
-from kparity.contracts.known import Issue
 from kparity.device.adapter import DeviceInfo
 from kparity.gates.judge import judged, lacking, left_open
 from kparity.gates.open import gate_open
@@ -22,7 +21,7 @@ from kparity.gates.table import of_depth
 from kparity.gates.verdict import Gate, Row
 from kparity.host.text import printable
 from kparity.ops.spec import Array
-from kparity.probe.messages import CandidateRequest, Judge, Measured, Opened, Proof, ReferenceRequest, Said, Told
+from kparity.probe.messages import Judge, Measured, Opened, Proof, Request, Said, Work
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Done, Failed, Family, Garbled, Stage, Tick, wait
 from kparity.process.parent import EXIT_SECONDS, signal_name
@@ -31,31 +30,12 @@ LOOK_SECONDS = 0.1
 """How often deadlines are looked at, and progress is told, while nothing is heard."""
 ENDING_SECONDS = 0.002
 """The same while a process that has said everything ends."""
-DEFAULT_POSITIONS = 72
-"""Beyond the 64 keys of one attention tile, so that its boundary is probed too."""
 COMPILE_SILENCE = 600.0
 """Seconds without a word while kernels are compiled: one kernel may take minutes on a slow or busy machine."""
 WAIT, REFERENCE = "wait", "reference"
 """Stages in which a candidate waits for others, who have limits of their own: for its card, and for the reference."""
 
 Watch = Callable[[Sequence[tuple[str, str, str]]], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to probe, and how deep."""
-
-    model: str | None = None
-    depth: str = "full"
-    positions: int = DEFAULT_POSITIONS
-    timeout: float = 0.0
-    """Seconds that a probe may take in all, without what it waits for others; 0: as long as it says something."""
-    require_gpu: bool = False
-    act: str = "token"
-    kv: str = "f16"
-    index: int = 0
-    issues: tuple[Issue, ...] = ()
-    """Known issues that refuse on this host."""
 
 
 def silence(stage: str, model: str | None) -> float:
@@ -71,6 +51,15 @@ def environment() -> dict[str, str]:
     down.
     """
     return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "KPARITY_PROBE_CHILD": "1"}
+
+
+def started(family: Family, request: Request, descriptor: int, backend: str = "") -> Child[Said]:
+    """The process of a backend or, without one, of the reference; ``descriptor`` is the reference's file."""
+    files = () if descriptor < 0 else (descriptor,)
+    child: Child[Said] = Child(family, "kparity.probe.child", Said, environment=environment(), pass_fds=files)
+    debug = bool(os.environ.get("KPARITY_DEBUG"))
+    child.send(Work(request, str(family.folder), descriptor, debug, backend))
+    return child
 
 
 class Process:
@@ -110,6 +99,8 @@ class Process:
             self.end(message.code, printable(message.reason))
         elif isinstance(message, Done):
             self._done = True
+        else:
+            raise Garbled(f"{type(message).__name__}, which is not its to say")
 
     def _enter(self, message: Stage) -> None:
         now = time.monotonic()
@@ -175,17 +166,12 @@ class Truth(Process):
 
     def __init__(self, family: Family, request: Request) -> None:
         self.file = Sealed(family.folder)
-        self.found: Reference | None = None
-        child: Child[Told] = Child(
-            family, "kparity.probe.reference_child", Told, environment=environment(), pass_fds=(self.file.writer,)
-        )
-        super().__init__("reference", request, child)
-        positions = request.positions if request.depth == "full" else 1
-        child.send(ReferenceRequest(self.file.writer, request.model, positions, request.act, request.kv))
+        self.reference: Reference | None = None
+        super().__init__("reference", request, started(family, request, self.file.writer))
 
     def settle(self) -> None:
         self.file.seal()
-        self.found = Reference.read(self.file.reader)
+        self.reference = Reference.read(self.file.reader)
         self.end()
 
     def close(self) -> None:
@@ -198,20 +184,13 @@ class Attempt(Process):
     """The process of a backend, what it has shown so far, and its row."""
 
     def __init__(self, family: Family, backend: str, request: Request, truth: Truth | None) -> None:
-        readable = () if truth is None else (truth.file.reader,)
-        child: Child[Said] = Child(family, "kparity.probe.child", Said, environment=environment(), pass_fds=readable)
-        super().__init__(backend, request, child)
+        descriptor = -1 if truth is None else truth.file.reader
+        super().__init__(backend, request, started(family, request, descriptor, backend))
         self.truth, self._has_truth = truth, False
         self.info: DeviceInfo | None = None
         self.proof: Proof | None = None
         self.gates: list[Gate] = []
         self.contract = contracts.load(contracts.PROBE)
-        child.send(
-            CandidateRequest(
-                backend, request.index, request.model, request.depth, request.act, request.kv, str(family.folder),
-                debug=bool(os.environ.get("KPARITY_DEBUG")),
-            )
-        )  # fmt: skip
 
     def waits(self) -> bool:
         return super().waits() or (self.stage == REFERENCE and not self._has_truth)
@@ -220,10 +199,10 @@ class Attempt(Process):
         """As of any process; the reference is handed over as soon as it is there."""
         if self.truth is not None and self.truth.over and not self._has_truth and not self.over:
             self._has_truth = True
-            if self.truth.found is None:
+            if self.truth.reference is None:
                 self.end("KP-PROBE-REFERENCE", f"no reference to compare with: {self.truth.reason}")
             else:
-                self.child.send(Judge(self.truth.file.reader))
+                self.child.send(Judge())
                 self.child.heard = time.monotonic()  # from here on it works again
         super().look()
 
@@ -270,7 +249,11 @@ class Attempt(Process):
 
     def row(self) -> Row:
         """The row of a probe that is over."""
-        info, proof, compared = self.info, self.proof, self.truth.found if self.truth and len(self.gates) > 1 else None
+        info, proof, compared = (
+            self.info,
+            self.proof,
+            self.truth.reference if self.truth and len(self.gates) > 1 else None,
+        )
         unrun = left_open("bos") if self.status == "accepted" and self.request.depth == "bos" else []
         timings: dict[str, float] = {}  # by stage, on the child's own clock; the last stage is the process's end
         for (stage, at), (_, end) in pairwise(self.marks):
@@ -319,7 +302,7 @@ def _rows(
         while not candidate.over:
             turn([each for each in everyone if not each.over])
             watch([(each.name, each.stage, each.note) for each in everyone if not each.over])
-        yield candidate.row(), truth.found.bos if truth and truth.found else None
+        yield candidate.row(), truth.reference.bos if truth and truth.reference else None
 
 
 def turn(working: Sequence[Process]) -> None:
