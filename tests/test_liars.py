@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kparity.device import registry
-from kparity.device.identity import host_has_gpu
+from kparity.device.registry import host_has_gpu
 from kparity.gates.table import GATES
 from kparity.probe import progress, runner
 from kparity.probe.messages import Request

@@ -249,11 +249,8 @@ class Attempt(Process):
 
     def row(self) -> Row:
         """The row of a probe that is over."""
-        info, proof, compared = (
-            self.info,
-            self.proof,
-            self.truth.reference if self.truth and len(self.gates) > 1 else None,
-        )
+        info, proof = self.info, self.proof
+        compared = self.truth.reference if self.truth and len(self.gates) > 1 else None
         unrun = left_open("bos") if self.status == "accepted" and self.request.depth == "bos" else []
         timings: dict[str, float] = {}  # by stage, on the child's own clock; the last stage is the process's end
         for (stage, at), (_, end) in pairwise(self.marks):
