@@ -196,7 +196,7 @@ class CupyBound(Launch):
     """The launches of a kernel with their argument lists."""
 
     def __init__(self, kernel: CupyKernel, buffers: Sequence[Buffer]) -> None:
-        super().__init__(kernel, (*buffers, *kernel.scratch))
+        super().__init__(kernel, buffers)
         handles = tuple(buffer.handle for buffer in self.buffers)
         self.calls = [
             Call(function, stage.launch.groups, (stage.launch.block, 1, 1), handles, kernel.where(stage))
@@ -205,17 +205,17 @@ class CupyBound(Launch):
 
 
 class CupyKernel(Kernel):
-    """The functions of a loaded module, one per stage, and the scratch memory that the stages share."""
+    """The functions of a loaded module, one per stage."""
 
     launch = CupyBound
     backend: CudaBackend
 
     def __init__(self, backend: CudaBackend, module: Any, op: Op, case: Case) -> None:
         super().__init__(backend, op, case)
-        self.stages = op.stages(case, backend.dialect)
         with backend.guarded(f"loading {self.id} ({case.id})"):
             self.functions = [module.get_function(stage.entry) for stage in self.stages]
-        self.scratch = [backend.poisoned(arg) for arg in op.scratch(case, backend.dialect)]
+        for buffer in self.scratch:
+            backend.poison(buffer)
 
     def where(self, stage: Stage) -> str:
         """Kernel id, case, entry point and grid of a launch."""

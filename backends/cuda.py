@@ -15,7 +15,7 @@ import ctypes
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
@@ -25,11 +25,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
-from kparity.device.adapter import Backend, Buffer, DeviceInfo, Launch, require_contiguous, require_fit, sliced
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, require_contiguous, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, Unavailable
 from kparity.ops.assemble import Source, gpu_source, prelude_text
-from kparity.ops.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
+from kparity.ops.spec import DTYPES, MAX_GROUPS, Array, Case, Dispatches, Op
 
 POISON = 0xFF
 """Every byte of fresh scratch memory: NaN, or −1. A kernel that counts on zeros fails everywhere, not now and then."""
@@ -81,6 +81,7 @@ class CudaBackend(Backend):
     device_clock = copy_clock = True
     constants: Mapping[str, int | float] = {"WAVE": 32}
     view = sliced
+    program = CupyProgram
     prelude: ClassVar[str] = "cuda"
     compiler_name: ClassVar[str] = "NVRTC"
     tag: ClassVar[str] = "KP-CUDA"
@@ -338,13 +339,11 @@ class CudaBackend(Backend):
         with self.guarded(f"allocating {dtype}{list(shape)}"):
             return Buffer(self.cupy.empty(shape, DTYPES[dtype]), dtype, shape)
 
-    def poisoned(self, arg: Arg) -> Buffer:
-        """A buffer that is not zero."""
-        buffer = self.empty(arg.shape, arg.dtype)
-        with self.guarded(f"filling {arg.name}"):
+    def poison(self, buffer: Buffer) -> None:
+        """Fill a buffer with what is not zero."""
+        with self.guarded("filling scratch memory"):
             if buffer.nbytes:
                 self.cupy.cuda.runtime.memsetAsync(buffer.handle.data.ptr, POISON, buffer.nbytes, self.stream.ptr)
-        return buffer
 
     def write(self, buffer: Buffer, array: Array) -> None:
         require_contiguous(array)
@@ -400,9 +399,6 @@ class CudaBackend(Backend):
             with self.guarded(f"loading {source.path}"):
                 self._modules[source.text] = self.compiler.load(source, loaded, self.faults)
         return self._modules[source.text]
-
-    def record(self, launches: Sequence[Launch]) -> CupyProgram:
-        return CupyProgram(self, launches)
 
     def sync(self) -> None:
         with self.guarded("waiting for the device"):

@@ -126,30 +126,24 @@ class OpenclBound(Launch):
     """Kernel objects whose arguments are set, one for each stage: an enqueue needs nothing else."""
 
     def __init__(self, kernel: OpenclKernel, buffers: Sequence[Buffer]) -> None:
-        super().__init__(kernel, (*buffers, *kernel.scratch))
+        super().__init__(kernel, buffers)
         self.calls: list[tuple[Any, tuple[int, int, int], tuple[int, int, int]]] = []
         for stage in kernel.stages:
-            handle = kernel.entry(stage.entry)
+            handle = kernel.backend.cl.Kernel(kernel.compiled, stage.entry)  # an object keeps its arguments
             handle.set_args(*(buffer.handle for buffer in self.buffers))
             (x, y, z), block = stage.launch.groups, stage.launch.block
             self.calls.append((handle, (x * block, y, z), (block, 1, 1)))
 
 
 class OpenclKernel(Kernel):
-    """The entry points of a built program, with the scratch memory that they share: the queue runs in order, so that
-    every launch of this kernel may use the same."""
+    """The entry points of a built program."""
 
     launch = OpenclBound
+    backend: OpenclBackend
 
     def __init__(self, backend: OpenclBackend, program: Any, op: Op, case: Case) -> None:
         super().__init__(backend, op, case)
-        self._cl, self._program = backend.cl, program
-        self.stages = op.stages(case, backend.dialect)
-        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
-
-    def entry(self, name: str) -> Any:
-        """A kernel object of its own: OpenCL keeps arguments in the object."""
-        return self._cl.Kernel(self._program, name)
+        self.compiled = program
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         return one.handle is other.handle
@@ -220,6 +214,7 @@ class OpenclBackend(Backend):
     }
     device_clock = copy_clock = True
     grid = (1 << 62, 1 << 62, 1 << 62)
+    program = OpenclProgram
     constants: Mapping[str, int | float] = {"WAVE": 32}
 
     def __init__(self, cl: Any, device: Any, wave: int = 32) -> None:
@@ -331,9 +326,6 @@ class OpenclBackend(Backend):
                 raise _compile_failed(source, str(error)) from None
             with _faults(cl, f"compiling {source.path}"):
                 raise
-
-    def record(self, launches: Sequence[Launch]) -> OpenclProgram:
-        return OpenclProgram(self, launches)
 
     def sync(self) -> None:
         with _faults(self.cl, "waiting for the device"):

@@ -118,6 +118,8 @@ class TorchBackend(Backend):
         ),
     }
     view = sliced
+    kernel = TorchKernel
+    program = TorchProgram
 
     def __init__(self, torch: Any, device: str) -> None:
         self.torch, self.device = torch, torch.device(device)
@@ -162,12 +164,6 @@ class TorchBackend(Backend):
     def copy(self, source: Buffer, target: Buffer) -> None:
         with faults(self.torch):
             target.handle.copy_(source.handle)
-
-    def build(self, op: Op, case: Case) -> TorchKernel:
-        return TorchKernel(self, op, case)
-
-    def record(self, launches: Sequence[Launch]) -> TorchProgram:
-        return TorchProgram(self, launches)
 
     def sync(self) -> None:
         with faults(self.torch):

@@ -76,7 +76,7 @@ class WgpuBound(Launch):
     kernel: WgpuKernel
 
     def __init__(self, kernel: WgpuKernel, buffers: Sequence[Buffer]) -> None:
-        super().__init__(kernel, (*buffers, *kernel.scratch))
+        super().__init__(kernel, buffers)
         entries = [{"binding": at, "resource": {"buffer": each.handle}} for at, each in enumerate(self.buffers)]
         with kernel.backend.guarded():
             self.group = kernel.backend.device.create_bind_group(layout=kernel.layout, entries=entries)
@@ -91,9 +91,8 @@ class WgpuKernel(Kernel):
     def __init__(self, backend: WgpuBackend, op: Op, case: Case, pipelines: Sequence[Any], layout: Any) -> None:
         super().__init__(backend, op, case)
         self.layout = layout
-        groups = (stage.launch.groups for stage in op.stages(case, backend.dialect))
+        groups = (stage.launch.groups for stage in self.stages)
         self.dispatches = list(zip(pipelines, groups, strict=True))
-        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         return one.handle is other.handle
@@ -169,6 +168,7 @@ class WgpuBackend(Backend):
     dialect = "wgsl"
     id_dialects = ("wgsl",)
     place = 30
+    program = WgpuProgram
     packages = ("wgpu",)
     extra = "vulkan"
     libraries = ("libvulkan.so.1",)
@@ -361,9 +361,6 @@ class WgpuBackend(Backend):
                 self.faults.messages.clear()
                 raise compile_failed(source, str(error)) from error
         return pipelines, layout
-
-    def record(self, launches: Sequence[Launch]) -> WgpuProgram:
-        return WgpuProgram(self, launches)
 
     def sync(self) -> None:
         with self.guarded():

@@ -74,10 +74,10 @@ class Buffer:
 
 
 class Launch:
-    """A kernel with its buffers fixed, which it keeps alive: what a program is made of."""
+    """A kernel with its buffers, then its scratch memory, fixed: what a program is made of. It keeps them alive."""
 
     def __init__(self, kernel: Kernel, buffers: Sequence[Buffer]) -> None:
-        self.kernel, self.buffers = kernel, tuple(buffers)
+        self.kernel, self.buffers = kernel, (*buffers, *kernel.scratch)
         self.kernel_id, self.case = kernel.id, kernel.case
 
     def __call__(self) -> None:
@@ -86,7 +86,9 @@ class Launch:
 
 
 class Kernel:
-    """A compiled op at one case."""
+    """A compiled op at one case, with the scratch memory that its stages share: launches follow each other, so that all
+    of them may use the same.
+    """
 
     launch: ClassVar[type[Launch]] = Launch
     """What ``bind`` makes of it."""
@@ -96,7 +98,8 @@ class Kernel:
     def __init__(self, backend: Backend, op: Op, case: Case) -> None:
         self.backend, self.op, self.case = backend, op, case
         self.id = f"{op.name}_{backend.id_dialect}_{op.variant(case)}"
-        self.args = op.args(case)
+        self.args, self.stages = op.args(case), op.stages(case, backend.dialect)
+        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         """Whether two buffers have memory in common, where the text declares that what it writes has not."""
@@ -213,6 +216,9 @@ class Backend(ABC):
     reasons: ClassVar[Mapping[str, Reason]] = {}
     """Code → why it cannot be opened: the codes of every Unavailable that ``open`` raises."""
 
+    kernel: ClassVar[type[Kernel]] = Kernel
+    program: ClassVar[type[Program]] = Program
+    """What ``build`` and ``record`` make."""
     grid: tuple[int, ...] = ()
     """Work-groups that a launch may have, per dimension; empty where there are no grids."""
     constants: Mapping[str, int | float] = {}
@@ -317,13 +323,13 @@ class Backend(ABC):
         self.sync()
         return time.perf_counter() - started
 
-    @abstractmethod
     def build(self, op: Op, case: Case) -> Kernel:
         """Compile (or fetch from the backend's own memory) the kernel; raise CompileFailed."""
+        return self.kernel(self, op, case)
 
     def record(self, launches: Sequence[Launch]) -> Program:
         """Make a program of bound kernels."""
-        return Program(self, launches)
+        return self.program(self, launches)
 
     @abstractmethod
     def sync(self) -> None:
