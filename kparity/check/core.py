@@ -17,8 +17,7 @@ from kparity.check.dump import write
 from kparity.check.facts import facts
 from kparity.check.measure import measured
 from kparity.check.record import FAIL, PASS, UNSUPPORTED, OutputRecord, Record
-from kparity.device.adapter import Backend, Buffer, Kernel
-from kparity.device.trial import filled
+from kparity.device.adapter import Backend, Buffer, Kernel, filled
 from kparity.errors import KparityError
 from kparity.numerics.expected import Expected
 from kparity.ops.spec import DTYPES, Arg, Array, Case, Op

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from kparity.device.remedies import Reason
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.assemble import Source, missing_text
@@ -365,3 +367,22 @@ def require_contiguous(array: Array) -> None:
     """Raise WrongInput unless the array can be copied as it lies."""
     if not array.flags.c_contiguous:
         raise WrongInput(f"array of shape {array.shape} is not C-contiguous; pass np.ascontiguousarray(array)")
+
+
+def filled(shape: tuple[int, ...], dtype: str, byte: int) -> Array:
+    """An array whose every byte is ``byte``."""
+    count = math.prod(shape)
+    return np.full(count * DTYPES[dtype].itemsize, byte, np.uint8).view(DTYPES[dtype]).reshape(shape)
+
+
+def launched(backend: Backend, kernel: Kernel, inputs: Sequence[Array | Buffer], poison: int = 0xFF) -> list[Array]:
+    """The outputs of one launch by itself on inputs, which are copied to the device unless they are there already.
+
+    Every byte of a pure output is ``poison`` before: NaN, or −1.
+    """
+    given = iter(inputs)
+    arrays = [filled(arg.shape, arg.dtype, poison) if arg.role == "out" else next(given) for arg in kernel.args]
+    buffers = [backend.upload(np.ascontiguousarray(a)) if isinstance(a, np.ndarray) else a for a in arrays]
+    backend.record([kernel.bind(*buffers)]).run()
+    outputs = zip(kernel.args, buffers, strict=True)
+    return [backend.download(buffer).astype(DTYPES[arg.dtype]) for arg, buffer in outputs if arg.role != "in"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kparity import ops
-from kparity.device.trial import launched
+from kparity.device.adapter import launched
 from kparity.engine import Engine
 from kparity.engine.weights import Linear, parts_of
 from kparity.gates.candidate import Candidate
