@@ -118,9 +118,7 @@ class CudaBackend(Backend):
 
     @classmethod
     def _probe_driver(cls) -> Any:
-        """The driver's library. Raise Unavailable unless it and a device are there; imports nothing: a refusal costs
-        milliseconds.
-        """
+        """The driver's library. Raises Unavailable without it or a device, in milliseconds: nothing is imported."""
         driver = cdll(("libcuda.so.1", "nvcuda.dll"))
         if driver is None:
             raise cls.unavailable("KP-CUDA-NODRIVER", "no CUDA driver (libcuda.so.1 not found)")

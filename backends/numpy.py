@@ -34,9 +34,7 @@ class NumpyKernel(Kernel):
 
 
 class NumpyBackend(Backend):
-    """With ``precision="f64"`` every f32 buffer holds fp64 values: nothing is rounded between the ops of a forward
-    pass.
-    """
+    """With ``precision="f64"`` every f32 buffer holds fp64 values: nothing is rounded between two ops."""
 
     name = "numpy"
     dialect = "numpy"

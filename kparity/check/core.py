@@ -95,9 +95,7 @@ class Wrong(Exception):
 
 
 class Guarded:
-    """An output between sentinels: inside one allocation where the backend divides a buffer, else between allocations
-    of their own, which lie nearby at best.
-    """
+    """An output between sentinels: in one allocation where the backend divides a buffer, else in some of their own."""
 
     def __init__(self, backend: Backend, arg: Arg) -> None:
         self.backend, pad, count = backend, GUARD // DTYPES[arg.dtype].itemsize, math.prod(arg.shape)

@@ -134,9 +134,7 @@ class Result:
 
 
 def as_json(result: Result) -> str:
-    """A ``Document`` with one line per record: thousands of them can be searched and compared line by line. A number
-    that is not finite is its name.
-    """
+    """A ``Document``, one line per record, to be searched and compared. A number that is not finite is its name."""
     contract, summary = contracts.load(CONTRACT), result.summary
     whole = Document(
         form="kparity-check-v1",

@@ -93,9 +93,7 @@ def kinds_of(names: Sequence[str]) -> list[str]:
 def selected(
     names: Sequence[str], quick: bool, text: str | None, only: Collection[str] | None = None
 ) -> list[Selected]:
-    """Cases of the named ops (all, where none is named) with the kinds that the expression ``text`` admits, and those
-    of ``only`` alone, if it is given.
-    """
+    """Cases of the named ops (or of all) with the kinds that the expression ``text`` and ``only``, if given, admit."""
     matches: Matches = expression(text) if text is not None else lambda label: True
     found = []
     for name in names or ops.names():

@@ -88,9 +88,7 @@ class Launch:
 
 
 class Kernel:
-    """A compiled op at one case, with the scratch memory that its stages share: launches follow each other, so that all
-    of them may use the same.
-    """
+    """A compiled op at one case, with the scratch memory that its stages share: launches follow each other."""
 
     launch: ClassVar[type[Launch]] = Launch
     """What ``bind`` makes of it."""
@@ -108,9 +106,7 @@ class Kernel:
         return False
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Raise WrongInput unless the buffers are what the ABI says, in number, dtype and shape, and none that is
-        written shares its memory with another.
-        """
+        """Raise WrongInput unless the buffers are what the ABI says, and nothing written shares memory with another."""
         if len(buffers) != len(self.args):
             raise WrongInput(f"{self.case.id}: {len(buffers)} buffers given, the ABI has {len(self.args)}")
         for arg, buffer in zip(self.args, buffers, strict=True):
@@ -160,9 +156,7 @@ class Program:
             self.backend.dispatches.add(kernel_id, times)
 
     def run_eager(self) -> None:
-        """Run every launch by itself, with the device idle in between: what a recording must not differ from by a
-        bit.
-        """
+        """Run each launch by itself, the device idle in between: a recording must not differ from it by a bit."""
         for launch in self.launches:
             self.backend.record([launch]).run()
             self.backend.sync()
@@ -255,9 +249,7 @@ class Backend(ABC):
 
     @classmethod
     def unavailable(cls, code: str, reason: str, remedy: str = "") -> Unavailable:
-        """The error of a device that cannot be opened, with the remedy that the class declares for the code, unless the
-        moment knows a better one.
-        """
+        """The error of a device that cannot be opened; the remedy is the class's own, unless one is given."""
         return Unavailable(reason, remedy or cls.reasons[code].remedy, code)
 
     @classmethod
@@ -290,9 +282,7 @@ class Backend(ABC):
         """Allocate without defined content."""
 
     def view(self, buffer: Buffer, start: int, shape: tuple[int, ...]) -> Buffer | None:
-        """The elements of a buffer from ``start`` on as a buffer of its own in the same memory; None where a handle
-        cannot be divided, or not there.
-        """
+        """Elements from ``start`` on as a buffer in the same memory; None where the handle cannot be divided."""
         return None
 
     @abstractmethod

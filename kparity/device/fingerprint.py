@@ -1,6 +1,4 @@
-"""What a verdict depends on: digests of kernels, models and of the host's drivers, cheap enough to take before every
-answer.
-"""
+"""What a verdict depends on: digests of kernels, models and drivers, cheap enough for every answer."""
 
 from __future__ import annotations
 
@@ -123,9 +121,7 @@ def kernels() -> str:
 
 
 def adapter(target: str) -> str:
-    """Digest of every module and text of the package that brings an adapter (``module:Class``); empty where there is
-    none.
-    """
+    """Digest of modules and texts of the package that brings an adapter (``module:Class``), or empty."""
     spec = find_spec(target.partition(":")[0].partition(".")[0])
     if spec is None:
         return ""

@@ -37,9 +37,7 @@ NODES = (
 
 @lru_cache(maxsize=1)
 def targets() -> dict[str, str]:
-    """``name -> "module:Class"`` of every known backend, of a built-in one the module; a package cannot replace a
-    built-in name.
-    """
+    """``name -> "module:Class"`` of every backend, of a built-in one the module; no package can replace these."""
     return registered(GROUP, "backend", {name: f"{GROUP}.{name}" for name in BUILTIN})
 
 

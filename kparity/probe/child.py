@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path, device: str, kind: str) -> Iterator[None]:
-    """Hold a lock per GPU: two probes on one card disturb each other's memory and timings; CPU devices run side by
-    side.
-    """
+    """Hold a lock per GPU: two probes on one card disturb each other; CPU devices run side by side."""
     if kind != "gpu":
         yield
         return

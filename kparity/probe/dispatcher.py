@@ -84,9 +84,7 @@ class Outcome:
 
 
 def rows_in_order(order: Sequence[str], request: Request, cached: bool, watch: Watch) -> Generator[Entry, None, None]:
-    """Rows in order with the reference's BOS logits: from the cache where allowed and present, else from probes that
-    run now, and end when this is closed.
-    """
+    """Rows in order with the reference's BOS logits, from the cache or from probes, which end when this is closed."""
     from kparity.probe import cache
 
     keys = cache.Keys(request)

@@ -46,9 +46,7 @@ class Request(Part):
 
 
 class Document(Part):
-    """Everything that a probe found, with thresholds, model and contract beside it. As JSON a number that is not finite
-    is null.
-    """
+    """Everything that a probe found, with model and contract. As JSON a number that is not finite is null."""
 
     form: Literal["kparity-probe-v1"] = field(name="schema")
     kparity: str

@@ -39,17 +39,13 @@ Watch = Callable[[Sequence[tuple[str, str, str]]], None]
 
 
 def silence(stage: str, model: str | None) -> float:
-    """Seconds that a process may say nothing in a stage: a minute and more for a large model on a slow device, since a
-    token is the least that is told.
-    """
+    """Seconds that a process may say nothing in a stage: it tells each token, which a large model may take long for."""
     size = 0 if model is None else Path(model).stat().st_size
     return COMPILE_SILENCE if stage == "compile" else 60.0 + size / 2.5e7
 
 
 def environment() -> dict[str, str]:
-    """The children's variables: one BLAS thread, because several probes that spin for the same cores slow each other
-    down.
-    """
+    """The children's variables: one BLAS thread, because probes that spin for the same cores slow each other down."""
     return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "KPARITY_PROBE_CHILD": "1"}
 
 
