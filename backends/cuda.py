@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
-from kparity.device.adapter import Backend, Buffer, DeviceInfo, require_contiguous, require_fit, sliced
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, Unavailable
 from kparity.ops.assemble import Source, gpu_source, prelude_text
@@ -344,10 +344,9 @@ class CudaBackend(Backend):
                 self.cupy.cuda.runtime.memsetAsync(buffer.handle.data.ptr, POISON, buffer.nbytes, self.stream.ptr)
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        require_contiguous(array)
         require_fit(buffer, array)
         with self.guarded(f"writing {array.nbytes} bytes"):
-            self.transfers.write(int(buffer.handle.data.ptr), array)
+            self.transfers.write(int(buffer.handle.data.ptr), np.ascontiguousarray(array))
 
     def download(self, buffer: Buffer) -> Array:
         array: Array = np.empty(buffer.shape, DTYPES[buffer.dtype])
@@ -358,9 +357,7 @@ class CudaBackend(Backend):
     def copy(self, source: Buffer, target: Buffer) -> None:
         runtime, kind = self.cupy.cuda.runtime, self.cupy.cuda.runtime.memcpyDeviceToDevice
         with self.guarded(f"copying {source.nbytes} bytes"):
-            runtime.memcpyAsync(
-                target.handle.data.ptr, source.handle.data.ptr, source.nbytes, kind, self.stream.ptr
-            )  # fmt: skip
+            runtime.memcpyAsync(target.handle.data.ptr, source.handle.data.ptr, source.nbytes, kind, self.stream.ptr)
 
     def copy_timed(self, source: Buffer, target: Buffer) -> float:
         return self.timed(lambda: self.copy(source, target))

@@ -13,24 +13,14 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.device.adapter import (
-    Backend,
-    Buffer,
-    DeviceInfo,
-    Kernel,
-    Kind,
-    Launch,
-    Program,
-    require_contiguous,
-    require_fit,
-)
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_fit
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
 from kparity.ops.assemble import Source, gpu_source
@@ -171,7 +161,7 @@ class OpenclProgram(Program):
         if not self.launches:
             return 0.0
         self.backend.sync()
-        queue = self.backend.profiling_queue()
+        queue = self.backend.profiling_queue
         events = self._enqueue(queue)
         with _faults(self.backend.cl, "running kernels"):
             queue.finish()
@@ -222,7 +212,6 @@ class OpenclBackend(Backend):
         with _faults(cl, "creating a context"):
             self.context = cl.Context([device])
             self.queue = cl.CommandQueue(self.context, device)
-        self._profiling: Any = None
         self._programs: dict[str, Any] = {}
         correct = device.single_fp_config & cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT
         self._options = ["-cl-std=CL1.2"] + (["-cl-fp32-correctly-rounded-divide-sqrt"] if correct else [])
@@ -256,13 +245,12 @@ class OpenclBackend(Backend):
             )
         return cls(cl, devices[index], wave)
 
+    @cached_property
     def profiling_queue(self) -> Any:
         """A second queue, made when it is first needed: timestamps cost some drivers time on every launch."""
-        if self._profiling is None:
-            flags = self.cl.command_queue_properties.PROFILING_ENABLE
-            with _faults(self.cl, "creating a queue"):
-                self._profiling = self.cl.CommandQueue(self.context, self.device, flags)
-        return self._profiling
+        flags = self.cl.command_queue_properties.PROFILING_ENABLE
+        with _faults(self.cl, "creating a queue"):
+            return self.cl.CommandQueue(self.context, self.device, flags)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         buffer = Buffer(None, dtype, shape)
@@ -277,11 +265,11 @@ class OpenclBackend(Backend):
         return part if part.handle is not None else None
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        require_contiguous(array)
         require_fit(buffer, array)
         if array.nbytes:
             with _faults(self.cl, f"writing {array.nbytes} bytes"):
-                self.cl.enqueue_copy(self.queue, buffer.handle, array)  # blocks until the array may be changed
+                # Blocks until the array may be changed.
+                self.cl.enqueue_copy(self.queue, buffer.handle, np.ascontiguousarray(array))
 
     def download(self, buffer: Buffer) -> Array:
         array: Array = np.empty(buffer.shape, DTYPES[buffer.dtype])
@@ -295,7 +283,7 @@ class OpenclBackend(Backend):
 
     def copy_timed(self, source: Buffer, target: Buffer) -> float:
         self.sync()
-        event = self._copy(self.profiling_queue(), source, target)
+        event = self._copy(self.profiling_queue, source, target)
         with _faults(self.cl, "copying"):
             event.wait()
             return float(event.profile.end - event.profile.start) * 1e-9
@@ -333,4 +321,4 @@ class OpenclBackend(Backend):
 
     def close(self) -> None:
         self._programs.clear()
-        self._profiling = self.queue = self.context = None
+        self.profiling_queue = self.queue = self.context = None

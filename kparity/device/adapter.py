@@ -272,7 +272,8 @@ class Backend(ABC):
 
     def upload(self, array: Array) -> Buffer:
         """Copy a C-contiguous array to the device; raise WrongInput for another layout or dtype."""
-        require_contiguous(array)
+        if not array.flags.c_contiguous:
+            raise WrongInput(f"array of shape {array.shape} is not C-contiguous; pass np.ascontiguousarray(array)")
         buffer = self.empty(array.shape, dtype_name(array))
         self.write(buffer, array)
         return buffer
@@ -351,12 +352,6 @@ def require_fit(buffer: Buffer, array: Array) -> None:
         raise WrongInput(
             f"{array.dtype}{list(array.shape)} does not fill a buffer of {buffer.dtype}{list(buffer.shape)}"
         )
-
-
-def require_contiguous(array: Array) -> None:
-    """Raise WrongInput unless the array can be copied as it lies."""
-    if not array.flags.c_contiguous:
-        raise WrongInput(f"array of shape {array.shape} is not C-contiguous; pass np.ascontiguousarray(array)")
 
 
 def filled(shape: tuple[int, ...], dtype: str, byte: int) -> Array:

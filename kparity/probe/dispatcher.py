@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +90,7 @@ def rows_in_order(order: Sequence[str], request: Request, cached: bool, watch: W
     keys = cache.Keys(request)
     known = {name: hit for name in order if cached and (hit := cache.get(keys, name))}
     missing = [name for name in order if name not in known]
-    with runner.probing(missing, request, watch) if missing else nullcontext(iter(())) as fresh:
+    with runner.probing(missing, request, watch) as fresh:
         for name in order:
             if name not in known:
                 known[name] = next(fresh)
