@@ -54,8 +54,8 @@ def fault(error: BaseException, doing: str, hint: str = "") -> DeviceFault:
 
 def compile_failed(source: Source, log: str) -> CompileFailed:
     """The first error: ``file(12): error: …``, ``file:12:3: error: …``; those of ptxas and the linker have no line."""
-    found = re.search(r"[(:](\d+)(?:\)|:\d+): (?:fatal |catastrophic )?error:? ", log)
-    return source.failed(int(found.group(1)), log[found.end() :]) if found else source.failed(0, log)
+    match = re.search(r"[(:](\d+)(?:\)|:\d+): (?:fatal |catastrophic )?error:? ", log)
+    return source.failed(int(match.group(1)), log[match.end() :]) if match else source.failed(0, log)
 
 
 class Compiler:

@@ -138,8 +138,8 @@ class CudaBackend(Backend):
         if status == 0:
             driver.cuDeviceGetCount(ctypes.byref(count))
         if count.value == 0:
-            told = f"no CUDA device (cuInit returned {status}, {cls._visibility()})"
-            raise cls.unavailable("KP-CUDA-NODEVICE", told)
+            message = f"no CUDA device (cuInit returned {status}, {cls._visibility()})"
+            raise cls.unavailable("KP-CUDA-NODEVICE", message)
         return driver
 
     @classmethod
@@ -237,8 +237,8 @@ class CudaBackend(Backend):
             cupy = import_module("cupy")
         except (ImportError, OSError) as error:
             reason = str(error).strip().splitlines()
-            told = f"CuPy cannot be imported ({reason[0] if reason else 'no reason given'})"
-            raise cls.unavailable(f"{cls.tag}-NOLIB", told) from None
+            message = f"CuPy cannot be imported ({reason[0] if reason else 'no reason given'})"
+            raise cls.unavailable(f"{cls.tag}-NOLIB", message) from None
         cls._probe_library(cupy)
         try:
             count = cupy.cuda.runtime.getDeviceCount()
@@ -253,8 +253,8 @@ class CudaBackend(Backend):
         try:
             cupy.cuda.nvrtc.getVersion()  # CuPy loads the compiler at its first use
         except (RuntimeError, ImportError, OSError) as error:
-            told = f"{cls.compiler_name} cannot be loaded ({str(error).strip().splitlines()[0]})"
-            raise cls.unavailable(f"{cls.tag}-NOLIB", told) from None
+            message = f"{cls.compiler_name} cannot be loaded ({str(error).strip().splitlines()[0]})"
+            raise cls.unavailable(f"{cls.tag}-NOLIB", message) from None
         return cls(cupy, index, library)
 
     def _check_target(self) -> None:
@@ -264,8 +264,8 @@ class CudaBackend(Backend):
         try:
             self._module(Source("target", "target.cu", text, head.count("\n"), path))
         except (CompileFailed, DeviceFault) as error:
-            told = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
-            raise self.unavailable(f"{self.tag}-NOARCH", told) from error
+            message = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
+            raise self.unavailable(f"{self.tag}-NOARCH", message) from error
 
     def _number(self, name: str, attribute: str) -> int:
         """A property of the device; since CUDA 13 some are attributes only. 0 where neither is known."""
@@ -275,8 +275,8 @@ class CudaBackend(Backend):
         return 0
 
     def _describe(self) -> DeviceInfo:
-        runtime, found = self.cupy.cuda.runtime, self.properties
-        name, memory = found["name"], int(found["totalGlobalMem"])
+        runtime, properties = self.cupy.cuda.runtime, self.properties
+        name, memory = properties["name"], int(properties["totalGlobalMem"])
         units = self._number("multiProcessorCount", "cudaDevAttrMultiProcessorCount")
         core = self._number("clockRate", "cudaDevAttrClockRate") // 1000  # both in kHz
         bus = self._number("memoryClockRate", "cudaDevAttrMemoryClockRate") // 1000
@@ -294,8 +294,8 @@ class CudaBackend(Backend):
             driver=f"{driver}, release {release}" if release else driver,
             library=f"cupy {self.cupy.__version__}, runtime {self._version(runtime.runtimeGetVersion())}, "
             f"{self.compiler_name} {'.'.join(map(str, compiler))}",
-            uuid=self._identity(), max_binding=memory, max_threads=int(found["maxThreadsPerBlock"]),
-            subgroup=int(found["warpSize"]), detail=", ".join(facts),
+            uuid=self._identity(), max_binding=memory, max_threads=int(properties["maxThreadsPerBlock"]),
+            subgroup=int(properties["warpSize"]), detail=", ".join(facts),
         )  # fmt: skip
 
     def graph_nodes(self, graph: Any) -> int | None:

@@ -52,12 +52,12 @@ def _devices(cl: Any) -> list[Any]:
         platforms = cl.get_platforms()
     except cl.Error as error:
         raise OpenclBackend.unavailable("KP-OPENCL-NOPLATFORM", f"no OpenCL platform ({error})") from None
-    found: list[Any] = []
+    devices: list[Any] = []
     for platform in platforms:
         with suppress(cl.Error):  # a platform whose driver is installed and whose device is not there
-            found.extend(platform.get_devices())
+            devices.extend(platform.get_devices())
     ranks = {cl.device_type.GPU: 0, cl.device_type.ACCELERATOR: 1, cl.device_type.CPU: 2}
-    return sorted(found, key=lambda device: min((rank for bit, rank in ranks.items() if device.type & bit), default=3))
+    return sorted(devices, key=lambda each: next((rank for bit, rank in ranks.items() if each.type & bit), 3))
 
 
 def _kind(cl: Any, device: Any) -> Kind:
@@ -108,8 +108,8 @@ def _faults(cl: Any, doing: str) -> Iterator[None]:
 def _compile_failed(source: Source, log: str) -> CompileFailed:
     """The compiler's first error, by the line count of the file that it is in: PoCL writes ``error: file:5:8: …``, the
     others ``file:5:8: error: …``."""
-    found = re.search(r"error: [^\n]*?:(?P<a>\d+):\d+: |:(?P<b>\d+):\d+: (?:fatal )?error: ", log)
-    return source.failed(int(found["a"] or found["b"]), log[found.end() :]) if found else source.failed(0, log)
+    match = re.search(r"error: [^\n]*?:(?P<a>\d+):\d+: |:(?P<b>\d+):\d+: (?:fatal )?error: ", log)
+    return source.failed(int(match["a"] or match["b"]), log[match.end() :]) if match else source.failed(0, log)
 
 
 class OpenclBound(Launch):

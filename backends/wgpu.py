@@ -236,18 +236,18 @@ class WgpuBackend(Backend):
         adapters.sort(key=lambda each: (*types, each.info["adapter_type"]).index(each.info["adapter_type"]))
         if not 0 <= index < len(adapters):
             names = ", ".join(each.info["device"] for each in adapters)
-            told = f"no Vulkan adapter {index} (found: {names})" if adapters else "no Vulkan adapter found"
-            raise cls.unavailable("KP-WGPU-NODEVICE", told)
+            message = f"no Vulkan adapter {index} (found: {names})" if adapters else "no Vulkan adapter found"
+            raise cls.unavailable("KP-WGPU-NODEVICE", message)
         adapter = adapters[index]
         for name, least in NEEDED.items():
             if adapter.limits[name] < least:
-                told = f"{adapter.info['device']}: {name} is {adapter.limits[name]}, the kernels need {least}"
-                raise cls.unavailable("KP-WGPU-LIMITS", told)
+                message = f"{adapter.info['device']}: {name} is {adapter.limits[name]}, the kernels need {least}"
+                raise cls.unavailable("KP-WGPU-LIMITS", message)
         try:
             return cls(wgpu, adapter)
         except (wgpu.GPUError, RuntimeError) as error:
-            told = f"{adapter.info['device']} gave no device ({error})"
-            raise cls.unavailable("KP-WGPU-NODEVICE", told, "update the driver or choose another device") from error
+            message = f"{adapter.info['device']} gave no device ({error})"
+            raise cls.unavailable("KP-WGPU-NODEVICE", message, "update the driver or choose another device") from error
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -385,5 +385,5 @@ def headless(message: str) -> str:
 
 def compile_failed(source: Source, log: str) -> CompileFailed:
     """A compiler's log as an error at a line of the op's own file."""
-    found = re.search(r"wgsl:(\d+):\d+", log)
-    return source.failed(int(found.group(1)) if found else 0, headless(log))
+    match = re.search(r"wgsl:(\d+):\d+", log)
+    return source.failed(int(match.group(1)) if match else 0, headless(log))

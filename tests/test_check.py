@@ -247,18 +247,9 @@ def test_an_expression_takes_and_refuses(text: str, taken: str, refused: str) ->
 
 @pytest.mark.parametrize(
     ("text", "column"),
-    [
-        ("", 1),
-        ("   ", 1),
-        ("a and", 6),
-        ("a b", 3),
-        ("(a or b", 8),
-        ("a )", 3),
-        ("or a", 1),
-        ("a and or b", 7),
-        ("not", 4),
-    ],
-)
+    [("", 1), ("   ", 1), ("a and", 6), ("a b", 3), ("(a or b", 8), ("a )", 3), ("or a", 1), ("a and or b", 7),
+     ("not", 4)],
+)  # fmt: skip
 def test_an_expression_that_cannot_be_read_names_the_column(text: str, column: int) -> None:
     with pytest.raises(WrongInput, match=f"column {column}: expected"):
         expression(text)

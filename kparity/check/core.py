@@ -33,14 +33,9 @@ POISONS = (0xFF, 0x7F)
 
 
 def check_case(
-    backend: Backend,
-    op: Op,
-    case: Case,
-    *,
-    seed: int = 0,
-    kinds: Sequence[str] | None = None,
+    backend: Backend, op: Op, case: Case, *, seed: int = 0, kinds: Sequence[str] | None = None,
     stop_at_first: bool = False,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """Run a case on every kind of input (or on ``kinds``) and judge it: a record each, or a single UNSUPPORTED one.
 
     The kernel is built once. For each kind it runs twice, on outputs poisoned with two different patterns. Whatever a

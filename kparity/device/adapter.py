@@ -52,8 +52,8 @@ class DeviceInfo:
     @property
     def label(self) -> str:
         """What stands after ``Backend:`` in the log, for example ``wgpu (Vulkan, llvmpipe …, software)``."""
-        told = {**asdict(self), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
-        parts = [told[name] for name in self.shown if told[name]]
+        values = {**asdict(self), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
+        parts = [values[name] for name in self.shown if values[name]]
         return f"{self.backend} ({', '.join(dict.fromkeys(parts))})"
 
     def as_dict(self) -> dict[str, Any]:
@@ -255,8 +255,8 @@ class Backend(ABC):
     @classmethod
     def named_software(cls, *names: str) -> bool:
         """Whether one of a device's names is that of a device which computes on the host."""
-        told = " ".join(names).lower()
-        return any(part in told for part in (*SOFTWARE, *cls.software))
+        text = " ".join(names).lower()
+        return any(part in text for part in (*SOFTWARE, *cls.software))
 
     def supports(self, op: Op, case: Case) -> str | None:
         """``None``, or the reason why this device cannot run the case."""

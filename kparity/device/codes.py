@@ -148,10 +148,10 @@ GENERAL: dict[str, Reason] = {
 
 def reasons() -> dict[str, Reason]:
     """Code → reason: those of every backend that is registered here, then those of none."""
-    found: dict[str, Reason] = {}
+    known: dict[str, Reason] = {}
     for name in registry.names():
-        found |= getattr(registry.declared(name), "reasons", {})
-    return {**found, **GENERAL}
+        known |= getattr(registry.declared(name), "reasons", {})
+    return {**known, **GENERAL}
 
 
 def explain(code: str, known: Mapping[str, Reason] | None = None) -> Reason:

@@ -53,10 +53,10 @@ def backend_class(name: str) -> type[Backend]:
     module, _, attribute = targets()[name].partition(":")
     content = import_module(module)
     of_its_name = (each for each in vars(content).values() if getattr(each, "name", None) == name)
-    found = getattr(content, attribute) if attribute else next(of_its_name, None)
-    if not (isinstance(found, type) and issubclass(found, Backend)):
+    adapter = getattr(content, attribute) if attribute else next(of_its_name, None)
+    if not (isinstance(adapter, type) and issubclass(adapter, Backend)):
         raise WrongInput(f"backend {name!r}: {targets()[name]} is not a subclass of kparity.device.adapter.Backend")
-    return found
+    return adapter
 
 
 @cache
@@ -89,8 +89,8 @@ def open_backend(name: str, index: int = 0, **options: Any) -> Backend:
 
     Of ``options`` those are passed on that are not empty and that its class lists.
     """
-    found = backend_class(name)
-    return found.open(index, **{key: value for key, value in options.items() if value and key in found.options})
+    adapter = backend_class(name)
+    return adapter.open(index, **{key: value for key, value in options.items() if value and key in adapter.options})
 
 
 def named_software(info: DeviceInfo) -> bool:

@@ -34,8 +34,8 @@ def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
 
 def _sums(q: Array, spans: int) -> Array:
     """Sums of the activations [rows, K] in each of the spans that have a scale: i32 [rows, spans]."""
-    found: Array = q.reshape(len(q), spans, -1).sum(axis=-1, dtype=np.int32)
-    return found
+    sums: Array = q.reshape(len(q), spans, -1).sum(axis=-1, dtype=np.int32)
+    return sums
 
 
 def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, ascale: Array) -> Array:

@@ -72,10 +72,10 @@ def document(
     """The document of a probe of ``order``; ``serving`` is empty where none of them does."""
     contract = contracts.load(contracts.PROBE)
     model = load_model(request.model)
-    found = Model(name=model.name, sha256=model.sha256, bytes=model.n_bytes, arch=model.hparams.arch)
+    probed = Model(name=model.name, sha256=model.sha256, bytes=model.n_bytes, arch=model.hparams.arch)
     model.close()
     return Document(
-        form="kparity-probe-v1", kparity=__version__, model=found,
+        form="kparity-probe-v1", kparity=__version__, model=probed,
         contract=Contract(id=contract.id, version=contract.version),
         request=Request(
             backends=list(order), depth=request.depth, positions=request.positions, require_gpu=request.require_gpu,

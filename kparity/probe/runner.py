@@ -252,21 +252,13 @@ class Attempt(Process):
         for (stage, at), (_, end) in pairwise(self.marks):
             timings[stage] = timings.get(stage, 0.0) + end - at
         return Row(
-            backend=self.name,
-            status=self.status,  # type: ignore[arg-type]
-            code=self.code,
-            reason=self.reason,
-            device=info.as_dict() if info else None,
-            label=info.label if info else "",
-            reference=compared.name if compared else "",
-            gates=[*self.gates, *unrun],
-            timings_ms=timings,
-            dispatches=proof.dispatches if proof else {},
-            device_step_ms=proof.device_step_ms if proof else None,
-            depth=self.request.depth,
-            positions=len(compared.tokens) if compared else 0,
+            self.name, self.status, self.code, self.reason,  # type: ignore[arg-type]
+            device=info.as_dict() if info else None, label=info.label if info else "",
+            reference=compared.name if compared else "", positions=len(compared.tokens) if compared else 0,
+            gates=[*self.gates, *unrun], depth=self.request.depth, timings_ms=timings,
+            dispatches=proof.dispatches if proof else {}, device_step_ms=proof.device_step_ms if proof else None,
             elapsed_ms=(self.ended_at - self.child.started) * 1e3,
-        )
+        )  # fmt: skip
 
 
 @contextmanager
