@@ -222,21 +222,6 @@ class CupyKernel(Kernel):
         entry = "" if stage.entry == self.op.name else f" {stage.entry}"
         return f"{self.id}{entry} ({self.case.id}, grid {stage.launch.groups}, block {stage.launch.block})"
 
-    @property
-    def resources(self) -> dict[str, dict[str, int]]:
-        """Registers, and bytes of static shared and of local memory (spills), by entry point, as the driver counts."""
-        driver = self.backend.cupy.cuda.driver
-        asked = {
-            "registers": driver.CU_FUNC_ATTRIBUTE_NUM_REGS,
-            "shared": driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
-            "local": driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES,
-        }
-        with self.backend.guarded(f"asking for the resources of {self.id}"):
-            return {
-                stage.entry: {name: driver.funcGetAttribute(key, function.ptr) for name, key in asked.items()}
-                for stage, function in zip(self.stages, self.functions, strict=True)
-            }
-
     def shared(self, one: Buffer, other: Buffer) -> bool:
         begin, start = int(one.handle.data.ptr), int(other.handle.data.ptr)
         return begin < start + other.nbytes and start < begin + one.nbytes

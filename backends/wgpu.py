@@ -338,23 +338,15 @@ class WgpuBackend(Backend):
         """A pipeline per entry point, and the layout of their bind group."""
         with self.guarded():
             if read_only not in self._layouts:
-                types = ["read-only-storage" if ro else "storage" for ro in read_only]
-                self._layouts[read_only] = self.device.create_bind_group_layout(
-                    entries=[
-                        {"binding": at, "visibility": "COMPUTE", "buffer": {"type": each}}
-                        for at, each in enumerate(types)
-                    ]
-                )
+                types = [{"type": "read-only-storage" if ro else "storage"} for ro in read_only]
+                bound = [{"binding": at, "visibility": "COMPUTE", "buffer": each} for at, each in enumerate(types)]
+                self._layouts[read_only] = self.device.create_bind_group_layout(entries=bound)
             layout = self._layouts[read_only]
             try:
                 module = self.device.create_shader_module(code=source.text)
                 together = self.device.create_pipeline_layout(bind_group_layouts=[layout])
-                pipelines = [
-                    self.device.create_compute_pipeline(
-                        layout=together, compute={"module": module, "entry_point": entry}
-                    )
-                    for entry in entries
-                ]
+                stages = [{"module": module, "entry_point": entry} for entry in entries]
+                pipelines = [self.device.create_compute_pipeline(layout=together, compute=each) for each in stages]
             except (self.wgpu.GPUError, RuntimeError) as error:
                 if LOST.search(str(error)):
                     raise
