@@ -16,7 +16,7 @@ import jsonschema
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kparity import contracts, ops
@@ -165,12 +165,20 @@ def measured(got: Array, truth: Array, limit: Array, peer: Array) -> OutputRecor
 
 
 @pytest.mark.parametrize("n", [16, 256, 4096])
-def test_a_sum_of_terms_in_f16_is_beyond_the_ratio(n: int) -> None:
-    """It stays within the worst-case bound γ_n at n = 4096, as a right sum does: only the ratio tells them apart."""
-    terms = np.random.default_rng(n).standard_normal((200, n)).astype(np.float32)
+def test_a_sum_in_sequence_is_within_the_ratio_and_one_in_f16_is_not(n: int) -> None:
+    """Both stay within the worst-case bound γ_n at n = 4096: only the ratio tells them apart."""
+    rng = np.random.default_rng(n)
+    terms = rng.standard_normal((200, n)).astype(np.float32)
     truth = terms.astype(np.float64).sum(axis=1)
     limit = n * 2.0**-24 * np.abs(terms.astype(np.float64)).sum(axis=1)
-    wrong = measured(terms.astype(np.float16).astype(np.float32).sum(axis=1), truth, limit, terms.sum(axis=1))
+    pairwise = terms.sum(axis=1)
+    sequence = np.zeros(200, np.float32)
+    for column in terms.T:
+        sequence += column
+    right = measured(sequence, truth, limit, pairwise)
+    assert right.wrong == 0 and right.peer_ratio is not None and right.peer_ratio < 1
+    rounded = terms.astype(np.float16).astype(np.float32).sum(axis=1)
+    wrong = measured(rounded, truth, limit, pairwise)
     assert wrong.peer_ratio is not None and wrong.peer_ratio > 2
     assert n < 4096 or wrong.wrong == 0
 
@@ -179,7 +187,6 @@ def test_a_sum_of_terms_in_f16_is_beyond_the_ratio(n: int) -> None:
 @given(
     st.integers(1, 3000), st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 7, 32, 256]), st.booleans(), st.booleans()
 )
-@example(4096, 0, 1, False, False)
 def test_a_sum_in_any_order_is_within_the_ratio(n: int, seed: int, lanes: int, outlier: bool, positive: bool) -> None:
     """Lanes that each take every so many terms in sequence, then one after another: from a loop to a work-group."""
     rng = np.random.default_rng(seed)
@@ -273,14 +280,20 @@ def test_inputs_follow_from_seed_case_and_kind_alone() -> None:
 # Counts and documents
 
 
+def test_the_exit_code_is_green_for_passes_only(passed: list[Record]) -> None:
+    wanted = (["numpy"], ["numpy", "cuda"], [])
+    assert [Summary(passed[:1]).exit_code(names) for names in wanted] == [0, 3, 3]
+    assert Summary([]).exit_code(["numpy"]) == 3
+
+
 def test_every_sequence_of_up_to_four_outcomes_has_the_right_exit_code(passed: list[Record]) -> None:
     sequences = [each for length in range(5) for each in itertools.product(OUTCOMES, repeat=length)]
     assert len(sequences) == 341
     for outcomes in sequences:
-        summary = Summary([replace(passed[0], outcome=outcome) for outcome in outcomes])
-        green = 0 if PASS in outcomes and SKIPPED not in outcomes else 3
-        codes = [summary.exit_code(names) for names in (["numpy"], ["numpy", "cuda"], [])]
-        assert codes == ([1, 1, 1] if FAIL in outcomes else [green, 3, 3]), outcomes
+        records = [replace(passed[0], outcome=outcome) for outcome in outcomes]
+        green = PASS in outcomes and SKIPPED not in outcomes
+        code = 1 if FAIL in outcomes else 0 if green else 3
+        assert Summary(records).exit_code(["numpy"]) == code, outcomes
 
 
 def test_the_four_outcomes_add_up_to_all_that_was_planned(passed: list[Record]) -> None:
