@@ -96,11 +96,8 @@ class CudaBackend(Backend):
         self.debug = bool(os.environ.get("KPARITY_DEBUG"))
         self.graphs = not self.debug
         self.device = cupy.cuda.Device(index)
-        self.faults: tuple[type[BaseException], ...] = (
-            cupy.cuda.runtime.CUDARuntimeError,
-            cupy.cuda.driver.CUDADriverError,
-            cupy.cuda.memory.OutOfMemoryError,
-        )
+        cuda = cupy.cuda
+        self.faults = (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.memory.OutOfMemoryError)
         self._modules: dict[str, Any] = {}
         self.stream: Any = None
         with self.guarded("opening the device"):
@@ -277,13 +274,9 @@ class CudaBackend(Backend):
         units = self._number("multiProcessorCount", "cudaDevAttrMultiProcessorCount")
         core = self._number("clockRate", "cudaDevAttrClockRate") // 1000  # both in kHz
         bus = self._number("memoryClockRate", "cudaDevAttrMemoryClockRate") // 1000
-        facts = [
-            self._target(),
-            f"{units} {self.processors}",
-            f"{memory / 2**30:.0f} GiB",
-            f"{core} MHz, memory {bus} MHz",
-        ]
-        facts += [f"pci {self.device.pci_bus_id}", *(["debug: waits after every launch"] if self.debug else [])]
+        facts = [self._target(), f"{units} {self.processors}", f"{memory / 2**30:.0f} GiB"]
+        facts += [f"{core} MHz, memory {bus} MHz", f"pci {self.device.pci_bus_id}"]
+        facts += ["debug: waits after every launch"] if self.debug else []
         release, compiler = self._release(), self.cupy.cuda.nvrtc.getVersion()
         driver = f"{self.api} {self._version(runtime.driverGetVersion())}"
         return DeviceInfo(

@@ -282,9 +282,7 @@ def probing(
         yield _rows(candidates, truth, watch)
 
 
-def _rows(
-    candidates: Sequence[Attempt], truth: Truth | None, watch: Watch
-) -> Iterator[tuple[Row, Array | None]]:  # fmt: skip
+def _rows(candidates: Sequence[Attempt], truth: Truth | None, watch: Watch) -> Iterator[tuple[Row, Array | None]]:
     everyone: list[Process] = [*([truth] if truth else []), *candidates]
     for candidate in candidates:
         while not candidate.over:
