@@ -193,8 +193,7 @@ class CudaBackend(Backend):
         """The UUID as nvidia-smi prints it, or the PCI address. Asked of the driver: CuPy cuts it at a zero byte."""
         query = getattr(self.library, "cuDeviceGetUuid_v2", None) or getattr(self.library, "cuDeviceGetUuid", None)
         handle, raw = ctypes.c_int(0), (ctypes.c_ubyte * 16)()
-        known = query is not None and self.library.cuDeviceGet(ctypes.byref(handle), self.index) == 0
-        if known and query(raw, handle) == 0:
+        if query and self.library.cuDeviceGet(ctypes.byref(handle), self.index) == 0 and query(raw, handle) == 0:
             return f"GPU-{uuid.UUID(bytes=bytes(raw))}"
         return f"pci {self.device.pci_bus_id}"
 

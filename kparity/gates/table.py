@@ -135,6 +135,11 @@ def of_depth(depth: str) -> Sequence[GateSpec]:
     return [gate for gate in GATES if DEPTHS.index(gate.depth) <= reach]
 
 
+def thresholds(depth: str = "full") -> tuple[str, ...]:
+    """Every measure that a pass of this depth has."""
+    return tuple(name for gate in of_depth(depth) for name in gate.thresholds)
+
+
 def named(name: str) -> GateSpec:
     """A gate by name; raises KeyError."""
     return {gate.name: gate for gate in GATES}[name]
