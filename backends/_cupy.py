@@ -54,8 +54,8 @@ def fault(error: BaseException, doing: str, hint: str = "") -> DeviceFault:
 
 def compile_failed(source: Source, log: str) -> CompileFailed:
     """The first error: ``file(12): error: …``, ``file:12:3: error: …``; those of ptxas and the linker have no line."""
-    found = re.search(r"[(:](\d+)(?:\)|:\d+): (?:fatal |catastrophic )?error:? ", log)
-    return source.failed(int(found.group(1)), log[found.end() :]) if found else source.failed(0, log)
+    match = re.search(r"[(:](\d+)(?:\)|:\d+): (?:fatal |catastrophic )?error:? ", log)
+    return source.failed(int(match.group(1)), log[match.end() :]) if match else source.failed(0, log)
 
 
 class Compiler:
@@ -196,7 +196,7 @@ class CupyBound(Launch):
     """The launches of a kernel with their argument lists."""
 
     def __init__(self, kernel: CupyKernel, buffers: Sequence[Buffer]) -> None:
-        super().__init__(kernel, (*buffers, *kernel.scratch))
+        super().__init__(kernel, buffers)
         handles = tuple(buffer.handle for buffer in self.buffers)
         self.calls = [
             Call(function, stage.launch.groups, (stage.launch.block, 1, 1), handles, kernel.where(stage))
@@ -205,37 +205,22 @@ class CupyBound(Launch):
 
 
 class CupyKernel(Kernel):
-    """The functions of a loaded module, one per stage, and the scratch memory that the stages share."""
+    """The functions of a loaded module, one per stage."""
 
     launch = CupyBound
     backend: CudaBackend
 
     def __init__(self, backend: CudaBackend, module: Any, op: Op, case: Case) -> None:
         super().__init__(backend, op, case)
-        self.stages = op.stages(case, backend.dialect)
         with backend.guarded(f"loading {self.id} ({case.id})"):
             self.functions = [module.get_function(stage.entry) for stage in self.stages]
-        self.scratch = [backend.poisoned(arg) for arg in op.scratch(case, backend.dialect)]
+        for buffer in self.scratch:
+            backend.poison(buffer)
 
     def where(self, stage: Stage) -> str:
         """Kernel id, case, entry point and grid of a launch."""
         entry = "" if stage.entry == self.op.name else f" {stage.entry}"
         return f"{self.id}{entry} ({self.case.id}, grid {stage.launch.groups}, block {stage.launch.block})"
-
-    @property
-    def resources(self) -> dict[str, dict[str, int]]:
-        """Registers, and bytes of static shared and of local memory (spills), by entry point, as the driver counts."""
-        driver = self.backend.cupy.cuda.driver
-        asked = {
-            "registers": driver.CU_FUNC_ATTRIBUTE_NUM_REGS,
-            "shared": driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
-            "local": driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES,
-        }
-        with self.backend.guarded(f"asking for the resources of {self.id}"):
-            return {
-                stage.entry: {name: driver.funcGetAttribute(key, function.ptr) for name, key in asked.items()}
-                for stage, function in zip(self.stages, self.functions, strict=True)
-            }
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         begin, start = int(one.handle.data.ptr), int(other.handle.data.ptr)

@@ -31,9 +31,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], alignment: int =
 
 
 def mapping(array: Array) -> mmap.mmap | None:
-    """The file, mapped for reading alone, that an array looks into, or None: what was written to pages of a private
-    mapping would be lost with them.
-    """
+    """The read-only mapped file that an array looks into, or None: writes to pages of a private one would be lost."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base

@@ -141,6 +141,8 @@ class CpuBackend(Backend):
         ),
     }
     view = sliced
+    kernel = CpuKernel
+    program = CpuProgram
     isa: str
     threads: int
     pool: Any
@@ -180,12 +182,6 @@ class CpuBackend(Backend):
     def download(self, buffer: Buffer) -> Array:
         out: Array = np.array(buffer.handle, order="C", copy=True)
         return out
-
-    def build(self, op: Op, case: Case) -> CpuKernel:
-        return CpuKernel(self, op, case)
-
-    def record(self, launches: Sequence[Launch]) -> CpuProgram:
-        return CpuProgram(self, launches)
 
     def sync(self) -> None:
         """Nothing is pending: a program returns when it is done."""

@@ -15,7 +15,7 @@ import ctypes
 import os
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -25,11 +25,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers, cdll, fault
-from kparity.device.adapter import Backend, Buffer, DeviceInfo, Launch, require_contiguous, require_fit, sliced
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, Unavailable
 from kparity.ops.assemble import Source, gpu_source, prelude_text
-from kparity.ops.spec import DTYPES, MAX_GROUPS, Arg, Array, Case, Dispatches, Op
+from kparity.ops.spec import DTYPES, MAX_GROUPS, Array, Case, Dispatches, Op
 
 POISON = 0xFF
 """Every byte of fresh scratch memory: NaN, or −1. A kernel that counts on zeros fails everywhere, not now and then."""
@@ -81,6 +81,7 @@ class CudaBackend(Backend):
     device_clock = copy_clock = True
     constants: Mapping[str, int | float] = {"WAVE": 32}
     view = sliced
+    program = CupyProgram
     prelude: ClassVar[str] = "cuda"
     compiler_name: ClassVar[str] = "NVRTC"
     tag: ClassVar[str] = "KP-CUDA"
@@ -95,11 +96,8 @@ class CudaBackend(Backend):
         self.debug = bool(os.environ.get("KPARITY_DEBUG"))
         self.graphs = not self.debug
         self.device = cupy.cuda.Device(index)
-        self.faults: tuple[type[BaseException], ...] = (
-            cupy.cuda.runtime.CUDARuntimeError,
-            cupy.cuda.driver.CUDADriverError,
-            cupy.cuda.memory.OutOfMemoryError,
-        )
+        cuda = cupy.cuda
+        self.faults = (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.memory.OutOfMemoryError)
         self._modules: dict[str, Any] = {}
         self.stream: Any = None
         with self.guarded("opening the device"):
@@ -117,9 +115,7 @@ class CudaBackend(Backend):
 
     @classmethod
     def _probe_driver(cls) -> Any:
-        """The driver's library. Raise Unavailable unless it and a device are there; imports nothing: a refusal costs
-        milliseconds.
-        """
+        """The driver's library. Raises Unavailable without it or a device, in milliseconds: nothing is imported."""
         driver = cdll(("libcuda.so.1", "nvcuda.dll"))
         if driver is None:
             raise cls.unavailable("KP-CUDA-NODRIVER", "no CUDA driver (libcuda.so.1 not found)")
@@ -139,8 +135,8 @@ class CudaBackend(Backend):
         if status == 0:
             driver.cuDeviceGetCount(ctypes.byref(count))
         if count.value == 0:
-            told = f"no CUDA device (cuInit returned {status}, {cls._visibility()})"
-            raise cls.unavailable("KP-CUDA-NODEVICE", told)
+            message = f"no CUDA device (cuInit returned {status}, {cls._visibility()})"
+            raise cls.unavailable("KP-CUDA-NODEVICE", message)
         return driver
 
     @classmethod
@@ -197,11 +193,7 @@ class CudaBackend(Backend):
         """The UUID as nvidia-smi prints it, or the PCI address. Asked of the driver: CuPy cuts it at a zero byte."""
         query = getattr(self.library, "cuDeviceGetUuid_v2", None) or getattr(self.library, "cuDeviceGetUuid", None)
         handle, raw = ctypes.c_int(0), (ctypes.c_ubyte * 16)()
-        if (
-            query is not None
-            and self.library.cuDeviceGet(ctypes.byref(handle), self.index) == 0
-            and query(raw, handle) == 0
-        ):
+        if query and self.library.cuDeviceGet(ctypes.byref(handle), self.index) == 0 and query(raw, handle) == 0:
             return f"GPU-{uuid.UUID(bytes=bytes(raw))}"
         return f"pci {self.device.pci_bus_id}"
 
@@ -238,8 +230,8 @@ class CudaBackend(Backend):
             cupy = import_module("cupy")
         except (ImportError, OSError) as error:
             reason = str(error).strip().splitlines()
-            told = f"CuPy cannot be imported ({reason[0] if reason else 'no reason given'})"
-            raise cls.unavailable(f"{cls.tag}-NOLIB", told) from None
+            message = f"CuPy cannot be imported ({reason[0] if reason else 'no reason given'})"
+            raise cls.unavailable(f"{cls.tag}-NOLIB", message) from None
         cls._probe_library(cupy)
         try:
             count = cupy.cuda.runtime.getDeviceCount()
@@ -254,8 +246,8 @@ class CudaBackend(Backend):
         try:
             cupy.cuda.nvrtc.getVersion()  # CuPy loads the compiler at its first use
         except (RuntimeError, ImportError, OSError) as error:
-            told = f"{cls.compiler_name} cannot be loaded ({str(error).strip().splitlines()[0]})"
-            raise cls.unavailable(f"{cls.tag}-NOLIB", told) from None
+            message = f"{cls.compiler_name} cannot be loaded ({str(error).strip().splitlines()[0]})"
+            raise cls.unavailable(f"{cls.tag}-NOLIB", message) from None
         return cls(cupy, index, library)
 
     def _check_target(self) -> None:
@@ -265,8 +257,8 @@ class CudaBackend(Backend):
         try:
             self._module(Source("target", "target.cu", text, head.count("\n"), path))
         except (CompileFailed, DeviceFault) as error:
-            told = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
-            raise self.unavailable(f"{self.tag}-NOARCH", told) from error
+            message = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
+            raise self.unavailable(f"{self.tag}-NOARCH", message) from error
 
     def _number(self, name: str, attribute: str) -> int:
         """A property of the device; since CUDA 13 some are attributes only. 0 where neither is known."""
@@ -276,18 +268,14 @@ class CudaBackend(Backend):
         return 0
 
     def _describe(self) -> DeviceInfo:
-        runtime, found = self.cupy.cuda.runtime, self.properties
-        name, memory = found["name"], int(found["totalGlobalMem"])
+        runtime, properties = self.cupy.cuda.runtime, self.properties
+        name, memory = properties["name"], int(properties["totalGlobalMem"])
         units = self._number("multiProcessorCount", "cudaDevAttrMultiProcessorCount")
         core = self._number("clockRate", "cudaDevAttrClockRate") // 1000  # both in kHz
         bus = self._number("memoryClockRate", "cudaDevAttrMemoryClockRate") // 1000
-        facts = [
-            self._target(),
-            f"{units} {self.processors}",
-            f"{memory / 2**30:.0f} GiB",
-            f"{core} MHz, memory {bus} MHz",
-        ]
-        facts += [f"pci {self.device.pci_bus_id}", *(["debug: waits after every launch"] if self.debug else [])]
+        facts = [self._target(), f"{units} {self.processors}", f"{memory / 2**30:.0f} GiB"]
+        facts += [f"{core} MHz, memory {bus} MHz", f"pci {self.device.pci_bus_id}"]
+        facts += ["debug: waits after every launch"] if self.debug else []
         release, compiler = self._release(), self.cupy.cuda.nvrtc.getVersion()
         driver = f"{self.api} {self._version(runtime.driverGetVersion())}"
         return DeviceInfo(
@@ -295,8 +283,8 @@ class CudaBackend(Backend):
             driver=f"{driver}, release {release}" if release else driver,
             library=f"cupy {self.cupy.__version__}, runtime {self._version(runtime.runtimeGetVersion())}, "
             f"{self.compiler_name} {'.'.join(map(str, compiler))}",
-            uuid=self._identity(), max_binding=memory, max_threads=int(found["maxThreadsPerBlock"]),
-            subgroup=int(found["warpSize"]), detail=", ".join(facts),
+            uuid=self._identity(), max_binding=memory, max_threads=int(properties["maxThreadsPerBlock"]),
+            subgroup=int(properties["warpSize"]), detail=", ".join(facts),
         )  # fmt: skip
 
     def graph_nodes(self, graph: Any) -> int | None:
@@ -338,19 +326,16 @@ class CudaBackend(Backend):
         with self.guarded(f"allocating {dtype}{list(shape)}"):
             return Buffer(self.cupy.empty(shape, DTYPES[dtype]), dtype, shape)
 
-    def poisoned(self, arg: Arg) -> Buffer:
-        """A buffer that is not zero."""
-        buffer = self.empty(arg.shape, arg.dtype)
-        with self.guarded(f"filling {arg.name}"):
+    def poison(self, buffer: Buffer) -> None:
+        """Fill a buffer with what is not zero."""
+        with self.guarded("filling scratch memory"):
             if buffer.nbytes:
                 self.cupy.cuda.runtime.memsetAsync(buffer.handle.data.ptr, POISON, buffer.nbytes, self.stream.ptr)
-        return buffer
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        require_contiguous(array)
         require_fit(buffer, array)
         with self.guarded(f"writing {array.nbytes} bytes"):
-            self.transfers.write(int(buffer.handle.data.ptr), array)
+            self.transfers.write(int(buffer.handle.data.ptr), np.ascontiguousarray(array))
 
     def download(self, buffer: Buffer) -> Array:
         array: Array = np.empty(buffer.shape, DTYPES[buffer.dtype])
@@ -361,9 +346,7 @@ class CudaBackend(Backend):
     def copy(self, source: Buffer, target: Buffer) -> None:
         runtime, kind = self.cupy.cuda.runtime, self.cupy.cuda.runtime.memcpyDeviceToDevice
         with self.guarded(f"copying {source.nbytes} bytes"):
-            runtime.memcpyAsync(
-                target.handle.data.ptr, source.handle.data.ptr, source.nbytes, kind, self.stream.ptr
-            )  # fmt: skip
+            runtime.memcpyAsync(target.handle.data.ptr, source.handle.data.ptr, source.nbytes, kind, self.stream.ptr)
 
     def copy_timed(self, source: Buffer, target: Buffer) -> float:
         return self.timed(lambda: self.copy(source, target))
@@ -400,9 +383,6 @@ class CudaBackend(Backend):
             with self.guarded(f"loading {source.path}"):
                 self._modules[source.text] = self.compiler.load(source, loaded, self.faults)
         return self._modules[source.text]
-
-    def record(self, launches: Sequence[Launch]) -> CupyProgram:
-        return CupyProgram(self, launches)
 
     def sync(self) -> None:
         with self.guarded("waiting for the device"):

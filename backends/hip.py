@@ -79,12 +79,12 @@ class HipBackend(CudaBackend):
         count = ctypes.c_int(0)
         status = driver.hipGetDeviceCount(ctypes.byref(count)) if KFD.exists() else None
         if status != 0 or count.value == 0:
-            told = (
+            message = (
                 f"{KFD} does not exist"
                 if status is None
                 else f"hipGetDeviceCount returned {status}, {count.value} devices, {cls._visibility()}"
             )
-            raise cls.unavailable("KP-HIP-NODEVICE", f"no HIP device ({told})")
+            raise cls.unavailable("KP-HIP-NODEVICE", f"no HIP device ({message})")
         return driver
 
     @classmethod

@@ -8,7 +8,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, sliced
 from kparity.errors import WrongInput
-from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
+from kparity.ops.spec import DTYPES, Array, Dispatches
 
 
 class NumpyBound(Launch):
@@ -34,9 +34,7 @@ class NumpyKernel(Kernel):
 
 
 class NumpyBackend(Backend):
-    """With ``precision="f64"`` every f32 buffer holds fp64 values: nothing is rounded between the ops of a forward
-    pass.
-    """
+    """With ``precision="f64"`` every f32 buffer holds fp64 values: nothing is rounded between two ops."""
 
     name = "numpy"
     dialect = "numpy"
@@ -44,6 +42,7 @@ class NumpyBackend(Backend):
     drives_gpu = False
     packages = ("numpy",)
     view = sliced
+    kernel = NumpyKernel
 
     def __init__(self, precision: str = "f32") -> None:
         self.floats = np.dtype(np.float64 if precision == "f64" else np.float32)
@@ -72,9 +71,6 @@ class NumpyBackend(Backend):
     def download(self, buffer: Buffer) -> Array:
         copy: Array = buffer.handle.reshape(buffer.shape).copy()
         return copy
-
-    def build(self, op: Op, case: Case) -> NumpyKernel:
-        return NumpyKernel(self, op, case)
 
     def sync(self) -> None:
         """Nothing is pending."""

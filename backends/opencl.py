@@ -13,24 +13,14 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from kparity.device.adapter import (
-    Backend,
-    Buffer,
-    DeviceInfo,
-    Kernel,
-    Kind,
-    Launch,
-    Program,
-    require_contiguous,
-    require_fit,
-)
+from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_fit
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
 from kparity.ops.assemble import Source, gpu_source
@@ -62,12 +52,12 @@ def _devices(cl: Any) -> list[Any]:
         platforms = cl.get_platforms()
     except cl.Error as error:
         raise OpenclBackend.unavailable("KP-OPENCL-NOPLATFORM", f"no OpenCL platform ({error})") from None
-    found: list[Any] = []
+    devices: list[Any] = []
     for platform in platforms:
         with suppress(cl.Error):  # a platform whose driver is installed and whose device is not there
-            found.extend(platform.get_devices())
+            devices.extend(platform.get_devices())
     ranks = {cl.device_type.GPU: 0, cl.device_type.ACCELERATOR: 1, cl.device_type.CPU: 2}
-    return sorted(found, key=lambda device: min((rank for bit, rank in ranks.items() if device.type & bit), default=3))
+    return sorted(devices, key=lambda each: next((rank for bit, rank in ranks.items() if each.type & bit), 3))
 
 
 def _kind(cl: Any, device: Any) -> Kind:
@@ -118,38 +108,32 @@ def _faults(cl: Any, doing: str) -> Iterator[None]:
 def _compile_failed(source: Source, log: str) -> CompileFailed:
     """The compiler's first error, by the line count of the file that it is in: PoCL writes ``error: file:5:8: …``, the
     others ``file:5:8: error: …``."""
-    found = re.search(r"error: [^\n]*?:(?P<a>\d+):\d+: |:(?P<b>\d+):\d+: (?:fatal )?error: ", log)
-    return source.failed(int(found["a"] or found["b"]), log[found.end() :]) if found else source.failed(0, log)
+    match = re.search(r"error: [^\n]*?:(?P<a>\d+):\d+: |:(?P<b>\d+):\d+: (?:fatal )?error: ", log)
+    return source.failed(int(match["a"] or match["b"]), log[match.end() :]) if match else source.failed(0, log)
 
 
 class OpenclBound(Launch):
     """Kernel objects whose arguments are set, one for each stage: an enqueue needs nothing else."""
 
     def __init__(self, kernel: OpenclKernel, buffers: Sequence[Buffer]) -> None:
-        super().__init__(kernel, (*buffers, *kernel.scratch))
+        super().__init__(kernel, buffers)
         self.calls: list[tuple[Any, tuple[int, int, int], tuple[int, int, int]]] = []
         for stage in kernel.stages:
-            handle = kernel.entry(stage.entry)
+            handle = kernel.backend.cl.Kernel(kernel.compiled, stage.entry)  # an object keeps its arguments
             handle.set_args(*(buffer.handle for buffer in self.buffers))
             (x, y, z), block = stage.launch.groups, stage.launch.block
             self.calls.append((handle, (x * block, y, z), (block, 1, 1)))
 
 
 class OpenclKernel(Kernel):
-    """The entry points of a built program, with the scratch memory that they share: the queue runs in order, so that
-    every launch of this kernel may use the same."""
+    """The entry points of a built program."""
 
     launch = OpenclBound
+    backend: OpenclBackend
 
     def __init__(self, backend: OpenclBackend, program: Any, op: Op, case: Case) -> None:
         super().__init__(backend, op, case)
-        self._cl, self._program = backend.cl, program
-        self.stages = op.stages(case, backend.dialect)
-        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
-
-    def entry(self, name: str) -> Any:
-        """A kernel object of its own: OpenCL keeps arguments in the object."""
-        return self._cl.Kernel(self._program, name)
+        self.compiled = program
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         return one.handle is other.handle
@@ -177,7 +161,7 @@ class OpenclProgram(Program):
         if not self.launches:
             return 0.0
         self.backend.sync()
-        queue = self.backend.profiling_queue()
+        queue = self.backend.profiling_queue
         events = self._enqueue(queue)
         with _faults(self.backend.cl, "running kernels"):
             queue.finish()
@@ -220,6 +204,7 @@ class OpenclBackend(Backend):
     }
     device_clock = copy_clock = True
     grid = (1 << 62, 1 << 62, 1 << 62)
+    program = OpenclProgram
     constants: Mapping[str, int | float] = {"WAVE": 32}
 
     def __init__(self, cl: Any, device: Any, wave: int = 32) -> None:
@@ -227,7 +212,6 @@ class OpenclBackend(Backend):
         with _faults(cl, "creating a context"):
             self.context = cl.Context([device])
             self.queue = cl.CommandQueue(self.context, device)
-        self._profiling: Any = None
         self._programs: dict[str, Any] = {}
         correct = device.single_fp_config & cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT
         self._options = ["-cl-std=CL1.2"] + (["-cl-fp32-correctly-rounded-divide-sqrt"] if correct else [])
@@ -261,13 +245,12 @@ class OpenclBackend(Backend):
             )
         return cls(cl, devices[index], wave)
 
+    @cached_property
     def profiling_queue(self) -> Any:
         """A second queue, made when it is first needed: timestamps cost some drivers time on every launch."""
-        if self._profiling is None:
-            flags = self.cl.command_queue_properties.PROFILING_ENABLE
-            with _faults(self.cl, "creating a queue"):
-                self._profiling = self.cl.CommandQueue(self.context, self.device, flags)
-        return self._profiling
+        flags = self.cl.command_queue_properties.PROFILING_ENABLE
+        with _faults(self.cl, "creating a queue"):
+            return self.cl.CommandQueue(self.context, self.device, flags)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         buffer = Buffer(None, dtype, shape)
@@ -282,11 +265,11 @@ class OpenclBackend(Backend):
         return part if part.handle is not None else None
 
     def write(self, buffer: Buffer, array: Array) -> None:
-        require_contiguous(array)
         require_fit(buffer, array)
         if array.nbytes:
             with _faults(self.cl, f"writing {array.nbytes} bytes"):
-                self.cl.enqueue_copy(self.queue, buffer.handle, array)  # blocks until the array may be changed
+                # Blocks until the array may be changed.
+                self.cl.enqueue_copy(self.queue, buffer.handle, np.ascontiguousarray(array))
 
     def download(self, buffer: Buffer) -> Array:
         array: Array = np.empty(buffer.shape, DTYPES[buffer.dtype])
@@ -300,7 +283,7 @@ class OpenclBackend(Backend):
 
     def copy_timed(self, source: Buffer, target: Buffer) -> float:
         self.sync()
-        event = self._copy(self.profiling_queue(), source, target)
+        event = self._copy(self.profiling_queue, source, target)
         with _faults(self.cl, "copying"):
             event.wait()
             return float(event.profile.end - event.profile.start) * 1e-9
@@ -332,13 +315,10 @@ class OpenclBackend(Backend):
             with _faults(cl, f"compiling {source.path}"):
                 raise
 
-    def record(self, launches: Sequence[Launch]) -> OpenclProgram:
-        return OpenclProgram(self, launches)
-
     def sync(self) -> None:
         with _faults(self.cl, "waiting for the device"):
             self.queue.finish()
 
     def close(self) -> None:
         self._programs.clear()
-        self._profiling = self.queue = self.context = None
+        self.profiling_queue = self.queue = self.context = None

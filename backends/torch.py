@@ -118,6 +118,8 @@ class TorchBackend(Backend):
         ),
     }
     view = sliced
+    kernel = TorchKernel
+    program = TorchProgram
 
     def __init__(self, torch: Any, device: str) -> None:
         self.torch, self.device = torch, torch.device(device)
@@ -135,11 +137,11 @@ class TorchBackend(Backend):
             raise cls.unavailable("KP-TORCH-NOLIB", f"torch cannot be imported ({problem})") from None
         if threads:
             torch.set_num_threads(threads)
-        found = devices(torch)
-        if not 0 <= index < len(found):
-            remedy = f"use 0 to {len(found) - 1}: {', '.join(found)}"
+        names = devices(torch)
+        if not 0 <= index < len(names):
+            remedy = f"use 0 to {len(names) - 1}: {', '.join(names)}"
             raise cls.unavailable("KP-TORCH-NODEVICE", f"there is no torch device {index}", remedy)
-        return cls(torch, found[index])
+        return cls(torch, names[index])
 
     def _tensor(self, array: Array) -> Any:
         return self.torch.from_numpy(array.view(np.int32) if array.dtype == np.uint32 else array)
@@ -163,12 +165,6 @@ class TorchBackend(Backend):
         with faults(self.torch):
             target.handle.copy_(source.handle)
 
-    def build(self, op: Op, case: Case) -> TorchKernel:
-        return TorchKernel(self, op, case)
-
-    def record(self, launches: Sequence[Launch]) -> TorchProgram:
-        return TorchProgram(self, launches)
-
     def sync(self) -> None:
         with faults(self.torch):
             if self.device.type == "mps":
@@ -179,12 +175,12 @@ class TorchBackend(Backend):
 
 def devices(torch: Any) -> list[str]:
     """The devices that torch serves here, the CPU last."""
-    found = [f"cuda:{at}" for at in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    names = [f"cuda:{at}" for at in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
     if hasattr(torch, "xpu") and torch.xpu.is_available():
-        found += [f"xpu:{at}" for at in range(torch.xpu.device_count())]
+        names += [f"xpu:{at}" for at in range(torch.xpu.device_count())]
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
+        names.append("mps")
+    return [*names, "cpu"]
 
 
 def cuda_driver(torch: Any) -> str:

@@ -76,7 +76,7 @@ class WgpuBound(Launch):
     kernel: WgpuKernel
 
     def __init__(self, kernel: WgpuKernel, buffers: Sequence[Buffer]) -> None:
-        super().__init__(kernel, (*buffers, *kernel.scratch))
+        super().__init__(kernel, buffers)
         entries = [{"binding": at, "resource": {"buffer": each.handle}} for at, each in enumerate(self.buffers)]
         with kernel.backend.guarded():
             self.group = kernel.backend.device.create_bind_group(layout=kernel.layout, entries=entries)
@@ -91,9 +91,8 @@ class WgpuKernel(Kernel):
     def __init__(self, backend: WgpuBackend, op: Op, case: Case, pipelines: Sequence[Any], layout: Any) -> None:
         super().__init__(backend, op, case)
         self.layout = layout
-        groups = (stage.launch.groups for stage in op.stages(case, backend.dialect))
+        groups = (stage.launch.groups for stage in self.stages)
         self.dispatches = list(zip(pipelines, groups, strict=True))
-        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         return one.handle is other.handle
@@ -169,6 +168,7 @@ class WgpuBackend(Backend):
     dialect = "wgsl"
     id_dialects = ("wgsl",)
     place = 30
+    program = WgpuProgram
     packages = ("wgpu",)
     extra = "vulkan"
     libraries = ("libvulkan.so.1",)
@@ -236,18 +236,18 @@ class WgpuBackend(Backend):
         adapters.sort(key=lambda each: (*types, each.info["adapter_type"]).index(each.info["adapter_type"]))
         if not 0 <= index < len(adapters):
             names = ", ".join(each.info["device"] for each in adapters)
-            told = f"no Vulkan adapter {index} (found: {names})" if adapters else "no Vulkan adapter found"
-            raise cls.unavailable("KP-WGPU-NODEVICE", told)
+            message = f"no Vulkan adapter {index} (found: {names})" if adapters else "no Vulkan adapter found"
+            raise cls.unavailable("KP-WGPU-NODEVICE", message)
         adapter = adapters[index]
         for name, least in NEEDED.items():
             if adapter.limits[name] < least:
-                told = f"{adapter.info['device']}: {name} is {adapter.limits[name]}, the kernels need {least}"
-                raise cls.unavailable("KP-WGPU-LIMITS", told)
+                message = f"{adapter.info['device']}: {name} is {adapter.limits[name]}, the kernels need {least}"
+                raise cls.unavailable("KP-WGPU-LIMITS", message)
         try:
             return cls(wgpu, adapter)
         except (wgpu.GPUError, RuntimeError) as error:
-            told = f"{adapter.info['device']} gave no device ({error})"
-            raise cls.unavailable("KP-WGPU-NODEVICE", told, "update the driver or choose another device") from error
+            message = f"{adapter.info['device']} gave no device ({error})"
+            raise cls.unavailable("KP-WGPU-NODEVICE", message, "update the driver or choose another device") from error
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -338,32 +338,21 @@ class WgpuBackend(Backend):
         """A pipeline per entry point, and the layout of their bind group."""
         with self.guarded():
             if read_only not in self._layouts:
-                types = ["read-only-storage" if ro else "storage" for ro in read_only]
-                self._layouts[read_only] = self.device.create_bind_group_layout(
-                    entries=[
-                        {"binding": at, "visibility": "COMPUTE", "buffer": {"type": each}}
-                        for at, each in enumerate(types)
-                    ]
-                )
+                types = [{"type": "read-only-storage" if ro else "storage"} for ro in read_only]
+                bound = [{"binding": at, "visibility": "COMPUTE", "buffer": each} for at, each in enumerate(types)]
+                self._layouts[read_only] = self.device.create_bind_group_layout(entries=bound)
             layout = self._layouts[read_only]
             try:
                 module = self.device.create_shader_module(code=source.text)
                 together = self.device.create_pipeline_layout(bind_group_layouts=[layout])
-                pipelines = [
-                    self.device.create_compute_pipeline(
-                        layout=together, compute={"module": module, "entry_point": entry}
-                    )
-                    for entry in entries
-                ]
+                stages = [{"module": module, "entry_point": entry} for entry in entries]
+                pipelines = [self.device.create_compute_pipeline(layout=together, compute=each) for each in stages]
             except (self.wgpu.GPUError, RuntimeError) as error:
                 if LOST.search(str(error)):
                     raise
                 self.faults.messages.clear()
                 raise compile_failed(source, str(error)) from error
         return pipelines, layout
-
-    def record(self, launches: Sequence[Launch]) -> WgpuProgram:
-        return WgpuProgram(self, launches)
 
     def sync(self) -> None:
         with self.guarded():
@@ -388,5 +377,5 @@ def headless(message: str) -> str:
 
 def compile_failed(source: Source, log: str) -> CompileFailed:
     """A compiler's log as an error at a line of the op's own file."""
-    found = re.search(r"wgsl:(\d+):\d+", log)
-    return source.failed(int(found.group(1)) if found else 0, headless(log))
+    match = re.search(r"wgsl:(\d+):\d+", log)
+    return source.failed(int(match.group(1)) if match else 0, headless(log))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
@@ -88,17 +87,21 @@ def wanted() -> list[str]:
     return list(dict.fromkeys([*(chosen("KPARITY_BACKENDS") or registry.names()), *chosen("KPARITY_REQUIRE")]))
 
 
-@cache
+_opened: dict[str, Backend | Exception] = {}
+
+
 def opened(name: str) -> Backend | Exception:
     """The backend (``cpu/avx2``: with that instruction set), opened once per session, or what prevented it."""
-    name, _, isa = name.partition("/")
-    try:
-        found = registry.backend_class(name)(isa=isa) if isa else registry.open_backend(name)  # type: ignore[call-arg]
-        if name == "torch":  # threads wait for each other longer than these small tensors take
-            found.torch.set_num_threads(1)  # type: ignore[attr-defined]
-        return found
-    except Exception as problem:
-        return problem
+    if name not in _opened:
+        kind, _, isa = name.partition("/")
+        try:
+            found = registry.open_backend(kind, isa=isa)
+            if kind == "torch":  # threads wait for each other longer than these small tensors take
+                found.torch.set_num_threads(1)  # type: ignore[attr-defined]
+            _opened[name] = found
+        except Exception as problem:
+            _opened[name] = problem
+    return _opened[name]
 
 
 def variants(name: str) -> list[str]:
@@ -116,48 +119,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close what was opened."""
-    closed: list[Backend] = []
-    if opened.cache_info().currsize:
-        for name in wanted():
-            for variant in (name, *variants(name)):
-                found = opened(variant)
-                if isinstance(found, Backend) and found not in closed:
-                    found.close()
-                    closed.append(found)
-
-
-def _missing(name: str) -> list[pytest.MarkDecorator] | None:
-    """Marks of the one test that stands for a backend that did not open; None for one that did."""
-    found = opened(name)
-    if isinstance(found, Backend):
-        return None
-    if isinstance(found, Unavailable) and name not in chosen("KPARITY_REQUIRE"):
-        return [pytest.mark.skip(reason=f"{name}: [{found.code}] {found}")]
-    return []  # the fixture raises
+    for found in _opened.values():
+        if isinstance(found, Backend):
+            found.close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Case-major, so that the truth of a case is computed once for all backends."""
     if "backend" not in metafunc.fixturenames:
         return
-    missing = {name: _missing(name) for name in wanted()}
-    params: list[Any] = []
     by_case = "case" in metafunc.fixturenames
-    for name, marks in missing.items():
-        if marks is not None:
-            params.append(pytest.param(*((name, None) if by_case else (name,)), marks=marks, id=f"{name}-missing"))
-    present = [variant for name, marks in missing.items() if marks is None for variant in variants(name)]
+    present, params = list[str](), list[Any]()
+    for name in wanted():
+        found = opened(name)
+        if isinstance(found, Backend):
+            present += variants(name)
+            continue
+        skipped = isinstance(found, Unavailable) and name not in chosen("KPARITY_REQUIRE")
+        marks = [pytest.mark.skip(reason=f"{name}: [{found.code}] {found}")] if skipped else []  # or the fixture raises
+        params.append(pytest.param(*((name, None) if by_case else (name,)), marks=marks, id=f"{name}-missing"))
     if by_case:
-        params += [
-            pytest.param(name, case, id=f"{name}-{case.id}")
-            for op in ops.every()
-            for case in op.cases()
-            for name in present
-        ]
-        metafunc.parametrize(("backend", "case"), params, indirect=["backend"])
+        cases = [case for op in ops.every() for case in op.cases()]
+        params += [pytest.param(name, case, id=f"{name}-{case.id}") for case in cases for name in present]
     else:
         params += [pytest.param(name, id=name) for name in present]
-        metafunc.parametrize("backend", params, indirect=True)
+    metafunc.parametrize(("backend", "case") if by_case else "backend", params, indirect=["backend"])
 
 
 @pytest.fixture

@@ -331,12 +331,8 @@ def cupy(machine: Machine, is_hip: bool = False, devices: int = 1, version: int 
         createProgram=create, compileProgram=compile_, getCUBIN=code, getPTX=code, destroyProgram=lambda program: None,
         getProgramLog=lambda program: "kernels/add/add.cu(3): error: WRONG is wrong\n",
     )  # fmt: skip
-    driver = SimpleNamespace(
-        CUDADriverError=DriverFault, CU_FUNC_ATTRIBUTE_NUM_REGS=4, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES=1,
-        CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES=3, funcGetAttribute=lambda key, function: key,
-    )  # fmt: skip
     cuda = SimpleNamespace(
-        runtime=runtime, driver=driver, nvrtc=nvrtc, Device=Device,
+        runtime=runtime, driver=SimpleNamespace(CUDADriverError=DriverFault), nvrtc=nvrtc, Device=Device,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         Stream=lambda non_blocking=False: Stream(machine, non_blocking), function=SimpleNamespace(Module=module),
         Event=lambda disable_timing=False: Event(machine, disable_timing), alloc_pinned_memory=memory["pinned"],

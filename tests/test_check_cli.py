@@ -120,20 +120,6 @@ def test_a_right_backend_is_green_and_two_runs_agree() -> None:
     assert {each["kind"] for each in documents[0]["records"]} == {"random"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("-b", "wgpuu"), "did you mean 'wgpu'"),
-        (("-o", "tgmev"), "did you mean 'tgemv'"),
-        (("-k", "a and (b"), "column 9: expected ')'"),
-        (("--json", "/no/such/folder/x.json"), "/no/such/folder is not a folder"),
-    ],
-)
-def test_wrong_use_is_one_sentence_and_exit_2(arguments: tuple[str, str], words: str) -> None:
-    done = run("check", *arguments)
-    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
-
-
 @pytest.mark.parametrize("arguments", [("-k", "nothing-like-this"), ("-k", "nothing-like-this", "--list")])
 def test_nothing_selected_is_never_green(arguments: tuple[str, ...]) -> None:
     assert run("check", "-b", "cpu", *arguments).returncode == 3

@@ -15,8 +15,7 @@ import pytest
 from kparity import ops
 from kparity.backends import cpu
 from kparity.backends.cpu import CpuBackend, CpuProgram
-from kparity.device.adapter import Buffer
-from kparity.device.trial import launched
+from kparity.device.adapter import Buffer, launched
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.ops import packing
 from kparity.ops.spec import Array, Case, Op

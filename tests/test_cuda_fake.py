@@ -400,9 +400,3 @@ def test_hidden_devices_are_named(opened: Opener, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cuda, "cdll", lambda names: Library(Machine(), devices=0))
     with pytest.raises(Unavailable, match="CUDA_VISIBLE_DEVICES is empty"):
         CudaBackend.open()
-
-
-def test_resources_of_a_kernel(opened: Opener) -> None:
-    backend = opened()
-    kernel = backend.build(Split(), Split().case(M=2, D=8))
-    assert kernel.resources == {name: {"registers": 4, "shared": 1, "local": 3} for name in ("add", "add_merge")}

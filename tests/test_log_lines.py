@@ -18,15 +18,12 @@ from tests.cli import TAG, run
 CONTRACT = contracts.load(contracts.PROBE)
 
 
-@pytest.mark.parametrize("name", sorted(BUILTIN))
-def test_the_prefix_of_a_backend_is_tagged_with_the_contract(name: str) -> None:
-    line = CONTRACT.rejected(name, "KP-PROBE-CRASH", "crashed\twith\r\n\n[code]   SIGSEGV")
-    assert line == f"[{TAG}] {name} path rejected, attempting fallback: [KP-PROBE-CRASH] crashed with [code] SIGSEGV"
-
-
 def test_every_backend_is_rejected_in_one_shape() -> None:
-    lines = {CONTRACT.rejected(name, "KP-BOS-COSINE", "cosine = 0.5").replace(f" {name} ", " B ") for name in BUILTIN}
-    assert lines == {f"[{CONTRACT.id}] B path rejected, attempting fallback: [KP-BOS-COSINE] cosine = 0.5"}
+    for name in BUILTIN:
+        line = CONTRACT.rejected(name, "KP-PROBE-CRASH", "crashed\twith\r\n\n[code]   SIGSEGV")
+        assert (
+            line == f"[{TAG}] {name} path rejected, attempting fallback: [KP-PROBE-CRASH] crashed with [code] SIGSEGV"
+        )
 
 
 @pytest.mark.parametrize(
@@ -43,14 +40,6 @@ def test_what_happens_next_is_said(serving: str, forced: bool, order: list[str],
     row = Row("cuda", "unavailable", "KP-CUDA-NODRIVER", "unavailable: no CUDA driver")
     announce(row, order, serving, forced, lines.append)
     assert lines == [f"[{TAG}] cuda path rejected, {words}: [KP-CUDA-NODRIVER] unavailable: no CUDA driver"]
-
-
-def test_one_recipe_greps_every_rejection() -> None:
-    done = run("probe", "--backends", "liar-nan,liar-missing,liar-poser,liar-exit,cpu", liars=True)
-    pattern = re.compile(rf"^\[{TAG}\] (\S+) path rejected, ")
-    assert [m.group(1) for line in done.stderr.splitlines() if (m := pattern.match(line))] == [
-        "liar-nan", "liar-missing", "liar-poser", "liar-exit",
-    ]  # fmt: skip
 
 
 def test_every_code_that_the_sources_name_is_explained() -> None:

@@ -17,10 +17,10 @@ from kparity.bench.ops.session import Session
 from kparity.device import fingerprint, registry
 from kparity.device.adapter import DeviceInfo
 from kparity.device.codes import explain, reasons
-from kparity.device.identity import named_software
+from kparity.device.registry import named_software
 from kparity.probe import cache
 from kparity.probe.dispatcher import parse_order
-from kparity.probe.runner import Request
+from kparity.probe.messages import Request
 from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.rules.device import contradictions

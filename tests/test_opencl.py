@@ -131,7 +131,7 @@ def test_texts_are_compiled_once_and_what_is_written_is_bound_once(device: Openc
     good = [device.empty((CASE["M"], CASE["D"]), "f32") for _ in range(2)]
     with pytest.raises(WrongInput, match="written and bound twice"):
         kernels[0].bind(good[0], good[1], good[1])
-    assert kernels[0]._program is kernels[1]._program
+    assert kernels[0].compiled is kernels[1].compiled
     assert kernels[0].id == "add_opencl_generic"
 
 

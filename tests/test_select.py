@@ -10,7 +10,7 @@ import kparity
 from kparity.errors import Refused
 from kparity.gates.verdict import Row
 from kparity.probe import cache, runner
-from kparity.probe.runner import Request
+from kparity.probe.messages import Request
 from tests.cli import TAG
 
 NO_GPU = not any(Path("/dev").glob("nvidia*"))

@@ -106,14 +106,8 @@ def test_a_query_without_a_key_is_there() -> None:
 
 
 def test_widths_and_vocabularies() -> None:
-    for op, name in (
-        ("act_quant", "K"),
-        ("rmsnorm", "D"),
-        ("add", "D"),
-        ("glu", "D"),
-        ("argmax", "N"),
-        ("norm_quant", "D"),
-    ):
+    widths = {"act_quant": "K", "rmsnorm": "D", "add": "D", "glu": "D", "argmax": "N", "norm_quant": "D"}
+    for op, name in widths.items():
         assert {case[name] for case in ops.get(op).sweep()} >= {1536, 2560, 3200, 4096, 6912, 8640}, op
     assert having("argmax", N=VOCABULARY) and having("dense_gemv", N=VOCABULARY, rows=VOCABULARY)
     assert having("dense_gemv", N=VOCABULARY, K=2560) and having("embed", V=VOCABULARY, rows=VOCABULARY)

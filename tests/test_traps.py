@@ -4,11 +4,11 @@ NaN passes ``x > threshold``, max() drops it  test_non_finite_numbers_fail_every
 the same                                      test_judge_tells_right_from_wrong, test_nan_meets_no_threshold
 lengths differ, nothing to compare, 0/0       test_nothing_and_different_lengths_are_refused
 the same                                      test_judge_refuses_what_cannot_be_compared
-zero cases run, 0 of 0 passed                 test_nothing_selected_is_never_green, test_nothing_at_all_is_no_pass
+zero cases run, 0 of 0 passed                 test_nothing_selected_is_never_green, test_some_gates_are_no_pass
 skips counted as passes                       test_every_sequence_of_up_to_four_outcomes_has_the_right_exit_code
 the same                                      test_an_unsupported_backend_alone_is_inconclusive
 a misspelt backend exits 0                    test_bad_input_is_one_sentence_and_exit_code_2
-the same                                      test_wrong_use_is_one_sentence_and_exit_2
+the same                                      test_wrong_use_is_one_sentence
 0 traces loaded, all match                    test_nothing_compared_is_not_green
 a baseline of zero tokens that matches        test_a_verdict_over_no_tokens_is_none
 unseeded inputs                               test_inputs_follow_from_seed_case_and_kind_alone
@@ -18,10 +18,11 @@ the reference is the broken side              test_truth_is_fp64_and_no_other_ba
 the same                                      test_a_reference_that_shares_the_defect
 one decoder for reference and kernel          test_a_defect_in_either_decoder_shows
 results without error, no threshold beside    test_every_verdict_has_number_threshold_and_basis
-text tools that split on tabs and lines       test_the_prefix_of_a_backend_is_tagged_with_the_contract
+text tools that split on tabs and lines       test_every_backend_is_rejected_in_one_shape
 the same                                      test_csv_has_a_line_per_output
 30 prompts counted as 50,000 rounds           test_repeats_of_a_prompt_are_one_trial
-``gemm_cpu_x`` passes for a GPU kernel        test_every_rule_reads_its_class, test_a_kernel_under_a_wrong_name_fails
+``gemm_cpu_x`` passes for a GPU kernel        test_every_rule_reads_its_class
+the same                                      test_a_failure_to_build_and_a_wrong_name_are_failures_of_every_kind
 a receipt whose real flag is hard-coded       test_json_and_receipt_follow_their_schema
 
 Those without a file of their own are here. Still to come with the burn-in: the parser of its log.
@@ -51,7 +52,8 @@ from kparity.gates.positions import gate_positions
 from kparity.gates.verdict import Gate, Measure, Row
 from kparity.model import Model, decode, load_model
 from kparity.ops.spec import DTYPES
-from kparity.probe import cache, runner
+from kparity.probe import cache
+from kparity.probe.messages import Request
 from tests.cli import run
 from tests.liars.kparity_liars import DroppedColumn, Honest
 
@@ -95,7 +97,7 @@ def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypa
     for depth, found, remembered in (
         ("bos", [], False), ("bos", [Gate("open", "PASS"), gate], True), ("full", [Gate("open", "PASS"), gate], False),
     ):  # fmt: skip
-        keys = cache.Keys(runner.Request(depth=depth))
+        keys = cache.Keys(Request(depth=depth))
         cache.put(keys, Row("cpu", "accepted", gates=found, depth=depth), np.ones(3, np.float32))
         assert (cache.get(keys, "cpu") is not None) == remembered
 

@@ -49,7 +49,7 @@ from kparity.host.text import markdown_table
 from kparity.model import Model, load_model
 from kparity.model.writer import TINY, write
 from kparity.numerics.statistics import upper_bound
-from kparity.probe.runner import DEFAULT_POSITIONS
+from kparity.probe.messages import DEFAULT_POSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 INTEL = Path(sys.prefix) / "lib" / "libintelocl.so"

@@ -17,8 +17,7 @@ from kparity.check.dump import write
 from kparity.check.facts import facts
 from kparity.check.measure import measured
 from kparity.check.record import FAIL, PASS, UNSUPPORTED, OutputRecord, Record
-from kparity.device.adapter import Backend, Buffer, Kernel
-from kparity.device.trial import filled
+from kparity.device.adapter import Backend, Buffer, Kernel, filled
 from kparity.errors import KparityError
 from kparity.numerics.expected import Expected
 from kparity.ops.spec import DTYPES, Arg, Array, Case, Op
@@ -34,14 +33,9 @@ POISONS = (0xFF, 0x7F)
 
 
 def check_case(
-    backend: Backend,
-    op: Op,
-    case: Case,
-    *,
-    seed: int = 0,
-    kinds: Sequence[str] | None = None,
+    backend: Backend, op: Op, case: Case, *, seed: int = 0, kinds: Sequence[str] | None = None,
     stop_at_first: bool = False,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """Run a case on every kind of input (or on ``kinds``) and judge it: a record each, or a single UNSUPPORTED one.
 
     The kernel is built once. For each kind it runs twice, on outputs poisoned with two different patterns. Whatever a
@@ -96,9 +90,7 @@ class Wrong(Exception):
 
 
 class Guarded:
-    """An output between sentinels: inside one allocation where the backend divides a buffer, else between allocations
-    of their own, which lie nearby at best.
-    """
+    """An output between sentinels: in one allocation where the backend divides a buffer, else in some of their own."""
 
     def __init__(self, backend: Backend, arg: Arg) -> None:
         self.backend, pad, count = backend, GUARD // DTYPES[arg.dtype].itemsize, math.prod(arg.shape)

@@ -134,16 +134,11 @@ class Result:
 
 
 def as_json(result: Result) -> str:
-    """A ``Document`` with one line per record: thousands of them can be searched and compared line by line. A number
-    that is not finite is its name.
-    """
+    """A ``Document``, one line per record, to be searched and compared. A number that is not finite is its name."""
     contract, summary = contracts.load(CONTRACT), result.summary
     whole = Document(
-        form="kparity-check-v1",
-        kparity=kparity.__version__,
-        commit=commit(checkout()),
-        kernels_sha256=fingerprint.kernels(),
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        form="kparity-check-v1", kparity=kparity.__version__, commit=commit(checkout()),
+        kernels_sha256=fingerprint.kernels(), time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host=Host(
             system=platform.platform(), machine=platform.machine(), cpus=os.cpu_count(),
             python=platform.python_version(), devices_sha256=fingerprint.host(),
@@ -152,20 +147,14 @@ def as_json(result: Result) -> str:
             id=contract.id, version=contract.version,
             thresholds={name: entry["value"] for name, entry in contract.document["thresholds"].items()},
         ),
-        seed=result.seed,
-        request=result.request,
-        absent=result.absent,
-        interrupted=result.interrupted,
-        seconds=round(result.seconds, 3),
-        exit_code=result.exit_code,
+        seed=result.seed, request=result.request, absent=result.absent, interrupted=result.interrupted,
+        seconds=round(result.seconds, 3), exit_code=result.exit_code, records=result.records,
         counts=[_counts(tally) for tally in (*summary.by_backend.values(), *summary.by_op.values())],
-        records=result.records,
     )  # fmt: skip
-    found = {**plain(msgspec.to_builtins(whole)), "records": []}
-    head, _, tail = json.dumps(found, indent=1, ensure_ascii=False).rpartition("[]")
-    lines = (json.dumps(each.as_dict(), ensure_ascii=False, allow_nan=False) for each in result.records)
-    text = ",\n".join(lines)
-    return f"{head}[\n{text}\n ]{tail}\n"
+    values = {**plain(msgspec.to_builtins(whole)), "records": []}
+    head, _, tail = json.dumps(values, indent=1, ensure_ascii=False).rpartition("[]")
+    lines = ",\n".join(json.dumps(each.as_dict(), ensure_ascii=False, allow_nan=False) for each in result.records)
+    return f"{head}[\n{lines}\n ]{tail}\n"
 
 
 def _counts(tally: Tally) -> Counts:

@@ -92,8 +92,8 @@ def complete(folder: Path, record: Record, replayed: str = "") -> None:
             return
     op, case = ops.get(record.op), Case.make(record.op, **record.params)
     known = load(Path(replayed)).facts if replayed else facts(op, case, record.kind, record.seed)
-    found = registry.backend_class(record.backend)
-    write(folder, record, known, [], found.source(op, case, found.constants))
+    adapter = registry.backend_class(record.backend)
+    write(folder, record, known, [], adapter.source(op, case, adapter.constants))
 
 
 def load(folder: Path) -> Dump:
@@ -110,8 +110,8 @@ def load(folder: Path) -> Dump:
         raise WrongInput(f"{folder} cannot be read ({problem})") from problem
     for arg, array in zip(op.inputs_of(case), inputs, strict=True):
         if array.shape != arg.shape or array.dtype != DTYPES[arg.dtype]:
-            told = f"{array.dtype}{list(array.shape)}, expected {arg.dtype}{list(arg.shape)}"
-            raise WrongInput(f"{folder / ARRAYS}: {arg.name} is {told}")
+            message = f"{array.dtype}{list(array.shape)}, expected {arg.dtype}{list(arg.shape)}"
+            raise WrongInput(f"{folder / ARRAYS}: {arg.name} is {message}")
     return Dump(record, op, case, inputs)
 
 
@@ -120,18 +120,18 @@ def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str
     else each its own) and the seed of their names; raises WrongInput.
     """
     places = [folder] if (folder / ABOUT).exists() else [path.parent for path in sorted(folder.glob(f"[!.]*/{ABOUT}"))]
-    found: list[Selected] = []
+    selected: list[Selected] = []
     seeds = set()
     for place in places:
         dump = load(place)
         seeds.add(dump.record.seed)
         only = "" if asked else dump.record.backend
-        found.append(Selected(dump.case, (dump.record.kind,), str(place.resolve()), only))
+        selected.append(Selected(dump.case, (dump.record.kind,), str(place.resolve()), only))
     if len(seeds) != 1:
-        told = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else f"no folder with {ABOUT}"
-        raise WrongInput(f"--replay {folder}: {told}")
-    backends = list(asked) or parse_names([each.backend for each in found], "backend", registry.names())
-    return found, backends, seeds.pop()
+        message = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else f"no folder with {ABOUT}"
+        raise WrongInput(f"--replay {folder}: {message}")
+    backends = list(asked) or parse_names([each.backend for each in selected], "backend", registry.names())
+    return selected, backends, seeds.pop()
 
 
 def _record(folder: Path) -> Record:

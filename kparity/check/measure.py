@@ -31,8 +31,8 @@ def comparable(truth: Array) -> Array:
     weighs more than a rounding (u·|y|). Truth that is 0 counts: its error is a rounding of something larger.
     """
     size = np.abs(truth.astype(np.float64))
-    found: Array = np.isfinite(size) & ((size == 0.0) | (size >= SMALLEST))
-    return found
+    mask: Array = np.isfinite(size) & ((size == 0.0) | (size >= SMALLEST))
+    return mask
 
 
 def expected(dtype: str, truth: Array, limit: Array) -> float:

@@ -114,8 +114,8 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a number that is not finite becomes its name (``nan``, ``inf``, ``-inf``)."""
-        found: dict[str, Any] = plain(msgspec.to_builtins(self))
-        return found
+        values: dict[str, Any] = plain(msgspec.to_builtins(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:

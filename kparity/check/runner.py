@@ -164,9 +164,7 @@ class Sweep:
         return record
 
     def _died(self, number: int, reason: str) -> Iterator[Record]:
-        """The FAIL of the unit in which the worker died: the next one, where it died between two; of none behind the
-        last.
-        """
+        """The FAIL of the unit in which the worker died, or of the next one; of none behind the last."""
         if not self._pending:
             return
         unit = self._pending.pop(number if number in self._pending else next(iter(self._pending)))

@@ -32,13 +32,13 @@ def expression(text: str) -> Matches:
     """Parse ``a and not (b or c)``: each name is a substring, upper and lower case alike; ``not`` binds before ``and``,
     and ``and`` before ``or``. Raises WrongInput with the column of what cannot be read.
     """
-    tokens = [(found[0], found.start() + 1) for found in _TOKEN.finditer(text)]
+    tokens = [(match[0], match.start() + 1) for match in _TOKEN.finditer(text)]
     tokens.append(("", len(text.rstrip()) + 1))
 
     def refuse(expected: str) -> NoReturn:
         token, column = tokens[0]
-        found = repr(token) if token else "the end"
-        raise WrongInput(f"-k {text!r}, column {column}: expected {expected}, found {found}")
+        shown = repr(token) if token else "the end"
+        raise WrongInput(f"-k {text!r}, column {column}: expected {expected}, found {shown}")
 
     def takes(word: str) -> bool:
         return tokens[0][0] == word and bool(tokens.pop(0))
@@ -86,18 +86,16 @@ def parse_names(given: Sequence[str], kind: str, known: Sequence[str]) -> list[s
 
 def kinds_of(names: Sequence[str]) -> list[str]:
     """Every kind of input of the named ops (of all, where none is named)."""
-    found = [kind for op in map(ops.get, names or ops.names()) for case in op.sweep() for kind in op.kinds(case)]
-    return list(dict.fromkeys(found))
+    kinds = [kind for op in map(ops.get, names or ops.names()) for case in op.sweep() for kind in op.kinds(case)]
+    return list(dict.fromkeys(kinds))
 
 
 def selected(
     names: Sequence[str], quick: bool, text: str | None, only: Collection[str] | None = None
 ) -> list[Selected]:
-    """Cases of the named ops (all, where none is named) with the kinds that the expression ``text`` admits, and those
-    of ``only`` alone, if it is given.
-    """
+    """Cases of the named ops (or of all) with the kinds that the expression ``text`` and ``only``, if given, admit."""
     matches: Matches = expression(text) if text is not None else lambda label: True
-    found = []
+    chosen = []
     for name in names or ops.names():
         op = ops.get(name)
         for case in dict.fromkeys(op.cases() if quick else op.sweep()):
@@ -105,5 +103,5 @@ def selected(
                 kind for kind in op.kinds(case) if (not only or kind in only) and matches(f"{case.id} {kind}")
             )
             if kinds:
-                found.append(Selected(case, kinds))
-    return found
+                chosen.append(Selected(case, kinds))
+    return chosen

@@ -119,7 +119,7 @@ def _model_path(options: Mapping[str, Any]) -> str:
 def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list[Any]:
     """The probe's row of every backend; who may not serve is told on stderr."""
     from kparity.probe.dispatcher import known_issues, probe_all
-    from kparity.probe.runner import Request
+    from kparity.probe.messages import Request
 
     request = Request(
         path, timeout=options["timeout"] or 0.0, require_gpu=options["require_gpu"], act=options["act"],

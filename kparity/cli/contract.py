@@ -169,13 +169,13 @@ def check(targets: tuple[str, ...], places: tuple[str, ...], place: str | None) 
     """
     from kparity.device import registry
     from kparity.errors import WrongInput
-    from kparity.probe import runner
+    from kparity.probe import messages, runner
 
     contracts = _read(targets, places)
     if place and len(contracts) != 1:
         raise WrongInput(f"--evidence names one file, {len(contracts)} contracts were given; name one contract")
     # The devices that open here, each tried in a process of its own.
-    with runner.probing(registry.names(), runner.Request(depth="open", timeout=60.0)) as rows:
+    with runner.probing(registry.names(), messages.Request(depth="open", timeout=60.0)) as rows:
         devices = {row.backend: row.label for row, _ in rows if row.label}
     codes = [_check(each, Path(place) if place else each.evidence, devices) for each in contracts]
     return 1 if 1 in codes else max(codes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from kparity.probe.runner import Request
+    from kparity.probe.messages import Request
 
 FILE = click.Path(dir_okay=False)
 
@@ -45,7 +45,7 @@ class Dispatch:
     def request(self, positions: int = 72, index: int = 0) -> Request:
         """What each of them is probed for."""
         from kparity.probe.dispatcher import known_issues
-        from kparity.probe.runner import Request
+        from kparity.probe.messages import Request
 
         return Request(
             self.model, self.depth, positions, self.timeout or 0.0, self.require_gpu, self.act, self.kv, index,

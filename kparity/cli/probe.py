@@ -13,7 +13,7 @@ from kparity.cli.options import FILE, Dispatch, dispatch_options
 
 if TYPE_CHECKING:
     from kparity.gates.verdict import Row
-    from kparity.probe.runner import Request
+    from kparity.probe.messages import Request
 
 
 @click.command()

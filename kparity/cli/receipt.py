@@ -89,13 +89,9 @@ def _verified(files: tuple[Path, ...], demands: dict[str, Any]) -> tuple[dict[st
 
 def _print_json(content: Any, where: str = "-") -> None:
     """JSON to a file, or to stdout for ``-``."""
-    from kparity.host.text import write_text
+    from kparity.host import files
 
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
-    if where == "-":
-        click.echo(text)
-    else:
-        write_text(Path(where), text + "\n")
+    files.write(where, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
@@ -209,12 +205,12 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
 @click.pass_context
 def page(ctx: click.Context, folder: Path, output: Path) -> None:
     """An HTML page of a folder of receipts: tokens/s by device and backend, with parity beside every bar."""
-    from kparity.host.text import write_text
+    from kparity.host import files
     from kparity.receipts import page
 
     stored = _stored(folder)
     if not stored:
         click.echo(f"{folder} has no receipt", err=True)
         ctx.exit(3)
-    write_text(output, page.html(stored))
+    files.write(output, page.html(stored))
     click.echo(f"{output}: {len(stored)} receipts, {sum(not each.valid for each in stored)} of them refused", err=True)

@@ -15,7 +15,7 @@ from kparity.contracts import Contract, history
 from kparity.contracts.nodes import Reference, Result
 from kparity.device import fingerprint
 from kparity.errors import WrongInput
-from kparity.host.text import write_text
+from kparity.host import files
 
 SCHEMA: Literal["kparity-contract-evidence-v1"] = "kparity-contract-evidence-v1"
 
@@ -59,7 +59,7 @@ def write(path: Path, evidence: Evidence) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WrongInput(f"the folder of {path}: {error.strerror}; name a file with --evidence") from error
-    write_text(path, msgspec.json.format(msgspec.json.encode(evidence), indent=1).decode() + "\n")
+    files.write(path, msgspec.json.format(msgspec.json.encode(evidence), indent=1) + b"\n")
 
 
 def read(path: Path) -> Evidence | None:

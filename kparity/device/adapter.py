@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from msgspec import Meta, Struct
 
 from kparity.device.remedies import Reason
@@ -59,8 +60,8 @@ class DeviceInfo(Device, frozen=True):
     @property
     def label(self) -> str:
         """What stands after ``Backend:`` in the log, for example ``wgpu (Vulkan, llvmpipe …, software)``."""
-        texts = {**self.as_dict(), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
-        parts = [texts[name] for name in self.shown if texts[name]]
+        values = {**self.as_dict(), "kind": {"gpu": "", "cpu": "cpu device", "software": "software"}[self.kind]}
+        parts = [values[name] for name in self.shown if values[name]]
         return f"{self.backend} ({', '.join(dict.fromkeys(parts))})"
 
     @property
@@ -88,10 +89,10 @@ class Buffer:
 
 
 class Launch:
-    """A kernel with its buffers fixed, which it keeps alive: what a program is made of."""
+    """A kernel with its buffers, then its scratch memory, fixed: what a program is made of. It keeps them alive."""
 
     def __init__(self, kernel: Kernel, buffers: Sequence[Buffer]) -> None:
-        self.kernel, self.buffers = kernel, tuple(buffers)
+        self.kernel, self.buffers = kernel, (*buffers, *kernel.scratch)
         self.kernel_id, self.case = kernel.id, kernel.case
 
     def __call__(self) -> None:
@@ -100,7 +101,7 @@ class Launch:
 
 
 class Kernel:
-    """A compiled op at one case."""
+    """A compiled op at one case, with the scratch memory that its stages share: launches follow each other."""
 
     launch: ClassVar[type[Launch]] = Launch
     """What ``bind`` makes of it."""
@@ -110,16 +111,15 @@ class Kernel:
     def __init__(self, backend: Backend, op: Op, case: Case) -> None:
         self.backend, self.op, self.case = backend, op, case
         self.id = f"{op.name}_{backend.id_dialect}_{op.variant(case)}"
-        self.args = op.args(case)
+        self.args, self.stages = op.args(case), op.stages(case, backend.dialect)
+        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         """Whether two buffers have memory in common, where the text declares that what it writes has not."""
         return False
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Raise WrongInput unless the buffers are what the ABI says, in number, dtype and shape, and none that is
-        written shares its memory with another.
-        """
+        """Raise WrongInput unless the buffers are what the ABI says, and nothing written shares memory with another."""
         if len(buffers) != len(self.args):
             raise WrongInput(f"{self.case.id}: {len(buffers)} buffers given, the ABI has {len(self.args)}")
         for arg, buffer in zip(self.args, buffers, strict=True):
@@ -169,9 +169,7 @@ class Program:
             self.backend.dispatches.add(kernel_id, times)
 
     def run_eager(self) -> None:
-        """Run every launch by itself, with the device idle in between: what a recording must not differ from by a
-        bit.
-        """
+        """Run each launch by itself, the device idle in between: a recording must not differ from it by a bit."""
         for launch in self.launches:
             self.backend.record([launch]).run()
             self.backend.sync()
@@ -227,6 +225,9 @@ class Backend(ABC):
     reasons: ClassVar[Mapping[str, Reason]] = {}
     """Code → why it cannot be opened: the codes of every Unavailable that ``open`` raises."""
 
+    kernel: ClassVar[type[Kernel]] = Kernel
+    program: ClassVar[type[Program]] = Program
+    """What ``build`` and ``record`` make."""
     grid: tuple[int, ...] = ()
     """Work-groups that a launch may have, per dimension; empty where there are no grids."""
     constants: Mapping[str, int | float] = {}
@@ -261,16 +262,14 @@ class Backend(ABC):
 
     @classmethod
     def unavailable(cls, code: str, reason: str, remedy: str = "") -> Unavailable:
-        """The error of a device that cannot be opened, with the remedy that the class declares for the code, unless the
-        moment knows a better one.
-        """
+        """The error of a device that cannot be opened; the remedy is the class's own, unless one is given."""
         return Unavailable(reason, remedy or cls.reasons[code].remedy, code)
 
     @classmethod
     def named_software(cls, *names: str) -> bool:
         """Whether one of a device's names is that of a device which computes on the host."""
-        told = " ".join(names).lower()
-        return any(part in told for part in (*SOFTWARE, *cls.software))
+        text = " ".join(names).lower()
+        return any(part in text for part in (*SOFTWARE, *cls.software))
 
     def supports(self, op: Op, case: Case) -> str | None:
         """``None``, or the reason why this device cannot run the case."""
@@ -286,7 +285,8 @@ class Backend(ABC):
 
     def upload(self, array: Array) -> Buffer:
         """Copy a C-contiguous array to the device; raise WrongInput for another layout or dtype."""
-        require_contiguous(array)
+        if not array.flags.c_contiguous:
+            raise WrongInput(f"array of shape {array.shape} is not C-contiguous; pass np.ascontiguousarray(array)")
         buffer = self.empty(array.shape, dtype_name(array))
         self.write(buffer, array)
         return buffer
@@ -296,9 +296,7 @@ class Backend(ABC):
         """Allocate without defined content."""
 
     def view(self, buffer: Buffer, start: int, shape: tuple[int, ...]) -> Buffer | None:
-        """The elements of a buffer from ``start`` on as a buffer of its own in the same memory; None where a handle
-        cannot be divided, or not there.
-        """
+        """Elements from ``start`` on as a buffer in the same memory; None where the handle cannot be divided."""
         return None
 
     @abstractmethod
@@ -331,13 +329,13 @@ class Backend(ABC):
         self.sync()
         return time.perf_counter() - started
 
-    @abstractmethod
     def build(self, op: Op, case: Case) -> Kernel:
         """Compile (or fetch from the backend's own memory) the kernel; raise CompileFailed."""
+        return self.kernel(self, op, case)
 
     def record(self, launches: Sequence[Launch]) -> Program:
         """Make a program of bound kernels."""
-        return Program(self, launches)
+        return self.program(self, launches)
 
     @abstractmethod
     def sync(self) -> None:
@@ -369,7 +367,20 @@ def require_fit(buffer: Buffer, array: Array) -> None:
         )
 
 
-def require_contiguous(array: Array) -> None:
-    """Raise WrongInput unless the array can be copied as it lies."""
-    if not array.flags.c_contiguous:
-        raise WrongInput(f"array of shape {array.shape} is not C-contiguous; pass np.ascontiguousarray(array)")
+def filled(shape: tuple[int, ...], dtype: str, byte: int) -> Array:
+    """An array whose every byte is ``byte``."""
+    count = math.prod(shape)
+    return np.full(count * DTYPES[dtype].itemsize, byte, np.uint8).view(DTYPES[dtype]).reshape(shape)
+
+
+def launched(backend: Backend, kernel: Kernel, inputs: Sequence[Array | Buffer], poison: int = 0xFF) -> list[Array]:
+    """The outputs of one launch by itself on inputs, which are copied to the device unless they are there already.
+
+    Every byte of a pure output is ``poison`` before: NaN, or −1.
+    """
+    given = iter(inputs)
+    arrays = [filled(arg.shape, arg.dtype, poison) if arg.role == "out" else next(given) for arg in kernel.args]
+    buffers = [backend.upload(np.ascontiguousarray(a)) if isinstance(a, np.ndarray) else a for a in arrays]
+    backend.record([kernel.bind(*buffers)]).run()
+    outputs = zip(kernel.args, buffers, strict=True)
+    return [backend.download(buffer).astype(DTYPES[arg.dtype]) for arg, buffer in outputs if arg.role != "in"]

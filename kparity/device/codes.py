@@ -61,8 +61,7 @@ GENERAL: dict[str, Reason] = {
         "error.",
         "Do not use this backend; the verdict names the shape and the first wrong element."),
     "KP-EXACT-SCALE": Reason("right accumulators, wrong scales",
-        "A weight scale or an activation scale is missing, swapped or rounded too early.",
-        "Do not use this backend."),
+        "A weight scale or an activation scale is missing, swapped or rounded too early."),
     "KP-KERNEL": Reason("a kernel is outside its error bound",
         "A kernel that serves gives more error on random inputs than its arithmetic can have; the norms around it "
         "may hide it from the logits.",
@@ -71,14 +70,11 @@ GENERAL: dict[str, Reason] = {
         "RoPE convention, mask or the stride of the KV cache: all of them are invisible at position 0.",
         "Do not use this backend; the verdict names the first bad position."),
     "KP-POS-NORM": Reason("the logits are scaled by a factor",
-        "Cosine cannot see a factor: a missing scale on the last norm or the head.",
-        "Do not use this backend."),
+        "Cosine cannot see a factor: a missing scale on the last norm or the head."),
     "KP-POS-NONFINITE": Reason("NaN or infinity at a later position",
-        "As KP-BOS-NONFINITE, after the first token.",
-        "Do not use this backend."),
+        "As KP-BOS-NONFINITE, after the first token."),
     "KP-PREFILL": Reason("batched prefill differs from stepwise decode",
-        "The M > 1 kernels or the boundary between two chunks are wrong.",
-        "Do not use this backend."),
+        "The M > 1 kernels or the boundary between two chunks are wrong."),
     "KP-REPLAY": Reason("the recording is not what was recorded",
         "A captured graph or command buffer lost a launch, or launches overlap; one by one they are right.",
         "Do not use this backend with recorded programs; update the driver."),
@@ -90,8 +86,7 @@ GENERAL: dict[str, Reason] = {
         "Do not use this backend; the verdict names the position and both ids."),
     "KP-ARGMAX": Reason("the chosen token is not the largest logit",
         "The argmax kernel breaks ties the wrong way, misses part of the vocabulary, or its result is read too "
-        "early.",
-        "Do not use this backend."),
+        "early."),
     "KP-TURNS": Reason("a second turn or a neighbour changes the result",
         "A prefill on a filled cache starts its positions or its mask anew, or rows of a batch mix.",
         "Do not use this backend for chats or batches."),
@@ -153,10 +148,10 @@ GENERAL: dict[str, Reason] = {
 
 def reasons() -> dict[str, Reason]:
     """Code → reason: those of every backend that is registered here, then those of none."""
-    found: dict[str, Reason] = {}
+    known: dict[str, Reason] = {}
     for name in registry.names():
-        found |= getattr(registry.declared(name), "reasons", {})
-    return {**found, **GENERAL}
+        known |= getattr(registry.declared(name), "reasons", {})
+    return {**known, **GENERAL}
 
 
 def explain(code: str, known: Mapping[str, Reason] | None = None) -> Reason:

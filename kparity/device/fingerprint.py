@@ -1,6 +1,4 @@
-"""What a verdict depends on: digests of kernels, models and of the host's drivers, cheap enough to take before every
-answer.
-"""
+"""What a verdict depends on: digests of kernels, models and drivers, cheap enough for every answer."""
 
 from __future__ import annotations
 
@@ -103,13 +101,13 @@ def version(package: str) -> str:
 
 def sources() -> list[Path]:
     """Every file of the package that takes part in a computation."""
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for package in ("kparity", "kparity.kernels", "kparity.backends"):
         # The file of a package, not its path: an editable install has several folders in the path of one package.
         spec = find_spec(package)
         if spec is not None and spec.origin:
-            found |= {path.resolve() for path in Path(spec.origin).parent.rglob("*")}
-    return sorted(path for path in found if path.suffix in (*CODE, ".yaml"))
+            paths |= {path.resolve() for path in Path(spec.origin).parent.rglob("*")}
+    return sorted(path for path in paths if path.suffix in (*CODE, ".yaml"))
 
 
 @lru_cache(maxsize=1)
@@ -123,9 +121,7 @@ def kernels() -> str:
 
 
 def adapter(target: str) -> str:
-    """Digest of every module and text of the package that brings an adapter (``module:Class``); empty where there is
-    none.
-    """
+    """Digest of modules and texts of the package that brings an adapter (``module:Class``), or empty."""
     spec = find_spec(target.partition(":")[0].partition(".")[0])
     if spec is None:
         return ""
@@ -165,10 +161,10 @@ def _origin(module: str) -> Path:
 
 def _with_parts(text: Path, preludes: Path) -> list[Path]:
     """A text with what it includes (``#include "…"``) and uses (``//#use …``), each once."""
-    found = [text]
-    for each in found:
+    texts = [text]
+    for each in texts:
         content = each.read_text(encoding="utf-8")
         named = [each.parent / name for name in re.findall(r'^#include "(.+)"$', content, re.MULTILINE)]
         named += [preludes.parent / path for path in uses(content, each.suffix[1:])]
-        found += [path for path in named if path.is_file() and path not in found]
-    return found
+        texts += [path for path in named if path.is_file() and path not in texts]
+    return texts

@@ -1,15 +1,18 @@
 """The backends by name: one per file of ``backends/``, and whatever other packages add.
 
 Another package adds a backend through the entry-point group ``kparity.backends`` (``name = "module:Class"``). What is
-true of a backend stands in its class (``kparity.device.adapter.Backend``).
+true of a backend stands in its class (``kparity.device.adapter.Backend``). Here, too: what refutes a device's claims.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import re
+import sys
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from kparity.device.adapter import Backend
@@ -23,13 +26,18 @@ assert _PACKAGE is not None
 _FILES = pkgutil.iter_modules(_PACKAGE.submodule_search_locations)
 BUILTIN = tuple(sorted(file.name for file in _FILES if not file.name.startswith("_")))
 """The backends of this package: the files of ``backends/``."""
+PROCESSOR = re.compile(r"\bcpu\b|\bxeon\b|\bepyc\b|\bthreadripper\b|\bcore\(tm\)|pthread", re.I)
+"""Names of processors, which no GPU has."""
+NODES = (
+    "/dev/nvidia*", "/dev/kfd", "/dev/dri/renderD*", "/dev/dxg", "/dev/nvhost*", "/dev/mali*", "/dev/kgsl*",
+    "/dev/accel/*",
+)  # fmt: skip
+"""Device nodes of GPU drivers, of those too that no backend asks for."""
 
 
 @lru_cache(maxsize=1)
 def targets() -> dict[str, str]:
-    """``name -> "module:Class"`` of every known backend, of a built-in one the module; a package cannot replace a
-    built-in name.
-    """
+    """``name -> "module:Class"`` of every backend, of a built-in one the module; no package can replace these."""
     return registered(GROUP, "backend", {name: f"{GROUP}.{name}" for name in BUILTIN})
 
 
@@ -45,10 +53,10 @@ def backend_class(name: str) -> type[Backend]:
     module, _, attribute = targets()[name].partition(":")
     content = import_module(module)
     of_its_name = (each for each in vars(content).values() if getattr(each, "name", None) == name)
-    found = getattr(content, attribute) if attribute else next(of_its_name, None)
-    if not (isinstance(found, type) and issubclass(found, Backend)):
+    adapter = getattr(content, attribute) if attribute else next(of_its_name, None)
+    if not (isinstance(adapter, type) and issubclass(adapter, Backend)):
         raise WrongInput(f"backend {name!r}: {targets()[name]} is not a subclass of kparity.device.adapter.Backend")
-    return found
+    return adapter
 
 
 @cache
@@ -81,5 +89,24 @@ def open_backend(name: str, index: int = 0, **options: Any) -> Backend:
 
     Of ``options`` those are passed on that are not empty and that its class lists.
     """
-    found = backend_class(name)
-    return found.open(index, **{key: value for key, value in options.items() if value and key in found.options})
+    adapter = backend_class(name)
+    return adapter.open(index, **{key: value for key, value in options.items() if value and key in adapter.options})
+
+
+def named_software(info: Device) -> bool:
+    """Whether a device has the name of a software device that kparity, or the backend itself, knows."""
+    judges = [*builtin().values(), declared(info.backend)]
+    return any(judge.named_software(info.device, info.driver, info.detail) for judge in judges if judge is not None)
+
+
+def host_has_gpu() -> bool:
+    """Whether the host shows any trace of a GPU: a PCI display or accelerator device, or a device node of a GPU driver.
+
+    Where no such trace can exist (another system than Linux) the answer is yes: it is used to refute claims only.
+    """
+    if sys.platform != "linux":
+        return True
+    if any(True for node in NODES for _ in Path("/").glob(node.lstrip("/"))):
+        return True
+    classes = [path.read_text().strip() for path in Path("/sys/bus/pci/devices").glob("*/class")]
+    return any(code.startswith(("0x03", "0x12", "0x0b40")) for code in classes)

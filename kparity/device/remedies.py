@@ -18,7 +18,7 @@ class Reason:
 
     title: str
     cause: str
-    remedy: str
+    remedy: str = "Do not use this backend."
     ways: tuple[str, ...] = ()
 
     def lines(self, shell: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kparity import ops
-from kparity.device.trial import launched
+from kparity.device.adapter import launched
 from kparity.engine import Engine
 from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kparity import ops
-from kparity.device.trial import launched
+from kparity.device.adapter import launched
 from kparity.engine import Engine
 from kparity.engine.weights import Linear, parts_of
 from kparity.gates.candidate import Candidate
@@ -34,8 +34,8 @@ def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
 
 def _sums(q: Array, spans: int) -> Array:
     """Sums of the activations [rows, K] in each of the spans that have a scale: i32 [rows, spans]."""
-    found: Array = q.reshape(len(q), spans, -1).sum(axis=-1, dtype=np.int32)
-    return found
+    sums: Array = q.reshape(len(q), spans, -1).sum(axis=-1, dtype=np.int32)
+    return sums
 
 
 def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, ascale: Array) -> Array:

@@ -45,10 +45,10 @@ def rejudged(gates: Sequence[Gate], depth: str, contract: Contract) -> list[Gate
     specs = of_depth(depth)
     if [gate.name for gate in ran] != [spec.name for spec in specs][: len(ran)]:
         return None
-    found = []
+    kept = []
     for gate, spec in zip(ran, specs, strict=False):
         if not spec.thresholds:  # judged from the device itself, which is part of what an entry is found by
-            found.append(gate)
+            kept.append(gate)
             continue
         values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
         if set(values) != set(spec.thresholds):
@@ -56,5 +56,5 @@ def rejudged(gates: Sequence[Gate], depth: str, contract: Contract) -> list[Gate
         again = judged(spec, contract, values, gate.code, gate.reason, gate.elapsed_ms)
         if again.verdict != gate.verdict:
             return None
-        found.append(again)
-    return [*found, *(left_open(depth) if depth == "bos" else [])]
+        kept.append(again)
+    return [*kept, *(left_open(depth) if depth == "bos" else [])]

@@ -11,8 +11,7 @@ import math
 import numpy as np
 
 from kparity import ops
-from kparity.device.adapter import Backend, Kernel
-from kparity.device.trial import launched
+from kparity.device.adapter import Backend, Kernel, launched
 from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED
 from kparity.gates.verdict import Gate

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kparity.contracts.known import Issue
 from kparity.device.adapter import DeviceInfo
-from kparity.device.identity import host_has_gpu, named_software
+from kparity.device.registry import host_has_gpu, named_software
 from kparity.gates.verdict import Gate
 
 

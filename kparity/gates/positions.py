@@ -13,9 +13,9 @@ def gate_positions(candidate: Candidate) -> Gate:
     engine, reference = candidate.engine, candidate.reference
     count = len(reference.tokens)
     engine.reset()
-    found = [(engine.step(token), engine.best()) for token in reference.tokens]
-    steps = candidate.steps = np.stack([logits for logits, _ in found])
-    candidate.best = [best for _, best in found]
+    ran = [(engine.step(token), engine.best()) for token in reference.tokens]
+    steps = candidate.steps = np.stack([logits for logits, _ in ran])
+    candidate.best = [best for _, best in ran]
     far = Distance.between(steps, reference.logits)
     values = {**far.values("positions", candidate), "positions_factor": far.factor, "positions_min": count}
 

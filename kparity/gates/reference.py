@@ -89,5 +89,5 @@ def compute(
     model: Model, tokens: list[int], *, act: str, kv: str, tick: Callable[[str], None] = lambda note: None
 ) -> Reference:  # fmt: skip
     """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate."""
-    found, facts = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick), plain.facts(model.path)
-    return Reference(found.name, tokens, found.logits, found.rounded.astype(np.float64), facts)
+    passes, facts = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick), plain.facts(model.path)
+    return Reference(passes.name, tokens, passes.logits, passes.rounded.astype(np.float64), facts)

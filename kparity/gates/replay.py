@@ -19,9 +19,9 @@ def gate_replay(candidate: Candidate, count: int = 2) -> Gate:
     eager = [engine.step(token, eager=True) for token in tokens[:count]]
     recorded = [*candidate.steps[:count]]
     length = min(engine.chunk, len(tokens))
-    for one_by_one, found in ((True, eager), (False, recorded)):
+    for one_by_one, logits in ((True, eager), (False, recorded)):
         engine.reset()
-        found.append(engine.prefill(tokens[:length], eager=one_by_one))
+        logits.append(engine.prefill(tokens[:length], eager=one_by_one))
     wrong = np.stack(eager) != np.stack(recorded)
     names = [*(f"at position {at}" for at in range(count)), f"after a prefill of {length}"]
     rows = np.flatnonzero(wrong.any(axis=1))

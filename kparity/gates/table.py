@@ -41,8 +41,8 @@ class GateSpec:
     def load(self) -> Callable[[Candidate], Gate]:
         """The function that measures."""
         name = self.name.lower()
-        found: Callable[[Candidate], Gate] = getattr(import_module(f"kparity.gates.{name}"), f"gate_{name}")
-        return found
+        function: Callable[[Candidate], Gate] = getattr(import_module(f"kparity.gates.{name}"), f"gate_{name}")
+        return function
 
 
 GATES: tuple[GateSpec, ...] = (

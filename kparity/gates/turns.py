@@ -22,9 +22,7 @@ def _neighboured(engine: Engine, tokens: list[int], length: int) -> Array:
 
 
 def gate_turns(candidate: Candidate) -> Gate:
-    """A prompt beside other tokens, then a second turn on the cache: a prefill that starts inside a chunk and crosses
-    into the next, and a step.
-    """
+    """A prompt beside other tokens, then a second turn: a prefill across the boundary of a chunk, and a step."""
     engine, tokens, steps = candidate.engine, candidate.reference.tokens, candidate.steps
     assert steps is not None
     length = engine.chunk // 4 + 1

@@ -13,8 +13,8 @@ def registered(group: str, kind: str, own: Mapping[str, str]) -> dict[str, str]:
 
     Raises WrongInput where a package takes a name that is there already.
     """
-    found = dict(own)
+    targets = dict(own)
     for entry in entry_points(group=group):
-        if found.setdefault(entry.name, entry.value) != entry.value:
-            raise WrongInput(f"{kind} {entry.name!r} is registered twice: {found[entry.name]} and {entry.value}")
-    return found
+        if targets.setdefault(entry.name, entry.value) != entry.value:
+            raise WrongInput(f"{kind} {entry.name!r} is registered twice: {targets[entry.name]} and {entry.value}")
+    return targets

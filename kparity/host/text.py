@@ -1,15 +1,10 @@
-"""Text: what is not ours made printable for people, and files that are replaced whole or not at all."""
+"""Text that is not ours, made printable for people."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
-
-from kparity.errors import WrongInput
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Categories of Unicode that print nothing, move the cursor, turn the direction or end the line."""
@@ -28,20 +23,3 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int
     sides = ["---" if at < left else "---:" for at in range(len(head))]
     lines = ([str(cell).replace("|", "/") for cell in row] for row in (head, sides, *rows))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file by a text, whole or not at all; raises WrongInput where the folder cannot be written."""
-    name = ""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            name = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
-        raise WrongInput(f"{path} cannot be written: {error.strerror}; name a writable folder") from error

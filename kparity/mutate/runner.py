@@ -30,7 +30,8 @@ from kparity.mutate.cell import (
     WitnessSaid,
 )  # fmt: skip
 from kparity.mutate.library import EMBEDDED, Subject
-from kparity.probe.runner import DEFAULT_POSITIONS, Process, Request, environment, turn
+from kparity.probe.messages import DEFAULT_POSITIONS, Request
+from kparity.probe.runner import Process, environment, turn
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Family
 

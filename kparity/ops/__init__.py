@@ -16,20 +16,9 @@ from kparity.ops.spec import Op
 GROUP = "kparity.ops"
 
 NAMES = (
-    "embed",
-    "rmsnorm",
-    "act_quant",
-    "tgemv",
-    "rope",
-    "kv_store",
-    "attention",
-    "glu",
-    "add",
-    "dense_gemv",
-    "argmax",
-    "norm_quant",
-    "rope_store",
-)
+    "embed", "rmsnorm", "act_quant", "tgemv", "rope", "kv_store", "attention", "glu", "add", "dense_gemv", "argmax",
+    "norm_quant", "rope_store",
+)  # fmt: skip
 """The ops of this package, in the order of a forward pass; the last two are several of the others in one launch."""
 
 
@@ -52,14 +41,14 @@ def get(name: str) -> Op:
         raise UnknownName("op", name, targets())
     module, _, attribute = target.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        op = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as problem:
         raise WrongInput(f"op {name!r}: {target} cannot be imported ({problem})") from problem
-    if not isinstance(found, Op):
+    if not isinstance(op, Op):
         raise WrongInput(f"op {name!r}: {target} is not an instance of a subclass of kparity.ops.spec.Op")
-    if found.name != name:
-        raise WrongInput(f"op {name!r}: {target} calls itself {found.name!r}; register it under that name")
-    return found
+    if op.name != name:
+        raise WrongInput(f"op {name!r}: {target} calls itself {op.name!r}; register it under that name")
+    return op
 
 
 def every() -> list[Op]:

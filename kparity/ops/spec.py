@@ -96,9 +96,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Stage:
-    """One launch of a kernel text: entry point and grid. Most ops have one; a split reduction has a second that
-    merges.
-    """
+    """One launch of a kernel text. Most ops have one; a split reduction has a second that merges."""
 
     entry: str
     launch: Grid
@@ -125,9 +123,7 @@ class Work:
 
 
 def span(groups: int) -> tuple[int, int, int]:
-    """Fold a one-dimensional grid into two dimensions where it exceeds the portable cap; kernels drop the excess
-    groups.
-    """
+    """Fold a grid into two dimensions where it exceeds the portable cap; kernels drop the excess groups."""
     if groups <= MAX_GROUPS:
         return (max(groups, 1), 1, 1)
     rows = -(-groups // 32768)
@@ -186,9 +182,7 @@ class Op(ABC):
         ]
 
     def in_turn(self, names: str, shapes: Iterable[Sequence[Value]], option: str, among: Sequence[Value]) -> list[Case]:
-        """A case for each shape with one of the option's values, in turn: where all with all would be more of the
-        same.
-        """
+        """A case for each shape with one of the option's values, in turn: all with all would be more of the same."""
         return self.every(f"{names} {option}", ((*shape, value) for shape, value in zip(shapes, cycle(among))))
 
     def check(self, case: Case) -> None:  # noqa: B027 - most ops have nothing to check

@@ -25,7 +25,7 @@ from kparity.gates.verdict import Row
 from kparity.host import cachedir
 from kparity.model import load_model
 from kparity.ops.spec import Array
-from kparity.probe.runner import Request
+from kparity.probe.messages import Request
 
 FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE")
 """Codes that say more about the moment than about the backend: never remembered. Nor is what is unavailable: it costs

@@ -1,4 +1,6 @@
-"""The process in which one backend is measured: it may crash, hang or be killed without harm to the dispatcher."""
+"""The process of one candidate, which may crash, hang or be killed without harm to the dispatcher; and that of the
+reference, in which no backend is opened: no driver can change its bits.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kparity.probe.messages import CandidateRequest, Judge, Measured, Opened, Proof
+from kparity.probe.messages import Judge, Measured, Opened, Proof, Request, Work
 from kparity.process import Done, Link, failure
 
 if TYPE_CHECKING:
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path, device: str, kind: str) -> Iterator[None]:
-    """Hold a lock per GPU: two probes on one card disturb each other's memory and timings; CPU devices run side by
-    side.
-    """
+    """Hold a lock per GPU: two probes on one card disturb each other; CPU devices run side by side."""
     if kind != "gpu":
         yield
         return
@@ -31,24 +31,23 @@ def one_at_a_time(folder: Path, device: str, kind: str) -> Iterator[None]:
         yield
 
 
-def measure(request: CandidateRequest, link: Link) -> None:
+def measure(work: Work, link: Link) -> None:
     """Open the backend and run the gates of the depth."""
     from kparity.device.registry import backend_class
 
     link.stage("import")
-    target = backend_class(request.backend)
+    target = backend_class(work.backend)
     link.stage("open")
-    backend = target.open(request.index)
+    backend = target.open(work.request.index)
     link.send(Opened(backend.info))
-    if request.depth != "open":
+    if work.request.depth != "open":
         link.stage("wait")
-        with one_at_a_time(Path(request.folder), backend.info.device, backend.info.kind):
-            run_gates(request, link, backend)
+        with one_at_a_time(Path(work.folder), backend.info.device, backend.info.kind):
+            run_gates(work, link, backend)
     backend.close()
-    link.send(Done())
 
 
-def run_gates(request: CandidateRequest, link: Link, backend: Backend) -> None:
+def run_gates(work: Work, link: Link, backend: Backend) -> None:
     """Load the model, compile, wait for the reference, and measure gate by gate."""
     from kparity import contracts
     from kparity.engine import Engine
@@ -56,6 +55,7 @@ def run_gates(request: CandidateRequest, link: Link, backend: Backend) -> None:
     from kparity.gates.reference import Reference
     from kparity.model import load_model
 
+    request = work.request
     link.stage("load")
     model = load_model(request.model)
     link.stage("upload")
@@ -64,8 +64,8 @@ def run_gates(request: CandidateRequest, link: Link, backend: Backend) -> None:
     for rows in (1, engine.chunk) if request.depth == "full" else (1,):
         engine.launch_each(rows)
     link.stage("reference")
-    wanted = Reference.read(link.request(Judge).descriptor)
-    candidate = Candidate(engine, wanted, contracts.load(contracts.PROBE))
+    link.request(Judge)
+    candidate = Candidate(engine, Reference.read(work.descriptor), contracts.load(contracts.PROBE))
     for gate in run(candidate, request.depth, link.stage):
         values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
         link.send(Measured(gate.name, values, gate.code, gate.reason, gate.elapsed_ms))
@@ -73,13 +73,29 @@ def run_gates(request: CandidateRequest, link: Link, backend: Backend) -> None:
     link.send(Proof(backend.dispatches.counts, step_ms))
 
 
+def compute_reference(request: Request, link: Link, descriptor: int) -> None:
+    """Compute the reference and write it to its file."""
+    from kparity.gates import reference
+    from kparity.model import load_model
+
+    link.stage("reference")
+    model = load_model(request.model)
+    count = min(request.positions, model.hparams.context) if request.depth == "full" else 1
+    tokens = reference.probe_tokens(model, count)
+    reference.compute(model, tokens, act=request.act, kv=request.kv, tick=link.tick).write(descriptor)
+
+
 def main(link: Link) -> int:
-    """Measure what is asked for; the exit code only says whether the process came to its end."""
-    request = link.request(CandidateRequest)
+    """Do what is asked for; the exit code only says whether the process came to its end."""
+    work = link.request(Work)
     try:
-        measure(request, link)
-    except Exception as error:  # every way in which a backend may fail is a row of the table
+        if work.backend:
+            measure(work, link)
+        else:
+            compute_reference(work.request, link, work.descriptor)
+        link.send(Done())
+    except Exception as error:  # every way to fail is a row of the table; that of the reference, of every row
         link.send(failure(error))
-        if request.debug:
+        if work.debug:
             raise
     return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +21,9 @@ from kparity.model import Model, load_model
 from kparity.numerics import compare
 from kparity.ops.spec import Array
 from kparity.probe import runner
+from kparity.probe.messages import Request
 from kparity.probe.progress import Progress
-from kparity.probe.runner import Request, Watch
+from kparity.probe.runner import Watch
 
 if TYPE_CHECKING:
     from kparity.engine import Engine
@@ -82,28 +83,19 @@ class Outcome:
         return 1 if any(row.ran_and_failed for row in self.rows) else 0
 
 
-@contextlib.contextmanager
-def rows_in_order(
-    order: Sequence[str], request: Request, cached: bool, watch: Watch = lambda stages: None
-) -> Iterator[Iterator[Entry]]:
-    """Rows in order with the reference's BOS logits: from the cache where allowed and present, else from probes that
-    run now.
-    """
+def rows_in_order(order: Sequence[str], request: Request, cached: bool, watch: Watch) -> Generator[Entry, None, None]:
+    """Rows in order with the reference's BOS logits, from the cache or from probes, which end when this is closed."""
     from kparity.probe import cache
 
     keys = cache.Keys(request)
     known = {name: hit for name in order if cached and (hit := cache.get(keys, name))}
     missing = [name for name in order if name not in known]
-
-    def merged(fresh: Iterator[Entry]) -> Iterator[Entry]:
+    with runner.probing(missing, request, watch) as fresh:
         for name in order:
             if name not in known:
                 known[name] = next(fresh)
                 cache.put(keys, *known[name])
             yield known[name]
-
-    with contextlib.ExitStack() as stack:
-        yield merged(stack.enter_context(runner.probing(missing, request, watch)) if missing else iter(()))
 
 
 def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Log) -> None:
@@ -131,7 +123,7 @@ def probe_all(
     ``serve`` opens an accepted one here, or rejects its row; the first that it opens is the last that is looked at.
     """
     outcome, progress = Outcome(), Progress()
-    with rows_in_order(order, request, cached, progress) as rows:
+    with closing(rows_in_order(order, request, cached, progress)) as rows:
         for row, bos in rows:
             progress.clear()
             outcome.rows.append(row)
@@ -208,7 +200,7 @@ def first_accepted(
     """The same of a list that was checked, and of a request for a model that is open."""
     outcome = probe_all(
         order, request, cached=cached, forced=forced, log=log,
-        serve=lambda row, bos: _serve(row, bos, model, act=request.act, kv=request.kv, context=context),
+        serve=lambda row, bos: _serve(row, bos, model, request, context),
     )  # fmt: skip
     if outcome.engine:
         return Selection(outcome.engine, outcome.rows)
@@ -217,7 +209,7 @@ def first_accepted(
     raise Refused(f"no backend of {','.join(order)} may serve")
 
 
-def _serve(row: Row, bos: Array | None, model: Model, *, act: str, kv: str, context: int) -> Engine | None:
+def _serve(row: Row, bos: Array | None, model: Model, request: Request, context: int) -> Engine | None:
     """Open the device here and repeat the BOS gate; None, with the row rejected, where it does not hold any more."""
     from kparity.engine import Engine
     from kparity.gates.reference import first_token
@@ -225,7 +217,7 @@ def _serve(row: Row, bos: Array | None, model: Model, *, act: str, kv: str, cont
     contract = load(PROBE)
     engine: Engine | None = None
     try:
-        engine = Engine(model, open_backend(row.backend), act=act, kv=kv, context=context)
+        engine = Engine(model, open_backend(row.backend), act=request.act, kv=request.kv, context=context)
         if row.device is not None and engine.backend.info.uuid != row.device["uuid"]:
             reason = f"this process got device {engine.backend.info.uuid}, the probe had {row.device['uuid']}"
         elif bos is None or not len(bos):

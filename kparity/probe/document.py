@@ -10,7 +10,7 @@ from msgspec import Meta, Struct, field
 from kparity import __version__, contracts
 from kparity.gates.verdict import Row
 from kparity.model import load_model
-from kparity.probe import runner
+from kparity.probe import messages
 
 
 class Part(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -46,9 +46,7 @@ class Request(Part):
 
 
 class Document(Part):
-    """Everything that a probe found, with thresholds, model and contract beside it. As JSON a number that is not finite
-    is null.
-    """
+    """Everything that a probe found, with model and contract. As JSON a number that is not finite is null."""
 
     form: Literal["kparity-probe-v1"] = field(name="schema")
     kparity: str
@@ -69,15 +67,15 @@ class Document(Part):
 
 
 def document(
-    rows: Sequence[Row], serving: str, request: runner.Request, order: Sequence[str], exit_code: int
+    rows: Sequence[Row], serving: str, request: messages.Request, order: Sequence[str], exit_code: int
 ) -> Document:
     """The document of a probe of ``order``; ``serving`` is empty where none of them does."""
     contract = contracts.load(contracts.PROBE)
     model = load_model(request.model)
-    found = Model(name=model.name, sha256=model.sha256, bytes=model.n_bytes, arch=model.hparams.arch)
+    probed = Model(name=model.name, sha256=model.sha256, bytes=model.n_bytes, arch=model.hparams.arch)
     model.close()
     return Document(
-        form="kparity-probe-v1", kparity=__version__, model=found,
+        form="kparity-probe-v1", kparity=__version__, model=probed,
         contract=Contract(id=contract.id, version=contract.version),
         request=Request(
             backends=list(order), depth=request.depth, positions=request.positions, require_gpu=request.require_gpu,

@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
 
+from kparity.contracts.known import Issue
 from kparity.device.adapter import DeviceInfo
 from kparity.process.messages import Done, Failed, Message, Name, Stage, Text, Tick
 
-
-class ReferenceRequest(msgspec.Struct, frozen=True):
-    """Compute the reference and write it to the file ``descriptor``."""
-
-    descriptor: int
-    model: str | None
-    positions: int
-    act: str
-    kv: str
+DEFAULT_POSITIONS = 72
+"""Beyond the 64 keys of one attention tile, so that its boundary is probed too."""
 
 
-class CandidateRequest(msgspec.Struct, frozen=True):
-    """Measure a backend at a depth."""
+@dataclass(frozen=True)
+class Request:
+    """What to probe, and how deep."""
 
-    backend: str
-    index: int
-    model: str | None
-    depth: str
-    act: str
-    kv: str
+    model: str | None = None
+    depth: str = "full"
+    positions: int = DEFAULT_POSITIONS
+    timeout: float = 0.0
+    """Seconds that a probe may take in all, without what it waits for others; 0: as long as it says something."""
+    require_gpu: bool = False
+    act: str = "token"
+    kv: str = "f16"
+    index: int = 0
+    issues: tuple[Issue, ...] = ()
+    """Known issues that refuse on this host."""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What one process of a probe does: measure a backend or, where none is named, compute the reference."""
+
+    request: Request
     folder: str
-    """Shared by the candidates of one probe: locks of devices lie here."""
+    """Shared by the processes of one probe: locks of devices lie here."""
+    descriptor: int
+    """The file of the reference, which a candidate cannot write."""
     debug: bool
+    backend: str = ""
 
 
 class Judge(msgspec.Struct, frozen=True):
-    """The device may be measured, and the reference is there: in the file ``descriptor``, which cannot be written."""
-
-    descriptor: int
+    """The device may be measured: the reference is in its file."""
 
 
 class Opened(Message, frozen=True, tag="device"):
@@ -64,6 +72,4 @@ class Proof(Message, frozen=True, tag="proof"):
 
 
 Said = Stage | Tick | Opened | Measured | Proof | Failed | Done
-"""What a candidate says."""
-Told = Stage | Tick | Failed | Done
-"""What the process of the reference says: its result is the file."""
+"""What a candidate says; the process of the reference has its file, and neither a device nor measures."""

@@ -16,7 +16,7 @@ from kparity.device.registry import declared
 from kparity.device.remedies import SHELLS, Reason
 from kparity.gates.verdict import Row
 from kparity.probe import runner
-from kparity.probe.runner import Request
+from kparity.probe.messages import Request
 
 USUAL_PATHS = (
     "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib", "/opt/rocm/lib",

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from kparity import contracts
-from kparity.contracts.known import Issue
 from kparity.device.adapter import DeviceInfo
 from kparity.gates.judge import judged, lacking, left_open
 from kparity.gates.open import gate_open
@@ -24,7 +22,7 @@ from kparity.gates.table import of_depth
 from kparity.gates.verdict import Gate, Row
 from kparity.host.text import printable
 from kparity.ops.spec import Array
-from kparity.probe.messages import CandidateRequest, Judge, Measured, Opened, Proof, ReferenceRequest, Said, Told
+from kparity.probe.messages import Judge, Measured, Opened, Proof, Request, Said, Work
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Done, Failed, Family, Garbled, Stage, Tick, wait
 from kparity.process.parent import EXIT_SECONDS, signal_name
@@ -33,8 +31,6 @@ LOOK_SECONDS = 0.1
 """How often deadlines are looked at, and progress is told, while nothing is heard."""
 ENDING_SECONDS = 0.002
 """The same while a process that has said everything ends."""
-DEFAULT_POSITIONS = 72
-"""Beyond the 64 keys of one attention tile, so that its boundary is probed too."""
 COMPILE_SILENCE = 600.0
 """Seconds without a word while kernels are compiled: one kernel may take minutes on a slow or busy machine."""
 WAIT, REFERENCE = "wait", "reference"
@@ -43,36 +39,24 @@ WAIT, REFERENCE = "wait", "reference"
 Watch = Callable[[Sequence[tuple[str, str, str]]], None]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to probe, and how deep."""
-
-    model: str | None = None
-    depth: str = "full"
-    positions: int = DEFAULT_POSITIONS
-    timeout: float = 0.0
-    """Seconds that a probe may take in all, without what it waits for others; 0: as long as it says something."""
-    require_gpu: bool = False
-    act: str = "token"
-    kv: str = "f16"
-    index: int = 0
-    issues: tuple[Issue, ...] = ()
-    """Known issues that refuse on this host."""
-
-
 def silence(stage: str, model: str | None) -> float:
-    """Seconds that a process may say nothing in a stage: a minute and more for a large model on a slow device, since a
-    token is the least that is told.
-    """
+    """Seconds that a process may say nothing in a stage: it tells each token, which a large model may take long for."""
     size = 0 if model is None else Path(model).stat().st_size
     return COMPILE_SILENCE if stage == "compile" else 60.0 + size / 2.5e7
 
 
 def environment() -> dict[str, str]:
-    """The children's variables: one BLAS thread, because several probes that spin for the same cores slow each other
-    down.
-    """
+    """The children's variables: one BLAS thread, because probes that spin for the same cores slow each other down."""
     return {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "KPARITY_PROBE_CHILD": "1"}
+
+
+def started(family: Family, request: Request, descriptor: int, backend: str = "") -> Child[Said]:
+    """The process of a backend or, without one, of the reference; ``descriptor`` is the reference's file."""
+    files = () if descriptor < 0 else (descriptor,)
+    child: Child[Said] = Child(family, "kparity.probe.child", Said, environment=environment(), pass_fds=files)
+    debug = bool(os.environ.get("KPARITY_DEBUG"))
+    child.send(Work(request, str(family.folder), descriptor, debug, backend))
+    return child
 
 
 class Process:
@@ -112,6 +96,8 @@ class Process:
             self.end(message.code, printable(message.reason))
         elif isinstance(message, Done):
             self._done = True
+        else:
+            raise Garbled(f"{type(message).__name__}, which is not its to say")
 
     def _enter(self, message: Stage) -> None:
         now = time.monotonic()
@@ -177,17 +163,12 @@ class Truth(Process):
 
     def __init__(self, family: Family, request: Request) -> None:
         self.file = Sealed(family.folder)
-        self.found: Reference | None = None
-        child: Child[Told] = Child(
-            family, "kparity.probe.reference_child", Told, environment=environment(), pass_fds=(self.file.writer,)
-        )
-        super().__init__("reference", request, child)
-        positions = request.positions if request.depth == "full" else 1
-        child.send(ReferenceRequest(self.file.writer, request.model, positions, request.act, request.kv))
+        self.reference: Reference | None = None
+        super().__init__("reference", request, started(family, request, self.file.writer))
 
     def settle(self) -> None:
         self.file.seal()
-        self.found = Reference.read(self.file.reader)
+        self.reference = Reference.read(self.file.reader)
         self.end()
 
     def close(self) -> None:
@@ -200,20 +181,13 @@ class Attempt(Process):
     """The process of a backend, what it has shown so far, and its row."""
 
     def __init__(self, family: Family, backend: str, request: Request, truth: Truth | None) -> None:
-        readable = () if truth is None else (truth.file.reader,)
-        child: Child[Said] = Child(family, "kparity.probe.child", Said, environment=environment(), pass_fds=readable)
-        super().__init__(backend, request, child)
+        descriptor = -1 if truth is None else truth.file.reader
+        super().__init__(backend, request, started(family, request, descriptor, backend))
         self.truth, self._has_truth = truth, False
         self.info: DeviceInfo | None = None
         self.proof: Proof | None = None
         self.gates: list[Gate] = []
         self.contract = contracts.load(contracts.PROBE)
-        child.send(
-            CandidateRequest(
-                backend, request.index, request.model, request.depth, request.act, request.kv, str(family.folder),
-                debug=bool(os.environ.get("KPARITY_DEBUG")),
-            )
-        )  # fmt: skip
 
     def waits(self) -> bool:
         return super().waits() or (self.stage == REFERENCE and not self._has_truth)
@@ -222,10 +196,10 @@ class Attempt(Process):
         """As of any process; the reference is handed over as soon as it is there."""
         if self.truth is not None and self.truth.over and not self._has_truth and not self.over:
             self._has_truth = True
-            if self.truth.found is None:
+            if self.truth.reference is None:
                 self.end("KP-PROBE-REFERENCE", f"no reference to compare with: {self.truth.reason}")
             else:
-                self.child.send(Judge(self.truth.file.reader))
+                self.child.send(Judge())
                 self.child.heard = time.monotonic()  # from here on it works again
         super().look()
 
@@ -272,27 +246,20 @@ class Attempt(Process):
 
     def row(self) -> Row:
         """The row of a probe that is over."""
-        info, proof, compared = self.info, self.proof, self.truth.found if self.truth and len(self.gates) > 1 else None
+        info, proof = self.info, self.proof
+        compared = self.truth.reference if self.truth and len(self.gates) > 1 else None
         unrun = left_open("bos") if self.status == "accepted" and self.request.depth == "bos" else []
         timings: dict[str, float] = {}  # by stage, on the child's own clock; the last stage is the process's end
         for (stage, at), (_, end) in pairwise(self.marks):
             timings[stage] = timings.get(stage, 0.0) + end - at
         return Row(
-            backend=self.name,
-            status=self.status,  # type: ignore[arg-type]
-            code=self.code,
-            reason=self.reason,
-            device=info.as_dict() if info else None,
-            label=info.label if info else "",
-            reference=compared.name if compared else "",
-            gates=[*self.gates, *unrun],
-            timings_ms=timings,
-            dispatches=proof.dispatches if proof else {},
-            device_step_ms=proof.device_step_ms if proof else None,
-            depth=self.request.depth,
-            positions=len(compared.tokens) if compared else 0,
+            self.name, self.status, self.code, self.reason,  # type: ignore[arg-type]
+            device=info.as_dict() if info else None, label=info.label if info else "",
+            reference=compared.name if compared else "", positions=len(compared.tokens) if compared else 0,
+            gates=[*self.gates, *unrun], depth=self.request.depth, timings_ms=timings,
+            dispatches=proof.dispatches if proof else {}, device_step_ms=proof.device_step_ms if proof else None,
             elapsed_ms=(self.ended_at - self.child.started) * 1e3,
-        )
+        )  # fmt: skip
 
 
 @contextmanager
@@ -304,6 +271,9 @@ def probing(
     Beside each row stand the reference's BOS logits, None where there are none. ``watch`` is called again and again
     with name, stage and note of what works.
     """
+    if not backends:
+        yield iter(())
+        return
     with Family() as family, ExitStack() as stack:
         truth = None if request.depth == "open" else stack.enter_context(closing(Truth(family, request)))
         candidates = []
@@ -313,15 +283,13 @@ def probing(
         yield _rows(candidates, truth, watch)
 
 
-def _rows(
-    candidates: Sequence[Attempt], truth: Truth | None, watch: Watch
-) -> Iterator[tuple[Row, Array | None]]:  # fmt: skip
+def _rows(candidates: Sequence[Attempt], truth: Truth | None, watch: Watch) -> Iterator[tuple[Row, Array | None]]:
     everyone: list[Process] = [*([truth] if truth else []), *candidates]
     for candidate in candidates:
         while not candidate.over:
             turn([each for each in everyone if not each.over])
             watch([(each.name, each.stage, each.note) for each in everyone if not each.over])
-        yield candidate.row(), truth.found.bos if truth and truth.found else None
+        yield candidate.row(), truth.reference.bos if truth and truth.reference else None
 
 
 def turn(working: Sequence[Process]) -> None:

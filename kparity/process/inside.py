@@ -1,6 +1,4 @@
-"""The child's side: it reads requests from its standard input and answers on a pipe of its own, because libraries
-print.
-"""
+"""The child's side: requests come on standard input, answers go on a pipe of its own, because libraries print."""
 
 from __future__ import annotations
 

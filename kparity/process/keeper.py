@@ -44,8 +44,8 @@ def _has(process: Path, mark: str) -> bool:
 def end(mark: str) -> None:
     """Kill every process with the mark, until none is left."""
     until = time.monotonic() + END_SECONDS
-    while (found := members(mark)) and time.monotonic() < until:
-        for pid in found:
+    while (pids := members(mark)) and time.monotonic() < until:
+        for pid in pids:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)

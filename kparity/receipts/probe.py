@@ -11,7 +11,7 @@ from typing import Any
 from kparity.device.adapter import Device
 from kparity.gates.verdict import Row
 from kparity.model import load_model
-from kparity.probe import runner
+from kparity.probe import messages
 from kparity.receipts import statement
 from kparity.receipts.kernel_ids import sha256_of
 from kparity.receipts.record import Gate, Kernel, Model, Parity, Programs, Proof, Request, Run, Tried
@@ -20,8 +20,9 @@ NOT_CHECKED = "parity was not checked"
 
 
 def receipt(
-    rows: Sequence[Row], request: runner.Request, order: Sequence[str], serving: str, command: Sequence[str], begun: str
-) -> dict[str, Any]:
+    rows: Sequence[Row], request: messages.Request, order: Sequence[str], serving: str, command: Sequence[str],
+    begun: str,
+) -> dict[str, Any]:  # fmt: skip
     """A receipt of kind ``probe``: a run for every backend that opened, and what became of the others.
 
     ``order`` are the requested backends, ``serving`` the one that serves (empty: none), ``command`` the command line,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import WrongInput
-from kparity.host.text import write_text
+from kparity.host import files
 from kparity.receipts.document import canonical, is_envelope, parse
 from kparity.receipts.findings import Finding
 
@@ -38,8 +38,8 @@ def keygen(private: Path, public: Path) -> str:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     shown = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-    write_text(private, secret.decode(), 0o600)
-    write_text(public, shown.decode())
+    files.write(private, secret, 0o600)
+    files.write(public, shown)
     return key_id(key.public_key())
 
 

@@ -17,8 +17,8 @@ import msgspec
 from kparity import __version__, contracts
 from kparity.device import fingerprint, registry
 from kparity.errors import WrongInput
+from kparity.host import files
 from kparity.host.revision import revision
-from kparity.host.text import write_text
 from kparity.receipts.document import PREDICATE, SCHEMA_VERSION, STATEMENT, digest
 from kparity.receipts.record import Baseline, Contract, Harness, Host, Model, Predicate, Request, Row, Run, Tried
 
@@ -106,5 +106,5 @@ def refuse_unwritable(paths: Sequence[Path]) -> None:
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
-    """Write a statement or an envelope: whole or not at all. Raises WrongInput where the folder cannot be written."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a statement or an envelope: whole or not at all. Raises WrongInput where it cannot be written."""
+    files.write(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

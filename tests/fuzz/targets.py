@@ -81,7 +81,7 @@ def verdict(data: bytes) -> None:
 
 def message(data: bytes) -> None:
     """A line of a child of the probe or of check."""
-    for kind in (probe_messages.Said, probe_messages.Told, worker.Said):
+    for kind in (probe_messages.Said, worker.Said):
         with suppress(msgspec.MsgspecError, RecursionError):
             msgspec.json.decode(data, type=kind)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kparity.device import registry
 from kparity.device.adapter import Backend, Device
-from kparity.device.identity import PROCESSOR, named_software
+from kparity.device.registry import PROCESSOR, named_software
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.record import Predicate, Row, Run
