@@ -20,15 +20,8 @@
 #define BATCH (SLOTS * AHEAD) /* keys that a group takes at a time */
 #define ROW (G * D)           /* elements of one position of a cache */
 #define MINUS_INF AS_F32(0xff800000u)
-#if F16
-#define ELEMENT f16
-#define LOAD(pointer, at) LOAD_F16(pointer, at)
-#define LOAD8 load_f16x8
-#else
-#define ELEMENT float
-#define LOAD(pointer, at) (pointer)[at]
-#define LOAD8 load_f32x8
-#endif
+
+//#use element
 
 /* A value waits for its weight as it came: packed halves take half the registers. */
 #if F16 && D % 8 == 0

@@ -16,15 +16,9 @@
 #define ROWS (BLOCK / LANES * TILE_N)
 #define OUTPUTS (TILE_N * TILE_M)
 #define CHUNKS (K / 8) /* pieces of 8 weights */
-#if F16
-#define ELEMENT f16
-#define LOAD(pointer, at) LOAD_F16(pointer, at)
-#define QUARTERS 1 /* loads of 16 bytes in a piece */
-#else
-#define ELEMENT float
-#define LOAD(pointer, at) (pointer)[at]
-#define QUARTERS 2
-#endif
+#define QUARTERS (F16 ? 1 : 2) /* loads of 16 bytes in a piece */
+
+//#use element
 
 REDUCE(sum_rows, float, OUTPUTS, LANES, left + right)
 

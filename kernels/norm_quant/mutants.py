@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kparity.ops.mutant import Mutant, Patch
 
-GATE = "prelude/gate.wgsl"
 NORM, QUANT = "rmsnorm/rmsnorm.h", "act_quant/act_quant.h"
 
 MUTANTS = {
@@ -140,7 +139,7 @@ MUTANTS = {
     ),
     "no-clamp": Mutant(
         "h is not limited to the range of f16.",
-        gpu="#if «CLAMP→0»",
+        gpu="«CLAMP→0» ? limited",
         wgsl="CLAMP == «1u→2u»",
         native='«d.integer("CLAMP") != 0 ? 65504.0f : →»INFINITY',
         torch='h«.clamp(-65504.0, 65504.0) if case["clamp"] else h→»',
@@ -156,7 +155,7 @@ MUTANTS = {
     ),
     "relu2-for-silu": Mutant(
         "Squared ReLU where the model has SiLU.",
-        gpu="#if «PRE == RELU2→1»\n",
+        gpu="(«PRE == RELU2→1» ? relu2",
         wgsl="PRE «== 3u→> 1u»",
         native="mul(«silu→relu2»(load(gate",
         torch="functional.«silu(gate)→relu(gate).square()»",

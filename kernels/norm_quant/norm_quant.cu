@@ -14,11 +14,12 @@
 #define QUADS (DP / 4)
 #define SHARE ((QUADS + BLOCK - 1) / BLOCK)
 #define SPAN_LANES (QUADS / (DP / 256)) /* lanes that hold the 256 elements of a block */
-#define LIMIT 65504.0f
 #define NONE 0
 #define ADD 1
 #define SILU 2
 #define RELU2 3
+
+//#use gate
 
 REDUCE(sum_f32, float, 1, BLOCK, left + right)
 #if PER_BLOCK
@@ -49,23 +50,11 @@ INLINE void load_quad(GLOBAL const float* row, u32 quad, float* out)
 #endif
 }
 
-#if PRE == SILU || PRE == RELU2
 INLINE float gated(float gate, float up)
 {
-#if PRE == RELU2
-    const float positive = gate < 0.0f ? 0.0f : gate; /* not FMAX, which would lose a NaN */
-    float value = positive * positive * up;
-#else
-    /* exp of a value that is never positive cannot overflow: both tails come out right without a special case. */
-    const float decay = EXP(gate < 0.0f ? gate : -gate);
-    float value = gate * ((gate < 0.0f ? decay : 1.0f) / (1.0f + decay)) * up;
-#endif
-#if CLAMP
-    value = value > LIMIT ? LIMIT : (value < -LIMIT ? -LIMIT : value); /* a NaN passes both comparisons */
-#endif
-    return value;
+    const float value = (PRE == RELU2 ? relu2(gate) : silu(gate)) * up;
+    return CLAMP ? limited(value) : value;
 }
-#endif
 
 INLINE i32 code_of(float scaled)
 {
