@@ -56,7 +56,7 @@ MUTANTS = {
     "maximum-not-subtracted": Mutant(
         "Exponentials are taken of the scores themselves: right until one of them overflows.",
         gpu="new_top = «FMAX(new_top, scores[ahead * TILE_H + h] * SCALE)→0.0f»;",
-        wgsl="new_top = «max(new_top, fold[i * CHUNK])→0.0»;",
+        wgsl="new_top = «max(top, bitcast<f32>(joined(MAX_F32, 0u, FOLD)))→0.0»;",
         native=(
             "const float top = «→0 * »largest(best);",
             "«exp_neg(sub(load(scores + j, Full{}), set1(top)))→exponential(scores + j)»",

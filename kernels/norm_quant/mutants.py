@@ -172,7 +172,7 @@ MUTANTS = {
     "no-floor": Mutant(
         "No lower limit of the largest magnitude: a row of zeros divides by zero.",
         gpu="«(absmax < 1e-5f ? 1e-5f : absmax)→absmax»",
-        wgsl="«max(→»magnitude(top_bits)«, FLOOR_BITS)→»",
+        wgsl=Patch("«max(→»magnitude(top)«, FLOOR_BITS)→»", file="prelude/quantiser.wgsl"),
         native=Patch("«(top < 1e-5f ? 1e-5f : top)→top»", file=QUANT),
         torch="«.clamp(min=1e-5)→»",
         numpy="«np.maximum(→»np.abs(blocks).max(axis=-1)«, np.asarray(1e-5, dtype))→»",
