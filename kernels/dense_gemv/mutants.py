@@ -39,7 +39,7 @@ MUTANTS = {
             "    }\n"
             "»    sum_rows(acc, scratch);"
         ),
-        wgsl="= «acc[t]→unpack2x16float(pack2x16float(vec2<f32>(clamp(acc[t], -65504.0, 65504.0), 0.0))).x»;",
+        wgsl="bitcast<u32>(«acc[t]→unpack2x16float(pack2x16float(vec2<f32>(clamp(acc[t], -65504.0, 65504.0), 0.0))).x»);",
         native=(
             "«→{\n"
             "                Half one[W];\n"
@@ -58,7 +58,7 @@ MUTANTS = {
             "    }\n"
             "»    sum_rows(acc, scratch);"
         ),
-        wgsl="* LANES, 1u, FOLD«→ - 1u»)",
+        wgsl=Patch("* LANES, 1u, FOLD«→ - 1u»)", file="prelude/rows.wgsl"),
         native=(
             "«→            for (F& total : acc[m]) {\n"
             "                float lanes[W];\n"

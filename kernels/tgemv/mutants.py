@@ -204,7 +204,7 @@ MUTANTS = {
     "lane-dropped": Mutant(
         "The reduction over the work-items of a row forgets the last of them.",
         gpu="total[i] =«→ lane + 1 == LANES ? 0 :» joined(acc[i]);",
-        wgsl="i«→ + step» < first + count; i += step",
+        wgsl=Patch("i«→ + step» < first + count; i += step", file="prelude/rows.wgsl"),
     ),
     "row-scale-of-the-tile": Mutant(
         "Every row of a tile of four takes the scale of the tile's first row.",
