@@ -1,7 +1,5 @@
 """Wrong attention kernels: mask, softmax and scale, online rescale, maps of heads, tiles of keys, log-sum-exp."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 MUTANTS = {

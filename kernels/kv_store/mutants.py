@@ -1,7 +1,5 @@
 """Wrong kernels of kv_store: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 HALF, ELEMENT = "prelude/half.wgsl", "prelude/element.cu"
@@ -71,7 +69,7 @@ MUTANTS = {
     "overflow-saturates": Mutant(
         "What exceeds f16 becomes 65504 instead of an infinity.",
         gpu=Patch(
-            "STORE_F16(pointer, at, «value→(value) > 65504.0f ? 65504.0f : ((value) < -65504.0f ? -65504.0f : (value))»)",
+            "F16(pointer, at, «value→(value) > 65504.0f ? 65504.0f : ((value) < -65504.0f ? -65504.0f : (value))»)",
             file=ELEMENT,
         ),
         wgsl=Patch("sign | «0x7c00u→0x7bffu»;", file=HALF),

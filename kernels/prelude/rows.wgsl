@@ -1,6 +1,6 @@
 // rows: the sums of rows of weights that LANES work-items share, each for TILE_M rows of activations, in two stages:
-// FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins those. Two barriers instead of a
-// tree's five. A text says with FLOAT_SUMS whether it sums floats or integers.
+// FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins those. Two barriers instead
+// of a tree's five. A text says with FLOAT_SUMS whether it sums floats or integers.
 
 const FOLD: u32 = min(LANES, 8u);
 

@@ -1,7 +1,5 @@
 """Wrong tgemv kernels: tails of rows and columns, layout of the packed words, Σq, accumulators, scales, stores."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 TILED_FINISH = "        const std::int32_t* offset = buffers.offset + slot * blocks;\n        if (integers) {\n"
