@@ -107,10 +107,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         WAITING values[AHEAD][PACKED ? 1 : 8];
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const i32 key = tile + (i32)(ahead * SLOTS + slot);
-            float keys[8];
-            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
-                keys[i] = 0.0f;
-            }
+            float keys[8] = {0.0f};
             if (key < end) { /* what lies beyond may be anything, NaN included */
                 load_part(kcache + (u64)key * ROW + offset, lane, keys);
             }

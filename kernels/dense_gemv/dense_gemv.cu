@@ -47,10 +47,7 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
     UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
         weights[n] = w + (u64)(row0 + n < NROWS ? row0 + n : NROWS - 1) * K;
     }
-    float acc[OUTPUTS];
-    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
-        acc[i] = 0.0f;
-    }
+    float acc[OUTPUTS] = {0.0f};
 
 #if K % 8 == 0 /* then every row begins at a multiple of 16 bytes */
 #pragma unroll 1
