@@ -3,8 +3,6 @@
 What compilers say of it is in ``test_compile.py``, what it computes in ``test_ops.py`` and ``test_waves.py``.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Mapping

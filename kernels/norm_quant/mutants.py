@@ -161,7 +161,7 @@ MUTANTS = {
     ),
     "sum-misses-the-tail": Mutant(
         "The sum of the codes takes whole words of four only.",
-        gpu="codes[i] += «code→4 * quad + 4 <= D ? code : 0»;",
+        gpu="codes[SPAN(i)] += «code→4 * quad + 4 <= D ? code : 0»;",
         wgsl="acc += «code→select(0, code, word * 4u + 4u <= D)»;",
         native=Patch("«→if (at + W <= count / 4 * 4) »total = add(total, value);", file=QUANT),
         torch='qsum = «q→(q * (torch.arange(dp).view(q.shape[1:]) < case["D"] // 4 * 4))».sum(dim=-1)',
