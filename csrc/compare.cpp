@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -56,28 +57,14 @@ void require(bool good, const char* message) {
     if (!good) throw std::invalid_argument(message);
 }
 
-double sum(const double* lanes) {
-    double total = 0;
-    for (int i = 0; i < COMPARE_LANES; ++i) total += lanes[i];
-    return total;
-}
-
 struct Totals {
-    double got_sq = 0, truth_sq = 0, product = 0, error_sq = 0, error = 0;
+    double sums[SUM_COUNT] = {};
     Findings rest{};  // all but the sums
 
     void join(const Findings& part) {
-        got_sq += sum(part.sums.got_sq);
-        truth_sq += sum(part.sums.truth_sq);
-        product += sum(part.sums.product);
-        error_sq += sum(part.sums.error_sq);
-        error += sum(part.sums.error);
-        rest.got_nan += part.got_nan;
-        rest.truth_nan += part.truth_nan;
-        rest.got_inf += part.got_inf;
-        rest.truth_inf += part.truth_inf;
-        rest.wrong += part.wrong;
-        rest.negative += part.negative;
+        for (int s = 0; s < SUM_COUNT; ++s)
+            sums[s] += std::accumulate(part.sums.at[s], part.sums.at[s] + COMPARE_LANES, 0.0);
+        for (int c = 0; c < COUNTS; ++c) rest.counts[c] += part.counts[c];
         rest.max_abs = std::max(rest.max_abs, part.max_abs);
         rest.max_rel = std::max(rest.max_rel, part.max_rel);
         rest.max_ulp = std::max(rest.max_ulp, part.max_ulp);
@@ -89,17 +76,6 @@ struct Totals {
     }
 };
 
-Findings extremes_of(const Findings& known) {
-    Findings fresh{};
-    fresh.worst = -1;
-    fresh.worst_used = known.worst_used;
-    fresh.worst_error = known.worst_error;
-    fresh.max_abs = known.max_abs;
-    fresh.max_rel = known.max_rel;
-    fresh.max_ulp = known.max_ulp;
-    return fresh;
-}
-
 Totals run(const Pair& pair, const Isa& isa, int threads) {
     const std::int64_t blocks = (pair.count + COMPARE_BLOCK - 1) / COMPARE_BLOCK;
     const std::int64_t size = std::max(LEAST_BLOCKS, (blocks + PARTS - 1) / PARTS) * COMPARE_BLOCK;
@@ -107,10 +83,10 @@ Totals run(const Pair& pair, const Isa& isa, int threads) {
     std::vector<Findings> found(static_cast<std::size_t>(parts));
     std::atomic<std::int64_t> next{0};
     const auto work = [&] {
-        Findings known{};  // extremes of this thread's earlier parts, all before the next one: lesser ones need no look
+        Extremes known{};  // extremes of this thread's earlier parts, all before the next one: lesser ones need no look
         for (std::int64_t at = next++; at < parts; at = next++) {
             Findings& mine = found[static_cast<std::size_t>(at)];
-            mine = extremes_of(known);
+            mine = Findings{known, -1, {}, {}};
             isa.compare(pair, at * size, std::min(pair.count, (at + 1) * size), mine);
             known = mine;
         }
@@ -123,6 +99,8 @@ Totals run(const Pair& pair, const Isa& isa, int threads) {
     for (auto& other : others) other.join();
     Totals totals;
     for (const Findings& part : found) totals.join(part);
+    for (double& sum : totals.sums)  // the sign of a NaN depends on the order of operands that a compiler chose
+        if (sum != sum) sum = std::numeric_limits<double>::quiet_NaN();
     return totals;
 }
 
@@ -139,19 +117,21 @@ py::dict compare(const py::array& got, const py::array& truth, const std::option
     const Pair pair{got.data(), truth.data(), limit ? limit->data() : nullptr, got_type.element, truth_type.element,
                     rule, got_type.range,
                     rule == Rule::none ? std::numeric_limits<double>::quiet_NaN() : got_type.range, got.size()};
-    Totals found;
+    Totals totals;
     {
         py::gil_scoped_release release;
-        found = run(pair, *isa, threads);
+        totals = run(pair, *isa, threads);
     }
     using namespace py::literals;
-    const Findings& rest = found.rest;
-    return py::dict("got_nan"_a = rest.got_nan, "truth_nan"_a = rest.truth_nan, "got_inf"_a = rest.got_inf,
-                    "truth_inf"_a = rest.truth_inf, "wrong"_a = rest.wrong, "negative"_a = rest.negative,
+    const Findings& rest = totals.rest;
+    const auto& counts = rest.counts;
+    const auto& sums = totals.sums;
+    return py::dict("got_nan"_a = counts[GOT_NAN], "truth_nan"_a = counts[TRUTH_NAN], "got_inf"_a = counts[GOT_INF],
+                    "truth_inf"_a = counts[TRUTH_INF], "wrong"_a = counts[WRONG], "negative"_a = counts[NEGATIVE],
                     "worst"_a = rest.worst, "used"_a = rest.worst_used, "error"_a = rest.worst_error,
                     "max_abs"_a = rest.max_abs, "max_rel"_a = rest.max_rel, "max_ulp"_a = rest.max_ulp,
-                    "got_sq"_a = found.got_sq, "truth_sq"_a = found.truth_sq, "product"_a = found.product,
-                    "error_sq"_a = found.error_sq, "signed"_a = found.error);
+                    "got_sq"_a = sums[GOT_SQ], "truth_sq"_a = sums[TRUTH_SQ], "product"_a = sums[PRODUCT],
+                    "error_sq"_a = sums[ERROR_SQ], "signed"_a = sums[ERROR_SUM]);
 }
 
 }  // namespace

@@ -24,17 +24,23 @@ struct Pair {
     std::int64_t count;
 };
 
+// Σ got², Σ truth², Σ got · truth, Σ (got - truth)², Σ (got - truth).
+enum SumName { GOT_SQ, TRUTH_SQ, PRODUCT, ERROR_SQ, ERROR_SUM, SUM_COUNT };
 struct Sums {
-    double got_sq[COMPARE_LANES], truth_sq[COMPARE_LANES], product[COMPARE_LANES];  // Σ got², Σ truth², Σ got · truth
-    double error_sq[COMPARE_LANES], error[COMPARE_LANES];                         // Σ (got - truth)², Σ (got - truth)
+    double at[SUM_COUNT][COMPARE_LANES];
 };
 
-struct Findings {
-    Sums sums;
-    std::int64_t got_nan, truth_nan, got_inf, truth_inf, wrong, negative;  // negative: limits below zero
-    std::int64_t worst;  // by used, then error, then index; -1 before the first
-    double worst_used, worst_error;
+enum CountName { GOT_NAN, TRUTH_NAN, GOT_INF, TRUTH_INF, WRONG, NEGATIVE, COUNTS };  // NEGATIVE: limits below zero
+
+struct Extremes {
+    double worst_used, worst_error;  // of the worst element: by used, then error, then index
     double max_abs, max_rel, max_ulp;
+};
+
+struct Findings : Extremes {
+    std::int64_t worst;  // index; -1 before the first
+    std::int64_t counts[COUNTS];
+    Sums sums;
 };
 
 }  // namespace kparity

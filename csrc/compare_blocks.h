@@ -28,11 +28,11 @@ inline Quick quick_sums(const float* got, const float* truth, int count, double 
         for (int v = 0; v < VECTORS; ++v) {
             const F64 g = widen(got + i + v * WIDE), t = widen(truth + i + v * WIDE);
             const F64 difference = g - t, size = magnitude(difference);
-            sums.got_sq[v] = add_exact_product(g, g, sums.got_sq[v]);
-            sums.truth_sq[v] = add_exact_product(t, t, sums.truth_sq[v]);
-            sums.product[v] = add_exact_product(g, t, sums.product[v]);
-            sums.error_sq[v] += difference * difference;
-            sums.error[v] += difference;
+            sums.at[GOT_SQ][v] = add_exact_product(g, g, sums.at[GOT_SQ][v]);
+            sums.at[TRUTH_SQ][v] = add_exact_product(t, t, sums.at[TRUTH_SQ][v]);
+            sums.at[PRODUCT][v] = add_exact_product(g, t, sums.at[PRODUCT][v]);
+            sums.at[ERROR_SQ][v] += difference * difference;
+            sums.at[ERROR_SUM][v] += difference;
             top[v] = larger(size, top[v]);
             above[v] = larger(add_exact_product(slope, magnitude(t), size), above[v]);
         }
@@ -43,7 +43,7 @@ inline Quick quick_sums(const float* got, const float* truth, int count, double 
 // The squares of finite f32 differences cannot overflow fp64, so a block is finite if their sum is.
 inline bool all_finite(const Sums& sums) {
     double total = 0;
-    for (int i = 0; i < COMPARE_LANES; ++i) total += sums.error_sq[i];
+    for (const double lane : sums.at[ERROR_SQ]) total += lane;
     return total < INFINITY;
 }
 

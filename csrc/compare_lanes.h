@@ -104,28 +104,18 @@ inline std::uint32_t steps_between(float a, float b) {
 
 // The five sums while they are in registers.
 struct Running {
-    F64 got_sq[VECTORS] = {}, truth_sq[VECTORS] = {}, product[VECTORS] = {}, error_sq[VECTORS] = {};
-    F64 error[VECTORS] = {};
+    F64 at[SUM_COUNT][VECTORS] = {};
 
     Sums stored() const {
         Sums out;
-        std::memcpy(out.got_sq, got_sq, sizeof got_sq);
-        std::memcpy(out.truth_sq, truth_sq, sizeof truth_sq);
-        std::memcpy(out.product, product, sizeof product);
-        std::memcpy(out.error_sq, error_sq, sizeof error_sq);
-        std::memcpy(out.error, error, sizeof error);
+        std::memcpy(out.at, at, sizeof at);
         return out;
     }
 };
 
 inline void add_sums(Sums& total, const Sums& more) {
-    for (int i = 0; i < COMPARE_LANES; ++i) {
-        total.got_sq[i] += more.got_sq[i];
-        total.truth_sq[i] += more.truth_sq[i];
-        total.product[i] += more.product[i];
-        total.error_sq[i] += more.error_sq[i];
-        total.error[i] += more.error[i];
-    }
+    for (int s = 0; s < SUM_COUNT; ++s)
+        for (int i = 0; i < COMPARE_LANES; ++i) total.at[s][i] += more.at[s][i];
 }
 
 inline double largest_steps(const float* got, const float* truth, int count) {

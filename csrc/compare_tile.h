@@ -77,11 +77,11 @@ inline void sum_tile(Tile& tile, int count, Findings& out) {
             std::memcpy(&g, tile.got + i + v * WIDE, sizeof g);
             std::memcpy(&t, tile.truth + i + v * WIDE, sizeof t);
             const F64 difference = g - t;
-            sums.got_sq[v] += g * g;
-            sums.truth_sq[v] += t * t;
-            sums.product[v] += g * t;
-            sums.error_sq[v] += difference * difference;
-            sums.error[v] += difference;
+            sums.at[GOT_SQ][v] += g * g;
+            sums.at[TRUTH_SQ][v] += t * t;
+            sums.at[PRODUCT][v] += g * t;
+            sums.at[ERROR_SQ][v] += difference * difference;
+            sums.at[ERROR_SUM][v] += difference;
         }
     add_sums(out.sums, sums.stored());
 }
@@ -97,17 +97,12 @@ inline bool plain_tile(const Tile& tile, int count, double overflow) {
 }
 
 inline void count_kinds(const Tile& tile, int count, Findings& out) {
-    std::int64_t got_nan = 0, truth_nan = 0, got_inf = 0, truth_inf = 0;
     for (int i = 0; i < count; ++i) {
-        got_nan += is_nan(tile.got[i]);
-        truth_nan += is_nan(tile.truth[i]);
-        got_inf += is_inf(tile.got[i]);
-        truth_inf += is_inf(tile.truth[i]);
+        out.counts[GOT_NAN] += is_nan(tile.got[i]);
+        out.counts[TRUTH_NAN] += is_nan(tile.truth[i]);
+        out.counts[GOT_INF] += is_inf(tile.got[i]);
+        out.counts[TRUTH_INF] += is_inf(tile.truth[i]);
     }
-    out.got_nan += got_nan;
-    out.truth_nan += truth_nan;
-    out.got_inf += got_inf;
-    out.truth_inf += truth_inf;
 }
 
 // |got - truth|: NaN equals NaN only, an infinity itself only, or a truth that with its limit is out of got's range.
@@ -198,8 +193,8 @@ inline void judge_limits(Tile& tile, std::int64_t at, int count, Findings& out) 
         wrong += (!(error <= limit) | (error == INFINITY)) & (error != 0.0);
         negative += limit < 0;
     }
-    out.wrong += wrong;
-    out.negative += negative;
+    out.counts[WRONG] += wrong;
+    out.counts[NEGATIVE] += negative;
     if (candidates(tile.error, tile.limit, count, out.worst_used) == 0) return find_none(at, count, out);
     for (int i = 0; i < count; ++i) tile.used[i] = ratio(tile.error[i], tile.limit[i]);
     find_worst(tile, at, count, out);
@@ -215,7 +210,7 @@ inline void judge_bits(Tile& tile, std::int64_t at, int count, Round round, Find
         tile.error[i] = differs ? tile.error[i] : 0.0;
         tile.used[i] = differs ? INFINITY : 0.0;
     }
-    out.wrong += wrong;
+    out.counts[WRONG] += wrong;
     if (wrong == 0) return find_none(at, count, out);
     find_worst(tile, at, count, out);
 }

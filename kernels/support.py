@@ -1,7 +1,5 @@
 """What the specifications share: seeded inputs of named kinds, shapes of real models, the pieces of an error bound."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ No device is needed, and nothing here says that a kernel computes anything. A co
 and a failure where ``KPARITY_REQUIRE`` names it: ``nvcc`` (nvcc and NVRTC), ``clang``, ``hiprtc``.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from dataclasses import replace

@@ -3,8 +3,6 @@
 The compiled dialects run in ``kparity mutate``.
 """
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any
 

@@ -1,11 +1,9 @@
 """The specifications: their bounds admit a right f32 implementation, and formulas written apart agree with them."""
 
-from __future__ import annotations
-
 import cmath
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -95,18 +93,24 @@ def test_cases_are_few_and_seeded(op: Op) -> None:
 # Formulas written apart: plain Python, complex numbers, torch.
 
 
-def test_rope_is_a_complex_multiplication() -> None:
-    op = ops.get("rope")
-    for mode, pair in (("neox", lambda i: (i, i + 16)), ("interleaved", lambda i: (2 * i, 2 * i + 1))):
-        case = op.case(M=8, H=2, D=40, R=32, theta=500000.0, scale=2.0, mode=mode)
-        x, pos, freq = made(case)
-        want = x.astype(np.float64)
-        for m, h, i in np.ndindex(8, 2, 16):
-            first, second = pair(i)
-            assert freq[i] == np.float32(500000.0 ** (-2 * i / 32) / 2.0)
-            turned = complex(x[m, h, first], x[m, h, second]) * cmath.exp(1j * int(pos[m]) * float(freq[i]))
-            want[m, h, first], want[m, h, second] = turned.real, turned.imag
-        assert op.reference(case, [x, pos, freq])[0] == pytest.approx(want, abs=1e-12)
+def turn(head: list[float], pos: int, freq: Array, mode: str) -> None:
+    """Rotate a head in place, by complex multiplication; theta is 500000 and the scale 2."""
+    half = len(freq)
+    for i in range(half):
+        assert freq[i] == np.float32(500000.0 ** (-i / half) / 2.0)
+        first, second = (i, i + half) if mode == "neox" else (2 * i, 2 * i + 1)
+        turned = complex(head[first], head[second]) * cmath.exp(1j * int(pos) * float(freq[i]))
+        head[first], head[second] = turned.real, turned.imag
+
+
+@pytest.mark.parametrize("mode", ["neox", "interleaved"])
+def test_rope_is_a_complex_multiplication(mode: str) -> None:
+    case = ops.get("rope").case(M=8, H=2, D=40, R=32, theta=500000.0, scale=2.0, mode=mode)
+    x, pos, freq = made(case)
+    want = x.astype(np.float64)
+    for m, h in np.ndindex(8, 2):
+        turn(want[m, h], pos[m], freq, mode)
+    assert ops.get("rope").reference(case, [x, pos, freq])[0] == pytest.approx(want, abs=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
@@ -148,13 +152,17 @@ def test_tgemv_in_plain_integers(wscale: str, ascale: str) -> None:
         assert [int(span.astype(int).sum()) for span in spans] == qsum[m].tolist()
 
 
-def quantised(row: list[float], length: int, mode: str) -> Iterator[tuple[float, list[int]]]:
-    """Scale and codes of each span of a row, half to even."""
-    for at in range(0, len(row), length):
+def is_quantised(row: list[float], q: Array, scale: Array, qsum: Array, mode: str, rel: float = 1e-12) -> None:
+    """Scale, codes and sum of each span of a row, half to even."""
+    row = row + [0.0] * (len(q) - len(row))
+    length = len(row) if mode == "token" else 256
+    for index, at in enumerate(range(0, len(row), length)):
         part = row[at : at + length]
         peak = max(part, key=abs)
-        scale = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
-        yield scale, [min(127, max(-128, round(value / scale))) if scale else 0 for value in part]
+        want = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
+        codes = [min(127, max(-128, round(value / want))) if want else 0 for value in part]
+        assert scale[index] == pytest.approx(want, rel=rel)
+        assert q[at : at + length].tolist() == codes and qsum[index] == sum(codes)
 
 
 @pytest.mark.parametrize("kind", ["random", "ties", "small", "zeros"])
@@ -165,11 +173,15 @@ def test_act_quant_in_plain_python(kind: str) -> None:
         x = made(case, kind)[0]
         q, scale, qsum = op.reference(case, [x])
         for m in range(2):
-            row = [float(value) for value in x[m]] + [0.0] * 68
-            length = 768 if mode == "token" else 256
-            for at, (want, codes) in enumerate(quantised(row, length, mode)):
-                assert scale[m, at] == pytest.approx(want, rel=1e-15)
-                assert q[m, at * length : (at + 1) * length].tolist() == codes and qsum[m, at] == sum(codes)
+            is_quantised(x[m].astype(float).tolist(), q[m], scale[m], qsum[m], mode, rel=1e-15)
+
+
+PRE = {
+    "none": lambda x: x,
+    "add": lambda a, b: a + b,
+    "silu": lambda g, u: g / (1 + math.exp(-g)) * u,
+    "relu2": lambda g, u: (g * g if g > 0 else 0.0) * u,
+}
 
 
 def test_the_small_ops_in_plain_python() -> None:
@@ -180,19 +192,9 @@ def test_the_small_ops_in_plain_python() -> None:
         square = math.fsum(float(value) ** 2 for value in x[m]) / 33
         assert y[m, d] == pytest.approx(float(x[m, d]) / math.sqrt(square + 1e-5) * float(weight[d]), rel=1e-12)
     gate, up = made(glu.case(M=1, D=40))
-    for act, want in (("silu", lambda g: g / (1 + math.exp(-g))), ("relu2", lambda g: g * g if g > 0 else 0.0)):
+    for act in ("silu", "relu2"):
         y = glu.reference(glu.case(M=1, D=40, act=act), [gate, up])[0]
-        assert y[0] == pytest.approx(
-            [want(float(g)) * float(u) for g, u in zip(gate[0], up[0], strict=True)], rel=1e-12
-        )
-
-
-PRE = {
-    "none": lambda x: x,
-    "add": lambda a, b: a + b,
-    "silu": lambda g, u: g / (1 + math.exp(-g)) * u,
-    "relu2": lambda g, u: (g * g if g > 0 else 0.0) * u,
-}
+        assert y[0] == pytest.approx(list(map(PRE[act], gate[0].tolist(), up[0].tolist())), rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["random", "small", "outlier", "zeros", "large"])
@@ -204,7 +206,6 @@ def test_norm_quant_in_plain_python(pre: str, mode: str, kind: str) -> None:
     *given, weight = made(case, kind if kind in op.kinds(case) else "random")
     outputs = op.reference(case, [*given, weight])
     q, scale, qsum = outputs[-3:]
-    length = 512 if mode == "token" else 256
     for m in range(2):
         numbers = [float(value) for array in given for value in array[m]]
         pairs = list(zip(*(numbers[at : at + width] for at in range(0, len(numbers), width)), strict=True))
@@ -213,10 +214,8 @@ def test_norm_quant_in_plain_python(pre: str, mode: str, kind: str) -> None:
         if pre != "none":
             assert outputs[0][m] == pytest.approx(h, rel=1e-12)
         root = math.sqrt(math.fsum(value * value for value in h) / width + 1e-5)
-        y = [value / root * float(gain) for value, gain in zip(h, weight, strict=True)] + [0.0] * (512 - width)
-        for at, (want, codes) in enumerate(quantised(y, length, mode)):
-            assert scale[m, at] == pytest.approx(want, rel=1e-12)
-            assert q[m, at * length : (at + 1) * length].tolist() == codes and qsum[m, at] == sum(codes)
+        y = [value / root * float(gain) for value, gain in zip(h, weight, strict=True)]
+        is_quantised(y, q[m], scale[m], qsum[m], mode)
 
 
 def half(value: float) -> float:
@@ -239,12 +238,8 @@ def test_rope_store_in_complex_numbers(mode: str, dtype: str) -> None:
         rounded = half if dtype == "f16" else float
         for m in range(5):
             heads = [[float(value) for value in qkv[m, 10 * at : 10 * at + 10]] for at in range(7)]
-            for i in range(3):
-                assert freq[i] == np.float32(500000.0 ** (-2 * i / 6) / 2.0)
-                first, second = (i, i + 3) if mode == "neox" else (2 * i, 2 * i + 1)
-                for head in heads[:5]:
-                    turned = complex(head[first], head[second]) * cmath.exp(1j * int(pos[m]) * float(freq[i]))
-                    head[first], head[second] = turned.real, turned.imag
+            for head in heads[:5]:
+                turn(head, pos[m], freq, mode)
             assert q[m].ravel() == pytest.approx(heads[0] + heads[1] + heads[2], abs=1e-12)
             if 0 <= pos[m] < 7:
                 for cache, at in zip(want, (3, 5), strict=True):

@@ -20,8 +20,6 @@ for the finite activations beside an infinity, whose codes are 0.
 ABI: x [M, K] f32 → q [M, Kp] i8, scale [M, S] f32, qsum [M, S] i32, with S = 1 (token) or Kp/256 (block256).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -6,14 +6,10 @@
 @group(0) @binding(2) var<storage, read_write> scale: array<f32>; // [M, SPANS]
 @group(0) @binding(3) var<storage, read_write> qsum: array<i32>; // [M, SPANS]
 
-var<workgroup> largest: array<u32, BLOCK>;
-var<workgroup> partial: array<i32, BLOCK>;
-
 const WORDS: u32 = KP / SPANS / 4u; // words of q in one span
-const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 
 //#use fold
-//#use magnitude
+//#use quantiser
 
 fn load(row: u32, k: u32) -> f32 {
     if k < K {
@@ -36,27 +32,10 @@ fn act_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             top = larger(top, bitcast<u32>(load(row, (span * WORDS + word) * 4u + i)));
         }
     }
-    largest[lane] = top;
-    workgroupBarrier();
-    if lane < FOLD {
-        var most = largest[lane * CHUNK];
-        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
-            most = larger(most, largest[i]);
-        }
-        largest[lane * CHUNK] = most;
-    }
-    workgroupBarrier();
-    var top_bits = largest[0];
-    for (var i = 1u; i < FOLD; i++) {
-        top_bits = larger(top_bits, largest[i * CHUNK]);
-    }
-
-    var s = 0.0;
-    if PER_BLOCK == 0u {
-        s = 127.0 / bitcast<f32>(max(magnitude(top_bits), FLOOR_BITS));
-    } else if magnitude(top_bits) != 0u {
-        s = -127.0 / bitcast<f32>(top_bits);
-    }
+    fold(LARGER, lane, top);
+    top = joined(LARGER, 0u, FOLD);
+    workgroupBarrier(); // the maxima were read
+    let s = factor_of(top);
 
     var acc = 0;
     for (var word = lane; word < WORDS; word += BLOCK) {
@@ -69,27 +48,10 @@ fn act_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
         }
         q[row * (KP / 4u) + span * WORDS + word] = packed;
     }
-    partial[lane] = acc;
-    workgroupBarrier();
-    if lane < FOLD {
-        var sum = partial[lane * CHUNK];
-        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
-            sum += partial[i];
-        }
-        partial[lane * CHUNK] = sum;
-    }
-    workgroupBarrier();
+    fold(SUM_I32, lane, bitcast<u32>(acc));
     if lane == 0u {
         let at = row * SPANS + span;
-        var total = 0;
-        for (var i = 0u; i < FOLD; i++) {
-            total += partial[i * CHUNK];
-        }
-        qsum[at] = total;
-        if PER_BLOCK == 1u && magnitude(top_bits) == 0u {
-            scale[at] = 0.0;
-        } else {
-            scale[at] = 1.0 / s;
-        }
+        qsum[at] = bitcast<i32>(joined(SUM_I32, 0u, FOLD));
+        scale[at] = scale_of(top, s);
     }
 }

@@ -1,7 +1,5 @@
 """act_quant in torch operations, written apart from the reference: reductions over a padded view."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case, padded

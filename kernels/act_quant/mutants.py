@@ -1,8 +1,8 @@
 """Wrong kernels of act_quant: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
+
+QUANTISER = "prelude/quantiser.wgsl"
 
 MUTANTS = {
     "half-away-from-zero": Mutant(
@@ -37,7 +37,7 @@ MUTANTS = {
     "scale-of-128": Mutant(
         "The largest magnitude becomes 128, which int8 does not have, instead of 127.",
         gpu=("-«127.0f→128.0f» / extreme", "«127.0f→128.0f» / (absmax"),
-        wgsl=("s = «127.0→128.0» / ", "s = -«127.0→128.0» / "),
+        wgsl=(Patch(" «127.0→128.0» / ", file=QUANTISER), Patch("-«127.0→128.0» / ", file=QUANTISER)),
         native=("-«127.0f→128.0f» / signed_top", "«127.0f→128.0f» / (top"),
         torch=("s = «127.0→128.0» / ", "-«127.0→128.0» / peak"),
         numpy=("np.asarray(«127→128», dtype)", "np.asarray(-«127→128», dtype)"),
@@ -55,7 +55,7 @@ MUTANTS = {
     "scales-span-major": Mutant(
         "Scales are stored [S, M] instead of [M, S]: a token gets the scale of another one's block.",
         gpu="scale[«row * SPANS + span→span * M + row»] = ",
-        wgsl=Patch("scale[«at→span * M + row»] = ", times=2),
+        wgsl="scale[«at→span * M + row»] = ",
         native="scale + at«→ % spans * rows + at / spans», ",
         torch="scale[..., 0]«→.T.reshape(scale.shape[:2])»",
         numpy="scale = scale[..., 0].astype(dtype)«→.T.reshape(m, spans)»",
@@ -71,7 +71,7 @@ MUTANTS = {
     "no-floor": Mutant(
         "No lower limit of the largest magnitude: a row of zeros divides by zero.",
         gpu="«(absmax < 1e-5f ? 1e-5f : absmax)→absmax»",
-        wgsl="«max(→»magnitude(top_bits)«, FLOOR_BITS)→»",
+        wgsl=Patch("«max(→»magnitude(top)«, FLOOR_BITS)→»", file=QUANTISER),
         native="«(top < 1e-5f ? 1e-5f : top)→top»",
         torch="«.clamp(min=1e-5)→»",
         numpy="«np.maximum(→»np.abs(blocks).max(axis=-1)«, np.asarray(1e-5, dtype))→»",
@@ -91,7 +91,7 @@ MUTANTS = {
     "sign-lost": Mutant(
         "The scale of a block is that of the largest magnitude, without the sign of the value.",
         gpu="AS_F32(magnitude« | (u32)(best[0] & 1) << 31→»)",
-        wgsl="-127.0 / bitcast<f32>(«top_bits→magnitude(top_bits)»)",
+        wgsl=Patch("-127.0 / bitcast<f32>(«top→magnitude(top)»)", file=QUANTISER),
         native="«signed_top(count, top, get)→top»",
         torch="-127.0 / peak«→.abs()»",
         numpy="np.asarray(-127, dtype), «top→np.abs(top)»",
@@ -99,7 +99,7 @@ MUTANTS = {
     "last-of-equals": Mutant(
         "Of equal magnitudes in a block the last one gives the scale its sign.",
         gpu="«(0x7fffffffu - k)→k» << 1",
-        wgsl=Patch("magnitude(right) >«→=» magnitude(left)", file="prelude/magnitude.wgsl"),
+        wgsl=Patch("magnitude(right) >«→=» magnitude(left)", file="prelude/fold.wgsl"),
         native=(
             "«→    float found = top;\n»    const F positive = ",
             " >= 0 || minus >= 0) «return minus < 0 || (plus >= 0 && plus < minus)→found = plus > minus» ? top : -top;",

@@ -3,8 +3,6 @@
 ABI: a [M, D] f32, b [M, D] f32 → y [M, D] f32 (a buffer of its own: WebGPU forbids aliasing).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

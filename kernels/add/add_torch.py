@@ -1,7 +1,5 @@
 """add in torch operations, written apart from the reference: a sum of tensors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

@@ -3,8 +3,6 @@
 ABI: x [M, N] f32 → idx [M] i32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

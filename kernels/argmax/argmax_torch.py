@@ -1,7 +1,5 @@
 """argmax in torch operations, written apart from the reference: the first of several in torch, too."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

@@ -1,7 +1,5 @@
 """Wrong kernels of argmax: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 MUTANTS = {

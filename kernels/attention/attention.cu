@@ -20,15 +20,8 @@
 #define BATCH (SLOTS * AHEAD) /* keys that a group takes at a time */
 #define ROW (G * D)           /* elements of one position of a cache */
 #define MINUS_INF AS_F32(0xff800000u)
-#if F16
-#define ELEMENT f16
-#define LOAD(pointer, at) LOAD_F16(pointer, at)
-#define LOAD8 load_f16x8
-#else
-#define ELEMENT float
-#define LOAD(pointer, at) (pointer)[at]
-#define LOAD8 load_f32x8
-#endif
+
+//#use element
 
 /* A value waits for its weight as it came: packed halves take half the registers. */
 #if F16 && D % 8 == 0
@@ -114,10 +107,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         WAITING values[AHEAD][PACKED ? 1 : 8];
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const i32 key = tile + (i32)(ahead * SLOTS + slot);
-            float keys[8];
-            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
-                keys[i] = 0.0f;
-            }
+            float keys[8] = {0.0f};
             if (key < end) { /* what lies beyond may be anything, NaN included */
                 load_part(kcache + (u64)key * ROW + offset, lane, keys);
             }

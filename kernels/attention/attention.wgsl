@@ -9,7 +9,6 @@
 @group(0) @binding(5) var<storage, read_write> lse: array<u32>; // [M, H] f32 bits
 
 var<workgroup> query: array<vec2<f32>, PAIRS>;
-var<workgroup> fold: array<f32, BLOCK>; // what a reduction works on
 var<workgroup> weight: array<f32, BLOCK>; // exp(score - top) of the keys at hand
 
 const PAIRS: u32 = D / 2u;
@@ -58,20 +57,8 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
             }
             score = product * SCALE;
         }
-        fold[lane] = score;
-        workgroupBarrier();
-        if lane < FOLD {
-            var most = fold[lane * CHUNK];
-            for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
-                most = max(most, fold[i]);
-            }
-            fold[lane * CHUNK] = most;
-        }
-        workgroupBarrier();
-        var new_top = top;
-        for (var i = 0u; i < FOLD; i++) {
-            new_top = max(new_top, fold[i * CHUNK]);
-        }
+        fold(MAX_F32, lane, bitcast<u32>(score));
+        let new_top = max(top, bitcast<f32>(joined(MAX_F32, 0u, FOLD)));
         let decay = exp(top - new_top);
         top = new_top;
         var mine = 0.0;
@@ -92,23 +79,11 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 acc[i] = part;
             }
         }
-        workgroupBarrier(); // the next keys overwrite fold and weight
+        workgroupBarrier(); // the next keys overwrite partial and weight
     }
 
-    fold[lane] = sum;
-    workgroupBarrier();
-    if lane < FOLD {
-        var part = fold[lane * CHUNK];
-        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
-            part += fold[i];
-        }
-        fold[lane * CHUNK] = part;
-    }
-    workgroupBarrier();
-    var total = 0.0;
-    for (var i = 0u; i < FOLD; i++) {
-        total += fold[i * CHUNK];
-    }
+    fold(SUM_F32, lane, bitcast<u32>(sum));
+    let total = bitcast<f32>(joined(SUM_F32, 0u, FOLD));
     for (var i = 0u; i < OWNED; i++) {
         let p = lane + i * BLOCK;
         if p < PAIRS {

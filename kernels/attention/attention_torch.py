@@ -1,7 +1,5 @@
 """attention in torch operations, written apart from the reference: all scores at once, masked."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

@@ -1,7 +1,5 @@
 """Wrong attention kernels: mask, softmax and scale, online rescale, maps of heads, tiles of keys, log-sum-exp."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 MUTANTS = {
@@ -56,7 +54,7 @@ MUTANTS = {
     "maximum-not-subtracted": Mutant(
         "Exponentials are taken of the scores themselves: right until one of them overflows.",
         gpu="new_top = «FMAX(new_top, scores[ahead * TILE_H + h] * SCALE)→0.0f»;",
-        wgsl="new_top = «max(new_top, fold[i * CHUNK])→0.0»;",
+        wgsl="new_top = «max(top, bitcast<f32>(joined(MAX_F32, 0u, FOLD)))→0.0»;",
         native=(
             "const float top = «→0 * »largest(best);",
             "«exp_neg(sub(load(scores + j, Full{}), set1(top)))→exponential(scores + j)»",

@@ -10,8 +10,6 @@ NaN and infinities are IEEE's, 0 · inf = NaN included: one in x reaches its row
 ABI: w [rows, K] f16|f32, x [M, K] f32 → y [M, N] f32 (inout when rows < N). K is even for f16.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -16,15 +16,9 @@
 #define ROWS (BLOCK / LANES * TILE_N)
 #define OUTPUTS (TILE_N * TILE_M)
 #define CHUNKS (K / 8) /* pieces of 8 weights */
-#if F16
-#define ELEMENT f16
-#define LOAD(pointer, at) LOAD_F16(pointer, at)
-#define QUARTERS 1 /* loads of 16 bytes in a piece */
-#else
-#define ELEMENT float
-#define LOAD(pointer, at) (pointer)[at]
-#define QUARTERS 2
-#endif
+#define QUARTERS (F16 ? 1 : 2) /* loads of 16 bytes in a piece */
+
+//#use element
 
 REDUCE(sum_rows, float, OUTPUTS, LANES, left + right)
 
@@ -53,10 +47,7 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
     UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
         weights[n] = w + (u64)(row0 + n < NROWS ? row0 + n : NROWS - 1) * K;
     }
-    float acc[OUTPUTS];
-    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
-        acc[i] = 0.0f;
-    }
+    float acc[OUTPUTS] = {0.0f};
 
 #if K % 8 == 0 /* then every row begins at a multiple of 16 bytes */
 #pragma unroll 1

@@ -12,8 +12,7 @@
 //#endif
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // [M, N]; columns ROW0 … ROW0 + NROWS - 1 written
 
-var<workgroup> partial: array<f32, BLOCK * TILE_M>;
-
+const FLOAT_SUMS: bool = true;
 const STEPS: u32 = K / (select(1u, 2u, F16 == 1u) * select(1u, 4u, K % 8u == 0u)); // loads of a row of weights
 
 // The share of one load of weights in the product with row m of x.
@@ -36,22 +35,8 @@ fn product(word: u32, m: u32, step: u32) -> f32 {
 }
 //#endif
 
-// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins
-// those. Two barriers instead of a tree's five.
-const FOLD: u32 = min(LANES, 8u);
-
-// Sum every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a
-// compiler for CPUs does not unroll it for the lanes that have no part in it.
-fn fold(first: u32, step: u32, count: u32) -> f32 {
-    var total = partial[first];
-    for (var i = first + step; i < first + count; i += step) {
-        total += partial[i];
-    }
-    partial[first] = total;
-    return total;
-}
-
 //#use item
+//#use rows
 
 @compute @workgroup_size(BLOCK)
 fn dense_gemv(item: Item) {
@@ -69,22 +54,14 @@ fn dense_gemv(item: Item) {
         }
     }
     for (var t = 0u; t < TILE_M; t++) {
-        partial[t * BLOCK + thread] = acc[t];
+        partial[t * BLOCK + thread] = bitcast<u32>(acc[t]);
     }
-    workgroupBarrier();
-    if LANES > FOLD {
-        if lane < FOLD {
-            for (var t = 0u; t < TILE_M; t++) {
-                fold(t * BLOCK + thread, FOLD, LANES);
-            }
-        }
-        workgroupBarrier();
-    }
+    fold_rows(thread);
     for (var output = thread; output < ROWS * TILE_M; output += BLOCK) {
         let r = row0 + output % ROWS;
         let m = m0 + output / ROWS;
         if r < NROWS && m < M {
-            y[m * N + ROW0 + r] = fold((output / ROWS) * BLOCK + (output % ROWS) * LANES, 1u, FOLD);
+            y[m * N + ROW0 + r] = bitcast<f32>(row_sum(output));
         }
     }
 }

@@ -1,7 +1,5 @@
 """dense_gemv in torch operations, written apart from the reference: a matrix product in f32."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

@@ -1,7 +1,5 @@
 """Wrong kernels of dense_gemv: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 MUTANTS = {
@@ -39,7 +37,7 @@ MUTANTS = {
             "    }\n"
             "»    sum_rows(acc, scratch);"
         ),
-        wgsl="= «acc[t]→unpack2x16float(pack2x16float(vec2<f32>(clamp(acc[t], -65504.0, 65504.0), 0.0))).x»;",
+        wgsl="<u32>(«acc[t]→unpack2x16float(pack2x16float(vec2<f32>(clamp(acc[t], -65504.0, 65504.0), 0.0))).x»);",
         native=(
             "«→{\n"
             "                Half one[W];\n"
@@ -58,7 +56,7 @@ MUTANTS = {
             "    }\n"
             "»    sum_rows(acc, scratch);"
         ),
-        wgsl="* LANES, 1u, FOLD«→ - 1u»)",
+        wgsl=Patch("* LANES, 1u, FOLD«→ - 1u»)", file="prelude/rows.wgsl"),
         native=(
             "«→            for (F& total : acc[m]) {\n"
             "                float lanes[W];\n"

@@ -9,8 +9,6 @@ an id outside [0, V) gives a row of NaN: it fails closed.
 ABI: table [rows, D] f16|f32, ids [M] i32 → x [M, D] f32. D is even (f16 pairs).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

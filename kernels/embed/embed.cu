@@ -4,13 +4,7 @@
  * Grid: one group per id.
  * Options: F16 (type of the table), ROW0 and ROWS (the part of the V rows that is bound).
  */
-#if F16
-#define ELEMENT f16
-#define LOAD(pointer, at) LOAD_F16(pointer, at)
-#else
-#define ELEMENT float
-#define LOAD(pointer, at) (pointer)[at]
-#endif
+//#use element
 
 KERNEL embed(GLOBAL const ELEMENT* RESTRICT table, GLOBAL const i32* RESTRICT ids, GLOBAL float* RESTRICT x)
 {

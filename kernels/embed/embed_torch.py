@@ -1,7 +1,5 @@
 """embed in torch operations, written apart from the reference: a gather, masked where no row of the table is meant."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

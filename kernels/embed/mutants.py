@@ -1,8 +1,6 @@
 """Wrong kernels of embed: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
-from kparity.ops.mutant import Mutant
+from kparity.ops.mutant import Mutant, Patch
 
 MUTANTS = {
     "next-row": Mutant(
@@ -39,7 +37,10 @@ MUTANTS = {
     ),
     "subnormals-flushed": Mutant(
         "Subnormal f16 weights become zero, as conversions of some devices and unpack2x16float make them.",
-        gpu=", at) «→((AS_U32(»LOAD_F16(pointer, at)«→) & 0x7fffffffu) < 0x38800000u ? 0.0f : LOAD_F16(pointer, at))»",
+        gpu=Patch(
+            ", at) «→((AS_U32(»LOAD_F16(pointer, at)«→) & 0x7fffffffu) < 0x38800000u ? 0.0f : LOAD_F16(pointer, at))»",
+            file="prelude/element.cu",
+        ),
         wgsl="sign« | bitcast<u32>(f32(fraction) * 5.9604644775390625e-8)→»",
         native=(
             "«store(to + i, tail, load(from + i, tail))→"

@@ -11,8 +11,6 @@ Infinities follow the formula: silu(+inf) = +inf, silu(-inf) = -inf · 0 = NaN, 
 ABI: gate [M, D] f32, up [M, D] f32 → y [M, D] f32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """glu in torch operations, written apart from the reference: torch's own activations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

@@ -1,16 +1,14 @@
 """Wrong kernels of glu: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
-GATE = "prelude/gate.wgsl"
+GATE, GPU_GATE = "prelude/gate.wgsl", "prelude/gate.cu"
 
 MUTANTS = {
     "relu2-for-silu": Mutant(
         "Squared ReLU where the model has SiLU: seen on every backend at once, because specification and kernels "
         "agreed.",
-        gpu="#if «RELU2→1»",
+        gpu="(«RELU2→1» ? relu2",
         wgsl="RELU2 «== 1u→< 2u»",
         native="[](F g) { return «silu→relu2»(g); }",
         torch="functional.«silu(gate)→relu(gate).square()»",
@@ -18,7 +16,7 @@ MUTANTS = {
     ),
     "silu-for-relu2": Mutant(
         "SiLU where the model has the squared ReLU (BitNet b1.58).",
-        gpu="#if «RELU2→0»",
+        gpu="(«RELU2→0» ? relu2",
         wgsl="RELU2 == «1u→2u»",
         native="[](F g) { return «relu2→silu»(g); }",
         torch="functional.«relu(gate).square()→silu(gate)»",
@@ -26,7 +24,7 @@ MUTANTS = {
     ),
     "relu-without-square": Mutant(
         "ReLU, not squared.",
-        gpu="positive« * positive→»",
+        gpu=Patch("positive« * positive→»", file=GPU_GATE),
         wgsl=Patch("positive« * positive→»", file=GATE),
         native="«mul(kept, kept)→kept»",
         torch="functional.relu(gate)«.square()→»",
@@ -34,7 +32,7 @@ MUTANTS = {
     ),
     "square-without-relu": Mutant(
         "The square of the gate, negative gates included.",
-        gpu="«gate < 0.0f ? 0.0f : →»gate;",
+        gpu=Patch("«gate < 0.0f ? 0.0f : →»gate;", file=GPU_GATE),
         wgsl=Patch("«select(g, 0.0, g < 0.0)→g»", file=GATE),
         native="«max(zero(), gate)→gate»",
         torch="«functional.relu(gate)→gate».square()",
@@ -42,7 +40,7 @@ MUTANTS = {
     ),
     "sigmoid-for-silu": Mutant(
         "The gate's sigmoid without the gate.",
-        gpu="«gate * →»((gate < 0.0f ? decay",
+        gpu=Patch("«gate * →»((gate < 0.0f ? decay", file=GPU_GATE),
         wgsl=Patch("«g * →»select(decay", file=GATE),
         native="«mul(gate, →»div(pick_negative(gate, decay, set1(1.0f)), add(set1(1.0f), decay))«)→»",
         torch="«functional.silu→torch.sigmoid»(gate)",
@@ -50,7 +48,10 @@ MUTANTS = {
     ),
     "exp-overflows": Mutant(
         "SiLU as g·e^g / (1 + e^g): infinity over infinity from a gate of 89 on.",
-        gpu=("EXP(gate« < 0.0f ? gate : -gate→»)", "«(gate < 0.0f ? decay : 1.0f)→decay»"),
+        gpu=(
+            Patch("EXP(gate« < 0.0f ? gate : -gate→»)", file=GPU_GATE),
+            Patch("«(gate < 0.0f ? decay : 1.0f)→decay»", file=GPU_GATE),
+        ),
         wgsl=(Patch("exp(«-abs(g)→g»)", file=GATE), Patch("«select(decay, 1.0, g >= 0.0)→decay»", file=GATE)),
         native=(
             "«→float lanes[W];\n"
@@ -64,7 +65,7 @@ MUTANTS = {
     ),
     "gate-and-up-swapped": Mutant(
         "The activation of up times the gate.",
-        gpu="activate(«gate→up»[at]) * «up→gate»[at]",
+        gpu="relu2(«gate→up»[at]) : silu(«gate→up»[at])) * «up→gate»[at]",
         wgsl=("let g = «gate→up»[at];", Patch("* «up→gate»[at]", times=2)),
         native="act(load(«gate→up» + i, tail)), load(«up→gate» + i, tail)",
         torch="«gate, up→up, gate» = inputs",
@@ -72,7 +73,7 @@ MUTANTS = {
     ),
     "no-clamp": Mutant(
         "The result is not limited to the range of f16.",
-        gpu="#if «CLAMP→0»",
+        gpu="«CLAMP→0» ? limited",
         wgsl="CLAMP == «1u→2u»",
         native="«clamp ? 65504.0f : →»INFINITY",
         torch='y«.clamp(-65504.0, 65504.0) if case["clamp"] else y→»',
@@ -80,7 +81,7 @@ MUTANTS = {
     ),
     "clamp-above-only": Mutant(
         "Results below -65504 are not limited.",
-        gpu="«(value < -LIMIT ? -LIMIT : value)→value»",
+        gpu=Patch("«(value < -65504.0f ? -65504.0f : value)→value»", file=GPU_GATE),
         wgsl=Patch("magnitude <= INFINITY_BITS«→ && bits == magnitude»", file=GATE),
         native="«max(sub(zero(), limit), →»min(limit, value)«)→»",
         torch="y.clamp(«-65504.0, →max=»65504.0)",
@@ -88,7 +89,7 @@ MUTANTS = {
     ),
     "nan-lost": Mutant(
         "The ReLU makes 0 of a NaN, so that a broken layer looks sound.",
-        gpu="gate «<→>» 0.0f ? «0.0f : gate→gate : 0.0f»;",
+        gpu=Patch("gate «<→>» 0.0f ? «0.0f : gate→gate : 0.0f»;", file=GPU_GATE),
         wgsl=Patch("select(«g, 0.0, g <→0.0, g, g >» 0.0)", file=GATE),
         native="max(«zero(), gate→gate, zero()»)",
         torch="functional.relu(gate)«→.nan_to_num(posinf=torch.inf)»",

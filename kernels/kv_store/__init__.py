@@ -9,8 +9,6 @@ ABI: k [M, D] f32, v [M, D] f32, pos [M] i32 → kcache [L, D] f32|f16 (inout), 
 head size, even.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -5,13 +5,8 @@
  * Options: F16 (type of the cache).
  */
 #define PAIRS (D / 2)
-#if F16
-#define ELEMENT f16
-#define STORE(pointer, at, value) STORE_F16(pointer, at, value)
-#else
-#define ELEMENT float
-#define STORE(pointer, at, value) ((pointer)[at] = (value))
-#endif
+
+//#use element
 
 KERNEL kv_store(GLOBAL const float* RESTRICT k, GLOBAL const float* RESTRICT v, GLOBAL const i32* RESTRICT pos,
     GLOBAL ELEMENT* RESTRICT kcache, GLOBAL ELEMENT* RESTRICT vcache)

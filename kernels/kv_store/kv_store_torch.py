@@ -1,7 +1,5 @@
 """kv_store in torch operations, written apart from the reference: an indexed assignment."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

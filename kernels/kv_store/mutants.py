@@ -1,10 +1,8 @@
 """Wrong kernels of kv_store: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
-HALF = "prelude/half.wgsl"
+HALF, ELEMENT = "prelude/half.wgsl", "prelude/element.cu"
 
 MUTANTS = {
     "next-position": Mutant(
@@ -49,7 +47,7 @@ MUTANTS = {
     ),
     "truncated-to-f16": Mutant(
         "Bits that f16 does not have are cut off instead of rounded to nearest even.",
-        gpu="#define STORE(pointer, at, value) STORE_F16(pointer, at, «value→AS_F32(AS_U32(value) & 0xffffe000u)»)",
+        gpu=Patch("STORE_F16(pointer, at, «value→AS_F32(AS_U32(value) & 0xffffe000u)»)", file=ELEMENT),
         wgsl=Patch("«(wide + half - 1u + ((wide >> drop) & 1u))→wide» >> drop", file=HALF),
         native=(
             "                «store(to + i, tail, load(from + row * width + i, tail))→float lanes[W];\n"
@@ -70,9 +68,9 @@ MUTANTS = {
     ),
     "overflow-saturates": Mutant(
         "What exceeds f16 becomes 65504 instead of an infinity.",
-        gpu=(
-            "#define STORE(pointer, at, value) STORE_F16(pointer, at, «value→"
-            "(value) > 65504.0f ? 65504.0f : ((value) < -65504.0f ? -65504.0f : (value))»)"
+        gpu=Patch(
+            "F16(pointer, at, «value→(value) > 65504.0f ? 65504.0f : ((value) < -65504.0f ? -65504.0f : (value))»)",
+            file=ELEMENT,
         ),
         wgsl=Patch("sign | «0x7c00u→0x7bffu»;", file=HALF),
         native=(
@@ -85,7 +83,9 @@ MUTANTS = {
     ),
     "subnormals-flushed": Mutant(
         "What is below the smallest normal f16 becomes zero.",
-        gpu=", at, value) STORE_F16(pointer, at, «value→(AS_U32(value) & 0x7fffffffu) < 0x38800000u ? 0.0f : (value)»)",
+        gpu=Patch(
+            "STORE_F16(pointer, at, «value→(AS_U32(value) & 0x7fffffffu) < 0x38800000u ? 0.0f : (value)»)", file=ELEMENT
+        ),
         wgsl=Patch("if shift > «24u→0u» {", file=HALF),
         native=(
             "                «store(to + i, tail, load(from + row * width + i, tail))→"

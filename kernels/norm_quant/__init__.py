@@ -18,8 +18,6 @@ holds an infinity is NaN there and 0 elsewhere; a span with a NaN has a NaN for 
 free. In mode ``block256`` the largest |y| of a block is 0 or at least 2^-100; h² and its sum are in range of f32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from typing import ClassVar

@@ -1,10 +1,7 @@
 """Wrong kernels of norm_quant: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
-GATE = "prelude/gate.wgsl"
 NORM, QUANT = "rmsnorm/rmsnorm.h", "act_quant/act_quant.h"
 
 MUTANTS = {
@@ -140,7 +137,7 @@ MUTANTS = {
     ),
     "no-clamp": Mutant(
         "h is not limited to the range of f16.",
-        gpu="#if «CLAMP→0»",
+        gpu="«CLAMP→0» ? limited",
         wgsl="CLAMP == «1u→2u»",
         native='«d.integer("CLAMP") != 0 ? 65504.0f : →»INFINITY',
         torch='h«.clamp(-65504.0, 65504.0) if case["clamp"] else h→»',
@@ -156,7 +153,7 @@ MUTANTS = {
     ),
     "relu2-for-silu": Mutant(
         "Squared ReLU where the model has SiLU.",
-        gpu="#if «PRE == RELU2→1»\n",
+        gpu="(«PRE == RELU2→1» ? relu2",
         wgsl="PRE «== 3u→> 1u»",
         native="mul(«silu→relu2»(load(gate",
         torch="functional.«silu(gate)→relu(gate).square()»",
@@ -164,7 +161,7 @@ MUTANTS = {
     ),
     "sum-misses-the-tail": Mutant(
         "The sum of the codes takes whole words of four only.",
-        gpu="codes[i] += «code→4 * quad + 4 <= D ? code : 0»;",
+        gpu="codes[SPAN(i)] += «code→4 * quad + 4 <= D ? code : 0»;",
         wgsl="acc += «code→select(0, code, word * 4u + 4u <= D)»;",
         native=Patch("«→if (at + W <= count / 4 * 4) »total = add(total, value);", file=QUANT),
         torch='qsum = «q→(q * (torch.arange(dp).view(q.shape[1:]) < case["D"] // 4 * 4))».sum(dim=-1)',
@@ -173,7 +170,7 @@ MUTANTS = {
     "no-floor": Mutant(
         "No lower limit of the largest magnitude: a row of zeros divides by zero.",
         gpu="«(absmax < 1e-5f ? 1e-5f : absmax)→absmax»",
-        wgsl="«max(→»magnitude(top_bits)«, FLOOR_BITS)→»",
+        wgsl=Patch("«max(→»magnitude(top)«, FLOOR_BITS)→»", file="prelude/quantiser.wgsl"),
         native=Patch("«(top < 1e-5f ? 1e-5f : top)→top»", file=QUANT),
         torch="«.clamp(min=1e-5)→»",
         numpy="«np.maximum(→»np.abs(blocks).max(axis=-1)«, np.asarray(1e-5, dtype))→»",

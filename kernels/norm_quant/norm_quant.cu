@@ -13,21 +13,34 @@
 #define BLOCK GPU_BLOCK
 #define QUADS (DP / 4)
 #define SHARE ((QUADS + BLOCK - 1) / BLOCK)
-#define SPAN_LANES (QUADS / (DP / 256)) /* lanes that hold the 256 elements of a block */
-#define LIMIT 65504.0f
 #define NONE 0
 #define ADD 1
 #define SILU 2
 #define RELU2 3
 
-REDUCE(sum_f32, float, 1, BLOCK, left + right)
+//#use gate
+
+/* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of lost. A
+ * block's key has the place counted backwards behind it, so that the first of equals wins, and then the sign. */
 #if PER_BLOCK
-REDUCE(max_span, u64, SHARE, SPAN_LANES, left > right ? left : right)
-REDUCE(sum_span, i32, SHARE, SPAN_LANES, left + right)
+#define HELD SHARE /* spans of which a work-item has elements, over SPAN_LANES each */
+#define SPAN_LANES (QUADS / (DP / 256))
+#define SPAN(i) (i)
+#define KEY u64
+#define KEY_OF(bits, place) ((u64)((bits) & 0x7fffffffu) << 32 | (0x7fffffffu - (place)) << 1 | (bits) >> 31)
+#define MAGNITUDE(key) ((u32)((key) >> 32))
 #else
-REDUCE(max_row, u32, 1, BLOCK, left > right ? left : right)
-REDUCE(sum_row, i32, 1, BLOCK, left + right)
+#define HELD 1
+#define SPAN_LANES BLOCK
+#define SPAN(i) 0
+#define KEY u32
+#define KEY_OF(bits, place) ((bits) & 0x7fffffffu)
+#define MAGNITUDE(key) (key)
 #endif
+
+REDUCE(sum_f32, float, 1, BLOCK, left + right)
+REDUCE(largest, KEY, HELD, SPAN_LANES, left > right ? left : right)
+REDUCE(sum_codes, i32, HELD, SPAN_LANES, left + right)
 
 /* Elements 4 * quad ... 4 * quad + 3 of a row; 0 past its end. */
 INLINE void load_quad(GLOBAL const float* row, u32 quad, float* out)
@@ -49,23 +62,11 @@ INLINE void load_quad(GLOBAL const float* row, u32 quad, float* out)
 #endif
 }
 
-#if PRE == SILU || PRE == RELU2
 INLINE float gated(float gate, float up)
 {
-#if PRE == RELU2
-    const float positive = gate < 0.0f ? 0.0f : gate; /* not FMAX, which would lose a NaN */
-    float value = positive * positive * up;
-#else
-    /* exp of a value that is never positive cannot overflow: both tails come out right without a special case. */
-    const float decay = EXP(gate < 0.0f ? gate : -gate);
-    float value = gate * ((gate < 0.0f ? decay : 1.0f) / (1.0f + decay)) * up;
-#endif
-#if CLAMP
-    value = value > LIMIT ? LIMIT : (value < -LIMIT ? -LIMIT : value); /* a NaN passes both comparisons */
-#endif
-    return value;
+    const float value = (PRE == RELU2 ? relu2(gate) : silu(gate)) * up;
+    return CLAMP ? limited(value) : value;
 }
-#endif
 
 INLINE i32 code_of(float scaled)
 {
@@ -129,77 +130,48 @@ KERNEL norm_quant(
         }
     }
 
-    /* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of
-     * lost. */
-    float factor[SHARE], inverse[SHARE];
-#if PER_BLOCK
-    SHARED u64 keys[SCRATCH(SHARE)];
-    u64 best[SHARE]; /* magnitude, then the place counted backwards so that the first of equals wins, then the sign */
+    SHARED KEY keys[SCRATCH(HELD)];
+    KEY best[HELD] = {0};
     UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
-        best[i] = 0;
         UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
-            const u32 bits = AS_U32(value[i][j]), place = 4 * (lane + i * BLOCK) + j;
-            const u64 key = (u64)(bits & 0x7fffffffu) << 32 | (0x7fffffffu - place) << 1 | bits >> 31;
-            best[i] = key > best[i] ? key : best[i];
+            const KEY key = KEY_OF(AS_U32(value[i][j]), 4 * (lane + i * BLOCK) + j);
+            best[SPAN(i)] = key > best[SPAN(i)] ? key : best[SPAN(i)];
         }
     }
-    max_span(best, keys);
-    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
-        const u32 magnitude = (u32)(best[i] >> 32);
+    largest(best, keys);
+    float factor[HELD], inverse[HELD];
+    UNROLL_ALWAYS for (u32 i = 0; i < HELD; ++i) {
+        const u32 magnitude = MAGNITUDE(best[i]);
+#if PER_BLOCK
         factor[i] = magnitude == 0 ? 0.0f : -127.0f / AS_F32(magnitude | (u32)(best[i] & 1) << 31);
         inverse[i] = magnitude == 0 ? 0.0f : 1.0f / factor[i];
-    }
 #else
-    SHARED u32 keys[SCRATCH(1)];
-    u32 best[1] = {0};
-    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
-        UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
-            const u32 magnitude = AS_U32(value[i][j]) & 0x7fffffffu;
-            best[0] = magnitude > best[0] ? magnitude : best[0];
-        }
-    }
-    max_row(best, keys);
-    const float absmax = AS_F32(best[0]);
-    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
+        const float absmax = AS_F32(magnitude);
         factor[i] = 127.0f / (absmax < 1e-5f ? 1e-5f : absmax); /* a NaN stays one, and so does the scale */
         inverse[i] = 1.0f / factor[i];
-    }
 #endif
+    }
 
-    i32 codes[SHARE];
+    i32 codes[HELD] = {0};
     UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         const u32 quad = lane + i * BLOCK;
         u32 word = 0;
-        codes[i] = 0;
         UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
-            const i32 code = 4 * quad + j < D ? code_of(value[i][j] * factor[i]) : 0;
+            const i32 code = 4 * quad + j < D ? code_of(value[i][j] * factor[SPAN(i)]) : 0;
             word |= ((u32)code & 0xffu) << (8 * j);
-            codes[i] += code;
+            codes[SPAN(i)] += code;
         }
         if (quad < QUADS) {
             ((GLOBAL u32*)(q + (u64)row * DP))[quad] = word;
         }
     }
-#if PER_BLOCK
-    SHARED i32 sums[SCRATCH(SHARE)];
-    sum_span(codes, sums);
-    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
-        const u32 quad = lane + i * BLOCK;
+    SHARED i32 sums[SCRATCH(HELD)];
+    sum_codes(codes, sums);
+    UNROLL_ALWAYS for (u32 i = 0; i < HELD; ++i) {
+        const u32 quad = lane + i * BLOCK, span = quad / SPAN_LANES;
         if (quad < QUADS && quad % SPAN_LANES == 0) {
-            scale[row * SPANS + quad / SPAN_LANES] = inverse[i];
-            qsum[row * SPANS + quad / SPAN_LANES] = codes[i];
+            scale[row * SPANS + span] = inverse[i];
+            qsum[row * SPANS + span] = codes[i];
         }
     }
-#else
-    SHARED i32 sums[SCRATCH(1)];
-    i32 total[1] = {0};
-    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
-        total[0] += codes[i];
-    }
-    sum_row(total, sums);
-    if (lane == 0) {
-        scale[row] = inverse[0];
-        qsum[row] = total[0];
-    }
-#endif
 }

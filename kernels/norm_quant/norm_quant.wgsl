@@ -30,17 +30,14 @@
 @group(0) @binding(5) var<storage, read_write> qsum: array<i32>; // [M, SPANS]
 //#endif
 
-var<workgroup> partial: array<u32, BLOCK>; // f32 bits, or i32: what a reduction works on
-
 //#use fold
 //#use gate
-//#use magnitude
+//#use quantiser
 
 const WORDS: u32 = DP / 4u; // of a row of q
 const STEPS: u32 = (WORDS + BLOCK - 1u) / BLOCK; // words of a lane
 const SPAN_STEPS: u32 = select(STEPS, 1u, PER_BLOCK == 1u); // of one scale: all, or one of 64 neighbouring lanes
 const SPAN_LANES: u32 = select(BLOCK, 64u, PER_BLOCK == 1u);
-const FLOOR_BITS: u32 = 0x3727c5acu; // 1e-5
 const SPAN_FOLD: u32 = SPAN_LANES / CHUNK;
 
 // Element d of a row before the norm.
@@ -87,20 +84,8 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 //#endif
         }
     }
-    partial[lane] = bitcast<u32>(square);
-    workgroupBarrier();
-    if lane < FOLD {
-        var sum = bitcast<f32>(partial[lane * CHUNK]);
-        for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
-            sum += bitcast<f32>(partial[i]);
-        }
-        partial[lane * CHUNK] = bitcast<u32>(sum);
-    }
-    workgroupBarrier();
-    var total = 0.0;
-    for (var i = 0u; i < FOLD; i++) {
-        total += bitcast<f32>(partial[i * CHUNK]);
-    }
+    fold(SUM_F32, lane, bitcast<u32>(square));
+    let total = bitcast<f32>(joined(SUM_F32, 0u, FOLD));
     let inverse = inverseSqrt(total / f32(D) + EPS);
     for (var step = 0u; step < STEPS; step++) {
         for (var i = 0u; i < 4u; i++) {
@@ -123,29 +108,11 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
                 top = larger(top, bitcast<u32>(held[4u * step + i]));
             }
         }
-        partial[lane] = top;
-        workgroupBarrier();
-        if lane < FOLD {
-            var most = partial[lane * CHUNK];
-            for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
-                most = larger(most, partial[i]);
-            }
-            partial[lane * CHUNK] = most;
-        }
-        workgroupBarrier();
-        var top_bits = partial[leader];
-        for (var i = 1u; i < SPAN_FOLD; i++) {
-            top_bits = larger(top_bits, partial[leader + i * CHUNK]);
-        }
+        fold(LARGER, lane, top);
+        top = joined(LARGER, leader, SPAN_FOLD);
+        workgroupBarrier(); // the maxima were read
+        let s = factor_of(top);
 
-        var s = 0.0;
-        if PER_BLOCK == 0u {
-            s = 127.0 / bitcast<f32>(max(magnitude(top_bits), FLOOR_BITS));
-        } else if magnitude(top_bits) != 0u {
-            s = -127.0 / bitcast<f32>(top_bits);
-        }
-
-        workgroupBarrier(); // partial is written anew
         var acc = 0;
         for (var step = first; step < first + SPAN_STEPS; step++) {
             let word = step * BLOCK + lane;
@@ -161,28 +128,11 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
                 q[row * WORDS + word] = packed;
             }
         }
-        partial[lane] = bitcast<u32>(acc);
-        workgroupBarrier();
-        if lane < FOLD {
-            var sum = bitcast<i32>(partial[lane * CHUNK]);
-            for (var i = lane * CHUNK + 1u; i < (lane + 1u) * CHUNK; i++) {
-                sum += bitcast<i32>(partial[i]);
-            }
-            partial[lane * CHUNK] = bitcast<u32>(sum);
-        }
-        workgroupBarrier();
+        fold(SUM_I32, lane, bitcast<u32>(acc));
         if lane == leader && first * BLOCK + lane < WORDS {
-            var codes = 0;
-            for (var i = 0u; i < SPAN_FOLD; i++) {
-                codes += bitcast<i32>(partial[lane + i * CHUNK]);
-            }
             let at = row * SPANS + (first * BLOCK + lane) / 64u * PER_BLOCK;
-            qsum[at] = codes;
-            if PER_BLOCK == 1u && magnitude(top_bits) == 0u {
-                scale[at] = 0.0;
-            } else {
-                scale[at] = 1.0 / s;
-            }
+            qsum[at] = bitcast<i32>(joined(SUM_I32, leader, SPAN_FOLD));
+            scale[at] = scale_of(top, s);
         }
     }
 }

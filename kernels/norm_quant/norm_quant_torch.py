@@ -1,7 +1,5 @@
 """norm_quant in torch operations, written apart from the reference: torch's own activations, reductions over a view."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case, padded

@@ -15,24 +15,15 @@ typedef float4 f32x4;
  * multiprocessor. */
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, BLOCK < 512 ? 512 / BLOCK : 1)
 #define INLINE __device__ __forceinline__
-#define GLOBAL
-#define LOCAL
 #define SHARED __shared__
-#define RESTRICT __restrict__
 #define BARRIER() __syncthreads()
 
 #define UNROLL_ALWAYS _Pragma("unroll")
-#define UNROLL UNROLL_ALWAYS /* nothing where OpenCL runs on a CPU */
-
-#ifndef WAVE
-#define WAVE 32 /* lanes that run in step; BLOCK is a multiple of it */
-#endif
 
 #define LANE (threadIdx.x)
 #define GROUP_X (blockIdx.x)
 #define GROUP_Y (blockIdx.y)
 #define GROUP_Z (blockIdx.z)
-#define GROUP_FOLDED (blockIdx.y * 32768u + blockIdx.x) /* a grid that the launch folded at 32768 groups */
 
 #define AS_U32(value) __float_as_uint(value)
 #define AS_F32(value) __uint_as_float(value)
@@ -66,8 +57,6 @@ INLINE void unpack_f16x2(u32 word, float* out)
 
 #define LOAD_F16(pointer, at) f16_to_f32((pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = f32_to_f16(value))
-#define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
-#define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
 
 /* LOAD_U32X4 of what is read once: it need not push what is read again out of the caches. */
 INLINE u32x4 stream_u32x4(const u32* pointer, u32 at)
@@ -90,4 +79,5 @@ INLINE void unpack_f16x8(u32x4 words, float* out)
 
 #define SHUFFLE_XOR(value, mask) __shfl_xor_sync(0xffffffffu, value, mask)
 
+//#use common
 //#use lanes

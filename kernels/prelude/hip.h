@@ -14,10 +14,7 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
 
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(BLOCK, BLOCK))) void
 #define INLINE __attribute__((device, always_inline)) inline
-#define GLOBAL
-#define LOCAL
 #define SHARED __attribute__((shared))
-#define RESTRICT __restrict__
 #define BARRIER() \
     do { \
         __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"); \
@@ -26,18 +23,11 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
     } while (0)
 
 #define UNROLL_ALWAYS _Pragma("unroll")
-#define UNROLL UNROLL_ALWAYS /* nothing where OpenCL runs on a CPU */
-
-#ifndef WAVE
-/* Lanes that run in step: 32 is right for a wavefront of 64 too, only slower; BLOCK is a multiple of it. */
-#define WAVE 32
-#endif
 
 #define LANE ((u32)__builtin_amdgcn_workitem_id_x())
 #define GROUP_X ((u32)__builtin_amdgcn_workgroup_id_x())
 #define GROUP_Y ((u32)__builtin_amdgcn_workgroup_id_y())
 #define GROUP_Z ((u32)__builtin_amdgcn_workgroup_id_z())
-#define GROUP_FOLDED (GROUP_Y * 32768u + GROUP_X) /* a grid that the launch folded at 32768 groups */
 
 #define AS_U32(value) __builtin_bit_cast(u32, (float)(value))
 #define AS_F32(value) __builtin_bit_cast(float, (u32)(value))
@@ -79,8 +69,6 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 
 #define LOAD_F16(pointer, at) ((float)(pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = (f16)(value))
-#define LOAD_U32X4(pointer, at) (((const u32x4*)(pointer))[at])
-#define LOAD_F32X4(pointer, at) (((const f32x4*)(pointer))[at])
 
 /* LOAD_U32X4 of what is read once: it need not push what is read again out of the caches. */
 INLINE u32x4 stream_u32x4(const u32* pointer, u32 at) { return __builtin_nontemporal_load((const u32x4*)pointer + at); }
@@ -110,4 +98,5 @@ template <typename T> INLINE T shuffle_xor(T value, u32 mask)
 }
 #define SHUFFLE_XOR(value, mask) shuffle_xor(value, mask)
 
+//#use common
 //#use lanes

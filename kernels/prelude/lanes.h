@@ -1,6 +1,10 @@
 /* What the preludes of CUDA C++ and HIP have in common: pointers are of one kind, and the lanes of a wave exchange
  * registers (SHUFFLE_XOR).
  */
+#define GLOBAL
+#define LOCAL
+#define RESTRICT __restrict__
+#define UNROLL UNROLL_ALWAYS /* nothing where OpenCL runs on a CPU */
 
 /* Elements 8*at ... 8*at + 7 of a 16-byte aligned row, as f32. */
 INLINE void load_f16x8(const f16* pointer, u32 at, float* out) { unpack_f16x8(LOAD_U32X4(pointer, at), out); }

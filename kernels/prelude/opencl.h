@@ -26,15 +26,10 @@ typedef float4 f32x4;
 #define UNROLL UNROLL_ALWAYS
 #endif
 
-#ifndef WAVE
-#define WAVE 32 /* lanes that a reduction joins first; BLOCK is a multiple of it */
-#endif
-
 #define LANE ((u32)get_local_id(0))
 #define GROUP_X ((u32)get_group_id(0))
 #define GROUP_Y ((u32)get_group_id(1))
 #define GROUP_Z ((u32)get_group_id(2))
-#define GROUP_FOLDED (GROUP_Y * 32768u + GROUP_X) /* a grid that the launch folded at 32768 groups */
 
 #define AS_U32(value) as_uint(value)
 #define AS_F32(value) as_float(value)
@@ -59,11 +54,9 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 
 #define LOAD_F16(pointer, at) vload_half(at, pointer)
 #define STORE_F16(pointer, at, value) vstore_half_rte(value, at, pointer)
-#define LOAD_U32X4(pointer, at) (((GLOBAL const u32x4*)(pointer))[at])
-#define LOAD_F32X4(pointer, at) (((GLOBAL const f32x4*)(pointer))[at])
 
 /* LOAD_U32X4 of what is read once. */
-INLINE u32x4 stream_u32x4(GLOBAL const u32* pointer, u32 at) { return LOAD_U32X4(pointer, at); }
+INLINE u32x4 stream_u32x4(GLOBAL const u32* pointer, u32 at) { return ((GLOBAL const u32x4*)pointer)[at]; }
 
 /* The eight halves that 16 bytes hold, as f32. */
 INLINE void unpack_f16x8(u32x4 words, float* out) { vstore8(vload_half8(0, (const f16*)&words), 0, out); }
@@ -124,3 +117,5 @@ INLINE void load_f32x8(GLOBAL const float* pointer, u32 at, float* out)
         } \
         BARRIER(); /* scratch may be written again */ \
     }
+
+//#use common

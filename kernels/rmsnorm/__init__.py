@@ -8,8 +8,6 @@ an infinity is NaN there and 0 elsewhere.
 ABI: x [M, D] f32, weight [D] f32 → y [M, D] f32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Wrong kernels of rmsnorm: each must be rejected by a case of the op."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant
 
 MUTANTS = {
@@ -106,7 +104,7 @@ MUTANTS = {
     "lane-dropped": Mutant(
         "The reduction forgets the last lane (a vector accumulator in the native text).",
         gpu="«→    acc[0] = lane == BLOCK - 1 ? 0.0f : acc[0];\n»    sum_row(acc, scratch);",
-        wgsl="for (var i = 0u; i < FOLD«→ - 1u»; i++)",
+        wgsl="joined(SUM_F32, 0u, FOLD«→ - 1u»)",
         native="«add(acc[2], acc[3])→acc[2]»",
     ),
 }

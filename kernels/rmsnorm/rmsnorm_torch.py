@@ -1,7 +1,5 @@
 """rmsnorm in torch operations, written apart from the reference: a multiplication by the inverse root."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

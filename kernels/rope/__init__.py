@@ -16,8 +16,6 @@ Copied elements keep their bits.
 ABI: x [M, H, D] f32, pos [M] i32, freq [R/2] f32 → y [M, H, D] f32. D and R are even.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Wrong rope kernels: convention, sign, position, frequencies, partial rotation, the reduction of the angle."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 

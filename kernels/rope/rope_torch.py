@@ -1,7 +1,5 @@
 """rope in torch operations, written apart from the reference: the form with a rotated copy, x·cos + rotated(x)·sin."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

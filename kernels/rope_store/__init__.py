@@ -15,8 +15,6 @@ ABI: qkv [M, (H + 2G)·D] f32, pos [M] i32, freq [R/2] f32 → q [M, H, D] f32, 
 [L, G·D] (inout). D and R are even.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Wrong rope_store kernels: what is turned and what is stored, where, and how it is rounded."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 MUTANTS = {
@@ -127,7 +125,7 @@ MUTANTS = {
     ),
     "truncated-to-half-precision": Mutant(
         "An f16 cache takes the upper bits of what is stored instead of the nearest f16.",
-        gpu="STORE_F16(pointer, at, «value→AS_F32(AS_U32(value) & 0xffffe000u)»)",
+        gpu=Patch("STORE_F16(pointer, at, «value→AS_F32(AS_U32(value) & 0xffffe000u)»)", file="prelude/element.cu"),
         wgsl=Patch(" = (wide + «half - 1u + ((wide >> drop) & 1u)→0u * half») >> drop;", file="prelude/half.wgsl"),
         native=(
             "«each(0, width, [&](std::int64_t i, auto tail) { store(to + i, tail, load(from + i, tail)); });→"

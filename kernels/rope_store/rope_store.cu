@@ -8,15 +8,9 @@
 #define PAIRS (D / 2)
 #define ROTATED (R / 2)
 #define HEADS (H + 2 * G)
-#if F16
-#define ELEMENT f16
-#define STORE(pointer, at, value) STORE_F16(pointer, at, value)
-#else
-#define ELEMENT float
-#define STORE(pointer, at, value) ((pointer)[at] = (value))
-#endif
 
 //#use angle
+//#use element
 
 KERNEL rope_store(GLOBAL const float* RESTRICT qkv, GLOBAL const i32* RESTRICT pos, GLOBAL const float* RESTRICT freq,
     GLOBAL float* RESTRICT q, GLOBAL ELEMENT* RESTRICT kcache, GLOBAL ELEMENT* RESTRICT vcache)

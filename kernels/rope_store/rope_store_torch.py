@@ -1,7 +1,5 @@
 """rope_store in torch operations, written apart from the reference: rotated copies and indexed assignments."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case

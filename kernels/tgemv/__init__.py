@@ -14,8 +14,6 @@ ABI: w [N, Kp/16] u32, wscale [1] | [N] | [N, Kp/256] f32, q [M, Kp] i8, ascale 
 f32 | i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Wrong tgemv kernels: tails of rows and columns, layout of the packed words, Σq, accumulators, scales, stores."""
 
-from __future__ import annotations
-
 from kparity.ops.mutant import Mutant, Patch
 
 TILED_FINISH = "        const std::int32_t* offset = buffers.offset + slot * blocks;\n        if (integers) {\n"
@@ -204,7 +202,7 @@ MUTANTS = {
     "lane-dropped": Mutant(
         "The reduction over the work-items of a row forgets the last of them.",
         gpu="total[i] =«→ lane + 1 == LANES ? 0 :» joined(acc[i]);",
-        wgsl="i«→ + step» < first + count; i += step",
+        wgsl=Patch("i«→ + step» < first + count; i += step", file="prelude/rows.wgsl"),
     ),
     "row-scale-of-the-tile": Mutant(
         "Every row of a tile of four takes the scale of the tile's first row.",

@@ -87,9 +87,9 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 
 #if SPANNED
     SHARED i32 parts[SCRATCH(AHEAD * OUTPUTS)];
-    float acc[OUTPUTS];
+    float acc[OUTPUTS] = {0.0f};
 #else
-    i32 acc[OUTPUTS][SUMS];
+    i32 acc[OUTPUTS][SUMS] = {{0}};
     i32 excess[SLOTS]; /* sum(q) over the row: what the code's 1 added; early: nothing waits for it */
 #if !OUT_I32
     float scale[SLOTS];
@@ -107,15 +107,6 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #endif
     }
 #endif
-    UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
-#if SPANNED
-        acc[i] = 0.0f;
-#else
-        UNROLL_ALWAYS for (u32 part = 0; part < SUMS; ++part) {
-            acc[i][part] = 0;
-        }
-#endif
-    }
 
 #if STEPS > AHEAD
 #pragma unroll 1
@@ -163,15 +154,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #endif
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
 #if SPANNED
-            i32 part[OUTPUTS][SUMS], lacking[TILE_M];
-            UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
-                UNROLL_ALWAYS for (u32 j = 0; j < SUMS; ++j) {
-                    part[i][j] = 0;
-                }
-            }
-            UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
-                lacking[m] = 0;
-            }
+            i32 part[OUTPUTS][SUMS] = {{0}}, lacking[TILE_M] = {0};
 #define INTO part
 #else
 #define INTO acc

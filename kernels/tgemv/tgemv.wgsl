@@ -8,14 +8,10 @@
 @group(0) @binding(4) var<storage, read> qsum: array<i32>; // like ascale: Σq over the span of the scale
 @group(0) @binding(5) var<storage, read_write> y: array<u32>; // [M, N] f32 bits, or i32 if OUT_I32
 
-var<workgroup> partial: array<u32, BLOCK * TILE_M>; // i32 or f32 bits, one per lane and row of activations
-
 const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row; 4 of them are a block of 256
-const PER_BLOCK: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u;
+const FLOAT_SUMS: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u; // of whole blocks, scaled
 
-// A reduction has two stages: FOLD lanes of a row take every FOLD-th partial sum, then one work-item per output joins
-// those. Two barriers instead of a tree's five.
-const FOLD: u32 = min(LANES, 8u);
+//#use rows
 
 // Σ code · q over 16 weights: elements 4s … 4s+3 of a word are the bytes of (word >> 2s) & 0x03030303.
 fn dot16(word: u32, act: vec4<u32>) -> i32 {
@@ -87,24 +83,6 @@ fn block_sums(row: u32, m0: u32, lane: u32, thread: u32) {
     }
 }
 
-fn join(left: u32, right: u32) -> u32 {
-    if PER_BLOCK {
-        return bitcast<u32>(bitcast<f32>(left) + bitcast<f32>(right));
-    }
-    return left + right;
-}
-
-// Join every `step`-th of `count` partial sums into the first of them. The loop's bounds depend on the lane, so that a
-// compiler for CPUs does not unroll it for the lanes that have no part in it.
-fn fold(first: u32, step: u32, count: u32) -> u32 {
-    var total = partial[first];
-    for (var i = first + step; i < first + count; i += step) {
-        total = join(total, partial[i]);
-    }
-    partial[first] = total;
-    return total;
-}
-
 // Σq of a whole row, to be subtracted once from a sum of codes.
 fn row_qsum(m: u32) -> i32 {
     if A_PER_BLOCK == 0u {
@@ -118,7 +96,7 @@ fn row_qsum(m: u32) -> i32 {
 }
 
 fn finish(total: u32, m: u32, n: u32) -> u32 {
-    if PER_BLOCK {
+    if FLOAT_SUMS {
         return total;
     }
     let acc = bitcast<i32>(total) - row_qsum(m);
@@ -135,26 +113,17 @@ fn tgemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
     // Excess lanes repeat the last row: control flow stays uniform.
     let row = min(group.x * ROWS + thread / LANES, N - 1u);
     let m0 = group.y * TILE_M;
-    if PER_BLOCK {
+    if FLOAT_SUMS {
         block_sums(row, m0, lane, thread);
     } else {
         row_sums(row, m0, lane, thread);
     }
-    workgroupBarrier();
-    if LANES > FOLD {
-        if lane < FOLD {
-            for (var t = 0u; t < TILE_M; t++) {
-                fold(t * BLOCK + thread, FOLD, LANES);
-            }
-        }
-        workgroupBarrier();
-    }
+    fold_rows(thread);
     for (var output = thread; output < ROWS * TILE_M; output += BLOCK) {
         let n = group.x * ROWS + output % ROWS;
         let m = m0 + output / ROWS;
         if n < N && m < M {
-            let first = (output / ROWS) * BLOCK + (output % ROWS) * LANES;
-            y[m * N + n] = finish(fold(first, 1u, FOLD), m, n);
+            y[m * N + n] = finish(row_sum(output), m, n);
         }
     }
 }

@@ -1,7 +1,5 @@
 """tgemv in torch operations, written apart from the reference: bytes unpacked by shifts, products in f32."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kparity.ops.spec import Case, padded
