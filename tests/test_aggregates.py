@@ -99,27 +99,18 @@ def test_threads_and_instruction_sets_change_no_bit(got_type: str, truth_type: s
     truth = near(rng, got, truth_type) if spoiled else got.astype(truth_type)
     truth[::3] = truth[::3] * 0.5
     for rule in ({"limit": np.abs(truth.astype(np.float64)) * 1e-7}, {"bits": True}, {}):
-        bits = {
-            struct.pack("<17d", *_native.compare(got, truth, threads=threads, isa=isa, **rule).values())
-            for isa in ISAS
-            for threads in (0, 1, 2, 7)
-        }
-        assert len(bits) == 1
+        found = [_native.compare(got, truth, threads=n, isa=isa, **rule) for n, isa in product((0, 1, 2, 7), ISAS)]
+        assert len({struct.pack("<17d", *one.values()) for one in found}) == 1
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_ties_go_to_the_highest_index(isa: str) -> None:
-    def worst(**rule: object) -> int:
-        found: int = _native.compare(got, truth, isa=isa, **rule)["worst"]
-        return found
-
     truth = np.zeros(20_000, np.float32)
     got = truth.copy()
-    assert worst() == worst(bits=True) == worst(limit=np.ones(20_000)) == 19_999
-    got[[5, 700, 5000, 13_000]] = 1
-    assert worst() == worst(bits=True) == worst(limit=np.full(20_000, 2.0)) == 13_000
-    got[700] = 2
-    assert worst() == worst(bits=True) == worst(limit=np.full(20_000, 2.0)) == 700  # the largest error before that
+    for places, error, wanted in ([], 0, 19_999), ([5, 700, 5000, 13_000], 1, 13_000), ([700], 2, 700):
+        got[places] = error  # 700 has the largest error in the end
+        for rule in ({}, {"bits": True}, {"limit": np.full(20_000, 2.0)}):
+            assert _native.compare(got, truth, isa=isa, **rule)["worst"] == wanted
 
 
 @pytest.mark.parametrize("isa", ISAS)
