@@ -110,9 +110,7 @@ def logits(model: Any, backend: Backend, **options: Any) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("adapter", [CudaBackend, HipBackend])
 @pytest.mark.parametrize("options", [{}, {"act": "block256", "kv": "f32"}])
-def test_a_whole_engine_gives_the_logits_of_numpy(
-    opened: Opener, machine: Machine, tiny: Any, adapter: Any, options: dict[str, str]
-) -> None:
+def test_a_whole_engine_gives_the_logits_of_numpy(opened, machine, tiny, adapter, options: dict[str, str]) -> None:
     backend = opened(adapter)
     got, want = logits(tiny, backend, **options), logits(tiny, NumpyBackend(), **options)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(got, want, strict=True))

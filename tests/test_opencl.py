@@ -98,9 +98,7 @@ def test_a_home_that_cannot_be_written(device: OpenclBackend, monkeypatch: pytes
         ("#define EXP(value)", "int broken = ;\n#define EXP(value)", "kernels/prelude/opencl.h", "broken"),
     ],
 )
-def test_compile_error_names_file_and_line(
-    device: OpenclBackend, monkeypatch: pytest.MonkeyPatch, old: str, new: str, path: str, marker: str
-) -> None:
+def test_compile_error_names_file_and_line(device, monkeypatch, old: str, new: str, path: str, marker: str) -> None:
     source = opencl.gpu_source(ADD, CASE, "opencl")
     first_line = source.first_line + new.count("\n")
     own = replace(source, text=source.text.replace(old, new), first_line=first_line)

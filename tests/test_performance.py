@@ -190,9 +190,7 @@ def test_samples_are_thinned_and_the_reason_is_the_line_that_tells_it() -> None:
     assert len(found["rows"]) == 100 and found["flag"] is True and found["no"] is None
 
 
-def test_a_run_that_fails_costs_itself_and_the_others_stay(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_fails_costs_itself_and_the_others_stay(monkeypatch, tmp_path: Path, capsys) -> None:
     saved, page = tmp_path / "performance.json", tmp_path / "performance.md"
     performance.save(saved, {"runs": dict(BOTH)})
     told = {"comparison": "import sys; print('no torch here', file=sys.stderr); sys.exit(4)",

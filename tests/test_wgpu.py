@@ -105,9 +105,7 @@ def test_no_adapter_at_all() -> None:
     assert python(code, env=nothing) == "KP-WGPU-NODEVICE\n"
 
 
-def test_supports_names_the_reason_looking_at_every_stage_and_at_scratch(
-    shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_supports_names_the_reason_looking_at_every_stage_and_at_scratch(shared, monkeypatch) -> None:
     gemv = ops.get("tgemv")
     assert shared.supports(gemv, gemv.case(M=1, N=2560, K=2560)) is None
     wide = gemv.case(M=1, N=1 << 17, K=8192)
