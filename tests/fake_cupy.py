@@ -109,6 +109,7 @@ class Stream:
             raise RuntimeError("streamBeginCapture is not supported in ROCm")
         assert self.captured is None
         self.captured = []
+        self.machine.log.append("capture")
 
     def end_capture(self) -> Graph:
         assert self.captured is not None

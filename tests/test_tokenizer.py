@@ -203,9 +203,10 @@ def test_any_ids_stream_to_their_text(tokenizer: Tokenizer, ids: list[int]) -> N
 
 
 def test_streaming_keeps_characters_whole(tokenizer: Tokenizer) -> None:
-    stream = tokenizer.stream()
-    for token in tokenizer.encode("漢字 🙂"):
-        assert "\ufffd" not in stream.feed(token)
+    *ids, last = tokenizer.encode("漢字 🙂")
+    stream, cut = tokenizer.stream(), tokenizer.stream()
+    assert "\ufffd" not in "".join(stream.feed(token) for token in [*ids, last])
+    assert "\ufffd" not in "".join(cut.feed(token) for token in ids) and "\ufffd" in cut.finish()
 
 
 # --- against llama.cpp ---

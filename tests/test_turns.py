@@ -24,6 +24,9 @@ def test_an_id_is_judged_by_the_logits_of_the_reference() -> None:
     wanted = ["SAME", "EXACT-TIE", "NEAR-TIE", "DIVERGED", "DIVERGED", "DIVERGED"]
     assert token_verdicts(np.array([1, 2, 3, 4, -1, 5]), np.repeat(LOGITS, 6, axis=0), 0.06).tolist() == wanted
     assert token_verdicts(np.array([3]), np.full((1, 5), np.nan), 0.06).tolist() == ["DIVERGED"], "NaN is no excuse"
+    assert token_verdicts(np.array([5]), LOGITS, 9.0).tolist() == ["DIVERGED"], (
+        "outside of the vocabulary nothing is near"
+    )
 
 
 @pytest.fixture(scope="module")
