@@ -20,3 +20,11 @@ def run(*arguments: str, liars: bool = False, env: dict[str, str] | None = None)
         [sys.executable, "-m", "kparity.cli.main", *arguments],
         capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
+
+
+def python(code: str, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """What a fresh interpreter prints that runs this code to its end; ``env`` is added to the environment."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})})
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout

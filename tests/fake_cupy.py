@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from kparity.ops.spec import DTYPES, Case, Op
 
+Work = Callable[[], object]
 UUID = bytes(range(0, 32, 2))  # begins with a zero byte
 
 
@@ -50,21 +52,14 @@ class Machine:
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[Op, Case]] = {}
-        self.launched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
-        """Entry point, grid and block of every kernel that ran, in order."""
-        self.log: list[str] = []
-        """Enqueued operations, in order."""
-        self.compiled: list[tuple[str, tuple[str, ...]]] = []
-        """Texts and options that the compiler was given."""
-        self.broken = ""
-        """The sticky error of a device that has faulted."""
-        self.fails: dict[str, str] = {}
-        """Entry point -> the error that it causes when it runs."""
-        self.launch_fails: dict[str, str] = {}
-        """Entry point -> the error that its launch returns at once."""
+        self.launched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []  # entry point, grid, block of what ran
+        self.log: list[str] = []  # enqueued operations, in order
+        self.compiled: list[tuple[str, tuple[str, ...]]] = []  # texts and options that the compiler was given
+        self.broken = ""  # the sticky error of a device that has faulted
+        self.fails: dict[str, str] = {}  # entry point -> the error that it causes when it runs
+        self.launch_fails: dict[str, str] = {}  # entry point -> the error that its launch returns at once
         self.capture_fails = ""
-        self.capture_drops = 0
-        """How many of the first launches a capture loses."""
+        self.capture_drops = 0  # how many of the first launches a capture loses
         self.tells_nodes = True
         self.refuses: Callable[[bytes], bool] = lambda binary: False
         self.memory_limit = 1 << 30
@@ -79,8 +74,8 @@ class Stream:
     def __init__(self, machine: Machine, non_blocking: bool = False) -> None:
         assert non_blocking, "the stream must not wait for the default stream"
         self.machine, self.ptr = machine, id(self)
-        self.queue: list[Callable[[], None]] = []
-        self.captured: list[Callable[[], None]] | None = None
+        self.queue: list[Work] = []
+        self.captured: list[Work] | None = None
 
     def __enter__(self) -> Stream:
         self.machine.current.append(self)
@@ -89,7 +84,7 @@ class Stream:
     def __exit__(self, *args: object) -> None:
         self.machine.current.pop()
 
-    def enqueue(self, name: str, work: Callable[[], None]) -> None:
+    def enqueue(self, name: str, work: Work) -> None:
         if self.machine.broken:
             raise RuntimeFault(self.machine.broken)
         if self.captured is not None:
@@ -114,6 +109,7 @@ class Stream:
             raise RuntimeError("streamBeginCapture is not supported in ROCm")
         assert self.captured is None
         self.captured = []
+        self.machine.log.append("capture")
 
     def end_capture(self) -> Graph:
         assert self.captured is not None
@@ -126,16 +122,12 @@ class Stream:
 class Graph:
     """Launches that were captured."""
 
-    def __init__(self, machine: Machine, works: list[Callable[[], None]]) -> None:
+    def __init__(self, machine: Machine, works: list[Work]) -> None:
         self.machine, self.works, self.graph = machine, works, id(self)
         machine.graphs[self.graph] = len(works)
 
     def launch(self, stream: Stream) -> None:
-        def replay() -> None:
-            for work in self.works:
-                work()
-
-        stream.enqueue(f"graph of {len(self.works)}", replay)
+        stream.enqueue(f"graph of {len(self.works)}", lambda: [work() for work in self.works])
 
 
 class Event:
@@ -147,11 +139,7 @@ class Event:
 
     def record(self, stream: Stream) -> None:
         self.passed, self.stream = False, stream
-
-        def passed() -> None:
-            self.passed = True
-
-        stream.enqueue("event", passed)
+        stream.enqueue("event", lambda: setattr(self, "passed", True))
 
     def synchronize(self) -> None:
         if self.stream is not None:
@@ -227,12 +215,10 @@ class Library:
         return self.status
 
     def cuDriverGetVersion(self, out: Any) -> int:
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = 13000
-        return 0
+        return _store(out, ctypes.c_int(13000))
 
     def cuDeviceGetCount(self, out: Any) -> int:
-        ctypes.cast(out, ctypes.POINTER(ctypes.c_int))[0] = self.devices
-        return 0
+        return _store(out, ctypes.c_int(self.devices))
 
     hipGetDeviceCount = cuDeviceGetCount
 
@@ -246,24 +232,25 @@ class Library:
     def cuGraphGetNodes(self, graph: Any, nodes: None, count: Any) -> int:
         if not self.machine.tells_nodes:
             return 1
-        ctypes.cast(count, ctypes.POINTER(ctypes.c_size_t))[0] = self.machine.graphs[graph.value]
-        return 0
+        return _store(count, ctypes.c_size_t(self.machine.graphs[graph.value]))
 
     hipGraphGetNodes = cuGraphGetNodes
 
 
-class Device:
+def _store(out: Any, value: Any) -> int:
+    """What a function of the driver does with a result; returns its success."""
+    ctypes.memmove(out, ctypes.byref(value), ctypes.sizeof(value))
+    return 0
+
+
+class Device(nullcontext[None]):
     """cupy.cuda.Device."""
 
     pci_bus_id = "0000:19:00.0"
 
     def __init__(self, index: int) -> None:
+        super().__init__()
         self.id = index
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *args: object) -> None: ...
 
 
 def _memory(machine: Machine) -> dict[str, Any]:
@@ -280,14 +267,15 @@ def _memory(machine: Machine) -> dict[str, Any]:
         block = type("Pinned", (ctypes.c_char * size,), {"ptr": property(ctypes.addressof)})
         return block()
 
+    def enqueue(stream: int, name: str, work: Callable[[], Any]) -> None:
+        next(each for each in machine.current if each.ptr == stream).enqueue(name, work)
+
     def copy(target: int, source: int, size: int, kind: int, stream: int) -> None:
         name = {1: "to device", 2: "to host", 3: "on device"}[kind]
-        at = next(each for each in machine.current if each.ptr == stream)
-        at.enqueue(f"{name} {size}", lambda: ctypes.memmove(target, source, size) and None)
+        enqueue(stream, f"{name} {size}", lambda: ctypes.memmove(target, source, size))
 
     def fill(target: int, value: int, size: int, stream: int) -> None:
-        at = next(each for each in machine.current if each.ptr == stream)
-        at.enqueue(f"fill {size}", lambda: ctypes.memset(target, value, size) and None)
+        enqueue(stream, f"fill {size}", lambda: ctypes.memset(target, value, size))
 
     return {"empty": empty, "pinned": pinned, "copy": copy, "fill": fill}
 

@@ -54,20 +54,17 @@ def test_modes_do_not_follow_the_umask(home: Path, umask: int) -> None:
     )
 
 
-@pytest.mark.parametrize("relative", ["", "cache", "./cache", "../cache"])
-def test_a_relative_folder_is_ignored(relative: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_ignored_and_without_a_home_the_remedy_is_told(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", relative)
-    assert cachedir.folder("things") == tmp_path / "home" / ".cache" / "kparity" / "things"
+    for relative in ("", "cache", "./cache", "../cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        assert cachedir.folder("things") == tmp_path / "home" / ".cache" / "kparity" / "things"
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
-
-def test_without_a_home_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(OSError, match="set XDG_CACHE_HOME to an absolute path"):
         cachedir.folder("things")
@@ -106,18 +103,17 @@ def test_a_link_is_as_good_as_what_it_points_to(home: Path, kept: Path, part: st
         cachedir.folder("things")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_another_users_link_is_refused(home: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_and_another_users_link_are_refused(home: Path) -> None:
+    (home / "kparity").write_text("")
+    with pytest.raises(PermissionError, match="is no folder; remove it"):
+        cachedir.folder("things")
+    if os.geteuid():
+        pytest.skip("only root gives links away")
+    (home / "kparity").unlink()
     (home / "mine").mkdir()
     (home / "kparity").symlink_to(home / "mine")
     os.lchown(home / "kparity", STRANGER, STRANGER)
     with pytest.raises(PermissionError, match=r"the link .* is another user's"):
-        cachedir.folder("things")
-
-
-def test_a_file_in_the_place_of_a_folder_is_refused(home: Path) -> None:
-    (home / "kparity").write_text("")
-    with pytest.raises(PermissionError, match="is no folder; remove it"):
         cachedir.folder("things")
 
 
@@ -150,9 +146,7 @@ def test_what_others_may_have_written_is_not_read(kept: Path, fault: str) -> Non
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_what_was_there(
-    kept: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_what_was_there(kept: Path, error: BaseException, monkeypatch) -> None:
     def half(self: Path, data: bytes) -> None:
         with self.open("wb") as file:
             file.write(data[:3])
@@ -177,7 +171,15 @@ def test_what_killed_writers_left_is_swept(kept: Path) -> None:
     assert not old.exists() and young.exists() and kept.exists()
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, "one bit", "cut", "no seal", "an empty seal"])
+OF_SEALED: dict[str, Callable[[Path], object]] = {
+    "one bit": lambda path: path.write_bytes(b"machine bode"),
+    "cut": lambda path: path.write_bytes(b"mach"),
+    "no seal": lambda path: path.with_name("module.so.sha256").unlink(),
+    "an empty seal": lambda path: path.with_name("module.so.sha256").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, *OF_SEALED])
 def test_what_is_not_what_was_sealed_is_made_anew(home: Path, fault: str) -> None:
     path = cachedir.folder("things") / "module.so"
     assert not cachedir.intact(path)
@@ -186,22 +188,13 @@ def test_what_is_not_what_was_sealed_is_made_anew(home: Path, fault: str) -> Non
         with cachedir.scratch(path.parent) as unfinished:
             (unfinished / "a").write_bytes(b"machine code")
             cachedir.seal(unfinished / "a", path)
+        assert cachedir.intact(path)
 
     make()
-    assert cachedir.intact(path)
-    seal = path.with_name("module.so.sha256")
-    spoil: dict[str, Callable[[Path], object]] = {
-        **FAULTS,
-        "one bit": lambda path: path.write_bytes(b"machine bode"),
-        "cut": lambda path: path.write_bytes(b"mach"),
-        "no seal": lambda _: seal.unlink(),
-        "an empty seal": lambda _: seal.write_bytes(b""),
-    }
-    spoil[fault](path)
+    (FAULTS | OF_SEALED)[fault](path)
     assert not cachedir.intact(path)
     if fault != "a folder":
         make()
-        assert cachedir.intact(path)
 
 
 def test_whoever_can_do_without_the_cache_does(home: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

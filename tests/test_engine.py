@@ -1,18 +1,25 @@
-"""Engines: steps, prefill, reset, context limits, and the same graph on every backend."""
+"""Engines: steps, prefill, reset, context limits, the same graph on every backend, the same bits of every file type."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 
 from kparity.backends.numpy import NumpyBackend
+from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.errors import WrongInput
 from kparity.model import load_model
 from kparity.numerics import compare
+from tests.gguf_files import TINY, write
 
 TOKENS = [0, 300, 17, 901, 44, 5, 1200, 33, 8, 77, 640, 2, 19]
+OF_TINY = [1, 40, 7, 250, 99, 3]
+VARIANTS = [{"block_scales": True}, {"untied": True}, {"arch": "bitnet"}, {"arch": "bitnet-25"}]
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +34,58 @@ def engine(model):
     engine.close()
 
 
+def cosine(got: np.ndarray, wanted: np.ndarray) -> float:
+    """The least of the positions."""
+    return min(compare.cosine(a, b) for a, b in zip(got, wanted, strict=True))
+
+
 @pytest.mark.parametrize("act", ["token", "block256"])
 @pytest.mark.parametrize("kv", ["f16", "f32"])
 def test_cpu_agrees_with_fp64(model, act: str, kv: str) -> None:
     engine, truth = (Engine(model, backend, act=act, kv=kv) for backend in (open_backend("cpu"), NumpyBackend("f64")))
     wanted = truth.score(TOKENS, rows=len(TOKENS))
-    got = np.stack([engine.step(token) for token in TOKENS])
-    cosines = [compare.cosine(a, b) for a, b in zip(got, wanted, strict=True)]
-    assert min(cosines) > 0.999
+    assert cosine(np.stack([engine.step(token) for token in TOKENS]), wanted) > 0.999
+    engine.close()
+
+
+def logits(path, backend: Backend) -> np.ndarray:
+    """Of steps, and of a prefill; the backend stays open."""
+    model = load_model(path)
+    engine = Engine(model, backend, context=32, chunk=4)
+    steps = [engine.step(token) for token in OF_TINY]
+    engine.reset()
+    steps.append(engine.prefill(OF_TINY))
+    engine.programs.clear()
+    model.close()
+    return np.stack(steps)
+
+
+def test_file_types_give_the_same_bits(backend: Backend, tmp_path) -> None:
+    specs = {kind: replace(TINY, type=kind, scale_tensors=True) for kind in ("tq2_0", "tq1_0", "i2_s")}
+    first, *others = (logits(write(tmp_path / kind, spec), backend) for kind, spec in specs.items())
+    assert np.isfinite(first).all() and np.ptp(first) > 0
+    assert [np.array_equal(other, first) for other in others] == [True, True]
+
+
+@pytest.mark.parametrize("change", VARIANTS)
+def test_variants_of_the_graph_agree_with_fp64(change: dict, tmp_path) -> None:
+    path = write(tmp_path / "model.gguf", replace(TINY, **change))
+    assert cosine(logits(path, open_backend("cpu")), logits(path, NumpyBackend("f64"))) > 0.999
+
+
+def test_relu2_and_silu_are_different_models(tmp_path) -> None:
+    paths = [write(tmp_path / arch, replace(TINY, arch=arch)) for arch in ("bitnet", "bitnet-b1.58")]
+    first, second = (logits(path, open_backend("cpu")) for path in paths)
+    assert compare.cosine(first[-1], second[-1]) < 0.99
+
+
+def test_a_head_larger_than_a_binding_is_split(tmp_path) -> None:
+    path, backend = write(tmp_path / "model.gguf", TINY), open_backend("cpu")
+    whole = logits(path, open_backend("cpu"))
+    backend.info = msgspec.structs.replace(backend.info, max_binding=70_000)  # 300 rows of 512 bytes: three parts
+    engine = Engine(load_model(path), backend, context=32, chunk=4)
+    assert len(engine.weights.head) == 3
+    assert np.array_equal(np.stack([engine.step(token) for token in OF_TINY]), whole[:-1])
     engine.close()
 
 
@@ -44,15 +95,13 @@ def test_prefill_and_score_give_the_logits_of_steps(engine) -> None:
     scored = engine.score(TOKENS, rows=5)
     engine.reset()
     last = engine.prefill(TOKENS)
-    assert compare.cosine(last, steps[-1]) > 0.9999
-    assert min(compare.cosine(a, b) for a, b in zip(scored, steps, strict=True)) > 0.9999
+    assert cosine([last, *scored], [steps[-1], *steps]) > 0.9999
 
 
 @pytest.mark.parametrize("eager", [False, True])
 def test_the_head_runs_for_the_end_of_a_prompt_alone(model, eager: bool) -> None:
     engine, whole = (Engine(model, open_backend("cpu"), chunk=chunk) for chunk in (4, len(TOKENS)))
-    logits = engine.prefill(TOKENS, eager)
-    assert compare.cosine(logits, whole.prefill(TOKENS)) > 0.9999
+    assert compare.cosine(engine.prefill(TOKENS, eager), whole.prefill(TOKENS)) > 0.9999
 
     def launched(op: str) -> int:
         return sum(count for name, count in engine.backend.dispatches.counts.items() if name.startswith(f"{op}_"))
@@ -97,10 +146,9 @@ def test_tokens_outside_the_vocabulary_and_empty_prompts_are_refused(engine) -> 
     for token in (-1, 10**6):
         with pytest.raises(WrongInput, match="outside the vocabulary"):
             engine.step(token)
-    with pytest.raises(WrongInput, match="no token"):
-        engine.prefill([])
-    with pytest.raises(WrongInput, match="no token"):
-        list(engine.generate([], 3))
+    for use in (lambda: engine.prefill([]), lambda: list(engine.generate([], 3))):
+        with pytest.raises(WrongInput, match="no token"):
+            use()
 
 
 def test_a_step_stays_on_the_device(engine, monkeypatch) -> None:

@@ -29,14 +29,20 @@ def cpu(threads: int) -> Any:
     return lambda: CpuBackend(isa="scalar", threads=threads)
 
 
-def ran(log: Any, model: Model, openers: dict[str, Any], windows: int = 2, seconds: float = 600) -> Any:
-    setting = {"model": "tiny", "act": "token", "kv": "f16"}
-    false_alarms.run(log, openers, model, setting, windows, time.monotonic() + seconds)
-    return false_alarms.summary(log.header, log.records, log.missing)
+@pytest.fixture
+def ran(model: Model, tmp_path: Path) -> Any:
+    """Goes on with the log of the test; what it then sums up to."""
+
+    def run(openers: dict[str, Any], windows: int = 2, seconds: float = 600) -> Any:
+        log, setting = false_alarms.Log(tmp_path / "log"), {"model": "tiny", "act": "token", "kv": "f16"}
+        false_alarms.run(log, openers, model, setting, windows, time.monotonic() + seconds)
+        return false_alarms.summary(log.header, log.records, log.missing)
+
+    return run
 
 
-def test_right_backends_pass_and_equal_bits_count_once(model: Model, tmp_path: Path) -> None:
-    found = ran(false_alarms.Log(tmp_path / "log"), model, {"one": cpu(1), "two": cpu(2)})
+def test_right_backends_pass_and_equal_bits_count_once(ran: Any) -> None:
+    found = ran({"one": cpu(1), "two": cpu(2)})
     assert (found["probes"], found["rejected"], found["distinct"]) == (4, 0, 2)
     assert found["rate_at_most"] == pytest.approx(1.6448536**2 / (2 + 1.6448536**2))
     measures = {row["threshold"]: row for row in found["measures"]}
@@ -58,8 +64,8 @@ class Lost(CpuBackend):
     ("liar", "code"),
     [(DroppedColumn.open, "KP-"), (NanLogits.open, "KP-BOS-NONFINITE"), (Lost.open, "KP-DEVICE-LOST")],
 )
-def test_a_wrong_backend_is_counted(liar: Any, code: str, model: Model, tmp_path: Path) -> None:
-    found = ran(false_alarms.Log(tmp_path / "log"), model, {"right": cpu(1), "liar": liar})
+def test_a_wrong_backend_is_counted(liar: Any, code: str, ran: Any) -> None:
+    found = ran({"right": cpu(1), "liar": liar})
     assert (found["probes"], found["rejected"]) == (4, 2)
     assert {(row["backend"], row["rejected"]) for row in found["by_backend"]} == {("right", 0), ("liar", 2)}
     assert all(row["code"].startswith(code) and row["reason"] for row in found["rejects"])
@@ -67,13 +73,10 @@ def test_a_wrong_backend_is_counted(liar: Any, code: str, model: Model, tmp_path
     assert "**2 of 4 probes rejected**" in false_alarms.as_markdown(found) and code in false_alarms.as_markdown(found)
 
 
-def test_a_cut_run_goes_on_where_it_was(model: Model, tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    assert ran(false_alarms.Log(path), model, {"one": cpu(1)}, seconds=0)["probes"] == 0
-    assert ran(false_alarms.Log(path), model, {"one": cpu(1)}, windows=1)["probes"] == 1
-    again = false_alarms.Log(path)
-    assert len(again.records) == 1 and ran(again, model, {"one": cpu(1)}, windows=2)["probes"] == 2
-    assert [json.loads(line)["window"] for line in path.read_text().splitlines()[1:]] == [0, 1]
+def test_a_cut_run_goes_on_where_it_was(ran: Any, tmp_path: Path) -> None:
+    cut = [ran({"one": cpu(1)}, seconds=0), *(ran({"one": cpu(1)}, windows=count) for count in (1, 2))]
+    assert [found["probes"] for found in cut] == [0, 1, 2]
+    assert [json.loads(line)["window"] for line in (tmp_path / "log").read_text().splitlines()[1:]] == [0, 1]
 
 
 def test_probes_of_other_kernels_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -86,11 +89,11 @@ def test_probes_of_other_kernels_are_not_mixed_in(tmp_path: Path, capsys: pytest
     assert false_alarms.main(["--resume", str(path)]) == 2 and "name another file" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_said_and_nothing_run_is_not_green(model: Model, tmp_path: Path) -> None:
+def test_what_is_missing_is_said_and_nothing_run_is_not_green(ran: Any, tmp_path: Path) -> None:
     def absent() -> Any:
         raise Unavailable("no such device", "buy one", "KP-X")
 
-    found = ran(false_alarms.Log(tmp_path / "log"), model, {"absent": absent})
+    found = ran({"absent": absent})
     assert (found["probes"], found["rate_at_most"]) == (0, None)
     assert found["missing"] == {"absent": "no such device; buy one"}
     assert "No probe ran" in false_alarms.as_markdown(found)
@@ -108,6 +111,5 @@ def test_windows_differ_and_are_reproducible() -> None:
 
 
 def test_every_right_backend_is_of_this_machine_or_missing_with_a_reason() -> None:
-    names = set(false_alarms.right_backends())
-    assert {"cpu:scalar:1", "cpu:scalar:2", "opencl:pocl:32", "opencl:pocl:64", "opencl:intel:32", "wgpu"} <= names
-    assert {"torch", "numpy"} <= names
+    assert {"cpu:scalar:1", "cpu:scalar:2", "opencl:pocl:32", "opencl:pocl:64", "opencl:intel:32", "wgpu", "torch",
+            "numpy"} <= set(false_alarms.right_backends())  # fmt: skip

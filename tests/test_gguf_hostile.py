@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,22 +29,17 @@ SMALL = replace(TINY, layers=1, ffn=256)
 
 def read_all(path: Path) -> None:
     """Everything that a probe and an inspection read."""
-    model = load_model(path)
-    try:
-        for layer in range(model.hparams.n_layer):
-            for name in LINEARS:
-                ternary = model.linear(layer, name)
-                weights, scale = matrix(model.file, f"blk.{layer}.{name}")
-                assert weights.shape == (ternary.n, ternary.k)
-                assert (scale == ternary.wscale).all()
+    with closing(load_model(path)) as model:
+        for layer, name in product(range(model.hparams.n_layer), LINEARS):
+            ternary = model.linear(layer, name)
+            weights, scale = matrix(model.file, f"blk.{layer}.{name}")
+            assert weights.shape == (ternary.n, ternary.k)
+            assert (scale == ternary.wscale).all()
         model.inspect()
         for name in norm_names(model.hparams):
             model.vector(name)
         model.head()
-        ids = model.tokenizer.encode("the and in")
-        model.tokenizer.decode(ids)
-    finally:
-        model.close()
+        model.tokenizer.decode(model.tokenizer.encode("the and in"))
 
 
 def refused(path: Path, *parts: str) -> None:
@@ -52,16 +48,21 @@ def refused(path: Path, *parts: str) -> None:
         read_all(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and "\n" not in text
-    for part in parts:
-        assert part in text, text
+    assert [part for part in parts if part not in text] == [], text
 
 
 @cache
 def good(kind: str = "tq2_0") -> bytes:
     """A good small file."""
-    spec = replace(SMALL, type=kind)
     with TemporaryDirectory() as folder:
-        return write(Path(folder) / "good.gguf", spec).read_bytes()
+        return write(Path(folder) / "good.gguf", replace(SMALL, type=kind)).read_bytes()
+
+
+def file_of(folder: Path, *parts: bytes) -> Path:
+    """A file of these bytes."""
+    path = folder / "bad.gguf"
+    path.write_bytes(b"".join(parts))
+    return path
 
 
 # --- the container ---
@@ -72,39 +73,22 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
         read_all(file_of(tmp_path, good(kind)))
 
 
-def file_of(folder: Path, *parts: bytes) -> Path:
-    """A file of these bytes."""
-    path = folder / "bad.gguf"
-    path.write_bytes(b"".join(parts))
-    return path
-
-
 def test_no_file_and_no_model(tmp_path: Path) -> None:
     refused(tmp_path / "missing.gguf", "No such file")
     refused(tmp_path, "Is a directory")
     refused(file_of(tmp_path), "the file is empty")
     refused(file_of(tmp_path, b"hello"), "not a GGUF file", "b'hell'")
-
-
-@pytest.mark.parametrize(
-    ("version", "says"),
-    [(b"\x00\x00\x00\x03", "big-endian"), (b"\x01\x00\x00\x00", "version 1"), (b"\x04\x00\x00\x00", "version 4")],
-)
-def test_versions(tmp_path: Path, version: bytes, says: str) -> None:
-    refused(file_of(tmp_path, good()[:4], version, good()[8:]), says, "is not supported")
-
-
-def test_truncated_files(tmp_path: Path) -> None:
     for size in (4, 7, 20, 23, 24, 30, 200, 3000, 6000):
         refused(file_of(tmp_path, good()[:size]))
     refused(file_of(tmp_path, good()[:-64]), "output_norm.weight", "beyond the file's")
 
 
-@pytest.mark.parametrize("count", [1 << 20, 1 << 40, (1 << 64) - 1])
-@pytest.mark.parametrize("offset", [8, 16])
-def test_absurd_counts(tmp_path: Path, offset: int, count: int) -> None:
-    path = file_of(tmp_path, good()[:offset], struct.pack("<Q", count), good()[offset + 8 :])
-    refused(path, "do not fit into a file of")
+def test_versions_and_absurd_counts(tmp_path: Path) -> None:
+    for version, says in (b"\0\0\0\3", "big-endian"), (b"\1\0\0\0", "version 1"), (b"\4\0\0\0", "version 4"):
+        refused(file_of(tmp_path, good()[:4], version, good()[8:]), says, "is not supported")
+    for at, count in product((8, 16), (1 << 20, 1 << 40, (1 << 64) - 1)):
+        path = file_of(tmp_path, good()[:at], struct.pack("<Q", count), good()[at + 8 :])
+        refused(path, "do not fit into a file of")
 
 
 def named(name: bytes, rest: bytes) -> bytes:
@@ -179,17 +163,19 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
 
 # --- the graph ---
 
+NEEDED = ("general.architecture", ".block_count", ".attention.layer_norm_rms_epsilon",
+          *(f"tokenizer.ggml.{name}" for name in ("model", "tokens", "merges")))  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
         ("general.architecture", (STRING, "llama"), "architecture 'llama' is not a BitNet b1.58 model"),
         ("general.architecture", (U32, 3), "general.architecture is 3, expected a string"),
-        ("general.architecture", None, "key general.architecture is missing"),
+        *((name, None, f"{name} is missing") for name in NEEDED),
         ("split.count", (U32, 3), "split over several files"),
         ("split.count", (ARRAY, (U32, [1, 2])), "split over several files"),
-        (".block_count", None, "block_count is missing"),
-        (".block_count", (U32, 0), "expected an integer from 1"),
+        *((name, (U32, 0), "expected an integer from 1") for name in (".block_count", ".context_length")),
         (".block_count", (U32, 4000000000), "expected an integer from 1"),
         (".block_count", (U32, 2), "tensor blk.1.attn_norm.weight is missing"),
         (".block_count", (F32, 1.0), "expected an integer"),
@@ -202,39 +188,29 @@ def test_overlapping_tensors(tmp_path: Path) -> None:
         (".attention.head_count_kv", (U32, 0), "expected an integer from 1"),
         (".attention.value_length", (U32, 32), "value heads of 32 beside key heads of 64"),
         (".attention.layer_norm_rms_epsilon", (F32, float("nan")), "expected a number from 0 to 0.1"),
-        (".attention.layer_norm_rms_epsilon", None, "layer_norm_rms_epsilon is missing"),
-        (".rope.freq_base", (F32, float("inf")), "expected a number"),
-        (".rope.freq_base", (F32, 0.0), "expected a number"),
+        *((".rope.freq_base", (F32, base), "expected a number") for base in (0.0, float("inf"))),
         (".rope.dimension_count", (U32, 63), "expected an even number"),
         (".rope.dimension_count", (U32, 66), "expected an integer from 2 to 64"),
         (".rope.scaling.type", (STRING, "yarn"), "RoPE scaling of type 'yarn'"),
         (".rope.scaling.factor", (F32, float("nan")), "expected a number"),
-        (".context_length", (U32, 0), "expected an integer from 1"),
         (".context_length", (U64, 1 << 60), "expected an integer from 1"),
         (".vocab_size", (U32, 299), "vocab_size is 299, but token_embd.weight has 300 rows"),
         ("tokenizer.ggml.bos_token_id", (U32, 300), "expected an integer from 0 to 299"),
         ("tokenizer.ggml.add_bos_token", (U32, 1), "expected a bool"),
         ("tokenizer.ggml.model", (STRING, "bert"), "tokenizer 'bert' is not supported"),
-        ("tokenizer.ggml.model", (ARRAY, (U32, [1, 2])), "expected a string"),
-        ("tokenizer.ggml.pre", (ARRAY, (U32, [1, 2])), "expected a string"),
+        *((f"tokenizer.ggml.{name}", (ARRAY, (U32, [1, 2])), "expected a string") for name in ("model", "pre")),
         ("tokenizer.ggml.pre", (ARRAY, (STRING, ["a"])), "expected a string"),
-        ("tokenizer.ggml.token_type", (ARRAY, (STRING, ["a"] * 300)), "one per token"),
-        ("tokenizer.ggml.scores", (ARRAY, (F32, [float("nan")] * 300)), "not finite"),
-        ("tokenizer.ggml.tokens", (ARRAY, (U32, [])), "not an array of strings"),
-        ("tokenizer.ggml.tokens", (ARRAY, (STRING, [])), "0 tokens for an embedding"),
-        ("tokenizer.ggml.model", None, "tokenizer.ggml.model is missing"),
         ("tokenizer.ggml.pre", (STRING, "no-such"), "pre-tokenizer 'no-such' is not known"),
+        ("tokenizer.ggml.scores", (ARRAY, (F32, [float("nan")] * 300)), "not finite"),
+        ("tokenizer.ggml.tokens", (ARRAY, (STRING, [])), "0 tokens for an embedding"),
         ("tokenizer.ggml.tokens", (ARRAY, (STRING, ["a"] * 300)), "token 'a' is in the vocabulary twice"),
-        (
-            "tokenizer.ggml.tokens",
-            (ARRAY, (STRING, [*map(str, range(301))])),
-            "301 tokens for an embedding of 300",
+        ("tokenizer.ggml.tokens", (ARRAY, (STRING, [*map(str, range(301))])), "301 tokens for an embedding of 300"),
+        *(("tokenizer.ggml.tokens", (ARRAY, (U32, ids)), "not an array of strings") for ids in ([], [1] * 300)),
+        *(
+            ("tokenizer.ggml.token_type", (ARRAY, types), "one per token")
+            for types in ((U32, [1]), (STRING, ["a"] * 300))
         ),
-        ("tokenizer.ggml.tokens", (ARRAY, (U32, [1] * 300)), "not an array of strings"),
-        ("tokenizer.ggml.tokens", None, "tokenizer.ggml.tokens is missing"),
-        ("tokenizer.ggml.token_type", (ARRAY, (U32, [1])), "one per token"),
         ("tokenizer.ggml.merges", (ARRAY, (STRING, ["x"])), "merge 'x' has parts"),
-        ("tokenizer.ggml.merges", None, "tokenizer.ggml.merges is missing"),
     ],
 )
 def test_keys_that_contradict_the_model(tmp_path: Path, key: str, value: Any, says: str) -> None:
@@ -281,9 +257,7 @@ def test_missing_tensors(tmp_path: Path, name: str) -> None:
         ("output_norm.weight", (256,), 0, struct.pack("<f", float("nan")) * 256, "weight: element 0 is nan"),
     ],
 )
-def test_tensors_that_contradict_the_model(
-    tmp_path: Path, name: str, shape: tuple[int, ...], type_id: int, raw: bytes, says: str
-) -> None:
+def test_tensors_that_contradict_the_model(tmp_path, name, shape, type_id: int, raw: bytes, says: str) -> None:
     refused(altered(tmp_path, SMALL, tensors={name: entry(name, shape, type_id, raw)}), name, says)
 
 
@@ -325,7 +299,7 @@ def test_names_do_not_reach_the_terminal_raw(tmp_path: Path) -> None:
 
 # --- fuzz ---
 
-_NUMBERS = [0, 1, 2, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+NUMBERS = [0, 1, 2, 255, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 
 
 @st.composite
@@ -335,28 +309,21 @@ def mutations(draw: st.DrawFn) -> bytes:
     names = len(header(keys(SMALL), list(tensors(SMALL))))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.one_of(st.integers(0, min(names, len(raw)) - 1), st.integers(0, len(raw) - 1)))
-        kind = draw(st.sampled_from(["byte", "u32", "u64", "cut", "repeat", "end"]))
-        if kind == "byte":
-            raw[at] = draw(st.integers(0, 255))
-        elif kind in ("u32", "u64"):
-            size = 4 if kind == "u32" else 8
-            value = draw(st.sampled_from(_NUMBERS)) % (1 << 8 * size)
-            raw[at : at + size] = value.to_bytes(size, "little")
-        elif kind == "cut":
-            del raw[at : at + draw(st.integers(1, 64))]
-        elif kind == "repeat":
-            raw[at:at] = raw[at : at + draw(st.integers(1, 64))]
-        elif at:
-            del raw[at:]
+        number, length = draw(st.sampled_from(NUMBERS)).to_bytes(8, "little"), draw(st.integers(1, 64))
+        removed, inserted = draw(st.sampled_from([
+            (1, bytes([draw(st.integers(0, 255))])), (4, number[:4]), (8, number),
+            (length, b""), (0, raw[at : at + length]), (len(raw), b""),
+        ]))  # fmt: skip
+        raw[at : at + removed] = inserted
         if len(raw) < 2:
             break
     return bytes(raw)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all examples."""
-    yield tmp_path_factory.mktemp("fuzz")
+    return tmp_path_factory.mktemp("fuzz")
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from kparity import plain
 from kparity.backends.cpu import CpuBackend
 from kparity.engine import Engine
 from kparity.gates import graph, reference
@@ -53,15 +50,3 @@ def test_a_table_that_the_host_makes_wrongly_is_seen_on_the_device(tmp_path: Pat
     wrong.engine.backend.write(recorded.freq, table)
     found = graph.gate_graph(wrong)
     assert found.verdict == "FAIL" and found.code == "KP-GRAPH" and "frequency 3" in found.reason
-
-
-@pytest.mark.parametrize("name", sorted(library.MODELS))
-def test_the_second_reader_reads_what_the_first_one_does(name: str, tmp_path: Path) -> None:
-    path = library.path_of(name, tmp_path)
-    h, facts = load_model(path).hparams, plain.facts(path)
-    assert (h.act, h.clamp, h.eps, h.theta, h.rope_scale, h.rope_dim, h.rope_mode) == (
-        facts.act, facts.clamp, facts.eps, facts.theta, facts.rope_scale, facts.rope_dim, facts.rope_mode,
-    )  # fmt: skip
-    assert (h.n_head, h.n_kv, h.head_dim, h.width, h.ffn, h.vocab, h.n_layer) == (
-        facts.heads, facts.kv_heads, facts.head_dim, facts.width, facts.ffn, facts.vocab, facts.layers,
-    )  # fmt: skip

@@ -55,29 +55,18 @@ class Answer:
     tokens: list[int]
     log_p: np.ndarray
 
-    def margin(self) -> np.ndarray:
-        """The first log-probability minus the second, in nats, at each position."""
-        top = np.sort(self.log_p, axis=1)
-        return top[:, -1] - top[:, -2]
+
+def margins(theirs: np.ndarray, log_p: np.ndarray) -> np.ndarray:
+    """The log-probability of llama.cpp's first token minus that of its second, in nats, at each position."""
+    second, first = np.take_along_axis(log_p, np.argsort(theirs, axis=1)[:, -2:], axis=1).T
+    return first - second
 
 
-@dataclass(frozen=True)
-class Run:
-    """llama.cpp's answer, and kparity's log-probabilities on the same tokens, float64 [NEW_TOKENS, vocab]."""
-
-    answer: Answer
-    log_p: np.ndarray
-
-    def margin_noise(self) -> np.ndarray:
-        """How far the margin between llama.cpp's first two tokens differs in kparity, in nats, at each position."""
-        order = np.argsort(self.answer.log_p, axis=1)[:, -2:]
-        second, first = np.take_along_axis(self.log_p, order, axis=1).T
-        return np.abs(self.answer.margin() - (first - second))
-
-    def kl(self) -> np.ndarray:
-        """KL(llama.cpp || kparity) in nats, at each position."""
-        theirs = self.answer.log_p
-        return (np.exp(theirs) * (theirs - self.log_p)).sum(axis=1)
+def kl(theirs: np.ndarray, ours: np.ndarray, name: str) -> np.ndarray:
+    """KL(llama.cpp || kparity) in nats, at each position; printed."""
+    nats = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
+    print(f"KL(llama.cpp || {name}), nats per position: {summary(nats)}")
+    return nats
 
 
 def summary(values: np.ndarray) -> str:
@@ -114,63 +103,62 @@ def answers(model: Any, llamacpp: ModuleType) -> list[Answer]:
     return found
 
 
-def replay(model: Any, answers: list[Answer], act: str) -> list[Run]:
-    """kparity on llama.cpp's tokens: after a near-tie both sides go on from the same text."""
-    engine = Engine(model, open_backend("cpu"), act=act)
-    runs = []
+@pytest.fixture(scope="module")
+def theirs(answers: list[Answer]) -> np.ndarray:
+    """llama.cpp's log-probabilities of all prompts, float64 [PROMPTS · NEW_TOKENS, vocab]."""
+    return np.concatenate([answer.log_p for answer in answers])
+
+
+def replay(model: Any, answers: list[Answer], act: str) -> np.ndarray:
+    """kparity's on llama.cpp's tokens: after a near-tie both sides go on from the same text."""
+    engine, logits = Engine(model, open_backend("cpu"), act=act), []
     for answer in answers:
         engine.reset()
-        logits = [engine.prefill(answer.ids)] + [engine.step(token) for token in answer.tokens[:-1]]
-        runs.append(Run(answer, log_softmax(np.stack(logits))))
+        logits += [engine.prefill(answer.ids), *(engine.step(token) for token in answer.tokens[:-1])]
     engine.close()
-    return runs
+    return log_softmax(np.stack(logits))
 
 
 @pytest.fixture(scope="module")
-def runs(model: Any, answers: list[Answer]) -> list[Run]:
+def ours(model: Any, answers: list[Answer]) -> np.ndarray:
     """All prompts through kparity with llama.cpp's quantisation."""
     return replay(model, answers, "block256")
 
 
-def test_same_greedy_tokens_except_at_near_ties(runs: list[Run], record_property: Any) -> None:
-    margins = np.concatenate([run.answer.margin() for run in runs])
-    differs = np.concatenate([run.log_p.argmax(axis=1) != run.answer.tokens for run in runs])
+def test_same_greedy_tokens_except_at_near_ties(answers, theirs, ours, record_property) -> None:
+    margin = margins(theirs, theirs)
+    differs = ours.argmax(axis=1) != np.concatenate([answer.tokens for answer in answers])
     for position in np.flatnonzero(differs):
-        prompt, token = runs[position // NEW_TOKENS].answer.prompt, position % NEW_TOKENS
-        where = f"{prompt!r} + {token} tokens: llama.cpp's margin is {margins[position]:.4f} nats"
+        prompt, token = answers[position // NEW_TOKENS].prompt, position % NEW_TOKENS
+        where = f"{prompt!r} + {token} tokens: llama.cpp's margin is {margin[position]:.4f} nats"
         print(f"another token at {where}")
-        assert margins[position] <= NEAR_TIE, f"another token where there is no near-tie: {where}"
-    rate, exposed = float(differs.mean()), float((margins <= NEAR_TIE).mean())
+        assert margin[position] <= NEAR_TIE, f"another token where there is no near-tie: {where}"
+    rate, exposed = float(differs.mean()), float((margin <= NEAR_TIE).mean())
     print(f"{differs.sum()} of {differs.size} positions differ ({rate:.2%}); {exposed:.2%} are near-ties")
     record_property("greedy_difference_rate", rate)
     assert rate <= MAX_TIE_RATE
 
 
-def test_distributions_agree(runs: list[Run], record_property: Any) -> None:
-    kl = np.concatenate([run.kl() for run in runs])
-    noise = np.concatenate([run.margin_noise() for run in runs])
-    print(f"KL(llama.cpp || kparity), nats per position: {summary(kl)}")
-    print(f"difference of the margins, nats: {summary(noise)}")
-    record_property("kl", summary(kl))
-    assert np.median(kl) <= MAX_KL_MEDIAN
-    assert np.quantile(kl, 0.99) <= MAX_KL_P99
-    assert kl.max() <= MAX_KL
+def test_distributions_agree(theirs, ours, record_property) -> None:
+    nats = kl(theirs, ours, "kparity")
+    print(f"difference of the margins, nats: {summary(np.abs(margins(theirs, theirs) - margins(theirs, ours)))}")
+    record_property("kl", summary(nats))
+    assert np.median(nats) <= MAX_KL_MEDIAN
+    assert np.quantile(nats, 0.99) <= MAX_KL_P99
+    assert nats.max() <= MAX_KL
 
 
 def test_the_plain_pass_agrees(answers: list[Answer]) -> None:
     """The reference of the probe is held to the same limits: it shares nothing with llama.cpp but the file."""
-    runs = []
+    rows = []
     for answer in answers[::4]:
         tokens = [*answer.ids, *answer.tokens[:-1]]
-        logits = plain.logits(None, tokens, act="block256", kv="f16").logits[len(answer.ids) - 1 :]
-        runs.append(Run(answer, log_softmax(logits)))
-    kl = np.concatenate([run.kl() for run in runs])
-    print(f"KL(llama.cpp || plain), nats per position: {summary(kl)}")
-    assert len(kl) >= 4 * NEW_TOKENS and np.median(kl) <= MAX_KL_MEDIAN and kl.max() <= MAX_KL
+        rows.append(plain.logits(None, tokens, act="block256", kv="f16").logits[len(answer.ids) - 1 :])
+    nats = kl(np.concatenate([answer.log_p for answer in answers[::4]]), log_softmax(np.concatenate(rows)), "plain")
+    assert len(nats) >= 4 * NEW_TOKENS and np.median(nats) <= MAX_KL_MEDIAN and nats.max() <= MAX_KL
 
 
-def test_the_comparison_sees_another_quantisation(model: Any, answers: list[Answer]) -> None:
+def test_the_comparison_sees_another_quantisation(model: Any, answers: list[Answer], theirs: np.ndarray) -> None:
     """Activations quantised per token are a difference without a bug, and the smallest that these numbers must show."""
-    kl = np.concatenate([run.kl() for run in replay(model, answers, "token")])
-    print(f"KL with activations quantised per token: {summary(kl)}")
-    assert np.median(kl) > MAX_KL_MEDIAN
+    nats = kl(theirs, replay(model, answers, "token"), "activations quantised per token")
+    assert np.median(nats) > MAX_KL_MEDIAN

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from kparity.receipts import document
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.rules.device import contradictions
 from kparity.receipts.verify import verify
-from tests.cli import TAG, run
+from tests.cli import TAG, python, run
 
 FILE = '''
 import os
@@ -126,35 +125,29 @@ def test_it_is_probed_and_its_receipt_is_verified(mirrored: Mirrored, folder: Pa
     assert again == [True, False]
 
 
-def test_where_it_is_missing_its_own_code_and_remedy_are_told(mirrored: Mirrored) -> None:
+def test_preflight_shows_what_it_needs_and_where_it_is_missing_its_own_code(mirrored: Mirrored, folder: Path) -> None:
+    (found,) = json.loads(mirrored("preflight", "--backends", "mirror", "--json", MIRROR_TILT="3").stdout)
+    assert found["available"] and found["packages"] == {"kparity-mirror": "1.5"}
+    assert found["libraries"]["libc.so.6"] and found["nodes"] == {"/dev/null": "accessible"}
+    assert found["manifests"] == [str(folder / "drivers" / "silver.icd")]
+    assert found["environment"] == {"MIRROR_TILT": "3"}
     done = mirrored("probe", "--backends", "mirror,cpu", MIRROR_COVERED="1")
-    told = "[KP-MIRROR-COVERED] unavailable: a cloth hangs over mirror 0"
-    assert done.stderr.splitlines()[0] == f"[{TAG}] mirror path rejected, attempting fallback: {told}"
+    reason = "[KP-MIRROR-COVERED] unavailable: a cloth hangs over mirror 0"
+    assert done.stderr.splitlines()[0] == f"[{TAG}] mirror path rejected, attempting fallback: {reason}"
     shown = mirrored("preflight", "--backends", "mirror", MIRROR_COVERED="1")
-    assert shown.returncode == 3 and "NOT AVAILABLE" in shown.stdout
-    for line in ("export MIRROR_COVERED=''", "sudo cloth --off", "variable   MIRROR_COVERED=1"):
+    assert shown.returncode == 3
+    for line in ("NOT AVAILABLE", "export MIRROR_COVERED=''", "sudo cloth --off", "variable   MIRROR_COVERED=1"):
         assert line in shown.stdout
     code = mirrored("explain", "kp-mirror-covered").stdout
     assert "the mirror is covered" in code and "remedy: take the cloth off" in code
     assert "KP-MIRROR-COVERED" in mirrored("explain").stdout
 
 
-def test_preflight_shows_what_it_needs(mirrored: Mirrored, folder: Path) -> None:
-    (found,) = json.loads(mirrored("preflight", "--backends", "mirror", "--json", MIRROR_TILT="3").stdout)
-    assert found["available"] and found["packages"] == {"kparity-mirror": "1.5"}
-    assert found["libraries"]["libc.so.6"] and found["nodes"] == {"/dev/null": "accessible"}
-    assert found["manifests"] == [str(folder / "drivers" / "silver.icd")]
-    assert found["environment"] == {"MIRROR_TILT": "3"}
-
-
 def test_its_ops_are_checked_and_timed(mirrored: Mirrored, folder: Path) -> None:
-    done = mirrored("check", "-b", "mirror", "-o", "add", "--quick")
-    assert done.returncode == 0, done.stdout + done.stderr
     path = folder / "ops.json"
-    done = mirrored(
-        "bench", "--ops", "add and D=257", "--backends", "mirror", "--seconds", "0.1", "--receipt", str(path)
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    for command in ("check -b mirror -o add --quick", f"bench --backends mirror --seconds 0.1 --receipt {path} --ops"):
+        done = mirrored(*command.split(), *(["add and D=257"] if "bench" in command else []))
+        assert done.returncode == 0, done.stdout + done.stderr
     rows = [row for row in document.read(path)["predicate"]["ops"] if row.get("kernel")]
     assert rows and {row["backend"] for row in rows} == {"mirror"} and "_mirror_" in rows[0]["kernel"]
     assert verify(document.read(path)) == []
@@ -215,7 +208,7 @@ for name in registry.BUILTIN:
         registry.open_backend(name).close()
 assert fingerprint.host() == before
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python(code)
 
 
 def test_a_module_alone_is_its_own_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

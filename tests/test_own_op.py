@@ -33,7 +33,7 @@ def forget() -> None:
         del sys.modules[name]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package, found as an installed one is."""
     shutil.copytree(OWN, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -43,9 +43,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
 
 
-def opened(name: str) -> Backend:
+@pytest.fixture
+def device(name: str) -> Iterator[Backend]:
     with needing(name):
-        return registry.open_backend(name)
+        backend = registry.open_backend(name)
+    yield backend
+    backend.close()
 
 
 def entry_points(folder: Path, *lines: str) -> None:
@@ -58,33 +61,34 @@ def test_its_name_is_known_and_the_built_in_ones_stay(folder: Path) -> None:
     assert ops.get("leaky").name == "leaky" and [op.name for op in ops.every()] == list(ops.NAMES)
     with pytest.raises(UnknownName, match="did you mean 'leaky'"):
         ops.get("leeky")
+    entry_points(folder, "tgemv = kparity_own_ops:LEAKY")
+    forget()
+    with pytest.raises(WrongInput, match="'tgemv' is registered twice"):
+        ops.names()
+    assert type(ops.get("tgemv")).__module__ == "kparity.kernels.tgemv"
 
 
 @pytest.mark.parametrize("name", ["numpy", "opencl", "wgpu", "torch"])
-def test_a_right_op_passes_wherever_it_has_a_text(name: str, folder: Path) -> None:
-    device, op = opened(name), ops.get("leaky")
+def test_a_right_op_passes_wherever_it_has_a_text(device: Backend) -> None:
+    op = ops.get("leaky")
     for case in op.cases():
         assert device.supports(op, case) is None
         assert {(record.outcome, record.reason) for record in check_case(device, op, case)} == {("PASS", "")}
-    device.close()
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("opencl", "PASS"), ("wgpu", "FAIL"), ("torch", "UNSUPPORTED")])
-def test_a_wrong_text_is_rejected_and_a_right_one_beside_it_is_not(name: str, outcome: str, folder: Path) -> None:
-    device, op = opened(name), ops.get("leaky_wrong")
+def test_a_wrong_text_is_rejected_and_a_right_one_beside_it_is_not(device: Backend, outcome: str) -> None:
+    op = ops.get("leaky_wrong")
     records = check_case(device, op, op.case(N=1000))
     assert [record.outcome for record in records] == [outcome], records
-    device.close()
 
 
 @pytest.mark.parametrize("name", ["opencl", "wgpu", "torch", "cpu"])
-def test_a_dialect_without_a_text_is_unsupported_with_the_reason(name: str, folder: Path) -> None:
-    device, op = opened(name), ops.get("leaky_alone")
+def test_a_dialect_without_a_text_is_unsupported_with_the_reason(device: Backend, name: str) -> None:
+    op = ops.get("leaky_alone")
     (record,) = check_case(device, op, op.case(N=5))
-    assert record.outcome == "UNSUPPORTED"
-    told = f"leaky_alone is an op of {PACKAGE}" if name == "cpu" else "leaky_alone has no "
-    assert record.reason.startswith(told)
-    device.close()
+    reason = f"leaky_alone is an op of {PACKAGE}" if name == "cpu" else "leaky_alone has no "
+    assert record.outcome == "UNSUPPORTED" and record.reason.startswith(reason)
 
 
 def test_every_built_in_op_has_every_text() -> None:
@@ -93,29 +97,22 @@ def test_every_built_in_op_has_every_text() -> None:
             assert assemble.missing_text(op, dialect) is None
 
 
-def test_a_compile_error_names_the_file_of_the_package(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["wgpu"])
+def test_a_compile_error_names_the_file_of_the_package(device: Backend, folder: Path) -> None:
     text = folder / PACKAGE / "leaky" / "leaky.wgsl"
     text.write_text(text.read_text().replace("select(", "selected("), encoding="utf-8")
-    device, op = opened("wgpu"), ops.get("leaky")
+    op = ops.get("leaky")
     with pytest.raises(CompileFailed, match=rf"^{PACKAGE}/leaky/leaky\.wgsl:13: "):
         device.build(op, op.case(N=5))
-    device.close()
 
 
-def test_assert_parity_takes_it(folder: Path) -> None:
+def test_assert_parity_takes_it() -> None:
     op = ops.get("leaky")
     x = op.inputs(op.case(N=64), np.random.default_rng(0))
     right = op.reference(op.case(N=64), x)[0].astype("float32")
     assert_parity(right, op="leaky", case={"N": 64}, inputs=x)
     with pytest.raises(AssertionError):
         assert_parity(right.clip(0), op="leaky", case={"N": 64}, inputs=x)
-
-
-def test_a_built_in_name_cannot_be_taken(folder: Path) -> None:
-    entry_points(folder, "tgemv = kparity_own_ops:LEAKY")
-    with pytest.raises(WrongInput, match="'tgemv' is registered twice"):
-        ops.names()
-    assert type(ops.get("tgemv")).__module__ == "kparity.kernels.tgemv"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +132,8 @@ def test_a_bad_entry_point_is_one_sentence(line: str, sentence: str, folder: Pat
 
 def test_the_command_checks_it() -> None:
     for backend in ("opencl", "wgpu"):
-        opened(backend).close()
+        with needing(backend):
+            registry.open_backend(backend).close()
     done = run("check", "-o", "leaky,leaky_wrong", "-b", "numpy,opencl,wgpu", env={"PYTHONPATH": str(OWN)})
     text = done.stdout + done.stderr
     assert done.returncode == 1 and "leaky_wrong[" in text and "leaky[" not in text, text

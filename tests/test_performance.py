@@ -24,8 +24,6 @@ from tools import performance
 
 ROOT = Path(__file__).resolve().parent.parent
 SAVED = json.loads(performance.SAVED.read_text(encoding="utf-8"))
-
-
 Runs = dict[str, Any]
 
 
@@ -90,11 +88,8 @@ def test_a_number_without_proof_does_not_count(change: dict[str, Any]) -> None:
     engine["measurements"][0]["errors"] = [] if change else ["faster than the roofline floor"]
     assert claims(wrong, "decode")["decode_ratio_6"] == ["not measured"]
     assert told not in performance.page({"runs": wrong}) and told in performance.page({"runs": BOTH})
-
-
-def test_an_op_without_proof_does_not_count() -> None:
-    one(wrong := copy.deepcopy(SAVED["runs"]), "act_quant")["errors"] = ["output wrong"]
-    assert claims(wrong, "ops")["act_quant_us"] == ["not measured", "met"]
+    one(ops := copy.deepcopy(SAVED["runs"]), "act_quant")["errors"] = ["output wrong"]
+    assert claims(ops, "ops")["act_quant_us"] == ["not measured", "met"]
 
 
 def cell(runs: Runs, run: str, part: str, /, **wanted: str) -> dict[str, Any]:
@@ -184,12 +179,6 @@ def test_a_refused_receipt_and_a_run_without_result_are_told() -> None:
     assert "Nothing was measured." in empty and empty.count("Not measured yet.") == len(performance.FACTS["sections"])
 
 
-def test_a_straight_line_is_told_from_a_bent_one() -> None:
-    straight = performance.curve((6, 12, 18), (7.0, 13.0, 19.0))
-    assert [straight["start"], straight["slope"]] == pytest.approx([1.0, 1.0]) and straight["deviation"] < 1e-9
-    assert performance.curve((6, 12, 18), (7.0, 13.0, 40.0))["deviation"] > 0.1
-
-
 # --- running ---
 
 
@@ -201,9 +190,7 @@ def test_samples_are_thinned_and_the_reason_is_the_line_that_tells_it() -> None:
     assert len(found["rows"]) == 100 and found["flag"] is True and found["no"] is None
 
 
-def test_a_run_that_fails_costs_itself_and_the_others_stay(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_fails_costs_itself_and_the_others_stay(monkeypatch, tmp_path: Path, capsys) -> None:
     saved, page = tmp_path / "performance.json", tmp_path / "performance.md"
     performance.save(saved, {"runs": dict(BOTH)})
     told = {"comparison": "import sys; print('no torch here', file=sys.stderr); sys.exit(4)",
@@ -228,28 +215,16 @@ def test_a_run_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert record["code"] is None and "timed out" in record["said"][0] and "result" not in record
 
 
-@pytest.mark.parametrize(
-    ("taken", "counted"), [((0.0, 0.5), 0), ((0.3, 0.01), 1), ((0.3, 0.1, 0.2), 1), ((0.1, None, 0.2), 0)]
-)
-def test_a_run_that_the_host_disturbs_is_repeated_and_the_calmest_counts(
-    monkeypatch: pytest.MonkeyPatch, taken: tuple[float | None, ...], counted: int
-) -> None:
-    records: list[dict[str, Any]] = []
-
-    def execute(text: str) -> dict[str, Any]:
-        stolen = taken[len(records)]
-        records.append({"stolen": 1.0} if stolen is None else {"stolen": stolen, "result": len(records)})
-        return records[-1]
-
-    monkeypatch.setattr(performance, "execute", execute)
-    found = performance.calm("depth")
-    assert found == {**records[counted], "tries": len(records)}
-    assert len(records) == (1 if taken[0] == 0.0 else len(taken))
-
-
-def test_the_time_that_the_host_takes_is_told() -> None:
-    taken, ticks = performance.stolen()
-    assert 0 <= taken <= ticks and (ticks > 0) == Path("/proc/stat").exists()
+def test_a_run_that_the_host_disturbs_is_repeated_and_the_calmest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for taken, tries, counted in (
+        ((0.0, 0.5), 1, 0), ((0.3, 0.01), 2, 1), ((0.3, 0.1, 0.2), 3, 1), ((0.1, None, 0.2), 3, 0),
+    ):  # fmt: skip
+        records = [{"stolen": 1.0} if x is None else {"stolen": x, "result": at} for at, x in enumerate(taken)]
+        runs = iter(records)
+        monkeypatch.setattr(performance, "execute", lambda text, runs=runs: next(runs))
+        assert performance.calm("depth") == {**records[counted], "tries": tries}
+    stolen, ticks = performance.stolen()
+    assert 0 <= stolen <= ticks and (ticks > 0) == Path("/proc/stat").exists()
     text = performance.page({"runs": {"depth": SAVED["runs"]["depth"] | {"stolen": 0.031, "tries": 3}}})
     assert "3.1 % in the worst (depth); repeated for more than 2 %: 2 times" in text
 

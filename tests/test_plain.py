@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from kparity.model import load_model
 from kparity.numerics import compare
 from kparity.plain import weights
 from kparity.plain.weights import matrix
+from tests.cli import python
 from tests.gguf_files import F32, STRING, TINY, U32, altered, write
 
 TOKENS = [int(each) for each in np.random.default_rng(5).integers(0, TINY.vocab, 40)]
@@ -84,18 +83,12 @@ def test_ordinary_types_are_decoded_as_gguf_does(kind: str, block: int, n_bytes:
 
 
 @pytest.mark.parametrize(
-    ("changed", "wanted"),
-    [
-        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 4.0)}, 4.0),
-        ({".rope.scale_linear": (F32, 8.0)}, 8.0),
-        ({".rope.scaling.type": (STRING, "none"), ".rope.scaling.factor": (F32, 4.0)}, 1.0),
-        ({".rope.scaling.factor": (F32, 2.0)}, 2.0),
-        ({".rope.scaling.type": (STRING, "linear"), ".rope.scaling.factor": (F32, 0.0)}, 1.0),
-        ({".rope.scaling.factor": (F32, 0.0)}, 1.0),
-    ],
+    ("kind", "factor", "wanted"),
+    [("linear", 4.0, 4.0), ("none", 4.0, 1.0), ("linear", 0.0, 1.0), ("", 2.0, 2.0), ("", 0.0, 1.0), ("old", 8.0, 8.0)],
 )
-def test_positions_are_divided_by_the_linear_factor(changed: dict[str, Any], wanted: float, tmp_path: Path) -> None:
-    path = altered(tmp_path, keys=changed)
+def test_positions_are_divided_by_the_linear_factor(kind: str, factor: float, wanted: float, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {".rope.scale_linear" if kind == "old" else ".rope.scaling.factor": (F32, factor)}
+    path = altered(tmp_path, keys=keys | ({".rope.scaling.type": (STRING, kind)} if kind in ("linear", "none") else {}))
     assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
     assert plain.facts(path).frequencies[0] == 1 / wanted
     assert furthest(path, "token", "f16")[0] < 1e-9
@@ -138,8 +131,8 @@ def theirs(path: Path, act: str) -> np.ndarray:
 
     for layer, block in enumerate(net.model.layers):
         at, attention, mlp = f"blk.{layer}", block.self_attn, block.mlp
-        for part, owner in (("q", attention), ("k", attention), ("v", attention), ("o", attention)):
-            setattr(owner, f"{part}_proj", linear(layer, f"attn_{'output' if part == 'o' else part}"))
+        for part in ("q", "k", "v", "o"):
+            setattr(attention, f"{part}_proj", linear(layer, f"attn_{'output' if part == 'o' else part}"))
         for part in ("gate", "up", "down"):
             setattr(mlp, f"{part}_proj", linear(layer, f"ffn_{part}"))
         block.input_layernorm.weight = given(model.vector(f"{at}.attn_norm.weight"))
@@ -160,8 +153,7 @@ def test_it_is_alone() -> None:
         "print([name for name in sys.modules if name.startswith('kparity') or name.split('.')[0] in"
         " ('wgpu', 'pyopencl', 'cupy', 'torch')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(eval(done.stdout))
+    loaded = set(eval(python(code)))
     assert "kparity.plain.forward" in loaded
     shared = (
         *("engine", "kernels", "backends", "device", "ops.assemble", "ops.packing", "_native"),
@@ -187,19 +179,13 @@ def test_what_a_key_cannot_be_is_one_sentence(name: str, value: Any, message: st
         plain.facts(altered(tmp_path, keys={name: value}))
 
 
-def test_a_tensor_that_is_missing_or_of_another_shape_is_one_sentence(tmp_path: Path) -> None:
-    lost = "blk.1.ffn_norm.weight"
-    for changes, message in (
-        ({"tensors": {lost: None}}, r"model\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"),
-        ({"keys": {".feed_forward_length": (U32, 768)}},
+def test_what_is_missing_of_another_shape_or_no_token_is_one_sentence(tmp_path: Path) -> None:
+    for error, tokens, changes, message in (
+        (BadModel, TOKENS, {"tensors": {"blk.1.ffn_norm.weight": None}},
+         r"model\.gguf: tensor blk\.1\.ffn_norm\.weight is missing"),
+        (BadModel, TOKENS, {"keys": {".feed_forward_length": (U32, 768)}},
          r"blk\.0\.ffn_gate\.weight has the shape \[256, 512\], expected 768 rows"),
+        *((WrongInput, tokens, {}, "expected tokens from 0 to 299") for tokens in ([], [-1], [TINY.vocab])),
     ):  # fmt: skip
-        with pytest.raises(BadModel, match=message):
-            plain.logits(altered(tmp_path, **changes), TOKENS, act="token", kv="f16")
-
-
-@pytest.mark.parametrize("tokens", [[], [-1], [TINY.vocab]])
-def test_tokens_outside_the_vocabulary_are_refused(tokens: list[int], tmp_path: Path) -> None:
-    path = write(tmp_path / "model.gguf", TINY)
-    with pytest.raises(WrongInput, match="expected tokens from 0 to 299"):
-        plain.logits(path, tokens, act="token", kv="f16")
+        with pytest.raises(error, match=message):
+            plain.logits(altered(tmp_path, **changes), tokens, act="token", kv="f16")

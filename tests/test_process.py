@@ -24,18 +24,23 @@ KIND = Stage | Tick | Done
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Child[Any]]]:
-    """Starts a child with requests, and closes it."""
+def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[Family]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with Family() as family:
+        yield family
 
-        def started(*requests: tuple[str, Any]) -> Child[Any]:
-            child: Child[Any] = Child(family, "tests.process_children", KIND)
-            for kind, value in requests:
-                child.send({"do": kind, "value": value})
-            return child
 
-        yield started
+@pytest.fixture
+def start(family: Family) -> Callable[..., Child[Any]]:
+    """Starts a child with requests; the family ends it."""
+
+    def started(*requests: tuple[str, Any]) -> Child[Any]:
+        child: Child[Any] = Child(family, "tests.process_children", KIND)
+        for kind, value in requests:
+            child.send({"do": kind, "value": value})
+        return child
+
+    return started
 
 
 def runs(pid: int) -> bool:
@@ -46,12 +51,17 @@ def runs(pid: int) -> bool:
         return False
 
 
-def gone(*pids: int, within: float = 10.0) -> bool:
-    """Whether processes end soon."""
+def soon(holds: Callable[[], bool], within: float = 10.0) -> bool:
+    """Whether something holds before long."""
     until = time.monotonic() + within
-    while any(map(runs, pids)) and time.monotonic() < until:
+    while not holds() and time.monotonic() < until:
         time.sleep(0.01)
-    return not any(map(runs, pids))
+    return holds()
+
+
+def gone(*pids: int) -> bool:
+    """Whether processes end soon."""
+    return soon(lambda: not any(map(runs, pids)))
 
 
 def test_messages_come_whole_and_in_order(start: Any) -> None:
@@ -107,16 +117,13 @@ def test_how_a_child_ends_and_its_last_words_are_told(start: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["group", "session"])
-def test_what_a_child_started_ends_with_the_family(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with Family() as family:
-        child: Child[Any] = Child(family, "tests.process_children", KIND)
-        child.send({"do": "start", "value": how})
-        child.send({"do": "exit", "value": 0})
-        pid = int(child.receive(60).stage)  # type: ignore[union-attr]
-        assert child.receive(60) is None, "a grandchild that holds the pipe does not keep the child alive"
-        assert runs(pid)
-        child.close()
+def test_what_a_child_started_ends_with_the_family(how: str, family: Family, start: Any) -> None:
+    child = start(("start", how), ("exit", 0))
+    pid = int(child.receive(60).stage)
+    assert child.receive(60) is None, "a grandchild that holds the pipe does not keep the child alive"
+    assert runs(pid)
+    child.close()
+    family.close()
     assert gone(pid) and not family.folder.exists()
 
 
@@ -141,11 +148,7 @@ def test_nothing_outlives_the_parent_whatever_ends_it(how: str, tmp_path: Path) 
     process.send_signal(getattr(signal, f"SIG{how}"))
     process.wait(20)
     process.stdout.close()
-    assert gone(int(child), int(grandchild))
-    until = time.monotonic() + 10
-    while list(tmp_path.iterdir()) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert list(tmp_path.iterdir()) == []
+    assert gone(int(child), int(grandchild)) and soon(lambda: not list(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize(("how", "code"), [("TERM", 143), ("HUP", 129), ("INT", 130)])
@@ -154,9 +157,7 @@ def test_a_command_cleans_up_whatever_ends_it(how: str, code: int, tmp_path: Pat
     environment = {**os.environ, "PYTHONPATH": liars, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "kparity.cli.main", "probe", "--backends", "liar-hang,cpu"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    until = time.monotonic() + 30
-    while not list(tmp_path.glob("kparity-*/*.log")) and time.monotonic() < until:
-        time.sleep(0.02)
+    assert soon(lambda: any(tmp_path.glob("kparity-*/*.log")), 30)
     time.sleep(0.5)
     process.send_signal(getattr(signal, f"SIG{how}"))
     _, said = process.communicate(timeout=20)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kparity.cli.main import COMMANDS
+from tests.cli import python
 from tools import speeds
 
 UNASKED = ("numpy", "torch", "wgpu", "pyopencl", "cupy", "matplotlib", "yaml", "jsonschema", "rich", "tokenizers",
@@ -29,8 +30,7 @@ print("\\n" + " ".join(sys.modules))
 
 def loaded(*arguments: str) -> set[str]:
     """The modules that a command has imported when it ends."""
-    done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split())
+    return set(python(LOADED, *arguments).splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("name", [None, *COMMANDS])
@@ -42,9 +42,7 @@ def test_help_imports_nothing_heavy(name: str | None) -> None:
 
 def test_the_timing_core_imports_no_vendor_library() -> None:
     code = "import sys, kparity.bench.ops, kparity.bench.comparison; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    vendors = {"torch", "wgpu", "pyopencl", "cupy", "xllamacpp", "matplotlib"}
-    assert not vendors & set(done.stdout.split())
+    assert not {"torch", "wgpu", "pyopencl", "cupy", "xllamacpp", "matplotlib"} & set(python(code).split())
 
 
 def test_help_is_there_within_120_ms() -> None:

@@ -63,19 +63,17 @@ def byte_level(pre: str | None) -> Keys:
 
 @cache
 def learnt_byte_level() -> tuple[list[str], list[str]]:
-    """Pieces and merges."""
+    """Pieces in the order of their ids, and merges in that of their rank."""
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=byte_alphabet(), show_progress=False)
     backend.train_from_iterator(held_out().splitlines(keepends=True), trainer)
-    return learnt(backend)
+    return pieces_of(backend), [" ".join(pair) for pair in json.loads(backend.to_str())["model"]["merges"]]
 
 
-def learnt(backend: Backend) -> tuple[list[str], list[str]]:
-    """Pieces in the order of their ids, and merges in that of their rank."""
-    model = json.loads(backend.to_str())["model"]
-    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    return pieces, [" ".join(pair) for pair in model["merges"]]
+def pieces_of(backend: Backend) -> list[str]:
+    vocabulary = backend.get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def sentence_piece(space_prefix: bool = True) -> Keys:
@@ -103,7 +101,7 @@ def learnt_pieces() -> tuple[list[str], list[str]]:
     backend.normalizer = normalizers.Replace(" ", "▁")
     trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False, max_token_length=8)
     backend.train_from_iterator([f" {word}" for word in held_out().split()], trainer)
-    pieces, _ = learnt(backend)
+    pieces = pieces_of(backend)
     return [piece for piece in pieces if len(piece) > 1], [piece for piece in pieces if len(piece) == 1]
 
 
@@ -152,12 +150,10 @@ def test_sentence_piece_by_hand(tmp_path: Path) -> None:
 
 def test_tokenizer_json(tmp_path: Path) -> None:
     """The same ids from a tokenizer.json as from the file's own vocabulary."""
-    own = load_model().tokenizer
-    path = tmp_path / "tokenizer.json"
+    own, path = load_model().tokenizer, tmp_path / "tokenizer.json"
     own._backend.save(str(path))
     other = Tokenizer.from_file(path, bos=own.bos, eos=own.eos)
-    for text in TEXTS:
-        assert other.encode(text) == own.encode(text)
+    assert [other.encode(text) for text in TEXTS] == [own.encode(text) for text in TEXTS]
     path.write_text("{}")
     with pytest.raises(WrongInput, match=r"cannot be read as a tokenizer\.json"):
         Tokenizer.from_file(path, bos=None, eos=None)
@@ -181,15 +177,17 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return load_model(model_with(tmp_path_factory.mktemp(request.param), vocabulary)).tokenizer
 
 
+def streamed(tokenizer: Tokenizer, ids: list[int]) -> str:
+    stream = tokenizer.stream()
+    return "".join(stream.feed(token) for token in ids) + stream.finish()
+
+
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=40))
 def test_text_survives(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert ids[0] == tokenizer.bos
-    assert tokenizer.decode(ids) == text
-    stream = tokenizer.stream()
-    parts = [stream.feed(token) for token in ids]
-    assert "".join(parts) + stream.finish() == text
+    assert tokenizer.decode(ids) == streamed(tokenizer, ids) == text
 
 
 @settings(max_examples=100, deadline=None)
@@ -201,15 +199,14 @@ def test_any_ids_stream_to_their_text(tokenizer: Tokenizer, ids: list[int]) -> N
     a stream cannot know that when it gives the first ones.
     """
     ids = [token for token in ids if not tokenizer._backend.id_to_token(token).startswith("<0x")]
-    stream = tokenizer.stream()
-    text = "".join(stream.feed(token) for token in ids) + stream.finish()
-    assert text.replace("\ufffd", "") == tokenizer.decode(ids).replace("\ufffd", "")
+    assert streamed(tokenizer, ids).replace("\ufffd", "") == tokenizer.decode(ids).replace("\ufffd", "")
 
 
 def test_streaming_keeps_characters_whole(tokenizer: Tokenizer) -> None:
-    stream = tokenizer.stream()
-    for token in tokenizer.encode("漢字 🙂"):
-        assert "\ufffd" not in stream.feed(token)
+    *ids, last = tokenizer.encode("漢字 🙂")
+    stream, cut = tokenizer.stream(), tokenizer.stream()
+    assert "\ufffd" not in "".join(stream.feed(token) for token in [*ids, last])
+    assert "\ufffd" not in "".join(cut.feed(token) for token in ids) and "\ufffd" in cut.finish()
 
 
 # --- against llama.cpp ---
@@ -233,10 +230,10 @@ def test_same_ids_as_llama_cpp(tmp_path: Path, kind: str | None, llamacpp: Modul
     params.n_parallel = params.cpuparams.n_threads = 1
     params.n_gpu_layers = 0
     server = xllamacpp.Server(params)
+    address = f"{server.listening_address}/tokenize"
 
     def theirs(text: str) -> list[int]:
         body = json.dumps({"content": text, "add_special": True, "parse_special": True}).encode()
-        address = f"{server.listening_address}/tokenize"
         request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as reply:
             ids: list[int] = json.load(reply)["tokens"]

@@ -55,14 +55,10 @@ def test_devices_are_what_torch_says(torch: Any, kind: str, wanted: tuple[str, .
 
 def test_the_device_that_serves_is_the_one_that_is_waited_for() -> None:
     waited: list[Any] = []
-    for kind in ("cuda", "xpu", "mps", "cpu"):
+    calls = SimpleNamespace(synchronize=lambda *device: waited.append(device), OutOfMemoryError=MemoryError)
+    devices = [SimpleNamespace(type=kind) for kind in ("cuda", "xpu", "mps", "cpu")]
+    for device in devices:
         backend: Any = object.__new__(adapter.TorchBackend)
-        backend.device = SimpleNamespace(type=kind)
-        calls = SimpleNamespace(synchronize=lambda *device: waited.append(device), OutOfMemoryError=MemoryError)
-        backend.torch = SimpleNamespace(cuda=calls, xpu=calls, mps=calls)
+        backend.device, backend.torch = device, SimpleNamespace(cuda=calls, xpu=calls, mps=calls)
         backend.sync()
-        if kind in ("cuda", "xpu"):
-            assert waited.pop() == (backend.device,)
-        elif kind == "mps":
-            assert waited.pop() == ()
-    assert waited == []
+    assert waited == [(devices[0],), (devices[1],), ()]

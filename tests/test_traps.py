@@ -57,8 +57,6 @@ from kparity.probe.messages import Request
 from tests.cli import run
 from tests.liars.kparity_liars import DroppedColumn, Honest
 
-ROOT = Path(__file__).resolve().parent.parent
-OWN_OPS = str(ROOT / "tests" / "own_ops")
 PROBE = contracts.load(contracts.PROBE)
 
 
@@ -100,11 +98,6 @@ def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypa
         keys = cache.Keys(Request(depth=depth))
         cache.put(keys, Row("cpu", "accepted", gates=found, depth=depth), np.ones(3, np.float32))
         assert (cache.get(keys, "cpu") is not None) == remembered
-
-
-SEEDED = "from kparity import ops; from kparity.check.facts import facts;" + (
-    "print([facts(op, op.cases()[1], 'random', 7).sha256 for op in ops.every()])"
-)
 
 
 @pytest.mark.parametrize("op", ops.every(), ids=lambda op: op.name)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kparity.device.adapter import Backend
+from kparity.device.adapter import Backend, Device
 from kparity.errors import UnknownName, WrongInput
 from kparity.host.plugins import registered
 
