@@ -4,8 +4,8 @@
 #   sh setup.sh probe [OPTIONS]   install, then `kparity probe` (--backends cuda,wgpu,cpu without options)
 #   sh setup.sh test [OPTIONS]    install with the development tools, then ruff, mypy and pytest
 #
-# What the system lacks (a C++ compiler, Python headers, a Vulkan driver) is installed through apt where that is possible without a
-# password, and named otherwise. PYTHON chooses the interpreter (3.10 to 3.13).
+# What the system lacks (a C++ compiler, Python headers, a Vulkan driver) is installed through apt where that is
+# possible without a password, and named otherwise. PYTHON chooses the interpreter (3.10 to 3.13).
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}

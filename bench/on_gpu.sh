@@ -1,18 +1,20 @@
 #!/bin/bash
-# Turns a Linux host with a GPU and no network into evidence: builds, tests, probes, benchmarks, and writes receipts to a folder.
+# Turns a Linux host with a GPU and no network into evidence: builds, tests, probes, benchmarks, and writes receipts to
+# a folder.
 #
 #   bash bench/on_gpu.sh [--smoke] OUT
 #
-# OUT gets at most eight files: summary.json, probe_*.json, ops_*.json, decode_*.json, logs.tar.gz. The table of all steps is printed
-# last. Exit code 0: every required step passed; 1: one failed; 2: usage. The whole ends within BUDGET seconds (460).
+# OUT gets at most eight files: summary.json, probe_*.json, ops_*.json, decode_*.json, logs.tar.gz. The table of all
+# steps is printed last. Exit code 0: every required step passed; 1: one failed; 2: usage. The whole ends within BUDGET
+# seconds (460).
 #
 #   WHEELS   folder of wheels for what the host's Python lacks, with COMMIT (default: .whl of the checkout; bench/pack_gpu.sh fills it)
 #   DEBS     folder of .deb files with the Vulkan loader (default: .gl of the checkout)
 #   PYTHON   an interpreter that has torch and CuPy (default: python3); nothing that it has is installed again or changed
 #   SHAPE    shape of the decode benchmark (default: 2b-4t)
 #
-# --smoke tries the script where there is no GPU: tiny shapes and few samples, and the steps that need one report that it is absent.
-# Clocks, power and modes of the device are read and never set.
+# --smoke tries the script where there is no GPU: tiny shapes and few samples, and the steps that need one report that
+# it is absent. Clocks, power and modes of the device are read and never set.
 set -u
 smoke=
 out=
@@ -65,7 +67,8 @@ absent() {
     printf '== %s: absent: %s\n' "$1" "$3"
 }
 
-# step NAME required|optional LIMIT COMMAND...: run it within its limit and what is left of the whole, keep its log, go on.
+# step NAME required|optional LIMIT COMMAND...: run it within its limit and what is left of the whole, keep its log, go
+# on.
 step() {
     local name=$1 need=$2 limit=$3 began=$SECONDS code rest
     shift 3
@@ -198,7 +201,8 @@ gpu_marks=optional
 [ -n "$smoke" ] || gpu_marks=required
 step pytest-gpu "$gpu_marks" 90 env KPARITY_REQUIRE=cuda KPARITY_BACKENDS=cuda "${pytest[@]}" -m gpu "$root/tests"
 
-# Op parity, each backend in a process of its own, side by side: a driver that takes its process down takes no other along.
+# Op parity, each backend in a process of its own, side by side: a driver that takes its process down takes no other
+# along.
 few=(--quick)
 [ -z "$smoke" ] || few=(--quick -o add)
 running=()

@@ -3,10 +3,11 @@
 #
 #   sh bench/pack_gpu.sh [--full] [DIR]      DIR/.whl: wheels, COMMIT, COMMIT.tree    DIR/.gl: loaders of Vulkan and OpenGL (.deb)
 #
-# DIR is the checkout without an argument; both folders are git-ignored there. The host is x86-64 Linux with its own torch and CuPy
-# (CuPy's wheel alone has 66 MiB and is not packed). Without --full only what a host with a scientific Python lacks is packed:
-# wgpu, pyopencl, gguf, msgspec, jsonschema and what these need. --full packs every dependency and the build tools, CuPy and torch excepted.
-# HOST_PYTHON is the host's Python version (3.12). Existing folders are emptied first.
+# DIR is the checkout without an argument; both folders are git-ignored there. The host is x86-64 Linux with its own
+# torch and CuPy (CuPy's wheel alone has 66 MiB and is not packed). Without --full only what a host with a scientific
+# Python lacks is packed: wgpu, pyopencl, gguf, msgspec, jsonschema and what these need. --full packs every dependency
+# and the build tools, CuPy and torch excepted. HOST_PYTHON is the host's Python version (3.12). Existing folders are
+# emptied first.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 host_python=${HOST_PYTHON:-3.12}
