@@ -130,7 +130,7 @@ class Refuted(Part):
     refuted_by: Sentence
 
 
-class Match(Struct, frozen=True, forbid_unknown_fields=True):
+class Match(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The devices of a backend that an issue is about: every pattern given must fit."""
 
     device: Sentence = ""
