@@ -208,7 +208,7 @@ del LACKING["predicate"]["runs"][0]["device"]
         (LACKING, "lacks what a benchmark holds (Object missing required field `device`"),
         (NEGATIVE, "lacks what a benchmark holds (Expected `float` >= 1e-12"),
         (suite(None), "holds no raw samples"),
-        (receipt(run_of(tg_0=[1.0, float("nan")])), "not JSON compliant"),
+        (receipt(run_of(tg_0=[1.0, float("nan")])), "NaN is not a number"),
         ({"payloadType": "x", "payload": "%%%", "signatures": []}, "not base64"),
         (receipt(run_of(tg_0=[1.0]), run_of(tg_0=[1.0])), "holds cpu tg@0 twice"),
     ],

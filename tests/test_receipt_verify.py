@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from kparity import contracts
 from kparity.errors import WrongInput
+from kparity.host import files
 from kparity.receipts import document
 from kparity.receipts.findings import Finding
 from kparity.receipts.kernel_ids import dialect_of, is_gpu_kernel, sha256_of
@@ -249,7 +250,7 @@ def test_what_is_no_receipt_is_told_in_one_sentence(name: str, tmp_path: Path) -
 def test_huge_binary_and_missing_files_are_told(tmp_path: Path) -> None:
     huge, binary = tmp_path / "huge.json", tmp_path / "binary.json"
     huge.touch()
-    os.truncate(huge, document.LARGEST + 1)
+    os.truncate(huge, files.LARGEST + 1)
     binary.write_bytes(b"\xff\xfe\x00")
     for path, said in ((huge, "at most"), (binary, "not a receipt"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(WrongInput, match=said):

@@ -28,6 +28,7 @@ def log(line: str) -> None:
 
 def run(options: Mapping[str, Any]) -> int:
     """Measure what the options say; the exit code."""
+    from kparity.host import files
     from kparity.probe.dispatcher import parse_order
     from kparity.receipts import statement
 
@@ -35,7 +36,7 @@ def run(options: Mapping[str, Any]) -> int:
     _check(options, with_ops)
     json_path = options["json_path"]
     paths = [Path(path) for path in (options["receipt"], json_path) if path and path != "-"]
-    statement.refuse_unwritable(paths)
+    files.refuse_unwritable(*paths)
     _choose(options)
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load > BUSY * processors:  # threads that meet at barriers suffer most, and ratios with them

@@ -31,12 +31,13 @@ def probe(dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
     rejected with a line on stderr; the first one that passes every gate serves.
     """
+    from kparity.host.files import refuse_unwritable
     from kparity.model import load_model
     from kparity.probe.dispatcher import probe_all
-    from kparity.receipts.statement import now, refuse_unwritable
+    from kparity.receipts.statement import now
 
     begun = now()
-    refuse_unwritable([Path(receipt)] if receipt else [])
+    refuse_unwritable(*filter(None, [receipt]))
     order, forced = dispatch.order()
     load_model(dispatch.model).close()  # a bad file is an error of its own, not a rejected backend
     request = dispatch.request(positions, index)

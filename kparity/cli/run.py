@@ -24,13 +24,14 @@ def run(
 ) -> None:
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
     from kparity.errors import WrongInput
+    from kparity.host.files import refuse_unwritable
     from kparity.model import load_model
     from kparity.model.tokenizer import Tokenizer
     from kparity.probe.dispatcher import first_accepted
-    from kparity.receipts.statement import now, refuse_unwritable
+    from kparity.receipts.statement import now
 
     begun = now()
-    refuse_unwritable([Path(receipt)] if receipt else [])
+    refuse_unwritable(*filter(None, [receipt]))
     order, forced = dispatch.order()
     model = load_model(dispatch.model)
     h = model.hparams

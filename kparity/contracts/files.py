@@ -11,6 +11,7 @@ from typing import Any
 from kparity import contracts
 from kparity.contracts import Contract, form
 from kparity.errors import UnknownName, WrongInput
+from kparity.host import files
 
 LARGEST = 1 << 20
 """Bytes of a contract file; what is larger is something else."""
@@ -91,7 +92,7 @@ def schema_problems(path: Path, document: Any) -> Iterator[Problem]:
 
 def read(path: Path) -> tuple[Contract | None, list[Problem]]:
     """A contract, or what is wrong with its form; raises WrongInput for what is no YAML document at all."""
-    document = parse(_text(path), shown(path))
+    document = parse(files.read_text(path, "a contract", LARGEST), shown(path))
     problems = list(schema_problems(path, document))
     if not problems and document["metadata"]["id"] != path.stem:
         what = f"{document['metadata']['id']!r} in a file named {path.name!r}"
@@ -109,17 +110,6 @@ def read_all(paths: Sequence[Path]) -> list[Contract]:
             raise WrongInput(f"{problems[0]}{others if len(problems) > 1 else ''}")
         good.append(contract)
     return good
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise WrongInput(f"{path} has more than {LARGEST} bytes: not a contract; name a contract's YAML file")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise WrongInput(f"{path} is no UTF-8 text; name a contract's YAML file") from error
-    except OSError as error:
-        raise WrongInput(f"{path} cannot be read: {error.strerror}; name a contract's YAML file") from error
 
 
 def in_folder(place: Path) -> list[Path]:

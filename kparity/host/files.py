@@ -94,10 +94,8 @@ def parse_json(data: str | bytes, name: str, what: str = "a document") -> Any:
             data.decode("utf-8") if isinstance(data, bytes) else data,
             parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded, object_pairs_hook=_no_key_twice,
         )  # fmt: skip
-    except RecursionError as error:
-        raise WrongInput(f"{name} is nested too deeply for {what}; give the file as it was written") from error
-    except ValueError as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
-        reason = str(error).splitlines()[0]
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise WrongInput(f"{name} is not {what} that can be read: {reason}; give the file as it was written") from error
 
 
@@ -126,8 +124,13 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def refuse_unwritable(path: str | Path) -> None:
-    """Raise WrongInput where ``write`` could not write: to be called before the work whose result goes there."""
+def refuse_unwritable(*paths: str | Path) -> None:
+    """Raise WrongInput where ``write`` could not write: to be called before the work whose results go there."""
+    for path in paths:
+        _refuse_unwritable(path)
+
+
+def _refuse_unwritable(path: str | Path) -> None:
     if str(path) == STDIO:
         return
     try:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kparity.errors import WrongInput
+from kparity.host import files
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://kparity.dev/receipt/v1"
 SCHEMA_VERSION = "1.0.0"
-LARGEST = 64 << 20
-"""Bytes of a receipt; what is larger is something else."""
 
 
 def canonical(document: Any) -> bytes:
@@ -33,37 +32,19 @@ def digest(statement: dict[str, Any]) -> str:
 
 
 def parse(content: bytes, name: str) -> dict[str, Any]:
-    """A JSON object; raises WrongInput for what is no JSON, holds a key twice, or a number that is not finite.
+    """A JSON object, read as ``files.parse_json`` does; raises WrongInput for anything else.
 
     ``name`` says in the error where the text came from.
     """
-    try:
-        document = json.loads(content.decode(), object_pairs_hook=_no_key_twice)
-        json.dumps(document, allow_nan=False)
-    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
-        why = str(error).splitlines()[0]
-        raise WrongInput(f"{name} is not a receipt that can be read: {why}; give the file as it was written") from error
+    document = files.parse_json(content, name, "a receipt")
     if not isinstance(document, dict):
         raise WrongInput(f"{name} is not a receipt: a JSON {type(document).__name__} where an object must be")
     return document
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return dict(pairs)
-
-
 def read(path: Path) -> dict[str, Any]:
     """The JSON object in a file, a statement or an envelope; raises WrongInput for anything else."""
-    try:
-        size = path.stat().st_size
-        if size > LARGEST:
-            raise WrongInput(f"{path} has {size} bytes, a receipt has at most {LARGEST}; name a receipt")
-        return parse(path.read_bytes(), str(path))
-    except OSError as error:
-        raise WrongInput(f"{path} cannot be read: {error.strerror}; name a receipt") from error
+    return parse(files.read(path, "a receipt"), str(path))
 
 
 def is_envelope(document: dict[str, Any]) -> bool:

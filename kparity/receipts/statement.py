@@ -98,13 +98,6 @@ def redigested(statement: dict[str, Any]) -> dict[str, Any]:
         raise WrongInput(f"a receipt cannot hold a number that is not finite: {error}; write null for it") from error
 
 
-def refuse_unwritable(paths: Sequence[Path]) -> None:
-    """Raise WrongInput where a folder does not exist: before minutes of measuring, not after them."""
-    for path in paths:
-        if not path.parent.is_dir():
-            raise WrongInput(f"{path} cannot be written: {path.parent} is not a folder; create it first")
-
-
 def write(path: Path, document: dict[str, Any]) -> None:
     """Write a statement or an envelope: whole or not at all. Raises WrongInput where it cannot be written."""
     files.write(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
