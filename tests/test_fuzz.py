@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import absent
-from tests.fuzz import gguf_fields
+from tests.fuzz import gguf_fields, json_values
 from tests.fuzz.targets import KEPT, TARGETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,21 @@ def test_the_inputs_to_begin_with_are_taken(name: str) -> None:
     assert seeds
     for seed in seeds:
         TARGETS[name].run(seed)
+
+
+def test_what_is_right_comes_through_to_its_end() -> None:
+    """Else the fuzzers would try nothing but refusals."""
+    assert TARGETS["message"].run(next(TARGETS["message"].seeds())).accepted  # type: ignore[attr-defined]
+    for seed in TARGETS["verdict"].seeds():
+        assert TARGETS["verdict"].run(seed)
+
+
+def test_the_mutator_of_json_keeps_its_form() -> None:
+    seed = next(TARGETS["receipt"].seeds())
+    mutate = json_values.mutator(lambda data, _limit: b"")
+    changed = {mutate(seed, 1 << 20, draw) for draw in range(60)} - {b""}
+    trees = [json.loads(each.decode("utf-8", "surrogatepass")) for each in changed]
+    assert sum(isinstance(tree, dict) and tree != json.loads(seed) for tree in trees) > 35
 
 
 def test_the_mutator_knows_the_numbers_of_a_header() -> None:

@@ -96,7 +96,8 @@ def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypa
         ("bos", [], False), ("bos", [Gate("open", "PASS"), gate], True), ("full", [Gate("open", "PASS"), gate], False),
     ):  # fmt: skip
         keys = cache.Keys(Request(depth=depth))
-        cache.put(keys, Row("cpu", "accepted", gates=found, depth=depth), np.ones(3, np.float32))
+        row = Row("cpu", "accepted", gates=found, depth=depth, device={"kind": "cpu"}, dispatches={"add_cpu_avx2": 1})
+        cache.put(keys, row, np.ones(3, np.float32))
         assert (cache.get(keys, "cpu") is not None) == remembered
 
 

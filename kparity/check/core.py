@@ -16,7 +16,7 @@ from kparity import contracts
 from kparity.check.dump import write
 from kparity.check.facts import facts
 from kparity.check.measure import measured
-from kparity.check.record import FAIL, PASS, UNSUPPORTED, OutputRecord, Record
+from kparity.check.record import FAIL, PASS, UNSUPPORTED, Counted, OutputRecord, Record
 from kparity.device.adapter import Backend, Buffer, Kernel, filled
 from kparity.errors import KparityError
 from kparity.numerics.expected import Expected
@@ -154,7 +154,7 @@ class CaseRunner:
         limit = known.bounds[at].limit
         return known.peer[at] if self.written[at].dtype in PEER and limit is not None and limit.any() else None
 
-    def _runs(self, known: Expected) -> tuple[dict[str, int], list[Array]]:
+    def _runs(self, known: Expected) -> tuple[dict[Counted, int], list[Array]]:
         """Two runs; what they changed that they should not, and the outputs of the first."""
         given = {arg.name: array for arg, array in zip(self.read, known.inputs, strict=True)}
         inputs = {arg.name: given[arg.name] for arg in self.read if arg.role == "in"}
@@ -168,7 +168,7 @@ class CaseRunner:
                 self.backend.write(self.buffers[arg.name], array)
             excess += self._launches()
             runs.append([self._download(arg.name) for arg in self.written])
-        counts = {
+        counts: dict[Counted, int] = {
             "launch_excess": excess,
             "input_changes": sum(_bytes_that_differ(self._download(name), array) for name, array in inputs.items()),
             "guard_changes": sum(each.changes() for each in self.guarded.values()),
@@ -193,7 +193,7 @@ class CaseRunner:
         return got
 
 
-_SENTENCES = {
+_SENTENCES: dict[Counted, str] = {
     "launch_excess": "{kernel} was not launched once in each of two runs, and nothing else: {value} launches differ",
     "input_changes": "{kernel} changed {value} bytes of its inputs",
     "guard_changes": "{kernel} wrote outside of its buffers: {value} bytes of the sentinels changed",
@@ -205,9 +205,9 @@ def judged(record: Record) -> Record:
     """The record with its outcome: every measured number against its threshold in the contract."""
     contract = contracts.load(CONTRACT)
     failed: dict[str, str] = {}
-    for name, count in record.counts.items():
-        if not contract.threshold(name).holds(count):
-            failed[name] = _SENTENCES[name].format(value=count, kernel=record.kernel)
+    for counted, count in record.counts.items():
+        if not contract.threshold(counted).holds(count):
+            failed[counted] = _SENTENCES[counted].format(value=count, kernel=record.kernel)
     for output in record.outputs:
         for name, value in _gated(output).items():
             threshold = contract.threshold(name)
@@ -226,7 +226,7 @@ def _gated(output: OutputRecord) -> dict[str, float]:
         "f16_ulp_share": output.ulp_share,
         PEER.get(output.dtype, ""): output.peer_ratio,
     }
-    return {name: value for name, value in numbers.items() if value is not None}
+    return {name: value for name, value in numbers.items() if name and value is not None}
 
 
 def _reason(output: OutputRecord, name: str, value: float, limit: float) -> str:

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +16,10 @@ OUTCOMES = (PASS, FAIL, UNSUPPORTED, SKIPPED)
 
 Number = Annotated[float, Meta(extra_json_schema={"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]})]
 """In JSON the name of one that is not finite (``plain``)."""
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Counted = Literal["launch_excess", "input_changes", "guard_changes", "repeat_differences"]
+Limited = Literal["exact_differences", "utilisation"]
+"""Thresholds of the contract that decide an output."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class OutputRecord:
     """The largest error ÷ limit."""
     derivation: str
     """How the limit follows from n, u and |A||x|."""
-    threshold: str
-    """Id of the threshold in the contract that decides ``wrong``: ``exact_differences`` or ``utilisation``."""
+    threshold: Limited
+    """Of the contract, that decides ``wrong``."""
     rmse: Number
     """Root of the mean square of the error, over elements whose truth is finite."""
     peer_rmse: Number | None
@@ -88,8 +91,8 @@ class Record:
     """One sentence; empty for PASS."""
     failed: tuple[str, ...] = ()
     """Ids of the thresholds that were not met; empty where a failure has no number (a crash, a compiler's refusal)."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """``launch_excess``, ``input_changes``, ``guard_changes``, ``repeat_differences``, as measured."""
+    counts: Mapping[Counted, Count] = field(default_factory=dict)
+    """As measured; each a threshold of the contract."""
     outputs: tuple[OutputRecord, ...] = ()
     runs: int = 1
     """Kinds of input that the record stands for: 1, or as many as were not run for the same reason."""
@@ -103,6 +106,15 @@ class Record:
     def label(self) -> str:
         """Case and kind, as ``-k`` sees them."""
         return f"{self.case} {self.kind}".rstrip()
+
+    @property
+    def flaw(self) -> str:
+        """Why it cannot stand: it proves less than it says; else empty."""
+        if self.outcome != PASS:
+            return "" if self.reason else f"{self.label}: {self.outcome} without a reason"
+        measured = self.kind and self.device and self.kernel and self.inputs_sha256 and self.outputs
+        whole = measured and not self.failed and len(self.counts) == len(get_args(Counted)) and self.runs == 1
+        return "" if whole else f"{self.label}: PASS without everything that was measured"
 
     @property
     def rerun(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -131,13 +132,24 @@ class Sweep:
 
     def _judged(self, unit: Unit, record: Record) -> Record:
         """A record with the verdict of the parent: the worker's numbers, and the contract's limits."""
-        case = unit.selected.case
+        case, kinds = unit.selected.case, unit.selected.kinds[unit.seen :]
         about = (record.backend, record.op, record.case, record.seed)
-        if about != (unit.backend, case.op, case.id, self.seed) or record.runs > unit.left:
+        if (
+            about != (unit.backend, case.op, case.id, self.seed)
+            or record.kind not in ("", *kinds[:1])
+            or (not 0 < record.runs <= len(kinds))
+        ):
             raise Garbled(f"a record of {record.backend} {record.label}, where {unit.backend} {case.id} was due")
+        outputs = [(arg.name, arg.dtype, math.prod(arg.shape)) for arg in ops.get(case.op).outputs_of(case)]
+        if record.outputs and [(each.name, each.dtype, each.count) for each in record.outputs] != outputs:
+            raise Garbled(f"other outputs of {record.label} than it has")
         if record.outcome == PASS or record.outputs:
-            return judged(replace(record, outcome=PASS, reason="", failed=()))
-        return record if record.outcome == UNSUPPORTED else replace(record, outcome=FAIL)
+            record = judged(replace(record, outcome=PASS, reason="", failed=()))
+        elif record.outcome != UNSUPPORTED:
+            record = replace(record, outcome=FAIL)
+        if record.flaw:
+            raise Garbled(record.flaw)
+        return record
 
     def _patience(self, heard: float) -> float:
         """Seconds to wait for the next message."""

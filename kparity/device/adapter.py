@@ -19,6 +19,7 @@ from kparity.ops.assemble import Source, missing_text
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 Kind = Literal["gpu", "cpu", "software"]
+Shown = Literal["device", "kind", "api", "driver", "library", "uuid", "detail"]
 LARGEST = 2**63 - 1
 """Of a whole number in a document."""
 
@@ -54,7 +55,7 @@ class DeviceInfo(Device, frozen=True):
     """A device as its backend describes it."""
 
     uuid: str = ""
-    shown: tuple[str, ...] = ("api", "device", "detail", "kind")
+    shown: tuple[Shown, ...] = ("api", "device", "detail", "kind")
     """The fields that ``label`` shows; of the kinds it shows those that are no GPU."""
 
     @property

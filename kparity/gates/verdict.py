@@ -75,6 +75,15 @@ class Row:
         return self.status == "accepted"
 
     @property
+    def flaw(self) -> str:
+        """Why it cannot stand: an acceptance that proves nothing, or a rejection without a reason; else empty."""
+        if self.accepted and (self.code or len(self.gates) < 2 or not self.dispatches or self.device is None):
+            return f"{self.backend} is accepted without gates, dispatches or a device"
+        if not self.accepted and not (self.code and self.reason):
+            return f"{self.backend} is {self.status} without code and reason"
+        return ""
+
+    @property
     def ran_and_failed(self) -> bool:
         """Whether the backend opened and then gave a wrong answer, none at all, or none in time."""
         return self.status == "rejected" and self.code != "KP-NOT-GPU"

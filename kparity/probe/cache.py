@@ -104,7 +104,7 @@ def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
     if entry.key != keys.of(backend) or row.backend != backend or row.depth != keys.request.depth:
         return None
     gates = rejudged(row.gates, row.depth, contracts.load(contracts.PROBE))
-    if gates is None or row.accepted == bool(lacking(gates, row.depth)):
+    if gates is None or row.flaw or row.accepted == bool(lacking(gates, row.depth)):
         return None
     row.gates, row.cached = gates, True
     return row, bos if len(bos) else None

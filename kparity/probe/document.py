@@ -58,12 +58,9 @@ class Document(Part):
     rows: Annotated[list[Row], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an acceptance that proves nothing, and for a rejection without a reason."""
-        for row in self.rows:
-            if row.accepted and (row.code or len(row.gates) < 2 or not row.dispatches or row.device is None):
-                raise ValueError(f"{row.backend} is accepted without gates, dispatches or a device")
-            if not row.accepted and not (row.code and row.reason):
-                raise ValueError(f"{row.backend} is {row.status} without code and reason")
+        """Raise ValueError for a row that cannot stand."""
+        if flaw := next((row.flaw for row in self.rows if row.flaw), ""):
+            raise ValueError(flaw)
 
 
 def document(

@@ -93,7 +93,7 @@ class Process:
             self.note = printable(message.note)
         elif isinstance(message, Failed):
             self.status = message.status
-            self.end(message.code, printable(message.reason))
+            self.end(message.code or "KP-PROBE-ERROR", printable(message.reason) or "its process gave no reason")
         elif isinstance(message, Done):
             self._done = True
         else:
@@ -240,6 +240,8 @@ class Attempt(Process):
         missing = lacking(self.gates, self.request.depth)
         if missing:
             self.end("KP-PROBE-GATES", f"its process ended without the gates {', '.join(missing)}")
+        elif self.request.depth != "open" and not (self.proof and self.proof.dispatches):
+            self.end("KP-PROBE-GATES", "its process ended without a count of its launches")
         else:
             self.status = "accepted"
             self.end()

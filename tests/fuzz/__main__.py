@@ -38,7 +38,6 @@ def main() -> None:
 
     sys.meta_path.insert(0, PlainLoaders())
     with atheris.instrument_imports(include=["kparity"]):
-        from tests.fuzz.gguf_fields import mutator
         from tests.fuzz.targets import KEPT, TARGETS
     if options.target not in TARGETS:
         parser.error(f"no target {options.target!r}; known: {', '.join(TARGETS)}")
@@ -50,13 +49,17 @@ def main() -> None:
     for index, seed in enumerate(target.seeds()):
         (corpus / f"seed{index}").write_bytes(seed)
     print(f"{options.target}: corpus and findings in {work}", file=sys.stderr)
-    own = mutator(lambda data, limit: atheris.Mutate(data, limit)) if options.target == "gguf" else None
+    own = target.mutator and target.mutator(lambda data, limit: atheris.Mutate(data, limit))
     limits = [
         f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-timeout=20", "-rss_limit_mb=3000",
-        "-max_len=400000", "-print_final_stats=1", f"-artifact_prefix={harm}/",
+        "-max_len=500000", "-print_final_stats=1", f"-artifact_prefix={harm}/",
     ]  # fmt: skip
     folders = [str(corpus), *([str(KEPT / options.target)] if (KEPT / options.target).is_dir() else [])]
-    atheris.Setup([sys.argv[0], *limits, *folders], target.run, **({"custom_mutator": own} if own else {}))
+    atheris.Setup(
+        [sys.argv[0], *limits, *folders],
+        lambda data: target.run(data) and None,
+        **({"custom_mutator": own} if own else {}),
+    )
     atheris.Fuzz()
 
 

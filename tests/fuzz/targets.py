@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,22 +12,25 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from kparity.bench import comparison
-from kparity.check import worker
 from kparity.contracts import files as contract_files
 from kparity.errors import KparityError
 from kparity.model import load_model
 from kparity.probe import cache as verdicts
-from kparity.probe import messages as probe_messages
+from kparity.probe.messages import Request
 from kparity.receipts import document, verify
 from tests import made_receipts
+from tests.fuzz import children, gguf_fields, json_values
 from tests.gguf_files import TINY, write
 
 ROOT = Path(__file__).parents[2]
 KEPT = Path(__file__).parent / "kept"
 """Inputs that once did harm, a folder a target: ``tests/test_fuzz.py`` runs them all."""
+
+
+Mutate = Callable[[bytes, int], bytes]
+"""Bytes and the most that may be to other bytes."""
 
 
 @cache
@@ -72,26 +76,37 @@ def contract(data: bytes) -> None:
         contract_files.read(named(data, "some-contract-v1.yaml"))
 
 
-def verdict(data: bytes) -> None:
-    """A remembered verdict behind its signature."""
-    with suppress(ValueError, msgspec.MsgspecError):
-        entry = msgspec.json.decode(data, type=verdicts.Entry)
-        np.frombuffer(entry.bos, np.float32)
+@cache
+def _keys() -> verdicts.Keys:
+    """Of a cache of this process alone, whose entries it signs."""
+    os.environ["XDG_CACHE_HOME"] = str(folder())
+    keys = verdicts.Keys(Request())
+    keys.of = lambda _backend: {"host": "any"}  # type: ignore[method-assign] # what is kept is for every host
+    return keys
 
 
-def message(data: bytes) -> None:
-    """A line of a child of the probe or of check."""
-    for kind in (probe_messages.Said, worker.Said):
-        with suppress(msgspec.MsgspecError, RecursionError):
-            msgspec.json.decode(data, type=kind)
+def verdict(data: bytes) -> object:
+    """A remembered verdict with a signature that fits: what the dispatcher takes for a row, or None."""
+    path = _keys().path("numpy")
+    path.write_bytes(verdicts._signature(path.parent, data) + b"\n" + data)
+    path.chmod(0o600)
+    hit = verdicts.get(_keys(), "numpy")
+    return hit and children.written(hit[0])
+
+
+def message(data: bytes) -> object:
+    """All that a child says before it ends."""
+    return children.heard(data)
 
 
 @dataclass(frozen=True)
 class Target:
     """A function that takes bytes, and inputs to begin with."""
 
-    run: Callable[[bytes], None]
+    run: Callable[[bytes], object]
     seeds: Callable[[], Iterator[bytes]]
+    mutator: Callable[[Mutate], Callable[[bytes, int, int], bytes]] | None = None
+    """What knows its form, given a mutator that does not."""
 
 
 def _models() -> Iterator[bytes]:
@@ -119,24 +134,17 @@ def _contracts() -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-def _messages() -> Iterator[bytes]:
-    yield b'{"type":"stage","stage":"BOS","at_ms":1.5}'
-    yield b'{"type":"gate","gate":"BOS","values":{"bos_cosine":1.0,"b":null},"code":"","reason":"","elapsed_ms":2}'
-    yield b'{"type":"failed","status":"rejected","code":"KP-X","reason":"why"}'
-    yield b'{"type":"proof","dispatches":{"a":1},"device_step_ms":0.5}'
-    yield b'{"type":"record","unit":1,"record":{"op":"add"}}'
-
-
 def _verdicts() -> Iterator[bytes]:
-    yield b'{"key":{"host":"h"},"row":{"backend":"cpu","depth":"full","gates":[]},"bos":"AACAPw=="}'
+    for said in list(children.conversations())[:2]:
+        yield msgspec.json.encode(verdicts.Entry(_keys().of("numpy"), children.heard(said), b"\0\0\x80\x3f"))
 
 
 TARGETS = {
-    "gguf": Target(gguf, _models),
-    "receipt": Target(receipt, _receipts),
-    "benchmark": Target(benchmark, _benchmarks),
+    "gguf": Target(gguf, _models, gguf_fields.mutator),
+    "receipt": Target(receipt, _receipts, json_values.mutator),
+    "benchmark": Target(benchmark, _benchmarks, json_values.mutator),
     "contract": Target(contract, _contracts),
-    "verdict": Target(verdict, _verdicts),
-    "message": Target(message, _messages),
+    "verdict": Target(verdict, _verdicts, json_values.mutator),
+    "message": Target(message, children.conversations, json_values.mutator),
 }
 """Name to target."""
