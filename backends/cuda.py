@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from kparity.backends._cupy import Compiler, CupyKernel, CupyProgram, Transfers,
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, Unavailable
+from kparity.host.streams import log
 from kparity.ops.assemble import Source, gpu_source, prelude_text
 from kparity.ops.spec import DTYPES, MAX_GROUPS, Array, Case, Dispatches, Op
 
@@ -300,8 +300,7 @@ class CudaBackend(Backend):
         if self.graphs:
             self.graphs = False
             self.info = replace(self.info, detail=f"{self.info.detail}, no graph")
-            line = f"{self.name}: no graph, kernels are launched one by one: {reason.splitlines()[0]}"
-            print(line, file=sys.stderr, flush=True)
+            log(f"{self.name}: no graph, kernels are launched one by one: {reason.splitlines()[0]}")
 
     @contextmanager
     def guarded(self, doing: str) -> Iterator[None]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from kparity.host.streams import log
+
 LONGEST = 1 << 20
 
 
@@ -101,21 +103,21 @@ def compare(
     from kparity.bench import comparison
     from kparity.check.select import parse_names
     from kparity.cli.bench_table import print_compared
+    from kparity.host import files
 
     allowed = parse_names(across, "fact", tuple(comparison.ADVICE))
     left, right = comparison.read(a), comparison.read(b)
     result = comparison.compare(left, right, allowed)
     if json_path:
         text = json.dumps(comparison.as_json(left, right, result, fail_below), indent=1, ensure_ascii=False) + "\n"
-        with click.open_file(json_path, "w", encoding="utf-8") as file:
-            file.write(text)
+        files.write(json_path, text)
     if json_path != "-":
         print_compared(result.rows)
     for side, names in (("A", result.only_a), ("B", result.only_b)):
         if names:
-            click.echo(f"only in {side}: {', '.join(names)}", err=True)
+            log(f"only in {side}: {', '.join(names)}")
     for fact, (one, other) in result.differs.items():
-        click.echo(f"compared across {fact}: {one or 'unknown'} and {other or 'unknown'}", err=True)
+        log(f"compared across {fact}: {one or 'unknown'} and {other or 'unknown'}")
     if not result.rows:
-        click.echo("nothing in common", err=True)
+        log("nothing in common")
     ctx.exit(result.exit_code(fail_below))

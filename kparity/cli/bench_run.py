@@ -10,20 +10,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from kparity.errors import WrongInput
+from kparity.host.streams import log
 
 if TYPE_CHECKING:
     from kparity.receipts.record import Predicate
 
 BUSY = 0.5
 """Load per processor from which on a warning is given."""
-
-
-def log(line: str) -> None:
-    """Progress on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def run(options: Mapping[str, Any]) -> int:
@@ -46,7 +40,7 @@ def run(options: Mapping[str, Any]) -> int:
     for path in paths:
         statement.write(path, document)
     if json_path == "-":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        files.write("-", json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return code
 
 

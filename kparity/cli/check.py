@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kparity.cli.options import FILE
+from kparity.host.streams import log
 
 if TYPE_CHECKING:
     from kparity.check.document import Result
@@ -95,16 +96,15 @@ def _list(chosen: list[Selected]) -> int:
         for kind in each.kinds:
             click.echo(f"{each.case.id} {kind}")
     runs = sum(len(each.kinds) for each in chosen)
-    click.echo(f"{len(chosen)} cases, {runs} runs on each backend", err=True)
+    log(f"{len(chosen)} cases, {runs} runs on each backend")
     return 0 if chosen else 3
 
 
 def _write(result: Result, json_path: str | None, junit_path: str | None, csv_path: str | None) -> None:
     from kparity.check import document
+    from kparity.host import files
 
     forms = ((json_path, document.as_json), (junit_path, document.as_junit), (csv_path, document.as_csv))
     for path, form in forms:
-        if path == "-" and form is document.as_json:
-            click.echo(form(result), nl=False)
-        elif path:
-            Path(path).write_text(form(result), encoding="utf-8")
+        if path:
+            files.write(path, form(result))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kparity.host.streams import log
+
 if TYPE_CHECKING:
     from kparity.contracts import Contract
 
@@ -64,9 +66,9 @@ def validate(targets: tuple[str, ...], places: tuple[str, ...]) -> int:
     for problem in found.problems:
         click.echo(str(problem))
     for note in found.notes:
-        click.echo(f"note: {note}", err=True)
+        log(f"note: {note}")
     for line in found.unchecked:
-        click.echo(f"not checked: {line}", err=True)
+        log(f"not checked: {line}")
     unchecked = f", not checked: {len(found.unchecked)}" if found.unchecked else ""
     click.echo(f"contracts: {len(found.contracts)}, problems: {len(found.problems)}{unchecked}")
     return found.exit_code
@@ -86,10 +88,16 @@ def show(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool) -> No
     contracts = _read(targets, places)
     if as_json:
         documents = [each.document for each in contracts]
-        click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2, ensure_ascii=False))
+        _print_json(documents[0] if len(documents) == 1 else documents)
         return
     for each in contracts:
         _print(each)
+
+
+def _print_json(content: Any) -> None:
+    from kparity.host import files
+
+    files.write(files.STDIO, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _print(each: Contract) -> None:
@@ -143,7 +151,7 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
     scores = [coverage.score(each) for each in _read(targets, places)]
     total = coverage.total(scores)
     if as_json:
-        click.echo(json.dumps({"contracts": [asdict(each) for each in scores], "total": asdict(total)}, indent=2))
+        _print_json({"contracts": [asdict(each) for each in scores], "total": asdict(total)})
     elif markdown:
         click.echo(coverage.markdown(scores))
     else:
@@ -187,12 +195,12 @@ def _check(each: Contract, place: Path, devices: dict[str, str]) -> int:
 
     root = each.root()
     if root is None:
-        click.echo(f"{each.id}: not checked: no project (pyproject.toml or .git) above {each.path}", err=True)
+        log(f"{each.id}: not checked: no project (pyproject.toml or .git) above {each.path}")
         return 3
     try:
         results = nodes.run(root, nodes.references(each), sys.stderr.fileno())
     except nodes.NoPytest as error:
-        click.echo(f"{each.id}: not checked: {error}", err=True)
+        log(f"{each.id}: not checked: {error}")
         return 3
     command = ["kparity", "contract", "check", files.shown(each.path)]
     evidence.write(place, evidence.of(each, root, results, command, devices))

@@ -10,6 +10,8 @@ from importlib import import_module
 import click
 
 from kparity import __version__
+from kparity.host import streams
+from kparity.host.text import printable
 
 COMMANDS = {
     "probe": ("kparity.cli.probe", "Probe backends in order and show which one may serve."),
@@ -90,29 +92,38 @@ def _heed_signals() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: a command returns its exit code, and every deliberate error is one sentence on stderr."""
+    streams.guard()
     _heed_signals()
     # Starting numpy's threads costs more than they could save here: the dispatcher compares one pair of logits.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    code, problem = _run(arguments), streams.finish()
+    if problem:
+        streams.log(f"kparity: {problem}")
+    sys.exit(2 if problem else code)
+
+
+def _run(arguments: list[str] | None) -> int:
     from kparity.errors import KparityError
 
     try:
         code = cli.main(args=arguments, prog_name="kparity", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        vars(error)["message"] = printable(error.message)
+        error.show(sys.stderr)
+        return error.exit_code
     except click.Abort as abort:
-        print("kparity: interrupted", file=sys.stderr)
-        sys.exit(128 + abort.__cause__.number if isinstance(abort.__cause__, Stopped) else 130)
+        streams.log("kparity: interrupted")
+        return 128 + abort.__cause__.number if isinstance(abort.__cause__, Stopped) else 130
     except KparityError as error:
         if os.environ.get("KPARITY_DEBUG"):
             raise
-        print(f"kparity: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        streams.log(f"kparity: {error}")
+        return error.exit_code
     except OSError as error:
         missing = f"{error.filename or error}: no such file"
-        print(f"kparity: {missing if isinstance(error, FileNotFoundError) else error}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(code if isinstance(code, int) else 0)
+        streams.log(f"kparity: {missing if isinstance(error, FileNotFoundError) else error}")
+        return 2
+    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":

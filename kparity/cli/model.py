@@ -36,7 +36,9 @@ def inspect(file: str | None, as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        from kparity.host import files
+
+        files.write(files.STDIO, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     else:
         print_report(report)
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kparity.host.streams import log
+from kparity.host.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -91,7 +94,7 @@ def _run(
     known, waiting = [cell for _, cell in stored if cell], [plan for plan, cell in stored if cell is None]
     left = len(waiting)
     if known:
-        print(f"{len(known)} cells are in {resume}, {left} are left", file=sys.stderr)
+        log(f"{len(known)} cells are in {resume}, {left} are left")
 
     def done(cell: Cell) -> None:
         nonlocal left
@@ -115,6 +118,6 @@ def _progress(cell: Cell, left: int) -> None:
     caught = cell.caught_by()
     result = ", ".join(caught) or ("survived" if cell.status == "ran" else f"{cell.status}: {cell.reason}")
     if sys.stderr.isatty():
-        print(f"\r\033[K{left} left  {cell.key}  {result}"[:150], end="", file=sys.stderr, flush=True)
+        print("\r\033[K" + printable(f"{left} left  {cell.key}  {result}")[:150], end="", file=sys.stderr, flush=True)
     elif cell.status == "invalid":
-        print(f"{cell.key}: invalid: {cell.reason}", file=sys.stderr)
+        log(f"{cell.key}: invalid: {cell.reason}")

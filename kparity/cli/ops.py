@@ -21,6 +21,7 @@ SHOWN = 5
 def ops(op_name: str | None, verbose: bool, as_json: bool) -> None:
     """List the ops, or show one: formula, ABI, constants, cases, kinds of input, and the backends that have it."""
     from kparity import ops as known
+    from kparity.host import files
 
     if op_name is not None:
         whole = _whole(known.get(op_name))
@@ -31,7 +32,7 @@ def ops(op_name: str | None, verbose: bool, as_json: bool) -> None:
         for each in () if as_json else whole["ops"]:
             click.echo(f"{each['op']:12} {each['what']} ({', '.join(each['dialects'])})")
     if as_json:
-        click.echo(json.dumps(whole, indent=1, ensure_ascii=False))
+        files.write(files.STDIO, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def _documented(op: Op) -> str:

@@ -31,7 +31,9 @@ def preflight(backends: str | None, shell: str, as_json: bool, timeout: float) -
     if as_json:
         import json
 
-        click.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+        from kparity.host import files
+
+        files.write(files.STDIO, json.dumps([vars(finding) for finding in findings], indent=2) + "\n")
     else:
         for finding in findings:
             _print(finding, shell)

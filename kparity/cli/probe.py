@@ -31,7 +31,7 @@ def probe(dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
     rejected with a line on stderr; the first one that passes every gate serves.
     """
-    from kparity.host.files import refuse_unwritable
+    from kparity.host.files import refuse_unwritable, write
     from kparity.model import load_model
     from kparity.probe.dispatcher import probe_all
     from kparity.receipts.statement import now
@@ -48,7 +48,7 @@ def probe(dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt
         from kparity.probe.document import document
 
         whole = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
-        click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2))
+        write("-", msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
     else:
         from kparity.cli.table import print_probe
 

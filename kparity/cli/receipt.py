@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kparity.host.streams import log
+
 if TYPE_CHECKING:
     from kparity.receipts.findings import Finding
     from kparity.receipts.record import Statement
@@ -40,12 +42,12 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None
     3 none was given.
     """
     if not files:
-        click.echo("no receipt was given", err=True)
+        log("no receipt was given")
         ctx.exit(3)
     findings, unreadable = _verified(files, demands)
     for name in map(str, files if json_path != "-" else ()):
         if name in unreadable:
-            click.echo(f"{name}: unreadable: {unreadable[name]}", err=True)
+            log(f"{name}: unreadable: {unreadable[name]}")
             continue
         for finding in findings[name]:
             click.echo(f"{name}: {finding}")
@@ -81,7 +83,7 @@ def _verified(files: tuple[Path, ...], demands: dict[str, Any]) -> tuple[dict[st
         if not any(finding.code in ("RCPT-SCHEMA", "RCPT-PAYLOAD-TYPE") for finding in findings[str(path)]):
             sound += [(str(path), each) for each in [form(sign.statement_of(read))[0]] if each]
         if demands["key"] is None and document.is_envelope(read):
-            click.echo(f"{path}: signed; the signature was not looked at, give --key", err=True)
+            log(f"{path}: signed; the signature was not looked at, give --key")
     for name, replayed in verify.replays(sound).items():
         findings[name] += replayed
     return findings, unreadable
@@ -121,7 +123,7 @@ def sign(file: Path, key: Path, output: Path | None) -> None:
         raise WrongInput(f"{file} would be refused: {finding}; sign a receipt that passes kparity receipt verify")
     envelope = sign.sign(plain, key)
     statement.write(output or file, envelope)
-    click.echo(f"{output or file}: signed by {envelope['signatures'][0]['keyid']}", err=True)
+    log(f"{output or file}: signed by {envelope['signatures'][0]['keyid']}")
 
 
 @receipt.command()
@@ -150,7 +152,7 @@ def _stored(folder: Path) -> list[Stored]:
 
     stored, others = store.load_folder(folder)
     for line in others:
-        click.echo(line, err=True)
+        log(line)
     return stored
 
 
@@ -210,7 +212,7 @@ def page(ctx: click.Context, folder: Path, output: Path) -> None:
 
     stored = _stored(folder)
     if not stored:
-        click.echo(f"{folder} has no receipt", err=True)
+        log(f"{folder} has no receipt")
         ctx.exit(3)
     files.write(output, page.html(stored))
-    click.echo(f"{output}: {len(stored)} receipts, {sum(not each.valid for each in stored)} of them refused", err=True)
+    log(f"{output}: {len(stored)} receipts, {sum(not each.valid for each in stored)} of them refused")

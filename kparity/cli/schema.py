@@ -36,4 +36,6 @@ def schema(form: str) -> None:
     """Print the JSON Schema of a receipt, of a contract, or of the JSON of probe or check."""
     import json
 
-    click.echo(json.dumps(schema_of(form), indent=2, ensure_ascii=False))
+    from kparity.host import files
+
+    files.write(files.STDIO, json.dumps(schema_of(form), indent=2, ensure_ascii=False) + "\n")

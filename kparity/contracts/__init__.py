@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import UnknownName, WrongInput
+from kparity.host.text import printable
 
 if TYPE_CHECKING:
     from kparity.contracts.form import Sections
@@ -108,12 +109,14 @@ class Contract:
     def rejected(self, backend: str, code: str, reason: str, then: str = "attempting fallback") -> str:
         """The line on stderr for a backend that may not serve."""
         template: str = self.document["log"]["rejected"]
-        return template.format(contract=self.id, backend=backend, next=then, code=code, reason=" ".join(reason.split()))
+        return template.format(
+            contract=self.id, backend=backend, next=then, code=code, reason=printable(" ".join(reason.split()))
+        )
 
     def serving(self, label: str) -> str:
         """The line on stderr for the backend that serves."""
         template: str = self.document["log"]["serving"]
-        return template.format(label=label)
+        return printable(template.format(label=label))
 
 
 def folder() -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kparity.errors import WrongInput
+from kparity.host.streams import JSON, SPELT
 
 LARGEST = 64 << 20
 """Bytes of a document; what is larger is something else."""
@@ -161,12 +162,17 @@ def write(path: str | Path, data: str | bytes, mode: int = 0o644) -> None:
     A link stays, and its target is written; pipes and character devices get the bytes and stay what they are; ``-`` is
     standard output. ``mode`` is that of a new file, before the umask.
     """
-    raw = data.encode() if isinstance(data, str) else data
     if str(path) == STDIO:
+        if isinstance(data, str):  # JSON and XML have escapes of their own for what the encoding lacks
+            escape = "xmlcharrefreplace" if data.startswith("<") else JSON if data[:1] in ("{", "[") else SPELT
+            encoding = sys.stdout.encoding or "utf-8"
+            sys.stdout.write(data.encode(encoding, escape).decode(encoding))
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
         sys.stdout.flush()
-        sys.stdout.buffer.write(raw)
-        sys.stdout.buffer.flush()
         return
+    raw = data.encode() if isinstance(data, str) else data
     refuse_unwritable(path)
     target = Path(os.path.realpath(path))
     try:

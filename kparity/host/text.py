@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -16,6 +17,19 @@ def printable(text: str) -> str:
         each.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(each) in HIDDEN else each
         for each in text
     )
+
+
+def number(value: float, beside: float | None = None) -> str:
+    """Three significant digits; up to six where fewer would put it on or across 1, and as many as it takes for the
+    limit that it stands ``beside``.
+    """
+    text = f"{value:.3g}"
+    for digits in range(3, 18):
+        text = f"{value:.{digits}g}"
+        points = (1.0 if digits < 6 else None, beside)
+        if all((float(text) > at, float(text) < at) == (value > at, value < at) for at in points if at is not None):
+            break
+    return format(Decimal(text), "f") if 1e-4 <= abs(value) < 1e9 else text
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from kparity.device.adapter import Backend
 from kparity.device.registry import default_order, drives_gpu, names, open_backend
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
 from kparity.gates.verdict import Measure, Row
+from kparity.host import streams
 from kparity.model import Model, load_model
 from kparity.numerics import compare
 from kparity.ops.spec import Array
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 Entry = tuple[Row, "Array | None"]
 """A row, and the reference's BOS logits where the probe came that far."""
-
-
-def warn(line: str) -> None:
-    """A log line on stderr, always."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[str]:
@@ -115,7 +110,7 @@ def probe_all(
     *,
     cached: bool = False,
     forced: bool = False,
-    log: Log = warn,
+    log: Log = streams.log,
     serve: Callable[[Row, Array | None], Engine | None] | None = None,
 ) -> Outcome:
     """Probe every backend of the list; the first accepted one is the one that would serve.
@@ -175,7 +170,7 @@ def select(
     kv: str = "f16",
     context: int = 0,
     contracts: Sequence[str | Path] = (),
-    log: Log = warn,
+    log: Log = streams.log,
 ) -> Selection:
     """The first backend of the list that passes its probe, opened in this process.
 
@@ -195,7 +190,7 @@ def select(
 
 def first_accepted(
     order: Sequence[str], request: Request, model: Model, *, cached: bool = False, forced: bool = False,
-    context: int = 0, log: Log = warn,
+    context: int = 0, log: Log = streams.log,
 ) -> Selection:  # fmt: skip
     """The same of a list that was checked, and of a request for a model that is open."""
     outcome = probe_all(
