@@ -140,11 +140,16 @@ def test_the_embedded_model() -> None:
 def test_digest_of_a_large_file_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(digest, "_LARGE", 10)
+    monkeypatch.setattr(digest, "_SETTLED_S", -1.0)
     file = tmp_path / "file"
     file.write_bytes(b"a" * 100)
-    first = digest.file_sha256(file)
-    monkeypatch.setattr(digest, "_hash", lambda _path: "0" * 64)
-    assert digest.file_sha256(file) == first
+    first, times = digest.file_sha256(file), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_bytes(b"b" * 100)
+    os.utime(file, ns=times)
+    second = digest.file_sha256(file)
+    assert second != first, "the same size, inode and time of modification, and other bytes"
+    monkeypatch.setattr(digest, "sha256_of", lambda *_: "0" * 64)
+    assert digest.file_sha256(file) == second
     os.utime(file, ns=(1, 1))
     assert digest.file_sha256(file) == "0" * 64, "another modification time is another file"
     for entry_file in (tmp_path / "cache").rglob("sha256/*"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import time
 import tracemalloc
 from contextlib import closing
 from dataclasses import replace
@@ -47,7 +49,7 @@ def refused(path: Path, *parts: str) -> None:
     with pytest.raises(BadModel) as caught:
         read_all(path)
     text = str(caught.value)
-    assert text.startswith(f"{path}: ") and "\n" not in text
+    assert text.startswith(str(path)) and "\n" not in text
     assert [part for part in parts if part not in text] == [], text
 
 
@@ -75,12 +77,74 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
 
 def test_no_file_and_no_model(tmp_path: Path) -> None:
     refused(tmp_path / "missing.gguf", "No such file")
-    refused(tmp_path, "Is a directory")
+    refused(tmp_path, "is a folder")
     refused(file_of(tmp_path), "the file is empty")
     refused(file_of(tmp_path, b"hello"), "not a GGUF file", "b'hell'")
     for size in (4, 7, 20, 23, 24, 30, 200, 3000, 6000):
         refused(file_of(tmp_path, good()[:size]))
     refused(file_of(tmp_path, good()[:-64]), "output_norm.weight", "beyond the file's")
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "a Git LFS pointer: run `git lfs pull`",
+        ),
+        (b"\n<!DOCTYPE html><html><head>", "a web page: fetch"),
+        (b"\xef\xbb\xbf<html>", "a web page: fetch"),
+        (b"PK\x03\x04\0\0archive/data.pkl", "a PyTorch checkpoint: convert"),
+        (b"\x80\x02ctorch._utils\n", "a PyTorch checkpoint: convert"),
+        (b"PK\x03\x04\0\0weights.gguf", "a ZIP archive: unpack"),
+        (b"\x1f\x8b\x08\0", "compressed by gzip: unpack"),
+        (struct.pack("<Q", 60) + b'{"__metadata__":{', "a safetensors file: convert"),
+        (b"tjgg\x03\0\0\0", "before GGUF"),
+        (b'{"error": "Repository not found"}', "JSON"),
+        (bytes(5000), "nothing but zeros"),
+    ],
+)
+def test_what_is_no_gguf_file_is_called_what_it_is(tmp_path: Path, head: bytes, says: str) -> None:
+    refused(file_of(tmp_path, head), f"not a GGUF file but {says}" if head[:4] != b"tjgg" else says)
+
+
+def named(name: bytes, rest: bytes) -> bytes:
+    """A key of this name."""
+    return struct.pack("<Q", len(name)) + name + rest
+
+
+def keyed(*parts: bytes, count: int = 1) -> bytes:
+    """A file of keys alone."""
+    return struct.pack("<4sIQQ", b"GGUF", 3, 0, count) + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("head", "size", "says"),
+    [
+        (keyed(count=10**8), 100 << 30, "100000000 keys and 0 tensors: a model has at most 65536 of each"),
+        (keyed(named(b"k", struct.pack("<IIQ", 9, 8, 10**9))), 100 << 30, "and a header has at most"),
+        (keyed(named(b"k", struct.pack("<IIQ", 9, 4, 10**10))), 100 << 30, "and a header has at most"),
+        (keyed(named(b"k", struct.pack("<IQ", 8, 10**10))), 100 << 30, "and a header has at most"),
+        (keyed(named(b"k", struct.pack("<IIQ", 9, 8, 1 << 23))), 128 << 20, "all arrays together have at most"),
+        (good(), 1 << 22, "and its tensors end at byte"),
+        (header([], [entry("t", (1 << 30,), 0, b"")]), (1 << 32) + 64, "disk holds"),
+    ],
+)
+def test_what_is_absurdly_large_is_refused_at_once(tmp_path: Path, head: bytes, size: int, says: str) -> None:
+    path = file_of(tmp_path, head)
+    os.truncate(path, size)
+    begun = time.monotonic()
+    refused(path, says)
+    assert time.monotonic() - begun < 1
+
+
+def test_a_file_that_changes_under_its_reader_is_no_model(tmp_path: Path) -> None:
+    path = file_of(tmp_path, good())
+    with closing(load_model(path)) as model:
+        model.file.unchanged()
+        path.write_bytes(good()[:-32] + bytes(32))
+        with pytest.raises(BadModel, match="changed while it was read"):
+            model.file.unchanged()
 
 
 def test_versions_and_absurd_counts(tmp_path: Path) -> None:
@@ -89,11 +153,6 @@ def test_versions_and_absurd_counts(tmp_path: Path) -> None:
     for at, count in product((8, 16), (1 << 20, 1 << 40, (1 << 64) - 1)):
         path = file_of(tmp_path, good()[:at], struct.pack("<Q", count), good()[at + 8 :])
         refused(path, "do not fit into a file of")
-
-
-def named(name: bytes, rest: bytes) -> bytes:
-    """A key of this name."""
-    return struct.pack("<Q", len(name)) + name + rest
 
 
 @pytest.mark.parametrize(
@@ -107,7 +166,7 @@ def named(name: bytes, rest: bytes) -> bytes:
         (named(b"k", struct.pack("<IQ", 8, 2) + b"\xc3\x28"), "not UTF-8"),
         (named(b"k", struct.pack("<IIQ", 9, 4, 1 << 62)), "key k with"),
         (named(b"k", struct.pack("<IIQ", 9, 8, 1 << 61)), "key k with"),
-        (named(b"k", struct.pack("<IIQQ", 9, 8, 2, 1 << 40)), "string 0 of 2 ends beyond the file"),
+        (named(b"k", struct.pack("<IIQQ", 9, 8, 2, 1 << 40)), "string 0 of 2 of key k needs 1099511627784 bytes"),
         (named(b"k", struct.pack("<IIQ", 9, 9, 1)), "array of type 9"),
     ],
 )
@@ -133,6 +192,7 @@ def test_alignment(tmp_path: Path, value: tuple[int, Any]) -> None:
         ((1025,), 0, 0, "beyond the file"),
         ((4,), 0, 4096, "beyond the file"),
         ((4,), 0, 1 << 63, "beyond the file"),
+        ((1024,), 0, 4096, "the file has 4160 bytes, and tensor t [1024] ends at byte 8256"),
         ((4,), 0, 5, "no multiple of the alignment"),
         ((0,), 0, 0, "a dimension is zero"),
         ((1, 1, 1, 1, 1), 0, 0, "5 dimensions"),
@@ -211,6 +271,8 @@ NEEDED = ("general.architecture", ".block_count", ".attention.layer_norm_rms_eps
             for types in ((U32, [1]), (STRING, ["a"] * 300))
         ),
         ("tokenizer.ggml.merges", (ARRAY, (STRING, ["x"])), "merge 'x' has parts"),
+        ("tokenizer.ggml.tokens", (ARRAY, (STRING, ["a" * 400_000])), "token 0 has 400000 characters, more than 1024"),
+        ("tokenizer.ggml.merges", (ARRAY, (STRING, ["a " * 400_000])), "merge 0 has 800000 characters"),
     ],
 )
 def test_keys_that_contradict_the_model(tmp_path: Path, key: str, value: Any, says: str) -> None:

@@ -101,13 +101,14 @@ def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate
 def _model_path(options: Mapping[str, Any]) -> str:
     """The file: the one given, the embedded one, or that of a shape, which is written first."""
     from kparity.bench import shapes
-    from kparity.model import load_model
+    from kparity.model import load_model, soundness
 
     path = options["model"]
     if options["shape"]:
         log(f"model: random weights of the shape {options['shape']}")
         path = str(shapes.model_file(options["shape"], options["seed"]))
     with closing(load_model(path)) as model:
+        soundness.refuse(model)  # without a probe, too
         return str(model.path)
 
 

@@ -23,8 +23,9 @@ def model() -> None:
 def inspect(file: str | None, as_json: bool) -> None:
     """Show keys, tensor types and norm statistics of a GGUF file, by default of the embedded model.
 
-    A norm is SUSPECT where its weights are not finite, all zero, far from 1, or a factor √width away from 1. This is a
-    hint and no gate: the exit code stays 0. A damaged file is exit code 2.
+    A norm is SUSPECT where its weights are not finite, all zero, far from 1, or a factor √width away from 1; any other
+    tensor where values or scales are not finite, or all zero. This is no gate: the exit code stays 0. A damaged file is
+    exit code 2, and kparity probe refuses a model whose values are not finite.
     """
     from kparity.model import load_model
 
@@ -51,6 +52,7 @@ def print_report(report: dict[str, Any]) -> None:
     graph, keys = make_table("graph", "", box=None), make_table("key", "value", box=None)
     types = make_table("type", "tensors", "elements", "bytes", right=("tensors", "elements", "bytes"), box=None)
     norms = make_table("norm", *numbers, "verdict", "reason", right=numbers, box=None)
+    faults = make_table("tensor", "verdict", "reason", box=None)
     for name, value in graph_lines(report):
         graph.add_row(name, _one_line(value))
     for name, value in report["keys"].items():
@@ -61,14 +63,19 @@ def print_report(report: dict[str, Any]) -> None:
     for norm in report["norms"]:
         figures = (f"{norm[column]:.4g}" for column in numbers)
         norms.add_row(norm["name"], *figures, styled(norm["verdict"]), norm["reason"])
-    out, (total, suspect) = console(), (len(report["norms"]), len(report["suspect"]))
+    for fault in report["faults"]:
+        faults.add_row(fault["tensor"], styled("SUSPECT"), fault["reason"])
+    wrong = sum(norm["verdict"] != "OK" for norm in report["norms"])
+    out, total, others = console(), len(report["norms"]), sum(row["tensors"] for row in report["types"])
     head = f"{report['name']}: {report['bytes']:,} bytes, GGUF {report['version']}, sha256 {report['sha256']}"
     out.print(head, soft_wrap=True)
-    for table in (graph, keys, types, norms):
+    for table in (graph, keys, types, norms, *([faults] if report["faults"] else [])):
         out.print()
         out.print(table)
     out.print()
-    out.print(f"norms: {total - suspect} OK, {suspect} SUSPECT")
+    out.print(f"norms: {total - wrong} OK, {wrong} SUSPECT")
+    suspect = len({fault["tensor"] for fault in report["faults"]})
+    out.print(f"other tensors: {others - total - suspect} OK, {suspect} SUSPECT")
 
 
 def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from kparity.host import cachedir
+from kparity.errors import BadModel
+from kparity.host import cachedir, files
 
 _LARGE = 1 << 24
 """Files below this are hashed in some milliseconds and not remembered."""
+CHANGED = "changed while it was read; wait until it is complete, and run this again"
+_SETTLED_S = 2.0
+"""A file that was written later than so long ago is not remembered: another change would leave it the same time."""
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of the whole file. Remembered by real path, size, modification time and inode."""
-    real = path.resolve()
-    stat = real.stat()
-    if stat.st_size < _LARGE:
-        return _hash(real)
-    identity = repr((str(real), stat.st_size, stat.st_mtime_ns, stat.st_ino)).encode("utf-8", "surrogateescape")
-    try:
-        entry = cachedir.folder("sha256") / hashlib.sha256(identity).hexdigest()
-    except OSError:  # a cache that cannot be used is no error
-        return _hash(real)
-    with suppress(OSError, UnicodeDecodeError):
-        known = cachedir.read(entry).decode()
-        if re.fullmatch("[0-9a-f]{64}", known):
-            return known
-    digest = _hash(real)
+    """Hex digest of the whole file. Remembered by real path, size, inode and the times of its last changes.
+
+    Raises WrongInput for what is no regular file, and BadModel for one that changes meanwhile.
+    """
+    with files.opened(path, "a GGUF file") as stream:
+        status = os.fstat(stream.fileno())
+        if status.st_size < _LARGE or time.time() - status.st_ctime < _SETTLED_S:
+            return sha256_of(path, stream)
+        key = repr((str(path.resolve()), *identity(status), status.st_ctime_ns)).encode("utf-8", "surrogateescape")
+        try:
+            entry = cachedir.folder("sha256") / hashlib.sha256(key).hexdigest()
+        except OSError:  # a cache that cannot be used is no error
+            return sha256_of(path, stream)
+        with suppress(OSError, UnicodeDecodeError):
+            known = cachedir.read(entry).decode()
+            if re.fullmatch("[0-9a-f]{64}", known):
+                return known
+        digest = sha256_of(path, stream)
     with suppress(OSError):
         cachedir.write(entry, digest.encode())
     return digest
 
 
-def _hash(path: Path) -> str:
-    """Reads instead of mapping: pages of a mapping would count as this process's memory."""
-    with path.open("rb") as stream:
-        return cachedir.sha256_of(stream)
+def sha256_of(path: Path, stream: BinaryIO) -> str:
+    """Of the bytes of an open file, read now instead of mapped: pages of a mapping would count as this process's
+    memory. ``path`` is named where the file changes meanwhile, which raises BadModel.
+    """
+    before = identity(os.fstat(stream.fileno()))
+    digest = cachedir.sha256_of(stream)
+    if identity(os.fstat(stream.fileno())) != before:
+        raise BadModel(f"{path}: {CHANGED}")
+    return digest
+
+
+def identity(status: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from a later one of the same name: device, inode, bytes, time of the last change."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -6,18 +6,19 @@ then, aligned to ``general.alignment`` (32), the data that those offsets count f
 bytes; an array is a u32 element type, a u64 length and the elements.
 
 Every count is checked against the bytes that are left before anything is allocated for it, and every complaint is a
-BadModel of one sentence. A file that another process shortens while it is mapped still ends the process with SIGBUS.
+BadModel of one sentence. The header is read and tensors are mapped: a file that another process shortens while a tensor
+is read ends the process with SIGBUS, and ``unchanged`` says afterwards that it was so.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.resources import files
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +26,10 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from kparity.errors import BadModel
+from kparity.errors import BadModel, WrongInput
+from kparity.host import files
+from kparity.model import digest, foreign
+from kparity.model.gguf_header import Cursor
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -33,12 +37,14 @@ MAGIC = b"GGUF"
 MAX_NAME = 65535
 """Longest key (docs/gguf.md); tensor names are held to the same limit."""
 MAX_RANK = 4
+MAX_KEYS = MAX_TENSORS = 1 << 16
+"""Models have some dozens of keys and some thousands of tensors."""
+MAX_TAIL = 1 << 20
+"""Bytes behind the last tensor."""
+SPARSE, LEAST_STORED = 1 << 26, 8
+"""A file from this size on of which the disk holds less than an eighth is one that was not written to its end."""
 ALIGNMENT, MAX_ALIGNMENT = 32, 1 << 20
 
-BOOL, STRING, ARRAY = 7, 8, 9
-SCALARS: Mapping[int, str] = {
-    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d",
-}  # fmt: skip
 _MIN_KEY = 8 + 4 + 1  # bytes of the shortest key: an empty name and a u8
 _MIN_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes of the shortest tensor entry
 
@@ -128,102 +134,14 @@ class TensorInfo:
         return self.offset + self.n_bytes
 
 
-class StringArray(Sequence[str]):
-    """Strings of an array, found but not yet decoded: a vocabulary is large and rarely read."""
-
-    def __init__(self, raw: mmap.mmap, key: str, starts: Sequence[int]) -> None:
-        self._raw, self._key, self._starts = raw, key, starts
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._decode, self._starts)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self._decode(start) for start in self._starts[index]]
-        return self._decode(self._starts[index])
-
-    def _decode(self, start: int) -> str:
-        (length,) = struct.unpack_from("<Q", self._raw, start)
-        try:
-            return self._raw[start + 8 : start + 8 + length].decode("utf-8")
-        except UnicodeDecodeError:
-            raise BadModel(f"key {self._key}: the string at byte {start + 8} is not UTF-8") from None
-
-
-class _Cursor:
-    """Reads forward through the header; every read is checked against the end of the file."""
-
-    def __init__(self, raw: mmap.mmap) -> None:
-        self.raw, self.at, self.end = raw, 0, len(raw)
-
-    def need(self, count: int, what: str) -> None:
-        if count > self.end - self.at:
-            raise BadModel(f"{what} needs {count} bytes at byte {self.at}, but the file ends at byte {self.end}")
-
-    def scalar(self, code: str, what: str) -> Any:
-        size = struct.calcsize("<" + code)
-        self.need(size, what)
-        (value,) = struct.unpack_from("<" + code, self.raw, self.at)
-        self.at += size
-        return value
-
-    def text(self, what: str, limit: int | None = None) -> str:
-        length = self.scalar("Q", f"the length of {what}")
-        if limit is not None and length > limit:
-            raise BadModel(f"{what} at byte {self.at} has {length} bytes, more than {limit}")
-        self.need(length, what)
-        value = self.raw[self.at : self.at + length]
-        self.at += length
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise BadModel(f"{what} at byte {self.at - length} is not UTF-8") from None
-
-    def value(self, key: str) -> Any:
-        kind = self.scalar("I", f"the type of key {key}")
-        if kind == STRING:
-            return self.text(f"the value of key {key}")
-        if kind == ARRAY:
-            return self.array(key)
-        if kind not in SCALARS:
-            raise BadModel(f"key {key} has value type {kind}, which GGUF does not define")
-        value = self.scalar(SCALARS[kind], f"the value of key {key}")
-        return bool(value) if kind == BOOL else value
-
-    def array(self, key: str) -> Any:
-        kind = self.scalar("I", f"the element type of key {key}")
-        count = self.scalar("Q", f"the length of key {key}")
-        if kind == STRING:
-            return self.strings(key, count)
-        if kind not in SCALARS:
-            raise BadModel(f"key {key} is an array of type {kind}, which is not supported")
-        dtype = np.dtype("<" + SCALARS[kind])
-        self.need(count * dtype.itemsize, f"key {key} with {count} elements")
-        values = np.frombuffer(self.raw, dtype, count, self.at)
-        self.at += values.nbytes
-        return values != 0 if kind == BOOL else values.copy()
-
-    def strings(self, key: str, count: int) -> StringArray:
-        self.need(count * 8, f"key {key} with {count} strings")
-        starts, at, last, raw = [], self.at, self.end - 8, self.raw
-        length_at = struct.Struct("<Q").unpack_from
-        for _ in range(count):
-            starts.append(at)
-            if at > last or (at := at + 8 + length_at(raw, at)[0]) > self.end:
-                raise BadModel(f"key {key}: string {len(starts) - 1} of {count} ends beyond the file")
-        self.at = at
-        return StringArray(raw, key, starts)
-
-
 @dataclass
 class GgufFile:
     """An open file: its keys, its tensor table and its mapped bytes."""
 
     path: Path
     raw: mmap.mmap
+    identity: tuple[int, ...]
+    """As ``digest.identity`` tells it."""
     version: int = 0
     keys: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
@@ -231,10 +149,18 @@ class GgufFile:
     @classmethod
     def open(cls, path: str | Path | None) -> GgufFile:
         """Map a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
-        path = Path(str(files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
-        file = cls(path, _map(path))
-        with file.naming():
-            file._read(_Cursor(file.raw))
+        path = Path(str(resources.files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
+        try:
+            stream = files.opened(path, "a GGUF file")
+        except WrongInput as error:
+            raise BadModel(str(error)) from None
+        with closing(stream):
+            if not os.fstat(stream.fileno()).st_size:
+                raise BadModel(f"{path}: the file is empty")
+            raw = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            file = cls(path, raw, digest.identity(os.fstat(stream.fileno())))
+            with file.naming():
+                file._read(Cursor(stream), os.fstat(stream.fileno()))
         return file
 
     @property
@@ -272,7 +198,13 @@ class GgufFile:
         """Raise BadModel about this file."""
         raise BadModel(f"{self.path}: {printable(message)}") from None
 
-    def _read(self, cursor: _Cursor) -> None:
+    def unchanged(self) -> None:
+        """Raise BadModel where the file has changed since it was opened: whatever was read of it is then void."""
+        with suppress(OSError):  # a file that was removed is mapped as it was
+            if digest.identity(self.path.stat()) != self.identity:
+                self.fail(digest.CHANGED)
+
+    def _read(self, cursor: Cursor, status: os.stat_result) -> None:
         n_tensors, n_keys = self._read_start(cursor)
         for index in range(n_keys):
             key = cursor.text(f"the name of key {index}", MAX_NAME)
@@ -292,15 +224,37 @@ class GgufFile:
         alignment = self._alignment()
         base = -(-cursor.at // alignment) * alignment
         for name, (shape, kind, offset) in entries.items():
-            self.tensors[name] = self._place(name, shape, kind, base, offset, alignment)
+            self.tensors[name] = _placed(name, shape, kind, base, offset, alignment)
+        cursor.raw = cursor.raw[: cursor.at]  # strings of arrays are decoded from it later
+        self._refuse_extent(status)
         for before, after in pairwise(sorted(self.tensors.values(), key=lambda tensor: tensor.offset)):
             if before.end > after.offset:
                 raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
 
-    def _read_start(self, cursor: _Cursor) -> tuple[int, int]:
+    def _refuse_extent(self, status: os.stat_result) -> None:
+        """Raise BadModel where the file is not as long as its tensors say, or was never written to its end."""
+        last = max(self.tensors.values(), key=lambda tensor: tensor.end, default=None)
+        size, end = self.n_bytes, last.end if last else 0
+        if last and end > size:
+            raise BadModel(
+                f"the file has {size} bytes, and tensor {last.name} {list(last.shape)} ends at byte {end}, beyond the "
+                f"file's end: it is cut off or damaged, fetch it again"
+            )
+        if last and size - end > MAX_TAIL:
+            raise BadModel(
+                f"the file has {size} bytes, and its tensors end at byte {end}: what follows is no part of a model, "
+                f"fetch it again"
+            )
+        stored = getattr(status, "st_blocks", 0) * 512  # 0 where a file system does not tell
+        if size >= SPARSE and 0 < stored < size // LEAST_STORED:
+            raise BadModel(
+                f"of its {size} bytes the disk holds {stored}: it was not written to its end, fetch it again"
+            )
+
+    def _read_start(self, cursor: Cursor) -> tuple[int, int]:
         magic = self.raw[:4]
         if magic != MAGIC:
-            raise BadModel(f"not a GGUF file: it starts with {magic!r} instead of {MAGIC!r}")
+            raise BadModel(foreign.described(self.raw[: foreign.SEEN]))
         cursor.need(24, "the header")
         cursor.at = 4
         self.version = cursor.scalar("I", "the version")
@@ -311,6 +265,8 @@ class GgufFile:
         n_tensors, n_keys = cursor.scalar("Q", "the tensor count"), cursor.scalar("Q", "the key count")
         if n_tensors * _MIN_TENSOR + n_keys * _MIN_KEY > cursor.end - cursor.at:
             raise BadModel(f"{n_keys} keys and {n_tensors} tensors do not fit into a file of {cursor.end} bytes")
+        if n_keys > MAX_KEYS or n_tensors > MAX_TENSORS:
+            raise BadModel(f"{n_keys} keys and {n_tensors} tensors: a model has at most {MAX_KEYS} of each")
         return n_tensors, n_keys
 
     def _alignment(self) -> int:
@@ -320,32 +276,18 @@ class GgufFile:
             raise BadModel(f"general.alignment is {alignment}, expected a power of two up to {MAX_ALIGNMENT}")
         return int(alignment)
 
-    def _place(
-        self, name: str, shape: tuple[int, ...], kind: int, base: int, offset: int, alignment: int
-    ) -> TensorInfo:
-        if 0 in shape:
-            raise BadModel(f"tensor {name} has the shape {list(shape)}: a dimension is zero")
-        stored = tensor_type(name, kind)
-        n_bytes = stored.n_bytes(name, shape)
-        if offset % alignment:
-            raise BadModel(f"tensor {name} starts at {offset}, which is no multiple of the alignment {alignment}")
-        if base + offset + n_bytes > self.n_bytes:
-            end = base + offset + n_bytes
-            raise BadModel(f"tensor {name} {list(shape)} ends at byte {end}, beyond the file's {self.n_bytes} bytes")
-        return TensorInfo(name, stored, shape, base + offset, n_bytes)
+
+def _placed(name: str, shape: tuple[int, ...], kind: int, base: int, offset: int, alignment: int) -> TensorInfo:
+    if 0 in shape:
+        raise BadModel(f"tensor {name} has the shape {list(shape)}: a dimension is zero")
+    stored = tensor_type(name, kind)
+    n_bytes = stored.n_bytes(name, shape)
+    if offset % alignment:
+        raise BadModel(f"tensor {name} starts at {offset}, which is no multiple of the alignment {alignment}")
+    return TensorInfo(name, stored, shape, base + offset, n_bytes)
 
 
 def printable(message: str) -> str:
     """A message with names from a file in it, for a terminal: of bounded length and without control characters."""
     text = message if len(message) <= 400 else f"{message[:200]} … {message[-200:]}"
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def _map(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise BadModel(f"{path}: {error.strerror or error}") from None
-    except ValueError:
-        raise BadModel(f"{path}: the file is empty") from None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kparity.model import graph
-from kparity.model.gguf_file import StringArray
+from kparity.model import graph, soundness
+from kparity.model.gguf_header import StringArray
 from kparity.model.tensors import load_vector
 from kparity.ops.spec import Array
 
@@ -22,9 +22,10 @@ _LISTED = 16  # elements of an array key that are shown
 
 
 def inspect_model(model: Model) -> dict[str, Any]:
-    """Plain values: file, hyper-parameters, keys, tensor types, norms."""
+    """Plain values: file, hyper-parameters, keys, tensor types, norms, and faults of other tensors."""
     file = model.file
     weights = {name: load_vector(file, file.tensors[name]) for name in graph.norm_names(model.hparams)}
+    wrong = [asdict(fault) for fault in soundness.faults(model) if fault.tensor not in weights]
     norms = [{"name": name, **norm_statistics(each, model.hparams.width)} for name, each in weights.items()]
     return {
         "path": str(model.path),
@@ -39,7 +40,9 @@ def inspect_model(model: Model) -> dict[str, Any]:
         "scale_tensors": sum(name.endswith(".scale") for name in file.tensors),
         "tokenizer": _tokenizer(model),
         "norms": norms,
-        "suspect": [str(norm["name"]) for norm in norms if norm["verdict"] != "OK"],
+        "faults": wrong,
+        "suspect": [str(norm["name"]) for norm in norms if norm["verdict"] != "OK"]
+        + [each["tensor"] for each in wrong],
     }
 
 

@@ -14,6 +14,11 @@ from kparity.model.hparams import LLAMA3_PRE, Hparams, Keys
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Token types (llama.h, ``enum llama_token_type``)."""
 
+LONGEST, MOST, MERGES = 1024, 1 << 22, 1 << 20
+"""Characters of a token, characters of all tokens or all merges, and pairs of tokens that make a token: what is made of
+them would otherwise take minutes.
+"""
+
 _SPACE = "▁"  # stands for a space in SentencePiece vocabularies
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -165,13 +170,20 @@ class _Vocabulary:
 
 
 def _strings(keys: Mapping[str, Any], name: str) -> list[str]:
-    from kparity.model.gguf_file import StringArray
+    from kparity.model.gguf_header import StringArray
 
     if name not in keys:
         raise BadModel(f"key {name} is missing")
     if not isinstance(keys[name], StringArray):
         raise BadModel(f"key {name} is not an array of strings")
-    return list(keys[name])
+    found = list(keys[name])
+    kind = name.rpartition(".")[2].removesuffix("s")
+    for at, text in enumerate(found):
+        if len(text) > LONGEST * (1 + (kind == "merge")):
+            raise BadModel(f"{kind} {at} has {len(text)} characters, more than {LONGEST}")
+    if sum(map(len, found)) > MOST:
+        raise BadModel(f"key {name} has more than {MOST} characters")
+    return found
 
 
 def _build(vocabulary: _Vocabulary) -> Any:
@@ -239,4 +251,6 @@ def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
         if kind in (NORMAL, USER_DEFINED, UNUSED):
             pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
             ranked += [(-score, ids[a], ids[b], (a, b)) for a, b in pairs if a in ids and b in ids]
+            if len(ranked) > MERGES:
+                raise BadModel(f"more than {MERGES} pairs of tokens make a token")
     return [pair for *_, pair in sorted(ranked)]

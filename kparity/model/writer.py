@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from kparity.kernels.support import SERVED, VOCABULARY
-from kparity.model.gguf_file import ALIGNMENT, ARRAY, BOOL, SCALARS, STRING, TYPES
+from kparity.model.gguf_file import ALIGNMENT, TYPES
+from kparity.model.gguf_header import ARRAY, BOOL, SCALARS, STRING
 from kparity.ops.spec import Array
 
 I32, U32, F32 = 5, 4, 6

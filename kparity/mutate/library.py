@@ -17,7 +17,7 @@ from pathlib import Path
 from kparity import ops
 from kparity.errors import UnknownName, WrongInput
 from kparity.model import writer
-from kparity.model.gguf_file import STRING
+from kparity.model.gguf_header import STRING
 from kparity.model.writer import F32, Key, Spec
 from kparity.mutate.cell import CONTROL, ENGINE
 from kparity.ops.assemble import TEXTS

@@ -75,6 +75,9 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
 
 def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     """Compute the reference and write it to its file."""
+    import numpy as np
+
+    from kparity.errors import BadModel
     from kparity.gates import reference
     from kparity.model import load_model
 
@@ -82,7 +85,10 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     model = load_model(request.model)
     count = min(request.positions, model.hparams.context) if request.depth == "full" else 1
     tokens = reference.probe_tokens(model, count)
-    reference.compute(model, tokens, act=request.act, kv=request.kv, tick=link.tick).write(descriptor)
+    found = reference.compute(model, tokens, act=request.act, kv=request.kv, tick=link.tick)
+    if not (np.isfinite(found.logits).all() and found.logits.any(axis=1).all()):
+        raise BadModel(f"{model.path}: its logits are not finite, or all zero, in fp64 too; fetch or convert it again")
+    found.write(descriptor)
 
 
 def main(link: Link) -> int:

@@ -15,12 +15,14 @@ from msgspec.structs import asdict, replace
 
 from kparity import contracts
 from kparity.device.adapter import DeviceInfo
+from kparity.errors import BadModel
 from kparity.gates.judge import judged, lacking, left_open
 from kparity.gates.open import gate_open
 from kparity.gates.reference import Reference
 from kparity.gates.table import of_depth
 from kparity.gates.verdict import Gate, Row
 from kparity.host.text import printable
+from kparity.model import Model, load_model, soundness
 from kparity.ops.spec import Array
 from kparity.probe.messages import Judge, Measured, Opened, Proof, Request, Said, Work
 from kparity.probe.sealed import Sealed
@@ -35,6 +37,8 @@ COMPILE_SILENCE = 600.0
 """Seconds without a word while kernels are compiled: one kernel may take minutes on a slow or busy machine."""
 WAIT, REFERENCE = "wait", "reference"
 """Stages in which a candidate waits for others, who have limits of their own: for its card, and for the reference."""
+
+BAD_MODEL = "KP-MODEL"
 
 Watch = Callable[[Sequence[tuple[str, str, str]]], None]
 
@@ -161,8 +165,8 @@ class Process:
 class Truth(Process):
     """The process of the reference, and the file that it leaves."""
 
-    def __init__(self, family: Family, request: Request) -> None:
-        self.file = Sealed(family.folder)
+    def __init__(self, family: Family, request: Request, model: Model) -> None:
+        self.file, self.model = Sealed(family.folder), model
         self.reference: Reference | None = None
         super().__init__("reference", request, started(family, request, self.file.writer))
 
@@ -170,6 +174,12 @@ class Truth(Process):
         self.file.seal()
         self.reference = Reference.read(self.file.reader)
         self.end()
+
+    def refuse_model(self) -> None:
+        """Raise BadModel where the model is to blame, not who runs it: only this process is believed that."""
+        self.model.file.unchanged()
+        if self.code == BAD_MODEL:
+            raise BadModel(self.reason)
 
     def close(self) -> None:
         """End the process, and let the file go."""
@@ -271,13 +281,18 @@ def probing(
     """Start every probe; iterate over rows in the order of ``backends``; leaving the block ends whatever still runs.
 
     Beside each row stand the reference's BOS logits, None where there are none. ``watch`` is called again and again
-    with name, stage and note of what works.
+    with name, stage and note of what works. Raises BadModel for a model that no backend can be judged on, and where its
+    file changes meanwhile.
     """
     if not backends:
         yield iter(())
         return
     with Family() as family, ExitStack() as stack:
-        truth = None if request.depth == "open" else stack.enter_context(closing(Truth(family, request)))
+        truth = None
+        if request.depth != "open":
+            model = stack.enter_context(closing(load_model(request.model)))
+            soundness.refuse(model)
+            truth = stack.enter_context(closing(Truth(family, request, model)))
         candidates = []
         for backend in backends:
             candidates.append(Attempt(family, backend, request, truth))
@@ -288,9 +303,11 @@ def probing(
 def _rows(candidates: Sequence[Attempt], truth: Truth | None, watch: Watch) -> Iterator[tuple[Row, Array | None]]:
     everyone: list[Process] = [*([truth] if truth else []), *candidates]
     for candidate in candidates:
-        while not candidate.over:
+        while not candidate.over or (truth and not truth.over and candidate.code == BAD_MODEL):
             turn([each for each in everyone if not each.over])
             watch([(each.name, each.stage, each.note) for each in everyone if not each.over])
+        if truth:
+            truth.refuse_model()
         yield candidate.row(), truth.reference.bos if truth and truth.reference else None
 
 

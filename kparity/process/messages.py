@@ -56,6 +56,8 @@ def failure(error: BaseException) -> Failed:
         return Failed("rejected", error.code, text)
     if isinstance(error, MemoryError):
         return Failed("rejected", "KP-PROBE-OOM", f"out of memory: {text}")
+    if isinstance(error, errors.BadModel):
+        return Failed("rejected", "KP-MODEL", text)
     if isinstance(error, errors.WrongInput):
         return Failed("rejected", "KP-UNSUPPORTED", text)
     if isinstance(error, ImportError):

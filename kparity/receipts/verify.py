@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kparity import contracts
-from kparity.errors import WrongInput
-from kparity.host import cachedir
+from kparity.host import files
+from kparity.model import digest
 from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate, Statement
@@ -82,7 +82,8 @@ def _demanded(
         why = f"of {harness.commit[:12]}{state}, asked for {commit}"
         yield Finding("RCPT-COMMIT", "/predicate/harness/commit", why)
     if model is not None:
-        own = _file_sha256(model)
+        with files.opened(model, "a GGUF file") as file:
+            own = digest.sha256_of(model, file)  # read now: what is remembered could be of other bytes
         if own != predicate.model.sha256:
             why = f"{predicate.model.sha256[:12]}…, {model} has {own[:12]}…"
             yield Finding("RCPT-MODEL", "/predicate/model/sha256", why)
@@ -91,14 +92,6 @@ def _demanded(
         if days > max_age_days:
             why = f"{days:.1f} days old, at most {max_age_days:g} are allowed"
             yield Finding("RCPT-AGE", "/predicate/ended", why)
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return cachedir.sha256_of(file)
-    except OSError as error:
-        raise WrongInput(f"the model {path} cannot be read: {error.strerror}; name a GGUF file") from error
 
 
 def replays(statements: Sequence[tuple[str, Statement]]) -> dict[str, list[Finding]]:

@@ -1,0 +1,125 @@
+"""Values that no backend can compute with: scales, rows and norms of a file that are NaN, infinite, negative or zero.
+
+The bytes are read, not mapped, a piece at a time that stays in the processor's cache: this costs a parent neither its
+memory nor, where the file is shortened meanwhile, its life.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from kparity.errors import BadModel
+from kparity.host import files
+from kparity.model import digest, graph
+from kparity.model.gguf_file import I2_S_TAIL, TensorInfo
+from kparity.ops.spec import Array
+
+if TYPE_CHECKING:
+    from kparity.model.model import Model
+
+PIECE = 1 << 20
+"""Bytes that are looked at at a time."""
+_SCALE_AT = {"Q8_0": (0, 34), "Q6_K": (208, 210), "TQ1_0": (52, 54), "TQ2_0": (64, 66)}
+"""Where the f16 scale of a block stands, and how many bytes the block has."""
+_EXPONENT = {"F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80), "F32": ("<u4", 0x7F800000)}
+"""Type of a float's bits, and its exponent's: where all of these are set it is NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a tensor. ``fatal``: no backend can be judged on such a model."""
+
+    tensor: str
+    reason: str
+    fatal: bool
+
+
+@dataclass
+class _Seen:
+    """What a tensor has: how many values are bad, the row of the first one, and whether any is not zero."""
+
+    bad: int = 0
+    row: int = 0
+    filled: bool = False
+
+
+def faults(model: Model) -> list[Fault]:
+    """Of every tensor of a file, in its order. Raises BadModel where the file is not the one that was opened."""
+    found, empty, ternary = list[Fault](), list[str](), 0
+    needed = (graph.EMBEDDING, graph.HEAD, graph.OUTPUT_NORM)
+    with files.opened(model.path, "a GGUF file") as stream:
+        if digest.identity(os.fstat(stream.fileno())) != model.file.identity:
+            model.file.fail(digest.CHANGED)
+        for tensor in model.file.tensors.values():
+            seen, scales = _seen(stream, tensor), tensor.type.name not in _EXPONENT
+            ternary += tensor.type.ternary
+            if seen.bad:
+                values = "scales" if scales or tensor.name.endswith(".scale") else "values"
+                wrong = "NaN, infinite or negative" if tensor.type.ternary else "NaN or infinite"
+                found.append(Fault(tensor.name, f"{seen.bad} {values} {wrong}, the first in row {seen.row}", True))
+            elif not seen.filled:
+                empty += [tensor.name] if tensor.type.ternary else []
+                found.append(Fault(tensor.name, f"all {'scales' if scales else 'values'} zero", tensor.name in needed))
+    if empty and len(empty) == ternary:
+        found.append(Fault(empty[0], "as those of every ternary tensor, its scales are all zero", True))
+    return found
+
+
+def refuse(model: Model) -> None:
+    """Raise BadModel, naming the first tensor, where no backend could be judged on a model."""
+    for fault in faults(model):
+        if fault.fatal:
+            raise BadModel(
+                f"{model.path}: tensor {fault.tensor}: {fault.reason}: the file is damaged or was converted wrongly, "
+                f"and no backend can compute with it; fetch or convert it again (kparity model inspect shows all)"
+            )
+
+
+def _seen(stream: BinaryIO, tensor: TensorInfo) -> _Seen:
+    """One tensor, rows at a time; of an I2_S tensor the one scale behind its codes."""
+    seen = _Seen()
+    for row0, data in _pieces(stream, tensor):
+        rows = 1 if tensor.type.name == "I2_S" else len(data) * tensor.rows // tensor.n_bytes
+        bad, filled = _judged(tensor, data)
+        seen.filled = seen.filled or filled
+        if bad is not None:
+            seen.row = seen.row if seen.bad else row0 + int(np.argmax(bad)) * rows // bad.size
+            seen.bad += int(np.count_nonzero(bad))
+    return seen
+
+
+def _pieces(stream: BinaryIO, tensor: TensorInfo) -> Iterator[tuple[int, Array]]:
+    """The first row of each piece, and its bytes, u8."""
+    offset, rows, row_bytes = tensor.offset, tensor.rows, tensor.n_bytes // tensor.rows
+    if tensor.type.name == "I2_S":
+        offset, rows, row_bytes = tensor.end - I2_S_TAIL, 1, 4
+    step = max(1, PIECE // row_bytes)
+    buffer = np.empty(min(step, rows) * row_bytes, np.uint8)
+    stream.seek(offset)
+    for row0 in range(0, rows, step):
+        piece = buffer[: min(step, rows - row0) * row_bytes]
+        if stream.readinto(piece) != piece.size:  # type: ignore[attr-defined]
+            raise BadModel(f"{stream.name}: {digest.CHANGED}")
+        yield row0, piece
+
+
+def _judged(tensor: TensorInfo, data: Array) -> tuple[Array | None, bool]:
+    """Which values of a piece are bad, None where none is, and whether one of them is not zero."""
+    name = tensor.type.name
+    if name in _EXPONENT:
+        dtype, exponent = _EXPONENT[name]
+        bits = data.view(dtype)
+        sizes = bits & (2 ** (8 * bits.itemsize - 1) - 1)  # without the sign: the largest one is the largest number
+        largest = int(sizes.max())
+        return (sizes >= exponent if largest >= exponent else None), largest > 0
+    at, size = _SCALE_AT.get(name, (0, 4))
+    width, dtype = (4, "<f4") if name == "I2_S" else (2, "<f2")
+    scales = data.reshape(-1, size)[:, at : at + width].copy().view(dtype)
+    with np.errstate(invalid="ignore"):
+        bad = ~np.isfinite(scales) | ((scales < 0) & tensor.type.ternary)
+    return (bad if bad.any() else None), bool(scales.any())
