@@ -236,7 +236,8 @@ def test_a_verdict_of_other_limits_is_judged_by_those_of_now(tmp_path: Path, mon
     keys = cache.Keys(Request(depth="bos"))
     for value, remembered in ((0.995, True), (-5.0, False)):
         gates = [Gate("open", "PASS"), Gate("BOS", "PASS", [Measure("bos_cosine", value, -9.0, "≥", True)])]
-        cache.put(keys, Row("cpu", "accepted", gates=gates, depth="bos"), np.ones(3, np.float32))
+        row = Row("cpu", "accepted", gates=gates, depth="bos", device={"kind": "cpu"}, dispatches={"add_cpu_avx2": 1})
+        cache.put(keys, row, np.ones(3, np.float32))
         found = cache.get(keys, "cpu")
         assert (found is not None) == remembered
         assert found is None or found[0].gates[1].measures[0].limit == 0.99
