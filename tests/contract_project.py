@@ -35,6 +35,12 @@ def test_some(n):
 @pytest.mark.xfail
 def test_excused(): assert False
 
+def test_measured(record_property):
+    record_property("error", 0.25)
+    print("as\\x1bmeasured")
+    error = 0.25
+    assert error <= 0.5
+
 class TestThings:
     def test_inside(self): pass
 """
@@ -65,7 +71,7 @@ DOCUMENT: dict[str, Any] = {
 
 ISSUE: dict[str, Any] = {
     "id": "ISSUE-MINE-1", "backend": "liar-honest", "match": {}, "symptom": "gibberish after 64 tokens",
-    "cause": "the driver reorders two launches", "reference": "docs/driver.md",
+    "cause": "the driver reorders two launches", "reference": "docs/driver.md#the-driver",
     "closure": {"a": "a driver in which the closing test passes", "c": "documented as unsupported"},
     "closing_test": "test_mine.py::test_good", "status": "open",
 }  # fmt: skip
@@ -82,6 +88,8 @@ def make(folder: Path, contract: dict[str, Any], name: str = "mine-v1") -> Path:
     (folder / "pyproject.toml").write_text("[project]\nname = 'mine'\nversion = '1'\n")
     (folder / "source.py").write_text(SOURCE)
     (folder / "test_mine.py").write_text(TESTS)
+    (folder / "docs").mkdir(exist_ok=True)
+    (folder / "docs" / "driver.md").write_text("# The driver\n\nISSUE-MINE-1: it reorders launches.\n")
     return write(folder / "contracts" / f"{name}.yaml", contract)
 
 

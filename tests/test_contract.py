@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import re
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,18 @@ def test_the_table_in_the_docs_is_the_scoreboard() -> None:
     text = (ROOT / "docs" / "contracts.md").read_text(encoding="utf-8")
     shown = text.partition("<!-- coverage: begin -->\n")[2].partition("\n<!-- coverage: end -->")[0]
     scores = [coverage.score(contract) for contract in files.read_all(files.resolve(()))]
-    assert shown == coverage.markdown(scores), "kparity contract coverage --markdown gives the table"
+    table = [line.rpartition(" | ")[0] + " |" for line in coverage.markdown(scores).splitlines()]
+    assert shown.splitlines() == table, (
+        "kparity contract coverage --markdown gives it, with what passed beside it"
+    )
+
+
+def test_every_known_issue_has_its_warning_and_every_warning_its_issue() -> None:
+    issues = [each.id for contract in files.read_all(files.resolve(())) for each in contract.sections.known_issues]
+    pages = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+    text = re.sub(r"^```.*?^```", "", "\n".join(pages.values()), flags=re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\bISSUE-[A-Z0-9-]*[A-Z0-9]", text)) == set(issues)
+    assert set(re.findall(r"\bISSUE-[A-Z0-9-]*[A-Z0-9]", pages[ROOT / "docs" / "known-issues.md"])) == set(issues)
 
 
 def test_the_schema_names_every_section_that_the_docs_explain() -> None:

@@ -13,12 +13,15 @@ from tests.contract_project import DOCUMENT, ISSUE, document, make, write
 
 def test_validate_says_one_line_per_problem_and_its_exit_code(tmp_path: Path) -> None:
     path = make(tmp_path, document())
-    good = run("contract", "validate", str(path.parent))
+    unasked = run("contract", "validate", str(path.parent))
+    assert unasked.returncode == 3 and f"runs code of {tmp_path}: --run allows it" in unasked.stderr
+    good = run("contract", "validate", str(path.parent), "--run")
+    assert good.stderr.startswith(f"runs code of {tmp_path}: ")
     assert good.returncode == 0 and good.stdout == "contracts: 1, problems: 0\n", good.stdout + good.stderr
     contract = document()
     contract["proof_obligations"][0]["test"] = "test_mine.py::test_mny"
     write(path, contract)
-    bad = run("contract", "validate", "--contracts", str(path.parent))
+    bad = run("contract", "validate", "--run", "--contracts", str(path.parent))
     problem, count = bad.stdout.splitlines()
     assert bad.returncode == 1 and count == "contracts: 1, problems: 1"
     where = f"{path}: proof_obligations.PO-MINE-1.test: "
@@ -58,6 +61,7 @@ def test_check_runs_every_test_and_writes_what_it_saw(tmp_path: Path) -> None:
     contract["falsification_tests"][0]["test"] = "test_mine.py::test_bad"
     contract["proof_obligations"][0]["test"] = "test_mine.py::test_some"
     contract["harnesses"][0]["test"] = "test_mine.py::test_nowhere"
+    contract["harnesses"].append({**contract["harnesses"][0], "id": "H-MINE-2", "test": "test_mine.py::test_measured"})
     path = make(tmp_path, contract)
     place = tmp_path / "shown.json"
     done = run("contract", "check", str(path), "--evidence", str(place))
@@ -67,9 +71,13 @@ def test_check_runs_every_test_and_writes_what_it_saw(tmp_path: Path) -> None:
     assert "one is not two" in lines[0]
     assert lines[1].endswith("incomplete: test_mine.py::test_some: Skipped: no second device")
     assert lines[2].endswith("missing: test_mine.py::test_nowhere: no such test")
-    assert lines[3] == f"mine-v1 1.0.0: 1 of 4 passed; evidence in {place}"
+    assert lines[3] == f"mine-v1 1.0.0: 2 of 5 passed; evidence in {place}"
     shown = json.loads(place.read_text())
-    assert [entry["outcome"] for entry in shown["results"]] == ["failed", "incomplete", "missing", "passed"]
+    outcomes = ["failed", "incomplete", "missing", "passed", "passed"]
+    assert [entry["outcome"] for entry in shown["results"]] == outcomes
+    said = "error = 0.25; printed: as\\x1bmeasured; 1 assertion held, the last: error <= 0.5: 0.25 <= 0.5"
+    assert [entry["said"] for entry in shown["results"][3:]] == [said, "nothing was recorded, printed or asserted"]
+    assert set(shown["code"]) == {"*.py", "kparity"} and {"cpu"} <= set(shown["kinds"])
     assert shown["contract"] == {"id": "mine-v1", "version": "1.0.0"} and len(shown["devices_sha256"]) == 64
     assert shown["devices"]["cpu"].startswith("cpu (") and shown["command"].startswith("kparity contract check ")
     assert not (path.parent / "evidence").exists() and place.stat().st_mode & 0o777 == 0o644

@@ -12,11 +12,14 @@ from msgspec.structs import replace
 
 import kparity
 from kparity.contracts import evidence, files, known
+from kparity.contracts.validate import validate
 from kparity.device import fingerprint
 from kparity.errors import Refused, UnknownName, WrongInput
+from tests import made_receipts
 from tests.cli import TAG, run
 from tests.contract_project import ISSUE, checked, document, make, write
 
+BACKENDS = ("cpu", "liar-honest", "wgpu", "cuda")
 LINE = (
     rf"\[{TAG}\] liar-honest path rejected, attempting fallback: \[KP-KNOWN-BAD\] ISSUE-MINE-1 of mine-v1 1\.0\.0: "
     r"gibberish after 64 tokens \(open; (.*)\)"
@@ -96,7 +99,7 @@ def test_an_issue_matches_the_devices_that_it_is_about(
     info: dict[str, str], match: dict[str, str], hit: bool, tmp_path: Path
 ) -> None:
     contract = files.read_all([project(tmp_path, backend=info["backend"], match=match)])[0]
-    (issue,) = known.issues_of(contract)
+    (issue,) = known.issues_of(contract, BACKENDS)
     assert issue.matches(info) is hit
     assert not issue.matches({**info, "backend": "another"})
 
@@ -110,7 +113,7 @@ def test_an_issue_about_another_device_refuses_nothing(change: dict[str, Any], t
 
 
 def states(path: Path) -> list[str]:
-    return [issue.state for issue in known.issues_of(files.read_all([path])[0])]
+    return [issue.state for issue in known.issues_of(files.read_all([path])[0], BACKENDS)]
 
 
 def test_only_evidence_of_this_version_issue_and_host_opens_the_way(tmp_path: Path) -> None:
@@ -122,10 +125,14 @@ def test_only_evidence_of_this_version_issue_and_host_opens_the_way(tmp_path: Pa
     good = evidence.read(shown)
     assert good is not None and good.devices_sha256 == fingerprint.host()
 
+    for code in ({}, {**good.code, "kparity": "0" * 64}):
+        evidence.write(shown, replace(good, code=code))
+        (state,) = states(path)
+        assert state.startswith("open; its closing test passed, of other code: ") and "kparity" in state
     evidence.write(shown, replace(good, devices_sha256="0" * 64))
     assert states(path) == ["open; its closing test passed with other devices or drivers: kparity contract check"]
     evidence.write(shown, replace(good, contract=evidence.Of("mine-v1", "0.9.0")))
-    assert states(path) == ["open; its closing test passed for version 0.9.0 only: kparity contract check"]
+    assert states(path) == ["open; its closing test passed, of version 0.9.0: kparity contract check"]
     for outcome in ("failed", "skipped", "incomplete", "missing"):
         evidence.write(shown, replace(good, results=[replace(each, outcome=outcome) for each in good.results]))
         assert states(path) == [f"open; its closing test {outcome}"]
@@ -137,10 +144,61 @@ def test_only_evidence_of_this_version_issue_and_host_opens_the_way(tmp_path: Pa
     assert len(states(path)) == 1, "the evidence is of another closing test"
 
 
-@pytest.mark.parametrize(("how", "refuses"), [("a", False), ("b", False), ("c", True)])
-def test_how_an_issue_was_closed(how: str, refuses: bool, tmp_path: Path) -> None:
-    path = project(tmp_path, status="closed", closed_by=how, closure={how: "what was done"})
-    assert states(path) == (["documented as unsupported"] if refuses else [])
+CLOSED = [
+    ("a", {}, "closed by a, but nothing shows that its closing test ran"),
+    ("a", {"closing_test": "test_mine.py::test_bad"}, "closed by a, but its closing test failed"),
+    ("a", {"closing_test": "test_mine.py::test_good"}, ""),
+    ("b", {}, "closed by b, but the backend liar-honest is still there"),
+    ("b", {"backend": "liar-gone"}, ""),
+    ("c", {}, "right with a newer driver"),
+]
+
+
+@pytest.mark.parametrize(("how", "changes", "state"), CLOSED)
+def test_an_issue_closes_with_proof_only(how: str, changes: dict[str, str], state: str, tmp_path: Path) -> None:
+    path = project(tmp_path, status="closed", closed_by=how, closure={how: "what was done"}, **changes)
+    if "closing_test" in changes:
+        checked(path)
+        (tmp_path / "test_mine.py").write_text((tmp_path / "test_mine.py").read_text() + "# other code\n")
+    assert states(path) == ([state] if state else [])
+    proven = not state.startswith("closed by")
+    lines = [str(each) for each in validate([path], BACKENDS).problems]
+    assert any(state in line for line in lines) is not proven and (lines == []) is proven, lines
+
+
+PROBED = {**WGPU, "driver": "Mesa 23.1.0"}
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        ([PROBED], ""),
+        ([WGPU], "in proof.json no such device passed with a driver that the issue does not match"),
+        ([{**PROBED, "device": "another"}], "in proof.json no such device passed"),
+        ([], "in proof.json no such device passed"),
+        (None, "is not there"),
+    ],
+)
+def test_a_newer_driver_must_have_been_probed(devices: list[dict[str, str]] | None, said: str, tmp_path: Path) -> None:
+    closed = {"status": "closed", "closed_by": "c", "closure": {"c": "Mesa 23"}, "proof": "proof.json"}
+    path = project(tmp_path, backend="wgpu", match={"device": "^llvmpipe", "driver": "< 23"}, **closed)
+    if devices is not None:
+        (tmp_path / "proof.json").write_text("{}")
+    lines = [str(each) for each in validate([path], BACKENDS, probed=lambda path: devices or []).problems]
+    assert [f"closed by c, but {said}" in line or said in line for line in lines] == [True] * bool(said), lines
+
+
+def test_a_proof_is_a_receipt_that_may_be_believed(tmp_path: Path) -> None:
+    device = made_receipts.DEVICES["wgpu"]
+    closed = {"status": "closed", "closed_by": "c", "closure": {"c": "newer"}, "proof": "proof.json"}
+    path = project(tmp_path, backend="wgpu", match={"api": device["api"], "driver": "< 1"}, **closed)
+    receipt = made_receipts.receipt("wgpu")
+    for name, good in (("id", True), ("serving", False)):
+        receipt["predicate"][name] = receipt["predicate"][name] if good else None
+        (tmp_path / "proof.json").write_text(json.dumps(receipt))
+        done = run("contract", "validate", "--no-run", str(path))
+        assert (done.returncode == 0) is good, done.stdout
+        assert good or "closed by c, but its proof is refused: " in done.stdout
 
 
 @pytest.mark.parametrize("test", ["test_skipped", "test_some", "test_excused"])
@@ -205,4 +263,4 @@ def test_a_contract_in_bad_form_is_one_sentence_and_exit_code_2(text: str | None
 def test_a_pattern_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     contract = files.read_all([project(tmp_path, match={"driver": "<= 5.x"})])[0]
     with pytest.raises(WrongInput, match="no comparison"):
-        known.issues_of(contract)
+        known.issues_of(contract, BACKENDS)

@@ -53,16 +53,22 @@ def contract() -> None:
 
 @contract.command()
 @_targets
-def validate(targets: tuple[str, ...], places: tuple[str, ...]) -> int:
+@click.option(
+    "--run/--no-run", default=None,
+    help="Ask pytest whether the tests exist, which runs code of the contract's project [default: for the shipped "
+    "contracts --run; for others it is not done and said, which is exit code 3].",
+)  # fmt: skip
+def validate(targets: tuple[str, ...], places: tuple[str, ...], run: bool | None) -> int:
     """Hold contracts against the schema and the rules beyond it: ids, tests, thresholds, versions, evidence.
 
     One line per problem on stdout. Exit codes: 0 clean, 1 problems, 2 no contract to read, 3 something could not be
-    checked.
+    checked. With --run it runs code of the project that a contract lies in: pytest imports its tests.
     """
     from kparity.contracts import files, validate
     from kparity.device import registry
 
-    found = validate.validate(files.resolve(targets, places), registry.names())
+    paths = files.resolve(targets, places)
+    found = validate.validate(paths, registry.names(), run, lambda line: click.echo(line, err=True), _probed)
     for problem in found.problems:
         click.echo(str(problem))
     for note in found.notes:
@@ -72,6 +78,22 @@ def validate(targets: tuple[str, ...], places: tuple[str, ...]) -> int:
     unchecked = f", not checked: {len(found.unchecked)}" if found.unchecked else ""
     click.echo(f"contracts: {len(found.contracts)}, problems: {len(found.problems)}{unchecked}")
     return found.exit_code
+
+
+def _probed(path: Path) -> list[dict[str, Any]]:
+    """The devices of a receipt that passed the probe; raises WrongInput for a receipt that is refused."""
+    from msgspec import to_builtins
+
+    from kparity.errors import WrongInput
+    from kparity.receipts import document, sign, verify
+    from kparity.receipts.rules import identity
+
+    read = document.read(path)
+    findings = verify.verify(read)
+    statement, _ = identity.form(sign.statement_of(read)) if not findings else (None, [])
+    if statement is None:
+        raise WrongInput(f"{path}: {findings[0]}")
+    return [to_builtins(run.device) for run in statement.predicate.runs if run.parity.verdict == "PASS"]
 
 
 def _read(targets: tuple[str, ...], places: tuple[str, ...]) -> list[Contract]:
@@ -129,10 +151,8 @@ def _entries(each: Contract, section: str) -> list[dict[str, Any]]:
     elif section == "preconditions":
         content = [{**e, "of": ", ".join(e["of"])} for e in content]
     elif section == "falsification_tests":
-        shown = evidence.read(each.evidence)
-        tests = [Reference(section, e["id"], e["test"]) for e in content]
-        content = [{**e, "evidence": evidence.outcome_of(shown, each.id, test)}
-                   for e, test in zip(content, tests, strict=True)]  # fmt: skip
+        shown = evidence.shown(each)
+        content = [{**e, "evidence": shown.outcome(Reference(section, e["id"], e["test"]))} for e in content]
     if isinstance(content, dict):
         return [{"name": name, "field": name, **entry} for name, entry in content.items()]
     return list(content)
@@ -143,7 +163,12 @@ def _entries(each: Contract, section: str) -> list[dict[str, Any]]:
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, markdown: bool) -> None:
-    """The scoreboard: falsifiers discharged, functional and partial, thresholds enforced, tests with evidence."""
+    """The scoreboard: falsifiers discharged, functional and partial, thresholds enforced, tests with evidence.
+
+    A test passed where the evidence shows it for this version of the contract and for the code that is here. Stale is a
+    pass of another version or of other code: kparity contract check runs the tests again. An installed package, which
+    has no tests, shows unknown.
+    """
     from dataclasses import asdict
 
     from kparity.contracts import coverage
@@ -161,6 +186,9 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
         table.add_section()
         table.add_row(*total.cells)
         console().print(table)
+        for each in scores:
+            if each.note:
+                click.echo(f"{each.id}: the evidence is {each.note}", err=True)
 
 
 @contract.command()
@@ -172,6 +200,7 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
 def check(targets: tuple[str, ...], places: tuple[str, ...], place: str | None) -> int:
     """Run every test that contracts name (falsifiers, obligations, harnesses, closing tests) and write the evidence.
 
+    It runs code of the project that a contract lies in, as its author wrote it.
     Exit codes: 0 every test passed, 1 a test failed or does not exist, 2 no contract to read, 3 tests were skipped or
     could not be run: a skip is no pass.
     """
@@ -184,26 +213,30 @@ def check(targets: tuple[str, ...], places: tuple[str, ...], place: str | None) 
         raise WrongInput(f"--evidence names one file, {len(contracts)} contracts were given; name one contract")
     # The devices that open here, each tried in a process of its own.
     with runner.probing(registry.names(), messages.Request(depth="open", timeout=60.0)) as rows:
-        devices = {row.backend: row.label for row, _ in rows if row.label}
-    codes = [_check(each, Path(place) if place else each.evidence, devices) for each in contracts]
+        opened = [(row.backend, row.label, row.device["kind"]) for row, _ in rows if row.device is not None]
+    codes = [_check(each, Path(place) if place else each.evidence, opened) for each in contracts]
     return 1 if 1 in codes else max(codes)
 
 
-def _check(each: Contract, place: Path, devices: dict[str, str]) -> int:
-    """Run the tests of one contract, write its evidence, print its lines; the exit code of it."""
+def _check(each: Contract, place: Path, opened: list[tuple[str, str, str]]) -> int:
+    """Run the tests of one contract, write its evidence with the devices (backend, label, kind) that open here, print
+    its lines; the exit code of it.
+    """
     from kparity.contracts import evidence, files, nodes
 
     root = each.root()
     if root is None:
         log(f"{each.id}: not checked: no project (pyproject.toml or .git) above {each.path}")
         return 3
+    click.echo(f"{each.id}: runs code of {root}: the tests that it names", err=True)
     try:
         results = nodes.run(root, nodes.references(each), sys.stderr.fileno())
     except nodes.NoPytest as error:
         log(f"{each.id}: not checked: {error}")
         return 3
     command = ["kparity", "contract", "check", files.shown(each.path)]
-    evidence.write(place, evidence.of(each, root, results, command, devices))
+    devices, kinds = {name: label for name, label, _ in opened}, {kind for _, _, kind in opened}
+    evidence.write(place, evidence.of(each, root, results, command, devices, kinds))
     for result in results:
         if result.outcome != "passed":
             why = f": {result.said}" if result.said else ""

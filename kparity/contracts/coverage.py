@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
-from kparity.contracts import Contract, evidence, nodes
+from kparity.contracts import Contract, evidence, files, nodes
 from kparity.host.text import markdown_table
 
 HEADER = (
@@ -19,7 +20,11 @@ FAMILY = re.compile(r"""\bf["'](\w{4,})\{""")
 
 @dataclass(frozen=True)
 class Score:
-    """Counts of one contract, or of all of them."""
+    """Counts of one contract, or of all of them.
+
+    ``stale`` of its ``tests`` passed for another version or other code (``note`` says which); ``enforced``, ``passed``
+    and ``stale`` are None where there is no project to tell from.
+    """
 
     id: str
     version: str
@@ -30,32 +35,38 @@ class Score:
     obligations: int = 0
     harnesses: int = 0
     thresholds: int = 0
-    enforced: int = 0
+    enforced: int | None = 0
     open_issues: int = 0
     tests: int = 0
-    passed: int = 0
+    passed: int | None = 0
+    stale: int | None = 0
+    note: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
         """One row of the table."""
         counts = (self.discharged, self.functional, self.partial, self.obligations, self.harnesses)
-        enforced, passed = f"{self.enforced} / {self.thresholds}", f"{self.passed} / {self.tests}"
+        enforced = "unknown" if self.enforced is None else f"{self.enforced} / {self.thresholds}"
+        passed = "unknown" if self.passed is None else f"{self.passed} / {self.tests}"
+        passed += f", {self.stale} stale" if self.stale else ""
         return (self.id, self.version, self.status, *map(str, counts), enforced, str(self.open_issues), passed)
 
 
 def score(contract: Contract) -> Score:
-    """The counts of one contract; ``passed`` of its ``tests`` have evidence of a pass."""
-    sections, shown, root = contract.sections, evidence.read(contract.evidence), contract.root()
+    """The counts of one contract; ``passed`` of its ``tests`` have evidence of a pass with the code that is here."""
+    sections, shown, root = contract.sections, evidence.shown(contract), contract.root()
     statuses = [entry.status for entry in sections.falsification_tests]
-    sources = [root / name for name in sections.enforced_by] if root is not None else []
-    texts = [path.read_text(encoding="utf-8") for path in sources if path.is_file()]
-    outcomes = [evidence.outcome_of(shown, contract.id, each) for each in nodes.references(contract)]
+    texts = files.sources(contract, root).values() if root is not None else ()
+    outcomes = [shown.outcome(each) for each in nodes.references(contract)]
+    known = root is not None
     return Score(
         contract.id, contract.version, sections.metadata.status,
         statuses.count("discharged"), statuses.count("functional"), statuses.count("partial"),
-        len(sections.proof_obligations), len(sections.harnesses),
-        len(sections.thresholds), sum(mentioned(name, texts) for name in sections.thresholds),
-        sum(entry.status == "open" for entry in sections.known_issues), len(outcomes), outcomes.count("passed"),
+        len(sections.proof_obligations), len(sections.harnesses), len(sections.thresholds),
+        sum(mentioned(name, texts) for name in sections.thresholds) if known else None,
+        sum(entry.status == "open" for entry in sections.known_issues), len(outcomes),
+        outcomes.count("passed") if known else None, outcomes.count("stale") if known else None,
+        shown.stale if known else "",
     )  # fmt: skip
 
 
@@ -70,9 +81,12 @@ def mentioned(threshold: str, texts: Iterable[str]) -> bool:
 
 
 def total(scores: Sequence[Score]) -> Score:
-    """The sum of every column."""
-    columns = [column.name for column in fields(Score)][3:]
-    return Score("total", "", "", *(sum(getattr(each, name) for each in scores) for name in columns))
+    """The sum of every column; None where one of its numbers is."""
+    values: dict[str, Any] = {}
+    for name in (column.name for column in fields(Score) if column.name not in ("id", "version", "status", "note")):
+        counts = [getattr(each, name) for each in scores]
+        values[name] = None if None in counts else sum(counts)
+    return Score("total", "", "", **values)
 
 
 def markdown(scores: Sequence[Score]) -> str:

@@ -8,13 +8,28 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kparity import contracts
 from kparity.contracts import Contract, form
+from kparity.contracts.plain_yaml import parse
 from kparity.errors import UnknownName, WrongInput
 from kparity.host import files
+from kparity.host.text import printable
 
 LARGEST = 1 << 20
 """Bytes of a contract file; what is larger is something else."""
+
+
+_TEST = "name a test of the project by its path from the root: tests/test_x.py::test_y"
+HINTS = {
+    ("version", "type"): "quote it, YAML reads it as a number",
+    ("test", "pattern"): _TEST,
+    ("closing_test", "pattern"): _TEST,
+    ("enforced_by", "pattern"): "name a file of the project by its path from the root: src/gate.py",
+    ("proof", "pattern"): "name a receipt of the project by its path from the root: docs/receipt.json",
+}
+"""Field and rule of the schema that it breaks → what to do."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.where or 'document'}: {self.what}; {self.remedy}"
+        return printable(f"{self.file}: {self.where or 'document'}: {self.what}; {self.remedy}")
 
 
 def shown(path: Path) -> str:
@@ -36,40 +51,28 @@ def shown(path: Path) -> str:
     return str(there.relative_to(here)) if there.is_relative_to(here) else str(path)
 
 
+def inside(root: Path, name: str) -> Path | None:
+    """A file of the project by its path from the root; None for what is not there, is no regular file, or lies outside
+    of the root, be it by a link.
+    """
+    path = root / name
+    try:
+        return path if path.is_file() and path.resolve().is_relative_to(root.resolve()) else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def sources(contract: Contract, root: Path) -> dict[str, str]:
+    """The texts of the files under ``enforced_by`` that are there, by name; raises WrongInput for one that is too
+    large.
+    """
+    paths = {name: inside(root, name) for name in contract.sections.enforced_by}
+    return {name: files.read(path).decode(errors="replace") for name, path in paths.items() if path}
+
+
 def problem(contract: Contract, where: str, what: str, remedy: str) -> Problem:
     """What is wrong at a place of a contract."""
     return Problem(shown(contract.path), where, what, remedy)
-
-
-def parse(text: str, name: str) -> Any:
-    """The YAML of a contract; raises WrongInput for broken YAML, a key given twice and aliases (which could expand
-    without end).
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses what YAML allows and a contract must not have."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                raise yaml.constructor.ConstructorError(None, None, "an alias", mark)
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            names = [str(key.value) for key, _ in node.value]
-            for at, (key, _) in enumerate(node.value):
-                if names[at] in names[:at]:
-                    raise yaml.constructor.ConstructorError(None, None, f"{names[at]!r} twice", key.start_mark)
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader=Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = str(getattr(error, "problem", None) or error).splitlines()[0]
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise WrongInput(f"{name}{line}: not a contract that can be read: {why}; correct the YAML") from error
 
 
 @cache
@@ -84,10 +87,11 @@ def schema_problems(path: Path, document: Any) -> Iterator[Problem]:
     for error in sorted(_validator().iter_errors(document), key=lambda error: [str(part) for part in error.path]):
         where = ".".join(str(part) for part in error.absolute_path)
         what = " ".join(error.message.split())
+        if error.validator == "pattern":
+            what = f"{str(error.instance)[:80]!r} does not match its form"
         what = what if len(what) <= 160 else what[:157] + "..."
-        number = where.endswith("version") and "string" in what
-        hint = "quote it, YAML reads it as a number" if number else "see kparity schema contract"
-        yield Problem(shown(path), where, what, hint)
+        field = next((part for part in reversed(error.absolute_path) if isinstance(part, str)), "")
+        yield Problem(shown(path), where, what, HINTS.get((field, error.validator), "see kparity schema contract"))
 
 
 def read(path: Path) -> tuple[Contract | None, list[Problem]]:
@@ -97,7 +101,12 @@ def read(path: Path) -> tuple[Contract | None, list[Problem]]:
     if not problems and document["metadata"]["id"] != path.stem:
         what = f"{document['metadata']['id']!r} in a file named {path.name!r}"
         problems.append(Problem(shown(path), "metadata.id", what, "name the file after the id"))
-    return (None if problems else Contract(path, document)), problems
+    contract = None if problems else Contract(path, document)
+    try:
+        assert contract is None or contract.sections
+    except msgspec.ValidationError as error:  # 2.0 is an integer to JSON Schema
+        return None, [Problem(shown(path), "", str(error), "see kparity schema contract")]
+    return contract, problems
 
 
 def read_all(paths: Sequence[Path]) -> list[Contract]:

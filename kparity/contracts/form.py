@@ -7,15 +7,31 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+
+def _whole(pattern: str) -> Meta:
+    """A pattern for a whole value: to Python, but not to JSON Schema, ``$`` fits before a last line break too."""
+    return Meta(pattern=rf"^{pattern}$(?!\n)")
+
+
+_COUNT = "(0|[1-9][0-9]{0,8})"
+_PATH = r"(?:\.?\w[\w.+-]*/)*\.?\w[\w.+-]*"
+"""A file below the root, with no way out of it, and nothing that a program takes for an option."""
+
+CPU_ONLY = ("cpu",)
+"""The scope of a contract that names no devices."""
 Sentence = Annotated[str, Meta(min_length=1, pattern=r"\S")]
+Pattern = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
 Sentences = Annotated[list[Sentence], Meta(min_length=1)]
-Version = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)$")]
-Name = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]*$")]
-Id = Annotated[str, Meta(pattern="^[A-Z][A-Z0-9]*(-[A-Z0-9]+)+$")]
-Node = Annotated[str, Meta(pattern=r"^[^:\s]+\.py::\S.*$")]
-Source = Annotated[str, Meta(pattern=r"\.py$")]
-Field = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
-Way = Annotated[str, Meta(pattern="^[abc]$")]
+Version = Annotated[str, _whole(rf"{_COUNT}\.{_COUNT}\.{_COUNT}")]
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
+"""What a limit may be: nothing that is measured here comes near either end."""
+Name = Annotated[str, _whole("[a-z][a-z0-9_]*")]
+Id = Annotated[str, _whole("[A-Z][A-Z0-9]*(-[A-Z0-9]+)+")]
+Node = Annotated[str, _whole(rf"{_PATH}\.py::\S.*")]
+Source = Annotated[str, _whole(rf"{_PATH}\.py")]
+Receipt = Annotated[str, _whole(rf"{_PATH}\.json")]
+Field = Annotated[str, _whole(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")]
+Way = Annotated[str, _whole("[abc]")]
 """How an issue closes."""
 
 
@@ -33,13 +49,15 @@ class Change(Part):
 class Metadata(Part):
     """Who and which version."""
 
-    id: Annotated[str, Meta(pattern="^[a-z0-9]+(-[a-z0-9]+)*-v[0-9]+$")]
+    id: Annotated[str, _whole("[a-z0-9]+(-[a-z0-9]+)*-v[0-9]+")]
     version: Version
     status: Literal["draft", "active", "deprecated"]
     summary: Sentence
     references: Sentences
     changelog: Annotated[list[Change], Meta(min_length=1)]
     scope: Sentence = ""
+    devices: Annotated[tuple[Literal["cpu", "gpu"], ...], Meta(min_length=1)] = CPU_ONLY
+    """On which kinds of device the claims have been shown: version 1 has the CPU only."""
 
 
 class Log(Part):
@@ -62,7 +80,7 @@ class Equation(Part):
 class Limit(Part):
     """A threshold, the side on which it lies, and where the number comes from."""
 
-    value: float
+    value: Number
     rule: Literal["at least", "at most", "above", "below"]
     basis: Annotated[str, Meta(min_length=40)]
 
@@ -103,7 +121,7 @@ class Obligation(Part):
     property: Sentence
     formal: Sentence
     test: Node
-    tolerance: Annotated[float, Meta(ge=0)] | Sentence = ""
+    tolerance: Annotated[float, Meta(ge=0, le=1e15)] | Sentence = ""
 
 
 class Harness(Part):
@@ -111,7 +129,7 @@ class Harness(Part):
 
     id: Id
     obligation: Id
-    bound: Annotated[int, Meta(ge=1)]
+    bound: Annotated[int, Meta(ge=1, le=10**15)]
     strategy: Literal["hypothesis", "bounded-exhaustive"]
     test: Node
 
@@ -133,27 +151,29 @@ class Refuted(Part):
 class Match(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The devices of a backend that an issue is about: every pattern given must fit."""
 
-    device: Sentence = ""
-    driver: Sentence = ""
-    api: Sentence = ""
+    device: Pattern = ""
+    driver: Pattern = ""
+    api: Pattern = ""
 
 
 class KnownIssue(Part):
     """A device that is known as bad, and what would close the issue."""
 
     id: Id
-    backend: Annotated[str, Meta(pattern="^[a-z0-9_-]+$")]
+    backend: Annotated[str, _whole("[a-z0-9_-]+")]
     match: Match
     symptom: Sentence
     cause: Sentence
     reference: Sentence
     closure: Annotated[dict[Way, Sentence], Meta(min_length=1)]
-    """Way → what would have to be: a, fixed and the closing test passes; b, the path is removed; c, documented as
-    unsupported.
+    """Way → what would have to be: a, fixed and the closing test passes; b, the backend is removed; c, a newer driver
+    is right, and those that the issue matches stay refused.
     """
     closing_test: Node
     status: Literal["open", "closed"]
     closed_by: Way | UnsetType = UNSET
+    proof: Receipt | UnsetType = UNSET
+    """Of c: the receipt of a probe that a device with such a driver passed."""
 
 
 class Sections(Part):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kparity.contracts.form import CPU_ONLY
 from kparity.errors import WrongInput
 from kparity.host.revision import commit, git
 
@@ -50,6 +51,8 @@ def changes(old: Document, new: Document) -> list[Change]:
     rest = {*old, *new} - {*MEANING, "log", "metadata"}
     found += [Change(key, "changed", "patch") for key in sorted(rest) if old.get(key) != new.get(key)]
     before, after = old.get("metadata", {}), new.get("metadata", {})
+    if {*before.get("devices", CPU_ONLY)} != {*after.get("devices", CPU_ONLY)}:
+        found.append(Change("metadata.devices", "changed", "major"))
     loose = [key for key in ("summary", "references", "status", "scope") if before.get(key) != after.get(key)]
     return [*found, *(Change(f"metadata.{key}", "changed", "patch") for key in loose)]
 

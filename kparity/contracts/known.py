@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from kparity.errors import UnknownName, WrongInput
 COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
-_CLAUSE = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*(\d+(?:\.\d+)*)\s*")
-_NUMBER = re.compile(r"\d+(?:\.\d+)+|\d+")
+_DOTTED = r"\d{1,18}(?:\.\d{1,18})"
+_CLAUSE = re.compile(rf"\s*(<=|>=|==|!=|<|>)\s*({_DOTTED}*)\s*")
+_NUMBER = re.compile(rf"{_DOTTED}+|\d{{1,18}}")
 _OTHERS = re.compile(r"\b(?:CUDA|HIP|ROCm|OpenCL|LLVM)\s+[\d.]+")
 """Versions in a driver's description that are not the driver's own (``CUDA 13.0, release 580.65``)."""
 
@@ -75,7 +76,7 @@ def fits(pattern: str, text: str, key: str) -> bool:
     if key != "driver" or not pattern.lstrip().startswith(("<", ">", "=", "!")):
         try:
             return re.search(pattern, text, flags=re.IGNORECASE) is not None
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise WrongInput(f"{key}: {pattern!r} is not a regular expression: {error}") from error
     number, good = _NUMBER.search(_OTHERS.sub("", text)), True
     for part in pattern.split(","):
@@ -91,27 +92,44 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.sub(r"(\.0+)+$", "", text).split(".")))
 
 
-def issues_of(contract: Contract) -> list[Issue]:
-    """The issues of a contract that refuse on this host now."""
+def issues_of(contract: Contract, backends: Collection[str]) -> list[Issue]:
+    """The issues of a contract that refuse on this host now, where these are the backends that there are."""
     entries = contract.sections.known_issues
-    shown = evidence.read(contract.evidence) if entries else None
-    issues = [Issue.of(contract, entry, _state(contract, entry, shown)) for entry in entries]
+    shown = evidence.shown(contract) if entries else evidence.Shown(contract, None)
+    issues = [Issue.of(contract, entry, _state(entry, shown, backends)) for entry in entries]
     return [issue for issue in issues if issue.state]
 
 
-def _state(contract: Contract, entry: KnownIssue, shown: evidence.Evidence | None) -> str:
+def reference_of(entry: KnownIssue) -> Reference:
+    """The closing test of an issue."""
+    return Reference("known_issues", entry.id, entry.closing_test)
+
+
+def unproven(entry: KnownIssue, shown: evidence.Shown, backends: Collection[str]) -> str:
+    """Why an issue is not closed in the way that it says; empty where it is."""
+    outcome = shown.outcome(reference_of(entry))
+    if entry.closed_by == "a" and outcome not in evidence.PASSED:
+        return "nothing shows that its closing test ran" if outcome == "none" else f"its closing test {outcome}"
+    if entry.closed_by == "b" and entry.backend in backends:
+        return f"the backend {entry.backend} is still there"
+    return ""
+
+
+def _state(entry: KnownIssue, shown: evidence.Shown, backends: Collection[str]) -> str:
     """Why an issue still refuses; empty where it does not."""
     if entry.status == "closed":
-        return "documented as unsupported" if entry.closed_by == "c" else ""
-    again, test = "kparity contract check", Reference("known_issues", entry.id, entry.closing_test)
-    outcome = evidence.outcome_of(shown, contract.id, test)
-    if shown is None or outcome == "none":
+        lacking = unproven(entry, shown, backends)
+        if lacking:
+            return f"closed by {entry.closed_by}, but {lacking}"
+        return "right with a newer driver" if entry.closed_by == "c" else ""
+    again, outcome = "kparity contract check", shown.outcome(reference_of(entry))
+    if shown.evidence is None or outcome == "none":
         return f"open; its closing test has not run: {again}"
+    if outcome == "stale":
+        return f"open; its closing test passed, {shown.stale}: {again}"
     if outcome != "passed":
         return f"open; its closing test {outcome}"
-    if shown.contract.version != contract.version:
-        return f"open; its closing test passed for version {shown.contract.version} only: {again}"
-    if shown.devices_sha256 != fingerprint.host():
+    if shown.evidence.devices_sha256 != fingerprint.host():
         return f"open; its closing test passed with other devices or drivers: {again}"
     return ""
 
@@ -127,7 +145,7 @@ def load_issues(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[
     shipped = [contracts.load(path.stem) for path in paths]
     names, issues = list(backends), []
     for contract in (*shipped, *theirs):
-        for issue in issues_of(contract):
+        for issue in issues_of(contract, names):
             if issue.backend not in names:
                 raise UnknownName(f"backend of known issue {issue.id} in {contract.path}", issue.backend, names)
             issues.append(issue)

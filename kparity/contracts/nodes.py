@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +21,14 @@ import msgspec
 from msgspec import Struct
 
 from kparity.contracts import Contract
+from kparity.contracts.files import inside
+from kparity.host.text import printable
 
 COLLECT_SECONDS = 300.0
+SAID = 400
+"""Characters that are kept of what a test says."""
+HELD = "kparity_held"
+"""Property of a test's report: how many assertions held, and the last of them with its values."""
 USAGE_ERROR = 4
 """pytest's exit code where a node that it was given does not exist."""
 
@@ -31,7 +38,9 @@ class NoPytest(Exception):
 
 
 class Told(Struct):
-    """What became of a node: the worst outcome of its phases, the sum of their seconds, and why."""
+    """What became of a node: the worst outcome of its phases, the sum of their seconds, and why it failed or was
+    skipped; of one that passed what it measured, printed and asserted.
+    """
 
     outcome: str = "passed"
     seconds: float = 0.0
@@ -93,9 +102,9 @@ def named(reference: str, ids: Sequence[str]) -> list[str]:
 def collect(root: Path, nodes: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Node ids of every file that ``nodes`` names, and the files that cannot be collected with what pytest said.
 
-    Raises NoPytest.
+    Runs code of the project: pytest imports the tests. Raises NoPytest.
     """
-    files = sorted({file_of(node) for node in nodes if (root / file_of(node)).is_file()})
+    files = sorted({file_of(node) for node in nodes if inside(root, file_of(node))})
     record = _pytest(root, files, subprocess.DEVNULL, "--collect-only", seconds=COLLECT_SECONDS)
     return record.collected, record.errors
 
@@ -105,12 +114,13 @@ def run(root: Path, wanted: Sequence[Reference], log: IO[Any] | int) -> list[Res
 
     A reference that names nothing has the outcome ``missing``; ``incomplete`` is part passed, part skipped.
     """
-    nodes = list(dict.fromkeys(each.node for each in wanted if (root / file_of(each.node)).is_file()))
-    record = _pytest(root, nodes, log)
+    nodes = list(dict.fromkeys(each.node for each in wanted if inside(root, file_of(each.node))))
+    told = ("-o", "enable_assertion_pass_hook=true")
+    record = _pytest(root, nodes, log, *told)
     if not (record.collected or record.outcomes):
         # pytest runs nothing at all where one node does not exist: leave those out
         ids, _ = collect(root, nodes)
-        record = _pytest(root, [node for node in nodes if named(node, ids)], log)
+        record = _pytest(root, [node for node in nodes if named(node, ids)], log, *told)
     ids = list(dict.fromkeys([*record.collected, *record.outcomes]))
     lost = Told("failed", said="the test process died")
     return [_result(each, [record.outcomes.get(node, lost) for node in named(each.node, ids)]) for each in wanted]
@@ -120,8 +130,8 @@ def _result(reference: Reference, told: Sequence[Told]) -> Result:
     """One outcome of all nodes of a reference."""
     seen = {each.outcome for each in told}
     outcome = "failed" if "failed" in seen else "incomplete" if len(seen) > 1 else seen.pop() if seen else "missing"
-    telling = "failed" if outcome == "failed" else "skipped"
-    said = next((each.said for each in told if each.outcome == telling), "" if told else "no such test")
+    telling = "skipped" if outcome == "incomplete" else outcome
+    said = next((each.said for each in told if each.outcome == telling), "no such test")
     seconds = round(math.fsum(each.seconds for each in told), 3)
     return Result(reference.kind, reference.id, reference.node, outcome, seconds, len(told), said)
 
@@ -139,9 +149,11 @@ def _pytest(
     with tempfile.TemporaryDirectory(prefix="kparity-") as folder:
         path = Path(folder) / "record.json"
         plugin = ("-p", __name__, "-p", "no:cacheprovider", "-q")
+        # Tests that were compiled before may lack what tells of an assertion that holds: compile them anew.
+        python = (sys.executable, "-X", f"pycache_prefix={folder}", "-m", "pytest")
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", *plugin, *options, *nodes],
+                [*python, *plugin, *options, *nodes],
                 cwd=root, stdout=log, stderr=log, check=False, timeout=seconds,
                 env={**environment, "KPARITY_RECORD": str(path)},
             )  # fmt: skip
@@ -155,12 +167,14 @@ def _pytest(
 
 
 _record = Record()
+_held: dict[str, tuple[int, str]] = {}
+"""Node id → what HELD says, as far as the test has come."""
 
 
 def pytest_collectreport(report: Any) -> None:
     """Keep the files that cannot be collected."""
     if report.failed:
-        _record.errors[report.nodeid] = _last_line(report)
+        _record.errors[report.nodeid] = _why(report)
 
 
 def pytest_collection_finish(session: Any) -> None:
@@ -169,14 +183,33 @@ def pytest_collection_finish(session: Any) -> None:
     pytest_sessionfinish()
 
 
+def pytest_assertion_pass(item: Any, orig: str, expl: str) -> None:
+    """Count an assertion of the test's own file that holds, and keep what it compared: libraries assert, too."""
+    if _squeezed(orig) in _source(item.path):
+        _held[item.nodeid] = (_held.get(item.nodeid, (0, ""))[0] + 1, f"{orig}: {expl.partition(chr(10))[0]}")
+
+
+@cache
+def _source(path: Path) -> str:
+    return _squeezed(path.read_text(encoding="utf-8"))
+
+
+def pytest_runtest_makereport(item: Any, call: Any) -> None:
+    """Put what was asserted into the report, which travels between the processes of pytest-xdist."""
+    if call.when == "call" and item.nodeid in _held:
+        item.user_properties.append((HELD, _held.pop(item.nodeid)))
+
+
 def pytest_runtest_logreport(report: Any) -> None:
     """Keep what became of a phase of a node."""
     node = _record.outcomes.setdefault(report.nodeid, Told())
     node.seconds += report.duration
     if report.failed or hasattr(report, "wasxfail"):
-        node.outcome, node.said = "failed", _last_line(report)
+        node.outcome, node.said = "failed", _why(report)
     elif report.skipped and node.outcome == "passed":
-        node.outcome, node.said = "skipped", _last_line(report)
+        node.outcome, node.said = "skipped", _why(report)
+    elif report.when == "call" and node.outcome == "passed":
+        node.said = _shown(report)
 
 
 def pytest_sessionfinish() -> None:
@@ -185,13 +218,33 @@ def pytest_sessionfinish() -> None:
         Path(os.environ["KPARITY_RECORD"]).write_bytes(msgspec.json.encode(_record))
 
 
-def _last_line(report: Any) -> str:
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _one_line(text: str) -> str:
+    """The beginning of a text, in one line of characters that are shown."""
+    return printable(_squeezed(text[: 10 * SAID]))[:SAID]
+
+
+def _shown(report: Any) -> str:
+    """What a test that passed recorded as its properties, printed, and asserted last."""
+    properties = dict(report.user_properties)
+    count, last = properties.pop(HELD, (0, ""))
+    parts = [f"{name} = {value}" for name, value in properties.items()]
+    printed = (report.capstdout + report.capstderr).strip()
+    parts += [f"printed: {printed[-SAID // 2 :]}"] if printed else []
+    parts += [f"{count} assertion{'s' if count > 1 else ''} held, the last: {last}"] if count else []
+    return _one_line("; ".join(parts) or "nothing was recorded, printed or asserted")
+
+
+def _why(report: Any) -> str:
     """Why a node failed or was skipped, in one line."""
     if isinstance(report.longrepr, tuple):
-        return str(report.longrepr[-1])[:300]
+        return _one_line(str(report.longrepr[-1]))
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     if hasattr(report, "wasxfail"):
         text = f"expected to fail: {report.wasxfail}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0 if crash is not None else -1][:300] if lines else ""
+    return _one_line(lines[0 if crash is not None else -1]) if lines else ""

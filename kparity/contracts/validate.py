@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kparity.contracts import Contract, evidence, files, history, known, nodes
+from kparity import contracts as shipped
+from kparity.contracts import Contract, evidence, files, history, issues, nodes
 from kparity.contracts.coverage import mentioned
 from kparity.contracts.files import Problem, problem
 from kparity.contracts.nodes import NoPytest, Reference
-from kparity.errors import UnknownName, WrongInput
+from kparity.contracts.plain_yaml import parse
+from kparity.errors import UnknownName
 
 LISTS = ("preconditions", "falsification_tests", "proof_obligations", "harnesses", "known_issues")
 """Sections whose entries have ids."""
@@ -33,10 +35,18 @@ class Findings:
         return 1 if self.problems else 3 if self.unchecked or not self.contracts else 0
 
 
-def validate(paths: Sequence[Path], backends: Iterable[str] = ()) -> Findings:
-    """Every rule over a set of contract files. ``backends`` are the names that a known issue may have.
+def validate(
+    paths: Sequence[Path],
+    backends: Collection[str] = (),
+    run: bool | None = None,
+    say: Callable[[str], object] = lambda line: None,
+    probed: issues.Probed | None = None,
+) -> Findings:
+    """Every rule over a set of contract files.
 
-    Raises WrongInput for a file that is no YAML document.
+    ``backends`` are the names that a known issue may have. Whether the tests exist is asked of pytest, which runs code
+    of the project: of the shipped contracts always, of others where ``run`` is true, of none where it is false; ``say``
+    gets a line before. ``probed`` reads receipts. Raises WrongInput for a file that is no YAML document.
     """
     found = Findings()
     for path in paths:
@@ -44,13 +54,13 @@ def validate(paths: Sequence[Path], backends: Iterable[str] = ()) -> Findings:
         found.problems += problems
         found.contracts += [contract] if contract is not None else []
     found.problems += unique_ids(found.contracts)
-    names = list(backends)
     for contract in found.contracts:
-        found.problems += [*changelog(contract), *links(contract), *status(contract), *known_issues(contract, names)]
+        found.problems += [*changelog(contract), *links(contract), *scope(contract), *status(contract)]
+        found.problems += [*issues.rules(contract, backends, probed), *issues.cited(contract)]
         for each in version(contract):
             (found.problems if isinstance(each, Problem) else found.notes).append(each)  # type: ignore[arg-type]
     thresholds(found)
-    references(found)
+    references(found, run, say)
     return found
 
 
@@ -91,53 +101,43 @@ def links(contract: Contract) -> Iterator[Problem]:
             yield problem(contract, where, f"there is no {name} here", f"name one of {', '.join(sorted(there))}")
 
 
-def status(contract: Contract) -> Iterator[Problem]:
-    """Falsifiers that claim more than the evidence shows, and closed issues without it."""
-    run, sections = f"run kparity contract check {files.shown(contract.path)}", contract.sections
-    claims = [
-        (Reference("falsification_tests", each.id, each.test), "discharged", f"{run}, or say functional or partial")
-        for each in sections.falsification_tests
-        if each.status == "discharged"
-    ]
-    claims += [
-        (Reference("known_issues", each.id, each.closing_test), "closed by a", run)
-        for each in sections.known_issues
-        if each.closed_by == "a"
-    ]
+def scope(contract: Contract) -> Iterator[Problem]:
+    """A claim about GPUs in a version that has the CPU only, without evidence of one, or beside an open issue."""
+    if "gpu" not in contract.sections.metadata.devices:
+        return
     shown = evidence.read(contract.evidence)
-    for reference, claim, remedy in claims:
-        where, outcome = f"{reference.kind}.{reference.id}.status", evidence.outcome_of(shown, contract.id, reference)
-        if outcome != "passed":
-            test = "its test" if claim == "discharged" else "its closing test"
-            why = f"nothing shows that {test} ran" if outcome == "none" else f"{test} {outcome}"
-            yield problem(contract, where, f"{claim}, but {why}", remedy)
-        if contract.draft and claim == "discharged":
+    if history.numbers(contract.version)[0] < 2:
+        yield problem(contract, "metadata.devices", f"gpu in {contract.version}: 1.x is the CPU's", "make it 2.0.0")
+    if shown is None or "gpu" not in shown.kinds:
+        remedy = f"run kparity contract check {files.shown(contract.path)} with one, or say [cpu]"
+        yield problem(contract, "metadata.devices", "gpu, but the evidence is of none", remedy)
+    for entry in contract.sections.known_issues:
+        if entry.status == "open":
+            yield problem(contract, "metadata.devices", f"gpu, but {entry.id} is open", "close it, or say [cpu]")
+
+
+def status(contract: Contract) -> Iterator[Problem]:
+    """Falsifiers that claim more than the evidence shows."""
+    shown, remedy = evidence.shown(contract), f"run kparity contract check {files.shown(contract.path)}"
+    for each in contract.sections.falsification_tests:
+        if each.status != "discharged":
+            continue
+        where = f"falsification_tests.{each.id}.status"
+        outcome = shown.outcome(Reference("falsification_tests", each.id, each.test))
+        if outcome not in evidence.PASSED:
+            why = "nothing shows that its test ran" if outcome == "none" else f"its test {outcome}"
+            yield problem(contract, where, f"discharged, but {why}", f"{remedy}, or say functional or partial")
+        if contract.draft:
             what = "discharged in a draft: the code that it judges is still to come"
             yield problem(contract, where, what, "say partial")
 
 
-def known_issues(contract: Contract, backends: Sequence[str]) -> Iterator[Problem]:
-    """Patterns that do not compile, and backends that do not exist: an issue that can never match refuses nothing."""
-    for entry in contract.sections.known_issues:
-        at = f"known_issues.{entry.id}"
-        try:
-            known.Issue.of(contract, entry)
-        except WrongInput as error:
-            yield problem(contract, f"{at}.match", str(error), "correct it")
-        if backends and entry.backend not in backends:
-            what = str(UnknownName("backend", entry.backend, backends))
-            yield problem(contract, f"{at}.backend", what, "an issue of no backend refuses nothing")
-        if entry.closed_by and entry.closed_by not in entry.closure:
-            what = f"closed by {entry.closed_by}, which the closure does not name"
-            yield problem(contract, f"{at}.closed_by", what, "name what closed it under closure")
-
-
 def version(contract: Contract) -> Iterator[Problem | str]:
     """The bump that the changes since the git version before ask for; a remark where there is none, and where the
-    evidence is that of another version.
+    evidence is that of another version or of other code.
     """
-    path, shown = files.shown(contract.path), evidence.read(contract.evidence)
-    old, commit = history.previous(contract.path, lambda text: files.parse(text, contract.path.name))
+    path, stale = files.shown(contract.path), evidence.shown(contract).stale
+    old, commit = history.previous(contract.path, lambda text: parse(text, contract.path.name))
     if old is None:
         yield f"{path}: version rule skipped: {commit}"
     else:
@@ -151,9 +151,8 @@ def version(contract: Contract) -> Iterator[Problem | str]:
             if now < history.numbers(least):
                 what = f"{change.what} since {before} ({commit}), a {change.level} change, {under}"
                 yield problem(contract, change.where, what, f"make the version at least {least}")
-    if shown is not None and shown.contract.version != contract.version:
-        remedy = "kparity contract check brings it up to date"
-        yield f"{path}: the evidence is of version {shown.contract.version}; {remedy}"
+    if stale and contract.root() is not None:
+        yield f"{path}: the evidence is {stale}; kparity contract check brings it up to date"
 
 
 def thresholds(found: Findings) -> None:
@@ -162,25 +161,25 @@ def thresholds(found: Findings) -> None:
     for contract in found.contracts:
         root, path = contract.root(), files.shown(contract.path)
         if root is None:
-            why = "thresholds against code: no project (pyproject.toml or .git) above"
-            found.unchecked.append(f"{path}: {why}")
             continue
         names, limits = contract.sections.enforced_by, contract.sections.thresholds
-        missing = [name for name in names if not (root / name).is_file()]
+        texts = files.sources(contract, root)
+        missing = [name for name in names if name not in texts]
         for name in missing:
-            what = f"{name} does not exist in {root}"
+            what = f"{name} is no file in {root}"
             found.problems.append(problem(contract, "enforced_by", what, "name a file of the project"))
-        for name in names:
-            if name not in missing:
-                owners.setdefault((root, name), []).append(contract)
-        texts = [(root / name).read_text(encoding="utf-8", errors="replace") for name in names if name not in missing]
-        idle = [name for name in limits if not missing and not mentioned(name, texts)]
+        for name in texts:
+            owners.setdefault((root, name), []).append(contract)
+        idle = [name for name in limits if not missing and not mentioned(name, texts.values())]
         if idle and contract.draft:
             why = f"draft: {len(idle)} of {len(limits)} thresholds have no code yet"
             found.notes.append(f"{path}: {why}: {', '.join(idle)}")
         for name in idle if not contract.draft else ():
             what = f"no code of {', '.join(names)} uses it"
             found.problems.append(problem(contract, f"thresholds.{name}", what, "enforce it or remove it"))
+    homeless = ", ".join(contract.id for contract in found.contracts if contract.root() is None)
+    if homeless:
+        found.unchecked.append(f"code and tests of {homeless}: no project (pyproject.toml or .git) above them")
     for (root, name), contracts in owners.items():
         found.problems += _unknown(root / name, name, contracts)
 
@@ -189,7 +188,7 @@ def _unknown(path: Path, name: str, owners: Sequence[Contract]) -> Iterator[Prob
     """Names at the calls of one file that none of its contracts has."""
     try:
         uses = list(asked_for(path.read_text(encoding="utf-8")))
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield problem(owners[0], "enforced_by", f"cannot be read as Python: {error}", "correct the file")
         return
     known = {limit for owner in owners for limit in owner.sections.thresholds}
@@ -228,32 +227,46 @@ def _names_at(tree: ast.AST, takers: Mapping[str, set[int]]) -> Iterator[ast.exp
         yield from (argument for at, argument in enumerate(call.args) if at in places)
 
 
-def references(found: Findings) -> None:
-    """Every test that a contract names is a pytest node that exists: one collection per project."""
+def references(found: Findings, run: bool | None, say: Callable[[str], object]) -> None:
+    """Every test that a contract names is a pytest node that exists: one collection per project, where it may be."""
     by_root: dict[Path, list[Contract]] = {}
     for contract in found.contracts:
         root = contract.root()
-        if root is None:
-            found.unchecked.append(f"{files.shown(contract.path)}: tests: no project (pyproject.toml or .git) above")
-        else:
+        if root is not None:
             by_root.setdefault(root, []).append(contract)
     for root, contracts in by_root.items():
         wanted = [(contract, each) for contract in contracts for each in nodes.references(contract)]
-        try:
-            ids, broken = nodes.collect(root, [each.node for _, each in wanted])
-        except NoPytest as error:
-            found.unchecked.append(f"tests of {', '.join(contract.id for contract in contracts)}: {error}")
-            continue
-        for contract, each in wanted:
-            if not nodes.named(each.node, ids):
-                found.problems.append(problem(contract, each.where, *_absent(root, each.node, ids, broken)))
+        lost = [pair for pair in wanted if not files.inside(root, nodes.file_of(pair[1].node))]
+        for contract, each in lost:
+            found.problems.append(problem(contract, each.where, *_absent(root, each.node, (), {})))
+        ids = ", ".join(contract.id for contract in contracts)
+        if run is None and any(contract.path.parent != shipped.folder() for contract in contracts):
+            why = f"asking pytest for them runs code of {root}: --run allows it, --no-run leaves it out"
+            found.unchecked.append(f"tests of {ids}: {why}")
+        elif run is False:
+            found.notes.append(f"tests of {ids}: left out by --no-run")
+        else:
+            say(f"runs code of {root}: pytest collects the tests of {ids} (--no-run leaves it out)")
+            _collected(found, root, [pair for pair in wanted if pair not in lost])
+
+
+def _collected(found: Findings, root: Path, wanted: Sequence[tuple[Contract, Reference]]) -> None:
+    """Nodes that pytest does not know."""
+    try:
+        ids, broken = nodes.collect(root, [each.node for _, each in wanted])
+    except NoPytest as error:
+        found.unchecked.append(f"tests of {root}: {error}")
+        return
+    for contract, each in wanted:
+        if not nodes.named(each.node, ids):
+            found.problems.append(problem(contract, each.where, *_absent(root, each.node, ids, broken)))
 
 
 def _absent(root: Path, node: str, ids: Sequence[str], broken: Mapping[str, str]) -> tuple[str, str]:
     """Why a test cannot be found, and what to do."""
     file, _, name = node.partition("::")
-    if not (root / file).is_file():
-        return f"{file} does not exist in {root}", "correct the path, which starts at the project's root"
+    if not files.inside(root, file):
+        return f"{file} is no file in {root}", "correct the path, which starts at the project's root and stays inside"
     if file in broken:
         return f"{file} cannot be collected: {broken[file]}", "correct the file"
     tests = {each.partition("::")[2] for each in ids if each.startswith(f"{file}::")}

@@ -16,10 +16,13 @@ from pathlib import Path
 from kparity.device import registry
 from kparity.device.adapter import Backend
 from kparity.errors import WrongInput
+from kparity.host.files import LARGEST
 from kparity.ops.assemble import file_of, uses
 
 CODE = (".py", ".cu", ".wgsl", ".h")
 """How the sources end that take part in a computation."""
+COMPUTING = (*CODE, ".cpp", ".so")
+"""The same of files that another package brings."""
 
 ENVIRONMENT = ("LD_*", "OMP_*", "OPENBLAS_CORETYPE")
 """Variables that choose other libraries or change how they compute, whatever the backend; its own are in its class."""
@@ -111,9 +114,28 @@ def sources() -> list[Path]:
 
 
 @lru_cache(maxsize=1)
+def _sources() -> list[str]:
+    return [f"{path.name}={_sha256(path)}" for path in sources()]
+
+
+def code() -> str:
+    """Digest of every source of the package, the same wherever it was built and lies."""
+    return _digest(sorted(_sources()))
+
+
+def tree(folder: Path, pattern: str = "**/*") -> str:
+    """Digest of the files with code in a folder, hidden ones left out; empty where there is none."""
+    paths = [path.relative_to(folder) for path in sorted(folder.glob(pattern)) if path.suffix in COMPUTING]
+    seen = [path for path in paths if not path.as_posix().startswith(".") and "/." not in path.as_posix()]
+    sizes = [(path, (folder / path).stat().st_size) for path in seen if (folder / path).is_file()]
+    parts = [f"{path}={_sha256(folder / path) if size <= LARGEST else size}" for path, size in sizes]
+    return _digest(parts) if parts else ""
+
+
+@lru_cache(maxsize=1)
 def kernels() -> str:
     """Digest of everything that computes: kernel texts, adapters, graph, gates and the native module."""
-    parts = [f"{path.name}={_sha256(path)}" for path in sources()]
+    parts = list(_sources())
     native = find_spec("kparity._native")
     if native is not None and native.origin:
         parts.append(_sha256(Path(native.origin)))
@@ -126,11 +148,8 @@ def adapter(target: str) -> str:
     if spec is None:
         return ""
     whole = Path(spec.origin or "")
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = [(folder, path) for folder in folders for path in sorted(folder.rglob("*"))] or [(whole.parent, whole)]
-    computing = [each for each in files if each[1].suffix in (*CODE, ".so") and each[1].is_file()]
-    parts = [f"{path.relative_to(folder)}={_sha256(path)}" for folder, path in computing]
-    return _digest(parts) if parts else ""
+    folders = [tree(Path(folder)) for folder in spec.submodule_search_locations or ()]
+    return _digest(folders or [tree(whole.parent, whole.name)])
 
 
 @lru_cache(maxsize=256)
