@@ -105,9 +105,7 @@ def test_the_table_in_the_docs_is_the_scoreboard() -> None:
     shown = text.partition("<!-- coverage: begin -->\n")[2].partition("\n<!-- coverage: end -->")[0]
     scores = [coverage.score(contract) for contract in files.read_all(files.resolve(()))]
     table = [line.rpartition(" | ")[0] + " |" for line in coverage.markdown(scores).splitlines()]
-    assert shown.splitlines() == table, (
-        "kparity contract coverage --markdown gives it, with what passed beside it"
-    )
+    assert shown.splitlines() == table, "kparity contract coverage --markdown gives it, with what passed beside it"
 
 
 def test_every_known_issue_has_its_warning_and_every_warning_its_issue() -> None:

@@ -68,7 +68,7 @@ def validate(targets: tuple[str, ...], places: tuple[str, ...], run: bool | None
     from kparity.device import registry
 
     paths = files.resolve(targets, places)
-    found = validate.validate(paths, registry.names(), run, lambda line: click.echo(line, err=True), _probed)
+    found = validate.validate(paths, registry.names(), run, log, _probed)
     for problem in found.problems:
         click.echo(str(problem))
     for note in found.notes:
@@ -188,7 +188,7 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
         console().print(table)
         for each in scores:
             if each.note:
-                click.echo(f"{each.id}: the evidence is {each.note}", err=True)
+                log(f"{each.id}: the evidence is {each.note}")
 
 
 @contract.command()
@@ -228,7 +228,7 @@ def _check(each: Contract, place: Path, opened: list[tuple[str, str, str]]) -> i
     if root is None:
         log(f"{each.id}: not checked: no project (pyproject.toml or .git) above {each.path}")
         return 3
-    click.echo(f"{each.id}: runs code of {root}: the tests that it names", err=True)
+    log(f"{each.id}: runs code of {root}: the tests that it names")
     try:
         results = nodes.run(root, nodes.references(each), sys.stderr.fileno())
     except nodes.NoPytest as error:

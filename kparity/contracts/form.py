@@ -17,7 +17,7 @@ _COUNT = "(0|[1-9][0-9]{0,8})"
 _PATH = r"(?:\.?\w[\w.+-]*/)*\.?\w[\w.+-]*"
 """A file below the root, with no way out of it, and nothing that a program takes for an option."""
 
-CPU_ONLY = ("cpu",)
+CPU_ONLY: tuple[Literal["cpu", "gpu"], ...] = ("cpu",)
 """The scope of a contract that names no devices."""
 Sentence = Annotated[str, Meta(min_length=1, pattern=r"\S")]
 Pattern = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
