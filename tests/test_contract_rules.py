@@ -213,6 +213,15 @@ def test_an_id_of_another_contract_is_seen(tmp_path: Path) -> None:
     assert len(lines) == 4 and all("is the id of mine-v1.yaml" in line for line in lines)
 
 
+def test_a_bad_file_of_a_folder_is_a_line_of_it(tmp_path: Path) -> None:
+    path = make(tmp_path, document())
+    (path.parent / "bad-v1.yaml").write_text("a: .nan")
+    os.mkfifo(path.parent / "pipe-v1.yaml")
+    bad, pipe = problems(*files.in_folder(path.parent))
+    assert "bad-v1.yaml: document: " in bad and "not a finite number; correct the YAML" in bad
+    assert "pipe-v1.yaml: document: " in pipe and "is a named pipe; name a contract" in pipe
+
+
 def test_a_source_that_cannot_be_collected_is_named(tmp_path: Path) -> None:
     path = make(tmp_path, document())
     (tmp_path / "test_mine.py").write_text("import nothing_of_that_name\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import UnknownName, WrongInput
+from kparity.host.revision import checkout
 from kparity.host.text import printable
 
 if TYPE_CHECKING:
@@ -93,9 +94,11 @@ class Contract:
 
         None for an installed package, whose tests do not ship with it, and outside of any project.
         """
-        if "site-packages" in self.path.resolve().parts:
-            return None
         parents = self.path.resolve().parents
+        if parents[0] == folder().resolve():
+            return checkout()
+        if {"site-packages", "dist-packages"} & {*self.path.resolve().parts}:
+            return None
         return next((at for at in parents if (at / "pyproject.toml").is_file() or (at / ".git").exists()), None)
 
     def threshold(self, name: str) -> Threshold:

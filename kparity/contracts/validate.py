@@ -14,7 +14,7 @@ from kparity.contracts.coverage import mentioned
 from kparity.contracts.files import Problem, problem
 from kparity.contracts.nodes import NoPytest, Reference
 from kparity.contracts.plain_yaml import parse
-from kparity.errors import UnknownName
+from kparity.errors import UnknownName, WrongInput
 
 LISTS = ("preconditions", "falsification_tests", "proof_obligations", "harnesses", "known_issues")
 """Sections whose entries have ids."""
@@ -46,11 +46,18 @@ def validate(
 
     ``backends`` are the names that a known issue may have. Whether the tests exist is asked of pytest, which runs code
     of the project: of the shipped contracts always, of others where ``run`` is true, of none where it is false; ``say``
-    gets a line before. ``probed`` reads receipts. Raises WrongInput for a file that is no YAML document.
+    gets a line before. ``probed`` reads receipts. Raises WrongInput for a file that is no YAML document where it is the
+    only one: of several it is a problem.
     """
     found = Findings()
     for path in paths:
-        contract, problems = files.read(path)
+        try:
+            contract, problems = files.read(path)
+        except WrongInput as error:
+            if len(paths) == 1:
+                raise
+            what, _, remedy = str(error).rpartition("; ")
+            contract, problems = None, [Problem(files.shown(path), "", what, remedy)]
         found.problems += problems
         found.contracts += [contract] if contract is not None else []
     found.problems += unique_ids(found.contracts)
@@ -240,7 +247,7 @@ def references(found: Findings, run: bool | None, say: Callable[[str], object]) 
         for contract, each in lost:
             found.problems.append(problem(contract, each.where, *_absent(root, each.node, (), {})))
         ids = ", ".join(contract.id for contract in contracts)
-        if run is None and any(contract.path.parent != shipped.folder() for contract in contracts):
+        if run is None and any(contract.path.resolve().parent != shipped.folder() for contract in contracts):
             why = f"asking pytest for them runs code of {root}: --run allows it, --no-run leaves it out"
             found.unchecked.append(f"tests of {ids}: {why}")
         elif run is False:
