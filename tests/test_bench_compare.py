@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from kparity.bench.comparison import FASTER, INVALID, SAME, SLOWER, TOO_FEW, facts_of, ratio, read
+from kparity.bench import comparison
+from kparity.bench.comparison import ABSURD, FASTER, INVALID, SAME, SLOWER, TOO_FEW, doubt, facts_of, ratio, read
 from kparity.cli.main import main
 from kparity.device.adapter import Device
 from kparity.errors import WrongInput
@@ -73,6 +74,18 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return int(ended.value.code or 0), out.getvalue(), error.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def believed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receipts of most tests are no whole ones: only those marked ``verified`` ask the verifier."""
+    if "verified" not in request.fixturenames:
+        monkeypatch.setattr(comparison.verify, "verify", lambda _document: [])
+
+
+@pytest.fixture
+def verified() -> None:
+    """The verifier decides."""
+
+
 class Compared:
     """The command over two documents."""
 
@@ -107,7 +120,44 @@ def test_equal_runs_are_rarely_called_different() -> None:
     assert apart <= 8
 
 
+@pytest.mark.parametrize(
+    ("found", "share", "why"),
+    [
+        ((1.5, 1.4, 1.6), 0.5, ""),
+        ((0.001, 0.0009, 0.0011), 0.001, ""),
+        ((1.5, 0.9, 2.1), None, "its interval spans 0.9 to 2.1"),
+        ((2717.0, 2600.0, 2800.0), None, "a factor of 2.72e+03"),
+        ((9.0, 8.9, 9.1), 0.004, "the baseline moves 0.40% of what the memory can"),
+    ],
+)
+def test_an_absurd_ratio_is_no_comparison(found: tuple[float, float, float], share: float | None, why: str) -> None:
+    assert doubt(*found, share).startswith(why) and bool(doubt(*found, share)) == bool(why)
+
+
 # --- verdicts ---
+
+
+def test_absurd_ratios_decide_nothing(tmp_path: Path) -> None:
+    a, noisy = receipt(run_of(tg_0=samples(1.0))), [0.1, 1.0, 10.0] * 4
+    for after in (samples(1e-3, seed=2), noisy):
+        found = Compared(tmp_path, a, receipt(run_of(tg_0=after)))
+        assert found.code == 3 and found.rows["cpu tg@0"]["verdict"] == ABSURD and found.rows["cpu tg@0"]["reason"]
+
+
+def test_many_samples_take_little_memory() -> None:
+    middle, low, high = ratio(np.full(1 << 18, 2.0), np.full(5, 1.0))
+    assert (middle, low, high) == (2.0, 2.0, 2.0)
+
+
+def test_what_the_verifier_refuses_counts_for_nothing(tmp_path: Path, verified: None) -> None:
+    right = made_receipts.receipt("cpu")
+    assert {row["verdict"] for row in Compared(tmp_path, right, right).rows.values()} == {SAME}
+    forged = copy.deepcopy(right)
+    for row in forged["predicate"]["runs"][0]["measurements"]:
+        row["samples_s"] = [each / 2 for each in row["samples_s"]]
+    found = Compared(tmp_path, right, forged, "--fail-below", "0.5")
+    assert found.code == 1 and {row["verdict"] for row in found.rows.values()} == {INVALID}
+    assert all("B: kparity receipt verify refuses it: RCPT-" in row["reason"] for row in found.rows.values())
 
 
 @pytest.mark.parametrize(("after", "verdict"), [(1.0, FASTER), (2.0, SAME), (4.0, SLOWER)])
@@ -208,6 +258,13 @@ del LACKING["predicate"]["runs"][0]["device"]
         (LACKING, "lacks what a benchmark holds (Object missing required field `device`"),
         (NEGATIVE, "lacks what a benchmark holds (Expected `float` >= 1e-12"),
         (suite(None), "holds no raw samples"),
+        (suite([1.0] * (1 << 20) + [1.0]), "holds more than 1048576 samples"),
+        (suite([1.0], name=["a"]), "lacks what a benchmark holds (Expected `str`"),  # type: ignore[arg-type]
+        ({**suite([1.0]), "commit_info": {"id": 7}}, "lacks what a benchmark holds (Expected `str"),
+        ({**suite([1.0]), "commit_info": "\ud800"}, "surrogates not allowed"),
+        ({**suite([1.0]), "machine_info": 10**30}, "more than 64 bits"),
+        ('{"benchmarks": ' + "[" * 100_000, "nested too deeply"),
+        (receipt(ops=[op_row(1.0, units=0)]), "lacks what a benchmark holds (Expected `int` >= 1"),
         (receipt(run_of(tg_0=[1.0, float("nan")])), "NaN is not a number"),
         ({"payloadType": "x", "payload": "%%%", "signatures": []}, "not base64"),
         (receipt(run_of(tg_0=[1.0]), run_of(tg_0=[1.0])), "holds cpu tg@0 twice"),

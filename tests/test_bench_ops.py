@@ -17,7 +17,7 @@ from kparity.bench import timing
 from kparity.bench.ops import Request, line, rotation, run, session
 from kparity.bench.ops.cases import plan, pool, short
 from kparity.bench.ops.rotation import SMALLEST, Rotation, Unsupported, expected, shifted, turned
-from kparity.bench.ops.run import Participant, ceilings, rows_of
+from kparity.bench.ops.run import BASELINES, Participant, ceilings, rows_of
 from kparity.bench.ops.session import Group, Session
 from kparity.device.adapter import Backend, Program
 from kparity.device.registry import open_backend
@@ -360,6 +360,15 @@ def test_a_run_has_rows_of_every_backend_and_names_the_absent(monkeypatch: pytes
     assert [row.backend for row in streams] == ["numpy", "cpu"] and all(row.verified for row in streams)
     assert streams[1].device and "1 thread" in streams[1].device.detail
     assert run(Request(["cuda"], "add and D=1,")).exit_code == 3, "nothing ran"
+
+
+def test_a_baseline_that_is_asked_for_and_missing_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BASELINES, "torch", "kparity.bench.no_such_baseline:Session")
+    told: list[object] = []
+    request = Request(["numpy"], "add and D=1,", ["torch"], seconds=0.05, threads=1, cold_mib=1)
+    result = run(request, told.append, lambda name, _why: told.append(name))
+    assert told[0] == "baseline torch", "before anything is measured"
+    assert result.exit_code == 3 and any(row.unit_s for row in result.rows)
 
 
 def test_a_worker_that_dies_costs_its_rows_and_not_the_run() -> None:

@@ -65,6 +65,8 @@ def test_text_that_is_no_utf8_is_named_with_its_line(tmp_path: Path) -> None:
         ("[18446744073709551616]", "more than 64 bits"),
         ("[" * 200000 + "]" * 200000, "nested too deeply"),
         ('{"a": ', "not a receipt that can be read"),
+        ('{"a": ["\\ud800"]}', "surrogates not allowed"),
+        ('{"\\udfff": 1}', "surrogates not allowed"),
         (b"\xff", "not a receipt that can be read"),
     ],
 )
@@ -75,6 +77,7 @@ def test_json_is_read_with_suspicion(text: str | bytes, reason: str) -> None:
 
 def test_json_that_is_right_is_read() -> None:
     assert files.parse_json('{"a": [1, -2.5, 18446744073709551615]}', "x") == {"a": [1, -2.5, (1 << 64) - 1]}
+    assert files.parse_json('["\\ud83d\\ude00"]', "x") == ["\U0001f600"]
 
 
 def test_a_file_is_replaced_as_a_whole_and_keeps_its_mode(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from kparity.bench.timing import medians
 from kparity.device.adapter import Device
 from kparity.errors import WrongInput
 from kparity.ops.spec import Array
-from kparity.receipts import sign
+from kparity.receipts import sign, verify
 from kparity.receipts.document import PREDICATE
 from kparity.receipts.document import read as read_json
 from kparity.receipts.record import Baseline, Predicate, Run, Seconds, Statement
@@ -28,12 +28,19 @@ RESAMPLES = 2000
 LEAST = 5
 """Samples below which the interval of a median says nothing."""
 FASTER, SLOWER, SAME = "faster", "slower", "no difference"
-TOO_FEW, INVALID = "too few samples", "invalid"
+TOO_FEW, INVALID, ABSURD = "too few samples", "invalid", "not comparable"
 DECIDED = (FASTER, SLOWER, SAME)
 ADVICE = {"device": "devices", "driver": "drivers", "model": "models", "threads": "numbers of threads"}
 """What two measurements must have in common unless told otherwise, and how a refusal calls it."""
 EXPECTED = "expected a receipt of kparity bench or the JSON of pytest-benchmark"
-UNVERIFIED = "its output was not verified"
+MOST = 1 << 20
+"""Samples of a document: what is resampled takes time by their number."""
+WIDEST, FARTHEST, LEAST_SHARE = 2.0, 100.0, 0.02
+"""A ratio says nothing whose interval spans more than the first factor; no kernel is faster than another one that does
+the same work by more than the second; and a baseline that moves less than the third of what the memory delivers spends
+its time on calls.
+"""
+UNVERIFIED, REFUSED = "its output was not verified", "kparity receipt verify refuses it"
 
 
 def ratio(before: Sequence[float] | Array, after: Sequence[float] | Array, seed: int = 0) -> tuple[float, float, float]:
@@ -48,6 +55,20 @@ def ratio(before: Sequence[float] | Array, after: Sequence[float] | Array, seed:
     drawn = [medians(each, RESAMPLES, rng) for each in values]
     low, high = np.percentile(drawn[0] / np.maximum(drawn[1], np.finfo(np.float64).tiny), [2.5, 97.5])
     return float(np.median(values[0]) / np.median(values[1])), float(low), float(high)
+
+
+def doubt(middle: float, low: float, high: float, share: float | None = None) -> str:
+    """Why a ratio in somebody's favour is no comparison; empty where it is one.
+
+    ``share`` is what the slower side moves of what the memory can move, None where that is not known.
+    """
+    if not high <= WIDEST * low:
+        return f"its interval spans {low:.3g} to {high:.3g}"
+    if middle > FARTHEST:
+        return f"a factor of {middle:.3g} is more than kernels differ by in the same work"
+    if middle > 1 and share is not None and share < LEAST_SHARE:
+        return f"the baseline moves {share:.2%} of what the memory can: its calls are timed, not its kernels"
+    return ""
 
 
 # --- documents ---
@@ -109,18 +130,28 @@ class Machine(msgspec.Struct):
     node: str = ""
 
 
+class Commit(msgspec.Struct):
+    """What was checked out."""
+
+    id: str | None = None
+    dirty: bool | None = None
+
+
 class Suite(msgspec.Struct):
     """The JSON of pytest-benchmark, as far as it is needed."""
 
     machine_info: Machine
-    commit_info: dict[str, Any]
+    commit_info: Commit
     benchmarks: list[Benchmark]
 
 
 def read(path: Path) -> Document:
-    """Read one file; raises WrongInput where it is not there, no JSON, or no such document."""
+    """Read one file; raises WrongInput where it is not there, no JSON, or no such document. Nothing counts of a receipt
+    that ``kparity receipt verify`` refuses.
+    """
     try:
-        content = sign.statement_of(read_json(path))
+        whole = read_json(path)
+        content = sign.statement_of(whole)
     except WrongInput as error:
         raise WrongInput(f"{path} cannot be read: {error}; {EXPECTED}") from error
     try:
@@ -128,24 +159,29 @@ def read(path: Path) -> Document:
             predicate = msgspec.convert(content, Statement).predicate
             if predicate.kind != "bench":
                 raise WrongInput(f"{path} is a receipt of kparity {predicate.kind}, which holds no speed; {EXPECTED}")
-            harness = predicate.harness
-            document = Document(str(path), "receipt", harness.commit, harness.dirty, list(_of_receipt(predicate)))
+            harness, refused = predicate.harness, next(iter(verify.verify(whole)), None)
+            measured = list(_of_receipt(predicate, f"{REFUSED}: {refused}" if refused else ""))
+            document = Document(str(path), "receipt", harness.commit, harness.dirty, measured)
         elif "benchmarks" in content:
             suite = msgspec.convert(content, Suite)
-            commit, dirty = suite.commit_info.get("id") or "unknown", suite.commit_info.get("dirty")
-            document = Document(str(path), "pytest-benchmark", commit, dirty, list(_of_suite(path, suite)))
+            commit, measured = suite.commit_info, list(_of_suite(path, suite))
+            document = Document(str(path), "pytest-benchmark", commit.id or "unknown", commit.dirty, measured)
         else:
             raise WrongInput(f"{path} is another kind of document; {EXPECTED}")
     except msgspec.ValidationError as error:
         raise WrongInput(f"{path} lacks what a benchmark holds ({error}); {EXPECTED}") from error
+    if sum(len(each.samples_s) for each in document.measured) > MOST:
+        raise WrongInput(f"{path} holds more than {MOST} samples; {EXPECTED}")
     twice = [name for name, count in Counter(each.name for each in document.measured).items() if count > 1]
     if twice:
         raise WrongInput(f"{path} holds {twice[0]} twice: it is not one run")
     return document
 
 
-def _of_receipt(predicate: Predicate) -> Iterator[Measured]:
-    """Measurements of every run, and the rows of ops; of a prompt the whole, of an op a launch."""
+def _of_receipt(predicate: Predicate, refused: str) -> Iterator[Measured]:
+    """Measurements of every run, and the rows of ops; of a prompt the whole, of an op a launch. ``refused`` says why
+    nothing of it counts.
+    """
     for _, row, owner in predicate.rows():
         if isinstance(owner, Baseline) or not row.seconds:
             continue
@@ -157,7 +193,7 @@ def _of_receipt(predicate: Predicate) -> Iterator[Measured]:
             name, samples = " ".join(filter(None, (row.backend, row.case or row.op, row.state))), row.seconds
             facts = facts_of(row.device) if row.device else {}
             fault = "; ".join(row.errors) or ("" if row.verified else UNVERIFIED)
-        yield Measured(name, samples, facts, fault)
+        yield Measured(name, samples, facts, fault or refused)
 
 
 def _fault(run: Run) -> str:
@@ -259,9 +295,9 @@ def _row(one: Measured, other: Measured) -> Compared:
     if min(a, b) < LEAST:
         return Compared(one.name, TOO_FEW, a_samples=a, b_samples=b, reason=f"an interval needs {LEAST} samples a side")
     middle, low, high = ratio(one.samples_s, other.samples_s)
-    verdict = FASTER if low > 1 else SLOWER if high < 1 else SAME
+    verdict, absurd = FASTER if low > 1 else SLOWER if high < 1 else SAME, doubt(middle, low, high)
     each_s = [float(np.median(each.samples_s)) for each in (one, other)]
-    return Compared(one.name, verdict, middle, low, high, each_s[0], each_s[1], a, b)
+    return Compared(one.name, ABSURD if absurd else verdict, middle, low, high, each_s[0], each_s[1], a, b, absurd)
 
 
 def as_json(a: Document, b: Document, comparison: SpeedComparison, fail_below: float | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.bench import ops
-from kparity.bench.comparison import ratio
+from kparity.bench.comparison import doubt, ratio
 from kparity.bench.endtoend import Contender, Found, Request, Samples
 from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.subject import Point
@@ -192,11 +192,22 @@ def _baseline(engine: Contender, runs: Sequence[Run], reference: str) -> Baselin
     for run in runs:
         for row in run.measurements:
             if row.name in rows:
-                middle, low, high = ratio(rows[row.name].samples_s, row.samples_s)
-                ratios.append(record.Ratio(backend=run.backend, name=row.name, ratio=middle, low=low, high=high))
+                found = ratio(rows[row.name].samples_s, row.samples_s)
+                middle, low, high = found
+                why = doubt(*found, _share(row, rows[row.name], run.bandwidth))
+                ratios.append(
+                    record.Ratio(backend=run.backend, name=row.name, ratio=middle, low=low, high=high, doubt=why)
+                )
     agreement = {"against": reference, "cosine": engine.concluded.get("cosines", {})}
     return Baseline(**engine.about, agreement=agreement, measurements=[*rows.values()], ratios=ratios,
                     errors=engine.errors, skipped=engine.skipped)  # fmt: skip
+
+
+def _share(ours: Row, theirs: Row, bandwidth: record.Bandwidth | None) -> float | None:
+    """What the other engine moves of the bandwidth, if it read the weights anew for every token of a prompt."""
+    if not (ours.bytes and theirs.unit_s and bandwidth):
+        return None
+    return ours.bytes * ours.units / theirs.unit_s / bandwidth.bytes_per_s
 
 
 # --- ops ---

@@ -103,8 +103,10 @@ def bootstrap(samples: Sequence[float] | Array, resamples: int = 1000, seed: int
 
 def medians(values: Array, resamples: int, rng: np.random.Generator) -> Array:
     """The medians of as many samples drawn from ``values``, with replacement."""
-    drawn: Array = np.median(values[rng.integers(0, values.size, (resamples, values.size))], axis=1)
-    return drawn
+    step = max(1, (1 << 22) // values.size)  # of many samples only some draws are in memory together
+    counts = [min(step, resamples - done) for done in range(0, resamples, step)]
+    drawn = [np.median(values[rng.integers(0, values.size, (count, values.size))], axis=1) for count in counts]
+    return np.concatenate(drawn)
 
 
 def converged(seconds: Sequence[float]) -> bool:

@@ -142,9 +142,9 @@ def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, i
         order, options["ops_expression"] or None, options["baselines"], options["threads"] or 0, options["index"],
         options["isa"] or "", options["seed"], options["seconds"] or ops.Request.seconds,
     )  # fmt: skip
-    result = ops.run(request, lambda row: log(ops.line(row)))
-    for name, why in result.absent.items():
-        log(f"{name}: [{why.code}] {why.reason}")
+    result = ops.run(
+        request, lambda row: log(ops.line(row)), lambda name, why: log(f"{name}: [{why.code}] {why.reason}")
+    )
     if options["json_path"] != "-":
         print_ops(result.rows)
     return ops_predicate(result, order, sys.argv, begun, _asked(options, request.seconds)), result.exit_code

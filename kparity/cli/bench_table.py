@@ -20,7 +20,13 @@ SPEED = ("backend", "measurement", "tokens/s", "95 % interval", "ms/token p50", 
 OPS = ("op", "µs", "95 % interval", "floor µs", "GB/s", "GFLOP/s", "of bandwidth", "clock", "× baseline", "note")
 COMPARED = ("measurement", "A", "B", "B is faster by", "95 % interval", "verdict", "note")
 WRONG = "bold red"
-VERDICTS = {"faster": "green", "slower": WRONG, "invalid": WRONG, "too few samples": "yellow"}
+VERDICTS = {
+    "faster": "green",
+    "slower": WRONG,
+    "invalid": WRONG,
+    "too few samples": "yellow",
+    "not comparable": "yellow",
+}
 
 
 def _wrong(errors: Sequence[str]) -> Text:
@@ -44,8 +50,9 @@ def print_bench(predicate: Predicate) -> None:
         out.print(_about(run))
     for baseline in predicate.baselines:
         for each in baseline.ratios:
-            interval = f"{each.low:.2f} … {each.high:.2f}"
-            out.print(f"{each.backend} {each.name}: {each.ratio:.2f} × {baseline.name} ({interval})")
+            told = f"{each.ratio:.2f} × {baseline.name} ({each.low:.2f} … {each.high:.2f})"
+            doubt = f"not comparable with {baseline.name}: {each.doubt}"
+            out.print(f"{each.backend} {each.name}: {doubt if each.doubt else told}")
 
 
 def _add(table: Table, name: str, run: Run | Baseline, verdict: Text) -> None:
@@ -105,11 +112,16 @@ def _cells(row: Row) -> list[str | Text]:
     """One line."""
     if not (row.unit_s and row.low_s and row.high_s):
         return [row.name, *[""] * 8, row.unsupported or _wrong(row.errors)]
-    over = " ".join(f"{each.ratio:.2f} {each.baseline.split()[2]}" for each in row.ratios)
+    over = " ".join(
+        f"{each.baseline.split()[2]}: not comparable" if each.doubt else f"{each.ratio:.2f} {each.baseline.split()[2]}"
+        for each in row.ratios
+    )
+    doubts = [each.doubt for each in row.ratios if each.doubt]
     return [
         row.name, number(row.unit_s, 2, 1e6), f"{row.low_s * 1e6:.2f} … {row.high_s * 1e6:.2f}",
         number(row.floor_s, 2, 1e6), number(row.gb_per_s), number(row.gflop_per_s),
-        percent(row.of_bandwidth), row.clock, over, _wrong(row.errors) if row.errors else row.limit,
+        percent(row.of_bandwidth), row.clock, over,
+        _wrong(row.errors) if row.errors else "; ".join(filter(None, [row.limit, *doubts])),
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -24,6 +25,7 @@ LARGEST = 64 << 20
 """Bytes of a document; what is larger is something else."""
 STDIO = "-"
 """The name that stands for standard input, or output."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -88,13 +90,16 @@ def parse_json(data: str | bytes, name: str, what: str = "a document") -> Any:
     """JSON, read with suspicion.
 
     Raises WrongInput for what is no JSON, is nested beyond the interpreter's depth, holds a key twice, a number that
-    is not finite or an integer of more than 64 bits. ``name`` says where it came from.
+    is not finite, an integer of more than 64 bits or text that UTF-8 cannot express. ``name`` says where it came from.
     """
     try:
-        return json.loads(
-            data.decode("utf-8") if isinstance(data, bytes) else data,
-            parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded, object_pairs_hook=_no_key_twice,
-        )  # fmt: skip
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        value = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded, object_pairs_hook=_no_key_twice
+        )
+        if _SURROGATE.search(text):  # of a pair, most likely; alone it is the end of whoever prints it
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise WrongInput(f"{name} is not {what} that can be read: {reason}; give the file as it was written") from error

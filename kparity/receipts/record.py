@@ -145,13 +145,15 @@ class Percentiles(Record):
     p99: Positive
 
 
-class BaselineRatio(Record):
+class BaselineRatio(Record, omit_defaults=True):
     """How many times faster than a baseline's row of an op, per launch."""
 
     baseline: Text
     ratio: Positive
     low: Positive
     high: Positive
+    doubt: str = ""
+    """Why it is no comparison, where it is absurd."""
 
 
 class Row(Record, omit_defaults=True):
@@ -272,7 +274,7 @@ class Run(Record):
     """A decode step of the probe on the device's own clock."""
 
 
-class Ratio(Record):
+class Ratio(Record, omit_defaults=True):
     """How many times faster a backend is, with the 95 % interval."""
 
     backend: Name
@@ -280,6 +282,8 @@ class Ratio(Record):
     ratio: Positive
     low: Positive
     high: Positive
+    doubt: str = ""
+    """Why it is no comparison, where it is absurd."""
 
 
 class Baseline(Record):

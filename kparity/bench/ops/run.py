@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from kparity.bench import llamacpp
-from kparity.bench.comparison import ratio
+from kparity.bench.comparison import doubt, ratio
 from kparity.bench.ops.cases import plan
 from kparity.bench.timing import Sample, Timed, interleave, judge, noted
 from kparity.bench.worker import Worker, WorkerFailed
@@ -29,6 +29,8 @@ BASELINES = {
     llamacpp.NAME: "kparity.bench.ggml_baseline:GgmlSession",
 }
 """Whose own products can stand beside the GEMVs."""
+BASELINE = "baseline "
+"""In front of the name of one that is not there."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """1 where a row has an error, 3 where nothing was measured, 0 otherwise."""
+        """1 where a row has an error, 3 where nothing was measured or a baseline that was asked for was not there."""
         if any(row.errors for row in self.rows):
             return 1
-        return 0 if any(row.unit_s and row.tag for row in self.rows) else 3
+        measured = any(row.unit_s and row.tag for row in self.rows)
+        return 0 if measured and not any(name.startswith(BASELINE) for name in self.absent) else 3
 
 
 @dataclass
@@ -116,14 +119,22 @@ class Remote(Timed):
         return wrong
 
 
-def run(request: Request, tell: Callable[[Row], None] = lambda row: None) -> Result:
-    """Run it; ``tell`` gets every row as it comes. Raises WrongInput where the expression admits nothing."""
+def run(
+    request: Request, tell: Callable[[Row], None] = lambda row: None,
+    lost: Callable[[str, WorkerFailed], None] = lambda name, why: None,
+) -> Result:  # fmt: skip
+    """Run it; ``tell`` gets every row as it comes, ``lost`` who does not open, before anything is measured. Raises
+    WrongInput where the expression admits nothing.
+    """
     cases, result = plan(request.text), Result()
     with ExitStack() as stack:
         sides = [side for name in request.backends for side in _opened(request, name, False, result, stack)]
+        if sides:
+            sides += [side for name in request.baselines for side in _opened(request, name, True, result, stack)]
+        for name, why in result.absent.items():
+            lost(name, why)
         if not sides:
             return result
-        sides += [side for name in request.baselines for side in _opened(request, name, True, result, stack)]
         for made in (ceilings(sides, request.seconds), *(rows_of(*each, sides, request.seconds) for each in cases)):
             for row in made:
                 result.rows.append(row)
@@ -140,7 +151,7 @@ def _opened(request: Request, name: str, baseline: bool, result: Result, stack: 
         worker.opened(LONGEST_S)
         side.opened()
     except WorkerFailed as error:
-        result.absent[f"baseline {name}" if baseline else name] = error
+        result.absent[f"{BASELINE}{name}" if baseline else name] = error
         return []
     return [side]
 
@@ -191,9 +202,10 @@ def rows_of(case: Case, tag: str, sides: Sequence[Participant], seconds: float =
         with suppress(Exception):  # a worker that died has said so in its row
             side.call("release")
     theirs = [row for row in rows if row.baseline and row.unit_s]
+    bandwidth = min((side.ceiling for side in sides if side.ceiling), default=0.0)
     for row in rows:
         if row.unit_s and not row.baseline:
-            row.ratios = [_ratio(row, each) for each in theirs if each.cold == row.cold]
+            row.ratios = [_ratio(row, each, bandwidth) for each in theirs if each.cold == row.cold]
     return rows
 
 
@@ -202,10 +214,14 @@ def _rate(row: Row) -> float:
     return 0.0 if row.errors else (row.gb_per_s or 0.0) * 1e9
 
 
-def _ratio(row: Row, theirs: Row) -> BaselineRatio:
-    """How many times faster than theirs, per launch."""
+def _ratio(row: Row, theirs: Row, bandwidth: float) -> BaselineRatio:
+    """How many times faster than theirs, per launch; what a launch computes counts as much as a quarter byte for two
+    operations, which is what a step takes from memory for them.
+    """
     middle, low, high = ratio(theirs.seconds, row.seconds)
-    return BaselineRatio(baseline=theirs.name, ratio=middle, low=low, high=high)
+    moved = max(row.bytes, (row.gflop_per_s or 0.0) * 1e9 * (row.unit_s or 0.0) / 8)
+    share = moved / theirs.unit_s / bandwidth if theirs.unit_s and bandwidth else None
+    return BaselineRatio(baseline=theirs.name, ratio=middle, low=low, high=high, doubt=doubt(middle, low, high, share))
 
 
 def line(row: Row) -> str:
@@ -215,6 +231,9 @@ def line(row: Row) -> str:
     times = f"{row.unit_s * 1e6:10.2f} µs ({row.low_s * 1e6:.2f}, {row.high_s * 1e6:.2f})"
     rate = f"{row.gb_per_s:8.1f} GB/s" if row.gb_per_s else ""
     share = f"{100 * row.of_bandwidth:5.1f} % of the bandwidth" if row.of_bandwidth else ""
-    over = ", ".join(f"{each.ratio:.2f} x {each.baseline}" for each in row.ratios)
+    over = ", ".join(
+        f"not comparable with {each.baseline}: {each.doubt}" if each.doubt else f"{each.ratio:.2f} x {each.baseline}"
+        for each in row.ratios
+    )
     wrong = "".join(f" ERROR {error}" for error in row.errors)
     return f"{row.name:56} {times} {rate} {share} {over}{wrong}".rstrip()
