@@ -181,6 +181,21 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     return build(predicate)
 
 
+def probed(backend: str, other: str, why: str = "") -> dict[str, Any]:
+    """A right receipt of a probe of two backends: the first serves, and the other does too, or was rejected: why."""
+    rejected = (other,) if why else ()
+    made = receipt(backend, *(() if why else (other,)), requested=f"{backend},{other}", rejected=rejected)["predicate"]
+    for each in made["fallback"]:
+        each["reason"] = why if each["status"] == "rejected" else each["reason"]
+    names = ("timed_output", "determinism", "graph", "bandwidth", "measurements", "skipped", "energy", "clocks")
+    for each in made["runs"]:
+        for name in names:
+            del each[name]
+        for kernel in each["kernels"]:
+            kernel["launches"] = None
+    return build({**made, "kind": "probe", "baselines": []})
+
+
 UNCHECKED = {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}
 
 

@@ -51,6 +51,7 @@ def mutate(
     if as_list:
         return _list(subjects)
     from kparity.device import registry
+    from kparity.host import html
     from kparity.mutate import report
     from kparity.mutate.score import exit_code
     from kparity.probe.dispatcher import parse_order
@@ -58,7 +59,7 @@ def mutate(
     if png_file:
         report.library("matplotlib", "report")
     if html_file:
-        report.library("jinja2", "receipts")
+        html.engine()
     chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)

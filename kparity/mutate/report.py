@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,16 @@ import numpy as np
 
 from kparity import __version__, contracts
 from kparity.errors import Unavailable
+from kparity.host.html import render
 from kparity.host.text import markdown_table
 from kparity.mutate.cell import CONTROL, GATES, Cell, Status
 from kparity.mutate.score import TITLES, Score, scores
-from kparity.ops.spec import Array
 
 SCHEMA = "kparity-mutate-v1"
 UNCOUNTED: tuple[Status, ...] = ("equivalent", "skipped", "invalid")
-MARKS = {"caught": "●", "passed": "", "blind": "–", "not run": "·"}
-VALUES = {"passed": 1.0, "caught": 2.0}
-COLOURS = ("#ffffff", "#e9edf2", "#1f6f8b")
-"""Of the picture: not run or not applicable, accepted, rejected."""
+MARKS = {"caught": "●", "passed": "○", "blind": "–", "not run": "·"}
+COLOURS = ("#edf1f5", "#1f6f8b")
+"""Of the picture: no mutant rejected, all of them."""
 
 
 def _described(cell: Cell) -> str:
@@ -144,63 +143,43 @@ def library(name: str, extra: str) -> Any:
 
 
 def page(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
-    """One HTML page that needs nothing else: a block per backend, a row per mutant, a column per gate; hovering over a
-    field shows what the gate said. Raises Unavailable without Jinja2.
+    """One HTML page that needs nothing else: a block per backend, a row per mutant, a column per gate; a name opens to
+    what is wrong with it and what each gate said. Raises WrongInput without Jinja2.
     """
-    jinja2 = library("jinja2", "receipts")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = resources.files(__package__ or "").joinpath("page.html.j2").read_text("utf-8")
-    html: str = environment.from_string(text).render(
-        cells=cells, alarms=alarms, scores=scores(cells, "backend"), titles=TITLES, gates=GATES, marks=MARKS, note=_note
-    )
-    return html
-
-
-def grid(cells: Sequence[Cell]) -> tuple[Array, list[tuple[str, str]], list[str]]:
-    """Values [mutants, backends × gates], the (op, name) of every row, and the backends."""
-    wanted = [cell for cell in cells if cell.op != CONTROL and cell.status in ("ran", "equivalent")]
-    rows = list(dict.fromkeys((cell.op, cell.mutant) for cell in wanted))
-    backends = list(dict.fromkeys(cell.backend for cell in wanted))
-    values = np.zeros((len(rows), len(backends) * len(GATES)))
-    for cell in wanted:
-        for result in cell.gates:
-            column = backends.index(cell.backend) * len(GATES) + GATES.index(result.gate)
-            values[rows.index((cell.op, cell.mutant)), column] = VALUES.get(result.outcome, 0.0)
-    return values, rows, backends
+    return render(
+        __package__ or "", cells=cells, alarms=alarms, scores=scores(cells, "backend"), titles=TITLES, gates=GATES,
+        marks=MARKS, note=_note,
+    )  # fmt: skip
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
-    """Write the picture: a column per gate and backend, a row per mutant, grouped by op; raises Unavailable without
-    matplotlib.
+    """Write the picture: a row per op, a column per gate, in each field how many of the op's mutants, over all
+    backends, the gate rejects; raises Unavailable without matplotlib.
     """
     matplotlib = library("matplotlib", "report")
     matplotlib.use("Agg")  # needs no display
     pyplot = import_module("matplotlib.pyplot")
-    values, rows, backends = grid(cells)
-    height = 1.6 + 0.115 * len(rows)
-    figure, axes = pyplot.subplots(figsize=(2.2 + 1.75 * max(len(backends), 1), height), dpi=160)
-    colours = matplotlib.colors.ListedColormap(COLOURS)
-    axes.pcolormesh(values[::-1], cmap=colours, vmin=0, vmax=2, edgecolors="white", linewidth=0.6)
-    gates = [gate for _ in backends for gate in GATES]
-    axes.set_xticks(np.arange(len(gates)) + 0.5, gates, rotation=90, fontsize=5)
+    rows = scores(cells, "op")
+    tallies = [[score.per_gate[gate] for gate in GATES] for score in rows.values()]
+    shares = np.nan_to_num([[each.share for each in row] for row in tallies])
+    figure, axes = pyplot.subplots(figsize=(11, 1.8 + 0.36 * len(rows)), dpi=150, layout="constrained")
+    colours = matplotlib.colors.LinearSegmentedColormap.from_list("rejected", COLOURS)
+    drawn = axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=2)
+    for y, row in enumerate(tallies):
+        for x, each in enumerate(row):
+            ink = "white" if shares[y, x] > 0.5 else "#1a1d21"
+            axes.text(x + 0.5, y + 0.5, f"{each.caught}", ha="center", va="center", fontsize=10, color=ink)
+    axes.set_xticks(np.arange(len(GATES)) + 0.5, GATES, rotation=45, ha="left", fontsize=11)
+    axes.set_yticks(
+        np.arange(len(rows)) + 0.5, [f"{name} ({score.full.of})" for name, score in rows.items()], fontsize=11
+    )
     axes.xaxis.tick_top()
-    ops = list(dict.fromkeys(op for op, _ in rows))
-    names = [op for op, _ in rows]
-    for op in ops:
-        first, count = names.index(op), names.count(op)
-        axes.text(-0.4, len(rows) - first - count / 2, op, ha="right", va="center", fontsize=6)
-        axes.axhline(len(rows) - first, color="#8a94a3", linewidth=0.5)
-    for at, backend in enumerate(backends):
-        left = at * len(GATES)
-        axes.axvline(left, color="#8a94a3", linewidth=0.8)
-        full = Score([cell for cell in cells if cell.backend == backend]).full
-        axes.text(left + len(GATES) / 2, -0.6, f"{backend}\n{full}", ha="center", va="top", fontsize=6.5)
-    axes.set_yticks([])
+    axes.invert_yaxis()
     axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    figure.tight_layout()
+    axes.spines[:].set_visible(False)
+    backends = dict.fromkeys(cell.backend for cell in cells if cell.status == "ran")
+    axes.set_xlabel(f"numbers: mutants that the gate rejects, each gate by itself; in brackets: all of the op, on "
+                    f"{', '.join(backends)}", fontsize=11, labelpad=8)  # fmt: skip
+    figure.colorbar(drawn, label="share of the mutants rejected", format="{x:.0%}", pad=0.02)
     figure.savefig(path)
     pyplot.close(figure)

@@ -1,16 +1,16 @@
-"""The HTML page of a folder of receipts: tokens/s by measurement, device and backend, with parity beside every bar."""
+"""The HTML page of a folder of receipts: probes as hosts × backends; tokens/s by measurement, device and backend, with
+parity beside every bar.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-from kparity.errors import WrongInput
+from kparity.host.html import render
 from kparity.receipts.store import Stored, rows
 
-EXTRA = "receipt page needs the library Jinja2: pip install 'kparity[receipts]'"
 WIDTH = 320
 """Length of the longest bar, in the units of the drawing."""
 
@@ -73,15 +73,62 @@ def _bar(stored: Stored, row: dict[str, Any]) -> Bar:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Fate:
+    """What became of a backend on a host; ``why`` is empty where it may serve."""
+
+    status: str
+    device: str
+    why: str
+    serves: bool
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host as a probe's receipt saw it, with the fate of each backend that was asked for."""
+
+    file: str
+    host: str
+    time: str
+    refused: str
+    """Why the receipt does not count; empty where it does."""
+    fates: dict[str, Fate]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The hosts of all probes; for each backend how often it was accepted, and on how many hosts it was asked for. A
+    refused receipt counts for neither.
+    """
+
+    hosts: list[Host]
+    accepted: dict[str, tuple[int, int]]
+
+
+def fleet(stored: Sequence[Stored]) -> Fleet:
+    """The receipts of probes as hosts × backends."""
+    hosts = [_host(each) for each in stored if each.predicate.kind == "probe"]
+    statuses: dict[str, list[str]] = {name: [] for host in hosts for name in host.fates}
+    for host in hosts:
+        for name, fate in host.fates.items() if not host.refused else ():
+            statuses[name].append(fate.status)
+    return Fleet(hosts, {name: (told.count("accepted"), len(told)) for name, told in statuses.items()})
+
+
+def _host(stored: Stored) -> Host:
+    predicate = stored.predicate
+    devices = {run.backend: run.device.device for run in predicate.runs}
+    fates = {
+        each.backend: Fate(
+            each.status, devices.get(each.backend, ""), f"{each.code}: {each.reason}" if each.code else "",
+            each.backend == predicate.serving,
+        )
+        for each in predicate.fallback
+    }  # fmt: skip
+    host = f"{predicate.host.cpu or predicate.host.machine}, {predicate.host.system}"
+    return Host(stored.file, host, predicate.ended, str(stored.findings[0]) if stored.findings else "", fates)
+
+
 def html(stored: Sequence[Stored]) -> str:
     """The page; raises WrongInput where Jinja2 is missing."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise WrongInput(EXTRA) from error
-    text = resources.files(__package__ or "").joinpath("page.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page: str = environment.from_string(text).render(groups=groups(stored), stored=stored, width=WIDTH)
-    return page
+    return render(__package__ or "", groups=groups(stored), fleet=fleet(stored), stored=stored, width=WIDTH)
