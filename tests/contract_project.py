@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from kparity.contracts import evidence, files, nodes
+from kparity.contracts import code, evidence, files, nodes
 
 SOURCE = """
 def judge(contract, value):
@@ -105,8 +105,9 @@ def checked(path: Path) -> None:
     contract = files.read_all([path])[0]
     root = contract.root()
     assert root is not None
+    ran = code.of(contract)
     results = nodes.run(root, nodes.references(contract), subprocess.DEVNULL)
-    evidence.write(contract.evidence, evidence.of(contract, root, results, ["test"], {}))
+    evidence.write(contract.evidence, evidence.of(contract, root, results, ["test"], {}, ["cpu"], ran))
 
 
 def commit(folder: Path) -> None:

@@ -17,6 +17,7 @@ def test_validate_says_one_line_per_problem_and_its_exit_code(tmp_path: Path) ->
     assert unasked.returncode == 3 and f"runs code of {tmp_path}: --run allows it" in unasked.stderr
     good = run("contract", "validate", str(path.parent), "--run")
     assert good.stderr.startswith(f"runs code of {tmp_path}: ")
+    assert "runs code of" in " ".join(run("contract", "validate", "--help").stdout.split())
     assert good.returncode == 0 and good.stdout == "contracts: 1, problems: 0\n", good.stdout + good.stderr
     contract = document()
     contract["proof_obligations"][0]["test"] = "test_mine.py::test_mny"

@@ -271,6 +271,23 @@ def test_a_change_asks_for_its_bump(name: str) -> None:
     assert history.least("1.0.0", level) == LEAST[level]
 
 
+FIELDS = {
+    "equations.error.codomain": "major", "preconditions.0.of": "major", "preconditions.0.requires": "major",
+    "preconditions.0.if_violated": "major", f"{FALSIFIER}.rule": "major", f"{FALSIFIER}.evidence": "none",
+    "harnesses.0.obligation": "major", "harnesses.0.strategy": "minor", "known_issues.0.backend": "major",
+    "known_issues.0.match": "major", "known_issues.0.closure": "minor", "known_issues.0.closing_test": "minor",
+    "known_issues.0.status": "minor", "known_issues.0.closed_by": "minor", "known_issues.0.symptom": "patch",
+    "required_fields.a.status": "minor", "required_fields.a.meaning": "patch", "metadata.scope": "patch",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_another_field_asks_for_its_bump(path: str) -> None:
+    old, new = (document(known_issues=[ISSUE], required_fields={"a": {}}) for _ in range(2))
+    put(path, "another")(new)
+    assert max((change.level for change in history.changes(old, new)), default="none") == FIELDS[path]
+
+
 @pytest.mark.parametrize("level", ["major", "minor", "patch"])
 def test_the_version_rule_reads_git(level: str, tmp_path: Path) -> None:
     path = make(tmp_path, document())
@@ -303,6 +320,26 @@ def test_a_committed_change_without_a_bump_stays_a_problem(tmp_path: Path) -> No
     commit(tmp_path)
     (line,) = problems(path)
     assert "thresholds.error.value: changed since 1.0.0" in line and "make the version at least 2.0.0" in line
+
+
+def test_a_cited_commit_is_one_of_the_repository(tmp_path: Path) -> None:
+    path = make(tmp_path, document())
+    commit(tmp_path)
+    head = history.commit_of(tmp_path).rstrip("+")
+    for cited, there in ((head, True), (head[:12], True), ("0" * 12, False)):
+        write(path, document(metadata={**DOCUMENT["metadata"], "references": [f"commit {cited}."]}))
+        assert any(f"commit {cited} is not there" in line for line in problems(path)) is not there
+
+
+def test_a_version_with_the_gpu_has_seen_one(tmp_path: Path) -> None:
+    contract = document(metadata={**DOCUMENT["metadata"], "version": "2.0.0", "devices": ["cpu", "gpu"]})
+    contract["metadata"]["changelog"] = [{"version": "2.0.0", "change": "The GPU joins."}]
+    path = make(tmp_path, contract)
+    checked(path)
+    shown = evidence.read(path.parent / "evidence" / "mine-v1.json")
+    assert shown is not None and "the evidence is of none" in "".join(problems(path))
+    evidence.write(path.parent / "evidence" / "mine-v1.json", replace(shown, kinds=["cpu", "gpu"]))
+    assert problems(path) == []
 
 
 def test_a_draft_may_precede_its_code_and_says_so(tmp_path: Path) -> None:

@@ -222,13 +222,14 @@ def _check(each: Contract, place: Path, opened: list[tuple[str, str, str]]) -> i
     """Run the tests of one contract, write its evidence with the devices (backend, label, kind) that open here, print
     its lines; the exit code of it.
     """
-    from kparity.contracts import evidence, files, nodes
+    from kparity.contracts import code, evidence, files, nodes
 
     root = each.root()
     if root is None:
         log(f"{each.id}: not checked: no project (pyproject.toml or .git) above {each.path}")
         return 3
     log(f"{each.id}: runs code of {root}: the tests that it names")
+    ran = code.of(each)
     try:
         results = nodes.run(root, nodes.references(each), sys.stderr.fileno())
     except nodes.NoPytest as error:
@@ -236,7 +237,7 @@ def _check(each: Contract, place: Path, opened: list[tuple[str, str, str]]) -> i
         return 3
     command = ["kparity", "contract", "check", files.shown(each.path)]
     devices, kinds = {name: label for name, label, _ in opened}, {kind for _, _, kind in opened}
-    evidence.write(place, evidence.of(each, root, results, command, devices, kinds))
+    evidence.write(place, evidence.of(each, root, results, command, devices, kinds, ran))
     for result in results:
         if result.outcome != "passed":
             why = f": {result.said}" if result.said else ""

@@ -58,13 +58,14 @@ def of(
     results: Sequence[Result],
     command: Sequence[str],
     devices: Mapping[str, str],
-    kinds: Iterable[str] = (),
+    kinds: Iterable[str],
+    ran: Mapping[str, str],
 ) -> Evidence:
-    """The evidence of results of now and here."""
+    """The evidence of results of now and here; ``ran`` is the code as it was before the tests began."""
     return Evidence(
         SCHEMA, Of(contract.id, contract.version), datetime.now(timezone.utc).isoformat(timespec="seconds"),
         history.commit_of(root), " ".join(command), platform.python_version(), platform.platform(), dict(devices),
-        fingerprint.host(), list(results), code.of(contract), sorted({*kinds}),
+        fingerprint.host(), list(results), dict(ran), sorted({*kinds}),
     )  # fmt: skip
 
 

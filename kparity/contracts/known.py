@@ -127,6 +127,8 @@ def _state(entry: KnownIssue, shown: evidence.Shown, backends: Collection[str]) 
         return f"open; its closing test has not run: {again}"
     if outcome == "stale":
         return f"open; its closing test passed, {shown.stale}: {again}"
+    if outcome == "unknown":
+        return "open; an installed package has no tests that could close it"
     if outcome != "passed":
         return f"open; its closing test {outcome}"
     if shown.evidence.devices_sha256 != fingerprint.host():
