@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kparity.contracts import code, evidence, files, nodes
+from kparity.contracts.validate import Findings, validate
 
 SOURCE = """
 def judge(contract, value):
@@ -108,6 +110,16 @@ def checked(path: Path) -> None:
     ran = code.of(contract)
     results = nodes.run(root, nodes.references(contract), subprocess.DEVNULL)
     evidence.write(contract.evidence, evidence.of(contract, root, results, ["test"], {}, ["cpu"], ran))
+
+
+def checked_by(paths: Sequence[Path]) -> Findings:
+    """What ``kparity contract validate --run`` finds."""
+    return validate(paths, ["cpu", "liar-honest"], run=True)
+
+
+def problems(*paths: Path) -> list[str]:
+    """Its lines."""
+    return [str(problem) for problem in checked_by(paths).problems]
 
 
 def commit(folder: Path) -> None:
