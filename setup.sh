@@ -68,7 +68,7 @@ command=${1:-}
 case $command in
 probe)
     provide
-    install ".[all]"
+    install -e ".[all]"
     [ $# -gt 0 ] || set -- --backends cuda,wgpu,cpu
     exec .venv/bin/kparity probe "$@"
     ;;
