@@ -131,8 +131,7 @@ class CpuBackend(Backend):
         "KP-CPU-NONATIVE": Reason(
             "the native module is missing",
             "kparity was installed without its compiled part (kparity._native).",
-            "install a wheel, or build again with a C++17 compiler and CMake present",
-            ("python -m pip install --force-reinstall kparity",),
+            "install its wheel again; in a checkout run sh setup.sh probe, which needs a C++17 compiler",
         ),
         "KP-CPU-NODEVICE": Reason(
             "there is one CPU device",

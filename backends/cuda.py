@@ -59,7 +59,7 @@ class CudaBackend(Backend):
             "no CUDA driver",
             "libcuda.so.1, which the NVIDIA driver installs, was not found by the dynamic linker.",
             "install NVIDIA's driver, or start the container with the NVIDIA runtime (--gpus all)",
-            ("sudo apt-get install nvidia-driver", "LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/nvidia/current"),
+            ("LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/nvidia/current",),
         ),
         "KP-CUDA-NODEVICE": Reason(
             "a CUDA driver, but no device",

@@ -37,8 +37,8 @@ class HipBackend(CudaBackend):
         "KP-HIP-NOROCM": Reason(
             "no ROCm runtime",
             "libamdhip64.so was not found by the dynamic linker nor under /opt/rocm/lib.",
-            "install ROCm (its package hip-runtime-amd), or set ROCM_PATH or the linker's path to it",
-            ("sudo apt-get install hip-runtime-amd", "LD_LIBRARY_PATH=/opt/rocm/lib"),
+            "install ROCm 7 from AMD's own repository (rocm.docs.amd.com), or set ROCM_PATH or the linker's path to it",
+            ("LD_LIBRARY_PATH=/opt/rocm/lib",),
         ),
         "KP-HIP-NOPERMISSION": Reason(
             "/dev/kfd cannot be opened",

@@ -23,6 +23,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_fit
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import CompileFailed, DeviceFault, WrongInput
+from kparity.host import install
 from kparity.ops.assemble import Source, gpu_source
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
@@ -32,15 +33,21 @@ OOM = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY"
 LOST = ("DEVICE_NOT_AVAILABLE", "INVALID_DEVICE", "INVALID_CONTEXT", "INVALID_COMMAND_QUEUE")
 
 
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made itself if need be."""
+    try:
+        folder = folder.expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except (OSError, RuntimeError):  # RuntimeError: no home at all
+        return False
+
+
 @cache
 def _settle_caches() -> None:
     """Without a writable cache folder PoCL finds no device and pyopencl fails: lend them one for this process."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
-    except (OSError, RuntimeError):  # RuntimeError: no home at all
+    if not _writable(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")):
         lent = tempfile.TemporaryDirectory(prefix="kparity-opencl-", ignore_cleanup_errors=True)
         atexit.register(lent.cleanup)
         os.environ["XDG_CACHE_HOME"] = lent.name
@@ -192,8 +199,14 @@ class OpenclBackend(Backend):
         "KP-OPENCL-NOPLATFORM": Reason(
             "no OpenCL platform",
             "The ICD loader found no driver under /etc/OpenCL/vendors or OCL_ICD_VENDORS.",
-            "install the device's OpenCL driver, or a CPU one: pip install pocl-binary-distribution",
-            (f"python -m pip install {packages[1]}", f"OCL_ICD_VENDORS={manifests[0]}"),
+            "install the device's OpenCL driver, or PoCL, which makes a device of the CPU",
+            (install.pip(packages[1]), f"OCL_ICD_VENDORS={manifests[0]}"),
+        ),
+        "KP-OPENCL-NOCACHE": Reason(
+            "PoCL has no cache",
+            "PoCL shows no device where it cannot write the folder that POCL_CACHE_DIR names.",
+            "set POCL_CACHE_DIR to a folder that you may write, or unset it",
+            ("POCL_CACHE_DIR=/tmp",),
         ),
         "KP-OPENCL-NODEVICE": Reason(
             "OpenCL platforms, but no device",
@@ -236,6 +249,9 @@ class OpenclBackend(Backend):
         except (ImportError, OSError) as error:
             raise cls.unavailable("KP-OPENCL-NOLIB", f"pyopencl cannot be imported ({error})") from None
         devices = _devices(cl)
+        named = os.environ.get("POCL_CACHE_DIR")
+        if not devices and named and not _writable(Path(named)):
+            raise cls.unavailable("KP-OPENCL-NOCACHE", f"PoCL cannot write its cache, POCL_CACHE_DIR={named}")
         if not 0 <= index < len(devices):
             count = f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
             raise cls.unavailable(

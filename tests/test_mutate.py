@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +199,6 @@ def test_the_picture_has_a_row_per_op_a_legend_and_every_gate(tmp_path: Path, mo
     report.draw([control(), cell("a", "BOS"), cell("b"), cell("a", "check", op="rope")], tmp_path / "matrix.png")
     assert {"add (2)", "rope (1)", "all (3)", "share of the mutants rejected", *GATES} <= set(drawn)
     assert (tmp_path / "matrix.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(Unavailable, match=r"kparity\[report\]"):
-        report.draw([], Path("x.png"))
 
 
 def test_the_command_lists_and_refuses() -> None:

@@ -68,7 +68,16 @@ def test_gpus_come_before_cpus(device: OpenclBackend) -> None:
 
 def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyopencl", None)
-    with refused(Unavailable, "KP-OPENCL-NOLIB", "kparity[opencl]"):
+    with refused(Unavailable, "KP-OPENCL-NOLIB", "[opencl]"):
+        OpenclBackend.open()
+
+
+def test_a_cache_of_pocl_that_cannot_be_written_is_named(
+    device: OpenclBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opencl, "_devices", lambda cl: [])  # which is what PoCL then shows
+    monkeypatch.setenv("POCL_CACHE_DIR", "/proc/none")
+    with refused(Unavailable, "KP-OPENCL-NOCACHE", "POCL_CACHE_DIR=/proc/none", "unset it"):
         OpenclBackend.open()
 
 

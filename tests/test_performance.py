@@ -19,7 +19,7 @@ from kparity.bench import shapes
 from kparity.bench.ops.cases import plan
 from kparity.cli.bench import bench as command
 
-pytest.importorskip("jinja2", reason="the extra receipts is not installed")
+pytest.importorskip("jinja2", reason="the extra reports is not installed")
 from tools import performance
 
 ROOT = Path(__file__).resolve().parent.parent

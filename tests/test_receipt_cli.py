@@ -6,22 +6,19 @@ import copy
 import json
 import re
 import shutil
-import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from kparity.errors import WrongInput
-from kparity.receipts import page, sign, store
+from kparity.receipts import page, store
 from kparity.receipts.diff import differences, speeds
 from kparity.receipts.statement import write
 from tests.cli import run
 from tests.edits import both, change, put
 from tests.made_receipts import UNCHECKED, edited, receipt
 
-pytest.importorskip("duckdb", reason="the extra receipts is not installed")
+pytest.importorskip("duckdb", reason="the extra reports is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +67,7 @@ def test_the_same_receipt_twice_is_replayed(folder: Path, tmp_path: Path) -> Non
 
 
 def test_keygen_sign_and_verify(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography", reason="the extra sign is not installed")
+    pytest.importorskip("cryptography", reason="the extra reports is not installed")
     key, out = tmp_path / "k.pem", tmp_path / "s.json"
     made = run("receipt", "keygen", str(key))
     assert made.returncode == 0 and re.fullmatch(r"[0-9a-f]{64}\n", made.stdout)
@@ -199,22 +196,6 @@ def test_bars_share_a_scale_and_the_fastest_stands_first(folder: Path) -> None:
     assert len(decode.bars) == len(counted) + 2 and all(bar.refused for bar in decode.bars[len(counted) :])
     assert max(bar.high for bar in counted) * decode.scale == pytest.approx(page.WIDTH)
     assert all(bar.low <= bar.rate <= bar.high for bar in counted)
-
-
-@pytest.mark.parametrize(
-    ("library", "extra", "use"),
-    [
-        ("duckdb", "kparity[receipts]", lambda: store.query([])),
-        ("jinja2", "kparity[receipts]", lambda: page.html([])),
-        ("cryptography.hazmat.primitives.asymmetric", "kparity[sign]", lambda: sign.keygen(Path("no"), Path("no.pub"))),
-    ],
-)
-def test_a_missing_library_names_its_extra(
-    library: str, extra: str, use: Callable[[], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(WrongInput, match=re.escape(extra)):
-        use()
 
 
 def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from kparity.receipts.verify import verify
 from tests.edits import put
 from tests.made_receipts import NOW, receipt
 
-pytest.importorskip("cryptography", reason="the extra sign is not installed")
+pytest.importorskip("cryptography", reason="the extra reports is not installed")
 
 MADE = receipt("cpu")
 

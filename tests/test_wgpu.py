@@ -80,7 +80,7 @@ def test_device_info_and_a_silent_opening(shared: adapter.WgpuBackend, capfd: py
 
 def test_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wgpu", None)
-    with refused(Unavailable, "KP-WGPU-NOLIB", "cannot be imported", "kparity[vulkan]"):
+    with refused(Unavailable, "KP-WGPU-NOLIB", "cannot be imported", "[vulkan]"):
         adapter.WgpuBackend.open()
 
 

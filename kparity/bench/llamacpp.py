@@ -22,6 +22,7 @@ import numpy as np
 from kparity.bench.subject import Subject, sequence
 from kparity.device import fingerprint
 from kparity.errors import Unavailable, WrongInput
+from kparity.host import install
 from kparity.model import load_model
 from kparity.ops.spec import Array
 
@@ -72,7 +73,7 @@ def library() -> tuple[Any, Path]:
         return typed(ctypes.CDLL(str(path)), SIGNATURES), path
     except (ImportError, OSError, AttributeError) as error:
         raise Unavailable(
-            f"llama.cpp cannot be called ({error})", "pip install xllamacpp", "KP-LLAMACPP-NOLIB"
+            f"llama.cpp cannot be called ({error})", install.pip("xllamacpp"), "KP-LLAMACPP-NOLIB"
         ) from None
 
 

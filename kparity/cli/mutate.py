@@ -51,13 +51,13 @@ def mutate(
     if as_list:
         return _list(subjects)
     from kparity.device import registry
-    from kparity.host import html
+    from kparity.host import html, install
     from kparity.mutate import report
     from kparity.mutate.score import exit_code
     from kparity.probe.dispatcher import parse_order
 
     if png_file:
-        report.library("matplotlib", "report")
+        install.library("matplotlib", "reports", "the picture of mutants")
     if html_file:
         html.engine()
     chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)

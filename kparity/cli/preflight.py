@@ -4,6 +4,7 @@ do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,16 +15,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--backends", metavar="A,B,C", help="Backends to examine [default: all].")
-@click.option("--shell", type=click.Choice(["sh", "fish", "pwsh", "all"]), default="all", show_default=True,
-              help="Shell of the remedies.")  # fmt: skip
+@click.option("--shell", type=click.Choice(["sh", "fish", "pwsh"]), help="Shell of the remedies [default: yours].")
+@click.option("-v", "--verbose", is_flag=True, help="Remedies for every shell.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds per backend.")
-def preflight(backends: str | None, shell: str, as_json: bool, timeout: float) -> int:
+def preflight(backends: str | None, shell: str | None, verbose: bool, as_json: bool, timeout: float) -> int:
     """Show which backends this machine has, and what the others lack.
 
     Exit code 0 when every backend that --backends names is available; without --backends, when any is; else 3.
     """
     from kparity.device.registry import names
+    from kparity.device.remedies import SHELLS, own_shell
     from kparity.probe.dispatcher import parse_order
     from kparity.probe.preflight import examine
 
@@ -36,12 +38,12 @@ def preflight(backends: str | None, shell: str, as_json: bool, timeout: float) -
         files.write(files.STDIO, json.dumps([vars(finding) for finding in findings], indent=2) + "\n")
     else:
         for finding in findings:
-            _print(finding, shell)
+            _print(finding, [*SHELLS] if verbose else [shell or own_shell()])
     available = [finding.available for finding in findings]
     return 0 if (all(available) if backends else any(available)) else 3
 
 
-def _print(finding: Availability, shell: str) -> None:
+def _print(finding: Availability, shells: Sequence[str]) -> None:
     state = "AVAILABLE" if finding.available else "NOT AVAILABLE"
     click.echo(f"{finding.backend}: {click.style(state, fg='green' if finding.available else 'yellow', bold=True)}")
     lines: list[tuple[str, str]] = []
@@ -60,7 +62,7 @@ def _print(finding: Availability, shell: str) -> None:
     lines += [("variable", f"{name}={value}") for name, value in finding.environment.items()]
     if finding.searched and not finding.available:
         lines.append(("searched", ", ".join(finding.searched)))
-    lines += [(name, line) for name, ways in finding.remedies.items() if shell in (name, "all") for line in ways]
+    lines += [(name, line) for name, ways in finding.remedies.items() if name in shells for line in ways]
     for title, text in lines:
         click.echo(f"  {title:<10} {text}")
     click.echo()

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from kparity.contracts import Contract
 from kparity.contracts.files import inside
+from kparity.host import install
 from kparity.host.text import printable
 
 COLLECT_SECONDS = 300.0
@@ -143,7 +144,7 @@ def _pytest(
     if not nodes:
         return Record()
     if find_spec("pytest") is None:
-        raise NoPytest("pytest is not installed; pip install pytest")
+        raise NoPytest(f"pytest is not installed; run {install.pip('pytest')}")
     # Without what pytest-xdist tells its workers: this run is no part of theirs.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
     with tempfile.TemporaryDirectory(prefix="kparity-") as folder:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePath
+
+from kparity.host import install
 
 SHELLS = {"sh": "export {}={}", "fish": "set -gx {} {}", "pwsh": "$env:{} = {}"}
 """Shell → how it sets a variable."""
+
+
+def own_shell() -> str:
+    """The one of SHELLS that ``$SHELL`` names; sh stands for bash and all that read its lines."""
+    name = PurePath(os.environ.get("SHELL", "")).name
+    return name if name in SHELLS else "sh"
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Reason:
 def _line(way: str, shell: str) -> str:
     if variable := re.fullmatch(r"(\w+)=(.*)", way):
         return SHELLS[shell].format(variable[1], _quote(variable[2], shell))
-    return " ".join(_quote(word, shell) for word in way.split())
+    return " ".join(_quote(word, shell) for word in shlex.split(way))
 
 
 def _quote(word: str, shell: str) -> str:
@@ -42,10 +52,13 @@ def _quote(word: str, shell: str) -> str:
 
 
 def missing_package(package: str, extra: str) -> Reason:
-    """The reason of a backend whose Python package cannot be imported; the pip extra of kparity brings it."""
+    """The reason of a backend whose Python package cannot be imported; an extra of kparity brings it, where there is
+    one of this name.
+    """
+    line = install.extra(extra) if extra in install.extras() else install.pip(package)
     return Reason(
         f"{package} is not installed",
         f"The adapter drives its API through the Python package {package}, which cannot be imported.",
-        f'pip install "kparity[{extra}]"',
-        (f"python -m pip install kparity[{extra}]",),
+        f"run {line}",
+        (line,),
     )

@@ -5,18 +5,12 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from kparity.errors import WrongInput
-
-EXTRA = "a page needs the library Jinja2: pip install 'kparity[receipts]'"
+from kparity.host import install
 
 
 def engine() -> Any:
     """The library Jinja2; raises WrongInput where it is missing."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise WrongInput(EXTRA) from error
-    return jinja2
+    return install.library("jinja2", "reports", "a page")
 
 
 def render(package: str, **values: Any) -> str:

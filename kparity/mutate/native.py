@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kparity.errors import CompileFailed, Unavailable
-from kparity.host import cachedir
+from kparity.host import cachedir, install
 from kparity.host.revision import checkout
 
 COMMON = ("-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-w")
@@ -34,7 +34,7 @@ def missing() -> str | None:
     try:
         import pybind11  # noqa: F401
     except ImportError:
-        return "native mutants are compiled, and pybind11 is not installed"
+        return f"native mutants are compiled, and pybind11 is not installed; run {install.extra('tests')}"
     try:
         cachedir.folder("native")
     except OSError as error:

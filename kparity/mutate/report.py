@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from kparity import __version__, contracts
-from kparity.errors import Unavailable
+from kparity.host import install
 from kparity.host.html import render
 from kparity.host.text import markdown_table
 from kparity.mutate.cell import CONTROL, GATES, Cell, Status
@@ -133,15 +132,6 @@ def _note(cell: Cell) -> str:
     return ", ".join(notes)
 
 
-def library(name: str, extra: str) -> Any:
-    """A library that only a page or a picture needs; raises Unavailable with what to install."""
-    try:
-        return import_module(name)
-    except ImportError:
-        install = f'pip install "kparity[{extra}]"'
-        raise Unavailable(f"{name} is not installed, and this report needs it", install, "KP-IMPORT") from None
-
-
 def page(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
     """One HTML page that needs nothing else: a block per backend, a row per mutant, a column per gate; a name opens to
     what is wrong with it and what each gate said. Raises WrongInput without Jinja2.
@@ -154,9 +144,9 @@ def page(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Write the picture: a row per op, a column per gate, in each field how many of the op's mutants, over all
-    backends, the gate rejects; raises Unavailable without matplotlib.
+    backends, the gate rejects; raises WrongInput without matplotlib.
     """
-    matplotlib = library("matplotlib", "report")
+    matplotlib = install.library("matplotlib", "reports", "the picture of mutants")
     matplotlib.use("Agg")  # needs no display
     pyplot = import_module("matplotlib.pyplot")
     rows = scores(cells, "op")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import WrongInput
-from kparity.host import files
+from kparity.host import files, install
 from kparity.receipts.document import canonical, is_envelope, parse
 from kparity.receipts.findings import Finding
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-EXTRA = "signatures need the library cryptography: pip install 'kparity[sign]'"
 
 
 def encoded(payload_type: str, payload: bytes) -> bytes:
@@ -128,9 +127,7 @@ def _loaded(path: Path, kind: str) -> Any:
 
 
 def _library() -> tuple[Any, Any]:
-    try:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise WrongInput(EXTRA) from error
-    return serialization, ed25519
+    of = "cryptography.hazmat.primitives"
+    return tuple(
+        install.library(f"{of}.{name}", "reports", "a signature") for name in ("serialization", "asymmetric.ed25519")
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kparity.errors import WrongInput
+from kparity.host import install
 from kparity.receipts import document, sign, verify
 from kparity.receipts.findings import Finding
 from kparity.receipts.record import Predicate, Run, Statement
@@ -25,7 +26,6 @@ QUERY = """
 SELECT measurement, backend, device, kind, tokens_per_s, low, high, parity, valid, file, time, left(commit, 8) AS commit
 FROM receipts ORDER BY measurement, tokens_per_s DESC NULLS LAST, file
 """
-EXTRA = "receipt list needs the library duckdb: pip install 'kparity[receipts]'"
 
 
 @dataclass
@@ -106,10 +106,7 @@ def query(table: Sequence[dict[str, Any]], sql: str = QUERY) -> tuple[list[str],
 
     Raises WrongInput for SQL that DuckDB refuses, and where DuckDB is missing.
     """
-    try:
-        import duckdb
-    except ImportError as error:
-        raise WrongInput(EXTRA) from error
+    duckdb = install.library("duckdb", "reports", "the list of receipts")
     with duckdb.connect(":memory:") as database:
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
         database.execute(f"CREATE TABLE receipts ({columns})")

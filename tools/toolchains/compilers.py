@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from kparity.errors import CompileFailed, Unavailable, WrongInput
+from kparity.host import install
 from kparity.ops.assemble import Source
 from tools.toolchains import Resources, Target, Toolchain, failed, numbered, output, runtime_compile, runtime_version
 
@@ -98,7 +99,7 @@ class Nvrtc(Toolchain):
                 self.library = ctypes.CDLL(str(name))
                 self.version = f"NVRTC {runtime_version(self.library, 'nvrtc')}"
                 return
-        raise Unavailable("libnvrtc was not found", "pip install nvidia-cuda-nvrtc", "KP-COMPILE-NVRTC")
+        raise Unavailable("libnvrtc was not found", install.pip("nvidia-cuda-nvrtc"), "KP-COMPILE-NVRTC")
 
     def targets(self) -> list[Target]:
         count = ctypes.c_int()
@@ -247,8 +248,8 @@ class Hiprtc(Toolchain):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
             version = child.submit(_version).result()
         if version is None:
-            install = "apt-get install libamdhip64-5 libhiprtc-builtins5"
-            raise Unavailable(f"none of {', '.join(LIBRARIES)} has hipRTC", install, "KP-COMPILE-HIPRTC")
+            packages = "apt-get install libamdhip64-5 libhiprtc-builtins5"
+            raise Unavailable(f"none of {', '.join(LIBRARIES)} has hipRTC", packages, "KP-COMPILE-HIPRTC")
         self.version = version
 
     def targets(self) -> list[Target]:
