@@ -331,4 +331,4 @@ def test_threads_are_those_of_the_detail() -> None:
 def test_the_table_is_for_people(tmp_path: Path) -> None:
     paths = [str(write(tmp_path, f"{at}.json", receipt(run_of(tg_0=samples(at))))) for at in (2.0, 1.0)]
     code, out, _ = command(*paths)
-    assert code == 0 and all(part in out for part in ("cpu tg@0", "faster", "2.00", "1 s")) and "\x1b[" not in out
+    assert code == 0 and all(part in out for part in ("cpu tg@0", "faster", "2 ×", "1 s")) and "\x1b[" not in out

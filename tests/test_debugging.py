@@ -103,7 +103,7 @@ def test_every_op_is_one_line_and_one_page() -> None:
 def test_the_page_of_an_op_has_formula_abi_cases_and_kinds() -> None:
     op = ops.get("rmsnorm")
     shown, whole = run("ops", "rmsnorm").stdout, json.loads(run("ops", "rmsnorm", "--json").stdout)
-    assert "y[m, d] = x[m, d] / sqrt" in shown and "0  in     x" in shown and "EPS=1e-05" in shown
+    assert "y[m, d] = x[m, d] / sqrt" in shown and "0  in    x" in shown and "EPS=1e-05" in shown
     assert whole["cases"] == [case.id for case in op.sweep()] and whole["quick"] == len(op.cases())
     assert whole["kinds"] == list(op.kinds(op.cases()[0]))
     assert set(whole["backends"]) == set(registry.BUILTIN)

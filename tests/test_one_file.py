@@ -136,7 +136,7 @@ def test_preflight_shows_what_it_needs_and_where_it_is_missing_its_own_code(mirr
     assert done.stderr.splitlines()[0] == f"[{TAG}] mirror path rejected, attempting fallback: {reason}"
     shown = mirrored("preflight", "--backends", "mirror", MIRROR_COVERED="1")
     assert shown.returncode == 3
-    for line in ("NOT AVAILABLE", "export MIRROR_COVERED=''", "sudo cloth --off", "variable   MIRROR_COVERED=1"):
+    for line in ("NOT AVAILABLE", "export MIRROR_COVERED=''", "sudo cloth --off", "variable  MIRROR_COVERED=1"):
         assert line in shown.stdout
     code = mirrored("explain", "kp-mirror-covered").stdout
     assert "the mirror is covered" in code and "remedy: take the cloth off" in code

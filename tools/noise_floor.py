@@ -17,7 +17,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.backends.numpy import NumpyBackend
-from kparity.cli.table import console, make_table
+from kparity.cli.table import Table
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.errors import KparityError
@@ -80,18 +80,18 @@ def main() -> None:
     tokens = windows(model, options.windows, options.positions)
     reference = Engine(model, open_backend("cpu"))
     wanted = [logits(reference, window) for window in tokens]
-    table = make_table(*COLUMNS, right=COLUMNS[1:])
+    table = Table(*COLUMNS, right=COLUMNS[1:])
     for name in ("f64", *options.backends.split(",")):
         engine = open_engine(name, model)
         if engine is None:
             continue
         pairs = [(logits(engine, window), want) for window, want in zip(tokens, wanted, strict=True)]
         if name == "f64":
-            table.add_row(*row("cpu vs f64", [Distance.between(b, a) for a, b in pairs]))
+            table.add(*row("cpu vs f64", [Distance.between(b, a) for a, b in pairs]))
         else:
-            table.add_row(*row(f"{name} vs cpu", [Distance.between(a, b) for a, b in pairs]))
+            table.add(*row(f"{name} vs cpu", [Distance.between(a, b) for a, b in pairs]))
         engine.close()
-    console().print(table)
+    table.print()
     contract = contracts.load(contracts.PROBE)
     for threshold in ("positions_cosine", "positions_noise", "positions_factor", "positions_norm"):
         limit = contract.threshold(threshold)

@@ -6,31 +6,33 @@ from collections.abc import Sequence
 from statistics import median_high
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
-from kparity.cli.table import STYLES, console, make_table, number, percent
+from kparity.cli.table import STYLES, Table, percent, say
+from kparity.host.text import number
 
 if TYPE_CHECKING:
     from kparity.bench.comparison import Compared
     from kparity.receipts.record import Baseline, Predicate, Row, Run
 
-SPEED = ("backend", "measurement", "tokens/s", "95 % interval", "ms/token p50", "p99", "GB/s", "of bandwidth",
-         "device ms", "J/token", "parity", "note")  # fmt: skip
-OPS = ("op", "µs", "95 % interval", "floor µs", "GB/s", "GFLOP/s", "of bandwidth", "clock", "× baseline", "note")
-COMPARED = ("measurement", "A", "B", "B is faster by", "95 % interval", "verdict", "note")
+SPEED = ("backend", "measurement", "tokens/s", "parity", "95 % interval", "ms/token p50", "p99", "GB/s", "of bandwidth",
+         "device ms", "J/token", "note")  # fmt: skip
+OPS = ("op", "µs", "95 % interval", "× baseline", "floor µs", "GB/s", "GFLOP/s", "of bandwidth", "clock", "note")
+COMPARED = ("measurement", "B is faster by", "verdict", "95 % interval", "A", "B", "note")
 WRONG = "bold red"
-VERDICTS = {
-    "faster": "green",
-    "slower": WRONG,
-    "invalid": WRONG,
-    "too few samples": "yellow",
-    "not comparable": "yellow",
-}
 
 
 def _wrong(errors: Sequence[str]) -> Text:
     return Text(f"ERROR {'; '.join(errors)}", style=WRONG)
+
+
+def _number(value: float | None, factor: float = 1.0) -> str:
+    """Empty where there is none."""
+    return "" if value is None else number(value * factor)
+
+
+def _interval(low: float, high: float, factor: float = 1.0) -> str:
+    return f"{number(low * factor)} … {number(high * factor)}"
 
 
 # --- models ---
@@ -38,41 +40,39 @@ def _wrong(errors: Sequence[str]) -> Text:
 
 def print_bench(predicate: Predicate) -> None:
     """Print what was measured, what was left out and why, bandwidths, and ratios: rows by engine and measurement."""
-    table = make_table(*SPEED, right=SPEED[2:10], folds=("note",))
+    table = Table(*SPEED, right={*SPEED[2:11]} - {"parity"})
     for run in predicate.runs:
-        style = STYLES.get(run.parity.verdict, WRONG)
-        _add(table, run.backend, run, Text(run.parity.verdict, style=style))
+        verdict = run.parity.verdict
+        _add(table, run.backend, run, Text(verdict, style=STYLES.get(verdict, WRONG)))
     for baseline in predicate.baselines:
         _add(table, baseline.name, baseline, Text("baseline"))
-    out = console()
-    out.print(table)
+    table.print()
     for run in predicate.runs:
-        out.print(_about(run))
+        say(_about(run))
     for baseline in predicate.baselines:
         for each in baseline.ratios:
-            told = f"{each.ratio:.2f} × {baseline.name} ({each.low:.2f} … {each.high:.2f})"
+            told = f"{number(each.ratio)} × {baseline.name} ({_interval(each.low, each.high)})"
             doubt = f"not comparable with {baseline.name}: {each.doubt}"
-            out.print(f"{each.backend} {each.name}: {doubt if each.doubt else told}")
+            say(f"{each.backend} {each.name}: {doubt if each.doubt else told}")
 
 
 def _add(table: Table, name: str, run: Run | Baseline, verdict: Text) -> None:
     """The measurements of an engine, those that were not made, and its errors."""
     rows = [_model_cells(row, verdict) for row in run.measurements]
-    rows += [[each.name, "—", *[""] * 8, each.reason] for each in run.skipped]
-    rows += [[*[""] * 9, Text("ERROR", style=WRONG), error] for error in run.errors]
+    rows += [[each.name, None, *[""] * 8, each.reason] for each in run.skipped]
+    rows += [["", "", "ERROR", *[""] * 7, error] for error in run.errors]
     for at, cells in enumerate(rows):
-        table.add_row("" if at else name, *cells)
-    table.add_section()
+        table.add("" if at else name, *cells)
 
 
-def _model_cells(row: Row, verdict: Text) -> list[str | Text]:
+def _model_cells(row: Row, verdict: Text) -> list[str | Text | None]:
     """One line."""
     rate, low, high = row.rates
     middle, late = (row.ms_per_token.p50, row.ms_per_token.p99) if row.ms_per_token else (None, None)
     return [
-        row.name, f"{rate:.1f}", f"{low:.1f} … {high:.1f}", number(middle, 3), number(late, 3), number(row.gb_per_s),
-        percent(row.of_bandwidth), number(median_high(row.device_s) if row.device_s else None, 3, 1e3),
-        number(row.energy_j_per_token, 4), verdict, "; ".join(filter(None, [row.limit, *row.errors])),
+        row.name, number(rate), verdict, _interval(low, high), _number(middle), _number(late), _number(row.gb_per_s),
+        percent(row.of_bandwidth), _number(median_high(row.device_s) if row.device_s else None, 1e3),
+        _number(row.energy_j_per_token), "; ".join(filter(None, [row.limit, *row.errors])),
     ]  # fmt: skip
 
 
@@ -81,9 +81,9 @@ def _about(run: Run) -> str:
     output, repeats = run.timed_output, run.determinism
     parts = [f"{run.backend}: {run.device.device} ({run.device.kind})"]
     if run.bandwidth:
-        parts.append(f"{run.bandwidth.what} {run.bandwidth.bytes_per_s * 1e-9:.1f} GB/s")
+        parts.append(f"{run.bandwidth.what} {number(run.bandwidth.bytes_per_s * 1e-9)} GB/s")
     if output and output.cosine is not None:
-        parts.append(f"timed output: cosine {output.cosine:.6f} (≥ {output.limit:g})")
+        parts.append(f"timed output: cosine {number(output.cosine, output.limit)} (≥ {output.limit:g})")
     if repeats:
         parts.append(f"{repeats.repeats} repetitions, {'the same bits' if repeats.identical else 'OTHER BITS'}")
     return ", ".join(parts)
@@ -94,18 +94,14 @@ def _about(run: Run) -> str:
 
 def print_ops(rows: Sequence[Row]) -> None:
     """Print a row per backend, case and state, and what a launch by itself takes."""
-    table, case = make_table(*OPS, right={*OPS} - {"op", "clock", "note"}, folds=OPS[1:]), ""
+    table = Table(*OPS, right={*OPS} - {"op", "clock", "note"})
     empty = [row for row in rows if row.tag == "empty launch"]
     for row in (row for row in rows if row.tag != "empty launch"):
-        if case and row.case != case and not row.baseline:
-            table.add_section()
-        case = case if row.baseline else row.case
-        table.add_row(*_cells(row))
-    out = console()
-    out.print(table)
-    took = ", ".join(f"{row.backend} {row.unit_s * 1e6:.2f} µs" for row in empty if row.unit_s)
+        table.add(*_cells(row))
+    table.print()
+    took = ", ".join(f"{row.backend} {number(row.unit_s * 1e6)} µs" for row in empty if row.unit_s)
     if took:
-        out.print(f"an empty launch, which every other time contains: {took}")
+        say(f"an empty launch, which every other time contains: {took}")
 
 
 def _cells(row: Row) -> list[str | Text]:
@@ -113,14 +109,15 @@ def _cells(row: Row) -> list[str | Text]:
     if not (row.unit_s and row.low_s and row.high_s):
         return [row.name, *[""] * 8, row.unsupported or _wrong(row.errors)]
     over = " ".join(
-        f"{each.baseline.split()[2]}: not comparable" if each.doubt else f"{each.ratio:.2f} {each.baseline.split()[2]}"
+        f"{each.baseline.split()[2]}: not comparable"
+        if each.doubt
+        else f"{number(each.ratio)} {each.baseline.split()[2]}"
         for each in row.ratios
     )
     doubts = [each.doubt for each in row.ratios if each.doubt]
     return [
-        row.name, number(row.unit_s, 2, 1e6), f"{row.low_s * 1e6:.2f} … {row.high_s * 1e6:.2f}",
-        number(row.floor_s, 2, 1e6), number(row.gb_per_s), number(row.gflop_per_s),
-        percent(row.of_bandwidth), row.clock, over,
+        row.name, number(row.unit_s * 1e6), _interval(row.low_s, row.high_s, 1e6), over, _number(row.floor_s, 1e6),
+        _number(row.gb_per_s), _number(row.gflop_per_s), percent(row.of_bandwidth), row.clock,
         _wrong(row.errors) if row.errors else "; ".join(filter(None, [row.limit, *doubts])),
     ]  # fmt: skip
 
@@ -130,13 +127,14 @@ def _cells(row: Row) -> list[str | Text]:
 
 def print_compared(rows: Sequence[Compared]) -> None:
     """Print a line per measurement."""
-    table = make_table(*COMPARED, right=COMPARED[1:5])
+    table = Table(*COMPARED, right={*COMPARED[1:6]} - {"verdict"})
     for row in rows:
-        ratio = ("", "") if row.ratio is None else (f"{row.ratio:.3f} ×", f"{row.low:.3f} … {row.high:.3f}")
-        verdict = Text(row.verdict, style=VERDICTS.get(row.verdict, ""))
-        table.add_row(row.name, _time(row.a_median_s), _time(row.b_median_s), *ratio, verdict, row.reason)
+        ratio, interval = "", ""
+        if row.ratio is not None and row.low is not None and row.high is not None:
+            ratio, interval = f"{number(row.ratio)} ×", _interval(row.low, row.high)
+        table.add(row.name, ratio, row.verdict, interval, _time(row.a_median_s), _time(row.b_median_s), row.reason)
     if rows:
-        console().print(table)
+        table.print()
 
 
 def _time(seconds: float | None) -> str:
@@ -144,4 +142,4 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return ""
     factor, unit = next(((f, u) for f, u in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")) if seconds * f >= 1), (1e9, "ns"))
-    return f"{seconds * factor:.4g} {unit}"
+    return f"{number(seconds * factor)} {unit}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kparity.cli.options import FILE
+from kparity.cli.table import say
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def check(
 def _list(chosen: list[Selected]) -> int:
     for each in chosen:
         for kind in each.kinds:
-            click.echo(f"{each.case.id} {kind}")
+            say(f"{each.case.id} {kind}")
     runs = sum(len(each.kinds) for each in chosen)
     log(f"{len(chosen)} cases, {runs} runs on each backend")
     return 0 if chosen else 3

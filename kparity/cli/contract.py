@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kparity.host.streams import log
+from kparity.host.text import printable
 
 if TYPE_CHECKING:
     from kparity.contracts import Contract
@@ -64,19 +65,20 @@ def validate(targets: tuple[str, ...], places: tuple[str, ...], run: bool | None
     One line per problem on stdout. Exit codes: 0 clean, 1 problems, 2 no contract to read, 3 something could not be
     checked. With --run it runs code of the project that a contract lies in: pytest imports its tests.
     """
+    from kparity.cli.table import say
     from kparity.contracts import files, validate
     from kparity.device import registry
 
     paths = files.resolve(targets, places)
     found = validate.validate(paths, registry.names(), run, log, _probed)
     for problem in found.problems:
-        click.echo(str(problem))
+        say(str(problem))
     for note in found.notes:
         log(f"note: {note}")
     for line in found.unchecked:
         log(f"not checked: {line}")
     unchecked = f", not checked: {len(found.unchecked)}" if found.unchecked else ""
-    click.echo(f"contracts: {len(found.contracts)}, problems: {len(found.problems)}{unchecked}")
+    say(f"contracts: {len(found.contracts)}, problems: {len(found.problems)}{unchecked}")
     return found.exit_code
 
 
@@ -123,18 +125,19 @@ def _print_json(content: Any) -> None:
 
 
 def _print(each: Contract) -> None:
-    from rich.text import Text
+    from kparity.cli.table import Table, say
 
-    from kparity.cli.table import console, table_of
-
-    out, metadata = console(), each.sections.metadata
-    out.print(Text(f"{each.id} {each.version} ({metadata.status})", style="bold"))
-    out.print(Text(" ".join(metadata.summary.split())))
+    metadata = each.sections.metadata
+    say((f"{each.id} {each.version} ({metadata.status})", "bold"))
+    say(" ".join(metadata.summary.split()))
     for section, columns in SECTIONS.items():
         rows = [[" ".join(str(entry[name]).split()) for name in columns] for entry in _entries(each, section)]
         if rows:
-            title = section.replace("_", " ").capitalize()
-            out.print(table_of([name.replace("_", " ") for name in columns], rows, title))
+            say("")
+            table = Table(*(name.replace("_", " ") for name in columns), title=section.replace("_", " ").capitalize())
+            for row in rows:
+                table.add(*row)
+            table.print()
 
 
 def _entries(each: Contract, section: str) -> list[dict[str, Any]]:
@@ -178,14 +181,14 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
     if as_json:
         _print_json({"contracts": [asdict(each) for each in scores], "total": asdict(total)})
     elif markdown:
-        click.echo(coverage.markdown(scores))
+        click.echo(printable(coverage.markdown(scores), "\n"))
     else:
-        from kparity.cli.table import console, table_of
+        from kparity.cli.table import Table
 
-        table = table_of(coverage.HEADER, [each.cells for each in scores])
-        table.add_section()
-        table.add_row(*total.cells)
-        console().print(table)
+        table = Table(*coverage.HEADER, right=coverage.HEADER[3:])
+        for each in (*scores, total):
+            table.add(*each.cells)
+        table.print()
         for each in scores:
             if each.note:
                 log(f"{each.id}: the evidence is {each.note}")
@@ -222,6 +225,7 @@ def _check(each: Contract, place: Path, opened: list[tuple[str, str, str]]) -> i
     """Run the tests of one contract, write its evidence with the devices (backend, label, kind) that open here, print
     its lines; the exit code of it.
     """
+    from kparity.cli.table import say
     from kparity.contracts import code, evidence, files, nodes
 
     root = each.root()
@@ -241,8 +245,8 @@ def _check(each: Contract, place: Path, opened: list[tuple[str, str, str]]) -> i
     for result in results:
         if result.outcome != "passed":
             why = f": {result.said}" if result.said else ""
-            click.echo(f"{each.id}: {result.where}: {result.outcome}: {result.node}{why}")
+            say(f"{each.id}: {result.where}: {result.outcome}: {result.node}{why}")
     seen = [result.outcome for result in results]
     passed = f"{seen.count('passed')} of {len(seen)} passed"
-    click.echo(f"{each.id} {each.version}: {passed}; evidence in {files.shown(place)}")
+    say(f"{each.id} {each.version}: {passed}; evidence in {files.shown(place)}")
     return 1 if {"failed", "missing"} & {*seen} else 0 if {*seen} == {"passed"} else 3

@@ -12,24 +12,34 @@ def explain(code: str | None) -> None:
     all codes.
     """
     from kparity import contracts
+    from kparity.cli.table import Table, say
     from kparity.device import codes
     from kparity.gates.table import GATES
     from kparity.receipts.findings import REFUSALS
 
-    if gate := next((gate for gate in GATES if code in gate.thresholds), None):
-        contract = contracts.load(contracts.PROBE)
-        limit = contract.threshold(str(code))
-        click.echo(
-            f"{code} {limit.sign} {limit.value:g} ({contract.id} {contract.version})\n\n"
-            f"gate:  {gate.name}: {gate.runs}\nsees:  {gate.sees}\nblind: {gate.blind}\n"
-            f"codes: {', '.join(gate.codes)}\nbasis: {limit.basis}"
-        )
-        return
     known = {**codes.reasons(), **REFUSALS}
     if code is None:
-        width = max(map(len, known))
+        table = Table("", "")
         for name, reason in known.items():
-            click.echo(f"{name:<{width}}  {reason.title}")
+            table.add(name, reason.title)
+        table.print()
         return
-    reason = codes.explain(code, known)
-    click.echo(f"{code.strip().strip('[]').upper()}: {reason.title}\n\ncause:  {reason.cause}\nremedy: {reason.remedy}")
+    if gate := next((gate for gate in GATES if code in gate.thresholds), None):
+        contract = contracts.load(contracts.PROBE)
+        limit = contract.threshold(code)
+        head = f"{code} {limit.sign} {limit.value:g} ({contract.id} {contract.version})"
+        facts = {
+            "gate": f"{gate.name}: {gate.runs}", "sees": gate.sees, "blind": gate.blind,
+            "codes": ", ".join(gate.codes), "basis": limit.basis,
+        }  # fmt: skip
+    else:
+        reason = codes.explain(code, known)
+        head, facts = (
+            f"{code.strip().strip('[]').upper()}: {reason.title}",
+            {"cause": reason.cause, "remedy": reason.remedy},
+        )
+    say(head)
+    say("")
+    width = 2 + max(map(len, facts))
+    for name, text in facts.items():
+        say(f"{name + ':':<{width}}{text}", hang=width)

@@ -46,36 +46,33 @@ def inspect(file: str | None, as_json: bool) -> None:
 
 def print_report(report: dict[str, Any]) -> None:
     """The report as tables."""
-    from kparity.cli.table import console, make_table, styled
+    from kparity.cli.table import Table, say
 
     numbers = ("min", "mean", "max", "std", "rms")
-    graph, keys = make_table("graph", "", box=None), make_table("key", "value", box=None)
-    types = make_table("type", "tensors", "elements", "bytes", right=("tensors", "elements", "bytes"), box=None)
-    norms = make_table("norm", *numbers, "verdict", "reason", right=numbers, box=None)
-    faults = make_table("tensor", "verdict", "reason", box=None)
+    graph, keys, faults = Table("graph", ""), Table("key", "value"), Table("tensor", "verdict", "reason")
+    types = Table("type", "tensors", "elements", "bytes", right=("tensors", "elements", "bytes"))
+    norms = Table("norm", "verdict", *numbers, "reason", right=numbers)
     for name, value in graph_lines(report):
-        graph.add_row(name, _one_line(value))
+        graph.add(name, value)
     for name, value in report["keys"].items():
         if name not in HIDDEN:
-            keys.add_row(_one_line(name), _one_line(_value(value)))
+            keys.add(_short(name), _short(_value(value)))
     for row in report["types"]:
-        types.add_row(row["type"], *(f"{row[column]:,}" for column in ("tensors", "elements", "bytes")))
+        types.add(row["type"], *(f"{row[column]:,}" for column in ("tensors", "elements", "bytes")))
     for norm in report["norms"]:
-        figures = (f"{norm[column]:.4g}" for column in numbers)
-        norms.add_row(norm["name"], *figures, styled(norm["verdict"]), norm["reason"])
+        norms.add(norm["name"], norm["verdict"], *(norm[column] for column in numbers), norm["reason"])
     for fault in report["faults"]:
-        faults.add_row(fault["tensor"], styled("SUSPECT"), fault["reason"])
+        faults.add(fault["tensor"], "SUSPECT", fault["reason"])
     wrong = sum(norm["verdict"] != "OK" for norm in report["norms"])
-    out, total, others = console(), len(report["norms"]), sum(row["tensors"] for row in report["types"])
-    head = f"{report['name']}: {report['bytes']:,} bytes, GGUF {report['version']}, sha256 {report['sha256']}"
-    out.print(head, soft_wrap=True)
+    total, others = len(report["norms"]), sum(row["tensors"] for row in report["types"])
+    say(f"{report['name']}: {report['bytes']:,} bytes, GGUF {report['version']}, sha256 {report['sha256']}")
     for table in (graph, keys, types, norms, *([faults] if report["faults"] else [])):
-        out.print()
-        out.print(table)
-    out.print()
-    out.print(f"norms: {total - wrong} OK, {wrong} SUSPECT")
+        say("")
+        table.print()
+    say("")
+    say(f"norms: {total - wrong} OK, {wrong} SUSPECT")
     suspect = len({fault["tensor"] for fault in report["faults"]})
-    out.print(f"other tensors: {others - total - suspect} OK, {suspect} SUSPECT")
+    say(f"other tensors: {others - total - suspect} OK, {suspect} SUSPECT")
 
 
 def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -106,9 +103,6 @@ def _value(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def _one_line(text: str) -> str:
-    """Text from a file, shortened, without control characters."""
-    from kparity.host.text import printable
-
-    line = printable(text)
-    return line if len(line) <= _WIDEST else line[: _WIDEST - 1] + "…"
+def _short(text: str) -> str:
+    """The beginning of a text from a file, which may be a megabyte."""
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"

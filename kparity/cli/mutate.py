@@ -63,7 +63,7 @@ def mutate(
     chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
-    click.echo(report.summary(cells, alarms))
+    _print(cells, alarms)
     as_json = partial(report.as_json, code=code)
     forms = ((json_file, as_json), (html_file, report.page), (markdown_file, report.markdown))
     for path, form in forms:
@@ -75,11 +75,31 @@ def mutate(
 
 
 def _list(subjects: Sequence[Subject]) -> int:
+    from kparity.cli.table import Table, say
+
+    table = Table("mutant", "dialects", "what is wrong")
     for subject in subjects:
         dialects = "any backend" if subject.mutant is None else ",".join(subject.mutant.patches)
-        click.echo(f"{subject.label:<40} {dialects:<32} {subject.what}")
-    click.echo(f"{len(subjects)} mutants")
+        table.add(subject.label, dialects, subject.what)
+    table.print()
+    say(f"{len(subjects)} mutants")
     return 0
+
+
+def _print(cells: Sequence[Cell], alarms: Sequence[str]) -> None:
+    """Scores per backend, targets, and whatever was not rejected."""
+    from kparity.cli.table import Table
+    from kparity.mutate import report
+    from kparity.mutate.score import TITLES, scores
+
+    table, lines = Table("backend", *TITLES.values(), "not counted"), Table("", "")
+    for name, score in scores(cells, "backend").items():
+        left = ", ".join(f"{len(some)} {each}" for each in report.UNCOUNTED if (some := score.with_status(each)))
+        table.add(name, *score.tallies.values(), left)
+    for kind, text in report.summary(cells, alarms):
+        lines.add(kind, text)
+    table.print()
+    lines.print()
 
 
 def _run(

@@ -29,8 +29,8 @@ def ops(op_name: str | None, verbose: bool, as_json: bool) -> None:
             _print(whole, verbose)
     else:
         whole = {"ops": [_brief(known.get(name)) for name in known.names()]}
-        for each in () if as_json else whole["ops"]:
-            click.echo(f"{each['op']:12} {each['what']} ({', '.join(each['dialects'])})")
+        if not as_json:
+            _print_all(whole["ops"])
     if as_json:
         files.write(files.STDIO, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
@@ -75,17 +75,36 @@ def _whole(op: Op) -> dict[str, Any]:
     }
 
 
+def _print_all(every: list[dict[str, Any]]) -> None:
+    from kparity.cli.table import Table
+
+    table = Table("", "")
+    for each in every:
+        table.add(each["op"], f"{each['what']} ({', '.join(each['dialects'])})")
+    table.print()
+
+
 def _print(whole: dict[str, Any], verbose: bool) -> None:
-    click.echo(whole["doc"])
-    click.echo(f"\narguments at {whole['example']}, in order:")
+    from kparity.cli.table import Table, say
+
+    for line in whole["doc"].splitlines():
+        say(line)
+    say("")
+    say(f"arguments at {whole['example']}, in order:")
+    arguments = Table("", "role", "argument", "dtype", "shape", right=("",))
     for at, arg in enumerate(whole["arguments"]):
-        click.echo(f"  {at}  {arg['role']:5}  {arg['name']:8}  {arg['dtype']}  {arg['shape']}")
-    click.echo("defines: " + ", ".join(f"{name}={value}" for name, value in whole["defines"].items()))
-    click.echo(f"kinds of input: {', '.join(whole['kinds'])}")
-    click.echo(f"backends: {', '.join(whole['backends'])}; dialects: {', '.join(whole['dialects'])}")
+        arguments.add(at, arg["role"], arg["name"], arg["dtype"], arg["shape"])
+    arguments.print()
+    say("")
+    facts = Table("", "")
+    facts.add("defines", ", ".join(f"{name}={value}" for name, value in whole["defines"].items()))
+    facts.add("kinds of input", ", ".join(whole["kinds"]))
+    facts.add("backends", ", ".join(whole["backends"]))
+    facts.add("dialects", ", ".join(whole["dialects"]))
     ids = whole["cases"]
-    click.echo(f"cases: {len(ids)}, {whole['quick']} of them with --quick")
+    facts.add("cases", f"{len(ids)}, {whole['quick']} of them with --quick")
+    facts.print()
     for each in ids if verbose else ids[:SHOWN]:
-        click.echo(f"  {each}")
+        say(each, indent=2)
     if not verbose and len(ids) > SHOWN:
-        click.echo(f"  … and {len(ids) - SHOWN} more: -v")
+        say(f"… and {len(ids) - SHOWN} more: -v", indent=2)

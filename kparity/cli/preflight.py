@@ -44,8 +44,10 @@ def preflight(backends: str | None, shell: str | None, verbose: bool, as_json: b
 
 
 def _print(finding: Availability, shells: Sequence[str]) -> None:
-    state = "AVAILABLE" if finding.available else "NOT AVAILABLE"
-    click.echo(f"{finding.backend}: {click.style(state, fg='green' if finding.available else 'yellow', bold=True)}")
+    from kparity.cli.table import Table, say
+
+    state = ("AVAILABLE", "bold green") if finding.available else ("NOT AVAILABLE", "bold yellow")
+    say(f"{finding.backend}: ", state)
     lines: list[tuple[str, str]] = []
     if finding.available and (device := finding.device):
         lines += [
@@ -63,6 +65,8 @@ def _print(finding: Availability, shells: Sequence[str]) -> None:
     if finding.searched and not finding.available:
         lines.append(("searched", ", ".join(finding.searched)))
     lines += [(name, line) for name, ways in finding.remedies.items() if name in shells for line in ways]
+    table = Table("", "")
     for title, text in lines:
-        click.echo(f"  {title:<10} {text}")
-    click.echo()
+        table.add(f"  {title}", text)
+    table.print()
+    say("")

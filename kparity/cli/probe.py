@@ -24,8 +24,17 @@ if TYPE_CHECKING:
               help="Device index within each backend.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--receipt", type=FILE, metavar="FILE", help="Write what was measured, and on what, to FILE.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every measured number.")
 @click.option("--timings", is_flag=True, help="Show where the time went.")
-def probe(dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt: str | None, timings: bool) -> int:
+def probe(
+    dispatch: Dispatch,
+    positions: int,
+    index: int,
+    as_json: bool,
+    receipt: str | None,
+    verbose: bool,
+    timings: bool,
+) -> int:
     """Probe backends in order and show which one may serve.
 
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
@@ -50,9 +59,9 @@ def probe(dispatch: Dispatch, positions: int, index: int, as_json: bool, receipt
         whole = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
         write("-", msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
     else:
-        from kparity.cli.table import print_probe
+        from kparity.cli.probe_table import print_probe
 
-        print_probe(outcome, timings)
+        print_probe(outcome, verbose, timings)
     if receipt:
         write_receipt(Path(receipt), outcome.rows, request, order, outcome.serving, begun)
     return outcome.exit_code

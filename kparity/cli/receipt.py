@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kparity.cli.table import say
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None
             log(f"{name}: unreadable: {unreadable[name]}")
             continue
         for finding in findings[name]:
-            click.echo(f"{name}: {finding}")
-        click.echo(f"{name}: {f'refused ({len(findings[name])})' if findings[name] else 'PASS'}")
+            say(f"{name}: {finding}")
+        say(f"{name}: {f'refused ({len(findings[name])})' if findings[name] else 'PASS'}")
     if json_path:
         rows = [
             {
@@ -133,7 +134,7 @@ def keygen(private: Path, public: Path | None) -> None:
     """Make an Ed25519 key pair (PEM); prints the key's id."""
     from kparity.receipts import sign
 
-    click.echo(sign.keygen(private, public or private.with_suffix(".pub")))
+    say(sign.keygen(private, public or private.with_suffix(".pub")))
 
 
 @receipt.command()

@@ -46,9 +46,16 @@ def run(
 
         write_receipt(Path(receipt), selected.rows, request, order, selected.name, begun)
     stream = words.stream(ids)
-    sys.stdout.write(prompt)
+    _write(prompt)
     for token in selected.engine.generate(ids, max_tokens):
-        sys.stdout.write(stream.feed(token))
-        sys.stdout.flush()
-    sys.stdout.write(stream.finish() + "\n")
+        _write(stream.feed(token))
+    _write(stream.finish() + "\n")
     selected.close()
+
+
+def _write(text: str) -> None:
+    """At once: a model's vocabulary may hold anything, also what a terminal would obey."""
+    from kparity.host.text import printable
+
+    sys.stdout.write(printable(text, "\n\t"))
+    sys.stdout.flush()

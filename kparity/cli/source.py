@@ -19,6 +19,7 @@ def source(op_name: str, backend_name: str, expression: str | None) -> None:
     from kparity.check import select
     from kparity.device import registry
     from kparity.errors import Unavailable, WrongInput
+    from kparity.host.text import printable
     from kparity.ops.assemble import TEXTS, missing_text, place
 
     op, backend = ops.get(op_name), registry.backend_class(backend_name)
@@ -42,4 +43,4 @@ def source(op_name: str, backend_name: str, expression: str | None) -> None:
     if text is None:
         where = f": its code of {op_name} is {place(op, backend.dialect)}" if backend.dialect in TEXTS else ""
         raise WrongInput(f"{backend_name} compiles no text while it runs{where}")
-    click.echo(f"// {case.id} for {backend_name}, from {text.path}{note}\n{text.text}", nl=False)
+    click.echo(printable(f"// {case.id} for {backend_name}, from {text.path}{note}\n{text.text}", "\n\t\r"), nl=False)

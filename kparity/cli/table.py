@@ -1,129 +1,212 @@
-"""Tables for people: colours and widths only where there is a terminal."""
+"""Lines and tables for people: as wide as the terminal, or as what they hold where there is none."""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
 
-from rich.box import SIMPLE_HEAD, Box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from kparity.gates.verdict import Gate, Row
-    from kparity.probe.dispatcher import Outcome
+from kparity.host.streams import shown
+from kparity.host.text import number
 
 STYLES = {
     "PASS": "green",
     "FAIL": "bold red",
+    "ERROR": "bold red",
     "INVALID-CORRECTNESS": "bold red",
     "INCONCLUSIVE": "yellow",
     "OK": "green",
     "SUSPECT": "bold red",
     "accepted": "bold green",
+    "serves": "bold green",
     "rejected": "bold red",
     "unavailable": "yellow",
+    "faster": "green",
+    "slower": "bold red",
+    "invalid": "bold red",
+    "too few samples": "yellow",
+    "not comparable": "yellow",
 }
+NONE = "—"
+"""What stands in a cell without a value."""
+NARROWEST, LEAST_TEXT = 20, 24
+"""Columns that a terminal has at least; columns that a text gets beside others, or it goes beneath them."""
+GAP, INDENT = "  ", "  "
+WORD = re.compile(r"\s*(?:\S?[≤≥<>]=? )?\S+")
+"""A sign and its number are one."""
+
+Part = str | tuple[str, str]
+"""Text, or text and its style."""
+
+
+def width() -> int | None:
+    """Columns of the terminal, or of the variable COLUMNS; None where a line may be as long as it is."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return max(int(given), NARROWEST)
+    try:
+        return max(os.get_terminal_size(sys.stdout.fileno()).columns or 80, NARROWEST)
+    except (OSError, ValueError):
+        return None
 
 
 def console() -> Console:
-    """stdout; as wide as its lines where it is not a terminal, so that nothing is cut in a log."""
-    terminal = sys.stdout.isatty()
-    # Names and reasons are not ours: what looks like markup in them is text.
-    return Console(width=None if terminal else 160, highlight=False, soft_wrap=False, markup=False, emoji=False)
-
-
-def make_table(
-    *columns: str, right: Collection[str] = (), folds: Collection[str] = (), box: Box | None = SIMPLE_HEAD
-) -> Table:
-    """A table without rows. Numbers stand to the ``right``; what a column cannot hold goes on in the next line, where
-    ``folds`` names columns only in these.
+    """stdout, which neither crops nor wraps: lines come in the right length. Colours as rich does, but no escape
+    sequence at all with NO_COLOR.
     """
-    table = Table(box=box, pad_edge=False, header_style="table.header" if box else "bold")
-    for column in columns:
-        justify: Literal["right", "left"] = "right" if column in right else "left"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=bool(folds) and column not in folds)
-    return table
+    # Names and reasons are not ours: what looks like markup in them is text.
+    return Console(
+        width=width() or 1 << 16, height=25, color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False, markup=False, emoji=False, soft_wrap=True,
+    )  # fmt: skip
 
 
-def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
-    """A table of any values: four digits of a float, — for None, verdicts in their colour."""
-    table = make_table(*columns)
-    table.title, table.title_justify = title or None, "left"
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    return table
+def say(*parts: Part, indent: int = 0, hang: int = 2) -> None:
+    """A line, whatever its parts hold; on a terminal it goes on below itself, by ``hang`` further in."""
+    text = Text.assemble(*((shown(part), "") if isinstance(part, str) else (shown(part[0]), part[1]) for part in parts))
+    _print(_wrapped(text, width(), " " * indent, " " * (indent + hang)))
 
 
-def _cell(value: Any) -> Text:
-    if isinstance(value, float):
-        return Text(f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}")
-    return styled("—" if value is None else str(value))
-
-
-def number(value: float | None, digits: int = 1, factor: float = 1.0) -> str:
-    """A rounded number; empty where there is none."""
-    return "" if value is None else f"{value * factor:.{digits}f}"
+def say_command(title: str, command: str) -> None:
+    """A command to be run again: broken between words, in a way that a shell joins."""
+    words, limit = [shown(shlex.quote(word)) for word in shlex.split(command)], width()
+    lines, line = [], title
+    for word in words:
+        if limit and line and Text(f"{line} {word} \\").cell_len > limit:
+            lines.append(f"{line} \\")
+            line = f"{INDENT} {word}"
+        else:
+            line = f"{line} {word}"
+    _print(map(Text, [*lines, line]))
 
 
 def percent(share: float | None) -> str:
     """A share; empty where there is none."""
-    return "" if share is None else f"{100 * share:.1f} %"
+    return "" if share is None else f"{number(100 * share)} %"
 
 
-def styled(text: str) -> Text:
-    """A verdict in its colour."""
-    return Text(text, style=STYLES.get(text, ""))
+class Table:
+    """Rows under names. Columns that a terminal has no room for go on beneath their row as ``name: value``, so the
+    first ones are the most important; a text that has some room is wrapped in it. Nothing is cut.
+    """
+
+    def __init__(self, *columns: str, right: Collection[str] = (), title: str = "") -> None:
+        """Numbers stand to the ``right``."""
+        self.columns, self.right, self.title = columns, right, title
+        self.rows: list[tuple[list[Text], list[Text]]] = []
+
+    def add(self, *cells: Any, beneath: Iterable[str] = ()) -> None:
+        """A row: a value per column, verdicts in their colour; and texts that stand beneath it at any width."""
+        self.rows.append(([_cell(cell) for cell in cells], [Text(shown(text)) for text in beneath]))
+
+    def print(self) -> None:
+        """On stdout."""
+        _print(self.lines(width()))
+
+    def lines(self, limit: int | None) -> Iterator[Text]:
+        """The table in at most ``limit`` columns, or in as many as it takes; a word of more is not broken."""
+        used = [at for at in range(len(self.columns)) if not self.rows or any(cells[at] for cells, _ in self.rows)]
+        widths = self._widths(used, limit)
+        if self.title:
+            yield from _wrapped(Text(shown(self.title), style="italic"), limit)
+        if any(self.columns) and used:
+            names = [Text(shown(name), style="bold") for name in self.columns]
+            yield from self._row(names, used, widths)
+            yield Text(shown("─" * (sum(widths) + len(GAP) * (len(widths) - 1))), style="dim")
+        for cells, beneath in self.rows:
+            beside = len(widths) - (len(widths) > 1 and _longest(cells[used[len(widths) - 1]]) > widths[-1])
+            yield from self._row(cells, used, widths[:beside])
+            rest = ((self.columns[at], cells[at]) for at in used[beside:])
+            yield from _flow([_named(*each) for each in rest if each[1].plain not in ("", shown(NONE))], limit)
+            for text in beneath:
+                yield from _wrapped(text, limit, INDENT)
+
+    def _widths(self, used: Sequence[int], limit: int | None) -> list[int]:
+        """Of the columns that stand side by side: all without a limit, else the first ones for which there is room."""
+        widths: list[int] = []
+        room = limit or 0
+        for at in used:
+            texts = [Text(shown(self.columns[at])), *(cells[at] for cells, _ in self.rows)]
+            natural, gap = max(text.cell_len for text in texts), len(GAP) if widths else 0
+            if limit is None or natural + gap <= room:
+                widths.append(natural)
+                room -= natural + gap
+                continue
+            if not widths or (room - gap >= max(LEAST_TEXT, limit // 3) and self.columns[at] not in self.right):
+                widths.append(room - gap)
+            break
+        return widths
+
+    def _row(self, cells: Sequence[Text], used: Sequence[int], widths: Sequence[int]) -> Iterator[Text]:
+        """The lines of the columns that stand side by side."""
+        kept = used[: len(widths)]
+        columns = [_wrapped(cells[at], size) for at, size in zip(kept, widths, strict=True)]
+        for parts in zip_longest(*columns, fillvalue=Text()):
+            line = Text()
+            for at, size, part in zip(kept, widths, parts, strict=True):
+                sides = [part, Text(" " * (size - part.cell_len))]
+                line = Text.assemble(line, *(sides[::-1] if self.columns[at] in self.right else sides), GAP)
+            line.rstrip()
+            yield line
 
 
-def print_probe(outcome: Outcome, timings: bool) -> None:
-    """One block per backend: a line per measured number with its threshold, then the verdict."""
-    columns = ("backend", "device", "kind", "gate", "measured", "threshold", "verdict", "ms")
-    table = make_table(*columns, right=("measured", "ms"))
-    for row in outcome.rows:
-        _add_row(table, row, row.backend == outcome.serving)
-    console().print(table)
-    if timings:
-        _print_timings(outcome.rows)
+def _cell(value: Any) -> Text:
+    if isinstance(value, Text):
+        return Text(shown(value.plain), style=value.style)
+    text = NONE if value is None else number(value) if isinstance(value, float) else str(value)
+    return Text(shown(text), style=STYLES.get(text, ""))
 
 
-def _add_row(table: Table, row: Row, serving: bool) -> None:
-    device = (str(row.device["device"]), str(row.device["kind"])) if row.device else ("—", "—")
-    head = [row.backend, *device]
-    for gate in row.gates:
-        for cells in _gate_lines(gate):
-            table.add_row(*head, *cells)
-            head = ["", "", ""]
-    about = [f"vs {row.reference}" if row.reference else "", "serves" if serving else "cached" if row.cached else ""]
-    note = f"{row.code} {row.reason}" if row.code else ", ".join(filter(None, about))
-    cells = [Text("→", style="dim"), "", Text(note), styled(row.status), f"{row.elapsed_ms:.0f}"]
-    table.add_row(*head, *cells, end_section=True)
+def _longest(text: Text) -> int:
+    """Columns of its longest word."""
+    return max((cell_len(word.strip()) for word in WORD.findall(text.plain)), default=0)
 
 
-def _gate_lines(gate: Gate) -> list[list[str | Text]]:
-    ms = f"{gate.elapsed_ms:.0f}" if gate.elapsed_ms else ""
-    if not gate.measures:
-        note = "not run (--depth bos)" if gate.verdict == "INCONCLUSIVE" else gate.note
-        return [[gate.name, note, "", styled(gate.verdict), ms]]
-    lines: list[list[str | Text]] = []
-    for each in gate.measures:
-        value = "0" if each.value == 0 else f"{each.value:.6g}"
-        limit = f"{each.sign} {each.limit:g} {each.threshold}"
-        first = not lines
-        verdict = styled("PASS" if each.holds else "FAIL")
-        lines.append([gate.name if first else "", value, limit, verdict, ms if first else ""])
-    return lines
+def _named(name: str, value: Text) -> Text:
+    return Text.assemble((f"{shown(name)}: " if name else "", "dim"), value)
 
 
-def _print_timings(rows: Sequence[Row]) -> None:
-    out, names = console(), [row.backend for row in rows]
-    out.print("Where the time went (ms in each probe's process)")
-    table = make_table("", *names, right=names)
-    for stage in dict.fromkeys(stage for row in rows for stage in row.timings_ms):
-        table.add_row(stage, *(f"{row.timings_ms[stage]:.0f}" if stage in row.timings_ms else "" for row in rows))
-    table.add_row("process", *(f"{row.elapsed_ms:.0f}" for row in rows))
-    steps = (f"{row.device_step_ms:.2f}" if row.device_step_ms is not None else "" for row in rows)
-    table.add_row("step on device", *steps)
-    out.print(table)
+def _wrapped(text: Text, limit: int | None, first: str = "", later: str = "") -> list[Text]:
+    """A text between words, each line behind an indent; the later ones by default behind the same."""
+    later = later or first
+    if limit is None or text.cell_len + len(first) <= limit:
+        return [Text.assemble(first, text)]
+    breaks, room = [], 0
+    for word in WORD.finditer(text.plain):
+        room -= cell_len(word[0])
+        if room < 0:
+            breaks.append(word.end() - len(word[0].lstrip()))
+            room = limit - len(later) - cell_len(word[0].lstrip())
+    lines = [line for line in text.divide(breaks) if line.plain.strip()] or [Text()]
+    for line in lines:
+        line.rstrip()
+    return [Text.assemble(later if at else first, line) for at, line in enumerate(lines)]
+
+
+def _flow(items: Sequence[Text], limit: int | None) -> Iterator[Text]:
+    """Items one after another, as many in a line as have room; a longer one is wrapped in lines of its own."""
+    line = Text()
+    for item in items:
+        if line and limit and line.cell_len + len(GAP) + item.cell_len > limit:
+            yield line
+            line = Text()
+        line = Text.assemble(line or INDENT, GAP if line else "", item)
+        if limit and line.cell_len > limit:
+            yield from _wrapped(item, limit, INDENT, INDENT * 2)
+            line = Text()
+    if line:
+        yield line
+
+
+def _print(lines: Iterable[Text]) -> None:
+    out = console()
+    for line in lines:
+        out.print(line)

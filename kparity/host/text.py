@@ -11,10 +11,16 @@ HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Categories of Unicode that print nothing, move the cursor, turn the direction or end the line."""
 
 
-def printable(text: str) -> str:
-    """The text with every character that is not shown as itself written as an escape (``\\x1b``, ``\\u202e``)."""
+def printable(text: str, keep: str = "") -> str:
+    """The text with every character that is not shown as itself written as an escape (``\\x1b``, ``\\u202e``), but for
+    those to ``keep``.
+    """
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
-        each.encode("unicode_escape", "surrogatepass").decode() if unicodedata.category(each) in HIDDEN else each
+        each.encode("unicode_escape", "surrogatepass").decode()
+        if unicodedata.category(each) in HIDDEN and each not in keep
+        else each
         for each in text
     )
 

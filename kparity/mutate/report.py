@@ -30,26 +30,17 @@ def _described(cell: Cell) -> str:
     return f"{cell.what} ({cell.reason})" if cell.reason else cell.what
 
 
-def summary(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
-    """For the console: scores per backend, targets, and whatever was not rejected."""
-    lines = []
-    for name, score in scores(cells, "backend").items():
-        lines.append(
-            f"{name:<8} BOS {score.bos}   probe {score.probe} of those it can see, {score.probe_of_all} of all   "
-            f"probe and check {score.full}"
-        )
-        counts = [f"{len(some)} {status}" for status in UNCOUNTED if (some := score.with_status(status))]
-        if counts:
-            lines.append(f"{'':<8} not counted: {', '.join(counts)}")
+def summary(cells: Sequence[Cell], alarms: Sequence[str]) -> list[tuple[str, str]]:
+    """For the console: targets and whatever was not rejected, each with what kind of line it is."""
     score = Score(cells)
     skipped = dict.fromkeys(f"{cell.backend}: {cell.reason}" for cell in cells if cell.status == "skipped")
-    lines += [f"target   {measure.threshold}: {measure.text()}" for measure in score.measures()]
-    lines += [f"survived {cell.key}: {_described(cell)}" for cell in score.survivors]
-    lines += [f"unseen   {cell.key}: only check rejects it" for cell in score.only_check]
-    lines += [f"invalid  {cell.key}: {cell.reason}" for cell in cells if cell.status == "invalid"]
-    lines += [f"skipped  {reason}" for reason in skipped]
-    lines += [f"alarm    {alarm}" for alarm in alarms]
-    return "\n".join(lines if score.mutants else [*lines, "nothing ran"])
+    lines = [("target", f"{measure.threshold}: {measure.text()}") for measure in score.measures()]
+    lines += [("survived", f"{cell.key}: {_described(cell)}") for cell in score.survivors]
+    lines += [("unseen", f"{cell.key}: only check rejects it") for cell in score.only_check]
+    lines += [("invalid", f"{cell.key}: {cell.reason}") for cell in cells if cell.status == "invalid"]
+    lines += [("skipped", reason) for reason in skipped]
+    lines += [("alarm", alarm) for alarm in alarms]
+    return lines if score.mutants else [*lines, ("", "nothing ran")]
 
 
 def _score_table(cells: Sequence[Cell], by: str) -> str:

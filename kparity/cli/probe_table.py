@@ -1,0 +1,91 @@
+"""The result of a probe for people: what became of each backend, and the numbers that are nearest to their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kparity.cli.table import Table, say
+from kparity.host.text import number
+
+if TYPE_CHECKING:
+    from kparity.gates.verdict import Gate, Measure, Row
+    from kparity.probe.dispatcher import Outcome
+
+NEAREST = 3
+"""Measures of a backend that are shown although they hold; ``verbose`` shows all."""
+
+
+def print_probe(outcome: Outcome, verbose: bool = False, timings: bool = False) -> None:
+    """A line per backend with what it came to beneath; with ``verbose`` a line per measured number."""
+    head, gates = ("backend", "verdict", "ms", "kind", "device"), ("gate", "measured", "threshold")
+    table = Table(*(*head[:2], *gates, *head[2:]) if verbose else head, right={"ms", "measured"})
+    for row in outcome.rows:
+        place = (row.device["kind"], row.device["device"]) if row.device else (None, None)
+        cells, about = (round(row.elapsed_ms), *place), _about(row, row.backend == outcome.serving)
+        if not verbose:
+            table.add(row.backend, row.status, *cells, beneath=[*about, *_summary(row.gates)])
+            continue
+        table.add(row.backend, row.status, "", "", "", *cells, beneath=about)
+        for gate in row.gates:
+            for line in _in_full(gate):
+                table.add("", *line, "", "")
+    table.print()
+    if timings:
+        _print_timings(outcome.rows)
+
+
+def _about(row: Row, serves: bool) -> list[str]:
+    """Why it may not serve; what it was held against, and whether it serves."""
+    if row.code:
+        return [f"[{row.code}] {row.reason}"]
+    against = f"{row.positions} positions against {row.reference}" if row.reference and row.positions else row.reference
+    return [", ".join(filter(None, ["serves" if serves else "", "cached" if row.cached else "", against]))]
+
+
+def _summary(gates: Sequence[Gate]) -> Iterator[str]:
+    """Failed gates with every number, the names of the others, and the numbers nearest to their limits."""
+    for verdict in dict.fromkeys(gate.verdict for gate in gates):
+        names = [gate for gate in gates if gate.verdict == verdict]
+        if verdict == "FAIL":
+            yield from (f"FAIL {gate.name}: {'; '.join(map(_told, gate.measures)) or gate.reason}" for gate in names)
+        else:
+            yield f"{verdict}: {', '.join(gate.name for gate in names)}"
+    held = [measure for gate in gates if gate.verdict == "PASS" for measure in gate.measures]
+    near = sorted((measure for measure in held if _share(measure) > 0), key=_share, reverse=True)[:NEAREST]
+    if near:
+        yield f"nearest to their limits: {'; '.join(map(_told, near))}"
+
+
+def _told(measure: Measure) -> str:
+    wrong = "" if measure.holds else ", FAIL"
+    return f"{measure.threshold} {number(measure.value, measure.limit)} ({measure.sign} {measure.limit:g}{wrong})"
+
+
+def _share(measure: Measure) -> float:
+    """How much of its limit a measure has used: of a cosine its distance from 1; a count of what was done uses none."""
+    if measure.sign in ("≥", ">"):
+        return (1 - measure.value) / (1 - measure.limit) if measure.limit < 1 else 0.0
+    return measure.value / measure.limit if measure.limit else 0.0
+
+
+def _in_full(gate: Gate) -> Iterator[tuple[Any, ...]]:
+    """Verdict, gate, measured, threshold and ms: a line per number, as many digits as tell it apart."""
+    ms = round(gate.elapsed_ms) or ""
+    if not gate.measures:
+        note = "not run (--depth bos)" if gate.verdict == "INCONCLUSIVE" else gate.note
+        yield gate.verdict, gate.name, "", note, ms
+    for at, each in enumerate(gate.measures):
+        limit, verdict = f"{each.sign} {each.limit:g} {each.threshold}", "PASS" if each.holds else "FAIL"
+        yield verdict, "" if at else gate.name, f"{each.value:.6g}", limit, "" if at else ms
+
+
+def _print_timings(rows: Sequence[Row]) -> None:
+    say("")
+    names = [row.backend for row in rows]
+    table = Table("", *names, right=names, title="Where the time went (ms in each probe's process)")
+    for stage in dict.fromkeys(stage for row in rows for stage in row.timings_ms):
+        table.add(stage, *(round(row.timings_ms[stage]) if stage in row.timings_ms else "" for row in rows))
+    table.add("process", *(round(row.elapsed_ms) for row in rows))
+    table.add("step on device", *("" if row.device_step_ms is None else row.device_step_ms for row in rows))
+    table.print()
