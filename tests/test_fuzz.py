@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,16 +55,30 @@ def test_the_mutator_knows_the_numbers_of_a_header() -> None:
     assert len(changed) == len(seed) and changed != seed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TARGETS)
-def test_nothing_is_found_in_some_seconds(name: str) -> None:
+Fuzzed = dict[str, Future[subprocess.CompletedProcess[str]]]
+
+
+@pytest.fixture(scope="module")
+def fuzzed(request: pytest.FixtureRequest) -> Iterator[Fuzzed]:
+    """The runs of the targets that were asked for, two at a time."""
     try:
         import atheris  # noqa: F401
     except ImportError as error:
         absent(f"atheris: {error}", "atheris")
     seconds = os.environ.get("KPARITY_FUZZ_SECONDS", "5")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", name, "--seconds", seconds], cwd=ROOT, capture_output=True, text=True
-    )
+
+    def fuzz(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", seconds]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    chosen = [each.callspec.params["name"] for each in request.session.items if "fuzzed" in each.fixturenames]  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(fuzz, name) for name in chosen}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_nothing_is_found_in_some_seconds(name: str, fuzzed: Fuzzed) -> None:
+    done = fuzzed[name].result()
     assert done.returncode == 0, done.stderr[-6000:]
     assert "stat::number_of_executed_units" in done.stderr, done.stderr[-2000:]
