@@ -150,11 +150,9 @@ def _pytest(
     with tempfile.TemporaryDirectory(prefix="kparity-") as folder:
         path = Path(folder) / "record.json"
         plugin = ("-p", __name__, "-p", "no:cacheprovider", "-q")
-        # Tests that were compiled before may lack what tells of an assertion that holds: compile them anew.
-        python = (sys.executable, "-X", f"pycache_prefix={folder}", "-m", "pytest")
         try:
             done = subprocess.run(
-                [*python, *plugin, *options, *nodes],
+                [sys.executable, "-m", "pytest", *plugin, *options, *nodes],
                 cwd=root, stdout=log, stderr=log, check=False, timeout=seconds,
                 env={**environment, "KPARITY_RECORD": str(path)},
             )  # fmt: skip
@@ -170,6 +168,14 @@ def _pytest(
 _record = Record()
 _held: dict[str, tuple[int, str]] = {}
 """Node id → what HELD says, as far as the test has come."""
+
+
+def pytest_configure(config: Any) -> None:
+    """Have files of their own for compiled tests that tell of assertions: those compiled before may not."""
+    from _pytest.assertion import rewrite
+
+    if config.getini("enable_assertion_pass_hook"):
+        rewrite.PYC_TAIL = f".told{getattr(rewrite, 'PYC_TAIL', '')}"
 
 
 def pytest_collectreport(report: Any) -> None:
