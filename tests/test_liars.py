@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -14,7 +13,9 @@ import pytest
 from kparity.device import registry
 from kparity.device.registry import host_has_gpu
 from kparity.gates.table import GATES
-from kparity.probe import progress, runner
+from kparity.host import progress
+from kparity.probe import runner
+from kparity.probe.dispatcher import probe_all
 from kparity.probe.messages import Request
 from kparity.probe.sealed import Sealed
 from tests.cli import LIARS as LIARS_FOLDER
@@ -90,23 +91,24 @@ def test_a_forced_liar_refuses() -> None:
 def test_a_name_that_looks_like_markup_or_moves_the_cursor_is_text() -> None:
     done = run("probe", "--backends", "liar-markup,cpu", liars=True)
     assert done.returncode == 0, done.stderr  # an honest backend of another package serves
-    assert done.stderr.splitlines() == [line for line in done.stderr.splitlines() if "Backend: liar-markup (" in line]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("probe: ")]
+    assert len(lines) == 1 and "Backend: liar-markup (" in lines[0]
     assert "\x1b" not in done.stdout + done.stderr and "[/]" in done.stdout and "[bold]Card" in done.stdout
 
 
-def test_a_child_that_makes_progress_lives_and_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_makes_progress_lives_and_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(str(LIARS_FOLDER))
     monkeypatch.setenv("PYTHONPATH", str(LIARS_FOLDER))
     registry.targets.cache_clear()
     monkeypatch.setattr(runner, "silence", lambda stage, model: 3.0)
-    shown = io.StringIO()
-    watch = progress.Progress(shown)
-    monkeypatch.setattr(progress, "QUIET_SECONDS", {True: 0.0, False: 0.0})
+    progress.show()
     began = time.monotonic()
-    with runner.probing(["liar-slow"], Request(), watch) as rows:
-        row, _ = next(rows)
+    (row,) = probe_all(["liar-slow"], Request()).rows
+    progress.show(False)
     assert row.accepted and time.monotonic() - began > 4.0, "each kernel is a sign of life; the whole takes longer"
-    lines = shown.getvalue().splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert any(re.fullmatch(r"probe: liar-slow: compile, after \d+ s", line) for line in lines)
     assert len(lines) == len(set(lines))
     with runner.probing(["liar-hang"], Request()) as rows:

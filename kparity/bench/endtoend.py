@@ -17,6 +17,7 @@ from kparity.bench.subject import Point, points
 from kparity.bench.timing import Sample, converged, in_turn
 from kparity.bench.worker import Worker, WorkerFailed
 from kparity.errors import KparityError, WrongInput
+from kparity.host import progress
 from kparity.model import load_model
 from kparity.process import Family
 from kparity.receipts.record import Skipped
@@ -142,13 +143,14 @@ class EndToEndRun:
         """Everything, in order: reference, engines, prompts, steps, checks, kernels. Nothing without a backend."""
         if not self.request.backends:
             return Found([], {}, "", {"before": {}, "after": {}})
-        with Family() as family:
+        with progress.task("bench", len(self.fitting)) as self.task, Family() as family:
             expected = str(family.folder / "reference.npz")
             reference = self._reference(expected)
             with self._opened() as (engines, unopened):
                 before = clocks()
                 self._measure(engines)
                 after = clocks()
+                self.task.stage("outputs against the reference")
                 for engine in engines:  # nothing is timed for the record after this
                     limit_s = self.limit_s + self.request.seconds
                     engine.concluded = engine.call("conclude", limit_s, path=expected) or {}
@@ -158,6 +160,7 @@ class EndToEndRun:
         """Logits of every prefix that is timed, by the cpu backend with another instruction set than the one timed."""
         name, options = _reference_options()
         self.log(f"reference: {name}, {self.options['length']} tokens")
+        self.task.stage(f"reference: {name}")
         options |= {"act": self.request.act, "kv": self.request.kv}
         worker = Worker("reference", ENGINE, {**self.options, **options})
         try:
@@ -179,6 +182,7 @@ class EndToEndRun:
         wanted += [(llamacpp.named(file), LLAMACPP, {"file": file}) for file in request.llamacpp_files]
         with ExitStack() as stack:
             for name, factory, options in wanted:
+                self.task.stage(f"opening {name}")
                 worker = Worker(name, factory, {**self.options, **options})
                 stack.callback(worker.close)
                 try:
@@ -233,6 +237,7 @@ class EndToEndRun:
 
     def _sample(self, point: Point, engines: Sequence[Contender], seconds: float) -> None:
         """Turns in rotating order until every interval is narrow, or the time is used up."""
+        self.task.stage(point.name)
         engines = [engine for engine in engines if engine.alive]
         for engine in engines:  # a sample that does not count, unless the engine is slow and runs already
             if point.phase == "decode" or engine.seconds_per_token * point.length < SLOW_S:
@@ -245,6 +250,7 @@ class EndToEndRun:
         )  # fmt: skip
         for engine in (engine for engine in engines if engine.alive):
             self.log(f"{engine.name} {point.name}: {len(engine.samples[point].seconds)} samples in {turns} turns")
+        self.task.advance()
 
     def _turn(self, engine: Contender, point: Point) -> None:
         """What one engine does while the others rest: samples, and where it has them one by the device's clock and one

@@ -10,7 +10,7 @@ from importlib import import_module
 import click
 
 from kparity import __version__
-from kparity.host import streams
+from kparity.host import progress, streams
 from kparity.host.text import printable
 
 COMMANDS = {
@@ -93,6 +93,7 @@ def _heed_signals() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: a command returns its exit code, and every deliberate error is one sentence on stderr."""
     streams.guard()
+    progress.show()
     _heed_signals()
     # Starting numpy's threads costs more than they could save here: the dispatcher compares one pair of logits.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

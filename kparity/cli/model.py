@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import click
@@ -27,13 +28,11 @@ def inspect(file: str | None, as_json: bool) -> None:
     tensor where values or scales are not finite, or all zero. This is no gate: the exit code stays 0. A damaged file is
     exit code 2, and kparity probe refuses a model whose values are not finite.
     """
+    from kparity.host import progress
     from kparity.model import load_model
 
-    opened = load_model(file)
-    try:
+    with progress.task("model inspect"), closing(load_model(file)) as opened:
         report = opened.inspect()
-    finally:
-        opened.close()
     if as_json:
         import json
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kparity.host import progress
 from kparity.host.streams import log
-from kparity.host.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,32 +112,24 @@ def _run(
     store = Store(resume)
     stored = [(plan, store.known(plan.blank)) for plan in plans]
     known, waiting = [cell for _, cell in stored if cell], [plan for plan, cell in stored if cell is None]
-    left = len(waiting)
     if known:
-        log(f"{len(known)} cells are in {resume}, {left} are left")
+        log(f"{len(known)} cells are in {resume}, {len(waiting)} are left")
 
-    def done(cell: Cell) -> None:
-        nonlocal left
-        left -= 1
-        store.add(cell)
-        _progress(cell, left)
+    with progress.task("mutate", len(waiting)) as task:
 
-    cells += [*known, *runner.execute(waiting, jobs, timeout, done)]
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    proof.mark_reach(cells)
-    proof.excuse(cells, subjects)
-    alarms = [*false_alarms(cells), *proof.verify_witnesses(cells, timeout)]
+        def done(cell: Cell) -> None:
+            store.add(cell)
+            task.advance()
+            result = ", ".join(cell.caught_by()) or ("survived" if cell.status == "ran" else cell.status)
+            task.stage(f"{cell.op} on {cell.backend}", note=f"{cell.mutant}: {result}")
+            if cell.status == "invalid":
+                log(f"{cell.key}: invalid: {cell.reason}")
+
+        cells += [*known, *runner.execute(waiting, jobs, timeout, done)]
+        proof.mark_reach(cells)
+        task.stage("proofs and witnesses")
+        proof.excuse(cells, subjects)
+        alarms = [*false_alarms(cells), *proof.verify_witnesses(cells, timeout)]
     order = {f"{subject.op}/{subject.name}": at for at, subject in enumerate((*library.CONTROLS, *subjects))}
     cells.sort(key=lambda cell: (backends.index(cell.backend), order[f"{cell.op}/{cell.mutant}"]))
     return cells, alarms
-
-
-def _progress(cell: Cell, left: int) -> None:
-    """One line that is written over on a terminal; elsewhere only what went wrong."""
-    caught = cell.caught_by()
-    result = ", ".join(caught) or ("survived" if cell.status == "ran" else f"{cell.status}: {cell.reason}")
-    if sys.stderr.isatty():
-        print("\r\033[K" + printable(f"{left} left  {cell.key}  {result}")[:150], end="", file=sys.stderr, flush=True)
-    elif cell.status == "invalid":
-        log(f"{cell.key}: invalid: {cell.reason}")

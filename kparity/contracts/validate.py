@@ -15,6 +15,7 @@ from kparity.contracts.files import Problem, problem
 from kparity.contracts.nodes import NoPytest, Reference
 from kparity.contracts.plain_yaml import parse
 from kparity.errors import UnknownName, WrongInput
+from kparity.host import progress
 
 LISTS = ("preconditions", "falsification_tests", "proof_obligations", "harnesses", "known_issues")
 """Sections whose entries have ids."""
@@ -260,7 +261,8 @@ def references(found: Findings, run: bool | None, say: Callable[[str], object]) 
 def _collected(found: Findings, root: Path, wanted: Sequence[tuple[Contract, Reference]]) -> None:
     """Nodes that pytest does not know."""
     try:
-        ids, broken = nodes.collect(root, [each.node for _, each in wanted])
+        with progress.task(f"pytest collects the tests of {root}"):
+            ids, broken = nodes.collect(root, [each.node for _, each in wanted])
     except NoPytest as error:
         found.unchecked.append(f"tests of {root}: {error}")
         return

@@ -122,9 +122,10 @@ def _sha256(path: Path) -> str:
         return sha256_of(file)
 
 
-def sha256_of(file: BinaryIO) -> str:
-    """Hex digest of the rest of an open file, a piece at a time."""
+def sha256_of(file: BinaryIO, tick: Callable[[int], object] = lambda count: None) -> str:
+    """Hex digest of the rest of an open file, a piece at a time; ``tick`` is told the bytes of each."""
     digest = hashlib.sha256()
     while chunk := file.read(1 << 20):
         digest.update(chunk)
+        tick(len(chunk))
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kparity.errors import BadModel
-from kparity.host import cachedir, files
+from kparity.host import cachedir, files, progress
 
 _LARGE = 1 << 24
 """Files below this are hashed in some milliseconds and not remembered."""
@@ -49,7 +49,8 @@ def sha256_of(path: Path, stream: BinaryIO) -> str:
     memory. ``path`` is named where the file changes meanwhile, which raises BadModel.
     """
     before = identity(os.fstat(stream.fileno()))
-    digest = cachedir.sha256_of(stream)
+    with progress.task(f"sha256 of {path.name}", os.fstat(stream.fileno()).st_size) as task:
+        digest = cachedir.sha256_of(stream, task.advance)
     if identity(os.fstat(stream.fileno())) != before:
         raise BadModel(f"{path}: {CHANGED}")
     return digest

@@ -16,13 +16,12 @@ from kparity.device.adapter import Backend
 from kparity.device.registry import default_order, drives_gpu, names, open_backend
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
 from kparity.gates.verdict import Measure, Row
-from kparity.host import streams
+from kparity.host import progress, streams
 from kparity.model import Model, load_model
 from kparity.numerics import compare
 from kparity.ops.spec import Array
 from kparity.probe import runner
 from kparity.probe.messages import Request
-from kparity.probe.progress import Progress
 from kparity.probe.runner import Watch
 
 if TYPE_CHECKING:
@@ -104,6 +103,16 @@ def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Lo
     log(load(PROBE).rejected(row.backend, row.code, row.reason, next_step))
 
 
+def _watching(task: progress.Task) -> Watch:
+    """Shows the stage of every process that works."""
+
+    def watch(stages: Sequence[tuple[str, str, str]]) -> None:
+        notes = ", ".join(note for _, _, note in stages if note)
+        task.stage(*(f"{name}: {stage}" for name, stage, _ in stages), note=notes)
+
+    return watch
+
+
 def probe_all(
     order: Sequence[str],
     request: Request,
@@ -117,12 +126,12 @@ def probe_all(
 
     ``serve`` opens an accepted one here, or rejects its row; the first that it opens is the last that is looked at.
     """
-    outcome, progress = Outcome(), Progress()
-    with closing(rows_in_order(order, request, cached, progress)) as rows:
+    outcome = Outcome()
+    with progress.task("probe") as task, closing(rows_in_order(order, request, cached, _watching(task))) as rows:
         for row, bos in rows:
-            progress.clear()
             outcome.rows.append(row)
             if row.accepted and not outcome.serving and serve:
+                task.stage(f"{row.backend}: opening it here")
                 outcome.engine = serve(row, bos)
             if row.accepted and not outcome.serving:
                 outcome.serving = row.backend

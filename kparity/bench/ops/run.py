@@ -17,6 +17,7 @@ from kparity.bench.comparison import doubt, ratio
 from kparity.bench.ops.cases import plan
 from kparity.bench.timing import Sample, Timed, interleave, judge, noted
 from kparity.bench.worker import Worker, WorkerFailed
+from kparity.host import progress
 from kparity.ops.spec import Case
 from kparity.receipts.record import CEILINGS, BaselineRatio, Row
 
@@ -128,6 +129,8 @@ def run(
     """
     cases, result = plan(request.text), Result()
     with ExitStack() as stack:
+        task = stack.enter_context(progress.task("bench", 1 + len(cases)))
+        task.stage("opening backends")
         sides = [side for name in request.backends for side in _opened(request, name, False, result, stack)]
         if sides:
             sides += [side for name in request.baselines for side in _opened(request, name, True, result, stack)]
@@ -139,6 +142,8 @@ def run(
             for row in made:
                 result.rows.append(row)
                 tell(row)
+                task.stage(row.op)
+            task.advance()
     return result
 
 
