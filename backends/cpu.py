@@ -21,6 +21,7 @@ from kparity.backends._memory import Memory, copy
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, require_fit, sliced
 from kparity.device.remedies import Reason
 from kparity.errors import DeviceFault, WrongInput
+from kparity.host.processors import processors
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 _native: Any
@@ -61,9 +62,9 @@ def twin_isa(serving: str) -> str | None:
 
 
 def choose_threads(wanted: str | int | None) -> int:
-    """The number of threads: the one asked for, or the processors that this process may use; raises WrongInput."""
+    """The number of threads: the one asked for, or as many as ``processors``; raises WrongInput."""
     if wanted is None or wanted == "":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return processors()
     text = str(wanted).strip()
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_THREADS):
         raise WrongInput(f"KPARITY_THREADS is {text!r}, expected a number from 1 to {MAX_THREADS}")

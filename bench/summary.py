@@ -21,6 +21,7 @@ import msgspec
 
 from kparity.bench.machine import gpu_state
 from kparity.errors import WrongInput
+from kparity.host import files
 from kparity.host.revision import revision
 from kparity.receipts.document import digest, read
 from kparity.receipts.record import Predicate, Statement
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         summary = {"schema": "kparity-summary-v1", "revision": source, "gpu": gpu_state(), "steps": noted,
                    "failed": failed, "rows": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}  # fmt: skip
-        options.write.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.write(options.write, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     changed = source["changed"]
     print(f"commit {source['commit']}, {len(changed)} files differ{': ' if changed else ''}{', '.join(changed[:8])}")
     print(table(rows))

@@ -258,3 +258,10 @@ def test_the_cache_is_its_users_alone(tmp_path: Path) -> None:
     folder.chmod(0o700)
     assert cached(tmp_path)["cached"]
     assert all(path.suffix in (".json", "") and path.name[0] != "." for path in folder.iterdir())
+
+
+def test_a_context_that_fills_is_told_and_an_ordinary_end_is_not() -> None:
+    short = ("run", "--backend", "cpu", "--depth", "bos", "--prompt", "In the beginning", "--context", "12")
+    full, ended = run(*short), run(*short, "--max-tokens", "2")
+    assert full.returncode == ended.returncode == 0 and "stopped" not in ended.stderr
+    assert "stopped: the context of 12 positions is full; give --context up to 512" in full.stderr

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shlex
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,6 +190,15 @@ def test_a_replay_judges_the_kept_inputs_on_its_backend_or_another(kept: Path) -
     assert {each["inputs_sha256"] for each in document["records"]} == {about["inputs_sha256"]}
 
 
+def test_a_folder_that_cannot_be_read_is_left_out_of_a_replay_aloud(kept: Path, tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        shutil.copytree(kept / "liar-one-nan_add_D=257,M=3__random_0", tmp_path / name)
+    (tmp_path / "bad" / "dump.json").write_text("{}")
+    done = run("check", "--replay", str(tmp_path), "-b", "cpu", liars=True)
+    assert done.returncode == 3 and "1 PASS" in done.stdout
+    assert f"left out: {tmp_path / 'bad' / 'dump.json'} is not what" in done.stderr
+
+
 def test_a_replay_takes_the_inputs_from_the_file(kept: Path, tmp_path: Path) -> None:
     place, other = kept / "liar-one-nan_add_D=257,M=3__random_0", tmp_path / "other"
     other.mkdir()
@@ -201,6 +214,15 @@ def test_a_replay_takes_the_inputs_from_the_file(kept: Path, tmp_path: Path) -> 
     for spoilt in (b"PK\3\4 no archive", b"", (place / "arrays.npz").read_bytes()[:-100]):
         (other / "arrays.npz").write_bytes(spoilt)
         refused("check", "--replay", str(other), words=f"{other} cannot be read")
+    with zipfile.ZipFile(other / "arrays.npz", "w", zipfile.ZIP_DEFLATED) as bomb:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (3, 10**11)})
+        bomb.writestr("in_a.npy", header.getvalue() + bytes(1 << 24))
+    refused("check", "--replay", str(other), words="a is float32[3, 100000000000], expected f32[3, 257]")
+    (other / "arrays.npz").unlink()
+    os.mkfifo(other / "arrays.npz")
+    refused("check", "--replay", str(other), words="is a named pipe")
+    (other / "arrays.npz").unlink()
     about = (place / "dump.json").read_text()
     (other / "dump.json").write_text(about.replace('"M": 3', '"M": "x"').replace("M=3", "M=x"))
     refused("check", "--replay", str(other), words=f"{other} cannot be read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_reports_show_every_mutant_and_escape_what_they_quote() -> None:
     assert "<script>" not in html and "&lt;script&gt;" in html and "http" not in html
 
 
-def test_the_picture_has_a_row_per_op_a_legend_and_every_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_has_a_row_per_op_a_legend_and_every_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -196,9 +197,9 @@ def test_the_picture_has_a_row_per_op_a_legend_and_every_gate(tmp_path: Path, mo
     monkeypatch.setattr(
         Figure, "savefig", lambda self, path: (drawn.extend(t.get_text() for t in self.findobj(Text)), save(self, path))
     )
-    report.draw([control(), cell("a", "BOS"), cell("b"), cell("a", "check", op="rope")], tmp_path / "matrix.png")
+    picture = report.drawn([control(), cell("a", "BOS"), cell("b"), cell("a", "check", op="rope")])
     assert {"add (2)", "rope (1)", "all (3)", "share of the mutants rejected", *GATES} <= set(drawn)
-    assert (tmp_path / "matrix.png").read_bytes()[:4] == b"\x89PNG"
+    assert picture[:4] == b"\x89PNG"
 
 
 def test_the_command_lists_and_refuses() -> None:
@@ -219,3 +220,45 @@ def test_a_backend_that_is_not_here_is_skipped_with_its_reason_and_concludes_not
     except Unavailable:
         done = run("mutate", "--backends", "hip", "--op", "engine", "--mutant", "false-gpu")
     assert done.returncode == 3 and "skipped  hip: [KP-HIP-" in done.stdout and "nothing ran" in done.stdout
+
+
+OWN = """
+from kparity.backends.numpy import NumpyBackend, NumpyBound
+from kparity.device.adapter import Kernel
+
+class OwnKernel(Kernel):
+    launch = NumpyBound
+
+class Own(NumpyBackend):
+    name, kernel = "own", OwnKernel
+"""
+
+
+def test_a_patch_that_a_backend_does_not_take_is_skipped_and_concludes_nothing(tmp_path: Path) -> None:
+    info = tmp_path / "own_texts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-texts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[kparity.backends]\nown = own_texts:Own\n")
+    (tmp_path / "own_texts.py").write_text(OWN)
+    names = ("--op", "add", "--mutant", next(iter(library.of_op("add"))))
+    done = run("mutate", "--backends", "own", *names, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 3 and "survived" not in done.stdout, done.stdout + done.stderr
+    assert "skipped  own: own takes nothing from the patched texts (add/" in done.stdout
+
+
+def test_a_cell_that_was_cut_off_is_run_again_and_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    Store(path).add(cell("whole"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    Store(path).add(cell("next"))
+    assert [line.count(b'"mutant"') for line in path.read_bytes().splitlines()] == [1, 1]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WrongInput, match="is a named pipe"):
+        Store(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--png", "--markdown", "--resume"])
+def test_what_cannot_be_written_is_said_before_a_mutant_runs(tmp_path: Path, option: str) -> None:
+    done = run("mutate", "--backends", "numpy", "--op", "add", option, str(tmp_path / "no" / "file"))
+    assert done.returncode == 2 and "is not a folder; create it first" in done.stderr

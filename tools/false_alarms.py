@@ -45,6 +45,7 @@ from kparity.gates.candidate import Candidate
 from kparity.gates.candidate import run as run_gates
 from kparity.gates.reference import Reference, compute, first_token
 from kparity.gates.table import GATES
+from kparity.host import files
 from kparity.host.text import markdown_table
 from kparity.model import Model, load_model
 from kparity.model.writer import TINY, write
@@ -347,6 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # this is the process of Intel's runtime
     options = parser.parse_args(arguments)
+    files.refuse_unwritable(*filter(None, [options.json, options.markdown]))
     try:
         openers, log = chosen(options.only), Log(options.resume)
     except WrongInput as wrong:
@@ -367,9 +369,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = summary(log.header, log.records, log.missing)
     text = as_markdown(result)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        files.write(options.json, json.dumps(result, indent=1) + "\n")
     if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
+        files.write(options.markdown, text)
     print(text)
     return 3 if not result["probes"] else 1 if result["rejected"] else 0
 

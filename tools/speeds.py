@@ -32,6 +32,7 @@ from kparity.bench.bandwidth import StreamRead, cold_memory
 from kparity.bench.machine import UNKNOWN_CACHE
 from kparity.bench.ops import line
 from kparity.bench.timing import Sample, Timed, interleave, judge
+from kparity.host import files
 from kparity.host.revision import revision
 from kparity.kernels.support import SERVED
 from kparity.model import load_model
@@ -219,13 +220,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="samples of each [default: 25; 7 of a comparison]")
     parser.add_argument("--json", type=Path, help="write every sample")
     options = parser.parse_args(arguments)
+    files.refuse_unwritable(*filter(None, [options.json]))
     if (options.what == "load") != (options.model is not None):
         parser.error("load takes a model, the others take none")
     options.rounds = options.rounds or (7 if options.what == "comparison" else 25)
     measure = {"harness": harness, "comparison": comparison, "load": load}[options.what]
     document, wrong = measure(options)
     if options.json:
-        options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.write(options.json, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return 1 if wrong else 0
 
 

@@ -11,6 +11,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
+from kparity.host import files
 from kparity.model.hparams import ACTIVATIONS
 from kparity.model.writer import LINEAR, Spec, write
 
@@ -29,6 +30,7 @@ def main() -> None:
             choices = CHOICES.get(field.name)
             parser.add_argument(*flags, type=type(field.default), default=field.default, choices=choices)
     options = vars(parser.parse_args())
+    files.refuse_unwritable(options["out"])
     out = write(options.pop("out"), Spec(**options))
     print(f"{out}: {out.stat().st_size} bytes")
 

@@ -8,10 +8,12 @@ appears whole or not at all.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,12 +28,18 @@ from kparity.check.record import Record
 from kparity.check.select import Selected, parse_names
 from kparity.device import fingerprint, registry
 from kparity.errors import WrongInput
+from kparity.host import files
 from kparity.host.revision import checkout, commit
 from kparity.numerics.expected import Expected
 from kparity.ops.assemble import Source
-from kparity.ops.spec import DTYPES, Array, Case, Op
+from kparity.ops.spec import DTYPES, Arg, Array, Case, Op
 
 SCHEMA = "kparity-dump-v1"
+UNREADABLE = (
+    OSError, AttributeError, EOFError, LookupError, TypeError, ValueError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What a damaged archive raises, one that is locked or packed in a way of its own too."""
 ARRAYS, ABOUT = "arrays.npz", "dump.json"
 
 
@@ -104,38 +112,54 @@ def load(folder: Path) -> Dump:
         case = op.case(**record.params)
         if case.id != record.case or record.kind not in op.kinds(case):
             raise WrongInput(f"{folder}: {record.label} is no case and kind of {op.name}")
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-            inputs = [np.ascontiguousarray(arrays[f"in_{arg.name}"]) for arg in op.inputs_of(case)]
-    except (OSError, AttributeError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile) as problem:
+        with files.opened(folder / ARRAYS, "what --dump wrote") as stream, zipfile.ZipFile(stream) as arrays:
+            inputs = [_input(folder, arrays, arg) for arg in op.inputs_of(case)]
+    except UNREADABLE as problem:
         raise WrongInput(f"{folder} cannot be read ({problem})") from problem
-    for arg, array in zip(op.inputs_of(case), inputs, strict=True):
-        if array.shape != arg.shape or array.dtype != DTYPES[arg.dtype]:
-            message = f"{array.dtype}{list(array.shape)}, expected {arg.dtype}{list(arg.shape)}"
-            raise WrongInput(f"{folder / ARRAYS}: {arg.name} is {message}")
     return Dump(record, op, case, inputs)
 
 
-def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str], int]:
+def _input(folder: Path, arrays: zipfile.ZipFile, arg: Arg) -> Array:
+    """One array, of which nothing is unpacked before its header is what the op expects."""
+    dtype = np.dtype(DTYPES[arg.dtype])
+    with arrays.open(f"in_{arg.name}.npy") as member:
+        np.lib.format.read_magic(member)
+        shape, by_column, stored = np.lib.format.read_array_header_1_0(member)
+        if shape != arg.shape or stored != dtype or by_column:
+            message = f"{stored}{list(shape)}, expected {arg.dtype}{list(arg.shape)}"
+            raise WrongInput(f"{folder / ARRAYS}: {arg.name} is {message}")
+        data = bytearray(member.read(math.prod(shape) * dtype.itemsize))
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str], int, list[str]]:
     """What the failure in a folder, or those in its folders, ask to run: cases, backends (those that were asked for,
-    else each its own) and the seed of their names; raises WrongInput.
+    else each its own) and the seed of their names, and why some of several cannot be read; raises WrongInput.
     """
     places = [folder] if (folder / ABOUT).exists() else [path.parent for path in sorted(folder.glob(f"[!.]*/{ABOUT}"))]
     selected: list[Selected] = []
-    seeds = set()
+    seeds, unread = set(), list[str]()
     for place in places:
-        dump = load(place)
+        try:
+            dump = load(place)
+        except WrongInput as problem:
+            if len(places) == 1:
+                raise
+            unread.append(str(problem))
+            continue
         seeds.add(dump.record.seed)
         only = "" if asked else dump.record.backend
         selected.append(Selected(dump.case, (dump.record.kind,), str(place.resolve()), only))
     if len(seeds) != 1:
-        message = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else f"no folder with {ABOUT}"
+        none = unread[0] if unread else f"no folder with {ABOUT}"
+        message = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else none
         raise WrongInput(f"--replay {folder}: {message}")
     backends = list(asked) or parse_names([each.backend for each in selected], "backend", registry.names())
-    return selected, backends, seeds.pop()
+    return selected, backends, seeds.pop(), unread
 
 
 def _record(folder: Path) -> Record:
     try:
-        return Record.from_dict(json.loads((folder / ABOUT).read_bytes())["record"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+        return Record.from_dict(files.read_json(folder / ABOUT, "what --dump wrote")["record"])
+    except (WrongInput, ValueError, KeyError, TypeError) as problem:
         raise WrongInput(f"{folder / ABOUT} is not what kparity check --dump writes") from problem

@@ -105,6 +105,7 @@ def compare(
     from kparity.cli.bench_table import print_compared
     from kparity.host import files
 
+    files.refuse_unwritable(*filter(None, [json_path]))
     allowed = parse_names(across, "fact", tuple(comparison.ADVICE))
     left, right = comparison.read(a), comparison.read(b)
     result = comparison.compare(left, right, allowed)

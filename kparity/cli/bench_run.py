@@ -45,7 +45,10 @@ def run(options: Mapping[str, Any]) -> int:
 
 
 def _check(options: Mapping[str, Any], with_ops: bool) -> None:
-    """Raise WrongInput for options that contradict each other."""
+    """Raise WrongInput for options that contradict each other, and for files that are no models."""
+    from kparity.host import files
+    from kparity.model import foreign
+
     if options["model"] and options["shape"]:
         raise WrongInput("--model and --shape exclude each other: give one of them")
     if options["no_parity"] and options["require_gpu"]:
@@ -56,6 +59,11 @@ def _check(options: Mapping[str, Any], with_ops: bool) -> None:
         raise WrongInput("--ops has no probe that could refuse a device; name the backends of the GPU by --backends")
     if options["baseline_files"] and (with_ops or "llama.cpp" not in options["baselines"]):
         raise WrongInput("--baseline-file is for --baseline llama.cpp and models: give that, and no --ops")
+    for path in options["baseline_files"]:
+        with files.opened(path, "a GGUF file") as file:
+            head = file.read(foreign.SEEN)
+        if not head.startswith(b"GGUF"):
+            raise WrongInput(f"{path}: {foreign.described(head)}")
     if not with_ops and "torch" in options["baselines"]:
         raise WrongInput("--baseline torch is for single ops; give --ops, or --baseline llama.cpp")
     if not with_ops and not (options["prompts"] or options["depths"]):

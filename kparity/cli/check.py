@@ -55,29 +55,31 @@ def check(
     from kparity.check import select
     from kparity.device import registry
     from kparity.errors import WrongInput
+    from kparity.host import files
 
     names = select.parse_names(op_names, "op", ops.names())
     asked = select.parse_names(backend_names, "backend", registry.names())
+    unread: list[str] = []
     kinds = select.parse_names(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
     if replay:
         from kparity.check.dump import chosen as kept
 
         if op_names or expression or kind_names or quick or seed:
             raise WrongInput("--replay runs what was kept: leave out -o, -k, --kind, --quick and --seed")
-        chosen, asked, seed = kept(replay, asked)
+        chosen, asked, seed, unread = kept(replay, asked)
+        for problem in unread:
+            log(f"left out: {problem}")
     else:
         chosen = select.selected(names, quick, expression, kinds)
     if list_only:
         return _list(chosen)
-    for path in (*(Path(path) for path in (json_path, junit_path, csv_path) if path and path != "-"), dump):
-        if path and not path.parent.is_dir():  # told before a sweep of minutes, not after it
-            raise WrongInput(f"{path} cannot be written: {path.parent} is not a folder; create it first")
+    files.refuse_unwritable(*filter(None, [json_path, junit_path, csv_path]))
+    if dump:
+        files.refuse_no_folder(dump)
     from kparity.check.document import Request
     from kparity.check.runner import Limits
     from kparity.cli.check_run import run
 
-    if dump:
-        dump.mkdir(exist_ok=True)
     request = Request(
         backends=asked, ops=names, expression=expression, kinds=kinds, quick=quick, max_seconds=max_seconds,
         replay=str(replay) if replay else None,
@@ -89,7 +91,7 @@ def check(
         from kparity.cli.check_table import print_result
 
         print_result(result)
-    return result.exit_code
+    return result.exit_code or (3 if unread else 0)
 
 
 def _list(chosen: list[Selected]) -> int:

@@ -50,11 +50,12 @@ def mutate(
     if as_list:
         return _list(subjects)
     from kparity.device import registry
-    from kparity.host import html, install
+    from kparity.host import files, html, install
     from kparity.mutate import report
     from kparity.mutate.score import exit_code
     from kparity.probe.dispatcher import parse_order
 
+    files.refuse_unwritable(*filter(None, [json_file, html_file, png_file, markdown_file, resume]))
     if png_file:
         install.library("matplotlib", "reports", "the picture of mutants")
     if html_file:
@@ -67,9 +68,9 @@ def mutate(
     forms = ((json_file, as_json), (html_file, report.page), (markdown_file, report.markdown))
     for path, form in forms:
         if path:
-            path.write_text(form(cells, alarms), encoding="utf-8")
+            files.write(path, form(cells, alarms))
     if png_file:
-        report.draw(cells, png_file)
+        files.write(png_file, report.drawn(cells))
     return code
 
 

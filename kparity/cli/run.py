@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kparity.cli.options import FILE, Dispatch, dispatch_options
+from kparity.host.streams import log
 
 
 @click.command()
@@ -50,6 +51,11 @@ def run(
     for token in selected.engine.generate(ids, max_tokens):
         _write(stream.feed(token))
     _write(stream.finish() + "\n")
+    if selected.engine.full:
+        held, most = selected.engine.context, h.context
+        more = f"give --context up to {most}" if held < most else "the model has no more; shorten the prompt"
+        log(f"stopped: the context of {held} positions is full; {more}")
+    model.file.unchanged()
     selected.close()
 
 

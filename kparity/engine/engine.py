@@ -57,7 +57,7 @@ class Engine:
         self.weights: Weights = upload(model, backend, fused, tick)
         shape = (length, model.hparams.kv_dim)
         self.cache = [(backend.empty(shape, kv), backend.empty(shape, kv)) for _ in range(model.hparams.n_layer)]
-        self.position = 0
+        self.position, self.full = 0, False
         self.programs: dict[tuple[int, bool], Recorded] = {}
         self.bodies: dict[int, Program] = {}
 
@@ -159,7 +159,10 @@ class Engine:
         return np.concatenate(logits)
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
-        """Greedy continuation: ids one by one, until ``max_tokens``, the end-of-sequence id, or a full cache."""
+        """Greedy continuation: ids one by one, until ``max_tokens``, the end-of-sequence id, or a full cache, after
+        which ``full`` is true.
+        """
+        self.full = False
         if not prompt:
             raise WrongInput("the prompt has no token")
         token = self._best(self._prefill(prompt)) if len(prompt) > 1 else self.step_greedy(prompt[0])
@@ -167,7 +170,10 @@ class Engine:
             if token == self.model.hparams.eos:
                 return
             yield token
-            if count == max_tokens or self.position >= self.context:
+            if count == max_tokens:
+                return
+            if self.position >= self.context:
+                self.full = True
                 return
             token = self.step_greedy(token)
 

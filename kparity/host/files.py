@@ -136,6 +136,18 @@ def refuse_unwritable(*paths: str | Path) -> None:
         _refuse_unwritable(path)
 
 
+def refuse_no_folder(path: Path) -> None:
+    """Make a folder for several files, unless it is there; raises WrongInput where nothing could be written in it."""
+    if not path.exists():
+        refuse_unwritable(path)  # whether it can be made
+    try:
+        path.mkdir(exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WrongInput(f"{path} cannot be made: {reason}; name another folder") from error
+    refuse_unwritable(path / "any")
+
+
 def _refuse_unwritable(path: str | Path) -> None:
     if str(path) == STDIO:
         return

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kparity.errors import BadModel
+from kparity.host.processors import processors
 from kparity.model import decode
 from kparity.model.gguf_file import F16, F32, I2_S, TQ1_0, TQ2_0, GgufFile, TensorInfo
 from kparity.ops.spec import Array
@@ -42,11 +43,11 @@ def load_ternary(file: GgufFile, tensor: TensorInfo, scale: float) -> Ternary:
     data = file.data(tensor)
     try:
         if tensor.type is I2_S:
-            words = native.repack_i2_s(data[: n * k // 4], n, k)
+            words = native.repack_i2_s(data[: n * k // 4], n, k, processors())
             stored, used = data[n * k // 4 :][:4].copy().view("<f4"), np.ones(1, np.bool_)
         else:
             repack = native.repack_tq2_0 if tensor.type is TQ2_0 else native.repack_tq1_0
-            words, half, used, bad = repack(data, n, k)
+            words, half, used, bad = repack(data, n, k, processors())
             if bad >= 0:
                 raise _not_ternary(tensor, data, k, bad)
             stored = half.view("<f2")

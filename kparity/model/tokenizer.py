@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kparity.errors import BadModel, WrongInput
+from kparity.host import files
 from kparity.model.hparams import LLAMA3_PRE, Hparams, Keys
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -68,9 +69,12 @@ class Tokenizer:
         """The tokenizer of a ``tokenizer.json``; ``encode`` puts BOS in front, not the file's post-processor."""
         from tokenizers import Tokenizer as Backend
 
+        text = files.read_text(path, "a tokenizer.json")
         try:
-            backend = Backend.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
+            backend = Backend.from_str(text)
+        except BaseException as error:  # the library raises plain Exception, and where it panics a BaseException
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             raise WrongInput(f"{path} cannot be read as a tokenizer.json: {error}") from None
         return cls(backend, bos, eos, add_bos and bos is not None)
 

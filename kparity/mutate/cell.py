@@ -12,6 +12,7 @@ import msgspec
 
 from kparity.errors import WrongInput
 from kparity.gates import table
+from kparity.host import files
 from kparity.process.messages import Done, Message, Name, Stage, Text, Tick
 
 Status = Literal["ran", "invalid", "skipped", "equivalent"]
@@ -132,13 +133,19 @@ class Bits(Message, frozen=True, tag="bits"):
     sha256: Name
 
 
+class Unapplied(Message, frozen=True, tag="unapplied"):
+    """The mutant's patch is of texts that the backend does not take: nothing was wrong."""
+
+    reason: Text
+
+
 class Invalid(Message, frozen=True, tag="invalid"):
     """The mutant is no kernel at all, or failed by itself."""
 
     reason: Text
 
 
-Said = Stage | Tick | GateSaid | WitnessSaid | Bits | Invalid | Done
+Said = Stage | Tick | GateSaid | WitnessSaid | Bits | Invalid | Unapplied | Done
 
 
 class Store:
@@ -150,8 +157,11 @@ class Store:
 
     def __init__(self, path: Path | None) -> None:
         self.path, self._known = path, dict[str, Cell]()
-        lines = path.read_bytes().splitlines() if path is not None and path.exists() else []
-        for number, line in enumerate(lines, 1):
+        kept = files.read(path, "the cells of a mutation run") if path is not None and path.exists() else b""
+        if path is not None and kept and not kept.endswith(b"\n"):  # a run that was killed while it wrote a cell
+            kept = kept[: kept.rfind(b"\n") + 1]
+            files.write(path, kept)
+        for number, line in enumerate(kept.splitlines(), 1):
             try:
                 cell = msgspec.json.decode(line, type=Cell)
             except (msgspec.MsgspecError, UnicodeDecodeError) as problem:

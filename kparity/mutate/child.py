@@ -21,6 +21,7 @@ from kparity.mutate.cell import (
     GateSaid,
     Invalid,
     Outcome,
+    Unapplied,
     Witness,
     WitnessSaid,
 )  # fmt: skip
@@ -189,6 +190,8 @@ def witnesses(request: CellRequest, link: Link, backend: Backend) -> None:
 
 def main(link: Link) -> int:
     """Run the cell; the exit code says whether the process came to its end."""
+    from kparity.mutate import patch
+
     request, broken = link.request(CellRequest), list[str]()
     try:
         link.stage("compile")
@@ -207,5 +210,8 @@ def main(link: Link) -> int:
         broken.append(str(problem))
     if broken:
         link.send(Invalid(broken[0]))
+    elif request.patched and not patch.USED and not request.witnesses:
+        texts = ", ".join(sorted(request.patched))
+        link.send(Unapplied(f"{request.backend} takes nothing from the patched texts ({texts})"))
     link.send(Done())
     return 0

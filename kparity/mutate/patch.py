@@ -16,13 +16,29 @@ from kparity.errors import CompileFailed
 from kparity.ops import assemble
 from kparity.ops.spec import Case, Op
 
+USED = set[str]()
+"""Patched texts that something was taken from since they were put in place: where it stays empty nothing was wrong."""
+
+
+class Watched(ModuleType):
+    """A patched module, whose use is noted."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Any name but those of the import machinery."""
+        if not name.startswith("__"):
+            USED.add(ModuleType.__getattribute__(self, "__name__"))
+        return super().__getattribute__(name)
+
 
 def apply_texts(patched: Mapping[str, str]) -> None:
     """GPU and WGSL: whatever is assembled from now on is made of the patched texts."""
     real = assemble.kernel_text
 
     def kernel_text(relative: str) -> str:
-        return patched[relative] if relative in patched else real(relative)
+        if relative not in patched:
+            return real(relative)
+        USED.add(relative)
+        return patched[relative]
 
     assemble.kernel_text = kernel_text  # type: ignore[assignment]
 
@@ -60,11 +76,14 @@ def apply_torch(patched: Mapping[str, str]) -> None:
     """torch: the patched modules are what the backend imports from now on."""
     for path, text in patched.items():
         import_module(module_name(path))  # its package first, so that a later import finds the patched one
-        sys.modules[module_name(path)] = loaded(path, text)
+        sys.modules[module_name(path)] = module = loaded(path, text)
+        module.__class__ = Watched
 
 
 def apply_numpy(backend: Backend, patched: Mapping[str, str]) -> None:
     """numpy: this backend computes with the patched reference; truth, bounds and inputs remain those of the real op."""
+    from kparity.backends.numpy import NumpyKernel
+
     wrong: dict[str, Op] = {}
     for path, text in patched.items():
         op: Op = loaded(path, text).OP
@@ -73,8 +92,9 @@ def apply_numpy(backend: Backend, patched: Mapping[str, str]) -> None:
 
     def build(op: Op, case: Case) -> Any:
         kernel = real(op, case)
-        if op.name in wrong:
+        if op.name in wrong and isinstance(kernel, NumpyKernel):
             kernel.op = wrong[op.name]
+            USED.add(op.name)
         return kernel
 
     backend.build = build  # type: ignore[method-assign]
@@ -92,6 +112,13 @@ def apply_native(patched: Mapping[str, str]) -> None:
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
+    made = module.CpuKernel
+
+    def kernel(*arguments: Any) -> Any:
+        USED.add("kparity._native")
+        return made(*arguments)
+
+    setattr(module, "CpuKernel", kernel)  # noqa: B010 - the type checker does not know what a module holds
     sys.modules["kparity._native"] = module
     import kparity
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -133,8 +133,8 @@ def page(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def draw(cells: Sequence[Cell], path: Path) -> None:
-    """Write the picture: a row per op, a column per gate, in each field how many of the op's mutants, over all
+def drawn(cells: Sequence[Cell]) -> bytes:
+    """The picture, PNG: a row per op, a column per gate, in each field how many of the op's mutants, over all
     backends, the gate rejects; raises WrongInput without matplotlib.
     """
     matplotlib = install.library("matplotlib", "reports", "the picture of mutants")
@@ -145,7 +145,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     shares = np.nan_to_num([[each.share for each in row] for row in tallies])
     figure, axes = pyplot.subplots(figsize=(11, 1.8 + 0.36 * len(rows)), dpi=150, layout="constrained")
     colours = matplotlib.colors.LinearSegmentedColormap.from_list("rejected", COLOURS)
-    drawn = axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=2)
+    mesh = axes.pcolormesh(shares, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=2)
     for y, row in enumerate(tallies):
         for x, each in enumerate(row):
             ink = "white" if shares[y, x] > 0.5 else "#1a1d21"
@@ -161,6 +161,8 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     backends = dict.fromkeys(cell.backend for cell in cells if cell.status == "ran")
     axes.set_xlabel(f"numbers: mutants that the gate rejects, each gate by itself; in brackets: all of the op, on "
                     f"{', '.join(backends)}", fontsize=11, labelpad=8)  # fmt: skip
-    figure.colorbar(drawn, label="share of the mutants rejected", format="{x:.0%}", pad=0.02)
-    figure.savefig(path)
+    figure.colorbar(mesh, label="share of the mutants rejected", format="{x:.0%}", pad=0.02)
+    picture = io.BytesIO()
+    figure.savefig(picture)
     pyplot.close(figure)
+    return picture.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from kparity import ops
 from kparity.device import fingerprint, registry
 from kparity.errors import Unavailable
+from kparity.host.processors import processors
 from kparity.model import load_model
 from kparity.mutate import library, native
 from kparity.mutate.cell import (
@@ -26,6 +26,7 @@ from kparity.mutate.cell import (
     GateSaid,
     Invalid,
     Said,
+    Unapplied,
     Witness,
     WitnessSaid,
 )  # fmt: skip
@@ -186,6 +187,10 @@ class Running(Process):
             self.witnesses.append(message)
         elif isinstance(message, Bits):
             self.cell.bits = message.sha256
+        elif isinstance(message, Unapplied):
+            self.cell.gates.clear()
+            self.cell.witness = None
+            self.cell.ended("skipped", message.reason)
         elif isinstance(message, Invalid):
             self.cell.ended("invalid", message.reason)
         else:
@@ -212,7 +217,7 @@ def execute(
 
     The controls of each backend come first: their bits tell which mutants the probe's model reached at all.
     """
-    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    jobs = jobs or processors()
     waiting, running, cells = list(plans), list[Running](), list[Cell]()
     with Family() as family, ExitStack() as stack:
         subjects: dict[str, tuple[Path | None, Sealed]] = {}

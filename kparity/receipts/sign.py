@@ -110,13 +110,13 @@ def _loaded(path: Path, kind: str) -> Any:
     """An Ed25519 key from PEM; raises WrongInput for a file of anything else."""
     serialization, ed25519 = _library()
     try:
-        content = path.read_bytes()
+        content = files.read(path, "a PEM file", 1 << 16)
         if kind == "private":
             key, wanted = serialization.load_pem_private_key(content, password=None), ed25519.Ed25519PrivateKey
         else:
             key, wanted = serialization.load_pem_public_key(content), ed25519.Ed25519PublicKey
-    except OSError as error:
-        raise WrongInput(f"the key {path} cannot be read: {error.strerror}; name a PEM file") from error
+    except WrongInput:
+        raise
     except (ValueError, TypeError) as error:
         raise WrongInput(f"{path} is no {kind} key in PEM without a password; make one with receipt keygen") from error
     except Exception as error:  # cryptography's UnsupportedAlgorithm is not a ValueError
