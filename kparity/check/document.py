@@ -6,9 +6,7 @@ import csv
 import json
 import os
 import platform
-import re
-import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from io import StringIO
 from typing import Annotated, Literal
@@ -22,11 +20,10 @@ from kparity import contracts
 from kparity.check.core import CONTRACT
 from kparity.check.record import FAIL, OUTCOMES, PASS, UNSUPPORTED, Count, OutputRecord, Record, Summary, Tally, plain
 from kparity.device import fingerprint
+from kparity.host import ci
 from kparity.host.revision import checkout, commit
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, escaped or not: compilers colour their logs with it."""
 
 
 class Part(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -162,37 +159,40 @@ def _counts(tally: Tally) -> Counts:
 
 def as_junit(result: Result) -> str:
     """JUnit XML: a suite per backend, a test per record; UNSUPPORTED and SKIPPED are skipped tests with a reason."""
-    root = ET.Element("testsuites", name="kparity check", time=f"{result.seconds:.3f}")
-    for backend in dict.fromkeys(record.backend for record in result.records):
-        mine = [record for record in result.records if record.backend == backend]
-        failures = sum(record.outcome == FAIL for record in mine)
-        skipped = sum(record.outcome not in (FAIL, PASS) for record in mine)
-        suite = ET.SubElement(
-            root, "testsuite", name=_clean(f"kparity check {backend}"), tests=str(len(mine)), failures=str(failures),
-            errors="0", skipped=str(skipped), time=f"{sum(record.elapsed_ms for record in mine) / 1e3:.3f}",
-        )  # fmt: skip
-        for record in mine:
-            _test(suite, record)
-    ET.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+    suites: dict[str, list[ci.Test]] = {}
+    for record in result.records:
+        suites.setdefault(f"kparity check {record.backend}", []).append(_test(record))
+    return ci.junit("kparity check", result.seconds, suites)
 
 
-def _test(suite: ET.Element, record: Record) -> None:
-    test = ET.SubElement(
-        suite, "testcase", classname=_clean(f"{record.backend}.{record.op}"), name=_clean(record.label),
-        time=f"{record.elapsed_ms / 1e3:.6f}",
-    )  # fmt: skip
+def _test(record: Record) -> ci.Test:
+    test = ci.Test(f"{record.backend}.{record.op}", record.label, record.elapsed_ms / 1e3)
     if record.outcome == PASS:
-        return
-    stood_for = f" ({record.runs} kinds of input)" if record.runs > 1 else ""
+        return test
     if record.outcome != FAIL:
-        ET.SubElement(test, "skipped", message=_clean(f"{record.outcome}{stood_for}: {record.reason}"))
-        return
-    failure = ET.SubElement(
-        test, "failure", message=_clean(record.reason), type=_clean(", ".join(record.failed) or "error")
-    )
+        stood_for = f" ({record.runs} kinds of input)" if record.runs > 1 else ""
+        return replace(test, skipped=f"{record.outcome}{stood_for}: {record.reason}")
     details = {"rerun": record.rerun, **record.as_dict(), "outputs": [*map(_brief, record.outputs)]}
-    failure.text = _clean(json.dumps(details, indent=1, ensure_ascii=False))
+    return replace(
+        test, failure=record.reason, type=", ".join(record.failed),
+        details=json.dumps(details, indent=1, ensure_ascii=False),
+    )  # fmt: skip
+
+
+def to_github(result: Result) -> None:
+    """An error for each failure, with the command that makes it again; a table with the counts of each backend."""
+    failures = [record for record in result.records if record.outcome == FAIL]
+    said: list[tuple[ci.Level, str, str]] = [
+        ("error", f"kparity check: {each.backend} {each.op}", f"{each.label}: {each.reason}\nrerun: {each.rerun}")
+        for each in failures
+    ]
+    if result.exit_code == 3:
+        said.append(("error", "kparity check", "inconclusive: something that was asked for did not run"))
+    rows = [
+        (tally.backend, len(tally.cases), tally.total, *(tally.runs[outcome] for outcome in OUTCOMES))
+        for tally in result.summary.by_backend.values()
+    ]
+    ci.github("kparity check", said, ("backend", "cases", "runs", *OUTCOMES), rows)
 
 
 def _brief(output: OutputRecord) -> str:
@@ -200,10 +200,6 @@ def _brief(output: OutputRecord) -> str:
         f"{output.name}: {output.wrong} of {output.count} wrong, worst {list(output.worst_index)}, got {output.got!r}, "
         f"want {output.want!r}, error {output.error!r}, limit {output.limit!r} ({output.derivation})"
     )
-
-
-def _clean(text: str) -> str:
-    return _UNPRINTABLE.sub("�", text)
 
 
 def as_csv(result: Result) -> str:

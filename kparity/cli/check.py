@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.options import FILE
+from kparity.cli.options import FILE, github_option
 from kparity.cli.table import say
 from kparity.host.streams import log
 
@@ -31,19 +31,22 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--case-timeout", type=SECONDS, default=60.0, show_default=True, metavar="S",
               help="A case that takes longer on a backend is a failure.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="The short list of cases.")
-@click.option("--fail-fast", is_flag=True, help="Skip what comes after the first failure.")
+@click.option("-x", "--fail-fast", is_flag=True, help="Skip what comes after the first failure.")
+@click.option("--lf", "--last-failed", "last_failed", is_flag=True,
+              help="Only what failed last time; everything where nothing did.")  # fmt: skip
 @click.option("--dump", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keep inputs, outputs, truth and text of what fails, a folder each.")  # fmt: skip
 @click.option("--replay", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="Run what --dump kept once more, on its backend or on those of -b.")  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
 @click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
+@github_option
 @click.option("--csv", "csv_path", type=FILE, metavar="FILE", help="Write a line per output.")
 def check(
     op_names: tuple[str, ...], backend_names: tuple[str, ...], expression: str | None,
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
-    quick: bool, fail_fast: bool, dump: Path | None, replay: Path | None, json_path: str | None,
-    junit_path: str | None, csv_path: str | None,
+    quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
+    json_path: str | None, junit_path: str | None, csv_path: str | None,
 ) -> int:  # fmt: skip
     """Hold every op of every backend against fp64 truth.
 
@@ -71,12 +74,15 @@ def check(
             log(f"left out: {problem}")
     else:
         chosen = select.selected(names, quick, expression, kinds)
+    if last_failed:
+        chosen, asked = _again(chosen, asked)
     if list_only:
         return _list(chosen)
     files.refuse_unwritable(*filter(None, [json_path, junit_path, csv_path]))
     if dump:
         files.refuse_no_folder(dump)
-    from kparity.check.document import Request
+    from kparity.check import failed
+    from kparity.check.document import Request, to_github
     from kparity.check.runner import Limits
     from kparity.cli.check_run import run
 
@@ -86,12 +92,28 @@ def check(
     )  # fmt: skip
     limits = Limits(case_timeout, max_seconds, fail_fast)
     result = run(chosen, request, seed, limits, str(dump.resolve()) if dump else "")
+    if not replay:
+        failed.keep(result.records)
     _write(result, json_path, junit_path, csv_path)
+    if github:
+        to_github(result)
     if json_path != "-":
         from kparity.cli.check_table import print_result
 
         print_result(result)
     return result.exit_code or (3 if unread else 0)
+
+
+def _again(chosen: list[Selected], asked: list[str]) -> tuple[list[Selected], list[str]]:
+    """What failed last time, with the backends on which it did; everything where none of it was chosen."""
+    from kparity.check import failed
+
+    again = failed.only(chosen, asked, failed.load())
+    if not again:
+        log("nothing of this failed last time: all of it runs")
+        return chosen, asked
+    log(f"{sum(len(each.kinds) for each in again)} runs failed last time: only these run (--lf)")
+    return again, list(dict.fromkeys(each.backend for each in again))
 
 
 def _list(chosen: list[Selected]) -> int:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from kparity.probe.messages import Request
 
 FILE = click.Path(dir_okay=False)
+github_option = click.option(
+    "--github", is_flag=True, help="Annotations of GitHub on stderr, and a table for $GITHUB_STEP_SUMMARY."
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.options import FILE, Dispatch, dispatch_options
+from kparity.cli.options import FILE, Dispatch, dispatch_options, github_option
 
 if TYPE_CHECKING:
     from kparity.gates.verdict import Row
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--receipt", type=FILE, metavar="FILE", help="Write what was measured, and on what, to FILE.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every measured number.")
+@click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
+@github_option
 @click.option("--timings", is_flag=True, help="Show where the time went.")
 def probe(
     dispatch: Dispatch,
@@ -34,6 +36,8 @@ def probe(
     receipt: str | None,
     verbose: bool,
     timings: bool,
+    junit_path: str | None,
+    github: bool,
 ) -> int:
     """Probe backends in order and show which one may serve.
 
@@ -42,11 +46,12 @@ def probe(
     """
     from kparity.host.files import refuse_unwritable, write
     from kparity.model import load_model
+    from kparity.probe import ci
     from kparity.probe.dispatcher import probe_all
     from kparity.receipts.statement import now
 
     begun = now()
-    refuse_unwritable(*filter(None, [receipt]))
+    refuse_unwritable(*filter(None, [receipt, junit_path]))
     order, forced = dispatch.order()
     load_model(dispatch.model).close()  # a bad file is an error of its own, not a rejected backend
     request = dispatch.request(positions, index)
@@ -62,6 +67,10 @@ def probe(
         from kparity.cli.probe_table import print_probe
 
         print_probe(outcome, verbose, timings)
+    if junit_path:
+        write(junit_path, ci.as_junit(outcome.rows))
+    if github:
+        ci.to_github(outcome.rows, outcome.serving)
     if receipt:
         write_receipt(Path(receipt), outcome.rows, request, order, outcome.serving, begun)
     return outcome.exit_code
