@@ -109,9 +109,11 @@ class Session:
             parts.append("ran on " + ", ".join(f"{name} ({count})" for name, count in self.ran.items()))
         if self.missing:
             parts.append("missing: " + ", ".join(f"{name} [{code}]" for name, code in self.missing.items()))
-        terminalreporter.write_line(f"kparity: {'; '.join(parts)}")
+        from kparity.host.text import printable
+
+        terminalreporter.write_line(printable(f"kparity: {'; '.join(parts)}"))
         for problem in self.problems():
-            terminalreporter.write_line(f"kparity: {problem}", red=True, bold=True)
+            terminalreporter.write_line(printable(f"kparity: {problem}"), red=True, bold=True)
 
 
 SESSION = pytest.StashKey[Session]()
@@ -205,6 +207,7 @@ def kparity_backend(request: pytest.FixtureRequest) -> Backend:
     """
     from kparity.device import registry
     from kparity.errors import Unavailable
+    from kparity.host.text import printable
 
     opened, name = request.config.stash[SESSION].opened, request.param
     if name not in opened:
@@ -214,7 +217,7 @@ def kparity_backend(request: pytest.FixtureRequest) -> Backend:
             opened[name] = problem
     found = opened[name]
     if isinstance(found, Unavailable):
-        text = f"kparity: {name} is missing: [{found.code}] {found}"
+        text = printable(f"kparity: {name} is missing: [{found.code}] {found}")
         if name in choose(request.config)["require"]:
             pytest.fail(f"{text} (it is required)", pytrace=False)
         pytest.skip(text)
