@@ -20,14 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from kparity.cli import table
 from kparity.cli.main import cli
 from kparity.cli.table import NONE, Table
 from kparity.errors import KparityError
 from kparity.gates.verdict import Gate, Measure, Row
 from kparity.host.text import HIDDEN, number, printable
 from tests.cli import LIARS
-from tests.contract_project import document
-from tests.contract_project import write as write_contract
 from tests.edits import put
 from tests.gguf_files import STRING, altered
 from tests.made_receipts import edited, receipt
@@ -245,12 +244,10 @@ EVIL = "x\nPASS: forged\r\x1b[2J\x1b]0;t\x07\x85\x9b31m\u202eevil\u2028y\x7f[bol
 
 
 def test_text_of_others_forges_no_line(tmp_path: Path) -> None:
-    """Of receipts, contracts, models and arguments."""
+    """Of receipts, models and arguments."""
     lie, odd = tmp_path / "lie.json", tmp_path / "odd.json"
     lie.write_text(json.dumps(edited(put("runs.0.device.device", EVIL), "wgpu", "cpu")))
     odd.write_text(json.dumps(edited(put(f"x{EVIL}", 1), "wgpu", "cpu")))
-    contract = document()
-    contract["metadata"]["summary"] = EVIL
     model = altered(tmp_path, keys={"general.name": (STRING, EVIL), f"x{EVIL}": (STRING, "y")})
     for command in (
         ("receipt", "verify", str(odd)),
@@ -260,7 +257,6 @@ def test_text_of_others_forges_no_line(tmp_path: Path) -> None:
         ("receipt", "diff", "r1.json", str(lie)),
         ("receipt", "verify", f"{EVIL}.json"),
         ("bench", "compare", "r1.json", f"{EVIL}.json"),
-        ("contract", "show", str(write_contract(tmp_path / "mine.yaml", contract))),
         ("model", "inspect", str(model)),
         ("explain", EVIL),
         ("ops", EVIL),
@@ -268,6 +264,13 @@ def test_text_of_others_forges_no_line(tmp_path: Path) -> None:
         text = told(*command, log=True)
         assert {each for each in text if unicodedata.category(each) in HIDDEN} <= {"\n"}, command
         assert not any(line.lstrip().startswith(("PASS: forged", "y\x7f")) for line in text.splitlines()), command
-        assert "forged" in text and ("[bold red]z[/]" in text or "…" in text), command
+        assert "forged" in text.lower() and re.search(r"(?i)\[bold red\]z\[/\]|…", text), command
     stray = kparity("probe", f"--{EVIL}")
     assert stray.returncode == 2 and b"\x1b" not in stray.stderr and b"\nPASS" not in stray.stderr
+
+
+def test_commands_print_in_one_place() -> None:
+    """``say``, ``Table`` and ``log``, or ``printable`` where a text has lines."""
+    bare = re.compile(r"click\.(?:echo|secho|style)\((?!printable)|(?<![.\w])print\(|sys\.stdout\.write\((?!printable)")
+    folder = Path(table.__file__).parent
+    assert {path.name: found for path in folder.glob("*.py") if (found := bare.findall(path.read_text()))} == {}
