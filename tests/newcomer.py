@@ -2,7 +2,7 @@
 
 ``python3 tests/newcomer.py [REPOSITORY] [--all]``, with Python's own library alone. What takes minutes is cut down as
 ``SHORTER`` says, unless ``--all``. The home is a fresh one, so that nothing was cached, and nothing may be left in it
-but ``.cache``. Exit code 1 where a command ends otherwise than it should.
+but ``USUAL``. Exit code 1 where a command ends otherwise than it should.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ BEYOND = (
     "kparity explain bos_cosine", "kparity preflight -v",
 )  # fmt: skip
 """What the README says in words only."""
+USUAL = (".cache", ".rustup")
+"""What may be left in a home; pip asks rustc for its version, and rustup then makes the second."""
 
 
 def commands(readme: str) -> list[str]:
@@ -106,7 +108,7 @@ def main() -> int:
         said = hour.run(command, hour.clone, CODES.get(printed, (0,)))
         if "not checked" in said or "no checkout" in said:
             hour.refuse(f"{command} leaves something out: {said[-2000:]}")
-    left = [path for path in (*hour.home.iterdir(), *hour.scratch.iterdir()) if path.name != ".cache"]
+    left = [path for path in (*hour.home.iterdir(), *hour.scratch.iterdir()) if path.name not in USUAL]
     if left:
         hour.refuse(f"left behind: {', '.join(map(str, left))}")
     print(f"{len(hour.wrong)} wrong; {time.monotonic() - begun:.0f} s in all, in {hour.base}")
