@@ -17,6 +17,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, require_fit, sliced
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import DeviceFault
+from kparity.host.processors import processors
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 HANDLES = {"f32": "float32", "f16": "float16", "i32": "int32", "u32": "int32", "i8": "int8"}
@@ -135,8 +136,7 @@ class TorchBackend(Backend):
             torch = import_module("torch")
         except (ImportError, OSError) as problem:  # OSError: a shared library of torch's own is missing
             raise cls.unavailable("KP-TORCH-NOLIB", f"torch cannot be imported ({problem})") from None
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or min(torch.get_num_threads(), processors()))  # torch heeds no quota
         names = devices(torch)
         if not 0 <= index < len(names):
             remedy = f"use 0 to {len(names) - 1}: {', '.join(names)}"

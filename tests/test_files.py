@@ -12,6 +12,7 @@ import pytest
 
 from kparity.errors import WrongInput
 from kparity.host import files
+from tests.cli import run
 
 
 def node(folder: Path, kind: str) -> Path:
@@ -161,3 +162,37 @@ def test_what_failed_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_standard_output_is_a_dash(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     files.write("-", "text\n")
     assert capfdbinary.readouterr().out == b"text\n"
+
+
+RUN, BENCH = ("run", "--prompt", "x", "--backend", "numpy"), ("bench", "--backends", "numpy")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("model", "inspect"), ("probe", "--backends", "numpy", "--model"), ("probe", "--contracts"),
+        (*RUN, "--model"), (*RUN, "--tokenizer"), (*BENCH, "--model"),
+        (*BENCH, "--baseline", "llama.cpp", "--baseline-file"), ("bench", "compare", "none.json"),
+        ("receipt", "verify"), ("receipt", "show"), ("contract", "validate"),
+        ("mutate", "--backends", "numpy", "--op", "add", "--resume"),
+    ],
+)  # fmt: skip
+def test_no_command_waits_for_a_pipe_that_nobody_feeds(tmp_path: Path, command: tuple[str, ...]) -> None:
+    pipes = [str(node(tmp_path, "pipe"))] * (2 if "none.json" in command else 1)
+    done = run(*(part for part in command if part != "none.json"), *pipes)
+    assert done.returncode == 2 and "is a named pipe; name" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("probe", "--receipt"), (*RUN, "--receipt"), (*BENCH, "--receipt"), (*BENCH, "--json"),
+        *(("check", "-o", "add", option) for option in ("--json", "--junit", "--csv", "--dump")),
+    ],
+)  # fmt: skip
+def test_every_output_is_tried_before_the_work(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = run(*command, str(tmp_path / "no" / "file"))
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "file cannot be written: " in line and "is not a folder; create it first" in line

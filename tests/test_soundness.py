@@ -69,6 +69,19 @@ def test_what_only_the_reference_notices_is_the_models_fault_too(tmp_path: Path)
     assert f"tensor {Q}: code 3 at row 0, column 2 is not a ternary weight" in done.stderr
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_a_model_that_gives_nothing_to_compare_is_the_models_fault(tmp_path: Path, zeros: bool) -> None:
+    """BOS has an embedding of zeros; the product of two scales is beyond f32 where activations meet it."""
+    if zeros:
+        path = changed(tmp_path, EMBEDDING, 0, 0.0, "(256,)<f2")
+    else:
+        huge = entry("blk.0.attn_q.scale", (1,), 0, np.float32(3e38).tobytes())
+        path = altered(tmp_path, tensors={huge.name: huge})
+    done = run("probe", "--backends", "numpy,cpu", "--model", str(path))
+    assert done.returncode == 2 and "rejected" not in done.stderr
+    assert "its logits are not finite, or all zero, by the plain pass too" in done.stderr
+
+
 def test_scales_that_are_all_zero_are_suspect(tmp_path: Path) -> None:
     silent = {
         each.name: entry(each.name, each.shape, each.type_id, bytes([0x55] * 64 + [0, 0]) * (each.n_bytes // 66))

@@ -157,6 +157,9 @@ def test_tokenizer_json(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(WrongInput, match=r"cannot be read as a tokenizer\.json"):
         Tokenizer.from_file(path, bos=None, eos=None)
+    path.write_bytes(b"\xff")
+    with pytest.raises(WrongInput, match="no UTF-8"):
+        Tokenizer.from_file(path, bos=None, eos=None)
 
 
 def test_wrong_ids_and_wrong_text() -> None:

@@ -124,6 +124,9 @@ def _run(arguments: list[str] | None) -> int:
         missing = f"{error.filename or error}: no such file"
         streams.log(f"kparity: {missing if isinstance(error, FileNotFoundError) else error}")
         return 2
+    except MemoryError:
+        streams.log("kparity: out of memory; use a smaller model or file, or a machine with more memory")
+        return 2
     return code if isinstance(code, int) else 0
 
 

@@ -40,6 +40,8 @@ def run(
     ids = words.encode(prompt)
     if not ids:
         raise WrongInput("the prompt has no token; give --prompt some text")
+    if max(ids) >= h.vocab:
+        raise WrongInput(f"--tokenizer gives token {max(ids)}, the model has {h.vocab}; name the model's own tokenizer")
     request = dispatch.request()
     selected = first_accepted(order, request, model, cached=dispatch.cached, forced=forced, context=context or 0)
     if receipt:

@@ -86,8 +86,10 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     count = min(request.positions, model.hparams.context) if request.depth == "full" else 1
     tokens = reference.probe_tokens(model, count)
     found = reference.compute(model, tokens, act=request.act, kv=request.kv, tick=link.tick)
-    if not (np.isfinite(found.logits).all() and found.logits.any(axis=1).all()):
-        raise BadModel(f"{model.path}: its logits are not finite, or all zero, in fp64 too; fetch or convert it again")
+    if not all(np.isfinite(each).all() and each.any(axis=1).all() for each in (found.logits, found.rounded)):
+        raise BadModel(
+            f"{model.path}: its logits are not finite, or all zero, by the plain pass too; fetch or convert it again"
+        )
     found.write(descriptor)
 
 
