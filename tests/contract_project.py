@@ -18,6 +18,7 @@ def judge(contract, value):
 """
 
 TESTS = """
+import conftest
 import pytest
 
 def test_good(): pass
@@ -42,6 +43,7 @@ def test_measured(record_property):
     print("as\\x1bmeasured")
     error = 0.25
     assert error <= 0.5
+    conftest.helper()
 
 class TestThings:
     def test_inside(self): pass
@@ -90,6 +92,7 @@ def make(folder: Path, contract: dict[str, Any], name: str = "mine-v1") -> Path:
     (folder / "pyproject.toml").write_text("[project]\nname = 'mine'\nversion = '1'\n")
     (folder / "source.py").write_text(SOURCE)
     (folder / "test_mine.py").write_text(TESTS)
+    (folder / "conftest.py").write_text("def helper(): assert 'another file'\n")
     (folder / "docs").mkdir(exist_ok=True)
     (folder / "docs" / "driver.md").write_text("# The driver\n\nISSUE-MINE-1: it reorders launches.\n")
     return write(folder / "contracts" / f"{name}.yaml", contract)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kparity import contracts
 from kparity.cli.schema import schema_of
-from kparity.contracts import coverage, files
+from kparity.contracts import code, coverage, files
 from kparity.contracts.validate import validate
 from kparity.device import registry
 from kparity.engine import Engine
@@ -98,6 +98,10 @@ def test_the_shipped_contracts_keep_every_rule() -> None:
     found = validate(files.resolve(()), registry.names())
     assert [str(problem) for problem in found.problems] == [] and found.unchecked == []
     assert {contract.id for contract in found.contracts} == SHIPPED
+
+
+def test_evidence_covers_everything_that_computes() -> None:
+    assert set(code.of(CONTRACT)) == {"kparity", "tests/", "csrc/"}
 
 
 def test_the_table_in_the_docs_is_the_scoreboard() -> None:

@@ -108,10 +108,15 @@ def test_evidence_of_other_code_is_stale(name: str, tmp_path: Path) -> None:
 
 
 def test_evidence_of_another_kparity_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make(tmp_path, document())
-    checked(path)
-    monkeypatch.setattr(fingerprint, "code", lambda: "0" * 64)
-    assert coverage.score(files.read_all([path])[0]).note == "of other code: kparity"
+    path, gate = make(tmp_path / "project", document()), tmp_path / "gate.py"
+    monkeypatch.setattr(fingerprint, "sources", lambda: [gate])
+    for text, note in (("right", ""), ("broken on purpose", "of other code: kparity"), ("right", "")):
+        gate.write_text(text)
+        fingerprint._sources.cache_clear()
+        if not (path.parent / "evidence").exists():
+            checked(path)
+        assert coverage.score(files.read_all([path])[0]).note == note
+    fingerprint._sources.cache_clear()
 
 
 def test_an_installed_package_knows_nothing_of_its_tests(tmp_path: Path) -> None:

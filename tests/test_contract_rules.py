@@ -161,6 +161,7 @@ def test_each_rule_rejects_the_contract_that_breaks_it(name: str, tmp_path: Path
         (f"a: [{'1,' * 400_000}]", "more than 1000 entries"),
         ("".join(f"k{at}: [{'x,' * 900}]\n" for at in range(500)), "more than 20000 values"),
         (f"a: {'9' * 5000}", "an integer of more than 64 bits"),
+        (f"a: {1 << 64}", "an integer of more than 64 bits"),
         (f"a: {'1:' * 450_000}1", "a value of 900001 characters"),
         ("\x00", "control characters"),
     ],
