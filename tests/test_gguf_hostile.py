@@ -145,6 +145,9 @@ def test_a_file_that_changes_under_its_reader_is_no_model(tmp_path: Path) -> Non
         path.write_bytes(good()[:-32] + bytes(32))
         with pytest.raises(BadModel, match="changed while it was read"):
             model.file.unchanged()
+        os.truncate(path, 4096)
+        with pytest.raises(BadModel, match="changed while it was read"):
+            model.linear(0, "attn_q")  # and no SIGBUS
 
 
 def test_versions_and_absurd_counts(tmp_path: Path) -> None:

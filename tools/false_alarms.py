@@ -149,7 +149,7 @@ class Log:
 
     def read(self) -> None:
         """Take in what the file holds, by another process too; WrongInput where it was made under other conditions."""
-        header, *lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
+        header, *lines = map(json.loads, files.read_text(self.path).splitlines())
         if header != self.header:
             raise WrongInput(f"{self.path} was made with other kernels, gates or another contract; name another file")
         self.records = [line for line in lines if "missing" not in line]

@@ -6,8 +6,8 @@ then, aligned to ``general.alignment`` (32), the data that those offsets count f
 bytes; an array is a u32 element type, a u64 length and the elements.
 
 Every count is checked against the bytes that are left before anything is allocated for it, and every complaint is a
-BadModel of one sentence. The header is read and tensors are mapped: a file that another process shortens while a tensor
-is read ends the process with SIGBUS, and ``unchanged`` says afterwards that it was so.
+BadModel of one sentence. The header is read and tensors are mapped: a file that another process shortens at the very
+moment in which a tensor is read ends the process with SIGBUS; before and after that ``unchanged`` says so.
 """
 
 from __future__ import annotations
@@ -169,7 +169,10 @@ class GgufFile:
         return len(self.raw)
 
     def data(self, tensor: TensorInfo) -> Bytes:
-        """The bytes of a tensor, a read-only view of the mapped file, u8 [n_bytes]."""
+        """The bytes of a tensor, a read-only view of the mapped file, u8 [n_bytes]; BadModel where the file is another
+        by now, since a view of what was cut off ends the process.
+        """
+        self.unchanged()
         return np.frombuffer(self.raw, np.uint8, tensor.n_bytes, tensor.offset)
 
     def advise(self, tensor: TensorInfo, advice: str) -> None:
