@@ -1,7 +1,8 @@
 #!/bin/sh
 # Sets kparity up in .venv of this folder and does what it is told:
 #
-#   sh setup.sh probe [OPTIONS]   install, then `kparity probe` (--backends cuda,wgpu,cpu without options)
+#   sh setup.sh probe [OPTIONS]   install what every command needs, from this folder (pip install -e '.[all]'), then
+#                                 `kparity probe` (--backends cuda,wgpu,cpu without options)
 #   sh setup.sh test [OPTIONS]    install with the development tools, then ruff, mypy and pytest
 #
 # What the system lacks (a C++ compiler, Python headers, a Vulkan driver) is installed through apt where that is

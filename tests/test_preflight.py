@@ -23,6 +23,8 @@ def test_every_backend_has_a_line_and_a_missing_one_a_remedy() -> None:
     done = run("preflight", "--json")
     found = {finding["backend"]: finding for finding in json.loads(done.stdout)}
     assert set(found) == set(names()) and done.returncode == 0
+    text = run("preflight", "--backends", "cpu,numpy,wgpu,opencl")  # what serves lacks nothing, whatever is not found
+    assert text.returncode == 3 or "not found" not in text.stdout
     assert found["cpu"]["available"] and found["numpy"]["available"]
     for finding in found.values():
         if finding["available"]:

@@ -57,8 +57,9 @@ def _print(finding: Availability, shells: Sequence[str]) -> None:
         ]
     else:
         lines.append(("reason", f"[{finding.code}] {finding.reason}"))
-    lines += [("package", f"{name}: {value or 'not found'}") for name, value in finding.packages.items()]
-    lines += [("library", f"{name}: {value or 'not found'}") for name, value in finding.libraries.items()]
+    for kind, values in (("package", finding.packages), ("library", finding.libraries)):
+        found = {name: value for name, value in values.items() if value or not finding.available}
+        lines += [(kind, f"{name}: {value or 'not found'}") for name, value in found.items()]
     lines += [("node", f"{path}: {node}") for path, node in finding.nodes.items()]
     lines += [("manifest", manifest) for manifest in finding.manifests]
     lines += [("variable", f"{name}={value}") for name, value in finding.environment.items()]
