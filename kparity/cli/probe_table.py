@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NEAREST = 3
 """Measures of a backend that are shown although they hold; ``verbose`` shows all."""
+LEAST = 1e-3
+"""Of its limit a measure has used where it is shown."""
 
 
 def print_probe(outcome: Outcome, verbose: bool = False, timings: bool = False) -> None:
@@ -39,7 +41,8 @@ def _about(row: Row, serves: bool) -> list[str]:
     """Why it may not serve; what it was held against, and whether it serves."""
     if row.code:
         return [f"[{row.code}] {row.reason}"]
-    against = f"{row.positions} positions against {row.reference}" if row.reference and row.positions else row.reference
+    count = f"{row.positions} position{'' if row.positions == 1 else 's'} against " if row.positions else ""
+    against = f"{count}{row.reference}" if row.reference else ""
     return [", ".join(filter(None, ["serves" if serves else "", "cached" if row.cached else "", against]))]
 
 
@@ -50,9 +53,10 @@ def _summary(gates: Sequence[Gate]) -> Iterator[str]:
         if verdict == "FAIL":
             yield from (f"FAIL {gate.name}: {'; '.join(map(_told, gate.measures)) or gate.reason}" for gate in names)
         else:
-            yield f"{verdict}: {', '.join(gate.name for gate in names)}"
+            left = ", not run (--depth bos)" if verdict == "INCONCLUSIVE" else ""
+            yield f"{verdict}{left}: {', '.join(gate.name for gate in names)}"
     held = [measure for gate in gates if gate.verdict == "PASS" for measure in gate.measures]
-    near = sorted((measure for measure in held if _share(measure) > 0), key=_share, reverse=True)[:NEAREST]
+    near = sorted((measure for measure in held if _share(measure) > LEAST), key=_share, reverse=True)[:NEAREST]
     if near:
         yield f"nearest to their limits: {'; '.join(map(_told, near))}"
 
