@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from kparity.cli.options import FILE, github_option
-from kparity.cli.table import say
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ def _again(chosen: list[Selected], asked: list[str]) -> tuple[list[Selected], li
 
 
 def _list(chosen: list[Selected]) -> int:
+    from kparity.cli.table import say
+
     for each in chosen:
         for kind in each.kinds:
             say(f"{each.case.id} {kind}")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kparity.cli.table import say
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None
     Every reason to refuse one is a line on stdout. Exit codes: 0 all pass, 1 one was refused, 2 one cannot be read,
     3 none was given.
     """
+    from kparity.cli.table import say
+
     if not files:
         log("no receipt was given")
         ctx.exit(3)
@@ -132,6 +133,7 @@ def sign(file: Path, key: Path, output: Path | None) -> None:
 @click.option("--public", type=FILE, metavar="PUB", help="Where the public key goes [default: PRIVATE with .pub].")
 def keygen(private: Path, public: Path | None) -> None:
     """Make an Ed25519 key pair (PEM); prints the key's id."""
+    from kparity.cli.table import say
     from kparity.receipts import sign
 
     say(sign.keygen(private, public or private.with_suffix(".pub")))
