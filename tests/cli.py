@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +12,24 @@ TAG = "backend-output-parity-v1"
 LIARS = Path(__file__).parent / "liars"
 
 
-def run(*arguments: str, liars: bool = False, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """``kparity ARGUMENTS`` with text output; ``liars`` puts the lying backends on the path."""
+PROGRESS = re.compile(r"^[^\n]*, after \d+ s\n", re.M)
+
+
+def run(
+    *arguments: str, liars: bool = False, env: dict[str, str] | None = None, progress: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """``kparity ARGUMENTS`` with text output; ``liars`` puts the lying backends on the path. Lines of progress, which
+    depend on how fast this machine is, are left out unless asked for.
+    """
     environment = {**os.environ, "COLUMNS": "200", **(env or {})}
     if liars:
         environment["PYTHONPATH"] = os.pathsep.join([str(LIARS), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "kparity.cli.main", *arguments],
         capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
+    done.stderr = done.stderr if progress else PROGRESS.sub("", done.stderr)
+    return done
 
 
 def python(code: str, *arguments: str, env: dict[str, str] | None = None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kparity.errors import WrongInput
+from kparity.host import progress
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _model_path(options: Mapping[str, Any]) -> str:
     path = options["model"]
     if options["shape"]:
         log(f"model: random weights of the shape {options['shape']}")
-        path = str(shapes.model_file(options["shape"], options["seed"]))
+        with progress.task("writing the model"):
+            path = str(shapes.model_file(options["shape"], options["seed"]))
     with closing(load_model(path)) as model:
         soundness.refuse(model)  # without a probe, too
         return str(model.path)

@@ -151,10 +151,11 @@ def _new_bar() -> Progress:
     from rich.table import Column
 
     text = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=text), BarColumn(20), TaskProgressColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True, highlight=False, markup=False),
-        auto_refresh=False, transient=True, redirect_stdout=False, expand=True,
+        TimeElapsedColumn(), TimeRemainingColumn(), console=console, auto_refresh=False, transient=True,
+        redirect_stdout=False, expand=True,
     )  # fmt: skip
 
 

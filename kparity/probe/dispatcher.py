@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from kparity.contracts.known import Issue, load_issues
 from kparity.device.adapter import Backend
 from kparity.device.registry import default_order, drives_gpu, names, open_backend
 from kparity.errors import KparityError, Refused, UnknownName, WrongInput
+from kparity.gates.table import of_depth
 from kparity.gates.verdict import Measure, Row
 from kparity.host import progress, streams
 from kparity.model import Model, load_model
@@ -103,12 +104,21 @@ def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Lo
     log(load(PROBE).rejected(row.backend, row.code, row.reason, next_step))
 
 
-def _watching(task: progress.Task) -> Watch:
-    """Shows the stage of every process that works."""
+def _watching(task: progress.Task, order: Sequence[str], depth: str) -> Watch:
+    """Shows the stage of every process that works, and how many gates of all are behind."""
+    gates = [gate.name for gate in of_depth(depth)]
+    behind, task.total = dict.fromkeys(order, 0), len(gates) * len(order)
 
     def watch(stages: Sequence[tuple[str, str, str]]) -> None:
+        at = {name: stage for name, stage, _ in stages}
+        for name in order:
+            if name not in at:
+                behind[name] = len(gates)
+            elif at[name] in gates:
+                behind[name] = gates.index(at[name])
+        task.done = sum(behind.values())
         notes = ", ".join(note for _, _, note in stages if note)
-        task.stage(*(f"{name}: {stage}" for name, stage, _ in stages), note=notes)
+        task.stage(*(f"{name}: {stage}" for name, stage in at.items()), note=notes)
 
     return watch
 
@@ -127,7 +137,10 @@ def probe_all(
     ``serve`` opens an accepted one here, or rejects its row; the first that it opens is the last that is looked at.
     """
     outcome = Outcome()
-    with progress.task("probe") as task, closing(rows_in_order(order, request, cached, _watching(task))) as rows:
+    with ExitStack() as stack:
+        task = stack.enter_context(progress.task("probe"))
+        watch = _watching(task, order, request.depth)
+        rows = stack.enter_context(closing(rows_in_order(order, request, cached, watch)))
         for row, bos in rows:
             outcome.rows.append(row)
             if row.accepted and not outcome.serving and serve:

@@ -15,6 +15,7 @@ from kparity.device.fingerprint import environment, version
 from kparity.device.registry import declared
 from kparity.device.remedies import SHELLS, Reason
 from kparity.gates.verdict import Row
+from kparity.host import progress
 from kparity.probe import runner
 from kparity.probe.messages import Request
 
@@ -73,7 +74,7 @@ def _manifests(folders: Sequence[str]) -> list[str]:
 
 def examine(backends: Sequence[str], timeout: float = 30.0) -> list[Availability]:
     """Open every backend in a process of its own and say what it found, or what it lacks."""
-    with runner.probing(backends, Request(depth="open", timeout=timeout)) as rows:
+    with progress.task("preflight"), runner.probing(backends, Request(depth="open", timeout=timeout)) as rows:
         return [_availability(row) for row, _ in rows]
 
 
