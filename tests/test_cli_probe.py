@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from kparity.cli.explain import explain
 from kparity.cli.schema import schema_of
+from kparity.device.adapter import DeviceInfo
 from kparity.gates import table
 from kparity.gates.table import GATES
 from kparity.gates.verdict import Gate, Measure, Row
@@ -236,7 +237,8 @@ def test_a_verdict_of_other_limits_is_judged_by_those_of_now(tmp_path: Path, mon
     keys = cache.Keys(Request(depth="bos"))
     for value, remembered in ((0.995, True), (-5.0, False)):
         gates = [Gate("open", "PASS"), Gate("BOS", "PASS", [Measure("bos_cosine", value, -9.0, "≥", True)])]
-        row = Row("cpu", "accepted", gates=gates, depth="bos", device={"kind": "cpu"}, dispatches={"add_cpu_avx2": 1})
+        device = DeviceInfo("cpu", "made", "cpu", "", "", "").as_dict()
+        row = Row("cpu", "accepted", gates=gates, depth="bos", device=device, dispatches={"add_cpu_avx2": 1})
         cache.put(keys, row, np.ones(3, np.float32))
         found = cache.get(keys, "cpu")
         assert (found is not None) == remembered

@@ -42,7 +42,7 @@ import pytest
 from kparity import contracts, ops, plain
 from kparity.bench import machine
 from kparity.check import facts, record
-from kparity.device.adapter import Backend
+from kparity.device.adapter import Backend, DeviceInfo
 from kparity.engine import Engine
 from kparity.gates import reference
 from kparity.gates.candidate import Candidate
@@ -96,7 +96,8 @@ def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypa
         ("bos", [], False), ("bos", [Gate("open", "PASS"), gate], True), ("full", [Gate("open", "PASS"), gate], False),
     ):  # fmt: skip
         keys = cache.Keys(Request(depth=depth))
-        row = Row("cpu", "accepted", gates=found, depth=depth, device={"kind": "cpu"}, dispatches={"add_cpu_avx2": 1})
+        device = DeviceInfo("cpu", "made", "cpu", "", "", "").as_dict()
+        row = Row("cpu", "accepted", gates=found, depth=depth, device=device, dispatches={"add_cpu_avx2": 1})
         cache.put(keys, row, np.ones(3, np.float32))
         assert (cache.get(keys, "cpu") is not None) == remembered
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.device import fingerprint
-from kparity.device.adapter import Backend
+from kparity.device.adapter import Backend, Device
 from kparity.device.registry import BUILTIN, declared, targets
 from kparity.gates.judge import lacking, rejudged
 from kparity.gates.verdict import Row
@@ -97,6 +97,7 @@ def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
         if not hmac.compare_digest(signature, _signature(path.parent, body)):
             return None
         entry = msgspec.json.decode(body, type=Entry)
+        msgspec.convert(entry.row.device, Device | None)
         bos = np.frombuffer(entry.bos, np.float32)
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return None

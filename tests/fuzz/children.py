@@ -10,7 +10,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,14 +25,18 @@ from kparity.check import core, document
 from kparity.check import worker as check_worker
 from kparity.check.runner import Sweep
 from kparity.check.select import Selected
+from kparity.cli.check_table import print_result
+from kparity.cli.probe_table import print_probe
 from kparity.gates.table import GATES
 from kparity.gates.verdict import Row
+from kparity.host.text import printable
 from kparity.mutate import cell as mutant
 from kparity.mutate import runner as mutate_runner
 from kparity.mutate.library import CONTROLS
 from kparity.ops import get
 from kparity.probe import document as probe_document
 from kparity.probe import messages, runner
+from kparity.probe.dispatcher import Outcome
 from kparity.process import Child, Done, Failed, Stage, Tick, parent
 from tests.made_receipts import GOOD
 
@@ -93,8 +97,18 @@ def candidate() -> Row:
     return row
 
 
+@contextmanager
+def shown() -> Iterator[None]:
+    """What is printed here is all printable: nothing that moves a cursor, turns a direction or ends a line of ours."""
+    with redirect_stdout(io.StringIO()) as out:
+        yield
+    assert all(printable(line) == line for line in out.getvalue().split("\n"))
+
+
 def written(row: Row) -> bytes:
-    """The JSON of a probe with this row."""
+    """The JSON of a probe with this row, which is printed too."""
+    with shown():
+        print_probe(Outcome([row], row.backend if row.accepted else ""), True, True)
     return msgspec.json.encode(msgspec.structs.replace(_probe_document(), rows=[row]))
 
 
@@ -116,6 +130,8 @@ def sweep() -> None:
         )
     with mock.patch.multiple(document, commit=lambda _folder: None, fingerprint=NO_HOST):
         document.as_json(result)
+    with shown():
+        print_result(result)
     document.as_junit(result)
     document.as_csv(result)
 
