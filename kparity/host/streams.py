@@ -8,7 +8,6 @@ import codecs
 import errno
 import io
 import json
-import locale
 import os
 import select
 import sys
@@ -30,6 +29,9 @@ SPELT, JSON = "kparity-spelt", "kparity-json"
 """Error handlers of codecs: glyphs spelt out, for people; escapes that JSON reads back, for programs."""
 ASCII = "kparity_ascii"
 """ASCII by another name: click takes a stream of that encoding for a mistake, and writes UTF-8 into it."""
+
+COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+"""What Python puts into LC_CTYPE where the locale is C (PEP 538)."""
 
 
 def _spell(glyph: str) -> str:
@@ -138,10 +140,12 @@ def _open(descriptor: int) -> bool:
 
 def _guarded(descriptor: int, old: Any) -> TextIO:
     encoding = old.encoding if old else "utf-8"
-    asked = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8")
-    # In the C locale Python writes UTF-8 all the same; whoever chose that locale cannot see it.
-    narrow = not asked and codecs.lookup(locale.nl_langinfo(locale.CODESET)).name == "ascii"
-    if narrow or codecs.lookup(encoding).name == "ascii":
+    said = (os.environ.get(name) for name in ("PYTHONIOENCODING", "PYTHONUTF8", "LC_ALL", "LC_CTYPE", "LANG"))
+    # In the C locale Python writes UTF-8 all the same, and says so in LC_CTYPE; whoever chose that locale cannot see it.
+    if (
+        next((each for each in said if each and each not in COERCED), "") in ("C", "POSIX")
+        or codecs.lookup(encoding).name == "ascii"
+    ):
         encoding = ASCII
     at_once = old is None or old.line_buffering or old.write_through
     return io.TextIOWrapper(io.BufferedWriter(Outlet(descriptor)), encoding, SPELT, line_buffering=at_once)

@@ -26,9 +26,11 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def number(value: float, beside: float | None = None) -> str:
-    """Three significant digits; up to six where fewer would put it on or across 1, and as many as it takes for the
-    limit that it stands ``beside``.
+    """A whole number as it is, another in three significant digits: in up to six where fewer would put it on or across
+    1, and in as many as it takes for the limit that it stands ``beside``.
     """
+    if value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
     text = f"{value:.3g}"
     for digits in range(3, 18):
         text = f"{value:.{digits}g}"
