@@ -138,14 +138,18 @@ def _open(descriptor: int) -> bool:
     return True
 
 
+def _locale_is_c() -> bool:
+    """Whether somebody chose the C locale, in which Python writes UTF-8 all the same and puts that into LC_CTYPE."""
+    given = os.environ.get
+    if given("PYTHONIOENCODING") or given("PYTHONUTF8"):
+        return False
+    kind = "" if given("LC_CTYPE") in COERCED else given("LC_CTYPE")
+    return (given("LC_ALL") or kind or given("LANG")) in ("C", "POSIX")
+
+
 def _guarded(descriptor: int, old: Any) -> TextIO:
     encoding = old.encoding if old else "utf-8"
-    said = (os.environ.get(name) for name in ("PYTHONIOENCODING", "PYTHONUTF8", "LC_ALL", "LC_CTYPE", "LANG"))
-    # In the C locale Python writes UTF-8 all the same, and says so in LC_CTYPE; whoever chose that locale cannot see it.
-    if (
-        next((each for each in said if each and each not in COERCED), "") in ("C", "POSIX")
-        or codecs.lookup(encoding).name == "ascii"
-    ):
+    if _locale_is_c() or codecs.lookup(encoding).name == "ascii":
         encoding = ASCII
     at_once = old is None or old.line_buffering or old.write_through
     return io.TextIOWrapper(io.BufferedWriter(Outlet(descriptor)), encoding, SPELT, line_buffering=at_once)
