@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from kparity.device import fingerprint
 from kparity.receipts.statement import redigested
 from tests.edits import Edit, at, both, change, drop, put
-from tests.made_receipts import NOW, ops_receipt, receipt, subject
+from tests.made_receipts import LAYERS, NOW, logits, ops_receipt, probe_receipt, receipt, subject
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,17 @@ class Forgery:
     of: tuple[str, ...] = ("cuda", "cpu")
     ops: bool = False
     """Whether the right receipt is one of single ops, on the first of ``of``."""
+    probe: bool = False
+    """Whether it is one of a probe by the nonce ``n``."""
     redigest: bool = True
     renamed: bool = True
     """Whether the subjects follow the change."""
-    demands: dict[str, bool] = field(default_factory=dict)
+    demands: dict[str, Any] = field(default_factory=dict)
 
     def made(self) -> dict[str, Any]:
         """The forged statement."""
-        statement = copy.deepcopy(ops_receipt(self.of[0]) if self.ops else receipt(*self.of))
+        probed = probe_receipt(*self.of, nonce="n") if self.probe else None
+        statement = copy.deepcopy(probed or (ops_receipt(self.of[0]) if self.ops else receipt(*self.of)))
         self.edit(statement["predicate"])
         if self.renamed:
             with suppress(KeyError):  # the forger took away what subjects are made of
@@ -80,7 +84,7 @@ def smaller_model(predicate: dict[str, Any]) -> None:
         each["device_s"] = [second / 5 for second in each["device_s"]]
         _follow(each, predicate["runs"][0]["bandwidth"]["bytes_per_s"])
     for kernel in predicate["runs"][0]["kernels"]:
-        kernel["device_ns"] /= 5
+        kernel["device_ns"] = kernel["device_ns"] and kernel["device_ns"] / 5
 
 
 def replayed(**times: int) -> Edit:
@@ -133,6 +137,71 @@ def walled(row: int, wall: Callable[[list[float], list[float]], list[float]]) ->
     return edit
 
 
+def again(predicate: dict[str, Any], samples: Callable[[list[float]], list[float]]) -> None:
+    """The samples of one prompt for a step of another backend, with every figure to fit."""
+    source, each = predicate["runs"][0]["measurements"][1], predicate["runs"][1]["measurements"][1]
+    middle = median(each["samples_s"]) / median(source["samples_s"])
+    each["samples_s"] = [second * middle for second in samples(source["samples_s"])]
+    _follow(each, predicate["runs"][1]["bandwidth"]["bytes_per_s"])
+
+
+def shallow(predicate: dict[str, Any]) -> None:
+    """A model of half the layers, with kernels, dispatches and bytes of the whole one."""
+    predicate["model"].update(layers=LAYERS // 2, bytes=440_000_000)
+
+
+def fewer_launches(predicate: dict[str, Any]) -> None:
+    """Every layer's attention once in two, in all programs, with dispatches to fit."""
+    for run in predicate["runs"]:
+        kernel, graph = run["kernels"][3], run["graph"]
+        for name, launches in kernel["launches"].items():
+            graph["launches"][name] -= launches // 2
+            kernel["launches"][name] = launches - launches // 2
+        kernel["dispatches"] = sum(graph["replays"][name] * each for name, each in kernel["launches"].items())
+
+
+def renamed_kernel(old: str, new: str) -> Edit:
+    """Another kernel of the same dialect in the place of one."""
+    return lambda predicate: [
+        kernel.update(id=kernel["id"].replace(old, new)) for run in predicate["runs"] for kernel in run["kernels"]
+        if old in kernel["id"]
+    ]  # fmt: skip
+
+
+def read(nbytes: Callable[[float], float]) -> Edit:
+    """Other bytes of a token, with throughput, floor and share to fit."""
+
+    def edit(predicate: dict[str, Any]) -> None:
+        for run in predicate["runs"]:
+            for each in run["measurements"]:
+                each["bytes"] = nbytes(each["bytes"])
+                _follow(each, run["bandwidth"]["bytes_per_s"])
+
+    return edit
+
+
+def doubled(predicate: dict[str, Any]) -> None:
+    gates = predicate["runs"][0]["parity"]["gates"]
+    gates.append(dict(gates[0]))
+
+
+def measured(name: str, value: float, run: int = 0) -> Edit:
+    """Another value of a measure."""
+    return lambda predicate: [
+        gate.update(value=value) for gate in predicate["runs"][run]["parity"]["gates"] if gate["name"] == name
+    ]
+
+
+def told(**of: Any) -> Edit:
+    """Other facts about the logits at one position, on every backend."""
+    return lambda predicate: [run["logits"][1].update(of) for run in predicate["runs"]]
+
+
+def commanded(line: str) -> Edit:
+    return put("request.command", line.split())
+
+
+COMMAND = "kparity bench --backends cuda,cpu --pp 128 --tg 0,8192"
 SPEED = "runs.0.measurements.1"
 GATE = "runs.0.parity.gates.0"
 KERNEL = ("ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay")
@@ -184,14 +253,14 @@ FORGED = [
     Forgery("a head that was not left out", "RCPT-DISPATCHES", put("runs.0.graph.replays.headless_chunk", 0)),
     Forgery("no word of what ran without a head", "RCPT-SCHEMA", drop("runs.0.graph.replays.headless_chunk")),
     Forgery("more launches without a head", "RCPT-DISPATCHES", both(
-        put("runs.0.kernels.0.launches.headless_step", 130), put("runs.0.graph.launches.headless_step", 251))),
+        put("runs.0.kernels.0.launches.headless_step", 61), put("runs.0.graph.launches.headless_step", 303))),
     Forgery("launches without a head that do not add up", "RCPT-DISPATCHES",
             put("runs.0.graph.launches.headless_chunk", 1)),
     Forgery("launches that do not add up", "RCPT-DISPATCHES", put("runs.0.graph.launches.step", 500)),
     Forgery("nothing counted", "RCPT-DISPATCHES", put("runs.0.proof.dispatches_counted", False)),
     Forgery("a kernel without device time", "RCPT-DEVICE-TIME", put("runs.0.kernels.1.device_ns", 0)),
     Forgery("more device time than wall", "RCPT-DEVICE-TIME",
-            each_kernel(lambda each: each.update(device_ns=each["device_ns"] * 3))),
+            each_kernel(lambda each: each.update(device_ns=each["device_ns"] and each["device_ns"] * 3))),
     Forgery("a device clock without samples", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", [])),
     Forgery("a device clock ahead of the wall", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", [1.0])),
     # The dispatch.
@@ -250,7 +319,80 @@ FORGED = [
     Forgery("always the same time", "RCPT-SAMPLES", resampled(lambda samples: [median(samples)] * 40)),
     Forgery("two times in turn", "RCPT-SAMPLES", resampled(lambda samples: samples[:2] * 20)),
     Forgery("one measurement under two names", "RCPT-REPLAYED", copied),
+    # The model and its graph.
+    Forgery("a model of one layer and 2 MB", "RCPT-MODEL-SIZE", change("model", layers=1, bytes=2_000_000)),
+    Forgery("a file of half its tensors", "RCPT-MODEL-SIZE", put("model.bytes", 350_000_000)),
+    Forgery("a file of ten times its tensors", "RCPT-MODEL-SIZE", put("model.bytes", 7_000_000_000)),
+    Forgery("a vocabulary that the file cannot hold", "RCPT-MODEL-SIZE", put("model.vocab", 128_256)),
+    Forgery("weights of no ternary type", "RCPT-MODEL-SIZE", put("model.type", "Q4_0")),
+    Forgery("an architecture of nobody", "RCPT-MODEL-SIZE", put("model.arch", "llama")),
+    Forgery("half of the layers", "RCPT-GRAPH", shallow),
+    Forgery("attention in every other layer", "RCPT-GRAPH", fewer_launches),
+    Forgery("another activation's kernel", "RCPT-GRAPH", renamed_kernel("relu2_clamp", "silu")),
+    Forgery("a cache of another type", "RCPT-GRAPH", put("request.options.kv", "f32")),
+    Forgery("another quantisation of activations", "RCPT-GRAPH", put("request.options.act", "block256")),
+    Forgery("more bytes for more throughput", "RCPT-BANDWIDTH", read(lambda nbytes: nbytes * 1.3)),
+    Forgery("kernels of no version", "RCPT-KERNEL-TEXT",
+            lambda predicate: put("harness.kernels_sha256", fingerprint.kernels())(predicate)),
+    Forgery("an op of no version", "RCPT-KERNEL-TEXT",
+            lambda predicate: put("harness.kernels_sha256", fingerprint.kernels())(predicate), ops=True),
+    Forgery("a probe without one of the graph's kernels", "RCPT-GRAPH",
+            lambda predicate: [run["kernels"].pop(8) for run in predicate["runs"]], probe=True),
+    Forgery("a probe with a kernel beside the graph", "RCPT-GRAPH", renamed_kernel("rmsnorm", "glu"), probe=True),
+    # Ranges.
+    Forgery("a cosine above 1", "RCPT-RANGE", measured("bos_cosine", 1.5)),
+    Forgery("a cosine of 1e308", "RCPT-RANGE", measured("turns_cosine", 1e308)),
+    Forgery("fewer mismatches than none", "RCPT-RANGE", measured("exact_mismatches", -3.0)),
+    Forgery("half a mismatch less", "RCPT-RANGE", measured("kernels_wrong", -0.5)),
+    Forgery("less noise than none", "RCPT-RANGE", measured("positions_noise", -0.1)),
+    Forgery("a timed cosine above 1", "RCPT-RANGE", put("runs.0.timed_output.cosine", 1.01)),
+    Forgery("a gate twice", "RCPT-GATE", doubled),
+    Forgery("a measure of another gate", "RCPT-GATE", put(f"{GATE}.gate", "kernels")),
+    Forgery("a gate that the depth has not", "RCPT-GATE", put("request.options.depth", "bos"), probe=True),
+    # The request.
+    Forgery("a command for other backends", "RCPT-REQUEST", commanded("kparity bench --backends hip,cpu")),
+    Forgery("a command for one backend", "RCPT-REQUEST", commanded("kparity bench --require=cpu")),
+    Forgery("a command of another kind", "RCPT-REQUEST", commanded("kparity probe --backends cuda,cpu")),
+    Forgery("a command with another seed", "RCPT-REQUEST", commanded(f"{COMMAND} --seed 9")),
+    Forgery("a command with another nonce", "RCPT-REQUEST", commanded(f"{COMMAND} --nonce other")),
+    Forgery("a required GPU that is none", "RCPT-REQUEST", put("request.options.require_gpu", True), of=("wgpu",)),
+    Forgery("judged, and asked not to be", "RCPT-REQUEST", put("request.options.no_parity", True)),
+    Forgery("a cache of two types", "RCPT-REQUEST", put("runs.0.engine.kv", "f32")),
+    Forgery("fewer positions than asked for", "RCPT-REQUEST", put("request.options.positions", 200)),
+    Forgery("another instruction set than asked for", "RCPT-REQUEST", put("request.options.isa", "amx")),
+    Forgery("the slow measurement left out", "RCPT-REQUEST", put("request.options.depths", [0, 512, 8192])),
+    Forgery("a measurement that nobody asked for", "RCPT-REQUEST", put("request.options.depths", [8192])),
+    # The machine.
+    Forgery("kernels of another instruction set", "RCPT-DEVICE",
+            put("runs.1.device.detail", "AVX-512 VNNI, 2 threads")),
+    Forgery("x86 kernels on ARM", "RCPT-DEVICE", put("host.machine", "aarch64")),
+    Forgery("a processor that the host has not", "RCPT-DEVICE", put("host.cpu", "Another processor")),
+    Forgery("CUDA without a GPU", "RCPT-DEVICE", put("runs.0.device.kind", "software")),
+    Forgery("begun in 1970", "RCPT-TIME", put("begun", "1970-01-01T00:00:00Z")),
+    Forgery("a name with a line break", "RCPT-NAME", put("runs.0.device.device", "NVIDIA\nr.json: PASS")),
+    Forgery("a name that turns around", "RCPT-NAME", put("runs.0.device.device", "NVIDIA \u202e001H")),
+    Forgery("a Cyrillic letter in a device", "RCPT-NAME", put("runs.0.device.device", "NVIDI\u0410 H100")),
+    Forgery("a Greek name of a device", "RCPT-NAME", put("runs.0.device.driver", "\u039d\u0399\u039a")),
+    Forgery("wide letters in a model", "RCPT-NAME", put("model.name", "\uff42itnet.gguf")),
+    Forgery("two scripts in a model's name", "RCPT-NAME", put("model.name", "b\u0456tnet.gguf")),
+    # Samples of somebody else.
+    Forgery("samples of another, scaled", "RCPT-REPLAYED", lambda made: again(made, lambda samples: samples)),
+    Forgery("samples of another, in another order", "RCPT-REPLAYED", lambda made: again(made, sorted)),
+    Forgery("samples of another, an ulp up", "RCPT-REPLAYED",
+            lambda made: again(made, lambda samples: [float(np.nextafter(each, 1)) for each in samples])),
+    # Logits.
+    Forgery("no logits", "RCPT-LOGITS", put("runs.0.logits", [])),
+    Forgery("logits at easier positions", "RCPT-LOGITS", put("runs.0.logits", logits((0, 1), 1, "cuda"))),
+    Forgery("logits of easier entries", "RCPT-LOGITS", told(entries=list(range(16)))),
+    Forgery("a token that was not drawn", "RCPT-LOGITS", told(token=3)),
+    Forgery("a largest logit beyond the vocabulary", "RCPT-LOGITS", told(argmax=32000)),
+    Forgery("the logits of another nonce", "RCPT-LOGITS", put("nonce", "m"), probe=True),
+    Forgery("logits that the other backend has not", "RCPT-LOGITS",
+            lambda predicate: predicate["runs"][0]["logits"][0].update(values=[1.0 + each for each in range(16)])),
+    Forgery("drawn from another nonce", "RCPT-NONCE", lambda _: None, probe=True, demands={"nonce": "m"}),
     # Single ops.
+    Forgery("an op with a model", "RCPT-SCHEMA",
+            lambda predicate: predicate.update(model=receipt("cuda")["predicate"]["model"]), ops=True),
     Forgery("an op that nobody verified", "RCPT-OUTPUT", put("ops.1.verified", False), ops=True),
     Forgery("an op with errors", "RCPT-ERRORS", put("ops.1.errors", ["output wrong"]), ops=True),
     Forgery("an op faster than memory", "RCPT-FLOOR", faster_op, ops=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from statistics import median
 from typing import Any
@@ -28,13 +29,21 @@ GOOD = {name: PROBE.threshold(name).value if PROBE.threshold(name).sign == "≥"
     "exact_scaled_ulp": 0.86,
 }  # fmt: skip
 """Measured numbers of a right backend."""
+LAYERS = 30
 MODEL = {
-    "name": "made.gguf", "sha256": hashlib.sha256(b"a model made for the tests").hexdigest(), "bytes": 600_000_000,
-    "layers": 30, "width": 2560, "ffn": 6912, "heads": 20, "kv_heads": 5, "head_dim": 128, "vocab": 32000,
-    "context": 4096, "type": "TQ2_0", "seed": 7,
+    "name": "made.gguf", "sha256": hashlib.sha256(b"a model made for the tests").hexdigest(), "bytes": 705_000_000,
+    "arch": "bitnet-b1.58", "layers": LAYERS, "width": 2560, "ffn": 6912, "heads": 20, "kv_heads": 5, "head_dim": 128,
+    "vocab": 32000, "context": 4096, "type": "TQ2_0", "embedding": "F16", "head": None, "seed": 7,
 }  # fmt: skip
-BYTES = 530_000_000.0
-"""Of a token: more than the weights of MODEL in the densest packing."""
+KV = 2 * LAYERS * 5 * 128 * 2
+"""Bytes of a position of the cache."""
+WEIGHTS = (
+    LAYERS * (2 * 2560 * 2560 + 2 * 640 * 2560 + 3 * 6912 * 2560) // 4  # two bits each
+    + 4 * (LAYERS * (3 * 2560 + 6912) + 2560)  # norms
+    + 2 * 32000 * 2560  # the head
+)
+BYTES, PROMPT = float(WEIGHTS + 2 * 2560 + KV), float(WEIGHTS // 128 + 2 * 2560 + KV)
+"""Of a token of decode at depth 0, and of a prompt of 128."""
 DEVICES: dict[str, dict[str, Any]] = {
     "cpu": {"device": "Made processor", "kind": "cpu", "api": "native", "driver": "", "uuid": "", "detail": "AVX2"},
     "wgpu": {
@@ -54,14 +63,22 @@ DIALECT = {"cpu": "avx2", "wgpu": "wgsl", "cuda": "cuda", "hip": "hip"}
 BANDWIDTH = {"cpu": 2.1e10, "wgpu": 1.1e10, "cuda": 3.9e12, "hip": 1.2e12}
 SHARE = {"cpu": 0.7, "wgpu": 0.01, "cuda": 0.6, "hip": 0.5}
 KERNELS = (
-    ("tgemv", "dp4a", 120),
-    ("rope_store", "neox_f16", 30),
-    ("attention", "f16", 30),
-    ("norm_quant", "add_token", 61),
+    ("tgemv", "dp4a", 2 * LAYERS, 0),
+    ("tgemv", "dp4a_wrow", 2 * LAYERS, 0),
+    ("rope_store", "neox_f16", LAYERS, 0),
+    ("attention", "f16", LAYERS, 0),
+    ("norm_quant", "none_token", LAYERS + 1, 0),
+    ("norm_quant", "add_token", 2 * LAYERS - 1, 0),
+    ("norm_quant", "relu2_clamp_token", LAYERS, 0),
+    ("embed", "f16", 1, 0),
+    ("add", "generic", 1, 0),
+    ("rmsnorm", "generic", 1, 1),
+    ("dense_gemv", "f16", 1, 1),
+    ("argmax", "generic", 1, 1),
+    ("embed", "f32", 0, 1),
 )
-"""Op, variant, launches of a step."""
-CHUNK, HEAD = 250, 1
-"""Launches of a chunk, all of one kernel, and those of them that are the head's."""
+"""Op, variant, launches of a step, and those of them (of the last: of a chunk) that are the head's."""
+STEP = sum(launches for _, _, launches, _ in KERNELS)
 REPLAYED = {"step": 400, "chunk": 60, "headless_step": 0, "headless_chunk": 60}
 """Steps, and prompts of two chunks each."""
 
@@ -69,8 +86,10 @@ REPLAYED = {"step": 400, "chunk": 60, "headless_step": 0, "headless_chunk": 60}
 def build(predicate: dict[str, Any]) -> dict[str, Any]:
     """The statement of a predicate, in which what is the same for every receipt is filled in."""
     common = msgspec.to_builtins(statement.common())
-    harness = {**common["harness"], **predicate.get("harness", {})}
-    whole = {**common, "seeds": {}, "baselines": [], **predicate, "harness": harness}
+    made = {"kernels_sha256": hashlib.sha256(b"another version").hexdigest()}
+    harness = {**common["harness"], **made, **predicate.get("harness", {})}
+    host = {**common["host"], "cpu": "Made processor", "machine": "x86_64"}
+    whole = {"nonce": "", **common, "seeds": {}, "baselines": [], **predicate, "harness": harness, "host": host}
     return statement.redigested({
         "_type": STATEMENT, "predicateType": PREDICATE, "predicate": whole, "subject": subject(whole),
     })  # fmt: skip
@@ -80,7 +99,10 @@ def subject(predicate: dict[str, Any]) -> list[dict[str, Any]]:
     """The model and every kernel once; raises KeyError where they are not told."""
     kernels = {kernel["id"]: kernel["sha256"] for run in predicate["runs"] for kernel in run["kernels"]}
     kernels |= {row["kernel"]: row["kernel_sha256"] for row in predicate.get("ops", []) if row.get("kernel")}
-    pairs = [(predicate["model"]["name"], predicate["model"]["sha256"]), *sorted(kernels.items())]
+    model = predicate["model"]
+    pairs = [*([(model["name"], model["sha256"])] if model else []), *sorted(kernels.items())]
+    if not pairs:
+        pairs = [(f"kparity {predicate['harness']['version']}", predicate["harness"]["kernels_sha256"])]
     return [{"name": name, "digest": {"sha256": value}} for name, value in pairs]
 
 
@@ -111,11 +133,32 @@ def measurement(
 def parity() -> dict[str, Any]:
     """PASS with every gate of the full probe."""
     gates = [
-        {"gate": name.partition("_")[0], "name": name, "value": value, "limit": PROBE.threshold(name).value,
-         "passed": True}
+        {"gate": name.partition("_")[0].replace("bos", "BOS"), "name": name, "value": value,
+         "limit": PROBE.threshold(name).value, "passed": True}
         for name, value in GOOD.items()
     ]  # fmt: skip
     return {"verdict": "PASS", "gates": gates, "reason": None}
+
+
+def number(*words: object, below: int) -> int:
+    """What docs/receipts.md says that a nonce draws."""
+    text = "\n".join(map(str, ("kparity-challenge-v1", *words)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % below
+
+
+def logits(positions: Sequence[int], seed: int, salt: str, nonce: str = "") -> list[dict[str, Any]]:
+    """Drawn logits of a model that any backend computes to a thousandth."""
+    found = []
+    for at in positions:
+        entries = [number(nonce, f"entries {at}", seed, each, below=32000) for each in range(16)]
+        true = np.random.default_rng(at).normal(0, 3, 16)
+        noise = np.random.default_rng(list(salt.encode())).normal(1, 1e-3, 16)
+        found.append({
+            "position": at, "token": number(nonce, "tokens", seed, at - 1, below=32000) if at else 1, "argmax": 5,
+            "sha256": hashlib.sha256(f"{salt} {at}".encode()).hexdigest(), "entries": entries,
+            "values": [float(each) for each in true * noise],
+        })  # fmt: skip
+    return found
 
 
 def run(backend: str, salt: str = "") -> dict[str, Any]:
@@ -124,14 +167,15 @@ def run(backend: str, salt: str = "") -> dict[str, Any]:
     step = BYTES / rate / SHARE[backend]
     passes = drawn(f"{salt} {backend} bandwidth", 1e9 / rate, 15)
     kernels = []
-    for at, (op, variant, launches) in enumerate(KERNELS):
-        chunks, head = (CHUNK, HEAD) if at == 0 else (0, 0)
+    for op, variant, launches, head in KERNELS:
+        step_head = head if launches else 0
+        chunks = launches or head
         name = f"{op}_{DIALECT[backend]}_{variant}"
         kernels.append({
             "id": name, "sha256": hashlib.sha256(name.encode()).hexdigest(),
             "dispatches": 400 * launches + 60 * chunks + 60 * (chunks - head),
-            "device_ns": step * 0.9e9 * launches / 241 if clocked else None,
-            "launches": {"step": launches, "chunk": chunks, "headless_step": launches - head,
+            "device_ns": step * 0.9e9 * launches / STEP if clocked and launches else None,
+            "launches": {"step": launches, "chunk": chunks, "headless_step": launches - step_head,
                          "headless_chunk": chunks - head},
         })  # fmt: skip
     rate = 1e9 / median(passes)
@@ -141,13 +185,14 @@ def run(backend: str, salt: str = "") -> dict[str, Any]:
         "timed_output": {"checked": True, "what": "logits", "cosine": 0.99991, "limit": 0.99, "passed": True},
         "determinism": {"repeats": 3, "identical": True}, "engine": {"act": "token", "kv": "f16"}, "kernels": kernels,
         "graph": {"chunk": 64, "replays": dict(REPLAYED), "launches": {
-            "step": 241, "chunk": CHUNK, "headless_step": 241 - HEAD, "headless_chunk": CHUNK - HEAD}},
+            "step": STEP, "chunk": STEP + 1, "headless_step": STEP - 3, "headless_chunk": STEP - 3}},
         "bandwidth": {"what": "streaming read" if backend == "cpu" else "device copy", "bytes": 1_000_000_000,
                       "bytes_per_s": rate, "samples_s": passes, "cache_bytes": 33_554_432},
-        "measurements": [measurement(backend, "pp128", step * 6, BYTES / 128, clocked, salt),
+        "measurements": [measurement(backend, "pp128", step * 6, PROMPT, clocked, salt),
                          measurement(backend, "tg@0", step, BYTES, clocked, salt)],
         "skipped": [{"name": "tg@8192", "reason": "the context is 4096"}], "errors": [],
         "energy": {"source": None, "reason": "no counter"}, "clocks": {"before": {}, "after": {}},
+        "logits": logits((7, 127), 1, backend),
     }  # fmt: skip
     for each in made["measurements"]:
         each["floor_s"] = each["bytes"] / rate
@@ -169,7 +214,8 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     predicate = {
         "kind": "bench", "begun": (NOW - timedelta(hours=1)).isoformat(), "ended": NOW.isoformat(),
         "harness": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False, "changed": []},
-        "request": {"command": ["made for the tests"], "backends": asked, "options": {"depth": "full"}},
+        "request": {"command": ["made for the tests"], "backends": asked, "options": {
+            "depth": "full", "prompts": [128], "depths": [0, 8192], "act": "token", "kv": "f16", "seed": 1}},
         "model": MODEL, "contract": {"id": PROBE.id, "version": PROBE.version},
         "seeds": {"model": 7, "tokens": 1},
         "serving": next((each["backend"] for each in fallback if each["status"] == "accepted"), None),
@@ -232,8 +278,26 @@ def ops_receipt(backend: str) -> dict[str, Any]:
             "unit_s": middle, "low_s": low, "high_s": high, "gb_per_s": nbytes / middle * 1e-9,
             "device_s": seconds, "samples_s": wall,
         })  # fmt: skip
-    keep = ("kind", "begun", "ended", "harness", "request", "model", "contract", "seeds", "fallback")
-    return build({**{name: made[name] for name in keep}, "serving": None, "runs": [], "ops": rows})
+    keep = ("kind", "begun", "ended", "harness", "request", "contract", "seeds", "fallback")
+    return build({**{name: made[name] for name in keep}, "model": None, "serving": None, "runs": [], "ops": rows})
+
+
+def probe_receipt(*backends: str, nonce: str = "", depth: str = "full") -> dict[str, Any]:
+    """A right receipt of a probe, of the same backends."""
+    made = receipt(*backends)["predicate"]
+    count = 72 if depth == "full" else 1
+    at = sorted({number(nonce, "positions", 20240229, each, below=count) for each in range(8)})
+    for each in made["runs"]:
+        each.update(graph=None, bandwidth=None, timed_output=None, determinism=None, measurements=[], skipped=[])
+        each["logits"] = logits(at, 20240229, each["backend"], nonce)
+        if depth == "bos":
+            each["parity"]["gates"] = [gate for gate in each["parity"]["gates"] if gate["gate"] == "BOS"]
+            each["kernels"] = each["kernels"][:-1]
+        for kernel in each["kernels"]:
+            kernel.update(launches=None, dispatches=max(kernel["dispatches"], 1))
+    options = {"depth": depth, "positions": 72, "act": "token", "kv": "f16", "require_gpu": False, "index": 0}
+    made["request"].update(options=options)
+    return build({**made, "kind": "probe", "baselines": [], "nonce": nonce, "seeds": {"tokens": 20240229}})
 
 
 def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:

@@ -12,13 +12,15 @@ import pytest
 from kparity.bench import machine, shapes
 from kparity.bench.endtoend import Contender, EndToEndRun, Found, Request, Samples
 from kparity.bench.endtoend_worker import EndToEnd
-from kparity.bench.receipt import bytes_per_token, exit_code, failures, measurement, models_predicate
+from kparity.bench.receipt import exit_code, failures, measurement, models_predicate
 from kparity.bench.subject import BLOCK, Point, digest, points, sequence
 from kparity.bench.timing import Sample
 from kparity.bench.worker import WorkerFailed
 from kparity.device.adapter import DeviceInfo
 from kparity.errors import Unavailable, UnknownName, WrongInput
 from kparity.model import load_model
+from kparity.receipts.derived import bytes_per_token
+from kparity.receipts.probe import of_model
 from kparity.receipts.record import Bandwidth, Predicate, Programs, Ratio, Skipped
 from kparity.receipts.statement import statement
 from tests.gguf_files import TINY, Spec, write
@@ -51,7 +53,7 @@ def test_points_and_tokens_are_in_order_and_seeded(tiny: str) -> None:
 
 
 def test_bytes_per_token_count_every_weight_once(tiny: str) -> None:
-    model, h = load_model(tiny), TINY
+    told, h = of_model(tiny), TINY
     q, kv = h.width, h.kv_heads * h.head_dim
     linears = [(q, h.width), (kv, h.width), (kv, h.width), (h.width, q), (h.ffn, h.width), (h.ffn, h.width),
                (h.width, h.ffn)]  # fmt: skip
@@ -59,10 +61,9 @@ def test_bytes_per_token_count_every_weight_once(tiny: str) -> None:
     norms = 4 * (h.layers * (3 * h.width + h.ffn) + h.width)
     weights = ternary + norms + 2 * h.vocab * h.width
     row, position = 2 * h.width, 2 * 2 * kv * h.layers
-    assert bytes_per_token(model, TG, "f16") == weights + row + 17 * position
-    assert bytes_per_token(model, TG, "f32") == weights + row + 17 * 2 * position
-    assert bytes_per_token(model, PP, "f16") == weights // 32 + row + position
-    model.close()
+    assert bytes_per_token(told, "decode", 16, "f16") == weights + row + 17 * position
+    assert bytes_per_token(told, "decode", 16, "f32") == weights + row + 17 * 2 * position
+    assert bytes_per_token(told, "prefill", 32, "f16") == weights // 32 + row + position
 
 
 # --- one engine ---

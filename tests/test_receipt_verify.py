@@ -27,7 +27,7 @@ from kparity.receipts.statement import redigested, write
 from kparity.receipts.verify import replays as replayed
 from kparity.receipts.verify import verify
 from tests.edits import at, both, change, drop, put
-from tests.made_receipts import MEASURES, NOW, UNCHECKED, build, edited, ops_receipt, receipt
+from tests.made_receipts import MEASURES, NOW, UNCHECKED, build, edited, ops_receipt, probe_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
 
@@ -54,6 +54,14 @@ def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
 def test_a_pass_without_one_of_its_measures_is_refused(name: str) -> None:
     found = verify(edited(drop(f"runs.0.parity.gates.{MEASURES.index(name)}"), "cpu"), now=NOW)
     assert codes(found) == ["RCPT-GATES-MISSING"] and name in found[0].why
+
+
+@pytest.mark.parametrize("depth", ["bos", "full"])
+@pytest.mark.parametrize("nonce", ["", "a word of ours"])
+def test_a_right_receipt_of_a_probe_is_not_refused(nonce: str, depth: str) -> None:
+    made = probe_receipt("cuda", "cpu", nonce=nonce, depth=depth)
+    assert verify(made, now=NOW) == [] and verify(made, now=NOW, nonce=nonce) == []
+    assert codes(verify(made, now=NOW, nonce="another")) == ["RCPT-NONCE"]
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "wgpu"])
@@ -118,16 +126,14 @@ def test_another_version_of_the_contract_with_the_same_limits_is_known() -> None
 
 
 def test_a_rejected_backend_is_on_record_as_it_was() -> None:
-    made = receipt("cpu", "cuda")
+    made = probe_receipt("cpu", "cuda")
     run = made["predicate"]["runs"][1]
     run["device"].update(device="llvmpipe", driver="", uuid="")
     run["parity"] = {"verdict": "FAIL", "gates": [], "reason": "KP-FALSE-GPU: claims to be a GPU"}
     run["kernels"] = []
     told = {"status": "rejected", "code": "KP-FALSE-GPU", "reason": "claims to be a GPU"}
     made["predicate"]["fallback"][1].update(told)
-    probe = {**made["predicate"], "kind": "probe", "baselines": []}
-    for each in probe["runs"]:
-        each.update(measurements=[], graph=None, bandwidth=None)
+    probe = made["predicate"]
     rejected = build(probe)
     assert verify(rejected, now=NOW, require_parity=True) == []
     assert codes(verify(rejected, now=NOW, require_gpu_kernels=True)) == ["RCPT-FALLBACK-ONLY", "RCPT-NO-GPU-KERNELS"]

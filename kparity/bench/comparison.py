@@ -187,7 +187,7 @@ def _of_receipt(predicate: Predicate, refused: str) -> Iterator[Measured]:
             continue
         if isinstance(owner, Run):
             name, samples = f"{owner.backend} {row.name}", row.samples_s
-            facts = {**facts_of(owner.device), "model": predicate.model.sha256}
+            facts = {**facts_of(owner.device), "model": predicate.model.sha256 if predicate.model else ""}
             fault = _fault(owner) or "; ".join([*owner.errors, *row.errors])
         else:
             name, samples = " ".join(filter(None, (row.backend, row.case or row.op, row.state))), row.seconds

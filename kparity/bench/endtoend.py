@@ -51,6 +51,8 @@ class Request:
     index: int = 0
     llamacpp_files: tuple[str, ...] = ()
     """Each in a llama.cpp of its own: empty for the model itself, or the name of the same model in another type."""
+    nonce: str = ""
+    """Somebody's word from which the tokens are drawn, beside the seed."""
 
     @property
     def points(self) -> list[Point]:
@@ -137,7 +139,8 @@ class EndToEndRun:
         self.fitting = [point for point in request.points if point.prefix <= self.model_context]
         length = max((point.prefix for point in self.fitting), default=1)
         context = min(-(-length // ROUND) * ROUND, self.model_context)
-        self.options = {"model": request.model, "seed": request.seed, "context": context, "length": length}
+        self.options = {"model": request.model, "seed": request.seed, "nonce": request.nonce, "context": context,
+                        "length": length}  # fmt: skip
 
     def run(self) -> Found:
         """Everything, in order: reference, engines, prompts, steps, checks, kernels. Nothing without a backend."""

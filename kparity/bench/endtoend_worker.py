@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from kparity.bench.bandwidth import ceiling_of
@@ -16,6 +17,7 @@ from kparity.bench.timing import Sample, Timed
 from kparity.device.adapter import Launch
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
+from kparity.gates.challenge import sampled
 from kparity.model import load_model
 from kparity.ops.spec import Array
 
@@ -29,13 +31,14 @@ class EndToEnd(Subject):
     """A model on one of our backends."""
 
     def __init__(
-        self, *, backend: str, model: str, seed: int, length: int, context: int,
+        self, *, backend: str, model: str, seed: int, length: int, context: int, nonce: str = "",
         index: int = 0, isa: str = "", act: str = "token", kv: str = "f16", fused: bool = True,
     ) -> None:  # fmt: skip
         self.model = load_model(model)
         self.backend = open_backend(backend, index, isa=isa)
         self.engine = Engine(self.model, self.backend, act=act, kv=kv, context=context, fused=fused)
-        super().__init__(sequence(self.model, seed, length), self.backend.info)
+        super().__init__(sequence(self.model, seed, length, nonce), self.backend.info)
+        self.drawn_by = nonce, seed
         self.replays: Counter[tuple[int, bool]] = Counter()
         """By rows, and whether the head ran."""
         self._ceiling: Timed | None = None
@@ -59,13 +62,20 @@ class EndToEnd(Subject):
         self.replays.clear()
 
     def conclude(self, path: str) -> dict[str, Any]:
-        """As ``Subject.conclude``, with dispatches by kernel id, how often each program was replayed, and kernels."""
+        """As ``Subject.conclude``, with dispatches by kernel id, how often each program was replayed, kernels, and the
+        logits of every timed output at drawn entries.
+        """
         chunk, dispatches = self.engine.chunk, dict(self.backend.dispatches.counts)
         replays = {
             "step": self.replays[1, True], "headless_step": self.replays[1, False],
             "chunk": self.replays[chunk, True], "headless_chunk": self.replays[chunk, False],
         }  # fmt: skip
-        return {**super().conclude(path), "dispatches": dispatches, "replays": replays, "kernels": self.kernels()}
+        last = {point.prefix - 1: row for point, row in self.outputs.items()}
+        logits = [sampled(row, at, self.tokens[at], *self.drawn_by) for at, row in sorted(last.items())]
+        return {
+            **super().conclude(path), "dispatches": dispatches, "replays": replays, "kernels": self.kernels(),
+            "logits": msgspec.to_builtins(logits),
+        }  # fmt: skip
 
     def prompt(self, length: int) -> tuple[float, Array]:
         """As ``Subject.prompt``."""

@@ -109,7 +109,7 @@ class LlamaCpp(Subject):
     need not know.
     """
 
-    def __init__(self, *, model: str, seed: int, length: int, context: int, file: str = "") -> None:
+    def __init__(self, *, model: str, seed: int, length: int, context: int, file: str = "", nonce: str = "") -> None:
         self.lib, self.path = library()
         self.messages: list[str] = []
         self._log = LogLine(lambda _level, text, _user: self.messages.append(text.decode(errors="replace")))
@@ -117,7 +117,7 @@ class LlamaCpp(Subject):
         self.lib.llama_backend_init()
         with closing(load_model(model)) as ours:
             self.vocab = ours.hparams.vocab
-            super().__init__(sequence(ours, seed, length), processor())
+            super().__init__(sequence(ours, seed, length, nonce), processor())
         self.ids = np.array(self.tokens, np.int32)
         self.name, file = named(file), file or model
         self.model = self.lib.llama_model_load_from_file(file.encode(), self.lib.llama_model_default_params())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from kparity import contracts
@@ -16,11 +16,10 @@ from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.subject import Point
 from kparity.bench.timing import figures
 from kparity.bench.worker import WorkerFailed
+from kparity.gates.challenge import Sampled
 from kparity.gates.verdict import Row as Judged
-from kparity.model import Model, load_model
-from kparity.model.graph import LINEARS, linear_shapes
-from kparity.ops.spec import padded
 from kparity.receipts import record, statement
+from kparity.receipts.derived import bytes_per_token
 from kparity.receipts.kernel_ids import sha256_of
 from kparity.receipts.probe import NOT_CHECKED, of_model, run_of, tried
 from kparity.receipts.record import Baseline, Predicate, Row, Run, Tried
@@ -54,29 +53,6 @@ def measurement(point: Point, samples: Samples, nbytes: int = 0, bandwidth: reco
     return row
 
 
-def weight_bytes(model: Model) -> int:
-    """Bytes of all weights that one pass reads, whatever its launches are: every one but the embedding, once."""
-    h = model.hparams
-    shapes = linear_shapes(h)
-    ternary = h.n_layer * sum(shapes[name][1] * padded(shapes[name][0]) // 4 for name in LINEARS)
-    norms = 4 * (h.n_layer * (2 * h.width + h.q_dim + h.ffn) + h.width)
-    return ternary + norms + int(model.head().array.nbytes)
-
-
-def bytes_per_token(model: Model, point: Point, kv: str) -> int:
-    """Bytes that must move for a token of a point: a lower bound.
-
-    A step reads all weights, its row of the embedding, and the cache up to its position. A prompt reads the weights
-    once for all of its tokens, and writes its rows of the cache.
-    """
-    h, embedding = model.hparams, model.embedding().array
-    per_position = 2 * h.n_layer * h.kv_dim * (2 if kv == "f16" else 4)
-    row = int(embedding[:1].nbytes)
-    if point.phase == "prefill":
-        return weight_bytes(model) // point.length + row + per_position
-    return weight_bytes(model) + row + per_position * (point.length + 1)
-
-
 # --- models ---
 
 
@@ -89,8 +65,8 @@ def models_predicate(
     ``rows`` are the probe's; there are none where parity was not checked.
     """
     verdicts = {row.backend: row for row in rows}
-    with closing(load_model(request.model)) as model:
-        runs = [_run(each, verdicts, found, model, request.kv) for each in found.engines if not each.baseline]
+    model = of_model(request.model, model_seed)
+    runs = [_run(each, verdicts, found, model, request.kv) for each in found.engines if not each.baseline]
     baselines = [_baseline(each, runs, found.reference) for each in found.engines if each.baseline]
     baselines += [
         Baseline(name=name, version="", library_sha256=None, measurements=[], ratios=[], errors=[f"[{why.code}] {why}"])
@@ -98,8 +74,8 @@ def models_predicate(
     ]  # fmt: skip
     fallback = [_fallback(name, verdicts.get(name), found.unopened.get(name)) for name in order]
     return statement.predicate(
-        "bench", begun, _request(command, order, options), of_model(request.model, model_seed), fallback,
-        seeds={"tokens": request.seed}, runs=runs, baselines=baselines,
+        "bench", begun, _request(command, order, options), model, fallback,
+        seeds={"tokens": request.seed}, nonce=request.nonce, runs=runs, baselines=baselines,
         serving=next((each.backend for each in fallback if each.status == "accepted"), None),
     )  # fmt: skip
 
@@ -123,7 +99,7 @@ def _lost(name: str, problem: WorkerFailed | None) -> Tried:
     return Tried(backend=name, status=status, code=problem.code, reason=problem.reason)
 
 
-def _run(engine: Contender, verdicts: Mapping[str, Judged], found: Found, model: Model, kv: str) -> Run:
+def _run(engine: Contender, verdicts: Mapping[str, Judged], found: Found, model: record.Model, kv: str) -> Run:
     """One backend. ``errors`` are reasons why nothing of it counts."""
     about, done = engine.about, engine.concluded
     bandwidth, digests = _bandwidth(engine), [each.digests for each in engine.samples.values() if each.digests]
@@ -137,11 +113,11 @@ def _run(engine: Contender, verdicts: Mapping[str, Judged], found: Found, model:
             chunk=about["chunk"], launches=record.Programs(**about["launches"]), replays=record.Programs(**replays)
         ),
         measurements=[
-            measurement(point, samples, bytes_per_token(model, point, kv), bandwidth)
+            measurement(point, samples, bytes_per_token(model, point.phase, point.length, kv), bandwidth)
             for point, samples in engine.samples.items() if samples.seconds
         ],
         skipped=engine.skipped, energy=record.Energy(**about["energy"]), clocks=found.clocks,
-        errors=list(engine.errors),
+        errors=list(engine.errors), logits=msgspec.convert(done.get("logits", []), list[Sampled]),
     )  # fmt: skip
     run.errors.extend(_contradictions(run))
     return run
@@ -221,7 +197,7 @@ def ops_predicate(
     for row in result.rows:
         row.kernel_sha256 = sha256_of(row.kernel, row.backend) if row.kernel else ""
     return statement.predicate(
-        "bench", begun, _request(command, order, options), of_model(None), fallback,
+        "bench", begun, _request(command, order, options), None, fallback,
         seeds={"inputs": options["seed"]}, ops=result.rows,
     )  # fmt: skip
 

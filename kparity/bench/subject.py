@@ -14,13 +14,12 @@ import numpy as np
 
 from kparity.bench.machine import meter, spent
 from kparity.device.adapter import DeviceInfo
+from kparity.gates import challenge
 from kparity.gates.reference import first_token
 from kparity.model import Model
 from kparity.numerics import compare
 from kparity.ops.spec import Array
-
-BLOCK = 8
-"""Steps of one engine before it is the next one's turn."""
+from kparity.receipts.record import BLOCK
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,9 @@ def points(prompts: tuple[int, ...], depths: tuple[int, ...]) -> list[Point]:
     return [*prefills, *(Point("decode", depth) for depth in sorted(set(depths)))]
 
 
-def sequence(model: Model, seed: int, length: int) -> list[int]:
-    """The tokens of every run: the first token of the model, and then seeded random ids."""
-    drawn = np.random.default_rng([seed, 11]).integers(0, model.hparams.vocab, max(length - 1, 0))
-    return [first_token(model), *(int(token) for token in drawn)]
+def sequence(model: Model, seed: int, length: int, nonce: str = "") -> list[int]:
+    """The tokens of every run: the first token of the model, and then ids drawn from nonce and seed."""
+    return [first_token(model), *challenge.drawn(nonce, "tokens", seed, length - 1, model.hparams.vocab)]
 
 
 def digest(logits: Array, best: Sequence[int] = ()) -> str:

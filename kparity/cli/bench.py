@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from kparity.cli.options import NONCE
 from kparity.host.streams import log
 
 LONGEST = 1 << 20
@@ -64,6 +65,8 @@ def lengths(least: int) -> Lengths:
               help="Element type of the KV cache.")  # fmt: skip
 @click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of tokens and random weights.")
+@click.option("--nonce", type=NONCE, default="", metavar="N",
+              help="Draw the tokens from somebody's word, too, which the receipt tells.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Limit of one probe.")
 @click.pass_context
 def bench(ctx: click.Context, /, **options: Any) -> None:

@@ -94,7 +94,7 @@ def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate
     request = Request(
         path, tuple(accepted), options["prompts"], options["depths"], options["seconds"] or Request.seconds,
         options["seed"], options["act"], options["kv"], options["index"],
-        ("", *options["baseline_files"]) if "llama.cpp" in options["baselines"] else (),
+        ("", *options["baseline_files"]) if "llama.cpp" in options["baselines"] else (), options["nonce"],
     )  # fmt: skip
     found = EndToEndRun(request, log).run()
     seed = options["seed"] if options["shape"] else None
@@ -129,7 +129,7 @@ def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list
 
     request = Request(
         path, timeout=options["timeout"] or 0.0, require_gpu=options["require_gpu"], act=options["act"],
-        kv=options["kv"], index=options["index"], issues=known_issues(),
+        kv=options["kv"], index=options["index"], issues=known_issues(), nonce=options["nonce"],
     )  # fmt: skip
     return probe_all(order, request, forced=len(order) == 1).rows
 

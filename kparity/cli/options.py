@@ -18,6 +18,22 @@ github_option = click.option(
 )
 
 
+class Nonce(click.ParamType):  # type: ignore[type-arg]
+    """A word of a verifier: 1 to 128 printable characters."""
+
+    name = "nonce"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from kparity.host.text import printable
+
+        if len(value) > 128 or printable(value) != value:
+            self.fail("a nonce has at most 128 printable characters", param, ctx)
+        return value
+
+
+NONCE = Nonce()
+
+
 @dataclass(frozen=True)
 class Dispatch:
     """Which backends are tried, and how they are probed."""
@@ -45,14 +61,14 @@ class Dispatch:
         order = parse_order([self.require] if self.require else self.backends, self.no_gpu)
         return order, len(order) == 1
 
-    def request(self, positions: int = 72, index: int = 0) -> Request:
+    def request(self, positions: int = 72, index: int = 0, nonce: str = "") -> Request:
         """What each of them is probed for."""
         from kparity.probe.dispatcher import known_issues
         from kparity.probe.messages import Request
 
         return Request(
             self.model, self.depth, positions, self.timeout or 0.0, self.require_gpu, self.act, self.kv, index,
-            known_issues(self.places),
+            known_issues(self.places), nonce,
         )  # fmt: skip
 
 

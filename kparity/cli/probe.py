@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.options import FILE, Dispatch, dispatch_options, github_option
+from kparity.cli.options import FILE, NONCE, Dispatch, dispatch_options, github_option
 
 if TYPE_CHECKING:
     from kparity.gates.verdict import Row
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
               help="Device index within each backend.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--receipt", type=FILE, metavar="FILE", help="Write what was measured, and on what, to FILE.")
+@click.option("--nonce", type=NONCE, default="", metavar="N",
+              help="Draw the tokens from somebody's word, which the receipt tells.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Show every measured number.")
 @click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
 @github_option
@@ -34,6 +36,7 @@ def probe(
     index: int,
     as_json: bool,
     receipt: str | None,
+    nonce: str,
     verbose: bool,
     timings: bool,
     junit_path: str | None,
@@ -54,7 +57,7 @@ def probe(
     refuse_unwritable(*filter(None, [receipt, junit_path]))
     order, forced = dispatch.order()
     load_model(dispatch.model).close()  # a bad file is an error of its own, not a rejected backend
-    request = dispatch.request(positions, index)
+    request = dispatch.request(positions, index, nonce)
     outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
     if as_json:
         import msgspec

@@ -32,6 +32,7 @@ def receipt() -> None:
 @click.option("--key", type=FILE, metavar="PUB", help="Public key (PEM) that must have signed them.")
 @click.option("--model", type=FILE, metavar="FILE", help="The model that must have been measured.")
 @click.option("--commit", default="", metavar="SHA", help="The commit that must have been measured, unchanged.")
+@click.option("--nonce", metavar="N", help="The word from which their work must have been drawn.")
 @click.option("--max-age", "max_age_days", type=click.FloatRange(min=0), metavar="DAYS", help="Refuse what is older.")
 @click.option("--json", "json_path", metavar="FILE|-", help="Write the findings as JSON; - is stdout.")
 @click.pass_context
@@ -54,6 +55,10 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None
         for finding in findings[name]:
             say(f"{name}: {finding}")
         say(f"{name}: {f'refused ({len(findings[name])})' if findings[name] else 'PASS'}")
+    if json_path != "-" and [] in findings.values():
+        from kparity.receipts.recompute import SELF_REPORTED
+
+        log(f"self-reported in what passes: {SELF_REPORTED}; receipt recompute proves model and output")
     if json_path:
         rows = [
             {
@@ -116,16 +121,70 @@ def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
 @click.option("--key", required=True, type=FILE, metavar="PRIV", help="Private key (PEM, Ed25519).")
 @click.option("-o", "--output", type=FILE, metavar="OUT", help="Where to write the envelope [default: over FILE].")
 def sign(file: Path, key: Path, output: Path | None) -> None:
-    """Sign a receipt: a DSSE envelope around it, with an Ed25519 key. What does not verify is not signed."""
-    from kparity.errors import WrongInput
-    from kparity.receipts import sign, statement, verify
+    """Sign a receipt, or its test result: a DSSE envelope around it, with an Ed25519 key. What does not verify is not
+    signed.
+    """
+    import msgspec
 
-    plain, _ = _statement(file)
-    for finding in verify.verify(plain):
-        raise WrongInput(f"{file} would be refused: {finding}; sign a receipt that passes kparity receipt verify")
+    from kparity.errors import WrongInput
+    from kparity.receipts import document, results, sign, statement, verify
+
+    plain = document.read(file)
+    if results.is_result(plain):
+        try:
+            msgspec.convert(plain, results.ResultStatement)
+        except msgspec.ValidationError as error:
+            raise WrongInput(f"{file} is no test result: {error}; make it with kparity receipt test-result") from error
+    else:
+        plain, _ = _statement(file)
+        for finding in verify.verify(plain):
+            raise WrongInput(f"{file} would be refused: {finding}; sign a receipt that passes kparity receipt verify")
     envelope = sign.sign(plain, key)
     statement.write(output or file, envelope)
     log(f"{output or file}: signed by {envelope['signatures'][0]['keyid']}")
+
+
+@receipt.command()
+@click.argument("file", type=FILE)
+@click.option("--model", required=True, type=FILE, metavar="FILE", help="The model that was measured.")
+@click.option("-b", "--backend", default="cpu", show_default=True, metavar="B", help="Where to compute it again.")
+@click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index.")
+@click.pass_context
+def recompute(ctx: click.Context, file: Path, model: Path, backend: str, index: int) -> None:
+    """Compute the logits of a receipt again, on a backend of this machine.
+
+    Exit codes: 0 they are the same within the noise, 1 they are others or the receipt is refused, 2 it cannot be read
+    or is of another model.
+    """
+    from kparity.cli.table import say
+    from kparity.receipts import recompute, verify
+
+    plain, statement = _statement(file)
+    findings = verify.verify(plain)
+    for finding in findings:
+        say(f"{file}: {finding}")
+    found = [] if findings else list(recompute.recomputed(statement.predicate, model, backend, index))
+    for each in found:
+        verdict = "PASS" if each.passed else "refused"
+        say(
+            f"{each.backend}: {verdict}: cosine {each.cosine:.6f}, {each.noise:.2f} times the noise, over "
+            f"{each.positions} positions; {each.same_bits} with the same bits"
+        )
+    passed = bool(found) and all(each.passed for each in found)
+    if passed:
+        say(f"proved: model, tokens, output; self-reported: {recompute.SELF_REPORTED}")
+    ctx.exit(int(not passed))
+
+
+@receipt.command(name="test-result")
+@click.argument("file", type=FILE)
+@click.argument("output", default="-", metavar="[OUTPUT]")
+def test_result(file: Path, output: str) -> None:
+    """The verdicts of a receipt as an in-toto test result, for policy engines; - is stdout [default]."""
+    from kparity.receipts import results, verify
+
+    plain, statement = _statement(file)
+    _print_json(results.of_receipt(statement, verify.verify(plain)), output)
 
 
 @receipt.command()

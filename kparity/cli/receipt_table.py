@@ -29,7 +29,7 @@ def print_receipt(predicate: Predicate, findings: Sequence[Finding]) -> None:
         "time": f"{predicate.begun} … {predicate.ended}",
         "harness": f"kparity {harness.version}, commit {harness.commit[:12]}{state}",
         "host": f"{host.cpu or host.machine}, {host.cpus} cores, {host.system}",
-        "model": f"{model.name}, {model.bytes} bytes, sha256 {model.sha256[:12]}…",
+        "model": f"{model.name}, {model.bytes} bytes, sha256 {model.sha256[:12]}…" if model else "none: single ops",
         "contract": f"{predicate.contract.id} {predicate.contract.version}",
         "requested": ", ".join(predicate.request.backends),
         "serving": predicate.serving or "nothing",

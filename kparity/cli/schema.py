@@ -9,6 +9,7 @@ import click
 
 FORMS = {
     "receipt": ("kparity.receipts.record", "Statement"),
+    "test-result": ("kparity.receipts.results", "ResultStatement"),
     "probe": ("kparity.probe.document", "Document"),
     "check": ("kparity.check.document", "Document"),
     "contract": ("kparity.contracts.form", "schema"),

@@ -12,6 +12,7 @@ def gate_bos(candidate: Candidate) -> Gate:
     engine, reference = candidate.engine, candidate.reference
     engine.reset()
     logits = engine.step(reference.tokens[0])
+    candidate.steps = logits[None]  # all there is of a probe that ends here
     wrong = non_finite(logits)
 
     def failure(bad: Measure) -> tuple[str, str]:

@@ -25,7 +25,7 @@ class Candidate:
     reference: Reference
     contract: Contract
     steps: Array | None = None
-    """Logits [positions, vocab], step by step, of the gate ``positions``."""
+    """Logits f32 [positions, vocab], step by step, of the gate ``positions``; of BOS alone before it."""
     best: list[int] | None = None
     """The ids that the device found largest in the same steps."""
 

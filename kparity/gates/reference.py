@@ -13,6 +13,7 @@ import numpy as np
 
 from kparity import plain
 from kparity.errors import KparityError
+from kparity.gates import challenge
 from kparity.model import Model
 from kparity.ops.spec import Array
 from kparity.plain import Facts
@@ -67,13 +68,15 @@ def first_token(model: Model) -> int:
     return 0 if model.hparams.bos is None else model.hparams.bos
 
 
-def probe_tokens(model: Model, count: int) -> list[int]:
+def probe_tokens(model: Model, count: int, nonce: str = "") -> list[int]:
     """BOS and then text that the model's own tokenizer encodes; seeded random ids where there is too little of it.
 
     Text keeps activations where the model was trained; a model whose tokenizer cannot encode it still gets ``count``
-    ids.
+    ids. A nonce draws every token but BOS.
     """
     vocab = model.hparams.vocab
+    if nonce:
+        return [first_token(model), *challenge.drawn(nonce, "tokens", SEED, count - 1, vocab)][:count]
     try:
         text = resources.files("kparity").joinpath("data/heldout.txt").read_text(encoding="utf-8")[: count * 12]
         ids = [token for token in model.tokenizer.encode(text, bos=False) if 0 <= token < vocab]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from kparity.contracts import Contract
+from kparity.gates.challenge import Sampled
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Status = Literal["accepted", "rejected", "unavailable"]
@@ -64,6 +65,8 @@ class Row:
     timings_ms: dict[str, float] = field(default_factory=dict)
     dispatches: dict[str, int] = field(default_factory=dict)
     device_step_ms: float | None = None
+    logits: list[Sampled] = field(default_factory=list)
+    """At positions that were drawn: by them the output can be computed again elsewhere."""
     depth: str = "full"
     positions: int = 0
     elapsed_ms: float = 0.0

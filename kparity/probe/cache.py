@@ -58,7 +58,15 @@ class Keys:
             "kernels": fingerprint.kernels(),
             "model": model.sha256,
             "contract": [contract.id, contract.version, _digest(contract.document)],
-            "request": [request.depth, request.positions, request.require_gpu, request.act, request.kv, request.index],
+            "request": [
+                request.depth,
+                request.positions,
+                request.require_gpu,
+                request.act,
+                request.kv,
+                request.index,
+                request.nonce,
+            ],
             "issues": [issue.as_dict() for issue in request.issues],
         }
         model.close()

@@ -51,8 +51,9 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     """Load the model, compile, wait for the reference, and measure gate by gate."""
     from kparity import contracts
     from kparity.engine import Engine
+    from kparity.gates import challenge
     from kparity.gates.candidate import Candidate, run
-    from kparity.gates.reference import Reference
+    from kparity.gates.reference import SEED, Reference
     from kparity.model import load_model
 
     request = work.request
@@ -70,7 +71,9 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
         values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
         link.send(Measured(gate.name, values, gate.code, gate.reason, gate.elapsed_ms))
     step_ms = engine.recorded(1).program.run_timed() * 1e3
-    link.send(Proof(backend.dispatches.counts, step_ms))
+    assert candidate.steps is not None
+    told = challenge.of_steps(candidate.steps, candidate.reference.tokens, request.nonce, SEED)
+    link.send(Proof(backend.dispatches.counts, step_ms, told))
 
 
 def compute_reference(request: Request, link: Link, descriptor: int) -> None:
@@ -84,7 +87,7 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     link.stage("reference")
     model = load_model(request.model)
     count = min(request.positions, model.hparams.context) if request.depth == "full" else 1
-    tokens = reference.probe_tokens(model, count)
+    tokens = reference.probe_tokens(model, count, request.nonce)
     found = reference.compute(model, tokens, act=request.act, kv=request.kv, tick=link.tick)
     if not all(np.isfinite(each).all() and each.any(axis=1).all() for each in (found.logits, found.rounded)):
         raise BadModel(

@@ -9,6 +9,7 @@ import msgspec
 
 from kparity.contracts.known import Issue
 from kparity.device.adapter import DeviceInfo
+from kparity.gates.challenge import POSITIONS, Sampled
 from kparity.process.messages import Done, Failed, Message, Name, Stage, Text, Tick
 
 DEFAULT_POSITIONS = 72
@@ -30,6 +31,8 @@ class Request:
     index: int = 0
     issues: tuple[Issue, ...] = ()
     """Known issues that refuse on this host."""
+    nonce: str = ""
+    """Somebody's word from which the tokens are drawn; empty: the model's own text."""
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -65,10 +68,11 @@ class Measured(Message, frozen=True, tag="gate"):
 
 
 class Proof(Message, frozen=True, tag="proof"):
-    """What the backend counted, and a step on the device's clock."""
+    """What the backend counted, a step on the device's clock, and logits at drawn positions."""
 
     dispatches: Annotated[dict[Name, Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=10_000)]
     device_step_ms: float
+    logits: Annotated[list[Sampled], msgspec.Meta(max_length=POSITIONS)]
 
 
 Said = Stage | Tick | Opened | Measured | Proof | Failed | Done

@@ -270,6 +270,7 @@ class Attempt(Process):
             reference=compared.name if compared else "", positions=len(compared.tokens) if compared else 0,
             gates=[*self.gates, *unrun], depth=self.request.depth, timings_ms=timings,
             dispatches=proof.dispatches if proof else {}, device_step_ms=proof.device_step_ms if proof else None,
+            logits=proof.logits if proof else [],
             elapsed_ms=(self.ended_at - self.child.started) * 1e3,
         )  # fmt: skip
 

@@ -34,7 +34,7 @@ RCPT-SUBJECT: subjects and content differ
   The subjects are not exactly the model and the kernels that it tells of.
   Get the file as it was written from whoever made it; ask for a signed one.
 RCPT-TIME: times that cannot be
-  It ended before it began, or in the future.
+  It ended before it began, in the future, or was begun before there were receipts.
   Set the clocks of both machines (NTP), and run it again.
 RCPT-DURATION: shorter than its samples
   The samples together take longer than the run did.
@@ -45,6 +45,18 @@ RCPT-AGE: too old
 RCPT-COMMIT: not of that commit
   It is of another commit than --commit asks for, or of a changed tree, or contradicts itself.
   Check that commit out, without changes, and run it again there.
+RCPT-NAME: a name that passes for another
+  A name holds a character that is not shown, that turns the direction, or that looks like another one.
+  Correct the name where the device or the file has it; what passes for another name is believed by nobody.
+RCPT-REQUEST: not what was asked for
+  Command line, request and options contradict each other, or what was judged and measured.
+  Run it again with --receipt; a receipt is never edited.
+RCPT-NONCE: not of that nonce
+  Its work was drawn from another nonce than --nonce asks for.
+  Run it with --nonce and the word that the verifier named.
+RCPT-MODEL-SIZE: sizes that no file has
+  The sizes and types of its model are no BitNet graph's, or do not give the bytes of the file.
+  Run it again with --receipt; a receipt is never edited.
 RCPT-MODEL: not of that model
   Its model is not the file that --model names.
   Name the file that was measured, or measure this one.
@@ -60,7 +72,7 @@ RCPT-PAYLOAD-TYPE: not an in-toto envelope
   Sign with kparity receipt sign, or with the payload type application/vnd.in-toto+json.
 # What ran.
 RCPT-REPLAYED: used twice
-  Its id or its samples stand in another of the given receipts, or twice in it.
+  Its id or its samples, scaled or sorted too, stand in another of the given receipts, or twice in it.
   Give every receipt once; each measurement needs a run of its own.
 RCPT-EMPTY: nothing was measured
   Nothing ran, or a benchmark measured nothing.
@@ -81,11 +93,17 @@ RCPT-SOFTWARE-GPU: software that calls itself a GPU
   A device that calls itself a GPU has the name of a software device or of a processor.
   Correct the kind that the backend's adapter tells.
 RCPT-DEVICE: a device that cannot be
-  A device contradicts its backend, or a GPU lacks what identifies it: UUID, driver.
+  A device contradicts its backend, kernels or host, or a GPU lacks what identifies it: UUID, driver.
   Update the driver and the API's library; a backend of your own must tell its device's identity.
 RCPT-KERNEL-ID: a kernel of somebody else
   A kernel's id is not of a dialect of its backend or not of its op, or stands twice with different texts.
   Name kernels <op>_<dialect>_<variant>, in a dialect of the backend.
+RCPT-KERNEL-TEXT: a text of nobody
+  The version that measured is installed here, and its text of a kernel is another one.
+  Run it again with --receipt; a receipt is never edited.
+RCPT-GRAPH: not the kernels of the model
+  Kernels or launches are not those of the graph of a model of these sizes, with these options.
+  Run it again; if it comes back, the program that wrote it has a bug.
 RCPT-NO-KERNELS: no kernels
   A backend ran, or an op was timed, and no kernel was dispatched.
   Run it again; if it comes back, the program that wrote it has a bug.
@@ -105,8 +123,14 @@ RCPT-PARITY-REQUIRED: no passed parity
 RCPT-CONTRACT: judged by another contract
   The contract that judged is not the probe's, or of another major version than the one here.
   Verify with a release that has that major version of the contract, or run it again with this one.
+RCPT-RANGE: a value that cannot be
+  A cosine is beyond 1, a count is negative or no whole number, a distance is negative.
+  Run it again; if it comes back, the program that wrote it has a bug.
+RCPT-LOGITS: logits that were not drawn
+  The logits are not at the drawn positions, tokens and entries, or two backends that passed tell different ones.
+  Run it again with --receipt, and the nonce that was given; a receipt is never edited.
 RCPT-GATE: a gate that does not follow
-  A gate's limit is not the contract's, or its verdict does not follow from its value.
+  A gate's limit is not the contract's, its verdict does not follow from its value, or it is none of the probe's.
   Run it again with --receipt; a receipt is never edited.
 RCPT-GATES-MISSING: gates are missing
   A passed verdict lacks gates that the contract's probe always measures.
@@ -125,7 +149,7 @@ RCPT-FLOOR: faster than memory
   A sample is faster than the memory can deliver the bytes of a token.
   Measure on an idle machine, so that the bandwidth of the same run is the real one; else a clock is wrong.
 RCPT-BANDWIDTH: bytes or bandwidth that cannot be
-  The bandwidth is not that of its samples, or a token's bytes are fewer than the model's.
+  The bandwidth is not that of its samples, or a token's bytes are not those of the model's sizes.
   Run it again with --receipt; a receipt is never edited.
 RCPT-RECOMPUTED: a figure that does not follow
   A figure is not what the raw samples give.

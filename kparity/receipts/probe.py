@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kparity.device.adapter import Device
+from kparity.gates.reference import SEED
 from kparity.gates.verdict import Row
 from kparity.model import load_model
+from kparity.model.graph import EMBEDDING, HEAD
 from kparity.probe import messages
 from kparity.receipts import statement
 from kparity.receipts.kernel_ids import sha256_of
@@ -39,6 +41,8 @@ def receipt(
             of_model(request.model),
             [tried(row) for row in rows],
             serving=serving or None,
+            seeds={"tokens": SEED},
+            nonce=request.nonce,
             runs=[_run(row, row.device) for row in rows if row.device is not None],
         )
     )
@@ -47,11 +51,11 @@ def receipt(
 def of_model(path: str | None, seed: int | None = None) -> Model:
     """A model as receipts hold it; ``path`` None is the embedded one, ``seed`` is that of random weights."""
     model = load_model(path)
-    h = model.hparams
+    h, types = model.hparams, {name: tensor.type.name for name, tensor in model.file.tensors.items()}
     found = Model(
         name=model.name, sha256=model.sha256, bytes=model.n_bytes, layers=h.n_layer, width=h.width, ffn=h.ffn,
-        heads=h.n_head, kv_heads=h.n_kv, head_dim=h.head_dim, vocab=h.vocab, context=h.context,
-        type=", ".join(model.ternary_types) or None, seed=seed,
+        heads=h.n_head, kv_heads=h.n_kv, head_dim=h.head_dim, vocab=h.vocab, context=h.context, arch=h.arch,
+        type=", ".join(model.ternary_types), embedding=types[EMBEDDING], head=types.get(HEAD), seed=seed,
     )  # fmt: skip
     model.close()
     return found
@@ -105,4 +109,6 @@ def _run(row: Row, device: Mapping[str, Any]) -> Run:
     # A step on the wall's clock, as CPU backends have it, proves nothing of a device.
     step_ns = round(row.device_step_ms * 1e6) if device["kind"] != "cpu" and row.device_step_ms else None
     engine = {"reference": row.reference, "cached": row.cached}
-    return run_of(row.backend, device, row, row.dispatches, step_ns is not None, engine, step_ns=step_ns)
+    return run_of(
+        row.backend, device, row, row.dispatches, step_ns is not None, engine, step_ns=step_ns, logits=row.logits
+    )

@@ -11,15 +11,21 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from kparity.device.adapter import LARGEST, Device
+from kparity.gates.challenge import Sampled
+from kparity.model.hparams import MAX_LAYERS, MAX_SIZE
 
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Size = Annotated[int, Meta(ge=1, le=LARGEST)]
 Positive = Annotated[float, Meta(gt=0)]
+Elements = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
+Nonce = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]+$")]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 KernelId = Annotated[str, Meta(pattern="^[a-z0-9]+(_[a-z0-9]+)+$")]
+BLOCK = 8
+"""Steps of a model's decode that are timed one by one before another engine's turn."""
 CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""
 Second = Annotated[float, Meta(ge=1e-12, le=1e9)]
@@ -272,6 +278,8 @@ class Run(Record):
     energy: Energy | None = None
     step_ns: Size | None = None
     """A decode step of the probe on the device's own clock."""
+    logits: list[Sampled] = []
+    """What it computed, at drawn positions: by them the output can be computed again elsewhere."""
 
 
 class Ratio(Record, omit_defaults=True):
@@ -331,20 +339,25 @@ class Request(Record):
 
 
 class Model(Record):
-    """What was run, sizes in elements; ``seed`` is that of random weights."""
+    """What was run, sizes in elements, types of tensors as GGUF calls them; ``seed`` is that of random weights."""
 
     name: Text
     sha256: Sha256
     bytes: Size
-    layers: Size
-    width: Size
-    ffn: Size
-    heads: Size
-    kv_heads: Size
-    head_dim: Size
-    vocab: Size
-    context: Size
-    type: Text | None
+    arch: Text
+    layers: Annotated[int, Meta(ge=1, le=MAX_LAYERS)]
+    width: Elements
+    ffn: Elements
+    heads: Elements
+    kv_heads: Elements
+    head_dim: Elements
+    vocab: Elements
+    context: Elements
+    type: Text
+    """Of the ternary matrices; several, comma-separated, where they differ."""
+    embedding: Text
+    head: Text | None
+    """None where the head is the embedding."""
     seed: int | None
 
 
@@ -376,8 +389,11 @@ class Predicate(Record):
     host: Host
     libraries: dict[str, Text]
     request: Request
-    model: Model
+    model: Model | None
+    """None for single ops."""
     contract: Contract
+    nonce: Nonce
+    """Somebody's word, from which tokens, positions and entries were drawn; empty where nobody gave one."""
     seeds: dict[str, int]
     serving: Name | None
     fallback: Annotated[list[Tried], Meta(min_length=1)]
@@ -398,16 +414,22 @@ class Predicate(Record):
         yield from ((f"/predicate/ops/{at}", row, None) for at, row in enumerate(self.ops) if not row.unsupported)
 
     def subjects(self) -> list[tuple[str, str]]:
-        """Name and SHA-256 of what it speaks of: the model first, then every kernel once."""
+        """Name and SHA-256 of what it speaks of: the model first, then every kernel once; where there is neither, what
+        measured.
+        """
         kernels = {kernel.id: kernel.sha256 for run in self.runs for kernel in run.kernels}
         kernels |= {row.kernel: row.kernel_sha256 for row in self.ops if row.kernel}
-        return [(self.model.name, self.model.sha256), *sorted(kernels.items())]
+        models = [(self.model.name, self.model.sha256)] if self.model else []
+        measurer = f"kparity {self.harness.version}", self.harness.kernels_sha256
+        return [*models, *sorted(kernels.items())] or [measurer]
 
     def gaps(self) -> Iterator[tuple[str, str]]:
         """Place and name of what a receipt of its kind must have, or must not: no JSON Schema of ours says so."""
         backends = self.request.backends
         if len(set(backends)) != len(backends):
             yield "/request/backends", "a backend stands twice"
+        if (self.model is None) is not bool(self.ops and not self.runs):
+            yield "/model", "a run is of a model, single ops are of none"
         if self.kind == "probe" and self.baselines:
             yield "/baselines", "a probe has none"
         for at, run in enumerate(self.runs):

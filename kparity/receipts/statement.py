@@ -35,23 +35,25 @@ def predicate(
     kind: Literal["bench", "probe"],
     begun: str,
     request: Request,
-    model: Model,
+    model: Model | None,
     fallback: Sequence[Tried],
     *,
     serving: str | None = None,
     seeds: Mapping[str, int] | None = None,
+    nonce: str = "",
     runs: Sequence[Run] = (),
     baselines: Sequence[Baseline] = (),
     ops: Sequence[Row] = (),
 ) -> Predicate:
     """What was measured, with what is the same for every receipt of this moment and machine, and without a digest.
 
-    ``begun`` is a time (``now``), ``serving`` the backend that serves, ``seeds`` the bases of made inputs.
+    ``begun`` is a time (``now``), ``serving`` the backend that serves, ``seeds`` the bases of made inputs, ``nonce``
+    what tokens were drawn from.
     """
     judge = contracts.load(contracts.PROBE)
     return Predicate(
         kind=kind, begun=begun, request=request, model=model, fallback=list(fallback), serving=serving,
-        seeds=dict(seeds or {}), runs=list(runs), baselines=list(baselines), ops=list(ops),
+        seeds=dict(seeds or {}), nonce=nonce, runs=list(runs), baselines=list(baselines), ops=list(ops),
         contract=Contract(id=judge.id, version=judge.version), **common(),
     )  # fmt: skip
 

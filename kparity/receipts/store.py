@@ -82,7 +82,8 @@ def rows(stored: Sequence[Stored]) -> list[dict[str, Any]]:
         predicate = each.predicate
         ended = identity.moment(predicate.ended)
         shared = {
-            "file": each.file, "time": ended.replace(tzinfo=None) if ended else None, "model": predicate.model.name,
+            "file": each.file, "time": ended.replace(tzinfo=None) if ended else None,
+            "model": predicate.model.name if predicate.model else "",
             "commit": predicate.harness.commit, "dirty": predicate.harness.dirty, "valid": each.valid,
         }  # fmt: skip
         for _, owner in predicate.owners():

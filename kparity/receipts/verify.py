@@ -13,7 +13,19 @@ from kparity.model import digest
 from kparity.receipts import sign
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate, Statement
-from kparity.receipts.rules import determinism, device, dispatches, identity, parity, samples, speed
+from kparity.receipts.rules import (
+    challenge,
+    determinism,
+    device,
+    dispatches,
+    graph,
+    identity,
+    names,
+    parity,
+    request,
+    samples,
+    speed,
+)
 
 
 def verify(
@@ -24,6 +36,7 @@ def verify(
     key: Path | None = None,
     model: Path | None = None,
     commit: str = "",
+    nonce: str | None = None,
     max_age_days: float | None = None,
     now: datetime | None = None,
 ) -> list[Finding]:
@@ -32,8 +45,9 @@ def verify(
     Beyond its own soundness it must show that a GPU served with kernels that its own clock saw, and no GPU API ran on
     anything else (``require_gpu_kernels``); that every run was judged right or rejected, and one was right
     (``require_parity``); be signed with the public ``key`` (PEM); be of the file ``model``, and of a ``commit`` (or how
-    it begins) without changes; be no older. ``now`` is the time that nothing may lie after. Raises WrongInput for a key
-    or a model file that cannot be read. A document that has not the form is judged no further.
+    it begins) without changes; have drawn its work from ``nonce``; be no older. ``now`` is the time that nothing may
+    lie after. Raises WrongInput for a key or a model file that cannot be read. A document that has not the form is
+    judged no further.
     """
     statement, refused = sign.opened(document, key)
     if statement is None:
@@ -47,7 +61,7 @@ def verify(
         refused += device.gpu_required(predicate)
     if require_parity:
         refused += parity.required(predicate)
-    return [*refused, *_demanded(predicate, model, commit, max_age_days, moment)]
+    return [*refused, *_demanded(predicate, model, commit, nonce, max_age_days, moment)]
 
 
 def _sound(statement: Statement, now: datetime) -> Findings:
@@ -55,15 +69,22 @@ def _sound(statement: Statement, now: datetime) -> Findings:
     yield from identity.has_subjects(statement)
     yield from identity.times(predicate, limits, now)
     yield from identity.revision(predicate)
+    yield from names.shown(statement)
+    yield from request.command(predicate)
+    yield from request.options(predicate)
     yield from speed.ran(predicate)
     yield from device.devices(predicate)
+    yield from device.processor(predicate)
     yield from device.kernel_ids(predicate)
+    yield from graph.graph(predicate, limits)
+    yield from graph.texts(predicate)
     yield from device.fallback(predicate)
     yield from device.served(predicate)
     yield from parity.contract(predicate)
     yield from parity.gates(predicate)
     yield from parity.verdicts(predicate)
     yield from parity.outputs(predicate)
+    yield from challenge.logits(predicate, limits)
     yield from determinism.repeated(predicate, limits)
     yield from dispatches.counts(predicate)
     yield from dispatches.device_time(predicate, limits)
@@ -74,18 +95,22 @@ def _sound(statement: Statement, now: datetime) -> Findings:
 
 
 def _demanded(
-    predicate: Predicate, model: Path | None, commit: str, max_age_days: float | None, now: datetime
+    predicate: Predicate, model: Path | None, commit: str, nonce: str | None, max_age_days: float | None, now: datetime
 ) -> Findings:
     harness, ended = predicate.harness, identity.moment(predicate.ended)
     if commit and not (harness.commit.startswith(commit.lower()) and harness.dirty is False):
         state = {True: " with changes", None: ", whose changes are unknown"}.get(harness.dirty, "")
         why = f"of {harness.commit[:12]}{state}, asked for {commit}"
         yield Finding("RCPT-COMMIT", "/predicate/harness/commit", why)
+    if nonce is not None and nonce != predicate.nonce:
+        why = f"drawn from {predicate.nonce!r}, asked for {nonce!r}"
+        yield Finding("RCPT-NONCE", "/predicate/nonce", why)
     if model is not None:
         with files.opened(model, "a GGUF file") as file:
             own = digest.sha256_of(model, file)  # read now: what is remembered could be of other bytes
-        if own != predicate.model.sha256:
-            why = f"{predicate.model.sha256[:12]}…, {model} has {own[:12]}…"
+        told = predicate.model.sha256 if predicate.model else "none"
+        if own != told:
+            why = f"{told[:12]}…, {model} has {own[:12]}…"
             yield Finding("RCPT-MODEL", "/predicate/model/sha256", why)
     if max_age_days is not None and ended is not None:
         days = (now - ended).total_seconds() / 86400
@@ -99,14 +124,12 @@ def replays(statements: Sequence[tuple[str, Statement]]) -> dict[str, list[Findi
 
     Name → findings; every receipt after the first of its kind is the replayed one.
     """
-    judged = contracts.load(contracts.RECEIPT).threshold("samples_judged")
-    seen: dict[Any, str] = {}
+    seen, ids = samples.Seen(contracts.load(contracts.RECEIPT)), dict[str, str]()
     replayed: dict[str, list[Finding]] = {}
     for name, statement in statements:
-        keys: list[tuple[Any, str, str]] = [(statement.predicate.id, "/predicate/id", "the id")]
-        for where, each in speed.arrays(statement.predicate):
-            keys += [(tuple(each), where, "the samples")] if judged.holds(len(each)) else []
-        for key, where, what in keys:
-            if seen.setdefault(key, name) != name:
-                replayed.setdefault(name, []).append(Finding("RCPT-REPLAYED", where, f"{what} of {seen[key]}"))
+        found = [("/predicate/id", "the id", ids.setdefault(statement.predicate.id, name))]
+        found += [(where, "the samples", seen.of(each, name)) for where, each in speed.arrays(statement.predicate)]
+        for where, what, owner in found:
+            if owner != name:
+                replayed.setdefault(name, []).append(Finding("RCPT-REPLAYED", where, f"{what} of {owner}"))
     return replayed

@@ -16,10 +16,40 @@ CUDA_UUID = re.compile(
     r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|pci [0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\S*", re.I
 )
 
+NATIVE = "native"
+"""What a backend calls its API whose kernels are this package's own for processors."""
+GPU_ONLY = ("CUDA", "HIP")
+"""APIs that have no other devices than GPUs."""
+
 
 def enumerated(predicate: Predicate) -> Iterator[tuple[str, Run]]:
     """Pointer and content of every run."""
     yield from ((f"/predicate/runs/{index}", run) for index, run in enumerate(predicate.runs))
+
+
+INSTRUCTION_SETS = {
+    "scalar": "scalar", "avx2": "AVX2", "avx512vnni": "AVX-512 VNNI", "amx": "AVX-512 VNNI + AMX", "neon": "NEON",
+}  # fmt: skip
+"""Dialect → how the detail of a native device begins."""
+
+
+def processor(predicate: Predicate) -> Findings:
+    """Native kernels ran on the host's processor, and are of the instruction set that the device names."""
+    found = [(at, run.device, [kernel.id for kernel in run.kernels]) for at, run in enumerated(predicate)]
+    found += [(at, row.device, [row.kernel]) for at, row, _ in predicate.rows() if row.device and row.kernel]
+    for at, device, ids in found:
+        if device.api != NATIVE:
+            continue
+        named = device.detail.partition(",")[0]
+        for dialect in {dialect_of(each) for each in ids}:
+            if INSTRUCTION_SETS.get(dialect, named) != named:
+                yield Finding("RCPT-DEVICE", f"{at}/device/detail", f"{named}, and kernels of {dialect}")
+            arm = predicate.host.machine.lower() in ("aarch64", "arm64")
+            if dialect in INSTRUCTION_SETS and dialect != "scalar" and (dialect == "neon") is not arm:
+                why = f"{predicate.host.machine}, and kernels of {dialect}"
+                yield Finding("RCPT-DEVICE", "/predicate/host/machine", why)
+        if predicate.host.cpu and device.device != predicate.host.cpu:
+            yield Finding("RCPT-DEVICE", f"{at}/device/device", f"{device.device}, the host has {predicate.host.cpu}")
 
 
 def devices(predicate: Predicate) -> Findings:
@@ -43,6 +73,8 @@ def contradictions(backend: str, device: Device, at: str) -> Findings:
     if device.api != (declared.api or device.api):
         yield Finding("RCPT-DEVICE", f"{at}/api", f"{backend} speaks {declared.api}, not {device.api}")
     if device.kind != "gpu":
+        if device.api in GPU_ONLY:
+            yield Finding("RCPT-DEVICE", f"{at}/kind", f"{device.api} has no devices of kind {device.kind}")
         return
     if not declared.drives_gpu:
         yield Finding("RCPT-DEVICE", f"{at}/kind", f"{backend} runs on no GPU")

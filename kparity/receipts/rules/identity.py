@@ -58,6 +58,8 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
         at = "begun" if began is None else "ended"
         yield Finding("RCPT-TIME", f"/predicate/{at}", f"{getattr(predicate, at)} is no date")
         return
+    if not contract.threshold("written_after_s").holds(began.timestamp()):
+        yield Finding("RCPT-TIME", "/predicate/begun", f"begun at {predicate.begun}, before there were such receipts")
     if ended < began:
         yield Finding("RCPT-TIME", "/predicate/ended", f"ended at {predicate.ended}, before {predicate.begun}")
     ahead = (ended - now).total_seconds()

@@ -6,10 +6,15 @@ from __future__ import annotations
 
 from kparity import contracts
 from kparity.contracts import Contract
-from kparity.gates.table import thresholds
+from kparity.gates.table import GATES, thresholds
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate
 from kparity.receipts.rules.device import enumerated
+
+ROUNDING = 1e-6
+"""By which a figure that was computed in floating point may lie beyond its range."""
+COUNTED = ("_mismatches", "_differences", "_diverged", "_argmax", "_wrong", "_min")
+"""How the names of measures end that are counts."""
 
 
 def judge_of(predicate: Predicate) -> Contract | None:
@@ -33,12 +38,18 @@ def gates(predicate: Predicate) -> Findings:
     judge = judge_of(predicate)
     if judge is None:
         return
+    owners = {name: spec.name for spec in GATES for name in spec.thresholds}
     for at, run in enumerated(predicate):
+        names = [gate.name for gate in run.parity.gates]
         for index, gate in enumerate(run.parity.gates):
             where = f"{at}/parity/gates/{index}"
-            if gate.name not in judge.document["thresholds"]:
-                yield Finding("RCPT-GATE", f"{where}/name", f"{judge.id} has no threshold {gate.name}")
+            if owners.get(gate.name) != gate.gate:
+                yield Finding("RCPT-GATE", f"{where}/name", f"{gate.name} is no measure of a gate {gate.gate}")
                 continue
+            if names.index(gate.name) != index:
+                yield Finding("RCPT-GATE", f"{where}/name", f"{gate.name} stands twice")
+            if fault := impossible(gate.name, gate.value):
+                yield Finding("RCPT-RANGE", f"{where}/value", fault)
             limit = judge.threshold(gate.name)
             holds = gate.value is not None and limit.holds(gate.value)
             if gate.limit != limit.value:
@@ -47,6 +58,19 @@ def gates(predicate: Predicate) -> Findings:
             if gate.passed is not holds:
                 why = f"{gate.name} = {gate.value} {limit.sign} {limit.value:g} is {holds}"
                 yield Finding("RCPT-GATE", f"{where}/passed", why)
+
+
+def impossible(name: str, value: float | None) -> str:
+    """Why no measure of that name has such a value; empty where it can."""
+    if value is None:
+        return ""
+    if name.endswith("cosine"):
+        return "" if abs(value) <= 1 + ROUNDING else f"{name} = {value!r}: a cosine lies between -1 and 1"
+    if value < -ROUNDING:
+        return f"{name} = {value!r}: it is never negative"
+    if name.endswith(COUNTED) and not float(value).is_integer():
+        return f"{name} = {value!r}: it is counted, in whole numbers"
+    return ""
 
 
 def verdicts(predicate: Predicate) -> Findings:
@@ -63,6 +87,9 @@ def verdicts(predicate: Predicate) -> Findings:
             missing = sorted({*thresholds(depth)} - {gate.name for gate in parity.gates})
             if missing:
                 yield Finding("RCPT-GATES-MISSING", f"{where}/gates", f"PASS without {', '.join(missing)}")
+            beyond = sorted({gate.name for gate in parity.gates} - {*thresholds(depth)})
+            if beyond:
+                yield Finding("RCPT-GATE", f"{where}/gates", f"a probe of depth {depth} has no {', '.join(beyond)}")
             if failed:
                 yield Finding("RCPT-PARITY", f"{where}/verdict", f"PASS, and {', '.join(failed)} failed")
             if dispatch != "accepted":
@@ -100,6 +127,8 @@ def outputs(predicate: Predicate) -> Findings:
         if run.parity.verdict != "PASS" or timed is None:
             continue
         where, limit = f"{at}/timed_output", judge.threshold("positions_cosine")
+        if fault := impossible("cosine", timed.cosine):
+            yield Finding("RCPT-RANGE", f"{where}/cosine", fault)
         if not timed.checked:
             yield Finding("RCPT-OUTPUT", f"{where}/checked", f"what {run.backend} computed while timed is unknown")
         elif timed.limit is None or not limit.holds(timed.limit):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
 
@@ -80,12 +82,34 @@ def ahead(device_s: Sequence[float], wall_s: Sequence[float], contract: Contract
     return sum(not slack.holds(device - rate * wall) for device, wall in zip(device_s, wall_s, strict=True))
 
 
+class Seen:
+    """Lists of samples and whose they were first. A list that was scaled, nudged by an ulp or put into another order is
+    the same list.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self.judged, self.near = contract.threshold("samples_judged"), contract.threshold("samples_near").value
+        self._lists: dict[tuple[int, int], list[tuple[Any, str]]] = {}
+
+    def of(self, samples: Sequence[float], owner: str) -> str:
+        """Who had these samples first: ``owner`` itself where nobody did, or where they are too few to tell."""
+        if not self.judged.holds(len(samples)):
+            return owner
+        shape = np.sort(np.asarray(samples))
+        shape /= shape[len(shape) // 2]
+        cell = int(shape[-1] / self.near / 1e3)
+        for key in ((len(shape), cell + each) for each in (-1, 0, 1)):
+            for other, first in self._lists.get(key, ()):
+                if np.allclose(shape, other, rtol=self.near, atol=0):
+                    return first
+        self._lists.setdefault((len(shape), cell), []).append((shape, owner))
+        return owner
+
+
 def irregularities(found: Sequence[tuple[str, Sequence[float]]], contract: Contract) -> Findings:
     """Lists of samples that no clock gives, and lists that stand twice in one receipt."""
-    seen: dict[Any, str] = {}
+    seen = Seen(contract)
     for where, samples in found:
         yield from regular(where, samples, contract)
-        key = tuple(samples)
-        if contract.threshold("samples_judged").holds(len(samples)) and key in seen:
-            yield Finding("RCPT-REPLAYED", where, f"the same samples as {seen[key]}")
-        seen.setdefault(key, where)
+        if (first := seen.of(samples, where)) != where:
+            yield Finding("RCPT-REPLAYED", where, f"the same samples as {first}")

@@ -10,20 +10,11 @@ import numpy as np
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.record import CEILINGS, Bandwidth, Baseline, Model, Predicate, Row, Run
+from kparity.receipts.record import CEILINGS, Bandwidth, Baseline, Predicate, Row, Run
 from kparity.receipts.rules.device import enumerated
 from kparity.receipts.rules.samples import interval_fault
 
 PERCENTILES = {"p10": 10, "p50": 50, "p90": 90, "p99": 99}
-TERNARY_BYTES = math.log2(3) / 8
-"""What a ternary weight takes at least: log₂ 3 bits, in any packing."""
-
-
-def ternary_bytes(model: Model) -> float:
-    """Bytes of a model's ternary weights in the densest packing there can be: all of them are read for each token."""
-    width, head = model.width, model.head_dim
-    attention = 2 * width * model.heads * head + 2 * width * model.kv_heads * head
-    return float(model.layers * (attention + 3 * width * model.ffn) * TERNARY_BYTES)
 
 
 def ran(predicate: Predicate) -> Findings:
@@ -82,12 +73,11 @@ def _recomputed(row: Row, bandwidth: float | None, contract: Contract, at: str) 
 
 
 def floors(predicate: Predicate, contract: Contract) -> Findings:
-    """No sample is faster than memory can deliver; the bytes are at least those of the model's weights.
+    """No sample is faster than memory can deliver.
 
     Where the bytes of a token fit the last cache the memory is no floor: then the rate is held against what caches can
     do, as a multiple of the memory's bandwidth.
     """
-    least = ternary_bytes(predicate.model)
     for at, run in enumerated(predicate):
         yield from _bandwidth(run.bandwidth, f"{at}/bandwidth", contract) if run.bandwidth else ()
     # The fastest pass: on a shared machine the median may be of a busier minute than the fastest step.
@@ -98,11 +88,6 @@ def floors(predicate: Predicate, contract: Contract) -> Findings:
         nbytes, cache = row.bytes * row.units, 0
         if isinstance(owner, Run) and owner.bandwidth:
             best, cache = owner.bandwidth.bytes / min(owner.bandwidth.samples_s), owner.bandwidth.cache_bytes or 0
-            # A device that names its bytes to the last one may still round: the weights are a bound, not a count.
-            if nbytes < least * (1 - contract.threshold("recomputed").value):
-                why = f"{row.name}: {nbytes:.0f} bytes, the ternary weights alone have {least:.0f}"
-                yield Finding("RCPT-BANDWIDTH", f"{at}/bytes", why)
-            nbytes = max(nbytes, least)
         elif row.cold and row.op not in CEILINGS and row.backend in ceilings and row.seconds and nbytes:
             best = ceilings[row.backend]
         else:

@@ -1,0 +1,178 @@
+"""What follows from a model's sizes and types: the bytes of its file and of a token, and the kernels of its graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from kparity.device.adapter import Backend, Buffer, Device, DeviceInfo
+from kparity.engine.graph import FusedGraph, Kernels, Options
+from kparity.engine.weights import FUSED, Linear, Part, Weights, parts_of
+from kparity.errors import BadModel, WrongInput
+from kparity.model.gguf_file import TYPES, TensorType
+from kparity.model.graph import LINEARS, NORMS, linear_shapes
+from kparity.model.hparams import ACTIVATIONS, Hparams
+from kparity.ops.spec import Array, padded
+from kparity.receipts.record import Graph, Model, Row
+
+BY_NAME: Mapping[str, TensorType] = {each.name: each for each in TYPES.values()}
+MOST_PARTS = 4096
+"""Pieces in which a table may lie on a device: no more than one that holds a row each."""
+
+
+def hparams(model: Model) -> Hparams:
+    """The hyper-parameters that sizes, launches and ids depend on; the others are any. Raises WrongInput for an
+    architecture or for sizes that are no BitNet graph's.
+    """
+    if model.arch not in ACTIVATIONS:
+        raise WrongInput(f"{model.arch} is none of {', '.join(ACTIVATIONS)}")
+    if model.heads % model.kv_heads or model.head_dim % 2:
+        raise WrongInput(f"{model.heads} heads of {model.head_dim} over {model.kv_heads} of keys and values")
+    act = ACTIVATIONS[model.arch]
+    return Hparams(
+        arch=model.arch, n_layer=model.layers, width=model.width, ffn=model.ffn, n_head=model.heads,
+        n_kv=model.kv_heads, head_dim=model.head_dim, rope_dim=model.head_dim, rope_mode="neox", theta=10_000.0,
+        rope_scale=1.0, eps=1e-5, context=model.context, vocab=model.vocab, act=act, clamp=int(act == "relu2"),
+        bos=None, eos=None, add_bos=False,
+    )  # fmt: skip
+
+
+def _type(name: str, ternary: bool) -> TensorType:
+    found = BY_NAME.get(name)
+    if found is None or found.ternary is not ternary:
+        raise WrongInput(f"{name} is no type of {'ternary matrices' if ternary else 'tables'}")
+    return found
+
+
+def tensor_bytes(model: Model) -> tuple[int, int]:
+    """Bytes of all tensors of the file: the least and the most, where types may be mixed. Raises WrongInput for types
+    and sizes that no file can have.
+    """
+    h = hparams(model)
+    tables = [_type(name, False) for name in (model.embedding, model.head) if name]
+    types = [_type(name, True) for name in model.type.split(", ")]
+    try:
+        fixed = sum(each.n_bytes("a table", (h.width, h.vocab)) for each in tables)
+        each_type = [
+            sum(kind.n_bytes(name, shape) for name, shape in linear_shapes(h).items()) * h.n_layer for kind in types
+        ]
+    except BadModel as error:
+        raise WrongInput(str(error)) from error
+    norms = h.n_layer * sum(getattr(h, size) for size in NORMS.values()) + h.width
+    return fixed + min(each_type) + 2 * norms, fixed + max(each_type) + 4 * norms
+
+
+def element(kind: str) -> str:
+    """The element type on a device of a table of that type in a file."""
+    return "f16" if kind == "F16" else "f32"
+
+
+def _size(kind: str) -> int:
+    return 2 if element(kind) == "f16" else 4
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of all weights that one pass reads, whatever its launches are: every one but the embedding, once."""
+    h = hparams(model)
+    shapes = linear_shapes(h)
+    ternary = h.n_layer * sum(shapes[name][1] * padded(shapes[name][0]) // 4 for name in LINEARS)
+    norms = 4 * (h.n_layer * (2 * h.width + h.q_dim + h.ffn) + h.width)
+    return ternary + norms + h.vocab * h.width * _size(model.head or model.embedding)
+
+
+def bytes_per_token(model: Model, phase: str, length: int, kv: str) -> int:
+    """Bytes that must move for a token: a lower bound. ``length`` is that of a prompt, or what a step follows.
+
+    A step reads all weights, its row of the embedding, and the cache up to its position. A prompt reads the weights
+    once for all of its tokens, and writes its rows of the cache.
+    """
+    h = hparams(model)
+    per_position, row = 2 * h.n_layer * h.kv_dim * (2 if kv == "f16" else 4), h.width * _size(model.embedding)
+    if phase == "prefill":
+        return weight_bytes(model) // length + row + per_position
+    return weight_bytes(model) + row + per_position * (length + 1)
+
+
+def bytes_of(model: Model, row: Row, kv: str) -> int:
+    """The same of a measurement."""
+    return bytes_per_token(model, row.phase, row.units if row.phase == "prefill" else row.depth, kv)
+
+
+class Paper(Backend):
+    """A backend on which nothing runs: the graph of a model as a list of launches, without the model."""
+
+    name = dialect = "paper"
+
+    def __init__(self, max_binding: int) -> None:
+        self.info = DeviceInfo("paper", "paper", "cpu", "", "", "", max_binding=max_binding)
+
+    @classmethod
+    def open(cls, index: int = 0) -> Paper:
+        return cls(1 << 62)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        return Buffer(None, dtype, shape)
+
+    def write(self, buffer: Buffer, array: Array) -> None:
+        pass
+
+    def download(self, buffer: Buffer) -> Array:
+        raise NotImplementedError
+
+    def supports(self, op: object, case: object) -> None:
+        return None
+
+    def sync(self) -> None:
+        pass
+
+
+def _weights(paper: Paper, h: Hparams, model: Model) -> Weights:
+    """Where every weight would lie."""
+    dtype = element(model.embedding), element(model.head or model.embedding)
+    found = Weights(dtype=dtype)
+    shapes = linear_shapes(h)
+    for name in FUSED:
+        k, n = shapes[parts_of(name)[0]][0], sum(shapes[part][1] for part in parts_of(name))
+        kind = "tensor" if parts_of(name) == (name,) else "row"
+        words, scale = paper.empty((n, padded(k) // 16), "u32"), paper.empty((1 if kind == "tensor" else n,), "f32")
+        found.linears |= {(layer, name): Linear(words, scale, kind, n, k) for layer in range(h.n_layer)}
+    for layer in range(h.n_layer):
+        found.norms |= {
+            f"blk.{layer}.{name}.weight": paper.empty((getattr(h, of),), "f32") for name, of in NORMS.items()
+        }
+    found.norms["output_norm.weight"] = paper.empty((h.width,), "f32")
+    found.embedding, found.head = (_parts(paper, h, each) for each in dtype)
+    return found
+
+
+def _parts(paper: Paper, h: Hparams, dtype: str) -> list[Part]:
+    """As ``kparity.engine.weights`` divides a table."""
+    rows = max(1, min(h.vocab, paper.info.max_binding // (h.width * (2 if dtype == "f16" else 4))))
+    if h.vocab / rows > MOST_PARTS:
+        raise WrongInput(f"a binding of {paper.info.max_binding} bytes divides a table of {h.vocab} rows too often")
+    return [
+        Part(paper.empty((min(rows, h.vocab - at), h.width), dtype), at, min(rows, h.vocab - at))
+        for at in range(0, h.vocab, rows)
+    ]
+
+
+def without_dialect(kernel_id: str, dialect: str) -> str:
+    """``<op>_<variant>`` of a kernel id; all scales of ternary weights count as one: they are the file's."""
+    op, _, variant = kernel_id.partition(f"_{dialect}_")
+    return f"{op}_{variant.replace('_wrow', '').replace('_wblock', '')}" if op == "tgemv" else f"{op}_{variant}"
+
+
+def kernels(model: Model, device: Device, graph: Graph | None, act: str, kv: str) -> dict[str, Counter[str]]:
+    """Launches of each kernel (``without_dialect``) in each of the programs of ``record.Programs``, by the very graph
+    that engines record. Raises WrongInput for sizes and options that it cannot be built with.
+    """
+    h, paper = hparams(model), Paper(device.max_binding)
+    rows = graph.chunk if graph else 2
+    options, weights = Options(act, kv, 1, True), _weights(paper, h, model)
+    cache = [(paper.empty((1, h.kv_dim), kv), paper.empty((1, h.kv_dim), kv))] * h.n_layer
+    found = {}
+    for name, m in (("step", 1), ("chunk", rows)):
+        made = FusedGraph(h, Kernels(paper), weights, cache, options, m)
+        for unit, launches in ((name, made.launches), (f"headless_{name}", made.body)):
+            found[unit] = Counter(without_dialect(each.kernel_id, "paper") for each in launches)
+    return found
