@@ -137,6 +137,14 @@ def test_an_absurd_ratio_is_no_comparison(found: tuple[float, float, float], sha
 # --- verdicts ---
 
 
+def test_a_bandwidth_without_bytes_is_refused_and_no_traceback(tmp_path: Path, verified: None) -> None:
+    forged = made_receipts.ops_receipt("cpu")
+    forged["predicate"]["ops"] = forged["predicate"]["ops"][:2]
+    del forged["predicate"]["ops"][0]["bytes"]
+    found = Compared(tmp_path, forged, forged)
+    assert found.code == 3 and {row["verdict"] for row in found.rows.values()} == {INVALID}
+
+
 def test_absurd_ratios_decide_nothing(tmp_path: Path) -> None:
     a, noisy = receipt(run_of(tg_0=samples(1.0))), [0.1, 1.0, 10.0] * 4
     for after in (samples(1e-3, seed=2), noisy):

@@ -82,10 +82,14 @@ def floors(predicate: Predicate, contract: Contract) -> Findings:
         yield from _bandwidth(run.bandwidth, f"{at}/bandwidth", contract) if run.bandwidth else ()
     # The fastest pass: on a shared machine the median may be of a busier minute than the fastest step.
     ceilings = {
-        row.backend: row.bytes / min(row.seconds) for row in predicate.ops if row.op in CEILINGS and row.seconds
+        row.backend: row.bytes / min(row.seconds)
+        for row in predicate.ops
+        if row.op in CEILINGS and row.seconds and row.bytes
     }
     for at, row, owner in predicate.rows():
         nbytes, cache = row.bytes * row.units, 0
+        if row.op in CEILINGS and row.seconds and not row.bytes:
+            yield Finding("RCPT-BANDWIDTH", f"{at}/bytes", f"{row.name}: a bandwidth without bytes")
         if isinstance(owner, Run) and owner.bandwidth:
             best, cache = owner.bandwidth.bytes / min(owner.bandwidth.samples_s), owner.bandwidth.cache_bytes or 0
         elif row.cold and row.op not in CEILINGS and row.backend in ceilings and row.seconds and nbytes:
