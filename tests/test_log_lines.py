@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,15 +16,19 @@ from kparity.gates.verdict import Row
 from kparity.probe.dispatcher import announce
 from tests.cli import TAG, run
 
+ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = contracts.load(contracts.PROBE)
 
 
 def test_every_backend_is_rejected_in_one_shape() -> None:
+    recipe = re.search(r"^grep -E '(.*)' ", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert recipe, "the README has the pattern that finds every rejection"
     for name in BUILTIN:
         line = CONTRACT.rejected(name, "KP-PROBE-CRASH", "crashed\twith\r\n\n[code]   SIGSEGV")
         assert (
             line == f"[{TAG}] {name} path rejected, attempting fallback: [KP-PROBE-CRASH] crashed with [code] SIGSEGV"
         )
+        assert re.search(recipe[1], line) and not re.search(recipe[1], f"Backend: {name}")
 
 
 @pytest.mark.parametrize(
