@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 CXX=g++ CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1" \
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-    --config-settings=build-dir="$work/build" --target "$work/site" .
+    --config-settings=cmake.build-type=Debug --config-settings=build-dir="$work/build" --target "$work/site" .
 cp -r tests pyproject.toml "$work" # away from the checkout, whose own kparity/ would be found first
 ln -s "$root/csrc" "$work/csrc"
 cd "$work"
