@@ -125,6 +125,18 @@ def test_an_empty_folder_is_inconclusive(tmp_path: Path) -> None:
     assert done.returncode == 3 and not (tmp_path / "x.html").exists()
 
 
+def test_the_folder_of_the_repository_is_what_its_page_says() -> None:
+    below = Path(__file__).parent.parent / "bench" / "receipts"
+    command = re.findall(r"^```\n(kparity .+)\n```$", (below / "README.md").read_text(), re.MULTILINE)
+    assert command == ["kparity receipt list bench/receipts"]
+    done = run(*command[0].replace("bench/receipts", str(below)).split()[1:])
+    tables = sorted(path.name for path in below.glob("*.json"))
+    assert all(f"{name}: not a receipt" in done.stderr for name in tables) and len(tables) == 3
+    committed = [str(path) for path in below.glob("*/*.json")]
+    assert done.returncode == (0 if committed else 3)
+    assert not committed or run("receipt", "verify", *committed).returncode == 0
+
+
 def test_show_is_a_page_with_its_verdict(folder: Path) -> None:
     shown = run("receipt", "show", str(folder / "below" / "hip.json"))
     for said in ("KP-CUDA-NODRIVER", "AMD device made for the tests", "tg@0", "21 of 21", "PASS", "0123456789ab"):
