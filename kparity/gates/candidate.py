@@ -70,7 +70,7 @@ class Distance:
 
     def values(self, gate: str, candidate: Candidate) -> dict[str, float]:
         """The measures that every gate has which compares logits: cosine, noise and norm."""
-        noise = (1 - self.median) / noise_floor(candidate)
+        noise = (1 - self.median) / noise_floor(candidate.reference, candidate.contract)
         return {f"{gate}_cosine": self.cosine, f"{gate}_noise": noise, f"{gate}_norm": self.norm}
 
     def reason(self, bad: Measure, versus: str, rows: Sequence[str], over: str = "", end: str = "") -> str:
@@ -86,10 +86,9 @@ class Distance:
         )
 
 
-def noise_floor(candidate: Candidate) -> float:
+def noise_floor(reference: Reference, contract: Contract) -> float:
     """Median of 1 - cosine between the reference and its rounded twin, and never below the contract's least floor."""
-    reference = candidate.reference
-    least = candidate.contract.threshold("noise_least").value
+    least = contract.threshold("noise_least").value
     return max(1 - Distance.between(reference.rounded, reference.logits).median, least)
 
 

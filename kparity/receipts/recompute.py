@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kparity import contracts, plain
+from kparity import contracts
 from kparity.contracts import Contract
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.errors import WrongInput
 from kparity.gates import challenge, reference
+from kparity.gates.candidate import noise_floor
 from kparity.gates.challenge import Sampled
 from kparity.model import Model, load_model
 from kparity.numerics import compare
@@ -64,7 +65,8 @@ def recomputed(predicate: Predicate, path: Path, backend: str, index: int = 0) -
         tokens = tokens_of(predicate, model)
         with closing(Engine(model, open_backend(backend, index), **options)) as engine:  # type: ignore[arg-type]
             own = {run.backend: _logits(engine, tokens, predicate, run) for run in predicate.runs if run.logits}
-        floor = _floor(path, tokens[:DEFAULT_POSITIONS], options)
+        truth = reference.compute(model, tokens[:DEFAULT_POSITIONS], **options)
+        floor = noise_floor(truth, contracts.load(contracts.PROBE))
     limits = contracts.load(contracts.RECEIPT)
     for run in predicate.runs:
         if run.logits:
@@ -86,14 +88,6 @@ def _logits(engine: Engine, tokens: Sequence[int], predicate: Predicate, run: Ru
         found.append(challenge.sampled(row, each.position, each.token, predicate.nonce, seed_of(predicate)))
         at = each.position + 1
     return found
-
-
-def _floor(path: Path, tokens: Sequence[int], options: dict[str, str]) -> float:
-    """Median of 1 - cosine between the fp64 reference and its rounded twin, as the probe has it."""
-    passes = plain.logits(path, tokens, act=options["act"], kv=options["kv"])
-    return max(
-        1 - _median(passes.rounded, passes.logits), contracts.load(contracts.PROBE).threshold("noise_least").value
-    )
 
 
 def _median(rows: Sequence[Array] | Array, others: Sequence[Array] | Array) -> float:
