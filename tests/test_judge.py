@@ -43,7 +43,7 @@ def test_some_gates_are_no_pass(candidate: Attempt, count: int) -> None:
     for gate in GATES[:count]:
         candidate.take(good(gate.name) if gate.thresholds else Opened(INFO))
     if count > len(GATES):
-        candidate.take(Proof({"add_numpy_generic": 1}, 0.5))
+        candidate.take(Proof({"add_numpy_generic": 1}, 0.5, []))
     candidate.settle()
     row = candidate.row()
     assert row.accepted == (count > len(GATES))

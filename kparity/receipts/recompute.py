@@ -65,7 +65,7 @@ def recomputed(predicate: Predicate, path: Path, backend: str, index: int = 0) -
         tokens = tokens_of(predicate, model)
         with closing(Engine(model, open_backend(backend, index), **options)) as engine:  # type: ignore[arg-type]
             own = {run.backend: _logits(engine, tokens, predicate, run) for run in predicate.runs if run.logits}
-        truth = reference.compute(model, tokens[:DEFAULT_POSITIONS], **options)
+        truth = reference.compute(model, tokens[:DEFAULT_POSITIONS], act=options["act"], kv=options["kv"])
         floor = noise_floor(truth, contracts.load(contracts.PROBE))
     limits = contracts.load(contracts.RECEIPT)
     for run in predicate.runs:

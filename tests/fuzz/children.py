@@ -168,7 +168,7 @@ def conversations() -> Iterator[bytes]:
         for spec in GATES if spec.thresholds
     ]  # fmt: skip
     opening = Stage("open", 1.5), messages.Opened(NumpyBackend().info), Stage("BOS", 2.5), Tick("1 of 72")
-    yield _lines(*opening, *gates, messages.Proof({"add_numpy_generic": 7}, 0.5), Done())
+    yield _lines(*opening, *gates, messages.Proof({"add_numpy_generic": 7}, 0.5, []), Done())
     yield _lines(*opening, Failed("rejected", "KP-BOS-COSINE", "why"))
     records = [check_worker.Checked(0, each.as_dict()) for each in core.check_case(NumpyBackend(), ADD, CASE)]
     yield _lines(check_worker.Begun(0), *records, check_worker.Ended(0), Done())
