@@ -227,21 +227,6 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
     return build(predicate)
 
 
-def probed(backend: str, other: str, why: str = "") -> dict[str, Any]:
-    """A right receipt of a probe of two backends: the first serves, and the other does too, or was rejected: why."""
-    rejected = (other,) if why else ()
-    made = receipt(backend, *(() if why else (other,)), requested=f"{backend},{other}", rejected=rejected)["predicate"]
-    for each in made["fallback"]:
-        each["reason"] = why if each["status"] == "rejected" else each["reason"]
-    names = ("timed_output", "determinism", "graph", "bandwidth", "measurements", "skipped", "energy", "clocks")
-    for each in made["runs"]:
-        for name in names:
-            del each[name]
-        for kernel in each["kernels"]:
-            kernel["launches"] = None
-    return build({**made, "kind": "probe", "baselines": []})
-
-
 UNCHECKED = {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}
 
 
@@ -298,6 +283,16 @@ def probe_receipt(*backends: str, nonce: str = "", depth: str = "full") -> dict[
     options = {"depth": depth, "positions": 72, "act": "token", "kv": "f16", "require_gpu": False, "index": 0}
     made["request"].update(options=options)
     return build({**made, "kind": "probe", "baselines": [], "nonce": nonce, "seeds": {"tokens": 20240229}})
+
+
+def probed(backend: str, other: str, why: str = "") -> dict[str, Any]:
+    """A right receipt of a probe of two backends: the first serves, and the other does too, or was rejected: why."""
+    if not why:
+        return probe_receipt(backend, other)
+    made = probe_receipt(backend)["predicate"]
+    made["request"]["backends"].append(other)
+    made["fallback"].append({"backend": other, "status": "rejected", "code": "KP-BOS-COSINE", "reason": why})
+    return build(made)
 
 
 def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:
