@@ -27,6 +27,7 @@ from kparity.check.runner import Sweep
 from kparity.check.select import Selected
 from kparity.cli.check_table import print_result
 from kparity.cli.probe_table import print_probe
+from kparity.gates.challenge import Sampled
 from kparity.gates.table import GATES
 from kparity.gates.verdict import Row
 from kparity.host.text import printable
@@ -168,7 +169,8 @@ def conversations() -> Iterator[bytes]:
         for spec in GATES if spec.thresholds
     ]  # fmt: skip
     opening = Stage("open", 1.5), messages.Opened(NumpyBackend().info), Stage("BOS", 2.5), Tick("1 of 72")
-    yield _lines(*opening, *gates, messages.Proof({"add_numpy_generic": 7}, 0.5, []), Done())
+    sampled = Sampled(position=1, token=2, argmax=3, sha256="0" * 64, entries=[0, 3], values=[0.5, 1.5])
+    yield _lines(*opening, *gates, messages.Proof({"add_numpy_generic": 7}, 0.5, [sampled]), Done())
     yield _lines(*opening, Failed("rejected", "KP-BOS-COSINE", "why"))
     records = [check_worker.Checked(0, each.as_dict()) for each in core.check_case(NumpyBackend(), ADD, CASE)]
     yield _lines(check_worker.Begun(0), *records, check_worker.Ended(0), Done())
