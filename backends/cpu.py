@@ -67,7 +67,7 @@ def choose_threads(wanted: str | int | None) -> int:
         return processors()
     text = str(wanted).strip()
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_THREADS):
-        raise WrongInput(f"KPARITY_THREADS is {text!r}, expected a number from 1 to {MAX_THREADS}")
+        raise WrongInput(f"KPARITY_THREADS is {text!r}; set it to a number from 1 to {MAX_THREADS}, or unset it")
     return int(text)
 
 
@@ -146,6 +146,13 @@ class CpuBackend(Backend):
     isa: str
     threads: int
     pool: Any
+
+    @classmethod
+    def refuse_environment(cls) -> None:
+        """As ``Backend.refuse_environment``."""
+        if _native is not None:
+            choose_isa(os.environ.get("KPARITY_CPU_ISA"))
+        choose_threads(os.environ.get("KPARITY_THREADS"))
 
     def __init__(self, isa: str | None = None, threads: int | None = None) -> None:
         if _native is None:

@@ -13,7 +13,7 @@ KparityError                 exit code 2 unless a subclass says otherwise
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 
 class KparityError(Exception):
@@ -39,6 +39,22 @@ class UnknownName(KparityError):
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
         self.kind, self.name, self.nearest = kind, name, near[0] if near else None
+
+
+def named(given: Sequence[str], kind: str, known: Collection[str]) -> list[str]:
+    """The names in comma-separated lists, in their order; raises UnknownName with the nearest one, WrongInput for an
+    empty name and for one that stands twice.
+    """
+    names = [name.strip() for text in given for name in text.split(",")]
+    for name in names:
+        if not name:
+            raise WrongInput(f"an empty name in {','.join(given)!r}; give names of a {kind} with commas between them")
+        if name not in known:
+            raise UnknownName(kind, name, known)
+    for name in names:
+        if names.count(name) > 1:
+            raise WrongInput(f"{kind} {name} is named twice in {','.join(given)}; name each once")
+    return names
 
 
 class Unavailable(KparityError):

@@ -25,10 +25,10 @@ from kparity.check import core, document, measure
 from kparity.check.core import Guarded
 from kparity.check.facts import facts
 from kparity.check.record import FAIL, OUTCOMES, PASS, SKIPPED, UNSUPPORTED, OutputRecord, Record, Summary
-from kparity.check.select import expression, parse_names
+from kparity.check.select import expression
 from kparity.cli.schema import schema_of
 from kparity.device import registry
-from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput
+from kparity.errors import CompileFailed, Unavailable, UnknownName, WrongInput, named
 from kparity.ops.spec import Arg, Array, Case, ErrorBound, Op
 
 ADD = ops.get("add")
@@ -263,11 +263,12 @@ def test_an_expression_that_cannot_be_read_names_the_column(text: str, column: i
 
 
 def test_misspelt_names_are_refused_with_the_nearest() -> None:
-    assert parse_names(["tgemv,rope", "rope"], "op", ops.names()) == ["tgemv", "rope"]
+    assert named(["tgemv,rope", "add"], "op", ops.names()) == ["tgemv", "rope", "add"]
     with pytest.raises(UnknownName, match="did you mean 'tgemv'"):
-        parse_names(["tgmev"], "op", ops.names())
-    with pytest.raises(UnknownName):
-        parse_names(["tgemv,"], "op", ops.names())
+        named(["tgmev"], "op", ops.names())
+    for given in (["tgemv,"], ["tgemv,rope", "rope"]):
+        with pytest.raises(WrongInput, match=r"an empty name in 'tgemv,'|rope is named twice in tgemv,rope,rope"):
+            named(given, "op", ops.names())
 
 
 def test_inputs_follow_from_seed_case_and_kind_alone() -> None:

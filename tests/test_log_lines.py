@@ -34,13 +34,13 @@ def test_every_backend_is_rejected_in_one_shape() -> None:
 @pytest.mark.parametrize(
     ("serving", "forced", "order", "words"),
     [
-        ("", False, ["cuda", "cpu"], "attempting fallback"),
-        ("", False, ["cpu", "cuda"], "no backend left"),
-        ("", True, ["cuda"], "refusing, it was required"),
-        ("wgpu", False, ["wgpu", "cuda"], "wgpu serves already"),
+        ("", "", ["cuda", "cpu"], "attempting fallback"),
+        ("", "", ["cpu", "cuda"], "no backend left"),
+        ("", "it was required", ["cuda"], "refusing, it was required"),
+        ("wgpu", "", ["wgpu", "cuda"], "wgpu serves already"),
     ],
 )
-def test_what_happens_next_is_said(serving: str, forced: bool, order: list[str], words: str) -> None:
+def test_what_happens_next_is_said(serving: str, forced: str, order: list[str], words: str) -> None:
     lines: list[str] = []
     row = Row("cuda", "unavailable", "KP-CUDA-NODRIVER", "unavailable: no CUDA driver")
     announce(row, order, serving, forced, lines.append)

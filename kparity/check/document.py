@@ -89,7 +89,7 @@ class Document(Part):
     absent: dict[str, Annotated[str, Meta(min_length=1)]]
     interrupted: bool
     seconds: Annotated[float, Meta(ge=0)]
-    exit_code: Annotated[int, Meta(ge=0, le=3)]
+    exit_code: Annotated[int, Meta(ge=0, le=255)]
     counts: list[Counts]
     records: list[Record]
 
@@ -111,7 +111,8 @@ class Result:
     records: list[Record] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     """Backends that were not asked for by name and do not open here → reason."""
-    interrupted: bool = False
+    interrupted: int = 0
+    """The signal that ended it early; 0 for none."""
     seconds: float = 0.0
 
     @property
@@ -121,9 +122,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0, 1 or 3."""
-        code = self.summary.exit_code(self.request.backends)
-        return 3 if self.interrupted and code == 0 else code
+        """0, 1 or 3; of a sweep that was interrupted, 128 and the signal."""
+        return 128 + self.interrupted if self.interrupted else self.summary.exit_code(self.request.backends)
 
 
 def as_json(result: Result) -> str:
@@ -140,7 +140,7 @@ def as_json(result: Result) -> str:
             id=contract.id, version=contract.version,
             thresholds={name: entry["value"] for name, entry in contract.document["thresholds"].items()},
         ),
-        seed=result.seed, request=result.request, absent=result.absent, interrupted=result.interrupted,
+        seed=result.seed, request=result.request, absent=result.absent, interrupted=bool(result.interrupted),
         seconds=round(result.seconds, 3), exit_code=result.exit_code, records=result.records,
         counts=[_counts(tally) for tally in (*summary.by_backend.values(), *summary.by_op.values())],
     )  # fmt: skip

@@ -25,9 +25,9 @@ import kparity
 from kparity import ops
 from kparity.check.facts import facts
 from kparity.check.record import Record
-from kparity.check.select import Selected, parse_names
+from kparity.check.select import Selected
 from kparity.device import fingerprint, registry
-from kparity.errors import WrongInput
+from kparity.errors import WrongInput, named
 from kparity.host import files
 from kparity.host.revision import checkout, commit
 from kparity.numerics.expected import Expected
@@ -154,7 +154,8 @@ def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str
         none = unread[0] if unread else f"no folder with {ABOUT}"
         message = f"they are of seeds {sorted(seeds)}; name one of its folders" if seeds else none
         raise WrongInput(f"--replay {folder}: {message}")
-    backends = list(asked) or parse_names([each.backend for each in selected], "backend", registry.names())
+    kept = list(dict.fromkeys(each.backend for each in selected))
+    backends = list(asked) or named(kept, "backend", registry.names())
     return selected, backends, seeds.pop(), unread
 
 

@@ -33,6 +33,8 @@ class Limits:
     case_seconds: float = CASE_SECONDS
     max_seconds: float | None = None
     fail_fast: bool = False
+    index: int = 0
+    """Of the device within each backend."""
 
 
 @dataclass
@@ -83,7 +85,7 @@ class Sweep:
             return
         worker: Child[Said] = Child(family, "kparity.check.worker", Said, environment=ENVIRONMENT)
         try:
-            worker.send(SweepRequest(self.seed, self._pending, self.dump))
+            worker.send(SweepRequest(self.seed, self._pending, self.limits.index, self.dump))
             yield from self._listen(worker)
         finally:
             worker.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from kparity import ops
-from kparity.errors import UnknownName, WrongInput
+from kparity.errors import WrongInput
 from kparity.ops.spec import Case
 
 Matches = Callable[[str], bool]
@@ -73,15 +73,6 @@ def expression(text: str) -> Matches:
     if tokens[0][0]:
         refuse("'and', 'or' or the end")
     return matches
-
-
-def parse_names(given: Sequence[str], kind: str, known: Sequence[str]) -> list[str]:
-    """The names in comma-separated lists, each once, in the order given; raises UnknownName with the nearest one."""
-    names = [name.strip() for text in given for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise UnknownName(kind, name, known)
-    return list(dict.fromkeys(names))
 
 
 def kinds_of(names: Sequence[str]) -> list[str]:

@@ -43,6 +43,7 @@ class SweepRequest(msgspec.Struct, frozen=True):
 
     seed: int
     units: dict[int, Unit]
+    index: int = 0
     dump: str = ""
     """The folder that takes what failed (``kparity.check.dump``); empty for none."""
 
@@ -78,10 +79,10 @@ Said = OfUnit | Done
 
 
 @cache
-def opened(name: str) -> Backend | Exception:
+def opened(name: str, index: int) -> Backend | Exception:
     """A backend, opened when its first case comes, or the exception that opening raised."""
     try:
-        return registry.open_backend(name)
+        return registry.open_backend(name, index)
     except Exception as problem:  # whatever keeps a device from opening is told, once per case
         return problem
 
@@ -89,7 +90,7 @@ def opened(name: str) -> Backend | Exception:
 def work(number: int, unit: Unit, request: SweepRequest, link: Link) -> None:
     """Run a unit and report it."""
     link.send(Begun(number))
-    case, kinds, device = unit.selected.case, unit.selected.kinds, opened(unit.backend)
+    case, kinds, device = unit.selected.case, unit.selected.kinds, opened(unit.backend, request.index)
     op = ops.get(case.op)
     if isinstance(device, (Unavailable, ImportError)):
         code = f"[{device.code}] " if isinstance(device, Unavailable) else ""
@@ -113,7 +114,7 @@ def main(link: Link) -> int:
         work(number, unit, request, link)
     link.send(Done())
     for name in dict.fromkeys(unit.backend for unit in request.units.values()):
-        device = opened(name)
+        device = opened(name, request.index)
         if isinstance(device, Backend):
             device.close()
     return 0

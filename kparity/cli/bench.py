@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from kparity.cli.options import NONCE
+from kparity.cli.command import Group
+from kparity.cli.options import NONCE, backends_option, index_option, json_option, model_option, quiet_option
 from kparity.host.streams import log
 
 LONGEST = 1 << 20
@@ -34,11 +35,16 @@ def lengths(least: int) -> Lengths:
     return read
 
 
-@click.group(invoke_without_command=True)
-@click.option(
-    "--backends", metavar="A,B,C", help="Backends to measure, in this order [default: cuda,hip,wgpu,opencl,cpu]."
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    examples=(
+        "kparity bench -b cpu --pp 32 --tg 0 --seconds 2 --receipt bench.json",
+        "kparity bench -b cpu --ops 'rope[' --seconds 0.1 --json ops.json",
+    ),
 )
-@click.option("--model", type=click.Path(dir_okay=False), metavar="FILE", help="A GGUF file [default: embedded].")
+@backends_option("Backends to measure, in this order [default: cuda,hip,wgpu,opencl,cpu].")
+@model_option
 @click.option("--shape", metavar="NAME[:LAYERS[:VOCAB]]", help="Random weights of a shape: 2b-4t, 2b-4t:6:32000, tiny.")
 @click.option("--pp", "prompts", callback=lengths(1), default="32,128,512", show_default=True, metavar="N,…",
               help="Prompt lengths of the prefill; - is none.")  # fmt: skip
@@ -56,14 +62,15 @@ def lengths(least: int) -> Lengths:
 @click.option("--ops", "ops_expression", is_flag=False, flag_value="", metavar="[EXPR]",
               help="Single ops instead of models, chosen as by kparity check -k.")  # fmt: skip
 @click.option("--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write a receipt.")
-@click.option("--json", "json_path", metavar="FILE|-", help="Write the same document; - is stdout.")
+@json_option
+@quiet_option
 @click.option("--no-parity", is_flag=True, help="Time without the probe: nothing counts, and everything says so.")
 @click.option("--require-gpu", is_flag=True, help="Refuse CPU and software devices.")
 @click.option("--act", type=click.Choice(["token", "block256"]), default="token", show_default=True,
               help="Activation quantisation: per token (BitNet) or per 256 (llama.cpp).")  # fmt: skip
 @click.option("--kv", type=click.Choice(["f16", "f32"]), default="f16", show_default=True,
               help="Element type of the KV cache.")  # fmt: skip
-@click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index.")
+@index_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of tokens and random weights.")
 @click.option("--nonce", type=NONCE, default="", metavar="N",
               help="Draw the tokens from somebody's word, too, which the receipt tells.")  # fmt: skip
@@ -83,14 +90,17 @@ def bench(ctx: click.Context, /, **options: Any) -> None:
     ctx.exit(run(options))
 
 
-@bench.command(short_help="Hold two benchmark documents against each other.")
+@bench.command(
+    short_help="Hold two benchmark documents against each other.",
+    examples=("kparity bench compare bench.json bench.json",),
+)
 @click.argument("a", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("b", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="RATIO",
               help="Exit 1 where B's speed over A's lies below this with its whole interval.")  # fmt: skip
 @click.option("--across", multiple=True, metavar="FACT[,FACT]",
               help="Compare although these differ: device, driver, model, threads.")  # fmt: skip
-@click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
+@json_option
 @click.pass_context
 def compare(
     ctx: click.Context, a: Path, b: Path, fail_below: float | None, across: tuple[str, ...], json_path: str | None
@@ -104,12 +114,14 @@ def compare(
     common.
     """
     from kparity.bench import comparison
-    from kparity.check.select import parse_names
     from kparity.cli.bench_table import print_compared
+    from kparity.errors import named
     from kparity.host import files
+    from kparity.receipts import document
 
     files.refuse_unwritable(*filter(None, [json_path]))
-    allowed = parse_names(across, "fact", tuple(comparison.ADVICE))
+    document.spare(json_path)
+    allowed = named(across, "fact", tuple(comparison.ADVICE))
     left, right = comparison.read(a), comparison.read(b)
     result = comparison.compare(left, right, allowed)
     if json_path:

@@ -100,7 +100,7 @@ def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate
     seed = options["seed"] if options["shape"] else None
     asked = _asked(options, request.seconds)
     predicate = models_predicate(request, order, rows, found, sys.argv, begun, asked, seed)
-    if options["json_path"] != "-":
+    if options["json_path"] != "-" and not options["quiet"]:
         print_bench(predicate)
     for line in failures(predicate):
         log(f"ERROR {line}")
@@ -124,14 +124,14 @@ def _model_path(options: Mapping[str, Any]) -> str:
 
 def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list[Any]:
     """The probe's row of every backend; who may not serve is told on stderr."""
-    from kparity.probe.dispatcher import known_issues, probe_all
+    from kparity.probe.dispatcher import forced_by, known_issues, probe_all
     from kparity.probe.messages import Request
 
     request = Request(
         path, timeout=options["timeout"] or 0.0, require_gpu=options["require_gpu"], act=options["act"],
         kv=options["kv"], index=options["index"], issues=known_issues(), nonce=options["nonce"],
     )  # fmt: skip
-    return probe_all(order, request, forced=len(order) == 1).rows
+    return probe_all(order, request, forced=forced_by(None, order)).rows
 
 
 def _asked(options: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -155,6 +155,6 @@ def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, i
     result = ops.run(
         request, lambda row: log(ops.line(row)), lambda name, why: log(f"{name}: [{why.code}] {why.reason}")
     )
-    if options["json_path"] != "-":
+    if options["json_path"] != "-" and not options["quiet"]:
         print_ops(result.rows)
     return ops_predicate(result, order, sys.argv, begun, _asked(options, request.seconds)), result.exit_code

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.options import FILE, github_option
+from kparity.cli.command import Command
+from kparity.cli.options import (
+    FILE, backends_option, github_option, index_option, json_option, junit_option, ops_option, quiet_option,
+)  # fmt: skip
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -17,10 +20,17 @@ if TYPE_CHECKING:
 SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command()
-@click.option("-o", "--op", "op_names", multiple=True, metavar="OP[,OP]", help="These ops only [default: all].")
-@click.option("-b", "--backends", "backend_names", multiple=True, metavar="B[,B]",
-              help="These backends [default: all that open].")  # fmt: skip
+@click.command(
+    cls=Command,
+    examples=(
+        "kparity check -b cpu -o rope --quick",
+        "kparity check -o tgemv -b cpu -k 'K=640, and M=1,' --json check.json",
+        "kparity check --list -o add",
+    ),
+)
+@ops_option("These ops only [default: all].")
+@backends_option("These backends [default: all that open].")
+@index_option
 @click.option("-k", "expression", metavar="EXPR",
               help="Cases and kinds by substring: 'K=640, and not (zeros or one_hot)'.")  # fmt: skip
 @click.option("--kind", "kind_names", multiple=True, metavar="KIND[,KIND]", help="These kinds of input, by name.")
@@ -37,32 +47,32 @@ SECONDS = click.FloatRange(min=0, min_open=True)
               help="Keep inputs, outputs, truth and text of what fails, a folder each.")  # fmt: skip
 @click.option("--replay", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="Run what --dump kept once more, on its backend or on those of -b.")  # fmt: skip
-@click.option("--json", "json_path", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
-@click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
+@json_option
+@quiet_option
+@junit_option
 @github_option
 @click.option("--csv", "csv_path", type=FILE, metavar="FILE", help="Write a line per output.")
 def check(
-    op_names: tuple[str, ...], backend_names: tuple[str, ...], expression: str | None,
+    op_names: tuple[str, ...] | None, backends: tuple[str, ...] | None, index: int, expression: str | None,
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
     quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
-    json_path: str | None, junit_path: str | None, csv_path: str | None,
+    json_path: str | None, quiet: bool, junit_path: str | None, csv_path: str | None,
 ) -> int:  # fmt: skip
     """Hold every op of every backend against fp64 truth.
 
     Each case runs twice on every kind of input, on poisoned outputs between sentinels, in a process of its own; the
-    thresholds are those of the contract kernel-parity-v1. Exit codes: 0 all passed, 1 a case failed, 2 usage, 3 nothing
-    ran, or something that was asked for did not.
+    thresholds are those of the contract kernel-parity-v1.
     """
     from kparity import ops
     from kparity.check import select
-    from kparity.device import registry
-    from kparity.errors import WrongInput
+    from kparity.errors import WrongInput, named
     from kparity.host import files
+    from kparity.probe.dispatcher import parse_order
 
-    names = select.parse_names(op_names, "op", ops.names())
-    asked = select.parse_names(backend_names, "backend", registry.names())
+    names = named(op_names or (), "op", ops.names())
+    asked = parse_order(backends) if backends else []
     unread: list[str] = []
-    kinds = select.parse_names(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
+    kinds = named(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
     if replay:
         from kparity.check.dump import chosen as kept
 
@@ -89,14 +99,14 @@ def check(
         backends=asked, ops=names, expression=expression, kinds=kinds, quick=quick, max_seconds=max_seconds,
         replay=str(replay) if replay else None,
     )  # fmt: skip
-    limits = Limits(case_timeout, max_seconds, fail_fast)
+    limits = Limits(case_timeout, max_seconds, fail_fast, index)
     result = run(chosen, request, seed, limits, str(dump.resolve()) if dump else "")
     if not replay:
         failed.keep(result.records)
     _write(result, json_path, junit_path, csv_path)
     if github:
         to_github(result)
-    if json_path != "-":
+    if json_path != "-" and not quiet:
         from kparity.cli.check_table import print_result
 
         print_result(result)

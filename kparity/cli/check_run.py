@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -36,8 +37,8 @@ def run(chosen: Sequence[Selected], request: Request, seed: int, limits: Limits,
                 task.stage(record.op, note=f"on {record.backend}")
                 if record.outcome == FAIL:
                     log(f"FAIL {record.backend} {record.label}: {record.reason}")
-    except KeyboardInterrupt:
-        result.interrupted = True
+    except KeyboardInterrupt as stopped:
+        result.interrupted = getattr(stopped, "number", signal.SIGINT)
         records.close()  # ends the worker
         sweep.stop("interrupted")
         result.records += sweep.records()

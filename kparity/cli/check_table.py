@@ -98,7 +98,7 @@ def _verdict(result: Result) -> tuple[Part, ...]:
     summary, contract = result.summary, contracts.load(CONTRACT)
     planned = sum(tally.total for tally in summary.by_backend.values())
     verdicts = {0: ("PASS", "bold green"), 1: ("FAIL", "bold red"), 3: ("INCONCLUSIVE", "bold yellow")}
-    verdict = verdicts[result.exit_code]
+    verdict = verdicts.get(result.exit_code, verdicts[3])
     if not planned:
         return verdict, ": no case was selected, nothing ran"
     counts = ", ".join(f"{summary.count(outcome)} {outcome}" for outcome in OUTCOMES)

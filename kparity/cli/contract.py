@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kparity.cli.command import Group
+from kparity.cli.options import json_option
 from kparity.host.streams import log
 from kparity.host.text import printable
 
@@ -47,19 +49,25 @@ def _targets(function: F) -> F:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def contract() -> None:
     """Contracts: the shipped ones by id, your own by path (a file or a folder) or with --contracts."""
 
 
-@contract.command()
+@contract.command(
+    examples=(
+        "kparity contract validate",
+        "kparity contract validate receipt-v1 --json",
+    ),
+)
 @_targets
 @click.option(
     "--run/--no-run", default=None,
     help="Ask pytest whether the tests exist, which runs code of the contract's project [default: for the shipped "
     "contracts --run; for others it is not done and said, which is exit code 3].",
 )  # fmt: skip
-def validate(targets: tuple[str, ...], places: tuple[str, ...], run: bool | None) -> int:
+@json_option
+def validate(targets: tuple[str, ...], places: tuple[str, ...], run: bool | None, json_path: str | None) -> int:
     """Hold contracts against the schema and the rules beyond it: ids, tests, thresholds, versions, evidence.
 
     One line per problem on stdout. Exit codes: 0 clean, 1 problems, 2 no contract to read, 3 something could not be
@@ -71,6 +79,13 @@ def validate(targets: tuple[str, ...], places: tuple[str, ...], run: bool | None
 
     paths = files.resolve(targets, places)
     found = validate.validate(paths, registry.names(), run, log, _probed)
+    if json_path:
+        names = ("problems", "notes", "unchecked")
+        told = {name: [str(each) for each in getattr(found, name)] for name in names}
+        ids = [each.id for each in found.contracts]
+        _print_json({"contracts": ids, **told, "exit_code": found.exit_code}, json_path)
+    if json_path == "-":
+        return found.exit_code
     for problem in found.problems:
         say(str(problem))
     for note in found.notes:
@@ -104,24 +119,26 @@ def _read(targets: tuple[str, ...], places: tuple[str, ...]) -> list[Contract]:
     return files.read_all(files.resolve(targets, places))
 
 
-@contract.command()
+@contract.command(
+    examples=("kparity contract show receipt-v1",),
+)
 @_targets
-@click.option("--json", "as_json", is_flag=True, help="Print the documents as JSON.")
-def show(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool) -> None:
+@json_option
+def show(targets: tuple[str, ...], places: tuple[str, ...], json_path: str | None) -> None:
     """Show a contract: thresholds with their basis, falsifiers with their evidence, obligations, known issues."""
     contracts = _read(targets, places)
-    if as_json:
+    if json_path:
         documents = [each.document for each in contracts]
-        _print_json(documents[0] if len(documents) == 1 else documents)
+        _print_json(documents[0] if len(documents) == 1 else documents, json_path)
         return
     for each in contracts:
         _print(each)
 
 
-def _print_json(content: Any) -> None:
+def _print_json(content: Any, where: str) -> None:
     from kparity.host import files
 
-    files.write(files.STDIO, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    files.write(where, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _print(each: Contract) -> None:
@@ -161,11 +178,13 @@ def _entries(each: Contract, section: str) -> list[dict[str, Any]]:
     return list(content)
 
 
-@contract.command()
+@contract.command(
+    examples=("kparity contract coverage --markdown",),
+)
 @_targets
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@json_option
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
-def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, markdown: bool) -> None:
+def coverage(targets: tuple[str, ...], places: tuple[str, ...], json_path: str | None, markdown: bool) -> None:
     """The scoreboard: falsifiers discharged, functional and partial, thresholds enforced, tests with evidence.
 
     A test passed where the evidence shows it for this version of the contract and for the code that is here. Stale is a
@@ -178,8 +197,8 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
 
     scores = [coverage.score(each) for each in _read(targets, places)]
     total = coverage.total(scores)
-    if as_json:
-        _print_json({"contracts": [asdict(each) for each in scores], "total": asdict(total)})
+    if json_path:
+        _print_json({"contracts": [asdict(each) for each in scores], "total": asdict(total)}, json_path)
     elif markdown:
         click.echo(printable(coverage.markdown(scores), "\n"))
     else:
@@ -194,7 +213,9 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], as_json: bool, m
                 log(f"{each.id}: the evidence is {each.note}")
 
 
-@contract.command()
+@contract.command(
+    examples=("kparity contract check ladder-v1 --evidence evidence.json",),
+)
 @_targets
 @click.option(
     "--evidence", "place", type=click.Path(dir_okay=False), metavar="FILE",

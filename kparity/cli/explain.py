@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import click
 
+from kparity.cli.command import Command
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    examples=(
+        "kparity explain KP-CUDA-NODRIVER",
+        "kparity explain bos_cosine",
+    ),
+)
 @click.argument("code", required=False)
 def explain(code: str | None) -> None:
     """Explain a reason code such as KP-CUDA-NODRIVER or RCPT-DIGEST, or a measure such as bos_cosine; without one, list

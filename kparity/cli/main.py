@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from importlib import import_module
 
 import click
 
 from kparity import __version__
+from kparity.cli.command import Group
 from kparity.host import progress, streams
 from kparity.host.text import printable
 
@@ -27,48 +27,21 @@ COMMANDS = {
     "model": ("kparity.cli.model", "Look into a model file."),
     "receipt": ("kparity.cli.receipt", "Verify, sign, show, list and compare receipts."),
     "schema": ("kparity.cli.schema", "Print the JSON Schema of a receipt, a contract, or the JSON of probe or check."),
+    "completion": ("kparity.cli.completion", "Print the completion for bash, zsh or fish."),
+    "man": ("kparity.cli.man", "Print the manual page."),
 }
 """Name → module with a click command of the same name, and the help line that needs no import."""
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name in the error."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from kparity.errors import UnknownName
-
-            raise UnknownName("command", args[0], COMMANDS)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table of commands, without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=("kparity probe --backends cuda,wgpu,cpu", "kparity probe --help"),
+)
 @click.version_option(__version__, prog_name="kparity", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Decides whether a GPU backend may be trusted with ternary (BitNet b1.58) inference.
-
-    Exit codes: 0 pass, 1 a gate failed, 2 usage or bad input, 3 inconclusive (nothing ran, or a forced backend was
-    refused).
-    """
+    """Decides whether a GPU backend may be trusted with ternary (BitNet b1.58) inference."""
 
 
 class Stopped(KeyboardInterrupt):

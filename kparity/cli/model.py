@@ -7,21 +7,29 @@ from typing import Any
 
 import click
 
+from kparity.cli.command import Group
+from kparity.cli.options import json_option
+
 HIDDEN = ("tokenizer.chat_template",)
 """Keys that take a screen each; ``--json`` has them."""
 
 _WIDEST = 70  # characters of a key's value in the table
 
 
-@click.group()
+@click.group(cls=Group)
 def model() -> None:
     """Look into a model file."""
 
 
-@model.command()
+@model.command(
+    examples=(
+        "kparity model inspect",
+        "kparity model inspect --json",
+    ),
+)
 @click.argument("file", required=False, type=click.Path(dir_okay=False), metavar="[FILE]")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def inspect(file: str | None, as_json: bool) -> None:
+@json_option
+def inspect(file: str | None, json_path: str | None) -> None:
     """Show keys, tensor types and norm statistics of a GGUF file, by default of the embedded model.
 
     A norm is SUSPECT where its weights are not finite, all zero, far from 1, or a factor √width away from 1; any other
@@ -33,12 +41,12 @@ def inspect(file: str | None, as_json: bool) -> None:
 
     with progress.task("model inspect"), closing(load_model(file)) as opened:
         report = opened.inspect()
-    if as_json:
+    if json_path:
         import json
 
         from kparity.host import files
 
-        files.write(files.STDIO, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        files.write(json_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     else:
         print_report(report)
 

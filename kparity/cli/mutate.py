@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kparity.cli.command import Command
+from kparity.cli.options import backends_option, json_option, ops_option, quiet_option
 from kparity.host import progress
 from kparity.host.streams import log
 
@@ -20,23 +22,30 @@ if TYPE_CHECKING:
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
-@click.option("--backends", metavar="A,B,C", help="Backends to run on [default: all that open here].")
-@click.option("--op", "ops", metavar="OP", multiple=True, help="Mutants of this op, or 'engine'; may be repeated.")
+@click.command(
+    cls=Command,
+    examples=(
+        "kparity mutate --list",
+        "kparity mutate -b numpy -o rope --mutant position-* --json mutants.json",
+    ),
+)
+@backends_option("Backends to run on [default: all that open here].")
+@ops_option("Mutants of these ops, or 'engine'.")
 @click.option("--mutant", "pattern", metavar="GLOB", default="*", help="Mutants whose name or op/name matches.")
 @click.option("--list", "as_list", is_flag=True, help="List the mutants and run nothing.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells side by side [default: the number of processors].")
 @click.option("--timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS",
               help="A cell that says nothing for so long hangs.")  # fmt: skip
 @click.option("--resume", type=FILE, metavar="FILE", help="Keep cells in FILE (JSONL), and skip those that it holds.")
-@click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write scores and cells as JSON.")
+@json_option
+@quiet_option
 @click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write the matrix as one page (needs Jinja2).")
 @click.option("--png", "png_file", type=FILE, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
 @click.option("--markdown", "markdown_file", type=FILE, metavar="FILE", help="Write the scores as Markdown.")
 def mutate(
-    backends: str | None, ops: tuple[str, ...], pattern: str, as_list: bool, jobs: int | None, timeout: float,
-    resume: Path | None, json_file: Path | None, html_file: Path | None, png_file: Path | None,
-    markdown_file: Path | None,
+    backends: tuple[str, ...] | None, op_names: tuple[str, ...] | None, pattern: str, as_list: bool, jobs: int | None,
+    timeout: float, resume: Path | None, json_path: str | None, quiet: bool, html_file: Path | None,
+    png_file: Path | None, markdown_file: Path | None,
 ) -> int:  # fmt: skip
     """Run known-wrong kernels and engines through every gate, and show which gate rejects which.
 
@@ -44,9 +53,11 @@ def mutate(
     process of its own. Runs without any defect stand beside them: where a gate rejects one of those, nothing is
     concluded.
     """
+    from kparity.host.files import refuse_unwritable, write
     from kparity.mutate import library
 
-    subjects = library.select(ops, pattern)
+    refuse_unwritable(*(path for path in (resume, json_path, html_file, png_file, markdown_file) if path))
+    subjects = library.select(op_names or (), pattern)
     if as_list:
         return _list(subjects)
     from kparity.device import registry
@@ -63,9 +74,10 @@ def mutate(
     chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
-    _print(cells, alarms)
+    if not quiet and json_path != "-":
+        _print(cells, alarms)
     as_json = partial(report.as_json, code=code)
-    forms = ((json_file, as_json), (html_file, report.page), (markdown_file, report.markdown))
+    forms = ((json_path, as_json), (html_file, report.page), (markdown_file, report.markdown))
     for path, form in forms:
         if path:
             files.write(path, form(cells, alarms))

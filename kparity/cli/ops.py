@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kparity.cli.command import Command
+from kparity.cli.options import json_option
+
 if TYPE_CHECKING:
     from kparity.ops.spec import Op
 
@@ -14,25 +17,31 @@ SHOWN = 5
 """Case ids that are shown without ``-v``."""
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "kparity ops",
+        "kparity ops rope --json",
+    ),
+)
 @click.argument("op_name", metavar="[OP]", required=False)
 @click.option("-v", "--verbose", is_flag=True, help="Every case id.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ops(op_name: str | None, verbose: bool, as_json: bool) -> None:
+@json_option
+def ops(op_name: str | None, verbose: bool, json_path: str | None) -> None:
     """List the ops, or show one: formula, ABI, constants, cases, kinds of input, and the backends that have it."""
     from kparity import ops as known
     from kparity.host import files
 
     if op_name is not None:
         whole = _whole(known.get(op_name))
-        if not as_json:
+        if not json_path:
             _print(whole, verbose)
     else:
         whole = {"ops": [_brief(known.get(name)) for name in known.names()]}
-        if not as_json:
+        if not json_path:
             _print_all(whole["ops"])
-    if as_json:
-        files.write(files.STDIO, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    if json_path:
+        files.write(json_path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def _documented(op: Op) -> str:

@@ -1,17 +1,19 @@
-"""Options that several commands share, and the record of them."""
+"""Options that several commands share: the same letters, the same values and the same meaning everywhere."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from kparity.probe.messages import Request
 
+F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(dir_okay=False)
 github_option = click.option(
     "--github", is_flag=True, help="Annotations of GitHub on stderr, and a table for $GITHUB_STEP_SUMMARY."
@@ -34,15 +36,84 @@ class Nonce(click.ParamType):  # type: ignore[type-arg]
 NONCE = Nonce()
 
 
+def filled(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse an option that was given without anything in it."""
+    if any(not str(each).strip() for each in (value if isinstance(value, tuple) else (value,)) if each is not None):
+        raise click.BadParameter("it is empty; give a value, or leave the option out", ctx=ctx, param=param)
+    return value
+
+
+def _listed(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None where the option was not given, so that each command may choose."""
+    return filled(ctx, param, value) or None
+
+
+def backend_names() -> list[str]:
+    """Every backend by name, for completion."""
+    from kparity.device.registry import names
+
+    return names()
+
+
+def op_names() -> list[str]:
+    """Every op by name, for completion."""
+    from kparity.ops import names
+
+    return list(names())
+
+
+def completing(names: Callable[[], Sequence[str]]) -> Callable[..., list[CompletionItem]]:
+    """Completes the last name of a list with commas."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(before + comma + name) for name in names() if name.startswith(last)]
+
+    return complete
+
+
+def backends_option(help: str, **options: Any) -> Callable[[F], F]:
+    """``-b/--backends A,B``: the names, unchecked (``parse_order``, ``errors.named``); None where it was not given."""
+    return click.option(
+        "-b", "--backends", multiple=True, metavar="A,B", callback=_listed, help=f"{help} Repeatable.",
+        shell_complete=completing(backend_names), **options,
+    )  # fmt: skip
+
+
+def ops_option(help: str) -> Callable[[F], F]:
+    """``-o/--op A,B``, in the same way."""
+    return click.option(
+        "-o", "--op", "op_names", multiple=True, metavar="A,B", callback=_listed, help=f"{help} Repeatable.",
+        shell_complete=completing(op_names),
+    )  # fmt: skip
+
+
+json_option = click.option(
+    "--json", "json_path", metavar="[FILE|-]", callback=filled,
+    help="Write the result as JSON to FILE; by itself, or as -, to stdout instead of the table.",
+)  # fmt: skip
+"""``--json [FILE|-]``: a path, ``-``, or None (``kparity.cli.command.Command`` supplies the - of a bare one)."""
+junit_option = click.option("--junit", "junit_path", type=FILE, metavar="FILE", callback=filled, help="Write JUnit XML.")
+index_option = click.option(
+    "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
+)
+model_option = click.option(
+    "--model", type=FILE, metavar="FILE", callback=filled, help="A GGUF file [default: the embedded model]."
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Nothing but the exit code, refusals and errors.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Everything that was found, not only what counts.")
+
+
 @dataclass(frozen=True)
 class Dispatch:
     """Which backends are tried, and how they are probed."""
 
-    backends: str | None
+    backends: tuple[str, ...] | None
     require: str | None
     require_gpu: bool
     no_gpu: bool
     model: str | None
+    index: int
     depth: str
     cached: bool
     timeout: float | None
@@ -50,36 +121,37 @@ class Dispatch:
     kv: str
     places: tuple[str, ...]
 
-    def order(self) -> tuple[list[str], bool]:
-        """The backends to try, and whether the first of them is forced (``--require``, or a list of one)."""
+    def order(self) -> tuple[list[str], str]:
+        """The backends to try, and why nothing may take the place of the first; empty where something may."""
         from kparity.errors import WrongInput
-        from kparity.probe.dispatcher import parse_order
+        from kparity.probe.dispatcher import forced_by, parse_order
 
         if self.require and (self.backends or self.no_gpu):
             other = "--backends" if self.backends else "--no-gpu"
             raise WrongInput(f"--require and {other} exclude each other: give one of them")
         order = parse_order([self.require] if self.require else self.backends, self.no_gpu)
-        return order, len(order) == 1
+        return order, forced_by(self.require, order)
 
-    def request(self, positions: int = 72, index: int = 0, nonce: str = "") -> Request:
+    def request(self, positions: int = 72, nonce: str = "") -> Request:
         """What each of them is probed for."""
         from kparity.probe.dispatcher import known_issues
         from kparity.probe.messages import Request
 
         return Request(
-            self.model, self.depth, positions, self.timeout or 0.0, self.require_gpu, self.act, self.kv, index,
+            self.model, self.depth, positions, self.timeout or 0.0, self.require_gpu, self.act, self.kv, self.index,
             known_issues(self.places), nonce,
         )  # fmt: skip
 
 
 _DISPATCH = (
-    click.option("--backends", metavar="A,B,C",
-                 help="Backends to try, in this order [default: cuda,hip,wgpu,opencl,cpu]."),
-    click.option("--backend", "--require", "require", metavar="B",
+    backends_option("Backends to try, in this order [default: cuda,hip,wgpu,opencl,cpu]."),
+    click.option("--backend", "--require", "require", metavar="B", callback=filled,
+                 shell_complete=completing(backend_names),
                  help="This backend or none: never falls back (exit code 3)."),
     click.option("--require-gpu", is_flag=True, help="Refuse CPU and software devices."),
     click.option("--no-gpu", is_flag=True, help="Use CPU backends only."),
-    click.option("--model", type=FILE, metavar="FILE", help="A GGUF file [default: the embedded model]."),
+    model_option,
+    index_option,
     click.option("--depth", type=click.Choice(["bos", "full"]), default="full", show_default=True,
                  help="How much to probe."),
     click.option("--cached", is_flag=True,

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kparity.cli.command import Command
+from kparity.cli.options import backends_option, json_option
+
 if TYPE_CHECKING:
     from kparity.probe.preflight import Availability
 
 
-@click.command()
-@click.option("--backends", metavar="A,B,C", help="Backends to examine [default: all].")
+@click.command(cls=Command, examples=("kparity preflight -b cpu", "kparity preflight --json"))
+@backends_option("Backends to examine [default: all].")
 @click.option("--shell", type=click.Choice(["sh", "fish", "pwsh"]), help="Shell of the remedies [default: yours].")
 @click.option("-v", "--verbose", is_flag=True, help="Remedies for every shell.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds per backend.")
-def preflight(backends: str | None, shell: str | None, verbose: bool, as_json: bool, timeout: float) -> int:
+def preflight(
+    backends: tuple[str, ...] | None, shell: str | None, verbose: bool, json_path: str | None, timeout: float
+) -> int:  # fmt: skip
     """Show which backends this machine has, and what the others lack.
 
     Exit code 0 when every backend that --backends names is available; without --backends, when any is; else 3.
@@ -30,12 +35,12 @@ def preflight(backends: str | None, shell: str | None, verbose: bool, as_json: b
     from kparity.probe.preflight import examine
 
     findings = examine(parse_order(backends) if backends else names(), timeout)
-    if as_json:
+    if json_path:
         import json
 
         from kparity.host import files
 
-        files.write(files.STDIO, json.dumps([vars(finding) for finding in findings], indent=2) + "\n")
+        files.write(json_path, json.dumps([vars(finding) for finding in findings], indent=2) + "\n")
     else:
         for finding in findings:
             _print(finding, [*SHELLS] if verbose else [shell or own_shell()])

@@ -4,49 +4,52 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.options import FILE, NONCE, Dispatch, dispatch_options, github_option
+from kparity.cli.command import Command
+from kparity.cli.options import (
+    FILE, NONCE, Dispatch, dispatch_options, github_option, json_option, junit_option, quiet_option,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from kparity.gates.verdict import Row
     from kparity.probe.messages import Request
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "kparity probe --backends cuda,wgpu,cpu",
+        "kparity probe -b cpu --json",
+        "kparity probe --require cpu --receipt probe.json",
+    ),
+)
 @dispatch_options
-@click.option("--positions", type=click.IntRange(min=1), default=72, show_default=True,
-              help="Teacher-forced positions.")  # fmt: skip
-@click.option("--index", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Device index within each backend.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--positions", type=click.IntRange(min=1),
+              help="Teacher-forced positions [default: 72, or the model's context].")  # fmt: skip
+@json_option
+@quiet_option
 @click.option("--receipt", type=FILE, metavar="FILE", help="Write what was measured, and on what, to FILE.")
 @click.option("--nonce", type=NONCE, default="", metavar="N",
               help="Draw the tokens from somebody's word, which the receipt tells.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Show every measured number.")
-@click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
+@junit_option
 @github_option
 @click.option("--timings", is_flag=True, help="Show where the time went.")
 def probe(
-    dispatch: Dispatch,
-    positions: int,
-    index: int,
-    as_json: bool,
-    receipt: str | None,
-    nonce: str,
-    verbose: bool,
-    timings: bool,
-    junit_path: str | None,
-    github: bool,
-) -> int:
+    dispatch: Dispatch, positions: int | None, json_path: str | None, quiet: bool, receipt: str | None, nonce: str,
+    verbose: bool, timings: bool, junit_path: str | None, github: bool,
+) -> int:  # fmt: skip
     """Probe backends in order and show which one may serve.
 
     Each backend runs in a process of its own. A backend that is missing, wrong, slow to answer or crashing is
     rejected with a line on stderr; the first one that passes every gate serves.
     """
+    from kparity.errors import WrongInput
     from kparity.host.files import refuse_unwritable, write
     from kparity.model import load_model
     from kparity.probe import ci
@@ -54,19 +57,22 @@ def probe(
     from kparity.receipts.statement import now
 
     begun = now()
-    refuse_unwritable(*filter(None, [receipt, junit_path]))
+    refuse_unwritable(*filter(None, [receipt, json_path, junit_path]))
     order, forced = dispatch.order()
-    load_model(dispatch.model).close()  # a bad file is an error of its own, not a rejected backend
-    request = dispatch.request(positions, index, nonce)
+    with closing(load_model(dispatch.model)) as model:  # a bad file is an error of its own, not a rejected backend
+        length = model.hparams.context
+        if positions and positions > length:
+            raise WrongInput(f"--positions {positions} is more than the {length} of {model.name}; ask for fewer")
+    request = dispatch.request(positions or min(72, length), nonce)
     outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
-    if as_json:
+    if json_path:
         import msgspec
 
         from kparity.probe.document import document
 
         whole = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
-        write("-", msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
-    else:
+        write(json_path, msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
+    if not quiet and json_path != "-":
         from kparity.cli.probe_table import print_probe
 
         print_probe(outcome, verbose, timings)

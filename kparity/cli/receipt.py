@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kparity.cli.command import Group
+from kparity.cli.options import index_option, json_option
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -20,12 +22,17 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def receipt() -> None:
     """Receipts: what was measured, bound to what it was measured on (see docs/receipts.md)."""
 
 
-@receipt.command()
+@receipt.command(
+    examples=(
+        "kparity receipt verify probe.json",
+        "kparity receipt verify probe.json --json=findings.json",
+    ),
+)
 @click.argument("files", nargs=-1, type=FILE, metavar="FILE...")
 @click.option("--require-gpu-kernels", is_flag=True, help="Refuse what no GPU computed.")
 @click.option("--require-parity", is_flag=True, help="Refuse speeds whose output was not judged right.")
@@ -34,7 +41,7 @@ def receipt() -> None:
 @click.option("--commit", default="", metavar="SHA", help="The commit that must have been measured, unchanged.")
 @click.option("--nonce", metavar="N", help="The word from which their work must have been drawn.")
 @click.option("--max-age", "max_age_days", type=click.FloatRange(min=0), metavar="DAYS", help="Refuse what is older.")
-@click.option("--json", "json_path", metavar="FILE|-", help="Write the findings as JSON; - is stdout.")
+@json_option
 @click.pass_context
 def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None, **demands: Any) -> None:
     """Hold receipts against their schema, digest, samples, devices, gates and signatures.
@@ -43,7 +50,9 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None
     3 none was given.
     """
     from kparity.cli.table import say
+    from kparity.receipts import document
 
+    document.spare(json_path)
     if not files:
         log("no receipt was given")
         ctx.exit(3)
@@ -96,7 +105,7 @@ def _verified(files: tuple[Path, ...], demands: dict[str, Any]) -> tuple[dict[st
     return findings, unreadable
 
 
-def _print_json(content: Any, where: str = "-") -> None:
+def _print_json(content: Any, where: str) -> None:
     """JSON to a file, or to stdout for ``-``."""
     from kparity.host import files
 
@@ -116,10 +125,12 @@ def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
     return plain, statement
 
 
-@receipt.command()
+@receipt.command(
+    examples=("kparity receipt sign probe.json --key team.pem --output signed.json",),
+)
 @click.argument("file", type=FILE)
 @click.option("--key", required=True, type=FILE, metavar="PRIV", help="Private key (PEM, Ed25519).")
-@click.option("-o", "--output", type=FILE, metavar="OUT", help="Where to write the envelope [default: over FILE].")
+@click.option("--output", type=FILE, metavar="OUT", help="Where to write the envelope [default: over FILE].")
 def sign(file: Path, key: Path, output: Path | None) -> None:
     """Sign a receipt, or its test result: a DSSE envelope around it, with an Ed25519 key. What does not verify is not
     signed.
@@ -144,11 +155,13 @@ def sign(file: Path, key: Path, output: Path | None) -> None:
     log(f"{output or file}: signed by {envelope['signatures'][0]['keyid']}")
 
 
-@receipt.command()
+@receipt.command(
+    examples=("kparity receipt recompute probe.json --model model.gguf -b cpu",),
+)
 @click.argument("file", type=FILE)
 @click.option("--model", required=True, type=FILE, metavar="FILE", help="The model that was measured.")
 @click.option("-b", "--backend", default="cpu", show_default=True, metavar="B", help="Where to compute it again.")
-@click.option("--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index.")
+@index_option
 @click.pass_context
 def recompute(ctx: click.Context, file: Path, model: Path, backend: str, index: int) -> None:
     """Compute the logits of a receipt again, on a backend of this machine.
@@ -176,7 +189,10 @@ def recompute(ctx: click.Context, file: Path, model: Path, backend: str, index: 
     ctx.exit(int(not passed))
 
 
-@receipt.command(name="test-result")
+@receipt.command(
+    name="test-result",
+    examples=("kparity receipt test-result probe.json",),
+)
 @click.argument("file", type=FILE)
 @click.argument("output", default="-", metavar="[OUTPUT]")
 def test_result(file: Path, output: str) -> None:
@@ -187,7 +203,9 @@ def test_result(file: Path, output: str) -> None:
     _print_json(results.of_receipt(statement, verify.verify(plain)), output)
 
 
-@receipt.command()
+@receipt.command(
+    examples=("kparity receipt keygen team.pem",),
+)
 @click.argument("private", type=FILE)
 @click.option("--public", type=FILE, metavar="PUB", help="Where the public key goes [default: PRIVATE with .pub].")
 def keygen(private: Path, public: Path | None) -> None:
@@ -198,7 +216,9 @@ def keygen(private: Path, public: Path | None) -> None:
     say(sign.keygen(private, public or private.with_suffix(".pub")))
 
 
-@receipt.command()
+@receipt.command(
+    examples=("kparity receipt show probe.json",),
+)
 @click.argument("file", type=FILE)
 def show(file: Path) -> None:
     """One receipt as a page for the terminal."""
@@ -218,23 +238,27 @@ def _stored(folder: Path) -> list[Stored]:
     return stored
 
 
-@receipt.command(name="list")
+@receipt.command(
+    name="list",
+    examples=("kparity receipt list .",),
+)
 @click.argument("folder", type=FOLDER)
 @click.option("--sql", metavar="SELECT", help="A query over the table receipts (DuckDB).")
-@click.option("--json", "as_json", is_flag=False, flag_value="-", metavar="-", help="Print the rows as JSON.")
+@json_option
 @click.pass_context
-def list_(ctx: click.Context, folder: Path, sql: str | None, as_json: str | None) -> None:
+def list_(ctx: click.Context, folder: Path, sql: str | None, json_path: str | None) -> None:
     """The receipts below a folder, a row per measurement: file, time, commit, dirty, backend, device, kind, driver,
     model, measurement, tokens_per_s, low, high, parity, valid.
 
     Exit codes: 0 rows or not, 2 no such folder or wrong SQL, 3 no receipt.
     """
-    from kparity.receipts import store
+    from kparity.receipts import document, store
 
+    document.spare(json_path)
     stored = _stored(folder)
     names, rows = store.query(store.rows(stored), sql or store.QUERY)
-    if as_json:
-        _print_json([dict(zip(names, row, strict=True)) for row in rows])
+    if json_path:
+        _print_json([dict(zip(names, row, strict=True)) for row in rows], json_path)
     else:
         from kparity.cli.receipt_table import print_rows
 
@@ -242,30 +266,35 @@ def list_(ctx: click.Context, folder: Path, sql: str | None, as_json: str | None
     ctx.exit(0 if stored else 3)
 
 
-@receipt.command()
+@receipt.command(
+    examples=("kparity receipt diff probe.json probe.json",),
+)
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
-def diff(a: Path, b: Path, as_json: bool) -> None:
+@json_option
+def diff(a: Path, b: Path, json_path: str | None) -> None:
     """What two receipts say differently; speeds last, as they stand (kparity bench compare judges them)."""
-    from kparity.receipts import diff
+    from kparity.receipts import diff, document
 
+    document.spare(json_path)
     left, right = (_statement(path)[0]["predicate"] for path in (a, b))
     fields, speeds = diff.differences(left, right), diff.speeds(left, right)
-    if as_json:
+    if json_path:
         _print_json({
             "differences": [dataclasses.asdict(each) for each in fields],
             "speeds": [dataclasses.asdict(each) for each in speeds],
-        })  # fmt: skip
+        }, json_path)  # fmt: skip
     else:
         from kparity.cli.receipt_table import print_diff
 
         print_diff(fields, speeds)
 
 
-@receipt.command()
+@receipt.command(
+    examples=("kparity receipt page . --output page.html",),
+)
 @click.argument("folder", type=FOLDER)
-@click.option("-o", "--output", required=True, type=FILE, metavar="FILE", help="Where to write the page.")
+@click.option("--output", required=True, type=FILE, metavar="FILE", help="Where to write the page.")
 @click.pass_context
 def page(ctx: click.Context, folder: Path, output: Path) -> None:
     """An HTML page of a folder of receipts: tokens/s by device and backend, with parity beside every bar."""

@@ -7,11 +7,18 @@ from pathlib import Path
 
 import click
 
-from kparity.cli.options import FILE, Dispatch, dispatch_options
+from kparity.cli.command import Command
+from kparity.cli.options import FILE, Dispatch, dispatch_options, filled
 from kparity.host.streams import log
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        'kparity run --backend cpu --prompt "In the beginning"',
+        'kparity run -b wgpu,cpu --prompt "And God said" --max-tokens 16',
+    ),
+)
 @dispatch_options
 @click.option("--prompt", required=True, help="Text to continue.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=64, show_default=True,
@@ -19,7 +26,9 @@ from kparity.host.streams import log
 @click.option("--context", type=click.IntRange(min=1), default=None,
               help="Positions of the KV cache [default: the model's, at most 4096].")  # fmt: skip
 @click.option("--receipt", type=FILE, metavar="FILE", help="Write what serves, and how it was judged, to FILE.")
-@click.option("--tokenizer", type=FILE, metavar="FILE", help="A tokenizer.json [default: the model's].")
+@click.option(
+    "--tokenizer", type=FILE, callback=filled, metavar="FILE", help="A tokenizer.json [default: the model's]."
+)
 def run(
     dispatch: Dispatch, prompt: str, max_tokens: int, context: int | None, receipt: str | None, tokenizer: str | None
 ) -> None:
@@ -36,6 +45,8 @@ def run(
     order, forced = dispatch.order()
     model = load_model(dispatch.model)
     h = model.hparams
+    if context and context > h.context:
+        raise WrongInput(f"--context {context} is more than the {h.context} positions of {model.name}; ask for fewer")
     words = model.tokenizer if tokenizer is None else Tokenizer.from_file(tokenizer, h.bos, h.eos, h.add_bos)
     ids = words.encode(prompt)
     if not ids:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from kparity.cli.command import Command
+
 FORMS = {
     "receipt": ("kparity.receipts.record", "Statement"),
     "test-result": ("kparity.receipts.results", "ResultStatement"),
@@ -31,7 +33,10 @@ def schema_of(form: str) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=("kparity schema receipt",),
+)
 @click.argument("form", type=click.Choice(list(FORMS)))
 def schema(form: str) -> None:
     """Print the JSON Schema of a receipt, of a contract, or of the JSON of probe or check."""

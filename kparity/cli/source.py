@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import click
 
+from kparity.cli.command import Command
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    examples=("kparity source rmsnorm -b cuda -k 'D=257,'",),
+)
 @click.argument("op_name", metavar="OP")
 @click.option("-b", "--backend", "backend_name", required=True, metavar="BACKEND", help="Whose text.")
 @click.option("-k", "expression", metavar="EXPR", help="The first case that matches, as kparity check -k selects.")

@@ -246,6 +246,10 @@ class Backend(ABC):
     def open(cls, index: int = 0) -> Backend:
         """Open device ``index``; raise ``unavailable(code, reason)`` where there is none."""
 
+    @classmethod  # noqa: B027
+    def refuse_environment(cls) -> None:
+        """Raise WrongInput for a variable of the user's that cannot be heeded, before anything is opened."""
+
     @classmethod
     def source(cls, op: Op, case: Case, constants: Mapping[str, int | float]) -> Source | None:
         """The text that its compiler gets; None where it assembles none."""

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kparity import ops
-from kparity.errors import UnknownName, WrongInput
+from kparity.errors import WrongInput, named
 from kparity.model import writer
 from kparity.model.gguf_header import STRING
 from kparity.model.writer import F32, Key, Spec
@@ -116,10 +116,7 @@ def select(chosen_ops: Sequence[str] = (), pattern: str = "*") -> list[Subject]:
 
     Raises UnknownName for an op that is not known, and WrongInput where nothing matches.
     """
-    known = [*ops.NAMES, ENGINE]
-    for op in chosen_ops:
-        if op not in known:
-            raise UnknownName("op", op, known)
+    chosen_ops = named(chosen_ops, "op", [*ops.NAMES, ENGINE])
     chosen = [
         subject
         for subject in every()

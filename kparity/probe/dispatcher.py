@@ -13,8 +13,8 @@ import numpy as np
 from kparity.contracts import PROBE, load
 from kparity.contracts.known import Issue, load_issues
 from kparity.device.adapter import Backend
-from kparity.device.registry import default_order, drives_gpu, names, open_backend
-from kparity.errors import KparityError, Refused, UnknownName, WrongInput
+from kparity.device.registry import declared, default_order, drives_gpu, names, open_backend
+from kparity.errors import KparityError, Refused, WrongInput, named
 from kparity.gates.table import of_depth
 from kparity.gates.verdict import Measure, Row
 from kparity.host import progress, streams
@@ -39,19 +39,24 @@ def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[
     Without a list the default order is taken. ``no_gpu`` keeps the CPU backends of the list, and where none is left
     those of the default order.
     """
-    names_given = default_order() if text is None else text.split(",") if isinstance(text, str) else text
-    order = [name.strip() for name in names_given if name.strip()]
-    if not order:
+    given = default_order() if text is None else [text] if isinstance(text, str) else text
+    if not any(name.strip() for name in given):
         raise WrongInput("no backend named; give a list such as --backends cuda,wgpu,cpu")
-    known = names()
-    for name in order:
-        if name not in known:
-            raise UnknownName("backend", name, known)
-    if len(set(order)) != len(order):
-        raise WrongInput(f"a backend is named twice in {','.join(order)}; name each once")
+    order = named(given, "backend", names())
     if no_gpu:
         order = [name for name in order if not drives_gpu(name)] or [n for n in default_order() if not drives_gpu(n)]
+    for name in order:
+        if adapter := declared(name):
+            adapter.refuse_environment()
     return order
+
+
+REQUIRED = "it was required"
+
+
+def forced_by(require: str | None, order: Sequence[str]) -> str:
+    """Why nothing may take the place of the first backend: it was required, or stands alone; empty where it may."""
+    return REQUIRED if require else "no other backend was named" if len(order) == 1 else ""
 
 
 def known_issues(places: Sequence[str | Path] = ()) -> tuple[Issue, ...]:
@@ -93,12 +98,12 @@ def rows_in_order(order: Sequence[str], request: Request, cached: bool, watch: W
             yield known[name]
 
 
-def announce(row: Row, order: Sequence[str], serving: str, forced: bool, log: Log) -> None:
+def announce(row: Row, order: Sequence[str], serving: str, forced: str, log: Log) -> None:
     """The line of a backend that may not serve."""
     if serving:
         next_step = f"{serving} serves already"
     elif forced:
-        next_step = "refusing, it was required"
+        next_step = f"refusing, {forced}"
     else:
         next_step = "no backend left" if row.backend == order[-1] else "attempting fallback"
     log(load(PROBE).rejected(row.backend, row.code, row.reason, next_step))
@@ -128,7 +133,7 @@ def probe_all(
     request: Request,
     *,
     cached: bool = False,
-    forced: bool = False,
+    forced: str = "",
     log: Log = streams.log,
     serve: Callable[[Row, Array | None], Engine | None] | None = None,
 ) -> Outcome:
@@ -207,11 +212,12 @@ def select(
     path = None if model is None else str(loaded.path)
     request = Request(path, depth, timeout=timeout, require_gpu=require_gpu, act=act, kv=kv,
                       issues=known_issues(contracts))  # fmt: skip
-    return first_accepted(order, request, loaded, cached=cached, forced=len(order) == 1, context=context, log=log)
+    forced = forced_by(require, order)
+    return first_accepted(order, request, loaded, cached=cached, forced=forced, context=context, log=log)
 
 
 def first_accepted(
-    order: Sequence[str], request: Request, model: Model, *, cached: bool = False, forced: bool = False,
+    order: Sequence[str], request: Request, model: Model, *, cached: bool = False, forced: str = "",
     context: int = 0, log: Log = streams.log,
 ) -> Selection:  # fmt: skip
     """The same of a list that was checked, and of a request for a model that is open."""
@@ -222,7 +228,8 @@ def first_accepted(
     if outcome.engine:
         return Selection(outcome.engine, outcome.rows)
     if forced:
-        raise Refused(f"{order[0]} was required and may not serve; nothing was downgraded")
+        required = "was required and may not serve" if forced == REQUIRED else f"may not serve and {forced}"
+        raise Refused(f"{order[0]} {required}; nothing was downgraded")
     raise Refused(f"no backend of {','.join(order)} may serve")
 
 

@@ -55,3 +55,15 @@ def is_envelope(document: dict[str, Any]) -> bool:
 def is_receipt(document: dict[str, Any]) -> bool:
     """Whether an object calls itself a receipt: a statement of our kind, or an envelope around an in-toto statement."""
     return document.get("predicateType") == PREDICATE or is_envelope(document)
+
+
+def spare(output: str | None) -> None:
+    """Raise WrongInput where a result would be written over a receipt: its name may have been meant as an input."""
+    if output in (None, files.STDIO) or not Path(str(output)).is_file():
+        return
+    try:
+        there = read(Path(str(output)))
+    except WrongInput:
+        return
+    if is_receipt(there):
+        raise WrongInput(f"--json would write over the receipt {output}; name another file, or --json=-")

@@ -1,0 +1,96 @@
+"""What every command of ``kparity`` has: examples and exit codes at the end of its help, and one form of ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+EXIT_CODES = (
+    "0 pass; 1 a gate failed; 2 usage or bad input; 3 inconclusive: nothing ran, or what was asked for is not here; "
+    "130 interrupted (128 and the signal)."
+)
+JSON = "--json"
+
+
+class Documented(click.Command):
+    """A command whose help ends with the exit codes and its ``examples``, whole lines as they are typed."""
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.examples = examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but that ``--json`` takes no argument of the command for its file."""
+        return super().parse_args(ctx, self._settled(args))
+
+    def _settled(self, args: Sequence[str]) -> list[str]:
+        """``--json`` by itself is ``--json=-``. The next word is its file where the command has no arguments, or where
+        it ends in ``.json``.
+        """
+        taking, settled, rest = any(isinstance(each, click.Argument) for each in self.params), list[str](), list(args)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                return [*settled, word, *rest]
+            if word == JSON and any(JSON in each.opts for each in self.params):
+                following = rest[0] if rest else ""
+                named = following == "-" or (following[:1] not in ("", "-") and not taking)
+                word = f"{JSON}={rest.pop(0) if named or following.endswith('.json') else '-'}"
+            settled.append(word)
+        return settled
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Exit codes, then the examples, which are not wrapped."""
+        with formatter.section("Exit codes"):
+            formatter.write_text(EXIT_CODES)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class Command(Documented):
+    """A command."""
+
+
+class Group(Documented, click.Group):
+    """A group of such commands; ``lazy`` ones are imported when they are used: name → module, and a line of help."""
+
+    command_class = Command
+
+    def __init__(self, *arguments: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return [*self.lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(self.lazy[cmd_name][0]), cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name in the error."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            from kparity.errors import UnknownName
+
+            raise UnknownName("command", args[0], known)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, without importing any."""
+        if not self.lazy:
+            super().format_commands(ctx, formatter)
+            return
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.lazy.items()])

@@ -1,0 +1,234 @@
+"""One grammar: the same option means the same in every command, and every help ends with examples that run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from kparity.cli.command import EXIT_CODES, Documented
+from kparity.cli.main import cli
+from tests.cli import run
+
+MEANINGS = {
+    "-b": "backends", "--backends": "backends", "-o": "op_names", "--op": "op_names", "--json": "json_path",
+    "--junit": "junit_path", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose",
+    "--index": "index", "--model": "model",
+}  # fmt: skip
+"""Option → the parameter that it is, wherever it is."""
+HAVE = {
+    "--json": {"probe", "check", "mutate", "bench", "bench compare", "preflight", "ops", "model inspect",
+               "contract show", "contract validate", "contract coverage", "receipt verify", "receipt list",
+               "receipt diff"},
+    "-b": {"probe", "run", "check", "mutate", "bench", "preflight", "source"},
+    "-o": {"check", "mutate"},
+    "-q": {"probe", "check", "mutate", "bench"},
+    "--index": {"probe", "run", "check", "bench"},
+    "--model": {"probe", "run", "bench", "receipt verify"},
+}  # fmt: skip
+
+
+def commands(command: click.Command = cli, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command with its words behind ``kparity``."""
+    yield path, command
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for name in command.list_commands(ctx):
+            child = command.get_command(ctx, name)
+            assert child is not None
+            yield from commands(child, f"{path} {name}".strip())
+
+
+TREE = dict(commands())
+
+
+@pytest.mark.parametrize("path", TREE)
+def test_an_option_means_the_same_everywhere(path: str) -> None:
+    for param in TREE[path].params:
+        for letter in {*param.opts} & {*MEANINGS}:
+            if (path, letter) != ("source", "-b"):  # one backend, whose text it is
+                assert param.name == MEANINGS[letter], letter
+    for letter, paths in HAVE.items():
+        assert (path in paths) <= any(letter in param.opts for param in TREE[path].params), letter
+
+
+@pytest.mark.parametrize("path", TREE)
+def test_help_ends_with_exit_codes_and_examples(path: str) -> None:
+    command = TREE[path]
+    assert isinstance(command, Documented)
+    text = command.get_help(click.Context(command, info_name=f"kparity {path}".strip()))
+    assert " ".join(EXIT_CODES.split()) in " ".join(text.split())
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        assert command.examples and text.rstrip().endswith(command.examples[-1])
+
+
+def every_example() -> list[str]:
+    return [line for command in TREE.values() if isinstance(command, Documented) for line in command.examples]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples find what others of them write."""
+    return tmp_path_factory.mktemp("examples")
+
+
+MADE_BY = {"probe.json": "kparity probe --require cpu --receipt probe.json",
+           "bench.json": "kparity bench -b cpu --pp 32 --tg 0 --seconds 2 --receipt bench.json",
+           "team.pem": "kparity receipt keygen team.pem"}  # fmt: skip
+
+
+def example(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(line.partition(" > ")[0])
+    assert words[0] == "kparity"
+    command = [sys.executable, "-m", "kparity", *words[1:]]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", every_example())
+def test_every_example_runs(line: str, folder: Path) -> None:
+    for name, maker in MADE_BY.items():
+        if name in line and line != maker and not (folder / name).exists():
+            assert example(maker, folder).returncode == 0
+    if line == MADE_BY["team.pem"] and (folder / "team.pem").exists():
+        return  # it was run for another example, and asserted there
+    done = example(line, folder)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert done.stdout or done.stderr
+
+
+def test_json_alone_is_stdout_and_with_a_file_it_is_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    alone = run("ops", "rope", "--json")
+    for arguments in (("rope", "--json", str(path)), ("rope", f"--json={path}")):
+        path.unlink(missing_ok=True)
+        done = run("ops", *arguments)
+        assert done.returncode == 0 and path.read_text() == alone.stdout
+    assert run("ops", "--json", "rope").stdout == alone.stdout == run("ops", "rope", "--json", "-").stdout
+    assert json.loads(alone.stdout)["op"] == "rope"
+
+
+def test_a_bare_json_never_writes_over_the_file_that_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"no model")
+    done = run("model", "inspect", "--json", str(file))
+    assert done.returncode == 2 and file.read_bytes() == b"no model", done.stderr
+    receipt = tmp_path / "r.json"
+    assert run("probe", "-b", "cpu", "--depth", "bos", "--receipt", str(receipt)).returncode == 0
+    before = receipt.read_bytes()
+    for arguments in (("receipt", "verify", "--json", str(receipt)), ("receipt", "diff", "--json", str(receipt), "x"),
+                      ("receipt", "verify", str(receipt), "--json", str(receipt))):  # fmt: skip
+        done = run(*arguments)
+        assert done.returncode in (2, 3) and receipt.read_bytes() == before, arguments
+
+
+@pytest.mark.parametrize("command", [(each,) for each in ("probe", "check", "mutate", "bench", "preflight")])
+@pytest.mark.parametrize(
+    ("backends", "sentence"),
+    [("cpu,,numpy", "an empty name"), ("cpu,cpu", "named twice"), ("cdua", "did you mean 'cuda'"), ("", "empty")],
+)
+def test_lists_of_backends_are_read_alike(command: tuple[str, ...], backends: str, sentence: str) -> None:
+    done = run(*command, "-b", backends)
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_lists_may_be_repeated() -> None:
+    listed = run("mutate", "--list", "-o", "rope,add").stdout
+    assert (
+        listed == run("mutate", "--list", "-o", "rope", "-o", "add").stdout and "add/" in listed and "rope/" in listed
+    )
+    twice = run("preflight", "-b", "cpu", "-b", "numpy", "--json")
+    assert [each["backend"] for each in json.loads(twice.stdout)] == ["cpu", "numpy"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("KPARITY_THREADS", "0"), ("KPARITY_THREADS", "many"), ("KPARITY_CPU_ISA", "sse9"), ("KPARITY_THREADS", "99999")],
+)
+@pytest.mark.parametrize("command", [("probe",), ("run", "--prompt", "x"), ("check", "-o", "add"), ("bench",)])
+def test_a_wrong_variable_is_not_the_backends_fault(command: tuple[str, ...], variable: str, value: str) -> None:
+    done = run(*command, "-b", "cpu", env={variable: value})
+    assert done.returncode == 2 and f"{variable} is '{value}'" in done.stderr and "rejected" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("probe", "-b", "cpu", "--positions", "100000"), "--positions 100000 is more than the 512"),
+        (("run", "-b", "cpu", "--prompt", "x", "--context", "513"), "--context 513 is more than the 512"),
+        (("probe", "--model", ""), "empty"),
+        (("check", "-o", ""), "empty"),
+    ],
+)
+def test_a_number_that_cannot_be_had_is_refused_and_not_clipped(arguments: tuple[str, ...], sentence: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2 and sentence in done.stderr, done.stderr
+
+
+def test_quiet_leaves_the_exit_code_and_refusals() -> None:
+    done = run("probe", "-q", "-b", "hip,cpu")
+    assert done.returncode == 0 and done.stdout == "" and "hip path rejected" in done.stderr
+
+
+def test_required_is_said_only_where_it_was() -> None:
+    for option, why in (("--require", "it was required"), ("-b", "no other backend was named")):
+        done = run("probe", option, "liar-crash", "--depth", "bos", liars=True)
+        assert done.returncode in (1, 3) and f"refusing, {why}:" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "-b", "liar-hang", "-o", "tgemv"), ("mutate", "-b", "cpu", "-o", "tgemv", "--jobs", "1"),
+        ("bench", "-b", "cpu", "--no-parity", "--seconds", "60"), ("contract", "check", "backend-output-parity-v1"),
+        ("run", "-b", "liar-hang", "--prompt", "x"),
+    ],
+    ids=lambda command: command[0],
+)  # fmt: skip
+def test_an_interrupt_ends_every_command_with_130(command: tuple[str, ...]) -> None:
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kparity", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(root / "tests/liars")}, cwd=root,
+    )  # fmt: skip
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130, (out[-500:], said[-500:])
+    assert "Traceback" not in said
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "kparity", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("kparity ")
+    wrong = subprocess.run([sys.executable, "-m", "kparity", "prbe"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "did you mean 'probe'" in wrong.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_that_asks_kparity(shell: str) -> None:
+    done = run("completion", shell)
+    assert done.returncode == 0 and "_KPARITY_COMPLETE" in done.stdout
+    names = run(env={"_KPARITY_COMPLETE": "bash_complete", "COMP_WORDS": "kparity probe -b cpu,num", "COMP_CWORD": "3"})
+    assert "plain,cpu,numpy" in names.stdout.split()
+
+
+def test_the_manual_page_has_every_command_and_option() -> None:
+    text = run("man").stdout
+    assert text.startswith(".TH KPARITY 1") and not [line for line in text.splitlines() if line.startswith("'")]
+    plain = re.sub(r"\\f[BR]", " ", text.replace(r"\-", "-").replace(r"\&", ""))
+    for path, command in TREE.items():
+        assert f".SS kparity {path}" in plain or not path
+        for param in command.params:
+            for letter in param.opts if isinstance(param, click.Option) and not param.hidden else ():
+                assert re.search(rf"(?<![\w-]){re.escape(letter)}(?![\w-])", plain), letter
