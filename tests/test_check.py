@@ -266,9 +266,9 @@ def test_misspelt_names_are_refused_with_the_nearest() -> None:
     assert named(["tgemv,rope", "add"], "op", ops.names()) == ["tgemv", "rope", "add"]
     with pytest.raises(UnknownName, match="did you mean 'tgemv'"):
         named(["tgmev"], "op", ops.names())
-    for given in (["tgemv,"], ["tgemv,rope", "rope"]):
+    for listed in (["tgemv,"], ["tgemv,rope", "rope"]):
         with pytest.raises(WrongInput, match=r"an empty name in 'tgemv,'|rope is named twice in tgemv,rope,rope"):
-            named(given, "op", ops.names())
+            named(listed, "op", ops.names())
 
 
 def test_inputs_follow_from_seed_case_and_kind_alone() -> None:

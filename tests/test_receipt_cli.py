@@ -40,10 +40,10 @@ def test_verify_says_why_and_answers_with_its_exit_code(folder: Path, tmp_path: 
     good = run("receipt", "verify", cuda, hip)
     assert good.returncode == 0 and good.stdout == f"{cuda}: PASS\n{hip}: PASS\n"
     assert good.stderr.startswith("self-reported in what passes: speed, device") and good.stderr.count("\n") == 1
-    bad = run("receipt", "verify", forged, cuda, "--json", str(tmp_path / "v"))
+    bad = run("receipt", "verify", forged, cuda, "--json", str(tmp_path / "v.json"))
     assert bad.returncode == 1
     assert f"{forged}: RCPT-RECOMPUTED /predicate/runs/0/measurements/1/unit_s: tg@0" in bad.stdout
-    told = json.loads((tmp_path / "v").read_text())["receipts"]
+    told = json.loads((tmp_path / "v.json").read_text())["receipts"]
     assert [each["passed"] for each in told] == [False, True] and told[0]["findings"][0]["code"] == "RCPT-RECOMPUTED"
     cut = run("receipt", "verify", f"{folder}/cut.json", cuda)
     assert cut.returncode == 2 and "cut.json: unreadable" in cut.stderr and "cuda.json: PASS" in cut.stdout
@@ -72,7 +72,7 @@ def test_keygen_sign_and_verify(folder: Path, tmp_path: Path) -> None:
     key, out = tmp_path / "k.pem", tmp_path / "s.json"
     made = run("receipt", "keygen", str(key))
     assert made.returncode == 0 and re.fullmatch(r"[0-9a-f]{64}\n", made.stdout)
-    signed = run("receipt", "sign", str(folder / "cuda.json"), "--key", str(key), "-o", str(out))
+    signed = run("receipt", "sign", str(folder / "cuda.json"), "--key", str(key), "--output", str(out))
     assert signed.returncode == 0 and made.stdout.strip() in signed.stderr
     assert run("receipt", "verify", str(out), "--key", str(tmp_path / "k.pub")).returncode == 0
     without = run("receipt", "verify", str(out))
@@ -95,7 +95,7 @@ def test_keygen_sign_and_verify(folder: Path, tmp_path: Path) -> None:
         (("list", "{}", "--sql", "SELECT nothing FROM receipts"), "its columns are file, time"),
         (("list", "{}", "--sql", "SELECT * FROM read_text('/etc/hostname')"), "disabled"),
         (("list", "{}", "--sql", "COPY receipts TO '{}/x.csv'"), "disabled"),
-        (("page", "{}", "-o", "no/such/folder/x.html"), "cannot be written"),
+        (("page", "{}", "--output", "no/such/folder/x.html"), "cannot be written"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(folder: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -121,7 +121,7 @@ def test_list_has_a_row_per_measurement_and_takes_sql(folder: Path) -> None:
 
 def test_an_empty_folder_is_inconclusive(tmp_path: Path) -> None:
     assert run("receipt", "list", str(tmp_path)).returncode == 3
-    done = run("receipt", "page", str(tmp_path), "-o", str(tmp_path / "x.html"))
+    done = run("receipt", "page", str(tmp_path), "--output", str(tmp_path / "x.html"))
     assert done.returncode == 3 and not (tmp_path / "x.html").exists()
 
 
@@ -189,7 +189,7 @@ class Page(HTMLParser):
 
 def test_the_page_has_a_bar_for_every_speed_that_counts_and_no_other(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    done = run("receipt", "page", str(folder), "-o", str(out))
+    done = run("receipt", "page", str(folder), "--output", str(out))
     assert done.returncode == 0 and "4 receipts, 1 of them refused" in done.stderr
     text = out.read_text()
     read = Page(text)
