@@ -53,10 +53,8 @@ def mutate(
     process of its own. Runs without any defect stand beside them: where a gate rejects one of those, nothing is
     concluded.
     """
-    from kparity.host.files import refuse_unwritable, write
     from kparity.mutate import library
 
-    refuse_unwritable(*(path for path in (resume, json_path, html_file, png_file, markdown_file) if path))
     subjects = library.select(op_names or (), pattern)
     if as_list:
         return _list(subjects)
@@ -66,7 +64,7 @@ def mutate(
     from kparity.mutate.score import exit_code
     from kparity.probe.dispatcher import parse_order
 
-    files.refuse_unwritable(*filter(None, [json_file, html_file, png_file, markdown_file, resume]))
+    files.refuse_unwritable(*(each for each in (json_path, html_file, png_file, markdown_file, resume) if each))
     if png_file:
         install.library("matplotlib", "reports", "the picture of mutants")
     if html_file:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from kparity.host import progress
+
 if TYPE_CHECKING:
     from kparity.probe.messages import Request
 
@@ -46,6 +48,13 @@ def filled(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 def _listed(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...] | None:
     """None where the option was not given, so that each command may choose."""
     return filled(ctx, param, value) or None
+
+
+def _hushed(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    """No progress either."""
+    if value:
+        progress.show(False)
+    return value
 
 
 def backend_names() -> list[str]:
@@ -100,8 +109,9 @@ index_option = click.option(
 model_option = click.option(
     "--model", type=FILE, metavar="FILE", callback=filled, help="A GGUF file [default: the embedded model]."
 )
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Nothing but the exit code, refusals and errors.")
-verbose_option = click.option("-v", "--verbose", is_flag=True, help="Everything that was found, not only what counts.")
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, callback=_hushed, help="Nothing but the exit code, refusals and errors."
+)
 
 
 @dataclass(frozen=True)
