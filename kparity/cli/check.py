@@ -9,7 +9,14 @@ import click
 
 from kparity.cli.command import Command
 from kparity.cli.options import (
-    FILE, backends_option, github_option, index_option, json_option, junit_option, ops_option, quiet_option,
+    FILE,
+    backends_option,
+    github_option,
+    index_option,
+    json_option,
+    junit_option,
+    ops_option,
+    quiet_option,
 )  # fmt: skip
 from kparity.host.streams import log
 

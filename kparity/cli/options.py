@@ -102,7 +102,9 @@ json_option = click.option(
     help="Write the result as JSON to FILE; by itself, or as -, to stdout instead of the table.",
 )  # fmt: skip
 """``--json [FILE|-]``: a path, ``-``, or None (``kparity.cli.command.Command`` supplies the - of a bare one)."""
-junit_option = click.option("--junit", "junit_path", type=FILE, metavar="FILE", callback=filled, help="Write JUnit XML.")
+junit_option = click.option(
+    "--junit", "junit_path", type=FILE, metavar="FILE", callback=filled, help="Write JUnit XML."
+)
 index_option = click.option(
     "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
 )

@@ -12,7 +12,14 @@ import click
 
 from kparity.cli.command import Command
 from kparity.cli.options import (
-    FILE, NONCE, Dispatch, dispatch_options, github_option, json_option, junit_option, quiet_option,
+    FILE,
+    NONCE,
+    Dispatch,
+    dispatch_options,
+    github_option,
+    json_option,
+    junit_option,
+    quiet_option,
 )  # fmt: skip
 
 if TYPE_CHECKING:
