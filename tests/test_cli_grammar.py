@@ -15,10 +15,17 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from kparity.cli import names
 from kparity.cli.command import EXIT_CODES, Documented
+from kparity.cli.explain import explain
 from kparity.cli.main import cli
-from tests.cli import run
+from kparity.device.codes import reasons
+from kparity.errors import WrongInput
+from kparity.receipts.findings import REFUSALS
+from tests.cli import python, run
+from tests.test_startup import LOADED, UNASKED
 
 MEANINGS = {
     "-b": "backends", "--backends": "backends", "-o": "op_names", "--op": "op_names", "--json": "json_path",
@@ -155,9 +162,12 @@ def test_lists_may_be_repeated() -> None:
     ("variable", "value"),
     [("KPARITY_THREADS", "0"), ("KPARITY_THREADS", "many"), ("KPARITY_CPU_ISA", "sse9"), ("KPARITY_THREADS", "99999")],
 )
-@pytest.mark.parametrize("command", [("probe",), ("run", "--prompt", "x"), ("check", "-o", "add"), ("bench",)])
-def test_a_wrong_variable_is_not_the_backends_fault(command: tuple[str, ...], variable: str, value: str) -> None:
-    done = run(*command, "-b", "cpu", env={variable: value})
+@pytest.mark.parametrize(
+    "command", ["probe -b cpu", "run --prompt x -b cpu", "check -o add -b cpu", "check -o add", "bench -b cpu",
+                "mutate -o add", "preflight", "contract check ladder-v1"],
+)  # fmt: skip
+def test_a_wrong_variable_is_not_the_backends_fault(command: str, variable: str, value: str) -> None:
+    done = run(*command.split(), env={variable: value})
     assert done.returncode == 2 and f"{variable} is '{value}'" in done.stderr and "rejected" not in done.stderr
 
 
@@ -166,13 +176,43 @@ def test_a_wrong_variable_is_not_the_backends_fault(command: tuple[str, ...], va
     [
         (("probe", "-b", "cpu", "--positions", "100000"), "--positions 100000 is more than the 512"),
         (("run", "-b", "cpu", "--prompt", "x", "--context", "513"), "--context 513 is more than the 512"),
-        (("probe", "--model", ""), "empty"),
-        (("check", "-o", ""), "empty"),
     ],
 )
 def test_a_number_that_cannot_be_had_is_refused_and_not_clipped(arguments: tuple[str, ...], sentence: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2 and sentence in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "probe --model {}", "probe --model={}", "probe --receipt {}", "check -o {}", "check --junit {}", "check -k {}",
+        "bench --shape {}", "bench --isa {}", "mutate --resume {} --list", "receipt list {}", "receipt list . --sql {}",
+        "receipt verify {}", "contract show {}", "explain {}", "source add -b {}",
+    ],
+)  # fmt: skip
+def test_what_is_empty_is_refused(line: str) -> None:
+    """A variable of the shell that is not set: never a default in its place."""
+    for nothing in ("", " "):
+        with pytest.raises(WrongInput, match="is empty; give a value, or leave it out"):
+            cli.main([word.format(nothing) for word in line.split()], standalone_mode=False)
+    assert run("run", "-b", "cpu", "--depth", "bos", "--max-tokens", "2", "--prompt", "").returncode == 0
+
+
+def test_options_of_bench_are_not_dropped_by_its_command() -> None:
+    with pytest.raises(WrongInput, match="not for compare"):
+        cli.main(["bench", "--model", "x.gguf", "compare", "a", "b"], standalone_mode=False)
+
+
+def test_a_backend_of_another_package_is_imported_by_children_alone(tmp_path: Path) -> None:
+    """Its module may do anything: here it ends the process, with success."""
+    (tmp_path / "leaver.py").write_text("import os\nos._exit(0)\n")
+    info = tmp_path / "leaver-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[kparity.backends]\nliar-leaver = leaver:Leaver\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaver\nVersion: 1.0\n")
+    done = run("check", "-o", "add", "--quick", "-b", "liar-leaver", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1 and "the worker died 3 times" in done.stdout
 
 
 def test_quiet_leaves_the_exit_code_and_refusals() -> None:
@@ -219,8 +259,29 @@ def test_python_m_is_the_same_command() -> None:
 def test_completion_is_a_script_that_asks_kparity(shell: str) -> None:
     done = run("completion", shell)
     assert done.returncode == 0 and "_KPARITY_COMPLETE" in done.stdout
-    names = run(env={"_KPARITY_COMPLETE": "bash_complete", "COMP_WORDS": "kparity probe -b cpu,num", "COMP_CWORD": "3"})
-    assert "plain,cpu,numpy" in names.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("probe -b cpu,num", "cpu,numpy"), ("probe --require wg", "wgpu"), ("check -o rope_", "rope_store"),
+        ("mutate -o en", "engine"), ("ops arg", "argmax"), ("source dense", "dense_gemv"),
+        ("explain KP-CUDA-NOD", "KP-CUDA-NODRIVER"), ("explain RCPT-DIG", "RCPT-DIGEST"), ("explain bos", "bos_cosine"),
+        ("contract show ladder", "ladder-v1"), ("receipt ver", "verify"),
+    ],
+)  # fmt: skip
+def test_names_complete_without_anything_heavy(line: str, completed: str) -> None:
+    words = ["kparity", *line.split()]
+    env = {"_KPARITY_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    printed = python(LOADED, env=env).splitlines()
+    assert f"plain,{completed}" in printed
+    assert [module for module in UNASKED if module in printed[-1].split()] == []
+
+
+def test_the_codes_that_complete_are_those_that_are_explained() -> None:
+    assert {*reasons(), *REFUSALS} <= {*names.codes()}
+    for code in names.codes():
+        assert CliRunner().invoke(explain, [code]).exit_code == 0, code
 
 
 def test_the_manual_page_has_every_command_and_option() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kparity.cli.command import Group
 from kparity.cli.options import NONCE, backends_option, index_option, json_option, model_option, quiet_option
+from kparity.errors import WrongInput
 from kparity.host.streams import log
 
 LONGEST = 1 << 20
@@ -84,6 +86,9 @@ def bench(ctx: click.Context, /, **options: Any) -> None:
     reason. Exit codes: 0 pass, 1 a gate failed or a number cannot be, 2 usage, 3 nothing was measured.
     """
     if ctx.invoked_subcommand is not None:
+        given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise WrongInput(f"options of bench itself are not for {ctx.invoked_subcommand}; put its own behind it")
         return
     from kparity.cli.bench_run import run
 

@@ -72,12 +72,14 @@ def check(
     """
     from kparity import ops
     from kparity.check import select
+    from kparity.device import registry
     from kparity.errors import WrongInput, named
     from kparity.host import files
     from kparity.probe.dispatcher import parse_order
 
     names = named(op_names or (), "op", ops.names())
-    asked = parse_order(backends) if backends else []
+    order = parse_order(backends or registry.names())
+    asked = order if backends else []
     unread: list[str] = []
     kinds = named(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
     if replay:

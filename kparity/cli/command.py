@@ -8,11 +8,24 @@ from typing import Any
 
 import click
 
+from kparity.errors import WrongInput
+
 EXIT_CODES = (
     "0 pass; 1 a gate failed; 2 usage or bad input; 3 inconclusive: nothing ran, or what was asked for is not here; "
     "130 interrupted (128 and the signal)."
 )
 JSON = "--json"
+MAY_BE_EMPTY = ("--prompt", "--ops")
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """Raise WrongInput for a value without anything in it: mostly that of a variable which is not set."""
+    before = ""
+    for word in args:
+        option, joined, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if (not word.strip() or (joined and not value.strip())) and option not in MAY_BE_EMPTY:
+            raise WrongInput(f"{option or 'an argument'} is empty; give a value, or leave it out")
+        before = word if word.startswith("-") else ""
 
 
 class Documented(click.Command):
@@ -23,7 +36,8 @@ class Documented(click.Command):
         self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, but that ``--json`` takes no argument of the command for its file."""
+        """As click does, but nothing may be empty, and ``--json`` takes no argument of the command for its file."""
+        _refuse_empty(args)
         return super().parse_args(ctx, self._settled(args))
 
     def _settled(self, args: Sequence[str]) -> list[str]:

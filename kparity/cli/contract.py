@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kparity.cli import names
 from kparity.cli.command import Group
+from kparity.cli.names import completing
 from kparity.cli.options import json_option
 from kparity.host.streams import log
 from kparity.host.text import printable
@@ -43,7 +45,7 @@ def _targets(function: F) -> F:
             "--contracts", "places", multiple=True, metavar="DIR_OR_FILE",
             help="Take contracts from here [default: the shipped ones]. Repeatable.",
         ),
-        click.argument("targets", nargs=-1, metavar="[ID_OR_PATH]..."),
+        click.argument("targets", nargs=-1, metavar="[ID_OR_PATH]...", shell_complete=completing(names.contracts)),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -232,6 +234,7 @@ def check(targets: tuple[str, ...], places: tuple[str, ...], place: str | None) 
     from kparity.errors import WrongInput
     from kparity.probe import messages, runner
 
+    registry.refuse_environment()
     contracts = _read(targets, places)
     if place and len(contracts) != 1:
         raise WrongInput(f"--evidence names one file, {len(contracts)} contracts were given; name one contract")

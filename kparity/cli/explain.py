@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from kparity.cli import names
 from kparity.cli.command import Command
+from kparity.cli.names import completing
 
 
 @click.command(
@@ -14,7 +16,7 @@ from kparity.cli.command import Command
         "kparity explain bos_cosine",
     ),
 )
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=completing(names.codes))
 def explain(code: str | None) -> None:
     """Explain a reason code such as KP-CUDA-NODRIVER or RCPT-DIGEST, or a measure such as bos_cosine; without one, list
     all codes.

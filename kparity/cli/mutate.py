@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kparity.cli import names
 from kparity.cli.command import Command
 from kparity.cli.options import backends_option, json_option, ops_option, quiet_option
 from kparity.host import progress
@@ -30,7 +31,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     ),
 )
 @backends_option("Backends to run on [default: all that open here].")
-@ops_option("Mutants of these ops, or 'engine'.")
+@ops_option("Mutants of these ops, or 'engine'.", names.subjects)
 @click.option("--mutant", "pattern", metavar="GLOB", default="*", help="Mutants whose name or op/name matches.")
 @click.option("--list", "as_list", is_flag=True, help="List the mutants and run nothing.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells side by side [default: the number of processors].")
@@ -69,7 +70,7 @@ def mutate(
         install.library("matplotlib", "reports", "the picture of mutants")
     if html_file:
         html.engine()
-    chosen = list(registry.BUILTIN) if backends is None else parse_order(backends)
+    chosen = parse_order(backends or registry.BUILTIN)
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
     if not quiet and json_path != "-":

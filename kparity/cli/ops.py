@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kparity.cli import names
 from kparity.cli.command import Command
+from kparity.cli.names import completing
 from kparity.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ SHOWN = 5
         "kparity ops rope --json",
     ),
 )
-@click.argument("op_name", metavar="[OP]", required=False)
+@click.argument("op_name", metavar="[OP]", required=False, shell_complete=completing(names.ops))
 @click.option("-v", "--verbose", is_flag=True, help="Every case id.")
 @json_option
 def ops(op_name: str | None, verbose: bool, json_path: str | None) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
+from kparity.cli import names
+from kparity.cli.names import completing
 from kparity.host import progress
 
 if TYPE_CHECKING:
@@ -38,79 +39,44 @@ class Nonce(click.ParamType):  # type: ignore[type-arg]
 NONCE = Nonce()
 
 
-def filled(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """Refuse an option that was given without anything in it."""
-    if any(not str(each).strip() for each in (value if isinstance(value, tuple) else (value,)) if each is not None):
-        raise click.BadParameter("it is empty; give a value, or leave the option out", ctx=ctx, param=param)
-    return value
-
-
-def _listed(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...] | None:
+def _listed(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...] | None:
     """None where the option was not given, so that each command may choose."""
-    return filled(ctx, param, value) or None
+    return value or None
 
 
-def _hushed(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+def _hushed(_ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
     """No progress either."""
     if value:
         progress.show(False)
     return value
 
 
-def backend_names() -> list[str]:
-    """Every backend by name, for completion."""
-    from kparity.device.registry import names
-
-    return names()
-
-
-def op_names() -> list[str]:
-    """Every op by name, for completion."""
-    from kparity.ops import names
-
-    return list(names())
-
-
-def completing(names: Callable[[], Sequence[str]]) -> Callable[..., list[CompletionItem]]:
-    """Completes the last name of a list with commas."""
-
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        before, comma, last = incomplete.rpartition(",")
-        return [CompletionItem(before + comma + name) for name in names() if name.startswith(last)]
-
-    return complete
-
-
 def backends_option(help: str, **options: Any) -> Callable[[F], F]:
     """``-b/--backends A,B``: the names, unchecked (``parse_order``, ``errors.named``); None where it was not given."""
     return click.option(
         "-b", "--backends", multiple=True, metavar="A,B", callback=_listed, help=f"{help} Repeatable.",
-        shell_complete=completing(backend_names), **options,
+        shell_complete=completing(names.backends), **options,
     )  # fmt: skip
 
 
-def ops_option(help: str) -> Callable[[F], F]:
-    """``-o/--op A,B``, in the same way."""
+def ops_option(help: str, known: Callable[[], list[str]] = names.ops) -> Callable[[F], F]:
+    """``-o/--op A,B``, in the same way; ``known`` is what completes."""
     return click.option(
         "-o", "--op", "op_names", multiple=True, metavar="A,B", callback=_listed, help=f"{help} Repeatable.",
-        shell_complete=completing(op_names),
+        shell_complete=completing(known),
     )  # fmt: skip
 
 
 json_option = click.option(
-    "--json", "json_path", metavar="[FILE|-]", callback=filled,
+    "--json", "json_path", metavar="[FILE|-]",
     help="Write the result as JSON to FILE; by itself, or as -, to stdout instead of the table.",
 )  # fmt: skip
 """``--json [FILE|-]``: a path, ``-``, or None (``kparity.cli.command.Command`` supplies the - of a bare one)."""
-junit_option = click.option(
-    "--junit", "junit_path", type=FILE, metavar="FILE", callback=filled, help="Write JUnit XML."
-)
+junit_option = click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
 index_option = click.option(
     "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
 )
-model_option = click.option(
-    "--model", type=FILE, metavar="FILE", callback=filled, help="A GGUF file [default: the embedded model]."
-)
+model_option = click.option("--model", type=FILE, metavar="FILE", help="A GGUF file [default: the embedded model].")
 quiet_option = click.option(
     "-q", "--quiet", is_flag=True, callback=_hushed, help="Nothing but the exit code, refusals and errors."
 )
@@ -157,8 +123,8 @@ class Dispatch:
 
 _DISPATCH = (
     backends_option("Backends to try, in this order [default: cuda,hip,wgpu,opencl,cpu]."),
-    click.option("--backend", "--require", "require", metavar="B", callback=filled,
-                 shell_complete=completing(backend_names),
+    click.option("--backend", "--require", "require", metavar="B",
+                 shell_complete=completing(names.backends),
                  help="This backend or none: never falls back (exit code 3)."),
     click.option("--require-gpu", is_flag=True, help="Refuse CPU and software devices."),
     click.option("--no-gpu", is_flag=True, help="Use CPU backends only."),

@@ -34,7 +34,7 @@ def preflight(
     from kparity.probe.dispatcher import parse_order
     from kparity.probe.preflight import examine
 
-    findings = examine(parse_order(backends) if backends else names(), timeout)
+    findings = examine(parse_order(backends or names()), timeout)
     if json_path:
         import json
 

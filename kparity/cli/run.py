@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from kparity.cli.command import Command
-from kparity.cli.options import FILE, Dispatch, dispatch_options, filled
+from kparity.cli.options import FILE, Dispatch, dispatch_options
 from kparity.host.streams import log
 
 
@@ -26,9 +26,7 @@ from kparity.host.streams import log
 @click.option("--context", type=click.IntRange(min=1), default=None,
               help="Positions of the KV cache [default: the model's, at most 4096].")  # fmt: skip
 @click.option("--receipt", type=FILE, metavar="FILE", help="Write what serves, and how it was judged, to FILE.")
-@click.option(
-    "--tokenizer", type=FILE, callback=filled, metavar="FILE", help="A tokenizer.json [default: the model's]."
-)
+@click.option("--tokenizer", type=FILE, metavar="FILE", help="A tokenizer.json [default: the model's].")
 def run(
     dispatch: Dispatch, prompt: str, max_tokens: int, context: int | None, receipt: str | None, tokenizer: str | None
 ) -> None:

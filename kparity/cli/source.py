@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import click
 
+from kparity.cli import names
 from kparity.cli.command import Command
+from kparity.cli.names import completing
 
 
 @click.command(
     cls=Command,
     examples=("kparity source rmsnorm -b cuda -k 'D=257,'",),
 )
-@click.argument("op_name", metavar="OP")
+@click.argument("op_name", metavar="OP", shell_complete=completing(names.ops))
 @click.option("-b", "--backend", "backend_name", required=True, metavar="BACKEND", help="Whose text.")
 @click.option("-k", "expression", metavar="EXPR", help="The first case that matches, as kparity check -k selects.")
 def source(op_name: str, backend_name: str, expression: str | None) -> None:

@@ -6,26 +6,19 @@ true of a backend stands in its class (``kparity.device.adapter.Backend``). Here
 
 from __future__ import annotations
 
-import pkgutil
 import re
 import sys
-from functools import cache, lru_cache
+from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from kparity.device.adapter import Backend, Device
+from kparity.device.names import BUILTIN as BUILTIN
+from kparity.device.names import names as names
+from kparity.device.names import targets as targets
 from kparity.errors import UnknownName, WrongInput
-from kparity.host.plugins import registered
 
-GROUP = "kparity.backends"
-
-_PACKAGE = find_spec(GROUP)
-assert _PACKAGE is not None
-_FILES = pkgutil.iter_modules(_PACKAGE.submodule_search_locations)
-BUILTIN = tuple(sorted(file.name for file in _FILES if not file.name.startswith("_")))
-"""The backends of this package: the files of ``backends/``."""
 PROCESSOR = re.compile(r"\bcpu\b|\bxeon\b|\bepyc\b|\bthreadripper\b|\bcore\(tm\)|pthread", re.I)
 """Names of processors, which no GPU has."""
 NODES = (
@@ -33,17 +26,6 @@ NODES = (
     "/dev/accel/*",
 )  # fmt: skip
 """Device nodes of GPU drivers, of those too that no backend asks for."""
-
-
-@lru_cache(maxsize=1)
-def targets() -> dict[str, str]:
-    """``name -> "module:Class"`` of every backend, of a built-in one the module; no package can replace these."""
-    return registered(GROUP, "backend", {name: f"{GROUP}.{name}" for name in BUILTIN})
-
-
-def names() -> list[str]:
-    """Known backend names."""
-    return list(targets())
 
 
 def backend_class(name: str) -> type[Backend]:
@@ -82,6 +64,14 @@ def default_order() -> list[str]:
     """The backends that are tried where none is named: fast and specific first, the last resort last."""
     places = {name: each.place for name, each in builtin().items() if each.place is not None}
     return sorted(places, key=places.__getitem__)
+
+
+def refuse_environment() -> None:
+    """Raise WrongInput for a variable of the user's that a backend of this package cannot heed; nothing is opened, and
+    nothing of other packages imported.
+    """
+    for adapter in builtin().values():
+        adapter.refuse_environment()
 
 
 def open_backend(name: str, index: int = 0, **options: Any) -> Backend:

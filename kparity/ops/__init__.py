@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from kparity.errors import UnknownName, WrongInput
 from kparity.host.plugins import registered
-from kparity.ops.spec import Op
+
+if TYPE_CHECKING:
+    from kparity.ops.spec import Op
 
 GROUP = "kparity.ops"
 
@@ -36,6 +39,8 @@ def names() -> list[str]:
 @cache
 def get(name: str) -> Op:
     """The specification of an op; raises UnknownName with the nearest name."""
+    from kparity.ops.spec import Op
+
     target = f"kparity.kernels.{name}:OP" if name in NAMES else targets().get(name)
     if target is None:
         raise UnknownName("op", name, targets())

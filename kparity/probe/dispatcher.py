@@ -13,7 +13,7 @@ import numpy as np
 from kparity.contracts import PROBE, load
 from kparity.contracts.known import Issue, load_issues
 from kparity.device.adapter import Backend
-from kparity.device.registry import declared, default_order, drives_gpu, names, open_backend
+from kparity.device.registry import default_order, drives_gpu, names, open_backend, refuse_environment
 from kparity.errors import KparityError, Refused, WrongInput, named
 from kparity.gates.table import of_depth
 from kparity.gates.verdict import Measure, Row
@@ -45,9 +45,7 @@ def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[
     order = named(given, "backend", names())
     if no_gpu:
         order = [name for name in order if not drives_gpu(name)] or [n for n in default_order() if not drives_gpu(n)]
-    for name in order:
-        if adapter := declared(name):
-            adapter.refuse_environment()
+    refuse_environment()
     return order
 
 
