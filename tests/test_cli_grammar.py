@@ -18,6 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import kparity
 from kparity.cli import names
 from kparity.cli.command import EXIT_CODES, Documented
 from kparity.cli.explain import explain
