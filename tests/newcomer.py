@@ -35,7 +35,7 @@ FILLED = {
 """Commands of the README with the words that stand for others."""
 BEYOND = (
     "kparity receipt keygen key.pem", "kparity receipt sign r.json --key key.pem", "kparity receipt show r.json",
-    "kparity receipt list .", "kparity receipt diff r.json r.json", "kparity receipt page . -o page.html",
+    "kparity receipt list .", "kparity receipt diff r.json r.json", "kparity receipt page . --output page.html",
     "python -c 'import kparity.testing'", "python -c 'import kparity; print(kparity.select([\"cuda\", \"cpu\"]).name)'",
     "kparity explain bos_cosine", "kparity preflight -v",
 )  # fmt: skip
