@@ -67,7 +67,7 @@ def choose_threads(wanted: str | int | None) -> int:
         return processors()
     text = str(wanted).strip()
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_THREADS):
-        raise WrongInput(f"KPARITY_THREADS is {text!r}; set it to a number from 1 to {MAX_THREADS}, or unset it")
+        raise WrongInput(f"KPARITY_THREADS is {text!r}, expected a number from 1 to {MAX_THREADS}, or nothing")
     return int(text)
 
 

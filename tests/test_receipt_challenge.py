@@ -20,7 +20,7 @@ KINDS = {
     "bench": (*BENCH, "--nonce", "a word of ours"),
     "probe": ("probe", "--backends", "cpu", "--nonce", "a word of ours"),
     "text": ("probe", "--backends", "cpu,numpy"),
-    "ops": ("bench", "--backends", "cpu", "--ops", "add", "--seconds", "0.05"),
+    "ops": ("bench", "--backends", "cpu", "--ops", "add[D=2560,M=1]", "--seconds", "0.05"),
 }
 
 

@@ -42,7 +42,7 @@ def test_the_documentation_has_every_code_and_its_meaning() -> None:
 
 @pytest.mark.parametrize("code", REFUSALS)
 def test_every_code_is_explained_on_the_command_line(code: str) -> None:
-    told = CliRunner().invoke(explain, [code.lower()])
+    told = CliRunner().invoke(explain, [code.lower()], env={"COLUMNS": "0"})
     reason = REFUSALS[code]
     assert told.exit_code == 0 and told.output.startswith(f"{code}: {reason.title}\n")
     assert reason.cause in told.output and reason.remedy in told.output

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,15 @@ PLAIN = {name: value for name, value in os.environ.items() if name not in ("COLU
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _receipts(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _receipts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder with two receipts, which commands name."""
     folder = tmp_path_factory.mktemp("receipts")
     for name in ("r1", "r2"):
         (folder / f"{name}.json").write_text(json.dumps(receipt("wgpu", "cpu", salt=name)))
+    before = Path.cwd()
     os.chdir(folder)
+    yield
+    os.chdir(before)
 
 
 def kparity(*arguments: str, **env: str) -> subprocess.CompletedProcess[bytes]:
@@ -126,7 +130,8 @@ CELLS = st.one_of(
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS, st.text("漢xy ", max_size=70)), max_size=3), st.integers(60, 250))
 def test_a_table_of_anything_fits(rows: list[tuple], columns: int) -> None:
-    table = Table("a", "long name", "n", "more", right={"n"})
+    names = ("a", "long name", "n", "more")
+    table = Table(*names, right={"n"})
     for *cells, text in rows:
         table.add(*cells, beneath=[text])
     lines = [line.plain for line in table.lines(columns)]
@@ -134,7 +139,9 @@ def test_a_table_of_anything_fits(rows: list[tuple], columns: int) -> None:
         assert cell_len(line) <= columns or len(line.split()) == 1 or line.lstrip()[:2] in ("a:", "n:", "lo", "mo")
         assert not any(unicodedata.category(each) in HIDDEN for each in line)
     whole = [line.plain for line in table.lines(None)]
-    assert words("\n".join(whole)) - words("\n".join(lines)) == set()
+    filled = zip(names, zip(*rows, strict=True), strict=False)
+    empty = {word for name, cells in filled if not any(cells) for word in name.split()}  # nothing stands beneath
+    assert words("\n".join(whole)) - words("\n".join(lines)) <= empty
 
 
 @pytest.mark.parametrize(

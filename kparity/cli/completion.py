@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kparity.cli.command import Command
+from kparity.host import files
 
 
 @click.command(
@@ -20,4 +21,4 @@ def completion(shell: str) -> None:
 
     made = get_completion_class(shell)
     assert made is not None
-    click.echo(made(cli, {}, "kparity", "_KPARITY_COMPLETE").source())
+    files.write(files.STDIO, made(cli, {}, "kparity", "_KPARITY_COMPLETE").source() + "\n")

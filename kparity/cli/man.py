@@ -9,6 +9,7 @@ import click
 
 from kparity import __version__
 from kparity.cli.command import EXIT_CODES, Command, Documented
+from kparity.host import files
 
 
 @click.command(cls=Command, examples=("kparity man > kparity.1",))
@@ -16,7 +17,7 @@ def man() -> None:
     """Print the manual page in troff: every command with its options and examples."""
     from kparity.cli.main import cli
 
-    click.echo("\n".join(_page(cli)))
+    files.write(files.STDIO, "\n".join([*_page(cli), ""]))
 
 
 def _page(cli: click.Group) -> Iterator[str]:
