@@ -103,7 +103,7 @@ def test_the_test_result_has_the_form_and_the_verdicts(folder: Path, tmp_path: P
     assert told["result"] == "WARNED" and told["warnedTests"] == ["cuda/dispatch"]
     pytest.importorskip("cryptography", reason="the extra sign is not installed")
     run("receipt", "keygen", f"{tmp_path}/k.pem")
-    assert run("receipt", "sign", str(out), "--key", f"{tmp_path}/k.pem", "-o", f"{tmp_path}/s").returncode == 0
+    assert run("receipt", "sign", str(out), "--key", f"{tmp_path}/k.pem", "--output", f"{tmp_path}/s").returncode == 0
     (tmp_path / "odd").write_text(json.dumps({**json.loads(out.read_text()), "subject": []}))
     odd = run("receipt", "sign", f"{tmp_path}/odd", "--key", f"{tmp_path}/k.pem")
     assert odd.returncode == 2 and "Traceback" not in odd.stderr
