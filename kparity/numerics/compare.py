@@ -37,7 +37,8 @@ class Metrics:
     """Σ(a − b) / count, signed: truncation shows here, rounding does not."""
 
 
-def _metrics(sums: Pass, a: Array, b: Array) -> Metrics:
+def metrics(sums: Pass, a: Array, b: Array) -> Metrics:
+    """The metrics of two float arrays of one shape from what ``one_pass`` found in them."""
     if not sums.finite:
         return Metrics()
     if not sums.safe:
@@ -94,7 +95,7 @@ def _compared(a: npt.ArrayLike, b: npt.ArrayLike) -> Metrics:
     if left.size == 0:
         raise WrongInput("cannot compare empty arrays: nothing was computed")
     left, right = (one if one.dtype.kind == "f" else one.astype(np.float64) for one in (left, right))
-    return _metrics(one_pass(left, right), left, right)
+    return metrics(one_pass(left, right), left, right)
 
 
 def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
@@ -169,5 +170,5 @@ def judge(case_id: str, arg_name: str, got: Array, truth: Array, bound: ErrorBou
         limit=0.0 if limit is None else float(limit[index]), utilisation=sums.used,
         nan_count=sums.got_nan, inf_count=sums.got_inf,
         max_abs=sums.max_abs, max_rel=sums.max_rel, max_ulp=sums.max_ulp, derivation=bound.derivation,
-        **vars(_metrics(sums, got, truth)),
+        **vars(metrics(sums, got, truth)),
     )  # fmt: skip

@@ -1,10 +1,16 @@
-"""Rates from counts: how sure a number of successes makes us. The unit is the distinct trial, not its repeats."""
+"""Rates from counts, quantiles, sequential and resampling tests. The unit of a rate is the distinct trial, not its
+repeats.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from kparity.errors import WrongInput
 
@@ -49,3 +55,52 @@ def distinct(outcomes: Iterable[tuple[str, bool]]) -> tuple[int, int]:
     for prompt, success in outcomes:
         every[prompt] = every.get(prompt, True) and success
     return sum(every.values()), len(every)
+
+
+def quantile(values: npt.ArrayLike, share: float) -> float:
+    """The least observed value that is not below ``share`` of the way from the smallest to the largest: never between
+    two values, so infinities have their place; NaN if a value is NaN. Raises WrongInput for no values.
+    """
+    found = np.asarray(values, np.float64).ravel()
+    if not found.size:
+        raise WrongInput("a quantile of no values: nothing was measured")
+    return float(np.quantile(found, share, method="higher"))
+
+
+def sprt(
+    successes: int, n: int, p0: float, p1: float, alpha: float = 0.05, beta: float = 0.05
+) -> Literal["accept", "reject", "go on"]:
+    """Sequential test of a rate of at least p0 against one of at most p1 < p0 (Wald, 1945), asked after every trial.
+
+    "accept" takes a rate of p1 for p0 with probability of about beta at most, "reject" takes p0 for p1 with about alpha
+    at most. The trials are distinct and independent. Raises WrongInput for impossible counts and rates.
+    """
+    if not 0 <= successes <= n:
+        raise WrongInput(f"{successes} successes of {n} trials cannot be")
+    if not 0 < p1 < p0 < 1:
+        raise WrongInput(f"rates {p0} against {p1}: the first must be the larger, both between 0 and 1")
+    if not (alpha > 0 and beta > 0 and alpha + beta < 1):
+        raise WrongInput(f"risks {alpha} and {beta}: both must be above 0 and their sum below 1")
+    against = successes * math.log(p1 / p0) + (n - successes) * math.log((1 - p1) / (1 - p0))
+    if against <= math.log(beta / (1 - alpha)):
+        return "accept"
+    return "reject" if against >= math.log((1 - beta) / alpha) else "go on"
+
+
+def bootstrap_farther(a: npt.ArrayLike, b: npt.ArrayLike, seed: int = 0, resamples: int = 10_000) -> float:
+    """Probability that the mean of distances a [n] exceeds that of b [n], from resampled positions (the same for both).
+
+    Equal means count half, so two equal sides give 0.5. A side that is not finite is farther than one that is. Raises
+    WrongInput if the lengths differ or there are no positions.
+    """
+    left, right = (np.asarray(one, np.float64).ravel() for one in (a, b))
+    if left.size != right.size or not left.size:
+        raise WrongInput(f"distances at {left.size} and {right.size} positions: the same positions are resampled")
+    lost = [not np.isfinite(one).all() for one in (left, right)]
+    if any(lost):
+        return 0.5 + 0.5 * (lost[0] - lost[1])
+    rng, farther, difference = np.random.default_rng(seed), 0.0, left - right
+    for _ in range(resamples):
+        mean = difference[rng.integers(difference.size, size=difference.size)].mean()
+        farther += 1.0 if mean > 0 else 0.5 if mean == 0 else 0.0
+    return farther / resamples
