@@ -137,3 +137,43 @@ def test_the_reference_is_computed_once_and_cannot_be_written(tmp_path: Path) ->
             os.write(descriptor, b"x")
     assert os.pread(file.reader, 99, 0) == b"reference"
     file.close()
+
+
+IMPORTS = {
+    "import os; os._exit(0)": "KP-PROBE-EXIT",
+    "raise SystemExit(0)": "KP-PROBE-EXIT",
+    "import ctypes; ctypes.string_at(0)": "KP-PROBE-CRASH",
+    "while True: pass": "KP-PROBE-HANG",
+    "import os; print('Backend: cuda'); os.write(1, b'Backend: hip')": "KP-PROBE-ERROR",
+}
+"""What a module of another package does when it is imported → the code that names it."""
+
+
+def imposed(folder: Path, text: str) -> dict[str, str]:
+    """The environment in which a package brings a backend and an op, both ``harm``, by a module with this text."""
+    info = folder / "harm-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: harm\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[kparity.backends]\nharm = harm:X\n[kparity.ops]\nharm = harm:X\n")
+    (folder / "harm.py").write_text(text)
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("text", IMPORTS)
+def test_an_import_of_another_package_ends_its_own_process_alone(text: str, tmp_path: Path) -> None:
+    done = run("probe", "-b", "harm,cpu", "--depth", "bos", "--timeout", "9", env=imposed(tmp_path, text))
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"[{TAG}] harm path rejected, attempting fallback: [{IMPORTS[text]}] "), done.stderr
+    assert lines[-1].startswith("Backend: cpu (") and done.returncode == 1, done.stderr
+    assert "Backend:" not in done.stdout and "cpu" in done.stdout
+
+
+def test_no_command_ends_where_a_package_is_read(tmp_path: Path) -> None:
+    env = imposed(tmp_path, "import os; os._exit(0)")
+    for code, arguments in (
+        (0, ("explain",)), (2, ("explain", "KP-HARM")), (2, ("check", "-b", "cpu", "-o", "harm")),
+        (2, ("source", "add", "-b", "harm")), (3, ("preflight", "-b", "harm")), (0, ("ops", "add")),
+        (3, ("mutate", "-b", "harm", "-o", "add")),
+    ):  # fmt: skip
+        done = run(*arguments, env=env)
+        assert done.returncode == code and done.stdout + done.stderr, (arguments, done)

@@ -27,10 +27,9 @@ def explain(code: str | None) -> None:
     from kparity.gates.table import GATES
     from kparity.receipts.findings import REFUSALS
 
-    known = {**codes.reasons(), **REFUSALS}
     if code is None:
         table = Table("", "")
-        for name, reason in known.items():
+        for name, reason in {**codes.reasons(), **REFUSALS}.items():
             table.add(name, reason.title)
         table.print()
         return
@@ -43,7 +42,7 @@ def explain(code: str | None) -> None:
             "codes": ", ".join(gate.codes), "basis": limit.basis,
         }  # fmt: skip
     else:
-        reason = codes.explain(code, known)
+        reason = codes.explain(code, REFUSALS)
         head, facts = (
             f"{code.strip().strip('[]').upper()}: {reason.title}",
             {"cause": reason.cause, "remedy": reason.remedy},

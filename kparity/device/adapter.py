@@ -75,6 +75,12 @@ class DeviceInfo(Device, frozen=True):
         return {name: getattr(self, name) for name in Device.__struct_fields__}
 
 
+def names_software(names: Sequence[str], more: Sequence[str] = ()) -> bool:
+    """Whether one of a device's names has a part of SOFTWARE, or of ``more``."""
+    text = " ".join(names).lower()
+    return any(part in text for part in (*SOFTWARE, *more))
+
+
 @dataclass
 class Buffer:
     """Memory on a device. ``handle`` belongs to the backend that made it."""
@@ -188,8 +194,9 @@ class Backend(ABC):
     """One device behind one API. Opened by ``open``, closed by ``close``; not thread-safe.
 
     A backend is one file: its class declares what is true of it, and the registry, the commands, the fingerprints and
-    the rules of receipts read it there. They import the module to read it, so that this opens no device and imports no
-    vendor library: ``open`` does. What has a default here may be left out.
+    the rules of receipts read it there. They import the module to read it, in a child where it is another package's
+    (``kparity.device.declared``), so that this opens no device and imports no vendor library: ``open`` does. What has
+    a default here may be left out.
     """
 
     name: ClassVar[str]
@@ -273,8 +280,7 @@ class Backend(ABC):
     @classmethod
     def named_software(cls, *names: str) -> bool:
         """Whether one of a device's names is that of a device which computes on the host."""
-        text = " ".join(names).lower()
-        return any(part in text for part in (*SOFTWARE, *cls.software))
+        return names_software(names, cls.software)
 
     def supports(self, op: Op, case: Case) -> str | None:
         """``None``, or the reason why this device cannot run the case."""

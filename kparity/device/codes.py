@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kparity.device import registry
+from kparity.device.declared import Declared
 from kparity.device.remedies import Reason, missing_package
 from kparity.errors import UnknownName
 
@@ -149,17 +150,22 @@ GENERAL: dict[str, Reason] = {
 }  # fmt: skip
 
 
+def own() -> dict[str, Reason]:
+    """Code → reason: those of the backends of this package, and those of none."""
+    return {code: reason for each in registry.builtin().values() for code, reason in each.reasons.items()} | GENERAL
+
+
 def reasons() -> dict[str, Reason]:
-    """Code → reason: those of every backend that is registered here, then those of none."""
-    known: dict[str, Reason] = {}
-    for name in registry.names():
-        known |= getattr(registry.declared(name), "reasons", {})
-    return {**known, **GENERAL}
+    """The same with those of other packages, each of which is asked in a child; they replace none."""
+    others = (registry.declared(name) or Declared() for name in registry.names() if name not in registry.BUILTIN)
+    return {code: reason for each in others for code, reason in each.reasons.items()} | own()
 
 
-def explain(code: str, known: Mapping[str, Reason] | None = None) -> Reason:
-    """The reason behind a code, whatever its case; raises UnknownName with the nearest code."""
-    key, known = code.strip().strip("[]").upper(), reasons() if known is None else known
+def explain(code: str, more: Mapping[str, Reason] | None = None) -> Reason:
+    """The reason behind a code, whatever its case, ``more`` among them; raises UnknownName with the nearest code."""
+    key, known = code.strip().strip("[]").upper(), {**own(), **(more or {})}
+    if key not in known:
+        known |= reasons()
     if key not in known:
         raise UnknownName("code", key, known)
     return known[key]

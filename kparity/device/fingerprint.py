@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kparity.device import registry
 from kparity.device.adapter import Backend
+from kparity.device.declared import Declared
 from kparity.errors import WrongInput
 from kparity.host.files import LARGEST
 from kparity.ops.assemble import file_of, uses
@@ -59,7 +60,7 @@ def _named_libraries(manifest: Path) -> list[str]:
     return [_identity(library) for library in libraries if library]
 
 
-def drivers(backend: type[Backend]) -> str:
+def drivers(backend: type[Backend] | Declared) -> str:
     """Digest of what drives a backend's devices: the variables that choose between them, driver files with their times,
     manifests and the libraries that they name, and the versions of its Python packages. Opens nothing.
     """

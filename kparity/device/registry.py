@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 import sys
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kparity.device.adapter import Backend, Device
+from kparity.device.adapter import Backend, Device, names_software
+from kparity.device.declared import Declared, foreign
 from kparity.device.names import BUILTIN as BUILTIN
 from kparity.device.names import names as names
 from kparity.device.names import targets as targets
 from kparity.errors import UnknownName, WrongInput
+from kparity.host.plugins import imported
+from kparity.process import inside
+from kparity.process.ask import NoAnswer
 
 PROCESSOR = re.compile(r"\bcpu\b|\bxeon\b|\bepyc\b|\bthreadripper\b|\bcore\(tm\)|pthread", re.I)
 """Names of processors, which no GPU has."""
@@ -29,11 +32,19 @@ NODES = (
 
 
 def backend_class(name: str) -> type[Backend]:
-    """Import the class of a backend; raises UnknownName with the nearest name."""
+    """Import the class of a backend; raises UnknownName with the nearest name.
+
+    That of another package is imported in a child first, unless this is one; raises WrongInput where it ends that.
+    """
     if name not in targets():
         raise UnknownName("backend", name, targets())
+    if name not in BUILTIN and not inside.begun:
+        try:
+            foreign(name)
+        except NoAnswer as problem:
+            raise WrongInput(f"backend {name!r} cannot be used: {problem}; repair or remove its package") from None
     module, _, attribute = targets()[name].partition(":")
-    content = import_module(module)
+    content = imported(module)
     of_its_name = (each for each in vars(content).values() if getattr(each, "name", None) == name)
     adapter = getattr(content, attribute) if attribute else next(of_its_name, None)
     if not (isinstance(adapter, type) and issubclass(adapter, Backend)):
@@ -47,17 +58,23 @@ def builtin() -> dict[str, type[Backend]]:
     return {name: backend_class(name) for name in BUILTIN}
 
 
-def declared(name: str) -> type[Backend] | None:
-    """The class of a backend, for what it declares; None where nobody registered the name or it cannot be imported."""
+def declared(name: str) -> Declared | None:
+    """What a backend declares; None where nobody registered the name or it cannot be imported: who opens it says why.
+
+    Nothing of another package is imported in this process.
+    """
+    if name in BUILTIN:
+        return Declared.of(builtin()[name])
     try:
-        return backend_class(name)
-    except (Exception, SystemExit):  # whatever the module of another package does: who opens it says what
+        return foreign(name) if name in targets() else None
+    except NoAnswer:
         return None
 
 
 def drives_gpu(name: str, unknown: bool = True) -> bool:
     """Whether a backend's device can be a GPU; ``unknown`` for one that is not known here."""
-    return getattr(declared(name), "drives_gpu", unknown)
+    found = declared(name)
+    return unknown if found is None else found.drives_gpu
 
 
 def default_order() -> list[str]:
@@ -85,8 +102,9 @@ def open_backend(name: str, index: int = 0, **options: Any) -> Backend:
 
 def named_software(info: Device) -> bool:
     """Whether a device has the name of a software device that kparity, or the backend itself, knows."""
-    judges = [*builtin().values(), declared(info.backend)]
-    return any(judge.named_software(info.device, info.driver, info.detail) for judge in judges if judge is not None)
+    more = [part for each in builtin().values() for part in each.software]
+    parts = [*more, *(declared(info.backend) or Declared()).software]
+    return names_software((info.device, info.driver, info.detail), parts)
 
 
 def host_has_gpu() -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
 from importlib.metadata import entry_points
+from types import ModuleType
 
 from kparity.errors import WrongInput
 
@@ -18,3 +22,9 @@ def registered(group: str, kind: str, own: Mapping[str, str]) -> dict[str, str]:
         if targets.setdefault(entry.name, entry.value) != entry.value:
             raise WrongInput(f"{kind} {entry.name!r} is registered twice: {targets[entry.name]} and {entry.value}")
     return targets
+
+
+def imported(module: str) -> ModuleType:
+    """A module; what it prints meanwhile is no result and goes to standard error."""
+    with redirect_stdout(sys.stderr):
+        return import_module(module)

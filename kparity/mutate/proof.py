@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import msgspec
 
 from kparity.contracts import nodes
-from kparity.device import registry
 from kparity.host.revision import checkout
 from kparity.mutate import library
 from kparity.mutate.cell import CONTROL, Cell
 from kparity.mutate.library import Subject
-from kparity.mutate.runner import TIMEOUT, Plan, Running
+from kparity.mutate.runner import TIMEOUT, Plan, Running, dialect_of
 from kparity.probe.runner import turn
 from kparity.process import Family
 
@@ -36,7 +35,7 @@ def verify_witnesses(cells: Sequence[Cell], timeout: float = TIMEOUT) -> list[st
         for backend in dict.fromkeys(cell.backend for cell in cells if cell.witness):
             wanted = [cell.witness for cell in cells if cell.backend == backend and cell.witness]
             unique = {msgspec.json.encode(witness, order="sorted"): witness for witness in wanted}
-            plan = Plan(library.CONTROLS[0], backend, registry.backend_class(backend).dialect, "", {}, "")
+            plan = Plan(library.CONTROLS[0], backend, dialect_of(backend), "", {}, "")
             running = Running(plan, family, {}, timeout, list(unique.values()))
             while not running.over:
                 turn([running])
@@ -64,7 +63,7 @@ def excuse(cells: Sequence[Cell], subjects: Sequence[Subject]) -> None:
     claims = {subject.label: subject.mutant.equivalent for subject in subjects if subject.mutant}
     proofs: dict[str, str | None] = {}
     for cell in cells:
-        node = claims.get(f"{cell.op}/{cell.mutant}", {}).get(registry.backend_class(cell.backend).dialect)
+        node = claims.get(f"{cell.op}/{cell.mutant}", {}).get(dialect_of(cell.backend))
         if node and cell.status == "ran" and not cell.caught_by():
             if node not in proofs:
                 proofs[node] = proven(node)

@@ -12,7 +12,7 @@ from typing import Any
 
 from kparity import ops
 from kparity.device import fingerprint, registry
-from kparity.errors import Unavailable
+from kparity.device.declared import Declared
 from kparity.host.processors import processors
 from kparity.model import load_model
 from kparity.mutate import library, native
@@ -32,7 +32,7 @@ from kparity.mutate.cell import (
 )  # fmt: skip
 from kparity.mutate.library import EMBEDDED, Subject
 from kparity.probe.messages import DEFAULT_POSITIONS, Request
-from kparity.probe.runner import Process, environment, turn
+from kparity.probe.runner import Process, environment, probing, turn
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Family
 
@@ -119,8 +119,8 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
     plans, skipped = list[Plan](), list[Cell]()
     used = {subject.model for subject in subjects} | {EMBEDDED}
     controls = [control for control in library.CONTROLS if control.model in used]
-    for backend in backends:
-        dialect, closed = registry.backend_class(backend).dialect, _unopened(backend)
+    for backend, closed in _unopened(backends).items():
+        dialect = dialect_of(backend)
         for subject in (*controls, *subjects):
             if subject.mutant is not None and dialect not in subject.mutant.patches:
                 continue
@@ -134,13 +134,18 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
     return plans, skipped
 
 
-def _unopened(backend: str) -> str | None:
-    """Why a backend does not open here, or None."""
-    try:
-        registry.open_backend(backend).close()
-    except Unavailable as problem:
-        return f"[{problem.code}] {problem.reason}"
-    return None
+def dialect_of(backend: str) -> str:
+    """What a backend compiles; empty where that cannot be read."""
+    return (registry.declared(backend) or Declared()).dialect
+
+
+def _unopened(backends: Sequence[str]) -> dict[str, str]:
+    """Why backends do not open here, each tried in a process of its own; empty for one that does."""
+    with probing(backends, Request(depth="open")) as rows:
+        return {
+            row.backend: "" if row.accepted else f"[{row.code}] {row.reason.removeprefix('unavailable: ')}"
+            for row, _ in rows
+        }
 
 
 def write_reference(model: Path | None, folder: Path) -> Sealed:

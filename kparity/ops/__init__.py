@@ -7,11 +7,10 @@ subclass of ``kparity.ops.spec.Op``). Its texts lie in its own package: see ``Op
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kparity.errors import UnknownName, WrongInput
-from kparity.host.plugins import registered
+from kparity.host.plugins import imported, registered
 
 if TYPE_CHECKING:
     from kparity.ops.spec import Op
@@ -38,16 +37,23 @@ def names() -> list[str]:
 
 @cache
 def get(name: str) -> Op:
-    """The specification of an op; raises UnknownName with the nearest name."""
+    """The specification of an op; raises UnknownName with the nearest name.
+
+    A module of another package is imported in a child first, unless this is one; raises WrongInput where it ends that.
+    """
     from kparity.ops.spec import Op
+    from kparity.process import inside
+    from kparity.process.ask import NoAnswer, tried
 
     target = f"kparity.kernels.{name}:OP" if name in NAMES else targets().get(name)
     if target is None:
         raise UnknownName("op", name, targets())
     module, _, attribute = target.partition(":")
     try:
-        op = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as problem:
+        if name not in NAMES and not inside.begun:
+            tried(module)
+        op = getattr(imported(module), attribute)
+    except (ImportError, AttributeError, NoAnswer) as problem:
         raise WrongInput(f"op {name!r}: {target} cannot be imported ({problem})") from problem
     if not isinstance(op, Op):
         raise WrongInput(f"op {name!r}: {target} is not an instance of a subclass of kparity.ops.spec.Op")

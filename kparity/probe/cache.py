@@ -18,7 +18,8 @@ import numpy as np
 
 from kparity import contracts
 from kparity.device import fingerprint
-from kparity.device.adapter import Backend, Device
+from kparity.device.adapter import Device
+from kparity.device.declared import Declared
 from kparity.device.registry import BUILTIN, declared, targets
 from kparity.gates.judge import lacking, rejudged
 from kparity.gates.verdict import Row
@@ -76,7 +77,7 @@ class Keys:
         key = {**self.shared, "backend": backend}
         if backend not in BUILTIN:  # of those of this package everything is in the shared part
             adapter = fingerprint.adapter(targets().get(backend, ""))
-            key |= {"adapter": adapter, "drivers": fingerprint.drivers(declared(backend) or Backend)}
+            key |= {"adapter": adapter, "drivers": fingerprint.drivers(declared(backend) or Declared())}
         return key
 
     def path(self, backend: str) -> Path:

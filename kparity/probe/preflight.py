@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kparity.device.adapter import Backend
-from kparity.device.codes import reasons
+from kparity.device.codes import explain
+from kparity.device.declared import Declared
 from kparity.device.fingerprint import environment, version
 from kparity.device.registry import declared
 from kparity.device.remedies import SHELLS, Reason
+from kparity.errors import UnknownName
 from kparity.gates.verdict import Row
 from kparity.host import progress
 from kparity.probe import runner
@@ -79,7 +80,7 @@ def examine(backends: Sequence[str], timeout: float = 30.0) -> list[Availability
 
 
 def _availability(row: Row) -> Availability:
-    needs = declared(row.backend) or Backend
+    needs = declared(row.backend) or Declared()
     return Availability(
         backend=row.backend, available=row.accepted, label=row.label, code=row.code,
         reason=row.reason.removeprefix("unavailable: "), device=row.device,
@@ -95,5 +96,8 @@ def _availability(row: Row) -> Availability:
 
 def remedies(code: str) -> dict[str, list[str]]:
     """Lines for sh, fish and pwsh that may make a backend available."""
-    reason = reasons().get(code, Reason(code, "", "see the reason"))
+    try:
+        reason = explain(code)
+    except UnknownName:
+        reason = Reason(code, "", "see the reason")
     return {shell: reason.lines(shell) for shell in SHELLS}

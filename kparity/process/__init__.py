@@ -4,6 +4,7 @@ family    what a parent starts, marked so that nothing of it outlives the parent
 keeper    ends the family when the parent is gone, whatever ended it
 parent    the parent's side of one child: typed messages, deadlines, how it ended
 inside    the child's side
+ask       one question to a child that is started for it
 """
 
 from kparity.process.family import Family

@@ -20,6 +20,8 @@ T = TypeVar("T")
 TICK_SECONDS = 0.1
 """Ticks are no closer than this: they tell that work goes on, not how much of it."""
 PR_SET_PDEATHSIG = 1
+begun = False
+"""Whether this process is a child."""
 
 
 class Link:
@@ -74,5 +76,7 @@ def end_with(parent: int) -> None:
 
 def begin(module: str, pipe: int, parent: int) -> Any:
     """The program of a child: ``main(link)`` of a module; its result is the exit code."""
+    global begun
+    begun = True
     end_with(parent)
     return import_module(module).main(Link(pipe))

@@ -24,7 +24,7 @@ def dialects(backend: str) -> tuple[str, ...] | None:
     declared = registry.declared(backend)
     if declared is None or not (declared.id_dialects or backend in registry.BUILTIN):
         return None
-    return declared.kernel_dialects()
+    return declared.kernel_dialects
 
 
 def dialect_of(kernel_id: str, backend: str = "") -> str:
@@ -49,7 +49,7 @@ def is_gpu_kernel(kernel_id: str, backend: str = "") -> bool:
     of ours has); what device ran it is another question.
     """
     declared = registry.declared(backend)
-    more = declared.kernel_dialects() if declared is not None and declared.drives_gpu else ()
+    more = declared.kernel_dialects if declared is not None and declared.drives_gpu else ()
     return dialect_of(kernel_id, backend) in of_builtin(gpu=True) | (frozenset(more) - of_builtin(gpu=False))
 
 

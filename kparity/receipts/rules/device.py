@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from kparity.device import registry
-from kparity.device.adapter import Backend, Device
+from kparity.device.adapter import Device
+from kparity.device.declared import Declared
 from kparity.device.registry import PROCESSOR, named_software
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
@@ -67,7 +68,7 @@ def devices(predicate: Predicate) -> Findings:
 
 def contradictions(backend: str, device: Device, at: str) -> Findings:
     """What a device says of itself that cannot be."""
-    declared = registry.declared(backend) or Backend
+    declared = registry.declared(backend) or Declared()
     if device.backend != backend:
         yield Finding("RCPT-DEVICE", f"{at}/backend", f"{device.backend}, the run is of {backend}")
     if device.api != (declared.api or device.api):
