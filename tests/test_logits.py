@@ -114,7 +114,8 @@ def test_a_row_that_is_not_finite_keeps_its_place_and_meets_no_limit(
         assert not rows.summary()[name].most <= 1e300 and not rows.summary()[name].mean <= 1e300
     assert np.isnan([rows.cosine[2], rows.norm_ratio[2], rows.factor[2], rows.mean_error[2]]).all()
     assert rows.top1[2] == rows.top5[2] == rows.top10[2] == 0 and rows.reference_argmax[2] != rows.candidate_argmax[2]
-    assert not rows.summary()["cosine"].median >= -1 and rows.sigma == INF and sigma_ratio(rows, clean) == INF
+    assert not rows.summary()["cosine"].median >= -1 and rows.sigma == INF
+    assert sigma_ratio(rows, clean) == sigma_ratio(clean, rows) == sigma_ratio(rows, rows) == INF
     for side in sides:
         assert getattr(rows, f"{side}_bad").tolist() == [0, 0, 1, 0, 0] and getattr(rows, f"{side}_argmax")[2] < 0
         assert np.isnan(getattr(rows, f"{side}_margin")[2])
@@ -123,6 +124,8 @@ def test_a_row_that_is_not_finite_keeps_its_place_and_meets_no_limit(
 def test_differences_beyond_fp64_are_infinite() -> None:
     rows = one([1.7e308, 0], [-1.7e308, 0], np.float64)
     assert rows.mse[0] == rows.kl[0] == rows.max_abs[0] == rows.mean_abs[0] == INF and rows.cosine[0] == -1
+    assert one([-1.7e308, 0], [1.7e308, 0], np.float64).kl[0] == INF  # an infinite error of weight 0
+    assert one([0, 0], [1, 0]).log_norm_ratio[0] == one([1, 0], [0, 0]).log_norm_ratio[0] == INF
 
 
 @pytest.mark.parametrize("size", [3, 2559, 2560, 5000, 128_256])
@@ -160,6 +163,7 @@ def test_the_coefficient_sees_a_tail_that_the_cosine_hides() -> None:
     assert rows[0].sigma == pytest.approx((control - LOGITS).std(), rel=1e-12)
     assert sigma_ratio(rows[1], rows[0]) == pytest.approx(1, abs=0.02) and sigma_ratio(rows[2], rows[0]) > 1.3
     assert bhattacharyya(np.array([1, 0]), np.array([0, 5])) == 0
+    assert bhattacharyya(np.ones(20), np.ones(20)) == 1  # whose rounded sum is above
     assert bhattacharyya(np.array([1, 1]), np.array([9, 0])) == pytest.approx(math.sqrt(0.5))
     same = compare_logits(LOGITS, LOGITS)
     assert sigma_ratio(same, same) == 1 and sigma_ratio(rows[0], same) == INF and sigma_ratio(same, rows[0]) == 0

@@ -175,12 +175,12 @@ def bhattacharyya(a: Array, b: Array) -> float:
 
 def sigma_ratio(candidate: Rows, control: Rows) -> float:
     """Standard deviation of the candidate's errors ÷ the control's: 1 if both are 0, infinite if only the control's is
-    0 or the candidate's is not finite.
+    0 or either is not finite.
     """
     above, below = candidate.sigma, control.sigma
-    if math.isinf(above) or below == 0.0:
-        return 1.0 if above == below == 0.0 else math.inf
-    return above / below
+    if above == below == 0.0:
+        return 1.0
+    return above / below if below > 0.0 and math.isfinite(above + below) else math.inf
 
 
 def _pair(reference: npt.ArrayLike, candidate: npt.ArrayLike) -> tuple[Array, Array]:
