@@ -39,8 +39,9 @@ def plainly(r: list[float], c: list[float]) -> dict[str, float]:
     error = [b - a for a, b in zip(r, c, strict=True)]
     dot = {name: math.fsum(x * y for x, y in zip(*pair, strict=True))
            for name, pair in {"rr": (r, r), "cc": (c, c), "rc": (r, c), "ee": (error, error)}.items()}  # fmt: skip
-    sums = [math.fsum(math.exp(x - max(side)) for x in side) for side in (r, c)]
-    p, q = ([x - max(side) - math.log(total) for x in side] for side, total in zip((r, c), sums, strict=True))
+    tops = max(r), max(c)
+    logs = [top + math.log(math.fsum(math.exp(x - top) for x in side)) for side, top in zip((r, c), tops, strict=True)]
+    p, q = ([x - log for x in side] for side, log in zip((r, c), logs, strict=True))
     ranked = [sorted(range(len(side)), key=lambda i, side=side: (-side[i], i)) for side in (r, c)]
     return {
         "mse": dot["ee"] / len(r), "rmse": math.sqrt(dot["ee"] / len(r)), "l2": math.sqrt(dot["ee"]),
