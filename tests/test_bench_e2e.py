@@ -16,10 +16,10 @@ from kparity.bench.endtoend_worker import EndToEnd
 from kparity.bench.receipt import exit_code, failures, measurement, models_predicate
 from kparity.bench.subject import BLOCK, Point, digest, points, sequence
 from kparity.bench.timing import Sample
-from kparity.bench.worker import WorkerFailed
 from kparity.device.adapter import DeviceInfo
 from kparity.errors import Unavailable, UnknownName, WrongInput
 from kparity.model import load_model
+from kparity.process.worker import WorkerFailed
 from kparity.receipts.derived import bytes_per_token
 from kparity.receipts.probe import of_model
 from kparity.receipts.record import Bandwidth, Predicate, Programs, Ratio, Skipped

@@ -9,8 +9,8 @@ import pytest
 
 from kparity.bench import endtoend
 from kparity.bench.endtoend import EndToEndRun, Request
-from kparity.bench.worker import WorkerFailed
 from kparity.errors import WrongInput
+from kparity.process.worker import WorkerFailed
 from tests.gguf_files import TINY, Spec, write
 
 
@@ -45,7 +45,7 @@ class Fake:
         if method == "decode" and self.name == "dies":
             self.count += 1
             if self.count > 3:
-                raise WorkerFailed("died", "KP-BENCH-DIED", "crashed (SIGSEGV) in decode")
+                raise WorkerFailed("died", "KP-WORKER-DIED", "crashed (SIGSEGV) in decode")
         if method == "write_outputs" and self.name == "reference" and Fake.pace.get("reference"):
             raise WorkerFailed("rejected", "KP-UNSUPPORTED", "too wide")
         tokens = arguments.get("length", 1) if method == "prefill" else 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kparity.bench.worker import REST_S, Worker, WorkerFailed
+from kparity.process.worker import REST_S, Worker, WorkerFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,7 +67,7 @@ def test_what_does_not_open_says_why(start) -> None:
     assert (told.value.status, told.value.code) == ("unavailable", "KP-TEST-NODEVICE")
     with pytest.raises(WorkerFailed, match=r"exited with 7 in open: vendor library: hello") as told:
         start("exit").opened(60)
-    assert (told.value.status, told.value.code) == ("died", "KP-BENCH-DIED")
+    assert (told.value.status, told.value.code) == ("died", "KP-WORKER-DIED")
 
 
 @pytest.mark.parametrize(

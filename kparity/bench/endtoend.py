@@ -15,11 +15,11 @@ from kparity.bench import llamacpp
 from kparity.bench.machine import clocks
 from kparity.bench.subject import Point, points
 from kparity.bench.timing import Sample, converged, in_turn
-from kparity.bench.worker import Worker, WorkerFailed
 from kparity.errors import KparityError, WrongInput
 from kparity.host import progress
 from kparity.model import load_model
 from kparity.process import Family
+from kparity.process.worker import Worker, WorkerFailed
 from kparity.receipts.record import Skipped
 
 ENGINE = "kparity.bench.endtoend_worker:EndToEnd"

@@ -1,4 +1,4 @@
-"""A model on one backend, in a process of its own, measured one sample at a time (``kparity.bench.worker``)."""
+"""A model on one backend, in a process of its own, measured one sample at a time (``kparity.process.worker``)."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from kparity.bench.endtoend import Contender, Found, Request, Samples
 from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.subject import Point
 from kparity.bench.timing import figures
-from kparity.bench.worker import WorkerFailed
 from kparity.gates.challenge import Sampled
 from kparity.gates.verdict import Row as Judged
+from kparity.process.worker import WorkerFailed
 from kparity.receipts import record, statement
 from kparity.receipts.derived import bytes_per_token
 from kparity.receipts.kernel_ids import sha256_of

@@ -128,7 +128,7 @@ GENERAL: dict[str, Reason] = {
     "KP-PROBE-ERROR": Reason("an unexpected error in the adapter",
         "The line quotes the exception.",
         "Report it."),
-    "KP-BENCH-DIED": Reason("a benchmark's process crashed or did not answer",
+    "KP-WORKER-DIED": Reason("a benchmark's process crashed or did not answer",
         "The process that measured this backend died of a signal, exited, or was ended at its time limit.",
         "The line quotes the last line of its log; what the other backends gave still counts."),
     "KP-BENCH-UNCHECKED": Reason("parity was not checked",

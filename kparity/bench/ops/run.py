@@ -16,9 +16,9 @@ from kparity.bench import llamacpp
 from kparity.bench.comparison import doubt, ratio
 from kparity.bench.ops.cases import plan
 from kparity.bench.timing import Sample, Timed, interleave, judge, noted
-from kparity.bench.worker import Worker, WorkerFailed
 from kparity.host import progress
 from kparity.ops.spec import Case
+from kparity.process.worker import Worker, WorkerFailed
 from kparity.receipts.record import CEILINGS, BaselineRatio, Row
 
 LIMITS_S = {"device": 60.0, "sample": 120.0, "release": 60.0}

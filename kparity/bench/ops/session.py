@@ -1,5 +1,5 @@
 """One backend and the series of one case at a time: made, sampled and checked on request, so that it can live in a
-process of its own (``kparity.bench.worker`` with the factory ``kparity.bench.ops.session:Session``).
+process of its own (``kparity.process.worker`` with the factory ``kparity.bench.ops.session:Session``).
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""A process that holds one thing to be measured and answers one call at a time: a driver that crashes or hangs costs
-that thing and not the run, and nothing computes while another process is measured.
+"""A process that holds one thing to be measured or compared and answers one call at a time: a driver that crashes or
+hangs costs that thing and not the run, and nothing computes while another process is measured.
 
 The parent names a factory (``module:Class``) and its options; the child makes the object and then calls its methods as
-it is told (``kparity.process``).
+it is told. What a method returns are plain values, or an array, which goes through memory that both have open.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from kparity.process import Child, Failed, Family, Garbled, Link, failure
 from kparity.process.messages import Message
@@ -36,6 +38,8 @@ class Made(msgspec.Struct, frozen=True):
 
     factory: str
     options: dict[str, Any]
+    descriptor: int
+    """The file that takes arrays."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -46,9 +50,10 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Reply(Message, frozen=True, tag="reply"):
-    """What the method returned, as plain values."""
+    """What the method returned, as plain values; or the shape of an array of f32, which is in the file."""
 
     value: Any
+    shape: list[int] | None = None
 
 
 class WorkerFailed(Exception):
@@ -66,14 +71,15 @@ class Worker:
         self.name, self.dead = name, ""
         self._family = Family()
         try:
+            self._arrays = _memory(self._family.folder / "arrays")
             self._child: Child[Reply | Failed] = Child(
-                self._family, "kparity.bench.worker", Reply | Failed, environment=ENVIRONMENT
+                self._family, "kparity.process.worker", Reply | Failed, environment=ENVIRONMENT, pass_fds=[self._arrays]
             )
         except BaseException:
             self._family.close()
             raise
         self.process = self._child.process
-        self._child.send(Made(factory, options))
+        self._child.send(Made(factory, options, self._arrays))
 
     def call(self, method: str, seconds: float, **arguments: Any) -> Any:
         """Call a method and wait for what it returns (plain values); raises WorkerFailed.
@@ -81,7 +87,7 @@ class Worker:
         A worker that does not answer within ``seconds``, or that has died, is gone: every later call fails, too.
         """
         if self.dead:
-            raise WorkerFailed("died", "KP-BENCH-DIED", self.dead)
+            raise WorkerFailed("died", "KP-WORKER-DIED", self.dead)
         self._child.send(Call(method, arguments))
         return self._reply(method, seconds)
 
@@ -120,6 +126,8 @@ class Worker:
                 self.process.wait(CLOSE_SECONDS)
         self._child.close()
         self._family.close()
+        with suppress(OSError):  # closed before
+            os.close(self._arrays)
         self.dead = self.dead or "the worker was closed"
 
     def _reply(self, doing: str, seconds: float) -> Any:
@@ -131,10 +139,24 @@ class Worker:
         if reply is None:
             self.dead = ended or f"no answer within {seconds:g} s, ended in {doing}"
             self._child.close()
-            raise WorkerFailed("died", "KP-BENCH-DIED", self.dead)
+            raise WorkerFailed("died", "KP-WORKER-DIED", self.dead)
         if isinstance(reply, Failed):
             raise WorkerFailed(reply.status, reply.code, reply.reason)
-        return reply.value
+        return reply.value if reply.shape is None else self._array(reply.shape)
+
+    def _array(self, shape: list[int]) -> Any:
+        """A copy of what the child wrote: it will write the next one over it."""
+        values = np.empty(shape, np.float32)
+        if os.preadv(self._arrays, [values.reshape(-1).view(np.uint8)], 0) != values.nbytes:
+            raise WorkerFailed("died", "KP-WORKER-DIED", f"an array of shape {shape} is not there whole")
+        return values
+
+
+def _memory(path: Path) -> int:
+    """A file that no other process can find, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("kparity-arrays")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 
 
 def main(link: Link) -> int:
@@ -148,14 +170,17 @@ def main(link: Link) -> int:
         return 0
     link.send(Reply(None))
     for call in link.requests(Call):
-        link.send(_answer(made, call))
+        link.send(_answer(made, call, request.descriptor))
     made.close()
     return 0
 
 
-def _answer(made: Any, call: Call) -> Reply | Failed:
+def _answer(made: Any, call: Call, arrays: int) -> Reply | Failed:
     try:
         value = getattr(made, call.method)(**call.arguments)
+        if isinstance(value, np.ndarray):
+            os.pwritev(arrays, [np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint8)], 0)
+            return Reply(None, list(value.shape))
         return Reply(msgspec.Raw(json.dumps(value, allow_nan=False).encode()))
     except Exception as error:
         return failure(error)

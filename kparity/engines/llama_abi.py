@@ -1,0 +1,258 @@
+"""The C interface of llama.cpp, of whatever build: its libraries, and the few fields of its structures that are set.
+
+The structures that it passes by value grow with every release. They are taken as bytes from the library's own defaults;
+a field is found by the known defaults at both ends of it, a build where these are not in their places is refused, and
+what was set is proved by what the opened engine does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kparity.errors import Unavailable, WrongInput
+from kparity.ops.spec import Array
+
+HANDLE, INT, UINT, TEXT, SIZE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_size_t
+FLAG = ctypes.c_bool
+WORDS = 128
+"""32-bit words kept of a structure that is passed by value; what lies behind its end is not read."""
+
+
+class Opaque(ctypes.Structure):
+    """Room for any structure that is passed by value."""
+
+    _fields_ = (("fields", UINT * WORDS),)
+
+
+class Batch(ctypes.Structure):
+    """``llama_batch``, unchanged for years."""
+
+    _fields_ = (
+        ("n_tokens", INT), ("token", ctypes.POINTER(INT)), ("embd", HANDLE), ("pos", ctypes.POINTER(INT)),
+        ("n_seq_id", ctypes.POINTER(INT)), ("seq_id", ctypes.POINTER(ctypes.POINTER(INT))),
+        ("logits", ctypes.POINTER(ctypes.c_int8)),
+    )  # fmt: skip
+
+
+class Tensor(ctypes.Structure):
+    """The front of ``ggml_tensor``: element type, sizes and strides in bytes, the fastest first."""
+
+    _fields_ = (("type", INT), ("buffer", HANDLE), ("ne", ctypes.c_int64 * 4), ("nb", SIZE * 4))
+
+
+LogLine = ctypes.CFUNCTYPE(None, ctypes.c_int, TEXT, HANDLE)
+Watch = ctypes.CFUNCTYPE(FLAG, ctypes.POINTER(Tensor), FLAG, HANDLE)
+
+LLAMA: dict[str, tuple[Any, list[Any]]] = {
+    "llama_log_set": (None, [LogLine, HANDLE]),
+    "llama_backend_init": (None, []),
+    "llama_model_default_params": (Opaque, []),
+    "llama_context_default_params": (Opaque, []),
+    "llama_model_load_from_file": (HANDLE, [TEXT, Opaque]),
+    "llama_init_from_model": (HANDLE, [HANDLE, Opaque]),
+    "llama_set_n_threads": (None, [HANDLE, INT, INT]),
+    "llama_n_ctx": (UINT, [HANDLE]),
+    "llama_n_batch": (UINT, [HANDLE]),
+    "llama_n_ubatch": (UINT, [HANDLE]),
+    "llama_n_threads": (INT, [HANDLE]),
+    "llama_n_threads_batch": (INT, [HANDLE]),
+    "llama_get_memory": (HANDLE, [HANDLE]),
+    "llama_memory_clear": (None, [HANDLE, FLAG]),
+    "llama_memory_seq_pos_max": (INT, [HANDLE, INT]),
+    "llama_memory_seq_rm": (FLAG, [HANDLE, INT, INT, INT]),
+    "llama_batch_get_one": (Batch, [HANDLE, INT]),
+    "llama_batch_init": (Batch, [INT, INT, INT]),
+    "llama_batch_free": (None, [Batch]),
+    "llama_decode": (INT, [HANDLE, Batch]),
+    "llama_synchronize": (None, [HANDLE]),
+    "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [HANDLE, INT]),
+    "llama_free": (None, [HANDLE]),
+    "llama_model_free": (None, [HANDLE]),
+    "llama_model_get_vocab": (HANDLE, [HANDLE]),
+    "llama_model_n_layer": (INT, [HANDLE]),
+    "llama_model_n_embd": (INT, [HANDLE]),
+    "llama_model_n_ctx_train": (INT, [HANDLE]),
+    "llama_model_desc": (INT, [HANDLE, TEXT, SIZE]),
+    "llama_vocab_n_tokens": (INT, [HANDLE]),
+    "llama_vocab_bos": (INT, [HANDLE]),
+    "llama_vocab_eos": (INT, [HANDLE]),
+    "llama_vocab_get_add_bos": (FLAG, [HANDLE]),
+    "llama_tokenize": (INT, [HANDLE, TEXT, INT, ctypes.POINTER(INT), INT, FLAG, FLAG]),
+    "llama_print_system_info": (TEXT, []),
+}
+GGML: dict[str, tuple[Any, list[Any]]] = {
+    "ggml_backend_dev_name": (TEXT, [HANDLE]),
+    "ggml_backend_dev_description": (TEXT, [HANDLE]),
+    "ggml_backend_dev_type": (INT, [HANDLE]),
+    "ggml_backend_tensor_get": (None, [ctypes.POINTER(Tensor), HANDLE, SIZE, SIZE]),
+    "ggml_get_name": (TEXT, [ctypes.POINTER(Tensor)]),
+    "ggml_op_desc": (TEXT, [ctypes.POINTER(Tensor)]),
+    "ggml_nelements": (ctypes.c_int64, [ctypes.POINTER(Tensor)]),
+    "ggml_nbytes": (SIZE, [ctypes.POINTER(Tensor)]),
+    "ggml_type_name": (TEXT, [INT]),
+    "ggml_version": (TEXT, []),
+}
+DEVICES: dict[str, tuple[Any, list[Any]]] = {
+    "ggml_backend_load_all_from_path": (None, [TEXT]),
+    "ggml_backend_dev_count": (SIZE, []),
+    "ggml_backend_dev_get": (HANDLE, [SIZE]),
+}
+ELEMENTS = {0: np.dtype(np.float32), 1: np.dtype(np.float16), 26: np.dtype(np.int32)}
+"""``ggml_type`` to what it is here; of the others no intermediate tensor is made."""
+CPU, GPU, INTEGRATED, ACCELERATOR = 0, 1, 2, 3
+"""``ggml_backend_dev_type``; before integrated GPUs had a number, accelerators were 2: these compute on the processor."""
+F16 = 1
+NULL, MINUS, MINUS_ONE = 0, 0xFFFFFFFF, 0xBF800000
+"""Words of a null pointer's half, of the integer -1 and of the float -1."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as ggml lists it."""
+
+    handle: int
+    name: str
+    description: str
+    type: int
+
+
+def refused(reason: str) -> Unavailable:
+    """What a library of another interface gives."""
+    return Unavailable(reason, "use another release of llama.cpp", "KP-LLAMACPP-ABI")
+
+
+def typed(library: Any, signatures: Mapping[str, tuple[Any, list[Any]]]) -> Any:
+    """The library, with the types of its functions; raises AttributeError where one is not there."""
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class Library:
+    """A build of llama.cpp in this process: in a folder, or the wheel ``xllamacpp`` where none is given.
+
+    Raises WrongInput for a folder without it, Unavailable for what cannot be loaded. There can be one in a process.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        try:
+            self.llama, self.ggml, self.registry, self.path = _folder(Path(folder)) if folder else _wheel()
+        except (ImportError, OSError, AttributeError) as error:
+            remedy = f"look whether {folder} is a whole build" if folder else "pip install xllamacpp"
+            raise Unavailable(f"llama.cpp cannot be called ({error})", remedy, "KP-LLAMACPP-NOLIB") from None
+        self.messages: list[str] = []
+        self._log = LogLine(lambda _level, text, _user: self.messages.append(text.decode(errors="replace")))
+        self.llama.llama_log_set(self._log, None)
+        if folder:
+            os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")  # without it, Vulkan devices of processors are hidden
+            self.registry.ggml_backend_load_all_from_path(str(folder).encode())
+        self.llama.llama_backend_init()
+
+    @property
+    def version(self) -> str:
+        """As ggml says it."""
+        return str(self.ggml.ggml_version().decode(errors="replace"))
+
+    def devices(self) -> list[Device]:
+        """In ggml's order."""
+        found = []
+        for at in range(self.registry.ggml_backend_dev_count()):
+            handle = self.registry.ggml_backend_dev_get(at)
+            texts = (getattr(self.ggml, f"ggml_backend_dev_{each}")(handle) for each in ("name", "description"))
+            name, description = (text.decode(errors="replace") for text in texts)
+            found.append(Device(handle, name, description, self.ggml.ggml_backend_dev_type(handle)))
+        return found
+
+    def complaint(self) -> str:
+        """The first line of the log that speaks of an error."""
+        lines = (line.strip() for line in self.messages)
+        return next(
+            (line for line in lines if "error" in line.lower() or "failed" in line.lower()), "it does not say why"
+        )
+
+    def model_params(self, devices: list[Device], layers: int) -> tuple[Opaque, Any]:
+        """Parameters of a model on these devices beside the processor; with the array that must outlive the load."""
+        params = self.llama.llama_model_default_params()
+        front, (layers_default, split) = params.fields[:4], params.fields[4:6]
+        if any(front) or layers_default not in (NULL, 999, MINUS) or split not in (0, 1):
+            raise refused(f"this llama.cpp begins its model parameters with {list(params.fields[:6])}")
+        handles = (HANDLE * (len(devices) + 1))(*(each.handle for each in devices), None)
+        _put(params, 0, ctypes.addressof(handles))
+        params.fields[4] = layers if devices else 0
+        return params, handles
+
+    def context_params(self, length: int, rows: int, watch: Any = None) -> Opaque:
+        """Parameters of a context of ``length`` positions that computes ``rows`` tokens at a time, every logit of them
+        kept; ``watch`` is asked for each tensor that is computed.
+        """
+        params = self.llama.llama_context_default_params()
+        words = list(params.fields)
+        if tuple(words[:3]) != (512, 2048, 512):
+            raise refused(f"this llama.cpp begins its context parameters with {words[:3]}, not [512, 2048, 512]")
+        params.fields[0], params.fields[1], params.fields[2] = length, rows, rows
+        if watch is not None:
+            _put(params, callback_at(words), ctypes.cast(watch, HANDLE).value or 0)
+        return params
+
+    def array(self, tensor: Any) -> Array:
+        """The values of a tensor of ggml's, f32 [rows, ne0] with the slowest dimension first; raises Unavailable where
+        the structure is not what it was.
+        """
+        t = tensor.contents
+        dtype, shape = ELEMENTS.get(t.type), tuple(t.ne[::-1])
+        if np.prod(shape) != self.ggml.ggml_nelements(tensor) or (t.type and dtype is None):
+            raise refused(f"a tensor of {self.ggml.ggml_type_name(t.type)} with sizes {shape} cannot be read")
+        raw = np.empty(self.ggml.ggml_nbytes(tensor), np.uint8)
+        self.ggml.ggml_backend_tensor_get(tensor, raw.ctypes.data, 0, raw.size)
+        assert dtype is not None
+        return np.lib.stride_tricks.as_strided(raw.view(dtype), shape, tuple(t.nb[::-1]))
+
+
+def callback_at(words: Sequence[int]) -> int:
+    """The word where ``cb_eval`` stands in default context parameters: behind a deprecated threshold of -1, before its
+    own data and the element types of the cache, both f16 (1), with the flags of the end behind two or three pointers.
+    """
+    for at in range(8, len(words) - 14, 2):
+        behind = next((each for each in words[at + 6 : at + 14] if each), 0).to_bytes(4, "little")
+        flags = set(behind) == {0, 1}
+        pointers = not any((*words[at : at + 4], *words[at + 6 : at + 10]))
+        if words[at - 1] == MINUS_ONE and pointers and tuple(words[at + 4 : at + 6]) == (F16, F16) and flags:
+            return at
+    raise refused("this llama.cpp has another form of context parameters: no place for cb_eval was found")
+
+
+def _put(params: Opaque, at: int, pointer: int) -> None:
+    params.fields[at], params.fields[at + 1] = pointer & 0xFFFFFFFF, pointer >> 32
+
+
+def _folder(folder: Path) -> tuple[Any, Any, Any, Path]:
+    """Every library of a build, the lower ones first and visible to those above."""
+
+    def one(*patterns: str) -> Path:
+        found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
+        if not found:
+            raise WrongInput(f"{folder} has no {patterns[0]}; name the folder with libllama and libggml of a build")
+        return found[0]
+
+    base, registry, llama = (
+        one("libggml-base.so*"),
+        one("libggml.so*", "libggml.*.so"),
+        one("libllama.so*", "libllama.*.so"),
+    )
+    opened = [ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL) for path in (base, registry, llama)]
+    return typed(opened[2], LLAMA), typed(opened[0], GGML), typed(opened[1], DEVICES), llama
+
+
+def _wheel() -> tuple[Any, Any, Any, Path]:
+    path = Path(import_module("xllamacpp.xllamacpp").__file__ or "")
+    library = ctypes.CDLL(str(path))
+    return typed(library, LLAMA), typed(library, GGML), typed(library, DEVICES), path
