@@ -36,7 +36,18 @@ Candidate = Callable[[Op, Case, list[Array]], list[Array]]
 COMPILED: list[str] = []
 """A line per compiler and target that the compile gates went through, shown at the end of the run."""
 
-TOOLS = ("llamacpp", "transformers", "nvcc", "clang", "hiprtc", "intel-opencl", "atheris", "chromium", "gpu")
+TOOLS = (
+    "llamacpp",
+    "llama.cpp",
+    "transformers",
+    "nvcc",
+    "clang",
+    "hiprtc",
+    "intel-opencl",
+    "atheris",
+    "chromium",
+    "gpu",
+)
 """What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it by ``needing``."""
 
 
@@ -161,7 +172,7 @@ def llamacpp() -> ModuleType:
     from kparity.bench import llamacpp as found
 
     with needing("llamacpp"):
-        found.library()
+        found.Library()
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from kparity import ops
 from kparity.bench import llamacpp
 from kparity.bench.ggml_baseline import GgmlSession
 from kparity.bench.ops import Request, run
+from kparity.engines import llama_abi
 from kparity.errors import Unavailable
 from tests.conftest import needing
 
@@ -59,9 +61,9 @@ def test_a_library_without_ggml_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     def gone() -> Any:
         raise Unavailable("llama.cpp cannot be called", "pip install xllamacpp", "KP-LLAMACPP-NOLIB")
 
-    monkeypatch.setattr(llamacpp, "library", gone)
+    monkeypatch.setattr(llama_abi, "Library", gone)
     with pytest.raises(Unavailable, match="xllamacpp"):
         GgmlSession()
-    monkeypatch.setattr(llamacpp, "library", lambda: (object(), None))
+    monkeypatch.setattr(llama_abi, "Library", lambda: SimpleNamespace(ggml=object()))
     with pytest.raises(Unavailable, match="another release"):
         GgmlSession()

@@ -25,7 +25,7 @@ PATHS = [
     *(path for name in FOLDERS for path in (ROOT / name).rglob("*.*")),
 ]
 TEXTS = [path.read_text("utf-8") for path in PATHS if path.suffix in (".py", ".md", ".sh")]
-ALONE = {"xllamacpp", "nvidia-cuda-nvrtc", "intel-opencl-rt", "intel-cmplr-lib-rt"}
+ALONE = {"nvidia-cuda-nvrtc", "intel-opencl-rt", "intel-cmplr-lib-rt"}
 """On PyPI, and of no extra."""
 SAID = {code: [reason.remedy, *reason.ways] for code, reason in reasons().items()}
 

@@ -19,6 +19,7 @@ from kparity.bench.machine import cache_bytes, cold_bytes
 from kparity.bench.ops.session import Group
 from kparity.bench.timing import MANY, Sample, Timed, row_of, state_of
 from kparity.device.adapter import DeviceInfo
+from kparity.engines import llama_abi
 from kparity.errors import WrongInput
 from kparity.model.writer import encode
 from kparity.ops.spec import Array, Case
@@ -71,11 +72,10 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 def library() -> Any:
     """The C interface of ggml; raises Unavailable without it."""
-    loaded, _ = llamacpp.library()
     try:
-        return llamacpp.typed(loaded, SIGNATURES)
+        return llama_abi.typed(llama_abi.Library().ggml, SIGNATURES)
     except AttributeError as error:
-        raise llamacpp.other_release(f"ggml cannot be called ({error})") from None
+        raise llama_abi.refused(f"ggml cannot be called ({error})") from None
 
 
 class GgmlGemv(Timed):

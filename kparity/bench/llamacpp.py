@@ -1,17 +1,14 @@
 """llama.cpp as the baseline: the library inside the wheel ``xllamacpp``, called as ``llama-bench`` calls it.
 
-A sample is ``llama_decode`` of a batch and ``llama_synchronize``: no server, no sampler, no text. The structures that
-the C interface passes by value grow with every release, so they are taken as bytes from the library's own defaults; the
-few fields that are set are first compared with the known defaults, and read back from the open context.
+A sample is ``llama_decode`` of a batch and ``llama_synchronize``: no server, no sampler, no text
+(``kparity.engines.llama_abi`` has the C interface).
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -21,73 +18,12 @@ import numpy as np
 
 from kparity.bench.subject import Subject, sequence
 from kparity.device import fingerprint
-from kparity.errors import Unavailable, WrongInput
-from kparity.host import install
+from kparity.engines.llama_abi import Library
+from kparity.errors import WrongInput
 from kparity.model import load_model
 from kparity.ops.spec import Array
 
-DEFAULTS = (512, 2048, 512)
-"""n_ctx, n_batch and n_ubatch, the first fields of ``llama_context_params``."""
 NAME = "llama.cpp"
-HANDLE, INT = ctypes.c_void_p, ctypes.c_int32
-
-
-class Opaque(ctypes.Structure):
-    """Room for any structure that is passed by value; what lies behind its end is not read."""
-
-    _fields_ = (("fields", ctypes.c_uint32 * 128),)
-
-
-LogLine = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, HANDLE)
-
-SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "llama_log_set": (None, [LogLine, HANDLE]),
-    "llama_backend_init": (None, []),
-    "llama_model_default_params": (Opaque, []),
-    "llama_context_default_params": (Opaque, []),
-    "llama_model_load_from_file": (HANDLE, [ctypes.c_char_p, Opaque]),
-    "llama_init_from_model": (HANDLE, [HANDLE, Opaque]),
-    "llama_set_n_threads": (None, [HANDLE, INT, INT]),
-    "llama_n_ctx": (ctypes.c_uint32, [HANDLE]),
-    "llama_n_batch": (ctypes.c_uint32, [HANDLE]),
-    "llama_n_ubatch": (ctypes.c_uint32, [HANDLE]),
-    "llama_n_threads": (INT, [HANDLE]),
-    "llama_n_threads_batch": (INT, [HANDLE]),
-    "llama_get_memory": (HANDLE, [HANDLE]),
-    "llama_memory_clear": (None, [HANDLE, ctypes.c_bool]),
-    "llama_memory_seq_pos_max": (INT, [HANDLE, INT]),
-    "llama_memory_seq_rm": (ctypes.c_bool, [HANDLE, INT, INT, INT]),
-    "llama_batch_get_one": (Opaque, [HANDLE, INT]),
-    "llama_decode": (INT, [HANDLE, Opaque]),
-    "llama_synchronize": (None, [HANDLE]),
-    "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [HANDLE, INT]),
-    "llama_free": (None, [HANDLE]),
-    "llama_model_free": (None, [HANDLE]),
-}
-
-
-def library() -> tuple[Any, Path]:
-    """The C interface of the wheel, with its types, and its file; raises Unavailable without it."""
-    try:
-        path = Path(import_module("xllamacpp.xllamacpp").__file__ or "")
-        return typed(ctypes.CDLL(str(path)), SIGNATURES), path
-    except (ImportError, OSError, AttributeError) as error:
-        raise Unavailable(
-            f"llama.cpp cannot be called ({error})", install.pip("xllamacpp"), "KP-LLAMACPP-NOLIB"
-        ) from None
-
-
-def typed(library: Any, signatures: Mapping[str, tuple[Any, list[Any]]]) -> Any:
-    """The library, with the types of its functions; raises AttributeError where one is not there."""
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
-
-
-def other_release(reason: str) -> Unavailable:
-    """What a library with another interface gives."""
-    return Unavailable(reason, "install another release of xllamacpp", "KP-LLAMACPP-ABI")
 
 
 def threads() -> int:
@@ -110,49 +46,26 @@ class LlamaCpp(Subject):
     """
 
     def __init__(self, *, model: str, seed: int, length: int, context: int, file: str = "", nonce: str = "") -> None:
-        self.lib, self.path = library()
-        self.messages: list[str] = []
-        self._log = LogLine(lambda _level, text, _user: self.messages.append(text.decode(errors="replace")))
-        self.lib.llama_log_set(self._log, None)
-        self.lib.llama_backend_init()
+        self.library = Library()
+        self.lib = self.library.llama
         with closing(load_model(model)) as ours:
             self.vocab = ours.hparams.vocab
             super().__init__(sequence(ours, seed, length, nonce), processor())
         self.ids = np.array(self.tokens, np.int32)
         self.name, file = named(file), file or model
-        self.model = self.lib.llama_model_load_from_file(file.encode(), self.lib.llama_model_default_params())
-        if not self.model:
-            raise WrongInput(f"llama.cpp does not read {file}: {self._complaint()}")
-        self.context = self._open(context)
+        self.model = self.library.model(file)
+        self.context = self.library.context(self.model, context, threads())
         self.memory = self.lib.llama_get_memory(self.context)
-
-    def _open(self, length: int) -> Any:
-        """A context of ``length`` positions; raises Unavailable where the library's structure is another one."""
-        params = self.lib.llama_context_default_params()
-        first = tuple(params.fields[:3])
-        if first != DEFAULTS:
-            raise other_release(f"this llama.cpp begins its context parameters with {first}, not {DEFAULTS}")
-        params.fields[0] = length
-        context = self.lib.llama_init_from_model(self.model, params)
-        if not context:
-            raise WrongInput(f"llama.cpp opens no context of {length} positions: {self._complaint()}")
-        self.lib.llama_set_n_threads(context, threads(), threads())
-        if self.lib.llama_n_ctx(context) < length or self.lib.llama_n_threads(context) != threads():
-            raise other_release("llama.cpp did not take its options")
-        return context
-
-    def _complaint(self) -> str:
-        return next((line.strip() for line in self.messages if "error" in line.lower()), "it does not say why")
 
     def about(self) -> dict[str, Any]:
         """Name, version, digest of the library, and the options that it runs with."""
         asked = ("n_ctx", "n_batch", "n_ubatch", "n_threads", "n_threads_batch")
-        flash = "enabled" if any("Flash Attention enabled" in line for line in self.messages) else "not enabled"
+        flash = "enabled" if "Flash Attention enabled" in self.library.log else "not enabled"
         system = import_module("xllamacpp").get_system_info()
         return {
             "name": self.name,
             "version": f"xllamacpp {fingerprint.version('xllamacpp')}",
-            "library_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+            "library_sha256": hashlib.sha256(self.library.path.read_bytes()).hexdigest(),
             "options": {
                 **{name: int(getattr(self.lib, f"llama_{name}")(self.context)) for name in asked},
                 "flash_attention": f"auto: {flash}", "kv": "f16", "system": " ".join(system.split()),

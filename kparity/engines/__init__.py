@@ -1,1 +1,9 @@
-"""Engines that can be compared: whatever turns tokens into logits, each behind the same few calls."""
+"""Engines that can be compared: whatever turns tokens into logits, each behind the same few calls.
+
+base        the calls (``Engine``), what an engine says of itself (``Facts``), how people write one (``Spec``)
+registry    kinds by name, those of other packages among them
+remote      an engine in a process of its own (``open_engine``)
+own         kparity on a backend
+plain       the reference
+llamacpp    llama.cpp of any build, through its C interface (``llama_abi``)
+"""

@@ -13,34 +13,64 @@ from kparity.errors import WrongInput
 from kparity.ops.spec import Array
 
 Sink = Callable[[str, Array], None]
-"""Takes a traced tensor: its slot, for example ``3.ffn_gate``, and f32 [tokens, width]."""
+"""Takes a traced tensor: the name that the engine gives it, and f32 [tokens, width]."""
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """A device that an engine sees; ``used`` if it computes on it."""
+
+    name: str
+    description: str
+    kind: str
+    """``gpu``, ``cpu`` or ``software``."""
+    used: bool
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """What of a model lies in which buffer: ``model``, ``KV`` and ``compute`` in MiB, ``step`` in tensors that one
+    decode step computes there.
+    """
+
+    what: str
+    buffer: str
+    amount: float
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine says of itself. ``numerics`` tells engines of the same arithmetic from others: two with equal
-    ones differ by the order of their additions alone. ``notes`` are what a reader must know, such as layers that
-    stayed on the processor.
-    """
+    """What an engine says of itself. Two with equal ``numerics`` differ by the order of their additions alone."""
 
     name: str
-    device: str
-    kind: str
-    """``gpu``, ``cpu`` or ``software``."""
-    api: str = ""
-    numerics: str
+    version: str
+    """Of the engine, its build or its library."""
     model: str
+    """Path of the file."""
     vocab: int
     context: int
+    """Positions that the cache holds."""
     layers: int
     width: int
-    kv: str = ""
-    """Element type of the KV cache, K then V where they differ."""
     bos: int = -1
     eos: int = -1
     add_bos: bool = True
+    devices: tuple[DeviceRow, ...]
+    numerics: str
+    activations: str = ""
+    """Type of the activations that meet quantised weights, where it is known: ``int8 token``, ``Q8_K``."""
+    kv: str = ""
+    """Element type of the KV cache."""
+    threads: int = 0
+    """Of the processor; 0 where it is not known."""
     offloaded: tuple[int, int] | None = None
-    """Layers on the device, of how many; None where the whole engine is on one device."""
-    notes: tuple[str, ...] = ()
+    """Layers on the device, of how many, as llama.cpp counts them (the output is one); None on the processor."""
+    placed: tuple[Placed, ...] = ()
+    traces: bool = False
+    weaknesses: tuple[str, ...] = ()
+    """What a reader of a comparison must know, such as layers that stayed on the processor."""
+
+    @property
+    def device(self) -> DeviceRow:
+        """The first that is used."""
+        return next(each for each in self.devices if each.used)
 
 
 @dataclass(frozen=True)
@@ -56,43 +86,49 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """Raises WrongInput for options that cannot be read."""
-        if text.startswith(("http://", "https://")):
-            return cls(text, "http", text)
+        """Raises WrongInput for options that cannot be read. Whether there is such a kind is not asked here."""
         head, _, query = text.partition("?")
         kind, _, place = head.partition(":")
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
         except ValueError:
-            raise WrongInput(f"{text}: {query!r} is no list of options; write ?name=value&name=value") from None
+            raise WrongInput(f"engine {text}: {query!r} is no list of options; write ?name=value&name=value") from None
         if len(dict(pairs)) != len(pairs):
-            raise WrongInput(f"{text}: an option stands twice; give each once")
+            raise WrongInput(f"engine {text}: an option stands twice; give each once")
         return cls(text, kind, place, dict(pairs))
+
+    def wrong(self, what: str) -> WrongInput:
+        """An error that names the specification."""
+        return WrongInput(f"engine {self.text}: {what}")
 
     def only(self, *known: str) -> None:
         """Raise WrongInput for an option that this kind of engine does not have."""
         for name in self.options:
             if name not in known:
-                options = ", ".join(known) or "none"
-                raise WrongInput(f"{self.text}: {self.kind} has no option {name!r}; it has: {options}")
+                raise self.wrong(f"no option {name!r}; {self.kind} has {', '.join(known) or 'none'}")
 
-    def number(self, name: str, default: int) -> int:
-        """An option that is a whole number from 0 on."""
+    def number(self, name: str, default: int, least: int = 0) -> int:
+        """An option that is a whole number."""
         text = self.options.get(name, str(default))
-        if not text.isdecimal() or len(text) > 9:
-            raise WrongInput(f"{self.text}: {name} is {text!r}, expected a whole number")
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= least):
+            raise self.wrong(f"{name} is {text!r}, expected a whole number from {least} on")
         return int(text)
 
     def choice(self, name: str, *values: str) -> str:
         """An option that is one of some words, the first of them by default."""
         text = self.options.get(name, values[0])
         if text not in values:
-            raise WrongInput(f"{self.text}: {name} is {text!r}, expected one of {', '.join(values)}")
+            raise self.wrong(f"{name} is {text!r}, expected one of {', '.join(values)}")
         return text
 
 
 class Engine(ABC):
-    """Tokens in, f32 logits out. The state is a cache of the tokens that were fed since the last ``reset``."""
+    """Tokens in, f32 logits out. The state is a cache of the tokens that were fed since the last ``reset``.
+
+    Made as ``cls(spec, model=PATH, context=POSITIONS)``, with 0 positions for as many as it likes; raises Unavailable
+    where it cannot run. Calls raise WrongInput for no token, for one outside of the vocabulary, and for more than the
+    context holds.
+    """
 
     facts: Facts
 
@@ -105,18 +141,33 @@ class Engine(ABC):
         """Forget every token."""
 
     @abstractmethod
-    def score(self, tokens: Sequence[int]) -> Array:
-        """Feed tokens in batches as the engine makes them; f32 logits [len(tokens), vocab] after each."""
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """Feed a prompt in batches as the engine serves them; f32 logits [vocab] after its last token."""
 
     @abstractmethod
     def step(self, token: int) -> Array:
         """Feed one token; f32 logits [vocab]."""
 
-    def trace(self, tokens: Sequence[int], wanted: Callable[[str], bool], sink: Sink) -> Array:
-        """Feed tokens to an empty cache as ``score`` does, and give the wanted slots to ``sink`` in the order of
-        computation; the logits [len(tokens), vocab]. Raises WrongInput where an engine cannot.
+    @abstractmethod
+    def score(self, tokens: Sequence[int]) -> Array:
+        """Feed tokens in batches; f32 logits [len(tokens), vocab] after each."""
+
+    def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
+        """As ``score``, and give tensors whose names match one of some patterns (``fnmatch``) to ``sink`` in the order
+        of computation; raises WrongInput where the engine cannot. What it returns is equal to ``score``'s bit for bit.
         """
         raise WrongInput(f"{self.facts.name} gives no traces; compare its logits instead")
 
+    @abstractmethod
     def close(self) -> None:
         """Give everything back; the engine must not be used afterwards."""
+
+    def check(self, tokens: Sequence[int], fed: int) -> None:
+        """Raise WrongInput for tokens that cannot follow ``fed`` others."""
+        name, vocab, room = self.facts.name, self.facts.vocab, self.facts.context
+        if not len(tokens):
+            raise WrongInput(f"{name}: no token was given")
+        if not all(0 <= token < vocab for token in tokens):
+            raise WrongInput(f"{name}: a token is outside of the vocabulary of {vocab}")
+        if fed + len(tokens) > room:
+            raise WrongInput(f"{name}: {fed + len(tokens)} tokens exceed the context of {room} positions")

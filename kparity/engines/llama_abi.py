@@ -2,13 +2,14 @@
 
 The structures that it passes by value grow with every release. They are taken as bytes from the library's own defaults;
 a field is found by the known defaults at both ends of it, a build where these are not in their places is refused, and
-what was set is proved by what the opened engine does.
+what was set is read back from the opened context, or proved by what it does (docs/engines.md).
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from kparity.device.registry import host_has_gpu
 from kparity.errors import Unavailable, WrongInput
+from kparity.host import install
 from kparity.ops.spec import Array
 
 HANDLE, INT, UINT, TEXT, SIZE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_size_t
@@ -92,6 +95,7 @@ GGML: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_name": (TEXT, [HANDLE]),
     "ggml_backend_dev_description": (TEXT, [HANDLE]),
     "ggml_backend_dev_type": (INT, [HANDLE]),
+    "ggml_backend_buffer_name": (TEXT, [HANDLE]),
     "ggml_backend_tensor_get": (None, [ctypes.POINTER(Tensor), HANDLE, SIZE, SIZE]),
     "ggml_get_name": (TEXT, [ctypes.POINTER(Tensor)]),
     "ggml_op_desc": (TEXT, [ctypes.POINTER(Tensor)]),
@@ -105,13 +109,26 @@ DEVICES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_count": (SIZE, []),
     "ggml_backend_dev_get": (HANDLE, [SIZE]),
 }
-ELEMENTS = {0: np.dtype(np.float32), 1: np.dtype(np.float16), 26: np.dtype(np.int32)}
+ELEMENTS: dict[int, np.dtype[Any]] = {
+    0: np.dtype(np.float32),
+    1: np.dtype(np.float16),
+    26: np.dtype(np.int32),
+    27: np.dtype(np.int64),
+}
 """``ggml_type`` to what it is here; of the others no intermediate tensor is made."""
-CPU, GPU, INTEGRATED, ACCELERATOR = 0, 1, 2, 3
-"""``ggml_backend_dev_type``; before integrated GPUs had a number, accelerators were 2: these compute on the processor."""
+CPU, GPU = 0, 1
+"""``ggml_backend_dev_type``; before integrated GPUs had a number, accelerators (of the processor, as BLAS) were 2."""
+DEFAULTS = (512, 2048, 512)
+"""n_ctx, n_batch and n_ubatch, the first fields of ``llama_context_params``."""
 F16 = 1
+CACHE = {"f32": 0, "f16": F16}
+"""Element types of the KV cache that engines of this package have in common, as ``ggml_type``."""
 NULL, MINUS, MINUS_ONE = 0, 0xFFFFFFFF, 0xBF800000
 """Words of a null pointer's half, of the integer -1 and of the float -1."""
+
+
+_KEPT: list[Any] = []
+"""Callbacks of the log: a library calls the last one as long as it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -140,26 +157,35 @@ def typed(library: Any, signatures: Mapping[str, tuple[Any, list[Any]]]) -> Any:
 class Library:
     """A build of llama.cpp in this process: in a folder, or the wheel ``xllamacpp`` where none is given.
 
-    Raises WrongInput for a folder without it, Unavailable for what cannot be loaded. There can be one in a process.
+    ``device`` is what will be asked for. Raises WrongInput for a folder without one that can be loaded, Unavailable for
+    want of the wheel. There can be one build in a process.
     """
 
-    def __init__(self, folder: str = "") -> None:
+    def __init__(self, folder: str = "", device: str = "") -> None:
         try:
             self.llama, self.ggml, self.registry, self.path = _folder(Path(folder)) if folder else _wheel()
         except (ImportError, OSError, AttributeError) as error:
-            remedy = f"look whether {folder} is a whole build" if folder else "pip install xllamacpp"
-            raise Unavailable(f"llama.cpp cannot be called ({error})", remedy, "KP-LLAMACPP-NOLIB") from None
+            if folder:
+                raise WrongInput(f"{folder} holds no llama.cpp that can be loaded here ({error})") from None
+            reason, remedy = f"llama.cpp cannot be called ({error})", install.extra("llamacpp")
+            raise Unavailable(reason, remedy, "KP-LLAMACPP-NOLIB") from None
         self.messages: list[str] = []
-        self._log = LogLine(lambda _level, text, _user: self.messages.append(text.decode(errors="replace")))
-        self.llama.llama_log_set(self._log, None)
+        _KEPT.append(LogLine(lambda _level, text, _user: self.messages.append(text.decode(errors="replace"))))
+        self.llama.llama_log_set(_KEPT[-1], None)
         if folder:
-            os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")  # without it, Vulkan devices of processors are hidden
-            self.registry.ggml_backend_load_all_from_path(str(folder).encode())
+            if device.lower().startswith("vulkan") and not host_has_gpu():
+                os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")  # without it, ggml hides processors (lavapipe)
+            self.registry.ggml_backend_load_all_from_path(folder.encode())
         self.llama.llama_backend_init()
 
     @property
+    def log(self) -> str:
+        """All that it said."""
+        return "".join(self.messages)
+
+    @property
     def version(self) -> str:
-        """As ggml says it."""
+        """Of ggml, as it says it, and of the wheel."""
         return str(self.ggml.ggml_version().decode(errors="replace"))
 
     def devices(self) -> list[Device]:
@@ -174,34 +200,48 @@ class Library:
 
     def complaint(self) -> str:
         """The first line of the log that speaks of an error."""
-        lines = (line.strip() for line in self.messages)
-        return next(
-            (line for line in lines if "error" in line.lower() or "failed" in line.lower()), "it does not say why"
-        )
+        lines = (line.strip() for line in self.log.splitlines())
+        return next((line for line in lines if re.search("error|failed", line, re.I)), "it does not say why")
 
-    def model_params(self, devices: list[Device], layers: int) -> tuple[Opaque, Any]:
-        """Parameters of a model on these devices beside the processor; with the array that must outlive the load."""
+    def model(self, path: str, devices: Sequence[Device] | None = None, layers: int = 0) -> int:
+        """A handle of an open model, ``layers`` of it on these devices; None leaves that to llama.cpp."""
         params = self.llama.llama_model_default_params()
-        front, (layers_default, split) = params.fields[:4], params.fields[4:6]
+        front, (layers_default, split) = list(params.fields[:4]), params.fields[4:6]
         if any(front) or layers_default not in (NULL, 999, MINUS) or split not in (0, 1):
             raise refused(f"this llama.cpp begins its model parameters with {list(params.fields[:6])}")
-        handles = (HANDLE * (len(devices) + 1))(*(each.handle for each in devices), None)
-        _put(params, 0, ctypes.addressof(handles))
-        params.fields[4] = layers if devices else 0
-        return params, handles
+        handles = (HANDLE * (len(devices or ()) + 1))(*(each.handle for each in devices or ()), None)
+        if devices is not None:
+            _put(params, 0, ctypes.addressof(handles))
+            params.fields[4] = layers if devices else 0
+        model = self.llama.llama_model_load_from_file(path.encode(), params)
+        if not model:
+            raise WrongInput(f"llama.cpp does not read {path}: {self.complaint()}")
+        return int(model)
 
-    def context_params(self, length: int, rows: int, watch: Any = None) -> Opaque:
-        """Parameters of a context of ``length`` positions that computes ``rows`` tokens at a time, every logit of them
-        kept; ``watch`` is asked for each tensor that is computed.
+    def context(self, model: int, length: int, threads: int, *, rows: int = 0, kv: str = "", watch: Any = None) -> int:
+        """A handle of a context of ``length`` positions that computes ``rows`` tokens at a time (0: as many as is its
+        default); ``watch`` is asked for each tensor that is computed.
         """
         params = self.llama.llama_context_default_params()
         words = list(params.fields)
-        if tuple(words[:3]) != (512, 2048, 512):
-            raise refused(f"this llama.cpp begins its context parameters with {words[:3]}, not [512, 2048, 512]")
-        params.fields[0], params.fields[1], params.fields[2] = length, rows, rows
+        if tuple(words[:3]) != DEFAULTS:
+            raise refused(f"this llama.cpp begins its context parameters with {words[:3]}, not {list(DEFAULTS)}")
+        at = callback_at(words)
+        params.fields[0] = length
+        if rows:
+            params.fields[1] = params.fields[2] = rows
         if watch is not None:
-            _put(params, callback_at(words), ctypes.cast(watch, HANDLE).value or 0)
-        return params
+            _put(params, at, ctypes.cast(watch, HANDLE).value or 0)
+        if kv:
+            params.fields[at + 4] = params.fields[at + 5] = CACHE[kv]
+        context = self.llama.llama_init_from_model(model, params)
+        if not context:
+            raise WrongInput(f"llama.cpp opens no context of {length} positions: {self.complaint()}")
+        self.llama.llama_set_n_threads(context, threads, threads)
+        taken = [getattr(self.llama, f"llama_n_{name}")(context) for name in ("ctx", "ubatch", "threads")]
+        if taken[0] < length or taken[1] != (rows or DEFAULTS[2]) or taken[2] != threads:
+            raise refused(f"llama.cpp did not take its options: it has {taken} positions, rows and threads")
+        return int(context)
 
     def array(self, tensor: Any) -> Array:
         """The values of a tensor of ggml's, f32 [rows, ne0] with the slowest dimension first; raises Unavailable where
@@ -209,25 +249,25 @@ class Library:
         """
         t = tensor.contents
         dtype, shape = ELEMENTS.get(t.type), tuple(t.ne[::-1])
-        if np.prod(shape) != self.ggml.ggml_nelements(tensor) or (t.type and dtype is None):
+        if dtype is None or np.prod(shape) != self.ggml.ggml_nelements(tensor):
             raise refused(f"a tensor of {self.ggml.ggml_type_name(t.type)} with sizes {shape} cannot be read")
         raw = np.empty(self.ggml.ggml_nbytes(tensor), np.uint8)
         self.ggml.ggml_backend_tensor_get(tensor, raw.ctypes.data, 0, raw.size)
-        assert dtype is not None
         return np.lib.stride_tricks.as_strided(raw.view(dtype), shape, tuple(t.nb[::-1]))
 
 
 def callback_at(words: Sequence[int]) -> int:
-    """The word where ``cb_eval`` stands in default context parameters: behind a deprecated threshold of -1, before its
-    own data and the element types of the cache, both f16 (1), with the flags of the end behind two or three pointers.
+    """The word where ``cb_eval`` stands in default context parameters: behind a threshold of -1, before its own data
+    and the element types of the cache, both f16 (1). The flags of the end stand two or three pointers later, and
+    begin with ``embeddings`` (false) and ``offload_kqv`` (true).
     """
     for at in range(8, len(words) - 14, 2):
-        behind = next((each for each in words[at + 6 : at + 14] if each), 0).to_bytes(4, "little")
-        flags = set(behind) == {0, 1}
-        pointers = not any((*words[at : at + 4], *words[at + 6 : at + 10]))
-        if words[at - 1] == MINUS_ONE and pointers and tuple(words[at + 4 : at + 6]) == (F16, F16) and flags:
+        flags = next((each for each in words[at + 6 : at + 14] if each), 0).to_bytes(4, "little")
+        empty = not any((*words[at : at + 4], *words[at + 6 : at + 10]))
+        types = tuple(words[at + 4 : at + 6])
+        if words[at - 1] == MINUS_ONE and empty and types == (F16, F16) and flags[:2] == b"\0\1" and max(flags) == 1:
             return at
-    raise refused("this llama.cpp has another form of context parameters: no place for cb_eval was found")
+    raise refused("this llama.cpp has context parameters of another form: its defaults are not where they were")
 
 
 def _put(params: Opaque, at: int, pointer: int) -> None:

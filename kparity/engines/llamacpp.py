@@ -6,116 +6,133 @@ serves.
 
 from __future__ import annotations
 
-import ctypes
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
 
+import msgspec
 import numpy as np
 
-from kparity.engines.base import Engine, Facts, Spec
-from kparity.engines.llama_abi import CPU, INT, Device, Library, Watch, refused
+from kparity.device.fingerprint import version
+from kparity.engines.base import DeviceRow, Engine, Facts, Placed, Sink, Spec
+from kparity.engines.llama_abi import CPU, GPU, INT, Device, Library, Watch, refused
 from kparity.errors import WrongInput
+from kparity.host.processors import processors
 from kparity.ops.spec import Array
 
-ROWS = 64
-"""Tokens that are computed at a time."""
+ROWS, CONTEXT = 64, 4096
+"""Tokens that are computed at a time, and positions where nobody asks for a number."""
+ALL_LAYERS = 999
 SOFTWARE = re.compile("llvmpipe|lavapipe|swiftshader", re.IGNORECASE)
 """Names of Vulkan devices that are processors; ggml lists them as GPUs."""
+ACTIVATIONS = (
+    ("Q8_K", re.compile(r"tq[12]_0|q[2-6]_k|iq[1-4]_(?!nl)\w+")),
+    ("Q8_0", re.compile(r"q[24568]_0|iq4_nl")),
+    ("Q8_1", re.compile("q[45]_1")),
+)
+"""What ggml's processor code makes of the activations that meet weights of a type."""
+BUFFER = re.compile(r"(\S+) +(model|KV|compute|output) +buffer size += +([\d.]+) MiB")
 
 
 class LlamaCpp(Engine):
-    """A model in llama.cpp; ``context`` positions, ``threads`` of the processor."""
+    """A model in llama.cpp, on its processor or on a ``device`` with ``ngl`` layers; ``ubatch`` tokens at a time."""
 
-    def __init__(self, spec: Spec, *, model: str, context: int, threads: int, act: str, kv: str) -> None:
-        spec.only("device", "ngl", "ubatch")
-        self.lib = Library(spec.place)
-        self.rows = spec.number("ubatch", ROWS)
-        chosen = self._chosen(spec)
-        params, self._kept = self.lib.model_params(chosen, spec.number("ngl", 999))
+    def __init__(self, spec: Spec, *, model: str, context: int) -> None:
+        spec.only("device", "ngl", "threads", "kv", "ubatch")
+        layers, threads = spec.number("ngl", ALL_LAYERS), spec.number("threads", processors(), 1)
+        kv = spec.choice("kv", "f16", "f32")
+        device = spec.options.get("device", "")
+        self.lib = Library(spec.place, device)
+        chosen = self._chosen(spec, device)
         api = self.api = self.lib.llama
-        self.model = api.llama_model_load_from_file(model.encode(), params)
-        if not self.model:
-            raise WrongInput(f"llama.cpp does not read {model}: {self.lib.complaint()}")
+        self.model = self.lib.model(model, chosen, layers)
         self.vocab = api.llama_model_get_vocab(self.model)
-        self.length = context or min(4096, api.llama_model_n_ctx_train(self.model))
-        self.watched: Callable[..., bool] | None = None
+        self.length = context or min(CONTEXT, api.llama_model_n_ctx_train(self.model))
+        self.rows = min(spec.number("ubatch", ROWS, 1), self.length)
+        self.watched: Callable[[Any, bool], bool] | None = None
         self._failed: BaseException | None = None
         self._watch = Watch(self._asked)
-        self.context = self._opened(threads)
-        self.memory = api.llama_get_memory(self.context)
+        self.context = self.lib.context(self.model, self.length, threads, rows=self.rows, kv=kv, watch=self._watch)
+        self.memory, self.position = api.llama_get_memory(self.context), 0
         self.batch = api.llama_batch_init(self.rows, 0, 1)
-        self.position = 0
-        self.facts = self._facts(model, chosen)
-        self._prove()
+        self.facts = self._facts(model, chosen, threads, kv)
+        self.facts = self._proved(self.facts)  # which needs the vocabulary
+        if not chosen and layers and "ngl" in spec.options:
+            alone = f"ngl={layers} was asked for and no layer left the processor: no device was chosen or found"
+            self.facts = msgspec.structs.replace(self.facts, weaknesses=(*self.facts.weaknesses, alone))
 
-    def _chosen(self, spec: Spec) -> list[Device]:
-        """The devices that ``device`` names; without it every one that is not the processor, as llama.cpp does."""
+    def _chosen(self, spec: Spec, name: str) -> list[Device]:
+        """The device that was asked for, none for the processor; without a name every GPU, as llama.cpp does it."""
         devices = self.lib.devices()
-        name = spec.options.get("device", "")
         if not name:
-            return [each for each in devices if each.type != CPU]
+            return [each for each in devices if each.type == GPU]
         found = [each for each in devices if each.name.lower() == name.lower()]
         if not found:
             names = ", ".join(each.name for each in devices)
-            raise WrongInput(f"{spec.text}: llama.cpp has no device {name!r} here; it has: {names}")
+            raise spec.wrong(f"llama.cpp has no device {name!r} here; it has {names}")
         return [each for each in found if each.type != CPU]
 
-    def _opened(self, threads: int) -> int:
-        params = self.lib.context_params(self.length, self.rows, self._watch)
-        context = self.api.llama_init_from_model(self.model, params)
-        if not context:
-            raise WrongInput(f"llama.cpp opens no context of {self.length} positions: {self.lib.complaint()}")
-        self.api.llama_set_n_threads(context, threads, threads)
-        taken = self.api.llama_n_ctx(context), self.api.llama_n_ubatch(context), self.api.llama_n_threads(context)
-        if taken[0] < self.length or taken[1:] != (self.rows, threads):
-            raise refused(f"llama.cpp did not take its options: it has {taken}")
-        return int(context)
-
-    def _facts(self, model: str, chosen: list[Device]) -> Facts:
-        api, desc = self.api, ctypes.create_string_buffer(256)
-        api.llama_model_desc(self.model, desc, len(desc))
-        log = "".join(self.lib.messages)
-        layers = re.search(r"offloaded (\d+)/(\d+) layers", log)
-        offloaded = (int(layers[1]), int(layers[2])) if layers and chosen else None
-        kind = "cpu" if not chosen else "software" if SOFTWARE.search(chosen[0].description) else "gpu"
-        flash = (
-            "flash attention"
-            if re.search(r"flash.attn\w*\s*[=:].*(enabled|= *1)|Flash Attention enabled", log)
-            else "plain attention"
-        )
-        processor = next((each for each in self.lib.devices() if each.type == CPU), None)
-        device = chosen[0] if chosen else processor
+    def _facts(self, model: str, chosen: list[Device], threads: int, kv: str) -> Facts:
+        api, log = self.api, self.lib.log
+        devices = self.lib.devices()
+        flash = re.search(r"flash_attn += +enabled|Flash Attention enabled", log)
+        types = {each for each in re.findall(r"- type +(\w+): +\d+ tensors", log) if not re.match("b?f[13]", each)}
+        made = {name for each in types for name, of in ACTIVATIONS if of.fullmatch(each.lower())}
+        found = re.search(r"offloaded (\d+)/(\d+) layers", log)
+        offloaded = (int(found[1]), int(found[2])) if found and chosen else None
+        used = [each.name for each in chosen] or [each.name for each in devices if each.type == CPU][:1]
         cache = re.search(r"K \((\w+)\).*V \((\w+)\)", log)
-        buffers = dict.fromkeys(re.findall(r"(\S+) model buffer size", log))
+        if cache and cache.groups() != (kv, kv):
+            raise refused(f"llama.cpp was asked for a cache of {kv} and has {cache[1]} and {cache[2]}")
         return Facts(
-            name=f"llama.cpp {self.lib.version}", device=device.description if device else "", kind=kind,
-            api=chosen[0].name if chosen else "CPU", numerics=f"llama.cpp {'GPU' if chosen else 'CPU'}, {flash}",
-            model=model, vocab=api.llama_vocab_n_tokens(self.vocab), context=self.length,
-            layers=api.llama_model_n_layer(self.model), width=api.llama_model_n_embd(self.model),
-            kv=" ".join(dict.fromkeys(cache.groups())) if cache else "", bos=api.llama_vocab_bos(self.vocab),
-            eos=api.llama_vocab_eos(self.vocab), add_bos=api.llama_vocab_get_add_bos(self.vocab), offloaded=offloaded,
-            notes=tuple(f"weights in {name}" for name in buffers),
+            name=f"llama.cpp {used[0]}", version=f"ggml {self.lib.version}" + self._package(), model=model,
+            vocab=api.llama_vocab_n_tokens(self.vocab), context=self.length, layers=api.llama_model_n_layer(self.model),
+            width=api.llama_model_n_embd(self.model), bos=api.llama_vocab_bos(self.vocab),
+            eos=api.llama_vocab_eos(self.vocab), add_bos=api.llama_vocab_get_add_bos(self.vocab),
+            devices=tuple(DeviceRow(each.name, each.description, _kind(each), each.name in used) for each in devices),
+            numerics=f"ggml {used[0]}, {'flash' if flash else 'plain'} attention", kv=kv, threads=threads, traces=True,
+            activations="" if chosen else " ".join(sorted(made)), offloaded=offloaded,
+            placed=tuple(Placed(what, name, float(size)) for name, what, size in BUFFER.findall(log)),
+            weaknesses=tuple(_weaknesses(offloaded, bool(chosen), kv if flash else "")),
         )  # fmt: skip
 
-    def _prove(self) -> None:
-        """One token: the watch must be asked for tensors that have names, or it stands in another field."""
-        names: list[str] = []
-        self.watched = lambda tensor, asks: bool(asks and names.append(self._name(tensor)))  # never wants the data
-        self._fed([max(self.facts.bos, 0)], every=False)
+    def _package(self) -> str:
+        return f", xllamacpp {version('xllamacpp')}" if self.lib.path.name.startswith("xllamacpp") else ""
+
+    def _proved(self, facts: Facts) -> Facts:
+        """One token: the watch must be asked for tensors that have names, or it stands in another field. Told where
+        ggml computed them: a device hands back to the processor what it cannot compute.
+        """
+        names, where = list[str](), Counter[str]()
+
+        def note(tensor: Any, _asks: bool) -> bool:
+            names.append(self._name(tensor))
+            if tensor.contents.buffer:
+                where[self.lib.ggml.ggml_backend_buffer_name(tensor.contents.buffer).decode(errors="replace")] += 1
+            return False  # the data of none is wanted
+
+        self.watched = note
+        self._fed([max(facts.bos, 0)], every=False)
         self.watched = None
         self.reset()
         if not any(name.startswith("result_output") for name in names):
             raise refused(f"cb_eval of this llama.cpp was called for {len(names)} tensors, none of them result_output")
+        step = tuple(Placed("step", name, count) for name, count in where.most_common())
+        far = sum(count for name, count in where.items() if not name.startswith(facts.device.name))
+        told = [f"{far} of {sum(where.values())} tensors of a step are computed on the processor"] if far else []
+        return msgspec.structs.replace(
+            facts, placed=facts.placed + step, weaknesses=(*facts.weaknesses, *(told if facts.offloaded else ()))
+        )
 
-    def _name(self, tensor: object) -> str:
+    def _name(self, tensor: Any) -> str:
         return str(self.lib.ggml.ggml_get_name(tensor).decode(errors="replace"))
 
-    def _asked(self, tensor: object, asks: bool, _user: object) -> bool:
+    def _asked(self, tensor: Any, asks: bool, _user: Any) -> bool:
         """What ggml calls before a tensor is computed (``asks``: is it wanted?) and after it (go on?)."""
-        if self.watched is None:
-            return not asks
         try:
-            wants = self.watched(tensor, asks)
+            wants = self.watched is not None and self.watched(tensor, asks)
         except BaseException as error:  # it cannot go through C
             self._failed = self._failed or error
             return False
@@ -123,12 +140,17 @@ class LlamaCpp(Engine):
 
     def tokenize(self, text: str) -> list[int]:
         """As ``Engine.tokenize``."""
-        raw = text.encode()
-        for room in (len(raw) + 8, 4 * len(raw) + 64):
+        try:
+            raw = text.encode()
+        except UnicodeEncodeError:
+            raise WrongInput("the text has surrogates, which UTF-8 cannot express") from None
+        room = len(raw) + 8
+        for _ in range(2):
             ids = (INT * room)()
             count = self.api.llama_tokenize(self.vocab, raw, len(raw), ids, room, True, True)
             if count >= 0:
                 return list(ids[:count])
+            room = -count
         raise WrongInput(f"llama.cpp cuts a text of {len(raw)} bytes into more than {room} tokens")
 
     def reset(self) -> None:
@@ -136,19 +158,47 @@ class LlamaCpp(Engine):
         self.api.llama_memory_clear(self.memory, False)
         self.position = 0
 
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.prefill``."""
+        return self._all(tokens, every=False)[-1]
+
     def score(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.score``."""
-        rows = [self._fed(tokens[at : at + self.rows], every=True) for at in range(0, len(tokens), self.rows)]
-        return np.concatenate(rows)
+        return np.concatenate(self._all(tokens, every=True))
 
     def step(self, token: int) -> Array:
         """As ``Engine.step``."""
-        return self._fed([token], every=False)[0]
+        return self.prefill([token])
+
+    def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
+        """As ``Engine.trace``: a tensor has ggml's name and, since several have the same, the operation that made it:
+        ``Qcur-3:ROPE``. One without a dimension of tokens is handed on as it is, the slowest dimension first.
+        """
+
+        def watch(tensor: Any, asks: bool) -> bool:
+            name = f"{self._name(tensor)}:{self.lib.ggml.ggml_op_desc(tensor).decode(errors='replace')}"
+            wants = any(fnmatchcase(name, pattern) for pattern in slots)
+            if wants and not asks:
+                values = self.lib.array(tensor)
+                outer = next((size for size in values.shape if size > 1), 1)
+                rows = self.batch.n_tokens
+                sink(name, values.astype(np.float32).reshape(rows, -1) if outer == rows or rows == 1 else values)
+            return wants
+
+        self.watched = watch
+        try:
+            return self.score(tokens)
+        finally:
+            self.watched = None
+
+    def _all(self, tokens: Sequence[int], every: bool) -> list[Array]:
+        """All batches; of each the logits [rows, vocab] of every token, or [vocab] of the last."""
+        self.check(tokens, self.position)
+        fed = [self._fed(tokens[at : at + self.rows], every) for at in range(0, len(tokens), self.rows)]
+        return fed if every else [each[0] for each in fed]
 
     def _fed(self, tokens: Sequence[int], every: bool) -> Array:
         """One batch; the logits of every token, or of the last."""
-        if self.position + len(tokens) > self.length:
-            raise WrongInput(f"{self.position + len(tokens)} tokens exceed the context of {self.length} positions")
         batch = self.batch
         batch.n_tokens = len(tokens)
         for at, token in enumerate(tokens):
@@ -163,11 +213,29 @@ class LlamaCpp(Engine):
         if status or held != self.position:
             raise WrongInput(f"llama_decode returned {status} and holds {held} tokens, not {self.position}")
         rows = [self.api.llama_get_logits_ith(self.context, at) for at in range(len(tokens)) if batch.logits[at]]
-        vocab = self.facts.vocab if hasattr(self, "facts") else self.api.llama_vocab_n_tokens(self.vocab)
-        return np.stack([np.ctypeslib.as_array(row, (vocab,)).astype(np.float32) for row in rows])
+        return np.stack([np.array(np.ctypeslib.as_array(row, (self.facts.vocab,)), np.float32) for row in rows])
 
     def close(self) -> None:
         """As ``Engine.close``."""
         self.api.llama_batch_free(self.batch)
         self.api.llama_free(self.context)
         self.api.llama_model_free(self.model)
+
+
+def _kind(device: Device) -> str:
+    """Of a device as ggml lists it: what it calls a GPU may be a processor."""
+    return "cpu" if device.type == CPU else "software" if SOFTWARE.search(device.description) else "gpu"
+
+
+def _weaknesses(offloaded: tuple[int, int] | None, on_device: bool, flash_kv: str) -> list[str]:
+    """What of placement and numerics a reader must know."""
+    found = []
+    if on_device and offloaded is None:
+        found.append("llama.cpp does not say how many layers are on the device")
+    if offloaded and offloaded[0] < offloaded[1]:
+        found.append(f"{offloaded[1] - offloaded[0]} of {offloaded[1]} layers stayed on the processor")
+    if on_device:
+        found.append("on a device the type of the activations depends on the number of rows")
+    if flash_kv == "f32":
+        found.append("its flash attention rounds keys and values of an f32 cache to f16")
+    return found

@@ -1,33 +1,42 @@
-"""kparity's own engine: ``kparity:BACKEND?index=0&fused=no`` runs the model on a backend, as it serves."""
+"""kparity's own engine: ``kparity:BACKEND?act=block256&kv=f16&fused=0`` runs the model on a backend, as it serves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 
+from kparity import __version__
 from kparity.device import registry
+from kparity.device.adapter import Launch
 from kparity.engine import Engine as Served
-from kparity.engines.base import Engine, Facts, Spec
+from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec
 from kparity.model import load_model
 from kparity.ops.spec import Array
 
 
 class Own(Engine):
-    """A model on a backend; ``act`` is the quantisation of activations, ``kv`` the element type of the cache."""
+    """A model on a backend; ``act`` is the quantisation of activations, ``kv`` the element type of the cache, and with
+    ``fused=0`` every op is a launch of its own. ``isa`` and ``threads`` are the cpu backend's.
+    """
 
-    def __init__(self, spec: Spec, *, model: str, context: int, threads: int, act: str, kv: str) -> None:
-        spec.only("index", "fused", "act", "kv")
-        act, kv = spec.choice("act", act, "token", "block256"), spec.choice("kv", kv, "f16", "f32")
-        fused = spec.choice("fused", "yes", "no") == "yes"
-        backend = registry.backend_class(spec.place or "cpu").open(spec.number("index", 0))
+    def __init__(self, spec: Spec, *, model: str, context: int) -> None:
+        adapter = registry.backend_class(spec.place or "cpu")
+        spec.only("act", "kv", "fused", "index", *adapter.options)
+        act, kv = spec.choice("act", "token", "block256"), spec.choice("kv", "f16", "f32")
+        fused, index = spec.choice("fused", "1", "0") == "1", spec.number("index", 0)
+        threads = spec.number("threads", 0, 1) if "threads" in spec.options else 0
+        backend = registry.open_backend(adapter.name, index, isa=spec.options.get("isa", ""), threads=threads)
         self.model = load_model(model)
         self.engine = Served(self.model, backend, act=act, kv=kv, context=context, fused=fused)
         h, info = self.model.hparams, backend.info
         self.facts = Facts(
-            name=f"kparity {backend.name}", device=info.device, kind=info.kind, api=info.api, model=str(self.model.path),
-            numerics=f"int8 activations per {act}, f32", vocab=h.vocab, context=self.engine.context,
-            layers=h.n_layer, width=h.width, kv=kv, bos=h.bos, eos=h.eos, add_bos=h.add_bos,
+            name=f"kparity {backend.name}", version=f"kparity {__version__}", model=model, vocab=h.vocab,
+            context=self.engine.context, layers=h.n_layer, width=h.width, bos=-1 if h.bos is None else h.bos,
+            eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos, traces=True,
+            devices=(DeviceRow(f"{backend.name} {index}", info.label, info.kind, True),), kv=kv,
+            numerics=f"int8 {act}, f32", activations=f"int8 {act}", threads=getattr(backend, "threads", 0),
         )  # fmt: skip
 
     def tokenize(self, text: str) -> list[int]:
@@ -38,13 +47,52 @@ class Own(Engine):
         """As ``Engine.reset``."""
         self.engine.reset()
 
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.prefill``."""
+        return self.engine.prefill(tokens)
+
+    def step(self, token: int) -> Array:
+        """As ``Engine.step``."""
+        return self.engine.step(token)
+
     def score(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.score``."""
         return self.engine.score(tokens)
 
-    def step(self, token: int) -> Array:
-        """As ``Engine.step``."""
-        return np.asarray(self.engine.step(token))
+    def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
+        """As ``Engine.trace``: what a GEMV or a norm writes has the name of its weights (``3.attn_q``, ``3.ffn_norm``),
+        what another op writes that of its buffer (``3.q_turned``, ``3.mixed``, ``3.inner``; ``3.y`` is the stream after
+        attention, ``3.x`` that after the layer, ``x`` the embedding).
+        """
+        labels, graph = dict(self._labels()), self.engine.recorded(self.engine.chunk, True).graph
+        names, layer, left = graph.named(), "", len(tokens)
+
+        def watch(launch: Launch) -> None:
+            nonlocal layer, left
+            label = next((labels[id(each)] for each in launch.buffers if id(each) in labels), "")
+            before, layer = layer, label.rpartition(".")[0] if label else layer
+            for arg, buffer in zip(launch.kernel.args, launch.buffers, strict=False):
+                known = names.get(id(buffer.handle), "")
+                if arg.role == "in" or arg.dtype != "f32" or not known or known == "lse" or known.startswith("scale."):
+                    continue
+                # the norm of a layer may write the stream that it reads, which is what the layer before gave
+                where = before if known == "x" else layer
+                name = label if label and arg is launch.kernel.args[-1] else f"{where}.{known}".lstrip(".")
+                if any(fnmatchcase(name, pattern) for pattern in slots):
+                    values = self.engine.backend.download(buffer).reshape(graph.rows, -1)
+                    sink(name, np.asarray(values[:left], np.float32))
+            if launch.kernel.op.name == "argmax":
+                left, layer = left - graph.rows, ""
+
+        return self.engine.score(tokens, watch=watch)
+
+    def _labels(self) -> Iterator[tuple[int, str]]:
+        """Weights by the identity of their buffers, for example ``3.attn_q``."""
+        weights = self.engine.weights
+        for key, buffer in weights.norms.items():
+            yield id(buffer), key.removeprefix("blk.").removesuffix(".weight")
+        for (layer, part), linear in weights.linears.items():
+            yield id(linear.words), f"{layer}.{part}"
 
     def close(self) -> None:
         """As ``Engine.close``."""

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kparity.engines.base import Engine, Facts, Spec
+import numpy as np
+
+from kparity import __version__, plain
+from kparity.engines.base import DeviceRow, Engine, Facts, Spec
 from kparity.model import load_model
 from kparity.ops.spec import Array
-from kparity.plain import facts, logits
 
 
 class Plain(Engine):
     """The reference of the probe, ``kparity.plain``; ``precision=f32`` is its second pass, the noise of rounding."""
 
-    def __init__(self, spec: Spec, *, model: str, context: int, threads: int, act: str, kv: str) -> None:
+    def __init__(self, spec: Spec, *, model: str, context: int) -> None:
         spec.only("act", "kv", "precision")
-        self.act, self.kv = spec.choice("act", act, "token", "block256"), spec.choice("kv", kv, "f16", "f32")
-        self.rounded = spec.choice("precision", "fp64", "f32") == "f32"
+        if spec.place:
+            raise spec.wrong(f"the reference has no {spec.place!r}; write reference?act=block256")
+        self.act, self.kv = spec.choice("act", "token", "block256"), spec.choice("kv", "f16", "f32")
+        precision = spec.choice("precision", "fp64", "f32")
+        self.rounded = precision == "f32"
         self.words, self.path, self.tokens = load_model(model), model, list[int]()
-        f, h = facts(model), self.words.hparams
+        f, h = plain.facts(model), self.words.hparams
         self.facts = Facts(
-            name=f"plain {'f32' if self.rounded else 'fp64'}", device="host", kind="cpu", model=model, vocab=f.vocab,
-            numerics=f"int8 activations per {self.act}, f32", context=context or h.context, layers=f.layers,
-            width=f.width, kv=self.kv, bos=h.bos, eos=h.eos, add_bos=h.add_bos,
+            name=f"reference {precision}", version=f"kparity {__version__}", model=model, vocab=f.vocab,
+            layers=f.layers, context=min(context or h.context, h.context), width=f.width,
+            bos=-1 if h.bos is None else h.bos, eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos,
+            devices=(DeviceRow("numpy", "the processor, in numpy", "cpu", True),), kv=self.kv,
+            numerics=f"int8 {self.act}, {precision}", activations=f"int8 {self.act}",
+            weaknesses=("it keeps no cache: a step costs a whole pass, and its steps are no test of one",),
         )  # fmt: skip
 
     def tokenize(self, text: str) -> list[int]:
@@ -34,11 +42,20 @@ class Plain(Engine):
         self.tokens = []
 
     def score(self, tokens: Sequence[int]) -> Array:
-        """As ``Engine.score``; f64 until it is handed on."""
+        """As ``Engine.score``."""
+        self.check(tokens, len(self.tokens))
         self.tokens += tokens
-        found = logits(self.path, self.tokens, act=self.act, kv=self.kv)
-        return (found.rounded if self.rounded else found.logits)[-len(tokens) :]
+        found = plain.logits(self.path, self.tokens, act=self.act, kv=self.kv)
+        return np.asarray((found.rounded if self.rounded else found.logits)[-len(tokens) :], np.float32)
+
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.prefill``."""
+        return np.asarray(self.score(tokens)[-1])
 
     def step(self, token: int) -> Array:
         """As ``Engine.step``."""
-        return self.score([token])[0]
+        return self.prefill([token])
+
+    def close(self) -> None:
+        """As ``Engine.close``."""
+        self.words.close()

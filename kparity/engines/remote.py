@@ -1,4 +1,4 @@
-"""The parent's side of an engine that runs in a process of its own."""
+"""An engine in a process of its own: what it does to its process costs the comparison a sentence."""
 
 from __future__ import annotations
 
@@ -9,56 +9,39 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kparity.engines.base import Engine, Facts
+from kparity.engines.base import Engine, Facts, Sink
+from kparity.engines.registry import open_here, parsed
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.ops.spec import Array
 from kparity.process.worker import Worker, WorkerFailed
 
-PIECE_BYTES = 64 << 20
-"""Logits of one call."""
+PIECE_BYTES, BATCH = 128 << 20, 64
+"""Logits of one call, and what its tokens are a multiple of: engines feed batches of that many, or of a divisor."""
 
 
 class Hosted:
     """The child's side: an engine whose answers are plain values or arrays."""
 
-    def __init__(self, *, spec: str, **options: Any) -> None:
-        from kparity.engines.registry import open_engine
-
-        self.engine = open_engine(spec, **options)
+    def __init__(self, **options: Any) -> None:
+        self.engine = open_here(**options)
 
     def facts(self) -> Any:
-        """Of the engine."""
+        """Of the engine, as plain values."""
         return msgspec.to_builtins(self.engine.facts)
 
-    def tokenize(self, text: str) -> list[int]:
-        """As ``Engine.tokenize``."""
-        return self.engine.tokenize(text)
-
-    def reset(self) -> None:
-        """As ``Engine.reset``."""
-        self.engine.reset()
-
-    def score(self, tokens: Sequence[int]) -> Array:
-        """As ``Engine.score``."""
-        return self.engine.score(tokens)
-
-    def step(self, token: int) -> Array:
-        """As ``Engine.step``."""
-        return self.engine.step(token)
-
-    def close(self) -> None:
-        """As ``Engine.close``."""
-        self.engine.close()
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self.engine, method)
 
 
 class Remote(Engine):
     """Every call goes to the child; what it cannot do, or that it died, is raised here as one of kparity's errors."""
 
-    def __init__(self, spec: str, **options: Any) -> None:
-        self.spec, self.worker = spec, Worker(spec, "kparity.engines.remote:Hosted", {"spec": spec, **options})
+    def __init__(self, spec: str, *, model: str = "", context: int = 0) -> None:
+        self.spec = parsed(spec)
+        self.worker = Worker(spec, "kparity.engines.remote:Hosted", {"text": spec, "model": model, "context": context})
         try:
             self._told(self.worker.opened)
-            self.facts = msgspec.convert(self._call("facts"), Facts)
+            self.facts = self._typed("facts", Facts)
         except BaseException:
             self.worker.close()
             raise
@@ -67,35 +50,64 @@ class Remote(Engine):
         try:
             return ask(*arguments, seconds=math.inf, **named)
         except WorkerFailed as failed:
+            name = f"engine {self.spec.text}: "
+            told = name + failed.reason.removeprefix("unavailable: ").removeprefix(name)
             if failed.status == "unavailable":
-                raise Unavailable(
-                    f"{self.spec}: {failed.reason}", "see kparity explain " + failed.code, failed.code
-                ) from None
-            if failed.status == "died":
-                raise DeviceFault(f"{self.spec}: {failed.reason}") from None
-            raise WrongInput(f"{self.spec}: {failed.reason}") from None
+                raise Unavailable(told, f"kparity explain {failed.code} says more", failed.code) from None
+            if failed.status == "died" or failed.code.startswith("KP-DEVICE"):
+                raise DeviceFault(told, failed.code) from None
+            raise WrongInput(told) from None
 
-    def _call(self, method: str, **named: Any) -> Any:
-        return self._told(self.worker.call, method, **named)
+    def _typed(self, method: str, kind: Any, **named: Any) -> Any:
+        """What the child returns, where it is of that kind."""
+        try:
+            return msgspec.convert(self._told(self.worker.call, method, **named), kind)
+        except msgspec.ValidationError as problem:
+            raise self.spec.wrong(f"its {method} is not what an engine gives ({problem})") from None
+
+    def _logits(self, method: str, shape: tuple[int, ...], **named: Any) -> Array:
+        found = self._told(self.worker.call, method, **named)
+        if np.shape(found) != shape:
+            raise self.spec.wrong(f"{method} gave {list(np.shape(found))}, expected logits {list(shape)}")
+        return np.asarray(found)
 
     def tokenize(self, text: str) -> list[int]:
         """As ``Engine.tokenize``."""
-        return list(self._call("tokenize", text=text))
+        return list(self._typed("tokenize", list[int], text=text))
 
     def reset(self) -> None:
         """As ``Engine.reset``."""
-        self._call("reset")
+        self._told(self.worker.call, "reset")
 
-    def score(self, tokens: Sequence[int]) -> Array:
-        """As ``Engine.score``, some of the tokens at a time."""
-        rows = max(1, PIECE_BYTES // (4 * self.facts.vocab))
-        pieces = [list(tokens[at : at + rows]) for at in range(0, len(tokens), rows)]
-        return np.concatenate([self._call("score", tokens=piece) for piece in pieces])
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.prefill``."""
+        return self._logits("prefill", (self.facts.vocab,), tokens=list(tokens))
 
     def step(self, token: int) -> Array:
         """As ``Engine.step``."""
-        return np.asarray(self._call("step", token=token))
+        return self._logits("step", (self.facts.vocab,), token=token)
+
+    def score(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.score``, some of the tokens at a time."""
+        rows = max(BATCH, PIECE_BYTES // (4 * self.facts.vocab) // BATCH * BATCH)
+        pieces = [list(tokens[at : at + rows]) for at in range(0, len(tokens), rows)] or [[]]
+        shapes = [(len(piece), self.facts.vocab) for piece in pieces]
+        return np.concatenate(
+            [self._logits("score", shape, tokens=piece) for piece, shape in zip(pieces, shapes, strict=True)]
+        )
+
+    def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
+        """As ``Engine.trace``; what ``sink`` raises ends the child."""
+        shape = (len(tokens), self.facts.vocab)
+        return self._logits("trace", shape, tokens=list(tokens), slots=list(slots), sink=sink)
 
     def close(self) -> None:
         """End the child."""
         self.worker.close()
+
+
+def open_engine(spec: str, *, model: str = "", context: int = 0) -> Remote:
+    """Open an engine in a process of its own; arguments and errors as of ``registry.open_here``, and DeviceFault with
+    the code KP-WORKER-DIED where the process died.
+    """
+    return Remote(spec, model=model, context=context)

@@ -149,7 +149,7 @@ class GgufFile:
     @classmethod
     def open(cls, path: str | Path | None) -> GgufFile:
         """Map a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
-        path = Path(str(resources.files("kparity") / "data" / "embedded.gguf")) if path is None else Path(path)
+        path = embedded() if path is None else Path(path)
         try:
             stream = files.opened(path, "a GGUF file")
         except WrongInput as error:
@@ -288,6 +288,11 @@ def _placed(name: str, shape: tuple[int, ...], kind: int, base: int, offset: int
     if offset % alignment:
         raise BadModel(f"tensor {name} starts at {offset}, which is no multiple of the alignment {alignment}")
     return TensorInfo(name, stored, shape, base + offset, n_bytes)
+
+
+def embedded() -> Path:
+    """The file of the model that is part of the package."""
+    return Path(str(resources.files("kparity") / "data" / "embedded.gguf"))
 
 
 def printable(message: str) -> str:

@@ -58,7 +58,7 @@ def failure(error: BaseException) -> Failed:
         return Failed("rejected", "KP-PROBE-OOM", f"out of memory: {text}")
     if isinstance(error, errors.BadModel):
         return Failed("rejected", "KP-MODEL", text)
-    if isinstance(error, errors.WrongInput):
+    if isinstance(error, (errors.WrongInput, errors.UnknownName)):
         return Failed("rejected", "KP-UNSUPPORTED", text)
     if isinstance(error, ImportError):
         return Failed("unavailable", "KP-IMPORT", f"unavailable: cannot be imported: {text}")

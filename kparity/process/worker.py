@@ -2,20 +2,23 @@
 hangs costs that thing and not the run, and nothing computes while another process is measured.
 
 The parent names a factory (``module:Class``) and its options; the child makes the object and then calls its methods as
-it is told. What a method returns are plain values, or an array, which goes through memory that both have open.
+it is told. What a method returns are plain values, or an array, which goes through memory that both have open. A method
+may also give arrays by name while it works, to a ``sink``: each waits until the parent has taken it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -47,6 +50,12 @@ class Call(msgspec.Struct, frozen=True):
 
     method: str
     arguments: dict[str, Any]
+    sink: bool = False
+    """Whether the method is to be given one."""
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """The parent has taken an array out of the memory."""
 
 
 class Reply(Message, frozen=True, tag="reply"):
@@ -54,6 +63,8 @@ class Reply(Message, frozen=True, tag="reply"):
 
     value: Any
     shape: list[int] | None = None
+    more: bool = False
+    """An array for the sink, of which ``value`` is the name; the method goes on."""
 
 
 class WorkerFailed(Exception):
@@ -81,15 +92,27 @@ class Worker:
         self.process = self._child.process
         self._child.send(Made(factory, options, self._arrays))
 
-    def call(self, method: str, seconds: float, **arguments: Any) -> Any:
-        """Call a method and wait for what it returns (plain values); raises WorkerFailed.
+    def call(
+        self, method: str, seconds: float, sink: Callable[[str, Any], None] | None = None, **arguments: Any
+    ) -> Any:
+        """Call a method and wait for what it returns, plain values or an array; raises WorkerFailed. ``sink`` is given
+        what the method gives to its own; the worker is gone where that raises.
 
         A worker that does not answer within ``seconds``, or that has died, is gone: every later call fails, too.
         """
         if self.dead:
             raise WorkerFailed("died", "KP-WORKER-DIED", self.dead)
-        self._child.send(Call(method, arguments))
-        return self._reply(method, seconds)
+        self._child.send(Call(method, arguments, sink is not None))
+        while isinstance(value := self._reply(method, seconds), Given):
+            try:
+                if sink is None:
+                    raise self._gone(f"the worker gave an array in {method} that nobody asked for")
+                sink(*value)
+            except BaseException:
+                self.close()
+                raise
+            self._child.send(Taken())
+        return value
 
     def opened(self, seconds: float) -> None:
         """Wait until the object is made; raises WorkerFailed with what prevented it."""
@@ -137,19 +160,33 @@ class Worker:
         except Garbled as problem:
             reply, ended = None, f"the worker said what is no message in {doing}: {problem}"
         if reply is None:
-            self.dead = ended or f"no answer within {seconds:g} s, ended in {doing}"
-            self._child.close()
-            raise WorkerFailed("died", "KP-WORKER-DIED", self.dead)
+            raise self._gone(ended or f"no answer within {seconds:g} s, ended in {doing}")
         if isinstance(reply, Failed):
             raise WorkerFailed(reply.status, reply.code, reply.reason)
-        return reply.value if reply.shape is None else self._array(reply.shape)
+        value = reply.value if reply.shape is None else self._array(reply.shape)
+        return Given(str(reply.value), value) if reply.more else value
+
+    def _gone(self, why: str) -> WorkerFailed:
+        """End the child; what every later call is told."""
+        self.dead = why
+        self._child.close()
+        return WorkerFailed("died", "KP-WORKER-DIED", why)
 
     def _array(self, shape: list[int]) -> Any:
         """A copy of what the child wrote: it will write the next one over it."""
+        held = os.fstat(self._arrays).st_size
+        if any(not 0 <= size <= held for size in shape) or 4 * math.prod(shape) > held:
+            raise self._gone(f"the worker gave an array of shape {shape[:9]} that is not there whole")
         values = np.empty(shape, np.float32)
-        if os.preadv(self._arrays, [values.reshape(-1).view(np.uint8)], 0) != values.nbytes:
-            raise WorkerFailed("died", "KP-WORKER-DIED", f"an array of shape {shape} is not there whole")
+        os.preadv(self._arrays, [values.reshape(-1).view(np.uint8).data], 0)
         return values
+
+
+class Given(NamedTuple):
+    """What a method gave to its sink."""
+
+    name: str
+    values: Any
 
 
 def _memory(path: Path) -> int:
@@ -170,17 +207,24 @@ def main(link: Link) -> int:
         return 0
     link.send(Reply(None))
     for call in link.requests(Call):
-        link.send(_answer(made, call, request.descriptor))
+        link.send(_answer(made, call, link, request.descriptor))
     made.close()
     return 0
 
 
-def _answer(made: Any, call: Call, arrays: int) -> Reply | Failed:
+def _answer(made: Any, call: Call, link: Link, arrays: int) -> Reply | Failed:
+    def sink(name: str, values: Any) -> None:
+        link.send(_reply(values, arrays, name))
+        link.request(Taken)
+
     try:
-        value = getattr(made, call.method)(**call.arguments)
-        if isinstance(value, np.ndarray):
-            os.pwritev(arrays, [np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint8)], 0)
-            return Reply(None, list(value.shape))
-        return Reply(msgspec.Raw(json.dumps(value, allow_nan=False).encode()))
+        return _reply(getattr(made, call.method)(**call.arguments, **({"sink": sink} if call.sink else {})), arrays)
     except Exception as error:
         return failure(error)
+
+
+def _reply(value: Any, arrays: int, given: str = "") -> Reply:
+    if isinstance(value, np.ndarray):
+        os.pwritev(arrays, [np.ascontiguousarray(value, np.float32).reshape(-1).view(np.uint8).data], 0)
+        return Reply(given, list(value.shape), bool(given))
+    return Reply(msgspec.Raw(json.dumps(value, allow_nan=False).encode()))

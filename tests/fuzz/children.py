@@ -20,7 +20,6 @@ from unittest import mock
 import msgspec
 
 from kparity.backends.numpy import NumpyBackend
-from kparity.bench import worker as bench_worker
 from kparity.check import core, document
 from kparity.check import worker as check_worker
 from kparity.check.runner import Sweep
@@ -39,6 +38,7 @@ from kparity.probe import document as probe_document
 from kparity.probe import messages, runner
 from kparity.probe.dispatcher import Outcome
 from kparity.process import Child, Done, Failed, Stage, Tick, parent
+from kparity.process import worker as worker_process
 from tests.made_receipts import GOOD
 
 PIPE_BYTES = 1 << 20
@@ -139,8 +139,8 @@ def sweep() -> None:
 
 def benchmark() -> None:
     """Of what is measured: each call has an answer, or fails as one."""
-    with mock.patch.object(bench_worker, "Family", alone), suppress(bench_worker.WorkerFailed):
-        worker = bench_worker.Worker("numpy", "module:Class", {})
+    with mock.patch.object(worker_process, "Family", alone), suppress(worker_process.WorkerFailed):
+        worker = worker_process.Worker("numpy", "module:Class", {})
         try:
             worker.opened(0.0)
             worker.call("step", 0.0)
@@ -174,7 +174,7 @@ def conversations() -> Iterator[bytes]:
     yield _lines(*opening, Failed("rejected", "KP-BOS-COSINE", "why"))
     records = [check_worker.Checked(0, each.as_dict()) for each in core.check_case(NumpyBackend(), ADD, CASE)]
     yield _lines(check_worker.Begun(0), *records, check_worker.Ended(0), Done())
-    yield _lines(bench_worker.Reply(None), bench_worker.Reply({"seconds": [0.1, 0.2], "tokens": [1, 2]}))
+    yield _lines(worker_process.Reply(None), worker_process.Reply({"seconds": [0.1, 0.2], "tokens": [1, 2]}))
     result, witness = mutant.GateResult("BOS", "caught", "why"), mutant.Witness("add", {"M": 2, "D": 3}, "random")
     yield _lines(
         Stage("probe", 1.0), mutant.GateSaid(result, witness), mutant.Bits("0" * 64), mutant.Invalid("x"), Done()
