@@ -239,7 +239,7 @@ class Library:
             raise WrongInput(f"llama.cpp opens no context of {length} positions: {self.complaint()}")
         self.llama.llama_set_n_threads(context, threads, threads)
         taken = [getattr(self.llama, f"llama_n_{name}")(context) for name in ("ctx", "ubatch", "threads")]
-        if taken[0] < length or taken[1] != (rows or DEFAULTS[2]) or taken[2] != threads:
+        if taken[0] < length or taken[1] != (rows or taken[1]) or taken[2] != threads:
             raise refused(f"llama.cpp did not take its options: it has {taken} positions, rows and threads")
         return int(context)
 
