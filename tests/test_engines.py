@@ -168,7 +168,7 @@ def test_a_model_that_is_given_is_read(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("kparty:cpu", "unknown engine 'kparty': did you mean 'kparity'.*known: kparity, llama.cpp, reference"),
+        ("kparty:cpu", "unknown engine 'kparty': did you mean 'kparity'.*known: kparity, llama.cpp, mutant"),
         ("kparity:cpu?precision=f32", "no option 'precision'; kparity has act, kv, fused, index, isa, threads"),
         ("kparity:cpus", "unknown backend 'cpus': did you mean 'cpu'"),
         ("kparity:cpu?act=int4", "act is 'int4', expected one of token, block256"),
@@ -289,3 +289,21 @@ def test_a_specification_is_read() -> None:
     assert (found.kind, found.place, found.options) == ("llama.cpp", "/opt/a b", {"device": "Vulkan0", "ngl": "99"})
     found = Spec.parse("http://127.0.0.1:8080/v1")
     assert (found.kind, found.text) == ("http", "http://127.0.0.1:8080/v1")
+
+
+@pytest.mark.parametrize("text", ["mutant:rope/convention-swapped", "mutant:engine/rope-theta-default?backend=cpu"])
+def test_a_mutant_is_an_engine_that_is_wrong_from_its_defect_on(text: str) -> None:
+    with engine(text) as wrong, engine("kparity:numpy") as right:
+        ids = right.tokenize(TEXT)
+        found, expected = wrong.score(ids), right.score(ids)
+        assert "known to be wrong" in wrong.facts.weaknesses[0]
+    cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(found, expected, strict=True)]
+    assert cosines[0] > 0.99999, "RoPE turns nothing at position 0"
+    assert min(cosines) < 0.999
+
+
+def test_what_is_no_mutant_is_told() -> None:
+    for text, what in [("mutant:rope/none", "mutant"), ("mutant:rope/convention-swapped?fused=0", "no option 'fused'"),
+                       ("mutant:argmax/tail-unread?backend=abacus", "abacus")]:  # fmt: skip
+        with pytest.raises(WrongInput, match=what):
+            open_engine(text)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
 from kparity import __version__
 from kparity.device import registry
-from kparity.device.adapter import Launch
+from kparity.device.adapter import Backend, Launch
 from kparity.engine import Engine as Served
 from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec
 from kparity.model import load_model
@@ -27,9 +28,9 @@ class Own(Engine):
         act, kv = spec.choice("act", "token", "block256"), spec.choice("kv", "f16", "f32")
         fused, index = spec.choice("fused", "1", "0") == "1", spec.number("index", 0)
         threads = spec.number("threads", 0, 1) if "threads" in spec.options else 0
-        backend = registry.open_backend(adapter.name, index, isa=spec.options.get("isa", ""), threads=threads)
+        backend = self._opened(adapter.name, index=index, isa=spec.options.get("isa", ""), threads=threads)
         self.model = load_model(model)
-        self.engine = Served(self.model, backend, act=act, kv=kv, context=context, fused=fused)
+        self.engine = self._served(backend, act=act, kv=kv, context=context, fused=fused)
         h, info = self.model.hparams, backend.info
         self.facts = Facts(
             name=f"kparity {backend.name}", version=f"kparity {__version__}", model=model, vocab=h.vocab,
@@ -38,6 +39,12 @@ class Own(Engine):
             devices=(DeviceRow(f"{backend.name} {index}", info.label, info.kind, True),), kv=kv,
             numerics=f"int8 {act}, f32", activations=f"int8 {act}", threads=getattr(backend, "threads", 0),
         )  # fmt: skip
+
+    def _opened(self, name: str, **options: Any) -> Backend:
+        return registry.open_backend(name, **options)
+
+    def _served(self, backend: Backend, **options: Any) -> Served:
+        return Served(self.model, backend, **options)
 
     def tokenize(self, text: str) -> list[int]:
         """As ``Engine.tokenize``."""

@@ -17,6 +17,7 @@ GROUP = "kparity.engines"
 OWN = {
     "kparity": "kparity.engines.own:Own",
     "llama.cpp": "kparity.engines.llamacpp:LlamaCpp",
+    "mutant": "kparity.mutate.wrong:Mutant",
     "reference": "kparity.engines.plain:Plain",
 }
 """Kind to ``module:Class``."""
