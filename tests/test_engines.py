@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 TEXT = "The quick brown fox jumps over the lazy dog"
 OURS = [
     "kparity:cpu", "kparity:cpu?act=block256&kv=f32&fused=0", "kparity:numpy", "kparity:opencl", "kparity:wgpu",
-    "kparity:torch", "reference", "reference?precision=f32",
+    "kparity:torch", "reference", "reference?precision=f32", "f16",
 ]  # fmt: skip
 THEIRS = ["llama.cpp", "llama.cpp?kv=f32&threads=1", "FOLDER?device=CPU", "FOLDER?device=Vulkan0&threads=2"]
 DEFAULTS = [
@@ -168,13 +168,14 @@ def test_a_model_that_is_given_is_read(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("kparty:cpu", "unknown engine 'kparty': did you mean 'kparity'.*known: kparity, llama.cpp, mutant"),
+        ("kparty:cpu", "unknown engine 'kparty': did you mean 'kparity'.*known: .*kparity, llama.cpp, .*reference"),
         ("kparity:cpu?precision=f32", "no option 'precision'; kparity has act, kv, fused, index, isa, threads"),
         ("kparity:cpus", "unknown backend 'cpus': did you mean 'cpu'"),
         ("kparity:cpu?act=int4", "act is 'int4', expected one of token, block256"),
         ("kparity:cpu?act", "'act' is no list of options"),
         ("kparity:cpu?kv=f16&kv=f32", "an option stands twice"),
         ("reference:cpu", "the reference has no 'cpu'"),
+        ("f16?act=token", "no option 'act'; f16 has kv, precision"),
         ("llama.cpp?ngl=many", "ngl is 'many', expected a whole number from 0 on"),
         ("llama.cpp?threads=0", "threads is '0', expected a whole number from 1 on"),
     ],

@@ -16,7 +16,6 @@ from kparity.errors import BadModel, WrongInput
 from kparity.model import load_model
 from kparity.numerics import compare
 from kparity.plain import weights
-from kparity.plain.weights import matrix
 from tests.cli import python
 from tests.gguf_files import F32, STRING, TINY, U32, altered, write
 
@@ -92,58 +91,6 @@ def test_positions_are_divided_by_the_linear_factor(kind: str, factor: float, wa
     assert plain.facts(path).rope_scale == wanted == load_model(path).hparams.rope_scale
     assert plain.facts(path).frequencies[0] == 1 / wanted
     assert furthest(path, "token", "f16")[0] < 1e-9
-
-
-def test_relu2_and_sub_norms_are_those_of_transformers(transformers: Any, tmp_path: Path) -> None:
-    """Random weights, written to a file and put into BitNetForCausalLM with its own quantising linear layers."""
-    path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, layers=3, untied=True))
-    found = plain.logits(path, TOKENS, act="token", kv="f32")  # its cache is f32
-    noise = np.median(apart(found.rounded, found.logits))
-    right, wrong = (apart(theirs(path, act), found.logits) for act in ("relu2", "silu"))
-    print(f"median of 1 - cosine: {np.median(right):.3g}, with SiLU {np.median(wrong):.3g}, noise {noise:.3g}")
-    assert np.median(right) < 10 * max(noise, 5e-5) and max(right) < 0.01 < np.median(wrong)
-
-
-def theirs(path: Path, act: str) -> np.ndarray:
-    """Logits [positions, vocab] of transformers' model of a file."""
-    import torch
-    from transformers import BitNetConfig, BitNetForCausalLM
-    from transformers.integrations.bitnet import AutoBitLinear
-
-    model = load_model(path)
-    h = model.hparams
-    config = BitNetConfig(
-        vocab_size=h.vocab, hidden_size=h.width, intermediate_size=h.ffn, num_hidden_layers=h.n_layer,
-        num_attention_heads=h.n_head, num_key_value_heads=h.n_kv, hidden_act=act, rms_norm_eps=h.eps,
-        rope_parameters={"rope_type": "default", "rope_theta": h.theta}, max_position_embeddings=h.context,
-        attn_implementation="eager", bos_token_id=h.bos, eos_token_id=h.eos,
-    )  # fmt: skip
-    net = BitNetForCausalLM(config).eval()
-
-    def given(array: np.ndarray) -> Any:
-        return torch.nn.Parameter(torch.from_numpy(np.array(array, np.float32)), requires_grad=False)
-
-    def linear(layer: int, name: str) -> Any:
-        values, scale = matrix(model.file, f"blk.{layer}.{name}")
-        made = AutoBitLinear(values.shape[1], values.shape[0], bias=False)
-        made.weight, made.weight_scale = given(values), torch.from_numpy(scale[:1, 0].copy())
-        return made
-
-    for layer, block in enumerate(net.model.layers):
-        at, attention, mlp = f"blk.{layer}", block.self_attn, block.mlp
-        for part in ("q", "k", "v", "o"):
-            setattr(attention, f"{part}_proj", linear(layer, f"attn_{'output' if part == 'o' else part}"))
-        for part in ("gate", "up", "down"):
-            setattr(mlp, f"{part}_proj", linear(layer, f"ffn_{part}"))
-        block.input_layernorm.weight = given(model.vector(f"{at}.attn_norm.weight"))
-        block.post_attention_layernorm.weight = given(model.vector(f"{at}.ffn_norm.weight"))
-        attention.attn_sub_norm.weight = given(model.vector(f"{at}.attn_sub_norm.weight"))
-        mlp.ffn_sub_norm.weight = given(model.vector(f"{at}.ffn_sub_norm.weight"))
-    net.model.embed_tokens.weight = given(model.embedding().array)
-    net.model.norm.weight = given(model.vector("output_norm.weight"))
-    net.lm_head.weight = given(model.head().array)
-    with torch.no_grad():
-        return net(torch.tensor([TOKENS])).logits[0].numpy().astype(np.float64)
 
 
 def test_it_is_alone() -> None:

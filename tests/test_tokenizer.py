@@ -130,7 +130,7 @@ def test_byte_level_by_hand(tmp_path: Path) -> None:
     assert tokenizer.decode([0, 261, 1]) == " the"
     assert tokenizer.decode([0, 261, 1], skip_special=False) == "<|bos|> the<|eos|>"
     assert tokenizer.vocab_size == 300
-    assert tokenizer._backend.id_to_token(261) == "Ġthe"
+    assert tokenizer.backend.id_to_token(261) == "Ġthe"
 
 
 def test_sentence_piece_by_hand(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_sentence_piece_by_hand(tmp_path: Path) -> None:
         "tokenizer.ggml.scores": (ARRAY, (F32, [0.0] * 259 + list(pieces.values()))),
     }
     tokenizer = load_model(model_with(tmp_path, stored)).tokenizer
-    spelled = [tokenizer._backend.id_to_token(token) for token in tokenizer.encode("abc bca é")]
+    spelled = [tokenizer.backend.id_to_token(token) for token in tokenizer.encode("abc bca é")]
     assert spelled == ["<s>", "▁ab", "c", "▁", "bc", "a", "▁", "<0xC3>", "<0xA9>"]
     assert tokenizer.decode(tokenizer.encode("abc bca é")) == "abc bca é"
 
@@ -151,7 +151,7 @@ def test_sentence_piece_by_hand(tmp_path: Path) -> None:
 def test_tokenizer_json(tmp_path: Path) -> None:
     """The same ids from a tokenizer.json as from the file's own vocabulary."""
     own, path = load_model().tokenizer, tmp_path / "tokenizer.json"
-    own._backend.save(str(path))
+    own.backend.save(str(path))
     other = Tokenizer.from_file(path, bos=own.bos, eos=own.eos)
     assert [other.encode(text) for text in TEXTS] == [own.encode(text) for text in TEXTS]
     path.write_text("{}")
@@ -201,7 +201,7 @@ def test_any_ids_stream_to_their_text(tokenizer: Tokenizer, ids: list[int]) -> N
     Byte tokens of SentencePiece are left out: a run of them decodes to nothing but U+FFFD if any of it is no UTF-8, and
     a stream cannot know that when it gives the first ones.
     """
-    ids = [token for token in ids if not tokenizer._backend.id_to_token(token).startswith("<0x")]
+    ids = [token for token in ids if not tokenizer.backend.id_to_token(token).startswith("<0x")]
     assert streamed(tokenizer, ids).replace("\ufffd", "") == tokenizer.decode(ids).replace("\ufffd", "")
 
 

@@ -22,7 +22,7 @@ class DeviceRow(msgspec.Struct, frozen=True):
     name: str
     description: str
     kind: str
-    """``gpu``, ``cpu`` or ``software``."""
+    """``gpu``, ``cpu``, ``software``, or ``unknown`` behind a network."""
     used: bool
 
 
@@ -64,6 +64,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Layers on the device, of how many, as llama.cpp counts them (the output is one); None on the processor."""
     placed: tuple[Placed, ...] = ()
     traces: bool = False
+    gives: str = "logits"
+    """``logits``; or ``logprobs:N``, log-probabilities of a position's N likeliest tokens, and NaN for others."""
+    answers: tuple[int, ...] = ()
+    """The only tokens that it can be fed, in their order, where it holds what was computed before."""
     weaknesses: tuple[str, ...] = ()
     """What a reader of a comparison must know, such as layers that stayed on the processor."""
 

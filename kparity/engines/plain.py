@@ -1,4 +1,6 @@
-"""The plain fp64 pass as an engine: ``reference``. It has no cache, and computes every position anew."""
+"""The plain fp64 pass as an engine: ``reference``, and ``f16``, the same without quantisation of activations. It has no
+cache, and computes every position anew.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,22 @@ class Plain(Engine):
     """The reference of the probe, ``kparity.plain``; ``precision=f32`` is its second pass, the noise of rounding."""
 
     def __init__(self, spec: Spec, *, model: str, context: int) -> None:
-        spec.only("act", "kv", "precision")
+        whole = spec.kind == "f16"
+        spec.only(*(() if whole else ("act",)), "kv", "precision")
         if spec.place:
-            raise spec.wrong(f"the reference has no {spec.place!r}; write reference?act=block256")
-        self.act, self.kv = spec.choice("act", "token", "block256"), spec.choice("kv", "f16", "f32")
+            raise spec.wrong(f"the {spec.kind} has no {spec.place!r}; write {spec.kind}?kv=f32")
+        self.act = "none" if whole else spec.choice("act", "token", "block256")
+        self.kv, met = spec.choice("kv", "f16", "f32"), "not quantised" if whole else f"int8 {self.act}"
         precision = spec.choice("precision", "fp64", "f32")
         self.rounded = precision == "f32"
         self.words, self.path, self.tokens = load_model(model), model, list[int]()
         f, h = plain.facts(model), self.words.hparams
         self.facts = Facts(
-            name=f"reference {precision}", version=f"kparity {__version__}", model=model, vocab=f.vocab,
+            name=f"{spec.kind} {precision}", version=f"kparity {__version__}", model=model, vocab=f.vocab,
             layers=f.layers, context=min(context or h.context, h.context), width=f.width,
             bos=-1 if h.bos is None else h.bos, eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos,
             devices=(DeviceRow("numpy", "the processor, in numpy", "cpu", True),), kv=self.kv,
-            numerics=f"int8 {self.act}, {precision}", activations=f"int8 {self.act}",
+            numerics=f"{met}, {precision}", activations=met,
             weaknesses=("it keeps no cache: a step costs a whole pass, and its steps are no test of one",),
         )  # fmt: skip
 

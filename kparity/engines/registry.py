@@ -19,6 +19,10 @@ OWN = {
     "llama.cpp": "kparity.engines.llamacpp:LlamaCpp",
     "mutant": "kparity.mutate.wrong:Mutant",
     "reference": "kparity.engines.plain:Plain",
+    "f16": "kparity.engines.plain:Plain",
+    "transformers": "kparity.engines.hf:Transformers",
+    "http": "kparity.engines.http:Http",
+    "https": "kparity.engines.http:Http",
 }
 """Kind to ``module:Class``."""
 

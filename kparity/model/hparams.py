@@ -120,7 +120,7 @@ def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
     vocab = keys.integer(f"{arch}.vocab_size", 1, MAX_SIZE, embedding_rows)
     if vocab != embedding_rows:
         raise BadModel(f"key {arch}.vocab_size is {vocab}, but token_embd.weight has {embedding_rows} rows")
-    bos, eos, add_bos = _special_tokens(keys, vocab)
+    bos, eos, add_bos = special_tokens(keys, vocab)
     return Hparams(
         arch=arch, n_layer=keys.integer(f"{arch}.block_count", 1, MAX_LAYERS), width=width,
         ffn=keys.integer(f"{arch}.feed_forward_length", 1, MAX_SIZE), n_head=n_head, n_kv=n_kv, head_dim=head_dim,
@@ -132,7 +132,7 @@ def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
     )  # fmt: skip
 
 
-def _special_tokens(keys: Keys, vocab: int) -> tuple[int | None, int | None, bool]:
+def special_tokens(keys: Keys, vocab: int) -> tuple[int | None, int | None, bool]:
     """BOS, EOS and whether a prompt starts with BOS; where the file is silent, what llama-vocab.cpp assumes."""
     llama = keys.maybe_text("tokenizer.ggml.model") == "llama"
     bos = keys.integer("tokenizer.ggml.bos_token_id", 0, vocab - 1, 1 if llama and vocab > 2 else None)

@@ -102,7 +102,7 @@ class Model:
         from kparity.model.tokenizer import Tokenizer
 
         with self.file.naming():
-            return Tokenizer.from_keys(self.file.keys, self.hparams)
+            return Tokenizer.from_keys(self.file.keys, self.hparams.vocab)
 
     def inspect(self) -> dict[str, Any]:
         """Keys, tensor types and norm statistics as plain values (``kparity model inspect``)."""

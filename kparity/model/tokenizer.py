@@ -10,7 +10,7 @@ import numpy as np
 
 from kparity.errors import BadModel, WrongInput
 from kparity.host import files
-from kparity.model.hparams import LLAMA3_PRE, Hparams, Keys
+from kparity.model.hparams import LLAMA3_PRE, Keys, special_tokens
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Token types (llama.h, ``enum llama_token_type``)."""
@@ -53,16 +53,19 @@ IGNORE_MERGES = frozenset(LLAMA3_PRE)
 
 
 class Tokenizer:
-    """A vocabulary with its rules. ``bos`` is put in front of a prompt where ``add_bos`` says so."""
+    """A vocabulary with its rules, in ``backend`` of the library ``tokenizers``. ``bos`` is put in front of a prompt
+    where ``add_bos`` says so.
+    """
 
     def __init__(self, backend: Any, bos: int | None, eos: int | None, add_bos: bool) -> None:
-        self._backend, self.bos, self.eos, self.add_bos = backend, bos, eos, add_bos
+        self.backend, self.bos, self.eos, self.add_bos = backend, bos, eos, add_bos
 
     @classmethod
-    def from_keys(cls, keys: Mapping[str, Any], hparams: Hparams) -> Tokenizer:
-        """The tokenizer that a GGUF file describes: kind ``gpt2`` (byte-level BPE) or ``llama`` (SentencePiece)."""
-        backend = _build(_Vocabulary(keys, hparams.vocab))
-        return cls(backend, hparams.bos, hparams.eos, hparams.add_bos)
+    def from_keys(cls, keys: Mapping[str, Any], vocab: int) -> Tokenizer:
+        """The tokenizer that a GGUF file describes, for an embedding of ``vocab`` rows: kind ``gpt2`` (byte-level BPE)
+        or ``llama`` (SentencePiece).
+        """
+        return cls(_build(_Vocabulary(keys, vocab)), *special_tokens(Keys(keys), vocab))
 
     @classmethod
     def from_file(cls, path: str | Path, bos: int | None, eos: int | None, add_bos: bool = True) -> Tokenizer:
@@ -81,7 +84,7 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Tokens of the vocabulary, special ones included."""
-        return int(self._backend.get_vocab_size(with_added_tokens=True))
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Token ids; ``bos`` false leaves out the BOS that the model expects. Special tokens in the text count."""
@@ -89,7 +92,7 @@ class Tokenizer:
             text.encode("utf-8")
         except UnicodeEncodeError:
             raise WrongInput("the text has surrogates, which UTF-8 cannot express") from None
-        ids = list(self._backend.encode(text, add_special_tokens=False).ids)
+        ids = list(self.backend.encode(text, add_special_tokens=False).ids)
         return [self.bos, *ids] if bos and self.add_bos and self.bos is not None else ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -98,7 +101,7 @@ class Tokenizer:
         for token in ids:
             if not 0 <= token < limit:
                 raise WrongInput(f"token {token} is outside the vocabulary of {limit}")
-        text: str = self._backend.decode([int(token) for token in ids], skip_special_tokens=skip_special)
+        text: str = self.backend.decode([int(token) for token in ids], skip_special_tokens=skip_special)
         return text
 
     def stream(self, prompt: Sequence[int] = ()) -> TextStream:

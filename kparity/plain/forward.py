@@ -38,7 +38,9 @@ class Logits:
 
 @dataclass(frozen=True)
 class Quantised:
-    """Activations int8 [rows, k], with what they are multiplied by to be what they were, [rows, 1 or k / 256]."""
+    """Activations int8 [rows, k], with what they are multiplied by to be what they were, [rows, 1 or k / 256]; without
+    quantisation ``q`` are the activations themselves.
+    """
 
     q: Array
     scale: Array
@@ -58,9 +60,11 @@ class Stream:
 
     def quantised(self, x: Array, act: str) -> Quantised:
         """int8 per token: 127 / max(|x|, 1e-5), half to even (BitNet b1.58); or per 256 by -127 over the value of
-        largest magnitude, as llama.cpp's Q8_K has it.
+        largest magnitude, as llama.cpp's Q8_K has it; or not at all.
         """
         one = self.dtype.type
+        if act == "none":
+            return Quantised(x, np.ones((len(x), 1), self.dtype))
         if act == "token":
             factor = one(127) / np.maximum(np.abs(x).max(axis=1, keepdims=True), one(1e-5))
             return Quantised(np.clip(np.rint(x * factor), -128, 127).astype(np.int8), one(1) / factor)
@@ -118,8 +122,8 @@ def logits(
     """Logits after each of the tokens of a sequence; raises BadModel for a file that cannot be read, WrongInput for
     tokens outside the vocabulary.
 
-    ``act`` is the quantisation of activations (``token``, ``block256``), ``kv`` the type of the cache (``f16``,
-    ``f32``); ``tick`` is told how far it is.
+    ``act`` is the quantisation of activations (``token``, ``block256``, ``none``), ``kv`` the type of the cache
+    (``f16``, ``f32``); ``tick`` is told how far it is.
     """
     with opened(path) as file, np.errstate(all="ignore"):  # what is not finite is for the gates to see
         f = facts_of(file)
@@ -165,14 +169,19 @@ def products(weights: Iterable[Piece], streams: Sequence[Stream], given: Sequenc
 
     Sums of ternary times int8 are integers below 2²⁴: exact in f32 in any order, and one product for both passes. They
     are scaled as each pass rounds, over the whole width or, where either side has a scale per block, block by block.
+    Activations that are not quantised are multiplied as each pass rounds.
     """
     found = [np.zeros((len(each.q), rows), stream.dtype) for stream, each in zip(streams, given, strict=True)]
+    whole = given[0].q.dtype == np.int8
     q = np.concatenate([each.q for each in given]).astype(np.float32)
     for piece in weights:
         blocks = max(piece.scales.shape[1], given[0].scale.shape[1])
         for block in range(blocks):
             part = slice(block * BLOCK, (block + 1) * BLOCK) if blocks > 1 else slice(None)
-            sums = np.split(q[:, part] @ piece.values[:, part].T, len(streams))
+            values = piece.values[:, part].T
+            sums = (
+                np.split(q[:, part] @ values, len(streams)) if whole else [each.q[:, part] @ values for each in given]
+            )
             for stream, each, out, integers in zip(streams, given, found, sums, strict=True):
                 scale = _column(each.scale, block) * _column(piece.scales.astype(stream.dtype), block).T
                 out[:, piece.rows] += integers.astype(stream.dtype) * scale

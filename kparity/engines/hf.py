@@ -1,0 +1,136 @@
+"""A model in transformers as an engine: ``transformers:exported`` with the weights of the GGUF file, or
+``transformers:FOLDER`` as transformers saved it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from fnmatch import fnmatchcase
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kparity.device.fingerprint import version
+from kparity.engines import hf_weights
+from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec
+from kparity.errors import WrongInput
+from kparity.host.install import library
+from kparity.host.processors import processors
+from kparity.model.gguf_file import GgufFile
+from kparity.model.tokenizer import Tokenizer
+from kparity.ops.spec import Array
+
+RANGE = "relu² is not kept within the range of f16"
+
+
+class Transformers(Engine):
+    """In f32 on the processor, ``threads`` of it; ``act=none`` leaves the activations of an exported model whole."""
+
+    def __init__(self, spec: Spec, *, model: str, context: int) -> None:
+        own = spec.place in ("", "exported")
+        spec.only(*(("act",) if own else ()), "threads")
+        act, threads = spec.choice("act", "token", "none"), spec.number("threads", processors(), 1)
+        if not own and not (Path(spec.place) / "config.json").is_file():
+            raise spec.wrong(f"{spec.place} has no config.json; write transformers:exported, or name a folder")
+        self.torch = library("torch", "hf", "the engine transformers")
+        self.torch.set_num_threads(threads)
+        self.net = hf_weights.exported(model, act) if own else hf_weights.loaded(spec.place)
+        self.words: Tokenizer | None = _words(model, self.net.config) if own else _words_of(spec.place)
+        parameters = signature(self.net.forward).parameters
+        self.cached = "cache" if "cache" in parameters else "past_key_values"  # by its release
+        self.state: Any = None
+        self.fed, c = 0, self.net.config
+        bits = any(hasattr(each, "online_quant") for each in self.net.modules())
+        bos, eos = (self.words.bos, self.words.eos) if self.words else (None, None)
+        self.facts = Facts(
+            name=f"transformers {type(self.net).__name__}", model=model if own else spec.place,
+            version=f"transformers {version('transformers')}, torch {version('torch')}", vocab=c.vocab_size,
+            context=min(context or c.max_position_embeddings, c.max_position_embeddings), layers=c.num_hidden_layers,
+            width=c.hidden_size, bos=-1 if bos is None else bos, eos=-1 if eos is None else eos,
+            add_bos=bool(self.words and self.words.add_bos), numerics="int8 token, f32" if bits else "f32", kv="f32",
+            devices=(DeviceRow("torch", "the processor, in torch", "cpu", True),), threads=threads, traces=True,
+            activations="int8 token" if bits else "f32", weaknesses=(RANGE,) if c.hidden_act == "relu2" else (),
+        )  # fmt: skip
+
+    def tokenize(self, text: str) -> list[int]:
+        """As ``Engine.tokenize``."""
+        if self.words is None:
+            raise WrongInput(f"{self.facts.model} has no tokenizer that transformers reads; give token ids")
+        return self.words.encode(text)
+
+    def reset(self) -> None:
+        """As ``Engine.reset``."""
+        self.state, self.fed = None, 0
+
+    def score(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.score``, in one batch."""
+        return self._logits(tokens, 0)
+
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.prefill``."""
+        return np.asarray(self._logits(tokens, 1)[0])
+
+    def step(self, token: int) -> Array:
+        """As ``Engine.step``."""
+        return self.prefill([token])
+
+    def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
+        """As ``Engine.trace``: what a module gives has its name, ``model.layers.3.self_attn.q_proj``."""
+
+        def hook(name: str) -> Any:
+            def told(_module: Any, _given: Any, out: Any) -> None:
+                values = out[0] if isinstance(out, tuple) else out
+                if isinstance(values, self.torch.Tensor):
+                    sink(name, values.float().numpy().reshape(len(tokens), -1))
+
+            return told
+
+        chosen = [
+            each.register_forward_hook(hook(name))
+            for name, each in self.net.named_modules()
+            if name and any(fnmatchcase(name, pattern) for pattern in slots)
+        ]
+        try:
+            return self.score(tokens)
+        finally:
+            for each in chosen:
+                each.remove()
+
+    def _logits(self, tokens: Sequence[int], keep: int) -> Array:
+        """Of the last ``keep`` tokens, or of all for 0."""
+        self.check(tokens, self.fed)
+        with self.torch.inference_mode(), self.torch.compiler.set_stance("force_eager"):  # ActQuant asks for a compiler
+            given = {} if self.state is None else {self.cached: self.state}
+            out = self.net(
+                input_ids=self.torch.tensor([list(tokens)]),
+                use_cache=True,
+                logits_to_keep=keep,
+                return_dict=True,
+                **given,
+            )
+        self.state, self.fed = out[self.cached], self.fed + len(tokens)
+        return np.array(out.logits[0].float().numpy())
+
+    def close(self) -> None:
+        """As ``Engine.close``."""
+        self.net = self.state = None
+
+
+def _words(model: str, config: Any) -> Tokenizer:
+    """The tokenizer of a GGUF file."""
+    with closing(GgufFile.open(model)) as file, file.naming():
+        return Tokenizer.from_keys(file.keys, config.vocab_size)
+
+
+def _words_of(folder: str) -> Tokenizer | None:
+    """That of a folder of transformers, with the BOS that its own rules put in front; None where it has none."""
+    transformers = library("transformers", "hf", "the engine transformers")
+    try:
+        theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        bos, first = theirs.bos_token_id, theirs("a")["input_ids"][:1]
+        return Tokenizer(theirs.backend_tokenizer, bos, theirs.eos_token_id, bos is not None and first == [bos])
+    except Exception:  # whatever a file in it does to the library; ids can be scored all the same
+        return None

@@ -1,0 +1,84 @@
+"""A server as an engine: ``http://HOST:PORT?probs=20&model=NAME&timeout=120``, llama.cpp's or one of OpenAI's kind.
+
+A server tells the log-probabilities of the likeliest tokens and nothing else: ``Facts.gives`` says of how many, and
+every other logit is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kparity.engines.base import DeviceRow, Engine, Facts, Spec
+from kparity.engines.http_dialects import LlamaServer, dialect
+from kparity.engines.http_wire import Wire
+from kparity.host.text import printable
+from kparity.ops.spec import Array
+
+PROBS, MANY = 20, 2048
+"""Tokens of a position that are asked for: what servers of OpenAI's kind allow; llama.cpp gives any number."""
+TIMEOUT_S, CONTEXT = 120, 1 << 20
+
+
+class Http(Engine):
+    """Whatever serves at an address: ``probs`` tokens of each position, ``timeout`` in seconds for an answer."""
+
+    def __init__(self, spec: Spec, *, model: str, context: int) -> None:
+        spec.only("probs", "model", "timeout", "vocab")
+        wire = self.wire = Wire(spec, spec.number("timeout", TIMEOUT_S, 1))
+        self.tokens: list[int] = []
+        try:
+            speaks = self.speaks = dialect(wire, model)
+            llama = isinstance(speaks, LlamaServer)
+            self.probs = min(spec.number("probs", MANY if llama else PROBS, 1), speaks.vocab)
+            start = self.speaks.tokenize("") if llama else []
+            bos = start[0] if start else -1
+            shown = speaks.after([max(bos, 0)], 1, self.probs, fresh=True)
+        except BaseException:
+            wire.close()
+            raise
+        told = int(np.isfinite(shown).sum())
+        room = min(each for each in (context, speaks.context, CONTEXT) if each)
+        self.facts = Facts(
+            name=f"server {wire.url}", version=printable(speaks.version)[:80] or "unknown",
+            model=printable(speaks.model), vocab=speaks.vocab, context=room, layers=0, width=speaks.width, bos=bos,
+            add_bos=bos >= 0, devices=(DeviceRow(wire.url, "what serves there", "unknown", True),),
+            numerics=f"of {wire.url}", gives=f"logprobs:{told}",
+            weaknesses=(f"it tells {told} of {speaks.vocab} log-probabilities, and not what computes them",),
+        )  # fmt: skip
+
+    def tokenize(self, text: str) -> list[int]:
+        """As ``Engine.tokenize``."""
+        ids = self.speaks.tokenize(text)
+        if ids:
+            self.check(ids[: self.facts.context], 0)
+        return ids
+
+    def reset(self) -> None:
+        """As ``Engine.reset``."""
+        self.tokens = []
+
+    def score(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.score``: log-probabilities, NaN where none is told."""
+        self.check(tokens, len(self.tokens))
+        fed = [*self.tokens, *tokens]
+        found = self.speaks.after(fed, len(tokens), self.probs, fresh=not self.tokens)
+        self.tokens = fed
+        return found
+
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.prefill``."""
+        self.check(tokens, len(self.tokens))
+        fed = [*self.tokens, *tokens]
+        found = self.speaks.after(fed, 1, self.probs, fresh=not self.tokens)
+        self.tokens = fed
+        return np.asarray(found[0])
+
+    def step(self, token: int) -> Array:
+        """As ``Engine.step``."""
+        return self.prefill([token])
+
+    def close(self) -> None:
+        """As ``Engine.close``."""
+        self.wire.close()

@@ -1,0 +1,115 @@
+"""Requests to a server that is not trusted: every answer has a time, a size and a form, or is one sentence."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from kparity.engines.base import Spec
+from kparity.errors import WrongInput
+from kparity.host.install import library
+from kparity.host.text import printable
+
+KEY = "KPARITY_API_KEY"
+"""Environment variable with the key that goes to the server, as ``Authorization: Bearer``."""
+CONNECT_S, LIMIT, EXCERPT = 10.0, 64 << 20, 160
+"""Seconds to connect, bytes of an answer, and characters of it that a message shows."""
+Form = TypeVar("Form")
+
+
+class Missing(WrongInput):
+    """The server has no such path."""
+
+
+class Wire:
+    """The connection to one server, at most ``seconds`` for each answer; it follows no redirect, and so the key of the
+    environment goes nowhere else.
+    """
+
+    def __init__(self, spec: Spec, seconds: int) -> None:
+        self.spec, self.seconds = spec, seconds
+        self.url = f"{spec.kind}:{spec.place}".rstrip("/").removesuffix("/v1")
+        host, key = self._host(), os.environ.get(KEY, "")
+        if not (key.isascii() and key.isprintable()):
+            raise WrongInput(f"{KEY} has characters that no header can hold; give the key alone")
+        self.httpx = library("httpx", "http", "an engine behind http")
+        headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
+        self.client = self.httpx.Client(
+            base_url=self.url, headers=headers, timeout=self.httpx.Timeout(seconds, connect=CONNECT_S),
+            follow_redirects=False, trust_env=not _here(host),
+        )  # fmt: skip
+
+    def _host(self) -> str:
+        """Of the address; raises WrongInput for one that is none, or that has a name and password in it."""
+        with suppress(ValueError):
+            parts = urlsplit(self.url)
+            if parts.hostname and parts.port != 0 and parts.username is None and not parts.fragment:
+                return parts.hostname
+        raise self.spec.wrong(f"no address of a server; write http://HOST:PORT, and a key into {KEY}")
+
+    def ask(self, path: str, form: type[Form], body: Any = None) -> Form:
+        """The answer of a GET, or of a POST where there is a ``body``; raises Missing for 404 and 405, and WrongInput
+        with what the server answered instead.
+        """
+        method = "GET" if body is None else "POST"
+        what = f"{method} {path}"
+        try:
+            with self.client.stream(method, path, json=body) as reply:
+                raw = b"".join(self._pieces(what, reply))
+        except self.httpx.TimeoutException:
+            raise self.spec.wrong(f"{what}: no answer within {self.seconds} s; ?timeout=SECONDS allows more") from None
+        except (self.httpx.HTTPError, self.httpx.InvalidURL) as error:
+            reason = printable(str(error))[:EXCERPT] or type(error).__name__
+            raise self.spec.wrong(f"{what}: {reason}; look whether the server runs there") from None
+        self._refuse(what, reply, raw)
+        try:
+            return msgspec.json.decode(raw, type=form)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self.spec.wrong(f"{what} answered {_excerpt(raw)}, not what was asked for ({error})") from None
+
+    def _pieces(self, what: str, reply: Any) -> Iterator[bytes]:
+        """The body as it comes, within time and size."""
+        until, size = time.monotonic() + self.seconds, 0
+        for piece in reply.iter_raw():
+            size += len(piece)
+            if size > LIMIT:
+                raise self.spec.wrong(f"{what} answers with more than {LIMIT >> 20} MiB; ask for less by ?probs=N")
+            if time.monotonic() > until:
+                raise self.httpx.ReadTimeout("")
+            yield piece
+
+    def _refuse(self, what: str, reply: Any, raw: bytes) -> None:
+        """Raise for a status that is none of success."""
+        status, told = reply.status_code, f"{what} answered {reply.status_code}"
+        if 300 <= status < 400:
+            where = printable(reply.headers.get("location", "nowhere"))[:EXCERPT]
+            raise self.spec.wrong(f"{told} and points to {where}; give the address that answers itself")
+        if status in (401, 403):
+            raise self.spec.wrong(f"{told}; put the server's key into {KEY}")
+        if status in (404, 405):
+            raise Missing(str(self.spec.wrong(f"{told}: it has no such path; see docs/engines.md for those it needs")))
+        if status != 200:
+            raise self.spec.wrong(f"{told}: {_excerpt(raw)}; look into the server's log")
+
+    def close(self) -> None:
+        """End the connection."""
+        self.client.close()
+
+
+def _here(host: str) -> bool:
+    """Whether a host is this machine, where no proxy of the environment stands between."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _excerpt(raw: bytes) -> str:
+    return repr(printable(raw[:EXCERPT].decode(errors="replace"))) if raw else "nothing"

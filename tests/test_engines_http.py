@@ -1,0 +1,254 @@
+"""Servers as engines: llama.cpp's own, and one that speaks as OpenAI's, well behaved and not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kparity.engines import http_wire
+from kparity.engines.http_wire import KEY
+from kparity.engines.registry import open_here
+from kparity.errors import KparityError
+from kparity.model import load_model
+from kparity.model.gguf_file import embedded
+
+VOCAB, TOKENS = 32, [3, 1, 4, 1, 5]
+
+
+def truth(tokens: list[int]) -> np.ndarray:
+    """Log-probabilities [VOCAB] after some tokens."""
+    logits = np.random.default_rng([0, *tokens]).standard_normal(VOCAB)
+    return np.asarray(logits - np.logaddexp.reduce(logits))
+
+
+@dataclass
+class Fake:
+    """A server of OpenAI's kind; ``faults`` are what paths answer instead: status, headers, body."""
+
+    echoes: bool = True
+    faults: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    seen: list[tuple[str, str | None]] = field(default_factory=list)
+    named: Callable[[int], str] = "token_id:{}".format
+    extra: int = 0
+    """Tokens that it says it read beyond those that it was sent."""
+    pause: float = 0.0
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        if path in self.faults:
+            return self.faults[path]
+        if path == "/v1/models":
+            return self.json({"data": [{"id": "fake", "max_model_len": 64}]})
+        if path == "/tokenize":
+            return self.json({"tokens": [1, *(ord(each) % VOCAB for each in body["prompt"])]})
+        if path != "/v1/completions":
+            return 404, {}, b"{}"
+        prompt, count = body["prompt"], body["logprobs"]
+        whole = body["echo"] and self.echoes
+        rows = [None if not end else self.top(prompt[:end], count) for end in range(len(prompt) + 1)]
+        logprobs = {"top_logprobs": rows if whole else rows[-1:]}
+        usage = {"prompt_tokens": len(prompt) + self.extra}
+        return self.json({"choices": [{"text": "", "logprobs": logprobs}], "usage": usage})
+
+    def top(self, tokens: list[int], count: int) -> dict[str, float]:
+        row = truth(tokens)
+        return {self.named(int(at)): float(row[at]) for at in np.argsort(-row)[:count]}
+
+    @staticmethod
+    def json(value: Any) -> tuple[int, dict[str, str], bytes]:
+        return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
+
+
+@contextmanager
+def served(fake: Fake) -> Iterator[str]:
+    """Its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            fake.seen.append((self.path, self.headers.get("Authorization")))
+            status, headers, body = fake.answer(self.path, json.loads(raw or b"{}"))
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                for at in range(0, len(body), 1 << 16):
+                    self.wfile.write(body[at : at + (1 << 16)])
+                    self.wfile.flush()
+                    time.sleep(fake.pause)
+            except OSError:  # the client has left
+                pass
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+def test_a_server_of_openais_kind_gives_the_likeliest_and_invents_nothing(echoes: bool) -> None:
+    fake = Fake(echoes=echoes)
+    with served(fake) as url:
+        engine = open_here(f"{url}/v1?probs=4&vocab={VOCAB}")
+        assert engine.facts.gives == "logprobs:4" and engine.facts.vocab == VOCAB and engine.facts.context == 64
+        fake.seen.clear()
+        rows = np.vstack([engine.score(TOKENS[:3]), engine.step(TOKENS[3]), engine.prefill(TOKENS[4:])])
+        assert len(fake.seen) == (3 if echoes else 5)  # requests: one a call, or one a position
+        assert engine.tokenize("a") == [1, ord("a") % VOCAB]
+        engine.reset()
+        assert np.array_equal(engine.score(TOKENS), rows, equal_nan=True)
+        engine.close()
+    for end, row in enumerate(rows, 1):
+        expected = truth(TOKENS[:end])
+        known = np.flatnonzero(~np.isnan(row))
+        assert set(known) == set(np.argsort(-expected)[:4]) and np.allclose(row[known], expected[known], atol=1e-6)
+
+
+def test_a_text_is_an_id_where_one_token_alone_has_it() -> None:
+    """The embedded model's tokens from 300 on, as its own tokenizer writes them."""
+    words = load_model(None).tokenizer
+    with served(Fake(named=lambda token: words.decode([300 + token]))) as url:
+        row = open_here(f"{url}?probs=4").step(5)
+    assert set(np.flatnonzero(~np.isnan(row)) - 300) == set(np.argsort(-truth([5]))[:4])
+
+
+def test_the_key_goes_to_the_server_and_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret")
+    other, fake = Fake(), Fake()
+    with served(other) as there, served(fake) as url:
+        open_here(f"{url}?vocab={VOCAB}").close()
+        assert {key for _, key in fake.seen} == {"Bearer secret"}
+        fake.faults["/v1/models"] = (307, {"Location": f"{there}/v1/models"}, b"")
+        with pytest.raises(KparityError, match=r"307 and points to http://127.*give the address") as refused:
+            open_here(url)
+        assert other.seen == [] and "secret" not in str(refused.value)
+    monkeypatch.setenv(KEY, "a\nb")
+    with pytest.raises(KparityError, match="give the key alone"):
+        open_here("http://127.0.0.1:9")
+
+
+def completion(row: Any) -> tuple[int, dict[str, str], bytes]:
+    return Fake.json({"choices": [{"logprobs": {"top_logprobs": [None, row]}}]})
+
+
+FAULTS = {
+    "nothing there": ("/v1/models", (404, {}, b""), "404: it has no such path"),
+    "an error with 200": ("/v1/models", Fake.json({"error": "overloaded"}), "overloaded.*not what was asked for"),
+    "an error with 500": ("/v1/models", (500, {}, b"oh \x1b[31mno"), r"answered 500: .*oh \\+x1b.*server's log"),
+    "a key is missing": ("/v1/models", (401, {}, b""), KEY),
+    "no JSON": ("/v1/models", (200, {}, b"<html>"), "<html>"),
+    "nothing": ("/v1/models", (200, {}, b""), "answered nothing"),
+    "deep": ("/v1/models", (200, {}, b'{"data":' + b"[" * 100000), "not what was asked for"),
+    "no model": ("/v1/models", Fake.json({"data": []}), "it serves no model"),
+    "cut short": ("/v1/models", (200, {"Content-Length": "999"}, b'{"data": ['), "look whether the server runs"),
+    "too much": ("/v1/models", (200, {}, b" " * (3 << 20)), "more than 2 MiB"),
+    "no logprobs": ("/v1/completions", Fake.json({"choices": [{"text": "x"}]}), "no logprobs"),
+    "no choices": ("/v1/completions", Fake.json({"choices": []}), "no logprobs"),
+    "NaN": ("/v1/completions", (200, {}, b'{"choices":[{"logprobs":{"top_logprobs":[{"token_id:1":NaN}]}}]}'), "NaN"),
+    "null": ("/v1/completions", completion({"token_id:1": None}), "not what was asked for"),
+    "logits": ("/v1/completions", completion({"token_id:1": 7.5}), "no log-probability"),
+    "sums beyond one": ("/v1/completions", completion({"token_id:1": -0.1, "token_id:2": -0.1}), "add up to 1.8"),
+    "another vocabulary": ("/v1/completions", completion({"token_id:99": -1.0}), "is it another model"),
+    "texts": ("/v1/completions", completion({" the": -1.0}), "' the', which is no text of one token"),
+    "an empty row": ("/v1/completions", completion({}), "add up to 0"),
+    "completions are not there": ("/v1/completions", (404, {}, b""), "404: it has no such path"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_hostile_answer_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_wire, "LIMIT", 2 << 20)
+    path, answer, expected = FAULTS[name]
+    with served(Fake(faults={path: answer})) as url, pytest.raises(KparityError, match=expected) as refused:
+        open_here(f"{url}?vocab={VOCAB}")
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
+
+
+def test_slow_dead_and_wrong_addresses_are_one_sentence() -> None:
+    slow = Fake(faults={"/v1/models": (200, {}, b" " * (20 << 16))}, pause=0.3)  # each piece in time, the whole is not
+    with served(slow) as url, pytest.raises(KparityError, match="no answer within 1 s"):
+        open_here(f"{url}?timeout=1")
+    with pytest.raises(KparityError, match=r"GET /v1/models: .*look whether the server runs"):
+        open_here(url)
+    for wrong in ("http:", "http://", "http://user:word@127.0.0.1:1", "http://127.0.0.1:99999", "https://[::1"):
+        with pytest.raises(KparityError, match="no address of a server"):
+            open_here(wrong)
+
+
+def test_a_server_that_reads_other_tokens_is_refused() -> None:
+    """For example one that puts a second BOS in front."""
+    with served(Fake(extra=1)) as url, pytest.raises(KparityError, match="sent 1 tokens and read 2"):
+        open_here(f"{url}?vocab={VOCAB}")
+    with served(Fake()) as url:
+        engine = open_here(f"{url}?vocab={VOCAB}", context=4)
+        with pytest.raises(KparityError, match="exceed the context of 4"):
+            engine.score(TOKENS)
+        with pytest.raises(KparityError, match="outside of the vocabulary"):
+            engine.score([VOCAB])
+
+
+SERVER = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], 0
+params.n_ctx, params.n_parallel = 256, 1
+params.warmup = params.fit_params = False
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def llama_server(llamacpp: Any) -> Iterator[str]:
+    """The address of llama.cpp's own server, with the embedded model."""
+    command = [sys.executable, "-c", SERVER, str(embedded())]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert child.stdout is not None
+        yield next(line.strip() for line in child.stdout if line.startswith("http"))
+    finally:
+        child.kill()  # it does not end by itself
+        child.wait()
+
+
+def test_llamacpps_server_gives_what_llamacpp_gives(llama_server: str) -> None:
+    """Every log-probability of the embedded model, against those of the C interface."""
+    engines = [open_here(f"{llama_server}?probs=5"), open_here(llama_server), open_here("llama.cpp?threads=1")]
+    few, engine, direct = engines
+    tokens = engine.tokenize("In the beginning God created the heaven and the earth.")
+    assert tokens == direct.tokenize("In the beginning God created the heaven and the earth.")
+    assert (engine.facts.gives, few.facts.gives, engine.facts.bos) == ("logprobs:1536", "logprobs:5", direct.facts.bos)
+    rows, logits = engine.score(tokens), direct.score(tokens).astype(np.float64)
+    expected = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    print(f"largest difference of log-probabilities: {abs(rows - expected).max():.3g}")
+    assert abs(rows - expected).max() < 1e-4
+    engine.reset()
+    assert np.array_equal(engine.score(tokens), rows)
+    part = few.score(tokens)
+    assert (np.isfinite(part).sum(axis=1) == 5).all() and np.nanmax(abs(part - rows)) < 1e-4
+    for each in engines:
+        each.close()
