@@ -45,6 +45,14 @@ def contracts() -> list[str]:
     return sorted(each.name[:-5] for each in files("kparity.contracts").iterdir() if each.name.endswith(".yaml"))
 
 
+def engines() -> list[str]:
+    """Kinds of engines, those of kparity's own with each backend."""
+    from kparity.host.plugins import registered
+
+    known = registered("kparity.engines", "engine", dict.fromkeys(("llama.cpp", "reference"), ""))
+    return sorted([*known, *(f"kparity:{name}" for name in backends())])
+
+
 def completing(names: Callable[[], Sequence[str]]) -> Callable[..., list[CompletionItem]]:
     """Completes the last name of a list with commas."""
 

@@ -14,6 +14,7 @@ FORMS = {
     "test-result": ("kparity.receipts.results", "ResultStatement"),
     "probe": ("kparity.probe.document", "Document"),
     "check": ("kparity.check.document", "Document"),
+    "ladder": ("kparity.ladder.record", "Document"),
     "contract": ("kparity.contracts.form", "schema"),
 }
 """Name → the typed record that stands for a document, or what makes its schema."""
@@ -39,7 +40,7 @@ def schema_of(form: str) -> dict[str, Any]:
 )
 @click.argument("form", type=click.Choice(list(FORMS)))
 def schema(form: str) -> None:
-    """Print the JSON Schema of a receipt, of a contract, or of the JSON of probe or check."""
+    """Print the JSON Schema of a receipt, of a contract, or of the JSON of a command."""
     import json
 
     from kparity.host import files

@@ -1,0 +1,121 @@
+"""``kparity ladder``: two engines on one model, rung by rung."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from kparity.cli import names
+from kparity.cli.command import Command
+from kparity.cli.names import completing
+from kparity.cli.options import FILE, github_option, json_option, junit_option, model_option, quiet_option
+
+RUNGS = ("preflight", "tokens", "masks", "first-logit", "positions", "decode")
+LIMIT = click.FloatRange(min=0)
+TOLERANCES = {
+    "cosine": ("--cos-tol", "Least cosine similarity at any position."),
+    "l2": ("--l2-tol", "Largest L2 distance."),
+    "mse": ("--mse-tol", "Largest mean squared error."),
+    "kl": ("--kl-tol", "Largest KL divergence in nats."),
+    "max_abs": ("--max-abs-tol", "Largest difference of a logit."),
+    "top5": ("--top5-tol", "Least mean overlap of the five likeliest tokens."),
+}
+"""Metric → the option that overrides its limit."""
+ROOM = 512
+"""Positions that a cache has at least."""
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "kparity ladder --ref reference --cand kparity:cpu --positions 32",
+        "kparity ladder --ref kparity:numpy --cand kparity:cpu --ladder first-logit --json ladder.json",
+        'kparity ladder --ref reference --cand kparity:cpu --prompt "In the beginning" --ladder positions -v',
+    ),
+)
+@click.option("--ref", "reference", required=True, metavar="ENGINE", shell_complete=completing(names.engines),
+              help="The engine that is taken for right: kparity:BACKEND, llama.cpp[:FOLDER], reference, …")  # fmt: skip
+@click.option("--cand", "candidate", required=True, metavar="ENGINE", shell_complete=completing(names.engines),
+              help="The engine that is judged.")  # fmt: skip
+@click.option("--third", default="", metavar="ENGINE", shell_complete=completing(names.engines),
+              help="A third one: gives the floor, and says which side is wrong.")  # fmt: skip
+@model_option
+@click.option("--cand-model", "candidate_model", type=FILE, default="", metavar="FILE",
+              help="Another file for the candidate.")  # fmt: skip
+@click.option("--ladder", "rung", type=click.Choice(RUNGS), default=RUNGS[-1], show_default=True,
+              help="Climb up to this rung.")  # fmt: skip
+@click.option("--positions", type=click.IntRange(min=1), metavar="N",
+              help="Teacher-forced positions [default: 64, or what the text has].")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N",
+              help="Greedy ids of each prompt [default: --positions, at most 16].")  # fmt: skip
+@click.option("--prompt", "given", multiple=True, metavar="TEXT",
+              help="Text to compare [default: built in]. Repeatable: all are decoded.")  # fmt: skip
+@click.option("--prompt-file", type=FILE, metavar="FILE", help="The same from a file, a prompt a line.")
+@click.option("--prompts", "count", type=click.IntRange(min=1), metavar="N",
+              help="Distinct prompts to decode, until the rate is decided [default: 4].")  # fmt: skip
+@click.option("--prompt-template", "template", type=click.Choice(["raw", "instruct"]), default="raw", show_default=True,
+              help="Texts as they are, or in the model's chat template.")  # fmt: skip
+@click.option("--profile", type=click.Choice(["auto", "same", "other"]), default="auto", show_default=True,
+              help="Whether both sides have the same numerics.")  # fmt: skip
+@click.option("--stop-at-first", is_flag=True, help="End the positions at the first bad one.")
+@click.option("--keep-going", is_flag=True, help="Run later rungs although one failed.")
+@click.option("--sweep", is_flag=True, help="Growing prompts too: 1, 2, 4 … tokens, each a batch.")
+@click.option("--context", type=click.IntRange(min=1), metavar="N",
+              help="Positions of both caches [default: what is needed, at least 512].")  # fmt: skip
+@click.option("--dump-ids", is_flag=True, help="Show the token ids of both sides.")
+@json_option
+@junit_option
+@github_option
+@quiet_option
+@click.option("-v", "--verbose", is_flag=True, help="Show every measure, and every position.")
+def ladder(
+    given: tuple[str, ...], prompt_file: str | None, count: int | None, template: str, context: int | None,
+    dump_ids: bool, json_path: str | None, junit_path: str | None, github: bool, quiet: bool, verbose: bool,
+    **asked: Any,
+) -> int:  # fmt: skip
+    """Compare two engines on one model, rung by rung: preflight, tokens, masks, first-logit, positions, decode.
+
+    The first rung that fails ends the climb and names the likely cause. Engines run in processes of their own; limits
+    are those of the contract ladder-v1, or a multiple of a noise floor that is measured without the candidate.
+    """
+    from kparity.engines.registry import parsed
+    from kparity.engines.remote import open_engine
+    from kparity.host import files
+    from kparity.ladder import document, prompts
+    from kparity.ladder.climb import climb
+    from kparity.ladder.record import POSITIONS, Settings
+    from kparity.model.gguf_file import embedded
+
+    for spec in filter(None, (asked["reference"], asked["candidate"], asked["third"])):
+        parsed(spec)
+    files.refuse_unwritable(*filter(None, [json_path, junit_path]))
+    asked["model"] = asked["model"] or str(embedded())
+    asked["overrides"] = {name: limit for name in TOLERANCES if (limit := asked.pop(name)) is not None}
+    positions = asked["positions"] or POSITIONS
+    chosen = prompts.chosen(given, prompt_file, positions, count or 4)
+    if template == "instruct":
+        chosen = chosen.instructed(asked["model"])
+    asked |= {"positions": asked["positions"] or 0, "max_tokens": asked["max_tokens"] or min(positions, 16)}
+    settings = Settings(text=chosen.text, prompts=chosen.prompts, sequential=count is not None, **asked)
+    longest = max(len(text.encode()) for text in settings.prompts) + settings.max_tokens
+    room = context or max(ROOM, positions, longest)
+    # Engines take turns: threads that spin while another one computes would cost it a multiple of its time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    found = climb(settings, lambda spec, model: open_engine(spec, model=model, context=room))
+    if json_path:
+        files.write(json_path, document.as_json(found))
+    if junit_path:
+        files.write(junit_path, document.as_junit(found))
+    if github:
+        document.to_github(found)
+    if json_path != "-" and not quiet:
+        from kparity.cli.ladder_table import print_ladder
+
+        print_ladder(found, verbose, dump_ids)
+    return found.exit_code
+
+
+for _name, (_option, _help) in reversed(TOLERANCES.items()):
+    ladder = click.option(_option, _name, type=LIMIT, metavar="X", help=f"{_help} Overrides the contract.")(ladder)

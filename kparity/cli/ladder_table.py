@@ -1,0 +1,99 @@
+"""A climb for people, in the playbook's words: the rungs, the positions, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kparity.cli.table import STYLES, Table, say
+from kparity.host.text import number
+
+if TYPE_CHECKING:
+    from kparity.engines.base import Facts
+    from kparity.ladder.record import Document, Position, Rung, Tokens
+
+NEAREST, LEAST, SHOWN = 3, 0.01, 16
+"""Measures of a rung that are shown, what they have used of their limit at least; positions that are shown."""
+
+
+def print_ladder(found: Document, verbose: bool = False, dump_ids: bool = False) -> None:
+    """Both engines, the floor, a line for each rung, what failed, and the verdict."""
+    for side, facts, spec in (("reference", found.reference, found.request.reference),
+                              ("candidate", found.candidate, found.request.candidate)):  # fmt: skip
+        say(f"{side}: {_engine(facts) if facts else spec}", hang=11)
+    if found.floor:
+        say(f"profile: {found.profile}; floor: {found.floor.basis}", hang=9)
+        for control in found.floor.controls if verbose else ():
+            told = ", ".join(
+                f"{name} median {spread['median']:.3g}, most {spread['most']:.3g}"
+                for name, spread in control.spreads.items()
+            )
+            say(f"floor, {control.name}, {control.positions} positions: {told}", indent=2)
+    for at, tokens in enumerate(found.tokens):
+        if dump_ids or tokens.first_difference >= 0:
+            _ids(at, tokens)
+    if found.positions:
+        _positions(found.positions, verbose)
+    for at, each in enumerate(found.decode if dump_ids else ()):
+        say(f"[reference generated IDs, prompt {at + 1}]: {each.reference}")
+        say(f"[candidate generated IDs, prompt {at + 1}]: {each.candidate}")
+        say(f"steps: {' '.join(each.steps)}", indent=2)
+    table = Table("rung", "verdict", "s", right={"s"})
+    for rung in found.rungs:
+        table.add(
+            rung.name, rung.verdict, round(rung.seconds, 2) if rung.seconds else "", beneath=_about(rung, verbose)
+        )
+    table.print()
+    if way := found.three_way:
+        say(f"median L2 to {way.third}: reference {number(way.reference_l2)}, candidate {number(way.candidate_l2)}; "
+            f"the candidate is the farther one with probability {way.candidate_farther:.3f}")  # fmt: skip
+    head = next((each for each in found.rungs if each.verdict == "FAIL"), None)
+    where = f" at {head.name}" if head else ""
+    first = f", first wrong position {found.divergence_token}" if found.divergence_token >= 0 else ""
+    say((found.verdict, STYLES[found.verdict]),
+        f"{where}{first}; {found.contract.id} {found.contract.version}, {found.seconds:.1f} s, "
+        f"{found.engine_seconds:.1f} s of them in the engines")  # fmt: skip
+
+
+def _engine(facts: Facts) -> str:
+    return (f"{facts.name} ({facts.version}) on {facts.device.description}, {facts.device.kind}; {facts.numerics}, "
+            f"KV {facts.kv or 'not told'}, context {facts.context}")  # fmt: skip
+
+
+def _ids(at: int, tokens: Tokens) -> None:
+    """Both lists of a text, the first difference marked."""
+    for side, ids in (("reference", tokens.reference), ("candidate", tokens.candidate)):
+        say(f"[{side} token IDs, text {at + 1}]: {'none' if ids is None else ids}")
+    if (where := tokens.first_difference) >= 0:
+        say(f"the first difference is at {where}", indent=2)
+    else:
+        say(f"Token parity: OK ({len(tokens.reference or tokens.candidate or [])} tokens match exactly)", indent=2)
+
+
+def _positions(positions: list[Position], verbose: bool) -> None:
+    """The playbook's lines: all of few, the bad ones of many; and its summary."""
+    shown = [each for at, each in enumerate(positions) if verbose or len(positions) <= SHOWN or each.verdict == "FAIL"]
+    for each in shown if verbose else shown[:SHOWN]:
+        numbers = f" (cos_sim: {each.cosine_similarity:.6f}, l2_dist: {each.l2_distance:.4g})"
+        say(f"Position {each.position}: ", (each.verdict, STYLES.get(each.verdict, "yellow")), numbers)
+    if len(shown) > SHOWN and not verbose:
+        say(f"… and {len(shown) - SHOWN} more; -v shows all")
+    bad = [each.position for each in positions if each.verdict == "FAIL"]
+    diverged = f"first diverging position {bad[0]}, {len(bad)} of {len(positions)} beyond a limit" if bad else ""
+    say(f"Summary: {diverged or 'All positions parity OK'}")
+    say(f"Minimum cosine similarity: {min(each.cosine_similarity for each in positions):.6f}")
+    say(f"Maximum L2 distance: {max(each.l2_distance for each in positions):.5g}")
+
+
+def _about(rung: Rung, verbose: bool) -> Iterator[str]:
+    """Why it failed and what to do, what else to know, and the measures nearest to their limits."""
+    for title, text in (("", rung.reason), ("cause: ", rung.cause), ("next: ", rung.next)):
+        if text:
+            yield title + text
+    yield from rung.notes
+    wrong = [each for each in rung.measures if not each.holds and each.text != rung.reason]
+    right = sorted((each for each in rung.measures if each.holds), key=lambda each: -each.used)
+    if not verbose:
+        wrong, right = wrong[:NEAREST], [] if wrong else [each for each in right[:NEAREST] if each.used > LEAST]
+    for each in [*wrong, *right]:
+        yield f"{'' if each.holds else 'FAIL '}{each.text}"

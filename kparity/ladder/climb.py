@@ -1,0 +1,284 @@
+"""The climb: rung after rung until the first that fails; what was not run is never a PASS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import numpy as np
+from msgspec.structs import replace
+
+import kparity
+from kparity.engines.base import Engine, Spec
+from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.host import progress
+from kparity.ladder import causes, decode, floor, masks, positions, prompts, tokens
+from kparity.ladder.limits import Judge
+from kparity.ladder.record import (
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    POSITIONS,
+    RUNGS,
+    Contract,
+    Decoded,
+    Document,
+    Position,
+    Rung,
+    Settings,
+    Summary,
+    ThreeWay,
+    Tokens,
+    verdict_of,
+)  # fmt: skip
+from kparity.ladder.stream import EngineFailed, Seat, Tally
+
+Opener = Callable[[str, str], Engine]
+"""Opens an engine: specification, model."""
+
+
+class Climb:
+    """The state of one climb."""
+
+    def __init__(self, settings: Settings, opener: Opener) -> None:
+        self.settings, self.opener = settings, opener
+        self.judge = Judge(overrides=settings.overrides)
+        self.seats: dict[str, Seat] = {}
+        self.ids: list[list[int]] = []
+        """Of the text, then of each prompt."""
+        self.tokens: list[Tokens] = []
+        self.positions: list[Position] = []
+        self.decoded: list[Decoded] = []
+        self.three_way: ThreeWay | None = None
+        self.run_of = dict(zip(RUNGS, (self._preflight, self._tokens, self._masks, self._first, self._positions,
+                                       self._decode), strict=True))  # fmt: skip
+
+    @property
+    def pair(self) -> tuple[Seat, Seat]:
+        """Reference and candidate."""
+        return self.seats["reference"], self.seats["candidate"]
+
+    def run(self) -> Document:
+        """Climb; raises WrongInput and UnknownName for what cannot be asked."""
+        began, rungs = time.perf_counter(), [Rung(name=name) for name in RUNGS]
+        wanted = rungs[: RUNGS.index(self.settings.rung) + 1]
+        with ExitStack() as stack, progress.task("ladder", len(wanted)) as task:
+            stack.callback(lambda: [seat.engine.close() for seat in self.seats.values()])
+            for rung in wanted:
+                task.stage(rung.name)
+                self._climb(rung)
+                task.advance()
+                fed = self.ids or (rung.name == RUNGS[0] and len(self.seats) > 1)
+                if not fed or (rung.verdict == FAIL and not self.settings.keep_going):
+                    break
+        return self._document(rungs, time.perf_counter() - began)
+
+    def _climb(self, rung: Rung) -> None:
+        """One rung, whatever an engine does in it."""
+        began, rung.verdict = time.perf_counter(), PASS
+        poor = next((seat for seat in self.seats.values() if seat.gives != "logits"), None)
+        try:
+            if poor and rung.name in ("masks", "first-logit", "positions"):
+                rung.verdict, rung.reason = INCONCLUSIVE, f"the {poor.side} gives {poor.gives} alone, no whole logits"
+            else:
+                self.run_of[rung.name](rung)
+        except EngineFailed as failed:
+            rung.side, rung.reason = failed.side, str(failed)
+            ran = failed.side == "candidate" and not isinstance(failed.error, Unavailable)
+            rung.verdict = FAIL if ran else INCONCLUSIVE
+        bad = next((each for each in rung.measures if not each.holds), None)
+        if bad is not None:
+            rung.verdict, rung.reason = FAIL, rung.reason or bad.text
+        rung.seconds = time.perf_counter() - began
+
+    def _preflight(self, rung: Rung) -> None:
+        """Open every engine, and hold what it says of its devices against what was asked for."""
+        asked = self.settings
+        sides = {"reference": (asked.reference, asked.model), "third": (asked.third, asked.model),
+                 "candidate": (asked.candidate, asked.candidate_model or asked.model)}  # fmt: skip
+        for side, (spec, path) in sides.items():
+            if not spec:
+                continue
+            try:
+                seat = Seat(side, spec, self.opener(spec, path))
+            except (Unavailable, DeviceFault) as error:
+                raise EngineFailed(side, f"opening {spec}", error) from None
+            self.seats[side] = seat
+            rung.notes += [f"{side}: {each}" for each in seat.facts.weaknesses]
+            if seat.facts.offloaded is not None:
+                there, layers = seat.facts.offloaded
+                rung.notes.append(f"{side}: {there} of {layers} layers on {seat.facts.device.description}")
+                options = Spec.parse(spec).options
+                if "device" in options and "ngl" not in options:
+                    told = f"{side}: share of layers on the device"
+                    rung.measures.append(self.judge.measure("preflight_layers", told, there / layers))
+        left, right = (seat.facts for seat in self.pair)
+        alike = left.numerics.replace("fp64", "f32") == right.numerics.replace("fp64", "f32") and left.kv == right.kv
+        self.judge.same = alike if asked.profile == "auto" else asked.profile == "same"
+
+    def _tokens(self, rung: Rung) -> None:
+        """The same ids for the same texts."""
+        for text in (self.settings.text, *self.settings.prompts):
+            ids = [seat.tokenize(text) for seat in self.pair]
+            told = [each for each in ids if each is not None]
+            if not told:
+                rung.verdict, rung.reason = INCONCLUSIVE, "neither side has a tokenizer"
+                return
+            if len(told) == 1:
+                rung.verdict, rung.reason = INCONCLUSIVE, "one side has no tokenizer; the ids of the other are used"
+            at = tokens.first_difference(told[0], told[-1])
+            self.tokens.append(Tokens(reference=ids[0], candidate=ids[1], first_difference=at))
+            self.ids.append(told[0])
+            if at >= 0 and not rung.cause:
+                facts = self.pair[0].facts, self.pair[1].facts
+                rung.reason = f"ids differ from {at} on: {told[0][at : at + 4]} and {told[1][at : at + 4]}"
+                rung.cause, rung.next = tokens.cause(text, told[0], told[1], facts)
+        different = sum(each.first_difference >= 0 for each in self.tokens)
+        rung.measures.append(self.judge.measure("tokens_different", "texts whose ids differ", different))
+        asked, there = self.settings.positions, len(self.ids[0])
+        if asked > there:
+            raise WrongInput(f"--positions {asked} is more than the text's {there} tokens; ask for fewer")
+        self.ids[0] = self.ids[0][: asked or POSITIONS]
+        counts = f"{sum(map(len, self.ids[1:]))} of {len(self.ids) - 1} prompts"
+        rung.notes.append(f"{len(self.ids[0])} tokens of the text, {counts}")
+
+    def _measure_floor(self) -> None:
+        """The floor, once, over the text, and the built-in one where it is short."""
+        if self.judge.floor is not None:
+            return
+        reference, ids, least = self.pair[0], self.ids[0], floor.FEWEST
+        if len(ids) < least:
+            ids = ids + (reference.tokenize(prompts.built_in()[: least * prompts.PER_TOKEN]) or [])
+        ids = ids[: min(max(least, len(self.ids[0])), reference.facts.context or least)]
+        if third := self.seats.get("third"):
+            self.judge.floor = floor.of_third(reference, third, ids)
+        else:
+            model = self.settings.model
+            self.judge.floor = floor.measured(reference, model, self.judge.same, ids, lambda s: self.opener(s, model))
+
+    def _masks(self, rung: Rung) -> None:
+        """Shapes, then each side alone."""
+        needed = max(map(len, self.ids)) + self.settings.max_tokens
+        wrong, notes = masks.shapes(self.pair[0].facts, self.pair[1].facts, needed)
+        rung.notes += notes
+        rung.measures.append(self.judge.measure("masks_shapes", "shapes that differ", len(wrong)))
+        if wrong:
+            rung.reason = "; ".join(wrong)
+            return
+        self._measure_floor()
+        probe = max(self.ids, key=len)
+        if len(probe) < 3:
+            rung.verdict, rung.reason = (
+                INCONCLUSIVE,
+                f"{len(probe)} tokens; a mask shows in three: give a longer prompt",
+            )
+            return
+        for seat in self.pair:
+            found = masks.probed(seat, probe, Judge(self.judge.same, {}, self.judge.floor))
+            rung.measures += found.measures
+            rung.notes += found.notes
+            if found.cause:
+                rung.side, rung.cause, rung.reason = seat.side, found.cause, f"the {seat.side} alone is not consistent"
+                rung.next = "repair this side first: nothing that it is compared with can be right"
+                return
+
+    def _first(self, rung: Rung) -> None:
+        """Position 0."""
+        self._measure_floor()
+        left, right = (seat.fed(self.ids[0][:1]) for seat in self.pair)
+        rows = Tally().add(left, right)
+        rung.measures += self.judge.distances(rows, first=True)
+        if any(not each.holds for each in rung.measures):
+            rung.cause = causes.first(left[0], right[0], rows)
+            rung.next = f"kparity model inspect {self.settings.model}".strip()
+
+    def _positions(self, rung: Rung) -> None:
+        """All of them, by every metric; then who is wrong, where a third engine can tell."""
+        self._measure_floor()
+        judge, third = self.judge, self.seats.get("third")
+        seats = [*self.pair, *([third] if third else [])]
+        tally, others = positions.walked(seats, self.ids[0], judge, self.settings.stop_at_first)
+        rows = tally.rows
+        self.positions = positions.listed(rows, judge)
+        rung.measures += [*judge.distances(rows), judge.overlap(rows), *judge.shapes(tally), *judge.coarse(rows)]
+        if doubt := judge.doubt():
+            rung.notes.append(f"the floor cannot be believed: {doubt.text}")
+            if third:
+                rung.measures.append(doubt)
+            else:
+                rung.verdict, rung.reason = INCONCLUSIVE, f"{rung.notes[-1]}; give --third"
+        if self.settings.sweep:
+            swept = positions.swept(*self.pair, self.ids[0], judge)
+            rung.notes.append("sweep: " + ", ".join(f"{size} tokens {verdict}" for size, verdict in swept))
+            wrong = sum(verdict == FAIL for _, verdict in swept)
+            rung.measures.append(judge.measure("positions_sweep", "prompt lengths beyond a limit", wrong))
+        if third:
+            self.three_way = positions.three_way(others, third)
+        if all(each.holds for each in rung.measures):
+            return
+        rung.cause = causes.positions(rows, np.array([each.verdict == FAIL for each in self.positions]))
+        rung.next = "kparity trace capture on both sides, then kparity trace diff"
+        if third and self.three_way:
+            chance = self.three_way.candidate_farther
+            rung.side = "candidate" if chance > 0.5 else "reference"
+            rung.notes.append(
+                f"the {rung.side} is farther from {third.spec}, probability {max(chance, 1 - chance):.3f}"
+            )
+
+    def _decode(self, rung: Rung) -> None:
+        """Every prompt, until the rate is decided where it runs on."""
+        if all(seat.gives == "logits" for seat in self.pair):
+            self._measure_floor()
+        within, steps = decode.noise(self.judge), self.settings.max_tokens
+        for ids in self.ids[1:]:
+            self.decoded.append(decode.decoded(*self.pair, ids, steps, within))
+            if self.settings.sequential and not decode.undecided(self.decoded, self.judge):
+                rung.notes.append(f"the rate is decided after {len(self.decoded)} prompts (SPRT)")
+                break
+        rung.measures += decode.measures(self.decoded, self.judge)
+        rung.notes += [decode.rate(self.decoded), f"a near tie lies within {2 * within:.3g} of the largest logit"]
+        bad = next((at for at, each in enumerate(self.decoded) if decode.DIVERGED in each.steps), -1)
+        if bad >= 0:
+            first, again = self.decoded[bad], decode.decoded(*self.pair, self.ids[1 + bad], steps, within)
+            at = first.steps.index(decode.DIVERGED)
+            rung.cause = decode.cause(first, again)
+            rung.reason = (
+                f"prompt {bad + 1}, id {at}: {first.candidate[at]} for {first.reference[at]}, no tie in the noise"
+            )
+
+    def _document(self, rungs: list[Rung], seconds: float) -> Document:
+        verdict, judge, seen = verdict_of(rungs), self.judge, self.positions
+        at = next((each.position for each in seen if each.verdict == FAIL), -1)
+        if at < 0 and any(each.name == "first-logit" and each.verdict == FAIL for each in rungs):
+            at = 0
+        facts = {side: seat.facts for side, seat in self.seats.items()}
+        thresholds = judge.contract.document["thresholds"].items()
+        return Document(
+            status="diverged" if verdict == FAIL else "ok" if verdict == PASS else "inconclusive",
+            backend=self.settings.candidate, divergence_token=at,
+            metrics=Summary(
+                min_cosine_similarity=min((each.cosine_similarity for each in seen), default=np.nan),
+                max_l2_distance=max((each.l2_distance for each in seen), default=np.nan),
+                mean_abs_difference=float(np.mean([each.mean_abs for each in seen])) if seen else np.nan,
+                token_count=len(seen),
+            ),
+            form="kparity-ladder-v1", kparity=kparity.__version__, verdict=verdict,
+            exit_code={FAIL: 1, PASS: 0}.get(verdict, 3),
+            contract=Contract(
+                id=judge.contract.id, version=judge.contract.version,
+                thresholds={name: entry["value"] for name, entry in thresholds},
+            ),
+            request=self.settings, profile="same numerics" if judge.same else "other numerics",
+            reference=facts.get("reference"), candidate=facts.get("candidate"),
+            floor=judge.floor.record() if judge.floor else None, rungs=rungs, tokens=self.tokens, positions=seen,
+            decode=self.decoded, three_way=self.three_way, seconds=seconds,
+            engine_seconds=sum(each.seconds for each in self.seats.values()),
+        )  # fmt: skip
+
+
+def climb(settings: Settings, opener: Opener) -> Document:
+    """Compare two engines rung by rung. Raises WrongInput and UnknownName for what cannot be asked."""
+    if settings.rung not in RUNGS:
+        raise WrongInput(f"there is no rung {settings.rung!r}; there are {', '.join(RUNGS)}")
+    return Climb(replace(settings, candidate_model=settings.candidate_model or settings.model), opener).run()

@@ -1,0 +1,74 @@
+"""The noise floor: passes over the same tokens that are right and differ by rounding, none of them the candidate's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kparity import plain
+from kparity.engines.base import Engine, Spec
+from kparity.errors import KparityError
+from kparity.ladder.limits import Floor
+from kparity.ladder.stream import Seat, Tally, compared, tallied
+
+Opener = Callable[[str], Engine]
+PLAIN_BYTES = 64 << 20
+"""Size of a model up to which the plain fp64 pass is cheap."""
+FEWEST = 128
+"""Positions of a floor, where the text has them: codes begin to flip anywhere in the first thirty."""
+OTHER_ACT = {"token": "block256", "block256": "token"}
+
+
+def of_third(reference: Seat, third: Seat, tokens: Sequence[int]) -> Floor:
+    """The reference against the third engine."""
+    controls = {third.spec: tallied(reference, third, tokens)}
+    return Floor(f"{reference.spec} against {third.spec}", True, controls)
+
+
+def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], opener: Opener) -> Floor:
+    """The best floor that can be had without a third engine: the plain fp64 pass beside its f32 twin, and where the
+    numerics differ with other quantisation of activations; else the reference in another form, or in other batches.
+    """
+    act = next((each for each in OTHER_ACT if reference.facts.activations.endswith(each)), "token")
+    kv = reference.facts.kv if reference.facts.kv in ("f16", "f32") else "f16"
+    if (found := _plain(model, act, kv, same, tokens)) is not None:
+        return found
+    if (found := _other_forms(reference, act, same, tokens, opener)) is not None:
+        return found
+    steps = compared(reference.fed(tokens), reference.stepped(tokens))
+    return Floor(f"{reference.spec} in batches against itself token by token", False, {"token by token": steps})
+
+
+def _plain(model: str, act: str, kv: str, same: bool, tokens: Sequence[int]) -> Floor | None:
+    """None for a model that is large or none of ours."""
+    try:
+        if not model or Path(model).stat().st_size > PLAIN_BYTES:
+            return None
+        both = plain.logits(model, list(tokens), act=act, kv=kv)
+        controls = {"f32": compared(both.logits, both.rounded)}
+        if not same:
+            other = plain.logits(model, list(tokens), act=OTHER_ACT[act], kv=kv)
+            controls[f"activations per {OTHER_ACT[act]}"] = compared(both.logits, other.logits)
+    except (KparityError, OSError):
+        return None
+    return Floor(f"plain fp64 against {' and '.join(controls)}", not same, controls)
+
+
+def _other_forms(reference: Seat, act: str, same: bool, tokens: Sequence[int], opener: Opener) -> Floor | None:
+    """kparity's own engine beside itself with another type of the cache, which flips codes as rounding does; None for
+    other engines.
+    """
+    spec = Spec.parse(reference.spec)
+    if spec.kind != "kparity":
+        return None
+    forms = [{"kv": "f32" if reference.facts.kv == "f16" else "f16"}, *([] if same else [{"act": OTHER_ACT[act]}])]
+    controls: dict[str, Tally] = {}
+    for form in forms:
+        options = "&".join(f"{name}={value}" for name, value in {**spec.options, **form}.items())
+        text = f"{spec.kind}:{spec.place}?{options}"
+        other = Seat("control", text, opener(text))
+        try:
+            controls[text] = tallied(reference, other, tokens)
+        finally:
+            other.engine.close()
+    return Floor(f"{reference.spec} against {' and '.join(controls)}", not same, controls)

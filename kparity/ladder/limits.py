@@ -1,0 +1,237 @@
+"""What judges a difference of logits: the playbook's numbers, a multiple of the measured floor, or an overridden limit.
+
+Two right engines differ by rounding, and where activations are rounded to int8 a code that flips at a tie spreads over
+all later positions: no fixed number fits every model. So the limits of a climb are those of the contract or, where it
+is more, what two passes that are right were measured to differ by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kparity import contracts
+from kparity.contracts import Contract
+from kparity.ladder.record import Control, FloorRecord, Measure, PositionVerdict
+from kparity.ladder.stream import Tally
+from kparity.numerics.logits import Rows, bhattacharyya, sigma_ratio
+from kparity.ops.spec import Array
+
+CONTRACT = "ladder-v1"
+WINDOW = 16
+"""Positions whose median is looked at, wherever they lie: what goes wrong late has little weight in the whole."""
+FEW = 2 * WINDOW
+"""Positions without which a median says more of where rounding began to flip codes than of the engines."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A distance: its array of ``Rows``, whether it goes with the square of an error, and its thresholds."""
+
+    name: str
+    rows: str
+    squared: bool
+    first: str = ""
+    later: str = ""
+    ceiling: str = ""
+
+    def limit(self, contract: Contract, threshold: str) -> float:
+        """A threshold as a distance: that of a cosine is 1 - cosine; infinite where there is none."""
+        if not threshold:
+            return np.inf
+        found = contract.threshold(threshold)
+        return 1 - found.value if found.rule == "at least" else found.value
+
+
+METRICS = (
+    Metric("cosine", "cosine_distance", True, "first_logit_cosine", "positions_cosine", "ceiling_cosine"),
+    Metric("mse", "mse", True, "first_logit_mse", "positions_mse"),
+    Metric("max_abs", "max_abs", False, "first_logit_max_abs", "positions_max_abs"),
+    Metric("kl", "kl", True, "", "positions_kl"),
+    Metric("l2", "l2", False, "", "positions_l2"),
+    Metric("norm", "log_norm_ratio", False, "positions_norm", "positions_norm"),
+)
+STATISTICS = {"median": "floor_typical", "window": "floor_typical", "p99": "floor_tail", "most": "floor_tail"}
+"""Statistic over the positions -> the factor by which it may exceed the floor's."""
+SHOWN = {"cosine": "1 - cosine", "norm": "|ln norm ratio|"}
+
+
+def statistic(values: Array, name: str) -> float:
+    """Of one metric over the positions; infinite where one of them is not finite."""
+    if not np.isfinite(values).all():
+        return np.inf
+    if name == "window":
+        size = min(WINDOW, len(values))
+        return float(np.median(np.lib.stride_tricks.sliding_window_view(values, size), axis=1).max())
+    share = {"median": 0.5, "p99": 0.99, "most": 1.0}[name]
+    return float(np.quantile(values, share, method="higher"))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Passes that are right and differ by noise: what a candidate may do, too."""
+
+    basis: str
+    covers_numerics: bool
+    controls: Mapping[str, Tally]
+
+    def most(self, metric: Metric, name: str) -> float:
+        """A statistic of the control that differs most."""
+        return max(statistic(getattr(each.rows, metric.rows), name) for each in self.controls.values())
+
+    def at_first(self, metric: Metric) -> float:
+        """The distance at position 0."""
+        return max(float(getattr(each.rows, metric.rows)[0]) for each in self.controls.values())
+
+    @property
+    def widest(self) -> Tally:
+        """The control whose errors are largest."""
+        return max(self.controls.values(), key=lambda each: each.rows.sigma)
+
+    def record(self) -> FloorRecord:
+        """For the JSON."""
+        spreads = {
+            name: {metric.name: {at: statistic(getattr(each.rows, metric.rows), at) for at in STATISTICS}
+                   for metric in METRICS}
+            for name, each in self.controls.items()
+        }  # fmt: skip
+        controls = [
+            Control(name=name, positions=len(each.rows), spreads=spreads[name]) for name, each in self.controls.items()
+        ]
+        return FloorRecord(basis=self.basis, covers_numerics=self.covers_numerics, controls=controls)
+
+
+@dataclass
+class Judge:
+    """The limits of one climb. ``same`` is whether both sides have the same numerics; ``overrides`` are limits by the
+    name of their metric (``cosine`` and ``top5`` at least, the others at most).
+    """
+
+    same: bool = True
+    overrides: Mapping[str, float] = field(default_factory=dict)
+    floor: Floor | None = None
+    contract: Contract = field(default_factory=lambda: contracts.load(CONTRACT))
+
+    def measure(self, threshold: str, of: str, value: float) -> Measure:
+        """A number against a threshold as it stands in the contract."""
+        limit = self.contract.threshold(threshold)
+        return Measure(
+            threshold=threshold, of=of, value=value, limit=limit.value, sign=limit.sign,
+            holds=limit.holds(value), basis=f"{self.contract.id} {threshold}",
+        )  # fmt: skip
+
+    def _limit(self, metric: Metric, statistic_name: str, first: bool) -> tuple[float, str]:
+        """Limit of a distance and where it comes from."""
+        threshold = metric.first if first and metric.first else metric.later
+        limit, basis = metric.limit(self.contract, threshold), f"{threshold}"
+        if self.floor is None:
+            return limit, basis
+        factor = self.contract.threshold(STATISTICS[statistic_name]).value
+        times = factor * factor if metric.squared else factor
+        noise = self.floor.at_first(metric) if first and self.same else self.floor.most(metric, statistic_name)
+        if times * noise > limit:
+            limit, basis = times * noise, f"{times:g} × floor {noise:.3g}"
+        if not self.same:
+            ceiling = metric.limit(self.contract, metric.ceiling)
+            if not self.floor.covers_numerics:  # nothing says what another arithmetic may do: the coarse limits alone
+                return ceiling, metric.ceiling or "no floor of other numerics"
+            if ceiling < limit:
+                return ceiling, metric.ceiling
+        return limit, basis
+
+    def _overridden(self, metric: Metric) -> float | None:
+        if metric.name not in self.overrides:
+            return None
+        value = self.overrides[metric.name]
+        return 1 - value if metric.name == "cosine" else value
+
+    def limits(self, first: bool = False) -> dict[str, float]:
+        """The limit of a single position by the name of its metric."""
+        found = {}
+        for metric in METRICS:
+            given = self._overridden(metric)
+            found[metric.name] = self._limit(metric, "most", first)[0] if given is None else given
+        return found
+
+    def verdicts(self, rows: Rows, begin: int = 0) -> list[PositionVerdict]:
+        """OK, WARN (more than half of a limit) or FAIL for each position, the first of them being ``begin``."""
+        used, limits, first = np.zeros(len(rows)), self.limits(), self.limits(first=True)
+        for metric in METRICS:
+            limit = np.full(len(rows), limits[metric.name])
+            limit[: begin == 0] = first[metric.name]
+            values = getattr(rows, metric.rows)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = np.where(values == 0, 0.0, np.where(np.isfinite(values), values / limit, np.inf))
+            used = np.maximum(used, share)
+        return ["FAIL" if not share <= 1 else "WARN" if share > 0.5 else "OK" for share in used]
+
+    def distances(self, rows: Rows, first: bool = False) -> list[Measure]:
+        """Every metric: at position 0, or each statistic over later positions."""
+        names = ["most"] if first else [name for name in STATISTICS if len(rows) >= FEW or name == "most"]
+        found = []
+        for metric in METRICS:
+            values, given = getattr(rows, metric.rows), self._overridden(metric)
+            for name in names if given is None else ["most"]:
+                limit, basis = self._limit(metric, name, first) if given is None else (given, "given")
+                value = statistic(values, name)
+                if np.isfinite(limit) or not np.isfinite(value):
+                    threshold = (metric.first if first else "") or metric.later
+                    found.append(self._distance(metric, threshold, name if not first else "", value, limit, basis))
+        return found
+
+    def _distance(self, metric: Metric, threshold: str, name: str, value: float, limit: float, basis: str) -> Measure:
+        return Measure(
+            threshold=threshold, of=" ".join(filter(None, (SHOWN.get(metric.name, metric.name), name))), value=value,
+            limit=limit, sign="≤", holds=bool(np.isfinite(value) and value <= limit), basis=basis,
+            overridden=basis == "given",
+        )  # fmt: skip
+
+    def overlap(self, rows: Rows) -> Measure:
+        """Mean overlap of the five likeliest tokens."""
+        value, limit, basis = float(rows.top5.mean()), self.contract.threshold("positions_top5").value, "positions_top5"
+        if "top5" in self.overrides:
+            limit, basis = self.overrides["top5"], "given"
+        elif self.floor is not None:
+            factor = self.contract.threshold("floor_tail").value
+            lost = max(1 - float(each.rows.top5.mean()) for each in self.floor.controls.values())
+            if 1 - factor * lost < limit:
+                limit, basis = 1 - factor * lost, f"{factor:g} × what the floor loses"
+        return Measure(
+            threshold="positions_top5", of="top-5 overlap", value=value, limit=limit, sign="≥",
+            holds=value >= limit, basis=basis, overridden=basis == "given",
+        )  # fmt: skip
+
+    def shapes(self, tally: Tally) -> list[Measure]:
+        """How the errors are distributed, beside the floor's: their size, and their form."""
+        if self.floor is None or self.overrides or not self.judges_shapes or len(tally.rows) < FEW:
+            return []
+        widest = self.floor.widest
+        ratio = sigma_ratio(tally.rows, widest.rows)
+        floor_mse = self.contract.threshold("positions_mse").value
+        if tally.rows.sigma**2 <= floor_mse:  # what the playbook admits anyway
+            return []
+        same = bhattacharyya(tally.shape, widest.shape) if widest.shape.any() and tally.shape.any() else 0.0
+        return [self.measure("floor_sigma_ratio", "sigma ÷ floor's", ratio),
+                self.measure("floor_shape", "Bhattacharyya coefficient of the errors", same)]  # fmt: skip
+
+    @property
+    def judges_shapes(self) -> bool:
+        """Whether the floor holds what this pair may do."""
+        return self.floor is not None and (self.same or self.floor.covers_numerics)
+
+    def coarse(self, rows: Rows, of: str = "all") -> list[Measure]:
+        """What no floor excuses where numerics differ: the cosine anywhere, KL and gain at most positions."""
+        if self.same and of == "all":
+            return []
+        away = abs(float(np.median(rows.factor)) - 1)
+        return [self.measure("ceiling_cosine", f"{of} least cosine", 1 - statistic(rows.cosine_distance, "most")),
+                self.measure("ceiling_kl", f"{of} median KL", statistic(rows.kl, "median")),
+                self.measure("ceiling_gain", f"{of} |factor - 1|", away)]  # fmt: skip
+
+    def doubt(self) -> Measure | None:
+        """What is wrong with the floor itself: right passes are not so far apart."""
+        controls = self.floor.controls.items() if self.floor else ()
+        found = (each for name, control in controls for each in self.coarse(control.rows, f"floor ({name})"))
+        return next((each for each in found if not each.holds), None)

@@ -1,0 +1,159 @@
+"""The rung ``masks``: shapes of both sides, and what can be told of each side alone from its logits.
+
+A later token may move no earlier logit, the first token must move every later one; a batch equals steps; a second turn
+equals one; a reset leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kparity.engines.base import Facts
+from kparity.ladder.limits import Judge
+from kparity.ladder.record import Measure
+from kparity.ladder.stream import Seat, compared
+from kparity.ops.spec import Array
+
+TOKENS = 12
+"""Of a probe: enough for every mask that is wrong by a little, few enough for a model of any size."""
+
+
+TOO_FEW = "a key too few (mask or KV index off by one, -1)"
+SURVIVES = "state survives a reset"
+NO_TURN = "a second batch does not go on where the first ended (position counter, KV index)"
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What one side's probes found: measures, and for the first that fails its cause."""
+
+    measures: list[Measure]
+    cause: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def shapes(reference: Facts, candidate: Facts, needed: int) -> tuple[list[str], list[str]]:
+    """What of the facts must agree and does not, and what differs and may."""
+    wrong = [
+        f"{name}: {left} and {right}"
+        for name in ("vocab", "layers", "width")
+        if (left := getattr(reference, name)) != (right := getattr(candidate, name)) and left and right
+    ]
+    for side, each in (("reference", reference), ("candidate", candidate)):
+        if 0 < each.context < needed:
+            wrong.append(f"context of the {side}: {each.context}, {needed} positions are asked for")
+    notes = [
+        f"{name}: {left or 'not told'} and {right or 'not told'}"
+        for name in ("context", "kv", "bos", "eos")
+        if (left := getattr(reference, name)) != (right := getattr(candidate, name))
+    ]
+    return wrong, notes
+
+
+def moved(before: Array, after: Array) -> Array:
+    """Which positions have other bits."""
+    left, right = (np.ascontiguousarray(each, np.float32).view(np.uint32) for each in (before, after))
+    return np.asarray((left != right).any(axis=1))
+
+
+def probed(seat: Seat, tokens: Sequence[int], judge: Judge) -> Probed:
+    """Ask one side alone; ``tokens`` are at least three."""
+    tokens, side, found = list(tokens[:TOKENS]), seat.side, list[Measure]()
+    runs = [seat.fed(tokens) for _ in range(3)]
+    base = runs[0]
+    bad = ~np.isfinite(base).all(axis=1)
+    if bad.any():
+        found.append(judge.measure("masks_bad", f"{side} positions that are not finite", float(bad.sum())))
+        return Probed(found, f"NaN or infinity at position {int(bad.argmax())}")
+    if (left := _repeats(seat, tokens, judge, runs, found)) is not None:
+        return left
+    exact = not any(moved(base, each).any() for each in runs)
+    notes = () if exact else (f"the {side} gives other bits from run to run, least cosine {_worst(base, runs[1]):.6f}",)
+    cause = _seen(seat, tokens, judge, base, exact, found) or _ways(seat, tokens, judge, base, found)
+    return Probed(found, cause, notes)
+
+
+def _seen(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: bool, found: list[Measure]) -> str:
+    """Which tokens move which positions; the cause where one moves too many or too few."""
+    last, middle, side = len(tokens) - 1, len(tokens) // 2, seat.side
+    other = seat.fed(_with(tokens, last, seat.facts))
+    future = moved(base, other)[:last]
+    if not exact:  # bits differ anyway: what noise does not explain
+        future &= _beyond(base, other, judge)[:last]
+    found.append(judge.measure("masks_future", f"{side} positions that see a later token", float(future.sum())))
+    if future.any():
+        only = future.sum() == 1 and future[-1]
+        why = (
+            "the mask lets one key too many through (off by one, +1)" if only else "there is no causal mask in a batch"
+        )
+        return f"a later token moves position {int(future.argmax())}: {why}"
+    firsts = [moved(base, seat.fed(_with(tokens, 0, seat.facts, step))) for step in (1, 2)]
+    blind = ~(firsts[0] | firsts[1])
+    own = bool(~moved(base, seat.fed(_with(tokens, middle, seat.facts)))[middle])
+    found.append(judge.measure("masks_unseen", f"{side} positions that miss a token", float(blind.sum() + own)))
+    if blind.any():
+        return f"position {int(blind.argmax())} does not see the first token: {TOO_FEW}"
+    return f"position {middle} does not see its own token: {TOO_FEW}" if own else ""
+
+
+def _repeats(
+    seat: Seat, tokens: Sequence[int], judge: Judge, runs: Sequence[Array], found: list[Measure]
+) -> Probed | None:
+    """What outlives a reset: three runs in a row, and one after other tokens."""
+    base, again, third = runs
+    seat.fed(tokens[::-1])
+    seat.step(tokens[0])
+    steady = not moved(again, third).any()
+    for name, other in (("a second time", again), ("a third time", third), ("after other tokens", seat.fed(tokens))):
+        if (apart := _apart(seat, name, base, other, judge, found)).size:
+            why = SURVIVES if steady else "not deterministic, or memory that nobody wrote"
+            return Probed(found, f"{name}, after a reset, position {apart[0]} differs: {why}")
+    return None
+
+
+def _ways(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, found: list[Measure]) -> str:
+    """Steps and turns beside one batch; the cause where one of them differs."""
+    half = len(tokens) // 2
+    ways: tuple[tuple[str, Callable[[], Array], str], ...] = (
+        (
+            "token by token",
+            lambda: seat.stepped(tokens),
+            "batches and single steps differ (KV update, kernels of batches)",
+        ),
+        ("in two turns", lambda: seat.fed(tokens[:half], tokens[half:]), NO_TURN),
+        ("after one token", lambda: seat.fed(tokens[:1], tokens[1:]), NO_TURN),
+    )
+    for name, run, why in ways:
+        if (apart := _apart(seat, name, base, run(), judge, found)).size:
+            return f"{name}, position {apart[0]} differs from one batch: {why}"
+    return ""
+
+
+def _apart(seat: Seat, name: str, base: Array, other: Array, judge: Judge, found: list[Measure]) -> Array:
+    """Positions that differ by more than the limits of a position, or the ceilings, admit; they are counted."""
+    ceiling = judge.contract.threshold("ceiling_cosine")
+    low = [not ceiling.holds(float(each)) for each in compared(base, other).rows.cosine]
+    apart = np.flatnonzero(_beyond(base, other, judge) | low)
+    found.append(judge.measure("masks_apart", f"{seat.side} {name}: positions that differ", float(apart.size)))
+    return apart
+
+
+def _with(tokens: Sequence[int], at: int, facts: Facts, step: int = 1) -> list[int]:
+    """The tokens with another one at a place."""
+    changed = list(tokens)
+    while changed[at] in (tokens[at], facts.bos, facts.eos):
+        changed[at] = (changed[at] + step * (1 + facts.vocab // 3)) % facts.vocab
+        step += 1
+    return changed
+
+
+def _worst(base: Array, other: Array) -> float:
+    return 1 - float(compared(base, other).rows.cosine_distance.max())
+
+
+def _beyond(base: Array, other: Array, judge: Judge) -> Array:
+    """Positions that differ by more than the limits of a position admit."""
+    return np.array([each == "FAIL" for each in judge.verdicts(compared(base, other).rows, begin=1)])

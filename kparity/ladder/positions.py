@@ -1,0 +1,65 @@
+"""The rungs ``first-logit`` and ``positions``: teacher-forced logits of both sides, position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kparity.ladder.limits import Judge
+from kparity.ladder.record import FAIL, Position, PositionVerdict, ThreeWay
+from kparity.ladder.stream import Seat, Tally, compared, side_by_side
+from kparity.numerics.logits import Rows
+from kparity.numerics.statistics import bootstrap_farther
+
+
+def walked(seats: Sequence[Seat], ids: list[int], judge: Judge, stop: bool) -> tuple[Tally, tuple[Tally, Tally]]:
+    """Reference, candidate and perhaps a third over the tokens: the first two, and each beside the third. Ends after
+    the chunk of the first bad position if told to ``stop``.
+    """
+    tally, others, at = Tally(), (Tally(), Tally()), 0
+    for logits in side_by_side(seats, ids):
+        rows = tally.add(logits[0], logits[1])
+        for third in logits[2:]:
+            others[0].add(third, logits[0])
+            others[1].add(third, logits[1])
+        if stop and FAIL in judge.verdicts(rows, at):
+            break
+        at += len(rows)
+    return tally, others
+
+
+def listed(rows: Rows, judge: Judge) -> list[Position]:
+    """A record for each position."""
+    return [
+        Position(
+            position=at, verdict=verdict, cosine_similarity=float(rows.cosine[at]), l2_distance=float(rows.l2[at]),
+            mse=float(rows.mse[at]), rmse=float(rows.rmse[at]), max_abs=float(rows.max_abs[at]),
+            mean_abs=float(rows.mean_abs[at]), kl=float(rows.kl[at]), norm_ratio=float(rows.norm_ratio[at]),
+            top1=float(rows.top1[at]), top5=float(rows.top5[at]), top10=float(rows.top10[at]),
+            tokens=(int(rows.reference_argmax[at]), int(rows.candidate_argmax[at])),
+        )
+        for at, verdict in enumerate(judge.verdicts(rows))
+    ]  # fmt: skip
+
+
+def three_way(others: tuple[Tally, Tally], third: Seat) -> ThreeWay:
+    """Which side lies farther from the third engine."""
+    left, right = (each.rows.l2 for each in others)
+    return ThreeWay(
+        third=third.spec, reference_l2=float(np.median(left)), candidate_l2=float(np.median(right)),
+        candidate_farther=bootstrap_farther(right, left),
+    )  # fmt: skip
+
+
+def swept(reference: Seat, candidate: Seat, tokens: Sequence[int], judge: Judge) -> list[tuple[int, PositionVerdict]]:
+    """Prompts of 1, 2, 4 … tokens and all, each a batch on an empty cache: verdict of the last position of each."""
+    sizes = [1 << power for power in range(len(tokens).bit_length()) if 1 << power < len(tokens)] + [len(tokens)]
+    found = []
+    for size in sizes:
+        last = []
+        for seat in (reference, candidate):
+            seat.reset()
+            last.append(seat.prefill(tokens[:size])[None])
+        found.append((size, judge.verdicts(compared(*last).rows, size - 1)[0]))
+    return found

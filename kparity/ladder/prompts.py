@@ -1,0 +1,80 @@
+"""What two engines are fed: a text that is walked through, and prompts that are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from importlib import resources
+from typing import NamedTuple
+
+from kparity.errors import WrongInput
+from kparity.host import files
+
+LONGEST, PER_TOKEN = 1 << 20, 12
+"""Bytes of a file of prompts; characters of the built-in text for each position."""
+
+
+class Prompts(NamedTuple):
+    """``text`` is walked through, each of ``prompts`` is decoded."""
+
+    text: str
+    prompts: tuple[str, ...]
+
+    def instructed(self, model: str) -> Prompts:
+        """All of them in the chat template of the model's file."""
+        return Prompts(instructed(model, self.text), tuple(instructed(model, each) for each in self.prompts))
+
+
+def lines(text: str) -> list[str]:
+    """The lines that hold something."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def built_in() -> str:
+    """Chapters that no model of kparity was trained on, a verse a line."""
+    return resources.files("kparity").joinpath("data/heldout.txt").read_text(encoding="utf-8")
+
+
+def chosen(given: Sequence[str], path: str | None, positions: int, count: int) -> Prompts:
+    """Of ``--prompt`` (the first is walked through) or ``--prompt-file`` (all of it, a prompt a line); else of the
+    built-in text, whose last ``count`` lines are decoded. Raises WrongInput.
+    """
+    if given and path:
+        raise WrongInput("--prompt and --prompt-file exclude each other: give one of them")
+    if given:
+        return Prompts(given[0], tuple(dict.fromkeys(given)))
+    if path:
+        text = files.read_text(path, "a file of prompts", LONGEST)
+        if not lines(text):
+            raise WrongInput(f"{path} holds no prompt; write one a line")
+        return Prompts(text, tuple(dict.fromkeys(lines(text)))[:count])
+    whole = built_in()
+    known = tuple(dict.fromkeys(lines(whole)))
+    if count > len(known):
+        raise WrongInput(f"--prompts {count} is more than the {len(known)} that are built in; give --prompt-file")
+    return Prompts(whole[: positions * PER_TOKEN], known[-count:])
+
+
+def instructed(model: str, prompt: str) -> str:
+    """The prompt in the chat template of the model's file; raises WrongInput where it has none, or none that can be
+    filled in.
+    """
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from kparity.model.gguf_file import GgufFile
+
+    with closing(GgufFile.open(model or None)) as file:
+        template = file.keys.get("tokenizer.chat_template")
+    if not isinstance(template, str):
+        raise WrongInput(f"{model} has no tokenizer.chat_template; use --prompt-template raw")
+    try:
+        made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+        # the tokenizer puts the beginning of the text, where the model has one
+        return str(
+            made.render(
+                messages=[{"role": "user", "content": prompt}], add_generation_prompt=True, bos_token="", eos_token=""
+            )
+        )
+    except (TemplateError, TypeError, ValueError) as problem:
+        raise WrongInput(f"the chat template of {model} cannot be filled in ({problem}); use raw") from None

@@ -1,0 +1,135 @@
+"""Engines side by side: each is asked for some rows, they are measured and dropped; who failed is known by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kparity.engines.base import Engine, Facts
+from kparity.errors import KparityError
+from kparity.numerics.logits import BINS, Rows, compare_logits, error_histogram
+from kparity.ops.spec import Array
+
+T = TypeVar("T")
+CHUNK, CHUNK_BYTES = 32, 16 << 20
+"""Rows of logits of one call: at least so many, or as many as fit in these bytes."""
+
+
+class EngineFailed(Exception):
+    """An engine that could not do what it was asked, or died."""
+
+    def __init__(self, side: str, doing: str, error: KparityError) -> None:
+        super().__init__(f"the {side} failed in {doing}: {error}")
+        self.side, self.error = side, error
+
+
+class Seat:
+    """An engine at its place in the comparison; ``seconds`` is what it has taken."""
+
+    def __init__(self, side: str, spec: str, engine: Engine) -> None:
+        self.side, self.spec, self.engine, self.facts, self.seconds = side, spec, engine, engine.facts, 0.0
+
+    @property
+    def gives(self) -> str:
+        """``logits``, or what else the engine gives."""
+        return str(getattr(self.facts, "gives", "logits"))
+
+    def _timed(self, doing: str, call: Callable[..., T], *arguments: Any) -> T:
+        began = time.perf_counter()
+        try:
+            return call(*arguments)
+        except KparityError as error:
+            raise EngineFailed(self.side, doing, error) from error
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def tokenize(self, text: str) -> list[int] | None:
+        """Ids of a text; None where the engine has no tokenizer."""
+        began = time.perf_counter()
+        try:
+            return self.engine.tokenize(text)
+        except KparityError:
+            return None
+        finally:
+            self.seconds += time.perf_counter() - began
+
+    def reset(self) -> None:
+        """Forget every token."""
+        self._timed("reset", self.engine.reset)
+
+    def score(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.score``."""
+        return self._timed("a batch", self.engine.score, tokens)
+
+    def prefill(self, tokens: Sequence[int]) -> Array:
+        """As ``Engine.prefill``."""
+        return self._timed("prefill", self.engine.prefill, tokens)
+
+    def step(self, token: int) -> Array:
+        """As ``Engine.step``."""
+        return self._timed("a step", self.engine.step, token)
+
+    def fed(self, *pieces: Sequence[int]) -> Array:
+        """Logits [tokens, vocab] of pieces, one batch each, on an empty cache."""
+        self.reset()
+        return np.concatenate([self.score(piece) for piece in pieces if len(piece)])
+
+    def stepped(self, tokens: Sequence[int]) -> Array:
+        """The same, token by token."""
+        self.reset()
+        return np.stack([self.step(token) for token in tokens])
+
+
+def rows_of(facts: Facts) -> int:
+    """Rows that are asked for at a time."""
+    return max(CHUNK, CHUNK_BYTES // (4 * facts.vocab))
+
+
+def side_by_side(seats: Sequence[Seat], tokens: Sequence[int]) -> Iterator[list[Array]]:
+    """Logits of the same tokens from each, some rows at a time, the engines in turn."""
+    rows = rows_of(seats[0].facts)
+    for seat in seats:
+        seat.reset()
+    for at in range(0, len(tokens), rows):
+        yield [seat.score(tokens[at : at + rows]) for seat in seats]
+
+
+class Tally:
+    """What is kept of two streams of logits: a few numbers a position, and the shape of the errors."""
+
+    def __init__(self) -> None:
+        self.parts: list[Rows] = []
+        self.shape = np.zeros(BINS, np.int64)
+        """Counts of errors, each in units of the root mean square of its position."""
+
+    def add(self, reference: Array, candidate: Array) -> Rows:
+        """Measure some positions."""
+        found = compare_logits(reference, candidate)
+        for at, size in enumerate(found.rmse):
+            if 0 < size < np.inf:
+                self.shape += error_histogram(reference[at : at + 1], candidate[at : at + 1], float(size))
+        self.parts.append(found)
+        return found
+
+    @property
+    def rows(self) -> Rows:
+        """Of all positions."""
+        return Rows.joined(self.parts)
+
+
+def compared(reference: Array, candidate: Array) -> Tally:
+    """A tally of what is here whole."""
+    tally = Tally()
+    tally.add(reference, candidate)
+    return tally
+
+
+def tallied(reference: Seat, candidate: Seat, tokens: Sequence[int]) -> Tally:
+    """A tally of two engines over tokens."""
+    tally = Tally()
+    for left, right in side_by_side((reference, candidate), tokens):
+        tally.add(left, right)
+    return tally

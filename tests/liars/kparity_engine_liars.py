@@ -1,0 +1,124 @@
+"""Engines that lie, one way each: one attention layer over tokens in numpy, wrong in one respect. ``fake:healthy`` and
+``fake:twin`` differ by rounding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kparity.engines.base import DeviceRow, Engine, Facts, Spec
+from kparity.errors import DeviceFault, Unavailable, WrongInput
+
+VOCAB, WIDTH, BOS, LATE = 97, 16, 1, 40
+RNG = np.random.default_rng(7)
+EMBEDDING, HEAD = RNG.normal(0, 1, (VOCAB, WIDTH)), RNG.normal(0, 1, (WIDTH, VOCAB))
+
+
+class Fake(Engine):
+    """``fake:FAULT``: the place of the specification is the fault."""
+
+    def __init__(self, spec: Spec, *, model: str = "", context: int = 0) -> None:
+        self.fault, self.tokens, self.fed, self.runs = spec.place, list[int](), 0, 0
+        self.rng = np.random.default_rng()
+        if self.fault == "absent":
+            raise Unavailable("no such device", "buy one", "KP-NO-SUCH")
+        if self.fault == "stillborn":
+            raise DeviceFault("lost while it opened")
+        offloaded = {"fallback": (3, 7), "offloaded": (7, 7)}.get(self.fault)
+        more: dict[str, Any] = {"gives": "logprobs:20"} if self.fault == "logprobs" and hasattr(Facts, "gives") else {}
+        self.facts = Facts(
+            name=f"fake {self.fault}", version="1", model=model, layers=1, width=WIDTH, bos=BOS, eos=2,
+            vocab=VOCAB - (self.fault == "vocab"), context=10 if self.fault == "short" else 512, offloaded=offloaded,
+            devices=(DeviceRow("fake 0", "a fake device", "cpu", True),), activations="f64", kv="f64",
+            numerics="another" if self.fault == "another" else "f64", **more,
+        )  # fmt: skip
+
+    def tokenize(self, text: str) -> list[int]:
+        ids = [3 + byte % 90 for byte in text.encode()]
+        if self.fault == "mute":
+            raise WrongInput("no tokenizer")
+        if self.fault == "pre":
+            ids = [id for id in ids if id % 5]
+        if self.fault == "offset":
+            return [id + 1 for id in (BOS, *ids)]
+        before = {"bos2": [BOS, BOS], "nobos": [], "template": [BOS, 50, 51, 52]}.get(self.fault, [BOS])
+        return [*before, *ids, *([53] if self.fault == "template" else [])]
+
+    def reset(self) -> None:
+        self.tokens = self.tokens[-1:] if self.fault == "reset" else []
+        self.runs += 1
+
+    def prefill(self, tokens: Sequence[int]) -> np.ndarray:
+        return self.score(tokens)[-1]
+
+    def step(self, token: int) -> np.ndarray:
+        row = self._rows([token], stepping=True)[0]
+        if self.fault == "random" and len(self.tokens) > 30:
+            return self.rng.normal(0, 5, row.shape).astype(np.float32)
+        return row
+
+    def score(self, tokens: Sequence[int]) -> np.ndarray:
+        return self._rows(tokens, stepping=False)
+
+    def _rows(self, tokens: Sequence[int], stepping: bool) -> np.ndarray:
+        begin = len(self.tokens)
+        self.tokens += tokens
+        self.fed += len(tokens)
+        if self.fed > 100 and self.fault == "dies":
+            raise DeviceFault("the device was lost")
+        if self.fault == "exits":
+            os._exit(7)
+        return np.stack([self._row(at, begin, stepping) for at in range(begin, len(self.tokens))])
+
+    def _row(self, at: int, begin: int, stepping: bool) -> np.ndarray:
+        fault, low, high, turn = self.fault, 0, at + 1, 0
+        if fault == "future":
+            high = min(at + 2, len(self.tokens))
+        elif fault == "nomask":
+            high = len(self.tokens)
+        elif fault == "blindfirst" and at:
+            low = 1
+        elif (fault == "blindself" and at) or (fault == "kv" and stepping and at > 1):
+            high = at
+        elif fault == "turn" and begin and not stepping:
+            turn = 1
+        seen = np.asarray(self.tokens[low:high])
+        keys = EMBEDDING[seen]
+        places = np.arange(low, high) + turn * (np.arange(low, high) >= begin)
+        query = self.tokens[min(at, high - 1)]
+        scores = keys @ EMBEDDING[query] / 4 + np.cos(places - at)
+        weights = np.exp(scores - scores.max())
+        mixed = np.tanh((weights / weights.sum()) @ keys * 2)
+        row = mixed @ HEAD
+        if fault == "twin":
+            row = row * (1 + 1e-7 * np.cos(np.arange(VOCAB)))
+        elif fault == "noisy":
+            row = row + 1e-6 * self.rng.normal(0, 1, VOCAB)
+        elif fault == "gain":
+            row = row * 1.01
+        elif fault == "rolled":
+            row = np.roll(row, 3)
+        elif fault == "silu":
+            row = np.abs(mixed) @ HEAD
+        elif fault == "batch" and not stepping and at:
+            row = row + 0.3 * np.cos(np.arange(VOCAB))
+        elif fault == "late" and at >= LATE:
+            row = row + 0.3 * np.cos(np.arange(VOCAB) * at)
+        elif fault == "grows":
+            row = row + 1e-5 * 1.2**at * np.cos(np.arange(VOCAB) * at)
+        elif fault == "nan" and at == 20:
+            row = np.where(np.arange(VOCAB) == 5, np.nan, row)
+        elif fault == "second" and self.runs % 2 == 0:
+            row = row + 0.2 * np.cos(np.arange(VOCAB))
+        elif fault == "unsteady":
+            row = row + 0.2 * self.rng.normal(0, 1, VOCAB)
+        elif fault == "greedy" and stepping and begin > 35:
+            row = np.roll(row, 1)
+        return row[: self.facts.vocab].astype(np.float32)
+
+    def close(self) -> None:
+        self.tokens = []

@@ -1,0 +1,264 @@
+"""The parity ladder: engines that lie fail at the rung that sees it, for the cause that it is; right pairs pass."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from kparity.cli.schema import schema_of
+from kparity.engines.base import Engine, Spec
+from kparity.engines.remote import open_engine
+from kparity.errors import WrongInput
+from kparity.gates.decode import token_verdicts
+from kparity.ladder import decode
+from kparity.ladder.climb import climb
+from kparity.ladder.limits import Judge
+from kparity.ladder.prompts import built_in, lines
+from kparity.ladder.record import RUNGS, Decoded, Document, Rung, Settings
+from kparity.model.gguf_file import embedded
+from tests.cli import LIARS, run
+from tests.conftest import needing
+
+TEXT = "What goes wrong late has little weight in the whole, so that every window is looked at as well."
+PROMPTS = ("The first prompt, long enough.", "Another prompt of a length!", "And a third that is longer than the rest.")
+
+
+def _liars() -> Any:
+    """The module of the lying engines, which is no part of any package on the path."""
+    spec = importlib.util.spec_from_file_location("kparity_engine_liars", LIARS / "kparity_engine_liars.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LIAR = _liars()
+
+
+def opened(spec: str, model: str) -> Engine:
+    engine: Engine = LIAR.Fake(Spec.parse(spec), model=model)
+    return engine
+
+
+def climbed(reference: str, candidate: str, **options: Any) -> Document:
+    text, prompts = options.pop("text", TEXT), options.pop("prompts", PROMPTS)
+    third = options.pop("third", "")
+    third = third and f"fake:{third}"
+    sides = {"reference": f"fake:{reference}", "candidate": f"fake:{candidate}", "third": third}
+    return climb(Settings(**sides, text=text, prompts=prompts, **options), opened)
+
+
+def ended(document: Document) -> Rung:
+    """The rung at which a climb ended."""
+    return next(each for each in reversed(document.rungs) if each.verdict != "not run")
+
+
+FAULTS = {
+    "fallback?device=x": ("preflight", "share of layers"),
+    "stillborn": ("preflight", "lost while it opened"),
+    "bos2": ("tokens", "double BOS"),
+    "nobos": ("tokens", "BOS: the candidate lacks 1"),
+    "template": ("tokens", "template: the candidate puts more"),
+    "offset": ("tokens", "shifted by +1"),
+    "pre": ("tokens", "another tokenizer"),
+    "vocab": ("masks", "vocab: 97 and 96"),
+    "short": ("masks", "context of the candidate: 10"),
+    "future": ("masks", "off by one, +1"),
+    "nomask": ("masks", "no causal mask"),
+    "blindfirst": ("masks", "does not see the first token"),
+    "blindself": ("masks", "does not see its own token"),
+    "kv": ("masks", "KV update"),
+    "turn": ("masks", "does not go on where the first ended"),
+    "reset": ("masks", "state survives a reset"),
+    "second": ("masks", "not deterministic"),
+    "unsteady": ("masks", "not deterministic"),
+    "batch": ("masks", "batches and single steps differ"),
+    "gain": ("first-logit", "times 1.0100"),
+    "rolled": ("first-logit", "shifted by +3 ids"),
+    "silu": ("first-logit", "other embedding, activation function"),
+    "nan": ("positions", "NaN or infinite"),
+    "late": ("positions", "right up to position 39, wrong from 40 on"),
+    "grows": ("positions", "grows with the position"),
+    "random": ("decode", "other ids on a second run"),
+    "greedy": ("decode", "KV update of single steps"),
+    "dies": ("masks", "the device was lost"),
+}
+"""Fault → the rung that must see it, and what it must say."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_liar_fails_at_the_rung_that_sees_it_for_its_cause(fault: str) -> None:
+    rung, says = FAULTS[fault]
+    found = climbed("healthy", fault)
+    last = ended(found)
+    assert (last.name, last.verdict, found.verdict) == (rung, "FAIL", "FAIL")
+    assert (found.exit_code, found.status) == (1, "diverged")
+    assert says in f"{last.cause} {last.reason}"
+    later = found.rungs[RUNGS.index(rung) + 1 :]
+    assert all(each.verdict == "not run" for each in later)
+    if fault in ("nan", "late"):
+        assert found.divergence_token == {"nan": 20, "late": 40}[fault]
+
+
+@pytest.mark.parametrize("candidate", ["healthy", "twin", "noisy", "offloaded?device=x", "another"])
+def test_a_right_candidate_passes_every_rung(candidate: str) -> None:
+    found = climbed("healthy", candidate)
+    assert [each.verdict for each in found.rungs] == ["PASS"] * 6, [(each.name, each.reason) for each in found.rungs]
+    assert (found.exit_code, found.status, found.divergence_token) == (0, "ok", -1)
+    assert found.metrics.token_count == 64 and len(found.decode) == 3
+    assert found.profile == ("other numerics" if candidate == "another" else "same numerics")
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "rung", "says"),
+    [("healthy", "absent", "preflight", "no such device"), ("absent", "healthy", "preflight", "no such device"),
+     ("stillborn", "healthy", "preflight", "the reference"), ("healthy", "mute", "tokens", "no tokenizer"),
+     ("mute", "mute", "tokens", "neither side"), ("dies", "healthy", "masks", "the reference failed")],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_inconclusive(reference: str, candidate: str, rung: str, says: str) -> None:
+    found = climbed(reference, candidate)
+    named = next(each for each in found.rungs if each.name == rung)
+    assert named.verdict == found.verdict == "INCONCLUSIVE"
+    assert (found.exit_code, found.status) == (3, "inconclusive")
+    assert says in named.reason
+
+
+def test_one_prompt_of_few_tokens_is_judged_too() -> None:
+    assert climbed("healthy", "twin", text="ab?", prompts=("ab?",), positions=4).verdict == "PASS"
+    found = climbed("healthy", "twin", text="a", prompts=("a",))
+    assert ended(found).name == "decode" and found.rungs[2].verdict == "INCONCLUSIVE" and found.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("candidate", "overrides", "verdict"),
+    [("late", {}, "FAIL"), ("twin", {"mse": 1e-20}, "FAIL"), ("twin", {"cosine": 1.0000001}, "FAIL"),
+     ("twin", {"max_abs": 1.0}, "PASS"), ("gain", {"cosine": 0.5}, "FAIL"), ("twin", {"top5": 1.5}, "FAIL"),
+     ("gain", {"mse": 1, "l2": 9, "kl": 1, "max_abs": 1, "norm": 1, "cosine": 0.9, "top5": 0.5}, "PASS")],
+)  # fmt: skip
+def test_overridden_limits_change_the_verdict_and_are_marked(
+    candidate: str, overrides: dict[str, float], verdict: str
+) -> None:
+    found = climbed("healthy", candidate, overrides=overrides, rung="positions")
+    assert found.verdict == verdict and found.request.overrides == overrides
+    marked = [each for rung in found.rungs for each in rung.measures if each.overridden]
+    assert bool(marked) == bool(overrides)
+    assert all("overridden" in each.text and each.basis == "given" for each in marked)
+
+
+def test_a_climb_ends_where_it_is_told_to() -> None:
+    assert [each.verdict for each in climbed("healthy", "gain", rung="masks").rungs] == ["PASS"] * 3 + ["not run"] * 3
+    on = climbed("healthy", "gain", keep_going=True)
+    assert [each.verdict for each in on.rungs] == ["PASS"] * 3 + ["FAIL"] * 2 + ["PASS"] and on.exit_code == 1
+
+
+def test_a_third_engine_says_which_side_is_wrong() -> None:
+    for reference, candidate, side in (("healthy", "late", "candidate"), ("late", "healthy", "reference")):
+        found = climbed(reference, candidate, third="twin")
+        assert found.verdict == "FAIL" and found.three_way is not None and ended(found).side == side
+        assert (found.three_way.candidate_farther > 0.99) == (side == "candidate")
+    assert climbed("healthy", "twin", third="noisy").verdict == "PASS"
+
+
+def test_a_sweep_tries_growing_prompts() -> None:
+    found = climbed("healthy", "twin", sweep=True, rung="positions")
+    assert any("sweep: 1 tokens OK, 2 tokens OK" in note for note in found.rungs[4].notes)
+    assert climbed("healthy", "late", sweep=True, rung="positions").rungs[4].verdict == "FAIL"
+
+
+def test_the_decode_rung_ends_when_the_rate_is_decided() -> None:
+    prompts = tuple(f"prompt {at}" for at in range(360))
+    found = climbed("healthy", "twin", prompts=prompts, max_tokens=1, sequential=True)
+    assert found.verdict == "PASS" and len(found.decode) == 326
+
+
+def test_an_unknown_rung_is_refused() -> None:
+    with pytest.raises(WrongInput, match="no rung 'top'"):
+        climbed("healthy", "twin", rung="top")
+
+
+def test_one_id_of_64_is_not_exact() -> None:
+    judge = Judge()
+    for diverged, holds in ((0, True), (1, False)):
+        steps = ["SAME"] * (64 - diverged) + ["DIVERGED"] * diverged
+        found = decode.measures([Decoded(prompt_tokens=1, reference=[], candidate=[], steps=steps)], judge)
+        assert [each.holds for each in found] == [holds, True]
+    logits = np.array([[0.0, 1.0, 0.9]])
+    for noise, kind in ((0.06, "NEAR-TIE"), (0.04, "DIVERGED")):
+        assert token_verdicts(np.array([2]), logits, noise)[0] == kind
+
+
+def test_a_verdict_is_that_of_its_rungs() -> None:
+    document = climbed("healthy", "twin", rung="tokens")
+    for verdicts in itertools.product(("PASS", "FAIL", "INCONCLUSIVE", "not run"), repeat=5):
+        rungs = [Rung(name=name, verdict=verdict) for name, verdict in zip(RUNGS, verdicts, strict=False)]
+        ran = {*verdicts} - {"not run"}
+        right = "FAIL" if "FAIL" in ran else "PASS" if ran == {"PASS"} else "INCONCLUSIVE"
+        for verdict in ("PASS", "FAIL", "INCONCLUSIVE"):
+            if verdict == right:
+                replace(document, rungs=rungs, verdict=verdict)
+            else:
+                with pytest.raises(ValueError, match="its rungs say"):
+                    replace(document, rungs=rungs, verdict=verdict)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [("reference", "kparity:cpu"), ("kparity:numpy", "kparity:cpu"), ("kparity:cpu", "llama.cpp"),
+     ("llama.cpp", "kparity:cpu?act=block256")],
+)  # fmt: skip
+def test_right_pairs_on_a_real_model_pass(reference: str, candidate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    whole = built_in()  # the limits were fixed on other parts of it
+    settings = Settings(
+        reference=reference, candidate=candidate, text=whole[36_000:38_000], model=str(embedded()),
+        prompts=tuple(lines(whole[40_000:42_000])[1:4]),
+    )  # fmt: skip
+
+    def real(spec: str, model: str) -> Engine:
+        with needing("llamacpp"):
+            return open_engine(spec, model=model, context=512)
+
+    found = climb(settings, real)
+    assert found.verdict == "PASS", [(each.name, each.reason) for each in found.rungs]
+    assert found.metrics.token_count == 64 and found.floor is not None and found.floor.controls[0].positions == 128
+
+
+def test_the_command_in_every_form(tmp_path: Path) -> None:
+    """Exit codes, and what each form says, through engines in processes of their own."""
+    junit, path = tmp_path / "junit.xml", tmp_path / "ladder.json"
+    for candidate, code, status in (("twin", 0, "ok"), ("late", 1, "diverged"), ("absent", 3, "inconclusive"),
+                                    ("exits", 1, "diverged")):  # fmt: skip
+        base = ("ladder", "--ref", "fake:healthy", "--cand", f"fake:{candidate}", "--prompt", TEXT,
+                "--ladder", "positions")  # fmt: skip
+        done = run(*base, "--json", str(path), "--junit", str(junit), "--github", liars=True)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        found = json.loads(path.read_text())
+        assert (found["status"], found["exit_code"]) == (status, code)
+        assert ("<failure" in junit.read_text()) == (code == 1) and ("::error" in done.stderr) == (code != 0)
+        assert {"ok": "PASS", "diverged": "FAIL"}.get(status, "INCONCLUSIVE") in done.stdout.splitlines()[-1]
+        if candidate == "late":
+            assert "Position 40: FAIL (cos_sim: " in done.stdout and "Minimum cosine similarity: " in done.stdout
+            assert run(*base, "-q", liars=True).stdout == ""
+    alone = json.loads(run(*base[:4], "fake:bos2", "--prompt", TEXT, "--json", liars=True).stdout)
+    assert alone["metrics"]["token_count"] == 0 and alone["tokens"][0]["first_difference"] == 1
+    jsonschema.validate(alone, schema_of("ladder"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(("--cand", "fak:x"), "did you mean 'fake'"), (("--positions", "999"), "is more than the text's 96 tokens"),
+     (("--prompt-file", "x"), "exclude each other"), (("--cos-tol", "-1"), "not in the range"),
+     (("--prompt-template", "instruct"), "no tokenizer.chat_template")],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    done = run("ladder", "--ref", "fake:healthy", "--cand", "fake:twin", "--prompt", TEXT, *arguments, liars=True)
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
