@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -170,6 +171,8 @@ FAULTS = {
     "sums beyond one": ("/v1/completions", completion({"token_id:1": -0.1, "token_id:2": -0.1}), "add up to 1.8"),
     "another vocabulary": ("/v1/completions", completion({"token_id:99": -1.0}), "is it another model"),
     "texts": ("/v1/completions", completion({" the": -1.0}), "' the', which is no text of one token"),
+    "twice": ("/v1/completions", completion({"token_id:1": -1.0, "token_id:01": -2.0}), "token 1 twice"),
+    "a context of nothing": ("/v1/models", Fake.json({"data": [{"id": "x", "max_model_len": -4}]}), ">= 1|> 0"),
     "an empty row": ("/v1/completions", completion({}), "add up to 0"),
     "completions are not there": ("/v1/completions", (404, {}, b""), "404: it has no such path"),
 }
@@ -184,12 +187,30 @@ def test_a_hostile_answer_is_one_sentence(name: str, monkeypatch: pytest.MonkeyP
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
 
 
+@contextmanager
+def trickle() -> Iterator[str]:
+    """The address of what sends one byte of a header after the other, each in time, without an end."""
+
+    def trickled() -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=trickled, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
 def test_slow_dead_and_wrong_addresses_are_one_sentence() -> None:
     slow = Fake(faults={"/v1/models": (200, {}, b" " * (20 << 16))}, pause=0.3)  # each piece in time, the whole is not
-    with served(slow) as url, pytest.raises(KparityError, match="no answer within 1 s"):
-        open_here(f"{url}?timeout=1")
+    for address in (served(slow), trickle()):
+        with address as url, pytest.raises(KparityError, match="no answer within 1 s"):
+            open_here(f"{url}?timeout=1")
     with pytest.raises(KparityError, match=r"GET /v1/models: .*look whether the server runs"):
-        open_here(url)
+        open_here("http://127.0.0.1:1")
     for wrong in ("http:", "http://", "http://user:word@127.0.0.1:1", "http://127.0.0.1:99999", "https://[::1"):
         with pytest.raises(KparityError, match="no address of a server"):
             open_here(wrong)

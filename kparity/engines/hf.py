@@ -24,6 +24,8 @@ from kparity.model.tokenizer import Tokenizer
 from kparity.ops.spec import Array
 
 RANGE = "relu² is not kept within the range of f16"
+CONTEXT = 1 << 20
+"""Positions of a model that knows no number of them."""
 
 
 class Transformers(Engine):
@@ -40,19 +42,23 @@ class Transformers(Engine):
         self.net = hf_weights.exported(model, act) if own else hf_weights.loaded(spec.place)
         self.words: Tokenizer | None = _words(model, self.net.config) if own else _words_of(spec.place)
         parameters = signature(self.net.forward).parameters
-        self.cached = "cache" if "cache" in parameters else "past_key_values"  # by its release
+        self.cached = next((each for each in ("cache", "past_key_values") if each in parameters), "")  # by its release
+        if not self.cached:
+            raise spec.wrong(f"{type(self.net).__name__} has no cache of keys and values; name another model")
         self.state: Any = None
-        self.fed, c = 0, self.net.config
+        self.fed, c = 0, self.net.config.get_text_config()
+        room = getattr(c, "max_position_embeddings", 0) or CONTEXT
         bits = any(hasattr(each, "online_quant") for each in self.net.modules())
         bos, eos = (self.words.bos, self.words.eos) if self.words else (None, None)
         self.facts = Facts(
             name=f"transformers {type(self.net).__name__}", model=model if own else spec.place,
             version=f"transformers {version('transformers')}, torch {version('torch')}", vocab=c.vocab_size,
-            context=min(context or c.max_position_embeddings, c.max_position_embeddings), layers=c.num_hidden_layers,
+            context=min(context or room, room), layers=c.num_hidden_layers,
             width=c.hidden_size, bos=-1 if bos is None else bos, eos=-1 if eos is None else eos,
             add_bos=bool(self.words and self.words.add_bos), numerics="int8 token, f32" if bits else "f32", kv="f32",
             devices=(DeviceRow("torch", "the processor, in torch", "cpu", True),), threads=threads, traces=True,
-            activations="int8 token" if bits else "f32", weaknesses=(RANGE,) if c.hidden_act == "relu2" else (),
+            activations="int8 token" if bits else "f32",
+            weaknesses=(RANGE,) if getattr(c, "hidden_act", "") == "relu2" else (),
         )  # fmt: skip
 
     def tokenize(self, text: str) -> list[int]:
@@ -78,21 +84,23 @@ class Transformers(Engine):
         return self.prefill([token])
 
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
-        """As ``Engine.trace``: what a module gives has its name, ``model.layers.3.self_attn.q_proj``."""
+        """As ``Engine.trace``: what a module gives has its name, ``model.layers.3.self_attn.q_proj``, and what it is
+        given that with ``:in`` behind it.
+        """
 
         def hook(name: str) -> Any:
-            def told(_module: Any, _given: Any, out: Any) -> None:
-                values = out[0] if isinstance(out, tuple) else out
-                if isinstance(values, self.torch.Tensor):
-                    sink(name, values.float().numpy().reshape(len(tokens), -1))
+            def told(_module: Any, given: Any, out: Any) -> None:
+                for key, values in ((f"{name}:in", given), (name, out)):
+                    tensor = values[0] if isinstance(values, tuple) and values else values
+                    if isinstance(tensor, self.torch.Tensor) and tensor.dtype.is_floating_point and wants(key):
+                        sink(key, tensor.float().numpy().reshape(len(tokens), -1))
 
             return told
 
-        chosen = [
-            each.register_forward_hook(hook(name))
-            for name, each in self.net.named_modules()
-            if name and any(fnmatchcase(name, pattern) for pattern in slots)
-        ]
+        def wants(name: str) -> bool:
+            return any(fnmatchcase(name, pattern) for pattern in slots)
+
+        chosen = [each.register_forward_hook(hook(name)) for name, each in self.net.named_modules() if name]
         try:
             return self.score(tokens)
         finally:

@@ -194,7 +194,7 @@ def loaded(folder: str) -> Any:
     try:
         net, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False,
-            output_loading_info=True,
+            use_safetensors=True, output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # whatever a file in it does to the library
         reason = " ".join(str(error).split())[:300] or type(error).__name__

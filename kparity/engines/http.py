@@ -42,8 +42,8 @@ class Http(Engine):
         room = min(each for each in (context, speaks.context, CONTEXT) if each)
         self.facts = Facts(
             name=f"server {wire.url}", version=printable(speaks.version)[:80] or "unknown",
-            model=printable(speaks.model), vocab=speaks.vocab, context=room, layers=0, width=speaks.width, bos=bos,
-            add_bos=bos >= 0, devices=(DeviceRow(wire.url, "what serves there", "unknown", True),),
+            model=printable(speaks.model[:200]), vocab=speaks.vocab, context=room, layers=0, width=speaks.width,
+            bos=bos, add_bos=bos >= 0, devices=(DeviceRow(wire.url, "what serves there", "unknown", True),),
             numerics=f"of {wire.url}", gives=f"logprobs:{told}",
             weaknesses=(f"it tells {told} of {speaks.vocab} log-probabilities, and not what computes them",),
         )  # fmt: skip
@@ -61,19 +61,19 @@ class Http(Engine):
 
     def score(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.score``: log-probabilities, NaN where none is told."""
-        self.check(tokens, len(self.tokens))
-        fed = [*self.tokens, *tokens]
-        found = self.speaks.after(fed, len(tokens), self.probs, fresh=not self.tokens)
-        self.tokens = fed
-        return found
+        return self._after(tokens, len(tokens))
 
     def prefill(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.prefill``."""
+        return np.asarray(self._after(tokens, 1)[0])
+
+    def _after(self, tokens: Sequence[int], last: int) -> Array:
+        """Feed tokens; what the server tells after each of the last ones."""
         self.check(tokens, len(self.tokens))
         fed = [*self.tokens, *tokens]
-        found = self.speaks.after(fed, 1, self.probs, fresh=not self.tokens)
+        found = self.speaks.after(fed, last, self.probs, fresh=not self.tokens)
         self.tokens = fed
-        return np.asarray(found[0])
+        return found
 
     def step(self, token: int) -> Array:
         """As ``Engine.step``."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -52,10 +53,14 @@ class Completion(msgspec.Struct):
     tokens_evaluated: int
 
 
+Size = Annotated[int, msgspec.Meta(gt=0, le=1 << 20)]
+"""A number of tokens: no vocabulary has a million."""
+
+
 class Settings(msgspec.Struct):
     """A part of ``/props``."""
 
-    n_ctx: int
+    n_ctx: Size
 
 
 class Props(msgspec.Struct):
@@ -69,8 +74,8 @@ class Props(msgspec.Struct):
 class Meta(msgspec.Struct):
     """What llama.cpp says of a model."""
 
-    n_vocab: int
-    n_embd: int = 0
+    n_vocab: Size
+    n_embd: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Served(msgspec.Struct):
@@ -78,7 +83,7 @@ class Served(msgspec.Struct):
 
     id: str
     meta: Meta | None = None
-    max_model_len: int | None = None
+    max_model_len: Size | None = None
 
 
 class Models(msgspec.Struct):
@@ -138,16 +143,21 @@ class Dialect(ABC):
 
     def row(self, candidates: Iterable[tuple[int, float]]) -> Array:
         """One position; raises WrongInput for what cannot be log-probabilities of this vocabulary."""
-        found, total, count = np.full(self.vocab, np.nan, np.float32), 0.0, 0
+        found, total, seen = np.full(self.vocab, np.nan, np.float32), 0.0, set[int]()
         for token, value in candidates:
             if not 0 <= token < self.vocab:
                 raise self.spec.wrong(f"it has a token {token}, the vocabulary is {self.vocab}; is it another model?")
             if not value <= SLACK:
                 raise self.spec.wrong(f"{value:g} is no log-probability; the server must give logarithms")
-            total, count = total + math.exp(value), count + 1
+            if token in seen:
+                raise self.spec.wrong(f"it tells of token {token} twice in one position")
+            seen.add(token)
+            total += math.exp(value)
             found[token] = value if value > UNDERFLOW else np.nan
-        if not count or total > 1 + SLACK:
-            raise self.spec.wrong(f"the {count} probabilities of a position add up to {total:g}, expected at most 1")
+        if not seen or total > 1 + SLACK:
+            raise self.spec.wrong(
+                f"the {len(seen)} probabilities of a position add up to {total:g}, expected at most 1"
+            )
         return found
 
     def counted(self, sent: int, read: int) -> None:
@@ -168,7 +178,7 @@ class LlamaServer(Dialect):
             props.build_info,
             props.default_generation_settings.n_ctx,
         )
-        if served.meta is None or not 0 < served.meta.n_vocab < 1 << 24:
+        if served.meta is None:
             raise self.spec.wrong("GET /v1/models does not say n_vocab; use a newer llama.cpp")
         self.vocab, self.width = served.meta.n_vocab, served.meta.n_embd
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import time
-from collections.abc import Iterator
 from contextlib import suppress
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -59,31 +59,37 @@ class Wire:
         with what the server answered instead.
         """
         method = "GET" if body is None else "POST"
-        what = f"{method} {path}"
+        what, found = f"{method} {path}", Queue[tuple[Any, bytes] | Exception](1)
+        # the library's limits are of single reads; a thread that waits beyond ours is left alone
+        Thread(target=self._fetch, args=(method, path, body, found), daemon=True).start()
         try:
-            with self.client.stream(method, path, json=body) as reply:
-                raw = b"".join(self._pieces(what, reply))
-        except self.httpx.TimeoutException:
-            raise self.spec.wrong(f"{what}: no answer within {self.seconds} s; ?timeout=SECONDS allows more") from None
-        except (self.httpx.HTTPError, self.httpx.InvalidURL) as error:
-            reason = printable(str(error))[:EXCERPT] or type(error).__name__
-            raise self.spec.wrong(f"{what}: {reason}; look whether the server runs there") from None
+            got = found.get(timeout=self.seconds)
+        except Empty:
+            got = self.httpx.ReadTimeout("")
+        if isinstance(got, self.httpx.TimeoutException):
+            raise self.spec.wrong(f"{what}: no answer within {self.seconds} s; ?timeout=SECONDS allows more")
+        if isinstance(got, Exception):
+            reason = printable(str(got))[:EXCERPT] or type(got).__name__
+            raise self.spec.wrong(f"{what}: {reason}; look whether the server runs there") from got
+        reply, raw = got
         self._refuse(what, reply, raw)
         try:
             return msgspec.json.decode(raw, type=form)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.spec.wrong(f"{what} answered {_excerpt(raw)}, not what was asked for ({error})") from None
 
-    def _pieces(self, what: str, reply: Any) -> Iterator[bytes]:
-        """The body as it comes, within time and size."""
-        until, size = time.monotonic() + self.seconds, 0
-        for piece in reply.iter_raw():
-            size += len(piece)
-            if size > LIMIT:
-                raise self.spec.wrong(f"{what} answers with more than {LIMIT >> 20} MiB; ask for less by ?probs=N")
-            if time.monotonic() > until:
-                raise self.httpx.ReadTimeout("")
-            yield piece
+    def _fetch(self, method: str, path: str, body: Any, found: Queue[Any]) -> None:
+        """Put the response and its body, or what went wrong."""
+        try:
+            with self.client.stream(method, path, json=body) as reply:
+                raw = bytearray()
+                for piece in reply.iter_raw():
+                    raw += piece
+                    if len(raw) > LIMIT:
+                        raise ValueError(f"an answer of more than {LIMIT >> 20} MiB, ask for less by ?probs=N")
+            found.put((reply, bytes(raw)))
+        except Exception as error:
+            found.put(error)
 
     def _refuse(self, what: str, reply: Any, raw: bytes) -> None:
         """Raise for a status that is none of success."""
