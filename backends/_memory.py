@@ -6,7 +6,6 @@ its prefetchers stop at every page's end.
 
 from __future__ import annotations
 
-import mmap
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ LARGE = 1 << 17
 """Arrays of at least this many bytes share huge pages: the smallest matrices of BitNet b1.58 2B-4T do, 400 KiB."""
 HUGE_PAGE = 2 << 20
 CHUNK = 64 << 20
-PIECE = 16 << 20
-"""Bytes of a mapped file that are copied before their pages are given back."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], alignment: int = CACHE_LINE) -> Array:
@@ -28,30 +25,6 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], alignment: int =
     raw = np.empty(nbytes + alignment, np.uint8)
     offset = -raw.ctypes.data % alignment
     return raw[offset : offset + nbytes].view(dtype).reshape(shape)
-
-
-def mapping(array: Array) -> mmap.mmap | None:
-    """The read-only mapped file that an array looks into, or None: writes to pages of a private one would be lost."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    return base if isinstance(base, mmap.mmap) and memoryview(base).readonly else None
-
-
-def copy(target: Array, source: Array) -> None:
-    """Copy between C-contiguous arrays of one shape and dtype; pages of a mapped file do not stay beside their copy."""
-    file = mapping(source)
-    if file is None or source.nbytes < LARGE or not hasattr(mmap, "MADV_DONTNEED"):
-        target[...] = source
-        return
-    start = source.ctypes.data - np.frombuffer(file, np.uint8, 1).ctypes.data
-    to, piece = target.reshape(-1).view(np.uint8), source.reshape(-1).view(np.uint8)
-    for at in range(0, source.nbytes, PIECE):
-        to[at : at + PIECE] = piece[at : at + PIECE]
-        page = (start + at) // mmap.PAGESIZE * mmap.PAGESIZE
-        file.madvise(mmap.MADV_DONTNEED, page, min(start + at + PIECE, start + source.nbytes) - page)
 
 
 class Memory:

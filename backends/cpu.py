@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import kparity
-from kparity.backends._memory import Memory, copy
+from kparity.backends._memory import Memory
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, require_fit, sliced
 from kparity.device.remedies import Reason
 from kparity.errors import DeviceFault, WrongInput
@@ -117,7 +117,7 @@ class CpuProgram(Program):
 class CpuBackend(Backend):
     """Host memory, one instruction set, one pool of threads.
 
-    ``write`` copies a memory-mapped head too: large arrays then lie on cache lines and huge pages (``_memory``).
+    Large arrays lie on cache lines and huge pages (``_memory``).
     """
 
     name = "cpu"
@@ -184,7 +184,7 @@ class CpuBackend(Backend):
 
     def write(self, buffer: Buffer, array: Array) -> None:
         require_fit(buffer, array)
-        copy(buffer.handle, np.ascontiguousarray(array).reshape(buffer.shape))
+        buffer.handle[...] = np.ascontiguousarray(array).reshape(buffer.shape)
 
     def download(self, buffer: Buffer) -> Array:
         out: Array = np.array(buffer.handle, order="C", copy=True)

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import kparity
 from kparity.cli import names
-from kparity.cli.command import EXIT_CODES, Documented
+from kparity.cli.command import EXIT_CODES, Documented, File
 from kparity.cli.explain import explain
 from kparity.cli.main import cli
 from kparity.device.codes import reasons
@@ -64,6 +64,7 @@ TREE = dict(commands())
 @pytest.mark.parametrize("path", TREE)
 def test_an_option_means_the_same_everywhere(path: str) -> None:
     for param in TREE[path].params:
+        assert isinstance(param.type, File) or not isinstance(param.type, click.Path), param.name
         for letter in {*param.opts} & {*MEANINGS}:
             if letter != "-b" or path not in ("source", "receipt recompute"):  # these take one backend
                 assert param.name == MEANINGS[letter], letter

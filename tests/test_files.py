@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 import threading
@@ -196,3 +197,26 @@ def test_every_output_is_tried_before_the_work(tmp_path: Path, command: tuple[st
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert "file cannot be written: " in line and "is not a folder; create it first" in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "probe --model IN --receipt IN", "run --prompt x --tokenizer IN --receipt LINK", "bench --model IN --json HARD",
+        "bench --baseline llama.cpp --baseline-file IN --receipt IN", "bench compare IN IN --json IN",
+        "model inspect IN --json=IN", "receipt verify IN --json=HARD", "receipt diff IN IN --json=LINK",
+        "receipt test-result IN IN", "receipt verify --key IN IN2 --json=IN", "contract show --contracts IN --json=IN",
+        "probe --json OUT --junit OUT", "probe --receipt OUT --json=./OUT", "check --csv OUT --junit OUT",
+        "check --json - --junit -", "mutate --resume IN --markdown LINK", "receipt keygen OUT --public OUT",
+    ],
+)  # fmt: skip
+def test_no_output_takes_the_place_of_another_file(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("IN").write_text("{}")
+    Path("HARD").hardlink_to("IN")
+    Path("LINK").symlink_to("IN")
+    done = run(*command.split())
+    assert done.returncode == 2 and re.fullmatch(r"kparity: .* would write over .*; name another file\n", done.stderr)
+    assert Path("IN").read_text() == "{}" and sorted(each.name for each in tmp_path.iterdir()) == ["HARD", "IN", "LINK"]

@@ -150,6 +150,23 @@ def test_a_file_that_changes_under_its_reader_is_no_model(tmp_path: Path) -> Non
             model.linear(0, "attn_q")  # and no SIGBUS
 
 
+def test_what_was_read_outlives_its_file_and_another_file_is_no_digest_of_it(tmp_path: Path) -> None:
+    path = file_of(tmp_path, good())
+    with closing(load_model(path)) as model:
+        read, status = model.file.data(model.file.tensors["output_norm.weight"]), path.stat()
+        before = read.tobytes()
+        path.write_bytes(good()[:-32] + bytes(32))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as many bytes, and the old time
+        with pytest.raises(BadModel, match="changed while it was read"):
+            model.file.unchanged()
+        os.truncate(path, 64)
+        assert read.tobytes() == before  # mapped, this was the end of the process
+        (tmp_path / "other").write_bytes(good())
+        (tmp_path / "other").replace(path)
+        with pytest.raises(BadModel, match="changed while it was read"):
+            _ = model.sha256
+
+
 def test_versions_and_absurd_counts(tmp_path: Path) -> None:
     for version, says in (b"\0\0\0\3", "big-endian"), (b"\1\0\0\0", "version 1"), (b"\4\0\0\0", "version 4"):
         refused(file_of(tmp_path, good()[:4], version, good()[8:]), says, "is not supported")

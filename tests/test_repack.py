@@ -256,7 +256,7 @@ print(json.dumps({"peak": peak() - before, "file": model.n_bytes, "words": sum(a
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_of_a_loaded_model(tmp_path: Path) -> None:
-    """All packed words and the mapped embedding together stay below 1.3 times the file."""
+    """All packed words and the embedding together stay below 1.3 times the file."""
     spec = replace(Spec(), layers=2, vocab=16384)
     path = write(tmp_path / "m.gguf", spec)
     measured = json.loads(python(MEASURE, str(path)))

@@ -10,8 +10,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from kparity.cli.command import Group
-from kparity.cli.options import NONCE, backends_option, index_option, json_option, model_option, quiet_option
+from kparity.cli.command import File, Group
+from kparity.cli.options import FILE, NONCE, OUT, backends_option, index_option, json_option, model_option, quiet_option
 from kparity.errors import WrongInput
 from kparity.host.streams import log
 
@@ -59,11 +59,11 @@ def lengths(least: int) -> Lengths:
               "[default: 3].")  # fmt: skip
 @click.option("--baseline", "baselines", type=click.Choice(["llama.cpp", "torch"]), multiple=True,
               help="Beside the backends: llama.cpp on the same file; for --ops torch or ggml. Repeatable.")  # fmt: skip
-@click.option("--baseline-file", "baseline_files", type=click.Path(dir_okay=False), multiple=True, metavar="FILE",
+@click.option("--baseline-file", "baseline_files", type=FILE, multiple=True, metavar="FILE",
               help="The same model in another type, for llama.cpp alone. Repeatable.")  # fmt: skip
 @click.option("--ops", "ops_expression", is_flag=False, flag_value="", metavar="[EXPR]",
               help="Single ops instead of models, chosen as by kparity check -k.")  # fmt: skip
-@click.option("--receipt", type=click.Path(dir_okay=False), metavar="FILE", help="Write a receipt.")
+@click.option("--receipt", type=OUT, metavar="FILE", help="Write a receipt.")
 @json_option
 @quiet_option
 @click.option("--no-parity", is_flag=True, help="Time without the probe: nothing counts, and everything says so.")
@@ -99,8 +99,8 @@ def bench(ctx: click.Context, /, **options: Any) -> None:
     short_help="Hold two benchmark documents against each other.",
     examples=("kparity bench compare bench.json bench.json",),
 )
-@click.argument("a", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("b", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("a", type=File(path_type=Path))
+@click.argument("b", type=File(path_type=Path))
 @click.option("--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="RATIO",
               help="Exit 1 where B's speed over A's lies below this with its whole interval.")  # fmt: skip
 @click.option("--across", multiple=True, metavar="FACT[,FACT]",
@@ -124,7 +124,6 @@ def compare(
     from kparity.host import files
     from kparity.receipts import document
 
-    files.refuse_unwritable(*filter(None, [json_path]))
     document.spare(json_path)
     allowed = named(across, "fact", tuple(comparison.ADVICE))
     left, right = comparison.read(a), comparison.read(b)

@@ -31,7 +31,6 @@ def run(options: Mapping[str, Any]) -> int:
     _check(options, with_ops)
     json_path = options["json_path"]
     paths = [Path(path) for path in (options["receipt"], json_path) if path and path != "-"]
-    files.refuse_unwritable(*paths)
     _choose(options)
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load > BUSY * processors:  # threads that meet at barriers suffer most, and ratios with them
@@ -83,12 +82,20 @@ def _choose(options: Mapping[str, Any]) -> None:
 
 def _models(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, int]:
     """Models end to end: the predicate of the receipt, and the exit code."""
+    from kparity.model import held
+
+    with held(_model_path(options)) as model:
+        return _measured(options, order, str(model.path))
+
+
+def _measured(options: Mapping[str, Any], order: Sequence[str], path: str) -> tuple[Predicate, int]:
+    """The same of the file at ``path``."""
     from kparity.bench.endtoend import EndToEndRun, Request
     from kparity.bench.receipt import exit_code, failures, models_predicate
     from kparity.cli.bench_table import print_bench
     from kparity.receipts.statement import now
 
-    begun, path = now(), _model_path(options)
+    begun = now()
     rows = [] if options["no_parity"] else _probed(options, order, path)
     accepted = [row.backend for row in rows if row.accepted] if rows else list(order)
     request = Request(

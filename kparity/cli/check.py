@@ -9,7 +9,8 @@ import click
 
 from kparity.cli.command import Command
 from kparity.cli.options import (
-    FILE,
+    FOLDER,
+    OUT,
     backends_option,
     github_option,
     index_option,
@@ -50,15 +51,15 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("-x", "--fail-fast", is_flag=True, help="Skip what comes after the first failure.")
 @click.option("--lf", "--last-failed", "last_failed", is_flag=True,
               help="Only what failed last time; everything where nothing did.")  # fmt: skip
-@click.option("--dump", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+@click.option("--dump", type=FOLDER, metavar="DIR",
               help="Keep inputs, outputs, truth and text of what fails, a folder each.")  # fmt: skip
-@click.option("--replay", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+@click.option("--replay", type=FOLDER, metavar="DIR",
               help="Run what --dump kept once more, on its backend or on those of -b.")  # fmt: skip
 @json_option
 @quiet_option
 @junit_option
 @github_option
-@click.option("--csv", "csv_path", type=FILE, metavar="FILE", help="Write a line per output.")
+@click.option("--csv", "csv_path", type=OUT, metavar="FILE", help="Write a line per output.")
 def check(
     op_names: tuple[str, ...] | None, backends: tuple[str, ...] | None, index: int, expression: str | None,
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
@@ -96,7 +97,6 @@ def check(
         chosen, asked = _again(chosen, asked)
     if list_only:
         return _list(chosen)
-    files.refuse_unwritable(*filter(None, [json_path, junit_path, csv_path]))
     if dump:
         files.refuse_no_folder(dump)
     from kparity.check import failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -28,6 +29,42 @@ def _refuse_empty(args: Sequence[str]) -> None:
         before = word if word.startswith("-") else ""
 
 
+class File(click.Path):
+    """The name of a file or folder that a command reads or, where ``written``, writes.
+
+    Whoever opens it says what is wrong with it. Before the work, what is written must be writable, and neither a file
+    that is read (but where ``over`` its input is its default) nor one that is written twice.
+    """
+
+    def __init__(self, written: bool = False, over: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.written, self.over = written, over
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The name as it was given."""
+        return self.coerce_path_result(value)
+
+
+def _refuse_outputs(ctx: click.Context) -> None:
+    """Raise WrongInput where an output could not be written, or would take the place of another file of the command."""
+    from kparity.host import files
+
+    named = list[tuple[File, str, str]]()
+    for param in ctx.command.params:
+        given = ctx.params.get(param.name or "")
+        if isinstance(param.type, File) and given is not None:
+            every = given if isinstance(given, tuple) else (given,)
+            named += [(param.type, param.get_error_hint(ctx), str(path)) for path in every]
+    for at, (kind, name, path) in enumerate(named):
+        if kind.written:
+            files.refuse_unwritable(path)
+            for other, its_name, its_path in (*named[:at], *named[at + 1 :]):
+                if files.same(path, its_path) and not kind.over and (other.written or path != files.STDIO):
+                    raise WrongInput(f"{name} would write over {path}, which {its_name} names; name another file")
+
+
 class Documented(click.Command):
     """A command whose help ends with the exit codes and its ``examples``, whole lines as they are typed."""
 
@@ -39,6 +76,11 @@ class Documented(click.Command):
         """As click does, but nothing may be empty, and ``--json`` takes no argument of the command for its file."""
         _refuse_empty(args)
         return super().parse_args(ctx, self._settled(args))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, once its outputs can be written."""
+        _refuse_outputs(ctx)
+        return super().invoke(ctx)
 
     def _settled(self, args: Sequence[str]) -> list[str]:
         """``--json`` by itself is ``--json=-``. The next word is its file where the command has no arguments, or where

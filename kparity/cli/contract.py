@@ -13,7 +13,7 @@ import click
 from kparity.cli import names
 from kparity.cli.command import Group
 from kparity.cli.names import completing
-from kparity.cli.options import json_option
+from kparity.cli.options import FILE, OUT, json_option
 from kparity.host.streams import log
 from kparity.host.text import printable
 
@@ -42,7 +42,7 @@ def _targets(function: F) -> F:
     """Which contracts: ids or paths, and where ids are looked up."""
     for option in (
         click.option(
-            "--contracts", "places", multiple=True, metavar="DIR_OR_FILE",
+            "--contracts", "places", type=FILE, multiple=True, metavar="DIR_OR_FILE",
             help="Take contracts from here [default: the shipped ones]. Repeatable.",
         ),
         click.argument("targets", nargs=-1, metavar="[ID_OR_PATH]...", shell_complete=completing(names.contracts)),
@@ -220,7 +220,7 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], json_path: str |
 )
 @_targets
 @click.option(
-    "--evidence", "place", type=click.Path(dir_okay=False), metavar="FILE",
+    "--evidence", "place", type=OUT, metavar="FILE",
     help="Write the evidence of one contract here [default: evidence/ID.json beside the contract].",
 )  # fmt: skip
 def check(targets: tuple[str, ...], places: tuple[str, ...], place: str | None) -> int:

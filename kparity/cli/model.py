@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kparity.cli.command import Group
-from kparity.cli.options import json_option
+from kparity.cli.options import FILE, json_option
 
 HIDDEN = ("tokenizer.chat_template",)
 """Keys that take a screen each; ``--json`` has them."""
@@ -27,7 +27,7 @@ def model() -> None:
         "kparity model inspect --json",
     ),
 )
-@click.argument("file", required=False, type=click.Path(dir_okay=False), metavar="[FILE]")
+@click.argument("file", required=False, type=FILE, metavar="[FILE]")
 @json_option
 def inspect(file: str | None, json_path: str | None) -> None:
     """Show keys, tensor types and norm statistics of a GGUF file, by default of the embedded model.

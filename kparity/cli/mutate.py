@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kparity.cli import names
-from kparity.cli.command import Command
+from kparity.cli.command import Command, File
 from kparity.cli.options import backends_option, json_option, ops_option, quiet_option
 from kparity.host import progress
 from kparity.host.streams import log
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kparity.mutate.cell import Cell
     from kparity.mutate.library import Subject
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+OUT = File(written=True, path_type=Path)
 
 
 @click.command(
@@ -37,12 +37,12 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells side by side [default: the number of processors].")
 @click.option("--timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS",
               help="A cell that says nothing for so long hangs.")  # fmt: skip
-@click.option("--resume", type=FILE, metavar="FILE", help="Keep cells in FILE (JSONL), and skip those that it holds.")
+@click.option("--resume", type=OUT, metavar="FILE", help="Keep cells in FILE (JSONL), and skip those that it holds.")
 @json_option
 @quiet_option
-@click.option("--html", "html_file", type=FILE, metavar="FILE", help="Write the matrix as one page (needs Jinja2).")
-@click.option("--png", "png_file", type=FILE, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
-@click.option("--markdown", "markdown_file", type=FILE, metavar="FILE", help="Write the scores as Markdown.")
+@click.option("--html", "html_file", type=OUT, metavar="FILE", help="Write the matrix as one page (needs Jinja2).")
+@click.option("--png", "png_file", type=OUT, metavar="FILE", help="Write the matrix as a picture (needs matplotlib).")
+@click.option("--markdown", "markdown_file", type=OUT, metavar="FILE", help="Write the scores as Markdown.")
 def mutate(
     backends: tuple[str, ...] | None, op_names: tuple[str, ...] | None, pattern: str, as_list: bool, jobs: int | None,
     timeout: float, resume: Path | None, json_path: str | None, quiet: bool, html_file: Path | None,
@@ -65,7 +65,6 @@ def mutate(
     from kparity.mutate.score import exit_code
     from kparity.probe.dispatcher import parse_order
 
-    files.refuse_unwritable(*(each for each in (json_path, html_file, png_file, markdown_file, resume) if each))
     if png_file:
         install.library("matplotlib", "reports", "the picture of mutants")
     if html_file:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from kparity.cli import names
+from kparity.cli.command import File
 from kparity.cli.names import completing
 from kparity.host import progress
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from kparity.probe.messages import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
-FILE = click.Path(dir_okay=False)
+FILE, OUT, FOLDER = File(), File(written=True), File(file_okay=False, path_type=Path)
 github_option = click.option(
     "--github", is_flag=True, help="Annotations of GitHub on stderr, and a table for $GITHUB_STEP_SUMMARY."
 )
@@ -68,11 +70,11 @@ def ops_option(help: str, known: Callable[[], list[str]] = names.ops) -> Callabl
 
 
 json_option = click.option(
-    "--json", "json_path", metavar="[FILE|-]",
+    "--json", "json_path", type=OUT, metavar="[FILE|-]",
     help="Write the result as JSON to FILE; by itself, or as -, to stdout instead of the table.",
 )  # fmt: skip
 """``--json [FILE|-]``: a path, ``-``, or None (``kparity.cli.command.Command`` supplies the - of a bare one)."""
-junit_option = click.option("--junit", "junit_path", type=FILE, metavar="FILE", help="Write JUnit XML.")
+junit_option = click.option("--junit", "junit_path", type=OUT, metavar="FILE", help="Write JUnit XML.")
 index_option = click.option(
     "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
 )
@@ -141,7 +143,7 @@ _DISPATCH = (
                  help="Activation quantisation: per token (BitNet) or per 256 (llama.cpp)."),
     click.option("--kv", type=click.Choice(["f16", "f32"]), default="f16", show_default=True,
                  help="Element type of the KV cache."),
-    click.option("--contracts", "places", multiple=True, metavar="DIR_OR_FILE",
+    click.option("--contracts", "places", type=FILE, multiple=True, metavar="DIR_OR_FILE",
                  help="Heed the known issues of these contracts too. Repeatable."),
 )  # fmt: skip
 

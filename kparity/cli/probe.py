@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,8 @@ import click
 
 from kparity.cli.command import Command
 from kparity.cli.options import (
-    FILE,
     NONCE,
+    OUT,
     Dispatch,
     dispatch_options,
     github_option,
@@ -40,16 +39,17 @@ if TYPE_CHECKING:
               help="Teacher-forced positions [default: 72, or the model's context].")  # fmt: skip
 @json_option
 @quiet_option
-@click.option("--receipt", type=FILE, metavar="FILE", help="Write what was measured, and on what, to FILE.")
+@click.option("--receipt", type=OUT, metavar="FILE", help="Write what was measured, and on what, to FILE.")
 @click.option("--nonce", type=NONCE, default="", metavar="N",
               help="Draw the tokens from somebody's word, which the receipt tells.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Show every measured number.")
 @junit_option
 @github_option
 @click.option("--timings", is_flag=True, help="Show where the time went.")
+@click.pass_context
 def probe(
-    dispatch: Dispatch, positions: int | None, json_path: str | None, quiet: bool, receipt: str | None, nonce: str,
-    verbose: bool, timings: bool, junit_path: str | None, github: bool,
+    ctx: click.Context, /, dispatch: Dispatch, positions: int | None, json_path: str | None, quiet: bool,
+    receipt: str | None, nonce: str, verbose: bool, timings: bool, junit_path: str | None, github: bool,
 ) -> int:  # fmt: skip
     """Probe backends in order and show which one may serve.
 
@@ -57,19 +57,18 @@ def probe(
     rejected with a line on stderr; the first one that passes every gate serves.
     """
     from kparity.errors import WrongInput
-    from kparity.host.files import refuse_unwritable, write
-    from kparity.model import load_model
+    from kparity.host.files import write
+    from kparity.model import held
     from kparity.probe import ci
     from kparity.probe.dispatcher import probe_all
     from kparity.receipts.statement import now
 
     begun = now()
-    refuse_unwritable(*filter(None, [receipt, json_path, junit_path]))
     order, forced = dispatch.order()
-    with closing(load_model(dispatch.model)) as model:  # a bad file is an error of its own, not a rejected backend
-        length = model.hparams.context
-        if positions and positions > length:
-            raise WrongInput(f"--positions {positions} is more than the {length} of {model.name}; ask for fewer")
+    model = ctx.with_resource(held(dispatch.model))  # a bad file is an error of its own, not a rejected backend
+    length = model.hparams.context
+    if positions and positions > length:
+        raise WrongInput(f"--positions {positions} is more than the {length} of {model.name}; ask for fewer")
     request = dispatch.request(positions or min(72, length), nonce)
     outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
     if json_path:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kparity.cli.command import Group
-from kparity.cli.options import index_option, json_option
+from kparity.cli.command import File, Group
+from kparity.cli.options import FOLDER, index_option, json_option
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from kparity.receipts.record import Statement
     from kparity.receipts.store import Stored
 
-FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE, OUT = File(path_type=Path), File(written=True, path_type=Path)
 
 
 @click.group(cls=Group)
@@ -130,7 +129,12 @@ def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
 )
 @click.argument("file", type=FILE)
 @click.option("--key", required=True, type=FILE, metavar="PRIV", help="Private key (PEM, Ed25519).")
-@click.option("--output", type=FILE, metavar="OUT", help="Where to write the envelope [default: over FILE].")
+@click.option(
+    "--output",
+    type=File(written=True, over=True, path_type=Path),
+    metavar="OUT",
+    help="Where to write the envelope [default: over FILE].",
+)
 def sign(file: Path, key: Path, output: Path | None) -> None:
     """Sign a receipt, or its test result: a DSSE envelope around it, with an Ed25519 key. What does not verify is not
     signed.
@@ -194,20 +198,21 @@ def recompute(ctx: click.Context, file: Path, model: Path, backend: str, index: 
     examples=("kparity receipt test-result probe.json",),
 )
 @click.argument("file", type=FILE)
-@click.argument("output", default="-", metavar="[OUTPUT]")
-def test_result(file: Path, output: str) -> None:
+@click.argument("output", type=OUT, default="-", metavar="[OUTPUT]")
+def test_result(file: Path, output: Path) -> None:
     """The verdicts of a receipt as an in-toto test result, for policy engines; - is stdout [default]."""
-    from kparity.receipts import results, verify
+    from kparity.receipts import document, results, verify
 
+    document.spare(output, "OUTPUT")
     plain, statement = _statement(file)
-    _print_json(results.of_receipt(statement, verify.verify(plain)), output)
+    _print_json(results.of_receipt(statement, verify.verify(plain)), str(output))
 
 
 @receipt.command(
     examples=("kparity receipt keygen team.pem",),
 )
-@click.argument("private", type=FILE)
-@click.option("--public", type=FILE, metavar="PUB", help="Where the public key goes [default: PRIVATE with .pub].")
+@click.argument("private", type=OUT)
+@click.option("--public", type=OUT, metavar="PUB", help="Where the public key goes [default: PRIVATE with .pub].")
 def keygen(private: Path, public: Path | None) -> None:
     """Make an Ed25519 key pair (PEM); prints the key's id."""
     from kparity.cli.table import say
@@ -294,13 +299,14 @@ def diff(a: Path, b: Path, json_path: str | None) -> None:
     examples=("kparity receipt page . --output page.html",),
 )
 @click.argument("folder", type=FOLDER)
-@click.option("--output", required=True, type=FILE, metavar="FILE", help="Where to write the page.")
+@click.option("--output", required=True, type=OUT, metavar="FILE", help="Where to write the page.")
 @click.pass_context
 def page(ctx: click.Context, folder: Path, output: Path) -> None:
     """An HTML page of a folder of receipts: tokens/s by device and backend, with parity beside every bar."""
     from kparity.host import files
-    from kparity.receipts import page
+    from kparity.receipts import document, page
 
+    document.spare(output, "--output")
     stored = _stored(folder)
     if not stored:
         log(f"{folder} has no receipt")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from kparity.cli.command import Command
-from kparity.cli.options import FILE, Dispatch, dispatch_options
+from kparity.cli.options import FILE, OUT, Dispatch, dispatch_options
 from kparity.host.streams import log
 
 
@@ -25,23 +25,23 @@ from kparity.host.streams import log
               help="Tokens to generate at most.")  # fmt: skip
 @click.option("--context", type=click.IntRange(min=1), default=None,
               help="Positions of the KV cache [default: the model's, at most 4096].")  # fmt: skip
-@click.option("--receipt", type=FILE, metavar="FILE", help="Write what serves, and how it was judged, to FILE.")
+@click.option("--receipt", type=OUT, metavar="FILE", help="Write what serves, and how it was judged, to FILE.")
 @click.option("--tokenizer", type=FILE, metavar="FILE", help="A tokenizer.json [default: the model's].")
+@click.pass_context
 def run(
-    dispatch: Dispatch, prompt: str, max_tokens: int, context: int | None, receipt: str | None, tokenizer: str | None
-) -> None:
+    ctx: click.Context, /, dispatch: Dispatch, prompt: str, max_tokens: int, context: int | None, receipt: str | None,
+    tokenizer: str | None,
+) -> None:  # fmt: skip
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
     from kparity.errors import WrongInput
-    from kparity.host.files import refuse_unwritable
-    from kparity.model import load_model
+    from kparity.model import held
     from kparity.model.tokenizer import Tokenizer
     from kparity.probe.dispatcher import first_accepted
     from kparity.receipts.statement import now
 
     begun = now()
-    refuse_unwritable(*filter(None, [receipt]))
     order, forced = dispatch.order()
-    model = load_model(dispatch.model)
+    model = ctx.with_resource(held(dispatch.model))
     h = model.hparams
     if context and context > h.context:
         raise WrongInput(f"--context {context} is more than the {h.context} positions of {model.name}; ask for fewer")
@@ -63,9 +63,9 @@ def run(
         _write(stream.feed(token))
     _write(stream.finish() + "\n")
     if selected.engine.full:
-        held, most = selected.engine.context, h.context
-        more = f"give --context up to {most}" if held < most else "the model has no more; shorten the prompt"
-        log(f"stopped: the context of {held} positions is full; {more}")
+        room, most = selected.engine.context, h.context
+        more = f"give --context up to {most}" if room < most else "the model has no more; shorten the prompt"
+        log(f"stopped: the context of {room} positions is full; {more}")
     model.file.unchanged()
     selected.close()
 

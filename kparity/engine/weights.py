@@ -10,7 +10,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Buffer
 from kparity.model import Model, Ternary
 from kparity.model.graph import LINEARS, NORMS
-from kparity.model.tensors import ScaleKind
+from kparity.model.tensors import Dense, ScaleKind
 from kparity.ops.spec import Array
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
@@ -65,6 +65,11 @@ def _parts(backend: Backend, table: Array) -> list[Part]:
     ]
 
 
+def _table(backend: Backend, table: Dense) -> tuple[list[Part], str]:
+    """The parts of an embedding or a head, and the type of its elements."""
+    return _parts(backend, table.array), "f16" if table.array.dtype == np.float16 else "f32"
+
+
 def _stacked(weights: Sequence[Ternary]) -> Ternary:
     """Weights of one width, one below the other: a scale per row, or per block where any of them has that."""
     if len(weights) == 1:
@@ -86,6 +91,9 @@ def upload(
 ) -> Weights:  # fmt: skip
     """Bring a model to a device: ternary weights are repacked one by one and dropped from host memory."""
     weights = Weights()
+    weights.embedding, first = _table(backend, model.embedding())  # first: it is in memory twice
+    weights.head, last = (weights.embedding, first) if model.tied else _table(backend, model.head())
+    weights.dtype = (first, last)
     for layer in range(model.hparams.n_layer):
         for name in FUSED if fused else LINEARS:
             stack = _stacked([model.linear(layer, part) for part in parts_of(name)])
@@ -96,9 +104,4 @@ def upload(
             key = f"blk.{layer}.{name}.weight"
             weights.norms[key] = backend.upload(model.vector(key))
     weights.norms["output_norm.weight"] = backend.upload(model.vector("output_norm.weight"))
-    embedding, head = model.embedding(), model.head()
-    weights.embedding = _parts(backend, embedding.array)
-    weights.head = weights.embedding if head.tied else _parts(backend, head.array)
-    first, last = ("f16" if table.array.dtype == np.float16 else "f32" for table in (embedding, head))
-    weights.dtype = (first, last)
     return weights

@@ -136,6 +136,14 @@ def refuse_unwritable(*paths: str | Path) -> None:
         _refuse_unwritable(path)
 
 
+def same(one: str | Path, other: str | Path) -> bool:
+    """Whether two names are those of one file, or will be."""
+    try:
+        return os.path.realpath(one) == os.path.realpath(other) or Path(one).samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def refuse_no_folder(path: Path) -> None:
     """Make a folder for several files, unless it is there; raises WrongInput where nothing could be written in it."""
     if not path.exists():

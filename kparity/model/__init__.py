@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kparity.model.hparams import Hparams
-    from kparity.model.model import Model, load_model
+    from kparity.model.model import Model, held, load_model
     from kparity.model.tensors import Dense, Ternary
 
-_HOMES = {"Dense": "tensors", "Hparams": "hparams", "Model": "model", "Ternary": "tensors", "load_model": "model"}
+_HOMES = {
+    "Dense": "tensors", "Hparams": "hparams", "Model": "model", "Ternary": "tensors", "held": "model",
+    "load_model": "model",
+}  # fmt: skip
 
-__all__ = ["Dense", "Hparams", "Model", "Ternary", "load_model"]
+__all__ = ["Dense", "Hparams", "Model", "Ternary", "held", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

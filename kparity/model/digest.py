@@ -29,7 +29,7 @@ def file_sha256(path: Path) -> str:
         status = os.fstat(stream.fileno())
         if status.st_size < _LARGE or time.time() - status.st_ctime < _SETTLED_S:
             return sha256_of(path, stream)
-        key = repr((str(path.resolve()), *identity(status), status.st_ctime_ns)).encode("utf-8", "surrogateescape")
+        key = repr((str(path.resolve()), *identity(status))).encode("utf-8", "surrogateescape")
         try:
             entry = cachedir.folder("sha256") / hashlib.sha256(key).hexdigest()
         except OSError:  # a cache that cannot be used is no error
@@ -57,5 +57,7 @@ def sha256_of(path: Path, stream: BinaryIO) -> str:
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from a later one of the same name: device, inode, bytes, time of the last change."""
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    """What tells a file from a later one of the same name: device, inode, bytes, the times of the last changes; that
+    of the inode cannot be set back.
+    """
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,4 +1,4 @@
-"""A memory-mapped reader of GGUF files (versions 2 and 3, little-endian) that trusts nothing.
+"""A reader of GGUF files (versions 2 and 3, little-endian) that trusts nothing.
 
 Layout (docs/gguf.md of ggml): magic "GGUF", u32 version, u64 tensor count, u64 key count; then the keys: string name,
 u32 value type, value; then the tensors: string name, u32 rank, u64 sizes (row length first), u32 type, u64 offset;
@@ -6,22 +6,21 @@ then, aligned to ``general.alignment`` (32), the data that those offsets count f
 bytes; an array is a u32 element type, a u64 length and the elements.
 
 Every count is checked against the bytes that are left before anything is allocated for it, and every complaint is a
-BadModel of one sentence. The header is read and tensors are mapped: a file that another process shortens at the very
-moment in which a tensor is read ends the process with SIGBUS; before and after that ``unchanged`` says so.
+BadModel of one sentence. Bytes are read, not mapped: a file that another process shortens or writes meanwhile is an
+error, and no SIGBUS.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +43,9 @@ MAX_TAIL = 1 << 20
 SPARSE, LEAST_STORED = 1 << 26, 8
 """A file from this size on of which the disk holds less than an eighth is one that was not written to its end."""
 ALIGNMENT, MAX_ALIGNMENT = 32, 1 << 20
+
+HELD: dict[Path, tuple[int, ...]] = {}
+"""Identities of the files that ``model.held`` holds."""
 
 _MIN_KEY = 8 + 4 + 1  # bytes of the shortest key: an empty name and a u8
 _MIN_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes of the shortest tensor entry
@@ -136,10 +138,11 @@ class TensorInfo:
 
 @dataclass
 class GgufFile:
-    """An open file: its keys, its tensor table and its mapped bytes."""
+    """An open file: its keys and its tensor table."""
 
     path: Path
-    raw: mmap.mmap
+    stream: BinaryIO
+    n_bytes: int
     identity: tuple[int, ...]
     """As ``digest.identity`` tells it."""
     version: int = 0
@@ -148,46 +151,41 @@ class GgufFile:
 
     @classmethod
     def open(cls, path: str | Path | None) -> GgufFile:
-        """Map a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
+        """Open a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
         path = embedded() if path is None else Path(path)
         try:
             stream = files.opened(path, "a GGUF file")
         except WrongInput as error:
             raise BadModel(str(error)) from None
-        with closing(stream):
-            if not os.fstat(stream.fileno()).st_size:
-                raise BadModel(f"{path}: the file is empty")
-            raw = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            file = cls(path, raw, digest.identity(os.fstat(stream.fileno())))
+        status = os.fstat(stream.fileno())
+        file = cls(path, stream, status.st_size, digest.identity(status))
+        try:
             with file.naming():
-                file._read(Cursor(stream), os.fstat(stream.fileno()))
+                if not status.st_size:
+                    raise BadModel("the file is empty")
+                file._read(Cursor(stream), status)
+                if HELD.get(path, file.identity) != file.identity:
+                    raise BadModel(digest.CHANGED)
+        except BaseException:
+            stream.close()
+            raise
         return file
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the whole file."""
-        return len(self.raw)
-
     def data(self, tensor: TensorInfo) -> Bytes:
-        """The bytes of a tensor, a read-only view of the mapped file, u8 [n_bytes]; BadModel where the file is another
-        by now, since a view of what was cut off ends the process.
-        """
+        """The bytes of a tensor, u8 [n_bytes], read-only; BadModel where the file is another by now."""
+        found = np.empty(tensor.n_bytes, np.uint8)
+        left, at = found.data, tensor.offset
+        while left and (count := os.preadv(self.stream.fileno(), [left], at)):
+            left, at = left[count:], at + count
         self.unchanged()
-        return np.frombuffer(self.raw, np.uint8, tensor.n_bytes, tensor.offset)
-
-    def advise(self, tensor: TensorInfo, advice: str) -> None:
-        """Tell the kernel what comes next: ``WILLNEED`` before a tensor is read, ``DONTNEED`` to drop its pages."""
-        option = getattr(mmap, f"MADV_{advice}", None)
-        start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        if option is not None:
-            self.raw.madvise(option, start, tensor.end - start)
+        if left:
+            self.fail(digest.CHANGED)
+        found.flags.writeable = False
+        return found
 
     def close(self) -> None:
-        """Unmap the file, unless arrays still look into it; then it goes with the last of them."""
-        try:
-            self.raw.close()
-        except BufferError:
-            return
+        """Nothing can be read any more; what was read stays."""
+        self.stream.close()
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -203,9 +201,12 @@ class GgufFile:
 
     def unchanged(self) -> None:
         """Raise BadModel where the file has changed since it was opened: whatever was read of it is then void."""
-        with suppress(OSError):  # a file that was removed is mapped as it was
-            if digest.identity(self.path.stat()) != self.identity:
-                self.fail(digest.CHANGED)
+        try:
+            status = self.path.stat()
+        except OSError:  # removed: what is open is what it was
+            status = os.fstat(self.stream.fileno())
+        if digest.identity(status) != self.identity:
+            self.fail(digest.CHANGED)
 
     def _read(self, cursor: Cursor, status: os.stat_result) -> None:
         n_tensors, n_keys = self._read_start(cursor)
@@ -255,9 +256,9 @@ class GgufFile:
             )
 
     def _read_start(self, cursor: Cursor) -> tuple[int, int]:
-        magic = self.raw[:4]
-        if magic != MAGIC:
-            raise BadModel(foreign.described(self.raw[: foreign.SEEN]))
+        start = os.pread(self.stream.fileno(), foreign.SEEN, 0)
+        if not start.startswith(MAGIC):
+            raise BadModel(foreign.described(start))
         cursor.need(24, "the header")
         cursor.at = 4
         self.version = cursor.scalar("I", "the version")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ import numpy as np
 from kparity.errors import BadModel, UnknownName, WrongInput
 from kparity.model import graph
 from kparity.model.digest import file_sha256
-from kparity.model.gguf_file import GgufFile
+from kparity.model.gguf_file import HELD, GgufFile
 from kparity.model.hparams import Hparams, read_hparams
 from kparity.model.tensors import Dense, Ternary, load_matrix, load_ternary, load_vector
 from kparity.ops.spec import Array
@@ -25,7 +27,6 @@ class Model:
 
     def __init__(self, file: GgufFile) -> None:
         self.file, self.path = file, file.path
-        self._tables: dict[str, Dense] = {}
         with self.file.naming():
             parts = file.keys.get("split.count", 0)
             if not isinstance(parts, int) or parts > 1:
@@ -48,8 +49,10 @@ class Model:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the whole file."""
-        return file_sha256(self.path)
+        """Hex digest of the whole file; BadModel where that is not the one that was opened any more."""
+        digest = file_sha256(self.path)
+        self.file.unchanged()
+        return digest
 
     @property
     def tied(self) -> bool:
@@ -83,7 +86,7 @@ class Model:
         return values
 
     def embedding(self) -> Dense:
-        """The token embeddings [vocab, width]."""
+        """The token embeddings [vocab, width], read at every call."""
         return self._table(graph.EMBEDDING)
 
     def head(self) -> Dense:
@@ -91,10 +94,8 @@ class Model:
         return self._table(graph.EMBEDDING if self.tied else graph.HEAD)
 
     def _table(self, name: str) -> Dense:
-        if name not in self._tables:
-            tensor = self.file.tensors[name]
-            self._tables[name] = Dense(load_matrix(self.file, tensor), name, tensor.type.name, self.tied)
-        return self._tables[name]
+        tensor = self.file.tensors[name]
+        return Dense(load_matrix(self.file, tensor), name, tensor.type.name, self.tied)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -112,8 +113,7 @@ class Model:
             return inspect_model(self)
 
     def close(self) -> None:
-        """Unmap the file; arrays that still look into it keep it mapped."""
-        self._tables.clear()
+        """Nothing can be read any more; arrays that were are kept by who has them."""
         self.file.close()
 
     def _separate_scale(self, name: str) -> float:
@@ -124,6 +124,19 @@ class Model:
         if not 0 <= scale < float("inf"):
             self.file.fail(f"tensor {name} is {scale}, expected a finite number of at least 0")
         return scale
+
+
+@contextmanager
+def held(path: str | Path | None = None) -> Iterator[Model]:
+    """A model whose file stays one until the block ends: what is opened by its name meanwhile, for a digest too, raises
+    BadModel where it is another by then.
+    """
+    with closing(load_model(path)) as model:
+        HELD[model.path] = model.file.identity
+        try:
+            yield model
+        finally:
+            HELD.pop(model.path, None)
 
 
 def load_model(path: str | Path | None = None) -> Model:

@@ -32,27 +32,20 @@ class Ternary:
 
 
 def load_ternary(file: GgufFile, tensor: TensorInfo, scale: float) -> Ternary:
-    """Repack one tensor natively; ``scale`` is that of the separate scale tensor, 1 where there is none.
-
-    The tensor's pages are dropped afterwards, so that a model that is repacked tensor by tensor is not in memory twice.
-    """
+    """Repack one tensor natively; ``scale`` is that of the separate scale tensor, 1 where there is none."""
     import kparity._native as native
 
     k, n = tensor.shape[0], tensor.rows
-    file.advise(tensor, "WILLNEED")
     data = file.data(tensor)
-    try:
-        if tensor.type is I2_S:
-            words = native.repack_i2_s(data[: n * k // 4], n, k, processors())
-            stored, used = data[n * k // 4 :][:4].copy().view("<f4"), np.ones(1, np.bool_)
-        else:
-            repack = native.repack_tq2_0 if tensor.type is TQ2_0 else native.repack_tq1_0
-            words, half, used, bad = repack(data, n, k, processors())
-            if bad >= 0:
-                raise _not_ternary(tensor, data, k, bad)
-            stored = half.view("<f2")
-    finally:
-        file.advise(tensor, "DONTNEED")
+    if tensor.type is I2_S:
+        words = native.repack_i2_s(data[: n * k // 4], n, k, processors())
+        stored, used = data[n * k // 4 :][:4].copy().view("<f4"), np.ones(1, np.bool_)
+    else:
+        repack = native.repack_tq2_0 if tensor.type is TQ2_0 else native.repack_tq1_0
+        words, half, used, bad = repack(data, n, k, processors())
+        if bad >= 0:
+            raise _not_ternary(tensor, data, k, bad)
+        stored = half.view("<f2")
     wscale, kind = combine_scales(tensor.name, stored, used, scale)
     return Ternary(words, wscale, kind, n, k)
 
@@ -106,7 +99,7 @@ class Dense:
 
 
 def load_matrix(file: GgufFile, tensor: TensorInfo) -> Array:
-    """[rows, K]: a read-only view of the mapped file for F16 and F32, an f32 copy for BF16, Q8_0 and Q6_K."""
+    """[rows, K]: F16 and F32 as they are stored, f32 for BF16, Q8_0 and Q6_K."""
     k, rows = tensor.shape[0], tensor.rows
     data = file.data(tensor)
     if tensor.type is F16 or tensor.type is F32:
@@ -118,7 +111,6 @@ def load_matrix(file: GgufFile, tensor: TensorInfo) -> Array:
     step = max(1, _CHUNK // k)
     for start in range(0, rows, step):
         result[start : start + step] = _dequantise(tensor, by_row[start : start + step])
-    file.advise(tensor, "DONTNEED")
     return result
 
 

@@ -69,7 +69,6 @@ def ternary(file: GgufFile, name: str, k: int, rows: int) -> Iterator[Piece]:
     if not tensor.type.ternary:
         raise BadModel(f"tensor {tensor.name} is {tensor.type.name}, expected a ternary type")
     beside = np.float32(vector(file, f"{name}.scale", 1)[0] if f"{name}.scale" in file.tensors else 1)
-    file.advise(tensor, "WILLNEED")
     for row0, count in _steps(k, rows):
         weights, stored = _decoded(file, tensor, row0, count)
         scales = np.broadcast_to(stored.astype(np.float32).reshape(-1, stored.shape[-1]), (count, stored.shape[-1]))
@@ -81,7 +80,6 @@ def ternary(file: GgufFile, name: str, k: int, rows: int) -> Iterator[Piece]:
         if not (np.isfinite(scales) & (scales >= 0)).all():
             raise BadModel(f"tensor {tensor.name}: a scale from row {row0} on is no finite number of at least 0")
         yield Piece(row0, weights.astype(np.float32), scales)
-    file.advise(tensor, "DONTNEED")
 
 
 def matrix(file: GgufFile, name: str) -> tuple[Array, Array]:
@@ -97,9 +95,9 @@ def _decoded(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> tuple[
     """Weights i8 [rows, k] and the scales that are stored with them, f16 [rows, k / 256] or f32 [1]."""
     k = tensor.shape[0]
     if tensor.type.name == "I2_S":  # groups run over the whole tensor, and its one scale stands behind all of them
-        data, codes = file.data(tensor), tensor.rows * k // 4
-        part = np.concatenate([data[row0 * k // 4 : (row0 + rows) * k // 4], data[codes : codes + 4]])
-        return decode.decode_i2_s(part, rows, k)
+        ends = (row0 * k // 4, rows * k // 4), (tensor.rows * k // 4, 4)
+        parts = [dataclasses.replace(tensor, offset=tensor.offset + at, n_bytes=count) for at, count in ends]
+        return decode.decode_i2_s(np.concatenate([*map(file.data, parts)]), rows, k)
     decoder = {"TQ1_0": decode.decode_tq1_0, "TQ2_0": decode.decode_tq2_0}[tensor.type.name]
     return decoder(tensor.name, file.data(cut(tensor, row0, rows)), rows, k, row0)
 
@@ -159,7 +157,6 @@ def picked(file: GgufFile, tensor: TensorInfo, rows: Array) -> Array:
 
 
 def pieces(file: GgufFile, tensor: TensorInfo) -> Iterator[tuple[slice, Array]]:
-    """All rows of a table, some at a time, f32 [rows, k]; pages that were read are let go."""
+    """All rows of a table, some at a time, f32 [rows, k]."""
     for row0, count in _steps(tensor.shape[0], tensor.rows):
         yield slice(row0, row0 + count), _dense(file, tensor, row0, count)
-        file.advise(cut(tensor, row0, count), "DONTNEED")

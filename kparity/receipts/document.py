@@ -57,8 +57,8 @@ def is_receipt(document: dict[str, Any]) -> bool:
     return document.get("predicateType") == PREDICATE or is_envelope(document)
 
 
-def spare(output: str | None) -> None:
-    """Raise WrongInput where a result would be written over a receipt: its name may have been meant as an input."""
+def spare(output: str | Path | None, name: str = "--json") -> None:
+    """Raise WrongInput where a result would be written over a receipt: ``name`` may have been meant as an input."""
     if output in (None, files.STDIO) or not Path(str(output)).is_file():
         return
     try:
@@ -66,4 +66,4 @@ def spare(output: str | None) -> None:
     except WrongInput:
         return
     if is_receipt(there):
-        raise WrongInput(f"--json would write over the receipt {output}; name another file, or --json=-")
+        raise WrongInput(f"{name} would write over the receipt {output}; name another file")
