@@ -132,6 +132,31 @@ def test_what_cannot_be_compared_is_inconclusive(reference: str, candidate: str,
     assert says in named.reason
 
 
+@pytest.mark.parametrize(
+    ("reference", "candidate", "rung", "verdict"),
+    [("healthy", "twin?told=97", "", "PASS"), ("twin?told=97", "healthy", "", "PASS"),
+     ("healthy", "gain?told=97", "first-logit", "FAIL"), ("healthy", "late?told=97", "positions", "FAIL")],
+)  # fmt: skip
+def test_all_log_probabilities_are_compared_but_for_a_constant(
+    reference: str, candidate: str, rung: str, verdict: str
+) -> None:
+    found = climbed(reference, candidate)
+    assert found.verdict == verdict and (ended(found).name == rung or verdict == "PASS")
+    assert any("the mean of each position is taken off" in note for note in found.rungs[0].notes)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "last"),
+    [("healthy", "twin?told=20", "PASS"), ("twin?told=20", "healthy", "PASS"), ("healthy", "greedy?told=20", "FAIL"),
+     ("healthy?told=20", "greedy", "INCONCLUSIVE")],
+)  # fmt: skip
+def test_some_log_probabilities_decide_greedy_ids_alone(reference: str, candidate: str, last: str) -> None:
+    found = climbed(reference, candidate)
+    verdicts = [each.verdict for each in found.rungs]
+    assert verdicts == ["PASS", "PASS", "INCONCLUSIVE", "INCONCLUSIVE", "INCONCLUSIVE", last]
+    assert found.exit_code == (1 if last == "FAIL" else 3) and "logprobs:20 alone" in found.rungs[3].reason
+
+
 def test_one_prompt_of_few_tokens_is_judged_too() -> None:
     assert climbed("healthy", "twin", text="ab?", prompts=("ab?",), positions=4).verdict == "PASS"
     found = climbed("healthy", "twin", text="a", prompts=("a",))

@@ -77,10 +77,11 @@ class Climb:
     def _climb(self, rung: Rung) -> None:
         """One rung, whatever an engine does in it."""
         began, rung.verdict = time.perf_counter(), PASS
-        poor = next((seat for seat in self.seats.values() if seat.gives != "logits"), None)
+        poor = next((seat for seat in self.seats.values() if not seat.whole), None)
         try:
             if poor and rung.name in ("masks", "first-logit", "positions"):
-                rung.verdict, rung.reason = INCONCLUSIVE, f"the {poor.side} gives {poor.gives} alone, no whole logits"
+                rung.verdict = INCONCLUSIVE
+                rung.reason = f"the {poor.side} gives {poor.facts.gives} alone, no whole logits"
             else:
                 self.run_of[rung.name](rung)
         except EngineFailed as failed:
@@ -113,6 +114,10 @@ class Climb:
                 if "device" in options and "ngl" not in options:
                     told = f"{side}: share of layers on the device"
                     rung.measures.append(self.judge.measure("preflight_layers", told, there / layers))
+        if any(seat.facts.gives != "logits" for seat in self.seats.values()):
+            rung.notes.append("log-probabilities are logits but for a constant: the mean of each position is taken off")
+            for seat in self.seats.values():
+                seat.centred = True
         left, right = (seat.facts for seat in self.pair)
         alike = left.numerics.replace("fp64", "f32") == right.numerics.replace("fp64", "f32") and left.kv == right.kv
         self.judge.same = alike if asked.profile == "auto" else asked.profile == "same"
@@ -228,7 +233,7 @@ class Climb:
 
     def _decode(self, rung: Rung) -> None:
         """Every prompt, until the rate is decided where it runs on."""
-        if all(seat.gives == "logits" for seat in self.pair):
+        if all(seat.whole for seat in self.seats.values() if seat.side != "candidate"):
             self._measure_floor()
         within, steps = decode.noise(self.judge), self.settings.max_tokens
         for ids in self.ids[1:]:
@@ -246,6 +251,9 @@ class Climb:
             rung.reason = (
                 f"prompt {bad + 1}, id {at}: {first.candidate[at]} for {first.reference[at]}, no tie in the noise"
             )
+            if self.judge.floor is None:
+                rung.verdict, rung.measures = INCONCLUSIVE, []
+                rung.reason += ", which nothing tells: the reference does not give whole logits"
 
     def _document(self, rungs: list[Rung], seconds: float) -> Document:
         verdict, judge, seen = verdict_of(rungs), self.judge, self.positions

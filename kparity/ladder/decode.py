@@ -35,13 +35,10 @@ def decoded(reference: Seat, candidate: Seat, tokens: Sequence[int], steps: int,
     ids: tuple[list[int], list[int]] = ([], [])
     kinds: list[str] = []
     for step in range(steps):
-        best = (
-            int(left.argmax()) if np.isfinite(left).all() else -2,
-            int(right.argmax()) if not np.isnan(right).any() else -1,
-        )
+        best = reference.greedy(left), candidate.greedy(right)
         for kept, each in zip(ids, best, strict=True):
             kept.append(each)
-        kinds.append(str(token_verdicts(np.array([best[1]]), left[None], within)[0]) if best[0] >= 0 else DIVERGED)
+        kinds.append(str(token_verdicts(np.array([best[1]]), left[None], within)[0]) if min(best) >= 0 else DIVERGED)
         if step + 1 < steps:
             anchor = max(best[0], 0)
             left, right = reference.step(anchor), candidate.step(anchor)

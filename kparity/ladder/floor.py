@@ -10,8 +10,10 @@ from kparity.engines.base import Engine, Spec
 from kparity.errors import KparityError
 from kparity.ladder.limits import Floor
 from kparity.ladder.stream import Seat, Tally, compared, tallied
+from kparity.ops.spec import Array
 
 Opener = Callable[[str], Engine]
+Shaped = Callable[[Array], Array]
 PLAIN_BYTES = 64 << 20
 """Size of a model up to which the plain fp64 pass is cheap."""
 FEWEST = 128
@@ -31,7 +33,7 @@ def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], ope
     """
     act = next((each for each in OTHER_ACT if reference.facts.activations.endswith(each)), "token")
     kv = reference.facts.kv if reference.facts.kv in ("f16", "f32") else "f16"
-    if (found := _plain(model, act, kv, same, tokens)) is not None:
+    if (found := _plain(model, act, kv, same, tokens, reference.shaped)) is not None:
         return found
     if (found := _other_forms(reference, act, same, tokens, opener)) is not None:
         return found
@@ -39,16 +41,17 @@ def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], ope
     return Floor(f"{reference.spec} in batches against itself token by token", False, {"token by token": steps})
 
 
-def _plain(model: str, act: str, kv: str, same: bool, tokens: Sequence[int]) -> Floor | None:
+def _plain(model: str, act: str, kv: str, same: bool, tokens: Sequence[int], shaped: Shaped) -> Floor | None:
     """None for a model that is large or none of ours."""
     try:
         if not model or Path(model).stat().st_size > PLAIN_BYTES:
             return None
         both = plain.logits(model, list(tokens), act=act, kv=kv)
-        controls = {"f32": compared(both.logits, both.rounded)}
+        truth = shaped(both.logits)
+        controls = {"f32": compared(truth, shaped(both.rounded))}
         if not same:
             other = plain.logits(model, list(tokens), act=OTHER_ACT[act], kv=kv)
-            controls[f"activations per {OTHER_ACT[act]}"] = compared(both.logits, other.logits)
+            controls[f"activations per {OTHER_ACT[act]}"] = compared(truth, shaped(other.logits))
     except (KparityError, OSError):
         return None
     return Floor(f"plain fp64 against {' and '.join(controls)}", not same, controls)
@@ -67,6 +70,7 @@ def _other_forms(reference: Seat, act: str, same: bool, tokens: Sequence[int], o
         options = "&".join(f"{name}={value}" for name, value in {**spec.options, **form}.items())
         text = f"{spec.kind}:{spec.place}?{options}"
         other = Seat("control", text, opener(text))
+        other.centred = reference.centred
         try:
             controls[text] = tallied(reference, other, tokens)
         finally:

@@ -31,11 +31,24 @@ class Seat:
 
     def __init__(self, side: str, spec: str, engine: Engine) -> None:
         self.side, self.spec, self.engine, self.facts, self.seconds = side, spec, engine, engine.facts, 0.0
+        self.centred = False
+        """Whether the mean of each position is taken off, because a side of the comparison does not know it."""
 
     @property
-    def gives(self) -> str:
-        """``logits``, or what else the engine gives."""
-        return str(getattr(self.facts, "gives", "logits"))
+    def whole(self) -> bool:
+        """Whether the engine gives logits of the whole vocabulary, if only but for a constant in each position."""
+        return self.facts.gives in ("logits", f"logprobs:{self.facts.vocab}")
+
+    def shaped(self, logits: Array) -> Array:
+        """Logits as they are compared; what the engine does not tell is less likely than what it tells."""
+        if not self.whole:
+            return np.where(np.isnan(logits), -np.inf, logits)
+        return logits - logits.mean(axis=-1, keepdims=True, dtype=np.float64) if self.centred else logits
+
+    def greedy(self, logits: Array) -> int:
+        """The likeliest id of ``shaped`` logits [vocab]; -1 where they are not finite."""
+        told = logits if self.whole else logits[logits > -np.inf]
+        return int(logits.argmax()) if len(told) and np.isfinite(told).all() else -1
 
     def _timed(self, doing: str, call: Callable[..., T], *arguments: Any) -> T:
         began = time.perf_counter()
@@ -62,15 +75,15 @@ class Seat:
 
     def score(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.score``."""
-        return self._timed("a batch", self.engine.score, tokens)
+        return self.shaped(self._timed("a batch", self.engine.score, tokens))
 
     def prefill(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.prefill``."""
-        return self._timed("prefill", self.engine.prefill, tokens)
+        return self.shaped(self._timed("prefill", self.engine.prefill, tokens))
 
     def step(self, token: int) -> Array:
         """As ``Engine.step``."""
-        return self._timed("a step", self.engine.step, token)
+        return self.shaped(self._timed("a step", self.engine.step, token))
 
     def fed(self, *pieces: Sequence[int]) -> Array:
         """Logits [tokens, vocab] of pieces, one batch each, on an empty cache."""

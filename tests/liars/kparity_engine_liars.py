@@ -1,12 +1,11 @@
 """Engines that lie, one way each: one attention layer over tokens in numpy, wrong in one respect. ``fake:healthy`` and
-``fake:twin`` differ by rounding.
+``fake:twin`` differ by rounding; with ``?told=N`` they tell the N largest log-probabilities alone, as servers do.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -29,12 +28,13 @@ class Fake(Engine):
         if self.fault == "stillborn":
             raise DeviceFault("lost while it opened")
         offloaded = {"fallback": (3, 7), "offloaded": (7, 7)}.get(self.fault)
-        more: dict[str, Any] = {"gives": "logprobs:20"} if self.fault == "logprobs" and hasattr(Facts, "gives") else {}
+        self.told = spec.number("told", 0)
         self.facts = Facts(
             name=f"fake {self.fault}", version="1", model=model, layers=1, width=WIDTH, bos=BOS, eos=2,
             vocab=VOCAB - (self.fault == "vocab"), context=10 if self.fault == "short" else 512, offloaded=offloaded,
             devices=(DeviceRow("fake 0", "a fake device", "cpu", True),), activations="f64", kv="f64",
-            numerics="another" if self.fault == "another" else "f64", **more,
+            numerics="another" if self.fault == "another" else "f64",
+            gives=f"logprobs:{self.told}" if self.told else "logits",
         )  # fmt: skip
 
     def tokenize(self, text: str) -> list[int]:
@@ -118,7 +118,11 @@ class Fake(Engine):
             row = row + 0.2 * self.rng.normal(0, 1, VOCAB)
         elif fault == "greedy" and stepping and begin > 35:
             row = np.roll(row, 1)
-        return row[: self.facts.vocab].astype(np.float32)
+        row = row[: self.facts.vocab]
+        if self.told:
+            row = row - np.logaddexp.reduce(row)
+            row[np.argsort(-row)[self.told :]] = np.nan
+        return row.astype(np.float32)
 
     def close(self) -> None:
         self.tokens = []
