@@ -1,208 +1,44 @@
-"""Receipts that lie: each a change to a right one, with the code that must refuse it and the options that it takes.
-
-``redigest`` says whether the forger computed the digest (and the subjects) anew.
-"""
+"""Receipts that lie (``tests.forging``), by what they lie about."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from kparity.device import fingerprint
-from kparity.receipts.statement import redigested
-from tests.edits import Edit, at, both, change, drop, put
-from tests.made_receipts import LAYERS, NOW, logits, ops_receipt, probe_receipt, receipt, subject
+from tests.edits import at, both, change, drop, put
+from tests.forging import (
+    RATIO,
+    SPEED,
+    Forgery,
+    absent,
+    again,
+    commanded,
+    copied,
+    doubled,
+    each_kernel,
+    far_baseline,
+    faster_op,
+    fewer_launches,
+    measured,
+    prompt_of,
+    read,
+    renamed_kernel,
+    replayed,
+    resampled,
+    scaled,
+    shallow,
+    smaller_model,
+    sure,
+    told,
+    twice_as_fast,
+    walled,
+)
+from tests.made_receipts import NOW, logits, ops_receipt, receipt
 
-
-@dataclass(frozen=True)
-class Forgery:
-    """A lie: who tells it (``of``: the backends of the right receipt), what it changes, and what it must be told."""
-
-    name: str
-    code: str
-    edit: Edit
-    of: tuple[str, ...] = ("cuda", "cpu")
-    ops: bool = False
-    """Whether the right receipt is one of single ops, on the first of ``of``."""
-    probe: bool = False
-    """Whether it is one of a probe by the nonce ``n``."""
-    redigest: bool = True
-    renamed: bool = True
-    """Whether the subjects follow the change."""
-    demands: dict[str, Any] = field(default_factory=dict)
-
-    def made(self) -> dict[str, Any]:
-        """The forged statement."""
-        probed = probe_receipt(*self.of, nonce="n") if self.probe else None
-        statement = copy.deepcopy(probed or (ops_receipt(self.of[0]) if self.ops else receipt(*self.of)))
-        self.edit(statement["predicate"])
-        if self.renamed:
-            with suppress(KeyError):  # the forger took away what subjects are made of
-                statement["subject"] = subject(statement["predicate"])
-        return redigested(statement) if self.redigest else statement
-
-
-def resampled(samples: Callable[[list[float]], list[float]], run: int = 0, at: int = 1) -> Edit:
-    """Other samples, with every figure computed from them as an honest writer would."""
-
-    def change(predicate: dict[str, Any]) -> None:
-        owner = predicate["runs"][run]
-        each = owner["measurements"][at]
-        each["samples_s"] = samples(each["samples_s"])
-        _follow(each, owner["bandwidth"]["bytes_per_s"])
-
-    return change
-
-
-def _follow(each: dict[str, Any], bandwidth: float) -> None:
-    from kparity.bench.timing import bootstrap
-
-    seconds, nbytes = np.array(each["samples_s"]) / each["units"], each["bytes"]
-    middle, low, high = bootstrap(seconds)
-    each.update(unit_s=middle, low_s=low, high_s=high, floor_s=nbytes / bandwidth,
-                of_bandwidth=nbytes / bandwidth / middle, gb_per_s=nbytes / middle * 1e-9)  # fmt: skip
-    for name in each["ms_per_token"]:
-        each["ms_per_token"][name] = float(np.percentile(seconds, int(name[1:]))) * 1e3
-
-
-def twice_as_fast(samples: list[float]) -> list[float]:
-    return [each / 2 for each in samples]
-
-
-def smaller_model(predicate: dict[str, Any]) -> None:
-    """Faster than memory, with a token of fewer bytes to explain it."""
-    for each in predicate["runs"][0]["measurements"]:
-        each["bytes"] /= 10
-        each["samples_s"] = [second / 5 for second in each["samples_s"]]
-        each["device_s"] = [second / 5 for second in each["device_s"]]
-        _follow(each, predicate["runs"][0]["bandwidth"]["bytes_per_s"])
-    for kernel in predicate["runs"][0]["kernels"]:
-        kernel["device_ns"] = kernel["device_ns"] and kernel["device_ns"] / 5
-
-
-def replayed(**times: int) -> Edit:
-    """Other numbers of replays, with dispatches to fit."""
-
-    def change(predicate: dict[str, Any]) -> None:
-        run = predicate["runs"][0]
-        replays = run["graph"]["replays"]
-        replays.update(times)
-        for kernel in run["kernels"]:
-            kernel["dispatches"] = sum(replays[name] * each for name, each in kernel["launches"].items())
-
-    return change
-
-
-def faster_op(predicate: dict[str, Any]) -> None:
-    from kparity.bench.timing import bootstrap
-
-    row = predicate["ops"][1]
-    for name in ("device_s", "samples_s"):
-        row[name] = [each / 2 for each in row[name]]
-    middle, low, high = bootstrap(np.array(row["device_s"]) / row["units"])
-    row.update(unit_s=middle, low_s=low, high_s=high, gb_per_s=row["bytes"] / middle * 1e-9)
-
-
-def each_kernel(edit: Edit) -> Edit:
-    """The same edit of every kernel of the first run."""
-    return lambda predicate: [edit(kernel) for kernel in predicate["runs"][0]["kernels"]]
-
-
-def sure(predicate: dict[str, Any]) -> None:
-    """The interval of somebody who is certain."""
-    each = at(predicate, SPEED)
-    each.update(low_s=each["unit_s"] * 0.99999, high_s=each["unit_s"] * 1.00001)
-
-
-def copied(predicate: dict[str, Any]) -> None:
-    """The samples of one measurement under the name of another."""
-    for run in predicate["runs"]:
-        run["measurements"].append({**copy.deepcopy(run["measurements"][1]), "name": "tg@512", "depth": 512})
-
-
-def walled(row: int, wall: Callable[[list[float], list[float]], list[float]]) -> Edit:
-    """Other times of the wall, from those of the device and the wall, around the samples of a row of single ops."""
-
-    def edit(predicate: dict[str, Any]) -> None:
-        each = predicate["ops"][row]
-        each["samples_s"] = wall(each["device_s"], each["samples_s"])
-
-    return edit
-
-
-def again(predicate: dict[str, Any], samples: Callable[[list[float]], list[float]]) -> None:
-    """The samples of one prompt for a step of another backend, with every figure to fit."""
-    source, each = predicate["runs"][0]["measurements"][1], predicate["runs"][1]["measurements"][1]
-    middle = median(each["samples_s"]) / median(source["samples_s"])
-    each["samples_s"] = [second * middle for second in samples(source["samples_s"])]
-    _follow(each, predicate["runs"][1]["bandwidth"]["bytes_per_s"])
-
-
-def shallow(predicate: dict[str, Any]) -> None:
-    """A model of half the layers, with kernels, dispatches and bytes of the whole one."""
-    predicate["model"].update(layers=LAYERS // 2, bytes=440_000_000)
-
-
-def fewer_launches(predicate: dict[str, Any]) -> None:
-    """Every layer's attention once in two, in all programs, with dispatches to fit."""
-    for run in predicate["runs"]:
-        kernel, graph = run["kernels"][3], run["graph"]
-        for name, launches in kernel["launches"].items():
-            graph["launches"][name] -= launches // 2
-            kernel["launches"][name] = launches - launches // 2
-        kernel["dispatches"] = sum(graph["replays"][name] * each for name, each in kernel["launches"].items())
-
-
-def renamed_kernel(old: str, new: str) -> Edit:
-    """Another kernel of the same dialect in the place of one."""
-    return lambda predicate: [
-        kernel.update(id=kernel["id"].replace(old, new)) for run in predicate["runs"] for kernel in run["kernels"]
-        if old in kernel["id"]
-    ]  # fmt: skip
-
-
-def read(nbytes: Callable[[float], float]) -> Edit:
-    """Other bytes of a token, with throughput, floor and share to fit."""
-
-    def edit(predicate: dict[str, Any]) -> None:
-        for run in predicate["runs"]:
-            for each in run["measurements"]:
-                each["bytes"] = nbytes(each["bytes"])
-                _follow(each, run["bandwidth"]["bytes_per_s"])
-
-    return edit
-
-
-def doubled(predicate: dict[str, Any]) -> None:
-    gates = predicate["runs"][0]["parity"]["gates"]
-    gates.append(dict(gates[0]))
-
-
-def measured(name: str, value: float, run: int = 0) -> Edit:
-    """Another value of a measure."""
-    return lambda predicate: [
-        gate.update(value=value) for gate in predicate["runs"][run]["parity"]["gates"] if gate["name"] == name
-    ]
-
-
-def told(**of: Any) -> Edit:
-    """Other facts about the logits at one position, on every backend."""
-    return lambda predicate: [run["logits"][1].update(of) for run in predicate["runs"]]
-
-
-def commanded(line: str) -> Edit:
-    return put("request.command", line.split())
-
-
-COMMAND = "kparity bench --backends cuda,cpu --pp 128 --tg 0,8192"
-SPEED = "runs.0.measurements.1"
+MADE = receipt("cuda")["predicate"]
 GATE = "runs.0.parity.gates.0"
 KERNEL = ("ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay")
 UNEXPLAINED = both(drop("runs.0"), put("fallback.0.status", "unavailable"), put("serving", "cpu"))
@@ -293,7 +129,8 @@ FORGED = [
     Forgery("nothing repeated", "RCPT-DETERMINISM", put("runs.0.determinism.repeats", 1)),
     Forgery(
         "parity skipped", "RCPT-PARITY-REQUIRED",
-        put("runs.0.parity", {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}),
+        both(put("runs.0.parity", {"verdict": "INVALID-CORRECTNESS", "gates": [], "reason": "--no-parity"}),
+             put("request.options.no_parity", True)),
         demands={"require_parity": True},
     ),
     # Figures.
@@ -350,11 +187,11 @@ FORGED = [
     Forgery("a measure of another gate", "RCPT-GATE", put(f"{GATE}.gate", "kernels")),
     Forgery("a gate that the depth has not", "RCPT-GATE", put("request.options.depth", "bos"), probe=True),
     # The request.
-    Forgery("a command for other backends", "RCPT-REQUEST", commanded("kparity bench --backends hip,cpu")),
-    Forgery("a command for one backend", "RCPT-REQUEST", commanded("kparity bench --require=cpu")),
-    Forgery("a command of another kind", "RCPT-REQUEST", commanded("kparity probe --backends cuda,cpu")),
-    Forgery("a command with another seed", "RCPT-REQUEST", commanded(f"{COMMAND} --seed 9")),
-    Forgery("a command with another nonce", "RCPT-REQUEST", commanded(f"{COMMAND} --nonce other")),
+    Forgery("a command for other backends", "RCPT-REQUEST", commanded("cuda,cpu", "hip,cpu")),
+    Forgery("a command for one backend", "RCPT-REQUEST", commanded("--backends cuda,cpu", "--require=cpu")),
+    Forgery("a command of another kind", "RCPT-REQUEST", commanded("bench", "probe")),
+    Forgery("a command with another seed", "RCPT-REQUEST", commanded("--seed 1", "--seed 9")),
+    Forgery("a command with another nonce", "RCPT-REQUEST", commanded("--seed", "--nonce other --seed")),
     Forgery("a required GPU that is none", "RCPT-REQUEST", put("request.options.require_gpu", True), of=("wgpu",)),
     Forgery("judged, and asked not to be", "RCPT-REQUEST", put("request.options.no_parity", True)),
     Forgery("a cache of two types", "RCPT-REQUEST", put("runs.0.engine.kv", "f32")),
@@ -395,7 +232,7 @@ FORGED = [
             lambda predicate: predicate.update(model=receipt("cuda")["predicate"]["model"]), ops=True),
     Forgery("an op that nobody verified", "RCPT-OUTPUT", put("ops.1.verified", False), ops=True),
     Forgery("an op with errors", "RCPT-ERRORS", put("ops.1.errors", ["output wrong"]), ops=True),
-    Forgery("an op faster than memory", "RCPT-FLOOR", faster_op, ops=True),
+    Forgery("an op faster than memory", "RCPT-FLOOR", faster_op(1, 2), ops=True),
     Forgery("an op with a better median", "RCPT-RECOMPUTED", put("ops.1.unit_s", 5e-7), ops=True),
     Forgery("an op with a point for an interval", "RCPT-INTERVAL", put("ops.1.low_s", 1e-9), ops=True),
     Forgery("a short op ahead of the wall", "RCPT-DEVICE-TIME",
@@ -429,4 +266,115 @@ FORGED = [
         drop("ops.2", *KERNEL), put("ops.1.baseline", True)), ops=True, demands=GPU),
     Forgery("an op on a software device", "RCPT-NOT-A-GPU", lambda _: None, ("wgpu",), ops=True, demands=GPU),
     Forgery("an op on a CPU", "RCPT-NO-GPU-KERNELS", lambda _: None, ("cpu",), ops=True, demands=GPU),
+    # Ratios.
+    Forgery("a doubt that was taken away", "RCPT-RECOMPUTED", far_baseline, of=("cpu",)),
+    Forgery("a doubt that nothing gives", "RCPT-RECOMPUTED", put(f"{RATIO}.doubt", "no"), of=("cpu",)),
+    Forgery("the worse ratio left out", "RCPT-RECOMPUTED", put("baselines.0.ratios", []), of=("cpu",)),
+    Forgery("a certain ratio", "RCPT-INTERVAL", lambda made: put(f"{RATIO}.low", at(made, RATIO)["ratio"])(made)),
+    Forgery("an op's ratio over nobody", "RCPT-RECOMPUTED",
+            put("ops.1.ratios", [{"baseline": "torch mv", "ratio": 50.0, "low": 49.0, "high": 51.0}]), ops=True),
+    Forgery("another engine's cosine of 7", "RCPT-RANGE",
+            put("baselines.0.agreement", {"against": "cpu", "cosine": {"tg@0": 7.0}})),
+    # Beyond any device.
+    Forgery("a thousand times as fast, memory too", "RCPT-FLOOR", both(scaled(1000), put("baselines", []))),
+    Forgery("a prompt beyond any processor", "RCPT-FLOOR", prompt_of(1e-7)),
+    Forgery("a device that took no time", "RCPT-FLOOR", put(f"{SPEED}.device_s", [1e-9, 2e-9])),
+    Forgery("a pass of a thousand bytes", "RCPT-BANDWIDTH", both(scaled(1, 1e-6), put("runs.0.bandwidth.bytes", 1000))),
+    Forgery("a probe's step of a nanosecond", "RCPT-DEVICE-TIME", put("runs.0.step_ns", 1), probe=True),
+    Forgery("a step that outlasts the probe", "RCPT-DURATION", put("runs.0.step_ns", 10**15), probe=True),
+    Forgery("a processor's step by a device's clock", "RCPT-DEVICE-TIME", both(
+        put("runs.1.step_ns", 9_000_000), put("runs.1.proof.device_clock", True)), probe=True),
+    Forgery("a clock that a probe never read", "RCPT-DEVICE-TIME", put("runs.0.step_ns", None), probe=True),
+    Forgery("energy that nothing counted", "RCPT-RANGE", put(f"{SPEED}.energy_j_per_token", 0.1)),
+    Forgery("energy of nothing", "RCPT-RANGE", both(
+        put(f"{SPEED}.energy_j_per_token", 1e-12), put("runs.0.energy", {"source": "NVML", "reason": None}))),
+    Forgery("a bandwidth longer than the run", "RCPT-DURATION", scaled(1, 1e9)),
+    Forgery("steps of two tokens", "RCPT-RECOMPUTED", both(put(f"{SPEED}.units", 2), resampled(list))),
+    Forgery("a prompt behind another", "RCPT-RECOMPUTED", put("runs.0.measurements.0.depth", 9)),
+    Forgery("a share of the bandwidth left out", "RCPT-RECOMPUTED", drop(f"{SPEED}.of_bandwidth")),
+    Forgery("the mark of a wide interval", "RCPT-INTERVAL", put(f"{SPEED}.limit", "±0.1 % after 40 samples")),
+    Forgery("a wide interval without its mark", "RCPT-INTERVAL", resampled(lambda samples: [
+        each * (1 + index % 3) for index, each in enumerate(samples)])),
+    Forgery("more repeats than runs", "RCPT-DETERMINISM", put("runs.0.determinism.repeats", 10**18)),
+    Forgery("depths that the context has not", "RCPT-REQUEST", put("model.context", 100)),
+    Forgery("a billion cores", "RCPT-SCHEMA", put("host.cpus", 10**9)),
+    Forgery("seven lanes", "RCPT-DEVICE", put("runs.0.device.subgroup", 7)),
+    # One kind dressed as the other.
+    Forgery("a probe with the bandwidth of a benchmark", "RCPT-SCHEMA",
+            put("runs.0.bandwidth", at(MADE, "runs.0.bandwidth")), probe=True),
+    Forgery("a probe with a timed output", "RCPT-SCHEMA",
+            put("runs.0.timed_output", at(MADE, "runs.0.timed_output")), probe=True),
+    Forgery("a probe with kernel times", "RCPT-SCHEMA", put("runs.0.kernels.0.device_ns", 1.0), probe=True),
+    Forgery("a probe with single ops", "RCPT-SCHEMA", put("ops", ops_receipt("cuda")["predicate"]["ops"]), probe=True),
+    Forgery("a benchmark with single ops", "RCPT-SCHEMA", put("ops", ops_receipt("cuda")["predicate"]["ops"])),
+    Forgery("single ops that serve", "RCPT-SCHEMA", put("serving", "cuda"), ops=True),
+    Forgery("a nonce that nothing was drawn from", "RCPT-NONCE", put("nonce", "n"), ops=True, demands={"nonce": "n"}),
+    Forgery("a probe with a seed of its own", "RCPT-LOGITS", put("seeds.tokens", 5), probe=True),
+    Forgery("another seed of the weights", "RCPT-REQUEST", put("seeds.model", 99)),
+    Forgery("BOS alone where parity is asked for", "RCPT-PARITY-REQUIRED", put("request.options.depth", "bos"),
+            probe=True, demands={"require_parity": True}),
+    # What was asked for.
+    Forgery("options left out", "RCPT-REQUEST", put("request.options", {})),
+    Forgery("the depths left out", "RCPT-REQUEST", drop("request.options.depths")),
+    Forgery("an engine without options", "RCPT-REQUEST", put("runs.0.engine", {})),
+    Forgery("a command with other prompts", "RCPT-REQUEST", commanded("128", "512")),
+    Forgery("a command with other depths", "RCPT-REQUEST", commanded("8192", "512")),
+    Forgery("a command with another model", "RCPT-REQUEST", commanded("made", "b")),
+    Forgery("a command for the embedded model", "RCPT-REQUEST", commanded("--model made.gguf", "")),
+    Forgery("a command without the seed", "RCPT-REQUEST", commanded("--seed 1", "")),
+    Forgery("a joined short option for others", "RCPT-REQUEST", commanded("--backends cuda", "-bhip")),
+    Forgery("a command for single ops", "RCPT-REQUEST", commanded("--seed", "--ops tgemv --seed")),
+    Forgery("a baseline that nobody asked for", "RCPT-REQUEST", put("request.options.baselines", [])),
+    Forgery("the baseline left out", "RCPT-REQUEST", put("baselines", [])),
+    Forgery("measured and skipped", "RCPT-REQUEST", put("runs.0.skipped.0.name", "tg@0")),
+    # Verdicts and dispatch.
+    Forgery("accepted, with a code", "RCPT-FALLBACK", change("fallback.0", code="KP-BOS-COSINE", reason="cosine")),
+    Forgery("not there, by what it computed", "RCPT-FALLBACK", absent("KP-BOS-COSINE")),
+    Forgery("not there, for no reason that there is", "RCPT-FALLBACK", absent("KP-LAZY")),
+    Forgery("gates of a run that nobody judged", "RCPT-PARITY", both(
+        change("runs.0.parity", verdict="INVALID-CORRECTNESS", reason="x"), put("request.options.no_parity", True))),
+    Forgery("rejected for two reasons", "RCPT-PARITY", both(
+        change("runs.0.parity", verdict="FAIL", reason="KP-DECODE: x"), put("serving", "cpu"),
+        change("fallback.0", status="rejected", code="KP-BOS-COSINE", reason="cosine 0.7")), probe=True),
+    Forgery("a version of the contract that never was", "RCPT-CONTRACT", put("contract.version", "3.0.7")),
+    Forgery("a commit of zeros", "RCPT-COMMIT", put("harness.commit", "0" * 40)),
+    Forgery("a file that changed twice", "RCPT-COMMIT", change("harness", dirty=True, changed=["a", "a"])),
+    # Devices of somebody else.
+    Forgery("AMD's device behind CUDA", "RCPT-DEVICE", put("runs.0.device.device", "AMD Instinct MI300X")),
+    Forgery("NVIDIA's device behind HIP", "RCPT-DEVICE", put("runs.0.device.device", "NVIDIA H100"), of=("hip",)),
+    Forgery("a GPU without a name", "RCPT-DEVICE", put("runs.0.device.device", " ")),
+    Forgery("a driver of no version", "RCPT-DEVICE", put("runs.0.device.driver", "latest")),
+    Forgery("two devices of one UUID", "RCPT-DEVICE",
+            lambda made: made["runs"][1]["device"].update(uuid=made["runs"][0]["device"]["uuid"]), of=("cuda", "hip")),
+    Forgery("a host that hides its processor", "RCPT-DEVICE", put("host.cpu", "")),
+    # Names.
+    *(Forgery(f"{each!a} in a model", "RCPT-NAME", put("model.name", f"bitnet{each}2B.gguf"))
+      for each in "\u2011\u0131\u3164\ufe0f\u034f\u0261\u01c0\u0335\u2044\u1680\u2800\u200b"),
+    *(Forgery(f"{each!a} in a device", "RCPT-NAME", put("runs.0.device.device", f"NVIDIA H1{each}0"))
+      for each in "\u3164\u2800\u30fc\u4e28\u30ce\u3147"),
+    Forgery("a name of Cyrillic twins", "RCPT-NAME", put("model.name", "\u0441\u043e\u0441\u043e")),
+    Forgery("a reason that turns around", "RCPT-NAME", put("runs.0.skipped.0.reason", "\u202ex")),
+    Forgery("a key that turns around", "RCPT-NAME", put("runs.0.engine.\u202ex", 1)),
+    Forgery("a Cyrillic case", "RCPT-NAME", put("ops.1.case", "\u0430dd"), ops=True),
+    # Logits of nobody.
+    Forgery("logits of zeros", "RCPT-LOGITS", told(values=[0.0] * 16)),
+    Forgery("logits beyond f32", "RCPT-LOGITS", told(values=[1e200 * each for each in range(16)]), of=("cuda",)),
+    Forgery("logits of f64", "RCPT-LOGITS", told(values=[each + 0.1 for each in range(16)]), of=("cuda",)),
+    Forgery("one digest at two positions", "RCPT-LOGITS",
+            lambda made: [each.update(sha256="a" * 64) for each in made["runs"][0]["logits"]]),
+    Forgery("the digest of another backend's logits", "RCPT-LOGITS",
+            lambda made: made["runs"][1]["logits"][0].update(sha256=made["runs"][0]["logits"][0]["sha256"])),
+    # Single ops that are not of their case.
+    Forgery("an op's rate of nobody", "RCPT-RECOMPUTED", put("ops.1.gflop_per_s", 1e12), ops=True),
+    Forgery("an op's rate left out", "RCPT-RECOMPUTED", drop("ops.1.gflop_per_s"), ops=True),
+    Forgery("an op that moves ten times as much", "RCPT-BANDWIDTH", lambda made: made["ops"][2].update(
+        bytes=made["ops"][2]["bytes"] * 10, gb_per_s=made["ops"][2]["gb_per_s"] * 10), ops=True),
+    Forgery("a cold op that says hot", "RCPT-SCHEMA", put("ops.1.cold", False), ops=True),
+    Forgery("a hot op beyond any cache", "RCPT-FLOOR", faster_op(2, 1000), ops=True),
+    Forgery("an op without a bandwidth beside it", "RCPT-BANDWIDTH", drop("ops.0"), ops=True),
+    Forgery("an op under one name twice", "RCPT-RECOMPUTED", lambda made: made["ops"].append(
+        {**ops_receipt("hip")["predicate"]["ops"][1], "name": "cuda tgemv cold", "backend": "cuda"}), ops=True),
+    Forgery("an op that was not supported, and measured", "RCPT-SCHEMA", put("ops.1.unsupported", "x"), ops=True),
+    Forgery("an op of another op's case", "RCPT-RECOMPUTED", put("ops.1.case", "add[D=1,M=1]"), ops=True),
+    Forgery("an op of a case without end", "RCPT-RECOMPUTED", put("ops.1.case", f"tgemv[K={9**400}]"), ops=True),
 ]  # fmt: skip

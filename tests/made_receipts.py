@@ -13,6 +13,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.bench.timing import bootstrap
+from kparity.numerics import statistics
 from kparity.receipts import statement
 from kparity.receipts.document import PREDICATE, STATEMENT
 from tests.edits import Edit
@@ -156,7 +157,7 @@ def logits(positions: Sequence[int], seed: int, salt: str, nonce: str = "") -> l
         found.append({
             "position": at, "token": number(nonce, "tokens", seed, at - 1, below=32000) if at else 1, "argmax": 5,
             "sha256": hashlib.sha256(f"{salt} {at}".encode()).hexdigest(), "entries": entries,
-            "values": [float(each) for each in true * noise],
+            "values": [float(each) for each in np.float32(true * noise)],
         })  # fmt: skip
     return found
 
@@ -215,8 +216,10 @@ def receipt(*backends: str, requested: str = "", salt: str = "", rejected: tuple
         "kind": "bench", "begun": (NOW - timedelta(hours=1)).isoformat(), "ended": NOW.isoformat(),
         "harness": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False, "changed": []},
         "request": {"command": ["made for the tests"], "backends": asked, "options": {
-            "depth": "full", "prompts": [128], "depths": [0, 8192], "act": "token", "kv": "f16", "seed": 1}},
-        "model": MODEL, "contract": {"id": PROBE.id, "version": PROBE.version},
+            "depth": "full", "prompts": [128], "depths": [0, 8192], "act": "token", "kv": "f16", "seed": 1, "index": 0,
+            "isa": None, "no_parity": False, "require_gpu": False, "baselines": ["llama.cpp"] * ("cpu" in backends),
+            "ops_expression": None}},
+        "model": dict(MODEL), "contract": {"id": PROBE.id, "version": PROBE.version},
         "seeds": {"model": 7, "tokens": 1},
         "serving": next((each["backend"] for each in fallback if each["status"] == "accepted"), None),
         "fallback": fallback, "runs": [run(name, salt) for name in backends],
@@ -243,10 +246,11 @@ def ops_receipt(backend: str) -> dict[str, Any]:
     device = made["runs"][0]["device"]
     clock = "device" if backend == "cuda" else "wall"
     rows = []
+    moved = 4096 * 4096 // 4 + 4096 + 4 * 4096  # weights of two bits, activations, sums
     for op, cold, nbytes, share in (
         ("copy", True, 1 << 30, 1.0),
-        ("tgemv", True, 1 << 22, 0.8),
-        ("tgemv", False, 1 << 22, 3.0),
+        ("tgemv", True, moved, 0.8),
+        ("tgemv", False, moved, 3.0),
     ):
         wall = drawn(f"{backend} {op} {cold}", 4 * nbytes / BANDWIDTH[backend] / share)
         seconds = [each * 0.98 for each in wall]
@@ -255,6 +259,8 @@ def ops_receipt(backend: str) -> dict[str, Any]:
         kernel = {
             "kernel": name, "kernel_sha256": hashlib.sha256(name.encode()).hexdigest(),
             "replays": len(wall) + 2, "launches_per_replay": 4, "dispatches": 4 * (len(wall) + 2),
+            "case": "tgemv[K=4096,M=1,N=4096,ascale=token,out=f32,wscale=tensor]", "state": "cold" if cold else "hot",
+            "gflop_per_s": 2 * 4096 * 4096 / middle * 1e-9,
         }  # fmt: skip
         rows.append({
             **(kernel if op == "tgemv" else {}),
@@ -263,6 +269,7 @@ def ops_receipt(backend: str) -> dict[str, Any]:
             "unit_s": middle, "low_s": low, "high_s": high, "gb_per_s": nbytes / middle * 1e-9,
             "device_s": seconds, "samples_s": wall,
         })  # fmt: skip
+    made["request"]["options"].update(ops_expression="tgemv", baselines=[])
     keep = ("kind", "begun", "ended", "harness", "request", "contract", "seeds", "fallback")
     return build({**{name: made[name] for name in keep}, "model": None, "serving": None, "runs": [], "ops": rows})
 
@@ -273,13 +280,14 @@ def probe_receipt(*backends: str, nonce: str = "", depth: str = "full") -> dict[
     count = 72 if depth == "full" else 1
     at = sorted({number(nonce, "positions", 20240229, each, below=count) for each in range(8)})
     for each in made["runs"]:
-        each.update(graph=None, bandwidth=None, timed_output=None, determinism=None, measurements=[], skipped=[])
+        each.update(dict.fromkeys(("graph", "bandwidth", "timed_output", "determinism", "clocks", "energy")))
+        each.update(measurements=[], skipped=[], step_ns=9_000_000 if each["backend"] != "cpu" else None)
         each["logits"] = logits(at, 20240229, each["backend"], nonce)
         if depth == "bos":
             each["parity"]["gates"] = [gate for gate in each["parity"]["gates"] if gate["gate"] == "BOS"]
             each["kernels"] = each["kernels"][:-1]
         for kernel in each["kernels"]:
-            kernel.update(launches=None, dispatches=max(kernel["dispatches"], 1))
+            kernel.update(launches=None, device_ns=None, dispatches=max(kernel["dispatches"], 1))
     options = {"depth": depth, "positions": 72, "act": "token", "kv": "f16", "require_gpu": False, "index": 0}
     made["request"].update(options=options)
     return build({**made, "kind": "probe", "baselines": [], "nonce": nonce, "seeds": {"tokens": 20240229}})
@@ -296,13 +304,13 @@ def probed(backend: str, other: str, why: str = "") -> dict[str, Any]:
 
 
 def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:
-    """llama.cpp beside the CPU's decode, at half its speed."""
-    ours = next(
-        each for run in runs if run["backend"] == "cpu" for each in run["measurements"] if each["name"] == "tg@0"
-    )
-    theirs = measurement("cpu", "tg@0", 2 * ours["unit_s"], None, False, f"{salt} llama.cpp")
-    ratio = theirs["unit_s"] / ours["unit_s"]
-    return {
-        "name": "llama.cpp", "version": "made", "library_sha256": None, "measurements": [theirs],
-        "ratios": [{"backend": "cpu", "name": "tg@0", "ratio": ratio, "low": ratio * 0.98, "high": ratio * 1.02}],
-    }  # fmt: skip
+    """llama.cpp beside the CPU's decode, at half its speed, and beside that of every other backend."""
+    steps = {run["backend"]: each for run in runs for each in run["measurements"] if each["name"] == "tg@0"}
+    theirs = measurement("cpu", "tg@0", 2 * steps["cpu"]["unit_s"], None, False, f"{salt} llama.cpp")
+    ratios = []
+    for name, each in steps.items():
+        middle, low, high = statistics.ratio(theirs["samples_s"], each["samples_s"])
+        moved = each["bytes"] / theirs["unit_s"] * each["floor_s"] / each["bytes"]
+        doubt = "far" if middle > 100 or (middle > 1 and moved < 0.02) else ""
+        ratios.append({"backend": name, "name": "tg@0", "ratio": middle, "low": low, "high": high, "doubt": doubt})
+    return {"name": "llama.cpp", "version": "made", "library_sha256": None, "measurements": [theirs], "ratios": ratios}

@@ -29,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(found / "cuda.json", receipt("cuda", "cpu", salt="1"))
     write(found / "below" / "hip.json", receipt("hip", requested="cuda,hip", salt="2"))
     write(found / "forged.json", edited(put("runs.0.measurements.1.unit_s", 1e-5), "cuda", salt="3"))
-    write(found / "unchecked.json", edited(put("runs.0.parity", UNCHECKED), "wgpu", salt="4"))
+    unchecked = both(put("runs.0.parity", UNCHECKED), put("request.options.no_parity", True))
+    write(found / "unchecked.json", edited(unchecked, "wgpu", salt="4"))
     (found / "table.json").write_text('{"schema": "something else"}')
     (found / "cut.json").write_text((found / "cuda.json").read_text()[:700])
     return found

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from kparity.cli.explain import explain
 from kparity.receipts.findings import REFUSALS
 from kparity.receipts.verify import verify
-from tests.forged_receipts import FORGED, Forgery
+from tests.forged_receipts import FORGED
+from tests.forging import Forgery
 from tests.made_receipts import NOW
 
 DOCS = Path(__file__).parent.parent / "docs" / "receipts.md"

@@ -27,6 +27,7 @@ from kparity.receipts.statement import redigested, write
 from kparity.receipts.verify import replays as replayed
 from kparity.receipts.verify import verify
 from tests.edits import at, both, change, drop, put
+from tests.forging import COMMAND
 from tests.made_receipts import MEASURES, NOW, UNCHECKED, build, edited, ops_receipt, probe_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
@@ -46,8 +47,17 @@ def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
     for salt in "abcde":
         assert verify(receipt(*backends, salt=salt), now=NOW) == []
         assert verify(receipt(*backends, salt=salt), now=NOW, require_parity=True) == []
+        named = put("request.command", COMMAND.replace("cuda,cpu", ",".join(backends)).split())
+        if "cpu" in backends:
+            assert verify(edited(named, *backends), now=NOW) == []
     gpu = all(name in ("cuda", "hip", "cpu") for name in backends) and backends[0] != "cpu"
     assert (verify(receipt(*backends), now=NOW, require_gpu_kernels=True) == []) is gpu
+
+
+@pytest.mark.parametrize("name", ["модель v2.gguf", "模型-2B.gguf", "Bücher.gguf", "bıçak.gguf", "ñandú_1.58.gguf"])
+def test_names_of_any_one_script_are_not_refused(name: str) -> None:
+    device = put("runs.0.device.device", "NVIDIA® GeForce™ 显卡 RTX 4090")
+    assert verify(edited(both(put("model.name", name), device), "cuda"), now=NOW)[1:] == [], "but for the subject"
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -84,7 +94,8 @@ def test_neither_a_fallback_with_its_reason_nor_a_software_device_is_a_gpu() -> 
 
 def test_a_speed_without_parity_is_labelled_or_refused() -> None:
     unknown = change("runs.0.timed_output", checked=False, cosine=None, limit=None, passed=False)
-    labelled = edited(both(put("runs.0.parity", UNCHECKED), unknown), "cpu")
+    asked = put("request.options.no_parity", True)
+    labelled = edited(both(put("runs.0.parity", UNCHECKED), unknown, asked), "cpu")
     assert verify(labelled, now=NOW) == []
     assert codes(verify(labelled, now=NOW, require_parity=True)) == ["RCPT-PARITY-REQUIRED"] * 2
     failed = put("runs.0.parity", {"verdict": "FAIL", "gates": [], "reason": "cosine 0.7"})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kparity.bench.timing import medians
 from kparity.device.adapter import Device
 from kparity.errors import WrongInput
-from kparity.ops.spec import Array
+from kparity.numerics.statistics import ratio
 from kparity.receipts import sign, verify
 from kparity.receipts.document import PREDICATE
 from kparity.receipts.document import read as read_json
 from kparity.receipts.record import Baseline, Predicate, Run, Seconds, Statement
+from kparity.receipts.rules.ratios import doubt
 
-RESAMPLES = 2000
 LEAST = 5
 """Samples below which the interval of a median says nothing."""
 FASTER, SLOWER, SAME = "faster", "slower", "no difference"
@@ -35,40 +34,7 @@ ADVICE = {"device": "devices", "driver": "drivers", "model": "models", "threads"
 EXPECTED = "expected a receipt of kparity bench or the JSON of pytest-benchmark"
 MOST = 1 << 20
 """Samples of a document: what is resampled takes time by their number."""
-WIDEST, FARTHEST, LEAST_SHARE = 2.0, 100.0, 0.02
-"""A ratio says nothing whose interval spans more than the first factor; no kernel is faster than another one that does
-the same work by more than the second; and a baseline that moves less than the third of what the memory delivers spends
-its time on calls.
-"""
 UNVERIFIED, REFUSED = "its output was not verified", "kparity receipt verify refuses it"
-
-
-def ratio(before: Sequence[float] | Array, after: Sequence[float] | Array, seed: int = 0) -> tuple[float, float, float]:
-    """How many times faster ``after`` is: median(before) / median(after), with the 95 % interval by resampling both.
-
-    Samples are seconds. Raises ValueError without samples, or where a median is not positive.
-    """
-    rng = np.random.default_rng(seed)
-    values = [np.asarray(samples, np.float64) for samples in (before, after)]
-    if any(each.size == 0 or not np.isfinite(each).all() or not np.median(each) > 0 for each in values):
-        raise ValueError("a ratio needs samples, and medians above 0")
-    drawn = [medians(each, RESAMPLES, rng) for each in values]
-    low, high = np.percentile(drawn[0] / np.maximum(drawn[1], np.finfo(np.float64).tiny), [2.5, 97.5])
-    return float(np.median(values[0]) / np.median(values[1])), float(low), float(high)
-
-
-def doubt(middle: float, low: float, high: float, share: float | None = None) -> str:
-    """Why a ratio in somebody's favour is no comparison; empty where it is one.
-
-    ``share`` is what the slower side moves of what the memory can move, None where that is not known.
-    """
-    if not high <= WIDEST * low:
-        return f"its interval spans {low:.3g} to {high:.3g}"
-    if middle > FARTHEST:
-        return f"a factor of {middle:.3g} is more than kernels differ by in the same work"
-    if middle > 1 and share is not None and share < LEAST_SHARE:
-        return f"the baseline moves {share:.2%} of what the memory can: its calls are timed, not its kernels"
-    return ""
 
 
 # --- documents ---

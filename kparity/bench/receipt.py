@@ -10,19 +10,20 @@ import numpy as np
 
 from kparity import contracts
 from kparity.bench import ops
-from kparity.bench.comparison import doubt, ratio
 from kparity.bench.endtoend import Contender, Found, Request, Samples
 from kparity.bench.llamacpp import NAME as LLAMACPP
 from kparity.bench.subject import Point
 from kparity.bench.timing import figures
 from kparity.gates.challenge import Sampled
 from kparity.gates.verdict import Row as Judged
+from kparity.numerics.statistics import ratio
 from kparity.process.worker import WorkerFailed
 from kparity.receipts import record, statement
 from kparity.receipts.derived import bytes_per_token
 from kparity.receipts.kernel_ids import sha256_of
 from kparity.receipts.probe import NOT_CHECKED, of_model, run_of, tried
 from kparity.receipts.record import Baseline, Predicate, Row, Run, Tried
+from kparity.receipts.rules.ratios import doubt, share
 
 UNCHECKED, NOT_GPU = "KP-BENCH-UNCHECKED", "KP-NOT-GPU"
 
@@ -170,20 +171,13 @@ def _baseline(engine: Contender, runs: Sequence[Run], reference: str) -> Baselin
             if row.name in rows:
                 found = ratio(rows[row.name].samples_s, row.samples_s)
                 middle, low, high = found
-                why = doubt(*found, _share(row, rows[row.name], run.bandwidth))
+                why = doubt(*found, share(row, rows[row.name], run.bandwidth))
                 ratios.append(
                     record.Ratio(backend=run.backend, name=row.name, ratio=middle, low=low, high=high, doubt=why)
                 )
-    agreement = {"against": reference, "cosine": engine.concluded.get("cosines", {})}
+    agreement = record.Agreement(against=reference, cosine=engine.concluded.get("cosines", {}))
     return Baseline(**engine.about, agreement=agreement, measurements=[*rows.values()], ratios=ratios,
                     errors=engine.errors, skipped=engine.skipped)  # fmt: skip
-
-
-def _share(ours: Row, theirs: Row, bandwidth: record.Bandwidth | None) -> float | None:
-    """What the other engine moves of the bandwidth, if it read the weights anew for every token of a prompt."""
-    if not (ours.bytes and theirs.unit_s and bandwidth):
-        return None
-    return ours.bytes * ours.units / theirs.unit_s / bandwidth.bytes_per_s
 
 
 # --- ops ---

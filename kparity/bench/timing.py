@@ -19,12 +19,11 @@ import numpy as np
 
 from kparity import contracts
 from kparity.device.adapter import DeviceInfo, Program
+from kparity.numerics.statistics import medians
 from kparity.ops.spec import Array
 from kparity.receipts.record import Row
-from kparity.receipts.rules.samples import ahead
+from kparity.receipts.rules.samples import ahead, wide
 
-GOAL = 0.02
-"""Half-width of the median's interval, as a share of the median, at which sampling stops."""
 WAKE_S, RESTED_S = 8e-3, 1e-3
 """How long processors work before a sample, and after what pause they do."""
 MANY = 256
@@ -101,20 +100,12 @@ def bootstrap(samples: Sequence[float] | Array, resamples: int = 1000, seed: int
     return float(np.median(values)), float(low), float(high)
 
 
-def medians(values: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """The medians of as many samples drawn from ``values``, with replacement."""
-    step = max(1, (1 << 22) // values.size)  # of many samples only some draws are in memory together
-    counts = [min(step, resamples - done) for done in range(0, resamples, step)]
-    drawn = [np.median(values[rng.integers(0, values.size, (count, values.size))], axis=1) for count in counts]
-    return np.concatenate(drawn)
-
-
 def converged(seconds: Sequence[float]) -> bool:
     """Whether the interval of the median is as narrow as wanted; not without samples."""
     if not seconds:
         return False
     middle, low, high = bootstrap(seconds, 200)
-    return high - low <= 2 * GOAL * middle
+    return not wide(middle, low, high, len(seconds))
 
 
 def in_turn(
@@ -199,8 +190,8 @@ def figures(row: Row, pairs: Sequence[Sample], floor: float | None = None, slack
         row.errors.append(f"faster than the roofline floor: {middle * 1e6:.2f} < {floor * 1e6:.2f} µs")
     if early := ahead([each.device_s for each in pairs], [each.wall_s for each in pairs], limits):
         row.errors.append(f"the device's clock is ahead of the wall's in {early} samples")
-    if middle > 0 and high - low > 2 * GOAL * middle:
-        row.limit = f"±{50 * (high - low) / middle:.1f} % after {len(row.seconds)} samples"
+    if middle > 0:
+        row.limit = wide(middle, low, high, len(row.seconds))
 
 
 def judge(timed: Timed, ceiling: float = 0.0, slack: bool = True) -> Row:

@@ -43,9 +43,9 @@ class Device(Struct, frozen=True, forbid_unknown_fields=True):
     uuid: str
     max_binding: Annotated[int, Meta(ge=1, le=LARGEST)] = 1 << 62
     """Largest single buffer in bytes that a kernel can bind."""
-    max_threads: Annotated[int, Meta(ge=1, le=LARGEST)] = 256
+    max_threads: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
     """Work-items that one group may have."""
-    subgroup: Annotated[int, Meta(ge=0, le=LARGEST)] = 0
+    subgroup: Annotated[int, Meta(ge=0, le=128)] = 0
     """Lanes of a subgroup (wavefront, warp); 0 where there are none."""
     detail: str = ""
     """Whatever else identifies the code that runs: instruction set and threads, compute capability, architecture."""

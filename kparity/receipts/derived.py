@@ -80,6 +80,15 @@ def weight_bytes(model: Model) -> int:
     return ternary + norms + h.vocab * h.width * _size(model.head or model.embedding)
 
 
+def operations(model: Model) -> int:
+    """Multiplications and additions of a token's products, whatever its position; 0 for sizes of no graph."""
+    try:
+        h = hparams(model)
+    except WrongInput:
+        return 0
+    return 2 * (h.n_layer * sum(k * n for k, n in linear_shapes(h).values()) + h.vocab * h.width)
+
+
 def bytes_per_token(model: Model, phase: str, length: int, kv: str) -> int:
     """Bytes that must move for a token: a lower bound. ``length`` is that of a prompt, or what a step follows.
 

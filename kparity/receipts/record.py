@@ -26,6 +26,8 @@ Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\
 KernelId = Annotated[str, Meta(pattern="^[a-z0-9]+(_[a-z0-9]+)+$")]
 BLOCK = 8
 """Steps of a model's decode that are timed one by one before another engine's turn."""
+TIMED = ("timed_output", "determinism", "graph", "bandwidth", "clocks", "energy")
+"""What a run has where it was timed, and only there."""
 CEILINGS = ("stream", "copy")
 """What the rows of the memory's bandwidth call their op: no kernel of kparity."""
 Second = Annotated[float, Meta(ge=1e-12, le=1e9)]
@@ -242,6 +244,8 @@ class Row(Record, omit_defaults=True):
             yield "kernel", "a kernel and the digest of its text go together"
         if self.dispatches and not (self.kernel and self.launches_per_replay):
             yield "dispatches", "of which kernel, and in which programs, is not known"
+        if self.op not in ("", *CEILINGS) and (self.state == "cold") is not self.cold:
+            yield "state", "it is cold where no cache held the data, and nowhere else"
 
 
 class Skipped(Record):
@@ -294,6 +298,13 @@ class Ratio(Record, omit_defaults=True):
     """Why it is no comparison, where it is absurd."""
 
 
+class Agreement(Record):
+    """How well an engine's outputs agree with a reference: the cosine of each measurement's last logits."""
+
+    against: str
+    cosine: dict[str, float | None]
+
+
 class Baseline(Record):
     """Another engine on the same file in the same run."""
 
@@ -303,7 +314,7 @@ class Baseline(Record):
     measurements: list[Row]
     ratios: list[Ratio]
     options: dict[str, Any] = {}
-    agreement: dict[str, Any] | None = None
+    agreement: Agreement | None = None
     errors: list[Text] = []
     skipped: list[Skipped] = []
 
@@ -324,8 +335,8 @@ class Host(Record):
     system: Text
     machine: Text
     cpu: str
-    cpus: Size
-    memory_bytes: Size | None
+    cpus: Annotated[int, Meta(ge=1, le=1 << 16)]
+    memory_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 50)] | None
     python: Text
     devices_sha256: Sha256
 
@@ -428,21 +439,25 @@ class Predicate(Record):
         backends = self.request.backends
         if len(set(backends)) != len(backends):
             yield "/request/backends", "a backend stands twice"
-        if (self.model is None) is not bool(self.ops and not self.runs):
+        probe, single = self.kind == "probe", bool(self.ops)
+        if (self.model is None) is not single:
             yield "/model", "a run is of a model, single ops are of none"
-        if self.kind == "probe" and self.baselines:
-            yield "/baselines", "a probe has none"
+        for name, there in (("baselines", probe or single), ("ops", probe), ("runs", single), ("serving", single)):
+            if there and getattr(self, name):
+                yield f"/{name}", "single ops have none" if single else "a probe has none"
         for at, run in enumerate(self.runs):
-            if self.kind == "probe":
-                if run.measurements:
-                    yield f"/runs/{at}/measurements", "a probe has no speed"
-                continue
-            for name in ("timed_output", "determinism", "graph", "bandwidth"):
-                if getattr(run, name) is None:
-                    yield f"/runs/{at}/{name}", "a benchmark has it"
+            for name in TIMED:
+                if (getattr(run, name) is None) is not probe:
+                    yield f"/runs/{at}/{name}", "a benchmark has it, and a probe has not"
+            for name in ("measurements", "skipped") if probe else ("step_ns",):
+                if getattr(run, name):
+                    yield f"/runs/{at}/{name}", f"a {self.kind} has none"
             for index, kernel in enumerate(run.kernels):
-                if kernel.launches is None:
-                    yield f"/runs/{at}/kernels/{index}/launches", "a benchmark has them"
+                if (kernel.launches is None) is not probe or (probe and kernel.device_ns is not None):
+                    yield f"/runs/{at}/kernels/{index}/launches", "a benchmark has them, and a probe has no times"
+        for at, row in enumerate(self.ops):
+            if row.unsupported and (row.device_s or row.samples_s or row.unit_s or row.ratios or row.dispatches):
+                yield f"/ops/{at}/unsupported", "what a backend does not support was not measured"
         for where, row, owner in self.rows():
             place = where.removeprefix("/predicate")
             if bool(row.op) is not (owner is None):

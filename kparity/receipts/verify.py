@@ -21,7 +21,9 @@ from kparity.receipts.rules import (
     graph,
     identity,
     names,
+    ops,
     parity,
+    ratios,
     request,
     samples,
     speed,
@@ -86,11 +88,12 @@ def _sound(statement: Statement, now: datetime) -> Findings:
     yield from parity.outputs(predicate)
     yield from challenge.logits(predicate, limits)
     yield from determinism.repeated(predicate, limits)
+    yield from ops.cases(predicate, limits)
     yield from dispatches.counts(predicate)
     yield from dispatches.device_time(predicate, limits)
     yield from speed.figures(predicate, limits)
     yield from speed.floors(predicate, limits)
-    yield from speed.ratios(predicate, limits)
+    yield from ratios.ratios(predicate, limits)
     yield from samples.irregularities(speed.arrays(predicate), limits)
 
 
@@ -102,8 +105,9 @@ def _demanded(
         state = {True: " with changes", None: ", whose changes are unknown"}.get(harness.dirty, "")
         why = f"of {harness.commit[:12]}{state}, asked for {commit}"
         yield Finding("RCPT-COMMIT", "/predicate/harness/commit", why)
-    if nonce is not None and nonce != predicate.nonce:
-        why = f"drawn from {predicate.nonce!r}, asked for {nonce!r}"
+    if nonce is not None and (nonce != predicate.nonce or not any(run.logits for run in predicate.runs)):
+        told = "nothing in it was" if nonce == predicate.nonce else "it was"
+        why = f"asked for {nonce!r}, {told} drawn from {predicate.nonce!r}"
         yield Finding("RCPT-NONCE", "/predicate/nonce", why)
     if model is not None:
         with files.opened(model, "a GGUF file") as file:

@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 
 from kparity.bench import llamacpp
-from kparity.bench.comparison import doubt, ratio
 from kparity.bench.ops.cases import plan
 from kparity.bench.timing import Sample, Timed, interleave, judge, noted
 from kparity.host import progress
+from kparity.numerics.statistics import ratio
 from kparity.ops.spec import Case
 from kparity.process.worker import Worker, WorkerFailed
 from kparity.receipts.record import CEILINGS, BaselineRatio, Row
+from kparity.receipts.rules.ratios import doubt
 
 LIMITS_S = {"device": 60.0, "sample": 120.0, "release": 60.0}
 """What a call may take; the others lay out gigabytes or compute truth."""

@@ -40,6 +40,8 @@ def logits(predicate: Predicate, contract: Contract) -> Findings:
     model = predicate.model
     if model is None:
         return
+    if predicate.kind == "probe" and predicate.seeds != {"tokens": SEED}:
+        yield Finding("RCPT-LOGITS", "/predicate/seeds", f"a probe draws with {SEED} and nothing else")
     first: tuple[str, list[Sampled]] | None = None
     for at, run in enumerated(predicate):
         if run.parity.verdict == "FAIL":
@@ -51,8 +53,15 @@ def logits(predicate: Predicate, contract: Contract) -> Findings:
             continue
         for index, each in enumerate(run.logits):
             yield from _drawn(each, predicate, model.vocab, f"{at}/logits/{index}")
+        digests = [each.sha256 for each in run.logits]
+        if len({*digests}) < len(digests):
+            yield Finding("RCPT-LOGITS", f"{at}/logits", "the same logits, by their digest, at two positions")
         if run.parity.verdict != "PASS" or not told:
             continue
+        for a, b in zip(first[1] if first else (), run.logits, strict=False):
+            if a.sha256 == b.sha256 and (a.values, a.argmax) != (b.values, b.argmax):
+                why = f"at position {b.position} the digest of {first[0] if first else ''}'s logits, and other values"
+                yield Finding("RCPT-LOGITS", f"{at}/logits", why)
         cosine = alike(first[1], run.logits) if first and [each.position for each in first[1]] == told else 1.0
         if first and not contract.threshold("recompute_cosine").holds(cosine):
             why = f"not those of {first[0]}: cosine {cosine:.6f} over the entries, and both passed"
@@ -72,6 +81,12 @@ def _drawn(each: Sampled, predicate: Predicate, vocab: int, at: str) -> Findings
     if each.entries != challenge.entries(nonce, seed, each.position, vocab) or len(each.values) != len(each.entries):
         yield Finding("RCPT-LOGITS", f"{at}/entries", "not the entries that nonce and position draw, a value for each")
         return
+    with np.errstate(over="ignore"):
+        values = np.array(each.values, np.float32)
+    alike = len({*zip(each.entries, each.values, strict=True)}) > len({*each.entries})
+    if not np.array_equal(values, each.values) or not values.std() > 0 or alike:
+        why = "no logits: each is an f32, they are not all the same, and an entry that was drawn twice has one value"
+        yield Finding("RCPT-LOGITS", f"{at}/values", why)
     largest = max(each.values)
     at_best = [value for entry, value in zip(each.entries, each.values, strict=True) if entry == each.argmax]
     if each.argmax >= vocab or any(value < largest for value in at_best):

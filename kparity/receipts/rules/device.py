@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kparity.device import registry
+from kparity.device import codes, registry
 from kparity.device.adapter import Device
 from kparity.device.declared import Declared
 from kparity.device.registry import PROCESSOR, named_software
+from kparity.gates.table import GATES
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.record import Predicate, Row, Run
@@ -19,6 +20,12 @@ CUDA_UUID = re.compile(
 
 NATIVE = "native"
 """What a backend calls its API whose kernels are this package's own for processors."""
+VENDORS = {
+    "CUDA": re.compile(r"\b(amd|ati|radeon|instinct|intel|arc|apple|adreno|mali)\b", re.I),
+    "HIP": re.compile(r"\b(nvidia|geforce|rtx|gtx|tesla|quadro|intel|arc|apple|adreno|mali)\b", re.I),
+    "Metal": re.compile(r"\b(nvidia|geforce|rtx|adreno|mali)\b", re.I),
+}
+"""API → names of devices that it does not drive."""
 GPU_ONLY = ("CUDA", "HIP")
 """APIs that have no other devices than GPUs."""
 
@@ -49,7 +56,8 @@ def processor(predicate: Predicate) -> Findings:
             if dialect in INSTRUCTION_SETS and dialect != "scalar" and (dialect == "neon") is not arm:
                 why = f"{predicate.host.machine}, and kernels of {dialect}"
                 yield Finding("RCPT-DEVICE", "/predicate/host/machine", why)
-        if predicate.host.cpu and device.device != predicate.host.cpu:
+        x86 = predicate.host.machine.lower() in ("x86_64", "amd64") and predicate.host.system.startswith("Linux")
+        if (predicate.host.cpu or x86) and device.device != predicate.host.cpu:
             yield Finding("RCPT-DEVICE", f"{at}/device/device", f"{device.device}, the host has {predicate.host.cpu}")
 
 
@@ -64,6 +72,11 @@ def devices(predicate: Predicate) -> Findings:
     for at, row, _ in predicate.rows():
         if row.device:
             yield from contradictions(row.backend, row.device, f"{at}/device")
+    names = dict[str, str]()
+    for at, run in enumerated(predicate):
+        name = names.setdefault(run.device.uuid or at, run.device.device)
+        if name != run.device.device and run.device.kind == "gpu":
+            yield Finding("RCPT-DEVICE", f"{at}/device/uuid", f"{run.device.device} has the UUID of {name}")
 
 
 def contradictions(backend: str, device: Device, at: str) -> Findings:
@@ -73,12 +86,17 @@ def contradictions(backend: str, device: Device, at: str) -> Findings:
         yield Finding("RCPT-DEVICE", f"{at}/backend", f"{device.backend}, the run is of {backend}")
     if device.api != (declared.api or device.api):
         yield Finding("RCPT-DEVICE", f"{at}/api", f"{backend} speaks {declared.api}, not {device.api}")
+    if device.subgroup & (device.subgroup - 1):
+        yield Finding("RCPT-DEVICE", f"{at}/subgroup", f"{device.subgroup} lanes are no power of two")
     if device.kind != "gpu":
         if device.api in GPU_ONLY:
             yield Finding("RCPT-DEVICE", f"{at}/kind", f"{device.api} has no devices of kind {device.kind}")
         return
     if not declared.drives_gpu:
         yield Finding("RCPT-DEVICE", f"{at}/kind", f"{backend} runs on no GPU")
+    vendor = VENDORS.get(device.api)
+    if not device.device.strip() or (vendor and vendor.search(device.device)):
+        yield Finding("RCPT-DEVICE", f"{at}/device", f"{device.device!r} is no device of {device.api}")
     if named_software(device) or PROCESSOR.search(device.device):
         yield Finding("RCPT-SOFTWARE-GPU", f"{at}/device", f"{device.device} is no GPU")
     uuid, cuda = device.uuid, device.api == "CUDA"
@@ -87,6 +105,8 @@ def contradictions(backend: str, device: Device, at: str) -> Findings:
     # Other APIs do not tell both everywhere: torch has no driver on ROCm, Metal no UUID.
     if not device.driver and (cuda or not uuid):
         yield Finding("RCPT-DEVICE", f"{at}/driver", f"{device.device} lacks the driver that identifies it")
+    if device.driver and not any(map(str.isdigit, device.driver)):
+        yield Finding("RCPT-DEVICE", f"{at}/driver", f"{device.driver!r} tells no version")
 
 
 def kernel_ids(predicate: Predicate) -> Findings:
@@ -125,9 +145,15 @@ def fallback(predicate: Predicate) -> Findings:
     if names != asked and not stopped:
         why = f"not the requested backends in order: {', '.join(asked)}"
         yield Finding("RCPT-FALLBACK", "/predicate/fallback", why)
+    known, computed = codes.reasons(), {code for spec in GATES if spec.thresholds for code in spec.codes}
     for index, each in enumerate(tried):
-        if each.status != "accepted" and not (each.code and each.reason):
-            yield Finding("RCPT-FALLBACK", f"/predicate/fallback/{index}/reason", f"{each.backend}: no code or reason")
+        where = f"/predicate/fallback/{index}"
+        if (each.status == "accepted") is bool(each.code or each.reason) or bool(each.code) is not bool(each.reason):
+            yield Finding("RCPT-FALLBACK", f"{where}/reason", f"{each.backend}: {each.status}, code {each.code}")
+        elif each.code and each.backend in registry.BUILTIN and each.code not in known:
+            yield Finding("RCPT-FALLBACK", f"{where}/code", f"{each.code} is no code of kparity's")
+        elif each.status == "unavailable" and each.code in computed - {"KP-UNSUPPORTED"}:
+            yield Finding("RCPT-FALLBACK", f"{where}/status", f"unavailable, and {each.code} is of what was computed")
 
 
 def served(predicate: Predicate) -> Findings:

@@ -6,7 +6,7 @@ from statistics import quantiles
 
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.record import CEILINGS, Graph, Predicate, Programs, Row
+from kparity.receipts.record import CEILINGS, Graph, Predicate, Programs, Row, Run
 from kparity.receipts.rules.device import enumerated
 from kparity.receipts.rules.samples import ahead
 
@@ -79,6 +79,7 @@ def device_time(predicate: Predicate, contract: Contract) -> Findings:
         if row.op and row.seconds:
             yield from _clocks(row, contract, f"{at}/device_s")
     for at, run in enumerated(predicate):
+        yield from _step(run, predicate.kind == "probe", contract, at)
         if not run.proof.device_clock:
             continue
         steps = [each for each in run.measurements if each.phase == "decode"]
@@ -102,6 +103,19 @@ def device_time(predicate: Predicate, contract: Contract) -> Findings:
             if not contract.threshold("device_ahead").holds(seen / wall):
                 why = f"{each.name}: at least {seen:.3g} s on the device's clock, at most {wall:.3g} s of the wall"
                 yield Finding("RCPT-DEVICE-TIME", where, why)
+
+
+def _step(run: Run, probe: bool, contract: Contract, at: str) -> Findings:
+    """A probe's step on the device's clock: told where that is claimed; and no GPU's is shorter than its launches."""
+    if (probe and bool(run.step_ns) is not run.proof.device_clock) or (run.step_ns and run.device.kind == "cpu"):
+        why = f"{run.step_ns} ns, a clock of the device is {'' if run.proof.device_clock else 'not '}claimed"
+        yield Finding("RCPT-DEVICE-TIME", f"{at}/step_ns", why)
+    steps = [second for row in run.measurements if row.phase == "decode" for second in (*row.samples_s, *row.device_s)]
+    steps += [1e-9 * run.step_ns] if run.step_ns else []
+    launches = max(run.graph.launches.step if run.graph else len(run.kernels), 1)
+    if steps and run.device.kind == "gpu" and not contract.threshold("launch_s").holds(min(steps) / launches):
+        why = f"a step of {launches} launches in {min(steps):.3g} s"
+        yield Finding("RCPT-DEVICE-TIME", f"{at}/step_ns", why)
 
 
 def _clocks(row: Row, contract: Contract, at: str) -> Findings:

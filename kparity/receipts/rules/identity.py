@@ -65,7 +65,9 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
     ahead = (ended - now).total_seconds()
     if not contract.threshold("clock_skew_s").holds(ahead):
         yield Finding("RCPT-TIME", "/predicate/ended", f"ended {ahead:.0f} s in the future")
-    sampled = sum(sum(row.samples_s) for _, row, _ in predicate.rows())
+    sampled = sum(sum(row.samples_s) + (0 if row.op else sum(row.device_s)) for _, row, _ in predicate.rows())
+    sampled += sum(sum(run.bandwidth.samples_s) for run in predicate.runs if run.bandwidth)
+    sampled += sum(1e-9 * (run.step_ns or 0) for run in predicate.runs)
     lasted = (ended - began).total_seconds()
     if ended >= began and sampled > lasted + 2e-3:  # times are told to the millisecond
         yield Finding("RCPT-DURATION", "/predicate/ended", f"lasted {lasted:.3f} s, its samples take {sampled:.3f} s")
@@ -74,6 +76,11 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
 def revision(predicate: Predicate) -> Findings:
     """The commit, the flag and the list of changed files do not contradict each other."""
     harness = predicate.harness
-    if harness.dirty is not (None if harness.commit == "unknown" else bool(harness.changed)):
+    unknown, names = harness.commit == "unknown", harness.changed
+    if (
+        harness.dirty is not (None if unknown else bool(names))
+        or len({*names}) < len(names)
+        or not {*harness.commit} - {"0"}
+    ):
         why = f"commit {harness.commit[:12]}, dirty {harness.dirty}, {len(harness.changed)} changed files"
         yield Finding("RCPT-COMMIT", "/predicate/harness/dirty", f"contradicts itself: {why}")

@@ -1,69 +1,85 @@
-"""Whether names are what they look like: nothing hidden, no letters that pass for others."""
+"""Whether what is told is what it looks like: nothing hidden, no letters that pass for others."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from kparity.host.text import printable
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Statement
 
-HARDWARE = ("device", "api", "driver", "library", "uuid", "detail")
+HARDWARE = re.compile(r"/predicate/(host|libraries|harness/version|.*/device)(/|$)")
+"""Where the names of hardware and software stand: in ASCII or East Asian, but for signs such as ™."""
+PROSE = re.compile(r"/(reason|what|doubt|errors/\d+|request/(command|options/.*))(/\d+)?$")
+"""Where sentences stand that quote compilers, drivers and people: of any letters, and of several lines."""
+TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction of a line."""
+UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters, marks and signs that show nothing, whatever their category says."""
 EAST_ASIAN = ("CJK", "HANGUL", "HIRAGANA", "KATAKANA")
-"""Scripts, by the first word of a character's name, none of whose letters looks like one of ASCII."""
-TWINS = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU")
-"""Scripts with letters that look like those of ASCII."""
+"""Scripts, by the first word of a character's name, of whose letters only TWINS look like those of ASCII."""
+SCRIPTS = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU")
+"""Scripts of which no letter stands beside one of ASCII in a word."""
+TWINS = frozenset("АВСЕНІЈКМОРЅТХУаеорсухіјѕһԁԛԝΑΒΕΖΗΙΚΜΝΟΡΤΥΧονıҮӀՕօսー一丨丶〇ノニエロ口工卜ㅡㅣㅇㅏㅓ")
+"""Letters that pass for one of ASCII, for a digit or for a line."""
+
+
+def disguised(text: str, hardware: bool) -> str:
+    """The first character of a name that passes for another; empty where there is none.
+
+    No sign is an ASCII one in other clothes, no mark lies over a letter, dashes and slashes are those of ASCII; and in
+    a word, a run of letters and digits, no twin of ASCII stands beside ASCII or alone.
+    """
+    for each in text:
+        kind = unicodedata.category(each)
+        if each.isascii() or kind == "So":
+            continue
+        if unicodedata.normalize("NFKC", each).isascii() or (hardware and not _script(each).startswith(EAST_ASIAN)):
+            return each
+        if _script(each) == "COMBINING" or kind == "Pd" or each in "−⁄∕∣":
+            return each
+    words: list[str] = re.findall(r"\w+", text)
+    for word in words:
+        twins = [each for each in word if each in TWINS or (each >= "ƀ" and _script(each) == "LATIN"
+                                                            and not unicodedata.decomposition(each))]  # fmt: skip
+        mixed = any(each.isascii() and each.isalpha() for each in word)
+        beside = [each for each in word if mixed and _script(each) in SCRIPTS]
+        if beside or (twins and all(each.isascii() or each in twins for each in word)):
+            return (beside or twins)[0]
+    return ""
 
 
 def _script(letter: str) -> str:
     return unicodedata.name(letter, "").partition(" ")[0].partition("-")[0]
 
 
-def disguised(text: str, hardware: bool) -> str:
-    """The first character of a name that passes for another; empty where there is none. The names of ``hardware`` are
-    ASCII or East Asian, but for signs such as ™; those of files may be of any script, but a word of one only.
-    """
-    for word in text.split(" "):
-        ascii_letters = any(each.isascii() and each.isalpha() for each in word)
-        for each in word:
-            if each.isascii() or unicodedata.category(each) == "So":
-                continue
-            if unicodedata.normalize("NFKC", each).isascii():
-                return each
-            if hardware and not _script(each).startswith(EAST_ASIAN):
-                return each
-            if ascii_letters and _script(each) in TWINS:
-                return each
-    return ""
-
-
-def _names(statement: Statement) -> Iterator[tuple[str, str, bool]]:
-    """Pointer, name, and whether it is one of hardware or software."""
-    predicate = statement.predicate
-    host = predicate.host
-    yield from ((f"/subject/{at}/name", each.name, False) for at, each in enumerate(statement.subject))
-    for name in ("system", "machine", "cpu", "python"):
-        yield f"/predicate/host/{name}", getattr(host, name), True
-    yield from ((f"/predicate/libraries/{name}", f"{name} {version}", True)
-                for name, version in predicate.libraries.items())  # fmt: skip
-    yield "/predicate/harness/version", predicate.harness.version, True
-    yield "/predicate/nonce", predicate.nonce, False
-    devices = [(f"/predicate/runs/{at}/device", run.device) for at, run in enumerate(predicate.runs)]
-    devices += [(f"/predicate/ops/{at}/device", row.device) for at, row in enumerate(predicate.ops) if row.device]
-    for at, device in devices:
-        yield from ((f"{at}/{name}", getattr(device, name), True) for name in HARDWARE)
-    for number, owner in enumerate(predicate.baselines):
-        yield f"/predicate/baselines/{number}/name", owner.name, False
-        yield f"/predicate/baselines/{number}/version", owner.version, False
-    yield from ((f"{at}/name", row.name, False) for at, row, _ in predicate.rows())
+def _strings(value: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Pointer and content of every text in a document, its keys among them."""
+    if isinstance(value, str):
+        yield at, value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in pairs:
+        if isinstance(key, str):
+            yield at, key
+        if not isinstance(each, (int, float)):
+            yield from _strings(each, f"{at}/{key}")
 
 
 def shown(statement: Statement) -> Findings:
-    """No name holds a character that is not shown, that turns the direction, or that passes for one of ASCII."""
-    for at, name, hardware in _names(statement):
-        if printable(name) != name:
-            yield Finding("RCPT-NAME", at, f"{printable(name)[:200]} holds a character that is not shown")
-        elif each := disguised(name, hardware):
+    """No text holds a character that is not shown or turns the direction, no name one that passes for one of ASCII."""
+    for at, text in _strings(msgspec.to_builtins(statement), ""):
+        if text.isascii() and text.isprintable():
+            continue
+        prose, at_most = PROSE.search(at) is not None, printable(text)[:200]
+        if TURNS.search(text) or not (prose or (printable(text) == text and not UNSEEN.search(text))):
+            yield Finding("RCPT-NAME", at, f"{at_most} holds a character that is not shown")
+        elif each := "" if prose else disguised(text, HARDWARE.match(at) is not None):
             what = unicodedata.name(each, f"U+{ord(each):04X}")
-            yield Finding("RCPT-NAME", at, f"{name[:200]} holds {what}, which passes for another character")
+            yield Finding("RCPT-NAME", at, f"{at_most} holds {what}, which passes for another character")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from kparity import contracts
 from kparity.contracts import Contract
+from kparity.contracts.history import numbers
 from kparity.gates.table import GATES, thresholds
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate
@@ -19,10 +20,12 @@ COUNTED = ("_mismatches", "_differences", "_diverged", "_argmax", "_wrong", "_mi
 
 def judge_of(predicate: Predicate) -> Contract | None:
     """The contract that judged, where it is the one that ships here in that major version: a changed limit is another
-    major version, so that every value can be held against the limits of here.
+    major version, so that every value can be held against the limits of here. None for a version that never was.
     """
     told, here = predicate.contract, contracts.load(contracts.PROBE)
-    return here if (here.id, here.version.split(".")[0]) == (told.id, told.version.split(".")[0]) else None
+    known = told.version in {each.version for each in here.sections.metadata.changelog}
+    version, own = numbers(told.version), numbers(here.version)
+    return here if told.id == here.id and version[0] == own[0] and (known or version > own) else None
 
 
 def contract(predicate: Predicate) -> Findings:
@@ -78,6 +81,7 @@ def verdicts(predicate: Predicate) -> Findings:
     no speed.
     """
     status = {each.backend: each.status for each in predicate.fallback}
+    reasons = {each.backend: (f"{each.code}: {each.reason}",) for each in predicate.fallback if each.code}
     options = predicate.request.options
     depth = "bos" if predicate.kind == "probe" and options.get("depth", "full") == "bos" else "full"
     for at, run in enumerated(predicate):
@@ -97,6 +101,10 @@ def verdicts(predicate: Predicate) -> Findings:
             continue
         if not parity.reason:
             yield Finding("RCPT-PARITY", f"{where}/reason", f"{parity.verdict} without a reason")
+        if parity.verdict == "INVALID-CORRECTNESS" and parity.gates:
+            yield Finding("RCPT-PARITY", f"{where}/gates", "gates of a run that was not checked")
+        if parity.verdict == "FAIL" and parity.reason not in reasons.get(run.backend, (parity.reason,)):
+            yield Finding("RCPT-PARITY", f"{where}/reason", f"{parity.reason}: the dispatch gives another reason")
         if parity.verdict == "FAIL" and dispatch == "accepted":
             yield Finding("RCPT-PARITY", f"{where}/verdict", "FAIL, and the dispatch says accepted")
         if parity.verdict == "FAIL" and run.measurements:
@@ -108,6 +116,8 @@ def required(predicate: Predicate) -> Findings:
     verdicts = [run.parity.verdict for run in predicate.runs]
     if "PASS" not in verdicts and not (predicate.ops and not predicate.runs):
         yield Finding("RCPT-PARITY-REQUIRED", "/predicate/runs", "no run passed")
+    if predicate.kind == "probe" and predicate.request.options.get("depth", "full") != "full":
+        yield Finding("RCPT-PARITY-REQUIRED", "/predicate/request/options/depth", "only the first token was judged")
     for at, run in enumerated(predicate):
         if run.parity.verdict == "INVALID-CORRECTNESS":
             why = f"{run.backend}: {run.parity.verdict}: {run.parity.reason}"
@@ -119,6 +129,10 @@ def outputs(predicate: Predicate) -> Findings:
     for at, row, _ in predicate.rows():
         if row.op and not row.verified:
             yield Finding("RCPT-OUTPUT", f"{at}/verified", f"{row.name}: the timed output was not verified")
+    for number, baseline in enumerate(predicate.baselines):
+        for name, value in baseline.agreement.cosine.items() if baseline.agreement else ():
+            if fault := impossible(f"{name} cosine", value):
+                yield Finding("RCPT-RANGE", f"/predicate/baselines/{number}/agreement/cosine/{name}", fault)
     judge = judge_of(predicate)
     if judge is None:
         return

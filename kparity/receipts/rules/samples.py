@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kparity import contracts
 from kparity.contracts import Contract
 from kparity.receipts.findings import Finding, Findings
 
@@ -58,6 +59,15 @@ def interval_fault(samples: Sequence[float], low: float, high: float, contract: 
     if not (least.holds(upto) and least.holds(from_)):
         return f"the interval is too wide: resamples reach its end with {min(upto, from_):.5f} only"
     return ""
+
+
+def wide(middle: float, low: float, high: float, count: int) -> str:
+    """How wide the interval of a median is, of so many samples, where it is wider than ``interval_half``; else empty:
+    where sampling stops.
+    """
+    half = (high - low) / middle / 2
+    limit = contracts.load(contracts.RECEIPT).threshold("interval_half")
+    return "" if limit.holds(half) else f"±{100 * half:.1f} % after {count} samples"
 
 
 def regular(where: str, samples: Sequence[float], contract: Contract) -> Findings:
