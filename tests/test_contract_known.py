@@ -192,9 +192,10 @@ def test_a_proof_is_a_receipt_that_may_be_believed(tmp_path: Path) -> None:
     device = made_receipts.DEVICES["wgpu"]
     closed = {"status": "closed", "closed_by": "c", "closure": {"c": "newer"}, "proof": "proof.json"}
     path = project(tmp_path, backend="wgpu", match={"api": device["api"], "driver": "< 1"}, **closed)
-    receipt = made_receipts.receipt("wgpu")
-    for name, good in (("id", True), ("serving", False)):
-        receipt["predicate"][name] = receipt["predicate"][name] if good else None
+    altered = made_receipts.receipt("wgpu")
+    altered["predicate"]["serving"] = None
+    shallow = made_receipts.probe_receipt("wgpu", depth="bos")
+    for receipt, good in ((made_receipts.probe_receipt("wgpu"), True), (altered, False), (shallow, False)):
         (tmp_path / "proof.json").write_text(json.dumps(receipt))
         done = run("contract", "validate", "--no-run", str(path))
         assert (done.returncode == 0) is good, done.stdout

@@ -147,7 +147,11 @@ def test_each_rule_rejects_the_contract_that_breaks_it(name: str, tmp_path: Path
     [
         ("metadata: [", "line 2"),
         ("a: 1\na: 2\n", "'a' twice"),
-        ("a: &x [1]\nb: *x\n", "an alias"),
+        ("a: *x\n", "an alias"),
+        ("a: &x [1]\n", "an anchor"),
+        ("&x a: 1\n", "an anchor"),
+        ("!!python/object:os.system a: 1\n", "the tag"),
+        ("a: 1e-400", "1e-400 is too small a number"),
         ("a: !!python/object/apply:os.system ['true']\n", "the tag"),
         ("a: !!int '1:2'\n", "the tag"),
         ("a: 1\n---\na: 1\n", "a second document"),

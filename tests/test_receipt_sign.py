@@ -82,6 +82,9 @@ BREAKS = {
     "signatures of no form": (put("signatures", "yes"), "RCPT-SIGNATURE"),
     "signature without a text": (put("signatures", [{"sig": 3}, 4]), "RCPT-SIGNATURE"),
     "no base64": (put("payload", "!"), "RCPT-SCHEMA"),
+    "bits behind the end": (put("payload", "eR=="), "RCPT-SCHEMA"),
+    "another statement beside it": (put("predicate", {"kind": "probe"}), "RCPT-SCHEMA"),
+    "too many signatures": (put("signatures", [{"sig": ""}] * 100_000), "RCPT-SIGNATURE"),
     "payload of text": (put("payload", encoded(b"hello")), "RCPT-SCHEMA"),
     "another type": (put("payloadType", "application/json"), "RCPT-PAYLOAD-TYPE"),
 }  # fmt: skip
@@ -99,6 +102,7 @@ def test_one_of_several_signatures_is_enough_and_another_key_does_not_fit(
     envelope: dict[str, Any], keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     several = copy.deepcopy(envelope)
+    several["signatures"][0]["sig"] = several["signatures"][0]["sig"].replace("+", "-").replace("/", "_")
     several["signatures"].insert(0, {"keyid": "?", "sig": encoded(bytes(64))})
     assert codes(several, keys[1]) == []
     sign.keygen(tmp_path / "b.pem", tmp_path / "b.pub")
@@ -115,13 +119,21 @@ def test_keys_are_private_and_never_overwritten(keys: tuple[Path, Path], tmp_pat
 
 def test_a_file_that_is_no_such_key_is_told(envelope: dict[str, Any], keys: tuple[Path, Path], tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-    text, other, none = tmp_path / "text", tmp_path / "ec.pub", tmp_path / "no"
+    text, other, weak, none = tmp_path / "text", tmp_path / "ec.pub", tmp_path / "weak.pub", tmp_path / "no"
     text.write_text("no key")
+    identity = ed25519.Ed25519PublicKey.from_public_bytes(b"\1" + bytes(31))  # whose every signature is 01 00 …
+    weak.write_bytes(identity.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
     public = ec.generate_private_key(ec.SECP256R1()).public_key()
     other.write_bytes(public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-    for key, said in ((text, "no public key"), (keys[0], "no public key"), (other, "not Ed25519"), (none, "cannot")):
+    for key, said in (
+        (text, "no public key"),
+        (keys[0], "no public key"),
+        (other, "not Ed25519"),
+        (weak, "weak"),
+        (none, "cannot"),
+    ):
         with pytest.raises(WrongInput, match=said):
             verify(envelope, key=key, now=NOW)
     with pytest.raises(WrongInput, match="no private key"):

@@ -108,7 +108,7 @@ def _probed(path: Path) -> list[dict[str, Any]]:
     from kparity.receipts.rules import identity
 
     read = document.read(path)
-    findings = verify.verify(read)
+    findings = verify.verify(read, require_parity=True)
     statement, _ = identity.form(sign.statement_of(read)) if not findings else (None, [])
     if statement is None:
         raise WrongInput(f"{path}: {findings[0]}")

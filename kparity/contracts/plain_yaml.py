@@ -26,8 +26,8 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
 
 def parse(text: str, name: str) -> Any:
     """The one document of a text; raises WrongInput, with ``name`` and the line, for what cannot be read or must not
-    be there: a key twice, an alias (which could expand without end), a tag, a number that is not finite or has more
-    than 64 bits, a character that is not shown, and more than the most of anything.
+    be there: a key twice, an anchor or an alias (which could expand without end), a tag, a number that is not finite,
+    is lost in rounding or has more than 64 bits, a character that is not shown, and more than the most of anything.
     """
     import yaml  # costs 15 ms; `import kparity` must not pay it
 
@@ -64,10 +64,7 @@ class _Reader:
     def value(self, event: Any, depth: int) -> Any:
         """What begins with an event, to its end."""
         self.nodes += 1
-        if isinstance(event, self.yaml.AliasEvent):
-            self.refuse("an alias", event)
-        if event.tag:
-            self.refuse(f"the tag {event.tag[:40]}", event)
+        self.plain(event)
         if depth > DEPTH or self.nodes > NODES:
             self.refuse(f"more than {DEPTH} levels" if depth > DEPTH else f"more than {NODES} values", event)
         if isinstance(event, self.yaml.ScalarEvent):
@@ -86,8 +83,16 @@ class _Reader:
                 whole[key] = self.value(next(self.events), depth + 1)
         return whole
 
+    def plain(self, event: Any) -> None:
+        """Refuse what refers to another place of the document, or has a type of its own."""
+        if event.anchor:
+            self.refuse(f"an {'alias' if isinstance(event, self.yaml.AliasEvent) else 'anchor'}", event)
+        if event.tag:
+            self.refuse(f"the tag {event.tag[:40]}", event)
+
     def key(self, event: Any) -> str:
         """A name of a table, which is text whatever it looks like."""
+        self.plain(event)
         if not isinstance(event, self.yaml.ScalarEvent):
             self.refuse("a key that is no text", event)
         return self.text(event)
@@ -115,4 +120,8 @@ class _Reader:
             return int(text)
         if _ENDLESS.fullmatch(text) or (_FLOAT.fullmatch(text) and not math.isfinite(float(text))):
             self.refuse(f"{text[:20]} is not a finite number", event)
-        return float(text) if _FLOAT.fullmatch(text) else text
+        if not _FLOAT.fullmatch(text):
+            return text
+        if float(text) == 0 and re.search("[1-9]", text.lower().partition("e")[0]):
+            self.refuse(f"{text[:20]} is too small a number", event)
+        return float(text)

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+MOST = 64
+"""Signatures of an envelope that are tried."""
+_P = 2**255 - 19
+_WEAK = {0, 1, _P - 1} | {
+    int.from_bytes(bytes.fromhex(each), "little")
+    for each in (
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    )
+}
+"""The y of the points of small order: under such a key one signature fits every message."""
 
 
 def encoded(payload_type: str, payload: bytes) -> bytes:
@@ -79,31 +90,39 @@ def opened(document: dict[str, Any], key: Path | None) -> tuple[dict[str, Any] |
     if document["payloadType"] != PAYLOAD_TYPE:
         why = f"{document['payloadType']!r} is not {PAYLOAD_TYPE}"
         return None, [Finding("RCPT-PAYLOAD-TYPE", "/payloadType", why)]
-    found = []
-    entries = document["signatures"] if isinstance(document["signatures"], list) else []
-    if public is not None and not any(_fits(entry, document, public) for entry in entries):
-        found.append(Finding("RCPT-SIGNATURE", "/signatures", f"none fits {key} and the payload"))
+    if beside := {"_type", "subject", "predicateType", "predicate"} & {*document}:
+        why = f"{', '.join(sorted(beside))} beside a payload: two documents in one"
+        return None, [Finding("RCPT-SCHEMA", "/", why)]
     try:
-        return statement_of(document), found
+        statement, payload = statement_of(document), _decoded(document["payload"])
     except WrongInput as error:
-        return None, [*found, Finding("RCPT-SCHEMA", "/payload", str(error))]
+        return None, [Finding("RCPT-SCHEMA", "/payload", str(error))]
+    entries = document["signatures"] if isinstance(document["signatures"], list) else []
+    if public is None or any(_fits(entry, encoded(PAYLOAD_TYPE, payload), public) for entry in entries[:MOST]):
+        return statement, []
+    return statement, [Finding("RCPT-SIGNATURE", "/signatures", f"none fits {key} and the payload")]
 
 
-def _fits(entry: Any, document: dict[str, Any], key: Ed25519PublicKey) -> bool:
+def _fits(entry: Any, message: bytes, key: Ed25519PublicKey) -> bool:
     from cryptography.exceptions import InvalidSignature
 
     try:
-        key.verify(_decoded(entry["sig"]), encoded(document["payloadType"], _decoded(document["payload"])))
+        key.verify(_decoded(entry["sig"]), message)
     except (InvalidSignature, WrongInput, KeyError, TypeError):
         return False
     return True
 
 
 def _decoded(text: Any) -> bytes:
+    """Of base64 in either alphabet, as DSSE allows; of one content there is one text."""
     try:
-        return base64.b64decode(text, validate=True)
-    except (ValueError, TypeError) as error:  # a binascii.Error is a ValueError
+        plain = text.replace("-", "+").replace("_", "/")
+        content = base64.b64decode(plain, validate=True)
+        if base64.b64encode(content).decode() != plain:
+            raise ValueError("bits behind the end")
+    except (ValueError, TypeError, AttributeError) as error:  # a binascii.Error is a ValueError
         raise WrongInput(f"the envelope is not base64: {error}; give it as it was written") from error
+    return content
 
 
 def _loaded(path: Path, kind: str) -> Any:
@@ -123,6 +142,8 @@ def _loaded(path: Path, kind: str) -> Any:
         raise WrongInput(f"{path} is a key of an unknown kind: {error}; make one with receipt keygen") from error
     if not isinstance(key, wanted):
         raise WrongInput(f"{path} is a {type(key).__name__}, not Ed25519; make one with receipt keygen")
+    if kind == "public" and int.from_bytes(key.public_bytes_raw(), "little") % 2**255 % _P in _WEAK:
+        raise WrongInput(f"{path} is a weak key, which anything fits; make one with receipt keygen")
     return key
 
 
