@@ -77,8 +77,9 @@ def host() -> Host:
     except (AttributeError, ValueError, OSError):
         memory = None
     return Host(
-        system=platform.platform(), machine=platform.machine(), cpu=cpu[1] if cpu else "", cpus=os.cpu_count() or 1,
-        memory_bytes=memory, python=platform.python_version(), devices_sha256=fingerprint.host(),
+        system=platform.platform(), machine=platform.machine(), cpu=" ".join(cpu[1].split()) if cpu else "",
+        cpus=os.cpu_count() or 1, memory_bytes=memory, python=platform.python_version(),
+        devices_sha256=fingerprint.host(),
     )  # fmt: skip
 
 

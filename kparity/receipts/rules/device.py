@@ -23,7 +23,6 @@ NATIVE = "native"
 VENDORS = {
     "CUDA": re.compile(r"\b(amd|ati|radeon|instinct|intel|arc|apple|adreno|mali)\b", re.I),
     "HIP": re.compile(r"\b(nvidia|geforce|rtx|gtx|tesla|quadro|intel|arc|apple|adreno|mali)\b", re.I),
-    "Metal": re.compile(r"\b(nvidia|geforce|rtx|adreno|mali)\b", re.I),
 }
 """API → names of devices that it does not drive."""
 GPU_ONLY = ("CUDA", "HIP")
@@ -56,9 +55,10 @@ def processor(predicate: Predicate) -> Findings:
             if dialect in INSTRUCTION_SETS and dialect != "scalar" and (dialect == "neon") is not arm:
                 why = f"{predicate.host.machine}, and kernels of {dialect}"
                 yield Finding("RCPT-DEVICE", "/predicate/host/machine", why)
-        x86 = predicate.host.machine.lower() in ("x86_64", "amd64") and predicate.host.system.startswith("Linux")
-        if (predicate.host.cpu or x86) and device.device != predicate.host.cpu:
-            yield Finding("RCPT-DEVICE", f"{at}/device/device", f"{device.device}, the host has {predicate.host.cpu}")
+        host = predicate.host  # of Linux on x86 alone a device's name comes from where the host's does
+        named = host.system.startswith("Linux") and host.machine == "x86_64" and device.device != host.machine
+        if device.device != host.cpu and (host.cpu or named):
+            yield Finding("RCPT-DEVICE", f"{at}/device/device", f"{device.device}, the host has {host.cpu!r}")
 
 
 def devices(predicate: Predicate) -> Findings:
@@ -145,7 +145,7 @@ def fallback(predicate: Predicate) -> Findings:
     if names != asked and not stopped:
         why = f"not the requested backends in order: {', '.join(asked)}"
         yield Finding("RCPT-FALLBACK", "/predicate/fallback", why)
-    known, computed = codes.reasons(), {code for spec in GATES if spec.thresholds for code in spec.codes}
+    known, computed = codes.own(), {code for spec in GATES if spec.thresholds for code in spec.codes}
     for index, each in enumerate(tried):
         where = f"/predicate/fallback/{index}"
         if (each.status == "accepted") is bool(each.code or each.reason) or bool(each.code) is not bool(each.reason):
