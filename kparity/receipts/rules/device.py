@@ -56,8 +56,8 @@ def processor(predicate: Predicate) -> Findings:
                 why = f"{predicate.host.machine}, and kernels of {dialect}"
                 yield Finding("RCPT-DEVICE", "/predicate/host/machine", why)
         host = predicate.host  # of Linux on x86 alone a device's name comes from where the host's does
-        named = host.system.startswith("Linux") and host.machine == "x86_64" and device.device != host.machine
-        if device.device != host.cpu and (host.cpu or named):
+        told = host.system.startswith("Linux") and host.machine == "x86_64" and device.device != host.machine
+        if device.device != host.cpu and (host.cpu or told):
             yield Finding("RCPT-DEVICE", f"{at}/device/device", f"{device.device}, the host has {host.cpu!r}")
 
 
