@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from kparity.gates import challenge
-from kparity.model import load_model
+from kparity.model import load_model, writer
+from kparity.ops.spec import Array
 from kparity.receipts.results import ResultStatement
 from kparity.receipts.statement import redigested
 from tests.cli import run
@@ -71,6 +74,34 @@ def test_logits_of_another_model_are_refused(folder: Path) -> None:
     assert run("receipt", "verify", f"{folder}/lie").returncode == 0, "no rule can see it"
     done = run("receipt", "recompute", f"{folder}/lie", "--model", embedded())
     assert done.returncode == 1 and "cpu: refused" in done.stdout and "proved" not in done.stdout
+
+
+@pytest.mark.parametrize("change", ["larger", "shifted", "another nonce"])
+def test_a_model_of_the_same_shape_is_refused(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = writer.random_ternary
+
+    def changed(spec: writer.Spec, name: str, rows: int, k: int, gain: float) -> tuple[Array, Array]:
+        weights, scales = made(spec, name, rows, k, gain)
+        if change == "larger" and name == "blk.1.ffn_down.weight":
+            scales = np.float32(np.float16(scales * 1.1))
+        return np.roll(weights, 1, 0) if change == "shifted" and name == "blk.1.ffn_up.weight" else weights, scales
+
+    right, other, told = (tmp_path / name for name in ("right.gguf", "other.gguf", "told.json"))
+    writer.write(right, writer.TINY)
+    monkeypatch.setattr(writer, "random_ternary", changed)
+    writer.write(other, writer.TINY)
+    assert run("probe", "-b", "cpu", "--model", str(other), "--nonce", "n", "--receipt", str(told)).returncode == 0
+    lie = json.loads(told.read_text())
+    with closing(load_model(str(right))) as model:
+        lie["predicate"]["model"].update(name="right.gguf", sha256=model.sha256)
+    lie["subject"][0] = {"name": "right.gguf", "digest": {"sha256": lie["predicate"]["model"]["sha256"]}}
+    lie["predicate"]["request"]["command"][-5] = "right.gguf"
+    if change == "another nonce":
+        lie["predicate"]["nonce"] = lie["predicate"]["request"]["command"][-3] = "m"
+    told.write_text(json.dumps(redigested(lie)))
+    assert (run("receipt", "verify", str(told)).returncode == 0) is (change != "another nonce")
+    done = run("receipt", "recompute", str(told), "--model", str(right), "-b", "numpy")
+    assert done.returncode == 1 and "proved" not in done.stdout, done.stdout
 
 
 def test_single_ops_name_no_model(folder: Path) -> None:
