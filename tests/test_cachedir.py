@@ -60,14 +60,15 @@ def test_a_relative_folder_is_ignored_and_without_a_home_the_remedy_is_told(tmp_
     for relative in ("", "cache", "./cache", "../cache"):
         monkeypatch.setenv("XDG_CACHE_HOME", relative)
         assert cachedir.folder("things") == tmp_path / "home" / ".cache" / "kparity" / "things"
-    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(OSError, match="set XDG_CACHE_HOME to an absolute path"):
-        cachedir.folder("things")
+    for home in (homeless, lambda: Path("relative")):
+        monkeypatch.setattr(Path, "home", home)
+        with pytest.raises(OSError, match="set XDG_CACHE_HOME to an absolute path"):
+            cachedir.folder("things")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 @pytest.mark.parametrize("bits", [0o770, 0o702, 0o777, 0o720])

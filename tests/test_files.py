@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from kparity.cli.main import cli
 from kparity.errors import WrongInput
 from kparity.host import files
 from tests.cli import run
@@ -220,3 +222,22 @@ def test_no_output_takes_the_place_of_another_file(
     done = run(*command.split())
     assert done.returncode == 2 and re.fullmatch(r"kparity: .* would write over .*; name another file\n", done.stderr)
     assert Path("IN").read_text() == "{}" and sorted(each.name for each in tmp_path.iterdir()) == ["HARD", "IN", "LINK"]
+
+
+@pytest.mark.parametrize("command", ["receipt list", "contract validate", "check --replay", "probe --contracts"])
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, scandir = tmp_path / "secret", os.scandir
+    secret.mkdir()
+
+    def closed(path: str) -> object:
+        if Path(path) == secret:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    told = CliRunner().invoke(cli, [*command.split(), str(secret)])
+    assert isinstance(told.exception, WrongInput) and "secret cannot be read: Permission denied" in str(told.exception)
+    assert files.below(tmp_path, "*", deep=True)[1] == [f"{secret} cannot be read: Permission denied; name a folder "
+                                                        "that is there"]  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 
 from kparity.device import registry
 from kparity.device.registry import host_has_gpu
+from kparity.errors import WrongInput
 from kparity.gates.table import GATES
 from kparity.host import progress
 from kparity.probe import runner
@@ -137,6 +138,15 @@ def test_the_reference_is_computed_once_and_cannot_be_written(tmp_path: Path) ->
             os.write(descriptor, b"x")
     assert os.pread(file.reader, 99, 0) == b"reference"
     file.close()
+
+
+def test_without_proc_nothing_is_sealed_and_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str, *_: int) -> int:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "open", missing)
+    with pytest.raises(WrongInput, match=r"/proc/self/fd.*mount /proc"):
+        Sealed(tmp_path)
 
 
 IMPORTS = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -180,3 +182,11 @@ def test_an_engine_of_another_process_raises_at_once() -> None:
         os._exit(0 if len(answers) == 4 else 1)
     assert os.waitpid(pid, 0)[1] == 0
     engine.close()
+
+
+@pytest.mark.parametrize(("limit", "advice"), [("-n 12", "ulimit -n 256"), ("-f 0", "set TMPDIR")])
+def test_what_the_system_does_not_give_is_a_sentence_with_a_way_out(limit: str, advice: str) -> None:
+    line = f"ulimit {limit}; exec {shlex.quote(sys.executable)} -m kparity.cli.main probe -b cpu --depth bos -q"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=120)
+    told = [each for each in done.stderr.splitlines() if not re.search(r", after \d+ s$", each)]
+    assert done.returncode == 2 and len(told) == 1 and advice in told[0], done.stderr

@@ -88,7 +88,7 @@ def test_keygen_sign_and_verify(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("list", "no/such/folder"), "no folder"),
+        (("list", "no/such/folder"), "cannot be read: No such file"),
         (("show", "no-such-file"), "cannot be read"),
         (("verify", "{}/cuda.json", "--key", "no-such-key"), "cannot be read"),
         (("sign", "{}/cuda.json", "--key", "{}/cuda.json"), "no private key"),

@@ -25,6 +25,7 @@ from typing import Any
 from kparity import ops
 from kparity.device import registry
 from kparity.errors import Unavailable
+from kparity.host import files
 from kparity.host.revision import commit, git
 from tools.toolchains import Target, Toolchain, compilers, every, summary, sweep
 
@@ -220,7 +221,7 @@ def main() -> int:
     if options.check or options.readme:
         receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
         if options.readme:
-            README.write_text(with_support(README.read_text(encoding="utf-8"), receipt), encoding="utf-8")
+            files.write(README, with_support(README.read_text(encoding="utf-8"), receipt))
         changed = stale(receipt) if options.check else []
         print("\n".join(changed) or "the receipt is of these texts" if options.check else "README.md is written")
         return int(bool(changed))
@@ -230,7 +231,7 @@ def main() -> int:
     receipt["executed"] = executed()
     receipt["dirty"] |= state() != before  # a tree that changed meanwhile is not the commit either
     RECEIPT.parent.mkdir(exist_ok=True)
-    RECEIPT.write_text(written(receipt), encoding="utf-8")
+    files.write(RECEIPT, written(receipt))
     print(*receipt["refused"], sep="\n")
     return int(bool(receipt["refused"]))
 

@@ -32,6 +32,7 @@ import numpy as np
 import yaml
 
 from kparity.bench import shapes
+from kparity.host import files
 from kparity.host.revision import revision
 from kparity.kernels.support import SERVED
 from kparity.receipts.statement import now
@@ -413,9 +414,7 @@ def save(path: Path, document: Mapping[str, Any]) -> None:
     """Write the whole document, a run a line, so that a broken run leaves the last one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{json.dumps(name)}: {json.dumps(run, ensure_ascii=False)}" for name, run in document["runs"].items()]
-    partial = path.with_suffix(".partial")
-    partial.write_text(f'{{"schema": "{SCHEMA}", "runs": {{\n' + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
-    partial.replace(path)
+    files.write(path, f'{{"schema": "{SCHEMA}", "runs": {{\n' + ",\n".join(lines) + "\n}}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -427,6 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=PAGE, help="the page")
     options = parser.parse_args(arguments)
     saved, output = options.json, options.output
+    files.refuse_unwritable(*([output] if options.render else [saved, output]))
     if unknown := set(options.only.split(",")) - set(FACTS["sections"]):
         parser.error(f"--only takes {', '.join(FACTS['sections'])}, not {', '.join(unknown)}")
     wanted = {run for section in options.only.split(",") for run in FACTS["sections"][section]["runs"]}
@@ -441,7 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.render:
         save(saved, document)
         UNFINISHED.unlink(missing_ok=True)
-    output.write_text(page(document), encoding="utf-8")
+    files.write(output, page(document))
     print(f"{output}: {len(document['runs'])} runs" + (f"; no result of {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

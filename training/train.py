@@ -31,6 +31,7 @@ from tokenizers import Tokenizer
 from kparity import plain
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
+from kparity.host import files
 from kparity.model import load_model
 from kparity.model.writer import ARRAY, BOOL, I32, STRING, U32, Entry, Key, Spec, encode, graph_keys, write_file
 from training.net import BOS_ID, EOS_ID, SOURCE, Corpus, Net, Shape, TernaryLinear, TokenStream, ternary, windows
@@ -220,9 +221,8 @@ def continuations(path: Path) -> dict[str, str]:
 
 def write_model_files(net: Net, tokenizer: Tokenizer, corpus: Corpus, training: dict[str, Any], out: Path) -> None:
     """Write `embedded.gguf`, `heldout.txt` and the record `embedded.json`, whose numbers are measured on the file."""
-    out.mkdir(parents=True, exist_ok=True)
     path = write_file(out / "embedded.gguf", keys(net.shape, tokenizer), list(tensors(net)))
-    (out / "heldout.txt").write_text("\n".join(corpus.held_out), encoding="ascii")  # an empty line between chapters
+    files.write(out / "heldout.txt", "\n".join(corpus.held_out))  # an empty line between chapters
     record = {
         "source": SOURCE,
         "tokenizer": {"kind": "byte-level BPE", "pre": "gpt-2", "tokens": net.shape.vocab},
@@ -232,7 +232,7 @@ def write_model_files(net: Net, tokenizer: Tokenizer, corpus: Corpus, training: 
         "continuations": continuations(path),
         "file": {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
     }
-    (out / "embedded.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    files.write(out / "embedded.json", json.dumps(record, indent=1) + "\n")
     print(json.dumps({key: record[key] for key in ("held_out", "continuations", "file")}, indent=1))
 
 
@@ -246,6 +246,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--export-only", action="store_true", help="export the checkpoint, or an untrained model")
     args = parser.parse_args()
+    files.refuse_no_folder(args.out)
 
     settings = Settings(seed=args.seed, steps=args.steps)
     corpus = Corpus.read(args.text)

@@ -139,9 +139,10 @@ def chosen(folder: Path, asked: Sequence[str]) -> tuple[list[Selected], list[str
     """What the failure in a folder, or those in its folders, ask to run: cases, backends (those that were asked for,
     else each its own) and the seed of their names, and why some of several cannot be read; raises WrongInput.
     """
-    places = [folder] if (folder / ABOUT).exists() else [path.parent for path in sorted(folder.glob(f"[!.]*/{ABOUT}"))]
+    every, unread = files.below(folder, ABOUT, "what --dump wrote", deep=True)
+    places = [folder] if folder / ABOUT in every else [each.parent for each in every if each.parent.name[0] != "."]
     selected: list[Selected] = []
-    seeds, unread = set(), list[str]()
+    seeds = set()
     for place in places:
         try:
             dump = load(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -95,8 +96,9 @@ def _run(arguments: list[str] | None) -> int:
         streams.log(f"kparity: {error}")
         return error.exit_code
     except OSError as error:
-        missing = f"{error.filename or error}: no such file"
-        streams.log(f"kparity: {missing if isinstance(error, FileNotFoundError) else error}")
+        missing = f"{error.filename or error}: no such file" if isinstance(error, FileNotFoundError) else str(error)
+        advice = "; let it have more of them (ulimit -n 256)" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+        streams.log(f"kparity: {missing}{advice}")
         return 2
     except MemoryError:
         streams.log("kparity: out of memory; use a smaller model or file, or a machine with more memory")

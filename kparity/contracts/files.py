@@ -125,7 +125,7 @@ def in_folder(place: Path) -> list[Path]:
     """The contracts of a folder (its ``*.yaml``), or the file itself; raises WrongInput where there is none."""
     if not place.exists():
         raise WrongInput(f"{place}: no such file or folder; name a contract or a folder of contracts")
-    paths = sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+    paths = files.below(place, "*.yaml", "a folder of contracts")[0] if place.is_dir() else [place]
     if not paths:
         raise WrongInput(f"{place} has no *.yaml file; name a contract or a folder of contracts")
     return paths

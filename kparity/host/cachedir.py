@@ -26,15 +26,18 @@ _ELSEWHERE = "or set XDG_CACHE_HOME to a folder of your own"
 def folder(kind: str) -> Path:
     """``$XDG_CACHE_HOME/kparity/<kind>``, else ``~/.cache/kparity/<kind>``, this user's alone, created if need be.
 
-    ``kind`` may have several parts. A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification says.
+    ``kind`` may have several parts. A relative XDG_CACHE_HOME is ignored, as the XDG Base Directory Specification says,
+    and a relative home is none.
     Raises PermissionError, naming the remedy, where ``kparity`` or what is below it belongs to another user or can be
     written by others.
     """
     path = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         path = path if path.is_absolute() else Path.home() / ".cache"
-    except RuntimeError as error:
-        raise FileNotFoundError("no home folder for a cache; set XDG_CACHE_HOME to an absolute path") from error
+    except RuntimeError:  # nobody's
+        path = Path()
+    if not path.is_absolute():
+        raise FileNotFoundError("no home folder for a cache; set XDG_CACHE_HOME to an absolute path")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for part in ("kparity", *kind.split("/")):
         path /= part

@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,6 +70,25 @@ def read(path: str | Path, what: str = "a file", largest: int = LARGEST) -> byte
     if len(data) > largest:
         raise WrongInput(f"{path} has more than {largest} bytes, the most that {what} has; name another file")
     return data
+
+
+def below(folder: str | Path, pattern: str, what: str = "a folder", deep: bool = False) -> tuple[list[Path], list[str]]:
+    """The files in a folder whose names match, sorted, with ``deep`` those below it too; why folders there cannot be
+    read; raises WrongInput where this one cannot.
+    """
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise WrongInput(_unreadable(error, what)) from error
+    found, problems = list[Path](), list[str]()
+    for place, folders, names in os.walk(folder, onerror=lambda error: problems.append(_unreadable(error, what))):
+        found += [Path(place, name) for name in names if fnmatchcase(name, pattern)]
+        folders[:] = folders if deep else []
+    return sorted(found), problems
+
+
+def _unreadable(error: OSError, what: str) -> str:
+    return f"{error.filename} cannot be read: {error.strerror}; name {what} that is there"
 
 
 def read_text(path: str | Path, what: str = "a file", largest: int = LARGEST) -> str:
@@ -148,6 +168,8 @@ def refuse_no_folder(path: Path) -> None:
     """Make a folder for several files, unless it is there; raises WrongInput where nothing could be written in it."""
     if not path.exists():
         refuse_unwritable(path)  # whether it can be made
+    elif not path.is_dir():
+        raise WrongInput(f"{path} is {_KINDS.get(stat.S_IFMT(path.stat().st_mode), 'a file')}; name a folder")
     try:
         path.mkdir(exist_ok=True)
     except (OSError, ValueError) as error:

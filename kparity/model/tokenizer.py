@@ -100,7 +100,7 @@ class Tokenizer:
         limit = self.vocab_size
         for token in ids:
             if not 0 <= token < limit:
-                raise WrongInput(f"token {token} is outside the vocabulary of {limit}")
+                raise WrongInput(f"token {token} is outside the vocabulary of {limit}; name the model's own tokenizer")
         text: str = self.backend.decode([int(token) for token in ids], skip_special_tokens=skip_special)
         return text
 

@@ -11,6 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from kparity.errors import WrongInput
 from kparity.process import keeper
 
 
@@ -23,7 +24,10 @@ class Family:
 
     def __init__(self) -> None:
         self.mark = f"{os.getpid()}-{secrets.token_hex(8)}"
-        self.folder = Path(tempfile.mkdtemp(prefix="kparity-"))
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="kparity-"))
+        except OSError as error:  # it says in which folders it looked
+            raise WrongInput(f"no folder for temporary files: {error.strerror}; set TMPDIR to one of yours") from error
         mine, self._held = os.pipe()
         arguments = [self.mark, str(self.folder), str(os.getpid())]
         try:

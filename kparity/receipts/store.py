@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kparity.errors import WrongInput
-from kparity.host import install
+from kparity.host import files, install
 from kparity.receipts import document, sign, verify
 from kparity.receipts.findings import Finding
 from kparity.receipts.record import Predicate, Run, Statement
@@ -53,10 +53,9 @@ def load_folder(folder: Path) -> tuple[list[Stored], list[str]]:
     A receipt in bad form has no content to list: it is among the others, with its first finding. Raises WrongInput for
     what is no folder.
     """
-    if not folder.is_dir():
-        raise WrongInput(f"{folder} is no folder; name a folder of receipts")
-    receipts, others = [], []
-    for path in sorted(folder.rglob("*.json")):
+    paths, others = files.below(folder, "*.json", "a folder of receipts", deep=True)
+    receipts = []
+    for path in paths:
         try:
             read = document.read(path)
             if not document.is_receipt(read):
