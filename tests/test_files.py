@@ -241,3 +241,11 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(
     assert isinstance(told.exception, WrongInput) and "secret cannot be read: Permission denied" in str(told.exception)
     assert files.below(tmp_path, "*", deep=True)[1] == [f"{secret} cannot be read: Permission denied; name a folder "
                                                         "that is there"]  # fmt: skip
+
+
+def test_a_baseline_that_was_not_written_to_its_end_is_refused_before_anything_loads_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + bytes(4096))
+    os.truncate(path, 100 << 30)
+    done = run(*BENCH, "--baseline", "llama.cpp", "--baseline-file", str(path))
+    assert done.returncode == 2 and "the disk holds 8192: it was not written to its end" in done.stderr, done.stderr

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kparity.errors import WrongInput
+from kparity.errors import BadModel, WrongInput
 from kparity.host import progress
 from kparity.host.streams import log
 
@@ -47,7 +47,7 @@ def run(options: Mapping[str, Any]) -> int:
 def _check(options: Mapping[str, Any], with_ops: bool) -> None:
     """Raise WrongInput for options that contradict each other, and for files that are no models."""
     from kparity.host import files
-    from kparity.model import foreign
+    from kparity.model import foreign, gguf_file
 
     if options["model"] and options["shape"]:
         raise WrongInput("--model and --shape exclude each other: give one of them")
@@ -61,9 +61,13 @@ def _check(options: Mapping[str, Any], with_ops: bool) -> None:
         raise WrongInput("--baseline-file is for --baseline llama.cpp and models: give that, and no --ops")
     for path in options["baseline_files"]:
         with files.opened(path, "a GGUF file") as file:
-            head = file.read(foreign.SEEN)
+            head, status = file.read(foreign.SEEN), os.fstat(file.fileno())
         if not head.startswith(b"GGUF"):
             raise WrongInput(f"{path}: {foreign.described(head)}")
+        try:
+            gguf_file.refuse_unfinished(status)
+        except BadModel as error:
+            raise WrongInput(f"{path}: {error}") from None
     if not with_ops and "torch" in options["baselines"]:
         raise WrongInput("--baseline torch is for single ops; give --ops, or --baseline llama.cpp")
     if not with_ops and not (options["prompts"] or options["depths"]):

@@ -249,11 +249,7 @@ class GgufFile:
                 f"the file has {size} bytes, and its tensors end at byte {end}: what follows is no part of a model, "
                 f"fetch it again"
             )
-        stored = getattr(status, "st_blocks", 0) * 512  # 0 where a file system does not tell
-        if size >= SPARSE and 0 < stored < size // LEAST_STORED:
-            raise BadModel(
-                f"of its {size} bytes the disk holds {stored}: it was not written to its end, fetch it again"
-            )
+        refuse_unfinished(status)
 
     def _read_start(self, cursor: Cursor) -> tuple[int, int]:
         start = os.pread(self.stream.fileno(), foreign.SEEN, 0)
@@ -279,6 +275,13 @@ class GgufFile:
         if not good or isinstance(alignment, bool):
             raise BadModel(f"general.alignment is {alignment}, expected a power of two up to {MAX_ALIGNMENT}")
         return int(alignment)
+
+
+def refuse_unfinished(status: os.stat_result) -> None:
+    """Raise BadModel for a large file of which the disk holds next to nothing."""
+    size, stored = status.st_size, getattr(status, "st_blocks", 0) * 512  # 0 where a file system does not tell
+    if size >= SPARSE and 0 < stored < size // LEAST_STORED:
+        raise BadModel(f"of its {size} bytes the disk holds {stored}: it was not written to its end, fetch it again")
 
 
 def _placed(name: str, shape: tuple[int, ...], kind: int, base: int, offset: int, alignment: int) -> TensorInfo:
