@@ -142,6 +142,7 @@ def test_nothing_measured_is_inconclusive_and_the_document_goes_to_stdout_alone(
         (("--pp", "0"), "below 1"),
         (("--pp", "-", "--tg", "-"), "nothing to measure"),
         (("--no-parity", "--require-gpu"), "exclude each other"),
+        (("--ops", "add", "--nonce", "n"), "draws nothing from a nonce"),
         (("--baseline", "torch"), "for single ops"),
         (("--baseline-file", "f16.gguf"), "give that"),
         (("--ops", "add", "--shape", "tiny"), "leave --model and --shape out"),

@@ -47,7 +47,7 @@ def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
     for salt in "abcde":
         assert verify(receipt(*backends, salt=salt), now=NOW) == []
         assert verify(receipt(*backends, salt=salt), now=NOW, require_parity=True) == []
-        named = put("request.command", COMMAND.replace("cuda,cpu", ",".join(backends)).split())
+        named = put("request.command", COMMAND.replace("--backends cuda,cpu", "-b " + " -b ".join(backends)).split())
         if "cpu" in backends:
             assert verify(edited(named, *backends), now=NOW) == []
     gpu = all(name in ("cuda", "hip", "cpu") for name in backends) and backends[0] != "cpu"

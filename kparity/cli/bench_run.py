@@ -55,6 +55,8 @@ def _check(options: Mapping[str, Any], with_ops: bool) -> None:
         raise WrongInput("--no-parity and --require-gpu exclude each other: the probe is what refuses a device")
     if with_ops and (options["model"] or options["shape"]):
         raise WrongInput("--ops measures single ops, no model: leave --model and --shape out")
+    if with_ops and options["nonce"]:
+        raise WrongInput("--ops draws nothing from a nonce; leave --nonce out, or measure a model")
     if with_ops and options["require_gpu"]:
         raise WrongInput("--ops has no probe that could refuse a device; name the backends of the GPU by --backends")
     if options["baseline_files"] and (with_ops or "llama.cpp" not in options["baselines"]):

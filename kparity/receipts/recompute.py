@@ -48,8 +48,9 @@ def tokens_of(predicate: Predicate, model: Model) -> list[int]:
     if not length:
         raise WrongInput("the receipt tells no logits: no backend of it was judged; name another receipt")
     if predicate.kind == "probe":
-        asked = predicate.request.options.get("positions", DEFAULT_POSITIONS)
-        return reference.probe_tokens(model, min(int(asked), model.hparams.context), predicate.nonce)[:length]
+        asked = predicate.request.options.get("positions")
+        count = asked if isinstance(asked, int) else DEFAULT_POSITIONS  # the text that is encoded depends on it
+        return reference.probe_tokens(model, min(count, model.hparams.context), predicate.nonce)[:length]
     drawn = challenge.drawn(predicate.nonce, "tokens", seed_of(predicate), length - 1, model.hparams.vocab)
     return [reference.first_token(model), *drawn]
 

@@ -32,16 +32,20 @@ EMBEDDED = "embedded.gguf"
 """What runs where no model is named."""
 
 
-def given(command: Sequence[str], *names: str) -> str | None:
-    """The value of an option in a command line, the last one where it stands twice; None where it does not."""
-    found = None
+def given(command: Sequence[str], *names: str) -> list[str]:
+    """The values of an option in a command line, in order; joined short forms (``-bcpu``) among them."""
+    found = []
     for word, following in zip(command, [*command[1:], ""], strict=True):
         head, equals, tail = word.partition("=")
         if head in names:
-            found = tail if equals else following
+            found.append(tail if equals else following)
         elif not word.startswith("--") and word[:2] in names:
-            found = word[2:].removeprefix("=")
+            found.append(word[2:].removeprefix("="))
     return found
+
+
+def _last(command: Sequence[str], name: str) -> str | None:
+    return next(reversed(given(command, f"--{name}")), None)
 
 
 def command(predicate: Predicate) -> Findings:
@@ -57,11 +61,11 @@ def _contradictions(predicate: Predicate) -> Iterator[str]:
     if ours and COMMANDS.get(named) != predicate.kind:
         yield f"kparity {named} writes no receipt of the kind {predicate.kind}"
     backends = given(words, *BACKENDS)
-    wanted = [each.strip() for each in (backends or "").split(",") if each.strip()]
-    if backends is not None and "--no-gpu" not in words and wanted != predicate.request.backends:
+    wanted = [*dict.fromkeys(each.strip() for each in ",".join(backends).split(",") if each.strip())]
+    if backends and "--no-gpu" not in words and wanted != predicate.request.backends:
         yield f"the command names {', '.join(wanted)}, the request {', '.join(predicate.request.backends)}"
     for name, (option, default) in DEFAULTS.items():
-        value = given(words, f"--{name}")
+        value = _last(words, name)
         value = default if value is None and ours else value
         if option in asked and value not in (None, ...) and not _same(value, asked[option]):
             yield f"--{name} {value}, the options say {asked[option]}"
@@ -73,12 +77,12 @@ def _contradictions(predicate: Predicate) -> Iterator[str]:
     single = any(word.partition("=")[0] == "--ops" for word in words)
     if named == "bench" and ours and single is not bool(predicate.ops):
         yield f"{'no single ops' if single else 'single ops'} were measured, the command says otherwise"
-    nonce = given(words, "--nonce")
+    nonce = _last(words, "nonce")
     if (ours or nonce is not None) and (nonce or "") != predicate.nonce:
         yield f"the nonce is {predicate.nonce!r}, the command says otherwise"
-    path, model = given(words, "--model") or asked.get("model"), predicate.model
+    path, model = _last(words, "model") or asked.get("model"), predicate.model
     name = PurePath(str(path).replace("\\", "/")).name if path else EMBEDDED
-    if model and model.name != name and (path or (ours and not given(words, "--shape"))):
+    if model and model.name != name and (path or (ours and not _last(words, "shape"))):
         yield f"the model is {model.name}, asked for {name}"
 
 
@@ -142,14 +146,8 @@ def _unlike(run: Run, predicate: Predicate, model: Model) -> Iterator[tuple[str,
         points = {*_names("pp", asked["prompts"]), *_names("tg@", asked["depths"])}
         told = [*(each.name for each in run.measurements), *(each.name for each in run.skipped)]
         for name in sorted((points ^ {*told}) | {name for name in told if told.count(name) > 1})[:1]:
-            fate = (
-                "measured or skipped twice"
-                if name in told and name in points
-                else "asked for and is not there"
-                if name in points
-                else "never asked for"
-            )
-            yield "measurements", f"{name} was {fate}"
+            times = "once" if name in points else "never"
+            yield "measurements", f"{name} was asked for {times}, and is measured or skipped {told.count(name)} times"
 
 
 def _names(prefix: str, lengths: Any) -> Iterator[str]:
