@@ -157,6 +157,13 @@ def test_some_log_probabilities_decide_greedy_ids_alone(reference: str, candidat
     assert found.exit_code == (1 if last == "FAIL" else 3) and "logprobs:20 alone" in found.rungs[3].reason
 
 
+def test_answers_of_before_are_compared_and_no_more() -> None:
+    held = climbed("healthy", "recorded", text="What was recorded before can be compared with what is computed now.")
+    assert [each.verdict for each in held.rungs] == ["PASS", "PASS", "INCONCLUSIVE", "PASS", "PASS", "INCONCLUSIVE"]
+    other = climbed("healthy", "recorded")
+    assert (ended(other).name, other.verdict) == ("tokens", "FAIL")
+
+
 def test_one_prompt_of_few_tokens_is_judged_too() -> None:
     assert climbed("healthy", "twin", text="ab?", prompts=("ab?",), positions=4).verdict == "PASS"
     found = climbed("healthy", "twin", text="a", prompts=("a",))

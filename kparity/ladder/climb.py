@@ -77,11 +77,10 @@ class Climb:
     def _climb(self, rung: Rung) -> None:
         """One rung, whatever an engine does in it."""
         began, rung.verdict = time.perf_counter(), PASS
-        poor = next((seat for seat in self.seats.values() if not seat.whole), None)
+        lacking = next(filter(None, (seat.lacks(rung.name) for seat in self.seats.values())), "")
         try:
-            if poor and rung.name in ("masks", "first-logit", "positions"):
-                rung.verdict = INCONCLUSIVE
-                rung.reason = f"the {poor.side} gives {poor.facts.gives} alone, no whole logits"
+            if lacking:
+                rung.verdict, rung.reason = INCONCLUSIVE, lacking
             else:
                 self.run_of[rung.name](rung)
         except EngineFailed as failed:
@@ -124,7 +123,8 @@ class Climb:
 
     def _tokens(self, rung: Rung) -> None:
         """The same ids for the same texts."""
-        for text in (self.settings.text, *self.settings.prompts):
+        held = any(seat.facts.answers for seat in self.pair)  # of one text alone
+        for text in (self.settings.text, *(() if held else self.settings.prompts)):
             ids = [seat.tokenize(text) for seat in self.pair]
             told = [each for each in ids if each is not None]
             if not told:

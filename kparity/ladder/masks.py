@@ -17,8 +17,10 @@ from kparity.ladder.record import Measure
 from kparity.ladder.stream import Seat, compared
 from kparity.ops.spec import Array
 
-TOKENS = 12
-"""Of a probe: enough for every mask that is wrong by a little, few enough for a model of any size."""
+TOKENS, TURN = 20, 2
+"""Of a probe, and of its first turn: GPU backends multiply more than 8 or 16 rows by other kernels than fewer, and both
+the whole and its second turn go there.
+"""
 
 
 TOO_FEW = "a key too few (mask or KV index off by one, -1)"
@@ -116,14 +118,13 @@ def _repeats(
 
 def _ways(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, found: list[Measure]) -> str:
     """Steps and turns beside one batch; the cause where one of them differs."""
-    half = len(tokens) // 2
     ways: tuple[tuple[str, Callable[[], Array], str], ...] = (
         (
             "token by token",
             lambda: seat.stepped(tokens),
             "batches and single steps differ (KV update, kernels of batches)",
         ),
-        ("in two turns", lambda: seat.fed(tokens[:half], tokens[half:]), NO_TURN),
+        ("in two turns", lambda: seat.fed(tokens[:TURN], tokens[TURN:]), NO_TURN),
         ("after one token", lambda: seat.fed(tokens[:1], tokens[1:]), NO_TURN),
     )
     for name, run, why in ways:

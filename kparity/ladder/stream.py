@@ -39,6 +39,14 @@ class Seat:
         """Whether the engine gives logits of the whole vocabulary, if only but for a constant in each position."""
         return self.facts.gives in ("logits", f"logprobs:{self.facts.vocab}")
 
+    def lacks(self, rung: str) -> str:
+        """Why the engine cannot take part in a rung; empty where it can."""
+        if not self.whole and rung in ("masks", "first-logit", "positions"):
+            return f"the {self.side} gives {self.facts.gives} alone, no whole logits"
+        if self.facts.answers and rung in ("masks", "decode"):
+            return f"the {self.side} holds what was computed before, and cannot be asked for anything else"
+        return ""
+
     def shaped(self, logits: Array) -> Array:
         """Logits as they are compared; what the engine does not tell is less likely than what it tells."""
         if not self.whole:
@@ -61,6 +69,8 @@ class Seat:
 
     def tokenize(self, text: str) -> list[int] | None:
         """Ids of a text; None where the engine has no tokenizer."""
+        if self.facts.answers:
+            return list(self.facts.answers)
         began = time.perf_counter()
         try:
             return self.engine.tokenize(text)

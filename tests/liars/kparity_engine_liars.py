@@ -13,6 +13,7 @@ from kparity.engines.base import DeviceRow, Engine, Facts, Spec
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 
 VOCAB, WIDTH, BOS, LATE = 97, 16, 1, 40
+ANSWERS = (BOS, *(3 + byte % 90 for byte in b"What was recorded before can be compared with what is computed now."))
 RNG = np.random.default_rng(7)
 EMBEDDING, HEAD = RNG.normal(0, 1, (VOCAB, WIDTH)), RNG.normal(0, 1, (WIDTH, VOCAB))
 
@@ -35,6 +36,7 @@ class Fake(Engine):
             devices=(DeviceRow("fake 0", "a fake device", "cpu", True),), activations="f64", kv="f64",
             numerics="another" if self.fault == "another" else "f64",
             gives=f"logprobs:{self.told}" if self.told else "logits",
+            answers=ANSWERS if self.fault == "recorded" else (),
         )  # fmt: skip
 
     def tokenize(self, text: str) -> list[int]:
@@ -70,6 +72,8 @@ class Fake(Engine):
         self.fed += len(tokens)
         if self.fed > 100 and self.fault == "dies":
             raise DeviceFault("the device was lost")
+        if self.fault == "recorded" and tuple(self.tokens) != ANSWERS[: len(self.tokens)]:
+            raise WrongInput("only what was recorded")
         if self.fault == "exits":
             os._exit(7)
         return np.stack([self._row(at, begin, stepping) for at in range(begin, len(self.tokens))])
