@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 from msgspec.structs import replace
@@ -101,7 +102,7 @@ class Climb:
             if not spec:
                 continue
             try:
-                seat = Seat(side, spec, self.opener(spec, path))
+                seat = Seat(side, spec, partial(self.opener, spec, path))
             except (Unavailable, DeviceFault) as error:
                 raise EngineFailed(side, f"opening {spec}", error) from None
             self.seats[side] = seat
@@ -206,13 +207,15 @@ class Climb:
         tally, others = positions.walked(seats, self.ids[0], judge, self.settings.stop_at_first)
         rows = tally.rows
         self.positions = positions.listed(rows, judge)
-        rung.measures += [*judge.distances(rows), judge.overlap(rows), *judge.shapes(tally), *judge.coarse(rows)]
+        measures = [*judge.distances(rows), judge.overlap(rows), *judge.shapes(tally), *judge.coarse(rows)]
         if doubt := judge.doubt():
             rung.notes.append(f"the floor cannot be believed: {doubt.text}")
             if third:
                 rung.measures.append(doubt)
-            else:
-                rung.verdict, rung.reason = INCONCLUSIVE, f"{rung.notes[-1]}; give --third"
+            elif not causes.bad_numbers(rows):
+                rung.verdict, rung.reason = INCONCLUSIVE, f"{rung.notes.pop()}; give --third"
+                return
+        rung.measures += measures
         if self.settings.sweep:
             swept = positions.swept(*self.pair, self.ids[0], judge)
             rung.notes.append("sweep: " + ", ".join(f"{size} tokens {verdict}" for size, verdict in swept))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from kparity import plain
@@ -18,7 +19,9 @@ PLAIN_BYTES = 64 << 20
 """Size of a model up to which the plain fp64 pass is cheap."""
 FEWEST = 128
 """Positions of a floor, where the text has them: codes begin to flip anywhere in the first thirty."""
-OTHER_ACT = {"token": "block256", "block256": "token"}
+ACTS = {"int8 token": "token", "int8 block256": "block256", "Q8_K": "block256", "not quantised": "none"}
+"""What an engine says of its activations -> how the plain pass does the same."""
+OTHER_ACT = {"token": "block256", "block256": "token", "none": "token"}
 
 
 def of_third(reference: Seat, third: Seat, tokens: Sequence[int]) -> Floor:
@@ -31,7 +34,7 @@ def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], ope
     """The best floor that can be had without a third engine: the plain fp64 pass beside its f32 twin, and where the
     numerics differ with other quantisation of activations; else the reference in another form, or in other batches.
     """
-    act = next((each for each in OTHER_ACT if reference.facts.activations.endswith(each)), "token")
+    act = ACTS.get(reference.facts.activations, "token")
     kv = reference.facts.kv if reference.facts.kv in ("f16", "f32") else "f16"
     if (found := _plain(model, act, kv, same, tokens, reference.shaped)) is not None:
         return found
@@ -69,10 +72,11 @@ def _other_forms(reference: Seat, act: str, same: bool, tokens: Sequence[int], o
     for form in forms:
         options = "&".join(f"{name}={value}" for name, value in {**spec.options, **form}.items())
         text = f"{spec.kind}:{spec.place}?{options}"
-        other = Seat("control", text, opener(text))
+        other = Seat("control", text, partial(opener, text))
         other.centred = reference.centred
         try:
             controls[text] = tallied(reference, other, tokens)
         finally:
+            reference.seconds += other.seconds  # both are engines' time
             other.engine.close()
     return Floor(f"{reference.spec} against {' and '.join(controls)}", not same, controls)

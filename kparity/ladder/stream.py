@@ -29,8 +29,10 @@ class EngineFailed(Exception):
 class Seat:
     """An engine at its place in the comparison; ``seconds`` is what it has taken."""
 
-    def __init__(self, side: str, spec: str, engine: Engine) -> None:
-        self.side, self.spec, self.engine, self.facts, self.seconds = side, spec, engine, engine.facts, 0.0
+    def __init__(self, side: str, spec: str, opener: Callable[[], Engine]) -> None:
+        began = time.perf_counter()
+        self.side, self.spec, self.engine = side, spec, opener()
+        self.facts, self.seconds = self.engine.facts, time.perf_counter() - began
         self.centred = False
         """Whether the mean of each position is taken off, because a side of the comparison does not know it."""
 
