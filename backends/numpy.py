@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, sliced
+from kparity.device.remedies import Reason
 from kparity.errors import WrongInput
 from kparity.ops.spec import DTYPES, Array, Dispatches
 
@@ -41,6 +43,13 @@ class NumpyBackend(Backend):
     api = "numpy"
     drives_gpu = False
     packages = ("numpy",)
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "KP-NUMPY-NODEVICE": Reason(
+            "numpy has one device",
+            "An index above 0 was asked for; numpy computes on the machine that it runs on.",
+            "use index 0",
+        ),
+    }
     view = sliced
     kernel = NumpyKernel
 
@@ -54,6 +63,8 @@ class NumpyBackend(Backend):
 
     @classmethod
     def open(cls, index: int = 0) -> NumpyBackend:
+        if index != 0:
+            raise cls.unavailable("KP-NUMPY-NODEVICE", f"there is no numpy device {index}")
         return cls()
 
     def _storage(self, dtype: str) -> np.dtype[Any]:

@@ -48,7 +48,9 @@ def named(given: Sequence[str], kind: str, known: Collection[str]) -> list[str]:
     names = [name.strip() for text in given for name in text.split(",")]
     for name in names:
         if not name:
-            raise WrongInput(f"an empty name in {','.join(given)!r}; give names of a {kind} with commas between them")
+            raise WrongInput(
+                f"an empty name in {','.join(given)!r}; give each {kind} by its name, with commas between them"
+            )
         if name not in known:
             raise UnknownName(kind, name, known)
     for name in names:

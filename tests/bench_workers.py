@@ -7,8 +7,13 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+from kparity.backends.numpy import NumpyBackend
+from kparity.bench.ops.session import Group
+from kparity.bench.timing import Timed
 from kparity.errors import Unavailable
+from kparity.ops.spec import Case
 
 
 class Faulty:
@@ -62,3 +67,13 @@ class Faulty:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+class Idle(Group):
+    """A baseline that has no product beside any case."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__(NumpyBackend().info, 0)
+
+    def made(self, case: Case) -> list[Timed]:
+        return []

@@ -69,6 +69,14 @@ def chosen(variable: str) -> list[str]:
     return names
 
 
+def number(variable: str, default: int = 0) -> int:
+    """The whole number in an environment variable; anything else ends the run."""
+    text = os.environ.get(variable, "").strip() or str(default)
+    if not text.isdecimal():
+        raise pytest.UsageError(f"{variable} is {text!r}, expected a whole number from 0 on, or nothing")
+    return int(text)
+
+
 def required(*names: str) -> bool:
     """Whether KPARITY_REQUIRE names one of these backends and TOOLS; raises UnknownName for what it cannot name."""
     for name in names:
@@ -124,8 +132,10 @@ def variants(name: str) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse misspelt names before anything runs."""
+    """Refuse misspelt names and wrong numbers before anything runs."""
     wanted()
+    for variable in ("KPARITY_SEED", "KPARITY_FUZZ_SECONDS"):
+        number(variable)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -267,6 +267,8 @@ def test_rows_name_what_failed_and_what_is_not_supported(monkeypatch: pytest.Mon
     unsupported, _ = rows_of(glu, "step", table, 0.05)
     assert unsupported.unsupported == "no room" and unsupported.errors == [] and not unsupported.unit_s
     assert "no room" in line(unsupported)
+    tiny = msgspec.structs.replace(right, unit_s=7.118e-9, low_s=7e-9, high_s=7.34e-9, gb_per_s=0.00123)
+    assert "0.00712 µs (0.007, 0.00734), 0.00123 GB/s" in line(tiny)
     with pytest.raises(Unsupported):
         Rotation(Failing(), glu, 0)
 
@@ -369,6 +371,9 @@ def test_a_baseline_that_is_asked_for_and_missing_is_no_pass(monkeypatch: pytest
     result = run(request, told.append, lambda name, _why: told.append(name))
     assert told[0] == "baseline torch", "before anything is measured"
     assert result.exit_code == 3 and any(row.unit_s for row in result.rows)
+    monkeypatch.setitem(BASELINES, "torch", "tests.bench_workers:Idle")  # it is there, and has nothing for an add
+    result = run(request)
+    assert result.exit_code == 3 and result.absent["baseline torch"].code == "KP-BENCH-BASELINE"
 
 
 def test_a_worker_that_dies_costs_its_rows_and_not_the_run() -> None:

@@ -49,6 +49,40 @@ def test_junit_of_a_probe_has_a_suite_per_backend_and_a_test_per_gate() -> None:
     assert "SIGSEGV" in str(next(suites["wgpu"].iter("failure")).get("message"))
 
 
+SHAPES = {
+    "testsuites": ("", "name time tests failures errors", "testsuite"),
+    "testsuite": ("name tests", "failures errors skipped time timestamp hostname id package", "testcase"),
+    "testcase": ("name classname", "time status assertions", "skipped error failure system-out system-err"),
+    "failure": ("", "message type", ""),
+    "skipped": ("", "message", ""),
+}
+"""Element → attributes that it must have, that it may have, and its children: what pytest writes and Jenkins takes
+(junit-10.xsd of its xunit plugin)."""
+
+
+def assert_junit(text: str) -> None:
+    root = ET.fromstring(text.encode())
+    assert root.tag == "testsuites"
+    for element in root.iter():
+        must, may, children = (set(each.split()) for each in SHAPES[element.tag])
+        assert must <= {*element.attrib} <= must | may and {child.tag for child in element} <= children
+        assert re.fullmatch(r"\d+\.\d{1,3}", element.get("time", "0.0")), "more than milliseconds are refused"
+    for suite in root:
+        for name, count in (("tests", len(suite)), *((f"{tag}s", len([*suite.iter(tag)])) for tag in ("failure",))):
+            assert suite.get(name) == str(count)
+        assert suite.get("skipped") == str(len([*suite.iter("skipped")])) and len(suite)
+
+
+def test_junit_is_what_servers_take_whatever_the_text() -> None:
+    evil = f"{HOSTILE} ]]> <failure/> \x00\ufffe\ud800 &amp; \U0001f600"
+    tests = [host_ci.Test(evil, evil, 1.23456, evil, evil, evil), host_ci.Test(evil, evil, 7e-7, skipped=evil)]
+    assert_junit(text := host_ci.junit("x", 1e6, {evil: tests}))
+    (failure,) = ET.fromstring(text.encode()).iter("failure")
+    assert "]]> <failure/> \ufffd\ufffd\ufffd &amp; \U0001f600" in str(failure.text)
+    assert_junit(ci.as_junit(ROWS))
+    assert_junit(run("check", "-o", "add", "-b", "liar-one-nan,cuda", "--quick", "--junit", "-", liars=True).stdout)
+
+
 def test_annotations_and_the_summary_let_no_text_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

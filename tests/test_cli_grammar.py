@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -20,12 +21,13 @@ from click.testing import CliRunner
 
 import kparity
 from kparity.cli import names
-from kparity.cli.command import EXIT_CODES, Documented, File
+from kparity.cli.command import EXIT_CODES, Command, Context, File
 from kparity.cli.explain import explain
 from kparity.cli.main import cli
 from kparity.device.codes import reasons
 from kparity.errors import WrongInput
 from kparity.receipts.findings import REFUSALS
+from tests import made_receipts
 from tests.cli import python, run
 from tests.test_startup import LOADED, UNASKED
 
@@ -75,7 +77,7 @@ def test_an_option_means_the_same_everywhere(path: str) -> None:
 @pytest.mark.parametrize("path", TREE)
 def test_help_ends_with_exit_codes_and_examples(path: str) -> None:
     command = TREE[path]
-    assert isinstance(command, Documented)
+    assert isinstance(command, Command)
     text = command.get_help(click.Context(command, info_name=f"kparity {path}".strip()))
     assert " ".join(EXIT_CODES.split()) in " ".join(text.split())
     if not isinstance(command, click.Group) or command.invoke_without_command:
@@ -83,7 +85,7 @@ def test_help_ends_with_exit_codes_and_examples(path: str) -> None:
 
 
 def every_example() -> list[str]:
-    return [line for command in TREE.values() if isinstance(command, Documented) for line in command.examples]
+    return [line for command in TREE.values() if isinstance(command, Command) for line in command.examples]
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +206,88 @@ def test_what_is_empty_is_refused(line: str) -> None:
     assert run("run", "-b", "cpu", "--depth", "bos", "--max-tokens", "2", "--prompt", "").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("probe --require cpu --require numpy", "--require is given 2 times; give it once"),
+        ("probe --json=a --json=-", "--json is given 2 times"),
+        ("probe --require cpu,numpy", "names several backends; name one"),
+        ("probe --require-gpu --no-gpu", "exclude each other"),
+        ("check --json a --junit ./a", "'--json' would write over a, which '--junit' names"),
+        ("bench --json - --receipt -", "would write over -, which"),
+        ("probe --model old --receipt ./old", "'--receipt' would write over ./old, which '--model' names"),
+        ("model inspect old --json=old", "'--json' would write over old, which"),
+        ("receipt test-result old old", "would write over old, which"),
+        ("receipt page . --output probe.json", "--output would write over the receipt probe.json"),
+        ("receipt keygen team.pub", "cannot hold the private key beside team.pub"),
+        ("receipt keygen -", "give each a file"),
+        ("mutate --list --json", "--list runs nothing: leave --json out"),
+        ("check --list --junit a --csv b", "leave --junit and --csv out"),
+        ("run --prompt x --receipt -", "the text goes to stdout"),
+    ],
+)  # fmt: skip
+def test_what_would_be_lost_is_refused(
+    line: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that another one would hide, and a file that another one would replace."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").write_text("as it was")
+    (tmp_path / "probe.json").write_text(json.dumps(made_receipts.receipt("cpu")))
+    with pytest.raises(WrongInput, match=re.escape(sentence)):
+        cli.main(line.split(), standalone_mode=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "probe.json"}
+    assert (tmp_path / "old").read_text() == "as it was"
+
+
+def test_the_last_of_two_values_counts_and_it_is_said() -> None:
+    done = run("check", "--seed", "1", "--seed", "2", "-o", "add", "-b", "numpy", "--quick")
+    assert done.returncode == 0 and "seed 2" in done.stdout and "--seed is given 2 times; the last one" in done.stderr
+
+
+def test_outputs_are_refused_before_any_work_and_numbers_are_finite() -> None:
+    """Every option that says that it writes, and every one that takes a number."""
+    for path, command in TREE.items():
+        for param in command.params:
+            ctx, help = click.Context(command), getattr(param, "help", None) or ""
+            if re.match("Write |Where to write the page", help):
+                assert isinstance(param.type, File) and param.type.written, (path, param.opts)
+            if isinstance(param.type, click.FloatRange):
+                for value in ("nan", "inf"):
+                    with pytest.raises(click.BadParameter, match=r"finite|range"):
+                        assert param.type.convert(value, param, ctx) is None, (path, param.opts)
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ("check -o add -b numpy --quick --junit -", ET.fromstring),
+        ("probe -b cpu --depth bos --receipt -", json.loads),
+        ("bench -b cpu --ops rope[D=2 --seconds 0.01 --receipt -", json.loads),
+    ],
+)
+def test_a_result_on_stdout_has_it_to_itself(line: str, read: Callable[[str], object]) -> None:
+    done = run(*line.split())
+    assert done.returncode == 0 and read(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("path", TREE)
+def test_help_breaks_no_word(path: str) -> None:
+    def text(columns: int) -> str:
+        info = f"kparity {path}".strip()
+        return TREE[path].get_help(Context(TREE[path], info_name=info, terminal_width=columns, max_content_width=200))
+
+    for columns in (60, 80):
+        assert {*text(200).split()} - {*text(columns).split()} == set(), columns
+        long = {line.strip() for line in text(columns).splitlines() if len(line) > columns}
+        assert {line for line in long if not line.startswith("-")} <= {*TREE[path].examples}
+
+
+def test_a_group_by_itself_shows_its_help() -> None:
+    for group in ((), ("receipt",)):
+        done = run(*group)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) > 10 and "\\n" not in done.stderr
+
+
 def test_options_of_bench_are_not_dropped_by_its_command() -> None:
     with pytest.raises(WrongInput, match="not for compare"):
         cli.main(["bench", "--model", "x.gguf", "compare", "a", "b"], standalone_mode=False)
@@ -251,6 +335,25 @@ def test_an_interrupt_ends_every_command_with_130(command: tuple[str, ...]) -> N
     out, said = process.communicate(timeout=60)
     assert process.returncode == 130, (out[-500:], said[-500:])
     assert "Traceback" not in said
+
+
+KILL = "import os, signal, sys, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(1)"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"import kparity.__main__; {KILL}",
+        f"from kparity.cli import main as m; m.cli.main = lambda **_: exec({KILL!r}); m.main([])",
+        f"from kparity.cli import main as m; m._run = lambda _: exec({KILL!r}); m.main([])",
+        f"def cb(_): {KILL}\nfrom kparity.host import signals; import weakref; signals.heed(); gone = {{1}}\n"
+        "ref = weakref.ref(gone, cb); del gone; print('went on')",
+    ],
+    ids=["importing", "within exec", "before the command", "in a callback"],
+)  # fmt: skip
+def test_an_interrupt_at_any_moment_is_130_without_a_traceback(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and "Traceback" not in done.stderr and "went on" not in done.stdout, done.stderr
 
 
 def test_python_m_is_the_same_command() -> None:

@@ -13,6 +13,7 @@ import pytest
 from kparity import ops
 from kparity.backends import cpu
 from kparity.backends.cpu import CpuBackend, CpuProgram
+from kparity.backends.numpy import NumpyBackend
 from kparity.device.adapter import Buffer, launched
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.ops import packing
@@ -261,8 +262,9 @@ def test_the_knobs_choose(monkeypatch, isa):
 
 
 def test_only_device_zero_exists_and_none_without_the_native_module(monkeypatch):
-    with refused(Unavailable, "KP-CPU-NODEVICE"):
-        CpuBackend.open(1)
+    for backend, code in ((CpuBackend, "KP-CPU-NODEVICE"), (NumpyBackend, "KP-NUMPY-NODEVICE")):
+        with refused(Unavailable, code):
+            backend.open(1)
     monkeypatch.setattr(cpu, "_native", None)
     monkeypatch.setattr(cpu, "_missing", "No module named 'kparity._native'", raising=False)
     with refused(Unavailable, "KP-CPU-NONATIVE"):

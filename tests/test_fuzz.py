@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import absent
+from tests.conftest import absent, number
 from tests.fuzz import gguf_fields, json_values
 from tests.fuzz.targets import KEPT, TARGETS
 
@@ -65,7 +64,7 @@ def fuzzed(request: pytest.FixtureRequest) -> Iterator[Fuzzed]:
         import atheris  # noqa: F401
     except ImportError as error:
         absent(f"atheris: {error}", "atheris")
-    seconds = os.environ.get("KPARITY_FUZZ_SECONDS", "5")
+    seconds = str(number("KPARITY_FUZZ_SECONDS", 5))
 
     def fuzz(name: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", seconds]

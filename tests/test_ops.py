@@ -22,8 +22,9 @@ from kparity.device import registry
 from kparity.device.adapter import Backend, Program
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.spec import DTYPES, Case
+from tests.conftest import number
 
-SEED = int(os.environ.get("KPARITY_SEED", "0"))
+SEED = number("KPARITY_SEED")
 
 
 def check_case(backend: Backend, case: Case) -> None:

@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(found / "cuda.json", receipt("cuda", "cpu", salt="1"))
     write(found / "below" / "hip.json", receipt("hip", requested="cuda,hip", salt="2"))
     write(found / "forged.json", edited(put("runs.0.measurements.1.unit_s", 1e-5), "cuda", salt="3"))
+    write(found / "ops.json", ops_receipt("wgpu"))
     unchecked = both(put("runs.0.parity", UNCHECKED), put("request.options.no_parity", True))
     write(found / "unchecked.json", edited(unchecked, "wgpu", salt="4"))
     (found / "table.json").write_text('{"schema": "something else"}')
@@ -110,7 +111,9 @@ def test_list_has_a_row_per_measurement_and_takes_sql(folder: Path) -> None:
     assert shown.returncode == 0 and "NVIDIA device made for the tests" in shown.stdout
     assert "table.json: not a receipt" in shown.stderr and "cut.json" in shown.stderr
     rows = json.loads(run("receipt", "list", str(folder), "--sql", "SELECT * FROM receipts", "--json").stdout)
-    assert list(rows[0]) == list(store.COLUMNS) and len(rows) == 2 + 2 + 1 + 2 + 2 + 2
+    assert list(rows[0]) == list(store.COLUMNS) and len(rows) == 2 + 2 + 1 + 2 + 2 + 2 + 3
+    ops = {row["measurement"]: (row["tokens_per_s"], row["parity"]) for row in rows if row["file"] == "ops.json"}
+    assert len(ops) == 3 and ops["wgpu tgemv hot"] == (None, "PASS")
     assert {row["file"] for row in rows if not row["valid"]} == {"forged.json"}
     assert {row["backend"] for row in rows if row["parity"] is None} == {"llama.cpp"}
     assert {row["time"] for row in rows} == {"2026-11-20 12:00:00"}
@@ -143,6 +146,8 @@ def test_show_is_a_page_with_its_verdict(folder: Path) -> None:
     for said in ("KP-CUDA-NODRIVER", "AMD device made for the tests", "tg@0", "21 of 21", "PASS", "0123456789ab"):
         assert said in shown.stdout, said
     assert "RCPT-RECOMPUTED" in run("receipt", "show", str(folder / "forged.json")).stdout
+    ops = run("receipt", "show", str(folder / "ops.json")).stdout
+    assert "none: single ops" in ops and "wgpu tgemv hot" in ops and "GB/s" in ops
 
 
 def test_diff_shows_what_differs_and_speeds_last(folder: Path) -> None:
@@ -191,7 +196,7 @@ class Page(HTMLParser):
 def test_the_page_has_a_bar_for_every_speed_that_counts_and_no_other(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     done = run("receipt", "page", str(folder), "--output", str(out))
-    assert done.returncode == 0 and "4 receipts, 1 of them refused" in done.stderr
+    assert done.returncode == 0 and "5 receipts, 1 of them refused" in done.stderr
     text = out.read_text()
     read = Page(text)
     assert read.open == [] and "<script" not in text and "http" not in text

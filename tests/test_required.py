@@ -42,6 +42,16 @@ def test_either_of_two_names_requires_and_what_cannot_be_named_is_refused(monkey
         required("llamacp")
 
 
+def test_a_wrong_number_ends_the_run_with_a_sentence() -> None:
+    for value in ("abc", "-1", "1.5"):
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", str(TESTS / "test_ops.py")],
+            env={**os.environ, "KPARITY_SEED": value}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 4 and "Traceback" not in done.stdout + done.stderr
+        assert f"ERROR: KPARITY_SEED is {value!r}, expected a whole number" in done.stderr
+
+
 def test_only_what_is_unavailable_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KPARITY_REQUIRE", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"llamacpp: \[KP-X\] no library; install it"), needing("llamacpp"):

@@ -119,7 +119,8 @@ def read(path: Path) -> Document:
         whole = read_json(path)
         content = sign.statement_of(whole)
     except WrongInput as error:
-        raise WrongInput(f"{path} cannot be read: {error}; {EXPECTED}") from error
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise WrongInput(f"{where}{error}; {EXPECTED}") from error
     try:
         if content.get("predicateType") == PREDICATE:
             predicate = msgspec.convert(content, Statement).predicate

@@ -174,7 +174,7 @@ def _test(record: Record) -> ci.Test:
         return replace(test, skipped=f"{record.outcome}{stood_for}: {record.reason}")
     details = {"rerun": record.rerun, **record.as_dict(), "outputs": [*map(_brief, record.outputs)]}
     return replace(
-        test, failure=record.reason, type=", ".join(record.failed),
+        test, failure=record.reason or FAIL, type=", ".join(record.failed),
         details=json.dumps(details, indent=1, ensure_ascii=False),
     )  # fmt: skip
 

@@ -11,7 +11,17 @@ import click
 from click.core import ParameterSource
 
 from kparity.cli.command import File, Group
-from kparity.cli.options import FILE, NONCE, OUT, backends_option, index_option, json_option, model_option, quiet_option
+from kparity.cli.options import (
+    FILE,
+    NONCE,
+    OUT,
+    Number,
+    backends_option,
+    index_option,
+    json_option,
+    model_option,
+    quiet_option,
+)  # fmt: skip
 from kparity.errors import WrongInput
 from kparity.host.streams import log
 
@@ -54,7 +64,7 @@ def lengths(least: int) -> Lengths:
               help="Depths at which single steps are timed; - is none.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the cpu backend and of llama.cpp.")
 @click.option("--isa", metavar="NAME", help="Instruction set of the cpu backend: amx, avx512vnni, avx2, neon, scalar.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True),
+@click.option("--seconds", type=Number(min=0, min_open=True),
               help="Of sampling: all measurements of a model together [default: 30], or each case of --ops "
               "[default: 3].")  # fmt: skip
 @click.option("--baseline", "baselines", type=click.Choice(["llama.cpp", "torch"]), multiple=True,
@@ -76,7 +86,7 @@ def lengths(least: int) -> Lengths:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of tokens and random weights.")
 @click.option("--nonce", type=NONCE, default="", metavar="N",
               help="Draw the tokens from somebody's word, too, which the receipt tells.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Limit of one probe.")
+@click.option("--timeout", type=Number(min=0.1), metavar="SECONDS", help="Limit of one probe.")
 @click.pass_context
 def bench(ctx: click.Context, /, **options: Any) -> None:
     """Measure prefill and decode of a model on every backend, or single ops with --ops.
@@ -101,7 +111,7 @@ def bench(ctx: click.Context, /, **options: Any) -> None:
 )
 @click.argument("a", type=File(path_type=Path))
 @click.argument("b", type=File(path_type=Path))
-@click.option("--fail-below", type=click.FloatRange(min=0, min_open=True), metavar="RATIO",
+@click.option("--fail-below", type=Number(min=0, min_open=True), metavar="RATIO",
               help="Exit 1 where B's speed over A's lies below this with its whole interval.")  # fmt: skip
 @click.option("--across", multiple=True, metavar="FACT[,FACT]",
               help="Compare although these differ: device, driver, model, threads.")  # fmt: skip

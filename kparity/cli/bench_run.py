@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kparity.cli.command import for_people
 from kparity.errors import BadModel, WrongInput
 from kparity.host import progress
 from kparity.host.streams import log
@@ -23,24 +22,20 @@ BUSY = 0.5
 
 def run(options: Mapping[str, Any]) -> int:
     """Measure what the options say; the exit code."""
-    from kparity.host import files
     from kparity.probe.dispatcher import parse_order
     from kparity.receipts import statement
 
     order, with_ops = parse_order(options["backends"]), options["ops_expression"] is not None
     _check(options, with_ops)
-    json_path = options["json_path"]
-    paths = [Path(path) for path in (options["receipt"], json_path) if path and path != "-"]
+    paths = [path for path in (options["receipt"], options["json_path"]) if path]
     _choose(options)
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load > BUSY * processors:  # threads that meet at barriers suffer most, and ratios with them
         log(f"the machine is busy (load {load:.1f} on {processors} processors): times and ratios may be anything")
     predicate, code = (_ops if with_ops else _models)(options, order)
-    document = statement.statement(predicate) if paths or json_path else {}
+    document = statement.statement(predicate) if paths else {}
     for path in paths:
         statement.write(path, document)
-    if json_path == "-":
-        files.write("-", json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return code
 
 
@@ -113,7 +108,7 @@ def _measured(options: Mapping[str, Any], order: Sequence[str], path: str) -> tu
     seed = options["seed"] if options["shape"] else None
     asked = _asked(options, request.seconds)
     predicate = models_predicate(request, order, rows, found, sys.argv, begun, asked, seed)
-    if options["json_path"] != "-" and not options["quiet"]:
+    if for_people():
         print_bench(predicate)
     for line in failures(predicate):
         log(f"ERROR {line}")
@@ -168,6 +163,6 @@ def _ops(options: Mapping[str, Any], order: Sequence[str]) -> tuple[Predicate, i
     result = ops.run(
         request, lambda row: log(ops.line(row)), lambda name, why: log(f"{name}: [{why.code}] {why.reason}")
     )
-    if options["json_path"] != "-" and not options["quiet"]:
+    if for_people():
         print_ops(result.rows)
     return ops_predicate(result, order, sys.argv, begun, _asked(options, request.seconds)), result.exit_code

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.command import Command
+from kparity.cli.command import Command, for_people, outputs
 from kparity.cli.options import (
     FOLDER,
     OUT,
+    Number,
     backends_option,
     github_option,
     index_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kparity.check.document import Result
     from kparity.check.select import Selected
 
-SECONDS = click.FloatRange(min=0, min_open=True)
+SECONDS = Number(min=0, min_open=True)
 
 
 @click.command(
@@ -96,6 +97,8 @@ def check(
     if last_failed:
         chosen, asked = _again(chosen, asked)
     if list_only:
+        if given := outputs():
+            raise WrongInput(f"--list runs nothing: leave {' and '.join(given)} out")
         return _list(chosen)
     if dump:
         files.refuse_no_folder(dump)
@@ -115,7 +118,7 @@ def check(
     _write(result, json_path, junit_path, csv_path)
     if github:
         to_github(result)
-    if json_path != "-" and not quiet:
+    if for_people():
         from kparity.cli.check_table import print_result
 
         print_result(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from kparity.check.record import FAIL, SKIPPED
 from kparity.check.runner import Limits, Sweep
 from kparity.device import registry
 from kparity.host import progress
+from kparity.host.signals import Stopped
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def run(chosen: Sequence[Selected], request: Request, seed: int, limits: Limits,
                 task.stage(record.op, note=f"on {record.backend}")
                 if record.outcome == FAIL:
                     log(f"FAIL {record.backend} {record.label}: {record.reason}")
-    except KeyboardInterrupt as stopped:
-        result.interrupted = getattr(stopped, "number", signal.SIGINT)
+    except Stopped as stopped:
+        result.interrupted = stopped.number
         records.close()  # ends the worker
         sweep.stop("interrupted")
         result.records += sweep.records()

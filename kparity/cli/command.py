@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import click
 
 from kparity.errors import WrongInput
+from kparity.host.streams import log
 
 EXIT_CODES = (
     "0 pass; 1 a gate failed; 2 usage or bad input; 3 inconclusive: nothing ran, or what was asked for is not here; "
@@ -47,6 +49,43 @@ class File(click.Path):
         return self.coerce_path_result(value)
 
 
+def outputs() -> dict[str, str]:
+    """Option → where the command that runs writes what was asked for."""
+    ctx = click.get_current_context()
+    written = [each for each in ctx.command.params if isinstance(each.type, File) and each.type.written]
+    return {each.opts[-1]: str(path) for each in written if (path := ctx.params.get(each.name or "")) is not None}
+
+
+def for_people() -> bool:
+    """Whether a table belongs on stdout: no result for a program goes there, and nobody asked for quiet."""
+    return "-" not in outputs().values() and not click.get_current_context().params.get("quiet")
+
+
+class Formatter(click.HelpFormatter):
+    """Help in which no name is broken at its hyphens, with room for the longest word of a narrow terminal."""
+
+    HYPHEN = "\u2011"
+
+    def write_text(self, text: str) -> None:
+        """As click does."""
+        super().write_text(text.replace("-", self.HYPHEN))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """As click does."""
+        whole = [(name, text.replace("-", self.HYPHEN)) for name, text in rows]
+        super().write_dl(whole, min(col_max, self.width // 3), col_spacing)
+
+    def getvalue(self) -> str:
+        """As click does."""
+        return super().getvalue().replace(self.HYPHEN, "-")
+
+
+class Context(click.Context):
+    """The context of every command."""
+
+    formatter_class = Formatter
+
+
 def _refuse_outputs(ctx: click.Context) -> None:
     """Raise WrongInput where an output could not be written, or would take the place of another file of the command."""
     from kparity.host import files
@@ -65,17 +104,32 @@ def _refuse_outputs(ctx: click.Context) -> None:
                     raise WrongInput(f"{name} would write over {path}, which {its_name} names; name another file")
 
 
-class Documented(click.Command):
+class Command(click.Command):
     """A command whose help ends with the exit codes and its ``examples``, whole lines as they are typed."""
+
+    context_class = Context
 
     def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, but nothing may be empty, and ``--json`` takes no argument of the command for its file."""
+        """As click does, but nothing is empty or lost, and ``--json`` takes no argument of the command for its file."""
         _refuse_empty(args)
-        return super().parse_args(ctx, self._settled(args))
+        settled = self._settled(args)
+        if not ctx.resilient_parsing:
+            self._refuse_twice(ctx, settled)
+        return super().parse_args(ctx, settled)
+
+    def _refuse_twice(self, ctx: click.Context, args: Sequence[str]) -> None:
+        """Of an option with one value that stands twice the last counts, and a line says so; raises WrongInput for an
+        output and for what is required, which nobody may lose.
+        """
+        for param, times in Counter(self.make_parser(ctx).parse_args([*args])[2]).items():
+            if times > 1 and isinstance(param, click.Option) and not (param.multiple or param.is_flag):
+                if param.name == "require" or (isinstance(param.type, File) and param.type.written):
+                    raise WrongInput(f"{param.opts[-1]} is given {times} times; give it once")
+                log(f"{param.opts[-1]} is given {times} times; the last one counts")
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does, once its outputs can be written."""
@@ -108,11 +162,7 @@ class Documented(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
-class Command(Documented):
-    """A command."""
-
-
-class Group(Documented, click.Group):
+class Group(Command, click.Group):
     """A group of such commands; ``lazy`` ones are imported when they are used: name → module, and a line of help."""
 
     command_class = Command
@@ -144,9 +194,8 @@ class Group(Documented, click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table of commands, without importing any."""
-        if not self.lazy:
-            super().format_commands(ctx, formatter)
-            return
+        """The table of commands, with whole sentences; lazy ones are not imported."""
+        rows = [(name, line) for name, (_, line) in self.lazy.items()]
+        rows += [(name, each.get_short_help_str(1 << 10)) for name, each in self.commands.items()]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in self.lazy.items()])
+            formatter.write_dl(rows)

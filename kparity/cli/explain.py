@@ -33,10 +33,11 @@ def explain(code: str | None) -> None:
             table.add(name, reason.title)
         table.print()
         return
-    if gate := next((gate for gate in GATES if code in gate.thresholds), None):
+    measure = code.strip().lower()
+    if gate := next((gate for gate in GATES if measure in gate.thresholds), None):
         contract = contracts.load(contracts.PROBE)
-        limit = contract.threshold(code)
-        head = f"{code} {limit.sign} {limit.value:g} ({contract.id} {contract.version})"
+        limit = contract.threshold(measure)
+        head = f"{measure} {limit.sign} {limit.value:g} ({contract.id} {contract.version})"
         facts = {
             "gate": f"{gate.name}: {gate.runs}", "sees": gate.sees, "blind": gate.blind,
             "codes": ", ".join(gate.codes), "basis": limit.basis,

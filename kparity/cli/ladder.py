@@ -10,10 +10,10 @@ import click
 from kparity.cli import names
 from kparity.cli.command import Command
 from kparity.cli.names import completing
-from kparity.cli.options import FILE, github_option, json_option, junit_option, model_option, quiet_option
+from kparity.cli.options import FILE, Number, github_option, json_option, junit_option, model_option, quiet_option
 
 RUNGS = ("preflight", "tokens", "masks", "first-logit", "positions", "decode")
-LIMIT = click.FloatRange(min=0)
+LIMIT = Number(min=0)
 TOLERANCES = {
     "cosine": ("--cos-tol", "Least cosine similarity at any position."),
     "l2": ("--l2-tol", "Largest L2 distance."),

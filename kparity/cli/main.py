@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 
 import click
 
 from kparity import __version__
 from kparity.cli.command import Group
-from kparity.host import progress, streams
+from kparity.host import progress, signals, streams
 from kparity.host.text import printable
 
 COMMANDS = {
@@ -33,6 +32,8 @@ COMMANDS = {
     "man": ("kparity.cli.man", "Print the manual page."),
 }
 """Name → module with a click command of the same name, and the help line that needs no import."""
+HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What click raises to show the help of a group by itself."""
 
 
 @click.group(
@@ -46,33 +47,16 @@ def cli() -> None:
     """Decides whether a GPU backend may be trusted with ternary (BitNet b1.58) inference."""
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: it ends a command as Ctrl-C does, with everything cleaned up."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-def _stop(number: int, frame: object) -> None:
-    raise Stopped(number)
-
-
-def _heed_signals() -> None:
-    """Take SIGTERM and SIGHUP for Ctrl-C, unless whoever started this told it to ignore them (nohup)."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _stop)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: a command returns its exit code, and every deliberate error is one sentence on stderr."""
+    signals.heed(at_once=True)
     streams.guard()
     progress.show()
-    _heed_signals()
     # Starting numpy's threads costs more than they could save here: the dispatcher compares one pair of logits.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    code, problem = _run(arguments), streams.finish()
+    code = _run(arguments)
+    signals.heed(at_once=True)
+    problem = streams.finish()
     if problem:
         streams.log(f"kparity: {problem}")
     sys.exit(2 if problem else code)
@@ -82,16 +66,20 @@ def _run(arguments: list[str] | None) -> int:
     from kparity.errors import KparityError
 
     try:
+        signals.heed()
         code = cli.main(args=arguments, prog_name="kparity", standalone_mode=False)
     except click.ClickException as error:
-        vars(error)["message"] = printable(error.message)
+        if not isinstance(error, HELP):
+            vars(error)["message"] = printable(error.message)
         error.show(sys.stderr)
         return error.exit_code
-    except click.Abort as abort:
+    except (click.Abort, KeyboardInterrupt) as ended:
+        signals.heed(at_once=True)
         streams.log("kparity: interrupted")
-        return 128 + abort.__cause__.number if isinstance(abort.__cause__, Stopped) else 130
+        stopped = ended.__cause__ or ended
+        return 128 + (stopped.number if isinstance(stopped, signals.Stopped) else signals.NUMBERS[0])
     except KparityError as error:
-        if os.environ.get("KPARITY_DEBUG"):
+        if os.environ.get("KPARITY_DEBUG") not in (None, "", "0"):
             raise
         streams.log(f"kparity: {error}")
         return error.exit_code

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from kparity import __version__
-from kparity.cli.command import EXIT_CODES, Command, Documented
+from kparity.cli.command import EXIT_CODES, Command
 from kparity.host import files
 
 
@@ -45,7 +45,7 @@ def _command(command: click.Command, ctx: click.Context) -> Iterator[str]:
     yield from (_plain(" ".join(part.split())) + "\n.P" for part in (command.help or "").split("\n\n"))
     for record in filter(None, (param.get_help_record(ctx) for param in command.params)):
         yield from (".TP", rf"\fB{_plain(record[0])}\fR", _plain(record[1]))
-    if isinstance(command, Documented) and command.examples:
+    if isinstance(command, Command) and command.examples:
         yield from (".P", "Examples:", ".nf", *map(_plain, command.examples), ".fi")
 
 

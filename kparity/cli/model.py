@@ -9,6 +9,7 @@ import click
 
 from kparity.cli.command import Group
 from kparity.cli.options import FILE, json_option
+from kparity.host.text import number
 
 HIDDEN = ("tokenizer.chat_template",)
 """Keys that take a screen each; ``--json`` has them."""
@@ -107,7 +108,7 @@ def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['length']} elements, first {value['first']}"
-    return repr(value) if isinstance(value, str) else str(value)
+    return number(value) if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
 
 
 def _short(text: str) -> str:

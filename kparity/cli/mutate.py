@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kparity.cli import names
-from kparity.cli.command import Command, File
-from kparity.cli.options import backends_option, json_option, ops_option, quiet_option
+from kparity.cli.command import Command, File, for_people, outputs
+from kparity.cli.options import Number, backends_option, json_option, ops_option, quiet_option
 from kparity.host import progress
 from kparity.host.streams import log
 
@@ -35,7 +35,7 @@ OUT = File(written=True, path_type=Path)
 @click.option("--mutant", "pattern", metavar="GLOB", default="*", help="Mutants whose name or op/name matches.")
 @click.option("--list", "as_list", is_flag=True, help="List the mutants and run nothing.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells side by side [default: the number of processors].")
-@click.option("--timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, metavar="SECONDS",
+@click.option("--timeout", type=Number(min=1), default=60.0, show_default=True, metavar="SECONDS",
               help="A cell that says nothing for so long hangs.")  # fmt: skip
 @click.option("--resume", type=OUT, metavar="FILE", help="Keep cells in FILE (JSONL), and skip those that it holds.")
 @json_option
@@ -54,10 +54,13 @@ def mutate(
     process of its own. Runs without any defect stand beside them: where a gate rejects one of those, nothing is
     concluded.
     """
+    from kparity.errors import WrongInput
     from kparity.mutate import library
 
     subjects = library.select(op_names or (), pattern)
     if as_list:
+        if given := outputs():
+            raise WrongInput(f"--list runs nothing: leave {' and '.join(given)} out")
         return _list(subjects)
     from kparity.device import registry
     from kparity.host import files, html, install
@@ -72,7 +75,7 @@ def mutate(
     chosen = parse_order(backends or registry.BUILTIN)
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
-    if not quiet and json_path != "-":
+    if for_people():
         _print(cells, alarms)
     as_json = partial(report.as_json, code=code)
     forms = ((json_path, as_json), (html_file, report.page), (markdown_file, report.markdown))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -98,9 +99,11 @@ def _print_all(every: list[dict[str, Any]]) -> None:
 def _print(whole: dict[str, Any], verbose: bool) -> None:
     from kparity.cli.table import Table, say
 
-    for line in whole["doc"].splitlines():
-        say(line)
-    say("")
+    for paragraph in whole["doc"].split("\n\n"):
+        formula = re.search("^ |  ", paragraph, re.M)  # its lines stand as they are
+        for line in paragraph.splitlines() if formula else [paragraph.replace("\n", " ")]:
+            say(line, hang=0 if not formula else 2)
+        say("")
     say(f"arguments at {whole['example']}, in order:")
     arguments = Table("", "role", "argument", "dtype", "shape", right=("",))
     for at, arg in enumerate(whole["arguments"]):

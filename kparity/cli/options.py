@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,17 @@ FILE, OUT, FOLDER = File(), File(written=True), File(file_okay=False, path_type=
 github_option = click.option(
     "--github", is_flag=True, help="Annotations of GitHub on stderr, and a table for $GITHUB_STEP_SUMMARY."
 )
+
+
+class Number(click.FloatRange):
+    """A finite number within a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click does."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 class Nonce(click.ParamType):  # type: ignore[type-arg]
@@ -109,6 +121,10 @@ class Dispatch:
         if self.require and (self.backends or self.no_gpu):
             other = "--backends" if self.backends else "--no-gpu"
             raise WrongInput(f"--require and {other} exclude each other: give one of them")
+        if self.require_gpu and self.no_gpu:
+            raise WrongInput("--require-gpu and --no-gpu exclude each other: give one of them")
+        if self.require and "," in self.require:
+            raise WrongInput(f"--require {self.require} names several backends; name one, or give --backends")
         order = parse_order([self.require] if self.require else self.backends, self.no_gpu)
         return order, forced_by(self.require, order)
 
@@ -136,7 +152,7 @@ _DISPATCH = (
                  help="How much to probe."),
     click.option("--cached", is_flag=True,
                  help="Answer from an earlier probe of the same device, driver, kernels and model."),
-    click.option("--timeout", type=click.FloatRange(min=0.1), metavar="SECONDS",
+    click.option("--timeout", type=Number(min=0.1), metavar="SECONDS",
                  help="Limit of one probe in all [default: none; a probe is ended when it has been silent for a "
                  "minute]."),
     click.option("--act", type=click.Choice(["token", "block256"]), default="token", show_default=True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kparity.cli.command import Command
-from kparity.cli.options import backends_option, json_option
+from kparity.cli.options import Number, backends_option, json_option
 
 if TYPE_CHECKING:
     from kparity.probe.preflight import Availability
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--shell", type=click.Choice(["sh", "fish", "pwsh"]), help="Shell of the remedies [default: yours].")
 @click.option("-v", "--verbose", is_flag=True, help="Remedies for every shell.")
 @json_option
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds per backend.")
+@click.option("--timeout", type=Number(min=0.1), default=30.0, show_default=True, help="Seconds per backend.")
 def preflight(
     backends: tuple[str, ...] | None, shell: str | None, verbose: bool, json_path: str | None, timeout: float
 ) -> int:  # fmt: skip
@@ -49,7 +49,7 @@ def preflight(
 
 
 def _print(finding: Availability, shells: Sequence[str]) -> None:
-    from kparity.cli.table import Table, say
+    from kparity.cli.table import Table, say, say_command
 
     state = ("AVAILABLE", "bold green") if finding.available else ("NOT AVAILABLE", "bold yellow")
     say(f"{finding.backend}: ", state)
@@ -70,9 +70,14 @@ def _print(finding: Availability, shells: Sequence[str]) -> None:
     lines += [("variable", f"{name}={value}") for name, value in finding.environment.items()]
     if finding.searched and not finding.available:
         lines.append(("searched", ", ".join(finding.searched)))
-    lines += [(name, line) for name, ways in finding.remedies.items() if name in shells for line in ways]
     table = Table("", "")
     for title, text in lines:
         table.add(f"  {title}", text)
     table.print()
+    for name in shells:
+        for line in finding.remedies.get(name, []):
+            if line.startswith("#") or name == "pwsh":
+                say(f"  {name}: {line}")
+            else:
+                say_command(f"  {name}:", line)
     say("")

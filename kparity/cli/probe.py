@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.command import Command
+from kparity.cli.command import Command, for_people
 from kparity.cli.options import (
     NONCE,
     OUT,
@@ -78,7 +78,7 @@ def probe(
 
         whole = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
         write(json_path, msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
-    if not quiet and json_path != "-":
+    if for_people():
         from kparity.cli.probe_table import print_probe
 
         print_probe(outcome, verbose, timings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kparity.cli.command import File, Group
-from kparity.cli.options import FOLDER, index_option, json_option
+from kparity.cli.options import FOLDER, Number, index_option, json_option
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def receipt() -> None:
 @click.option("--model", type=FILE, metavar="FILE", help="The model that must have been measured.")
 @click.option("--commit", default="", metavar="SHA", help="The commit that must have been measured, unchanged.")
 @click.option("--nonce", metavar="N", help="The word from which their work must have been drawn.")
-@click.option("--max-age", "max_age_days", type=click.FloatRange(min=0), metavar="DAYS", help="Refuse what is older.")
+@click.option("--max-age", "max_age_days", type=Number(min=0), metavar="DAYS", help="Refuse what is older.")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None, **demands: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kparity.cli.bench_table import print_ops
 from kparity.cli.table import Table, percent, say
 from kparity.receipts.diff import Difference, Speeds
 from kparity.receipts.findings import Finding
@@ -67,6 +68,9 @@ def _print_runs(predicate: Predicate) -> None:
         if table.rows:
             say("")
             table.print()
+    if predicate.ops:
+        say("")
+        print_ops(predicate.ops)
 
 
 def print_diff(differences: Sequence[Difference], speeds: Sequence[Speeds]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kparity.cli.command import Command
+from kparity.cli.command import Command, outputs
 from kparity.cli.options import FILE, OUT, Dispatch, dispatch_options
 from kparity.host.streams import log
 
@@ -39,6 +39,8 @@ def run(
     from kparity.probe.dispatcher import first_accepted
     from kparity.receipts.statement import now
 
+    if "-" in outputs().values():
+        raise WrongInput("the text goes to stdout, and a receipt there would end up in it; name a file")
     begun = now()
     order, forced = dispatch.order()
     model = ctx.with_resource(held(dispatch.model))

@@ -38,9 +38,9 @@ def schema_of(form: str) -> dict[str, Any]:
     cls=Command,
     examples=("kparity schema receipt",),
 )
-@click.argument("form", type=click.Choice(list(FORMS)))
+@click.argument("form", type=click.Choice(list(FORMS)), metavar="FORM")
 def schema(form: str) -> None:
-    """Print the JSON Schema of a receipt, of a contract, or of the JSON of a command."""
+    """Print the JSON Schema of a FORM: receipt, test-result, contract, or the JSON of a command such as probe."""
     import json
 
     from kparity.host import files

@@ -179,10 +179,10 @@ def _wrapped(text: Text, limit: int | None, first: str = "", later: str = "") ->
     later = later or first
     if limit is None or text.cell_len + len(first) <= limit:
         return [Text.assemble(first, text)]
-    breaks, room = [], 0
+    breaks, room = [], limit - len(first)
     for word in WORD.finditer(text.plain):
         room -= cell_len(word[0])
-        if room < 0:
+        if room < 0 and word.start():
             breaks.append(word.end() - len(word[0].lstrip()))
             room = limit - len(later) - cell_len(word[0].lstrip())
     lines = [line for line in text.divide(breaks) if line.plain.strip()] or [Text()]

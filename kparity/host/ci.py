@@ -50,7 +50,7 @@ def junit(name: str, seconds: float, suites: Mapping[str, Sequence[Test]]) -> st
 
 def _add(suite: ET.Element, test: Test) -> None:
     names = {"classname": _clean(test.classname), "name": _clean(test.name)}
-    element = ET.SubElement(suite, "testcase", {**names, "time": f"{test.seconds:.6f}"})
+    element = ET.SubElement(suite, "testcase", {**names, "time": f"{test.seconds:.3f}"})
     if test.failure:
         failure = ET.SubElement(element, "failure", message=_clean(test.failure), type=_clean(test.type or "error"))
         failure.text = _clean(test.details or test.failure)

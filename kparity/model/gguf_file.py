@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from kparity.errors import BadModel, WrongInput
 from kparity.host import files
+from kparity.host.text import printable
 from kparity.model import digest, foreign
 from kparity.model.gguf_header import Cursor
 
@@ -196,8 +197,9 @@ class GgufFile:
             self.fail(str(error))
 
     def fail(self, message: str) -> NoReturn:
-        """Raise BadModel about this file."""
-        raise BadModel(f"{self.path}: {printable(message)}") from None
+        """Raise BadModel about this file, whose names may be of any length."""
+        text = message if len(message) <= 400 else f"{message[:200]} … {message[-200:]}"
+        raise BadModel(f"{self.path}: {printable(text)}") from None
 
     def unchanged(self) -> None:
         """Raise BadModel where the file has changed since it was opened: whatever was read of it is then void."""
@@ -297,9 +299,3 @@ def _placed(name: str, shape: tuple[int, ...], kind: int, base: int, offset: int
 def embedded() -> Path:
     """The file of the model that is part of the package."""
     return Path(str(resources.files("kparity") / "data" / "embedded.gguf"))
-
-
-def printable(message: str) -> str:
-    """A message with names from a file in it, for a terminal: of bounded length and without control characters."""
-    text = message if len(message) <= 400 else f"{message[:200]} … {message[-200:]}"
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -50,7 +50,7 @@ def groups(stored: Sequence[Stored]) -> list[Group]:
     by_name: dict[tuple[str, str], list[Bar]] = {}
     for each in stored:
         for row in rows([each]):
-            if row["measurement"] is not None:
+            if row["tokens_per_s"] is not None:
                 by_name.setdefault((row["model"], row["measurement"]), []).append(_bar(each, row))
     ordered = []
     for key, bars in sorted(by_name.items()):

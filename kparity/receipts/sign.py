@@ -38,9 +38,12 @@ def encoded(payload_type: str, payload: bytes) -> bytes:
 def keygen(private: Path, public: Path) -> str:
     """Write a new key pair as PEM, the private key readable by its owner only; the key's id.
 
-    Raises WrongInput where a file exists already, or cannot be written.
+    Raises WrongInput where a file exists already, cannot be written, or is to hold both.
     """
     serialization, ed25519 = _library()
+    if private == public or str(private) == files.STDIO:
+        raise WrongInput(f"{private} cannot hold the private key beside {public}; give each a file, as in team.pem")
+    files.refuse_unwritable(private, public)
     for path in (private, public):
         if path.exists():
             raise WrongInput(f"{path} exists: a key is never overwritten; name another file")

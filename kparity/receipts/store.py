@@ -20,7 +20,7 @@ COLUMNS = {
     "tokens_per_s": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "parity": "VARCHAR", "valid": "BOOLEAN",
 }  # fmt: skip
 """Columns of the table ``receipts``; times are UTC. A baseline has its name as backend and no parity; a receipt without
-measurements has one row for each run.
+measurements has one row for each run. An op is measured in no tokens: its row has no speed.
 """
 QUERY = """
 SELECT measurement, backend, device, kind, tokens_per_s, low, high, parity, valid, file, time, left(commit, 8) AS commit
@@ -98,6 +98,10 @@ def rows(stored: Sequence[Stored]) -> list[dict[str, Any]]:
                 for row in owner.measurements
             ]
             table += [{**dict.fromkeys(COLUMNS), **shared, **who, **speed} for speed in speeds or [{}]]
+        for row in predicate.ops:
+            who = {name: getattr(row.device, name, None) for name in ("device", "kind", "driver")}
+            who |= {"backend": row.backend, "measurement": row.name, "parity": "PASS" if row.verified else None}
+            table.append({**dict.fromkeys(COLUMNS), **shared, **who})
     return table
 
 

@@ -16,6 +16,7 @@ from kparity.bench import llamacpp
 from kparity.bench.ops.cases import plan
 from kparity.bench.timing import Sample, Timed, interleave, judge, noted
 from kparity.host import progress
+from kparity.host.text import number
 from kparity.numerics.statistics import ratio
 from kparity.ops.spec import Case
 from kparity.process.worker import Worker, WorkerFailed
@@ -87,6 +88,8 @@ class Participant:
     bandwidth: float = 0.0
     """Bytes per second as measured in this run."""
     measured: bool = True
+    products: int = 0
+    """Series of cases that it made."""
 
     def opened(self) -> None:
         """Ask for the kind of its device and the peak of its memory."""
@@ -98,7 +101,9 @@ class Participant:
         op = arguments.get("op", method)
         row = Row(name=f"{self.name} {op}", backend=self.name, op=op, baseline=self.baseline)
         with noted(row.errors):
-            return [Remote(self, at, *described) for at, described in enumerate(self.call(method, **arguments))]
+            made: list[Timed] = [Remote(self, at, *each) for at, each in enumerate(self.call(method, **arguments))]
+            self.products += len(made) * (method == "build")
+            return made
         return [Timed(row)]
 
 
@@ -145,6 +150,11 @@ def run(
                 tell(row)
                 task.stage(row.op)
             task.advance()
+        for side in sides:
+            if side.baseline and not side.products:
+                why = WorkerFailed("unavailable", "KP-BENCH-BASELINE", f"{side.name} has no product beside these cases")
+                result.absent[f"{BASELINE}{side.name}"] = why
+                lost(f"{BASELINE}{side.name}", why)
     return result
 
 
@@ -233,13 +243,11 @@ def _ratio(row: Row, theirs: Row, bandwidth: float) -> BaselineRatio:
 def line(row: Row) -> str:
     """A row for people."""
     if not (row.unit_s and row.low_s and row.high_s):
-        return f"{row.name:56} {row.unsupported or '; '.join(row.errors)}"
-    times = f"{row.unit_s * 1e6:10.2f} µs ({row.low_s * 1e6:.2f}, {row.high_s * 1e6:.2f})"
-    rate = f"{row.gb_per_s:8.1f} GB/s" if row.gb_per_s else ""
-    share = f"{100 * row.of_bandwidth:5.1f} % of the bandwidth" if row.of_bandwidth else ""
-    over = ", ".join(
-        f"not comparable with {each.baseline}: {each.doubt}" if each.doubt else f"{each.ratio:.2f} x {each.baseline}"
-        for each in row.ratios
-    )
-    wrong = "".join(f" ERROR {error}" for error in row.errors)
-    return f"{row.name:56} {times} {rate} {share} {over}{wrong}".rstrip()
+        return f"{row.name}: {row.unsupported or '; '.join(row.errors)}"
+    told = ["{} µs ({}, {})".format(*(number(each * 1e6) for each in (row.unit_s, row.low_s, row.high_s)))]
+    told += [f"{number(row.gb_per_s)} GB/s"] if row.gb_per_s else []
+    told += [f"{number(100 * row.of_bandwidth)} % of the bandwidth"] if row.of_bandwidth else []
+    for each in row.ratios:
+        doubt = f"not comparable with {each.baseline}: {each.doubt}"
+        told.append(doubt if each.doubt else f"{number(each.ratio)} × {each.baseline}")
+    return f"{row.name}: {', '.join(told)}{''.join(f' ERROR {error}' for error in row.errors)}"
