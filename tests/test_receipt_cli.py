@@ -16,7 +16,7 @@ from kparity.receipts.diff import differences, speeds
 from kparity.receipts.statement import write
 from tests.cli import run
 from tests.edits import both, change, put
-from tests.made_receipts import UNCHECKED, edited, receipt
+from tests.made_receipts import UNCHECKED, edited, ops_receipt, receipt
 
 pytest.importorskip("duckdb", reason="the extra reports is not installed")
 
