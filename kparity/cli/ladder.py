@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kparity.cli import names
-from kparity.cli.command import Command
+from kparity.cli.command import Command, for_people
 from kparity.cli.names import completing
 from kparity.cli.options import FILE, Number, github_option, json_option, junit_option, model_option, quiet_option
 
@@ -110,7 +110,7 @@ def ladder(
         files.write(junit_path, document.as_junit(found))
     if github:
         document.to_github(found)
-    if json_path != "-" and not quiet:
+    if for_people():
         from kparity.cli.ladder_table import print_ladder
 
         print_ladder(found, verbose, dump_ids)
