@@ -40,7 +40,7 @@ MEANINGS = {
 HAVE = {
     "--json": {"probe", "check", "mutate", "bench", "bench compare", "preflight", "ops", "model inspect",
                "contract show", "contract validate", "contract coverage", "receipt verify", "receipt list",
-               "receipt diff"},
+               "receipt diff", "trace diff"},
     "-b": {"probe", "run", "check", "mutate", "bench", "preflight", "source"},
     "-o": {"check", "mutate"},
     "-q": {"probe", "check", "mutate", "bench"},
@@ -68,7 +68,8 @@ def test_an_option_means_the_same_everywhere(path: str) -> None:
     for param in TREE[path].params:
         assert isinstance(param.type, File) or not isinstance(param.type, click.Path), param.name
         for letter in {*param.opts} & {*MEANINGS}:
-            if letter != "-b" or path not in ("source", "receipt recompute"):  # these take one backend
+            # these take one backend, and this one's -o is its output
+            if (letter, path) not in (("-b", "source"), ("-b", "receipt recompute"), ("-o", "trace capture")):
                 assert param.name == MEANINGS[letter], letter
     for letter, paths in HAVE.items():
         assert (path in paths) <= any(letter in param.opts for param in TREE[path].params), letter
@@ -96,7 +97,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-MADE_BY = {"probe.json": "kparity probe --require cpu --receipt probe.json",
+MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 --tensors -o ours.trace",
+           "plain.trace": "kparity trace capture -e reference --tokens 0,34,77 --tensors -o plain.trace",
+           "probe.json": "kparity probe --require cpu --receipt probe.json",
            "bench.json": "kparity bench -b cpu --pp 32 --tg 0 --seconds 2 --receipt bench.json",
            "team.pem": "kparity receipt keygen team.pem"}  # fmt: skip
 

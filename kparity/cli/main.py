@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": ("kparity.cli.bench", "Measure speed beside proof that the output was right."),
     "ladder": ("kparity.cli.ladder", "Compare two engines on one model, rung by rung."),
     "mutate": ("kparity.cli.mutate", "Run known-wrong kernels through the gates: which gate rejects which."),
+    "trace": ("kparity.cli.trace", "Record what an engine computes, slot by slot, and compare two recordings."),
     "contract": ("kparity.cli.contract", "Validate, show and check contracts."),
     "preflight": ("kparity.cli.preflight", "Show which backends this machine has, and what the others lack."),
     "explain": ("kparity.cli.explain", "Explain a reason code such as KP-CUDA-NODRIVER."),

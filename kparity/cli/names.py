@@ -29,6 +29,13 @@ def subjects() -> list[str]:
     return [*ops(), "engine"]
 
 
+def slots() -> list[str]:
+    """What a trace records."""
+    from kparity.traces.slots import TABLE
+
+    return list(TABLE)
+
+
 def codes() -> list[str]:
     """Reason codes and measures, as ``kparity explain`` takes them; those of backends are read from their texts."""
     from kparity.gates.table import GATES

@@ -15,6 +15,7 @@ FORMS = {
     "probe": ("kparity.probe.document", "Document"),
     "check": ("kparity.check.document", "Document"),
     "ladder": ("kparity.ladder.record", "Document"),
+    "trace-diff": ("kparity.traces.diff", "TraceDiff"),
     "contract": ("kparity.contracts.form", "schema"),
 }
 """Name → the typed record that stands for a document, or what makes its schema."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kparity.device.adapter import Backend, Launch, Program
+from kparity.device.adapter import Backend, Program
 from kparity.engine.graph import FusedGraph, Graph, Kernels, Options
 from kparity.engine.weights import Weights, silent, upload
 from kparity.errors import WrongInput
@@ -146,17 +146,15 @@ class Engine:
             self.position += len(piece)
         return spent
 
-    def score(self, tokens: Sequence[int], rows: int = 0, watch: Callable[[Launch], None] | None = None) -> Array:
-        """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them. With ``watch`` the
-        launches run one by one, and it is given each that is done.
-        """
+    def score(self, tokens: Sequence[int], rows: int = 0) -> Array:
+        """Feed tokens in chunks of ``rows``; f32 logits [len(tokens), vocab] after each of them."""
         rows = rows or self.chunk
         if not tokens:
             raise WrongInput("score needs at least one token")
         logits = []
         for at in range(0, len(tokens), rows):
             piece = list(tokens[at : at + rows])
-            graph = self._run(piece, rows, every_row=True, watch=watch)
+            graph = self._run(piece, rows, every_row=True)
             logits.append(self.backend.download(graph.logits)[: len(piece)])
         return np.concatenate(logits)
 
@@ -200,21 +198,13 @@ class Engine:
         assert graph is not None
         return graph
 
-    def _run(
-        self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True,
-        watch: Callable[[Launch], None] | None = None,
-    ) -> Graph:  # fmt: skip
+    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Graph:
         self._check(tokens)
         recorded = self.recorded(rows, every_row)
         graph = recorded.graph
         program = recorded.program if head else self.body(rows)
         self._feed(graph, tokens, rows)
-        if watch is None:
-            (program.run_eager if eager else program.run)()
-        else:
-            for launch in program.launches:
-                self.backend.record([launch]).run_eager()
-                watch(launch)
+        (program.run_eager if eager else program.run)()
         self.position += len(tokens)
         self.tick(f"position {self.position}")
         return graph

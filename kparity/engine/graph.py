@@ -96,10 +96,6 @@ class Graph:
             self._pool[name] = self.backend.empty(shape, dtype)
         return self._pool[name]
 
-    def named(self) -> dict[int, str]:
-        """Names of the activations by the identity of their memory."""
-        return {id(buffer.handle): name for name, buffer in self._pool.items()}
-
     def _as(self, buffer: Buffer, *shape: int) -> Buffer:
         """The same memory under another shape."""
         return Buffer(buffer.handle, buffer.dtype, shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -14,6 +15,11 @@ from kparity.ops.spec import Array
 
 Sink = Callable[[str, Array], None]
 """Takes a traced tensor: the name that the engine gives it, and f32 [tokens, width]."""
+
+
+def matching(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a name matches one of some patterns (``fnmatch``)."""
+    return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class DeviceRow(msgspec.Struct, frozen=True):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from kparity.device.fingerprint import version
-from kparity.engines.base import DeviceRow, Engine, Facts, Placed, Sink, Spec
+from kparity.engines.base import DeviceRow, Engine, Facts, Placed, Sink, Spec, matching
 from kparity.engines.llama_abi import CPU, GPU, INT, Device, Library, Watch, refused
 from kparity.errors import WrongInput
 from kparity.host.processors import processors
@@ -175,14 +174,17 @@ class LlamaCpp(Engine):
         ``Qcur-3:ROPE``. One without a dimension of tokens is handed on as it is, the slowest dimension first.
         """
 
+        wanted = matching(slots)
+
         def watch(tensor: Any, asks: bool) -> bool:
             name = f"{self._name(tensor)}:{self.lib.ggml.ggml_op_desc(tensor).decode(errors='replace')}"
-            wants = any(fnmatchcase(name, pattern) for pattern in slots)
+            wants = wanted(name)
             if wants and not asks:
                 values = self.lib.array(tensor)
                 outer = next((size for size in values.shape if size > 1), 1)
                 rows = self.batch.n_tokens
-                sink(name, values.astype(np.float32).reshape(rows, -1) if outer == rows or rows == 1 else values)
+                flat = (outer == rows or rows == 1) and not name.startswith("cache_")
+                sink(name, values.astype(np.float32).reshape(rows, -1) if flat else values)
             return wants
 
         self.watched = watch

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from kparity import __version__
 from kparity.device import registry
-from kparity.device.adapter import Backend, Launch
+from kparity.device.adapter import Backend
 from kparity.engine import Engine as Served
-from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec
+from kparity.engine import traced
+from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching
 from kparity.model import load_model
 from kparity.ops.spec import Array
 
@@ -67,39 +65,8 @@ class Own(Engine):
         return self.engine.score(tokens)
 
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
-        """As ``Engine.trace``: what a GEMV or a norm writes has the name of its weights (``3.attn_q``, ``3.ffn_norm``),
-        what another op writes that of its buffer (``3.q_turned``, ``3.mixed``, ``3.inner``; ``3.y`` is the stream after
-        attention, ``3.x`` that after the layer, ``x`` the embedding).
-        """
-        labels, graph = dict(self._labels()), self.engine.recorded(self.engine.chunk, True).graph
-        names, layer, left = graph.named(), "", len(tokens)
-
-        def watch(launch: Launch) -> None:
-            nonlocal layer, left
-            label = next((labels[id(each)] for each in launch.buffers if id(each) in labels), "")
-            before, layer = layer, label.rpartition(".")[0] if label else layer
-            for arg, buffer in zip(launch.kernel.args, launch.buffers, strict=False):
-                known = names.get(id(buffer.handle), "")
-                if arg.role == "in" or arg.dtype != "f32" or not known or known == "lse" or known.startswith("scale."):
-                    continue
-                # the norm of a layer may write the stream that it reads, which is what the layer before gave
-                where = before if known == "x" else layer
-                name = label if label and arg is launch.kernel.args[-1] else f"{where}.{known}".lstrip(".")
-                if any(fnmatchcase(name, pattern) for pattern in slots):
-                    values = self.engine.backend.download(buffer).reshape(graph.rows, -1)
-                    sink(name, np.asarray(values[:left], np.float32))
-            if launch.kernel.op.name == "argmax":
-                left, layer = left - graph.rows, ""
-
-        return self.engine.score(tokens, watch=watch)
-
-    def _labels(self) -> Iterator[tuple[int, str]]:
-        """Weights by the identity of their buffers, for example ``3.attn_q``."""
-        weights = self.engine.weights
-        for key, buffer in weights.norms.items():
-            yield id(buffer), key.removeprefix("blk.").removesuffix(".weight")
-        for (layer, part), linear in weights.linears.items():
-            yield id(linear.words), f"{layer}.{part}"
+        """As ``Engine.trace``; names are the keys of ``kparity.traces.slots``."""
+        return traced.trace(self.engine, tokens, matching(slots), sink)
 
     def close(self) -> None:
         """As ``Engine.close``."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kparity import __version__, plain
-from kparity.engines.base import DeviceRow, Engine, Facts, Spec
+from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching
 from kparity.model import load_model
 from kparity.ops.spec import Array
 
@@ -31,7 +31,7 @@ class Plain(Engine):
         self.facts = Facts(
             name=f"{spec.kind} {precision}", version=f"kparity {__version__}", model=model, vocab=f.vocab,
             layers=f.layers, context=min(context or h.context, h.context), width=f.width,
-            bos=-1 if h.bos is None else h.bos, eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos,
+            bos=-1 if h.bos is None else h.bos, eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos, traces=True,
             devices=(DeviceRow("numpy", "the processor, in numpy", "cpu", True),), kv=self.kv,
             numerics=f"{met}, {precision}", activations=met,
             weaknesses=("it keeps no cache: a step costs a whole pass, and its steps are no test of one",),
@@ -47,10 +47,20 @@ class Plain(Engine):
 
     def score(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.score``."""
+        return self.trace(tokens, (), lambda name, values: None)
+
+    def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
+        """As ``Engine.trace``; names are the keys of ``kparity.traces.slots``."""
         self.check(tokens, len(self.tokens))
         self.tokens += tokens
-        found = plain.logits(self.path, self.tokens, act=self.act, kv=self.kv)
-        return np.asarray((found.rounded if self.rounded else found.logits)[-len(tokens) :], np.float32)
+        wanted, last = matching(slots), slice(-len(tokens), None)
+
+        def show(name: str, values: Sequence[Array]) -> None:
+            if wanted(name):
+                sink(name, np.asarray(values[self.rounded][last], np.float32))
+
+        found = plain.logits(self.path, self.tokens, act=self.act, kv=self.kv, show=show)
+        return np.asarray((found.rounded if self.rounded else found.logits)[last], np.float32)
 
     def prefill(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.prefill``."""

@@ -88,14 +88,18 @@ class Stream:
         y[..., :half], y[..., half : 2 * half] = a * cos - b * sin, b * cos + a * sin
         return np.asarray(y)
 
-    def attention(self, q: Array, k: Array, v: Array, f: Facts, kv: str) -> Array:
+    def turned(self, x: Array, f: Facts) -> Array:
+        """Queries or keys after RoPE, [rows, heads, head_dim]."""
+        return self.rotated(x.reshape(len(x), -1, f.head_dim), f)
+
+    def cached(self, x: Array, f: Facts, kv: str) -> Array:
+        """Keys or values as the cache holds them, [rows, kv_heads, head_dim]."""
+        x = x.reshape(len(x), f.kv_heads, f.head_dim)
+        return x.astype(np.float16).astype(self.dtype) if kv == "f16" else x
+
+    def attention(self, q: Array, k: Array, v: Array, f: Facts) -> Array:
         """softmax(q·k / √d)·v over the positions up to each one's own; query head h reads key head h / (H / G)."""
         rows = len(q)
-        q = self.rotated(q.reshape(rows, f.heads, f.head_dim), f)
-        k = self.rotated(k.reshape(rows, f.kv_heads, f.head_dim), f)
-        v = v.reshape(rows, f.kv_heads, f.head_dim)
-        if kv == "f16":  # the cache holds halves
-            k, v = (each.astype(np.float16).astype(self.dtype) for each in (k, v))
         later = np.triu(np.ones((rows, rows), np.bool_), 1)
         out = np.empty_like(q)
         for head in range(f.heads):
@@ -115,15 +119,20 @@ class Stream:
         return np.asarray(np.clip(inner, -F16_MAX, F16_MAX) if f.clamp else inner)
 
 
+Show = Callable[[str, Sequence[Array]], None]
+"""Takes an intermediate value under the name of its slot (``3.ffn_gate``), of both passes."""
+
+
 def logits(
     path: Path | str | None, tokens: Sequence[int], *, act: str, kv: str,
-    tick: Callable[[str], None] = lambda note: None,
+    tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None,
 ) -> Logits:  # fmt: skip
     """Logits after each of the tokens of a sequence; raises BadModel for a file that cannot be read, WrongInput for
     tokens outside the vocabulary.
 
     ``act`` is the quantisation of activations (``token``, ``block256``, ``none``), ``kv`` the type of the cache
-    (``f16``, ``f32``); ``tick`` is told how far it is.
+    (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every
+    intermediate value.
     """
     with opened(path) as file, np.errstate(all="ignore"):  # what is not finite is for the gates to see
         f = facts_of(file)
@@ -132,36 +141,61 @@ def logits(
             raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
         rows = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
         streams = [Stream(np.dtype(each), rows.astype(each)) for each in (np.float64, np.float32)]
+        show("embd", [stream.x for stream in streams])
         for layer in range(f.layers):
-            _layer(file, f, f"blk.{layer}", streams, act, kv)
+            _layer(file, f, layer, streams, act, kv, show)
             tick(f"layer {layer + 1} of {f.layers}")
         weight = vector(file, "output_norm.weight", f.width)
-        truth, rounded = _heads(file, f, [stream.norm(stream.x, weight, f.eps) for stream in streams], tick)
+        normed = [stream.norm(stream.x, weight, f.eps) for stream in streams]
+        show("result_norm", normed)
+        truth, rounded = _heads(file, f, normed, tick)
+        show("logits", [truth, rounded])
     return Logits("plain fp64", truth, "plain f32", rounded)
 
 
-def _layer(file: GgufFile, f: Facts, at: str, streams: Sequence[Stream], act: str, kv: str) -> None:
+def _layer(
+    file: GgufFile, f: Facts, layer: int, streams: Sequence[Stream], act: str, kv: str, show: Show
+) -> None:  # fmt: skip
     """One layer, of both passes."""
 
+    def shown(slot: str, values: Sequence[Array]) -> list[Array]:
+        show(f"{layer}.{slot}", values)
+        return list(values)
+
     def linear(name: str, given: Sequence[Quantised], rows: int) -> list[Array]:
-        return products(ternary(file, f"{at}.{name}", given[0].q.shape[1], rows), streams, given, rows)
+        return products(ternary(file, f"blk.{layer}.{name}", given[0].q.shape[1], rows), streams, given, rows)
 
     def normed(values: Sequence[Array], name: str) -> list[Quantised]:
-        weight = vector(file, f"{at}.{name}.weight", values[0].shape[1])
+        weight = vector(file, f"blk.{layer}.{name}.weight", values[0].shape[1])
         pairs = zip(streams, values, strict=True)
-        return [stream.quantised(stream.norm(x, weight, f.eps), act) for stream, x in pairs]
+        floats = shown(name, [stream.norm(x, weight, f.eps) for stream, x in pairs])
+        return [stream.quantised(x, act) for stream, x in zip(streams, floats, strict=True)]
+
+    def added(values: Sequence[Array], slot: str) -> None:
+        for stream, out in zip(streams, values, strict=True):
+            stream.x = stream.x + out
+        shown(slot, [stream.x for stream in streams])
 
     given = normed([stream.x for stream in streams], "attn_norm")
     sizes = {"attn_q": f.heads, "attn_k": f.kv_heads, "attn_v": f.kv_heads}
-    q, k, v = (linear(name, given, count * f.head_dim) for name, count in sizes.items())
-    mixed = [stream.attention(a, b, c, f, kv) for stream, a, b, c in zip(streams, q, k, v, strict=True)]
-    for stream, out in zip(streams, linear("attn_output", normed(mixed, "attn_sub_norm"), f.width), strict=True):
-        stream.x = stream.x + out
+    projected = [linear(name, given, count * f.head_dim) for name, count in sizes.items()]
+    shown("qkv", [np.concatenate(each, axis=1) for each in zip(*projected, strict=True)])
+    q, k = ([stream.turned(x, f) for stream, x in zip(streams, values, strict=True)] for values in projected[:2])
+    shown("q_rope", [x.reshape(len(x), -1) for x in q])
+    shown("k_rope", [x.reshape(len(x), -1) for x in k])
+    keys, values = (
+        shown(slot, [stream.cached(x, f, kv) for stream, x in zip(streams, given, strict=True)])
+        for slot, given in (("k_cache", k), ("v_cache", projected[2]))
+    )
+    each = zip(streams, q, keys, values, strict=True)
+    mixed = shown("attention", [stream.attention(a, b, c, f) for stream, a, b, c in each])
+    added(shown("attn_out", linear("attn_output", normed(mixed, "attn_sub_norm"), f.width)), "attn_residual")
     given = normed([stream.x for stream in streams], "ffn_norm")
-    gate, up = (linear(name, given, f.ffn) for name in ("ffn_gate", "ffn_up"))
-    inner = [stream.product(a, b, f) for stream, a, b in zip(streams, gate, up, strict=True)]
-    for stream, out in zip(streams, linear("ffn_down", normed(inner, "ffn_sub_norm"), f.width), strict=True):
-        stream.x = stream.x + out
+    gate, up = (shown(name, linear(name, given, f.ffn)) for name in ("ffn_gate", "ffn_up"))
+    pairs = [(stream, a, b) for stream, a, b in zip(streams, gate, up, strict=True)]
+    shown("ffn_silu_gate", [stream.product(a, np.ones_like(a), f) for stream, a, _ in pairs])
+    inner = shown("ffn_swiglu_inner", [stream.product(a, b, f) for stream, a, b in pairs])
+    added(shown("ffn_out", linear("ffn_down", normed(inner, "ffn_sub_norm"), f.width)), "output")
 
 
 def products(weights: Iterable[Piece], streams: Sequence[Stream], given: Sequence[Quantised], rows: int) -> list[Array]:

@@ -5,8 +5,9 @@ deviations (contract ``trace-parity-v1``).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import zip_longest
 from typing import Literal
 
@@ -24,6 +25,8 @@ SLOTS = (
 """The ten places of a layer that a trace records, in order of computation."""
 FIXES = "fix 1: record all tokens on both sides; fix 2: compare the last token's statistics on both sides (last_token)"
 """Both ways to sample-size parity; either will do."""
+AT_ONCE = 1 << 20
+"""Elements of which statistics are taken at a time: their fp64 copies are all that it costs."""
 ALL_PASS = (
     "if the output is wrong although every layer passes, the defect is outside of what one traced forward pass sees: "
     "look at the autoregressive path, the prefill of the KV cache, and sampling"
@@ -49,9 +52,28 @@ class Stats:
     @classmethod
     def of(cls, values: Array) -> Stats:
         """Statistics of an array of any shape, in fp64; raises WrongInput for an empty one."""
-        flat = np.asarray(values).ravel()
+        flat = np.asarray(values).reshape(-1)
         if not flat.size:
             raise WrongInput("a trace slot has no element; record it after its kernel has run")
+        pieces = (cls._of(flat[at : at + AT_ONCE]) for at in range(0, flat.size, AT_ONCE))
+        return reduce(cls.merged, pieces)
+
+    def merged(self, other: Stats) -> Stats:
+        """Of both together (Chan, Golub and LeVeque, 1979)."""
+        n, m = (each.count - each.nan_count - each.inf_count for each in (self, other))
+        counts = (self.nan_count + other.nan_count, self.inf_count + other.inf_count,
+                  self.zero_count + other.zero_count, self.count + other.count)  # fmt: skip
+        if not n or not m:
+            some = self if n else other
+            return Stats(some.min, some.max, some.mean, some.std, *counts)
+        apart = other.mean - self.mean
+        squares = sum(each.std**2 * (k - 1) for each, k in ((self, n), (other, m)) if k > 1)
+        std = math.sqrt((squares + apart**2 * n * m / (n + m)) / (n + m - 1))
+        mean = self.mean + apart * m / (n + m)
+        return Stats(min(self.min, other.min), max(self.max, other.max), mean, std, *counts)
+
+    @classmethod
+    def _of(cls, flat: Array) -> Stats:
         finite = flat[np.isfinite(flat)].astype(np.float64)
         low, high, mean = (finite.min(), finite.max(), finite.mean()) if finite.size else (math.nan,) * 3
         std = finite.std(ddof=1) if finite.size > 1 else math.nan
@@ -119,13 +141,16 @@ class Report:
         return [check for check in self.checks if check.reason]
 
 
+Skip = Collection[tuple[int, str]]
+"""Layers and slots of which a side says itself that it does not have them."""
 Reason = Callable[[Stats, Stats], str]
 """Why two slots do not pass; empty where they do."""
 
 
 def _gate(
-    a: Trace, b: Trace, slots: Sequence[str], last_token: bool, why: Reason, compared: tuple[str, str], advice: str = ""
-) -> Report:
+    a: Trace, b: Trace, slots: Sequence[str], last_token: bool, why: Reason, skip: Skip, compared: tuple[str, str],
+    advice: str = "",
+) -> Report:  # fmt: skip
     """Every slot of every layer, layers × slots checks (28 layers × 10 slots = 280); what one side lacks fails.
 
     ``compared`` says what of all checks failed, and what passed.
@@ -134,6 +159,8 @@ def _gate(
     for layer, sides in enumerate(zip_longest(a, b, fillvalue=Layer({}))):
         left, right = ((side.last_token if last_token else side.slots) or {} for side in sides)
         for slot in slots:
+            if (layer, slot) in skip:
+                continue
             pair = left.get(slot), right.get(slot)
             there = [each for each in pair if each is not None]
             lacking = "only one side has this slot" if there else "neither side has this slot"
@@ -147,13 +174,16 @@ def _gate(
     return Report(checks, "PASS", f"{len(checks)} of {len(checks)} {compared[1]}", advice)
 
 
-def sample_size_parity(a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_token: bool = False) -> Report:
+def sample_size_parity(
+    a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_token: bool = False, skip: Skip = ()
+) -> Report:  # fmt: skip
     """Equal counts in every slot of every layer.
 
     A layer or slot that one side lacks fails its checks; no layers or no slots at all is INCONCLUSIVE. With
-    ``last_token`` the statistics over the last token are compared; a side that has none fails.
+    ``last_token`` the statistics over the last token are compared; a side that has none fails. ``skip`` are places that
+    a side itself says it does not have: the only ones without a check.
     """
-    return _gate(a, b, slots, last_token, _apart, ("counts differ", "counts are equal"))
+    return _gate(a, b, slots, last_token, _apart, skip, ("counts differ", "counts are equal"))
 
 
 def _apart(a: Stats, b: Stats) -> str:
@@ -165,14 +195,16 @@ def _apart(a: Stats, b: Stats) -> str:
     return f"{a.count} against {b.count}{factor}"
 
 
-def std_ratio_gate(a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_token: bool = False) -> Report:
+def std_ratio_gate(
+    a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_token: bool = False, skip: Skip = ()
+) -> Report:  # fmt: skip
     """max(σa/σb, σb/σa) of every slot of every layer, within the contract's limit.
 
     INCONCLUSIVE unless ``sample_size_parity`` passes: a ratio over unequal samples is biased, and the reason says in
     which direction. NaN and infinities in either trace fail, as does a std that is not finite; two constant slots
     (σ = 0) pass, one constant slot fails.
     """
-    precondition = sample_size_parity(a, b, slots=slots, last_token=last_token)
+    precondition = sample_size_parity(a, b, slots=slots, last_token=last_token, skip=skip)
     limit = contracts.load(CONTRACT).threshold("std_ratio")
     if precondition.verdict != "PASS":
         reason = f"precondition sample-size parity does not hold: {precondition.reason}"
@@ -184,7 +216,7 @@ def std_ratio_gate(a: Trace, b: Trace, *, slots: Sequence[str] = SLOTS, last_tok
         ratio, wrong = _ratio(left, right)
         return wrong or ("" if limit.holds(ratio) else f"std ratio = {ratio:.4g} (> {limit.value:g})")
 
-    return _gate(a, b, slots, last_token, why, ("ratios", f"ratios within {limit.value:g}"), ALL_PASS)
+    return _gate(a, b, slots, last_token, why, skip, ("ratios", f"ratios within {limit.value:g}"), ALL_PASS)
 
 
 def _ratio(a: Stats, b: Stats) -> tuple[float, str]:

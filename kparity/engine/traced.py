@@ -1,0 +1,147 @@
+"""The forward pass with taps: the launches that serve, and between them launches of their own, which bring what no
+buffer holds into buffers that nothing else reads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kparity.device.adapter import Buffer, Launch, Program
+from kparity.engine.engine import Engine
+from kparity.engine.graph import Graph, Prepared, Quantised
+from kparity.ops.spec import Array
+
+BEFORE = {"attn_sub_norm": "attention", "ffn_norm": "attn_residual", "ffn_sub_norm": "ffn_swiglu_inner"}
+"""What a norm reads; the first of a layer reads the output of the layer before."""
+HELD = {"attn_qkv": "qkv", "attn_output": "attn_out", "ffn_down": "ffn_out"}
+"""What a product writes."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A value under the name of its slot: columns (first, end) of some buffers side by side, after ``launches``."""
+
+    name: str
+    parts: tuple[Buffer, ...]
+    columns: tuple[int, int | None] = (0, None)
+    launches: tuple[Launch, ...] = ()
+    cached: bool = False
+    """Whether its rows are positions of the cache."""
+
+
+class Tapped(Graph):
+    """A graph that notes after how many of its launches which value is there."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.done = 0
+        self.taps: dict[int, list[Tap]] = defaultdict(list)
+        super().__init__(*arguments, **options)
+
+    def _tap(self, name: str, *parts: Buffer, **more: Any) -> None:
+        self.taps[self.done].append(Tap(name, parts, **more))
+
+    def _counted(self, launches: Iterator[Launch]) -> Iterator[Launch]:
+        for launch in launches:
+            self.done += 1
+            yield launch
+
+    def _forward(self) -> Iterator[Launch]:
+        yield from self._counted(super()._forward())
+        self._tap(f"{self.h.n_layer - 1}.output", self._pool["x"])
+
+    def _output(self, x: Buffer) -> Iterator[Launch]:
+        yield from self._counted(super()._output(x))
+        self._tap("result_norm", self._pool["output_normed"])
+        self._tap("logits", self.logits)
+
+    def _norm_quant(
+        self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
+    ) -> Prepared:
+        quantised = yield from super()._norm_quant(pre, inputs, key, width, h)
+        layer, norm = key.split(".")[1:3]
+        read, stream = inputs[0] if h is None else h, f"{int(layer) - 1}.output" if int(layer) else "embd"
+        self._tap(f"{layer}.{BEFORE[norm]}" if norm in BEFORE else stream, read)
+        normed = self._buffer(f"tapped.{width}", (self.rows, width))
+        self._tap(f"{layer}.{norm}", normed, launches=(self._norm(read, key, normed),))
+        return quantised
+
+    def _products(
+        self, layer: int, name: str, quantised: Quantised
+    ) -> Generator[Launch, None, tuple[Buffer, ...]]:  # fmt: skip
+        found = yield from super()._products(layer, name, quantised)
+        if name in HELD:
+            self._tap(f"{layer}.{HELD[name]}", *found)
+            return found
+        gate, up = (0, self.h.ffn), (self.h.ffn, None)
+        self._tap(f"{layer}.ffn_gate", *found, columns=gate)
+        self._tap(f"{layer}.ffn_up", *found, columns=up)
+        ones, out = (self._buffer(f"tapped.{each}", found[0].shape) for each in ("ones", "act"))
+        self.backend.write(ones, np.ones(ones.shape, np.float32))
+        kernel = self.kernels.get("glu", M=self.rows, D=out.shape[1], act=self.h.act)  # act(gate) · 1
+        self._tap(f"{layer}.ffn_silu_gate", out, columns=gate, launches=(kernel.bind(found[0], ones, out),))
+        return found
+
+    def _store(self, layer: int, projections: tuple[Buffer, ...]) -> Generator[Launch, None, Buffer]:
+        q, h = (yield from super()._store(layer, projections)), self.h
+        self._tap(f"{layer}.q_rope", q)
+        k = projections[1] if len(projections) > 1 else projections[0]  # all heads are turned where they lie together
+        turned = self._buffer("tapped.rope", k.shape)
+        shape = (self.rows, k.shape[1] // h.head_dim, h.head_dim)
+        kernel = self.kernels.get(
+            "rope", M=self.rows, H=shape[1], D=h.head_dim, R=h.rope_dim, mode=h.rope_mode, theta=h.theta,
+            scale=h.rope_scale,
+        )  # fmt: skip
+        launch = kernel.bind(self._as(k, *shape), self.pos, self.freq, self._as(turned, *shape))
+        first = 0 if len(projections) > 1 else h.q_dim
+        self._tap(f"{layer}.k_rope", turned, columns=(first, first + h.kv_dim), launches=(launch,))
+        for name, part in zip(("k_cache", "v_cache"), self.cache[layer], strict=True):
+            self._tap(f"{layer}.{name}", part, cached=True)
+        return q
+
+
+def trace(
+    engine: Engine, tokens: Sequence[int], wanted: Callable[[str], bool], sink: Callable[[str, Array], None]
+) -> Array:
+    """Feed tokens as ``Engine.score`` does and return the same logits [tokens, vocab]; what is wanted goes to ``sink``,
+    chunk by chunk: a slot such as ``3.ffn_gate``, and f32 [rows, width] or, of the cache, [rows, heads, head_dim].
+    """
+    kind = type("Traced", (Tapped, engine.graph_class), {})  # the very graph that serves, with taps
+    shared = (engine.model.hparams, engine.kernels, engine.weights, engine.cache, engine.options)
+    graph = kind(*shared, engine.chunk, every_row=True)
+    segments, logits = list(_segments(graph, wanted)), []
+    for at in range(0, len(tokens), engine.chunk):
+        piece, first = list(tokens[at : at + engine.chunk]), engine.position
+        engine._check(piece)
+        engine._feed(graph, piece, engine.chunk)
+        for program, tap in segments:
+            program.run()
+            if tap is not None:
+                rows = slice(first, first + len(piece)) if tap.cached else slice(len(piece))
+                sink(tap.name, _values(graph, tap, rows))
+        engine.position += len(piece)
+        logits.append(engine.backend.download(graph.logits)[: len(piece)])
+    return np.concatenate(logits)
+
+
+def _segments(graph: Tapped, wanted: Callable[[str], bool]) -> Iterator[tuple[Program, Tap | None]]:
+    """The launches of the graph in their order, cut where something is wanted."""
+    pending: list[Launch] = []
+    for done in range(len(graph.launches) + 1):
+        for tap in graph.taps[done]:
+            if wanted(tap.name):
+                yield graph.backend.record([*pending, *tap.launches]), tap
+                pending = []
+        pending += graph.launches[done : done + 1]
+    yield graph.backend.record(pending), None
+
+
+def _values(graph: Tapped, tap: Tap, rows: slice) -> Array:
+    values = np.concatenate([graph.backend.download(part)[rows] for part in tap.parts], axis=1)[:, slice(*tap.columns)]
+    return np.ascontiguousarray(
+        values.reshape(len(values), graph.h.n_kv, graph.h.head_dim) if tap.cached else values, np.float32
+    )

@@ -1,0 +1,484 @@
+"""Traces of a real model: what is traced serves, what is wrong is named by its slot, what is not whole is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from kparity.engines.base import DeviceRow, Engine, Facts, Sink, matching
+from kparity.engines.registry import open_here
+from kparity.engines.remote import open_engine
+from kparity.errors import DeviceFault, KparityError, WrongInput
+from kparity.model.gguf_file import embedded
+from kparity.ops.spec import Array
+from kparity.plain.forward import Stream
+from kparity.traces import files
+from kparity.traces.capture import Wanted, capture
+from kparity.traces.diff import diff
+from kparity.traces.names import Gatherer, Namer
+from kparity.traces.slots import ABSENT, TABLE, Key
+from tests.cli import run
+from tests.test_engines import engine
+
+TEXT = "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do"
+ALL = Wanted(("*",))
+SLOTS = 3 + 6 * (18 + 2)
+"""Of the embedded model: three of no layer; in each of six, eighteen, of which the caches are two heads each."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("traces")
+
+
+@pytest.fixture(scope="module")
+def traced(folder: Path) -> Callable[[str], files.Loaded]:
+    """The trace of an engine with all tensors, made once."""
+
+    def made(spec: str) -> files.Loaded:
+        path = folder / str(abs(hash(spec)))
+        if not path.exists():
+            with engine(spec) as opened:
+                capture(opened, spec, opened.tokenize(TEXT), path, ALL)
+        return files.load(path)
+
+    return made
+
+
+@contextmanager
+def wrong(method: str, replacement: Callable[..., Array]) -> Iterator[None]:
+    """The reference with one of its operations replaced."""
+    with mock.patch.object(Stream, method, replacement):
+        yield
+
+
+def small(
+    path: Path, spec: str = "reference", tokens: Sequence[int] = (0, 34, 77, 569), wanted: Wanted = ALL
+) -> files.Loaded:
+    """A trace in this process."""
+    with closing(open_here(spec)) as opened:
+        capture(opened, spec, tokens, path, wanted)
+    return files.load(path)
+
+
+OTHERS = [*(f"kparity:{name}" for name in ("numpy", "wgpu", "opencl", "torch", "cpu?fused=0", "cpu?act=block256")),
+          "reference", "reference?precision=f32"]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_engines_that_are_right_agree_slot_by_slot(other: str, traced: Callable[[str], files.Loaded]) -> None:
+    found = diff(traced(other), traced("kparity:cpu"))
+    assert found.verdict == "PASS", found.reason
+    assert len(found.slots) == 3 + 18 * 6 and all(each.agrees for each in found.slots)
+    assert found.std_ratio.checks == found.sample_size_parity.checks == SLOTS - 3
+    assert bool(found.notes) is ("block256" in other)  # nothing else quantises otherwise
+
+
+@pytest.mark.parametrize("text", ["llama.cpp", "FOLDER?device=CPU", "FOLDER?device=Vulkan0&threads=2"])
+def test_llama_cpp_agrees_slot_by_slot_and_its_first_difference_is_named(
+    text: str, traced: Callable[[str], files.Loaded]
+) -> None:
+    theirs, ours = traced(text), traced("kparity:cpu?act=block256")
+    assert theirs.end and theirs.end.absent == {"ffn_silu_gate": "the engine computes no such tensor"}
+    assert len(theirs.entries) == SLOTS - 6 and theirs.end.unmapped["norm-*:RMS_NORM"] == 24
+    found = diff(theirs, ours)
+    assert found.verdict == "PASS" and len(found.slots) == 3 + 17 * 6, found.reason
+    assert {key.partition(".")[2] for key in found.not_compared} == {"ffn_silu_gate"}
+    where = "layer 0 qkv" if "Vulkan" in text else "layer 0 attention"
+    assert found.notes[0].startswith(f"{where} is the first that differs by more than the same arithmetic would")
+
+
+def relu2(_self: Stream, gate: Array, up: Array, _facts: object) -> Array:
+    return np.asarray(np.square(np.maximum(gate, 0)) * up)
+
+
+PLAIN = {name: getattr(Stream, name) for name in ("norm", "attention", "turned", "cached")}
+DEFECTS: dict[str, tuple[str, Callable[..., Array], str]] = {
+    "relu² for SiLU": ("product", relu2, "0.ffn_silu_gate"),
+    "pairs side by side": (
+        "rotated", lambda self, x, f: _pairs(self, x, f), "0.q_rope",
+    ),
+    "eps of another model": ("norm", lambda self, x, w, eps: PLAIN["norm"](self, x, w, 10 * eps), "0.attn_norm"),
+    "scores off by one per cent": (
+        "attention", lambda self, q, *rest: PLAIN["attention"](self, 1.01 * q, *rest), "0.attention",
+    ),
+    "values one position late": (
+        "attention", lambda self, q, k, v, f: PLAIN["attention"](self, q, k, np.roll(v, 1, 0), f), "0.attention",
+    ),
+    "cache in eight bits": ("cached", lambda self, x, f, kv: np.round(PLAIN["cached"](self, x, f, kv), 2), "0.k_cache"),
+}  # fmt: skip
+
+
+def _pairs(self: Stream, x: Array, f: object) -> Array:
+    angle = np.arange(len(x))[:, None] * np.asarray(f.frequencies)  # type: ignore[attr-defined]
+    y, a, b = x.copy(), x[..., ::2], x[..., 1::2]
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    y[..., ::2], y[..., 1::2] = a * cos - b * sin, b * cos + a * sin
+    return y
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_named_by_the_slot_where_it_is(
+    name: str, tmp_path: Path, traced: Callable[[str], files.Loaded]
+) -> None:
+    method, replacement, slot = DEFECTS[name]
+    right = traced("kparity:cpu")
+    assert right.begin
+    with wrong(method, replacement):
+        bad = small(tmp_path / "bad", tokens=right.begin.tokens)
+    found = diff(bad, right)
+    assert found.verdict == "FAIL" and found.first and found.first.key == slot, found.reason
+    assert found.reason.startswith(f"layer 0 {slot[2:]} is the first that does not follow from its inputs")
+    assert found.first.amplification is None or found.first.amplification > 1000
+
+
+def test_a_mutant_is_named_too(tmp_path: Path, traced: Callable[[str], files.Loaded]) -> None:
+    right = traced("kparity:numpy")
+    assert right.begin
+    for mutant, slot in (
+        ("residual-dropped", "3.attn_residual"),
+        ("wrong-activation", "0.ffn_swiglu_inner"),
+    ):
+        with closing(open_engine(f"mutant:engine/{mutant}")) as made:
+            capture(made, mutant, right.begin.tokens, tmp_path / mutant, ALL)
+        found = diff(files.load(tmp_path / mutant), right)
+        assert found.first and found.first.key == slot, (mutant, found.reason)
+
+
+def ids_of(text: str) -> list[int]:
+    with closing(open_here("reference")) as opened:
+        return opened.tokenize(text)
+
+
+def rows_of(trace: files.Loaded, key: str) -> Array:
+    found = trace.entries[Key.parse(key)].rows
+    assert found
+    return found.read()
+
+
+def as_dump(trace: files.Loaded, folder: Path, rows: slice) -> Path:
+    """What another tracer would leave: some rows of every slot as .npy."""
+    folder.mkdir()
+    for key in trace.entries:
+        np.save(folder / f"{key}.npy", rows_of(trace, str(key))[rows])
+    return folder
+
+
+def test_the_story_on_a_real_model(tmp_path: Path) -> None:
+    """One engine, once over all tokens and once as a tracer of the last token would record it: the ratio alone would
+    blame layer 1, most at the gated product, whose rows at six of the eight tokens dwarf the last one.
+    """
+    whole = small(tmp_path / "all", "kparity:cpu", ids_of("I I I I I I Ph"))
+    last = files.load(as_dump(whole, tmp_path / "last", slice(-1, None)))
+    false_alarm = diff(whole, last)
+    assert false_alarm.verdict == "INCONCLUSIVE" and not false_alarm.slots
+    assert "worst 6.1" in false_alarm.reason and "at layer 1 ffn_swiglu_inner" in false_alarm.reason
+    assert "possibly a false positive" in false_alarm.reason
+    assert "6144 against 768 (6144 = 8 × 768)" in "".join(false_alarm.sample_size_parity.failed)
+    assert "fix 1" in false_alarm.sample_size_parity.advice and "fix 2" in false_alarm.sample_size_parity.advice
+    both = files.load(as_dump(whole, tmp_path / "both", slice(None)))
+    for healed in (diff(whole, both), diff(whole, last, last_token=True)):
+        assert healed.verdict == "PASS" and len(healed.slots) == 111 and all(each.error == 0 for each in healed.slots)
+
+
+def test_a_capture_keeps_what_was_asked_for_and_tells_the_rest(tmp_path: Path) -> None:
+    some = small(tmp_path / "some", wanted=Wanted(("ffn_*", "k_cache"), (1, 3), (0, 3)))
+    whole = small(tmp_path / "whole")
+    assert some.begin and some.begin.positions == [0, 3] and set(some.entries) == set(whole.entries)
+    kept = {key for key, entry in some.entries.items() if entry.rows}
+    assert (
+        kept == {key for key in whole.entries if key.layer in (1, 3) and key.slot.startswith(("ffn_", "k_cache"))}
+        and kept
+    )
+    for key, entry in some.entries.items():
+        full = whole.entries[key].rows
+        assert full and (entry.sha256, entry.all_tokens) == (whole.entries[key].sha256, whole.entries[key].all_tokens)
+        array = full.read()
+        assert entry.last_token == files.Stats.of(array[-1]) and entry.all_tokens.count == array.size
+        assert entry.rows is None or np.array_equal(entry.rows.read(), array[[0, 3]])
+    library = pytest.importorskip("safetensors.numpy")
+    path = tmp_path / "some" / "3.k_cache.1.safetensors"
+    assert library.load_file(path)["3.k_cache.1"].shape == (2, 64)
+    with pytest.raises(WrongInput, match="holds something already"):
+        small(tmp_path / "some")
+    for wanted, words in (
+        (Wanted(("ffn_gat",)), "no slot matches 'ffn_gat'"), (Wanted(("*",), (6,)), "layer 6 is asked"),
+        (Wanted(("*",), None, (4,)), "position 4 is asked"),
+    ):  # fmt: skip
+        with pytest.raises(WrongInput, match=words):
+            small(tmp_path / "none", wanted=wanted)
+
+
+class Fake(Engine):
+    """An engine with as many wide slots as a test wants; tracing may change its logits, or end it."""
+
+    def __init__(self, layers: int, width: int, perturbed: bool = False, fails: int = -1) -> None:
+        self.width, self.perturbed, self.fails, self.fed = width, perturbed, fails, 0
+        row = DeviceRow("fake", "fake", "cpu", True)
+        self.facts = Facts(
+            name="fake", version="1", model=str(embedded()), vocab=8, context=1 << 20, layers=layers, width=width,
+            numerics="ones", devices=(row,), traces=True,
+        )  # fmt: skip
+
+    def tokenize(self, text: str) -> list[int]:
+        return [1]
+
+    def reset(self) -> None:
+        self.fed = 0
+
+    def score(self, tokens: Sequence[int]) -> Array:
+        self.fed += len(tokens)
+        return np.ones((len(tokens), 8), np.float32)
+
+    prefill = step = score  # type: ignore[assignment]
+
+    def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
+        wanted = matching(slots)
+        for at in range(0, len(tokens), 64):
+            rows = np.full((len(tokens[at : at + 64]), self.width), self.fed + at + 1, np.float32)
+            if self.fed + at == self.fails:
+                raise DeviceFault("the device is gone")
+            for layer in range(self.facts.layers):
+                if wanted(f"{layer}.ffn_gate"):
+                    sink(f"{layer}.ffn_gate", rows)
+        return self.score(tokens) + (np.float32(1e-7) if self.perturbed else 0)
+
+    def close(self) -> None: ...
+
+
+def test_what_tracing_changes_is_no_trace_and_what_broke_off_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DeviceFault, match="tracing changed the logits of positions 0 to 3"):
+        capture(Fake(1, 8, perturbed=True), "fake", [1] * 4, tmp_path / "perturbed")
+    with pytest.raises(DeviceFault, match="gone"):
+        capture(Fake(1, 8, fails=64), "fake", [1] * 100, tmp_path / "broken", ALL)
+    for name in ("perturbed", "broken"):
+        with pytest.raises(WrongInput, match="did not come to its end"):
+            files.load(tmp_path / name)
+        done = run("trace", "show", str(tmp_path / name))
+        assert done.returncode == 2 and "did not come to its end; capture it again" in done.stderr
+
+
+def test_a_gigabyte_streams(tmp_path: Path) -> None:
+    """20 layers of 4096 × 4096: 1.3 GB go through; what grows with a trace would show."""
+    script = (
+        "import sys, resource; from pathlib import Path; from tests.test_traces import Fake, ALL; "
+        "from kparity.traces.capture import capture; from kparity.traces.files import load; "
+        "from kparity.traces.diff import diff; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+        "capture(Fake(20, 4096), 'fake', [1] * 4096, Path(sys.argv[1]), ALL); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "big")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100 << 10, "KiB beside what was there before"
+    assert sum(path.stat().st_size for path in (tmp_path / "big").iterdir()) > 1.3e9
+    shutil.rmtree(tmp_path / "big")
+
+
+def test_names_of_llama_cpp_that_have_a_slot_and_those_that_have_none() -> None:
+    """Of graphs without sub-norms, with a bias, and without a name for the output projection."""
+    namer = Namer()
+    seen = ["Qcur-1:MUL_MAT", "Qcur-1:ADD", "Qcur-1:RESHAPE", "Qcur_normed-1:MUL", "Qcur-1:ROPE", "node_7:MUL_MAT",
+            "kqv_out-1:RESHAPE", "node_27:MUL_MAT", "node_28:MUL_MAT", "ffn_swiglu-1:SWIGLU",
+            "ffn_out-1:MUL_MAT"]  # fmt: skip
+    told = [str(found[0]) if (found := namer(name)) else "" for name in seen]
+    assert told == [
+        "1.qkv",
+        "1.qkv",
+        "",
+        "",
+        "1.q_rope",
+        "",
+        "1.attention",
+        "1.attn_out",
+        "",
+        "1.ffn_swiglu_inner",
+        "1.ffn_out",
+    ]
+
+
+def test_a_layer_is_put_together_from_what_came_in_any_order() -> None:
+    taken: dict[Key, Array] = {}
+    gatherer = Gatherer(lambda key, rows, names: taken.setdefault(key, rows) is None, lambda key: key.slot != "k_rope")
+    ones, cache = np.ones((2, 4)), np.arange(1 * 8 * 2 * 3.0).reshape(1, 8, 2, 3)
+    for name, values in (
+        ("embd:GET_ROWS", ones), ("Qcur-0:MUL_MAT", ones), ("Vcur-0:MUL_MAT", 3 * ones), ("Kcur-0:MUL_MAT", 2 * ones),
+        ("Qcur-0:ADD", 5 * ones), ("Kcur-0:ROPE", ones), ("cache_v_l0 (view):VIEW", cache.transpose(0, 2, 3, 1)),
+        ("cache_k_l0 (view):VIEW", cache), ("norm-0:RMS_NORM", ones), ("attn_norm-1:MUL", ones),
+    ):  # fmt: skip
+        gatherer(name, values)
+    assert taken[Key(0, "qkv")].tolist() == [[5] * 4 + [2] * 4 + [3] * 4] * 2
+    assert Key(0, "k_rope") not in taken and Key(1, "attn_norm") not in taken
+    assert np.array_equal(taken[Key(0, "k_cache", 1)], cache[0, :2, 1]) and np.array_equal(
+        taken[Key(0, "v_cache", 1)], cache[0, :2, 1]
+    )
+    gatherer.flush()
+    assert Key(1, "attn_norm") in taken
+
+
+def test_keys_say_what_they_are_made_of() -> None:
+    there = {Key(layer, slot) for layer in (0, 1) for slot in TABLE if slot not in ("attn_sub_norm", "ffn_silu_gate")}
+    assert Key(1, "attn_norm").inputs(there) == [Key(0, "output")]
+    assert Key(1, "attn_out").inputs(there) == [Key(1, "attention")]  # of graphs without sub-norms
+    assert Key(0, "attn_norm").inputs(there) is None  # the embedding was not recorded
+    assert Key(ABSENT, "result_norm").inputs(there) == [Key(1, "output")]
+    assert Key(1, "ffn_sub_norm").inputs({Key(1, "ffn_norm")}) is None  # two products lie between
+    for text, words in (
+        ("ffn_gat", "did you mean 'ffn_gate'"), ("ffn_gate", "LAYER.ffn_gate"), ("3.logits", "written logits"),
+        ("3.qkv.1", "written LAYER.qkv"),
+    ):  # fmt: skip
+        with pytest.raises(KparityError, match=words):
+            Key.parse(text)
+
+
+MAPPED = {"model.layers.{layer}.mlp.gate_proj": "ffn_gate", "lm_head": "logits", "model.layers.{layer}.q": "qkv/0",
+          "model.layers.{layer}.k": "qkv/1", "model.layers.{layer}.v": "qkv/2", "model.norm": None}  # fmt: skip
+
+
+def test_a_dump_of_another_program_is_read_by_its_map(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    save = pytest.importorskip("safetensors.torch").save_file
+    ours = small(tmp_path / "ours")
+    named = {"model.layers.2.mlp.gate_proj": "2.ffn_gate", "lm_head": "logits", "model.norm": "result_norm"}
+    arrays = {name: rows_of(ours, key) for name, key in named.items()}
+    parts = np.split(rows_of(ours, "2.qkv"), [256, 384], axis=1)
+    arrays |= {f"model.layers.2.{name}": part for name, part in zip("qkv", parts, strict=True)}
+    path, table = tmp_path / "theirs.safetensors", tmp_path / "map.json"
+    save({name: torch.from_numpy(array.copy())[None] for name, array in arrays.items()}, path)
+    table.write_text(json.dumps(MAPPED))
+    found = diff(ours, files.load(path, str(table)))
+    assert found.verdict == "PASS" and [each.key for each in found.slots] == ["2.qkv", "2.ffn_gate", "logits"]
+    assert all(each.error == 0 for each in found.slots) and found.notes[0].endswith("left out by the map: model.norm")
+    halves = {name: torch.from_numpy(array.copy()).bfloat16() for name, array in arrays.items()}
+    save(halves, path)
+    rounded = diff(ours, files.load(path, str(table)))
+    assert all(0 < each.error < 2**-8 for each in rounded.slots)
+    with pytest.raises(WrongInput, match=r"6 of its names are no slots, first 'lm_head'.*give --map"):
+        files.load(path)
+
+
+HEADER = {"2.ffn_gate": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}}
+
+
+def header(**changes: object) -> bytes:
+    text = json.dumps({"2.ffn_gate": {**HEADER["2.ffn_gate"], **changes}}).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(32)
+
+
+def npy(shape: tuple[int, int], dtype: str = "<f4") -> bytes:
+    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
+    return b"\x93NUMPY\x01\x00" + (64).to_bytes(2, "little") + text.ljust(64) + bytes(16)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.safetensors", b"", "is no safetensors file: its header would have 0 bytes"),
+        ("a.safetensors", b"\xff" * 16, "its header would have"),
+        ("a.safetensors", (4).to_bytes(8, "little") + b"[[[[", "a safetensors header"),
+        ("a.safetensors", (2).to_bytes(8, "little") + b"[]", "is no safetensors file"),
+        ("a.safetensors", header(shape=[2, -4]), "does not lie in its file"),
+        ("a.safetensors", header(shape=[2, 1 << 62]), "does not lie in its file"),
+        ("a.safetensors", header(data_offsets=[0, 64], shape=[4, 4]), "does not lie in its file"),
+        ("a.safetensors", header(data_offsets=[-32, 0]), "does not lie in its file"),
+        ("a.safetensors", header(dtype="I64"), "is I64, expected one of F64"),
+        ("a.safetensors", header(shape=[2, 2, 2]), "give .tokens, width"),
+        ("a.safetensors", header(shape=[0, 4], data_offsets=[0, 0]), "give .tokens, width"),
+        ("2.ffn_gate.npy", b"\x93NUMPY\x01\x00", "is no array that can be read"),
+        ("2.ffn_gate.npy", npy((8, 8)), "ends before byte 330"),
+        ("2.ffn_gate.npy", npy((2, 2), "<i4"), "holds int32"),
+        ("2.ffn_gate.npy", npy((2, 2))[:40] + bytes(40), "is no array that can be read"),
+        ("2.ffn_gate.npy", b"\x80\x04N.", "is no array that can be read"),
+        ("what.txt", b"", "holds no trace"),
+    ],
+)
+def test_a_hostile_dump_is_a_sentence(name: str, data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(WrongInput, match=words):
+        files.load(tmp_path)
+
+
+def test_what_was_touched_after_the_capture_is_refused(tmp_path: Path) -> None:
+    whole = small(tmp_path / "whole")
+    index, lines = tmp_path / "whole" / files.INDEX, (tmp_path / "whole" / files.INDEX).read_text().splitlines(True)
+    for text, words in (
+        ("".join(lines[:-1]), "did not come to its end"),
+        ("".join(lines[:5] + lines[-1:]), "did not come to its end"),
+        ("".join(lines)[:-40], "is damaged, or was not finished"),
+        ("".join([lines[0], *lines]), "begins twice"),
+        ("".join([lines[0], lines[1], *lines[1:-2], lines[-1]]), "holds a slot twice"),
+        ("".join(lines).replace("1.qkv.safetensors", "../1.qkv.safetensors"), "lies outside of the trace"),
+        ("".join(lines).replace('"3.qkv"', '"3.qkw"'), "did you mean 'qkv'"),
+        ("", "does not begin as a trace does"),
+    ):
+        index.write_text(text)
+        with pytest.raises(KparityError, match=words):
+            files.load(tmp_path / "whole")
+    index.write_text("".join(lines))
+    path = tmp_path / "whole" / "4.ffn_up.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(WrongInput, match=r"4.ffn_up.safetensors is not what was captured"):
+        diff(files.load(tmp_path / "whole"), whole)
+    path.unlink()
+    with pytest.raises(WrongInput, match=r"4.ffn_up.safetensors cannot be read"):
+        files.load(tmp_path / "whole")
+
+
+def test_nothing_compared_is_no_pass(tmp_path: Path) -> None:
+    one, other = small(tmp_path / "one"), small(tmp_path / "other", tokens=[0, 34, 78, 569])
+    with pytest.raises(WrongInput, match="of other tokens, first at position 2"):
+        diff(one, other)
+    (tmp_path / "dump").mkdir()
+    np.save(tmp_path / "dump" / "9.qkv.npy", np.ones((4, 512), np.float32))
+    with pytest.raises(WrongInput, match="no slot in common"):
+        diff(one, files.load(tmp_path / "dump"))
+    (tmp_path / "dump" / "9.qkv.npy").unlink()
+    np.save(tmp_path / "dump" / "2.qkv.npy", np.zeros((4, 512), np.float32))
+    found = diff(one, files.load(tmp_path / "dump"))
+    assert found.verdict == "FAIL" and "one side is constant" in found.std_ratio.reason
+    with pytest.raises(WrongInput, match="layer 2 qkv is zero on both sides"):
+        diff(files.load(tmp_path / "dump"), files.load(tmp_path / "dump"))
+
+
+def test_the_commands_and_their_exit_codes(tmp_path: Path) -> None:
+    a, b, c, out = (str(tmp_path / name) for name in ("a", "b", "c", "diff.json"))
+    for spec, folder in (("kparity:cpu", a), ("reference", b)):
+        done = run("trace", "capture", "-e", spec, "--tokens", "0,34,77", "--tensors", "-o", folder)
+        assert done.returncode == 0 and "tracing changed no bit of the logits" in done.stdout, done.stderr
+    done = run("trace", "diff", a, b, "--json", out)
+    assert done.returncode == 0 and "111 of 111 slots follow from their inputs" in done.stdout
+    told = json.loads(Path(out).read_text())
+    assert told["schema"] == "kparity-trace-diff-v1" and told["verdict"] == "PASS" and len(told["slots"]) == 111
+    assert run("trace", "diff", a, b, "--floor", b, "-q").stdout == ""
+    shown = run("trace", "show", a, "--slots", "output,logits", "-v").stdout
+    assert "last token" in shown and "logits" in shown and "ffn_gate" not in shown
+    last = str(as_dump(files.load(a), tmp_path / "last", slice(-1, None)))
+    assert run("trace", "diff", a, last).returncode == 3
+    assert run("trace", "diff", a, last, "--last-token").returncode == 0
+    np.save(tmp_path / "last" / "2.ffn_up.npy", np.ones((1, 768), np.float32))
+    wrong = run("trace", "diff", a, last, "--last-token")
+    assert wrong.returncode == 1 and "layer 2 ffn_up is the first that does not follow" in wrong.stdout
+    for arguments, words in (
+        (("capture", "-e", "reference", "-o", a, "--tokens", "1"), "holds something already"),
+        (("capture", "-e", "reference", "-o", c, "--tokens", "1,x"), "'x' is no number"),
+        (("capture", "-e", "reference", "-o", c), "give one of --prompt"),
+        (("capture", "-e", "refrence", "-o", c, "--tokens", "1"), "did you mean 'reference'"),
+        (("diff", a, str(tmp_path / "none")), "is not there"),
+        (("diff", a, b, "--map", out), "--map is for dumps"),
+        (("show", a, "--slots", "ffn_gat"), "did you mean 'ffn_gate'"),
+    ):
+        done = run("trace", *arguments)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
