@@ -38,14 +38,14 @@ MEANINGS = {
 }  # fmt: skip
 """Option → the parameter that it is, wherever it is."""
 HAVE = {
-    "--json": {"probe", "check", "mutate", "bench", "bench compare", "preflight", "ops", "model inspect",
+    "--json": {"probe", "check", "ladder", "mutate", "bench", "bench compare", "preflight", "ops", "model inspect",
                "contract show", "contract validate", "contract coverage", "receipt verify", "receipt list",
                "receipt diff", "trace diff"},
     "-b": {"probe", "run", "check", "mutate", "bench", "preflight", "source"},
     "-o": {"check", "mutate"},
-    "-q": {"probe", "check", "mutate", "bench"},
+    "-q": {"probe", "check", "ladder", "mutate", "bench"},
     "--index": {"probe", "run", "check", "bench"},
-    "--model": {"probe", "run", "bench", "receipt verify"},
+    "--model": {"probe", "run", "bench", "ladder", "receipt verify"},
 }  # fmt: skip
 
 

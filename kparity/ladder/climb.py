@@ -165,12 +165,16 @@ class Climb:
 
     def _masks(self, rung: Rung) -> None:
         """Shapes, then each side alone."""
-        needed = max(map(len, self.ids)) + self.settings.max_tokens
+        needed, room = max(map(len, self.ids)) + self.settings.max_tokens, self.pair[0].facts.context
+        if 0 < room < needed:
+            raise WrongInput(
+                f"{needed} positions are needed, the reference has {room}; raise --context or ask for fewer"
+            )
         wrong, notes = masks.shapes(self.pair[0].facts, self.pair[1].facts, needed)
         rung.notes += notes
         rung.measures.append(self.judge.measure("masks_shapes", "shapes that differ", len(wrong)))
         if wrong:
-            rung.reason = "; ".join(wrong)
+            rung.reason, self.ids = "; ".join(wrong), []  # nothing can be fed to both
             return
         self._measure_floor()
         probe = max(self.ids, key=len)

@@ -221,17 +221,17 @@ class Judge:
         """Whether the floor holds what this pair may do."""
         return self.floor is not None and (self.same or self.floor.covers_numerics)
 
-    def coarse(self, rows: Rows, of: str = "all") -> list[Measure]:
+    def coarse(self, rows: Rows, of: str = "") -> list[Measure]:
         """What no floor excuses where numerics differ: the cosine anywhere, KL and gain at most positions."""
-        if self.same and of == "all":
+        if self.same and not of:
             return []
         away = abs(float(np.median(rows.factor)) - 1)
-        return [self.measure("ceiling_cosine", f"{of} least cosine", 1 - statistic(rows.cosine_distance, "most")),
-                self.measure("ceiling_kl", f"{of} median KL", statistic(rows.kl, "median")),
-                self.measure("ceiling_gain", f"{of} |factor - 1|", away)]  # fmt: skip
+        return [self.measure("ceiling_cosine", f"{of}least cosine", 1 - statistic(rows.cosine_distance, "most")),
+                self.measure("ceiling_kl", f"{of}median KL", statistic(rows.kl, "median")),
+                self.measure("ceiling_gain", f"{of}|factor - 1|", away)]  # fmt: skip
 
     def doubt(self) -> Measure | None:
         """What is wrong with the floor itself: right passes are not so far apart."""
         controls = self.floor.controls.items() if self.floor else ()
-        found = (each for name, control in controls for each in self.coarse(control.rows, f"floor ({name})"))
+        found = (each for name, control in controls for each in self.coarse(control.rows, f"floor ({name}) "))
         return next((each for each in found if not each.holds), None)

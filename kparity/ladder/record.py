@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, field
 
 from kparity.engines.base import Facts
 from kparity.gates.verdict import Verdict
+from kparity.host.text import number
 
 FAIL: Final = "FAIL"
 INCONCLUSIVE: Final = "INCONCLUSIVE"
@@ -46,7 +47,8 @@ class Measure(Part):
     def text(self) -> str:
         """For example ``cand mse median 0.0012 ≤ 0.0048 (4 × floor)``."""
         mark = ", overridden" if self.overridden else ""
-        return f"{self.of} {self.value:.3g} {self.sign} {self.limit:.3g} ({self.basis}{mark})"
+        value, limit = number(float(self.value), float(self.limit)), number(float(self.limit))
+        return f"{self.of} {value} {self.sign} {limit} ({self.basis}{mark})"
 
     @property
     def used(self) -> float:
