@@ -17,6 +17,9 @@ from kparity.engines import hf_weights
 from kparity.engines.registry import open_here
 from kparity.errors import BadModel, KparityError
 from kparity.numerics.logits import compare_logits
+from kparity.traces.capture import Wanted, capture
+from kparity.traces.diff import diff
+from kparity.traces.files import load
 from tests.conftest import absent
 from tests.dense_files import write_dense
 from tests.gguf_files import ARRAY, F32, STRING, TINY, U32, Entry, altered, entry, write
@@ -203,3 +206,20 @@ def test_a_trace_names_modules_and_changes_no_bit(transformers: Any) -> None:
     traced = engine.trace(TOKENS, ["model.layers.3.*_proj", "model.norm"], lambda name, x: seen.update({name: x.shape}))
     assert np.array_equal(traced, scored) and seen["model.norm"] == (41, 256) and len(seen) == 8
     assert seen["model.layers.3.self_attn.k_proj"] == (41, 128)
+
+
+def test_its_trace_is_that_of_the_reference_slot_by_slot(transformers: Any, tmp_path: Path) -> None:
+    """And where it is made wrong, the first slot that does not follow is the one."""
+    engine: Any = open_here("transformers?threads=1")
+
+    def captured(engine: Any, name: str) -> Any:
+        engine.reset()
+        capture(engine, name, TOKENS[:12], tmp_path / name, Wanted(["*"]))
+        return load(tmp_path / name)
+
+    right, truth = captured(engine, "right"), captured(open_here("reference?kv=f32"), "truth")
+    found = diff(right, truth)
+    assert found.verdict == "PASS" and len(found.slots) == 6 * 14 + 3, found.reason
+    engine.net.model.layers[3].mlp.act_fn = engine.torch.nn.GELU()
+    wrong = diff(captured(engine, "wrong"), truth)
+    assert wrong.verdict == "FAIL" and wrong.first is not None and wrong.first.key == "3.ffn_silu_gate"

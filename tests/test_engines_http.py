@@ -49,7 +49,7 @@ class Fake:
         if path in self.faults:
             return self.faults[path]
         if path == "/v1/models":
-            return self.json({"data": [{"id": "fake", "max_model_len": 64}]})
+            return self.json({"data": [{"id": "fake", "max_model_len": 128}]})
         if path == "/tokenize":
             return self.json({"tokens": [1, *(ord(each) % VOCAB for each in body["prompt"])]})
         if path != "/v1/completions":
@@ -111,7 +111,7 @@ def test_a_server_of_openais_kind_gives_the_likeliest_and_invents_nothing(echoes
     fake = Fake(echoes=echoes)
     with served(fake) as url:
         engine = open_here(f"{url}/v1?probs=4&vocab={VOCAB}")
-        assert engine.facts.gives == "logprobs:4" and engine.facts.vocab == VOCAB and engine.facts.context == 64
+        assert engine.facts.gives == "logprobs:4" and engine.facts.vocab == VOCAB and engine.facts.context == 128
         fake.seen.clear()
         rows = np.vstack([engine.score(TOKENS[:3]), engine.step(TOKENS[3]), engine.prefill(TOKENS[4:])])
         assert len(fake.seen) == (3 if echoes else 5)  # requests: one a call, or one a position

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from fnmatch import fnmatchcase
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from kparity.device.fingerprint import version
 from kparity.engines import hf_weights
-from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec
+from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching
 from kparity.errors import WrongInput
 from kparity.host.install import library
 from kparity.host.processors import processors
@@ -97,9 +96,7 @@ class Transformers(Engine):
 
             return told
 
-        def wants(name: str) -> bool:
-            return any(fnmatchcase(name, pattern) for pattern in slots)
-
+        wants = matching(slots)
         chosen = [each.register_forward_hook(hook(name)) for name, each in self.net.named_modules() if name]
         try:
             return self.score(tokens)

@@ -21,6 +21,7 @@ OWN = {
     "reference": "kparity.engines.plain:Plain",
     "f16": "kparity.engines.plain:Plain",
     "transformers": "kparity.engines.hf:Transformers",
+    "recorded": "kparity.traces.recorded:Recorded",
     "http": "kparity.engines.http:Http",
     "https": "kparity.engines.http:Http",
 }

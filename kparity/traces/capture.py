@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from kparity import __version__
-from kparity.engines.base import Engine
+from kparity.engines.base import Engine, Sink
 from kparity.errors import DeviceFault, WrongInput
 from kparity.host import files
 from kparity.model.digest import file_sha256
@@ -125,8 +125,9 @@ def capture(
 ) -> End:  # fmt: skip
     """Trace a sequence of tokens into a new folder and return the last record of it.
 
-    ``tick`` is told of tokens that are done, two times each. Raises WrongInput for an engine without traces and for a
-    folder that holds something, DeviceFault where tracing changes a bit of the logits: the folder is then no trace.
+    ``tick`` is told of tokens that are done, two times each. An engine without traces gives its logits alone.
+    Raises WrongInput for a folder that holds something, DeviceFault where tracing changes a bit of the logits: the
+    folder is then no trace.
     """
     wanted = wanted or Wanted()
     wanted.check(len(tokens), engine.facts.layers)
@@ -137,7 +138,7 @@ def capture(
     recorder = Recorder(folder, len(tokens), wanted)
     begin = Begin(
         SCHEMA, __version__, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), spec, engine.facts,
-        file_sha256(Path(engine.facts.model)), list(tokens), list(wanted.slots),
+        _sha256(engine.facts.model), list(tokens), list(wanted.slots),
         recorder.positions if wanted.slots else [],
     )  # fmt: skip
     _write(folder, [begin])
@@ -150,7 +151,7 @@ def capture(
     engine.reset()
     whole, gatherer = hashlib.sha256(), Gatherer(recorder.take, lambda key: True)
     for at, piece in enumerate(pieces):
-        logits = engine.trace(piece, _patterns(names), gatherer)
+        logits = _traced(engine, piece, _patterns(names), gatherer)
         gatherer.flush()
         if hashlib.sha256(_bytes(logits)).digest() != untraced[at]:
             raise DeviceFault(
@@ -161,17 +162,32 @@ def capture(
         tick(len(piece), "traced")
     records = recorder.records()
     there = {Key.parse(record.key).slot for record in records}
-    absent = {slot: "the engine computes no such tensor" for slot in TABLE if slot not in there}
+    why = "the engine computes no such tensor" if engine.facts.traces else "the engine gives no traces"
+    absent = {slot: why for slot in TABLE if slot not in there}
     end = End(len(records), whole.hexdigest(), absent, _unmapped(names))
     _write(folder, [*records, end])
     return end
+
+
+def _traced(engine: Engine, tokens: Sequence[int], patterns: Sequence[str], sink: Sink) -> Array:
+    """A trace, or the logits alone of an engine that gives none."""
+    if engine.facts.traces:
+        return engine.trace(tokens, patterns, sink)
+    logits = engine.score(tokens)
+    sink("logits", logits)
+    return logits
+
+
+def _sha256(path: str) -> str:
+    """Of a model's file; nothing where it lies elsewhere, behind a server."""
+    return file_sha256(Path(path)) if Path(path).is_file() else ""
 
 
 def _names(engine: Engine, token: int) -> list[str]:
     """Every name that the engine gives, in its order, of a pass over one token."""
     found: list[str] = []
     engine.reset()
-    engine.trace([token], ["*"], lambda name, _values: found.append(name))
+    _traced(engine, [token], ["*"], lambda name, _values: found.append(name))
     engine.reset()
     return found
 

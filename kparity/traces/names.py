@@ -39,6 +39,29 @@ GGML: Mapping[str, str] = {
 }
 """``name:OPERATION`` of llama.cpp's graphs → slot, with the number of those that stand side by side. Where several
 nodes of a layer are the same slot (a product, then its scale or bias), the last one is."""
+LAYER = r"model\.layers\.(\d+)"
+MODULES: Mapping[str, str] = {
+    r"model\.embed_tokens": "embd",
+    rf"{LAYER}\.input_layernorm": "attn_norm",
+    rf"{LAYER}\.self_attn\.q_proj": "qkv/0",
+    rf"{LAYER}\.self_attn\.k_proj": "qkv/1",
+    rf"{LAYER}\.self_attn\.v_proj": "qkv/2",
+    rf"{LAYER}\.self_attn\.attn_sub_norm:in": "attention",
+    rf"{LAYER}\.self_attn\.attn_sub_norm": "attn_sub_norm",
+    rf"{LAYER}\.self_attn\.o_proj": "attn_out",
+    rf"{LAYER}\.post_attention_layernorm:in": "attn_residual",
+    rf"{LAYER}\.post_attention_layernorm": "ffn_norm",
+    rf"{LAYER}\.mlp\.gate_proj": "ffn_gate",
+    rf"{LAYER}\.mlp\.up_proj": "ffn_up",
+    rf"{LAYER}\.mlp\.act_fn": "ffn_silu_gate",
+    rf"{LAYER}\.mlp\.ffn_sub_norm:in": "ffn_swiglu_inner",
+    rf"{LAYER}\.mlp\.ffn_sub_norm": "ffn_sub_norm",
+    rf"{LAYER}\.mlp\.down_proj": "ffn_out",
+    LAYER: "output",
+    r"model\.norm": "result_norm",
+    r"lm_head": "logits",
+}
+"""Modules of transformers → slot, of what they give or, with ``:in``, are given."""
 UNNAMED = re.compile(r"node_\d+:MUL_MAT")
 """The output projection in graphs that do not name it: the first product after attention."""
 PARTS = 3
@@ -75,10 +98,10 @@ def map_of(table: Mapping[str, str | None], path: str) -> list[Rule]:
 
 
 class Namer:
-    """Tells the slot behind a name: by its own rules, as a key, or by llama.cpp's names."""
+    """Tells the slot behind a name: by its own rules, as a key, or by the names of llama.cpp and transformers."""
 
     def __init__(self, own: Sequence[Rule] = ()) -> None:
-        self._rules = [*own, *rules(GGML)]
+        self._rules = [*own, *rules(GGML), *rules(MODULES)]
         self._after = ABSENT
         """The layer whose output projection comes next."""
 
