@@ -211,7 +211,14 @@ def test_slow_dead_and_wrong_addresses_are_one_sentence() -> None:
             open_here(f"{url}?timeout=1")
     with pytest.raises(KparityError, match=r"GET /v1/models: .*look whether the server runs"):
         open_here("http://127.0.0.1:1")
-    for wrong in ("http:", "http://", "http://user:word@127.0.0.1:1", "http://127.0.0.1:99999", "https://[::1"):
+    for wrong in (
+        "http:",
+        "http://",
+        "http://user:word@127.0.0.1:1",
+        "http://127.0.0.1:99999",
+        "https://[::1",
+        "http://a\n.b",
+    ):
         with pytest.raises(KparityError, match="no address of a server"):
             open_here(wrong)
 

@@ -82,17 +82,23 @@ def exported(path: str, act: str = "token") -> Any:
         with torch.device("meta"):
             net = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-        state = dict[str, Any]()
-        for name in file.tensors:
+        state, modules = dict[str, Any](), dict(net.named_modules())
+        for name, tensor in file.tensors.items():
             stem, module = _placed(name)
-            if name.endswith(".scale"):
-                continue
-            values, scale = _read(file, name, keep=act == "token")
+            beside = file.tensors.get(f"{stem}.weight")
+            if name.endswith(".scale") and beside and beside.type.ternary:
+                continue  # read with its weight
+            there = getattr(modules.get(module), "weight", None)
+            if there is None or name.endswith(".scale"):
+                raise BadModel(f"tensor {name} has no place in the graph of transformers that the keys describe")
+            if tensor.shape != tuple(reversed(there.shape)):
+                raise BadModel(f"tensor {name} has the shape {list(tensor.shape)}, the keys say {[*there.shape][::-1]}")
+            values, scale = _read(file, name, keep=act == "token" and stem != "token_embd")
             if family.paired and (at := stem.rpartition(".")[2]) in heads:
                 values = halves(values, heads[at])
             state[f"{module}.weight"] = torch.from_numpy(values)
             if scale is not None:
-                net.set_submodule(module, _ternary_layer(net.get_submodule(module)))
+                net.set_submodule(module, _ternary_layer(modules[module]))
                 state[f"{module}.weight_scale"] = torch.from_numpy(scale)
         if config.tie_word_embeddings:
             state["lm_head.weight"] = state["model.embed_tokens.weight"]
@@ -132,7 +138,7 @@ def _config(file: GgufFile, transformers: Any) -> tuple[Family, Any]:
     sizes = {theirs: keys.integer(f"{arch}.{ours}", 1, MAX_SIZE, None) for ours, theirs in SIZES.items()}
     sizes["vocab_size"] = embedding.rows
     for name in ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads"):
-        if not sizes[name] or sizes["num_hidden_layers"] > MAX_LAYERS:
+        if not sizes[name] or (name == "num_hidden_layers" and sizes[name] > MAX_LAYERS):
             raise BadModel(f"the key for {name} is missing, or beyond every model")
     sizes["num_key_value_heads"] = sizes["num_key_value_heads"] or sizes["num_attention_heads"]
     sizes["head_dim"] = sizes["head_dim"] or sizes["hidden_size"] // sizes["num_attention_heads"]
@@ -173,16 +179,10 @@ def _ternary_layer(linear: Any) -> Any:
 
 
 def _filled(net: Any, state: Mapping[str, Any]) -> None:
-    """Put tensors in their places; raises BadModel where one is missing, left over or of another shape."""
-    wanted = {name: tuple(each.shape) for name, each in net.state_dict().items()}
-    for name, shape in wanted.items():
+    """Put tensors in their places; raises BadModel where one is missing."""
+    for name in net.state_dict():
         if name not in state:
             raise BadModel(f"no tensor of the file is {name} of transformers")
-        if tuple(state[name].shape) != shape:
-            raise BadModel(f"{name} has the shape {list(state[name].shape)}, the keys say {list(shape)}")
-    left = next((name for name in state if name not in wanted), None)
-    if left is not None:
-        raise BadModel(f"{left} has no place in the graph of transformers that the keys describe")
     net.load_state_dict(state, strict=True, assign=True)
 
 

@@ -41,10 +41,13 @@ class Wire:
             raise WrongInput(f"{KEY} has characters that no header can hold; give the key alone")
         self.httpx = library("httpx", "http", "an engine behind http")
         headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
-        self.client = self.httpx.Client(
-            base_url=self.url, headers=headers, timeout=self.httpx.Timeout(seconds, connect=CONNECT_S),
-            follow_redirects=False, trust_env=not _here(host),
-        )  # fmt: skip
+        try:
+            self.client = self.httpx.Client(
+                base_url=self.url, headers=headers, timeout=self.httpx.Timeout(seconds, connect=CONNECT_S),
+                follow_redirects=False, trust_env=not _here(host),
+            )  # fmt: skip
+        except self.httpx.InvalidURL as error:
+            raise spec.wrong(f"no address of a server ({error})") from None
 
     def _host(self) -> str:
         """Of the address; raises WrongInput for one that is none, or that has a name and password in it."""
