@@ -22,8 +22,8 @@ def print_captured(folder: Path, tokens: int, end: End) -> None:
 
 
 def _say_rest(end: End) -> None:
-    if end.absent:
-        say(("not there: ", "dim"), "; ".join(f"{slot}: {why}" for slot, why in end.absent.items()))
+    for why in dict.fromkeys(end.absent.values()):
+        say(("not there: ", "dim"), ", ".join(slot for slot, of in end.absent.items() if of == why) + f": {why}")
     if end.unmapped:
         say(("no slot: ", "dim"), ", ".join(f"{name} ({count})" for name, count in end.unmapped.items()))
 
