@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kparity import contracts
 from kparity.bench.timing import bootstrap
+from kparity.numerics.statistics import ratio
 from kparity.receipts.rules.samples import at_least, below_median, interval_fault, irregularities
 
 LIMITS = contracts.load("receipt-v1")
@@ -38,6 +39,16 @@ def test_a_narrower_and_a_far_wider_interval_is_refused(count: int) -> None:
     assert "narrow" in interval_fault(samples, *shrunk, LIMITS)
     assert "exchanged" in interval_fault(samples, high, low, LIMITS)
     assert "wide" in interval_fault(samples, min(samples) / 2, max(samples) * 2, LIMITS)
+
+
+@pytest.mark.parametrize("count", [10, 40, 200])
+def test_a_ratio_by_another_seed_is_accepted(count: int) -> None:
+    for trial in range(20):
+        rng = np.random.default_rng(trial)
+        sides = [1 + 0.05 * rng.gamma(2.0, 1.0, count) for _ in range(2)]
+        (_, low, high), (_, *other) = ratio(*sides), ratio(*sides, seed=trial + 1)
+        off = max(abs(low - other[0]), abs(high - other[1])) / (high - low)
+        assert LIMITS.threshold("ratio_interval").holds(off), f"{off:.3f} of the width"
 
 
 def test_the_distribution_of_the_median_is_that_of_many_resamples() -> None:
