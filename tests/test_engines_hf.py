@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ import pytest
 from kparity import plain
 from kparity.engines import hf_weights
 from kparity.engines.registry import open_here
-from kparity.errors import BadModel, KparityError
+from kparity.errors import BadModel, KparityError, Unavailable
 from kparity.numerics.logits import compare_logits
 from kparity.traces.capture import Wanted, capture
 from kparity.traces.diff import diff
@@ -185,6 +186,13 @@ def test_a_file_that_transformers_cannot_express_is_refused(name: str, transform
     keys, tensors, expected = BAD[name]
     with pytest.raises(BadModel, match=expected):
         open_here("transformers", model=str(altered(tmp_path, keys=keys, tensors=tensors)))
+
+
+def test_a_library_that_is_missing_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, module in (("transformers", "transformers"), ("http://127.0.0.1:1", "httpx")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(Unavailable, match=rf"{module} cannot be imported .*pip install"):
+            open_here(text)
 
 
 def test_what_is_no_model_of_transformers_is_one_sentence(transformers: Any, tmp_path: Path) -> None:

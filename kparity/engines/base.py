@@ -6,11 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from kparity.errors import WrongInput
+from kparity.errors import Unavailable, WrongInput
+from kparity.host import install
 from kparity.ops.spec import Array
 
 Sink = Callable[[str, Array], None]
@@ -20,6 +23,15 @@ Sink = Callable[[str, Array], None]
 def matching(patterns: Sequence[str]) -> Callable[[str], bool]:
     """Whether a name matches one of some patterns (``fnmatch``)."""
     return lambda name: any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def needed(module: str, extra: str, code: str) -> Any:
+    """A module that an extra brings, imported; raises Unavailable with the line that installs it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise Unavailable(f"{name} cannot be imported ({error})", install.extra(extra), code) from None
 
 
 class DeviceRow(msgspec.Struct, frozen=True):

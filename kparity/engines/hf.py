@@ -14,9 +14,9 @@ import numpy as np
 
 from kparity.device.fingerprint import version
 from kparity.engines import hf_weights
-from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching
+from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching, needed
+from kparity.engines.hf_weights import CODE
 from kparity.errors import WrongInput
-from kparity.host.install import library
 from kparity.host.processors import processors
 from kparity.model.gguf_file import GgufFile
 from kparity.model.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ class Transformers(Engine):
         act, threads = spec.choice("act", "token", "none"), spec.number("threads", processors(), 1)
         if not own and not (Path(spec.place) / "config.json").is_file():
             raise spec.wrong(f"{spec.place} has no config.json; write transformers:exported, or name a folder")
-        self.torch = library("torch", "hf", "the engine transformers")
+        self.torch = needed("torch", "hf", CODE)
         self.torch.set_num_threads(threads)
         self.net = hf_weights.exported(model, act) if own else hf_weights.loaded(spec.place)
         self.words: Tokenizer | None = _words(model, self.net.config) if own else _words_of(spec.place)
@@ -132,7 +132,7 @@ def _words(model: str, config: Any) -> Tokenizer:
 
 def _words_of(folder: str) -> Tokenizer | None:
     """That of a folder of transformers, with the BOS that its own rules put in front; None where it has none."""
-    transformers = library("transformers", "hf", "the engine transformers")
+    transformers = needed("transformers", "hf", CODE)
     try:
         theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         bos, first = theirs.bos_token_id, theirs("a")["input_ids"][:1]

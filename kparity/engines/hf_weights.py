@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from kparity.engines.base import needed
 from kparity.errors import BadModel, WrongInput
-from kparity.host.install import library
 from kparity.model import writer
 from kparity.model.gguf_file import GgufFile
 from kparity.model.gguf_header import STRING
@@ -25,6 +25,7 @@ from kparity.model.writer import F32, U32, Entry, Key
 from kparity.ops.spec import Array
 from kparity.plain.weights import BLOCK, matrix, pieces, vector
 
+CODE = "KP-TRANSFORMERS-NOLIB"
 TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 LAYER = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
@@ -108,7 +109,7 @@ def exported(path: str, act: str = "token") -> Any:
 
 
 def _libraries() -> tuple[Any, Any]:
-    found = [library(name, "hf", "the engine transformers") for name in ("torch", "transformers")]
+    found = [needed(name, "hf", CODE) for name in ("torch", "transformers")]
     found[1].logging.set_verbosity_error()
     found[1].utils.logging.disable_progress_bar()
     return found[0], found[1]
@@ -174,7 +175,7 @@ def _read(file: GgufFile, name: str, keep: bool) -> tuple[Array, Array | None]:
 
 
 def _ternary_layer(linear: Any) -> Any:
-    from_integrations = library("transformers.integrations.bitnet", "hf", "a ternary layer")
+    from_integrations = needed("transformers.integrations.bitnet", "hf", CODE)
     return from_integrations.AutoBitLinear(linear.in_features, linear.out_features, bias=False, device="meta")
 
 
@@ -221,7 +222,7 @@ def save(path: str, folder: Path) -> None:
         if token is not None:
             special[name] = backend.id_to_token(token)
     if words.add_bos:
-        start, rule = special["bos_token"], library("tokenizers.processors", "hf", "a tokenizer").TemplateProcessing
+        start, rule = special["bos_token"], needed("tokenizers.processors", "hf", CODE).TemplateProcessing
         backend.post_processor = rule(f"{start} $A", special_tokens=[(start, words.bos)])
     transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
 

@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from kparity.engines.base import Spec
-from kparity.errors import WrongInput
-from kparity.host.install import library
+from kparity.engines.base import Spec, needed
+from kparity.errors import Unavailable, WrongInput
 from kparity.host.text import printable
 
 KEY = "KPARITY_API_KEY"
@@ -39,7 +38,7 @@ class Wire:
         host, key = self._host(), os.environ.get(KEY, "")
         if not (key.isascii() and key.isprintable()):
             raise WrongInput(f"{KEY} has characters that no header can hold; give the key alone")
-        self.httpx = library("httpx", "http", "an engine behind http")
+        self.httpx = needed("httpx", "http", "KP-HTTP-NOLIB")
         headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
         try:
             self.client = self.httpx.Client(
@@ -58,8 +57,8 @@ class Wire:
         raise self.spec.wrong(f"no address of a server; write http://HOST:PORT, and a key into {KEY}")
 
     def ask(self, path: str, form: type[Form], body: Any = None) -> Form:
-        """The answer of a GET, or of a POST where there is a ``body``; raises Missing for 404 and 405, and WrongInput
-        with what the server answered instead.
+        """The answer of a GET, or of a POST where there is a ``body``; raises Missing for 404 and 405, WrongInput with
+        what the server answered instead, and Unavailable where it did not.
         """
         method = "GET" if body is None else "POST"
         what, found = f"{method} {path}", Queue[tuple[Any, bytes] | Exception](1)
@@ -70,16 +69,21 @@ class Wire:
         except Empty:
             got = self.httpx.ReadTimeout("")
         if isinstance(got, self.httpx.TimeoutException):
-            raise self.spec.wrong(f"{what}: no answer within {self.seconds} s; ?timeout=SECONDS allows more")
+            raise self._silent(f"{what}: no answer within {self.seconds} s", "?timeout=SECONDS allows more")
         if isinstance(got, Exception):
             reason = printable(str(got))[:EXCERPT] or type(got).__name__
-            raise self.spec.wrong(f"{what}: {reason}; look whether the server runs there") from got
+            if isinstance(got, ValueError):  # an answer that is too large, or a name that is none
+                raise self.spec.wrong(f"{what}: {reason}") from None
+            raise self._silent(f"{what}: {reason}", "look whether the server runs there") from got
         reply, raw = got
         self._refuse(what, reply, raw)
         try:
             return msgspec.json.decode(raw, type=form)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.spec.wrong(f"{what} answered {_excerpt(raw)}, not what was asked for ({error})") from None
+
+    def _silent(self, why: str, remedy: str) -> Unavailable:
+        return Unavailable(f"engine {self.spec.text}: {why}", remedy, "KP-HTTP-NOSERVER")
 
     def _fetch(self, method: str, path: str, body: Any, found: Queue[Any]) -> None:
         """Put the response and its body, or what went wrong."""
