@@ -88,7 +88,7 @@ def test_llama_cpp_agrees_slot_by_slot_and_its_first_difference_is_named(
     text: str, traced: Callable[[str], files.Loaded]
 ) -> None:
     theirs, ours = traced(text), traced("kparity:cpu?act=block256")
-    assert theirs.end and theirs.end.absent == {"ffn_silu_gate": "the engine computes no such tensor"}
+    assert theirs.end and theirs.end.absent == {"ffn_silu_gate": "the engine gives no such tensor"}
     assert len(theirs.entries) == SLOTS - 6 and theirs.end.unmapped["norm-*:RMS_NORM"] == 24
     found = diff(theirs, ours)
     assert found.verdict == "PASS" and len(found.slots) == 3 + 17 * 6, found.reason
@@ -154,11 +154,6 @@ def test_a_mutant_is_named_too(tmp_path: Path, traced: Callable[[str], files.Loa
         assert found.first and found.first.key == slot, (mutant, found.reason)
 
 
-def ids_of(text: str) -> list[int]:
-    with closing(open_here("reference")) as opened:
-        return opened.tokenize(text)
-
-
 def rows_of(trace: files.Loaded, key: str) -> Array:
     found = trace.entries[Key.parse(key)].rows
     assert found
@@ -173,21 +168,18 @@ def as_dump(trace: files.Loaded, folder: Path, rows: slice) -> Path:
     return folder
 
 
-def test_the_story_on_a_real_model(tmp_path: Path) -> None:
+def test_the_story_on_a_real_model() -> None:
     """One engine, once over all tokens and once as a tracer of the last token would record it: the ratio alone would
     blame layer 1, most at the gated product, whose rows at six of the eight tokens dwarf the last one.
     """
-    whole = small(tmp_path / "all", "kparity:cpu", ids_of("I I I I I I Ph"))
-    last = files.load(as_dump(whole, tmp_path / "last", slice(-1, None)))
-    false_alarm = diff(whole, last)
-    assert false_alarm.verdict == "INCONCLUSIVE" and not false_alarm.slots
-    assert "worst 6.1" in false_alarm.reason and "at layer 1 ffn_swiglu_inner" in false_alarm.reason
-    assert "possibly a false positive" in false_alarm.reason
-    assert "6144 against 768 (6144 = 8 × 768)" in "".join(false_alarm.sample_size_parity.failed)
-    assert "fix 1" in false_alarm.sample_size_parity.advice and "fix 2" in false_alarm.sample_size_parity.advice
-    both = files.load(as_dump(whole, tmp_path / "both", slice(None)))
-    for healed in (diff(whole, both), diff(whole, last, last_token=True)):
-        assert healed.verdict == "PASS" and len(healed.slots) == 111 and all(each.error == 0 for each in healed.slots)
+    story = Path(__file__).parent.parent / "examples" / "trace_story" / "story.py"
+    done = subprocess.run([sys.executable, str(story)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alarm, first, second = done.stdout.splitlines()
+    assert "INCONCLUSIVE precondition sample-size parity does not hold: 120 of 120 counts differ" in alarm
+    assert "2048 against 256 (2048 = 8 × 256)" in alarm and "possibly a false positive" in alarm
+    assert "worst 6.1" in alarm and "at layer 1 ffn_swiglu_inner" in alarm
+    assert all("PASS 120 of 120 ratios within 1.4; 111 of 111 slots follow" in healed for healed in (first, second))
 
 
 def test_a_capture_keeps_what_was_asked_for_and_tells_the_rest(tmp_path: Path) -> None:
@@ -320,13 +312,18 @@ def test_a_layer_is_put_together_from_what_came_in_any_order() -> None:
         ("cache_k_l0 (view):VIEW", cache), ("norm-0:RMS_NORM", ones), ("attn_norm-1:MUL", ones),
     ):  # fmt: skip
         gatherer(name, values)
+    gatherer("model.layers.2.self_attn.o_proj:in", ones)  # of a model without sub-norms
+    for number, name in enumerate(("mlp.ffn_sub_norm:in", "mlp.down_proj:in")):
+        gatherer(f"model.layers.2.{name}", number * ones)
+    gatherer("lm_head", ones)
+    assert taken[Key(2, "attention")].all() and not taken[Key(2, "ffn_swiglu_inner")].any()
     assert taken[Key(0, "qkv")].tolist() == [[5] * 4 + [2] * 4 + [3] * 4] * 2
-    assert Key(0, "k_rope") not in taken and Key(1, "attn_norm") not in taken
+    assert Key(0, "k_rope") not in taken and Key(ABSENT, "logits") not in taken
     assert np.array_equal(taken[Key(0, "k_cache", 1)], cache[0, :2, 1]) and np.array_equal(
         taken[Key(0, "v_cache", 1)], cache[0, :2, 1]
     )
     gatherer.flush()
-    assert Key(1, "attn_norm") in taken
+    assert Key(ABSENT, "logits") in taken
 
 
 def test_keys_say_what_they_are_made_of() -> None:

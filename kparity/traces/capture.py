@@ -154,15 +154,12 @@ def capture(
         logits = _traced(engine, piece, _patterns(names), gatherer)
         gatherer.flush()
         if hashlib.sha256(_bytes(logits)).digest() != untraced[at]:
-            raise DeviceFault(
-                f"{engine.facts.name}: tracing changed the logits of positions {at * step} to "
-                f"{at * step + len(piece) - 1}: what was traced is not what serves, and {folder} is no trace"
-            )
+            raise DeviceFault(f"{engine.facts.name}: {_difference(engine, pieces[: at + 1], untraced[at])}")
         whole.update(_bytes(logits))
         tick(len(piece), "traced")
     records = recorder.records()
     there = {Key.parse(record.key).slot for record in records}
-    why = "the engine computes no such tensor" if engine.facts.traces else "the engine gives no traces"
+    why = "the engine gives no such tensor" if engine.facts.traces else "the engine gives no traces"
     absent = {slot: why for slot in TABLE if slot not in there}
     end = End(len(records), whole.hexdigest(), absent, _unmapped(names))
     _write(folder, [*records, end])
@@ -181,6 +178,17 @@ def _traced(engine: Engine, tokens: Sequence[int], patterns: Sequence[str], sink
 def _sha256(path: str) -> str:
     """Of a model's file; nothing where it lies elsewhere, behind a server."""
     return file_sha256(Path(path)) if Path(path).is_file() else ""
+
+
+def _difference(engine: Engine, pieces: Sequence[list[int]], untraced: bytes) -> str:
+    """Why the logits of the last piece came out otherwise: scored again without tracing, they tell."""
+    engine.reset()
+    again = [hashlib.sha256(_bytes(engine.score(piece))).digest() for piece in pieces][-1]
+    first = sum(map(len, pieces[:-1]))
+    where = f"the logits of positions {first} to {first + len(pieces[-1]) - 1}"
+    if again != untraced:
+        return f"{where} differ from one pass to the next, without tracing too; no trace of it means anything"
+    return f"tracing changed {where}: what was traced is not what serves, and there is no trace"
 
 
 def _names(engine: Engine, token: int) -> list[str]:

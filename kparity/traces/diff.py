@@ -22,7 +22,7 @@ from kparity.errors import WrongInput
 from kparity.ops.spec import Array
 from kparity.traces.dumps import AT_ONCE
 from kparity.traces.files import Entry, Loaded
-from kparity.traces.parity import CONTRACT, Report, sample_size_parity, std_ratio_gate
+from kparity.traces.parity import CONTRACT, Report, Stats, sample_size_parity, std_ratio_gate
 from kparity.traces.slots import ABSENT, HEADS, TABLE, Key
 
 SCHEMA: Literal["kparity-trace-diff-v1"] = "kparity-trace-diff-v1"
@@ -120,6 +120,11 @@ def relative(apart: Array, size: Array) -> Array:
 def rms(values: Array) -> float:
     """The root of the mean square."""
     return float(np.sqrt(np.mean(np.square(values))))
+
+
+def size_of(stats: Stats) -> float:
+    """The root of the mean square."""
+    return math.hypot(stats.mean, stats.std)
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,7 @@ class Judge:
 
     def _error_in(self, key: Key, inputs: Sequence[Key]) -> float:
         """What comes in, relative to a row: of a sum, both errors over the sum; through a norm, channel by channel; of
-        attention, the worst row of the cache, which every later one may read.
+        attention, the worst row of the cache, which every later one may read, and what the scores make of q and k.
         """
         if key.slot in ADDED:
             together = sum(np.sqrt(self.errors[each].apart) for each in inputs)
@@ -237,9 +242,20 @@ class Judge:
         if key.slot in NORMS and len(inputs) == 1:
             return through_norm(self.pairs[inputs[0]][0], self.pairs[key][0])
         if TABLE[key.slot].kind == "attention":
-            return max(float(self.errors[each].rows.max()) if each.slot in HEADS else self.errors[each].error
-                       for each in inputs)  # fmt: skip
+            errors = {each: float(self.errors[each].rows.max()) if each.slot in HEADS else self.errors[each].error
+                      for each in inputs}  # fmt: skip
+            sharp = self._sharpness(key.layer)
+            return max(error * (1 if each.slot == "v_cache" else sharp) for each, error in errors.items())
         return max(self.errors[each].error for each in inputs)
+
+    def _sharpness(self, layer: int) -> float:
+        """By how much a score differs, in nats, where q and k are off by their own size in directions of their own:
+        √2 · rms(q) · rms(k). Softmax makes a relative error of that.
+        """
+        sizes = [next((size_of(self.pairs[key][0].b.all_tokens) for slot in slots
+                       if (key := Key(layer, slot)) in self.pairs), 0.0)
+                 for slots in (("q_rope", "qkv"), ("k_rope", "k_cache", "qkv"))]  # fmt: skip
+        return max(1.0, math.sqrt(2) * math.prod(sizes))
 
     def _explained(self, key: Key, error: float, inputs: Sequence[Key]) -> tuple[float, float, str]:
         """√(error² + error·step + one²): of activations that are off by an error, some get another code, and each that
@@ -249,17 +265,17 @@ class Judge:
         kind, step, one, lost, why = TABLE[key.slot].kind, 0.0, 0.0, 0.0, ""
         if kind == "product":
             stats, source = self.pairs[inputs[0]][0].b.all_tokens, self.errors[inputs[0]]
-            size = math.hypot(stats.mean, stats.std)
+            size = size_of(stats)
             step = max(abs(stats.min), abs(stats.max)) / size / CODES if size > 0 else 0.0
             one = step / math.sqrt(source.width * len(source.positions))
             if not self._same(_activations):
                 lost, why = step / math.sqrt(12), "activations may be quantised otherwise"
         elif key.slot in HEADS or kind == "attention":
             step = 2 * F16
-            if key.slot in HEADS and not self._same(_cache):
-                lost, why = F16, "the caches may hold other types"
-            elif key.slot not in HEADS and not self._same(_attention):
+            if kind == "attention" and not self._same(_attention):
                 lost, why = 2 * F16, "flash attention may add up in f16"
+            elif not self._same(_cache):
+                lost, why = F16, "the caches may hold other types"
         return math.sqrt(error**2 + error * step + one**2), lost, why
 
     def _same(self, what: Callable[[Facts], str]) -> bool:
@@ -384,9 +400,11 @@ def _notes(a: Loaded, b: Loaded, slots: Sequence[SlotDiff]) -> Iterator[str]:
             f"{Key.parse(other.key).place} is the first that differs by more than the same arithmetic would: inputs by "
             f"{other.error_in:.2g}, output by {other.error:.2g}; {other.allowed}"
         )
+    if a.begin and b.begin and a.begin.model_sha256 != b.begin.model_sha256:
+        yield "the traces are of other model files"
     for each in (a, b):
         if each.end and each.end.absent:
-            yield f"{each.path} has no {', '.join(each.end.absent)}: the engine computes no such tensor"
+            yield f"{each.path} has no {', '.join(each.end.absent)}: the engine gives no such tensor"
         if each.left_out:
             yield f"{each.path}: left out by the map: {', '.join(each.left_out)}"
         if each.begin is None:

@@ -200,7 +200,7 @@ def _dump(path: Path, rules: Sequence[Rule]) -> Loaded:
                 left_out.append(name)
             elif (place := namer(name)) is None:
                 unknown.append(name)
-            elif parts.setdefault(place[0], {}).setdefault(place[1], rows) is not rows:
+            elif parts.setdefault(place[0], {}).setdefault(place[1].part, rows) is not rows:
                 raise WrongInput(f"{path}: {name!r} is {place[0]}, and so is another tensor; map one of them to null")
     if unknown:
         raise WrongInput(

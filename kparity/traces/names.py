@@ -48,20 +48,24 @@ MODULES: Mapping[str, str] = {
     rf"{LAYER}\.self_attn\.v_proj": "qkv/2",
     rf"{LAYER}\.self_attn\.attn_sub_norm:in": "attention",
     rf"{LAYER}\.self_attn\.attn_sub_norm": "attn_sub_norm",
+    rf"{LAYER}\.self_attn\.o_proj:in": "attention?",
     rf"{LAYER}\.self_attn\.o_proj": "attn_out",
     rf"{LAYER}\.post_attention_layernorm:in": "attn_residual",
     rf"{LAYER}\.post_attention_layernorm": "ffn_norm",
     rf"{LAYER}\.mlp\.gate_proj": "ffn_gate",
-    rf"{LAYER}\.mlp\.up_proj": "ffn_up",
     rf"{LAYER}\.mlp\.act_fn": "ffn_silu_gate",
+    rf"{LAYER}\.mlp\.up_proj": "ffn_up",
     rf"{LAYER}\.mlp\.ffn_sub_norm:in": "ffn_swiglu_inner",
     rf"{LAYER}\.mlp\.ffn_sub_norm": "ffn_sub_norm",
+    rf"{LAYER}\.mlp\.down_proj:in": "ffn_swiglu_inner?",
     rf"{LAYER}\.mlp\.down_proj": "ffn_out",
     LAYER: "output",
     r"model\.norm": "result_norm",
     r"lm_head": "logits",
 }
-"""Modules of transformers → slot, of what they give or, with ``:in``, are given."""
+"""The same of modules of transformers: what they give, and with ``:in`` what they are given. A slot with ``?`` is that
+of models where no other name is.
+"""
 UNNAMED = re.compile(r"node_\d+:MUL_MAT")
 """The output projection in graphs that do not name it: the first product after attention."""
 PARTS = 3
@@ -69,17 +73,20 @@ PARTS = 3
 
 @dataclass(frozen=True)
 class Rule:
-    """Names → a slot, or nothing where it is empty; the first group is the layer."""
+    """Names → a slot, or nothing where it is empty; the first group is the layer. Of several tensors the last is the
+    slot, unless it is ``spare``.
+    """
 
     names: re.Pattern[str]
     slot: str
     part: int = 0
+    spare: bool = False
 
 
 def rules(table: Mapping[str, str]) -> list[Rule]:
     """Of regular expressions."""
-    parted = ((names, *slot.partition("/")) for names, slot in table.items())
-    return [Rule(re.compile(names), slot, int(part or 0)) for names, slot, _, part in parted]
+    parted = ((names, slot.endswith("?"), *slot.rstrip("?").partition("/")) for names, slot in table.items())
+    return [Rule(re.compile(names), slot, int(part or 0), spare) for names, spare, slot, _, part in parted]
 
 
 def map_of(table: Mapping[str, str | None], path: str) -> list[Rule]:
@@ -97,26 +104,30 @@ def map_of(table: Mapping[str, str | None], path: str) -> list[Rule]:
     return rules({re.escape(name).replace(r"\{layer\}", r"(\d+)"): slot or "" for name, slot in table.items()})
 
 
+ALONE = Rule(UNNAMED, "")
+"""Of a name that is a slot by itself."""
+
+
 class Namer:
-    """Tells the slot behind a name: by its own rules, as a key, or by the names of llama.cpp and transformers."""
+    """Tells the slot behind a name: by its own rules, by the names of llama.cpp and of transformers, or as a key."""
 
     def __init__(self, own: Sequence[Rule] = ()) -> None:
         self._rules = [*own, *rules(GGML), *rules(MODULES)]
         self._after = ABSENT
         """The layer whose output projection comes next."""
 
-    def __call__(self, name: str) -> tuple[Key, int] | None:
-        """The key and the number of the part; None for what has no slot."""
+    def __call__(self, name: str) -> tuple[Key, Rule] | None:
+        """The key, and the rule that gave it; None for what has no slot."""
         for rule in self._rules:
             if found := rule.names.fullmatch(name):
                 layer = int(found[1]) if found.groups() else ABSENT
                 self._after = layer if rule.slot == "attention" else ABSENT if rule.slot == "attn_out" else self._after
-                return (Key(layer, rule.slot), rule.part) if rule.slot else None
+                return (Key(layer, rule.slot), rule) if rule.slot else None
         if self._after != ABSENT and UNNAMED.fullmatch(name):
             layer, self._after = self._after, ABSENT
-            return Key(layer, "attn_out"), 0
+            return Key(layer, "attn_out"), ALONE
         try:
-            return Key.parse(name), 0
+            return Key.parse(name), ALONE
         except KparityError:
             return None
 
@@ -140,13 +151,15 @@ class Gatherer:
         found = self._namer(name)
         if found is None:
             return
-        key, part = found
+        key, rule = found
         if any(key.layer != each.layer for each in self._held):
             self.flush()
         if key.slot == "embd":
             self._done, self._rows = self._done + self._rows, len(values)
         if key.slot in HEADS or self._wanted(key):
-            self._held.setdefault(key, {})[part] = (name, values)
+            parts = self._held.setdefault(key, {})
+            if not (rule.spare and parts):
+                parts[rule.part] = (name, values)
 
     def flush(self) -> None:
         """Hand on what is held: to be called after the last tensor, too."""

@@ -58,7 +58,7 @@ HEADS = ("k_cache", "v_cache")
 ABSENT = -1
 """Instead of a layer or a head."""
 ORDER = {name: at for at, name in enumerate(TABLE)}
-KEY = re.compile(r"(?:(\d{1,6})\.)?([a-z_]+)(?:\.(\d{1,6}))?")
+KEY = re.compile(r"(?:(\d{1,4})\.)?([a-z_]+)(?:\.(\d{1,4}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
