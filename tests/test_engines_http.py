@@ -24,12 +24,13 @@ from kparity.errors import KparityError, Unavailable
 from kparity.model import load_model
 from kparity.model.gguf_file import embedded
 
-VOCAB, TOKENS = 32, [3, 1, 4, 1, 5]
+VOCAB, TOKENS, RARE = 32, [3, 1, 4, 1, 5], 9
 
 
 def truth(tokens: list[int]) -> np.ndarray:
     """Log-probabilities [VOCAB] after some tokens."""
     logits = np.random.default_rng([0, *tokens]).standard_normal(VOCAB)
+    logits[7] -= 5000.0 * (tokens[-1] == RARE)  # its probability underflows
     return np.asarray(logits - np.logaddexp.reduce(logits))
 
 
@@ -233,6 +234,15 @@ def test_a_server_that_reads_other_tokens_is_refused() -> None:
             engine.score(TOKENS)
         with pytest.raises(KparityError, match="outside of the vocabulary"):
             engine.score([VOCAB])
+
+
+def test_a_distribution_that_is_whole_no_longer_is_told() -> None:
+    with served(Fake()) as url:
+        whole, some = (open_here(f"{url}?probs={count}&vocab={VOCAB}") for count in (VOCAB, 4))
+        assert whole.facts.gives == f"logprobs:{VOCAB}" and np.isfinite(whole.score(TOKENS)).all()
+        with pytest.raises(Unavailable, match=f"tells {VOCAB - 1} of {VOCAB} log-probabilities"):
+            whole.step(RARE)
+        assert np.isfinite(some.step(RARE)).sum() == 4
 
 
 SERVER = """

@@ -13,6 +13,7 @@ import numpy as np
 from kparity.engines.base import DeviceRow, Engine, Facts, Spec
 from kparity.engines.http_dialects import LlamaServer, dialect
 from kparity.engines.http_wire import Wire
+from kparity.errors import Unavailable
 from kparity.host.text import printable
 from kparity.ops.spec import Array
 
@@ -72,6 +73,10 @@ class Http(Engine):
         self.check(tokens, len(self.tokens))
         fed = [*self.tokens, *tokens]
         found = self.speaks.after(fed, last, self.probs, fresh=not self.tokens)
+        if self.facts.gives == f"logprobs:{self.facts.vocab}" and not np.isfinite(found).all():
+            fewest = np.isfinite(found).sum(axis=1).min()
+            why = f"it tells {fewest} of {self.facts.vocab} log-probabilities, where it told all"
+            raise Unavailable(f"engine {self.speaks.spec.text}: {why}", "ask for fewer by ?probs=N", "KP-HTTP-UNTOLD")
         self.tokens = fed
         return found
 
