@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
@@ -60,14 +61,21 @@ def quicken(ffi: Any) -> None:
 
 
 class FaultLog(logging.Handler):
-    """Errors that wgpu can only log, because no call is under way that could raise them: a lost device above all."""
+    """Errors that wgpu can only log, because no call is under way that could raise them: a lost device above all.
+
+    wgpu has one log for all devices. What is logged in a thread that is calling one of them is that one's; what is
+    logged elsewhere may be anyone's.
+    """
+
+    calling = threading.local()
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        if getattr(self.calling, "log", None) in (None, self):
+            self.messages.append(record.getMessage())
 
 
 class WgpuBound(Launch):
@@ -254,26 +262,28 @@ class WgpuBackend(Backend):
         """Turn whatever wgpu raises or logs into a DeviceFault."""
         if self._lost:  # not to be asked again: wgpu-native aborts the process when work is submitted to a lost device
             raise DeviceFault(self._lost, "KP-DEVICE-LOST")
+        FaultLog.calling.log = self.faults
         try:
             yield
         except (self.wgpu.GPUError, RuntimeError) as error:
+            self._drop_losses_of_others()
             self.faults.messages.insert(0, str(error))
             if isinstance(error, self.wgpu.GPUOutOfMemoryError):
                 raise self._fault("KP-DEVICE-OOM") from error
             raise self._fault() from error
-        if self.faults.messages and not self._of_another_device():
+        finally:
+            FaultLog.calling.log = None
+        self._drop_losses_of_others()
+        if self.faults.messages:
             raise self._fault()
 
-    def _of_another_device(self) -> bool:
-        """Whether all that was logged is the loss of a device that another backend of this process holds."""
-        if not all(LOST.search(message) for message in self.faults.messages):
-            return False
-        try:
-            self.device.create_buffer(size=4, usage=self._usage)
-        except self.wgpu.GPUError:
-            return False
-        self.faults.messages.clear()
-        return True
+    def _drop_losses_of_others(self) -> None:
+        """Forget logged losses of devices where this one still answers: another backend of this process has that."""
+        kept = [message for message in self.faults.messages if not LOST.search(message)]
+        if len(kept) < len(self.faults.messages):
+            with suppress(self.wgpu.GPUError):
+                self.device.create_buffer(size=4, usage=self._usage)
+                self.faults.messages[:] = kept
 
     def _fault(self, code: str = "") -> DeviceFault:
         text = " ".join(f"{self.info.device}: {'; '.join(map(headless, self.faults.messages))}".split())

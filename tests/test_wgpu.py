@@ -161,13 +161,23 @@ def test_a_device_without_memory_and_a_lost_one() -> None:
                 call()
 
 
-def test_logged_errors_are_faults_but_for_the_loss_of_another_device(shared: adapter.WgpuBackend) -> None:
-    logging.getLogger("wgpu").error("an error that no call raises")
-    with refused(DeviceFault, "KP-DEVICE-FAULT", "no call raises"):
+def test_logged_errors_are_faults_of_the_device_that_was_called(shared: adapter.WgpuBackend) -> None:
+    log = logging.getLogger("wgpu")
+    with opened() as other:
+        with refused(DeviceFault, "KP-DEVICE-FAULT", "no call raises"), other.guarded():
+            log.error("an error that no call raises")
         shared.sync()
-    shared.sync()
-    logging.getLogger("wgpu").error("DEVICE LOST!")
-    shared.sync()
+        other.sync()
+        shared.faults.emit(log.makeRecord("wgpu", logging.ERROR, "", 0, "of a thread of wgpu's own", (), None))
+        log.error("DEVICE LOST!")
+        other.sync()
+        with refused(DeviceFault, "KP-DEVICE-FAULT", "of a thread"):  # and not lost: it answers
+            shared.sync()
+        shared.sync()
+        other.device.destroy()
+        with refused(DeviceFault, "KP-DEVICE-LOST", "lost"):
+            other.sync()
+        shared.sync()
 
 
 def assembled(monkeypatch: pytest.MonkeyPatch, text: str, **preludes: str) -> str:
