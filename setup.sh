@@ -3,7 +3,8 @@
 #
 #   sh setup.sh probe [OPTIONS]   install what every command needs, from this folder (pip install -e '.[all]'), then
 #                                 `kparity probe` (--backends cuda,wgpu,cpu without options)
-#   sh setup.sh test [OPTIONS]    install with the development tools, then ruff, mypy and pytest
+#   sh setup.sh test [OPTIONS]    install with the development tools, then ruff, mypy and pytest (in one process with
+#                                 OPTIONS, which are pytest's)
 #
 # What the system lacks (a C++ compiler, Python headers, a Vulkan driver) is installed through apt where that is
 # possible without a password, and named otherwise. PYTHON chooses the interpreter (3.10 to 3.13).
@@ -61,7 +62,15 @@ check() {
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
-    .venv/bin/python -m pytest "$@"
+    if [ $# -gt 0 ]; then
+        .venv/bin/python -m pytest "$@"
+        return
+    fi
+    # Two processes for what can share the machine, then by itself what holds times against limits.
+    code=0
+    .venv/bin/python -m pytest -n 2 --dist loadfile -m "not alone" || code=$?
+    .venv/bin/python -m pytest -m alone || code=$?
+    return $code
 }
 
 command=${1:-}

@@ -132,7 +132,9 @@ def variants(name: str) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse misspelt names and wrong numbers before anything runs."""
+    """Refuse misspelt names and wrong numbers before anything runs; a run within a test is no worker of this one."""
+    for variable in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        del os.environ[variable]
     wanted()
     for variable in ("KPARITY_SEED", "KPARITY_FUZZ_SECONDS"):
         number(variable)
@@ -214,6 +216,18 @@ def findings() -> Callable[[Case, str, Candidate], list[Comparison]]:
         return known.compare(f"{case.id} {kind}", got)
 
     return judged
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands over what it has to show."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["compiled"] = COMPILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker hands over (nothing where it crashed)."""
+    COMPILED.extend(getattr(node, "workeroutput", {}).get("compiled", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -28,11 +28,12 @@ from tests.conftest import needing
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ops.get("tgemv").case(M=1, N=24, K=256)
-
-
 LARGE = ops.get("tgemv").case(M=1, N=640, K=2560)
 ADD = ops.get("add").case(M=1, D=8)
 PLAIN = {"backend": "gpu", "bytes": 10**9, "cold": True}
+
+
+pytestmark = pytest.mark.alone
 
 
 def copies_of(backend: Backend, case: Case, copies: int) -> Rotation:

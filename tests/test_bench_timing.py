@@ -23,6 +23,8 @@ from kparity.host.revision import revision
 from kparity.ops.spec import Array
 from kparity.receipts.record import Row
 
+pytestmark = pytest.mark.alone
+
 
 class Made(Timed):
     """Gives the samples of an iterator, in seconds of the device; ``found`` is what its check finds."""

@@ -13,6 +13,9 @@ from kparity.process.worker import REST_S, Worker, WorkerFailed
 ROOT = Path(__file__).resolve().parent.parent
 
 
+pytestmark = pytest.mark.alone
+
+
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     """Starts workers with a ``Faulty`` and closes them."""

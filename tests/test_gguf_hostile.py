@@ -133,9 +133,9 @@ def keyed(*parts: bytes, count: int = 1) -> bytes:
 def test_what_is_absurdly_large_is_refused_at_once(tmp_path: Path, head: bytes, size: int, says: str) -> None:
     path = file_of(tmp_path, head)
     os.truncate(path, size)
-    begun = time.monotonic()
+    begun = time.process_time()  # what others of this machine do is none of it
     refused(path, says)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_file_that_changes_under_its_reader_is_no_model(tmp_path: Path) -> None:

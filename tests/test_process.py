@@ -88,6 +88,7 @@ def test_what_is_no_message_is_garbled_and_quoted_without_tricks(start: Any, lin
     assert str(told.value) == printable(str(told.value)) and len(str(told.value)) < 1000
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("pieces", "words", "seconds"), [(20_000, "more than 4 MiB", 30), (48, "is no message", 5)])
 def test_a_long_line_ends_at_its_limit_and_is_searched_once(start: Any, pieces: int, words: str, seconds: int) -> None:
     """More than a gigabyte without an end; and 3 MiB in pieces of 64 KiB, which are not searched anew each time."""
@@ -97,6 +98,7 @@ def test_a_long_line_ends_at_its_limit_and_is_searched_once(start: Any, pieces: 
     assert time.monotonic() - began < seconds and len(child._rest) == 0
 
 
+@pytest.mark.alone
 def test_a_deadline_holds_while_bytes_flow(start: Any) -> None:
     child = start(("say", "a"), ("drip", 0))
     assert child.receive(60) == Tick("a")

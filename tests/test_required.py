@@ -60,13 +60,18 @@ def test_only_what_is_unavailable_is_skipped(monkeypatch: pytest.MonkeyPatch) ->
         raise OSError("broken")
 
 
-@pytest.mark.parametrize(("asked", "outcome"), [("", "4 skipped"), ("llamacpp", "4 errors")])
-def test_llama_cpp_is_required_in_every_test_of_it(asked: str, outcome: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "outcome", "how"),
+    [("", "4 skipped", ()), ("llamacpp", "4 errors", ()), ("llamacpp", "4 errors", ("-n", "2", "--dist", "loadfile"))],
+)
+def test_llama_cpp_is_required_in_every_test_of_it(
+    asked: str, outcome: str, how: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / "xllamacpp.py").write_text("raise ImportError('taken away')\n")
     nodes = [str(TESTS / node) for node in OF_LLAMACPP]
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *nodes],
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *how, *nodes],
         env={**os.environ, "PYTHONPATH": path, "KPARITY_BACKENDS": "numpy", "KPARITY_REQUIRE": asked},
         capture_output=True, text=True,
     )  # fmt: skip
