@@ -52,7 +52,7 @@ def first(reference: Array, candidate: Array, rows: Rows) -> str:
         return f"the likeliest tokens are shifted by {offsets.pop():+d} ids: an offset of the vocabulary"
     cosine, l2 = float(rows.cosine[0]), float(rows.l2[0])
     if cosine < 0.95 and l2 > 1:
-        return f"cosine {cosine:.4f}, L2 {l2:.3g}: other embedding, activation function or layout of weights"
+        return f"cosine {cosine:.4f}, L2 {l2:.3g}: other embedding, activation function or layout of weights, or no key"
     return f"cosine {cosine:.6f}, no constant factor: other (de)quantisation, or a wrong element; an F16 control tells"
 
 

@@ -133,6 +133,8 @@ class Climb:
                 return
             if len(told) == 1:
                 rung.verdict, rung.reason = INCONCLUSIVE, "one side has no tokenizer; the ids of the other are used"
+            if not all(told):
+                raise WrongInput(f"a text of {len(text)} characters has no token; give a longer one")
             at = tokens.first_difference(told[0], told[-1])
             self.tokens.append(Tokens(reference=ids[0], candidate=ids[1], first_difference=at))
             self.ids.append(told[0])
@@ -254,7 +256,7 @@ class Climb:
         if bad >= 0:
             first, again = self.decoded[bad], decode.decoded(*self.pair, self.ids[1 + bad], steps, within)
             at = first.steps.index(decode.DIVERGED)
-            rung.cause = decode.cause(first, again)
+            rung.cause, rung.next = decode.cause(first, again), "--dump-ids shows the ids of both sides"
             rung.reason = (
                 f"prompt {bad + 1}, id {at}: {first.candidate[at]} for {first.reference[at]}, no tie in the noise"
             )

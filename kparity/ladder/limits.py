@@ -15,11 +15,10 @@ import numpy as np
 from kparity import contracts
 from kparity.contracts import Contract
 from kparity.ladder.record import Control, FloorRecord, Measure, PositionVerdict
-from kparity.ladder.stream import Tally
+from kparity.ladder.stream import CONTRACT, Tally
 from kparity.numerics.logits import Rows, bhattacharyya, sigma_ratio
 from kparity.ops.spec import Array
 
-CONTRACT = "ladder-v1"
 WINDOW = 16
 """Positions whose median is looked at, wherever they lie: what goes wrong late has little weight in the whole."""
 FEW = 2 * WINDOW
@@ -36,6 +35,8 @@ class Metric:
     first: str = ""
     later: str = ""
     ceiling: str = ""
+    typical: str = ""
+    """The ceiling of typical statistics."""
 
     def limit(self, contract: Contract, threshold: str) -> float:
         """A threshold as a distance: that of a cosine is 1 - cosine; infinite where there is none."""
@@ -46,7 +47,15 @@ class Metric:
 
 
 METRICS = (
-    Metric("cosine", "cosine_distance", True, "first_logit_cosine", "positions_cosine", "ceiling_cosine"),
+    Metric(
+        "cosine",
+        "cosine_distance",
+        True,
+        "first_logit_cosine",
+        "positions_cosine",
+        "ceiling_cosine",
+        "ceiling_typical_cosine",
+    ),
     Metric("mse", "mse", True, "first_logit_mse", "positions_mse"),
     Metric("max_abs", "max_abs", False, "first_logit_max_abs", "positions_max_abs"),
     Metric("kl", "kl", True, "", "positions_kl"),
@@ -134,11 +143,12 @@ class Judge:
         if times * noise > limit:
             limit, basis = times * noise, f"{times:g} × floor {noise:.3g}"
         if not self.same:
-            ceiling = metric.limit(self.contract, metric.ceiling)
+            name = metric.typical if STATISTICS[statistic_name] == "floor_typical" else metric.ceiling
+            ceiling = metric.limit(self.contract, name)
             if not self.floor.covers_numerics:  # nothing says what another arithmetic may do: the coarse limits alone
-                return ceiling, metric.ceiling or "no floor of other numerics"
+                return ceiling, name or "no floor of other numerics"
             if ceiling < limit:
-                return ceiling, metric.ceiling
+                return ceiling, name
         return limit, basis
 
     def _overridden(self, metric: Metric) -> float | None:
@@ -205,28 +215,24 @@ class Judge:
 
     def shapes(self, tally: Tally) -> list[Measure]:
         """How the errors are distributed, beside the floor's: their size, and their form."""
-        if self.floor is None or self.overrides or not self.judges_shapes or len(tally.rows) < FEW:
+        covered = self.floor is not None and (self.same or self.floor.covers_numerics)
+        if self.floor is None or not covered or self.overrides or len(tally.rows) < FEW or not tally.shaped:
             return []
         widest = self.floor.widest
         ratio = sigma_ratio(tally.rows, widest.rows)
-        floor_mse = self.contract.threshold("positions_mse").value
-        if tally.rows.sigma**2 <= floor_mse:  # what the playbook admits anyway
-            return []
-        same = bhattacharyya(tally.shape, widest.shape) if widest.shape.any() and tally.shape.any() else 0.0
-        return [self.measure("floor_sigma_ratio", "sigma ÷ floor's", ratio),
-                self.measure("floor_shape", "Bhattacharyya coefficient of the errors", same)]  # fmt: skip
-
-    @property
-    def judges_shapes(self) -> bool:
-        """Whether the floor holds what this pair may do."""
-        return self.floor is not None and (self.same or self.floor.covers_numerics)
+        found = [self.measure("floor_sigma_ratio", "sigma ÷ floor's", ratio)]
+        if min(tally.shaped, widest.shaped) >= WINDOW:
+            same = bhattacharyya(tally.shape, widest.shape)
+            found.append(self.measure("floor_shape", "Bhattacharyya coefficient of the errors", same))
+        return found
 
     def coarse(self, rows: Rows, of: str = "") -> list[Measure]:
         """What no floor excuses where numerics differ: the cosine anywhere, KL and gain at most positions."""
         if self.same and not of:
             return []
-        away = abs(float(np.median(rows.factor)) - 1)
-        return [self.measure("ceiling_cosine", f"{of}least cosine", 1 - statistic(rows.cosine_distance, "most")),
+        away, apart = abs(float(np.median(rows.factor)) - 1), rows.cosine_distance
+        return [self.measure("ceiling_cosine", f"{of}least cosine", 1 - statistic(apart, "most")),
+                self.measure("ceiling_typical_cosine", f"{of}median cosine", 1 - statistic(apart, "median")),
                 self.measure("ceiling_kl", f"{of}median KL", statistic(rows.kl, "median")),
                 self.measure("ceiling_gain", f"{of}|factor - 1|", away)]  # fmt: skip
 

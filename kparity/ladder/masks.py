@@ -24,7 +24,8 @@ the whole and its second turn go there.
 
 
 TOO_FEW = "a key too few (mask or KV index off by one, -1)"
-SURVIVES = "state survives a reset"
+SURVIVES, UNSTEADY = "state survives a reset", "not deterministic, or memory that nobody wrote"
+NO_STEPS = "batches and single steps differ (KV update, kernels of batches)"
 NO_TURN = "a second batch does not go on where the first ended (position counter, KV index)"
 
 
@@ -70,8 +71,10 @@ def probed(seat: Seat, tokens: Sequence[int], judge: Judge) -> Probed:
     if bad.any():
         found.append(judge.measure("masks_bad", f"{side} positions that are not finite", float(bad.sum())))
         return Probed(found, f"NaN or infinity at position {int(bad.argmax())}")
-    if (left := _repeats(seat, tokens, judge, runs, found)) is not None:
-        return left
+    for name, run in (("a second time", runs[1]), ("a third time", runs[2])):
+        if (apart := _apart(seat, name, base, run, judge, found)).size:
+            why = UNSTEADY if moved(runs[1], runs[2]).any() else SURVIVES
+            return Probed(found, f"{name}, after a reset, position {apart[0]} differs: {why}")
     exact = not any(moved(base, each).any() for each in runs)
     notes = () if exact else (f"the {side} gives other bits from run to run, least cosine {_worst(base, runs[1]):.6f}",)
     cause = _seen(seat, tokens, judge, base, exact, found) or _ways(seat, tokens, judge, base, found)
@@ -101,29 +104,13 @@ def _seen(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: b
     return f"position {middle} does not see its own token: {TOO_FEW}" if own else ""
 
 
-def _repeats(
-    seat: Seat, tokens: Sequence[int], judge: Judge, runs: Sequence[Array], found: list[Measure]
-) -> Probed | None:
-    """What outlives a reset: three runs in a row, and one after other tokens."""
-    base, again, third = runs
+def _ways(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, found: list[Measure]) -> str:
+    """One batch after other tokens, steps and turns beside it; the cause where one of them differs."""
     seat.fed(tokens[::-1])
     seat.step(tokens[0])
-    steady = not moved(again, third).any()
-    for name, other in (("a second time", again), ("a third time", third), ("after other tokens", seat.fed(tokens))):
-        if (apart := _apart(seat, name, base, other, judge, found)).size:
-            why = SURVIVES if steady else "not deterministic, or memory that nobody wrote"
-            return Probed(found, f"{name}, after a reset, position {apart[0]} differs: {why}")
-    return None
-
-
-def _ways(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, found: list[Measure]) -> str:
-    """Steps and turns beside one batch; the cause where one of them differs."""
     ways: tuple[tuple[str, Callable[[], Array], str], ...] = (
-        (
-            "token by token",
-            lambda: seat.stepped(tokens),
-            "batches and single steps differ (KV update, kernels of batches)",
-        ),
+        ("after other tokens and a reset", lambda: seat.fed(tokens), SURVIVES),
+        ("token by token", lambda: seat.stepped(tokens), NO_STEPS),
         ("in two turns", lambda: seat.fed(tokens[:TURN], tokens[TURN:]), NO_TURN),
         ("after one token", lambda: seat.fed(tokens[:1], tokens[1:]), NO_TURN),
     )

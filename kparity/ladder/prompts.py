@@ -41,6 +41,8 @@ def chosen(given: Sequence[str], path: str | None, positions: int, count: int) -
     """
     if given and path:
         raise WrongInput("--prompt and --prompt-file exclude each other: give one of them")
+    if any("\ud800" <= character <= "\udfff" for character in "".join(given)):
+        raise WrongInput("--prompt is not UTF-8; write it to a file in UTF-8 and give --prompt-file")
     if given:
         return Prompts(given[0], tuple(dict.fromkeys(given)))
     if path:

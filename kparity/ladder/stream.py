@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kparity import contracts
 from kparity.engines.base import Engine, Facts
 from kparity.errors import KparityError
 from kparity.numerics.logits import BINS, Rows, compare_logits, error_histogram
 from kparity.ops.spec import Array
 
 T = TypeVar("T")
+CONTRACT = "ladder-v1"
 CHUNK, CHUNK_BYTES = 32, 16 << 20
 """Rows of logits of one call: at least so many, or as many as fit in these bytes."""
 
@@ -128,13 +130,19 @@ class Tally:
     def __init__(self) -> None:
         self.parts: list[Rows] = []
         self.shape = np.zeros(BINS, np.int64)
-        """Counts of errors, each in units of the root mean square of its position."""
+        """Counts of errors, each in units of the root mean square of its position, where that is more than the playbook
+        admits: below it are the steps of f32, and not what flipped codes make.
+        """
+        self.shaped = 0
+        """Positions that were counted."""
 
     def add(self, reference: Array, candidate: Array) -> Rows:
         """Measure some positions."""
         found = compare_logits(reference, candidate)
+        least = contracts.load(CONTRACT).threshold("positions_mse").value
         for at, size in enumerate(found.rmse):
-            if 0 < size < np.inf:
+            if least < size * size < np.inf:
+                self.shaped += 1
                 self.shape += error_histogram(reference[at : at + 1], candidate[at : at + 1], float(size))
         self.parts.append(found)
         return found
