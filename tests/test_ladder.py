@@ -242,6 +242,21 @@ def test_a_verdict_is_that_of_its_rungs() -> None:
                     replace(document, rungs=rungs, verdict=verdict)
 
 
+def real(reference: str, candidate: str, **options: Any) -> Document:
+    """A climb on the embedded model and a text that no limit was fixed on, by engines in processes of their own."""
+    whole = built_in()
+    settings = Settings(
+        reference=reference, candidate=candidate, text=whole[36_000:38_000], model=str(embedded()),
+        prompts=tuple(lines(whole[40_000:42_000])[1:4]), **options,
+    )  # fmt: skip
+
+    def opener(spec: str, model: str) -> Engine:
+        with needing("llamacpp"):
+            return open_engine(spec, model=model, context=512)
+
+    return climb(settings, opener)
+
+
 @pytest.mark.parametrize(
     ("reference", "candidate"),
     [("reference", "kparity:cpu"), ("kparity:numpy", "kparity:cpu"), ("kparity:cpu", "llama.cpp"),
@@ -249,19 +264,16 @@ def test_a_verdict_is_that_of_its_rungs() -> None:
 )  # fmt: skip
 def test_right_pairs_on_a_real_model_pass(reference: str, candidate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    whole = built_in()  # the limits were fixed on other parts of it
-    settings = Settings(
-        reference=reference, candidate=candidate, text=whole[36_000:38_000], model=str(embedded()),
-        prompts=tuple(lines(whole[40_000:42_000])[1:4]),
-    )  # fmt: skip
-
-    def real(spec: str, model: str) -> Engine:
-        with needing("llamacpp"):
-            return open_engine(spec, model=model, context=512)
-
-    found = climb(settings, real)
+    found = real(reference, candidate)
     assert found.verdict == "PASS", [(each.name, each.reason) for each in found.rungs]
     assert found.metrics.token_count == 64 and found.floor is not None and found.floor.controls[0].positions == 128
+
+
+def test_a_reference_that_is_a_little_wrong_does_not_widen_the_floor() -> None:
+    found = real("mutant:attention/boundary-key-twice", "kparity:cpu", third="reference", rung="positions")
+    last = ended(found)
+    assert (last.name, last.verdict, last.side) == ("positions", "FAIL", "reference")
+    assert any("are not both right" in note for note in last.notes)
 
 
 def test_the_command_in_every_form(tmp_path: Path) -> None:

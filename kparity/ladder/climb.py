@@ -11,7 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 import kparity
-from kparity.engines.base import Engine, Spec
+from kparity.engines.base import Engine, Facts, Spec
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.host import progress
 from kparity.ladder import causes, decode, floor, masks, positions, prompts, tokens
@@ -119,7 +119,7 @@ class Climb:
             for seat in self.seats.values():
                 seat.centred = True
         left, right = (seat.facts for seat in self.pair)
-        alike = left.numerics.replace("fp64", "f32") == right.numerics.replace("fp64", "f32") and left.kv == right.kv
+        alike = same_numerics(left, right)
         self.judge.same = alike if asked.profile == "auto" else asked.profile == "same"
 
     def _tokens(self, rung: Rung) -> None:
@@ -159,10 +159,15 @@ class Climb:
         if len(ids) < least:
             ids = ids + (reference.tokenize(prompts.built_in()[: least * prompts.PER_TOKEN]) or [])
         ids = ids[: min(max(least, len(self.ids[0])), reference.facts.context or least)]
+        model = self.settings.model
         if third := self.seats.get("third"):
             self.judge.floor = floor.of_third(reference, third, ids)
+            alike = same_numerics(reference.facts, third.facts)
+            if own := floor.plain_pass(reference, model, alike, ids):
+                found = Judge(alike, {}, own).distances(self.judge.floor.widest.rows)
+                self.judge.doubted = next((each for each in found if not each.holds), None)
+                self.judge.floor = own if self.judge.doubted else self.judge.floor
         else:
-            model = self.settings.model
             self.judge.floor = floor.measured(reference, model, self.judge.same, ids, lambda s: self.opener(s, model))
 
     def _masks(self, rung: Rung) -> None:
@@ -215,11 +220,11 @@ class Climb:
         self.positions = positions.listed(rows, judge)
         measures = [*judge.distances(rows), judge.overlap(rows), *judge.shapes(tally), *judge.coarse(rows)]
         if doubt := judge.doubt():
-            rung.notes.append(f"the floor cannot be believed: {doubt.text}")
             if third:
+                rung.notes.append(f"the reference and the third engine are not both right: {doubt.text}")
                 rung.measures.append(doubt)
             elif not causes.bad_numbers(rows):
-                rung.verdict, rung.reason = INCONCLUSIVE, f"{rung.notes.pop()}; give --third"
+                rung.verdict, rung.reason = INCONCLUSIVE, f"the floor cannot be believed: {doubt.text}; give --third"
                 return
         rung.measures += measures
         if self.settings.sweep:
@@ -237,7 +242,7 @@ class Climb:
             chance = self.three_way.candidate_farther
             rung.side = "candidate" if chance > 0.5 else "reference"
             rung.notes.append(
-                f"the {rung.side} is farther from {third.spec}, probability {max(chance, 1 - chance):.3f}"
+                f"the {rung.side} is farther from the third engine, probability {max(chance, 1 - chance):.3f}"
             )
 
     def _decode(self, rung: Rung) -> None:
@@ -292,6 +297,11 @@ class Climb:
             decode=self.decoded, three_way=self.three_way, seconds=seconds,
             engine_seconds=sum(each.seconds for each in self.seats.values()),
         )  # fmt: skip
+
+
+def same_numerics(left: Facts, right: Facts) -> bool:
+    """Whether two engines say that they differ by the order of their additions alone; fp64 is the truth of f32."""
+    return left.numerics.replace("fp64", "f32") == right.numerics.replace("fp64", "f32") and left.kv == right.kv
 
 
 def climb(settings: Settings, opener: Opener) -> Document:

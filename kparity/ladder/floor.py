@@ -11,10 +11,8 @@ from kparity.engines.base import Engine, Spec
 from kparity.errors import KparityError
 from kparity.ladder.limits import Floor
 from kparity.ladder.stream import Seat, Tally, compared, tallied
-from kparity.ops.spec import Array
 
 Opener = Callable[[str], Engine]
-Shaped = Callable[[Array], Array]
 PLAIN_BYTES = 64 << 20
 """Size of a model up to which the plain fp64 pass is cheap."""
 FEWEST = 128
@@ -34,11 +32,8 @@ def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], ope
     """The best floor that can be had without a third engine: the plain fp64 pass beside its f32 twin, and where the
     numerics differ with other quantisation of activations; else the reference in another form, or in other batches.
     """
-    act = ACTS.get(reference.facts.activations, "token")
-    kv = reference.facts.kv if reference.facts.kv in ("f16", "f32") else "f16"
-    if (found := _plain(model, act, kv, same, tokens, reference.shaped)) is not None:
-        return found
-    if (found := _other_forms(reference, act, same, tokens, opener)) is not None:
+    found = plain_pass(reference, model, same, tokens) or _other_forms(reference, same, tokens, opener)
+    if found is not None:
         return found
     tally, tokens = Tally(), tokens[:FEWEST]  # of a large vocabulary no more is kept at a time
     batch = reference.fed(tokens)
@@ -48,11 +43,16 @@ def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], ope
     return Floor(f"{reference.spec} in a batch against itself token by token", False, {"token by token": tally})
 
 
-def _plain(model: str, act: str, kv: str, same: bool, tokens: Sequence[int], shaped: Shaped) -> Floor | None:
-    """None for a model that is large or none of ours."""
+def plain_pass(reference: Seat, model: str, same: bool, tokens: Sequence[int]) -> Floor | None:
+    """The plain fp64 pass beside others, as the reference quantises; None for a model that is large or none of ours."""
+    act, shaped = ACTS.get(reference.facts.activations, "token"), reference.shaped
+    kv = reference.facts.kv if reference.facts.kv in ("f16", "f32") else "f16"
     try:
         if not model or Path(model).stat().st_size > PLAIN_BYTES:
             return None
+        file, said = plain.facts(model), reference.facts
+        if any(got and got != want for got, want in ((said.vocab, file.vocab), (said.layers, file.layers))):
+            return None  # the engine has a model of its own
         both = plain.logits(model, list(tokens), act=act, kv=kv)
         truth = shaped(both.logits)
         controls = {"f32": compared(truth, shaped(both.rounded))}
@@ -64,13 +64,14 @@ def _plain(model: str, act: str, kv: str, same: bool, tokens: Sequence[int], sha
     return Floor(f"plain fp64 against {' and '.join(controls)}", not same, controls)
 
 
-def _other_forms(reference: Seat, act: str, same: bool, tokens: Sequence[int], opener: Opener) -> Floor | None:
+def _other_forms(reference: Seat, same: bool, tokens: Sequence[int], opener: Opener) -> Floor | None:
     """kparity's own engine beside itself with another type of the cache, which flips codes as rounding does; None for
     other engines.
     """
     spec = Spec.parse(reference.spec)
     if spec.kind != "kparity":
         return None
+    act = ACTS.get(reference.facts.activations, "token")
     forms = [{"kv": "f32" if reference.facts.kv == "f16" else "f16"}, *([] if same else [{"act": OTHER_ACT[act]}])]
     controls: dict[str, Tally] = {}
     for form in forms:

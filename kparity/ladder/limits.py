@@ -122,6 +122,8 @@ class Judge:
     overrides: Mapping[str, float] = field(default_factory=dict)
     floor: Floor | None = None
     contract: Contract = field(default_factory=lambda: contracts.load(CONTRACT))
+    doubted: Measure | None = None
+    """What a third engine and the reference differ by, where that is more than noise."""
 
     def measure(self, threshold: str, of: str, value: float) -> Measure:
         """A number against a threshold as it stands in the contract."""
@@ -238,6 +240,8 @@ class Judge:
 
     def doubt(self) -> Measure | None:
         """What is wrong with the floor itself: right passes are not so far apart."""
+        if self.doubted:
+            return self.doubted
         controls = self.floor.controls.items() if self.floor else ()
         found = (each for name, control in controls for each in self.coarse(control.rows, f"floor ({name}) "))
         return next((each for each in found if not each.holds), None)

@@ -23,6 +23,8 @@ the whole and its second turn go there.
 """
 
 
+FACTS = ("vocab", "layers", "width", "context", "kv", "bos", "eos")
+"""Facts of the shape, those that must agree first."""
 TOO_FEW = "a key too few (mask or KV index off by one, -1)"
 SURVIVES, UNSTEADY = "state survives a reset", "not deterministic, or memory that nobody wrote"
 NO_STEPS = "batches and single steps differ (KV update, kernels of batches)"
@@ -39,21 +41,16 @@ class Probed:
 
 
 def shapes(reference: Facts, candidate: Facts, needed: int) -> tuple[list[str], list[str]]:
-    """What of the facts must agree and does not, and what differs and may."""
-    wrong = [
-        f"{name}: {left} and {right}"
-        for name in ("vocab", "layers", "width")
-        if (left := getattr(reference, name)) != (right := getattr(candidate, name)) and left and right
+    """What of the facts must agree and does not, and what is to be known of the others: equal, or not."""
+    both = [(name, getattr(reference, name), getattr(candidate, name)) for name in FACTS]
+    wrong = [f"{name}: {left} and {right}" for name, left, right in both[:3] if left != right and left and right]
+    if 0 < candidate.context < needed:
+        wrong.append(f"context of the candidate: {candidate.context}, {needed} positions are needed")
+    alike = ", ".join(f"{name} {left}" for name, left, right in both if left == right)
+    told = [f"alike: {alike}; {needed} positions are needed at most"]
+    return wrong, told + [
+        f"{name}: {left or 'not told'} and {right or 'not told'}" for name, left, right in both if left != right
     ]
-    for side, each in (("reference", reference), ("candidate", candidate)):
-        if 0 < each.context < needed:
-            wrong.append(f"context of the {side}: {each.context}, {needed} positions are asked for")
-    notes = [
-        f"{name}: {left or 'not told'} and {right or 'not told'}"
-        for name in ("context", "kv", "bos", "eos")
-        if (left := getattr(reference, name)) != (right := getattr(candidate, name))
-    ]
-    return wrong, notes
 
 
 def moved(before: Array, after: Array) -> Array:
