@@ -68,7 +68,6 @@ of models where no other name is.
 """
 UNNAMED = re.compile(r"node_\d+:MUL_MAT")
 """The output projection in graphs that do not name it: the first product after attention."""
-PARTS = 3
 
 
 @dataclass(frozen=True)
