@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +20,7 @@ from kparity.engines.http_wire import KEY
 from kparity.engines.registry import open_here
 from kparity.errors import KparityError, Unavailable
 from kparity.model import load_model
-from kparity.model.gguf_file import embedded
+from tests.llama_server import serving
 
 VOCAB, TOKENS, RARE = 32, [3, 1, 4, 1, 5], 9
 
@@ -245,32 +243,11 @@ def test_a_distribution_that_is_whole_no_longer_is_told() -> None:
         assert np.isfinite(some.step(RARE)).sum() == 4
 
 
-SERVER = """
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], 0
-params.n_ctx, params.n_parallel = 256, 1
-params.warmup = params.fit_params = False
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-server = xllamacpp.Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"""
-
-
 @pytest.fixture
 def llama_server(llamacpp: Any) -> Iterator[str]:
     """The address of llama.cpp's own server, with the embedded model."""
-    command = [sys.executable, "-c", SERVER, str(embedded())]
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert child.stdout is not None
-        yield next(line.strip() for line in child.stdout if line.startswith("http"))
-    finally:
-        child.kill()  # it does not end by itself
-        child.wait()
+    with serving() as address:
+        yield address
 
 
 def test_llamacpps_server_gives_what_llamacpp_gives(llama_server: str) -> None:

@@ -266,7 +266,7 @@ def test_right_pairs_on_a_real_model_pass(reference: str, candidate: str, monkey
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     found = real(reference, candidate)
     assert found.verdict == "PASS", [(each.name, each.reason) for each in found.rungs]
-    assert found.metrics.token_count == 64 and found.floor is not None and found.floor.controls[0].positions == 128
+    assert found.metrics.token_count == 64 and found.floor is not None and found.floor.controls[0].positions == 256
 
 
 def test_a_reference_that_is_a_little_wrong_does_not_widen_the_floor() -> None:

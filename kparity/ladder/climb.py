@@ -250,7 +250,9 @@ class Climb:
         if all(seat.whole for seat in self.seats.values() if seat.side != "candidate"):
             self._measure_floor()
         within, steps = decode.noise(self.judge), self.settings.max_tokens
-        for ids in self.ids[1:]:
+        # the text as well, all that was walked through: prefill as it serves, and steps behind a long cache
+        starts = [*self.ids[1:], *([self.ids[0]] if self.ids[0] not in self.ids[1:] else [])]
+        for ids in starts:
             self.decoded.append(decode.decoded(*self.pair, ids, steps, within))
             if self.settings.sequential and not decode.undecided(self.decoded, self.judge):
                 rung.notes.append(f"the rate is decided after {len(self.decoded)} prompts (SPRT)")
@@ -259,7 +261,7 @@ class Climb:
         rung.notes += [decode.rate(self.decoded), f"a near tie lies within {2 * within:.3g} of the largest logit"]
         bad = next((at for at, each in enumerate(self.decoded) if decode.DIVERGED in each.steps), -1)
         if bad >= 0:
-            first, again = self.decoded[bad], decode.decoded(*self.pair, self.ids[1 + bad], steps, within)
+            first, again = self.decoded[bad], decode.decoded(*self.pair, starts[bad], steps, within)
             at = first.steps.index(decode.DIVERGED)
             rung.cause, rung.next = decode.cause(first, again), "--dump-ids shows the ids of both sides"
             rung.reason = (

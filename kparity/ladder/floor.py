@@ -15,8 +15,8 @@ from kparity.ladder.stream import Seat, Tally, compared, tallied
 Opener = Callable[[str], Engine]
 PLAIN_BYTES = 64 << 20
 """Size of a model up to which the plain fp64 pass is cheap."""
-FEWEST = 128
-"""Positions of a floor, where the text has them: codes begin to flip anywhere in the first thirty."""
+FEWEST = 256
+"""Positions of a floor, where the texts have them: the first code may flip as late as the hundredth."""
 ACTS = {"int8 token": "token", "int8 block256": "block256", "Q8_K": "block256", "not quantised": "none"}
 """What an engine says of its activations -> how the plain pass does the same."""
 OTHER_ACT = {"token": "block256", "block256": "token", "none": "token"}
