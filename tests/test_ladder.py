@@ -114,7 +114,7 @@ def test_a_right_candidate_passes_every_rung(candidate: str) -> None:
     found = climbed("healthy", candidate)
     assert [each.verdict for each in found.rungs] == ["PASS"] * 6, [(each.name, each.reason) for each in found.rungs]
     assert (found.exit_code, found.status, found.divergence_token) == (0, "ok", -1)
-    assert found.metrics.token_count == 64 and len(found.decode) == 3
+    assert found.metrics.token_count == 64 and len(found.decode) == 4  # the text is one, too
     assert found.profile == ("other numerics" if candidate == "another" else "same numerics")
 
 
