@@ -21,7 +21,7 @@ TESTS = """
 import conftest
 import pytest
 
-def test_good(): pass
+def test_good(): assert len("x") == 1
 
 def test_bad(): assert 1 == 2, "one is not two"
 
@@ -29,6 +29,8 @@ def test_skipped(): pytest.skip("no device here")
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_many(n): pass
+
+def test_empty(): assert 1 == 1
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_some(n):

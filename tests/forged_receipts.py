@@ -189,6 +189,9 @@ FORGED = [
     # The request.
     Forgery("a command for other backends", "RCPT-REQUEST", commanded("cuda,cpu", "hip,cpu")),
     Forgery("a command for one backend", "RCPT-REQUEST", commanded("--backends cuda,cpu", "--require=cpu")),
+    Forgery("a command with two backends of which one is required", "RCPT-REQUEST", both(
+        commanded("--backends cuda,cpu", "--require cuda --require cpu"))),
+    Forgery("a command in which the last seed is another", "RCPT-REQUEST", commanded("--seed 1", "--seed 1 --seed 9")),
     Forgery("a command of another kind", "RCPT-REQUEST", commanded("bench", "probe")),
     Forgery("a command with another seed", "RCPT-REQUEST", commanded("--seed 1", "--seed 9")),
     Forgery("a command with another nonce", "RCPT-REQUEST", commanded("--seed", "--nonce other --seed")),

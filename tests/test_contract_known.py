@@ -17,7 +17,7 @@ from kparity.device import fingerprint
 from kparity.errors import Refused, UnknownName, WrongInput
 from tests import made_receipts
 from tests.cli import TAG, run
-from tests.contract_project import ISSUE, checked, document, make, write
+from tests.contract_project import ISSUE, checked, checked_by, document, make, write
 
 BACKENDS = ("cpu", "liar-honest", "wgpu", "cuda")
 LINE = (
@@ -53,7 +53,7 @@ def test_refused_until_the_closing_test_passes(tmp_path: Path) -> None:
     assert check.returncode == 1 and "known_issues.ISSUE-MINE-1.closing_test: failed" in check.stdout, check.stderr
     assert "still gibberish" in check.stdout
     assert refusal(probe(path)) == "its closing test failed"
-    closing.write_text("def test_closed(): pass\n")
+    closing.write_text("def test_closed(): assert len('right') == 5\n")
     check = run("contract", "check", str(path))
     assert check.returncode == 0 and "4 of 4 passed" in check.stdout, check.stderr
     accepted = probe(path)
@@ -147,7 +147,9 @@ def test_only_evidence_of_this_version_issue_and_host_opens_the_way(tmp_path: Pa
 CLOSED = [
     ("a", {}, "closed by a, but nothing shows that its closing test ran"),
     ("a", {"closing_test": "test_mine.py::test_bad"}, "closed by a, but its closing test failed"),
+    ("a", {"closing_test": "test_mine.py::test_empty"}, "closed by a, but its closing test empty"),
     ("a", {"closing_test": "test_mine.py::test_good"}, ""),
+    ("a", {"closing_test": "test_mine.py::test_good", "symptom": "stale"}, "closed by a, but its closing test stale"),
     ("b", {}, "closed by b, but the backend liar-honest is still there"),
     ("b", {"backend": "liar-gone"}, ""),
     ("c", {}, "right with a newer driver"),
@@ -159,11 +161,26 @@ def test_an_issue_closes_with_proof_only(how: str, changes: dict[str, str], stat
     path = project(tmp_path, status="closed", closed_by=how, closure={how: "what was done"}, **changes)
     if "closing_test" in changes:
         checked(path)
+    if changes.get("symptom") == "stale":
         (tmp_path / "test_mine.py").write_text((tmp_path / "test_mine.py").read_text() + "# other code\n")
     assert states(path) == ([state] if state else [])
     proven = not state.startswith("closed by")
     lines = [str(each) for each in validate([path], BACKENDS).problems]
     assert any(state in line for line in lines) is not proven and (lines == []) is proven, lines
+
+
+@pytest.mark.parametrize(("test", "code"), [("test_good", 0), ("test_bad", 1), ("test_skipped", 0)])
+def test_evidence_by_hand_closes_nothing_that_fails_here(test: str, code: int, tmp_path: Path) -> None:
+    closed = {"status": "closed", "closed_by": "a", "closing_test": f"test_mine.py::{test}"}
+    path = project(tmp_path, **closed)
+    checked(path)
+    shown = path.parent / "evidence" / "mine-v1.json"
+    made = evidence.read(shown)
+    assert made is not None
+    evidence.write(shown, replace(made, results=[replace(each, outcome="passed") for each in made.results]))
+    found = checked_by([path])
+    assert found.exit_code == code and ("closing test fails here" in "".join(map(str, found.problems))) is bool(code)
+    assert any("closing test was skipped here" in note for note in found.notes) is (test == "test_skipped")
 
 
 PROBED = {**WGPU, "driver": "Mesa 23.1.0"}
@@ -202,12 +219,13 @@ def test_a_proof_is_a_receipt_that_may_be_believed(tmp_path: Path) -> None:
         assert good or "closed by c, but its proof is refused: " in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("test", ["test_skipped", "test_some", "test_excused"])
+@pytest.mark.parametrize("test", ["test_skipped", "test_some", "test_excused", "test_empty"])
 def test_a_closing_test_that_did_not_wholly_pass_closes_nothing(test: str, tmp_path: Path) -> None:
     path = project(tmp_path, closing_test=f"test_mine.py::{test}")
     checked(path)
     (state,) = states(path)
-    assert state == f"open; its closing test {dict(test_skipped='skipped', test_some='incomplete').get(test, 'failed')}"
+    outcomes = {"test_skipped": "skipped", "test_some": "incomplete", "test_empty": "empty"}
+    assert state == f"open; its closing test {outcomes.get(test, 'failed')}"
 
 
 def test_a_remembered_verdict_depends_on_the_issues_and_their_evidence(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from kparity.receipts.statement import redigested, write
 from kparity.receipts.verify import replays as replayed
 from kparity.receipts.verify import verify
 from tests.edits import at, both, change, drop, put
-from tests.forging import COMMAND
+from tests.forging import COMMAND, commanded
 from tests.made_receipts import MEASURES, NOW, UNCHECKED, build, edited, ops_receipt, probe_receipt, receipt
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
@@ -48,8 +48,11 @@ def test_right_receipts_are_not_refused(backends: tuple[str, ...]) -> None:
         assert verify(receipt(*backends, salt=salt), now=NOW) == []
         assert verify(receipt(*backends, salt=salt), now=NOW, require_parity=True) == []
         named = put("request.command", COMMAND.replace("--backends cuda,cpu", "-b " + " -b ".join(backends)).split())
+        again = commanded("--seed 1", "--seed 9 --seed=1")  # the last one counts
         if "cpu" in backends:
             assert verify(edited(named, *backends), now=NOW) == []
+        if backends == ("cuda", "cpu"):
+            assert verify(edited(again, *backends), now=NOW) == []
     gpu = all(name in ("cuda", "hip", "cpu") for name in backends) and backends[0] != "cpu"
     assert (verify(receipt(*backends), now=NOW, require_gpu_kernels=True) == []) is gpu
 

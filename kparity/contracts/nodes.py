@@ -6,6 +6,7 @@ The pytest process loads this module as a plugin, whose hooks write what was col
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 import subprocess
@@ -46,6 +47,8 @@ class Told(Struct):
     outcome: str = "passed"
     seconds: float = 0.0
     said: str = ""
+    held: int = 0
+    """Assertions of its own file, about anything that has a name, that held."""
 
 
 class Record(Struct):
@@ -113,7 +116,8 @@ def collect(root: Path, nodes: Sequence[str]) -> tuple[list[str], dict[str, str]
 def run(root: Path, wanted: Sequence[Reference], log: IO[Any] | int) -> list[Result]:
     """Run the tests that references name, once each, in one pytest process; raises NoPytest.
 
-    A reference that names nothing has the outcome ``missing``; ``incomplete`` is part passed, part skipped.
+    A reference that names nothing has the outcome ``missing``; ``incomplete`` is part passed, part skipped, and
+    ``empty`` a closing test in which no assertion held: it proves nothing.
     """
     nodes = list(dict.fromkeys(each.node for each in wanted if inside(root, file_of(each.node))))
     told = ("-o", "enable_assertion_pass_hook=true")
@@ -131,8 +135,12 @@ def _result(reference: Reference, told: Sequence[Told]) -> Result:
     """One outcome of all nodes of a reference."""
     seen = {each.outcome for each in told}
     outcome = "failed" if "failed" in seen else "incomplete" if len(seen) > 1 else seen.pop() if seen else "missing"
+    if outcome == "passed" and reference.kind == "known_issues" and not all(each.held for each in told):
+        outcome = "empty"
     telling = "skipped" if outcome == "incomplete" else outcome
-    said = next((each.said for each in told if each.outcome == telling), "no such test")
+    said = next(
+        (each.said for each in told if each.outcome == telling), "nothing was asserted" if told else "no such test"
+    )
     seconds = round(math.fsum(each.seconds for each in told), 3)
     return Result(reference.kind, reference.id, reference.node, outcome, seconds, len(told), said)
 
@@ -192,7 +200,8 @@ def pytest_collection_finish(session: Any) -> None:
 
 def pytest_assertion_pass(item: Any, orig: str, expl: str) -> None:
     """Count an assertion of the test's own file that holds, and keep what it compared: libraries assert, too."""
-    if _squeezed(orig) in _source(item.path):
+    named = any(isinstance(each, ast.Name) for each in ast.walk(ast.parse(orig.strip(), mode="eval")))
+    if named and _squeezed(orig) in _source(item.path):
         _held[item.nodeid] = (_held.get(item.nodeid, (0, ""))[0] + 1, f"{orig}: {expl.partition(chr(10))[0]}")
 
 
@@ -216,7 +225,7 @@ def pytest_runtest_logreport(report: Any) -> None:
     elif report.skipped and node.outcome == "passed":
         node.outcome, node.said = "skipped", _why(report)
     elif report.when == "call" and node.outcome == "passed":
-        node.said = _shown(report)
+        node.said, node.held = _shown(report), dict(report.user_properties).get(HELD, (0,))[0]
 
 
 def pytest_sessionfinish() -> None:

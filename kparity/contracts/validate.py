@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import itertools
+import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kparity import contracts as shipped
-from kparity.contracts import Contract, evidence, files, history, issues, nodes
+from kparity.contracts import Contract, evidence, files, history, issues, known, nodes
 from kparity.contracts.coverage import mentioned
 from kparity.contracts.files import Problem, problem
 from kparity.contracts.nodes import NoPytest, Reference
@@ -269,6 +270,26 @@ def _collected(found: Findings, root: Path, wanted: Sequence[tuple[Contract, Ref
     for contract, each in wanted:
         if not nodes.named(each.node, ids):
             found.problems.append(problem(contract, each.where, *_absent(root, each.node, ids, broken)))
+    _closed(found, root, {contract.id: contract for contract, _ in wanted})
+
+
+def _closed(found: Findings, root: Path, contracts: Mapping[str, Contract]) -> None:
+    """Closing tests that fail here although their issue is closed by them: evidence can be written by hand."""
+    closed = [(contract, known.reference_of(entry)) for contract in contracts.values()
+              for entry in contract.sections.known_issues if entry.closed_by == "a"]  # fmt: skip
+    try:
+        results = nodes.run(root, [each for _, each in closed], subprocess.DEVNULL)
+    except NoPytest as error:
+        found.unchecked.append(f"closing tests of {root}: {error}")
+        return
+    for (contract, each), result in zip(closed, results, strict=True):
+        if result.outcome in ("skipped", "incomplete"):
+            found.notes.append(
+                f"{contract.id}: {each.where}: its closing test was {result.outcome} here: {result.said}"
+            )
+        elif result.outcome not in ("passed", "missing"):  # what is missing was told
+            what = f"its closing test fails here ({result.outcome}: {result.said})"
+            found.problems.append(problem(contract, each.where, what, "correct what it tests, or say open"))
 
 
 def _absent(root: Path, node: str, ids: Sequence[str], broken: Mapping[str, str]) -> tuple[str, str]:

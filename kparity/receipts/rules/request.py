@@ -14,7 +14,9 @@ from kparity.receipts.rules.device import NATIVE, enumerated
 
 COMMANDS = {"bench": "bench", "probe": "probe", "run": "probe"}
 """Command → kind of its receipts."""
-BACKENDS = ("-b", "--backends", "--backend", "--require")
+REQUIRED = ("--require", "--backend")
+"""Two names of one option, which nobody may give twice; of the others that take one value the last counts."""
+BACKENDS = ("-b", "--backends", *REQUIRED)
 DEFAULTS: dict[str, tuple[str, Any]] = {
     "act": ("act", "token"), "kv": ("kv", "f16"), "depth": ("depth", "full"), "index": ("index", 0),
     "seed": ("seed", 0), "isa": ("isa", None), "shape": ("shape", None), "threads": ("threads", None),
@@ -60,6 +62,8 @@ def _contradictions(predicate: Predicate) -> Iterator[str]:
     named = next((word for word in words[1:] if not word.startswith("-")), "")
     if ours and COMMANDS.get(named) != predicate.kind:
         yield f"kparity {named} writes no receipt of the kind {predicate.kind}"
+    if ours and len(given(words, *REQUIRED)) > 1:
+        yield f"{REQUIRED[0]} twice, which kparity refuses"
     backends = given(words, *BACKENDS)
     wanted = [*dict.fromkeys(each.strip() for each in ",".join(backends).split(",") if each.strip())]
     if backends and "--no-gpu" not in words and wanted != predicate.request.backends:
