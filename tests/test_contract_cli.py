@@ -77,7 +77,10 @@ def test_check_runs_every_test_and_writes_what_it_saw(tmp_path: Path) -> None:
     outcomes = ["failed", "incomplete", "missing", "passed", "passed"]
     assert [entry["outcome"] for entry in shown["results"]] == outcomes
     said = "error = 0.25; printed: as\\x1bmeasured; 1 assertion held, the last: error <= 0.5: 0.25 <= 0.5"
-    assert [entry["said"] for entry in shown["results"][3:]] == [said, "nothing was recorded, printed or asserted"]
+    assert [entry["said"] for entry in shown["results"][3:]] == [
+        said,
+        '1 assertion held, the last: len("x") == 1: 1 == 1',
+    ]
     assert set(shown["code"]) == {"*.py", "kparity"} and {"cpu"} <= set(shown["kinds"])
     assert shown["contract"] == {"id": "mine-v1", "version": "1.0.0"} and len(shown["devices_sha256"]) == 64
     assert shown["devices"]["cpu"].startswith("cpu (") and shown["command"].startswith("kparity contract check ")

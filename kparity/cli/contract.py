@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from kparity.cli import names
 from kparity.cli.command import Group
 from kparity.cli.names import completing
 from kparity.cli.options import FILE, OUT, json_option
+from kparity.host.files import write_json
 from kparity.host.streams import log
 from kparity.host.text import printable
 
@@ -85,7 +85,7 @@ def validate(targets: tuple[str, ...], places: tuple[str, ...], run: bool | None
         names = ("problems", "notes", "unchecked")
         told = {name: [str(each) for each in getattr(found, name)] for name in names}
         ids = [each.id for each in found.contracts]
-        _print_json({"contracts": ids, **told, "exit_code": found.exit_code}, json_path)
+        write_json(json_path, {"contracts": ids, **told, "exit_code": found.exit_code})
     if json_path == "-":
         return found.exit_code
     for problem in found.problems:
@@ -131,16 +131,10 @@ def show(targets: tuple[str, ...], places: tuple[str, ...], json_path: str | Non
     contracts = _read(targets, places)
     if json_path:
         documents = [each.document for each in contracts]
-        _print_json(documents[0] if len(documents) == 1 else documents, json_path)
+        write_json(json_path, documents[0] if len(documents) == 1 else documents)
         return
     for each in contracts:
         _print(each)
-
-
-def _print_json(content: Any, where: str) -> None:
-    from kparity.host import files
-
-    files.write(where, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _print(each: Contract) -> None:
@@ -200,7 +194,7 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], json_path: str |
     scores = [coverage.score(each) for each in _read(targets, places)]
     total = coverage.total(scores)
     if json_path:
-        _print_json({"contracts": [asdict(each) for each in scores], "total": asdict(total)}, json_path)
+        write_json(json_path, {"contracts": [asdict(each) for each in scores], "total": asdict(total)})
     elif markdown:
         click.echo(printable(coverage.markdown(scores), "\n"))
     else:

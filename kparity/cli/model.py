@@ -43,11 +43,9 @@ def inspect(file: str | None, json_path: str | None) -> None:
     with progress.task("model inspect"), closing(load_model(file)) as opened:
         report = opened.inspect()
     if json_path:
-        import json
-
         from kparity.host import files
 
-        files.write(json_path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        files.write_json(json_path, report)
     else:
         print_report(report)
 

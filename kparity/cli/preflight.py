@@ -36,11 +36,9 @@ def preflight(
 
     findings = examine(parse_order(backends or names()), timeout)
     if json_path:
-        import json
-
         from kparity.host import files
 
-        files.write(json_path, json.dumps([vars(finding) for finding in findings], indent=2) + "\n")
+        files.write_json(json_path, [vars(finding) for finding in findings])
     else:
         for finding in findings:
             _print(finding, [*SHELLS] if verbose else [shell or own_shell()])

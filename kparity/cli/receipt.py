@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 
 from kparity.cli.command import File, Group
 from kparity.cli.options import FOLDER, Number, index_option, json_option
+from kparity.host.files import write_json
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None
             }
             for name in map(str, files)
         ]  # fmt: skip
-        _print_json({"schema": "kparity-receipt-verify-v1", "receipts": rows}, json_path)
+        write_json(json_path, {"schema": "kparity-receipt-verify-v1", "receipts": rows})
     ctx.exit(2 if unreadable else int(any(findings.values())))
 
 
@@ -102,13 +102,6 @@ def _verified(files: tuple[Path, ...], demands: dict[str, Any]) -> tuple[dict[st
     for name, replayed in verify.replays(sound).items():
         findings[name] += replayed
     return findings, unreadable
-
-
-def _print_json(content: Any, where: str) -> None:
-    """JSON to a file, or to stdout for ``-``."""
-    from kparity.host import files
-
-    files.write(where, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
@@ -205,7 +198,7 @@ def test_result(file: Path, output: Path) -> None:
 
     document.spare(output, "OUTPUT")
     plain, statement = _statement(file)
-    _print_json(results.of_receipt(statement, verify.verify(plain)), str(output))
+    write_json(output, results.of_receipt(statement, verify.verify(plain)))
 
 
 @receipt.command(
@@ -263,7 +256,7 @@ def list_(ctx: click.Context, folder: Path, sql: str | None, json_path: str | No
     stored = _stored(folder)
     names, rows = store.query(store.rows(stored), sql or store.QUERY)
     if json_path:
-        _print_json([dict(zip(names, row, strict=True)) for row in rows], json_path)
+        write_json(json_path, [dict(zip(names, row, strict=True)) for row in rows])
     else:
         from kparity.cli.receipt_table import print_rows
 
@@ -285,10 +278,10 @@ def diff(a: Path, b: Path, json_path: str | None) -> None:
     left, right = (_statement(path)[0]["predicate"] for path in (a, b))
     fields, speeds = diff.differences(left, right), diff.speeds(left, right)
     if json_path:
-        _print_json({
+        write_json(json_path, {
             "differences": [dataclasses.asdict(each) for each in fields],
             "speeds": [dataclasses.asdict(each) for each in speeds],
-        }, json_path)  # fmt: skip
+        })  # fmt: skip
     else:
         from kparity.cli.receipt_table import print_diff
 

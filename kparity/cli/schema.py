@@ -42,8 +42,6 @@ def schema_of(form: str) -> dict[str, Any]:
 @click.argument("form", type=click.Choice(list(FORMS)), metavar="FORM")
 def schema(form: str) -> None:
     """Print the JSON Schema of a FORM: receipt, test-result, contract, or the JSON of a command such as probe."""
-    import json
-
     from kparity.host import files
 
-    files.write(files.STDIO, json.dumps(schema_of(form), indent=2, ensure_ascii=False) + "\n")
+    files.write_json(files.STDIO, schema_of(form))

@@ -53,14 +53,9 @@ class Evidence(Struct):
 
 
 def of(
-    contract: Contract,
-    root: Path,
-    results: Sequence[Result],
-    command: Sequence[str],
-    devices: Mapping[str, str],
-    kinds: Iterable[str],
-    ran: Mapping[str, str],
-) -> Evidence:
+    contract: Contract, root: Path, results: Sequence[Result], command: Sequence[str], devices: Mapping[str, str],
+    kinds: Iterable[str], ran: Mapping[str, str],
+) -> Evidence:  # fmt: skip
     """The evidence of results of now and here; ``ran`` is the code as it was before the tests began."""
     return Evidence(
         SCHEMA, Of(contract.id, contract.version), datetime.now(timezone.utc).isoformat(timespec="seconds"),

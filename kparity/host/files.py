@@ -231,6 +231,11 @@ def write(path: str | Path, data: str | bytes, mode: int = 0o644) -> None:
         raise WrongInput(f"{path} cannot be written: {error.strerror}; name another file") from error
 
 
+def write_json(path: str | Path, content: Any) -> None:
+    """Write plain values as JSON, in the same way; of others the text."""
+    write(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
 def _replace(target: Path, raw: bytes, mode: int) -> None:
     """Give a finished file the name of the target; where its folder allows no new files, write over the old one."""
     kept = stat.S_IMODE(target.stat().st_mode) if target.exists() else mode & ~_umask()

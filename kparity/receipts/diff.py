@@ -8,17 +8,8 @@ from typing import Any
 
 SECTIONS = ("harness", "host", "libraries", "request", "model", "contract", "seeds", "serving", "fallback", "runs")
 OWN = (
-    "id",
-    "begun",
-    "ended",
-    "sha256",
-    "schema_version",
-    "samples_s",
-    "device_s",
-    "clocks",
-    "measurements",
-    "device_ns",
-)
+    "id", "begun", "ended", "sha256", "schema_version", "samples_s", "device_s", "clocks", "measurements", "device_ns",
+)  # fmt: skip
 """Names of fields that differ between any two receipts, or are shown as speed."""
 ABSENT = "—"
 _MISSING = object()

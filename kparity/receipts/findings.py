@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ class Finding:
 
 Findings = Iterator[Finding]
 
+_AGAIN = "Run it again with --receipt; a receipt is never edited."
+"""The remedy of a code for which none stands below."""
 _TEXT = """\
 # The document.
 RCPT-SCHEMA: not the form of a receipt
@@ -38,7 +41,6 @@ RCPT-TIME: times that cannot be
   Set the clocks of both machines (NTP), and run it again.
 RCPT-DURATION: shorter than its samples
   The samples together take longer than the run did.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-AGE: too old
   It is older than --max-age allows.
   Run it again, or allow more days with --max-age.
@@ -50,13 +52,11 @@ RCPT-NAME: a name that passes for another
   Correct the name where the device or the file has it; what passes for another name is believed by nobody.
 RCPT-REQUEST: not what was asked for
   Command line, request and options contradict each other, or what was judged and measured.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-NONCE: not of that nonce
   Its work was drawn from another nonce than --nonce asks for.
   Run it with --nonce and the word that the verifier named.
 RCPT-MODEL-SIZE: sizes that no file has
   The sizes and types of its model are no BitNet graph's, or do not give the bytes of the file.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-MODEL: not of that model
   Its model is not the file that --model names.
   Name the file that was measured, or measure this one.
@@ -100,7 +100,6 @@ RCPT-KERNEL-ID: a kernel of somebody else
   Name kernels <op>_<dialect>_<variant>, in a dialect of the backend.
 RCPT-KERNEL-TEXT: a text of nobody
   The version that measured is installed here, and its text of a kernel is another one.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-GRAPH: not the kernels of the model
   Kernels or launches are not those of the graph of a model of these sizes, with these options.
   Run it again; if it comes back, the program that wrote it has a bug.
@@ -131,7 +130,6 @@ RCPT-LOGITS: logits that were not drawn
   Run it again with --receipt, and the nonce that was given; a receipt is never edited.
 RCPT-GATE: a gate that does not follow
   A gate's limit is not the contract's, its verdict does not follow from its value, or it is none of the probe's.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-GATES-MISSING: gates are missing
   A passed verdict lacks gates that the contract's probe always measures.
   Run it again with the full probe (--depth full).
@@ -150,22 +148,15 @@ RCPT-FLOOR: faster than memory
   Measure on an idle machine, so that the bandwidth of the same run is the real one; else a clock is wrong.
 RCPT-BANDWIDTH: bytes or bandwidth that cannot be
   The bandwidth is not that of its samples, or a token's bytes are not those of the model's sizes.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-RECOMPUTED: a figure that does not follow
   A figure is not what the raw samples give.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-INTERVAL: an interval that does not follow
   An interval is not one that a bootstrap of the raw samples can give.
-  Run it again with --receipt; a receipt is never edited.
 RCPT-SAMPLES: samples of no clock
   The samples are all the same, or a few values in turn: no clock gives that.
   Write samples as the clock gives them: never rounded or repeated.
 """
-_LINES = [line.strip() for line in _TEXT.splitlines() if not line.startswith("#")]
-_HEADS = [line.partition(": ") for line in _LINES[::3]]
+_REFUSAL = re.compile(r"^(RCPT-[A-Z-]+): (.+)\n  (.+)\n(?:  (.+)\n)?", re.MULTILINE)
 
-REFUSALS = {
-    code: Reason(title, cause, remedy)
-    for (code, _, title), cause, remedy in zip(_HEADS, _LINES[1::3], _LINES[2::3], strict=True)
-}
+REFUSALS = {code: Reason(title, cause, remedy or _AGAIN) for code, title, cause, remedy in _REFUSAL.findall(_TEXT)}
 """Code → title, cause and remedy (``kparity explain CODE``)."""
