@@ -324,6 +324,7 @@ def test_required_is_said_only_where_it_was() -> None:
         ("check", "-b", "liar-hang", "-o", "tgemv"), ("mutate", "-b", "cpu", "-o", "tgemv", "--jobs", "1"),
         ("bench", "-b", "cpu", "--no-parity", "--seconds", "60"), ("contract", "check", "backend-output-parity-v1"),
         ("run", "-b", "liar-hang", "--prompt", "x"),
+        ("ladder", "--ref", "reference", "--cand", "kparity:numpy", "--prompts", "300"),
     ],
     ids=lambda command: command[0],
 )  # fmt: skip

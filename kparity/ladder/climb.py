@@ -142,6 +142,8 @@ class Climb:
                 facts = self.pair[0].facts, self.pair[1].facts
                 rung.reason = f"ids differ from {at} on: {told[0][at : at + 4]} and {told[1][at : at + 4]}"
                 rung.cause, rung.next = tokens.cause(text, told[0], told[1], facts)
+                if held:
+                    rung.cause, rung.next = "what was recorded is of another text", "give --prompt with its text"
         different = sum(each.first_difference >= 0 for each in self.tokens)
         rung.measures.append(self.judge.measure("tokens_different", "texts whose ids differ", different))
         asked, there = self.settings.positions, len(self.ids[0])
