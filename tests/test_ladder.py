@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from gguf import GGUFWriter
 from msgspec.structs import replace
 
 from kparity.cli.schema import schema_of
@@ -22,7 +23,7 @@ from kparity.gates.decode import token_verdicts
 from kparity.ladder import decode
 from kparity.ladder.climb import climb
 from kparity.ladder.limits import Judge
-from kparity.ladder.prompts import built_in, lines
+from kparity.ladder.prompts import built_in, instructed, lines
 from kparity.ladder.record import RUNGS, Decoded, Document, Rung, Settings
 from kparity.model.gguf_file import embedded
 from tests.cli import LIARS, run
@@ -274,6 +275,26 @@ def test_a_reference_that_is_a_little_wrong_does_not_widen_the_floor() -> None:
     last = ended(found)
     assert (last.name, last.verdict, last.side) == ("positions", "FAIL", "reference")
     assert any("are not both right" in note for note in last.notes)
+
+
+@pytest.mark.parametrize(
+    ("template", "made"),
+    [("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{{ bos_token }}", "<|user|>a {{b}}"),
+     ("{% for m in %}", ""), ("{{ ''.__class__.__mro__ }}", ""), ("{% for i in range(10**9) %}{% endfor %}", "")],
+)  # fmt: skip
+def test_a_prompt_in_the_models_template(template: str, made: str, tmp_path: Path) -> None:
+    file = GGUFWriter(tmp_path / "model.gguf", "llama")
+    file.add_chat_template(template)
+    file.add_tensor("x", np.zeros(4, np.float32))
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+    if made:
+        assert instructed(str(tmp_path / "model.gguf"), "a {{b}}") == made
+    else:
+        with pytest.raises(WrongInput, match="cannot be filled in"):
+            instructed(str(tmp_path / "model.gguf"), "a")
 
 
 def test_the_command_in_every_form(tmp_path: Path) -> None:

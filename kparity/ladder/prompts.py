@@ -78,5 +78,5 @@ def instructed(model: str, prompt: str) -> str:
                 messages=[{"role": "user", "content": prompt}], add_generation_prompt=True, bos_token="", eos_token=""
             )
         )
-    except (TemplateError, TypeError, ValueError) as problem:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as problem:
         raise WrongInput(f"the chat template of {model} cannot be filled in ({problem}); use raw") from None
