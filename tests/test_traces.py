@@ -11,9 +11,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from unittest import mock
 
+import jsonschema
 import numpy as np
 import pytest
 
+from kparity.cli.schema import schema_of
 from kparity.engines.base import DeviceRow, Engine, Facts, Sink, matching
 from kparity.engines.registry import open_here
 from kparity.engines.remote import open_engine
@@ -458,6 +460,7 @@ def test_the_commands_and_their_exit_codes(tmp_path: Path) -> None:
     done = run("trace", "diff", a, b, "--json", out)
     assert done.returncode == 0 and "111 of 111 slots follow from their inputs" in done.stdout
     told = json.loads(Path(out).read_text())
+    jsonschema.validate(told, schema_of("trace-diff"))
     assert told["schema"] == "kparity-trace-diff-v1" and told["verdict"] == "PASS" and len(told["slots"]) == 111
     assert run("trace", "diff", a, b, "--floor", b, "-q").stdout == ""
     shown = run("trace", "show", a, "--slots", "output,logits", "-v").stdout
