@@ -218,6 +218,13 @@ def findings() -> Callable[[Case, str, Candidate], list[Comparison]]:
     return judged
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In workers of pytest-xdist, files with slow tests first: at the end all of them have something to do."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of pytest-xdist hands over what it has to show."""
     if hasattr(session.config, "workeroutput"):

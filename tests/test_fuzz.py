@@ -59,7 +59,7 @@ Fuzzed = dict[str, Future[subprocess.CompletedProcess[str]]]
 
 @pytest.fixture(scope="module")
 def fuzzed(request: pytest.FixtureRequest) -> Iterator[Fuzzed]:
-    """The runs of the targets that were asked for, two at a time."""
+    """The runs of the targets that were asked for, two at a time, beside other tests that run meanwhile."""
     try:
         import atheris  # noqa: F401
     except ImportError as error:
@@ -67,7 +67,7 @@ def fuzzed(request: pytest.FixtureRequest) -> Iterator[Fuzzed]:
     seconds = str(number("KPARITY_FUZZ_SECONDS", 5))
 
     def fuzz(name: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", seconds]
+        command = ["nice", "-n", "5", sys.executable, "-m", "tests.fuzz", name, "--seconds", seconds]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     chosen = [each.callspec.params["name"] for each in request.session.items if "fuzzed" in each.fixturenames]  # type: ignore[attr-defined]
