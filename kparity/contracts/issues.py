@@ -111,15 +111,12 @@ def _absent(root: Path, text: str) -> Iterator[str]:
             yield name
         elif anchor and path.suffix == ".md" and anchor not in map(_slug, _HEADING.findall(_text(path))):
             yield f"{name}#{anchor}"
-        elif test and not re.search(rf"\b(?:def|class) {re.escape(_last(test))}\b", _text(path)):
+        elif test and not re.search(
+            rf"\b(?:def|class) {re.escape(test.partition('[')[0].rpartition('::')[2])}\b", _text(path)
+        ):
             yield f"{name}::{test}"
 
 
 def _slug(heading: str) -> str:
     """The anchor that a heading of Markdown has."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
-def _last(test: str) -> str:
-    """The function or class of a test's name."""
-    return test.partition("[")[0].rpartition("::")[2]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -62,10 +61,6 @@ class Issue(Struct, frozen=True):
     def reason(self) -> str:
         """What the rejection says."""
         return f"{self.id} of {self.contract} {self.version}: {self.symptom} ({self.state})"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dict(msgspec.to_builtins(self))
 
 
 def fits(pattern: str, text: str, key: str) -> bool:

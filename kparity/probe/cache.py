@@ -59,17 +59,10 @@ class Keys:
             "kernels": fingerprint.kernels(),
             "model": model.sha256,
             "contract": [contract.id, contract.version, _digest(contract.document)],
-            "request": [
-                request.depth,
-                request.positions,
-                request.require_gpu,
-                request.act,
-                request.kv,
-                request.index,
-                request.nonce,
-            ],
-            "issues": [issue.as_dict() for issue in request.issues],
-        }
+            "request": [request.depth, request.positions, request.require_gpu, request.act, request.kv, request.index,
+                        request.nonce],
+            "issues": [*msgspec.to_builtins(request.issues)],
+        }  # fmt: skip
         model.close()
 
     def of(self, backend: str) -> dict[str, Any]:

@@ -30,22 +30,13 @@ def receipt(
     ``order`` are the requested backends, ``serving`` the one that serves (empty: none), ``command`` the command line,
     ``begun`` the time (``statement.now``).
     """
-    names = ("depth", "positions", "require_gpu", "act", "kv", "index")
-    return statement.statement(
-        statement.predicate(
-            "probe",
-            begun,
-            Request(
-                command=list(command), backends=list(order), options={name: getattr(request, name) for name in names}
-            ),
-            of_model(request.model),
-            [tried(row) for row in rows],
-            serving=serving or None,
-            seeds={"tokens": SEED},
-            nonce=request.nonce,
-            runs=[_run(row, row.device) for row in rows if row.device is not None],
-        )
-    )
+    options = {name: getattr(request, name) for name in ("depth", "positions", "require_gpu", "act", "kv", "index")}
+    whole = statement.predicate(
+        "probe", begun, Request(command=list(command), backends=list(order), options=options),
+        of_model(request.model), [tried(row) for row in rows], serving=serving or None, seeds={"tokens": SEED},
+        nonce=request.nonce, runs=[_run(row, row.device) for row in rows if row.device is not None],
+    )  # fmt: skip
+    return statement.statement(whole)
 
 
 def of_model(path: str | None, seed: int | None = None) -> Model:

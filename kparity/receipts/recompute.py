@@ -19,7 +19,6 @@ from kparity.gates.candidate import noise_floor
 from kparity.gates.challenge import Sampled
 from kparity.model import Model, load_model
 from kparity.numerics import compare
-from kparity.ops.spec import Array
 from kparity.probe.messages import DEFAULT_POSITIONS
 from kparity.receipts.record import Predicate, Run
 from kparity.receipts.rules.challenge import alike, seed_of
@@ -91,13 +90,10 @@ def _logits(engine: Engine, tokens: Sequence[int], predicate: Predicate, run: Ru
     return found
 
 
-def _median(rows: Sequence[Array] | Array, others: Sequence[Array] | Array) -> float:
-    return float(np.median([compare.cosine(a, b) for a, b in zip(rows, others, strict=True)]))
-
-
 def _judged(run: Run, own: Sequence[Sampled], floor: float, limits: Contract) -> Recomputed:
     told, here = ([np.array(each.values) for each in side] for side in (run.logits, own))
-    cosine, noise = alike(run.logits, own), (1 - _median(told, here)) / floor
+    cosine, each = alike(run.logits, own), [compare.cosine(a, b) for a, b in zip(told, here, strict=True)]
+    noise = float(1 - np.median(each)) / floor
     holds = limits.threshold("recompute_cosine").holds(cosine) and limits.threshold("recompute_noise").holds(noise)
     same = sum(a.sha256 == b.sha256 for a, b in zip(run.logits, own, strict=True))
     return Recomputed(run.backend, len(own), same, cosine, noise, holds)

@@ -153,15 +153,20 @@ class Percentiles(Record):
     p99: Positive
 
 
-class BaselineRatio(Record, omit_defaults=True):
-    """How many times faster than a baseline's row of an op, per launch."""
+class Compared(Record, omit_defaults=True):
+    """How many times faster something is, with the 95 % interval."""
 
-    baseline: Text
     ratio: Positive
     low: Positive
     high: Positive
     doubt: str = ""
     """Why it is no comparison, where it is absurd."""
+
+
+class BaselineRatio(Compared, kw_only=True, omit_defaults=True):
+    """Than a baseline's row of an op, per launch."""
+
+    baseline: Text
 
 
 class Row(Record, omit_defaults=True):
@@ -286,16 +291,11 @@ class Run(Record):
     """What it computed, at drawn positions: by them the output can be computed again elsewhere."""
 
 
-class Ratio(Record, omit_defaults=True):
-    """How many times faster a backend is, with the 95 % interval."""
+class Ratio(Compared, kw_only=True, omit_defaults=True):
+    """Of a backend, than a baseline on the same model."""
 
     backend: Name
     name: Text
-    ratio: Positive
-    low: Positive
-    high: Positive
-    doubt: str = ""
-    """Why it is no comparison, where it is absurd."""
 
 
 class Agreement(Record):

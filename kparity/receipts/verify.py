@@ -15,7 +15,6 @@ from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate, Statement
 from kparity.receipts.rules import (
     challenge,
-    determinism,
     device,
     dispatches,
     graph,
@@ -87,7 +86,7 @@ def _sound(statement: Statement, now: datetime) -> Findings:
     yield from parity.verdicts(predicate)
     yield from parity.outputs(predicate)
     yield from challenge.logits(predicate, limits)
-    yield from determinism.repeated(predicate, limits)
+    yield from dispatches.repeated(predicate, limits)
     yield from ops.cases(predicate, limits)
     yield from dispatches.counts(predicate)
     yield from dispatches.device_time(predicate, limits)

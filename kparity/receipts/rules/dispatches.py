@@ -73,6 +73,16 @@ def _covered(graph: Graph, measurements: list[Row], at: str) -> Findings:
             yield Finding("RCPT-DISPATCHES", f"{at}/{field}", f"{have} {what}: {need}")
 
 
+def repeated(predicate: Predicate, contract: Contract) -> Findings:
+    """A run that passed was repeated, bit for bit, and not more often than anything ran."""
+    for at, run in enumerated(predicate):
+        seen = run.determinism if run.parity.verdict == "PASS" else None
+        most = run.graph.replays.step + run.graph.replays.chunk if run.graph else 0
+        if seen and not (seen.identical and contract.threshold("repeats").holds(seen.repeats) and seen.repeats <= most):
+            why = f"{seen.repeats} repeats, identical: {seen.identical}"
+            yield Finding("RCPT-DETERMINISM", f"{at}/determinism", why)
+
+
 def device_time(predicate: Predicate, contract: Contract) -> Findings:
     """Where a device clock is claimed every kernel of a step has time on it, and no more than the wall saw."""
     for at, row, _ in predicate.rows():

@@ -9,7 +9,7 @@ from kparity import contracts
 from kparity.contracts import Contract
 from kparity.numerics.statistics import ratio
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.record import Bandwidth, BaselineRatio, Predicate, Ratio, Row
+from kparity.receipts.record import Bandwidth, Compared, Predicate, Ratio, Row
 
 MANY = 1 << 16
 """Samples of a side beyond which an interval is not made again: that takes time by their number."""
@@ -61,7 +61,7 @@ def ratios(predicate: Predicate, contract: Contract) -> Findings:
 
 
 def _follows(
-    told: Ratio | BaselineRatio, name: str, sides: Sequence[tuple[Row, Row]], bandwidth: Bandwidth | None,
+    told: Compared, name: str, sides: Sequence[tuple[Row, Row]], bandwidth: Bandwidth | None,
     contract: Contract, where: str,
 ) -> Findings:  # fmt: skip
     """A ratio, its interval and its doubt, by our row and theirs; of several rows of a name any may be meant."""
@@ -77,7 +77,7 @@ def _follows(
 
 
 def _faults(
-    told: Ratio | BaselineRatio, ours: Row, theirs: Row, bandwidth: Bandwidth | None, contract: Contract, where: str
+    told: Compared, ours: Row, theirs: Row, bandwidth: Bandwidth | None, contract: Contract, where: str
 ) -> Iterator[Finding]:
     before, after = (each.seconds for each in (theirs, ours))
     middle, low, high = median(before) / median(after), told.low, told.high
