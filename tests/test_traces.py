@@ -215,8 +215,11 @@ def test_a_capture_keeps_what_was_asked_for_and_tells_the_rest(tmp_path: Path) -
 class Fake(Engine):
     """An engine with as many wide slots as a test wants; tracing may change its logits, or end it."""
 
-    def __init__(self, layers: int, width: int, perturbed: bool = False, fails: int = -1) -> None:
+    def __init__(
+        self, layers: int, width: int, perturbed: bool = False, fails: int = -1, restless: bool = False
+    ) -> None:  # fmt: skip
         self.width, self.perturbed, self.fails, self.fed = width, perturbed, fails, 0
+        self.restless, self.passes = restless, 0
         row = DeviceRow("fake", "fake", "cpu", True)
         self.facts = Facts(
             name="fake", version="1", model=str(embedded()), vocab=8, context=1 << 20, layers=layers, width=width,
@@ -230,8 +233,8 @@ class Fake(Engine):
         self.fed = 0
 
     def score(self, tokens: Sequence[int]) -> Array:
-        self.fed += len(tokens)
-        return np.ones((len(tokens), 8), np.float32)
+        self.fed, self.passes = self.fed + len(tokens), self.passes + self.restless
+        return np.full((len(tokens), 8), 1 + self.passes, np.float32)
 
     prefill = step = score  # type: ignore[assignment]
 
@@ -254,7 +257,9 @@ def test_what_tracing_changes_is_no_trace_and_what_broke_off_is_told(tmp_path: P
         capture(Fake(1, 8, perturbed=True), "fake", [1] * 4, tmp_path / "perturbed")
     with pytest.raises(DeviceFault, match="gone"):
         capture(Fake(1, 8, fails=64), "fake", [1] * 100, tmp_path / "broken", ALL)
-    for name in ("perturbed", "broken"):
+    with pytest.raises(DeviceFault, match="positions 0 to 3 differ from one pass to the next, without tracing too"):
+        capture(Fake(1, 8, restless=True), "fake", [1] * 4, tmp_path / "restless")
+    for name in ("perturbed", "broken", "restless"):
         with pytest.raises(WrongInput, match="did not come to its end"):
             files.load(tmp_path / name)
         done = run("trace", "show", str(tmp_path / name))
