@@ -10,7 +10,7 @@ import msgspec
 from kparity.contracts.known import Issue
 from kparity.device.adapter import DeviceInfo
 from kparity.gates.challenge import POSITIONS, Sampled
-from kparity.process.messages import Done, Failed, Message, Name, Stage, Text, Tick
+from kparity.process.messages import Done, Duration, Failed, Message, Name, Stage, Text, Tick
 
 DEFAULT_POSITIONS = 72
 """Beyond the 64 keys of one attention tile, so that its boundary is probed too."""
@@ -64,14 +64,14 @@ class Measured(Message, frozen=True, tag="gate"):
     values: Annotated[dict[Name, float | None], msgspec.Meta(max_length=32)]
     code: Name = ""
     reason: Text = ""
-    elapsed_ms: float = 0.0
+    elapsed_ms: Duration = 0.0
 
 
 class Proof(Message, frozen=True, tag="proof"):
     """What the backend counted, a step on the device's clock, and logits at drawn positions."""
 
     dispatches: Annotated[dict[Name, Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=10_000)]
-    device_step_ms: float
+    device_step_ms: Duration
     logits: Annotated[list[Sampled], msgspec.Meta(max_length=POSITIONS)]
 
 

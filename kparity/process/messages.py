@@ -14,6 +14,8 @@ from kparity import errors
 
 Name = Annotated[str, msgspec.Meta(max_length=300)]
 Text = Annotated[str, msgspec.Meta(max_length=20_000)]
+Duration = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""Milliseconds or seconds: what is told can be added up and rounded."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +26,7 @@ class Stage(Message, frozen=True, tag="stage"):
     """The child begins a part of its work; ``at_ms`` on its own clock."""
 
     stage: Name
-    at_ms: float
+    at_ms: Duration
 
 
 class Tick(Message, frozen=True, tag="tick"):
