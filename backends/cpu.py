@@ -182,6 +182,10 @@ class CpuBackend(Backend):
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         return Buffer(self.memory.empty(shape, DTYPES[dtype]), dtype, shape)
 
+    def host_memory(self, buffer: Buffer) -> Array:
+        array: Array = buffer.handle
+        return array
+
     def write(self, buffer: Buffer, array: Array) -> None:
         require_fit(buffer, array)
         buffer.handle[...] = np.ascontiguousarray(array).reshape(buffer.shape)

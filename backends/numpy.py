@@ -73,6 +73,9 @@ class NumpyBackend(Backend):
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         return Buffer(np.zeros(shape, self._storage(dtype)), dtype, shape)
 
+    def host_memory(self, buffer: Buffer) -> Array | None:
+        return buffer.handle if buffer.handle.dtype == DTYPES[buffer.dtype] else None
+
     def write(self, buffer: Buffer, array: Array) -> None:
         if array.dtype not in (DTYPES[buffer.dtype], buffer.handle.dtype) or array.size != buffer.handle.size:
             got, wanted = f"{array.dtype}{list(array.shape)}", f"{buffer.dtype}{list(buffer.shape)}"

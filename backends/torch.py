@@ -151,6 +151,10 @@ class TorchBackend(Backend):
             kind = getattr(self.torch, HANDLES[dtype])
             return Buffer(self.torch.empty(shape, dtype=kind, device=self.device), dtype, shape)
 
+    def host_memory(self, buffer: Buffer) -> Array | None:
+        array: Array | None = buffer.handle.numpy() if self.device.type == "cpu" else None
+        return array if array is None else array.view(DTYPES[buffer.dtype])
+
     def write(self, buffer: Buffer, array: Array) -> None:
         require_fit(buffer, array)
         with faults(self.torch):

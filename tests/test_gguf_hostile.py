@@ -40,7 +40,7 @@ def read_all(path: Path) -> None:
         model.inspect()
         for name in norm_names(model.hparams):
             model.vector(name)
-        model.head()
+        _ = model.head().array
         model.tokenizer.decode(model.tokenizer.encode("the and in"))
 
 
@@ -148,6 +148,8 @@ def test_a_file_that_changes_under_its_reader_is_no_model(tmp_path: Path) -> Non
         os.truncate(path, 4096)
         with pytest.raises(BadModel, match="changed while it was read"):
             model.linear(0, "attn_q")  # and no SIGBUS
+        with pytest.raises(BadModel, match="changed while it was read"):
+            _ = model.embedding().array
 
 
 def test_what_was_read_outlives_its_file_and_another_file_is_no_digest_of_it(tmp_path: Path) -> None:

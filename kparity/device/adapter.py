@@ -6,7 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -301,6 +301,20 @@ class Backend(ABC):
         buffer = self.empty(array.shape, dtype_name(array))
         self.write(buffer, array)
         return buffer
+
+    def fill(self, shape: tuple[int, ...], dtype: str, read: Callable[[Array], object]) -> Buffer:
+        """A buffer of what ``read`` puts into a C-contiguous array: the buffer's own memory, where the host has it."""
+        buffer = self.empty(shape, dtype)
+        own = self.host_memory(buffer)
+        array = np.empty(shape, DTYPES[dtype]) if own is None else own
+        read(array)
+        if own is None:
+            self.write(buffer, array)
+        return buffer
+
+    def host_memory(self, buffer: Buffer) -> Array | None:
+        """A buffer's own memory as an array of its shape and dtype; None where the host cannot write it."""
+        return None
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from kparity.device.adapter import Backend, Buffer
 from kparity.model import Model, Ternary
 from kparity.model.graph import LINEARS, NORMS
-from kparity.model.tensors import Dense, ScaleKind
-from kparity.ops.spec import Array
+from kparity.model.tensors import Dense
+from kparity.ops.spec import DTYPES
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
 """Weights that read the same activations: in a fused graph one GEMV over their rows, one below the other."""
@@ -56,30 +57,28 @@ class Weights:
     """Element types of the embedding and of the head."""
 
 
-def _parts(backend: Backend, table: Array) -> list[Part]:
-    """Upload a table in as many pieces as the device's largest binding asks for."""
-    rows = max(1, min(len(table), backend.info.max_binding // max(1, table[:1].nbytes)))
+def _table(backend: Backend, table: Dense) -> list[Part]:
+    """A table in as many pieces as the device's largest binding asks for."""
+    rows, k = table.shape
+    step = max(1, min(rows, backend.info.max_binding // (k * DTYPES[table.dtype].itemsize)))
     return [
-        Part(backend.upload(table[row0 : row0 + rows]), row0, len(table[row0 : row0 + rows]))
-        for row0 in range(0, len(table), rows)
+        Part(backend.fill((count, k), table.dtype, partial(table.read, row0)), row0, count)
+        for row0 in range(0, rows, step)
+        for count in [min(step, rows - row0)]
     ]
 
 
-def _table(backend: Backend, table: Dense) -> tuple[list[Part], str]:
-    """The parts of an embedding or a head, and the type of its elements."""
-    return _parts(backend, table.array), "f16" if table.array.dtype == np.float16 else "f32"
-
-
-def _stacked(weights: Sequence[Ternary]) -> Ternary:
+def _linear(backend: Backend, weights: Sequence[Ternary]) -> Linear:
     """Weights of one width, one below the other: a scale per row, or per block where any of them has that."""
+    first, rows = weights[0], sum(weight.n for weight in weights)
+    shape = rows, first.words.shape[1]
+    words = backend.fill(shape, "u32", lambda out: np.concatenate([weight.words for weight in weights], out=out))
     if len(weights) == 1:
-        return weights[0]
-    rows, blocks = sum(weight.n for weight in weights), weights[0].words.shape[1] // 16
-    by_row = all(weight.kind == "tensor" for weight in weights)
+        return Linear(words, backend.upload(first.wscale), first.kind, rows, first.k)
+    by_row, blocks = all(weight.kind == "tensor" for weight in weights), shape[1] // 16
     scales = np.concatenate([np.broadcast_to(weight.wscale, (weight.n, 1 if by_row else blocks)) for weight in weights])
-    words = np.concatenate([weight.words for weight in weights])
-    kind: ScaleKind = "row" if by_row else "block256"
-    return Ternary(words, scales.reshape(-1) if by_row else scales, kind, rows, weights[0].k)
+    scales = scales.reshape(-1) if by_row else scales
+    return Linear(words, backend.upload(scales), "row" if by_row else "block256", rows, first.k)
 
 
 def silent(note: str) -> None:
@@ -91,14 +90,14 @@ def upload(
 ) -> Weights:  # fmt: skip
     """Bring a model to a device: ternary weights are repacked one by one and dropped from host memory."""
     weights = Weights()
-    weights.embedding, first = _table(backend, model.embedding())  # first: it is in memory twice
-    weights.head, last = (weights.embedding, first) if model.tied else _table(backend, model.head())
-    weights.dtype = (first, last)
+    embedding, head = model.embedding(), model.head()
+    weights.dtype = embedding.dtype, head.dtype
+    weights.embedding = _table(backend, embedding)  # first: it may be in memory twice
+    weights.head = weights.embedding if head.tied else _table(backend, head)
     for layer in range(model.hparams.n_layer):
         for name in FUSED if fused else LINEARS:
-            stack = _stacked([model.linear(layer, part) for part in parts_of(name)])
-            words, wscale = backend.upload(stack.words), backend.upload(stack.wscale)
-            weights.linears[layer, name] = Linear(words, wscale, stack.kind, stack.n, stack.k)
+            parts = [model.linear(layer, part) for part in parts_of(name)]
+            weights.linears[layer, name] = _linear(backend, parts)
             tick(f"layer {layer + 1} of {model.hparams.n_layer}")
         for name in NORMS:
             key = f"blk.{layer}.{name}.weight"

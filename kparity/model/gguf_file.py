@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -136,6 +136,13 @@ class TensorInfo:
         """Offset of the first byte behind the tensor."""
         return self.offset + self.n_bytes
 
+    def cut(self, row0: int, rows: int) -> TensorInfo:
+        """Some rows of a tensor whose type has whole blocks in a row."""
+        row_bytes = self.n_bytes // self.rows
+        return replace(
+            self, shape=(self.shape[0], rows), offset=self.offset + row0 * row_bytes, n_bytes=rows * row_bytes
+        )
+
 
 @dataclass
 class GgufFile:
@@ -175,14 +182,18 @@ class GgufFile:
     def data(self, tensor: TensorInfo) -> Bytes:
         """The bytes of a tensor, u8 [n_bytes], read-only; BadModel where the file is another by now."""
         found = np.empty(tensor.n_bytes, np.uint8)
-        left, at = found.data, tensor.offset
+        self.read(tensor, found)
+        found.flags.writeable = False
+        return found
+
+    def read(self, tensor: TensorInfo, out: npt.NDArray[Any]) -> None:
+        """The bytes of a tensor into a C-contiguous array of as many; BadModel where the file is another by now."""
+        left, at = out.reshape(-1).view(np.uint8).data, tensor.offset
         while left and (count := os.preadv(self.stream.fileno(), [left], at)):
             left, at = left[count:], at + count
         self.unchanged()
         if left:
             self.fail(digest.CHANGED)
-        found.flags.writeable = False
-        return found
 
     def close(self) -> None:
         """Nothing can be read any more; what was read stays."""

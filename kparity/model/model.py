@@ -15,7 +15,7 @@ from kparity.model import graph
 from kparity.model.digest import file_sha256
 from kparity.model.gguf_file import HELD, GgufFile
 from kparity.model.hparams import Hparams, read_hparams
-from kparity.model.tensors import Dense, Ternary, load_matrix, load_ternary, load_vector
+from kparity.model.tensors import Dense, Ternary, load_ternary, load_vector
 from kparity.ops.spec import Array
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Model:
         return values
 
     def embedding(self) -> Dense:
-        """The token embeddings [vocab, width], read at every call."""
+        """The token embeddings [vocab, width]."""
         return self._table(graph.EMBEDDING)
 
     def head(self) -> Dense:
@@ -94,8 +94,8 @@ class Model:
         return self._table(graph.EMBEDDING if self.tied else graph.HEAD)
 
     def _table(self, name: str) -> Dense:
-        tensor = self.file.tensors[name]
-        return Dense(load_matrix(self.file, tensor), name, tensor.type.name, self.tied)
+        with self.file.naming():
+            return Dense(self.file, self.file.tensors[name], self.tied)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -11,7 +11,7 @@ from kparity.errors import BadModel
 from kparity.host.processors import processors
 from kparity.model import decode
 from kparity.model.gguf_file import F16, F32, I2_S, TQ1_0, TQ2_0, GgufFile, TensorInfo
-from kparity.ops.spec import Array
+from kparity.ops.spec import DTYPES, Array
 
 ScaleKind = Literal["tensor", "row", "block256"]
 
@@ -90,39 +90,59 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Dense:
-    """A matrix [rows, K], f16 or f32, C-contiguous; ``tied`` where the head and the embedding are one tensor."""
+    """A matrix [rows, K] of a file, which is read where it is asked for: F16 and F32 as they are stored, f32 for BF16,
+    Q8_0 and Q6_K. ``tied`` where the head and the embedding are one tensor.
+    """
 
-    array: Array
-    name: str
-    stored: str
-    tied: bool
+    file: GgufFile
+    tensor: TensorInfo
+    tied: bool = False
 
+    def __post_init__(self) -> None:
+        if self.tensor.type.ternary:
+            kind = self.tensor.type.name
+            raise BadModel(f"tensor {self.tensor.name} is {kind}: a ternary embedding or head is not supported")
 
-def load_matrix(file: GgufFile, tensor: TensorInfo) -> Array:
-    """[rows, K]: F16 and F32 as they are stored, f32 for BF16, Q8_0 and Q6_K."""
-    k, rows = tensor.shape[0], tensor.rows
-    data = file.data(tensor)
-    if tensor.type is F16 or tensor.type is F32:
-        return data.view("<f2" if tensor.type is F16 else "<f4").reshape(rows, k)
-    if tensor.type.ternary:
-        raise BadModel(f"tensor {tensor.name} is {tensor.type.name}: a ternary embedding or head is not supported")
-    result = np.empty((rows, k), np.float32)
-    by_row = data.reshape(rows, -1)
-    step = max(1, _CHUNK // k)
-    for start in range(0, rows, step):
-        result[start : start + step] = _dequantise(tensor, by_row[start : start + step])
-    return result
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and K."""
+        return self.tensor.rows, self.tensor.shape[0]
+
+    @property
+    def dtype(self) -> str:
+        """``f16`` or ``f32``."""
+        return "f16" if self.tensor.type is F16 else "f32"
+
+    @property
+    def array(self) -> Array:
+        """All of it [rows, K], read at every call."""
+        out: Array = np.empty(self.shape, DTYPES[self.dtype])
+        self.read(0, out)
+        return out
+
+    def read(self, row0: int, out: Array) -> None:
+        """Rows ``row0`` … into an array [rows, K] of this type, C-contiguous; BadModel where the file is another by
+        now.
+        """
+        if self.tensor.type is F16 or self.tensor.type is F32:
+            self.file.read(self.tensor.cut(row0, len(out)), out)
+            return
+        step = max(1, _CHUNK // self.shape[1])
+        for start in range(0, len(out), step):
+            part = out[start : start + step]
+            part[...] = _dequantise(self.file, self.tensor.cut(row0 + start, len(part)))
 
 
 def load_vector(file: GgufFile, tensor: TensorInfo) -> Array:
     """f32 [K]: a norm's weights, whatever they contain."""
-    return np.ascontiguousarray(load_matrix(file, tensor).reshape(-1), dtype=np.float32)
+    return np.asarray(Dense(file, tensor).array.reshape(-1), np.float32)
 
 
-def _dequantise(tensor: TensorInfo, rows: Array) -> Array:
+def _dequantise(file: GgufFile, tensor: TensorInfo) -> Array:
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
+    data = file.data(tensor).reshape(tensor.rows, -1)
     with np.errstate(all="ignore"):  # a damaged scale gives infinities; the gates see them
-        values: Array = dequantize(np.ascontiguousarray(rows), GGMLQuantizationType(tensor.type.id))
+        values: Array = dequantize(data, GGMLQuantizationType(tensor.type.id))
     return values

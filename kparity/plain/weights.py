@@ -50,13 +50,6 @@ def find(file: GgufFile, name: str, k: int, rows: int) -> TensorInfo:
     return tensor
 
 
-def cut(tensor: TensorInfo, row0: int, rows: int) -> TensorInfo:
-    """Some rows of a tensor whose type has whole blocks in a row."""
-    row_bytes = tensor.n_bytes // tensor.rows
-    offset = tensor.offset + row0 * row_bytes
-    return dataclasses.replace(tensor, shape=(tensor.shape[0], rows), offset=offset, n_bytes=rows * row_bytes)
-
-
 def _steps(k: int, rows: int) -> Iterator[tuple[int, int]]:
     """First row and number of rows of each piece."""
     step = max(1, PIECE // k // GROUP) * GROUP
@@ -99,7 +92,7 @@ def _decoded(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> tuple[
         parts = [dataclasses.replace(tensor, offset=tensor.offset + at, n_bytes=count) for at, count in ends]
         return decode.decode_i2_s(np.concatenate([*map(file.data, parts)]), rows, k)
     decoder = {"TQ1_0": decode.decode_tq1_0, "TQ2_0": decode.decode_tq2_0}[tensor.type.name]
-    return decoder(tensor.name, file.data(cut(tensor, row0, rows)), rows, k, row0)
+    return decoder(tensor.name, file.data(tensor.cut(row0, rows)), rows, k, row0)
 
 
 def _bf16(data: Array) -> Array:
@@ -139,7 +132,7 @@ def _dense(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> Array:
     if tensor.type.name not in DENSE:
         raise BadModel(f"tensor {tensor.name} is {tensor.type.name}, expected one of {', '.join(DENSE)}")
     with np.errstate(all="ignore"):  # a damaged scale gives infinities; the gates see them
-        found = DENSE[tensor.type.name](file.data(cut(tensor, row0, rows)))
+        found = DENSE[tensor.type.name](file.data(tensor.cut(row0, rows)))
     return np.asarray(found, np.float32).reshape(rows, tensor.shape[0])
 
 
