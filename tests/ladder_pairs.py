@@ -1,7 +1,7 @@
 """Pairs of engines through the whole ladder: right ones, which must pass, and known-wrong ones, each with the rung that
 must fail. Writes docs/ladder-pairs.md.
 
-    python -m tests.ladder_pairs [--only PATTERN] [--positions 256] [--write]
+    python -m tests.ladder_pairs [--only PATTERN] [--write]
 
 KPARITY_LLAMACPP names a folder with llama.cpp's libraries (FOLDER below). What is missing here is a row that says so,
 and exit code 3; a verdict that is not the expected one is exit code 1.
@@ -44,6 +44,7 @@ class Pair:
     expected: str = PASS
     options: tuple[str, ...] = ()
     what: str = ""
+    positions: int = 256
 
 
 BLOCKS = "kparity:cpu?act=block256"
@@ -57,11 +58,12 @@ RIGHT = (
     Pair("llama.cpp", "SERVER"),
     Pair(NPM, VULKAN),
     Pair(NPM, VULKAN, options=("--third", "f16")),
-    *(Pair(NPM, VULKAN, dense) for dense in ("llama F16", "qwen2 Q8_0", "qwen3 F16")),
+    *(Pair("llama.cpp", NPM, dense) for dense in ("llama F16", "qwen2 Q8_0", "qwen3 F16")),
+    *(Pair(NPM, VULKAN, dense, positions=64) for dense in ("llama F16", "qwen3 F16")),
     Pair("kparity:cpu?kv=f32", "transformers:exported"),
 )
-LARGE = (Pair(BLOCKS, "llama.cpp", "2b-4t"), Pair(BLOCKS, NPM, "2b-4t"))
-"""Of 1.2 GB."""
+LARGE = (Pair("llama.cpp", BLOCKS, "2b-4t:4"),)
+"""Of 731 MB: four layers of the shape of BitNet b1.58 2B-4T, with its vocabulary."""
 WRONG = (
     Pair("reference", "mutant:norm_quant/relu2-for-silu", expected="first-logit", what="relu² for SiLU"),
     Pair("reference", "mutant:rope/convention-swapped", expected="positions", what="interleaved for NEOX"),
@@ -88,7 +90,7 @@ def model_path(name: str, folder: Path) -> str:
     return str(shapes.model_file(name)) if name else ""
 
 
-def climbed(pair: Pair, positions: int, server: str, folder: Path) -> tuple[dict[str, Any] | None, str]:
+def climbed(pair: Pair, server: str, folder: Path) -> tuple[dict[str, Any] | None, str]:
     """The JSON of a climb in a process of its own, or what the command said instead."""
 
     def written(text: str) -> str:
@@ -97,7 +99,7 @@ def climbed(pair: Pair, positions: int, server: str, folder: Path) -> tuple[dict
     path, model = folder / "found.json", model_path(pair.model, folder)
     path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "kparity", "ladder", "--ref", written(pair.reference), "--cand"]
-    command += [written(pair.candidate), "--positions", str(positions), "--json", str(path), *pair.options]
+    command += [written(pair.candidate), "--positions", str(pair.positions), "--json", str(path), *pair.options]
     ran = subprocess.run(
         [*command, *(["--model", model] if model else [])], capture_output=True, text=True, check=False
     )
@@ -139,7 +141,6 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.ladder_pairs", description=__doc__)
     parser.add_argument("--only", default="", help="a pattern of `reference candidate model`")
-    parser.add_argument("--positions", type=int, default=256)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     sections, worst = list[str](), 0
@@ -151,7 +152,7 @@ def main() -> int:
             for pair in pairs:
                 if not re.search(options.only, f"{pair.reference} {pair.candidate} {pair.model}"):
                     continue
-                cells, verdict = row(pair, *climbed(pair, options.positions, server, folder))
+                cells, verdict = row(pair, *climbed(pair, server, folder))
                 cells[0], cells[1] = (each.replace(server, "SERVER") for each in cells[:2])
                 as_expected = verdict == pair.expected or (pair.candidate == "SERVER" and verdict == "INCONCLUSIVE")
                 worst = max(worst, 0 if as_expected else 3 if verdict == "not run" else 1, key=(0, 3, 1).index)
@@ -169,7 +170,7 @@ def main() -> int:
 
 HEAD = """# Pairs through the ladder
 
-Written by `python -m tests.ladder_pairs --write` ({positions} positions, commit {commit}, {host}). FOLDER is the npm
+Written by `python -m tests.ladder_pairs --write` (commit {commit}, {host}). FOLDER is the npm
 package that [engines.md](engines.md) names, its Vulkan backend on Mesa's lavapipe: software, not a GPU. SERVER is
 llama.cpp's own HTTP server. The models `llama F16` … are random weights of 4 layers (`tests/dense_files.py`). A mutant
 runs on numpy."""
