@@ -161,9 +161,7 @@ def main() -> int:
             sections.append(f"## {title}\n\n{markdown_table(HEADS, table)}")
     if options.write:
         PAGE.write_text(
-            HEAD.format(positions=options.positions, commit=(commit(checkout()) or "unknown")[:7], host=host().cpu)
-            + "\n\n".join(sections)
-            + "\n"
+            HEAD.format(commit=(commit(checkout()) or "unknown")[:7], host=host().cpu) + "\n\n".join(sections) + "\n"
         )
     return worst
 
