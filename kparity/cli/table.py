@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import zip_longest
@@ -35,6 +34,8 @@ STYLES = {
     "too few samples": "yellow",
     "not comparable": "yellow",
 }
+SHELL_WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|\\.|\S)+""")
+"""A word of a shell's line, with its quotes."""
 NONE = "—"
 """What stands in a cell without a value."""
 NARROWEST, LEAST_TEXT = 20, 24
@@ -77,7 +78,7 @@ def say(*parts: Part, indent: int = 0, hang: int = 2) -> None:
 
 def say_command(title: str, command: str) -> None:
     """A command to be run again: broken between words, in a way that a shell joins."""
-    words, limit = [shown(shlex.quote(word)) for word in shlex.split(command)], width()
+    words, limit = [shown(word) for word in SHELL_WORD.findall(command)], width()
     lines, line = [], title
     for word in words:
         if limit and line and Text(f"{line} {word} \\").cell_len > limit:
