@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kparity.cli import names
-from kparity.cli.command import Group
+from kparity.cli.command import File, Group
 from kparity.cli.names import completing
 from kparity.cli.options import FILE, json_option, model_option, quiet_option
 from kparity.host.streams import log
@@ -16,7 +16,7 @@ from kparity.host.streams import log
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TRACE = click.Path(path_type=Path)
+TRACE = File(path_type=Path)
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Every slot of every layer.")
 
 
