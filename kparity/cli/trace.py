@@ -103,6 +103,8 @@ def _numbers(text: str, option: str, count: int = 0) -> list[int]:
         ends = [first, end] if dash else [first]
         if not all(each.isascii() and each.isdecimal() and len(each) < 8 for each in ends):
             raise click.UsageError(f"{option} {text!r}: {part!r} is no number and no range; write for example 0,2-4")
+        if int(ends[0]) > int(ends[-1]):
+            raise click.UsageError(f"{option} {text!r}: {part!r} ends before it begins; write the smaller one first")
         found += range(int(ends[0]), int(ends[-1]) + 1)
     return found
 

@@ -59,8 +59,8 @@ def print_diff(found: TraceDiff, verbose: bool) -> None:
     if found.not_compared:
         say(("not compared: ", "dim"), ", ".join(found.not_compared))
     say((found.verdict, STYLES[found.verdict]), f": {found.reason}")
-    if found.sample_size_parity.advice:
-        say(found.sample_size_parity.advice)
+    if advice := found.sample_size_parity.advice or (found.verdict == "PASS" and found.std_ratio.advice):
+        say(advice)
 
 
 def _slots(found: TraceDiff, verbose: bool) -> Table:

@@ -259,6 +259,9 @@ class Climb:
             if self.settings.sequential and not decode.undecided(self.decoded, self.judge):
                 rung.notes.append(f"the rate is decided after {len(self.decoded)} prompts (SPRT)")
                 break
+        else:
+            if self.settings.sequential:
+                rung.notes.append(f"the rate is not decided yet by {len(self.decoded)} prompts (SPRT); raise --prompts")
         rung.measures += decode.measures(self.decoded, self.judge)
         rung.notes += [decode.rate(self.decoded), f"a near tie lies within {2 * within:.3g} of the largest logit"]
         bad = next((at for at, each in enumerate(self.decoded) if decode.DIVERGED in each.steps), -1)

@@ -131,6 +131,7 @@ def capture(
     """
     wanted = wanted or Wanted()
     wanted.check(len(tokens), engine.facts.layers)
+    engine.check(tokens, 0)  # a capture that cannot end leaves a folder in which none can begin
     files.refuse_no_folder(folder)
     if any(folder.iterdir()):
         raise WrongInput(f"{folder} holds something already; name a new folder")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Literal
 
 import msgspec
@@ -194,15 +195,19 @@ def diff(a: Loaded, b: Loaded, *, last_token: bool = False, floor: Loaded | None
     expected. Raises WrongInput for traces of other tokens, and where there is nothing to compare.
     """
     _same_tokens(a, b)
+    if floor is not None:
+        _same_tokens(a, floor)
+        if a.begin and floor.begin and a.begin.model_sha256 != floor.begin.model_sha256:
+            raise WrongInput(f"{a.path} and the floor {floor.path} are of other model files; capture both with one")
     if not {*a.entries} & {*b.entries}:
         raise WrongInput(f"{a.path} and {b.path} have no slot in common; nothing could be compared")
-    _whole(a, b)
+    _whole(a, b, *([floor] if floor else []))
     lacking = dict(_lacking(a, b))
     parity, ratio = (_gated(gate, a, b, lacking, last_token) for gate in (sample_size_parity, std_ratio_gate))
     judge = Judge(a, b, last_token, floor) if parity.verdict == "PASS" else None
     slots = [judge.slot(key) for key in judge.pairs] if judge else []
     first = next((each for each in slots if each.agrees is False), None)
-    verdict, reason = _verdict(parity, ratio, slots, first)
+    verdict, reason = _verdict(parity, ratio, slots, first, _other_bits(a, b, last_token))
     return TraceDiff(
         verdict=verdict, reason=reason, a=a.path, b=b.path, sample_size_parity=parity, std_ratio=ratio, first=first,
         tokens_compared="last token" if last_token else "all tokens", slots=slots,
@@ -255,8 +260,15 @@ def _gated(gate: Gate, a: Loaded, b: Loaded, lacking: Mapping[Key, str], last_to
     return GateDiff(report.verdict, report.reason, len(report.checks), failed, report.advice)
 
 
+def _other_bits(a: Loaded, b: Loaded, last_token: bool) -> str:
+    """The first slot, in the order of computation, whose statistics are not those of the other side."""
+    of = attrgetter("last_token" if last_token else "all_tokens")
+    shared = sorted({*a.entries} & {*b.entries}, key=lambda key: key.order)
+    return next((key.place for key in shared if of(a.entries[key]) != of(b.entries[key])), "")
+
+
 def _verdict(
-    parity: GateDiff, ratio: GateDiff, slots: Sequence[SlotDiff], first: SlotDiff | None
+    parity: GateDiff, ratio: GateDiff, slots: Sequence[SlotDiff], first: SlotDiff | None, other: str
 ) -> tuple[Literal["PASS", "FAIL", "INCONCLUSIVE"], str]:
     if parity.verdict != "PASS":
         return "INCONCLUSIVE", ratio.reason
@@ -271,7 +283,12 @@ def _verdict(
     if ratio.verdict == "FAIL":
         return "FAIL", ratio.reason
     judged = sum(each.agrees is not None for each in slots)
-    kept = f"{judged} of {len(slots)} slots follow from their inputs" if slots else "no tensors were kept on both sides"
+    if not judged and other:  # a ratio of standard deviations sees coarse defects alone
+        return "INCONCLUSIVE", (
+            f"{ratio.reason}, but {other} differs and no tensors were kept on both sides to judge by how much; "
+            "capture both with --tensors"
+        )
+    kept = f"{judged} of {len(slots)} slots follow from their inputs" if judged else "every statistic is equal"
     return "PASS", f"{ratio.reason}; {kept}"
 
 
