@@ -487,36 +487,3 @@ def test_the_commands_and_their_exit_codes(tmp_path: Path) -> None:
     ):
         done = run("trace", *arguments)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
-
-
-def test_statistics_alone_do_not_pass_a_wrong_engine(tmp_path: Path) -> None:
-    """They see coarse defects: with other statistics and no tensors the comparison is inconclusive."""
-    for name, spec in (
-        ("right", "kparity:numpy"),
-        ("wrong", "mutant:rope/convention-swapped"),
-        ("again", "kparity:numpy"),
-    ):
-        done = run("trace", "capture", "-e", spec, "--tokens", "0,34,77,9,120", "-o", str(tmp_path / name))
-        assert done.returncode == 0, done.stderr
-    done = run("trace", "diff", str(tmp_path / "right"), str(tmp_path / "wrong"))
-    assert done.returncode == 3 and "capture both with --tensors" in " ".join(done.stdout.split())
-    done = run("trace", "diff", str(tmp_path / "right"), str(tmp_path / "again"))
-    assert done.returncode == 0 and "every statistic is equal" in " ".join(done.stdout.split())
-    assert "the autoregressive path" in " ".join(done.stdout.split())
-
-
-def test_a_floor_of_other_tokens_is_refused(tmp_path: Path) -> None:
-    for name, tokens in (("a", "0,34,77"), ("b", "0,34,77"), ("floor", "0,34,78")):
-        done = run("trace", "capture", "-e", "kparity:cpu", "--tokens", tokens, "--tensors", "-o", str(tmp_path / name))
-        assert done.returncode == 0, done.stderr
-    done = run("trace", "diff", str(tmp_path / "a"), str(tmp_path / "b"), "--floor", str(tmp_path / "floor"))
-    assert done.returncode == 2 and "are of other tokens" in done.stderr
-    done = run(
-        "trace", "capture", "-e", "kparity:cpu", "--tokens", "0,34,77", "--positions", "2-1", "-o", str(tmp_path / "c")
-    )
-    assert done.returncode == 2 and "ends before it begins" in done.stderr
-    for tokens, status in (("0,99999", 2), ("0,34", 0)):  # what is refused is in nobody's way
-        assert (
-            run("trace", "capture", "-e", "kparity:cpu", "--tokens", tokens, "-o", str(tmp_path / "c")).returncode
-            == status
-        )

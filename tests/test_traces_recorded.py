@@ -18,6 +18,7 @@ from kparity.ladder.climb import climb
 from kparity.ladder.record import Settings
 from kparity.model.gguf_file import embedded
 from kparity.traces.capture import Wanted, capture
+from tests.cli import run
 from tests.test_engines_http import VOCAB, Fake, served
 
 TEXT = "And the light shined in the darkness; and the darkness comprehended it not."
@@ -101,3 +102,36 @@ def test_the_ladder_takes_the_tokens_of_a_recording(tmp_path: Path) -> None:
     assert found.exit_code == 3 and found.metrics.token_count == 24
     wrong = climb(replace(settings, reference="f16", keep_going=True, overrides={"mse": 1e-9}), opener)
     assert wrong.verdict == "FAIL" and wrong.exit_code == 1
+
+
+def test_statistics_alone_do_not_pass_a_wrong_engine(tmp_path: Path) -> None:
+    """They see coarse defects: with other statistics and no tensors the comparison is inconclusive."""
+    for name, spec in (
+        ("right", "kparity:numpy"),
+        ("wrong", "mutant:rope/convention-swapped"),
+        ("again", "kparity:numpy"),
+    ):
+        done = run("trace", "capture", "-e", spec, "--tokens", "0,34,77,9,120", "-o", str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+    done = run("trace", "diff", str(tmp_path / "right"), str(tmp_path / "wrong"))
+    assert done.returncode == 3 and "capture both with --tensors" in " ".join(done.stdout.split())
+    done = run("trace", "diff", str(tmp_path / "right"), str(tmp_path / "again"))
+    assert done.returncode == 0 and "every statistic is equal" in " ".join(done.stdout.split())
+    assert "the autoregressive path" in " ".join(done.stdout.split())
+
+
+def test_a_floor_of_other_tokens_is_refused(tmp_path: Path) -> None:
+    for name, tokens in (("a", "0,34,77"), ("b", "0,34,77"), ("floor", "0,34,78")):
+        done = run("trace", "capture", "-e", "kparity:cpu", "--tokens", tokens, "--tensors", "-o", str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+    done = run("trace", "diff", str(tmp_path / "a"), str(tmp_path / "b"), "--floor", str(tmp_path / "floor"))
+    assert done.returncode == 2 and "are of other tokens" in done.stderr
+    done = run(
+        "trace", "capture", "-e", "kparity:cpu", "--tokens", "0,34,77", "--positions", "2-1", "-o", str(tmp_path / "c")
+    )
+    assert done.returncode == 2 and "ends before it begins" in done.stderr
+    for tokens, status in (("0,99999", 2), ("0,34", 0)):  # what is refused is in nobody's way
+        assert (
+            run("trace", "capture", "-e", "kparity:cpu", "--tokens", tokens, "-o", str(tmp_path / "c")).returncode
+            == status
+        )
