@@ -160,9 +160,8 @@ def main() -> int:
                 table.append(cells)
             sections.append(f"## {title}\n\n{markdown_table(HEADS, table)}")
     if options.write:
-        PAGE.write_text(
-            HEAD.format(commit=(commit(checkout()) or "unknown")[:7], host=host().cpu) + "\n\n".join(sections) + "\n"
-        )
+        head = HEAD.format(commit=(commit(checkout()) or "unknown")[:7], host=host().cpu)
+        PAGE.write_text("\n\n".join([head, *sections]) + "\n")
     return worst
 
 
