@@ -258,8 +258,8 @@ del LACKING["predicate"]["runs"][0]["device"]
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
-        ("", "cannot be read"),
-        ('{"predicateType": ', "cannot be read"),
+        ("", "not a receipt that can be read"),
+        ('{"predicateType": ', "not a receipt that can be read"),
         ([], "an object must be"),
         ({"schema": "kparity-check-v1"}, "another kind of document"),
         (PROBE, "receipt of kparity probe"),

@@ -367,7 +367,8 @@ def test_another_file_of_the_same_model_is_another_baseline(llamacpp: Any, tmp_p
     names = ["llama.cpp", f"llama.cpp on {Path(f16).name}", "llama.cpp on none"]
     assert [each.name for each in document_of.baselines] == names
     for each in document_of.baselines[:2]:
-        assert (each.agreement or {})["cosine"]["pp32"] > 0.99 and len(each.ratios) == 1 and not each.errors
+        assert each.agreement is not None and (each.agreement.cosine["pp32"] or 0.0) > 0.99
+        assert len(each.ratios) == 1 and not each.errors
     assert "does not read" in document_of.baselines[2].errors[0]
 
 
