@@ -187,6 +187,21 @@ def test_overridden_limits_change_the_verdict_and_are_marked(
     assert all("overridden" in each.text and each.basis == "given" for each in marked)
 
 
+def test_a_given_limit_takes_the_place_of_a_ceiling() -> None:
+    open_ones = {"cosine": -1.0, "kl": 1e9}
+    for overrides, ceilings in (({}, True), (open_ones, False)):
+        measures = ended(climbed("healthy", "another", overrides=overrides, rung="positions")).measures
+        assert any(each.threshold == "ceiling_kl" for each in measures) is ceilings
+        assert any(each.threshold == "ceiling_gain" for each in measures)
+
+
+def test_the_first_bad_position_ends_the_walk_and_position_0_is_told() -> None:
+    found = climbed("healthy", "late", rung="positions", stop_at_first=True)
+    assert (found.divergence_token, found.metrics.token_count) == (40, 41)
+    first = climbed("healthy", "twin", rung="first-logit")
+    assert first.metrics.token_count == 1 and first.metrics.min_cosine_similarity > 0.999
+
+
 def test_a_climb_ends_where_it_is_told_to() -> None:
     assert [each.verdict for each in climbed("healthy", "gain", rung="masks").rungs] == ["PASS"] * 3 + ["not run"] * 3
     on = climbed("healthy", "gain", keep_going=True)

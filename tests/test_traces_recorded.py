@@ -124,6 +124,16 @@ def test_a_floor_of_other_tokens_is_refused(tmp_path: Path) -> None:
     for name, tokens in (("a", "0,34,77"), ("b", "0,34,77"), ("floor", "0,34,78")):
         done = run("trace", "capture", "-e", "kparity:cpu", "--tokens", tokens, "--tensors", "-o", str(tmp_path / name))
         assert done.returncode == 0, done.stderr
+    index = tmp_path / "b" / "trace.jsonl"
+    right = index.read_text()
+    for said, instead, sentence in (
+        ('"means":"', '"means":"before ', "record both with one version"), ('"layers":6', '"layers":5', "has layers 6"),
+    ):  # fmt: skip
+        assert said in right
+        index.write_text(right.replace(said, instead))
+        done = run("trace", "diff", str(tmp_path / "a"), str(tmp_path / "b"))
+        assert done.returncode == 2 and sentence in " ".join(done.stderr.split()), done.stderr
+    index.write_text(right)
     done = run("trace", "diff", str(tmp_path / "a"), str(tmp_path / "b"), "--floor", str(tmp_path / "floor"))
     assert done.returncode == 2 and "are of other tokens" in done.stderr
     done = run(

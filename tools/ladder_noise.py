@@ -37,7 +37,7 @@ def main() -> None:
     text, rng, path = built_in(), np.random.default_rng(options.seed), str(embedded())
     engines = {name: open_here(name, context=2 * FEWEST) for name in options.engines.split(",")}
     worst = {(name, count): dict.fromkeys(STATISTICS, 0.0) for name in engines for count in lengths}
-    alarms, nearest = dict.fromkeys(worst, 0), dict.fromkeys(worst, "")
+    alarms = dict.fromkeys(worst, 0)
     for _ in range(options.windows):
         at = int(rng.integers(0, len(text) - FEWEST * PER_TOKEN))
         ids = next(iter(engines.values())).tokenize(text[at : at + FEWEST * PER_TOKEN])[:FEWEST]
@@ -58,13 +58,10 @@ def main() -> None:
                     kind = each.of.split()[-1]
                     if kind in STATISTICS and each.used > worst[name, count][kind]:
                         worst[name, count][kind] = each.used
-                nearest[name, count] = max(
-                    [*(each.of for each in measures if not each.holds), nearest[name, count]], key=len
-                )
-    table = Table("engine", "positions", *STATISTICS, "false alarms", "the last", right=("positions", *STATISTICS))
+    table = Table("engine", "positions", *STATISTICS, "false alarms", right=("positions", *STATISTICS))
     for (name, count), shares in worst.items():
         table.add(name, str(count), *(f"{share:.3f}" for share in shares.values()),
-                  f"{alarms[name, count]} of {options.windows}", nearest[name, count])  # fmt: skip
+                  f"{alarms[name, count]} of {options.windows}")  # fmt: skip
     table.print()
 
 

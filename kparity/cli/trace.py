@@ -137,8 +137,6 @@ def diff(
     from kparity.traces import files as traces
     from kparity.traces.diff import diff
 
-    if json_path:
-        files.refuse_unwritable(json_path)
     if map_path and all((each / traces.INDEX).exists() for each in (a, b)):
         raise click.UsageError("--map is for dumps, and both are traces of kparity")
     left, right, third = (

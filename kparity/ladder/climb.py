@@ -207,6 +207,7 @@ class Climb:
         self._measure_floor()
         left, right = (seat.fed(self.ids[0][:1]) for seat in self.pair)
         rows = Tally().add(left, right)
+        self.positions = positions.listed(rows, self.judge)
         rung.measures += self.judge.distances(rows, first=True)
         if any(not each.holds for each in rung.measures):
             rung.cause = causes.first(left[0], right[0], rows)

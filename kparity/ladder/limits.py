@@ -236,10 +236,13 @@ class Judge:
         if self.same and not of:
             return []
         away, apart = abs(float(np.median(rows.factor)) - 1), rows.cosine_distance
-        return [self.measure("ceiling_cosine", f"{of}least cosine", 1 - statistic(apart, "most")),
-                self.measure("ceiling_typical_cosine", f"{of}median cosine", 1 - statistic(apart, "median")),
-                self.measure("ceiling_kl", f"{of}median KL", statistic(rows.kl, "median")),
-                self.measure("ceiling_gain", f"{of}|factor - 1|", away)]  # fmt: skip
+        found = [("cosine", "ceiling_cosine", "least cosine", 1 - statistic(apart, "most")),
+                 ("cosine", "ceiling_typical_cosine", "median cosine", 1 - statistic(apart, "median")),
+                 ("kl", "ceiling_kl", "median KL", statistic(rows.kl, "median")),
+                 ("", "ceiling_gain", "|factor - 1|", away)]  # fmt: skip
+        # a limit that was given takes the place of the ceiling, too; a floor is believed by the contract alone
+        return [self.measure(threshold, of + what, value) for metric, threshold, what, value in found
+                if of or metric not in self.overrides]  # fmt: skip
 
     def doubt(self) -> Measure | None:
         """What is wrong with the floor itself: right passes are not so far apart."""

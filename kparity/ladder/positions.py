@@ -8,22 +8,25 @@ import numpy as np
 
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import FAIL, Position, PositionVerdict, ThreeWay
-from kparity.ladder.stream import Seat, Tally, compared, side_by_side
+from kparity.ladder.stream import CHUNK, Seat, Tally, compared, side_by_side
 from kparity.numerics.logits import Rows
 from kparity.numerics.statistics import bootstrap_farther
 
 
 def walked(seats: Sequence[Seat], ids: list[int], judge: Judge, stop: bool) -> tuple[Tally, tuple[Tally, Tally]]:
-    """Reference, candidate and perhaps a third over the tokens: the first two, and each beside the third. Ends after
-    the chunk of the first bad position if told to ``stop``.
+    """Reference, candidate and perhaps a third over the tokens: the first two, and each beside the third. Ends with
+    the first bad position if told to ``stop``.
     """
     tally, others, at = Tally(), (Tally(), Tally()), 0
-    for logits in side_by_side(seats, ids):
+    for logits in side_by_side(seats, ids, CHUNK if stop else 0):
+        if stop:
+            bad = [each == FAIL for each in judge.verdicts(compared(logits[0], logits[1]).rows, at)]
+            logits = [each[: bad.index(True) + 1 if True in bad else None] for each in logits]
         rows = tally.add(logits[0], logits[1])
         for third in logits[2:]:
             others[0].add(third, logits[0])
             others[1].add(third, logits[1])
-        if stop and FAIL in judge.verdicts(rows, at):
+        if stop and True in bad:
             break
         at += len(rows)
     return tally, others

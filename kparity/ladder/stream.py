@@ -10,7 +10,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.engines.base import Engine, Facts
-from kparity.errors import KparityError
+from kparity.errors import DeviceFault, KparityError, Unavailable
 from kparity.numerics.logits import BINS, Rows, compare_logits, error_histogram
 from kparity.ops.spec import Array
 
@@ -75,13 +75,12 @@ class Seat:
         """Ids of a text; None where the engine has no tokenizer."""
         if self.facts.answers:
             return list(self.facts.answers)
-        began = time.perf_counter()
         try:
-            return self.engine.tokenize(text)
-        except KparityError:
+            return self._timed("tokenizing", self.engine.tokenize, text)
+        except EngineFailed as failed:
+            if isinstance(failed.error, (DeviceFault, Unavailable)):
+                raise
             return None
-        finally:
-            self.seconds += time.perf_counter() - began
 
     def reset(self) -> None:
         """Forget every token."""
@@ -115,9 +114,9 @@ def rows_of(facts: Facts) -> int:
     return max(CHUNK, CHUNK_BYTES // (4 * facts.vocab))
 
 
-def side_by_side(seats: Sequence[Seat], tokens: Sequence[int]) -> Iterator[list[Array]]:
-    """Logits of the same tokens from each, some rows at a time, the engines in turn."""
-    rows = rows_of(seats[0].facts)
+def side_by_side(seats: Sequence[Seat], tokens: Sequence[int], rows: int = 0) -> Iterator[list[Array]]:
+    """Logits of the same tokens from each, some rows at a time (0: as many as fit), the engines in turn."""
+    rows = rows or rows_of(seats[0].facts)
     for seat in seats:
         seat.reset()
     for at in range(0, len(tokens), rows):

@@ -199,6 +199,7 @@ def diff(a: Loaded, b: Loaded, *, last_token: bool = False, floor: Loaded | None
         _same_tokens(a, floor)
         if a.begin and floor.begin and a.begin.model_sha256 != floor.begin.model_sha256:
             raise WrongInput(f"{a.path} and the floor {floor.path} are of other model files; capture both with one")
+    _same_shape(a, b)
     if not {*a.entries} & {*b.entries}:
         raise WrongInput(f"{a.path} and {b.path} have no slot in common; nothing could be compared")
     _whole(a, b, *([floor] if floor else []))
@@ -226,6 +227,20 @@ def _same_tokens(a: Loaded, b: Loaded) -> None:
         f"{a.path} and {b.path} are of other tokens, first at position {at}, and of {len(one)} and {len(other)}; "
         "capture both with the same --tokens"
     )
+
+
+def _same_shape(a: Loaded, b: Loaded) -> None:
+    """Raise WrongInput for models of other sizes, and for a slot that is not the same tensor on both sides."""
+    for size in ("layers", "width"):
+        told = [getattr(each.begin.facts, size) for each in (a, b) if each.begin]
+        if all(told) and len({*told}) > 1:  # a server tells no size
+            raise WrongInput(f"{a.path} has {size} {told[0]}, {b.path} {told[1]}; capture both with one model")
+    for key in {*a.entries} & {*b.entries}:
+        if a.entries[key].means != b.entries[key].means:
+            raise WrongInput(
+                f"{key.place} is {a.entries[key].means!r} in {a.path} and {b.entries[key].means!r} in {b.path}; "
+                "record both with one version"
+            )
 
 
 def _whole(*traces: Loaded) -> None:

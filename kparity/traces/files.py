@@ -190,7 +190,10 @@ def _entry(folder: Path, told: Recorded, begin: Begin) -> Entry:
 
 
 def _dump(path: Path, rules: Sequence[Rule]) -> Loaded:
-    found = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix in READERS)
+    try:
+        found = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix in READERS)
+    except OSError as error:  # not there any more, or not ours to read
+        raise WrongInput(f"{path} cannot be listed ({error}); name a folder that holds the dump alone") from None
     if not found or any(each.suffix not in READERS for each in found):
         raise WrongInput(f"{path} holds no trace: no {INDEX}, and no file that ends in {' or '.join(READERS)}")
     namer, parts, unknown, left_out = Namer(rules), dict[Key, dict[int, Rows]](), list[str](), list[str]()
