@@ -202,6 +202,28 @@ def test_the_first_bad_position_ends_the_walk_and_position_0_is_told() -> None:
     assert first.metrics.token_count == 1 and first.metrics.min_cosine_similarity > 0.999
 
 
+@pytest.mark.parametrize("fault", ["late", "nan"])
+def test_what_a_page_shows_of_a_position_is_told(fault: str) -> None:
+    """The likeliest tokens of both sides, the limits that judged, and every finite error."""
+    found = climbed("healthy", fault, rung="positions", keep_going=True)
+    vocab = found.reference.vocab if found.reference else 0
+    assert sum(count for *_, count in found.errors) <= vocab * len(found.positions)
+    for at, each in enumerate(found.positions):
+        limits = {name: limit[at > 0] for name, limit in found.limits.items()}
+        values = {"cosine": 1 - each.cosine_similarity, "mse": each.mse, "max_abs": each.max_abs, "kl": each.kl,
+                  "l2": each.l2_distance, "norm": abs(np.log(each.norm_ratio))}  # fmt: skip
+        assert (each.verdict == "FAIL") == any(not values[name] <= limits[name] for name in values)
+        if each.top is None:
+            assert fault == "nan" and at == 20
+            continue
+        assert (each.top.ids[0], each.tokens[1] in each.top.ids) == (each.tokens[0], True)
+        assert each.top.reference[:5] == sorted(each.top.reference, reverse=True)[:5]
+        shares = np.exp(np.array(each.top.reference) - each.top.totals[0])
+        assert 0 < shares.sum() <= 1 + 1e-9
+    logits = opened("fake:healthy", "").score(found.tokens[0].reference or [])[0].astype(np.float64)
+    assert found.positions[0].top and np.isclose(np.log(np.exp(logits).sum()), found.positions[0].top.totals[0])
+
+
 def test_a_climb_ends_where_it_is_told_to() -> None:
     assert [each.verdict for each in climbed("healthy", "gain", rung="masks").rungs] == ["PASS"] * 3 + ["not run"] * 3
     on = climbed("healthy", "gain", keep_going=True)

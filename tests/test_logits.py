@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from kparity.errors import WrongInput
 from kparity.numerics.logits import (
     BINS,
+    HALVES,
     Rows,
     bhattacharyya,
     compare_logits,
     error_histogram,
+    error_map,
+    half_octave,
     sigma_ratio,
     spread,
     top_tokens,
@@ -151,6 +154,20 @@ def test_errors_fall_into_their_bins() -> None:
     assert {at - middle: n for at, n in enumerate(found.tolist()) if n} == {
         0: 2, 1: 1, -1: 1, 64: 1, 65: 4, -65: 1,
     }  # fmt: skip
+
+
+def test_errors_are_counted_beside_the_size_of_a_logit() -> None:
+    """Each by the half of an octave that the plain logarithm gives, and what is not finite behind the last."""
+    reference = np.array([[0.0, 1.0, 1.5, -3.1, 40.0, NAN, 2.0]], np.float32)
+    candidate = np.array([[0.0, 1.3, 1.5, -3.0, 41.4, 1.0, INF]], np.float32)
+    found = error_map(reference, candidate)
+    told = [(half_octave(a), half_octave(b)) for a, b in np.argwhere(found)]
+    assert told == [(0.0, 0.0), (1.0, 0.25), (1.5, 0.0), (2.0, INF), (3.0, 0.09375), (32.0, 1.0), (INF, INF)]
+    assert found.sum() == 7 and (error_map(np.vstack([reference] * 2), np.vstack([candidate] * 2)) == 2 * found).all()
+    for size in np.abs(LOGITS[0, :50]).tolist():
+        at = next(at for at in range(HALVES) if half_octave(at + 1) > size)
+        assert half_octave(at) in (2.0 ** math.floor(math.log2(size)), 1.5 * 2.0 ** math.floor(math.log2(size)))
+        assert error_map([[size]], [[size]])[at, 0] == 1
 
 
 def test_the_coefficient_sees_a_tail_that_the_cosine_hides() -> None:

@@ -28,10 +28,12 @@ def schema_of(form: str) -> dict[str, Any]:
     module, name = FORMS[form]
     record = getattr(import_module(module), name)
     schema = msgspec.json.schema(record) if isinstance(record, type) else record()
-    for part in schema["$defs"].values():
-        for each in part["properties"].values():  # a float that JSON cannot hold says itself what stands in its place
-            if "anyOf" in each:
-                each.pop("type", None)
+    parts: list[Any] = [schema]
+    while parts:  # a float that JSON cannot hold says itself what stands in its place
+        part = parts.pop()
+        if isinstance(part, dict) and "anyOf" in part and isinstance(part.get("type"), str):
+            del part["type"]
+        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -50,6 +50,8 @@ class Climb:
         """Of the text, then of each prompt."""
         self.tokens: list[Tokens] = []
         self.positions: list[Position] = []
+        self.tally = Tally()
+        """What was measured at the positions last."""
         self.decoded: list[Decoded] = []
         self.three_way: ThreeWay | None = None
         self.run_of = dict(zip(RUNGS, (self._preflight, self._tokens, self._masks, self._first, self._positions,
@@ -206,8 +208,9 @@ class Climb:
         """Position 0."""
         self._measure_floor()
         left, right = (seat.fed(self.ids[0][:1]) for seat in self.pair)
-        rows = Tally().add(left, right)
-        self.positions = positions.listed(rows, self.judge)
+        self.tally = Tally(detailed=True)
+        rows = self.tally.add(left, right)
+        self.positions = positions.listed(self.tally, self.judge)
         rung.measures += self.judge.distances(rows, first=True)
         if any(not each.holds for each in rung.measures):
             rung.cause = causes.first(left[0], right[0], rows)
@@ -218,10 +221,10 @@ class Climb:
         self._measure_floor()
         judge, third = self.judge, self.seats.get("third")
         seats = [*self.pair, *([third] if third else [])]
-        tally, others = positions.walked(seats, self.ids[0], judge, self.settings.stop_at_first)
-        rows = tally.rows
-        self.positions = positions.listed(rows, judge)
-        measures = [*judge.distances(rows), judge.overlap(rows), *judge.shapes(tally), *judge.coarse(rows)]
+        self.tally, others = positions.walked(seats, self.ids[0], judge, self.settings.stop_at_first)
+        rows = self.tally.rows
+        self.positions = positions.listed(self.tally, judge)
+        measures = [*judge.distances(rows), judge.overlap(rows), *judge.shapes(self.tally), *judge.coarse(rows)]
         if doubt := judge.doubt():
             if third:
                 rung.notes.append(f"the reference and the third engine are not both right: {doubt.text}")
@@ -302,7 +305,8 @@ class Climb:
             request=self.settings, profile="same numerics" if judge.same else "other numerics",
             reference=facts.get("reference"), candidate=facts.get("candidate"),
             floor=judge.floor.record() if judge.floor else None, rungs=rungs, tokens=self.tokens, positions=seen,
-            decode=self.decoded, three_way=self.three_way, seconds=seconds,
+            decode=self.decoded, three_way=self.three_way, seconds=seconds, limits=judge.by_position(),
+            errors=self.tally.halves, pieces=prompts.pieces(self.settings.model, seen, self.decoded),
             engine_seconds=sum(each.seconds for each in self.seats.values()),
         )  # fmt: skip
 

@@ -170,6 +170,11 @@ class Judge:
             found[metric.name] = self._limit(metric, "most", first)[0] if given is None else given
         return found
 
+    def by_position(self) -> dict[str, tuple[float, float]]:
+        """The limits of position 0 and of a later one."""
+        later = self.limits()
+        return {name: (limit, later[name]) for name, limit in self.limits(first=True).items()}
+
     def verdicts(self, rows: Rows, begin: int = 0) -> list[PositionVerdict]:
         """OK, WARN (more than half of a limit) or FAIL for each position, the first of them being ``begin``."""
         used, limits, first = np.zeros(len(rows)), self.limits(), self.limits(first=True)

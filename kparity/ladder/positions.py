@@ -9,7 +9,6 @@ import numpy as np
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import FAIL, Position, PositionVerdict, ThreeWay
 from kparity.ladder.stream import CHUNK, Seat, Tally, compared, side_by_side
-from kparity.numerics.logits import Rows
 from kparity.numerics.statistics import bootstrap_farther
 
 
@@ -17,7 +16,7 @@ def walked(seats: Sequence[Seat], ids: list[int], judge: Judge, stop: bool) -> t
     """Reference, candidate and perhaps a third over the tokens: the first two, and each beside the third. Ends with
     the first bad position if told to ``stop``.
     """
-    tally, others, at = Tally(), (Tally(), Tally()), 0
+    tally, others, at = Tally(detailed=True), (Tally(), Tally()), 0
     for logits in side_by_side(seats, ids, CHUNK if stop else 0):
         if stop:
             bad = [each == FAIL for each in judge.verdicts(compared(logits[0], logits[1]).rows, at)]
@@ -32,17 +31,18 @@ def walked(seats: Sequence[Seat], ids: list[int], judge: Judge, stop: bool) -> t
     return tally, others
 
 
-def listed(rows: Rows, judge: Judge) -> list[Position]:
+def listed(tally: Tally, judge: Judge) -> list[Position]:
     """A record for each position."""
+    rows = tally.rows
     return [
         Position(
             position=at, verdict=verdict, cosine_similarity=float(rows.cosine[at]), l2_distance=float(rows.l2[at]),
             mse=float(rows.mse[at]), rmse=float(rows.rmse[at]), max_abs=float(rows.max_abs[at]),
             mean_abs=float(rows.mean_abs[at]), kl=float(rows.kl[at]), norm_ratio=float(rows.norm_ratio[at]),
             top1=float(rows.top1[at]), top5=float(rows.top5[at]), top10=float(rows.top10[at]),
-            tokens=(int(rows.reference_argmax[at]), int(rows.candidate_argmax[at])),
+            tokens=(int(rows.reference_argmax[at]), int(rows.candidate_argmax[at])), top=top,
         )
-        for at, verdict in enumerate(judge.verdicts(rows))
+        for at, (verdict, top) in enumerate(zip(judge.verdicts(rows), tally.tops, strict=True))
     ]  # fmt: skip
 
 

@@ -7,11 +7,14 @@ from contextlib import closing
 from importlib import resources
 from typing import NamedTuple
 
-from kparity.errors import WrongInput
+from kparity.errors import KparityError, WrongInput
 from kparity.host import files
+from kparity.ladder.record import Decoded, Position
+from kparity.model.gguf_file import GgufFile
+from kparity.model.gguf_header import StringArray
 
-LONGEST, PER_TOKEN = 1 << 20, 12
-"""Bytes of a file of prompts; characters of the built-in text for each position."""
+LONGEST, PER_TOKEN, PIECE = 1 << 20, 12, 80
+"""Bytes of a file of prompts; characters of the built-in text for a position; characters that are told of a token."""
 
 
 class Prompts(NamedTuple):
@@ -57,14 +60,25 @@ def chosen(given: Sequence[str], path: str | None, positions: int, count: int) -
     return Prompts(whole[: positions * PER_TOKEN], known[-count:])
 
 
+def pieces(model: str, positions: Sequence[Position], decoded: Sequence[Decoded]) -> dict[str, str]:
+    """How the model's file spells the ids of a climb; empty where it is no GGUF file that can be read."""
+    ids = {token for each in positions for token in (*each.tokens, *(each.top.ids if each.top else ()))}
+    ids |= {token for each in decoded for token in (*each.reference, *each.candidate)}
+    try:
+        with closing(GgufFile.open(model or None)) as file:
+            spelt = file.keys.get("tokenizer.ggml.tokens")
+            known = spelt if isinstance(spelt, StringArray) else ()
+            return {str(each): known[each][:PIECE] for each in sorted(ids) if 0 <= each < len(known)}
+    except (KparityError, OSError):
+        return {}
+
+
 def instructed(model: str, prompt: str) -> str:
     """The prompt in the chat template of the model's file; raises WrongInput where it has none, or none that can be
     filled in.
     """
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    from kparity.model.gguf_file import GgufFile
 
     with closing(GgufFile.open(model or None)) as file:
         template = file.keys.get("tokenizer.chat_template")

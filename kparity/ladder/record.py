@@ -76,6 +76,17 @@ def verdict_of(rungs: Sequence[Rung]) -> Verdict:
     return FAIL if FAIL in ran else PASS if ran == {PASS} else INCONCLUSIVE
 
 
+class Top(Part):
+    """The five likeliest tokens of each side, the reference's first, with the logits that both give them. ``totals``
+    are ln Σ exp of all logits of a side: exp(logit - total) is a probability.
+    """
+
+    ids: Ids
+    reference: list[Number]
+    candidate: list[Number]
+    totals: tuple[Number, Number]
+
+
 class Position(Part):
     """One position; ``tokens`` are what both sides find likeliest there, the reference first."""
 
@@ -93,6 +104,8 @@ class Position(Part):
     top5: float
     top10: float
     tokens: tuple[int, int]
+    top: Top | None = None
+    """None where a side is not finite."""
 
 
 class Tokens(Part):
@@ -206,6 +219,14 @@ class Document(Part):
     three_way: ThreeWay | None
     seconds: float
     engine_seconds: float
+    limits: dict[str, tuple[Number, Number]] = {}
+    """Metric → the limit of position 0 and of a later one; null where there is none."""
+    errors: list[tuple[float, float, int]] = []
+    """How many of all logits of all positions have |logit of the reference| and |error| so large: each from 2^e or
+    1.5·2^e, as told, up to the next such number.
+    """
+    pieces: dict[str, str] = {}
+    """Id → how the vocabulary of the model's file spells it, of the ids in ``positions`` and ``decode``."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a verdict that its rungs do not bear out."""

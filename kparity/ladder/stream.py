@@ -11,7 +11,18 @@ import numpy as np
 from kparity import contracts
 from kparity.engines.base import Engine, Facts
 from kparity.errors import DeviceFault, KparityError, Unavailable
-from kparity.numerics.logits import BINS, Rows, compare_logits, error_histogram
+from kparity.ladder.record import Top
+from kparity.numerics.logits import (
+    BINS,
+    HALVES,
+    Rows,
+    compare_logits,
+    error_histogram,
+    error_map,
+    half_octave,
+    log_total,
+    top_tokens,
+)
 from kparity.ops.spec import Array
 
 T = TypeVar("T")
@@ -124,9 +135,12 @@ def side_by_side(seats: Sequence[Seat], tokens: Sequence[int], rows: int = 0) ->
 
 
 class Tally:
-    """What is kept of two streams of logits: a few numbers a position, and the shape of the errors."""
+    """What is kept of two streams of logits: a few numbers a position, and the shape of the errors; ``detailed``, the
+    likeliest tokens too, and how errors go with the size of a logit.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, detailed: bool = False) -> None:
+        self.detailed, self.tops, self.errors = detailed, list[Top | None](), np.zeros((HALVES, HALVES), np.int64)
         self.parts: list[Rows] = []
         self.shape = np.zeros(BINS, np.int64)
         """Counts of errors, each in units of the root mean square of its position, where that is more than the playbook
@@ -143,13 +157,32 @@ class Tally:
             if least < size * size < np.inf:
                 self.shaped += 1
                 self.shape += error_histogram(reference[at : at + 1], candidate[at : at + 1], float(size))
+        if self.detailed:
+            self.errors += error_map(reference, candidate)
+            bad = found.reference_bad + found.candidate_bad
+            self.tops += [None if lost else top(*both) for *both, lost in zip(reference, candidate, bad, strict=True)]
         self.parts.append(found)
         return found
+
+    @property
+    def halves(self) -> list[tuple[float, float, int]]:
+        """``errors`` as the record has them, of what is finite."""
+        there = zip(*np.nonzero(self.errors[: HALVES - 2, : HALVES - 2]), strict=True)
+        return [
+            (half_octave(int(size)), half_octave(int(error)), int(self.errors[size, error])) for size, error in there
+        ]
 
     @property
     def rows(self) -> Rows:
         """Of all positions."""
         return Rows.joined(self.parts)
+
+
+def top(reference: Array, candidate: Array) -> Top:
+    """What is likeliest by finite logits [vocab] of both sides."""
+    ids = list(dict.fromkeys(int(each) for side in (reference, candidate) for each in top_tokens(side)[:5]))
+    told = [[float(side[each]) for each in ids] for side in (reference, candidate)]
+    return Top(ids=ids, reference=told[0], candidate=told[1], totals=(log_total(reference), log_total(candidate)))
 
 
 def compared(reference: Array, candidate: Array) -> Tally:

@@ -26,6 +26,8 @@ BINS_PER_SIGMA = 8
 FARTHEST_SIGMA = 8
 """Bins of errors reach so far to either side; what is beyond is counted in one more bin at each end."""
 BINS = 2 * BINS_PER_SIGMA * FARTHEST_SIGMA + 3
+HALVES = 512
+"""Halves of octaves that f32 has, from denormals to NaN."""
 _BLOCK = 256
 """Logits of which the largest one is looked at first."""
 NOT_FINITE_REFERENCE, NOT_FINITE_CANDIDATE = -2, -1
@@ -163,6 +165,30 @@ def error_histogram(reference: npt.ArrayLike, candidate: npt.ArrayLike, sigma: f
         np.clip(np.rint(steps, out=steps), -edge, edge, out=steps)
         total += np.bincount(np.add(steps, edge, out=steps).astype(np.intp), minlength=BINS)
     return total
+
+
+def error_map(reference: npt.ArrayLike, candidate: npt.ArrayLike) -> Array:
+    """Counts int64 [HALVES, HALVES] of |reference| and |candidate - reference| over logits [n, vocab], in f32, whose
+    first bits say the half of an octave; ``half_octave`` gives where one begins. Chunks' maps add up.
+    """
+    total = np.zeros(HALVES * HALVES, np.int64)
+    for ref, cand in zip(*_pair(reference, candidate), strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            both = (np.abs(each).astype(np.float32) for each in (ref, cand - ref))
+        size, error = (each.view(np.uint32) >> np.uint32(22) for each in both)
+        total += np.bincount(size * np.uint32(HALVES) + error, minlength=HALVES * HALVES)
+    return total.reshape(HALVES, HALVES)
+
+
+def half_octave(at: int) -> float:
+    """The smallest f32 of the half of an octave ``at``; 0 for the first, infinite from HALVES - 2 on."""
+    return float(np.array([min(at, HALVES - 2) << 22], np.uint32).view(np.float32)[0])
+
+
+def log_total(logits: Array) -> float:
+    """ln Σ exp of finite logits [vocab]."""
+    top = float(logits.max())
+    return top + math.log(float(np.exp(logits - top, dtype=np.float64).sum()))
 
 
 def bhattacharyya(a: Array, b: Array) -> float:
