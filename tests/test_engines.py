@@ -74,6 +74,7 @@ def test_every_engine_answers_all_calls(text: str) -> None:
     with engine(text) as made:
         facts = made.facts
         assert (facts.vocab, facts.layers, facts.width, facts.context) == (1536, 6, 256, 512)
+        assert (facts.kv_heads, facts.head_dim) == (2, 64)
         assert facts.version and facts.numerics and facts.kv == ("f32" if "kv=f32" in text else "f16")
         ids = made.tokenize(TEXT)
         assert ids[0] == facts.bos and len(ids) == 18

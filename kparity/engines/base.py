@@ -67,6 +67,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Positions that the cache holds."""
     layers: int
     width: int
+    kv_heads: int = 0
+    head_dim: int = 0
+    """Of a key; 0, as for the heads, where it is not known."""
+    sequences: int = 1
+    """That one batch can hold."""
     bos: int = -1
     eos: int = -1
     add_bos: bool = True
@@ -173,6 +178,12 @@ class Engine(ABC):
     @abstractmethod
     def score(self, tokens: Sequence[int]) -> Array:
         """Feed tokens in batches; f32 logits [len(tokens), vocab] after each."""
+
+    def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
+        """As ``score`` after ``reset``, while another sequence of as many tokens is in the same batches; raises
+        WrongInput where the engine has one sequence. Reset it afterwards.
+        """
+        raise WrongInput(f"{self.facts.name} has one sequence; it has no neighbours in a batch")
 
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
         """As ``score``, and give tensors whose names match one of some patterns (``fnmatch``) to ``sink`` in the order

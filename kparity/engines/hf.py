@@ -46,6 +46,7 @@ class Transformers(Engine):
             raise spec.wrong(f"{type(self.net).__name__} has no cache of keys and values; name another model")
         self.state: Any = None
         self.fed, c = 0, self.net.config.get_text_config()
+        heads = getattr(c, "num_attention_heads", 0)
         room = getattr(c, "max_position_embeddings", 0) or CONTEXT
         bits = any(hasattr(each, "online_quant") for each in self.net.modules())
         bos, eos = (self.words.bos, self.words.eos) if self.words else (None, None)
@@ -53,7 +54,9 @@ class Transformers(Engine):
             name=f"transformers {type(self.net).__name__}", model=model if own else spec.place,
             version=f"transformers {version('transformers')}, torch {version('torch')}", vocab=c.vocab_size,
             context=min(context or room, room), layers=c.num_hidden_layers,
-            width=c.hidden_size, bos=-1 if bos is None else bos, eos=-1 if eos is None else eos,
+            width=c.hidden_size, kv_heads=getattr(c, "num_key_value_heads", None) or heads, sequences=2,
+            head_dim=getattr(c, "head_dim", None) or (heads and c.hidden_size // heads),
+            bos=-1 if bos is None else bos, eos=-1 if eos is None else eos,
             add_bos=bool(self.words and self.words.add_bos), numerics="int8 token, f32" if bits else "f32", kv="f32",
             devices=(DeviceRow("torch", "the processor, in torch", "cpu", True),), threads=threads, traces=True,
             activations="int8 token" if bits else "f32",
@@ -72,11 +75,17 @@ class Transformers(Engine):
 
     def score(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.score``, in one batch."""
-        return self._logits(tokens, 0)
+        return np.asarray(self._logits([tokens], 0)[0])
+
+    def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
+        """As ``Engine.score_beside``."""
+        self.reset()
+        self.check(neighbours, 0)
+        return np.asarray(self._logits([tokens, neighbours], 0)[0])
 
     def prefill(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.prefill``."""
-        return np.asarray(self._logits(tokens, 1)[0])
+        return np.asarray(self._logits([tokens], 1)[0, 0])
 
     def step(self, token: int) -> Array:
         """As ``Engine.step``."""
@@ -104,20 +113,21 @@ class Transformers(Engine):
             for each in chosen:
                 each.remove()
 
-    def _logits(self, tokens: Sequence[int], keep: int) -> Array:
-        """Of the last ``keep`` tokens, or of all for 0."""
+    def _logits(self, sequences: Sequence[Sequence[int]], keep: int) -> Array:
+        """Of each sequence [sequences, tokens, vocab] the last ``keep`` tokens, or all for 0."""
+        tokens = sequences[0]
         self.check(tokens, self.fed)
         with self.torch.inference_mode(), self.torch.compiler.set_stance("force_eager"):  # ActQuant asks for a compiler
             given = {} if self.state is None else {self.cached: self.state}
             out = self.net(
-                input_ids=self.torch.tensor([list(tokens)]),
+                input_ids=self.torch.tensor([list(each) for each in sequences]),
                 use_cache=True,
                 logits_to_keep=keep,
                 return_dict=True,
                 **given,
             )
         self.state, self.fed = out[self.cached], self.fed + len(tokens)
-        return np.array(out.logits[0].float().numpy())
+        return np.array(out.logits.float().numpy())
 
     def close(self) -> None:
         """As ``Engine.close``."""

@@ -65,6 +65,7 @@ LLAMA: dict[str, tuple[Any, list[Any]]] = {
     "llama_n_ctx": (UINT, [HANDLE]),
     "llama_n_batch": (UINT, [HANDLE]),
     "llama_n_ubatch": (UINT, [HANDLE]),
+    "llama_n_seq_max": (UINT, [HANDLE]),
     "llama_n_threads": (INT, [HANDLE]),
     "llama_n_threads_batch": (INT, [HANDLE]),
     "llama_get_memory": (HANDLE, [HANDLE]),
@@ -82,6 +83,7 @@ LLAMA: dict[str, tuple[Any, list[Any]]] = {
     "llama_model_get_vocab": (HANDLE, [HANDLE]),
     "llama_model_n_layer": (INT, [HANDLE]),
     "llama_model_n_embd": (INT, [HANDLE]),
+    "llama_model_n_head_kv": (INT, [HANDLE]),
     "llama_model_n_ctx_train": (INT, [HANDLE]),
     "llama_model_desc": (INT, [HANDLE, TEXT, SIZE]),
     "llama_vocab_n_tokens": (INT, [HANDLE]),
@@ -218,16 +220,19 @@ class Library:
             raise WrongInput(f"llama.cpp does not read {path}: {self.complaint()}")
         return int(model)
 
-    def context(self, model: int, length: int, threads: int, *, rows: int = 0, kv: str = "", watch: Any = None) -> int:
-        """A handle of a context of ``length`` positions that computes ``rows`` tokens at a time (0: as many as is its
-        default); ``watch`` is asked for each tensor that is computed.
+    def context(
+        self, model: int, length: int, threads: int, *, rows: int = 0, kv: str = "", watch: Any = None,
+        sequences: int = 1,
+    ) -> int:  # fmt: skip
+        """A handle of a context of ``length`` positions, of all ``sequences`` together, that computes ``rows`` tokens
+        at a time (0: as many as is its default); ``watch`` is asked for each tensor that is computed.
         """
         params = self.llama.llama_context_default_params()
         words = list(params.fields)
         if tuple(words[:3]) != DEFAULTS:
             raise refused(f"this llama.cpp begins its context parameters with {words[:3]}, not {list(DEFAULTS)}")
         at = callback_at(words)
-        params.fields[0] = length
+        params.fields[0], params.fields[3] = length, sequences
         if rows:
             params.fields[1] = params.fields[2] = rows
         if watch is not None:
@@ -238,9 +243,9 @@ class Library:
         if not context:
             raise WrongInput(f"llama.cpp opens no context of {length} positions: {self.complaint()}")
         self.llama.llama_set_n_threads(context, threads, threads)
-        taken = [getattr(self.llama, f"llama_n_{name}")(context) for name in ("ctx", "ubatch", "threads")]
-        if taken[0] < length or taken[1] != (rows or taken[1]) or taken[2] != threads:
-            raise refused(f"llama.cpp did not take its options: it has {taken} positions, rows and threads")
+        taken = [getattr(self.llama, f"llama_n_{name}")(context) for name in ("ctx", "ubatch", "threads", "seq_max")]
+        if taken[0] < length or taken[1] != (rows or taken[1]) or taken[2:] != [threads, sequences]:
+            raise refused(f"llama.cpp did not take its options: it has {taken} positions, rows, threads and sequences")
         return int(context)
 
     def array(self, tensor: Any) -> Array:

@@ -81,6 +81,7 @@ class LlamaCpp(Engine):
         made = {name for each in types for name, of in ACTIVATIONS if of.fullmatch(each.lower())}
         found = re.search(r"offloaded (\d+)/(\d+) layers", log)
         offloaded = (int(found[1]), int(found[2])) if found and chosen else None
+        head = re.search(r"n_embd_head_k += (\d+)\n", log)
         used = [each.name for each in chosen] or [each.name for each in devices if each.type == CPU][:1]
         cache = re.search(r"K \((\w+)\).*V \((\w+)\)", log)
         if cache and cache.groups() != (kv, kv):
@@ -88,7 +89,8 @@ class LlamaCpp(Engine):
         return Facts(
             name=f"llama.cpp {used[0]}", version=f"ggml {self.lib.version}" + self._package(), model=model,
             vocab=api.llama_vocab_n_tokens(self.vocab), context=self.length, layers=api.llama_model_n_layer(self.model),
-            width=api.llama_model_n_embd(self.model), bos=api.llama_vocab_bos(self.vocab),
+            width=api.llama_model_n_embd(self.model), kv_heads=api.llama_model_n_head_kv(self.model),
+            head_dim=int(head[1]) if head else 0, sequences=2, bos=api.llama_vocab_bos(self.vocab),
             eos=api.llama_vocab_eos(self.vocab), add_bos=api.llama_vocab_get_add_bos(self.vocab),
             devices=tuple(DeviceRow(each.name, each.description, _kind(each), each.name in used) for each in devices),
             numerics=f"ggml {used[0]}, {'flash' if flash else 'plain'} attention", kv=kv, threads=threads, traces=True,
@@ -169,6 +171,25 @@ class LlamaCpp(Engine):
         """As ``Engine.step``."""
         return self.prefill([token])
 
+    def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
+        """As ``Engine.score_beside``: the tokens of both sequences in turn, in a context of their own, so that the one
+        that serves has room for one alone.
+        """
+        for each in (tokens, neighbours):
+            self.check(each, 0)
+        facts, rows = self.facts, max(2, min(self.rows, 2 * len(tokens)))
+        context = self.lib.context(self.model, 2 * len(tokens), facts.threads, rows=rows, kv=facts.kv, sequences=2)
+        batch = self.api.llama_batch_init(rows, 0, 1)
+        placed = [(token, at, sequence, not sequence) for at, both in enumerate(zip(neighbours, tokens, strict=True))
+                  for sequence, token in zip((1, 0), both, strict=True)]  # fmt: skip
+        size = rows // 2 * 2
+        pieces = [placed[at : at + size] for at in range(0, len(placed), size)]
+        try:
+            return np.concatenate([self._decoded(context, batch, piece) for piece in pieces])
+        finally:
+            self.api.llama_batch_free(batch)
+            self.api.llama_free(context)
+
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
         """As ``Engine.trace``: a tensor has ggml's name and, since several have the same, the operation that made it:
         ``Qcur-3:ROPE``. One without a dimension of tokens is handed on as it is, the slowest dimension first.
@@ -201,20 +222,25 @@ class LlamaCpp(Engine):
 
     def _fed(self, tokens: Sequence[int], every: bool) -> Array:
         """One batch; the logits of every token, or of the last."""
-        batch = self.batch
-        batch.n_tokens = len(tokens)
-        for at, token in enumerate(tokens):
-            batch.token[at], batch.pos[at] = token, self.position + at
-            batch.n_seq_id[at], batch.seq_id[at][0], batch.logits[at] = 1, 0, every or at == len(tokens) - 1
-        status = self.api.llama_decode(self.context, batch)
+        first, end = self.position, len(tokens) - 1
+        self.position += len(tokens)
+        placed = [(token, first + at, 0, every or at == end) for at, token in enumerate(tokens)]
+        return self._decoded(self.context, self.batch, placed)
+
+    def _decoded(self, context: int, batch: Any, placed: Sequence[tuple[int, int, int, bool]]) -> Array:
+        """One batch of tokens, each with its position, its sequence and whether its logits are wanted; these."""
+        batch.n_tokens = len(placed)
+        for at, (token, position, sequence, wanted) in enumerate(placed):
+            batch.token[at], batch.pos[at], batch.logits[at] = token, position, wanted
+            batch.n_seq_id[at], batch.seq_id[at][0] = 1, sequence
+        status = self.api.llama_decode(context, batch)
         if self._failed:
             failed, self._failed = self._failed, None
             raise failed
-        self.position += len(tokens)
-        held = self.api.llama_memory_seq_pos_max(self.memory, 0) + 1
-        if status or held != self.position:
-            raise WrongInput(f"llama_decode returned {status} and holds {held} tokens, not {self.position}")
-        rows = [self.api.llama_get_logits_ith(self.context, at) for at in range(len(tokens)) if batch.logits[at]]
+        held = self.api.llama_memory_seq_pos_max(self.api.llama_get_memory(context), sequence) + 1
+        if status or held != position + 1:
+            raise WrongInput(f"llama_decode returned {status} and holds {held} tokens, not {position + 1}")
+        rows = [self.api.llama_get_logits_ith(context, at) for at, (*_, wanted) in enumerate(placed) if wanted]
         return np.stack([np.array(np.ctypeslib.as_array(row, (self.facts.vocab,)), np.float32) for row in rows])
 
     def close(self) -> None:

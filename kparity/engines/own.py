@@ -32,8 +32,8 @@ class Own(Engine):
         h, info = self.model.hparams, backend.info
         self.facts = Facts(
             name=f"kparity {backend.name}", version=f"kparity {__version__}", model=model, vocab=h.vocab,
-            context=self.engine.context, layers=h.n_layer, width=h.width, bos=-1 if h.bos is None else h.bos,
-            eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos, traces=True,
+            context=self.engine.context, layers=h.n_layer, width=h.width, kv_heads=h.n_kv, head_dim=h.head_dim,
+            bos=-1 if h.bos is None else h.bos, eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos, traces=True,
             devices=(DeviceRow(f"{backend.name} {index}", info.label, info.kind, True),), kv=kv,
             numerics=f"int8 {act}, f32", activations=f"int8 {act}", threads=getattr(backend, "threads", 0),
         )  # fmt: skip

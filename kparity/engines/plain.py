@@ -30,7 +30,8 @@ class Plain(Engine):
         f, h = plain.facts(model), self.words.hparams
         self.facts = Facts(
             name=f"{spec.kind} {precision}", version=f"kparity {__version__}", model=model, vocab=f.vocab,
-            layers=f.layers, context=min(context or h.context, h.context), width=f.width,
+            layers=f.layers, context=min(context or h.context, h.context), width=f.width, kv_heads=f.kv_heads,
+            head_dim=f.head_dim,
             bos=-1 if h.bos is None else h.bos, eos=-1 if h.eos is None else h.eos, add_bos=h.add_bos, traces=True,
             devices=(DeviceRow("numpy", "the processor, in numpy", "cpu", True),), kv=self.kv,
             numerics=f"{met}, {precision}", activations=met,

@@ -96,6 +96,11 @@ class Remote(Engine):
             [self._logits("score", shape, tokens=piece) for piece, shape in zip(pieces, shapes, strict=True)]
         )
 
+    def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
+        """As ``Engine.score_beside``."""
+        shape = (len(tokens), self.facts.vocab)
+        return self._logits("score_beside", shape, tokens=list(tokens), neighbours=list(neighbours))
+
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
         """As ``Engine.trace``; what ``sink`` raises ends the child."""
         shape = (len(tokens), self.facts.vocab)

@@ -1,7 +1,7 @@
 """The rung ``masks``: shapes of both sides, and what can be told of each side alone from its logits.
 
 A later token may move no earlier logit, the first token must move every later one; a batch equals steps; a second turn
-equals one; a reset leaves nothing.
+equals one; a reset leaves nothing; another sequence in the batch changes nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ the whole and its second turn go there.
 """
 
 
-FACTS = ("vocab", "layers", "width", "context", "kv", "bos", "eos")
-"""Facts of the shape, those that must agree first."""
+FACTS = ("vocab", "layers", "width", "kv_heads", "head_dim", "context", "kv", "bos", "eos")
+AGREE = 5
+"""Facts of the shape; the first of them must agree, where both sides know them."""
 TOO_FEW = "a key too few (mask or KV index off by one, -1)"
 SURVIVES, UNSTEADY = "state survives a reset", "not deterministic, or memory that nobody wrote"
 NO_STEPS = "batches and single steps differ (KV update, kernels of batches)"
+NEIGHBOURS = "what else is in the batch changes the result (mask or KV of another sequence, kernels of batches)"
 NO_TURN = "a second batch does not go on where the first ended (position counter, KV index)"
 
 
@@ -43,7 +45,7 @@ class Probed:
 def shapes(reference: Facts, candidate: Facts, needed: int) -> tuple[list[str], list[str]]:
     """What of the facts must agree and does not, and what is to be known of the others: equal, or not."""
     both = [(name, getattr(reference, name), getattr(candidate, name)) for name in FACTS]
-    wrong = [f"{name}: {left} and {right}" for name, left, right in both[:3] if left != right and left and right]
+    wrong = [f"{name}: {left} and {right}" for name, left, right in both[:AGREE] if left != right and left and right]
     if 0 < candidate.context < needed:
         wrong.append(f"context of the candidate: {candidate.context}, {needed} positions are needed")
     alike = ", ".join(f"{name} {left}" for name, left, right in both if left == right)
@@ -73,9 +75,13 @@ def probed(seat: Seat, tokens: Sequence[int], judge: Judge) -> Probed:
             why = UNSTEADY if moved(runs[1], runs[2]).any() else SURVIVES
             return Probed(found, f"{name}, after a reset, position {apart[0]} differs: {why}")
     exact = not any(moved(base, each).any() for each in runs)
-    notes = () if exact else (f"the {side} gives other bits from run to run, least cosine {_worst(base, runs[1]):.6f}",)
+    notes = [] if exact else [f"the {side} gives other bits from run to run, least cosine {_worst(base, runs[1]):.6f}"]
     cause = _seen(seat, tokens, judge, base, exact, found) or _ways(seat, tokens, judge, base, found)
-    return Probed(found, cause, notes)
+    if seat.facts.sequences < 2:
+        notes.append(f"batch neighbours of the {side}: not asked, it has one sequence")
+    else:
+        cause = cause or _beside(seat, tokens, judge, base, exact, found)
+    return Probed(found, cause, tuple(notes))
 
 
 def _seen(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: bool, found: list[Measure]) -> str:
@@ -115,6 +121,19 @@ def _ways(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, found: l
         if (apart := _apart(seat, name, base, run(), judge, found)).size:
             return f"{name}, position {apart[0]} differs from one batch: {why}"
     return ""
+
+
+def _beside(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: bool, found: list[Measure]) -> str:
+    """One batch with another sequence in it: beside the batch alone, and beside a third sequence of the same size,
+    which may move no bit; the cause where it does.
+    """
+    step = 1 + seat.facts.vocab // 3
+    one, two = (seat.beside(tokens, each) for each in (tokens[::-1], [(id + step) % seat.facts.vocab for id in tokens]))
+    if (apart := _apart(seat, "beside another sequence", base, one, judge, found)).size:
+        return f"beside another sequence, position {apart[0]} differs from one alone: {NEIGHBOURS}"
+    leaks = moved(one, two) & (exact or _beyond(one, two, judge))
+    found.append(judge.measure("masks_neighbours", f"{seat.side} positions that a neighbour moves", float(leaks.sum())))
+    return f"another sequence moves position {int(leaks.argmax())}: {NEIGHBOURS}" if leaks.any() else ""
 
 
 def _apart(seat: Seat, name: str, base: Array, other: Array, judge: Judge, found: list[Measure]) -> Array:

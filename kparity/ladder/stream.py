@@ -101,6 +101,10 @@ class Seat:
         """As ``Engine.score``."""
         return self.shaped(self._timed("a batch", self.engine.score, tokens))
 
+    def beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
+        """As ``Engine.score_beside``."""
+        return self.shaped(self._timed("a batch of two sequences", self.engine.score_beside, tokens, neighbours))
+
     def prefill(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.prefill``."""
         return self.shaped(self._timed("prefill", self.engine.prefill, tokens))

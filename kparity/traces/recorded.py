@@ -35,7 +35,7 @@ class Recorded(Engine):
         kept.rows.verify()
         self.rows, self.at, facts = kept.rows, 0, begin.facts
         self.facts = replace(
-            facts, name=f"recorded {facts.name}", answers=tuple(tokens), context=len(tokens), traces=False,
+            facts, name=f"recorded {facts.name}", answers=tuple(tokens), context=len(tokens), traces=False, sequences=1,
             weaknesses=(*facts.weaknesses, f"recorded at {begin.time}: it answers its {len(tokens)} tokens alone"),
         )  # fmt: skip
 

@@ -32,6 +32,7 @@ class Fake(Engine):
         self.told = spec.number("told", 0)
         self.facts = Facts(
             name=f"fake {self.fault}", version="1", model=model, layers=1, width=WIDTH, bos=BOS, eos=2,
+            kv_heads=1 + (self.fault == "heads"), head_dim=WIDTH, sequences=1 if self.fault == "short" else 2,
             vocab=VOCAB - (self.fault == "vocab"), context=10 if self.fault == "short" else 512, offloaded=offloaded,
             devices=(DeviceRow("fake 0", "a fake device", "cpu", True),), activations="f64", kv="f64",
             numerics="another" if self.fault == "another" else "f64",
@@ -65,6 +66,11 @@ class Fake(Engine):
 
     def score(self, tokens: Sequence[int]) -> np.ndarray:
         return self._rows(tokens, stepping=False)
+
+    def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> np.ndarray:
+        self.reset()
+        leak = {"neighbour": 1e-6 * np.asarray(neighbours)[:, None], "crowd": 0.3}.get(self.fault, 0.0)
+        return (self.score(tokens) + leak * np.cos(np.arange(VOCAB))).astype(np.float32)
 
     def _rows(self, tokens: Sequence[int], stepping: bool) -> np.ndarray:
         begin = len(self.tokens)
