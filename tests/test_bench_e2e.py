@@ -17,7 +17,7 @@ from kparity.bench.receipt import exit_code, failures, measurement, models_predi
 from kparity.bench.subject import BLOCK, Point, digest, points, sequence
 from kparity.bench.timing import Sample
 from kparity.device.adapter import DeviceInfo
-from kparity.engines import llama_abi
+from kparity.engines import llama_layout
 from kparity.errors import Unavailable, UnknownName, WrongInput
 from kparity.model import load_model
 from kparity.process.worker import WorkerFailed
@@ -378,6 +378,6 @@ def test_another_c_interface_and_another_model_are_refused(
     other = write(tmp_path / "b158.gguf", Spec(**{**vars(TINY), "arch": "bitnet-b1.58"}))
     with pytest.raises(WrongInput, match=r"llama.cpp does not read .*unknown model architecture"):
         llamacpp.LlamaCpp(model=str(other), seed=0, length=8, context=64)
-    monkeypatch.setattr(llama_abi, "DEFAULTS", (512, 2048, 511))
+    monkeypatch.setattr(llama_layout, "DEFAULTS", (512, 2048, 511))
     with pytest.raises(Unavailable, match="begins its context parameters with"):
         llamacpp.LlamaCpp(model=tiny, seed=0, length=8, context=64)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 
 from kparity.bench import shapes
-from kparity.engines import llama_abi, registry
+from kparity.engines import llama_abi, llama_layout, registry
 from kparity.engines.base import Spec
 from kparity.engines.llamacpp import SOFTWARE
 from kparity.engines.remote import Remote, open_engine
 from kparity.errors import DeviceFault, KparityError, Unavailable, UnknownName, WrongInput
-from tests.conftest import needing, opened
+from tests.conftest import absent, needing, opened
 
 HERE = Path(__file__).parent
 TEXT = "The quick brown fox jumps over the lazy dog"
@@ -29,27 +30,28 @@ OURS = [
 ]  # fmt: skip
 THEIRS = ["llama.cpp", "llama.cpp?kv=f32&threads=1", "FOLDER?device=CPU", "FOLDER?device=Vulkan0&threads=2"]
 DEFAULTS = [
-    512,
-    2048,
-    512,
-    1,
-    0,
-    0,
-    1,
-    4,
-    4,
-    0,
-    *[0xFFFFFFFF] * 4,
-    0,
-    0,
-    *[0xBF800000] * 4,
-    0,
-    0xBF800000,
-    *[0] * 4,
-    1,
-    1,
-]
-"""The front of llama.cpp's default context parameters, as of 2026."""
+    512, 2048, 512, 1, 0, 0, 1, 4, 4, 0, *[0xFFFFFFFF] * 4, 0, 0, *[0xBF800000] * 4, 0, 0xBF800000, *[0] * 4, 1, 1,
+    *[0] * 4, 0x01010100, 1, *[0] * 12,
+]  # fmt: skip
+"""llama.cpp's default context parameters, as of 2026."""
+HEADER = """
+#include <stdbool.h>
+#include <stdint.h>
+enum ggml_type { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_I32 = 26, GGML_TYPE_I64 };
+struct ggml_tensor { enum ggml_type type; void *buffer; int64_t ne[4]; size_t nb[4]; };
+typedef bool (*ggml_backend_sched_eval_callback)(struct ggml_tensor *, bool, void *);
+typedef int32_t llama_token, llama_pos, llama_seq_id;
+typedef struct llama_memory_i *llama_memory_t;
+struct llama_vocab;
+struct llama_batch { int32_t n; llama_token *token; float *e; void *p, *n_seq_id, *seq_id, *logits; };
+int32_t llama_tokenize(const struct llama_vocab *, const char *, int32_t, llama_token *, int32_t, bool, bool);
+struct llama_model_params { char news[24]; void **devices; int32_t n_gpu_layers; };
+struct llama_context_params {
+    uint32_t n_seq_max, n_ubatch, n_batch, n_ctx; enum ggml_type type_v, type_k; char news[44];
+    ggml_backend_sched_eval_callback cb_eval;
+};
+"""
+"""A ``llama.h`` of a release that there is none of: every field is elsewhere."""
 
 
 @contextmanager
@@ -205,18 +207,18 @@ def test_a_folder_without_llama_cpp_is_one_sentence(make: str, words: str, tmp_p
         open_engine(f"llama.cpp:{tmp_path}{'/gone' if make == 'gone' else ''}").close()
 
 
-def forged(change: dict[int, int]) -> Any:
-    """A library whose default parameters differ from the known ones."""
-    words = [*DEFAULTS, *[0] * 4, 0x01010100, 1, *[0] * 12]
-    for at, value in change.items():
-        words[at] = value
+def forged(change: dict[int, int], model: Sequence[int] = (), headers: str = "") -> Any:
+    """A library whose default parameters differ from the known ones; ``llama.given`` are those that contexts got."""
     made = llama_abi.Library.__new__(llama_abi.Library)
-    room = (llama_abi.UINT * llama_abi.WORDS)(*words)
+    made.headers, given = headers, list[list[int]]()
+    words = [change.get(at, word) for at, word in enumerate(DEFAULTS)]
+    context, front = ((llama_abi.UINT * llama_layout.WORDS)(*each) for each in (words, model))
     made.llama = SimpleNamespace(
-        llama_context_default_params=lambda: llama_abi.Opaque(room),
-        llama_model_default_params=lambda: llama_abi.Opaque(room),
-        llama_init_from_model=lambda model, params: 1, llama_set_n_threads=lambda *each: None,
+        llama_context_default_params=lambda: llama_abi.Opaque(context),
+        llama_model_default_params=lambda: llama_abi.Opaque(front),
+        llama_init_from_model=lambda model, params: given.append(list(params.fields)) or 1, given=given,
         llama_n_ctx=lambda made: 64, llama_n_ubatch=lambda made: 64, llama_n_threads=lambda made: change.get(-1, 2),
+        llama_set_n_threads=lambda *each: None, llama_n_seq_max=lambda made: 1,
     )  # fmt: skip
     return made
 
@@ -233,7 +235,72 @@ def test_defaults_that_are_elsewhere_are_refused(change: dict[int, int]) -> None
 
 def test_model_parameters_of_another_form_are_refused() -> None:
     with pytest.raises(Unavailable, match="begins its model parameters with"):
-        forged({}).model("m.gguf")
+        forged({}, [512]).model("m.gguf")
+
+
+@pytest.fixture
+def headers(tmp_path: Path) -> Path:
+    """A folder with that header."""
+    (tmp_path / "llama.h").write_text(HEADER)
+    return tmp_path
+
+
+ELSEWHERE = {0: 5, 1: 9, 2: 8, 3: 7, 4: 1, 5: 1, 18: 0, 19: 0}
+"""Default context parameters as that header has them."""
+
+
+def test_headers_tell_where_fields_are_that_are_elsewhere(headers: Path) -> None:
+    with pytest.raises(Unavailable, match=r"begins its context parameters with .*add \?headers=DIR"):
+        forged(ELSEWHERE).context(1, 64, 2, rows=64)
+    made = forged(ELSEWHERE, headers=str(headers))
+    watch = llama_abi.Watch(lambda *each: True)
+    made.context(1, 64, 2, rows=64, kv="f32", watch=watch)
+    assert made.llama.given[0][:6] == [1, 64, 64, 64, 0, 0] and any(made.llama.given[0][18:20])
+    assert (made.layout.devices, made.layout.n_gpu_layers) == (6, 8)
+    for wrong in ({4: 2}, {18: 1}):
+        with pytest.raises(Unavailable, match="is not that of this"):
+            forged(ELSEWHERE | wrong, headers=str(headers)).context(1, 64, 2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("cb_eval;", "cb_evil;", "has no member named 'cb_eval'"),
+        ("ne[4]; size_t", "ne[8]; size_t", r"kparity knows no llama.cpp without offsetof\(struct ggml_tensor, nb\)"),
+        ("int32_t, bool, bool);", "bool, bool);", "conflicting types for 'llama_tokenize'"),
+        ("<stdbool.h>", "<none.h>", "none.h: No such file"),
+    ],
+)
+def test_headers_of_what_kparity_does_not_know_are_one_sentence(old: str, new: str, words: str, headers: Path) -> None:
+    (headers / "llama.h").write_text(HEADER.replace(old, new))
+    with pytest.raises(WrongInput, match=rf"^the llama.h in .* cannot be used \(.*{words}") as told:
+        forged(ELSEWHERE, headers=str(headers)).context(1, 64, 2)
+    assert "\n" not in str(told.value)
+
+
+def test_without_headers_or_a_compiler_both_are_named(headers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WrongInput, match=r"has no llama[.]h; name the include folder"):
+        forged({}, headers=str(headers / "llama.h")).context(1, 64, 2)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(WrongInput, match="needs a C compiler"):
+        forged({}, headers=str(headers)).context(1, 64, 2)
+
+
+def test_headers_of_a_build_say_what_its_defaults_say_and_others_are_refused(tmp_path: Path) -> None:
+    with engine("FOLDER?device=CPU") as made:
+        place = Path(made.spec.place, "include")
+        if not place.is_dir():
+            absent(f"{place} has no headers of that build", "llama.cpp")
+        with engine(f"FOLDER?device=CPU&headers={place}") as told:
+            assert np.array_equal(told.score([0, 1, 2]), made.score([0, 1, 2]))
+        layouts = [llama_abi.Library(made.spec.place, "CPU", each).layout for each in ("", str(place))]
+    assert layouts[0] == layouts[1]
+    shutil.copytree(place, tmp_path / "other")
+    header = tmp_path / "other/include/llama.h"
+    header.write_text(header.read_text().replace("void * cb_eval_user_data;", "void * cb_eval_user_data, * fresh;"))
+    with pytest.raises(Unavailable, match=r"is not that of this llama.cpp.* add \?headers=DIR"):
+        open_engine(f"{made.spec.text}&headers={header.parents[1]}")
 
 
 @pytest.fixture

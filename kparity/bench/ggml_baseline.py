@@ -20,7 +20,7 @@ from kparity.bench.ops.session import Group
 from kparity.bench.timing import MANY, Sample, Timed, row_of, state_of
 from kparity.device.adapter import DeviceInfo
 from kparity.engines import llama_abi
-from kparity.errors import WrongInput
+from kparity.errors import Unavailable, WrongInput
 from kparity.model.writer import encode
 from kparity.ops.spec import Array, Case
 
@@ -75,7 +75,9 @@ def library() -> Any:
     try:
         return llama_abi.typed(llama_abi.Library().ggml, SIGNATURES)
     except AttributeError as error:
-        raise llama_abi.refused(f"ggml cannot be called ({error})") from None
+        raise Unavailable(
+            f"ggml cannot be called ({error})", "use another release of xllamacpp", "KP-LLAMACPP-ABI"
+        ) from None
 
 
 class GgmlGemv(Timed):

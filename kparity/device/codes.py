@@ -140,7 +140,7 @@ GENERAL: dict[str, Reason] = {
     "KP-LLAMACPP-NOLIB": missing_package("xllamacpp", "llamacpp"),
     "KP-LLAMACPP-ABI": Reason("this llama.cpp has another C interface",
         "The structures of its C interface do not begin as those that kparity knows, or it did not take its options.",
-        "Use another release of llama.cpp or xllamacpp; docs/engines.md says what is checked."),
+        "Add ?headers=DIR with the folder of that build's own llama.h, or use another release (docs/engines.md)."),
     "KP-HTTP-NOLIB": missing_package("httpx", "http"),
     "KP-HTTP-NOSERVER": Reason("no server answers at the address",
         "The connection was refused or broke off, the name is unknown, or nothing came in time; the line says which.",

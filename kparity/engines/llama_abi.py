@@ -1,8 +1,8 @@
 """The C interface of llama.cpp, of whatever build: its libraries, and the few fields of its structures that are set.
 
-The structures that it passes by value grow with every release. They are taken as bytes from the library's own defaults;
-a field is found by the known defaults at both ends of it, a build where these are not in their places is refused, and
-what was set is read back from the opened context, or proved by what it does (docs/engines.md).
+The structures that it passes by value grow with every release. They are taken as bytes from the library's own defaults,
+a few fields are set (``llama_layout`` knows where), and what was set is read back from the opened context, or proved by
+what it does (docs/engines.md).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,13 @@ from typing import Any
 import numpy as np
 
 from kparity.device.registry import host_has_gpu
+from kparity.engines.llama_layout import CACHE, WORDS, Layout, by_defaults, by_headers, refused
 from kparity.errors import Unavailable, WrongInput
 from kparity.host import install
 from kparity.ops.spec import Array
 
 HANDLE, INT, UINT, TEXT, SIZE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_size_t
 FLAG = ctypes.c_bool
-WORDS = 128
-"""32-bit words kept of a structure that is passed by value; what lies behind its end is not read."""
 
 
 class Opaque(ctypes.Structure):
@@ -120,14 +120,6 @@ ELEMENTS: dict[int, np.dtype[Any]] = {
 """``ggml_type`` to what it is here; of the others no intermediate tensor is made."""
 CPU, GPU = 0, 1
 """``ggml_backend_dev_type``; before integrated GPUs had a number, accelerators (of the processor, as BLAS) were 2."""
-DEFAULTS = (512, 2048, 512)
-"""n_ctx, n_batch and n_ubatch, the first fields of ``llama_context_params``."""
-F16 = 1
-CACHE = {"f32": 0, "f16": F16}
-"""Element types of the KV cache that engines of this package have in common, as ``ggml_type``."""
-NULL, MINUS, MINUS_ONE = 0, 0xFFFFFFFF, 0xBF800000
-"""Words of a null pointer's half, of the integer -1 and of the float -1."""
-
 
 _KEPT: list[Any] = []
 """Callbacks of the log: a library calls the last one as long as it is loaded."""
@@ -143,11 +135,6 @@ class Device:
     type: int
 
 
-def refused(reason: str) -> Unavailable:
-    """What a library of another interface gives."""
-    return Unavailable(reason, "use another release of llama.cpp", "KP-LLAMACPP-ABI")
-
-
 def typed(library: Any, signatures: Mapping[str, tuple[Any, list[Any]]]) -> Any:
     """The library, with the types of its functions; raises AttributeError where one is not there."""
     for name, (result, arguments) in signatures.items():
@@ -159,11 +146,12 @@ def typed(library: Any, signatures: Mapping[str, tuple[Any, list[Any]]]) -> Any:
 class Library:
     """A build of llama.cpp in this process: in a folder, or the wheel ``xllamacpp`` where none is given.
 
-    ``device`` is what will be asked for. Raises WrongInput for a folder without one that can be loaded, Unavailable for
-    want of the wheel. There can be one build in a process.
+    ``device`` is what will be asked for, ``headers`` a folder with its ``llama.h``. Raises WrongInput for a folder
+    without one that can be loaded, Unavailable for want of the wheel. There can be one build in a process.
     """
 
-    def __init__(self, folder: str = "", device: str = "") -> None:
+    def __init__(self, folder: str = "", device: str = "", headers: str = "") -> None:
+        self.headers = headers
         try:
             self.llama, self.ggml, self.registry, self.path = _folder(Path(folder)) if folder else _wheel()
         except (ImportError, OSError, AttributeError) as error:
@@ -205,16 +193,19 @@ class Library:
         lines = (line.strip() for line in self.log.splitlines())
         return next((line for line in lines if re.search("error|failed", line, re.I)), "it does not say why")
 
+    @cached_property
+    def layout(self) -> Layout:
+        """Where fields stand; raises as ``llama_layout``."""
+        model, context = (getattr(self.llama, f"llama_{each}_default_params")().fields for each in ("model", "context"))
+        return by_headers(self.headers, model, context) if self.headers else by_defaults(model, context)
+
     def model(self, path: str, devices: Sequence[Device] | None = None, layers: int = 0) -> int:
         """A handle of an open model, ``layers`` of it on these devices; None leaves that to llama.cpp."""
-        params = self.llama.llama_model_default_params()
-        front, (layers_default, split) = list(params.fields[:4]), params.fields[4:6]
-        if any(front) or layers_default not in (NULL, 999, MINUS) or split not in (0, 1):
-            raise refused(f"this llama.cpp begins its model parameters with {list(params.fields[:6])}")
+        params, at = self.llama.llama_model_default_params(), self.layout
         handles = (HANDLE * (len(devices or ()) + 1))(*(each.handle for each in devices or ()), None)
         if devices is not None:
-            _put(params, 0, ctypes.addressof(handles))
-            params.fields[4] = layers if devices else 0
+            _put(params, at.devices, ctypes.addressof(handles))
+            params.fields[at.n_gpu_layers] = layers if devices else 0
         model = self.llama.llama_model_load_from_file(path.encode(), params)
         if not model:
             raise WrongInput(f"llama.cpp does not read {path}: {self.complaint()}")
@@ -227,18 +218,14 @@ class Library:
         """A handle of a context of ``length`` positions, of all ``sequences`` together, that computes ``rows`` tokens
         at a time (0: as many as is its default); ``watch`` is asked for each tensor that is computed.
         """
-        params = self.llama.llama_context_default_params()
-        words = list(params.fields)
-        if tuple(words[:3]) != DEFAULTS:
-            raise refused(f"this llama.cpp begins its context parameters with {words[:3]}, not {list(DEFAULTS)}")
-        at = callback_at(words)
-        params.fields[0], params.fields[3] = length, sequences
+        params, at = self.llama.llama_context_default_params(), self.layout
+        params.fields[at.n_ctx], params.fields[at.n_seq_max] = length, sequences
         if rows:
-            params.fields[1] = params.fields[2] = rows
+            params.fields[at.n_batch] = params.fields[at.n_ubatch] = rows
         if watch is not None:
-            _put(params, at, ctypes.cast(watch, HANDLE).value or 0)
+            _put(params, at.cb_eval, ctypes.cast(watch, HANDLE).value or 0)
         if kv:
-            params.fields[at + 4] = params.fields[at + 5] = CACHE[kv]
+            params.fields[at.type_k] = params.fields[at.type_v] = CACHE[kv]
         context = self.llama.llama_init_from_model(model, params)
         if not context:
             raise WrongInput(f"llama.cpp opens no context of {length} positions: {self.complaint()}")
@@ -259,20 +246,6 @@ class Library:
         raw = np.empty(self.ggml.ggml_nbytes(tensor), np.uint8)
         self.ggml.ggml_backend_tensor_get(tensor, raw.ctypes.data, 0, raw.size)
         return np.lib.stride_tricks.as_strided(raw.view(dtype), shape, tuple(t.nb[::-1]))
-
-
-def callback_at(words: Sequence[int]) -> int:
-    """The word where ``cb_eval`` stands in default context parameters: behind a threshold of -1, before its own data
-    and the element types of the cache, both f16 (1). The flags of the end stand two or three pointers later, and
-    begin with ``embeddings`` (false) and ``offload_kqv`` (true).
-    """
-    for at in range(8, len(words) - 14, 2):
-        flags = next((each for each in words[at + 6 : at + 14] if each), 0).to_bytes(4, "little")
-        empty = not any((*words[at : at + 4], *words[at + 6 : at + 10]))
-        types = tuple(words[at + 4 : at + 6])
-        if words[at - 1] == MINUS_ONE and empty and types == (F16, F16) and flags[:2] == b"\0\1" and max(flags) == 1:
-            return at
-    raise refused("this llama.cpp has context parameters of another form: its defaults are not where they were")
 
 
 def _put(params: Opaque, at: int, pointer: int) -> None:

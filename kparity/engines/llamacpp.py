@@ -16,7 +16,8 @@ import numpy as np
 
 from kparity.device.fingerprint import version
 from kparity.engines.base import DeviceRow, Engine, Facts, Placed, Sink, Spec, matching
-from kparity.engines.llama_abi import CPU, GPU, INT, Device, Library, Watch, refused
+from kparity.engines.llama_abi import CPU, GPU, INT, Device, Library, Watch
+from kparity.engines.llama_layout import refused
 from kparity.errors import WrongInput
 from kparity.host.processors import processors
 from kparity.ops.spec import Array
@@ -39,11 +40,11 @@ class LlamaCpp(Engine):
     """A model in llama.cpp, on its processor or on a ``device`` with ``ngl`` layers; ``ubatch`` tokens at a time."""
 
     def __init__(self, spec: Spec, *, model: str, context: int) -> None:
-        spec.only("device", "ngl", "threads", "kv", "ubatch")
+        spec.only("device", "ngl", "threads", "kv", "ubatch", "headers")
         layers, threads = spec.number("ngl", ALL_LAYERS), spec.number("threads", processors(), 1)
         kv = spec.choice("kv", "f16", "f32")
         device = spec.options.get("device", "")
-        self.lib = Library(spec.place, device)
+        self.lib = Library(spec.place, device, spec.options.get("headers", ""))
         chosen = self._chosen(spec, device)
         api = self.api = self.lib.llama
         self.model = self.lib.model(model, chosen, layers)

@@ -53,7 +53,7 @@ class Remote(Engine):
             name = f"engine {self.spec.text}: "
             told = name + failed.reason.removeprefix("unavailable: ").removeprefix(name)
             if failed.status == "unavailable":
-                raise Unavailable(told, f"kparity explain {failed.code} says more", failed.code) from None
+                raise Unavailable(told, failed.remedy, failed.code) from None
             if failed.status == "died" or failed.code.startswith("KP-DEVICE"):
                 raise DeviceFault(told, failed.code) from None
             raise WrongInput(told) from None

@@ -41,6 +41,8 @@ class Failed(Message, frozen=True, tag="failed"):
     status: Annotated[str, msgspec.Meta(pattern="^(unavailable|rejected)$")]
     code: Name
     reason: Text
+    remedy: Text = ""
+    """What a person can do about what is not available."""
 
 
 class Done(Message, frozen=True, tag="done"):
@@ -51,7 +53,7 @@ def failure(error: BaseException) -> Failed:
     """What an exception in a child says of its backend."""
     text = " ".join(str(error).split())[:4000] or type(error).__name__
     if isinstance(error, errors.Unavailable):
-        return Failed("unavailable", error.code, f"unavailable: {error.reason}")
+        return Failed("unavailable", error.code, f"unavailable: {error.reason}", error.remedy)
     if isinstance(error, errors.CompileFailed):
         return Failed("rejected", "KP-COMPILE", f"does not compile: {text}")
     if isinstance(error, errors.DeviceFault):

@@ -70,9 +70,9 @@ class Reply(Message, frozen=True, tag="reply"):
 class WorkerFailed(Exception):
     """A call that failed: ``status`` is ``unavailable``, ``rejected`` or ``died``; ``code`` is stable."""
 
-    def __init__(self, status: str, code: str, reason: str) -> None:
+    def __init__(self, status: str, code: str, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
-        self.status, self.code, self.reason = status, code, reason
+        self.status, self.code, self.reason, self.remedy = status, code, reason, remedy
 
 
 class Worker:
@@ -162,7 +162,7 @@ class Worker:
         if reply is None:
             raise self._gone(ended or f"no answer within {seconds:g} s, ended in {doing}")
         if isinstance(reply, Failed):
-            raise WorkerFailed(reply.status, reply.code, reply.reason)
+            raise WorkerFailed(reply.status, reply.code, reply.reason, reply.remedy)
         value = reply.value if reply.shape is None else self._array(reply.shape)
         return Given(str(reply.value), value) if reply.more else value
 
