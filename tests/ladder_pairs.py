@@ -1,7 +1,7 @@
 """Pairs of engines through the whole ladder: right ones, which must pass, and known-wrong ones, each with the rung that
-must fail. Writes docs/ladder-pairs.md.
+must fail; then the traces of known-wrong ones against llama.cpp's. Writes docs/ladder-pairs.md.
 
-    python -m tests.ladder_pairs [--only PATTERN] [--write]
+    python -m tests.ladder_pairs [--section right|wrong|traces] [--only PATTERN] [--write]
 
 KPARITY_LLAMACPP names a folder with llama.cpp's libraries (FOLDER below). What is missing here is a row that says so,
 and exit code 3; a verdict that is not the expected one is exit code 1.
@@ -16,21 +16,26 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kparity.bench import shapes
+from kparity.errors import WrongInput
 from kparity.host.revision import checkout, commit
 from kparity.host.text import markdown_table
 from kparity.receipts.statement import host
+from kparity.traces.diff import diff
+from kparity.traces.slots import Key
+from tests import trace_pairs
 from tests.dense_files import write_dense
 from tests.llama_server import serving
+from tests.trace_pairs import traced
 
 PAGE = Path(__file__).parent.parent / "docs/ladder-pairs.md"
-EMBEDDED, PASS = "", "PASS"
+EMBEDDED, PASS, BREAK = "", "PASS", "\n"
 LLAMACPP = os.environ.get("KPARITY_LLAMACPP", "")
 
 
@@ -72,9 +77,9 @@ WRONG = (
     Pair("reference", "mutant:attention/mask-one-more", expected="masks", what="the mask shows one key more"),
     Pair("reference", "mutant:attention/mask-one-less", expected="first-logit", what="a query misses its own key"),
     Pair("reference", "mutant:kv_store/next-position", expected="first-logit", what="keys go one position late"),
-    Pair("reference", "mutant:engine/position-off-by-one", expected="masks", what="positions of a step are off by one"),
+    Pair("reference", "mutant:engine/position-off-by-one", expected="first-logit", what="positions begin at 1"),
     Pair("reference", "mutant:engine/cache-not-reset", expected="masks", what="the cache is not reset"),
-    Pair("reference", "mutant:engine/ring-too-short", expected="decode", what="a ring buffer of 64 positions"),
+    Pair("reference", "mutant:engine/ring-too-short", expected="positions", what="a ring buffer of 64 positions"),
     Pair("reference", "kparity:cpu?act=block256", expected="first-logit", options=("--profile", "same"),
          what="activations quantised by blocks of 256, which is not the same numerics"),
     Pair("llama.cpp", "mutant:rope/convention-swapped", expected="positions", what="the same, against llama.cpp"),
@@ -137,40 +142,88 @@ HEADS = ["reference", "candidate", "model", "verdict", "1 − cosine at 0", "wor
          "greedy equal", "time, harness's own", "note"]  # fmt: skip
 
 
+@dataclass
+class Run:
+    """What a section needs, and how bad its worst row was: an exit code."""
+
+    folder: Path
+    only: str
+    worst: int = 0
+
+    def judged(self, cells: list[str], right: bool, there: bool = True) -> list[str]:
+        """A row of a table, printed with whether it says what is expected."""
+        self.worst = max(self.worst, 0 if right else 1 if there else 3, key=(0, 3, 1).index)
+        print("ok   " if right else "WRONG", *cells, sep=" | ", flush=True)
+        return cells
+
+
+def climbs(run: Run, pairs: Sequence[Pair]) -> str:
+    """The table of some pairs through the ladder."""
+    table = []
+    chosen = [each for each in pairs if re.search(run.only, f"{each.reference} {each.candidate} {each.model}")]
+    with serving() as server:
+        for pair in chosen:
+            cells, verdict = row(pair, *climbed(pair, server, run.folder))
+            cells[:2] = (each.replace(server, "SERVER") for each in cells[:2])
+            table.append(run.judged(cells, verdict == pair.expected, verdict != "not run"))
+    return markdown_table(HEADS, table)
+
+
+def traces(run: Run) -> str:
+    """The table of the first slots in which known-wrong engines differ from llama.cpp."""
+    if not LLAMACPP:
+        run.worst = 3
+        return "KPARITY_LLAMACPP names no folder"
+    theirs = traced(NPM.replace("FOLDER", f"llama.cpp:{LLAMACPP}"), run.folder / "theirs")
+    assert theirs.begin
+    right = traced(trace_pairs.RIGHT, run.folder / "right", theirs.begin.tokens)
+    floor, table = {each.key: each.error for each in diff(theirs, right).slots}, []
+    for at, wrong in enumerate(each for each in trace_pairs.WRONG if re.search(run.only, each.mutant)):
+        first = trace_pairs.told(wrong, theirs, right, run.folder / str(at)).first
+        numbers = [f"{each:.1e}" for each in (first.error_in or 0.0, first.error, floor[first.key])] if first else []
+        place = Key.parse(first.key).place if first else "none"
+        cells = [f"`mutant:{wrong.mutant}`", wrong.what, place, *(numbers or [""] * 3), wrong.note]
+        table.append(run.judged(cells, bool(first and first.key == wrong.slot)))
+    try:
+        refused = diff(theirs, traced(trace_pairs.RIGHT, run.folder / "bos", theirs.begin.tokens, twice=True)).reason
+    except WrongInput as error:
+        refused = str(error).replace(f"{run.folder}/", "")
+    cells = [f"`{trace_pairs.RIGHT}`", "BOS stands twice", "refused", *[""] * 3, refused]
+    table.append(run.judged(cells, "double BOS" in refused))
+    return f"{TRACES}\n\n{markdown_table(SLOT_HEADS, table)}"
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Run], str]]] = {
+    "right": ("Right pairs", lambda run: climbs(run, (*RIGHT, *LARGE))),
+    "wrong": ("Known to be wrong", lambda run: climbs(run, WRONG)),
+    "traces": ("Known to be wrong, by traces against llama.cpp", traces),
+}
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.ladder_pairs", description=__doc__)
-    parser.add_argument("--only", default="", help="a pattern of `reference candidate model`")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", default="", help="a pattern of `reference candidate model`, or of a mutant")
+    parser.add_argument("--section", choices=SECTIONS, action="append", help="this one; repeatable [default: all]")
+    parser.add_argument("--write", action="store_true", help="write the sections into the page; the others stay")
     options = parser.parse_args()
-    sections, worst = list[str](), 0
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(serving())
-        for title, pairs in (("Right pairs", (*RIGHT, *LARGE)), ("Known to be wrong", WRONG)):
-            table = []
-            for pair in pairs:
-                if not re.search(options.only, f"{pair.reference} {pair.candidate} {pair.model}"):
-                    continue
-                cells, verdict = row(pair, *climbed(pair, server, folder))
-                cells[0], cells[1] = (each.replace(server, "SERVER") for each in cells[:2])
-                as_expected = verdict == pair.expected
-                worst = max(worst, 0 if as_expected else 3 if verdict == "not run" else 1, key=(0, 3, 1).index)
-                print("ok   " if as_expected else "WRONG", *cells, sep=" | ", flush=True)
-                table.append(cells)
-            sections.append(f"## {title}\n\n{markdown_table(HEADS, table)}")
+    if options.only and options.write:
+        parser.error("--only leaves rows out, and --write would drop them from the page; leave out one of them")
+    page, since = PAGE.read_text(), f"Commit {(commit(checkout()) or 'unknown')[:7]}, {host().cpu}."
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), options.only)
+        for title, made in (SECTIONS[each] for each in options.section or SECTIONS):
+            section = f"## {title}\n\n{since}\n\n{made(run)}\n"
+            before, found, after = page.partition(f"## {title}\n")
+            page = f"{before}{'' if found else BREAK}{section}" + "".join(after.partition("\n## ")[1:])
     if options.write:
-        head = HEAD.format(commit=(commit(checkout()) or "unknown")[:7], host=host().cpu)
-        PAGE.write_text("\n\n".join([head, *sections]) + "\n")
-    return worst
+        PAGE.write_text(page)
+    return run.worst
 
 
-HEAD = """# Pairs through the ladder
-
-Written by `python -m tests.ladder_pairs --write` (commit {commit}, {host}). FOLDER is the npm
-package that [engines.md](engines.md) names, its Vulkan backend on Mesa's lavapipe: software, not a GPU. SERVER is
-llama.cpp's own HTTP server. The models `llama F16` … are random weights of 4 layers (`tests/dense_files.py`). A mutant
-runs on numpy."""
+TRACES = """One prompt, every tensor kept on both sides: `kparity trace diff LLAMACPP MUTANT --floor RIGHT`, where
+RIGHT is `kparity:numpy`, which is right and computes as the mutants do. Errors are relative to a row of the mutant."""
+SLOT_HEADS = ["candidate", "defect", "first slot", "inputs differ by", "output by", "that of the right one", "note"]
 
 if __name__ == "__main__":
     sys.exit(main())

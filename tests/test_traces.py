@@ -18,7 +18,6 @@ import pytest
 from kparity.cli.schema import schema_of
 from kparity.engines.base import DeviceRow, Engine, Facts, Sink, matching
 from kparity.engines.registry import open_here
-from kparity.engines.remote import open_engine
 from kparity.errors import DeviceFault, KparityError, WrongInput
 from kparity.model.gguf_file import embedded
 from kparity.ops.spec import Array
@@ -28,6 +27,7 @@ from kparity.traces.capture import Wanted, capture
 from kparity.traces.diff import diff
 from kparity.traces.names import Gatherer, Namer
 from kparity.traces.slots import ABSENT, TABLE, Key
+from tests import trace_pairs
 from tests.cli import run
 from tests.test_engines import engine
 
@@ -143,17 +143,35 @@ def test_a_defect_is_named_by_the_slot_where_it_is(
     assert found.first.amplification is None or found.first.amplification > 1000
 
 
-def test_a_mutant_is_named_too(tmp_path: Path, traced: Callable[[str], files.Loaded]) -> None:
-    right = traced("kparity:numpy")
-    assert right.begin
-    for mutant, slot in (
-        ("residual-dropped", "3.attn_residual"),
-        ("wrong-activation", "0.ffn_swiglu_inner"),
-    ):
-        with closing(open_engine(f"mutant:engine/{mutant}")) as made:
-            capture(made, mutant, right.begin.tokens, tmp_path / mutant, ALL)
-        found = diff(files.load(tmp_path / mutant), right)
-        assert found.first and found.first.key == slot, (mutant, found.reason)
+@pytest.fixture(scope="module")
+def sides(folder: Path) -> tuple[files.Loaded, files.Loaded]:
+    """llama.cpp and a right engine on one short prompt; what is missing is a skip, or a failure where required."""
+    with engine(trace_pairs.THEIRS) as theirs:
+        spec = theirs.spec.text
+    traced = trace_pairs.traced(spec, folder / "theirs")
+    assert traced.begin
+    return traced, trace_pairs.traced(trace_pairs.RIGHT, folder / "right", traced.begin.tokens)
+
+
+@pytest.mark.parametrize("wrong", trace_pairs.WRONG, ids=lambda wrong: wrong.mutant)
+def test_the_first_slot_that_differs_from_llama_cpp_is_named(
+    wrong: trace_pairs.Wrong, sides: tuple[files.Loaded, files.Loaded], tmp_path: Path
+) -> None:
+    found = trace_pairs.told(wrong, *sides, tmp_path / "wrong")
+    assert found.verdict == "FAIL" and found.first and found.first.key == wrong.slot, found.reason
+    assert found.reason.startswith(f"{Key.parse(wrong.slot).place} is the first that does not follow from its inputs")
+
+
+def test_a_right_engine_does_not_differ_from_llama_cpp_and_a_second_bos_is_told(
+    sides: tuple[files.Loaded, files.Loaded], tmp_path: Path
+) -> None:
+    theirs, right = sides
+    assert theirs.begin and diff(theirs, right).verdict == "PASS"
+    twice = trace_pairs.traced(trace_pairs.RIGHT, tmp_path / "bos", theirs.begin.tokens, twice=True)
+    with pytest.raises(WrongInput, match=r"first at position 1, and of 16 and 17 \(double BOS: the trace .*bos begins"):
+        diff(theirs, twice)
+    with pytest.raises(DeviceFault, match="differ from one pass to the next, without tracing too"):
+        trace_pairs.traced("mutant:attention/mask-one-more", tmp_path / "chunks", 3 * theirs.begin.tokens)
 
 
 def rows_of(trace: files.Loaded, key: str) -> Array:
@@ -346,99 +364,6 @@ def test_keys_say_what_they_are_made_of() -> None:
     ):  # fmt: skip
         with pytest.raises(KparityError, match=words):
             Key.parse(text)
-
-
-MAPPED = {"model.layers.{layer}.mlp.gate_proj": "ffn_gate", "lm_head": "logits", "model.layers.{layer}.q": "qkv/0",
-          "model.layers.{layer}.k": "qkv/1", "model.layers.{layer}.v": "qkv/2", "model.norm": None}  # fmt: skip
-
-
-def test_a_dump_of_another_program_is_read_by_its_map(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    save = pytest.importorskip("safetensors.torch").save_file
-    ours = small(tmp_path / "ours")
-    named = {"model.layers.2.mlp.gate_proj": "2.ffn_gate", "lm_head": "logits", "model.norm": "result_norm"}
-    arrays = {name: rows_of(ours, key) for name, key in named.items()}
-    parts = np.split(rows_of(ours, "2.qkv"), [256, 384], axis=1)
-    arrays |= {f"model.layers.2.{name}": part for name, part in zip("qkv", parts, strict=True)}
-    path, table = tmp_path / "theirs.safetensors", tmp_path / "map.json"
-    save({name: torch.from_numpy(array.copy())[None] for name, array in arrays.items()}, path)
-    table.write_text(json.dumps(MAPPED))
-    found = diff(ours, files.load(path, str(table)))
-    assert found.verdict == "PASS" and [each.key for each in found.slots] == ["2.qkv", "2.ffn_gate", "logits"]
-    assert all(each.error == 0 for each in found.slots) and found.notes[0].endswith("left out by the map: model.norm")
-    halves = {name: torch.from_numpy(array.copy()).bfloat16() for name, array in arrays.items()}
-    save(halves, path)
-    rounded = diff(ours, files.load(path, str(table)))
-    assert all(0 < each.error < 2**-8 for each in rounded.slots)
-    with pytest.raises(WrongInput, match=r"3 of its names are no slots, first 'model.layers.2.k'.*give --map"):
-        files.load(path)
-
-
-HEADER = {"2.ffn_gate": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]}}
-
-
-def header(**changes: object) -> bytes:
-    text = json.dumps({"2.ffn_gate": {**HEADER["2.ffn_gate"], **changes}}).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(32)
-
-
-def npy(shape: tuple[int, int], dtype: str = "<f4") -> bytes:
-    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
-    return b"\x93NUMPY\x01\x00" + (64).to_bytes(2, "little") + text.ljust(64) + bytes(16)
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "words"),
-    [
-        ("a.safetensors", b"", "is no safetensors file: its header would have 0 bytes"),
-        ("a.safetensors", b"\xff" * 16, "its header would have"),
-        ("a.safetensors", (4).to_bytes(8, "little") + b"[[[[", "a safetensors header"),
-        ("a.safetensors", (2).to_bytes(8, "little") + b"[]", "is no safetensors file"),
-        ("a.safetensors", header(shape=[2, -4]), "does not lie in its file"),
-        ("a.safetensors", header(shape=[2, 1 << 62]), "does not lie in its file"),
-        ("a.safetensors", header(data_offsets=[0, 64], shape=[4, 4]), "does not lie in its file"),
-        ("a.safetensors", header(data_offsets=[-32, 0]), "does not lie in its file"),
-        ("a.safetensors", header(dtype="I64"), "is I64, expected one of F64"),
-        ("a.safetensors", header(shape=[2, 2, 2]), "give .tokens, width"),
-        ("a.safetensors", header(shape=[0, 4], data_offsets=[0, 0]), "give .tokens, width"),
-        ("2.ffn_gate.npy", b"\x93NUMPY\x01\x00", "is no array that can be read"),
-        ("2.ffn_gate.npy", npy((8, 8)), "ends before byte 330"),
-        ("2.ffn_gate.npy", npy((2, 2), "<i4"), "holds int32"),
-        ("2.ffn_gate.npy", npy((2, 2))[:40] + bytes(40), "is no array that can be read"),
-        ("2.ffn_gate.npy", b"\x80\x04N.", "is no array that can be read"),
-        ("what.txt", b"", "holds no trace"),
-    ],
-)
-def test_a_hostile_dump_is_a_sentence(name: str, data: bytes, words: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(WrongInput, match=words):
-        files.load(tmp_path)
-
-
-def test_what_was_touched_after_the_capture_is_refused(tmp_path: Path) -> None:
-    whole = small(tmp_path / "whole")
-    index, lines = tmp_path / "whole" / files.INDEX, (tmp_path / "whole" / files.INDEX).read_text().splitlines(True)
-    for text, words in (
-        ("".join(lines[:-1]), "did not come to its end"),
-        ("".join(lines[:5] + lines[-1:]), "did not come to its end"),
-        ("".join(lines)[:-40], "is damaged, or was not finished"),
-        ("".join([lines[0], *lines]), "begins twice"),
-        ("".join([lines[0], lines[1], *lines[1:-2], lines[-1]]), "holds a slot twice"),
-        ("".join(lines).replace("1.qkv.safetensors", "../1.qkv.safetensors"), "lies outside of the trace"),
-        ("".join(lines).replace('"3.qkv"', '"3.qkw"'), "did you mean 'qkv'"),
-        ("", "does not begin as a trace does"),
-    ):
-        index.write_text(text)
-        with pytest.raises(KparityError, match=words):
-            files.load(tmp_path / "whole")
-    index.write_text("".join(lines))
-    path = tmp_path / "whole" / "4.ffn_up.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(WrongInput, match=r"4.ffn_up.safetensors is not what was captured"):
-        diff(files.load(tmp_path / "whole"), whole)
-    path.unlink()
-    with pytest.raises(WrongInput, match=r"4.ffn_up.safetensors cannot be read"):
-        files.load(tmp_path / "whole")
 
 
 def test_nothing_compared_is_no_pass(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 from msgspec.structs import replace
 
 import kparity
+from kparity.engines import tokens
 from kparity.engines.base import Engine, Facts, Spec
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.host import progress
-from kparity.ladder import causes, decode, floor, masks, positions, prompts, tokens
+from kparity.ladder import causes, decode, floor, masks, positions, prompts
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import (
     FAIL,

@@ -18,7 +18,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.engine import Engine
-from kparity.engine.graph import FusedGraph, Prepared
+from kparity.engine.graph import FusedGraph, Graph, Prepared
 from kparity.engine.weights import Part
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model
@@ -58,19 +58,23 @@ def wrong(make: Callable[[Any], Make] = lambda made: made, model: str = EMBEDDED
 
 
 def writes(name: str, change: Callable[[Engine, Array], Array | None]) -> Make:
-    """An engine that changes what it writes to ``ids``, ``pos`` or ``last`` of its graphs; None drops the write."""
+    """An engine that changes what it writes to ``ids``, ``pos`` or ``last`` of any graph; None drops the write."""
 
     def make(model: Model, backend: Backend) -> Engine:
-        engine, real = Engine(model, backend), backend.write
+        engine, real, fed = Engine(model, backend), backend.write, list[Graph]()
+        feed = engine._feed
+
+        def noted(graph: Graph, tokens: Sequence[int], rows: int) -> None:
+            fed[:] = [graph]
+            feed(graph, tokens, rows)
 
         def write(buffer: Buffer, array: Array) -> None:
-            programs = [engine.programs.get((rows, False)) for rows in (1, engine.chunk)]
-            if not any(each and getattr(each.graph, name).handle is buffer.handle for each in programs):
+            if not any(getattr(graph, name).handle is buffer.handle for graph in fed):
                 real(buffer, array)
             elif (changed := change(engine, array)) is not None:
                 real(buffer, np.ascontiguousarray(changed, array.dtype))
 
-        backend.write = write  # type: ignore[method-assign]
+        engine._feed, backend.write = noted, write  # type: ignore[method-assign]
         return engine
 
     return make

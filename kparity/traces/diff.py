@@ -18,6 +18,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.engines.base import Facts
+from kparity.engines.tokens import around, first_difference
 from kparity.errors import WrongInput
 from kparity.traces.files import Loaded
 from kparity.traces.measure import measured, pairs_of, relative, rms, through_norm
@@ -217,15 +218,13 @@ def diff(a: Loaded, b: Loaded, *, last_token: bool = False, floor: Loaded | None
 
 
 def _same_tokens(a: Loaded, b: Loaded) -> None:
-    one, other = (each.begin.tokens if each.begin else None for each in (a, b))
-    if one is None or other is None or one == other:
+    if not a.begin or not b.begin or (at := first_difference(a.begin.tokens, b.begin.tokens)) < 0:
         return
-    at = next(
-        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
-    )
+    one, other, paths = a.begin, b.begin, [f"trace {each.path}" for each in (a, b)]
+    why = around(one.tokens, other.tokens, (one.facts, other.facts), paths)
     raise WrongInput(
-        f"{a.path} and {b.path} are of other tokens, first at position {at}, and of {len(one)} and {len(other)}; "
-        "capture both with the same --tokens"
+        f"{a.path} and {b.path} are of other tokens, first at position {at}, and of {len(one.tokens)} and "
+        f"{len(other.tokens)}{f' ({why[0]})' if why else ''}; capture both with the same --tokens"
     )
 
 

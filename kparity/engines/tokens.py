@@ -1,4 +1,4 @@
-"""The rung ``tokens``: the same text has the same ids on both sides, or why not."""
+"""The same text has the same ids on both sides, or why not."""
 
 from __future__ import annotations
 
@@ -17,19 +17,29 @@ def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
     return next((at for at, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
-def cause(text: str, left: Sequence[int], right: Sequence[int], facts: tuple[Facts, Facts]) -> tuple[str, str]:
-    """What makes the ids of reference and candidate differ, in one sentence, and what to try."""
-    sides = ("reference", "candidate")
+def around(
+    left: Sequence[int], right: Sequence[int], facts: Sequence[Facts], sides: Sequence[str]
+) -> tuple[str, str] | None:  # fmt: skip
+    """What one side puts before or behind the ids of the other, in one sentence, and what to try; or None."""
     for ids, each, side in zip((left, right), facts, sides, strict=True):
         if len(ids) > 1 and ids[0] == ids[1] == each.bos >= 0:
             return f"double BOS: the {side} begins with {each.bos} twice", "let template or tokenizer add it, not both"
-    for longer, shorter, lacking, more in ((left, right, *sides[::-1]), (right, left, *sides)):
+    ordered = ((left, right, sides[1], sides[0]), (right, left, sides[0], sides[1]))
+    for longer, shorter, lacking, more in ordered:
         if list(longer[1:]) == list(shorter):
             return f"BOS: the {lacking} lacks {longer[0]} at the beginning", "see add_bos_token of its tokenizer"
         if list(longer[:-1]) == list(shorter):
             return f"EOS: the {lacking} lacks {longer[-1]} at the end", "see add_eos_token of its tokenizer"
         if len(longer) > len(shorter) and _inside(longer, shorter[1:]):
             return f"template: the {more} puts more around the text", "use --prompt-template raw"
+    return None
+
+
+def cause(text: str, left: Sequence[int], right: Sequence[int], facts: Sequence[Facts]) -> tuple[str, str]:
+    """What makes the ids of reference and candidate differ, in one sentence, and what to try."""
+    sides = ("reference", "candidate")
+    if found := around(left, right, facts, sides):
+        return found
     offsets = {b - a for a, b in zip(left, right, strict=False)}
     if len(left) == len(right):
         moved = offsets - {0}
