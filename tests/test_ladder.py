@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from gguf import GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter
 from msgspec.structs import replace
 
 from kparity.cli.schema import schema_of
+from kparity.engines import tokens
 from kparity.engines.base import Engine, Spec
 from kparity.engines.remote import open_engine
 from kparity.errors import WrongInput
@@ -28,6 +30,7 @@ from kparity.ladder.record import RUNGS, Decoded, Document, Rung, Settings
 from kparity.model.gguf_file import embedded
 from tests.cli import LIARS, run
 from tests.conftest import needing
+from tests.gguf_files import STRING, altered
 
 TEXT = "What goes wrong late has little weight in the whole, so that every window is looked at as well."
 PROMPTS = ("The first prompt, long enough.", "Another prompt of a length!", "And a third that is longer than the rest.")
@@ -325,7 +328,7 @@ def test_a_reference_that_is_a_little_wrong_does_not_widen_the_floor() -> None:
 def test_a_prompt_in_the_models_template(template: str, made: str, tmp_path: Path) -> None:
     file = GGUFWriter(tmp_path / "model.gguf", "llama")
     file.add_chat_template(template)
-    file.add_tensor("x", np.zeros(4, np.float32))
+    file.add_tensor("x", np.zeros((1, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)  # which kparity cannot read
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
@@ -335,6 +338,50 @@ def test_a_prompt_in_the_models_template(template: str, made: str, tmp_path: Pat
     else:
         with pytest.raises(WrongInput, match="cannot be filled in"):
             instructed(str(tmp_path / "model.gguf"), "a")
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "right", "says"),
+    [({}, None, [0, 7, 1, 9, 9], "(candidate) has no tokenizer.ggml.pre"),
+     ({}, (STRING, "llama-bpe"), [0, 7, 1, 9, 9], "'gpt-2' in a.gguf (reference) and 'llama-bpe' in b.gguf"),
+     ((STRING, "new"), (STRING, "new"), [0, 7, 1, 9, 9], "'new' in a.gguf (reference) is not known here"),
+     ({}, {}, [0, 7, 1, 9, 9], "another tokenizer"), ({}, None, [0, 5, 7, 8, 9], "the candidate reads them as text")],
+)  # fmt: skip
+def test_other_ids_are_explained_by_what_the_files_say(
+    reference: Any, candidate: Any, right: list[int], says: str, tmp_path: Path
+) -> None:
+    """Id 1 is the special token of the text."""
+    facts = [
+        replace(
+            opened("fake:healthy", "").facts,
+            model=str(altered(tmp_path, keys={} if pre == {} else {"tokenizer.ggml.pre": pre}).rename(tmp_path / name)),
+        )
+        for name, pre in (("a.gguf", reference), ("b.gguf", candidate))
+    ]
+    assert says in tokens.cause("it's<|eos|>", [0, 5, 1, 9], right, (facts[0], facts[1]))[0]
+
+
+@pytest.mark.parametrize(("candidate", "at"), [("bos2", 1), ("greedy", 0)])
+def test_the_first_difference_is_marked_and_60_columns_hold_it(candidate: str, at: int) -> None:
+    command = ("ladder", "--ref", "fake:healthy", "--cand", f"fake:{candidate}", "--prompt", TEXT)
+    lines = run(*command, liars=True, env={"COLUMNS": "60"}).stdout.splitlines()
+    assert max(map(len, lines)) <= 60
+    mark = next(at for at, line in enumerate(lines) if line.strip() == "^")
+    names, left, right = (re.findall(r"\S+", lines[mark - step]) for step in (4, 2, 1))
+    place = [line.end() for line in re.finditer(r"\S+", lines[mark - 4])].index(len(lines[mark]))
+    assert (names[0], left[0], right[0]) == ("at", "reference", "candidate") and int(names[place]) >= at
+    assert left[place] != right[place] and left[1:place] == right[1:place]
+
+
+def test_the_positions_of_the_decode_rung_are_its_ids() -> None:
+    command = ("ladder", "--ref", "fake:healthy", "--cand", "fake:twin", "--prompt", "short", "--json")
+    for more, walked, steps in (((), 6, 20), (("--max-tokens", "3"), 0, 0), (("--prompt", "b"), 6, 20)):
+        found = run(*command, "--ladder", "decode", "--positions", "20", *more, liars=True)
+        if not steps:
+            assert found.returncode == 2 and "is more than the text's 6 tokens" in found.stderr
+            continue
+        said = json.loads(found.stdout)
+        assert (len(said["positions"]), {len(each["steps"]) for each in said["decode"]}) == (walked, {steps})
 
 
 def test_the_command_in_every_form(tmp_path: Path) -> None:

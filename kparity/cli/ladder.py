@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kparity.cli import names
 from kparity.cli.command import Command, for_people
@@ -47,7 +48,7 @@ ROOM = 512
 @click.option("--ladder", "rung", type=click.Choice(RUNGS), default=RUNGS[-1], show_default=True,
               help="Climb up to this rung.")  # fmt: skip
 @click.option("--positions", type=click.IntRange(min=1), metavar="N",
-              help="Teacher-forced positions [default: 64, or what the text has].")  # fmt: skip
+              help="Teacher-forced positions [default: 64, or what the text has]; of decode: ids.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N",
               help="Greedy ids of each prompt [default: --positions, at most 16].")  # fmt: skip
 @click.option("--prompt", "given", multiple=True, metavar="TEXT",
@@ -92,14 +93,16 @@ def ladder(
         parsed(spec)
     asked["model"] = asked["model"] or str(embedded())
     asked["overrides"] = {name: limit for name in TOLERANCES if (limit := asked.pop(name)) is not None}
+    if asked["max_tokens"] is None and asked["positions"] and _given("rung") and asked["rung"] == RUNGS[-1]:
+        asked["max_tokens"], asked["positions"] = asked["positions"], None
     positions = asked["positions"] or POSITIONS
     chosen = prompts.chosen(given, prompt_file, positions, count or 4)
     if template == "instruct":
         chosen = chosen.instructed(asked["model"])
     asked |= {"positions": asked["positions"] or 0, "max_tokens": asked["max_tokens"] or min(positions, 16)}
     settings = Settings(text=chosen.text, prompts=chosen.prompts, sequential=count is not None, **asked)
-    longest = max(len(text.encode()) for text in settings.prompts) + settings.max_tokens
-    room = context or max(ROOM, positions, longest)
+    longest = max(positions, *(len(text.encode()) for text in settings.prompts))
+    room = context or max(ROOM, longest + settings.max_tokens)
     # Engines take turns: threads that spin while another one computes would cost it a multiple of its time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     found = climb(settings, lambda spec, model: open_engine(spec, model=model, context=room))
@@ -114,6 +117,11 @@ def ladder(
 
         print_ladder(found, verbose, dump_ids)
     return found.exit_code
+
+
+def _given(name: str) -> bool:
+    """Whether somebody wrote an option."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 for _name, (_option, _help) in reversed(TOLERANCES.items()):

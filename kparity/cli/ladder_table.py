@@ -10,10 +10,13 @@ from kparity.host.text import number
 
 if TYPE_CHECKING:
     from kparity.engines.base import Facts
-    from kparity.ladder.record import Document, Position, Rung, Tokens
+    from kparity.ladder.record import Document, Position, Rung
 
-NEAREST, LEAST, SHOWN = 3, 0.01, 16
-"""Measures of a rung that are shown, what they have used of their limit at least; positions that are shown."""
+NEAREST, LEAST, SHOWN, AROUND = 3, 0.01, 16, 2
+"""Measures of a rung that are shown, what they have used of their limit at least; positions that are shown; ids on both
+sides of a wrong one.
+"""
+DIVERGED = "DIVERGED"
 
 
 def print_ladder(found: Document, verbose: bool = False, dump_ids: bool = False) -> None:
@@ -30,14 +33,18 @@ def print_ladder(found: Document, verbose: bool = False, dump_ids: bool = False)
             )
             say(f"floor, {control.name}, {control.positions} positions: {told}", indent=2)
     for at, tokens in enumerate(found.tokens):
-        if dump_ids or tokens.first_difference >= 0:
-            _ids(at, tokens)
+        if tokens not in found.tokens[:at] and (dump_ids or tokens.first_difference >= 0):  # a prompt may be the text
+            _ids(f"token IDs, text {at + 1}", tokens.reference, tokens.candidate, tokens.first_difference)
+            if tokens.first_difference < 0:
+                count = len(tokens.reference or tokens.candidate or [])
+                say(f"Token parity: OK ({count} tokens match exactly)", indent=2)
     if found.positions:
         _positions(found.positions, verbose)
-    for at, each in enumerate(found.decode if dump_ids else ()):
-        say(f"[reference generated IDs, prompt {at + 1}]: {each.reference}")
-        say(f"[candidate generated IDs, prompt {at + 1}]: {each.candidate}")
-        say(f"steps: {' '.join(each.steps)}", indent=2)
+    for at, each in enumerate(found.decode):
+        wrong = each.steps.index(DIVERGED) if DIVERGED in each.steps else -1
+        if dump_ids or wrong >= 0:
+            _ids(f"generated IDs, prompt {at + 1}", each.reference, each.candidate, wrong)
+            say(f"steps: {' '.join(each.steps)}", indent=2)
     table = Table("rung", "verdict", "s", right={"s"})
     for rung in found.rungs:
         table.add(
@@ -60,14 +67,18 @@ def _engine(facts: Facts) -> str:
             f"KV {facts.kv or 'not told'}, context {facts.context}")  # fmt: skip
 
 
-def _ids(at: int, tokens: Tokens) -> None:
-    """Both lists of a text, the first difference marked."""
-    for side, ids in (("reference", tokens.reference), ("candidate", tokens.candidate)):
-        say(f"[{side} token IDs, text {at + 1}]: {'none' if ids is None else ids}")
-    if (where := tokens.first_difference) >= 0:
-        say(f"the first difference is at {where}", indent=2)
-    else:
-        say(f"Token parity: OK ({len(tokens.reference or tokens.candidate or [])} tokens match exactly)", indent=2)
+def _ids(title: str, reference: list[int] | None, candidate: list[int] | None, wrong: int) -> None:
+    """Both lists, and what stands around the place that is wrong, marked; -1 for none."""
+    for side, ids in (("reference", reference), ("candidate", candidate)):
+        say(f"[{side} {title}]: {'none' if ids is None else ids}")
+    if wrong < 0:
+        return
+    places = range(max(0, wrong - AROUND), wrong + AROUND + 1)
+    table = Table("at", *map(str, places), right=set(map(str, places)))
+    for side, ids in (("reference", reference), ("candidate", candidate)):
+        table.add(side, *(ids[at] if ids and at < len(ids) else "" for at in places))
+    table.add("", *("^" if at == wrong else "" for at in places))
+    table.print()
 
 
 def _positions(positions: list[Position], verbose: bool) -> None:

@@ -97,7 +97,7 @@ class LlamaCpp(Engine):
             numerics=f"ggml {used[0]}, {'flash' if flash else 'plain'} attention", kv=kv, threads=threads, traces=True,
             activations="" if chosen else " ".join(sorted(made)), offloaded=offloaded,
             placed=tuple(Placed(what, name, float(size)) for name, what, size in BUFFER.findall(log)),
-            weaknesses=tuple(_weaknesses(offloaded, bool(chosen), kv if flash else "")),
+            weaknesses=tuple(_weaknesses(offloaded, bool(chosen), kv if flash else "", log)),
         )  # fmt: skip
 
     def _package(self) -> str:
@@ -256,8 +256,8 @@ def _kind(device: Device) -> str:
     return "cpu" if device.type == CPU else "software" if SOFTWARE.search(device.description) else "gpu"
 
 
-def _weaknesses(offloaded: tuple[int, int] | None, on_device: bool, flash_kv: str) -> list[str]:
-    """What of placement and numerics a reader must know."""
+def _weaknesses(offloaded: tuple[int, int] | None, on_device: bool, flash_kv: str, log: str) -> list[str]:
+    """What of placement, numerics and tokenizer a reader must know."""
     found = []
     if on_device and offloaded is None:
         found.append("llama.cpp does not say how many layers are on the device")
@@ -267,4 +267,6 @@ def _weaknesses(offloaded: tuple[int, int] | None, on_device: bool, flash_kv: st
         found.append("on a device the type of the activations depends on the number of rows")
     if flash_kv == "f32":
         found.append("its flash attention rounds keys and values of an f32 cache to f16")
+    if guessed := re.search("missing pre-tokenizer type, using: '([^']*)'", log):
+        found.append(f"the file has no tokenizer.ggml.pre; text is cut by the rules {guessed[1]!r}")
     return found

@@ -141,8 +141,10 @@ class Climb:
             at = tokens.first_difference(told[0], told[-1])
             self.tokens.append(Tokens(reference=ids[0], candidate=ids[1], first_difference=at))
             self.ids.append(told[0])
+            facts = self.pair[0].facts, self.pair[1].facts
+            if at < 0 and tokens.doubled(told[0], facts[0]) and not rung.notes:
+                rung.notes.append(f"both sides begin with BOS ({facts[0].bos}) twice: the text has one of its own")
             if at >= 0 and not rung.cause:
-                facts = self.pair[0].facts, self.pair[1].facts
                 rung.reason = f"ids differ from {at} on: {told[0][at : at + 4]} and {told[1][at : at + 4]}"
                 rung.cause, rung.next = tokens.cause(text, told[0], told[1], facts)
                 if held:
@@ -273,7 +275,7 @@ class Climb:
         if bad >= 0:
             first, again = self.decoded[bad], decode.decoded(*self.pair, starts[bad], steps, within)
             at = first.steps.index(decode.DIVERGED)
-            rung.cause, rung.next = decode.cause(first, again), "--dump-ids shows the ids of both sides"
+            rung.cause, rung.next = decode.cause(first, again), "--dump-ids shows the ids of every prompt"
             rung.reason = (
                 f"prompt {bad + 1}, id {at}: {first.candidate[at]} for {first.reference[at]}, no tie in the noise"
             )

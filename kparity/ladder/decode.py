@@ -63,10 +63,14 @@ def measures(prompts: Sequence[Decoded], judge: Judge) -> list[Measure]:
 
 
 def rate(prompts: Sequence[Decoded]) -> str:
-    """Distinct prompts without a divergence, with the interval of Wilson."""
+    """Ids that are equal; distinct prompts without a divergence, with the interval of Wilson."""
+    kinds = [kind for each in prompts for kind in each.steps]
     good = sum(all(kind in ALLOWED for kind in each.steps) for each in prompts)
     low, high = wilson_interval(good, len(prompts))
-    return f"{good} of {len(prompts)} distinct prompts exact but for ties (Wilson 95 %: {low:.3f} to {high:.3f})"
+    exact = f"{kinds.count('SAME')} of {len(kinds)} ids exact"
+    return (
+        f"{exact}; {good} of {len(prompts)} distinct prompts exact but for ties (Wilson 95 %: {low:.3f} to {high:.3f})"
+    )
 
 
 def cause(first: Decoded, again: Decoded) -> str:

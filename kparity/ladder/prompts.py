@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from importlib import resources
 from typing import NamedTuple
 
 from kparity.errors import KparityError, WrongInput
 from kparity.host import files
 from kparity.ladder.record import Decoded, Position
-from kparity.model.gguf_file import GgufFile
+from kparity.model.gguf_file import keys_of
 from kparity.model.gguf_header import StringArray
 
 LONGEST, PER_TOKEN, PIECE = 1 << 20, 12, 80
@@ -65,10 +64,9 @@ def pieces(model: str, positions: Sequence[Position], decoded: Sequence[Decoded]
     ids = {token for each in positions for token in (*each.tokens, *(each.top.ids if each.top else ()))}
     ids |= {token for each in decoded for token in (*each.reference, *each.candidate)}
     try:
-        with closing(GgufFile.open(model or None)) as file:
-            spelt = file.keys.get("tokenizer.ggml.tokens")
-            known = spelt if isinstance(spelt, StringArray) else ()
-            return {str(each): known[each][:PIECE] for each in sorted(ids) if 0 <= each < len(known)}
+        spelt = keys_of(model or None).get("tokenizer.ggml.tokens")
+        known = spelt if isinstance(spelt, StringArray) else ()
+        return {str(each): known[each][:PIECE] for each in sorted(ids) if 0 <= each < len(known)}
     except (KparityError, OSError):
         return {}
 
@@ -80,8 +78,7 @@ def instructed(model: str, prompt: str) -> str:
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    with closing(GgufFile.open(model or None)) as file:
-        template = file.keys.get("tokenizer.chat_template")
+    template = keys_of(model or None).get("tokenizer.chat_template")
     if not isinstance(template, str):
         raise WrongInput(f"{model} has no tokenizer.chat_template; use --prompt-template raw")
     try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import pairwise
@@ -158,8 +158,10 @@ class GgufFile:
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: str | Path | None) -> GgufFile:
-        """Open a file (``None``: the embedded model's) and read its header; BadModel where anything in it is wrong."""
+    def open(cls, path: str | Path | None, tensors: bool = True) -> GgufFile:
+        """Open a file (``None``: the embedded model's) and read its header, or without ``tensors`` its keys alone;
+        BadModel where anything in it is wrong.
+        """
         path = embedded() if path is None else Path(path)
         try:
             stream = files.opened(path, "a GGUF file")
@@ -171,7 +173,10 @@ class GgufFile:
             with file.naming():
                 if not status.st_size:
                     raise BadModel("the file is empty")
-                file._read(Cursor(stream), status)
+                cursor = Cursor(stream)
+                count = file._read_keys(cursor)
+                if tensors:
+                    file._read_tensors(cursor, count, status)
                 if HELD.get(path, file.identity) != file.identity:
                     raise BadModel(digest.CHANGED)
         except BaseException:
@@ -221,13 +226,17 @@ class GgufFile:
         if digest.identity(status) != self.identity:
             self.fail(digest.CHANGED)
 
-    def _read(self, cursor: Cursor, status: os.stat_result) -> None:
+    def _read_keys(self, cursor: Cursor) -> int:
+        """The number of tensors that follow."""
         n_tensors, n_keys = self._read_start(cursor)
         for index in range(n_keys):
             key = cursor.text(f"the name of key {index}", MAX_NAME)
             if key in self.keys:
                 raise BadModel(f"key {key} is there twice")
             self.keys[key] = cursor.value(key)
+        return n_tensors
+
+    def _read_tensors(self, cursor: Cursor, n_tensors: int, status: os.stat_result) -> None:
         entries: dict[str, tuple[tuple[int, ...], int, int]] = {}
         for index in range(n_tensors):
             name = cursor.text(f"the name of tensor {index}", MAX_NAME)
@@ -288,6 +297,12 @@ class GgufFile:
         if not good or isinstance(alignment, bool):
             raise BadModel(f"general.alignment is {alignment}, expected a power of two up to {MAX_ALIGNMENT}")
         return int(alignment)
+
+
+def keys_of(path: str | Path | None) -> dict[str, Any]:
+    """The keys of a file (``None``: the embedded model's), whatever types of tensors it has; raises BadModel."""
+    with closing(GgufFile.open(path, tensors=False)) as file:
+        return file.keys
 
 
 def refuse_unfinished(status: os.stat_result) -> None:
