@@ -281,7 +281,7 @@ def test_what_tracing_changes_is_no_trace_and_what_broke_off_is_told(tmp_path: P
         with pytest.raises(WrongInput, match="did not come to its end"):
             files.load(tmp_path / name)
         done = run("trace", "show", str(tmp_path / name))
-        assert done.returncode == 2 and "did not come to its end; capture it again" in done.stderr
+        assert done.returncode == 2 and "did not come to its end, or an old one; capture" in done.stderr
 
 
 def test_a_gigabyte_streams(tmp_path: Path) -> None:
@@ -405,6 +405,11 @@ def test_the_commands_and_their_exit_codes(tmp_path: Path) -> None:
         (("capture", "-e", "reference", "-o", a, "--tokens", "1"), "holds something already"),
         (("capture", "-e", "reference", "-o", c, "--tokens", "1,x"), "'x' is no number"),
         (("capture", "-e", "reference", "-o", c), "give one of --prompt"),
+        (("capture", "-e", "reference", "-o", c, "--prompt", ""), "the prompt is empty; give a text, or --tokens with"),
+        (
+            ("capture", "-e", "reference", "-o", c, "--prompt", TEXT, "--context", "9"),
+            "the prompt has 36 tokens, and the context of reference fp64 9 positions; give a shorter prompt, or a larger",
+        ),
         (("capture", "-e", "refrence", "-o", c, "--tokens", "1"), "did you mean 'reference'"),
         (("diff", a, str(tmp_path / "none")), "is not there"),
         (("diff", a, b, "--map", out), "--map is for dumps"),

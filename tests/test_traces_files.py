@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from kparity.errors import KparityError, WrongInput
 from kparity.traces import files
 from kparity.traces.diff import diff
+from tests.cli import run
 from tests.test_traces import rows_of, small
 
 MAPPED = {"model.layers.{layer}.mlp.gate_proj": "ffn_gate", "lm_head": "logits", "model.layers.{layer}.q": "qkv/0",
@@ -30,7 +32,7 @@ def test_a_dump_of_another_program_is_read_by_its_map(tmp_path: Path) -> None:
     table.write_text(json.dumps(MAPPED))
     found = diff(ours, files.load(path, str(table)))
     assert found.verdict == "PASS" and [each.key for each in found.slots] == ["2.qkv", "2.ffn_gate", "logits"]
-    assert all(each.error == 0 for each in found.slots) and found.notes[0].endswith("left out by the map: model.norm")
+    assert all(each.error == 0 for each in found.slots) and found.notes[0].endswith("left out: model.norm")
     halves = {name: torch.from_numpy(array.copy()).bfloat16() for name, array in arrays.items()}
     save(halves, path)
     rounded = diff(ours, files.load(path, str(table)))
@@ -71,6 +73,7 @@ def npy(shape: tuple[int, int], dtype: str = "<f4") -> bytes:
         ("2.ffn_gate.npy", npy((2, 2), "<i4"), "holds int32"),
         ("2.ffn_gate.npy", npy((2, 2))[:40] + bytes(40), "is no array that can be read"),
         ("2.ffn_gate.npy", b"\x80\x04N.", "is no array that can be read"),
+        ("2.ffn_gate.npy", b"", "is no array that can be read: EOF"),
         ("what.txt", b"", "holds no trace"),
     ],
 )
@@ -80,17 +83,46 @@ def test_a_hostile_dump_is_a_sentence(name: str, data: bytes, words: str, tmp_pa
         files.load(tmp_path)
 
 
+def test_a_dump_is_read_from_its_folder_alone_and_what_lies_below_is_told(tmp_path: Path) -> None:
+    below = tmp_path / "run" / "layers"
+    below.mkdir(parents=True)
+    np.save(below / "2.ffn_gate.npy", np.ones((4, 8), np.float32))
+    (tmp_path / "run" / "loop").symlink_to("..")
+    with pytest.raises(WrongInput, match="but the folder layers, the folder loop, and none is searched; name one"):
+        files.load(tmp_path / "run")
+    np.save(tmp_path / "run" / "3.ffn_gate.npy", np.ones((4, 8), np.float32))
+    found = files.load(tmp_path / "run")
+    assert [str(key) for key in found.entries] == ["3.ffn_gate"]
+    assert diff(files.load(below), files.load(below)).verdict == "PASS"
+    (tmp_path / "run" / "4.ffn_gate.npy").symlink_to("4.ffn_gate.npy")
+    with pytest.raises(WrongInput, match=r"4.ffn_gate.npy cannot be read: Too many levels of symbolic links"):
+        files.load(tmp_path / "run")
+    for number in range(3000):
+        (below / f"step{number}.npy").touch()
+    done = run("trace", "show", str(below))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "step0.npy is no array" in done.stderr
+
+
+def sealed(text: str) -> str:
+    """Lines of a trace whose last one has their digest, as somebody would write it who means to deceive."""
+    lines = text[: text.rindex("\n", 0, -1) + 1]
+    return lines + json.dumps({"type": "seal", "sha256": hashlib.sha256(lines.encode()).hexdigest()}) + "\n"
+
+
 def test_what_was_touched_after_the_capture_is_refused(tmp_path: Path) -> None:
     whole = small(tmp_path / "whole")
     index, lines = tmp_path / "whole" / files.INDEX, (tmp_path / "whole" / files.INDEX).read_text().splitlines(True)
     for text, words in (
-        ("".join(lines[:-1]), "did not come to its end"),
-        ("".join(lines[:5] + lines[-1:]), "did not come to its end"),
+        ("".join(lines[:-1]), "did not come to its end, or an old one"),
+        ("".join(lines[:5] + lines[-2:]), "did not come to its end"),
+        ("".join(lines).replace('"zero_count":0', '"zero_count":1', 1), "a line was changed; capture it again"),
+        ("".join(lines).replace('"absent":{}', '"absent":{"qkv":"no"}'), "a line was changed"),
+        ("".join(lines) + "\n", "a line was changed"),
         ("".join(lines)[:-40], "is damaged, or was not finished"),
         ("".join([lines[0], *lines]), "begins twice"),
-        ("".join([lines[0], lines[1], *lines[1:-2], lines[-1]]), "holds a slot twice"),
-        ("".join(lines).replace("1.qkv.safetensors", "../1.qkv.safetensors"), "lies outside of the trace"),
-        ("".join(lines).replace('"3.qkv"', '"3.qkw"'), "did you mean 'qkv'"),
+        (sealed("".join([lines[0], lines[1], *lines[1:-3], *lines[-2:]])), "holds a slot twice"),
+        (sealed("".join(lines).replace("1.qkv.safetensors", "../1.qkv.safetensors")), "lies outside of the trace"),
+        (sealed("".join(lines).replace('"3.qkv"', '"3.qkw"')), "did you mean 'qkv'"),
         ("", "does not begin as a trace does"),
     ):
         index.write_text(text)

@@ -20,6 +20,7 @@ from kparity.model.gguf_file import embedded
 from kparity.traces.capture import Wanted, capture
 from tests.cli import run
 from tests.test_engines_http import VOCAB, Fake, served
+from tests.test_traces_files import sealed
 
 TEXT = "And the light shined in the darkness; and the darkness comprehended it not."
 
@@ -65,7 +66,7 @@ def damaged(folder: Path, line: int, **changes: Any) -> None:
     path = folder / "trace.jsonl"
     lines = [json.loads(each) for each in path.read_text().splitlines()]
     lines[line] |= changes
-    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    path.write_text(sealed("".join(json.dumps(each) + "\n" for each in lines)))
 
 
 def test_a_recording_that_is_not_whole_is_refused(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_floor_of_other_tokens_is_refused(tmp_path: Path) -> None:
         ('"means":"', '"means":"before ', "record both with one version"), ('"layers":6', '"layers":5', "has layers 6"),
     ):  # fmt: skip
         assert said in right
-        index.write_text(right.replace(said, instead))
+        index.write_text(sealed(right.replace(said, instead)))
         done = run("trace", "diff", str(tmp_path / "a"), str(tmp_path / "b"))
         assert done.returncode == 2 and sentence in " ".join(done.stderr.split()), done.stderr
     index.write_text(right)

@@ -60,12 +60,12 @@ def capture(
     from kparity.traces.capture import Wanted, capture
 
     given = _one_of(prompt, prompt_file, tokens)
+    text = files.read_text(given, "a prompt") if prompt_file else given
+    if not text:
+        raise click.UsageError("the prompt is empty; give a text, or --tokens with the id of BOS to trace that alone")
     files.refuse_no_folder(folder)
     with closing(open_engine(spec, model=model or "", context=context or 0)) as engine:
-        if tokens is not None:
-            ids = _numbers(tokens, "--tokens")
-        else:
-            ids = engine.tokenize(files.read_text(given, "a prompt") if prompt_file else given)
+        ids = engine.tokenize(text) if tokens is None else _numbers(tokens, "--tokens")
         if not ids:
             raise click.UsageError("the prompt has no token; give a longer one")
         wanted = Wanted(

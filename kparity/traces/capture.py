@@ -25,7 +25,7 @@ from kparity.host import files
 from kparity.model.digest import file_sha256
 from kparity.ops.spec import Array
 from kparity.traces.dumps import Kept
-from kparity.traces.files import INDEX, SCHEMA, Begin, End, Recorded, Told
+from kparity.traces.files import INDEX, SCHEMA, Begin, End, Recorded, Seal, Told
 from kparity.traces.names import UNNAMED, Gatherer, Namer
 from kparity.traces.parity import Stats
 from kparity.traces.slots import ABSENT, TABLE, Key
@@ -131,6 +131,11 @@ def capture(
     """
     wanted = wanted or Wanted()
     wanted.check(len(tokens), engine.facts.layers)
+    if len(tokens) > engine.facts.context:
+        raise WrongInput(
+            f"the prompt has {len(tokens)} tokens, and the context of {engine.facts.name} {engine.facts.context} "
+            "positions; give a shorter prompt, or a larger --context where the model has one"
+        )
     engine.check(tokens, 0)  # a capture that cannot end leaves a folder in which none can begin
     files.refuse_no_folder(folder)
     if any(folder.iterdir()):
@@ -164,6 +169,7 @@ def capture(
     absent = {slot: why for slot in TABLE if slot not in there}
     end = End(len(records), whole.hexdigest(), absent, _unmapped(names))
     _write(folder, [*records, end])
+    _write(folder, [Seal.of((folder / INDEX).read_bytes())])
     return end
 
 

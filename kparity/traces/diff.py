@@ -319,6 +319,6 @@ def _notes(a: Loaded, b: Loaded, slots: Sequence[SlotDiff]) -> Iterator[str]:
         if each.end and each.end.absent:
             yield f"{each.path} has no {', '.join(each.end.absent)}: the engine gives no such tensor"
         if each.left_out:
-            yield f"{each.path}: left out by the map: {', '.join(each.left_out)}"
+            yield f"{each.path}: left out: {', '.join(each.left_out)}"
         if each.begin is None:
             yield f"{each.path} does not say of which tokens it is, nor before or after which operation: the map does"

@@ -1,11 +1,13 @@
 """A trace as a folder: ``trace.jsonl``, a record a line, and a safetensors file for each tensor that was kept.
 
-The first line says of what the trace is, the last one that it is whole; a capture that did not come to its end has
-none, and is refused. Dumps of other programs are read too: folders of ``.npy``, and ``.safetensors`` files.
+The first line says of what the trace is, the last one has the SHA-256 of those before it; a capture that did not come
+to its end has none, and is refused, as is one whose lines were edited. Dumps of other programs are read too: a folder
+of ``.npy`` and ``.safetensors`` files, or one of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -97,7 +99,18 @@ class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end"):
     """Names of the engine that have no slot, without their numbers, and how many tensors have each."""
 
 
-DECODER: msgspec.json.Decoder[Begin | Recorded | End] = msgspec.json.Decoder(Begin | Recorded | End)
+class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="seal"):
+    """SHA-256 of all bytes before this line: a change by hand is seen, one by somebody who means it is not."""
+
+    sha256: str
+
+    @classmethod
+    def of(cls, lines: bytes) -> Seal:
+        """Of the lines before it."""
+        return cls(hashlib.sha256(lines).hexdigest())
+
+
+DECODER: msgspec.json.Decoder[Begin | Recorded | End | Seal] = msgspec.json.Decoder(Begin | Recorded | End | Seal)
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,7 @@ class Loaded:
     begin: Begin | None = None
     end: End | None = None
     left_out: list[str] = field(default_factory=list)
-    """Names of a dump that its map leaves out."""
+    """Of a dump: names that its map leaves out, and folders, of which none is read."""
 
     def layers(self, count: int) -> Trace:
         """The statistics of all layers, for the gates of ``parity``; a head is a slot of its own."""
@@ -158,15 +171,18 @@ def _map(path: str) -> dict[str, str | None]:
 def _ours(folder: Path) -> Loaded:
     path = folder / INDEX
     try:
-        records = DECODER.decode_lines(files.read(path, "a trace", 1 << 30))
+        data = files.read(path, "a trace", 1 << 30)
+        records = DECODER.decode_lines(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WrongInput(f"{path} is damaged, or was not finished ({error}); capture it again") from None
-    begin, end = (records[0], records[-1]) if records else (None, None)
     tensors = [each for each in records if isinstance(each, Recorded)]
-    if not isinstance(begin, Begin) or len(records) > len(tensors) + 2:
+    if not records or not isinstance(begin := records[0], Begin) or len(records) > len(tensors) + 3:
         raise WrongInput(f"{path} does not begin as a trace does, or begins twice; capture it again")
-    if not isinstance(end, End) or end.tensors != len(tensors):
-        raise WrongInput(f"{folder} is a capture that did not come to its end; capture it again")
+    end, seal = records[-2:] if len(records) > 2 else (None, None)
+    if not isinstance(end, End) or not isinstance(seal, Seal) or end.tensors != len(tensors):
+        raise WrongInput(f"{folder} is a capture that did not come to its end, or an old one; capture it again")
+    if seal != Seal.of(data[: data.rindex(b"\n", 0, -1) + 1]):
+        raise WrongInput(f"{path} is not what was captured: a line was changed; capture it again")
     if not tensors:
         raise WrongInput(f"{folder} holds no tensor; capture it again")
     entries = {entry.key: entry for entry in (_entry(folder, each, begin) for each in tensors)}
@@ -190,13 +206,13 @@ def _entry(folder: Path, told: Recorded, begin: Begin) -> Entry:
 
 
 def _dump(path: Path, rules: Sequence[Rule]) -> Loaded:
-    try:
-        found = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix in READERS)
-    except OSError as error:  # not there any more, or not ours to read
-        raise WrongInput(f"{path} cannot be listed ({error}); name a folder that holds the dump alone") from None
-    if not found or any(each.suffix not in READERS for each in found):
-        raise WrongInput(f"{path} holds no trace: no {INDEX}, and no file that ends in {' or '.join(READERS)}")
-    namer, parts, unknown, left_out = Namer(rules), dict[Key, dict[int, Rows]](), list[str](), list[str]()
+    there = files.below(path, "*", "a dump")[0] if path.is_dir() else [path]
+    found = [each for each in there if each.suffix in READERS]
+    left_out = [f"folder {each.name}" for each in sorted(path.iterdir()) if each.is_dir()] if path.is_dir() else []
+    if not found:
+        inside = f", but the {', the '.join(left_out[:4])}, and none is searched; name one" if left_out else ""
+        raise WrongInput(f"{path} holds no trace: no {INDEX}, and no file that ends in {' or '.join(READERS)}{inside}")
+    namer, parts, unknown = Namer(rules), dict[Key, dict[int, Rows]](), list[str]()
     for file in found:
         for name, rows in READERS[file.suffix](file):
             if any(rule.names.fullmatch(name) and not rule.slot for rule in rules):
