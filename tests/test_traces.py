@@ -408,7 +408,7 @@ def test_the_commands_and_their_exit_codes(tmp_path: Path) -> None:
         (("capture", "-e", "reference", "-o", c, "--prompt", ""), "the prompt is empty; give a text, or --tokens with"),
         (
             ("capture", "-e", "reference", "-o", c, "--prompt", TEXT, "--context", "9"),
-            "the prompt has 36 tokens, and the context of reference fp64 9 positions; give a shorter prompt, or a larger",
+            "the prompt has 36 tokens, and the context of reference fp64 9 positions; give a shorter prompt",
         ),
         (("capture", "-e", "refrence", "-o", c, "--tokens", "1"), "did you mean 'reference'"),
         (("diff", a, str(tmp_path / "none")), "is not there"),
