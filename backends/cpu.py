@@ -21,7 +21,7 @@ from kparity.backends._memory import Memory
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Launch, Program, require_fit, sliced
 from kparity.device.remedies import Reason
 from kparity.errors import DeviceFault, WrongInput
-from kparity.host.processors import processors
+from kparity.host.processors import MOST_THREADS, processors
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
 
 _native: Any
@@ -32,7 +32,6 @@ except ImportError as error:
     _missing = str(error)
 
 ISAS = ("scalar", "avx2", "avx512vnni", "amx", "neon")
-MAX_THREADS = 1024
 
 
 def isas() -> dict[str, str]:
@@ -40,15 +39,17 @@ def isas() -> dict[str, str]:
     return dict(_native.cpu_isas())
 
 
-def choose_isa(wanted: str | None) -> str:
-    """The instruction set to use: the one asked for, or the best; raises WrongInput for one that cannot be had."""
+def choose_isa(wanted: str | None, what: str = "KPARITY_CPU_ISA") -> str:
+    """The instruction set to use: the one asked for, or the best; raises WrongInput, which says ``what`` asked, for one
+    that cannot be had.
+    """
     have = list(isas())
     if not wanted:
         return have[-1]
     if wanted not in ISAS:
-        raise WrongInput(f"KPARITY_CPU_ISA is {wanted!r}, expected one of {', '.join(ISAS)}")
+        raise WrongInput(f"{what} is {wanted!r}, expected one of {', '.join(ISAS)}")
     if wanted not in have:
-        raise WrongInput(f"KPARITY_CPU_ISA is {wanted!r}, which this machine does not have; it has {', '.join(have)}")
+        raise WrongInput(f"{what} is {wanted!r}, which this machine does not have; it has {', '.join(have)}")
     return wanted
 
 
@@ -61,13 +62,13 @@ def twin_isa(serving: str) -> str | None:
     return next((isa for isa in ("avx2", "neon", "avx512vnni", "scalar") if isa in have and isa != serving), None)
 
 
-def choose_threads(wanted: str | int | None) -> int:
-    """The number of threads: the one asked for, or as many as ``processors``; raises WrongInput."""
+def choose_threads(wanted: str | int | None, what: str = "KPARITY_THREADS") -> int:
+    """The number of threads: the one asked for, or as many as ``processors``; raises WrongInput as ``choose_isa``."""
     if wanted is None or wanted == "":
         return processors()
     text = str(wanted).strip()
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_THREADS):
-        raise WrongInput(f"KPARITY_THREADS is {text!r}, expected a number from 1 to {MAX_THREADS}, or nothing")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_THREADS):
+        raise WrongInput(f"{what} is {text!r}, expected a number from 1 to {MOST_THREADS}, or nothing")
     return int(text)
 
 
@@ -157,8 +158,11 @@ class CpuBackend(Backend):
     def __init__(self, isa: str | None = None, threads: int | None = None) -> None:
         if _native is None:
             raise self.unavailable("KP-CPU-NONATIVE", f"the native module of kparity cannot be imported ({_missing})")
-        self.isa = choose_isa(isa or os.environ.get("KPARITY_CPU_ISA"))
-        self.threads = choose_threads(threads if threads is not None else os.environ.get("KPARITY_THREADS"))
+        self.isa = choose_isa(isa, "isa") if isa else choose_isa(os.environ.get("KPARITY_CPU_ISA"))
+        given = threads is not None
+        self.threads = (
+            choose_threads(threads, "threads") if given else choose_threads(os.environ.get("KPARITY_THREADS"))
+        )
         self.pool = _native.CpuPool(self.threads)
         self.memory = Memory()
         self.dispatches = Dispatches()

@@ -174,12 +174,22 @@ def test_a_model_that_is_given_is_read(kind: str, tmp_path: Path) -> None:
         ("kparity:cpu?precision=f32", "no option 'precision'; kparity has act, kv, fused, index, isa, threads"),
         ("kparity:cpus", "unknown backend 'cpus': did you mean 'cpu'"),
         ("kparity:cpu?act=int4", "act is 'int4', expected one of token, block256"),
-        ("kparity:cpu?act", "'act' is no list of options"),
-        ("kparity:cpu?kv=f16&kv=f32", "an option stands twice"),
+        ("kparity:cpu?act", "'act' is no option; write [?]name=value"),
+        ("kparity:cpu?kv=f16&kv=f32", "option 'kv' stands twice"),
         ("reference:cpu", "the reference has no 'cpu'"),
         ("f16?act=token", "no option 'act'; f16 has kv, precision"),
-        ("llama.cpp?ngl=many", "ngl is 'many', expected a whole number from 0 on"),
-        ("llama.cpp?threads=0", "threads is '0', expected a whole number from 1 on"),
+        ("llama.cpp?ngl=many", "ngl is 'many', expected a whole number from 0 to 1000000000"),
+        ("llama.cpp?threads=0", "threads is '0', expected a whole number from 1 to 1024"),
+        *((f"{kind}?threads=99999", "threads is '99999'") for kind in ("kparity:cpu", "llama.cpp", "transformers")),
+        ("kparity:cpu?isa=sse9", "[?]isa=sse9: isa is 'sse9', expected one of scalar"),
+        ("llama.cpp?device=", "device is ''; give a value"),
+        ("llama.cpp?headers=%00", r"headers is '.x00'; give a value that can be read"),
+        ("kparity:cpu?act=a\nb", r"engine kparity:cpu.act=a.nb: it has characters that are not shown"),
+        ("llama.cpp:\udce9", r"engine llama.cpp:.udce9: it has characters that are not shown"),
+        *(
+            (f"http://127.0.0.1:9?{each}", f"{each[:4]}.* expected a whole number from 1 to")
+            for each in ("probs=0", "probs=1e3", "timeout=²", "timeout=9999999", "vocab=9999999")
+        ),
     ],
 )
 def test_a_bad_specification_is_one_sentence(text: str, words: str) -> None:

@@ -216,7 +216,6 @@ def test_slow_dead_and_wrong_addresses_are_one_sentence() -> None:
         "http://user:word@127.0.0.1:1",
         "http://127.0.0.1:99999",
         "https://[::1",
-        "http://a\n.b",
     ):
         with pytest.raises(KparityError, match="no address of a server"):
             open_here(wrong)

@@ -76,7 +76,7 @@ def _choose(options: Mapping[str, Any]) -> None:
     if options["isa"]:
         from kparity.backends.cpu import choose_isa
 
-        os.environ["KPARITY_CPU_ISA"] = choose_isa(options["isa"])
+        os.environ["KPARITY_CPU_ISA"] = choose_isa(options["isa"], "--isa")
     if options["threads"]:
         os.environ["KPARITY_THREADS"] = str(options["threads"])
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 import msgspec
 
 from kparity.errors import Unavailable, WrongInput
 from kparity.host import install
+from kparity.host.processors import MOST_THREADS, processors
+from kparity.host.text import printable
 from kparity.ops.spec import Array
 
 Sink = Callable[[str, Array], None]
@@ -116,13 +118,21 @@ class Spec:
         """Raises WrongInput for options that cannot be read. Whether there is such a kind is not asked here."""
         head, _, query = text.partition("?")
         kind, _, place = head.partition(":")
-        try:
-            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-        except ValueError:
-            raise WrongInput(f"engine {text}: {query!r} is no list of options; write ?name=value&name=value") from None
-        if len(dict(pairs)) != len(pairs):
-            raise WrongInput(f"engine {text}: an option stands twice; give each once")
-        return cls(text, kind, place, dict(pairs))
+        options = dict[str, str]()
+        made = cls(printable(text), kind, place, options)
+        if made.text != text:
+            raise made.wrong("it has characters that are not shown; leave them out")
+        for each in query.split("&") if query else ():
+            name, equals, value = each.partition("=")
+            value = unquote(value)
+            if not equals:
+                raise made.wrong(f"{each!r} is no option; write ?name=value&name=value")
+            if name in options:
+                raise made.wrong(f"option {name!r} stands twice; give it once")
+            if not value.strip() or printable(value) != value:
+                raise made.wrong(f"{name} is {value!r}; give a value that can be read, or leave it out")
+            options[name] = value
+        return made
 
     def wrong(self, what: str) -> WrongInput:
         """An error that names the specification."""
@@ -134,12 +144,16 @@ class Spec:
             if name not in known:
                 raise self.wrong(f"no option {name!r}; {self.kind} has {', '.join(known) or 'none'}")
 
-    def number(self, name: str, default: int, least: int = 0) -> int:
+    def number(self, name: str, default: int, least: int = 0, most: int = 10**9) -> int:
         """An option that is a whole number."""
         text = self.options.get(name, str(default))
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= least):
-            raise self.wrong(f"{name} is {text!r}, expected a whole number from {least} on")
+        if not (text.isascii() and text.isdecimal() and len(text) < 11 and least <= int(text) <= most):
+            raise self.wrong(f"{name} is {text!r}, expected a whole number from {least} to {most}")
         return int(text)
+
+    def threads(self) -> int:
+        """Of the processor, by default all that this process may use."""
+        return self.number("threads", processors(), 1, MOST_THREADS)
 
     def choice(self, name: str, *values: str) -> str:
         """An option that is one of some words, the first of them by default."""

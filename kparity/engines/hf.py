@@ -17,7 +17,6 @@ from kparity.engines import hf_weights
 from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching, needed
 from kparity.engines.hf_weights import CODE
 from kparity.errors import WrongInput
-from kparity.host.processors import processors
 from kparity.model.gguf_file import GgufFile
 from kparity.model.tokenizer import Tokenizer
 from kparity.ops.spec import Array
@@ -33,7 +32,7 @@ class Transformers(Engine):
     def __init__(self, spec: Spec, *, model: str, context: int) -> None:
         own = spec.place in ("", "exported")
         spec.only(*(("act",) if own else ()), "threads")
-        act, threads = spec.choice("act", "token", "none"), spec.number("threads", processors(), 1)
+        act, threads = spec.choice("act", "token", "none"), spec.threads()
         if not own and not (Path(spec.place) / "config.json").is_file():
             raise spec.wrong(f"{spec.place} has no config.json; write transformers:exported, or name a folder")
         self.torch = needed("torch", "hf", CODE)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kparity.engines.base import DeviceRow, Engine, Facts, Spec
-from kparity.engines.http_dialects import LlamaServer, dialect
+from kparity.engines.http_dialects import MOST, LlamaServer, dialect
 from kparity.engines.http_wire import Wire
 from kparity.errors import Unavailable
 from kparity.host.text import printable
@@ -19,7 +19,7 @@ from kparity.ops.spec import Array
 
 PROBS, MANY = 20, 2048
 """Tokens of a position that are asked for: what servers of OpenAI's kind allow; llama.cpp gives any number."""
-TIMEOUT_S, CONTEXT = 120, 1 << 20
+TIMEOUT_S, MOST_S, CONTEXT = 120, 1 << 20, 1 << 20
 
 
 class Http(Engine):
@@ -27,12 +27,13 @@ class Http(Engine):
 
     def __init__(self, spec: Spec, *, model: str, context: int) -> None:
         spec.only("probs", "model", "timeout", "vocab")
-        wire = self.wire = Wire(spec, spec.number("timeout", TIMEOUT_S, 1))
+        timeout, probs = spec.number("timeout", TIMEOUT_S, 1, MOST_S), spec.number("probs", MANY, 1)
+        wire = self.wire = Wire(spec, timeout)
         self.tokens: list[int] = []
         try:
-            speaks = self.speaks = dialect(wire, model)
+            speaks = self.speaks = dialect(wire, model, spec.number("vocab", 1, 1, MOST))
             llama = isinstance(speaks, LlamaServer)
-            self.probs = min(spec.number("probs", MANY if llama else PROBS, 1), speaks.vocab)
+            self.probs = min(probs if llama or "probs" in spec.options else PROBS, speaks.vocab)
             start = self.speaks.tokenize("") if llama else []
             bos = start[0] if start else -1
             shown = speaks.after([max(bos, 0)], 1, self.probs, fresh=True)

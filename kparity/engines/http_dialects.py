@@ -53,8 +53,9 @@ class Completion(msgspec.Struct):
     tokens_evaluated: int
 
 
-Size = Annotated[int, msgspec.Meta(gt=0, le=1 << 20)]
-"""A number of tokens: no vocabulary has a million."""
+MOST = 1 << 20
+"""Tokens: no vocabulary has a million."""
+Size = Annotated[int, msgspec.Meta(gt=0, le=MOST)]
 
 
 class Settings(msgspec.Struct):
@@ -265,8 +266,10 @@ class OpenAi(Dialect):
         return self.names[name]
 
 
-def dialect(wire: Wire, model: str) -> Dialect:
-    """The one that a server speaks; ``model`` is the file that is asked what such a server does not say."""
+def dialect(wire: Wire, model: str, vocab: int) -> Dialect:
+    """The one that a server speaks; ``model`` is the file that is asked what such a server does not say, unless there
+    is an option ``vocab``.
+    """
     spec, models = wire.spec, wire.ask("/v1/models", Models).data
     wanted = spec.options.get("model", "")
     served = next((each for each in models if each.id == wanted or not wanted), None)
@@ -276,14 +279,14 @@ def dialect(wire: Wire, model: str) -> Dialect:
     try:
         props = wire.ask("/props", Props)
     except WrongInput:
-        return OpenAi(wire, served, *_names(spec, model))
+        return OpenAi(wire, served, *_names(spec, model, vocab))
     return LlamaServer(wire, props, served)
 
 
-def _names(spec: Spec, model: str) -> tuple[int, dict[str, int]]:
+def _names(spec: Spec, model: str, vocab: int) -> tuple[int, dict[str, int]]:
     """The number of tokens of a model's file, and the ids of those texts that one token alone has."""
     if "vocab" in spec.options:
-        return spec.number("vocab", 0, 1), {}
+        return vocab, {}
     try:
         opened = load_model(model)
     except BadModel as error:

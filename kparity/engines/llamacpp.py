@@ -19,7 +19,6 @@ from kparity.engines.base import DeviceRow, Engine, Facts, Placed, Sink, Spec, m
 from kparity.engines.llama_abi import CPU, GPU, INT, Device, Library, Watch
 from kparity.engines.llama_layout import refused
 from kparity.errors import WrongInput
-from kparity.host.processors import processors
 from kparity.ops.spec import Array
 
 ROWS, CONTEXT = 64, 4096
@@ -41,7 +40,7 @@ class LlamaCpp(Engine):
 
     def __init__(self, spec: Spec, *, model: str, context: int) -> None:
         spec.only("device", "ngl", "threads", "kv", "ubatch", "headers")
-        layers, threads = spec.number("ngl", ALL_LAYERS), spec.number("threads", processors(), 1)
+        layers, threads = spec.number("ngl", ALL_LAYERS), spec.threads()
         kv = spec.choice("kv", "f16", "f32")
         device = spec.options.get("device", "")
         self.lib = Library(spec.place, device, spec.options.get("headers", ""))

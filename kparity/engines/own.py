@@ -25,7 +25,7 @@ class Own(Engine):
         spec.only("act", "kv", "fused", "index", *adapter.options)
         act, kv = spec.choice("act", "token", "block256"), spec.choice("kv", "f16", "f32")
         fused, index = spec.choice("fused", "1", "0") == "1", spec.number("index", 0)
-        threads = spec.number("threads", 0, 1) if "threads" in spec.options else 0
+        threads = spec.threads() if "threads" in spec.options else 0
         backend = self._opened(adapter.name, index=index, isa=spec.options.get("isa", ""), threads=threads)
         self.model = load_model(model)
         self.engine = self._served(backend, act=act, kv=kv, context=context, fused=fused)
