@@ -26,6 +26,7 @@ from kparity.bench import shapes
 from kparity.errors import WrongInput
 from kparity.host.revision import checkout, commit
 from kparity.host.text import markdown_table
+from kparity.model.gguf_file import embedded
 from kparity.receipts.statement import host
 from kparity.traces.diff import diff
 from kparity.traces.slots import Key
@@ -50,6 +51,8 @@ class Pair:
     options: tuple[str, ...] = ()
     what: str = ""
     positions: int = 256
+    candidate_model: str = ""
+    """Of the same names; empty for the same file."""
 
 
 BLOCKS = "kparity:cpu?act=block256"
@@ -83,12 +86,23 @@ WRONG = (
     Pair("reference", "kparity:cpu?act=block256", expected="first-logit", options=("--profile", "same"),
          what="activations quantised by blocks of 256, which is not the same numerics"),
     Pair("llama.cpp", "mutant:rope/convention-swapped", expected="positions", what="the same, against llama.cpp"),
+    Pair("llama.cpp", "llama.cpp", "without tokenizer.ggml.add_bos_token", "tokens", ("--prompt", "<s>In the end"),
+         candidate_model="embedded", positions=4, what="BOS in the text, and of the tokenizer"),
+    Pair("llama.cpp", "llama.cpp", "embedded", "tokens", ("--prompt", "David's son, the king's house"),
+         candidate_model="without tokenizer.ggml.pre", positions=4, what="a file that does not say how text is cut"),
 )  # fmt: skip
 
 
 @cache
 def model_path(name: str, folder: Path) -> str:
-    """The file of a model; empty for the embedded one."""
+    """The file of a model; empty for the embedded one, or a copy of it without a key."""
+    if name.startswith("without "):
+        key, path = name.split()[1], folder / f"{name}.gguf"
+        command = [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", "--force", "--remove-metadata", key]
+        subprocess.run([*command, str(embedded()), str(path)], check=True, capture_output=True)
+        return str(path)
+    if name == "embedded":
+        return str(embedded())
     if " " in name:
         arch, kind = name.split()
         return str(write_dense(folder / f"{arch}.gguf", arch, kind))
@@ -101,13 +115,13 @@ def climbed(pair: Pair, server: str, folder: Path) -> tuple[dict[str, Any] | Non
     def written(text: str) -> str:
         return text.replace("FOLDER", f"llama.cpp:{LLAMACPP}").replace("SERVER", server)
 
-    path, model = folder / "found.json", model_path(pair.model, folder)
+    path = folder / "found.json"
+    models = {"--model": model_path(pair.model, folder), "--cand-model": model_path(pair.candidate_model, folder)}
     path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "kparity", "ladder", "--ref", written(pair.reference), "--cand"]
     command += [written(pair.candidate), "--positions", str(pair.positions), "--json", str(path), *pair.options]
-    ran = subprocess.run(
-        [*command, *(["--model", model] if model else [])], capture_output=True, text=True, check=False
-    )
+    command += [part for option, file in models.items() if file for part in (option, file)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if not path.exists():
         return None, (ran.stderr.strip().splitlines() or ["no output"])[-1]
     return json.loads(path.read_text()), ""
@@ -115,7 +129,8 @@ def climbed(pair: Pair, server: str, folder: Path) -> tuple[dict[str, Any] | Non
 
 def row(pair: Pair, found: dict[str, Any] | None, said: str) -> tuple[list[str], str]:
     """A row of the table, and the verdict: PASS, the rung that failed, or another word."""
-    start = [f"`{pair.reference}`", f"`{' '.join((pair.candidate, *pair.options))}`", pair.model or "embedded"]
+    model = f"{pair.model or 'embedded'}{pair.candidate_model and f', candidate {pair.candidate_model}'}"
+    start = [f"`{pair.reference}`", f"`{' '.join((pair.candidate, *pair.options))}`", model]
     if found is None:
         return [*start, "not run", *[""] * 5, said], "not run"
     failed = next((each for each in found["rungs"] if each["verdict"] == "FAIL"), None)
