@@ -28,6 +28,7 @@ from kparity.ladder.limits import Judge
 from kparity.ladder.prompts import built_in, instructed, lines
 from kparity.ladder.record import RUNGS, Decoded, Document, Rung, Settings
 from kparity.model.gguf_file import embedded
+from kparity.traces.files import load
 from tests.cli import LIARS, run
 from tests.conftest import needing
 from tests.gguf_files import STRING, altered
@@ -246,8 +247,32 @@ def test_a_third_engine_says_which_side_is_wrong() -> None:
 
 def test_a_sweep_tries_growing_prompts() -> None:
     found = climbed("healthy", "twin", sweep=True, rung="positions")
-    assert any("sweep: 1 tokens OK, 2 tokens OK" in note for note in found.rungs[4].notes)
+    assert found.rungs[4].notes[0] == "sweep, all at a time, prompts of 1 to 64 OK"
     assert climbed("healthy", "late", sweep=True, rung="positions").rungs[4].verdict == "FAIL"
+    for asked, verdict in ((False, "PASS"), (True, "FAIL")):
+        found = climbed("healthy", "tail", sweep=asked, rung="positions")
+        assert found.verdict == verdict
+    assert "sweep, 8 tokens at a time, prompts of 9 FAIL, 16 OK, 17 FAIL, 32 OK, 33 FAIL, 64 OK" in found.rungs[4].notes
+
+
+def test_a_sweep_leaves_traces_of_every_length_and_names_the_slot(tmp_path: Path) -> None:
+    command = ("ladder", "--ref", "reference", "--cand", "mutant:rope/convention-swapped", "--positions", "3",
+               "--ladder", "positions", "--traces", str(tmp_path / "swept"), "--json")  # fmt: skip
+    done = run(*command)
+    said = " ".join(json.loads(done.stdout)["rungs"][4]["notes"])
+    assert done.returncode == 1 and "traces of 1 tokens" in said and "layer 0 q_rope is the first" in said
+    for size in (1, 2, 3):
+        for side in ("reference", "candidate"):
+            assert len(load(tmp_path / "swept" / f"tokens-{size}" / side).entries) >= 90
+    assert run(*command).returncode == 2
+
+
+@pytest.mark.parametrize("candidate", ["twin", "noisy", "seeded"])
+def test_deterministic_means_every_bit_in_another_process(candidate: str) -> None:
+    assert climbed("healthy", candidate).verdict == "PASS"
+    last = ended(climbed("healthy", candidate, deterministic=True))
+    assert (last.name, last.side) == (("decode", "") if candidate == "twin" else ("masks", "candidate"))
+    assert candidate == "twin" or "position 0 of text 1 has other bits in a second process" in last.cause
 
 
 def test_the_decode_rung_ends_when_the_rate_is_decided() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from kparity.cli import names
-from kparity.cli.command import Command, for_people
+from kparity.cli.command import Command, File, for_people
 from kparity.cli.names import completing
 from kparity.cli.options import FILE, Number, github_option, json_option, junit_option, model_option, quiet_option
 
@@ -62,7 +63,12 @@ ROOM = 512
               help="Whether both sides have the same numerics.")  # fmt: skip
 @click.option("--stop-at-first", is_flag=True, help="End the positions at the first bad one.")
 @click.option("--keep-going", is_flag=True, help="Run later rungs although one failed.")
-@click.option("--sweep", is_flag=True, help="Growing prompts too: 1, 2, 4 … tokens, each a batch.")
+@click.option(
+    "--sweep", is_flag=True, help="Growing prompts too: 1, 2, 3, 4, 5, 8 … tokens, in batches of several sizes."
+)
+@click.option("--traces", type=File(path_type=Path), metavar="DIR",
+              help="Sweep, and trace both sides at every length into a new folder.")  # fmt: skip
+@click.option("--deterministic", is_flag=True, help="Each side again in a second process: every bit must be the same.")
 @click.option("--context", type=click.IntRange(min=1), metavar="N",
               help="Positions of both caches [default: what is needed, at least 512].")  # fmt: skip
 @click.option("--dump-ids", is_flag=True, help="Show the token ids of both sides.")
@@ -73,6 +79,7 @@ ROOM = 512
 @click.option("-v", "--verbose", is_flag=True, help="Show every measure, and every position.")
 def ladder(
     given: tuple[str, ...], prompt_file: str | None, count: int | None, template: str, context: int | None,
+    traces: Path | None,
     dump_ids: bool, json_path: str | None, junit_path: str | None, github: bool, quiet: bool, verbose: bool,
     **asked: Any,
 ) -> int:  # fmt: skip
@@ -83,6 +90,7 @@ def ladder(
     """
     from kparity.engines.registry import parsed
     from kparity.engines.remote import open_engine
+    from kparity.errors import WrongInput
     from kparity.host import files
     from kparity.ladder import document, prompts
     from kparity.ladder.climb import climb
@@ -95,6 +103,11 @@ def ladder(
     asked["overrides"] = {name: limit for name in TOLERANCES if (limit := asked.pop(name)) is not None}
     if asked["max_tokens"] is None and asked["positions"] and _given("rung") and asked["rung"] == RUNGS[-1]:
         asked["max_tokens"], asked["positions"] = asked["positions"], None
+    if traces:
+        files.refuse_no_folder(traces)
+        if any(traces.iterdir()):
+            raise WrongInput(f"{traces} holds something already; name a new folder")
+        asked |= {"sweep": True, "traces": str(traces)}
     positions = asked["positions"] or POSITIONS
     chosen = prompts.chosen(given, prompt_file, positions, count or 4)
     if template == "instruct":

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
@@ -13,9 +14,9 @@ from msgspec.structs import replace
 import kparity
 from kparity.engines import tokens
 from kparity.engines.base import Engine, Facts, Spec
-from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.errors import Unavailable, WrongInput
 from kparity.host import progress
-from kparity.ladder import causes, decode, floor, masks, positions, prompts
+from kparity.ladder import causes, decode, floor, masks, positions, prompts, sweep
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import (
     FAIL,
@@ -104,11 +105,7 @@ class Climb:
         for side, (spec, path) in sides.items():
             if not spec:
                 continue
-            try:
-                seat = Seat(side, spec, partial(self.opener, spec, path))
-            except (Unavailable, DeviceFault) as error:
-                raise EngineFailed(side, f"opening {spec}", error) from None
-            self.seats[side] = seat
+            seat = self.seats[side] = Seat(side, spec, partial(self.opener, spec, path))
             rung.notes += [f"{side}: {each}" for each in seat.facts.weaknesses]
             if seat.facts.offloaded is not None:
                 there, layers = seat.facts.offloaded
@@ -199,6 +196,13 @@ class Climb:
             )
             return
         for seat in self.pair:
+            if self.settings.deterministic:
+                found = masks.repeated(seat, self.ids, self.settings.max_tokens, self.judge)
+                rung.measures += found.measures
+                if found.cause:
+                    rung.side, rung.cause, rung.reason = seat.side, found.cause, f"the {seat.side} is not deterministic"
+                    rung.next = "ask for one thread (threads=1), or for a device whose additions have an order"
+                    return
             found = masks.probed(seat, probe, Judge(self.judge.same, {}, self.judge.floor))
             rung.measures += found.measures
             rung.notes += found.notes
@@ -237,10 +241,11 @@ class Climb:
                 return
         rung.measures += measures
         if self.settings.sweep:
-            swept = positions.swept(*self.pair, self.ids[0], judge)
-            rung.notes.append("sweep: " + ", ".join(f"{size} tokens {verdict}" for size, verdict in swept))
-            wrong = sum(verdict == FAIL for _, verdict in swept)
-            rung.measures.append(judge.measure("positions_sweep", "prompt lengths beyond a limit", wrong))
+            measure, notes = sweep.told(list(sweep.swept(*self.pair, self.ids[0], judge)), judge)
+            rung.measures.append(measure)
+            rung.notes += notes
+        if self.settings.traces:
+            rung.notes += sweep.traced(self.pair, self.ids[0], Path(self.settings.traces))
         if third:
             self.three_way = positions.three_way(others, third)
         if all(each.holds for each in rung.measures):

@@ -14,7 +14,7 @@ import numpy as np
 from kparity.engines.base import Facts
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import Measure
-from kparity.ladder.stream import Seat, compared
+from kparity.ladder.stream import Seat, compared, side_by_side
 from kparity.ops.spec import Array
 
 TOKENS, TURN = 20, 2
@@ -82,6 +82,30 @@ def probed(seat: Seat, tokens: Sequence[int], judge: Judge) -> Probed:
     else:
         cause = cause or _beside(seat, tokens, judge, base, exact, found)
     return Probed(found, cause, tuple(notes))
+
+
+def repeated(seat: Seat, texts: Sequence[Sequence[int]], steps: int, judge: Judge) -> Probed:
+    """The engine beside itself in a second process, bit for bit: texts, their prefill and the greedy ids behind it."""
+    other, places = seat.again(), list[str]()
+    both = (seat, other)
+    try:
+        for number, ids in enumerate(texts, 1):
+            at = 0
+            for left, right in side_by_side(both, ids):
+                places += [f"position {at + place} of text {number}" for place in np.flatnonzero(moved(left, right))]
+                at += len(left)
+            for each in both:
+                each.reset()
+            rows = [each.prefill(ids) for each in both]
+            for step in range(steps):
+                if moved(rows[0][None], rows[1][None]).any():
+                    places.append(f"greedy id {step} of text {number}")
+                rows = [each.step(max(seat.greedy(rows[0]), 0)) for each in both]
+    finally:
+        seat.seconds += other.seconds
+        other.engine.close()
+    measure = judge.measure("masks_repeated", f"{seat.side} a second time: logits with other bits", float(len(places)))
+    return Probed([measure], f"{places[0]} has other bits in a second process" if places else "")
 
 
 def _seen(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: bool, found: list[Measure]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kparity.ladder.limits import Judge
-from kparity.ladder.record import FAIL, Position, PositionVerdict, ThreeWay
+from kparity.ladder.record import FAIL, Position, ThreeWay
 from kparity.ladder.stream import CHUNK, Seat, Tally, compared, side_by_side
 from kparity.numerics.statistics import bootstrap_farther
 
@@ -53,16 +53,3 @@ def three_way(others: tuple[Tally, Tally], third: Seat) -> ThreeWay:
         third=third.spec, reference_l2=float(np.median(left)), candidate_l2=float(np.median(right)),
         candidate_farther=bootstrap_farther(right, left),
     )  # fmt: skip
-
-
-def swept(reference: Seat, candidate: Seat, tokens: Sequence[int], judge: Judge) -> list[tuple[int, PositionVerdict]]:
-    """Prompts of 1, 2, 4 … tokens and all, each a batch on an empty cache: verdict of the last position of each."""
-    sizes = [1 << power for power in range(len(tokens).bit_length()) if 1 << power < len(tokens)] + [len(tokens)]
-    found = []
-    for size in sizes:
-        last = []
-        for seat in (reference, candidate):
-            seat.reset()
-            last.append(seat.prefill(tokens[:size])[None])
-        found.append((size, judge.verdicts(compared(*last).rows, size - 1)[0]))
-    return found

@@ -189,6 +189,10 @@ class Settings(Part):
     stop_at_first: bool = False
     keep_going: bool = False
     sweep: bool = False
+    traces: str = ""
+    """A new folder for traces of both sides at every length of the sweep."""
+    deterministic: bool = False
+    """Every bit again in a second process of each side."""
     sequential: bool = False
     """End the decode rung as soon as the rate is decided."""
 

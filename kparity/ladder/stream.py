@@ -44,7 +44,10 @@ class Seat:
 
     def __init__(self, side: str, spec: str, opener: Callable[[], Engine]) -> None:
         began = time.perf_counter()
-        self.side, self.spec, self.engine = side, spec, opener()
+        try:
+            self.side, self.spec, self.opener, self.engine = side, spec, opener, opener()
+        except (Unavailable, DeviceFault) as error:
+            raise EngineFailed(side, f"opening {spec}", error) from None
         self.facts, self.seconds = self.engine.facts, time.perf_counter() - began
         self.centred = False
         """Whether the mean of each position is taken off, because a side of the comparison does not know it."""
@@ -73,7 +76,14 @@ class Seat:
         told = logits if self.whole else logits[logits > -np.inf]
         return int(logits.argmax()) if len(told) and np.isfinite(told).all() else -1
 
-    def _timed(self, doing: str, call: Callable[..., T], *arguments: Any) -> T:
+    def again(self) -> Seat:
+        """The same engine once more, in a process of its own."""
+        other = Seat(self.side, self.spec, self.opener)
+        other.centred = self.centred
+        return other
+
+    def timed(self, doing: str, call: Callable[..., T], *arguments: Any) -> T:
+        """Do something that takes the engine's time; an error is raised as EngineFailed."""
         began = time.perf_counter()
         try:
             return call(*arguments)
@@ -87,7 +97,7 @@ class Seat:
         if self.facts.answers:
             return list(self.facts.answers)
         try:
-            return self._timed("tokenizing", self.engine.tokenize, text)
+            return self.timed("tokenizing", self.engine.tokenize, text)
         except EngineFailed as failed:
             if isinstance(failed.error, (DeviceFault, Unavailable)):
                 raise
@@ -95,23 +105,23 @@ class Seat:
 
     def reset(self) -> None:
         """Forget every token."""
-        self._timed("reset", self.engine.reset)
+        self.timed("reset", self.engine.reset)
 
     def score(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.score``."""
-        return self.shaped(self._timed("a batch", self.engine.score, tokens))
+        return self.shaped(self.timed("a batch", self.engine.score, tokens))
 
     def beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
         """As ``Engine.score_beside``."""
-        return self.shaped(self._timed("a batch of two sequences", self.engine.score_beside, tokens, neighbours))
+        return self.shaped(self.timed("a batch of two sequences", self.engine.score_beside, tokens, neighbours))
 
     def prefill(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.prefill``."""
-        return self.shaped(self._timed("prefill", self.engine.prefill, tokens))
+        return self.shaped(self.timed("prefill", self.engine.prefill, tokens))
 
     def step(self, token: int) -> Array:
         """As ``Engine.step``."""
-        return self.shaped(self._timed("a step", self.engine.step, token))
+        return self.shaped(self.timed("a step", self.engine.step, token))
 
     def fed(self, *pieces: Sequence[int]) -> Array:
         """Logits [tokens, vocab] of pieces, one batch each, on an empty cache."""

@@ -24,6 +24,7 @@ class Fake(Engine):
     def __init__(self, spec: Spec, *, model: str = "", context: int = 0) -> None:
         self.fault, self.tokens, self.fed, self.runs = spec.place, list[int](), 0, 0
         self.rng = np.random.default_rng()
+        self.noise = 1e-6 * self.rng.normal(0, 1, VOCAB)
         if self.fault == "absent":
             raise Unavailable("no such device", "buy one", "KP-NO-SUCH")
         if self.fault == "stillborn":
@@ -106,6 +107,10 @@ class Fake(Engine):
         row = mixed @ HEAD
         if fault == "twin":
             row = row * (1 + 1e-7 * np.cos(np.arange(VOCAB)))
+        elif fault == "tail" and begin and len(self.tokens) == begin + 1 and not stepping:
+            row = row + 0.3 * np.cos(np.arange(VOCAB))
+        elif fault == "seeded":
+            row = row + self.noise
         elif fault == "noisy":
             row = row + 1e-6 * self.rng.normal(0, 1, VOCAB)
         elif fault == "gain":
