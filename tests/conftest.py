@@ -11,6 +11,7 @@ A backend that does not open is one skipped test, with the reason.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -167,6 +168,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     else:
         params += [pytest.param(name, id=name) for name in present]
     metafunc.parametrize(("backend", "case") if by_case else "backend", params, indirect=["backend"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    with needing("chromium"):
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        if path is None:
+            raise Unavailable("no Chromium", "apt install chromium", "KP-IMPORT")
+        try:
+            playwright, _ = import_module("playwright.sync_api"), import_module("axe_playwright_python")
+        except ImportError as problem:
+            raise Unavailable(str(problem), "pip install axe-playwright-python", "KP-IMPORT") from None
+    with playwright.sync_playwright() as library:
+        found = library.chromium.launch(executable_path=path)
+        yield found
+        found.close()
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ SHORTER = {
 FILLED = {
     "kparity source OP -b B": "kparity source rope -b cuda",
     "kparity ops [OP]": "kparity ops rope",
+    "kparity report DIR -o report.html": "kparity report r.json -o report.html",
     "kparity model inspect model.gguf": "kparity model inspect kparity/data/embedded.gguf",
 }
 """Commands of the README with the words that stand for others."""

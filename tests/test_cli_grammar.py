@@ -69,7 +69,12 @@ def test_an_option_means_the_same_everywhere(path: str) -> None:
         assert isinstance(param.type, File) or not isinstance(param.type, click.Path), param.name
         for letter in {*param.opts} & {*MEANINGS}:
             # these take one backend, and this one's -o is its output
-            if (letter, path) not in (("-b", "source"), ("-b", "receipt recompute"), ("-o", "trace capture")):
+            if (letter, path) not in (
+                ("-b", "source"),
+                ("-b", "receipt recompute"),
+                ("-o", "trace capture"),
+                ("-o", "report"),
+            ):
                 assert param.name == MEANINGS[letter], letter
     for letter, paths in HAVE.items():
         assert (path in paths) <= any(letter in param.opts for param in TREE[path].params), letter
@@ -101,6 +106,7 @@ MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 
            "plain.trace": "kparity trace capture -e reference --tokens 0,34,77 --tensors -o plain.trace",
            "probe.json": "kparity probe --require cpu --receipt probe.json",
            "bench.json": "kparity bench -b cpu --pp 32 --tg 0 --seconds 2 --receipt bench.json",
+           "ladder.json": "kparity ladder --ref kparity:numpy --cand kparity:cpu --ladder masks --json ladder.json",
            "team.pem": "kparity receipt keygen team.pem"}  # fmt: skip
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "ladder": ("kparity.cli.ladder", "Compare two engines on one model, rung by rung."),
     "mutate": ("kparity.cli.mutate", "Run known-wrong kernels through the gates: which gate rejects which."),
     "trace": ("kparity.cli.trace", "Record what an engine computes, slot by slot, and compare two recordings."),
+    "report": ("kparity.cli.report", "Make one HTML page of what was written as JSON and receipts."),
     "contract": ("kparity.cli.contract", "Validate, show and check contracts."),
     "preflight": ("kparity.cli.preflight", "Show which backends this machine has, and what the others lack."),
     "explain": ("kparity.cli.explain", "Explain a reason code such as KP-CUDA-NODRIVER."),

@@ -86,6 +86,11 @@ class Top(Part):
     candidate: list[Number]
     totals: tuple[Number, Number]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for logits that are not those of the ids."""
+        if not len(self.ids) == len(self.reference) == len(self.candidate):
+            raise ValueError(f"{len(self.ids)} ids, {len(self.reference)} and {len(self.candidate)} logits")
+
 
 class Position(Part):
     """One position; ``tokens`` are what both sides find likeliest there, the reference first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,20 +54,34 @@ def load_folder(folder: Path) -> tuple[list[Stored], list[str]]:
     what is no folder.
     """
     paths, others = files.below(folder, "*.json", "a folder of receipts", deep=True)
-    receipts = []
+    documents = {}
     for path in paths:
         try:
             read = document.read(path)
-            if not document.is_receipt(read):
-                others.append(f"{path}: not a receipt")
-                continue
-            statement, malformed = identity.form(sign.statement_of(read))
-            if statement is None:
-                others.append(f"{path}: {malformed[0]}")
-                continue
-            receipts.append(Stored(str(path.relative_to(folder)), statement, verify.verify(read)))
         except WrongInput as error:
             others.append(str(error))
+            continue
+        if document.is_receipt(read):
+            documents[str(path.relative_to(folder))] = read
+        else:
+            others.append(f"{path}: not a receipt")
+    receipts, malformed = verified(documents)
+    return receipts, others + malformed
+
+
+def verified(documents: Mapping[str, dict[str, Any]]) -> tuple[list[Stored], list[str]]:
+    """Receipts by the name of their file, with what is wrong with each, and why others are in bad form."""
+    receipts, others = list[Stored](), list[str]()
+    for name, read in documents.items():
+        try:
+            statement, malformed = identity.form(sign.statement_of(read))
+        except WrongInput as error:
+            others.append(f"{name}: {error}")
+            continue
+        if statement is None:
+            others.append(f"{name}: {malformed[0]}")
+        else:
+            receipts.append(Stored(name, statement, verify.verify(read)))
     replayed = verify.replays([(each.file, each.statement) for each in receipts])
     for each in receipts:
         each.findings += replayed.get(each.file, [])
