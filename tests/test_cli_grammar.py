@@ -24,9 +24,11 @@ from kparity.cli import names
 from kparity.cli.command import EXIT_CODES, Command, Context, File
 from kparity.cli.explain import explain
 from kparity.cli.main import cli
+from kparity.contracts.terms import every
 from kparity.device.codes import reasons
 from kparity.errors import WrongInput
 from kparity.receipts.findings import REFUSALS
+from kparity.traces.slots import TABLE
 from tests import made_receipts
 from tests.cli import python, run
 from tests.test_startup import LOADED, UNASKED
@@ -397,7 +399,7 @@ def test_names_complete_without_anything_heavy(line: str, completed: str) -> Non
 
 
 def test_the_codes_that_complete_are_those_that_are_explained() -> None:
-    assert {*reasons(), *REFUSALS} <= {*names.codes()}
+    assert {*reasons(), *REFUSALS, *TABLE, *(term.name for term in every())} <= {*names.codes()}
     for code in names.codes():
         assert CliRunner().invoke(explain, [code]).exit_code == 0, code
 

@@ -199,6 +199,20 @@ def test_every_measure_is_explained() -> None:
             assert done.exit_code == 0 and f"gate:  {gate.name}: " in done.output and "basis: " in done.output
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("floor_sigma_ratio", "floor_sigma_ratio ≤ 2 (ladder-v1"), ("Sigma ratio", "floor_sigma_ratio ≤ 2 (ladder-v1"),
+        ("NEAR-TIE", "near_tie (ladder-v1"), ("EXACT-TIE", "near_tie (ladder-v1"), ("floor", "formula:    limit(m, s)"),
+        ("local_excess", "local_excess ≤ 4 (trace-parity-v1"), ("ffn_gate", "means:   the gate, before its activation"),
+        ("positions_cosine", "positions_cosine ≥ 0.999 (ladder-v1"),
+    ],
+)  # fmt: skip
+def test_terms_of_ladder_and_traces_are_explained_by_their_contract(words: str, told: str) -> None:
+    done = CliRunner().invoke(explain, [words], env={"COLUMNS": "0"})
+    assert done.exit_code == 0 and told in done.output, done.output
+
+
 def entries(folder: Path) -> list[Path]:
     """The remembered verdicts of a cache."""
     return sorted((folder / "kparity" / "verdicts").glob("*.json"))

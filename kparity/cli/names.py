@@ -37,14 +37,20 @@ def slots() -> list[str]:
 
 
 def codes() -> list[str]:
-    """Reason codes and measures, as ``kparity explain`` takes them; those of backends are read from their texts."""
-    from kparity.gates.table import GATES
+    """What ``kparity explain`` takes: reason codes, those of backends as their texts have them, measures and slots."""
     from kparity.receipts.findings import REFUSALS
 
     texts = [files("kparity.device") / "codes.py", *files("kparity.backends").iterdir()]
     text = "".join(each.read_text("utf-8") for each in texts if each.name.endswith(".py"))
     found = re.findall(r'"(KP-[A-Z0-9-]+)": ', text)
-    return sorted({*found, *REFUSALS}) + [measure for gate in GATES for measure in gate.thresholds]
+    return sorted({*found, *REFUSALS}) + measures()
+
+
+def measures() -> list[str]:
+    """Thresholds and equations of the contracts, as their texts have them, and slots of a trace."""
+    texts = "".join((files("kparity.contracts") / f"{name}.yaml").read_text("utf-8") for name in contracts())
+    sections = re.findall(r"^(?:thresholds|equations):\n((?:(?: .*)?\n)*)", texts, re.MULTILINE)
+    return list(dict.fromkeys([*re.findall(r"^  (\w+):$", "".join(sections), re.MULTILINE), *slots()]))
 
 
 def contracts() -> list[str]:
