@@ -51,6 +51,10 @@ HAVE = {
 }  # fmt: skip
 
 
+WRITES = ("trace capture", "model export", "model import", "report")
+"""Commands whose ``-o`` is their output."""
+
+
 def commands(command: click.Command = cli, path: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command with its words behind ``kparity``."""
     yield path, command
@@ -74,8 +78,7 @@ def test_an_option_means_the_same_everywhere(path: str) -> None:
             if (letter, path) not in (
                 ("-b", "source"),
                 ("-b", "receipt recompute"),
-                ("-o", "trace capture"),
-                ("-o", "report"),
+                *(("-o", each) for each in WRITES),
             ):
                 assert param.name == MEANINGS[letter], letter
     for letter, paths in HAVE.items():
@@ -109,6 +112,7 @@ MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 
            "probe.json": "kparity probe --require cpu --receipt probe.json",
            "bench.json": "kparity bench -b cpu --pp 32 --tg 0 --seconds 2 --receipt bench.json",
            "ladder.json": "kparity ladder --ref kparity:numpy --cand kparity:cpu --ladder masks --json ladder.json",
+           "model.hf": "kparity model export -o model.hf",
            "team.pem": "kparity receipt keygen team.pem"}  # fmt: skip
 
 
@@ -125,7 +129,9 @@ def test_every_example_runs(line: str, folder: Path) -> None:
     for name, maker in MADE_BY.items():
         if name in line and line != maker and not (folder / name).exists():
             assert example(maker, folder).returncode == 0
-    if line == MADE_BY["team.pem"] and (folder / "team.pem").exists():
+    if line in {
+        made for name, made in MADE_BY.items() if name in ("team.pem", "model.hf") and (folder / name).exists()
+    }:
         return  # it was run for another example, and asserted there
     done = example(line, folder)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr

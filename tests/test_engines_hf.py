@@ -12,11 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from tokenizers import Tokenizer as Backend
 
 from kparity import plain
-from kparity.engines import hf_weights
+from kparity.cli.main import cli
+from kparity.engines import hf_weights, hf_words
 from kparity.engines.registry import open_here
-from kparity.errors import BadModel, KparityError, Unavailable
+from kparity.errors import BadModel, KparityError, Unavailable, WrongInput
+from kparity.model import tokenizer as rules
+from kparity.model.gguf_file import embedded
+from kparity.model.tokenizer import Tokenizer
+from kparity.model.writer import tokenizer_keys, write_file
 from kparity.numerics.logits import compare_logits
 from kparity.traces.capture import Wanted, capture
 from kparity.traces.diff import diff
@@ -112,12 +121,85 @@ def test_a_saved_folder_and_the_way_back_change_no_bit(arch: str, transformers: 
     first, second = open_here("transformers", model=str(path)), open_here(f"transformers:{folder}")
     logits = first.score(TOKENS)
     assert np.array_equal(second.score(TOKENS), logits) and second.tokenize(text) == first.tokenize(text)
-    back = hf_weights.to_gguf(second.net, arch, tmp_path / "back.gguf", "i2_s" if arch == "bitnet" else "f32")  # type: ignore[attr-defined]
+    back = write_file(tmp_path / "back.gguf", *hf_weights.to_gguf(second.net))  # type: ignore[attr-defined]
     assert np.array_equal(open_here("transformers", model=str(back)).score(TOKENS), logits)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] + 1}))
     with pytest.raises(KparityError, match=r"is not whole: missing keys model\.layers|validate_layer_type"):
         open_here(f"transformers:{folder}")
+
+
+def held(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Tensors of a file as f32, and what it says of its tokenizer and graph, as the package ``gguf`` reads both."""
+    file = GGUFReader(str(path))
+    tensors = {each.name: dequantize(each.data, each.tensor_type).astype(np.float32) for each in file.tensors}
+    keys = {name: field.contents() for name, field in file.fields.items() if not name.startswith(("general", "GGUF"))}
+    return {name: values.tobytes() for name, values in tensors.items()}, keys
+
+
+def by_command(*words: object) -> str:
+    """What ``kparity model`` logs, which succeeds."""
+    done = CliRunner().invoke(cli, ["model", *map(str, words)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize(("source", "kind"), [("embedded", "tq2_0"), ("llama", "f32"), ("qwen3", "f32")])
+def test_every_tensor_goes_to_transformers_and_back_bit_for_bit(
+    source: str, kind: str, transformers: Any, tmp_path: Path
+) -> None:
+    path = embedded() if source == "embedded" else write_dense(tmp_path / "model.gguf", source)
+    by_command("export", path, "-o", tmp_path / "saved")
+    by_command("import", tmp_path / "saved", "-o", tmp_path / "back.gguf", "--type", kind)
+    (tensors, keys), (back, told) = held(path), held(tmp_path / "back.gguf")
+    assert back == tensors
+    assert {name: told[name] for name in keys.keys() & told.keys()} == {
+        name: keys[name] for name in keys.keys() & told.keys()
+    }
+    assert {*keys} - {*told} <= {
+        "tokenizer.ggml.add_eos_token",
+        *(f"{each}.rope.dimension_count" for each in hf_weights.FAMILIES),
+    }
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2", "default", "falcon", "smollm"])
+def test_the_rules_of_a_tokenizer_get_a_name_that_means_them(pre: str, tmp_path: Path) -> None:
+    words = hf_words.of_file(str(altered(tmp_path, keys={"tokenizer.ggml.pre": (STRING, pre)})), TINY.vocab)
+    theirs = words.backend.to_str().replace(rules.CONTRACTION, hf_words.EITHER_CASE)  # as their files have it
+    for text in (words.backend.to_str(), theirs):
+        told = {name: value for name, _, value in hf_words.keys(Tokenizer(Backend.from_str(text), 0, 1, True))}
+        name = told.pop("tokenizer.ggml.pre")
+        assert rules.RULES[name] == rules.RULES[pre] and (name in rules.IGNORE_MERGES) == (pre in rules.IGNORE_MERGES)
+        assert told.items() <= {name: value for name, _, value in tokenizer_keys(TINY.vocab)}.items()
+
+
+def test_a_folder_that_no_file_expresses_is_one_sentence(transformers: Any, tmp_path: Path) -> None:
+    saved, target = tmp_path / "saved", tmp_path / "x.gguf"
+    by_command("export", write_dense(tmp_path / "model.gguf", "llama"), "-o", saved)
+    config, words = ((saved / name).read_text() for name in ("config.json", "tokenizer.json"))
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    for change, tokenizer, options, expected in [
+        ({"hidden_act": "gelu"}, words, (), "a llama model with the activation 'gelu' has no architecture in GGUF"),
+        ({"rope_parameters": dynamic}, words, (), "RoPE of type 'dynamic'"),
+        ({"attention_bias": True}, words, (), "is not whole"),
+        (
+            {},
+            words.replace('"add_prefix_space":false', '"add_prefix_space":true').replace(
+                '"add_prefix_space": false', '"add_prefix_space": true'
+            ),
+            (),
+            "no byte-level BPE whose rules",
+        ),
+        ({}, "{", (), "has no tokenizer"),
+        ({}, words, ("--type", "tq2_0"), "no layer of it is ternary"),
+    ]:
+        (saved / "config.json").write_text(json.dumps(json.loads(config) | change))
+        (saved / "tokenizer.json").write_text(tokenizer)
+        done = CliRunner().invoke(cli, ["model", "import", str(saved), "-o", str(target), *options])
+        assert done.exception is not None and expected in str(done.exception) and "\n" not in str(done.exception)
+        assert isinstance(done.exception, WrongInput) and not target.exists()
+    done = CliRunner().invoke(cli, ["model", "export", "-o", str(saved)])
+    assert "is not empty; name a new folder" in str(done.exception)
 
 
 def random_net(transformers: Any, kind: str) -> Any:
@@ -127,7 +209,8 @@ def random_net(transformers: Any, kind: str) -> Any:
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(
         kind, vocab_size=300, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=64, max_position_embeddings=128, bos_token_id=0, eos_token_id=1,
+        num_key_value_heads=2, head_dim=64 if kind == "bitnet" else 96, max_position_embeddings=128, bos_token_id=0,
+        eos_token_id=1,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, pad_token_id=None,
     )  # fmt: skip
     net = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
@@ -144,19 +227,19 @@ def random_net(transformers: Any, kind: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "arch", "judge", "limit"),
-    [("bitnet", "bitnet-b1.58", "reference?kv=f32", 1e-4), ("llama", "llama", "llama.cpp?threads=1", 0.02),
-     ("qwen3", "qwen3", "llama.cpp?threads=1", 0.02)],
+    ("kind", "judge", "limit"),
+    [("bitnet", "reference?kv=f32", 1e-4), ("llama", "llama.cpp?threads=1", 0.02),
+     ("qwen3", "llama.cpp?threads=1", 0.02)],
 )  # fmt: skip
 def test_a_random_model_of_transformers_is_the_same_as_a_file(
-    kind: str, arch: str, judge: str, limit: float, transformers: Any, llamacpp: Any, tmp_path: Path
+    kind: str, judge: str, limit: float, transformers: Any, llamacpp: Any, tmp_path: Path
 ) -> None:
     import torch
 
     net = random_net(transformers, kind)
     with torch.inference_mode():
         truth = net(torch.tensor([TOKENS])).logits[0].numpy()
-    path = hf_weights.to_gguf(net, arch, tmp_path / "model.gguf", "i2_s" if kind == "bitnet" else "f32")
+    path = write_file(tmp_path / "model.gguf", *hf_weights.to_gguf(net))
     found = open_here(judge, model=str(path)).score(TOKENS)
     print(f"{kind}: largest difference {abs(found - truth).max():.3g}, at position 0 {abs(found - truth)[0].max():.3g}")
     assert abs(found - truth)[0].max() < limit and max(apart(found, truth)) < 1e-3

@@ -1,14 +1,15 @@
-"""``kparity model inspect``: what a model file says about itself."""
+"""``kparity model``: what a model file says about itself, and models of transformers made of one and into one."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
 
 from kparity.cli.command import Group
-from kparity.cli.options import FILE, json_option
+from kparity.cli.options import FILE, FOLDER, OUT, json_option
 from kparity.host.text import number
 
 HIDDEN = ("tokenizer.chat_template",)
@@ -19,7 +20,7 @@ _WIDEST = 70  # characters of a key's value in the table
 
 @click.group(cls=Group)
 def model() -> None:
-    """Look into a model file."""
+    """Look into a model file; write one as a folder of transformers, and such a folder as one."""
 
 
 @model.command(
@@ -48,6 +49,63 @@ def inspect(file: str | None, json_path: str | None) -> None:
         files.write_json(json_path, report)
     else:
         print_report(report)
+
+
+@model.command(
+    examples=(
+        "kparity model export -o model.hf",
+        "kparity model export model.gguf -o saved",
+    ),
+)
+@click.argument("file", required=False, type=FILE, metavar="[FILE]")
+@click.option("-o", "--output", "folder", required=True, type=FOLDER, metavar="DIR", help="A new folder.")
+def export(file: str | None, folder: Path) -> None:
+    """Write the model of a GGUF file, by default the embedded one, as a folder of transformers, in f32.
+
+    Weights and scales keep their values. Architectures: bitnet, llama and qwen3.
+    """
+    from kparity.engines import hf_weights
+    from kparity.errors import WrongInput
+    from kparity.host import files, progress
+    from kparity.model.gguf_file import embedded
+
+    files.refuse_no_folder(folder)
+    if any(folder.iterdir()):
+        raise WrongInput(f"{folder} is not empty; name a new folder")
+    with progress.task("model export"):
+        hf_weights.save(file or str(embedded()), folder)
+    _told(folder, f"transformers:{folder}")
+
+
+@model.command(
+    "import",
+    examples=(
+        "kparity model import model.hf -o back.gguf",
+        "kparity model import model.hf -o back.gguf --type tq2_0",
+    ),
+)
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.option("-o", "--output", "file", required=True, type=OUT, metavar="FILE", help="The GGUF file.")
+@click.option("--type", "kind", type=click.Choice(["i2_s", "tq1_0", "tq2_0", "f32", "f16"]),
+              help="Of the matrices [default: i2_s where they are ternary, else f32].")  # fmt: skip
+def import_(folder: Path, file: str, kind: str | None) -> None:
+    """Write a folder of transformers as a GGUF file: bitnet, llama and qwen3, with a byte-level BPE as tokenizer.
+
+    Weights keep their values, but for f16; a ternary scale does in i2_s, and is rounded to f16 in tq1_0 and tq2_0,
+    which llama.cpp reads. Nothing is downloaded, and no code of the folder runs.
+    """
+    from kparity.engines import hf_weights
+    from kparity.host import files, progress
+
+    with progress.task("model import"):
+        files.write(file, b"".join(hf_weights.imported(str(folder), kind or "")))
+    _told(file, f"kparity model inspect {file}")
+
+
+def _told(written: str | Path, then: str) -> None:
+    from kparity.host.streams import log
+
+    log(f"{written} is written; {then} reads it")
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -7,5 +7,5 @@ own         kparity on a backend
 plain       the reference, and its control without quantisation of activations
 llamacpp    llama.cpp of any build, through its C interface (``llama_abi``, ``llama_layout``)
 http        a server (``http_wire``: requests; ``http_dialects``: what is asked, and the forms of the answers)
-hf          a model in transformers (``hf_weights``: from a GGUF file and back)
+hf          a model in transformers (``hf_weights``, ``hf_words``: from a GGUF file and back)
 """

@@ -5,20 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kparity.device.fingerprint import version
-from kparity.engines import hf_weights
+from kparity.engines import hf_weights, hf_words
 from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching, needed
-from kparity.engines.hf_weights import CODE
+from kparity.engines.hf_words import CODE
 from kparity.errors import WrongInput
-from kparity.model.gguf_file import GgufFile
-from kparity.model.tokenizer import Tokenizer
 from kparity.ops.spec import Array
 
 RANGE = "relu² is not kept within the range of f16"
@@ -33,12 +29,11 @@ class Transformers(Engine):
         own = spec.place in ("", "exported")
         spec.only(*(("act",) if own else ()), "threads")
         act, threads = spec.choice("act", "token", "none"), spec.threads()
-        if not own and not (Path(spec.place) / "config.json").is_file():
-            raise spec.wrong(f"{spec.place} has no config.json; write transformers:exported, or name a folder")
         self.torch = needed("torch", "hf", CODE)
         self.torch.set_num_threads(threads)
         self.net = hf_weights.exported(model, act) if own else hf_weights.loaded(spec.place)
-        self.words: Tokenizer | None = _words(model, self.net.config) if own else _words_of(spec.place)
+        vocab = self.net.config.get_text_config().vocab_size
+        self.words = hf_words.of_file(model, vocab) if own else hf_words.of_folder(spec.place)
         parameters = signature(self.net.forward).parameters
         self.cached = next((each for each in ("cache", "past_key_values") if each in parameters), "")  # by its release
         if not self.cached:
@@ -131,20 +126,3 @@ class Transformers(Engine):
     def close(self) -> None:
         """As ``Engine.close``."""
         self.net = self.state = None
-
-
-def _words(model: str, config: Any) -> Tokenizer:
-    """The tokenizer of a GGUF file."""
-    with closing(GgufFile.open(model)) as file, file.naming():
-        return Tokenizer.from_keys(file.keys, config.vocab_size)
-
-
-def _words_of(folder: str) -> Tokenizer | None:
-    """That of a folder of transformers, with the BOS that its own rules put in front; None where it has none."""
-    transformers = needed("transformers", "hf", CODE)
-    try:
-        theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        bos, first = theirs.bos_token_id, theirs("a")["input_ids"][:1]
-        return Tokenizer(theirs.backend_tokenizer, bos, theirs.eos_token_id, bos is not None and first == [bos])
-    except Exception:  # whatever a file in it does to the library; ids can be scored all the same
-        return None

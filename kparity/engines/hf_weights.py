@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from kparity.engines import hf_words
 from kparity.engines.base import needed
+from kparity.engines.hf_words import CODE
 from kparity.errors import BadModel, WrongInput
 from kparity.model import writer
 from kparity.model.gguf_file import GgufFile
 from kparity.model.gguf_header import STRING
 from kparity.model.hparams import MAX_LAYERS, MAX_SIZE, Keys
-from kparity.model.tokenizer import Tokenizer
 from kparity.model.writer import F32, U32, Entry, Key
 from kparity.ops.spec import Array
 from kparity.plain.weights import BLOCK, matrix, pieces, vector
 
-CODE = "KP-TRANSFORMERS-NOLIB"
 TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 LAYER = {
     "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
@@ -191,6 +191,8 @@ def loaded(folder: str) -> Any:
     """A model that was saved by transformers, in f32; nothing is downloaded and no code of the folder runs. Raises
     WrongInput for a folder without one, or whose tensors are not those of its graph.
     """
+    if not Path(folder, "config.json").is_file():
+        raise WrongInput(f"{folder} has no config.json; name a folder that transformers saved")
     torch, transformers = _libraries()
     try:
         net, found = transformers.AutoModelForCausalLM.from_pretrained(
@@ -208,46 +210,68 @@ def loaded(folder: str) -> Any:
 
 def save(path: str, folder: Path) -> None:
     """Write the model of a file as a folder of transformers: a configuration, safetensors and the tokenizer."""
-    net, (_, transformers) = exported(path), _libraries()
+    net = exported(path)
     if any(name.endswith("weight_scale") for name in net.state_dict()):
         net.config.quantization_config = {
             "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline",
             "modules_to_not_convert": ["lm_head"],
         }  # fmt: skip
     net.save_pretrained(folder)
-    with closing(GgufFile.open(path)) as file, file.naming():
-        words = Tokenizer.from_keys(file.keys, net.config.vocab_size)
-    backend, special = words.backend, {}
-    for name, token in (("bos_token", words.bos), ("eos_token", words.eos)):
-        if token is not None:
-            special[name] = backend.id_to_token(token)
-    if words.add_bos:
-        start, rule = special["bos_token"], needed("tokenizers.processors", "hf", CODE).TemplateProcessing
-        backend.post_processor = rule(f"{start} $A", special_tokens=[(start, words.bos)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+    hf_words.save(hf_words.of_file(path, net.config.vocab_size), folder)
 
 
-def to_gguf(net: Any, arch: str, target: Path, kind: str = "f32", tokenizer: Sequence[Key] = ()) -> Path:
-    """Write a model of transformers as a GGUF file; the other direction of ``exported``.
+def to_gguf(net: Any, kind: str = "", tokenizer: Sequence[Key] = ()) -> tuple[list[Key], list[Entry]]:
+    """Keys and tensors of a GGUF file (``kparity.model.writer``) of a model of transformers; the other direction of
+    ``exported``.
 
-    ``kind`` is the type of its matrices; a ternary one takes the layers that are ternary (``AutoBitLinear``, with its
-    rule of the mean where it quantises by itself) and leaves the embedding in f32. Without ``tokenizer`` the file gets
-    the vocabulary of random models. Raises WrongInput where a tensor has no name in GGUF.
+    ``kind`` is the type of its matrices, by default f32, or i2_s where layers are ternary (``AutoBitLinear``, with its
+    rule of the mean where it quantises by itself); a ternary type leaves the embedding in f32. Without ``tokenizer``
+    the file gets the vocabulary of random models. Raises WrongInput for what such a file cannot express.
     """
-    config, family = net.config, FAMILIES[arch]
+    config, ternary = net.config, any(hasattr(each, "online_quant") for each in net.modules())
+    arch, kind = _arch(config), kind or ("i2_s" if ternary else "f32")
+    family, rope = FAMILIES[arch], config.rope_parameters
+    if kind in writer.TERNARY and not ternary:
+        raise WrongInput(f"no layer of it is ternary, and {kind} holds no others; name f32 or f16")
+    if rope["rope_type"] not in ("default", "linear") or rope.get("partial_rotary_factor", 1) != 1:
+        raise WrongInput(f"RoPE of type {rope['rope_type']!r}, or of a part of a head, is not mapped to GGUF")
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise WrongInput("attention of a sliding window is not mapped to GGUF")
+    scaled = [("type", STRING, "linear"), ("factor", F32, rope.get("factor"))] if rope["rope_type"] == "linear" else []
     names = {theirs: ours for ours, theirs in (TOP | {f"blk.{{}}.{k}": v for k, v in LAYER.items()}).items()}
     entries = [each for name, each in net.named_modules() for each in _entries(name, each, names, config, family, kind)]
     sizes = {f"{arch}.{ours}": getattr(config, theirs, None) for ours, theirs in SIZES.items()}
-    rope = config.rope_parameters
+    sizes[f"{arch}.attention.value_length"] = sizes[f"{arch}.attention.key_length"]
     stored: list[Key] = [
         ("general.architecture", STRING, arch), *((name, U32, value) for name, value in sizes.items() if value),
         (f"{arch}.attention.layer_norm_rms_epsilon", F32, config.rms_norm_eps),
         (f"{arch}.rope.freq_base", F32, rope["rope_theta"]),
+        *((f"{arch}.rope.scaling.{name}", value_type, value) for name, value_type, value in scaled),
         *(tokenizer or writer.tokenizer_keys(config.vocab_size)),
     ]  # fmt: skip
-    if rope["rope_type"] != "default":
-        raise WrongInput(f"RoPE of type {rope['rope_type']!r} is not mapped to GGUF")
-    return writer.write_file(target, stored, entries)
+    return stored, entries
+
+
+def imported(folder: str, kind: str = "") -> Iterator[bytes]:
+    """The bytes of a GGUF file of a folder of transformers, ``kind`` as of ``to_gguf``; raises WrongInput, before the
+    first of them, for what such a file cannot express.
+    """
+    net, words = loaded(folder), hf_words.of_folder(folder)
+    if words is None:
+        raise WrongInput(f"{folder} has no tokenizer that transformers reads; put its tokenizer.json there")
+    try:
+        return writer.pieces(*to_gguf(net, kind, hf_words.keys(words)))
+    except WrongInput as error:
+        raise WrongInput(f"{folder}: {error}") from None
+
+
+def _arch(config: Any) -> str:
+    """The architecture of a GGUF file that is such a model, the newest name of several."""
+    wanted = (config.model_type, getattr(config, "hidden_act", ""))
+    found = [arch for arch, each in FAMILIES.items() if (each.model_type, each.hidden_act) == wanted]
+    if not found:
+        raise WrongInput(f"a {wanted[0]} model with the activation {wanted[1]!r} has no architecture in GGUF here")
+    return found[-1]
 
 
 def _entries(
@@ -259,12 +283,12 @@ def _entries(
         return
     number = name.split(".")[2] if name.startswith("model.layers.") else ""
     stem = names.get(name.replace(f"model.layers.{number}.", "") if number else name, "").replace("{}", number)
-    if not stem or getattr(module, "bias", None) is not None:
-        raise WrongInput(f"{name} has no tensor in a GGUF file of this architecture")
+    if not stem or getattr(module, "bias", None) is not None or not weight.is_floating_point():
+        raise WrongInput(f"{name} has no tensor in a GGUF file of this architecture, or is packed")
     values, scale = weight.detach().float().numpy(), np.float32(1)
     ternary = hasattr(module, "online_quant")
     if ternary:
-        values, scale = _ternary(module, values)
+        values, scale = _ternary(name, module, values)
     if family.paired and stem.endswith(("attn_q", "attn_k")):
         heads = config.num_attention_heads if stem.endswith("attn_q") else config.num_key_value_heads
         values = pairs(values, heads)
@@ -277,13 +301,13 @@ def _entries(
     yield Entry.of(f"{stem}.weight", shape, stored, lambda: [_bytes(values, stored)])
 
 
-def _ternary(module: Any, values: Array) -> tuple[Array, np.float32]:
+def _ternary(name: str, module: Any, values: Array) -> tuple[Array, np.float32]:
     """-1, 0 and 1, and what they are multiplied by."""
     if module.online_quant:
         scale = np.float32(max(np.abs(values).mean(dtype=np.float64), 1e-5))
         return np.clip(np.rint(values / scale), -1, 1), scale
     if not np.isin(values, (-1, 0, 1)).all():
-        raise WrongInput("an AutoBitLinear that does not quantise holds weights that are not ternary")
+        raise WrongInput(f"{name} does not quantise by itself and holds weights that are not ternary")
     return values, np.float32(module.weight_scale.item())
 
 

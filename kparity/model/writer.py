@@ -267,10 +267,18 @@ def write_file(path: str | Path, stored: Sequence[Key], entries: Sequence[Entry]
     """Write any keys and tensors, a large one never as a whole."""
     target = Path(path)
     with target.open("wb") as stream:
-        stream.write(header(stored, entries, version))
-        for entry in entries:
-            written = sum(map(stream.write, entry.make()))
-            if written != entry.n_bytes:
-                raise ValueError(f"{entry.name}: {written} bytes made, {entry.n_bytes} announced")
-            stream.write(bytes(_padding(written)))
+        stream.writelines(pieces(stored, entries, version))
     return target
+
+
+def pieces(stored: Sequence[Key], entries: Sequence[Entry], version: int = 3) -> Iterator[bytes]:
+    """The bytes of a file."""
+    yield header(stored, entries, version)
+    for entry in entries:
+        written = 0
+        for piece in entry.make():
+            written += len(piece)
+            yield piece
+        if written != entry.n_bytes:
+            raise ValueError(f"{entry.name}: {written} bytes made, {entry.n_bytes} announced")
+        yield bytes(_padding(written))
