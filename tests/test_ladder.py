@@ -22,7 +22,7 @@ from kparity.engines.base import Engine, Spec
 from kparity.engines.remote import open_engine
 from kparity.errors import WrongInput
 from kparity.gates.decode import token_verdicts
-from kparity.ladder import decode
+from kparity.ladder import decode, prompts
 from kparity.ladder.climb import climb
 from kparity.ladder.limits import Judge
 from kparity.ladder.prompts import built_in, instructed, lines
@@ -348,9 +348,14 @@ def test_a_reference_that_is_a_little_wrong_does_not_widen_the_floor() -> None:
 @pytest.mark.parametrize(
     ("template", "made"),
     [("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{{ bos_token }}", "<|user|>a {{b}}"),
-     ("{% for m in %}", ""), ("{{ ''.__class__.__mro__ }}", ""), ("{% for i in range(10**9) %}{% endfor %}", "")],
+     ("{% for m in %}", ""), ("{{ ''.__class__.__mro__ }}", ""), ("{% for i in range(10**9) %}{% endfor %}", ""),
+     ("{% for i in range(99999) %}" * 9 + "{% endfor %}" * 9, ""), ("{{ 'a' * 10**11 }}", ""), ("{{ 9**(9**9) }}", ""),
+     ("{{ 'a' * 10**8 }}", "")],
 )  # fmt: skip
-def test_a_prompt_in_the_models_template(template: str, made: str, tmp_path: Path) -> None:
+def test_a_prompt_in_the_models_template(
+    template: str, made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "TEMPLATE_S", 2.0)
     file = GGUFWriter(tmp_path / "model.gguf", "llama")
     file.add_chat_template(template)
     file.add_tensor("x", np.zeros((1, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)  # which kparity cannot read
@@ -359,10 +364,10 @@ def test_a_prompt_in_the_models_template(template: str, made: str, tmp_path: Pat
     file.write_tensors_to_file()
     file.close()
     if made:
-        assert instructed(str(tmp_path / "model.gguf"), "a {{b}}") == made
+        assert instructed(str(tmp_path / "model.gguf"), ["a {{b}}"]) == [made]
     else:
         with pytest.raises(WrongInput, match="cannot be filled in"):
-            instructed(str(tmp_path / "model.gguf"), "a")
+            instructed(str(tmp_path / "model.gguf"), ["a"])
 
 
 @pytest.mark.parametrize(

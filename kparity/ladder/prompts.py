@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
 from kparity.errors import KparityError, WrongInput
-from kparity.host import files
+from kparity.host import files, install
+from kparity.host.text import printable
 from kparity.ladder.record import Decoded, Position
 from kparity.model.gguf_file import keys_of
 from kparity.model.gguf_header import StringArray
+from kparity.process.worker import Worker, WorkerFailed
 
 LONGEST, PER_TOKEN, PIECE = 1 << 20, 12, 80
 """Bytes of a file of prompts; characters of the built-in text for a position; characters that are told of a token."""
+TEMPLATE_S, TEMPLATE_BYTES = 10.0, 4 << 30
+"""What filling in a chat template may take, of time and of a process's address space."""
 
 
 class Prompts(NamedTuple):
@@ -24,7 +29,8 @@ class Prompts(NamedTuple):
 
     def instructed(self, model: str) -> Prompts:
         """All of them in the chat template of the model's file."""
-        return Prompts(instructed(model, self.text), tuple(instructed(model, each) for each in self.prompts))
+        text, *prompts = instructed(model, (self.text, *self.prompts))
+        return Prompts(text, tuple(prompts))
 
 
 def lines(text: str) -> list[str]:
@@ -71,23 +77,38 @@ def pieces(model: str, positions: Sequence[Position], decoded: Sequence[Decoded]
         return {}
 
 
-def instructed(model: str, prompt: str) -> str:
-    """The prompt in the chat template of the model's file; raises WrongInput where it has none, or none that can be
-    filled in.
-    """
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+class Template:
+    """A chat template, in a process of its own: it comes with a model, and can loop for ever or make a terabyte."""
 
+    def __init__(self, text: str) -> None:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        resource.setrlimit(resource.RLIMIT_AS, (TEMPLATE_BYTES, TEMPLATE_BYTES))
+        self.made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text)
+
+    def filled(self, prompt: str) -> str:
+        """With a prompt. The tokenizer puts the beginning of the text in front, where the model has one."""
+        messages = [{"role": "user", "content": prompt}]
+        return str(self.made.render(messages=messages, add_generation_prompt=True, bos_token="", eos_token=""))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def instructed(model: str, prompts: Sequence[str]) -> list[str]:
+    """Prompts in the chat template of the model's file; raises WrongInput where it has none, or none that can be filled
+    in within ``TEMPLATE_S`` each.
+    """
+    install.library("jinja2", "reports", "--prompt-template instruct")
     template = keys_of(model or None).get("tokenizer.chat_template")
     if not isinstance(template, str):
         raise WrongInput(f"{model} has no tokenizer.chat_template; use --prompt-template raw")
+    worker = Worker("the chat template", "kparity.ladder.prompts:Template", {"text": template})
     try:
-        made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
-        # the tokenizer puts the beginning of the text, where the model has one
-        return str(
-            made.render(
-                messages=[{"role": "user", "content": prompt}], add_generation_prompt=True, bos_token="", eos_token=""
-            )
-        )
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as problem:
-        raise WrongInput(f"the chat template of {model} cannot be filled in ({problem}); use raw") from None
+        worker.opened(TEMPLATE_S)
+        return [str(worker.call("filled", TEMPLATE_S, prompt=each)) for each in prompts]
+    except WorkerFailed as failed:
+        why = printable(failed.reason)[:300]
+        raise WrongInput(f"the chat template of {model} cannot be filled in ({why}); use raw") from None
+    finally:
+        worker.close()
