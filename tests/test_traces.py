@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,9 @@ import numpy as np
 import pytest
 
 from kparity.cli.schema import schema_of
-from kparity.engines.base import DeviceRow, Engine, Facts, Sink, matching
+from kparity.engines.base import Sink
 from kparity.engines.registry import open_here
 from kparity.errors import DeviceFault, KparityError, WrongInput
-from kparity.model.gguf_file import embedded
 from kparity.ops.spec import Array
 from kparity.plain.forward import Stream
 from kparity.traces import files
@@ -30,6 +28,8 @@ from kparity.traces.slots import ABSENT, TABLE, Key
 from tests import trace_pairs
 from tests.cli import run
 from tests.test_engines import engine
+from tools import trace_memory
+from tools.trace_memory import Made
 
 TEXT = "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do"
 ALL = Wanted(("*",))
@@ -230,53 +230,33 @@ def test_a_capture_keeps_what_was_asked_for_and_tells_the_rest(tmp_path: Path) -
             small(tmp_path / "none", wanted=wanted)
 
 
-class Fake(Engine):
-    """An engine with as many wide slots as a test wants; tracing may change its logits, or end it."""
+class Fake(Made):
+    """An engine that computes nothing; tracing may change its logits, or end it, and passes may differ."""
 
-    def __init__(
-        self, layers: int, width: int, perturbed: bool = False, fails: int = -1, restless: bool = False
-    ) -> None:  # fmt: skip
-        self.width, self.perturbed, self.fails, self.fed = width, perturbed, fails, 0
-        self.restless, self.passes = restless, 0
-        row = DeviceRow("fake", "fake", "cpu", True)
-        self.facts = Facts(
-            name="fake", version="1", model=str(embedded()), vocab=8, context=1 << 20, layers=layers, width=width,
-            numerics="ones", devices=(row,), traces=True,
-        )  # fmt: skip
-
-    def tokenize(self, text: str) -> list[int]:
-        return [1]
-
-    def reset(self) -> None:
-        self.fed = 0
+    def __init__(self, perturbed: bool = False, fails: int = -1, restless: bool = False) -> None:
+        super().__init__(layers=1, width=8)
+        self.perturbed, self.fails, self.restless, self.passes = perturbed, fails, restless, 0
 
     def score(self, tokens: Sequence[int]) -> Array:
-        self.fed, self.passes = self.fed + len(tokens), self.passes + self.restless
-        return np.full((len(tokens), 8), 1 + self.passes, np.float32)
-
-    prefill = step = score  # type: ignore[assignment]
+        self.passes += self.restless
+        return super().score(tokens) + np.float32(self.passes)
 
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
-        wanted = matching(slots)
-        for at in range(0, len(tokens), 64):
-            rows = np.full((len(tokens[at : at + 64]), self.width), self.fed + at + 1, np.float32)
-            if self.fed + at == self.fails:
+        def ending(name: str, values: Array) -> None:
+            if values[0, 0] > self.fails > 0:
                 raise DeviceFault("the device is gone")
-            for layer in range(self.facts.layers):
-                if wanted(f"{layer}.ffn_gate"):
-                    sink(f"{layer}.ffn_gate", rows)
-        return self.score(tokens) + (np.float32(1e-7) if self.perturbed else 0)
+            sink(name, values)
 
-    def close(self) -> None: ...
+        return super().trace(tokens, slots, ending) + np.float32(1e-7 if self.perturbed else 0)
 
 
 def test_what_tracing_changes_is_no_trace_and_what_broke_off_is_told(tmp_path: Path) -> None:
     with pytest.raises(DeviceFault, match="tracing changed the logits of positions 0 to 3"):
-        capture(Fake(1, 8, perturbed=True), "fake", [1] * 4, tmp_path / "perturbed")
+        capture(Fake(perturbed=True), "fake", [1] * 4, tmp_path / "perturbed")
     with pytest.raises(DeviceFault, match="gone"):
-        capture(Fake(1, 8, fails=64), "fake", [1] * 100, tmp_path / "broken", ALL)
+        capture(Fake(fails=64), "fake", [1] * 100, tmp_path / "broken", ALL)
     with pytest.raises(DeviceFault, match="positions 0 to 3 differ from one pass to the next, without tracing too"):
-        capture(Fake(1, 8, restless=True), "fake", [1] * 4, tmp_path / "restless")
+        capture(Fake(restless=True), "fake", [1] * 4, tmp_path / "restless")
     for name in ("perturbed", "broken", "restless"):
         with pytest.raises(WrongInput, match="did not come to its end"):
             files.load(tmp_path / name)
@@ -284,25 +264,10 @@ def test_what_tracing_changes_is_no_trace_and_what_broke_off_is_told(tmp_path: P
         assert done.returncode == 2 and "did not come to its end, or an old one; capture" in done.stderr
 
 
-def test_a_gigabyte_streams(tmp_path: Path) -> None:
-    """20 layers of 4096 × 4096: 1.3 GB go through; what grows with a trace would show."""
-    script = (
-        "import sys, resource; from pathlib import Path; from tests.test_traces import Fake, ALL; "
-        "from kparity.traces.capture import capture; from kparity.traces.files import load; "
-        "from kparity.traces.diff import diff; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
-        "capture(Fake(20, 4096), 'fake', [1] * 4096, Path(sys.argv[1]), ALL); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "big")],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 100 << 10, "KiB beside what was there before"
-    assert sum(path.stat().st_size for path in (tmp_path / "big").iterdir()) > 1.3e9
-    shutil.rmtree(tmp_path / "big")
+def test_memory_does_not_grow_with_a_trace() -> None:
+    """Traces of 67 and 268 MB, captured and compared; docs/traces.md has a larger one."""
+    (_, less, small), (_, more, large) = trace_memory.rises(0.27)
+    assert large == pytest.approx(4 * small, rel=0.01) and more <= trace_memory.GROWTH * less < 100, (less, more)
 
 
 def test_names_of_llama_cpp_that_have_a_slot_and_those_that_have_none() -> None:
