@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,40 +20,56 @@ import pytest
 from kparity.engines import http_wire
 from kparity.engines.http_wire import KEY
 from kparity.engines.registry import open_here
+from kparity.engines.remote import open_engine
 from kparity.errors import KparityError, Unavailable
+from kparity.ladder.climb import climb
+from kparity.ladder.record import Settings
 from kparity.model import load_model
 from tests.llama_server import serving
 
 VOCAB, TOKENS, RARE = 32, [3, 1, 4, 1, 5], 9
 
 
-def truth(tokens: list[int]) -> np.ndarray:
+def truth(tokens: list[int], rare: int = RARE) -> np.ndarray:
     """Log-probabilities [VOCAB] after some tokens."""
     logits = np.random.default_rng([0, *tokens]).standard_normal(VOCAB)
-    logits[7] -= 5000.0 * (tokens[-1] == RARE)  # its probability underflows
+    logits[7] -= 5000.0 * (tokens[-1] == rare)  # its probability underflows
     return np.asarray(logits - np.logaddexp.reduce(logits))
+
+
+Answer = tuple[int, dict[str, str], bytes | Iterable[bytes]]
 
 
 @dataclass
 class Fake:
-    """A server of OpenAI's kind; ``faults`` are what paths answer instead: status, headers, body."""
+    """A server of OpenAI's kind, or ``llama``.cpp's; ``faults`` are what paths answer instead, after ``good`` right
+    answers of these: status, headers, body.
+    """
 
     echoes: bool = True
-    faults: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    llama: bool = False
+    faults: dict[str, Answer] = field(default_factory=dict)
+    good: int = 0
     seen: list[tuple[str, str | None]] = field(default_factory=list)
     named: Callable[[int], str] = "token_id:{}".format
     extra: int = 0
     """Tokens that it says it read beyond those that it was sent."""
-    pause: float = 0.0
 
-    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-        if path in self.faults:
+    def answer(self, path: str, body: dict[str, Any]) -> Answer:
+        self.good -= path in self.faults
+        if path in self.faults and self.good < 0:
             return self.faults[path]
         if path == "/v1/models":
-            return self.json({"data": [{"id": "fake", "max_model_len": 128}]})
+            return self.json({"data": [{"id": "fake", "max_model_len": 128, "meta": {"n_vocab": VOCAB}}]})
         if path == "/tokenize":
-            return self.json({"tokens": [1, *(ord(each) % VOCAB for each in body["prompt"])]})
-        if path != "/v1/completions":
+            text = body["content" if self.llama else "prompt"]
+            return self.json({"tokens": [1, *(ord(each) % VOCAB for each in text)]})
+        if self.llama and path == "/props":
+            return self.json({"default_generation_settings": {"n_ctx": 128}, "model_path": "fake.gguf"})
+        if self.llama and path == "/completion":
+            row = self.top(body["prompt"], body["n_probs"])
+            return told([{"id": int(name[9:]), "logprob": value} for name, value in row.items()], len(body["prompt"]))
+        if self.llama or path != "/v1/completions":
             return 404, {}, b"{}"
         prompt, count = body["prompt"], body["logprobs"]
         whole = body["echo"] and self.echoes
@@ -61,11 +79,11 @@ class Fake:
         return self.json({"choices": [{"text": "", "logprobs": logprobs}], "usage": usage})
 
     def top(self, tokens: list[int], count: int) -> dict[str, float]:
-        row = truth(tokens)
+        row = truth(tokens, -1 if self.llama else RARE)
         return {self.named(int(at)): float(row[at]) for at in np.argsort(-row)[:count]}
 
     @staticmethod
-    def json(value: Any) -> tuple[int, dict[str, str], bytes]:
+    def json(value: Any) -> Answer:
         return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
 
 
@@ -82,16 +100,14 @@ def served(fake: Fake) -> Iterator[str]:
             fake.seen.append((self.path, self.headers.get("Authorization")))
             status, headers, body = fake.answer(self.path, json.loads(raw or b"{}"))
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            length = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {}
+            for name, value in (length | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            try:
-                for at in range(0, len(body), 1 << 16):
-                    self.wfile.write(body[at : at + (1 << 16)])
+            with suppress(OSError):  # the client has left
+                for piece in [body] if isinstance(body, bytes) else body:
+                    self.wfile.write(piece)
                     self.wfile.flush()
-                    time.sleep(fake.pause)
-            except OSError:  # the client has left
-                pass
 
         def log_message(self, *arguments: Any) -> None:
             pass
@@ -147,8 +163,22 @@ def test_the_key_goes_to_the_server_and_to_no_other(monkeypatch: pytest.MonkeyPa
         open_here("http://127.0.0.1:9")
 
 
-def completion(row: Any) -> tuple[int, dict[str, str], bytes]:
+def completion(row: Any) -> Answer:
     return Fake.json({"choices": [{"logprobs": {"top_logprobs": [None, row]}}]})
+
+
+def told(row: Any, read: int = 1) -> Answer:
+    """Of llama.cpp's ``/completion``."""
+    return Fake.json({"completion_probabilities": [{"top_logprobs": row}], "tokens_evaluated": read})
+
+
+class Slowly:
+    """A piece in time after the other, without an end."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b" " * 99
+            time.sleep(0.2)
 
 
 FAULTS = {
@@ -177,13 +207,57 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+LLAMA_FAULTS = {
+    "no such number": ("/tokenize", Fake.json({"tokens": ["a"]}), "not what was asked for"),
+    "no list": ("/tokenize", Fake.json({"tokens": 5}), "not what was asked for"),
+    "no token of the vocabulary": ("/tokenize", Fake.json({"tokens": [99999]}), "a token 99999, the vocabulary is 32"),
+    "one below 0": ("/tokenize", Fake.json({"tokens": [-1]}), "a token -1, the vocabulary is 32"),
+    "no size": ("/props", Fake.json({"default_generation_settings": {"n_ctx": "all"}}), "/v1/completions answered 404"),
+    "no positions": ("/completion", Fake.json({"completion_probabilities": [], "tokens_evaluated": 1}), "newer"),
+    "no count": ("/completion", Fake.json({"completion_probabilities": []}), "tokens_evaluated"),
+    "an error": ("/completion", Fake.json({"error": {"code": 503}}), "503.*not what was asked for"),
+    "NaN here": ("/completion", (200, {}, told([{"id": 1, "logprob": 0.5}])[2].replace(b"0.5", b"NaN")), "NaN"),
+    "beyond every float": ("/completion", told([{"id": 1, "logprob": -(10**400)}]), "not what was asked for"),
+    "a text": ("/completion", told([{"id": 1, "logprob": "-1"}]), "not what was asked for"),
+    "half a token": ("/completion", told([{"id": 1.5, "logprob": -1.0}]), "not what was asked for"),
+    "a token too high": ("/completion", told([{"id": VOCAB, "logprob": -1.0}]), "is it another model"),
+    "a token twice": ("/completion", told([{"id": 1, "logprob": -1.0}] * 2), "token 1 twice"),
+    "no candidate": ("/completion", told([]), "add up to 0"),
+    "a second BOS": ("/completion", told([{"id": 1, "logprob": -1.0}], read=2), "sent 1 tokens and read 2"),
+    "without an end": ("/completion", (200, {}, itertools.repeat(b" " * 65536)), "more than 2 MiB"),
+}
+
+
+@pytest.mark.parametrize("name", [*FAULTS, *LLAMA_FAULTS])
 def test_a_hostile_answer_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_wire, "LIMIT", 2 << 20)
-    path, answer, expected = FAULTS[name]
-    with served(Fake(faults={path: answer})) as url, pytest.raises(KparityError, match=expected) as refused:
+    path, answer, expected = (FAULTS | LLAMA_FAULTS)[name]
+    fake = Fake(faults={path: answer}, llama=name in LLAMA_FAULTS)
+    with served(fake) as url, pytest.raises(KparityError, match=expected) as refused:
         open_here(f"{url}?vocab={VOCAB}")
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "reason"),
+    [
+        (None, "PASS", ""),
+        ((200, {}, Slowly()), "INCONCLUSIVE", "no answer within 1 s"),
+        ((200, {}, itertools.repeat(b" " * 65536)), "FAIL", "more than 64 MiB"),
+        (told([{"id": 1, "logprob": -1.0}], 7), "FAIL|INCONCLUSIVE", "tells 1 of 32 log-probabilities|and read 7"),
+        ((200, {}, told([{"id": 1, "logprob": 0.5}])[2].replace(b"0.5", b"NaN")), "FAIL", "NaN"),
+        ((200, {"Content-Length": "999"}, b"{"), "INCONCLUSIVE", "look whether the server runs there"),
+    ],
+)
+def test_a_server_that_goes_wrong_later_never_passes(answer: Answer | None, verdict: str, reason: str) -> None:
+    wrong = Fake(llama=True, good=9, faults={"/completion": answer} if answer else {})
+    with served(Fake(llama=True)) as right, served(wrong) as url:
+        asked = Settings(right, f"{url}?timeout=1", "abcdef", ("abc",), positions=4, max_tokens=2)
+        found = climb(asked, lambda spec, model: open_engine(spec, model=model))
+    last = next((each for each in found.rungs if each.verdict not in ("PASS", "")), found.rungs[-1])
+    assert re.fullmatch(verdict, found.verdict), [(each.name, each.verdict, each.reason) for each in found.rungs]
+    assert re.search(reason, last.reason)
+    assert found.exit_code == ("PASS", "FAIL", "", "INCONCLUSIVE").index(found.verdict)
 
 
 @contextmanager
@@ -204,7 +278,7 @@ def trickle() -> Iterator[str]:
 
 
 def test_slow_dead_and_wrong_addresses_are_one_sentence() -> None:
-    slow = Fake(faults={"/v1/models": (200, {}, b" " * (20 << 16))}, pause=0.3)  # each piece in time, the whole is not
+    slow = Fake(faults={"/v1/models": (200, {}, Slowly())})
     for address in (served(slow), trickle()):
         with address as url, pytest.raises(Unavailable, match="no answer within 1 s"):
             open_here(f"{url}?timeout=1")

@@ -146,8 +146,7 @@ class Dialect(ABC):
         """One position; raises WrongInput for what cannot be log-probabilities of this vocabulary."""
         found, total, seen = np.full(self.vocab, np.nan, np.float32), 0.0, set[int]()
         for token, value in candidates:
-            if not 0 <= token < self.vocab:
-                raise self.spec.wrong(f"it has a token {token}, the vocabulary is {self.vocab}; is it another model?")
+            self.known([token])
             if not value <= SLACK:
                 raise self.spec.wrong(f"{value:g} is no log-probability; the server must give logarithms")
             if token in seen:
@@ -160,6 +159,13 @@ class Dialect(ABC):
                 f"the {len(seen)} probabilities of a position add up to {total:g}, expected at most 1"
             )
         return found
+
+    def known(self, tokens: list[int]) -> list[int]:
+        """The tokens; raises WrongInput for one outside of the vocabulary."""
+        for token in tokens:
+            if not 0 <= token < self.vocab:
+                raise self.spec.wrong(f"it has a token {token}, the vocabulary is {self.vocab}; is it another model?")
+        return tokens
 
     def counted(self, sent: int, read: int) -> None:
         """Raise WrongInput where the server read another number of tokens than it was sent: a second BOS, or a cut."""
@@ -185,7 +191,8 @@ class LlamaServer(Dialect):
 
     def tokenize(self, text: str) -> list[int]:
         """As ``Dialect.tokenize``."""
-        return self.wire.ask("/tokenize", Tokens, {"content": text, "add_special": True, "parse_special": True}).tokens
+        asked = {"content": text, "add_special": True, "parse_special": True}
+        return self.known(self.wire.ask("/tokenize", Tokens, asked).tokens)
 
     def after(self, tokens: Sequence[int], new: int, probs: int, fresh: bool) -> Array:
         """As ``Dialect.after``."""
@@ -216,7 +223,7 @@ class OpenAi(Dialect):
 
     def tokenize(self, text: str) -> list[int]:
         """As ``Dialect.tokenize``."""
-        return self.wire.ask("/tokenize", Tokens, {"model": self.model, "prompt": text}).tokens
+        return self.known(self.wire.ask("/tokenize", Tokens, {"model": self.model, "prompt": text}).tokens)
 
     def after(self, tokens: Sequence[int], new: int, probs: int, fresh: bool) -> Array:
         """As ``Dialect.after``; these servers cannot be asked to forget."""
