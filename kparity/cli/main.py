@@ -21,6 +21,7 @@ COMMANDS = {
     "ops": ("kparity.cli.ops", "List the ops, or show what one is: formula, ABI, cases, kinds of input."),
     "bench": ("kparity.cli.bench", "Measure speed beside proof that the output was right."),
     "ladder": ("kparity.cli.ladder", "Compare two engines on one model, rung by rung."),
+    "bisect": ("kparity.cli.bisect", "Find where two engines part: position, layer, slot, op."),
     "mutate": ("kparity.cli.mutate", "Run known-wrong kernels through the gates: which gate rejects which."),
     "trace": ("kparity.cli.trace", "Record what an engine computes, slot by slot, and compare two recordings."),
     "report": ("kparity.cli.report", "Make one HTML page of what was written as JSON and receipts."),

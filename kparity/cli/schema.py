@@ -15,6 +15,7 @@ FORMS = {
     "probe": ("kparity.probe.document", "Document"),
     "check": ("kparity.check.document", "Document"),
     "ladder": ("kparity.ladder.record", "Document"),
+    "bisect": ("kparity.bisect.record", "Bisection"),
     "trace-diff": ("kparity.traces.diff", "TraceDiff"),
     "contract": ("kparity.contracts.form", "schema"),
 }

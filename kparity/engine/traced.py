@@ -62,10 +62,14 @@ class Tapped(Graph):
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
     ) -> Prepared:
-        quantised = yield from super()._norm_quant(pre, inputs, key, width, h)
         layer, norm = key.split(".")[1:3]
         read, stream = inputs[0] if h is None else h, f"{int(layer) - 1}.output" if int(layer) else "embd"
-        self._tap(f"{layer}.{BEFORE[norm]}" if norm in BEFORE else stream, read)
+        name = f"{layer}.{BEFORE[norm]}" if norm in BEFORE else stream
+        if h is None:
+            self._tap(name, read)
+        quantised = yield from super()._norm_quant(pre, inputs, key, width, h)
+        if h is not None:
+            self._tap(name, read)
         normed = self._buffer(f"tapped.{width}", (self.rows, width))
         self._tap(f"{layer}.{norm}", normed, launches=(self._norm(read, key, normed),))
         return quantised
@@ -104,40 +108,62 @@ class Tapped(Graph):
         return q
 
 
-def trace(
-    engine: Engine, tokens: Sequence[int], wanted: Callable[[str], bool], sink: Callable[[str, Array], None]
-) -> Array:
-    """Feed tokens as ``Engine.score`` does and return the same logits [tokens, vocab]; what is wanted goes to ``sink``,
-    chunk by chunk: a slot such as ``3.ffn_gate``, and f32 [rows, width] or, of the cache, [rows, heads, head_dim].
+@dataclass(frozen=True)
+class Hooks:
+    """What is done along a pass. ``given`` may replace a value, after ``sink`` took what was computed: it is asked for
+    rows (first, count) of a slot. ``before`` is shown every launch, each being a program of its own then.
     """
-    kind = type("Traced", (Tapped, engine.graph_class), {})  # the very graph that serves, with taps
+
+    wanted: Callable[[str], bool]
+    sink: Callable[[str, Array], None]
+    given: Callable[[str, int, int], Array | None] | None = None
+    before: Callable[[Tapped, int], None] | None = None
+
+
+def trace(engine: Engine, tokens: Sequence[int], hooks: Hooks, rows: int = 0) -> Array:
+    """Feed tokens as ``Engine.score`` does, in chunks of ``rows``, and return the same logits [tokens, vocab]; what is
+    wanted goes to the sink, chunk by chunk: a slot such as ``3.ffn_gate``, and f32 [rows, width] or, of the cache,
+    [rows, heads, head_dim].
+    """
+    rows, kind = rows or engine.chunk, type("Traced", (Tapped, engine.graph_class), {})  # what serves, with taps
     shared = (engine.model.hparams, engine.kernels, engine.weights, engine.cache, engine.options)
-    graph = kind(*shared, engine.chunk, every_row=True)
-    segments, logits = list(_segments(graph, wanted)), []
-    for at in range(0, len(tokens), engine.chunk):
-        piece, first = list(tokens[at : at + engine.chunk]), engine.position
+    graph = kind(*shared, rows, every_row=True)
+    segments, logits = list(_segments(graph, hooks)), []
+    for at in range(0, len(tokens), rows):
+        piece, first = list(tokens[at : at + rows]), engine.position
         engine._check(piece)
-        engine._feed(graph, piece, engine.chunk)
-        for program, tap in segments:
+        engine._feed(graph, piece, rows)
+        for done, program, tap in segments:
+            if hooks.before is not None and done >= 0:
+                hooks.before(graph, done)
             program.run()
             if tap is not None:
-                rows = slice(first, first + len(piece)) if tap.cached else slice(len(piece))
-                sink(tap.name, _values(graph, tap, rows))
+                there = slice(first, first + len(piece)) if tap.cached else slice(len(piece))
+                if hooks.wanted(tap.name):
+                    hooks.sink(tap.name, _values(graph, tap, there))
+                found = None if hooks.given is None else hooks.given(tap.name, first, len(piece))
+                if found is not None:
+                    _replace(graph, tap, there, found)
         engine.position += len(piece)
         logits.append(engine.backend.download(graph.logits)[: len(piece)])
     return np.concatenate(logits)
 
 
-def _segments(graph: Tapped, wanted: Callable[[str], bool]) -> Iterator[tuple[Program, Tap | None]]:
-    """The launches of the graph in their order, cut where something is wanted."""
+def _segments(graph: Tapped, hooks: Hooks) -> Iterator[tuple[int, Program, Tap | None]]:
+    """The launches of the graph in their order, cut where something is wanted; with the launch that one begins with,
+    where each is one of its own.
+    """
     pending: list[Launch] = []
     for done in range(len(graph.launches) + 1):
         for tap in graph.taps[done]:
-            if wanted(tap.name):
-                yield graph.backend.record([*pending, *tap.launches]), tap
+            if hooks.wanted(tap.name) or (hooks.given is not None and not tap.launches):
+                yield -1, graph.backend.record([*pending, *tap.launches]), tap
                 pending = []
-        pending += graph.launches[done : done + 1]
-    yield graph.backend.record(pending), None
+        if hooks.before is None:
+            pending += graph.launches[done : done + 1]
+        elif done < len(graph.launches):
+            yield done, graph.backend.record(graph.launches[done : done + 1]), None
+    yield -1, graph.backend.record(pending), None
 
 
 def _values(graph: Tapped, tap: Tap, rows: slice) -> Array:
@@ -145,3 +171,14 @@ def _values(graph: Tapped, tap: Tap, rows: slice) -> Array:
     return np.ascontiguousarray(
         values.reshape(len(values), graph.h.n_kv, graph.h.head_dim) if tap.cached else values, np.float32
     )
+
+
+def _replace(graph: Tapped, tap: Tap, rows: slice, values: Array) -> None:
+    """Put other values where a tap found some."""
+    parts = [graph.backend.download(part) for part in tap.parts]
+    whole = np.concatenate([part[rows] for part in parts], axis=1)
+    whole[:, slice(*tap.columns)] = values.reshape(len(values), -1)
+    edges = np.cumsum([part.shape[1] for part in parts])[:-1]
+    for buffer, part, columns in zip(tap.parts, parts, np.split(whole, edges, axis=1), strict=True):
+        part[rows] = columns
+        graph.backend.write(buffer, part)

@@ -66,7 +66,7 @@ class Own(Engine):
 
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
         """As ``Engine.trace``; names are the keys of ``kparity.traces.slots``."""
-        return traced.trace(self.engine, tokens, matching(slots), sink)
+        return traced.trace(self.engine, tokens, traced.Hooks(matching(slots), sink))
 
     def close(self) -> None:
         """As ``Engine.close``."""

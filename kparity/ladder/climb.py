@@ -97,6 +97,18 @@ class Climb:
             rung.verdict, rung.reason = FAIL, rung.reason or bad.text
         rung.seconds = time.perf_counter() - began
 
+    def prepared(self) -> Rung:
+        """Engines opened, the same ids for both, and limits, for another search than the climb; the caller closes the
+        engines. Returns the rung of tokens; raises EngineFailed.
+        """
+        self._preflight(Rung(name=RUNGS[0]))
+        self._tokens(rung := Rung(name=RUNGS[1], verdict=PASS))
+        if any(not each.holds for each in rung.measures):
+            rung.verdict = FAIL
+        elif self.ids:
+            self._measure_floor()
+        return rung
+
     def _preflight(self, rung: Rung) -> None:
         """Open every engine, and hold what it says of its devices against what was asked for."""
         asked = self.settings

@@ -141,13 +141,7 @@ def capture(
     if any(folder.iterdir()):
         raise WrongInput(f"{folder} holds something already; name a new folder")
     names = _names(engine, tokens[0])
-    recorder = Recorder(folder, len(tokens), wanted)
-    begin = Begin(
-        SCHEMA, __version__, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), spec, engine.facts,
-        _sha256(engine.facts.model), list(tokens), list(wanted.slots),
-        recorder.positions if wanted.slots else [],
-    )  # fmt: skip
-    _write(folder, [begin])
+    recorder = begun(folder, engine, spec, tokens, wanted)
     step = max(1, PIECE_BYTES // (4 * engine.facts.vocab))
     pieces = [list(tokens[at : at + step]) for at in range(0, len(tokens), step)]
     untraced = []
@@ -163,11 +157,30 @@ def capture(
             raise DeviceFault(f"{engine.facts.name}: {_difference(engine, pieces[: at + 1], untraced[at])}")
         whole.update(_bytes(logits))
         tick(len(piece), "traced")
+    why = "the engine gives no such tensor" if engine.facts.traces else "the engine gives no traces"
+    return ended(folder, recorder, whole.hexdigest(), why, _unmapped(names))
+
+
+def begun(
+    folder: Path, engine: Engine, spec: str, tokens: Sequence[int], wanted: Wanted
+) -> Recorder:  # fmt: skip
+    """A folder that takes a trace."""
+    recorder = Recorder(folder, len(tokens), wanted)
+    begin = Begin(
+        SCHEMA, __version__, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), spec, engine.facts,
+        _sha256(engine.facts.model), list(tokens), list(wanted.slots),
+        recorder.positions if wanted.slots else [],
+    )  # fmt: skip
+    _write(folder, [begin])
+    return recorder
+
+
+def ended(folder: Path, recorder: Recorder, logits_sha256: str, why: str, unmapped: dict[str, int]) -> End:
+    """The last records of a trace; ``why`` is said of the slots that did not come."""
     records = recorder.records()
     there = {Key.parse(record.key).slot for record in records}
-    why = "the engine gives no such tensor" if engine.facts.traces else "the engine gives no traces"
     absent = {slot: why for slot in TABLE if slot not in there}
-    end = End(len(records), whole.hexdigest(), absent, _unmapped(names))
+    end = End(len(records), logits_sha256, absent, unmapped)
     _write(folder, [*records, end])
     _write(folder, [Seal.of((folder / INDEX).read_bytes())])
     return end
