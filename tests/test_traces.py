@@ -378,6 +378,7 @@ def test_the_commands_and_their_exit_codes(tmp_path: Path) -> None:
         (("capture", "-e", "refrence", "-o", c, "--tokens", "1"), "did you mean 'reference'"),
         (("diff", a, str(tmp_path / "none")), "is not there"),
         (("diff", a, b, "--map", out), "--map is for dumps"),
+        (("diff", a, b, f"--json={b}/trace.jsonl"), "would write over"),
         (("show", a, "--slots", "ffn_gat"), "did you mean 'ffn_gate'"),
     ):
         done = run("trace", *arguments)

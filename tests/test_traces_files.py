@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from kparity.errors import KparityError, WrongInput
 from kparity.traces import files
 from kparity.traces.diff import diff
+from kparity.traces.dumps import Kept
 from tests.cli import run
 from tests.test_traces import rows_of, small
 
@@ -101,6 +103,16 @@ def test_a_dump_is_read_from_its_folder_alone_and_what_lies_below_is_told(tmp_pa
         (below / f"step{number}.npy").touch()
     done = run("trace", "show", str(below))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "step0.npy is no array" in done.stderr
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    kept, (_, hard) = Kept(tmp_path / "2.qkv.safetensors", "2.qkv", 4, 512), getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(WrongInput, match=r"2.qkv.safetensors cannot be written: File too large; name a folder"):
+            kept.append(np.ones((4, 512), np.float32))
+    finally:
+        setrlimit(RLIMIT_FSIZE, (hard, hard))
 
 
 def sealed(text: str) -> str:

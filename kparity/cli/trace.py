@@ -133,17 +133,21 @@ def diff(
 
     Exit codes: 0 nothing differs beyond what follows, 1 something does, 2 a trace cannot be read, 3 the samples differ.
     """
+    from kparity.errors import WrongInput
     from kparity.host import files
     from kparity.traces import files as traces
     from kparity.traces.diff import diff
+    from kparity.traces.dumps import READERS
 
     if map_path and all((each / traces.INDEX).exists() for each in (a, b)):
         raise click.UsageError("--map is for dumps, and both are traces of kparity")
-    left, right, third = (
-        each and traces.load(each, map_path if not (each / traces.INDEX).exists() else None) for each in (a, b, floor)
+    to, sides = Path(json_path or "-"), [each for each in (a, b, floor) if each]
+    if (to.name == traces.INDEX or to.suffix in READERS) and any(files.same(to.parent, each) for each in sides):
+        raise WrongInput(f"--json would write over {to}, which is of a trace; name another file")
+    left, right, *third = (
+        traces.load(each, map_path if not (each / traces.INDEX).exists() else None) for each in sides
     )
-    assert left and right
-    found = diff(left, right, last_token=last_token, floor=third or None)
+    found = diff(left, right, last_token=last_token, floor=third[0] if third else None)
     if json_path:
         import msgspec
 

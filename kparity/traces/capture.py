@@ -24,7 +24,7 @@ from kparity.errors import DeviceFault, WrongInput
 from kparity.host import files
 from kparity.model.digest import file_sha256
 from kparity.ops.spec import Array
-from kparity.traces.dumps import Kept
+from kparity.traces.dumps import Kept, appended
 from kparity.traces.files import INDEX, SCHEMA, Begin, End, Recorded, Seal, Told
 from kparity.traces.names import UNNAMED, Gatherer, Namer
 from kparity.traces.parity import Stats
@@ -237,6 +237,6 @@ def _bytes(values: Array) -> memoryview:
 
 
 def _write(folder: Path, records: Sequence[msgspec.Struct]) -> None:
-    with (folder / INDEX).open("ab") as file:
+    with appended(folder / INDEX) as file:
         for record in records:
             file.write(msgspec.json.encode(record) + b"\n")

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -92,6 +93,16 @@ class Rows:
             raise WrongInput(f"{self.places[0].path} is not what was captured; capture the trace again")
 
 
+@contextmanager
+def appended(path: Path) -> Iterator[BinaryIO]:
+    """A file of a trace, to be written at its end; raises WrongInput for a full disk, and what else ends a write."""
+    try:
+        with path.open("ab") as file:
+            yield file
+    except OSError as error:
+        raise WrongInput(f"{path} cannot be written: {error.strerror}; name a folder with room for it") from error
+
+
 class Kept:
     """A safetensors file with one f32 tensor [rows, width], written row by row."""
 
@@ -100,7 +111,7 @@ class Kept:
         header = {name: {"dtype": "F32", "shape": [rows, width], "data_offsets": [0, 4 * rows * width]}}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        with path.open("xb") as file:
+        with appended(path) as file:
             file.write(len(text).to_bytes(8, "little") + text)
 
     def append(self, rows: Array) -> None:
@@ -108,7 +119,7 @@ class Kept:
         data = np.ascontiguousarray(rows, "<f4").tobytes()
         self.digest.update(data)
         self.left -= len(rows)
-        with self.path.open("ab") as file:
+        with appended(self.path) as file:
             file.write(data)
 
 
