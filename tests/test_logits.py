@@ -25,7 +25,7 @@ from kparity.numerics.logits import (
     spread,
     top_tokens,
 )
-from kparity.numerics.statistics import bootstrap_farther, quantile, sprt
+from kparity.numerics.statistics import bootstrap_farther, quantile, sprt, sprt_left
 
 INF, NAN = math.inf, math.nan
 RNG = np.random.default_rng(7)
@@ -54,6 +54,7 @@ def plainly(r: list[float], c: list[float]) -> dict[str, float]:
         "kl": math.fsum(math.exp(x) * (x - y) for x, y in zip(p, q, strict=True)),
         **{f"top{k}": len({*ranked[0][:k]} & {*ranked[1][:k]}) / min(k, len(r)) for k in (1, 5, 10)},
         "reference_argmax": ranked[0][0], "candidate_argmax": ranked[1][0],
+        "reference_gap": max(r) - r[ranked[1][0]],
         "reference_margin": r[ranked[0][0]] - r[ranked[0][1]], "candidate_margin": c[ranked[1][0]] - c[ranked[1][1]],
         "reference_bad": 0, "candidate_bad": 0,
     }  # fmt: skip
@@ -218,6 +219,12 @@ def test_summary_is_of_observed_values() -> None:
 )  # fmt: skip
 def test_sequential_test_of_three_nines_against_two(successes: int, n: int, verdict: str) -> None:
     assert sprt(successes, n, 0.999, 0.99, 0.05, 0.05) == verdict
+    assert (sprt_left(successes, n, 0.999, 0.99) == 0) == (verdict != "go on")
+
+
+@pytest.mark.parametrize(("successes", "n", "left"), [(0, 0, INF), (20, 20, 306), (325, 325, 1), (101, 102, 115)])
+def test_how_many_more_trials_decide_at_the_present_rate(successes: int, n: int, left: float) -> None:
+    assert sprt_left(successes, n, 0.999, 0.99) == left
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,8 @@ def test_the_size_of_a_piece_changes_no_sum(kind: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(weights, "PIECE", 1)  # as few rows as there can be
     pieces = plain.logits(path, TOKENS, act="token", kv="f16").logits
     assert max(apart(whole, pieces)) < 1e-12
+    rows = [each.logits for each in plain.streamed(path, TOKENS, act="token", kv="f16", rows=3)]
+    assert [len(each) for each in rows[:2]] == [3, 3] and max(apart(whole, np.concatenate(rows))) < 1e-12
 
 
 @pytest.mark.parametrize(("kind", "block", "n_bytes"), [("Q8_0", 32, 34), ("Q6_K", 256, 210), ("BF16", 1, 2)])

@@ -52,8 +52,8 @@ def main() -> None:
             found = engine.score(ids)
             for count in lengths:
                 tally, judge = compared(truth[:count], found[:count]), Judge(True, {}, floor)
-                measures = [*judge.distances(tally.rows), judge.overlap(tally.rows), *judge.shapes(tally)]
-                alarms[name, count] += not all(each.holds for each in measures)
+                measures = judge.walked(tally)
+                alarms[name, count] += any(each.outcome == "FAIL" for each in measures)
                 for each in measures:
                     kind = each.of.split()[-1]
                     if kind in STATISTICS and each.used > worst[name, count][kind]:

@@ -22,6 +22,7 @@ TOLERANCES = {
     "mse": ("--mse-tol", "Largest mean squared error."),
     "kl": ("--kl-tol", "Largest KL divergence in nats."),
     "max_abs": ("--max-abs-tol", "Largest difference of a logit."),
+    "norm": ("--norm-tol", "Largest |ln(norm ratio)|, and distance of a constant factor from 1."),
     "top5": ("--top5-tol", "Least mean overlap of the five likeliest tokens."),
 }
 """Metric → the option that overrides its limit."""
@@ -34,7 +35,7 @@ ROOM = 512
     examples=(
         "kparity ladder --ref reference --cand kparity:cpu --positions 32",
         "kparity ladder --ref kparity:numpy --cand kparity:cpu --ladder first-logit --json ladder.json",
-        'kparity ladder --ref reference --cand kparity:cpu --prompt "In the beginning" --ladder positions -v',
+        'kparity ladder --ref reference --cand kparity:cpu --prompt "In the beginning" --ladder first-logit -v',
     ),
 )
 @click.option("--ref", "reference", required=True, metavar="ENGINE", shell_complete=completing(names.engines),
@@ -55,8 +56,13 @@ ROOM = 512
 @click.option("--prompt", "given", multiple=True, metavar="TEXT",
               help="Text to compare [default: built in]. Repeatable: all are decoded.")  # fmt: skip
 @click.option("--prompt-file", type=FILE, metavar="FILE", help="The same from a file, a prompt a line.")
-@click.option("--prompts", "count", type=click.IntRange(min=1), metavar="N",
-              help="Distinct prompts to decode, until the rate is decided [default: 4].")  # fmt: skip
+@click.option(
+    "--prompts",
+    "count",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Distinct prompts to decode until their rate is decided, 326 if all agree [default: 4, no rate].",
+)
 @click.option("--prompt-template", "template", type=click.Choice(["raw", "instruct"]), default="raw", show_default=True,
               help="Texts as they are, or in the model's chat template.")  # fmt: skip
 @click.option("--profile", type=click.Choice(["auto", "same", "other"]), default="auto", show_default=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from kparity.host.text import number
 
 if TYPE_CHECKING:
     from kparity.engines.base import Facts
-    from kparity.ladder.record import Document, Position, Rung
+    from kparity.ladder.record import Document, Rung
 
 NEAREST, LEAST, SHOWN, AROUND = 3, 0.01, 16, 2
 """Measures of a rung that are shown, what they have used of their limit at least; positions that are shown; ids on both
@@ -24,6 +25,8 @@ def print_ladder(found: Document, verbose: bool = False, dump_ids: bool = False)
     for side, facts, spec in (("reference", found.reference, found.request.reference),
                               ("candidate", found.candidate, found.request.candidate)):  # fmt: skip
         say(f"{side}: {_engine(facts) if facts else spec}", hang=11)
+    if given := found.request.overrides:
+        say(f"overridden limits: {', '.join(f'{name} {limit:g}' for name, limit in given.items())}", hang=19)
     if found.floor:
         say(f"profile: {found.profile}; floor: {found.floor.basis}", hang=9)
         for control in found.floor.controls if verbose else ():
@@ -39,7 +42,7 @@ def print_ladder(found: Document, verbose: bool = False, dump_ids: bool = False)
                 count = len(tokens.reference or tokens.candidate or [])
                 say(f"Token parity: OK ({count} tokens match exactly)", indent=2)
     if found.positions:
-        _positions(found.positions, verbose)
+        _positions(found, verbose)
     for at, each in enumerate(found.decode):
         wrong = each.steps.index(DIVERGED) if DIVERGED in each.steps else -1
         if dump_ids or wrong >= 0:
@@ -81,8 +84,9 @@ def _ids(title: str, reference: list[int] | None, candidate: list[int] | None, w
     table.print()
 
 
-def _positions(positions: list[Position], verbose: bool) -> None:
+def _positions(found: Document, verbose: bool) -> None:
     """The playbook's lines: all of few, the bad ones of many; and its summary."""
+    positions, sums = found.positions, found.metrics
     shown = [each for at, each in enumerate(positions) if verbose or len(positions) <= SHOWN or each.verdict == "FAIL"]
     for each in shown if verbose else shown[:SHOWN]:
         numbers = f" (cos_sim: {each.cosine_similarity:.6f}, l2_dist: {each.l2_distance:.4g})"
@@ -92,8 +96,11 @@ def _positions(positions: list[Position], verbose: bool) -> None:
     bad = [each.position for each in positions if each.verdict == "FAIL"]
     diverged = f"first diverging position {bad[0]}, {len(bad)} of {len(positions)} beyond a limit" if bad else ""
     say(f"Summary: {diverged or 'All positions parity OK'}")
-    say(f"Minimum cosine similarity: {min(each.cosine_similarity for each in positions):.6f}")
-    say(f"Maximum L2 distance: {max(each.l2_distance for each in positions):.5g}")
+    say(f"Minimum cosine similarity: {sums.min_cosine_similarity:.6f}")
+    say(f"Maximum L2 distance: {sums.max_l2_distance:.5g}")
+    say(f"KL divergence: mean {sums.mean_kl:.3g}, p99 {sums.p99_kl:.3g}, max {sums.max_kl:.3g}")
+    ties = Counter(each.tie for each in positions)
+    say(f"Likeliest ids: {', '.join(f'{count} {tie}' for tie, count in ties.most_common())}")
 
 
 def _about(rung: Rung, verbose: bool) -> Iterator[str]:
@@ -102,9 +109,9 @@ def _about(rung: Rung, verbose: bool) -> Iterator[str]:
         if text:
             yield title + text
     yield from rung.notes
-    wrong = [each for each in rung.measures if not each.holds and each.text != rung.reason]
-    right = sorted((each for each in rung.measures if each.holds), key=lambda each: -each.used)
+    wrong = [each for each in rung.measures if each.outcome != "PASS" and not rung.reason.startswith(each.text)]
+    right = sorted((each for each in rung.measures if each.outcome == "PASS"), key=lambda each: -each.used)
     if not verbose:
         wrong, right = wrong[:NEAREST], [] if wrong else [each for each in right[:NEAREST] if each.used > LEAST]
     for each in [*wrong, *right]:
-        yield f"{'' if each.holds else 'FAIL '}{each.text}"
+        yield f"{'' if each.outcome == 'PASS' else each.outcome + ' '}{each.text}"

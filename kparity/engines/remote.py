@@ -92,9 +92,8 @@ class Remote(Engine):
         rows = max(BATCH, PIECE_BYTES // (4 * self.facts.vocab) // BATCH * BATCH)
         pieces = [list(tokens[at : at + rows]) for at in range(0, len(tokens), rows)] or [[]]
         shapes = [(len(piece), self.facts.vocab) for piece in pieces]
-        return np.concatenate(
-            [self._logits("score", shape, tokens=piece) for piece, shape in zip(pieces, shapes, strict=True)]
-        )
+        found = [self._logits("score", shape, tokens=piece) for piece, shape in zip(pieces, shapes, strict=True)]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
         """As ``Engine.score_beside``."""

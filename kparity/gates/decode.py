@@ -36,9 +36,15 @@ def token_verdicts(best: Array, wanted: Array, noise: Array | float) -> Array:
     rows = np.arange(len(wanted))
     inside = (best >= 0) & (best < wanted.shape[1])
     gap = wanted.max(axis=1) - wanted[rows, np.where(inside, best, 0)]
-    verdicts = np.where(gap == 0, "EXACT-TIE", np.where(gap <= 2 * noise, "NEAR-TIE", "DIVERGED"))
-    verdicts = np.where(best == wanted.argmax(axis=1), "SAME", verdicts)
-    return np.where(inside, verdicts, "DIVERGED")
+    return np.where(inside, tie_classes(best == wanted.argmax(axis=1), gap, noise), "DIVERGED")
+
+
+def tie_classes(same: Array, gap: Array, noise: Array | float) -> Array:
+    """The same by whether ids are equal [n], and by how far the reference's logit of each lies below its largest [n];
+    a gap that is no number is a divergence.
+    """
+    ties = np.where(gap == 0, "EXACT-TIE", np.where(gap <= 2 * noise, "NEAR-TIE", "DIVERGED"))
+    return np.where(same, "SAME", ties)
 
 
 def _wrong_argmax(engine: Engine) -> tuple[int, str]:

@@ -36,6 +36,7 @@ from kparity.ladder.record import (
     verdict_of,
 )  # fmt: skip
 from kparity.ladder.stream import EngineFailed, Seat, Tally
+from kparity.numerics.logits import Spread, spread
 
 Opener = Callable[[str, str], Engine]
 """Opens an engine: specification, model."""
@@ -92,9 +93,13 @@ class Climb:
             rung.side, rung.reason = failed.side, str(failed)
             ran = failed.side == "candidate" and not isinstance(failed.error, Unavailable)
             rung.verdict = FAIL if ran else INCONCLUSIVE
-        bad = next((each for each in rung.measures if not each.holds), None)
+        bad, short = (
+            next((each for each in rung.measures if each.outcome == kind), None) for kind in (FAIL, INCONCLUSIVE)
+        )
         if bad is not None:
             rung.verdict, rung.reason = FAIL, rung.reason or bad.text
+        elif short is not None:
+            rung.verdict, rung.reason = INCONCLUSIVE, rung.reason or f"{short.text}: {short.short}"
         rung.seconds = time.perf_counter() - began
 
     def prepared(self) -> Rung:
@@ -181,7 +186,7 @@ class Climb:
             alike = same_numerics(reference.facts, third.facts)
             if own := floor.plain_pass(reference, model, alike, ids):
                 found = Judge(alike, {}, own).distances(self.judge.floor.widest.rows)
-                self.judge.doubted = next((each for each in found if not each.holds), None)
+                self.judge.doubted = next((each for each in found if each.outcome == FAIL), None)
                 self.judge.floor = own if self.judge.doubted else self.judge.floor
         else:
             self.judge.floor = floor.measured(reference, model, self.judge.same, ids, lambda s: self.opener(s, model))
@@ -219,7 +224,9 @@ class Climb:
             rung.measures += found.measures
             rung.notes += found.notes
             if found.cause:
-                rung.side, rung.cause, rung.reason = seat.side, found.cause, f"the {seat.side} alone is not consistent"
+                rung.side, rung.cause = seat.side, found.cause
+                if any(each.outcome == FAIL for each in rung.measures):
+                    rung.reason = f"the {seat.side} alone is not consistent"
                 rung.next = "repair this side first: nothing that it is compared with can be right"
                 return
 
@@ -231,7 +238,7 @@ class Climb:
         rows = self.tally.add(left, right)
         self.positions = positions.listed(self.tally, self.judge)
         rung.measures += self.judge.distances(rows, first=True)
-        if any(not each.holds for each in rung.measures):
+        if any(each.outcome == FAIL for each in rung.measures):
             rung.cause = causes.first(left[0], right[0], rows)
             rung.next = f"kparity model inspect {self.settings.model}".strip()
 
@@ -243,7 +250,6 @@ class Climb:
         self.tally, others = positions.walked(seats, self.ids[0], judge, self.settings.stop_at_first)
         rows = self.tally.rows
         self.positions = positions.listed(self.tally, judge)
-        measures = [*judge.distances(rows), judge.overlap(rows), *judge.shapes(self.tally), *judge.coarse(rows)]
         if doubt := judge.doubt():
             if third:
                 rung.notes.append(f"the reference and the third engine are not both right: {doubt.text}")
@@ -251,7 +257,7 @@ class Climb:
             elif not causes.bad_numbers(rows):
                 rung.verdict, rung.reason = INCONCLUSIVE, f"the floor cannot be believed: {doubt.text}; give --third"
                 return
-        rung.measures += measures
+        rung.measures += judge.walked(self.tally)
         if self.settings.sweep:
             measure, notes = sweep.told(list(sweep.swept(*self.pair, self.ids[0], judge)), judge)
             rung.measures.append(measure)
@@ -260,33 +266,35 @@ class Climb:
             rung.notes += sweep.traced(self.pair, self.ids[0], Path(self.settings.traces))
         if third:
             self.three_way = positions.three_way(others, third)
-        if all(each.holds for each in rung.measures):
+        if all(each.outcome != FAIL for each in rung.measures):
             return
         rung.cause = causes.positions(rows, np.array([each.verdict == FAIL for each in self.positions]))
         rung.next = "kparity trace capture on both sides, then kparity trace diff"
         if third and self.three_way:
             chance = self.three_way.candidate_farther
-            rung.side = "candidate" if chance > 0.5 else "reference"
-            rung.notes.append(
-                f"the {rung.side} is farther from the third engine, probability {max(chance, 1 - chance):.3f}"
-            )
+            farther, sure = "candidate" if chance > 0.5 else "reference", max(chance, 1 - chance)
+            if judge.contract.threshold("three_way_sure").holds(sure):
+                rung.side = farther
+            told = "" if rung.side else ", which is not sure: more --positions tell"
+            rung.notes.append(f"the {farther} is farther from the third engine, probability {sure:.3f}{told}")
 
     def _decode(self, rung: Rung) -> None:
         """Every prompt, until the rate is decided where it runs on."""
         if all(seat.whole for seat in self.seats.values() if seat.side != "candidate"):
             self._measure_floor()
-        within, steps = decode.noise(self.judge), self.settings.max_tokens
+        within, steps = self.judge.noise, self.settings.max_tokens
         # the text as well, all that was walked through: prefill as it serves, and steps behind a long cache
         starts = [*self.ids[1:], *([self.ids[0]] if self.ids[0] not in self.ids[1:] else [])]
         for ids in starts:
             self.decoded.append(decode.decoded(*self.pair, ids, steps, within))
-            if self.settings.sequential and not decode.undecided(self.decoded, self.judge):
+            judged = decode.judged_rate(self.decoded, self.judge)
+            if self.settings.sequential and not judged.short:
                 rung.notes.append(f"the rate is decided after {len(self.decoded)} prompts (SPRT)")
                 break
-        else:
-            if self.settings.sequential:
-                rung.notes.append(f"the rate is not decided yet by {len(self.decoded)} prompts (SPRT); raise --prompts")
-        rung.measures += decode.measures(self.decoded, self.judge)
+        short = self.judge.short if self.judge.floor else "nothing tells a tie: the reference gives no whole logits"
+        rung.measures += decode.measures(self.decoded, self.judge, short)
+        if self.settings.sequential:
+            rung.measures.append(judged)
         rung.notes += [decode.rate(self.decoded), f"a near tie lies within {2 * within:.3g} of the largest logit"]
         bad = next((at for at, each in enumerate(self.decoded) if decode.DIVERGED in each.steps), -1)
         if bad >= 0:
@@ -296,25 +304,28 @@ class Climb:
             rung.reason = (
                 f"prompt {bad + 1}, id {at}: {first.candidate[at]} for {first.reference[at]}, no tie in the noise"
             )
-            if self.judge.floor is None:
-                rung.verdict, rung.measures = INCONCLUSIVE, []
-                rung.reason += ", which nothing tells: the reference does not give whole logits"
+            if short:
+                rung.reason += f"; {short}"
+        elif any(each.threshold == "decode_ties" and each.outcome == FAIL for each in rung.measures):
+            rung.cause, rung.next = decode.TOO_MANY_TIES, "kparity ladder --ladder positions -v, and --third"
 
     def _document(self, rungs: list[Rung], seconds: float) -> Document:
+        def over(name: str) -> Spread:
+            return spread([getattr(each, name) for each in seen] or np.nan)
+
         verdict, judge, seen = verdict_of(rungs), self.judge, self.positions
         at = next((each.position for each in seen if each.verdict == FAIL), -1)
         if at < 0 and any(each.name == "first-logit" and each.verdict == FAIL for each in rungs):
             at = 0
         facts = {side: seat.facts for side, seat in self.seats.items()}
-        thresholds = judge.contract.document["thresholds"].items()
+        kl, thresholds = over("kl"), judge.contract.document["thresholds"].items()
         return Document(
             status="diverged" if verdict == FAIL else "ok" if verdict == PASS else "inconclusive",
             backend=self.settings.candidate, divergence_token=at,
             metrics=Summary(
-                min_cosine_similarity=min((each.cosine_similarity for each in seen), default=np.nan),
-                max_l2_distance=max((each.l2_distance for each in seen), default=np.nan),
-                mean_abs_difference=float(np.mean([each.mean_abs for each in seen])) if seen else np.nan,
-                token_count=len(seen),
+                min_cosine_similarity=over("cosine_similarity").least, max_l2_distance=over("l2_distance").most,
+                mean_abs_difference=over("mean_abs").mean,
+                token_count=len(seen), mean_kl=kl.mean, p99_kl=kl.p99, max_kl=kl.most,
             ),
             form="kparity-ladder-v1", kparity=kparity.__version__, verdict=verdict,
             exit_code={FAIL: 1, PASS: 0}.get(verdict, 3),

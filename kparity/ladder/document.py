@@ -23,7 +23,7 @@ def as_junit(found: Document) -> str:
     tests = [
         ci.Test(
             "ladder", rung.name, rung.seconds, failure=(_told(rung) or FAIL) if rung.verdict == FAIL else "",
-            type=next((each.threshold for each in rung.measures if not each.holds), rung.name),
+            type=next((each.threshold for each in rung.measures if each.outcome == FAIL), rung.name),
             details="\n".join(each.text for each in rung.measures),
             skipped="" if rung.verdict in (FAIL, PASS) else _told(rung) or rung.verdict,
         )

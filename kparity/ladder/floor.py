@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from kparity import plain
 from kparity.engines.base import Engine, Spec
 from kparity.errors import KparityError
 from kparity.ladder.limits import Floor
-from kparity.ladder.stream import Seat, Tally, compared, tallied
+from kparity.ladder.stream import Seat, Tally, rows_of, side_by_side, tallied
 
 Opener = Callable[[str], Engine]
 PLAIN_BYTES = 64 << 20
@@ -35,17 +38,31 @@ def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], ope
     found = plain_pass(reference, model, same, tokens) or _other_forms(reference, same, tokens, opener)
     if found is not None:
         return found
-    tally, tokens = Tally(), tokens[:FEWEST]  # of a large vocabulary no more is kept at a time
-    batch = reference.fed(tokens)
-    reference.reset()
-    for row, token in zip(batch, tokens, strict=True):
-        tally.add(row[None], reference.step(token)[None])
-    return Floor(f"{reference.spec} in a batch against itself token by token", False, {"token by token": tally})
+    batches, steps = f"{reference.spec} in batches", "token by token"
+    return Floor(f"{batches} against itself {steps}", False, {steps: _against_steps(reference, tokens[:FEWEST])})
+
+
+def _against_steps(reference: Seat, tokens: Sequence[int]) -> Tally:
+    """An engine against itself token by token. It has one cache, so that one way comes after the other, and the first
+    waits in a file: of a large vocabulary it would take more memory than all else.
+    """
+    tally, vocab = Tally(), reference.facts.vocab
+    with tempfile.TemporaryFile() as kept:
+        for (logits,) in side_by_side([reference], tokens):
+            np.asarray(logits, np.float32).tofile(kept)
+        kept.seek(0)
+        reference.reset()
+        for token in tokens:
+            row = np.asarray(reference.step(token), np.float32)
+            tally.add(np.fromfile(kept, np.float32, vocab)[None], row[None])
+    return tally
 
 
 def plain_pass(reference: Seat, model: str, same: bool, tokens: Sequence[int]) -> Floor | None:
     """The plain fp64 pass beside others, as the reference quantises; None for a model that is large or none of ours."""
     act, shaped = ACTS.get(reference.facts.activations, "token"), reference.shaped
+    acts = [act] if same else [act, OTHER_ACT[act]]
+    controls = {"f32": Tally(), **{f"activations per {each}": Tally() for each in acts[1:]}}
     kv = reference.facts.kv if reference.facts.kv in ("f16", "f32") else "f16"
     try:
         if not model or Path(model).stat().st_size > PLAIN_BYTES:
@@ -53,12 +70,12 @@ def plain_pass(reference: Seat, model: str, same: bool, tokens: Sequence[int]) -
         file, said = plain.facts(model), reference.facts
         if any(got and got != want for got, want in ((said.vocab, file.vocab), (said.layers, file.layers))):
             return None  # the engine has a model of its own
-        both = plain.logits(model, list(tokens), act=act, kv=kv)
-        truth = shaped(both.logits)
-        controls = {"f32": compared(truth, shaped(both.rounded))}
-        if not same:
-            other = plain.logits(model, list(tokens), act=OTHER_ACT[act], kv=kv)
-            controls[f"activations per {OTHER_ACT[act]}"] = compared(truth, shaped(other.logits))
+        rows = rows_of(said)
+        passes = [plain.streamed(model, tokens, act=each, kv=kv, rows=rows) for each in acts]
+        for both, *others in zip(*passes, strict=True):
+            truth = shaped(both.logits)
+            for tally, other in zip(controls.values(), (both.rounded, *(each.logits for each in others)), strict=True):
+                tally.add(truth, shaped(other))
     except (KparityError, OSError):
         return None
     return Floor(f"plain fp64 against {' and '.join(controls)}", not same, controls)

@@ -21,8 +21,6 @@ from kparity.ops.spec import Array
 
 WINDOW = 16
 """Positions whose median is looked at, wherever they lie: what goes wrong late has little weight in the whole."""
-FEW = 2 * WINDOW
-"""Positions without which a median says more of where rounding began to flip codes than of the engines."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,14 @@ class Metric:
 
 
 METRICS = (
-    Metric(
-        "cosine",
-        "cosine_distance",
-        True,
-        "first_logit_cosine",
-        "positions_cosine",
-        "ceiling_cosine",
-        "ceiling_typical_cosine",
-    ),
+    Metric("cosine", "cosine_distance", True, "first_logit_cosine", "positions_cosine", "ceiling_cosine",
+           "ceiling_typical_cosine"),
     Metric("mse", "mse", True, "first_logit_mse", "positions_mse"),
     Metric("max_abs", "max_abs", False, "first_logit_max_abs", "positions_max_abs"),
     Metric("kl", "kl", True, "", "positions_kl"),
     Metric("l2", "l2", False, "", "positions_l2"),
     Metric("norm", "log_norm_ratio", False, "positions_norm", "positions_norm"),
-)
+)  # fmt: skip
 STATISTICS = {"median": "floor_typical", "window": "floor_typical", "p99": "floor_tail", "most": "floor_tail"}
 """Statistic over the positions -> the factor by which it may exceed the floor's."""
 SHOWN = {"cosine": "1 - cosine", "norm": "|ln norm ratio|"}
@@ -71,6 +62,8 @@ def statistic(values: Array, name: str) -> float:
     """Of one metric over the positions; infinite where one of them is not finite."""
     if not np.isfinite(values).all():
         return np.inf
+    if name == "mean":
+        return float(values.mean())
     if name == "window":
         size = min(WINDOW, len(values))
         return float(np.median(np.lib.stride_tricks.sliding_window_view(values, size), axis=1).max())
@@ -104,14 +97,11 @@ class Floor:
 
     def record(self) -> FloorRecord:
         """For the JSON."""
-        spreads = {
-            name: {metric.name: {at: statistic(getattr(each.rows, metric.rows), at) for at in STATISTICS}
-                   for metric in METRICS}
-            for name, each in self.controls.items()
-        }  # fmt: skip
-        controls = [
-            Control(name=name, positions=len(each.rows), spreads=spreads[name]) for name, each in self.controls.items()
-        ]
+        controls = []
+        for name, each in self.controls.items():
+            values = {metric.name: getattr(each.rows, metric.rows) for metric in METRICS}
+            spreads = {of: {at: statistic(them, at) for at in (*STATISTICS, "mean")} for of, them in values.items()}
+            controls.append(Control(name=name, positions=len(each.rows), spreads=spreads))
         return FloorRecord(basis=self.basis, covers_numerics=self.covers_numerics, controls=controls)
 
 
@@ -128,32 +118,55 @@ class Judge:
     doubted: Measure | None = None
     """What a third engine and the reference differ by, where that is more than noise."""
 
-    def measure(self, threshold: str, of: str, value: float) -> Measure:
+    def value(self, threshold: str) -> float:
+        """Of the contract."""
+        return self.contract.threshold(threshold).value
+
+    @property
+    def covered(self) -> bool:
+        """Whether the floor says what engines of these numerics may differ by."""
+        return self.floor is not None and (self.same or self.floor.covers_numerics)
+
+    @property
+    def short(self) -> str:
+        """Why the floor carries no verdict on what the contract alone does not admit; empty where it does."""
+        there = min((len(each.rows) for each in self.floor.controls.values()), default=0) if self.floor else np.inf
+        least = self.value("floor_positions")
+        return f"the floor has {there} of {least:g} positions; raise --context or give a longer text" * (there < least)
+
+    @property
+    def noise(self) -> float:
+        """How far a logit may lie from where it should by noise: the p99 of the floor, and no less than the contract's
+        margin of a tie.
+        """
+        controls = self.floor.controls.values() if self.floor else ()
+        return max(self.value("decode_tie") / 2, *(statistic(each.rows.max_abs, "p99") for each in controls), 0.0)
+
+    def measure(self, threshold: str, of: str, value: float, short: str = "") -> Measure:
         """A number against a threshold as it stands in the contract."""
         limit = self.contract.threshold(threshold)
         return Measure(
             threshold=threshold, of=of, value=value, limit=limit.value, sign=limit.sign,
-            holds=limit.holds(value), basis=f"{self.contract.id} {threshold}",
+            holds=limit.holds(value), basis=f"{self.contract.id} {threshold}", short=short,
         )  # fmt: skip
 
     def _limit(self, metric: Metric, statistic_name: str, first: bool) -> tuple[float, str]:
         """Limit of a distance and where it comes from."""
         threshold = metric.first if first and metric.first else metric.later
         limit, basis = metric.limit(self.contract, threshold), f"{threshold}"
-        if self.floor is None:
+        typical = STATISTICS[statistic_name] == "floor_typical"
+        ceiling = metric.typical if typical else metric.ceiling
+        if self.floor and not self.covered:  # nothing says what another arithmetic may do: the coarse limits alone
+            return metric.limit(self.contract, ceiling), ceiling or "no floor of other numerics"
+        if self.floor is None or (self.short and not (first and self.same)):
             return limit, basis
-        factor = self.contract.threshold(STATISTICS[statistic_name]).value
+        factor = self.value(STATISTICS[statistic_name])
         times = factor * factor if metric.squared else factor
         noise = self.floor.at_first(metric) if first and self.same else self.floor.most(metric, statistic_name)
         if times * noise > limit:
             limit, basis = times * noise, f"{times:g} × floor {noise:.3g}"
-        if not self.same:
-            name = metric.typical if STATISTICS[statistic_name] == "floor_typical" else metric.ceiling
-            ceiling = metric.limit(self.contract, name)
-            if not self.floor.covers_numerics:  # nothing says what another arithmetic may do: the coarse limits alone
-                return ceiling, name or "no floor of other numerics"
-            if ceiling < limit:
-                return ceiling, name
+        if not self.same and metric.limit(self.contract, ceiling) < limit:
+            return metric.limit(self.contract, ceiling), ceiling
         return limit, basis
 
     def _overridden(self, metric: Metric) -> float | None:
@@ -189,7 +202,7 @@ class Judge:
 
     def distances(self, rows: Rows, first: bool = False) -> list[Measure]:
         """Every metric: at position 0, or each statistic over later positions."""
-        names = ["most"] if first else [name for name in STATISTICS if len(rows) >= FEW or name == "most"]
+        names = [name for name in STATISTICS if name == "most" or (not first and self._carried(rows))]
         found = []
         for metric in METRICS:
             values, given = getattr(rows, metric.rows), self._overridden(metric)
@@ -198,53 +211,59 @@ class Judge:
                 value = statistic(values, name)
                 if np.isfinite(limit) or not np.isfinite(value):
                     threshold = (metric.first if first else "") or metric.later
-                    found.append(self._distance(metric, threshold, name if not first else "", value, limit, basis))
+                    short = self.short if self.covered and given is None and not (first and self.same) else ""
+                    found.append(_distance(metric, threshold, "" if first else name, value, limit, basis, short))
         return found
 
-    def _distance(self, metric: Metric, threshold: str, name: str, value: float, limit: float, basis: str) -> Measure:
-        return Measure(
-            threshold=threshold, of=" ".join(filter(None, (SHOWN.get(metric.name, metric.name), name))), value=value,
-            limit=limit, sign="≤", holds=bool(np.isfinite(value) and value <= limit), basis=basis,
-            overridden=basis == "given",
-        )  # fmt: skip
+    def _carried(self, rows: Rows) -> bool:
+        """Whether there are positions enough for a median, or a mean."""
+        return self.contract.threshold("positions_least").holds(len(rows))
+
+    def walked(self, tally: Tally) -> list[Measure]:
+        """All that judges the positions of a text. Of few of them each is judged, and nothing is said of all."""
+        rows, short = tally.rows, "medians, overlap and distribution need more; give a longer text"
+        few = self.measure("positions_least", "positions", len(rows), "" if self._carried(tally.rows) else short)
+        overlap = [self.overlap(rows)] if self._carried(rows) or "top5" in self.overrides else []
+        return [few, *self.distances(rows), *overlap, *self.shapes(tally), *self.coarse(rows)]
 
     def overlap(self, rows: Rows) -> Measure:
         """Mean overlap of the five likeliest tokens."""
-        value, limit, basis = float(rows.top5.mean()), self.contract.threshold("positions_top5").value, "positions_top5"
+        value, limit, basis = float(rows.top5.mean()), self.value("positions_top5"), "positions_top5"
         if "top5" in self.overrides:
             limit, basis = self.overrides["top5"], "given"
-        elif self.floor is not None:
-            factor = self.contract.threshold("floor_tail").value
+        elif self.floor is not None and not self.short:
+            factor = self.value("floor_tail")
             lost = max(1 - float(each.rows.top5.mean()) for each in self.floor.controls.values())
             if 1 - factor * lost < limit:
                 limit, basis = 1 - factor * lost, f"{factor:g} × what the floor loses"
         return Measure(
-            threshold="positions_top5", of="top-5 overlap", value=value, limit=limit, sign="≥",
-            holds=value >= limit, basis=basis, overridden=basis == "given",
+            threshold="positions_top5", of="top-5 overlap", value=value, limit=limit, sign="≥", holds=value >= limit,
+            basis=basis, overridden=basis == "given", short="" if value >= limit or basis == "given" else self.short,
         )  # fmt: skip
 
     def shapes(self, tally: Tally) -> list[Measure]:
-        """How the errors are distributed, beside the floor's: their size, and their form."""
-        covered = self.floor is not None and (self.same or self.floor.covers_numerics)
-        if self.floor is None or not covered or self.overrides or len(tally.rows) < FEW or not tally.shaped:
+        """How the errors are distributed, beside the floor's: their size, and their form. Only where codes have flipped
+        on both sides often enough to have a distribution; elsewhere each position has its limits.
+        """
+        if self.floor is None or not self.covered or self.short or not self._carried(tally.rows):
             return []
         widest = self.floor.widest
-        ratio = sigma_ratio(tally.rows, widest.rows)
-        found = [self.measure("floor_sigma_ratio", "sigma ÷ floor's", ratio)]
-        if min(tally.shaped, widest.shaped) >= WINDOW:
-            same = bhattacharyya(tally.shape, widest.shape)
-            found.append(self.measure("floor_shape", "Bhattacharyya coefficient of the errors", same))
-        return found
+        if min(tally.shaped, widest.shaped) < WINDOW:
+            return []
+        return [self.measure("floor_sigma_ratio", "sigma ÷ floor's", sigma_ratio(tally.rows, widest.rows)),
+                self.measure("floor_shape", "Bhattacharyya coefficient of the errors",
+                             bhattacharyya(tally.shape, widest.shape))]  # fmt: skip
 
     def coarse(self, rows: Rows, of: str = "") -> list[Measure]:
         """What no floor excuses where numerics differ: the cosine anywhere, KL and gain at most positions."""
-        if self.same and not of:
+        if self.same and not of and not self.short:
             return []
         away, apart = abs(float(np.median(rows.factor)) - 1), rows.cosine_distance
-        found = [("cosine", "ceiling_cosine", "least cosine", 1 - statistic(apart, "most")),
-                 ("cosine", "ceiling_typical_cosine", "median cosine", 1 - statistic(apart, "median")),
-                 ("kl", "ceiling_kl", "median KL", statistic(rows.kl, "median")),
-                 ("", "ceiling_gain", "|factor - 1|", away)]  # fmt: skip
+        found = [("cosine", "ceiling_cosine", "least cosine", 1 - statistic(apart, "most"))]
+        if self._carried(rows):
+            found += [("cosine", "ceiling_typical_cosine", "median cosine", 1 - statistic(apart, "median")),
+                      ("kl", "ceiling_kl", "median KL", statistic(rows.kl, "median")),
+                      ("norm", "ceiling_gain", "|factor - 1|", away)]  # fmt: skip
         # a limit that was given takes the place of the ceiling, too; a floor is believed by the contract alone
         return [self.measure(threshold, of + what, value) for metric, threshold, what, value in found
                 if of or metric not in self.overrides]  # fmt: skip
@@ -256,3 +275,14 @@ class Judge:
         controls = self.floor.controls.items() if self.floor else ()
         found = (each for name, control in controls for each in self.coarse(control.rows, f"floor ({name}) "))
         return next((each for each in found if not each.holds), None)
+
+
+def _distance(
+    metric: Metric, threshold: str, name: str, value: float, limit: float, basis: str, short: str
+) -> Measure:  # fmt: skip
+    finite, holds = bool(np.isfinite(value)), bool(value <= limit)
+    return Measure(
+        threshold=threshold, of=" ".join(filter(None, (SHOWN.get(metric.name, metric.name), name))), value=value,
+        limit=limit, sign="≤", holds=finite and holds, basis=basis, overridden=basis == "given",
+        short=short if finite and not holds else "",
+    )  # fmt: skip

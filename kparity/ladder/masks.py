@@ -165,7 +165,8 @@ def _apart(seat: Seat, name: str, base: Array, other: Array, judge: Judge, found
     ceiling = judge.contract.threshold("ceiling_cosine")
     low = [not ceiling.holds(float(each)) for each in compared(base, other).rows.cosine]
     apart = np.flatnonzero(_beyond(base, other, judge) | low)
-    found.append(judge.measure("masks_apart", f"{seat.side} {name}: positions that differ", float(apart.size)))
+    short = judge.short if apart.size and not any(low) else ""
+    found.append(judge.measure("masks_apart", f"{seat.side} {name}: positions that differ", float(apart.size), short))
     return apart
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kparity.gates.decode import tie_classes
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import FAIL, Position, ThreeWay
 from kparity.ladder.stream import CHUNK, Seat, Tally, compared, side_by_side
@@ -34,13 +35,15 @@ def walked(seats: Sequence[Seat], ids: list[int], judge: Judge, stop: bool) -> t
 def listed(tally: Tally, judge: Judge) -> list[Position]:
     """A record for each position."""
     rows = tally.rows
+    same = rows.reference_argmax == rows.candidate_argmax
+    ties = tie_classes(same, rows.reference_gap, judge.noise).tolist()
     return [
         Position(
             position=at, verdict=verdict, cosine_similarity=float(rows.cosine[at]), l2_distance=float(rows.l2[at]),
             mse=float(rows.mse[at]), rmse=float(rows.rmse[at]), max_abs=float(rows.max_abs[at]),
             mean_abs=float(rows.mean_abs[at]), kl=float(rows.kl[at]), norm_ratio=float(rows.norm_ratio[at]),
             top1=float(rows.top1[at]), top5=float(rows.top5[at]), top10=float(rows.top10[at]),
-            tokens=(int(rows.reference_argmax[at]), int(rows.candidate_argmax[at])), top=top,
+            tokens=(int(rows.reference_argmax[at]), int(rows.candidate_argmax[at])), tie=ties[at], top=top,
         )
         for at, (verdict, top) in enumerate(zip(judge.verdicts(rows), tally.tops, strict=True))
     ]  # fmt: skip

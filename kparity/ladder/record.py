@@ -19,6 +19,8 @@ Number = Annotated[float, Meta(extra_json_schema={"anyOf": [{"type": "number"}, 
 """Null in JSON where it is not finite."""
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "not run"]
 PositionVerdict = Literal["OK", "WARN", "FAIL"]
+Tie = Literal["SAME", "EXACT-TIE", "NEAR-TIE", "DIVERGED"]
+"""What the candidate's likeliest id is beside the reference's, within the noise."""
 Ids = list[int]
 
 
@@ -42,6 +44,13 @@ class Measure(Part):
     holds: bool
     basis: str
     overridden: bool = False
+    short: str = ""
+    """Why the sample carries no verdict, and what to do; empty where it does."""
+
+    @property
+    def outcome(self) -> Verdict:
+        """PASS, FAIL, or INCONCLUSIVE where the sample is too small to tell."""
+        return INCONCLUSIVE if self.short else PASS if self.holds else FAIL
 
     @property
     def text(self) -> str:
@@ -93,7 +102,9 @@ class Top(Part):
 
 
 class Position(Part):
-    """One position; ``tokens`` are what both sides find likeliest there, the reference first."""
+    """One position; ``tokens`` are what both sides find likeliest there, the reference first, and ``tie`` is what that
+    difference is.
+    """
 
     position: int
     verdict: PositionVerdict
@@ -109,6 +120,7 @@ class Position(Part):
     top5: float
     top10: float
     tokens: tuple[int, int]
+    tie: Tie
     top: Top | None = None
     """None where a side is not finite."""
 
@@ -127,11 +139,11 @@ class Decoded(Part):
     prompt_tokens: int
     reference: Ids
     candidate: Ids
-    steps: list[str]
+    steps: list[Tie]
 
 
 class Control(Part):
-    """Two passes that should differ by noise alone: per metric least, median, p99, most, mean, and worst window."""
+    """Two passes that should differ by noise alone: per metric median, worst window, p99, most and mean."""
 
     name: str
     positions: int
@@ -156,12 +168,15 @@ class ThreeWay(Part):
 
 
 class Summary(Part):
-    """The playbook's."""
+    """The playbook's, and KL in nats."""
 
     min_cosine_similarity: Number
     max_l2_distance: Number
     mean_abs_difference: Number
     token_count: int
+    mean_kl: Number
+    p99_kl: Number
+    max_kl: Number
 
 
 class Contract(Part):
@@ -199,7 +214,7 @@ class Settings(Part):
     deterministic: bool = False
     """Every bit again in a second process of each side."""
     sequential: bool = False
-    """End the decode rung as soon as the rate is decided."""
+    """Judge the rate of prompts that are exact, and end the decode rung as soon as it is decided."""
 
 
 class Document(Part):

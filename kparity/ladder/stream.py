@@ -69,7 +69,8 @@ class Seat:
         """Logits as they are compared; what the engine does not tell is less likely than what it tells."""
         if not self.whole:
             return np.where(np.isnan(logits), -np.inf, logits)
-        return logits - logits.mean(axis=-1, keepdims=True, dtype=np.float64) if self.centred else logits
+        mean = logits.mean(axis=-1, keepdims=True, dtype=np.float64).astype(logits.dtype) if self.centred else 0
+        return np.asarray(logits - mean) if self.centred else logits
 
     def greedy(self, logits: Array) -> int:
         """The likeliest id of ``shaped`` logits [vocab]; -1 where they are not finite."""
@@ -124,9 +125,10 @@ class Seat:
         return self.shaped(self.timed("a step", self.engine.step, token))
 
     def fed(self, *pieces: Sequence[int]) -> Array:
-        """Logits [tokens, vocab] of pieces, one batch each, on an empty cache."""
+        """Logits [tokens, vocab] of pieces, one batch each, on an empty cache: of few tokens, since all are kept."""
         self.reset()
-        return np.concatenate([self.score(piece) for piece in pieces if len(piece)])
+        found = [self.score(piece) for piece in pieces if len(piece)]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def stepped(self, tokens: Sequence[int]) -> Array:
         """The same, token by token."""

@@ -61,7 +61,8 @@ def told(found: Sequence[Scenario], judge: Judge) -> tuple[Measure, list[str]]:
             runs = [(list(run), verdict) for verdict, run in groupby(chosen, lambda each: each.verdict)]
             listed = ", ".join(f"{_span(run[0].tokens, run[-1].tokens)} {verdict}" for run, verdict in runs)
             notes.append(f"sweep, {f'{batch} tokens' if batch else 'all'} at a time, prompts of {listed}")
-    return judge.measure("positions_sweep", f"of {len(found)} prompts beyond a limit", wrong), notes
+    short = judge.short if wrong else ""
+    return judge.measure("positions_sweep", f"of {len(found)} prompts beyond a limit", wrong, short), notes
 
 
 def traced(pair: Sequence[Seat], tokens: Sequence[int], folder: Path) -> Iterator[str]:

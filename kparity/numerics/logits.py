@@ -81,6 +81,10 @@ class Rows:
     reference_margin: Array
     """Largest logit less the second largest; infinite if there is one token only."""
     candidate_margin: Array
+    reference_gap: Array
+    """The reference's largest logit less its logit of the candidate's likeliest token; infinite where either side is
+    not finite.
+    """
     reference_bad: Array
     """int64: NaNs and infinities of the row."""
     candidate_bad: Array
@@ -237,13 +241,14 @@ def _row(reference: Array, candidate: Array, work: Array) -> tuple[float, ...]:
         _margin(candidate, ranks[1]),
     )
     if ranks[0] is None or ranks[1] is None:
-        return *[math.inf] * 4, *[math.nan] * 4, math.inf, 0.0, 0.0, 0.0, *tokens, *bad
+        return *[math.inf] * 4, *[math.nan] * 4, math.inf, 0.0, 0.0, 0.0, *tokens, math.inf, *bad
+    gap = float(reference[ranks[0][0]]) - float(reference[ranks[1][0]])
     found = metrics(sums, candidate, reference)
     mean_abs, divergence = _whole_row(reference, candidate, work)
     overlaps = (_overlap(ranks[0], ranks[1], k) for k in (1, 5, TOP))
     return (
         found.mse, found.rmse * math.sqrt(reference.size), sums.max_abs, mean_abs, found.mean_error,
-        found.cosine, found.norm_ratio, found.cosine * found.norm_ratio, divergence, *overlaps, *tokens, *bad,
+        found.cosine, found.norm_ratio, found.cosine * found.norm_ratio, divergence, *overlaps, *tokens, gap, *bad,
     )  # fmt: skip
 
 

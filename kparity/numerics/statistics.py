@@ -85,10 +85,26 @@ def sprt(
         raise WrongInput(f"rates {p0} against {p1}: the first must be the larger, both between 0 and 1")
     if not (alpha > 0 and beta > 0 and alpha + beta < 1):
         raise WrongInput(f"risks {alpha} and {beta}: both must be above 0 and their sum below 1")
-    against = successes * math.log(p1 / p0) + (n - successes) * math.log((1 - p1) / (1 - p0))
+    against = _against(successes, n, p0, p1)
     if against <= math.log(beta / (1 - alpha)):
         return "accept"
     return "reject" if against >= math.log((1 - beta) / alpha) else "go on"
+
+
+def sprt_left(successes: int, n: int, p0: float, p1: float, alpha: float = 0.05, beta: float = 0.05) -> float:
+    """Trials more after which ``sprt`` decides at the rate of these ``n``: 0 where it has, infinite where it never
+    would.
+    """
+    if sprt(successes, n, p0, p1, alpha, beta) != "go on":
+        return 0
+    against = _against(successes, n, p0, p1)
+    bound = math.log(beta / (1 - alpha) if against < 0 else (1 - beta) / alpha)
+    return math.ceil(n * bound / against) - n if against else math.inf
+
+
+def _against(successes: int, n: int, p0: float, p1: float) -> float:
+    """How much likelier the trials are at a rate of p1 than at p0, as a logarithm."""
+    return successes * math.log(p1 / p0) + (n - successes) * math.log((1 - p1) / (1 - p0))
 
 
 def bootstrap_farther(a: npt.ArrayLike, b: npt.ArrayLike, seed: int = 0, resamples: int = 10_000) -> float:

@@ -5,6 +5,6 @@ kernels' tables or in ``kparity.model.hparams`` is not wrong here too.
 """
 
 from kparity.plain.file import Facts, facts
-from kparity.plain.forward import Logits, logits
+from kparity.plain.forward import Logits, logits, streamed
 
-__all__ = ["Facts", "Logits", "facts", "logits"]
+__all__ = ["Facts", "Logits", "facts", "logits", "streamed"]

@@ -8,7 +8,7 @@ logits = head · norm(x)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,23 +134,41 @@ def logits(
     (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every
     intermediate value.
     """
-    with opened(path) as file, np.errstate(all="ignore"):  # what is not finite is for the gates to see
+    found = next(streamed(path, tokens, act=act, kv=kv, rows=len(tokens), tick=tick, show=show))
+    show("logits", [found.logits, found.rounded])
+    return found
+
+
+def streamed(
+    path: Path | str | None, tokens: Sequence[int], *, act: str, kv: str, rows: int,
+    tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None,
+) -> Iterator[Logits]:  # fmt: skip
+    """The same logits, ``rows`` positions at a time: of a large vocabulary all would take much memory."""
+    with opened(path) as file:
         f = facts_of(file)
-        ids = np.asarray(tokens, np.int64)
-        if not len(ids) or ids.min() < 0 or ids.max() >= f.vocab:
-            raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
-        rows = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
-        streams = [Stream(np.dtype(each), rows.astype(each)) for each in (np.float64, np.float32)]
-        show("embd", [stream.x for stream in streams])
-        for layer in range(f.layers):
-            _layer(file, f, layer, streams, act, kv, show)
-            tick(f"layer {layer + 1} of {f.layers}")
-        weight = vector(file, "output_norm.weight", f.width)
-        normed = [stream.norm(stream.x, weight, f.eps) for stream in streams]
-        show("result_norm", normed)
-        truth, rounded = _heads(file, f, normed, tick)
-        show("logits", [truth, rounded])
-    return Logits("plain fp64", truth, "plain f32", rounded)
+        normed = _normed(file, f, np.asarray(tokens, np.int64), act, kv, tick, show)
+        for at in range(0, len(tokens), rows):
+            truth, rounded = _heads(file, f, [each[at : at + rows] for each in normed], tick)
+            yield Logits("plain fp64", truth, "plain f32", rounded)
+
+
+@np.errstate(all="ignore")  # what is not finite is for the gates to see
+def _normed(
+    file: GgufFile, f: Facts, ids: Array, act: str, kv: str, tick: Callable[[str], None], show: Show
+) -> list[Array]:  # fmt: skip
+    """What the head is given, of both passes, [positions, width]."""
+    if not len(ids) or ids.min() < 0 or ids.max() >= f.vocab:
+        raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
+    rows = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
+    streams = [Stream(np.dtype(each), rows.astype(each)) for each in (np.float64, np.float32)]
+    show("embd", [stream.x for stream in streams])
+    for layer in range(f.layers):
+        _layer(file, f, layer, streams, act, kv, show)
+        tick(f"layer {layer + 1} of {f.layers}")
+    weight = vector(file, "output_norm.weight", f.width)
+    normed = [stream.norm(stream.x, weight, f.eps) for stream in streams]
+    show("result_norm", normed)
+    return normed
 
 
 def _layer(
@@ -228,6 +246,7 @@ def _column(scales: Array, block: int) -> Array:
     return scales[:, at : at + 1]
 
 
+@np.errstate(all="ignore")
 def _heads(file: GgufFile, f: Facts, normed: Sequence[Array], tick: Callable[[str], None]) -> list[Array]:
     """Logits of both passes, some rows of the head after the other."""
     head = find(file, "output.weight" if "output.weight" in file.tensors else "token_embd.weight", f.width, f.vocab)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kparity.host.text import number, printable
-from kparity.ladder.record import FAIL, NOT_RUN, PASS, Decoded, Document, Position, Rung
+from kparity.ladder.record import FAIL, NOT_RUN, PASS, Decoded, Document, Position, Rung, Tie
 from kparity.report.section import Section
 
 METRICS: dict[str, tuple[str, Callable[[Position], float]]] = {
@@ -64,9 +64,9 @@ class Prompt:
 
     text: str
     tokens: int
-    steps: list[tuple[str, str, str]]
+    steps: list[tuple[Tie, str, str]]
     """Kind, mark, what both chose."""
-    counts: dict[str, int]
+    counts: dict[Tie, int]
 
 
 @dataclass(frozen=True)

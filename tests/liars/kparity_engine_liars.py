@@ -34,7 +34,8 @@ class Fake(Engine):
         self.facts = Facts(
             name=f"fake {self.fault}", version="1", model=model, layers=1, width=WIDTH, bos=BOS, eos=2,
             kv_heads=1 + (self.fault == "heads"), head_dim=WIDTH, sequences=1 if self.fault == "short" else 2,
-            vocab=VOCAB - (self.fault == "vocab"), context=10 if self.fault == "short" else 512, offloaded=offloaded,
+            vocab=VOCAB - (self.fault == "vocab"), offloaded=offloaded,
+            context=spec.number("context", 10 if self.fault == "short" else 512),
             devices=(DeviceRow("fake 0", "a fake device", "cpu", True),), activations="f64", kv="f64",
             numerics="another" if self.fault == "another" else "f64",
             gives=f"logprobs:{self.told}" if self.told else "logits",
