@@ -199,6 +199,8 @@ FORGED = [
     Forgery("judged, and asked not to be", "RCPT-REQUEST", put("request.options.no_parity", True)),
     Forgery("a cache of two types", "RCPT-REQUEST", put("runs.0.engine.kv", "f32")),
     Forgery("fewer positions than asked for", "RCPT-REQUEST", put("request.options.positions", 200)),
+    Forgery("a list where a number is asked for", "RCPT-REQUEST",
+            both(commanded("--", "--"), put("request.options.index", [1]))),
     Forgery("another instruction set than asked for", "RCPT-REQUEST", put("request.options.isa", "amx")),
     Forgery("the slow measurement left out", "RCPT-REQUEST", put("request.options.depths", [0, 512, 8192])),
     Forgery("a measurement that nobody asked for", "RCPT-REQUEST", put("request.options.depths", [8192])),

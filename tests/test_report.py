@@ -51,7 +51,7 @@ def traced(layers: int, wrong: tuple[int, str] | None = (2, "q_rope"), text: str
     first = next((each for each in slots if each.agrees is False), None)
     return TraceDiff(
         verdict="FAIL" if failed else "PASS", reason=text, a=text, b=text, tokens_compared="all tokens",
-        sample_size_parity=gate, std_ratio=gate, first=first, slots=slots, not_compared={}, notes=[text],
+        sample_size_parity=gate, std_ratio=gate, first=first, slots=slots, not_compared={text: text}, notes=[text],
     )  # fmt: skip
 
 
@@ -217,8 +217,9 @@ def test_what_is_hostile_is_shown_and_does_nothing(scheme: str, browser: Any, tm
     nan |= {"floor": None, "reference": None, "limits": {}, "errors": [], "decode": [], "tokens": [], "three_way": None}
     for name in ("limit", "value"):
         nan["rungs"][3]["measures"][0][name] = None
+    (tmp_path / "receipt.json").write_text(json.dumps(edited(put("host.cpu", HOSTILE), "cuda")))
     late["positions"][3]["mse"] = late["positions"][3]["top"]["candidate"][0] = late["limits"]["kl"][1] = None
-    for name, each in (("late", late), ("nan", nan), ("trace", hostile(msgspec.to_builtins(traced(3))))):
+    for name, each in (("late", late), ("nan", nan), ("trace", hostile(msgspec.to_builtins(traced(3, text=HOSTILE))))):
         each = {**each, "slots": [{**slot, "max_abs": None} for slot in each["slots"]]} if name == "trace" else each
         (tmp_path / f"{name}<b>.json").write_text(json.dumps(each).replace("Infinity", "null"))
     text = page.html(documents.read(tmp_path))

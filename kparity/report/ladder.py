@@ -74,6 +74,8 @@ class Climb:
     """What the template draws."""
 
     found: Document
+    reasons: list[str]
+    """Of each rung."""
     scatter: Scatter | None
     prompts: list[Prompt]
     metrics: dict[str, str]
@@ -84,7 +86,8 @@ def section(file: str, found: Document) -> Section:
     prompts = [_prompt(at, each, found) for at, each in enumerate(found.decode)]
     metrics = {name: title for name, (title, _) in METRICS.items()}
     title = f"{found.request.candidate} against {found.request.reference}"
-    shown = Climb(found, scatter(found.errors), prompts, metrics)
+    reasons = [_why(each) if each.reason else "" for each in found.rungs]
+    shown = Climb(found, reasons, scatter(found.errors), prompts, metrics)
     return Section("ladder", file, title, found.verdict, meaning(found), shown, data(found))
 
 

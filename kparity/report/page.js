@@ -139,5 +139,5 @@
 
   document.querySelectorAll(".positions").forEach(positions);
   document.querySelectorAll(".grid").forEach(grid);
-  addEventListener("beforeprint", () => document.querySelectorAll("section details details, section td details").forEach((each) => { each.open = true; }));
+  addEventListener("beforeprint", () => document.querySelectorAll(".rung details").forEach((each) => { each.open = true; }));
 })();

@@ -92,7 +92,7 @@ def _contradictions(predicate: Predicate) -> Iterator[str]:
 
 def _same(word: Any, value: Any) -> bool:
     if isinstance(value, list):
-        parts = word if isinstance(word, list) else [] if word.strip() == "-" else word.split(",")
+        parts = word if isinstance(word, list) else [] if str(word).strip() == "-" else str(word).split(",")
         return sorted({*map(str, map(_number, parts))}) == sorted({*map(str, map(_number, value))})
     return bool(word == value or _number(word) == _number(value))
 
