@@ -20,7 +20,6 @@ from kparity.engines.remote import Remote
 from kparity.errors import WrongInput
 from kparity.host import progress
 from kparity.ladder.climb import Climb, Opener
-from kparity.ladder.limits import FEW
 from kparity.ladder.record import FAIL, Settings
 from kparity.ladder.stream import EngineFailed, Seat, Tally
 from kparity.ops.spec import Array
@@ -139,9 +138,9 @@ class Bisect:
     def _together(self, tally: Tally) -> int:
         """The worst position where no row by itself is beyond its limits, and all together are; else -1."""
         judge, rows = self.climb.judge, tally.rows
-        if len(rows) < FEW:
+        if not judge.carried(rows):
             return -1
-        wrong = next((each for each in (*judge.distances(rows), *judge.shapes(tally)) if not each.holds), None)
+        wrong = next((each for each in (*judge.distances(rows), *judge.shapes(tally)) if each.outcome == FAIL), None)
         if wrong is None:
             return -1
         self.notes.append(f"no position by itself is beyond its limits, all together are: {wrong.text}")

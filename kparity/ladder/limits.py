@@ -202,7 +202,7 @@ class Judge:
 
     def distances(self, rows: Rows, first: bool = False) -> list[Measure]:
         """Every metric: at position 0, or each statistic over later positions."""
-        names = [name for name in STATISTICS if name == "most" or (not first and self._carried(rows))]
+        names = [name for name in STATISTICS if name == "most" or (not first and self.carried(rows))]
         found = []
         for metric in METRICS:
             values, given = getattr(rows, metric.rows), self._overridden(metric)
@@ -215,15 +215,15 @@ class Judge:
                     found.append(_distance(metric, threshold, "" if first else name, value, limit, basis, short))
         return found
 
-    def _carried(self, rows: Rows) -> bool:
+    def carried(self, rows: Rows) -> bool:
         """Whether there are positions enough for a median, or a mean."""
         return self.contract.threshold("positions_least").holds(len(rows))
 
     def walked(self, tally: Tally) -> list[Measure]:
         """All that judges the positions of a text. Of few of them each is judged, and nothing is said of all."""
         rows, short = tally.rows, "medians, overlap and distribution need more; give a longer text"
-        few = self.measure("positions_least", "positions", len(rows), "" if self._carried(tally.rows) else short)
-        overlap = [self.overlap(rows)] if self._carried(rows) or "top5" in self.overrides else []
+        few = self.measure("positions_least", "positions", len(rows), "" if self.carried(tally.rows) else short)
+        overlap = [self.overlap(rows)] if self.carried(rows) or "top5" in self.overrides else []
         return [few, *self.distances(rows), *overlap, *self.shapes(tally), *self.coarse(rows)]
 
     def overlap(self, rows: Rows) -> Measure:
@@ -245,7 +245,7 @@ class Judge:
         """How the errors are distributed, beside the floor's: their size, and their form. Only where codes have flipped
         on both sides often enough to have a distribution; elsewhere each position has its limits.
         """
-        if self.floor is None or not self.covered or self.short or not self._carried(tally.rows):
+        if self.floor is None or not self.covered or self.short or not self.carried(tally.rows):
             return []
         widest = self.floor.widest
         if min(tally.shaped, widest.shaped) < WINDOW:
@@ -260,7 +260,7 @@ class Judge:
             return []
         away, apart = abs(float(np.median(rows.factor)) - 1), rows.cosine_distance
         found = [("cosine", "ceiling_cosine", "least cosine", 1 - statistic(apart, "most"))]
-        if self._carried(rows):
+        if self.carried(rows):
             found += [("cosine", "ceiling_typical_cosine", "median cosine", 1 - statistic(apart, "median")),
                       ("kl", "ceiling_kl", "median KL", statistic(rows.kl, "median")),
                       ("norm", "ceiling_gain", "|factor - 1|", away)]  # fmt: skip
