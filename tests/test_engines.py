@@ -130,7 +130,7 @@ def test_the_slots_of_both_graphs_hold_the_same() -> None:
 
 
 @pytest.mark.parametrize("text", THEIRS)
-def test_where_llama_cpp_computes_is_told(text: str) -> None:
+def test_where_llama_cpp_computes_is_told(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with engine(text) as made:
         facts = made.facts
         steps = {each.buffer: each.amount for each in facts.placed if each.what == "step"}
@@ -143,8 +143,15 @@ def test_where_llama_cpp_computes_is_told(text: str) -> None:
         assert facts.device.kind == ("software" if SOFTWARE.search(facts.device.description) else "gpu")
     with engine(text + "&ngl=2") as made:
         assert made.facts.offloaded == (2, 7) and "5 of 7 layers stayed on the processor" in made.facts.weaknesses
-        told = [each for each in made.facts.weaknesses if "tensors of a step" in each]
-        assert len(told) == 1 and int(told[0].split()[0]) > 100
+        told = [int(each.split()[0]) for each in made.facts.weaknesses if "are computed on the processor" in each]
+        assert 100 < told[0] < 216 and told[1] < 100, "ggml computes products of a large batch on the device"
+        assert made.facts.numerics == "ggml Vulkan0 2/7 layers, flash attention" != facts.numerics
+    monkeypatch.setenv("GGML_VK_FORCE_MAX_BUFFER_SIZE", "1300000")  # less than what the weights take
+    with engine(text, context=128) as made:
+        lie = {each.buffer: each.amount for each in made.facts.placed if each.what == "model"}
+        assert made.facts.offloaded == (7, 7) and lie["CPU_Mapped"] > 4 * lie["Vulkan0"]
+        told = next(each for each in made.facts.weaknesses if "of a step are computed on the processor" in each)
+        assert int(told.split()[0]) > 6
 
 
 def test_layers_that_stay_are_told_and_a_missing_device_refused() -> None:

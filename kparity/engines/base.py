@@ -47,8 +47,8 @@ class DeviceRow(msgspec.Struct, frozen=True):
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """What of a model lies in which buffer: ``model``, ``KV`` and ``compute`` in MiB, ``step`` in tensors that one
-    decode step computes there.
+    """What of a model lies in which buffer: ``model``, ``KV`` and ``compute`` in MiB, ``step`` and ``batch`` in
+    tensors that a decode step, or a batch of the engine's own size, computes there.
     """
 
     what: str

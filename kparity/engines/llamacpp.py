@@ -82,6 +82,7 @@ class LlamaCpp(Engine):
         found = re.search(r"offloaded (\d+)/(\d+) layers", log)
         offloaded = (int(found[1]), int(found[2])) if found and chosen else None
         head = re.search(r"n_embd_head_k += (\d+)\n", log)
+        share = " {}/{} layers".format(*offloaded) if offloaded and offloaded[0] < offloaded[1] else ""
         used = [each.name for each in chosen] or [each.name for each in devices if each.type == CPU][:1]
         cache = re.search(r"K \((\w+)\).*V \((\w+)\)", log)
         if cache and cache.groups() != (kv, kv):
@@ -93,8 +94,8 @@ class LlamaCpp(Engine):
             head_dim=int(head[1]) if head else 0, sequences=2, bos=api.llama_vocab_bos(self.vocab),
             eos=api.llama_vocab_eos(self.vocab), add_bos=api.llama_vocab_get_add_bos(self.vocab),
             devices=tuple(DeviceRow(each.name, each.description, _kind(each), each.name in used) for each in devices),
-            numerics=f"ggml {used[0]}, {'flash' if flash else 'plain'} attention", kv=kv, threads=threads, traces=True,
-            activations="" if chosen else " ".join(sorted(made)), offloaded=offloaded,
+            numerics=f"ggml {' '.join(used)}{share}, {'flash' if flash else 'plain'} attention", kv=kv, threads=threads,
+            traces=True, activations="" if chosen else " ".join(sorted(made)), offloaded=offloaded,
             placed=tuple(Placed(what, name, float(size)) for name, what, size in BUFFER.findall(log)),
             weaknesses=tuple(_weaknesses(offloaded, bool(chosen), kv if flash else "", log)),
         )  # fmt: skip
@@ -104,8 +105,24 @@ class LlamaCpp(Engine):
 
     def _proved(self, facts: Facts) -> Facts:
         """One token: the watch must be asked for tensors that have names, or it stands in another field. Told where
-        ggml computed them: a device hands back to the processor what it cannot compute.
+        ggml computed them: a device hands back to the processor what it cannot compute, and with layers on the
+        processor it takes over the products of a batch that is large enough.
         """
+        some = facts.offloaded is not None and facts.offloaded[0] < facts.offloaded[1]
+        kinds = {"step": 1, **({"batch": self.rows} if some else {})}
+        names = "|".join(re.escape(each.name) for each in facts.devices if each.used)
+        placed, told = list(facts.placed), list(facts.weaknesses)
+        for kind, rows in kinds.items():
+            where = self._where([max(facts.bos, 0)] * rows)
+            placed += [Placed(kind, name, count) for name, count in where.most_common()]
+            far = sum(count for name, count in where.items() if not re.match(rf"({names})(?!\d)", name))
+            if facts.offloaded and far:
+                what = "a step" if kind == "step" else f"a batch of {rows} tokens"
+                told.append(f"{far} of {where.total()} tensors of {what} are computed on the processor")
+        return msgspec.structs.replace(facts, placed=tuple(placed), weaknesses=tuple(told))
+
+    def _where(self, tokens: Sequence[int]) -> Counter[str]:
+        """Buffer to the number of tensors of a batch that are computed there; raises Unavailable without a watch."""
         names, where = list[str](), Counter[str]()
 
         def note(tensor: Any, _asks: bool) -> bool:
@@ -115,17 +132,12 @@ class LlamaCpp(Engine):
             return False  # the data of none is wanted
 
         self.watched = note
-        self._fed([max(facts.bos, 0)], every=False)
+        self._fed(tokens, every=False)
         self.watched = None
         self.reset()
         if not any(name.startswith("result_output") for name in names):
             raise refused(f"cb_eval of this llama.cpp was called for {len(names)} tensors, none of them result_output")
-        step = tuple(Placed("step", name, count) for name, count in where.most_common())
-        far = sum(count for name, count in where.items() if not name.startswith(facts.device.name))
-        told = [f"{far} of {sum(where.values())} tensors of a step are computed on the processor"] if far else []
-        return msgspec.structs.replace(
-            facts, placed=facts.placed + step, weaknesses=(*facts.weaknesses, *(told if facts.offloaded else ()))
-        )
+        return where
 
     def _name(self, tensor: Any) -> str:
         return str(self.lib.ggml.ggml_get_name(tensor).decode(errors="replace"))
