@@ -34,7 +34,7 @@ FUSED_OPS = 9
         ("rope/convention-swapped", "kernel", "rope", "batch", ""),
         ("engine/no-sub-norm", "graph", "norm_quant", "batch", "launched: act_quant; the file asks for norm_quant"),
         ("engine/rope-theta-default", "graph", "rope_store", "batch", "frequency 1 of RoPE is"),
-        ("engine/cache-of-another-layer", "graph", "attention", "batch", "bound to the k of layer 2 for its kcache"),
+        ("engine/cache-of-another-layer?backend=cpu", "graph", "attention", "batch", "bound to the k of layer 2"),
         ("engine/value-heads-exchanged", "weights", "tgemv", "batch", "128 of 512 rows of attn_qkv of layer 0"),
         ("engine/last-row-off-by-one", "engine", "engine", "prefill", "row 0 of 'last' is"),
         ("engine/second-turn-restarts", "engine", "engine", "second turn", "tokens are counted"),

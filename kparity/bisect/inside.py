@@ -87,7 +87,8 @@ class Walk:
             self.skipped.append(case.id)
             return
         given = zip(launch.kernel.args, launch.buffers, strict=False)
-        known = Expected.of(op, case, [backend.download(buffer) for arg, buffer in given if arg.role != "out"])
+        inputs = [backend.download(buffer).reshape(arg.shape) for arg, buffer in given if arg.role != "out"]
+        known = Expected.of(op, case, inputs)
         runner = CaseRunner(backend, op, case)
         about = blank_record(backend.name, op, case, 0, label=backend.info.label, device_kind=backend.info.kind)
         about = replace(about, kind=next(iter(op.kinds(case))), inputs_sha256=known.sha256)
