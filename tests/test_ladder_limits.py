@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from kparity.cli.ladder import TOLERANCES
 from kparity.engines.base import Spec
 from kparity.gates.decode import token_verdicts
-from kparity.ladder import causes, decode
+from kparity.ladder import causes, decode, floor
 from kparity.ladder.climb import climb
 from kparity.ladder.limits import METRICS, Floor, Judge
 from kparity.ladder.record import Decoded, Measure, Settings
-from kparity.ladder.stream import compared
+from kparity.ladder.stream import Seat, compared
 from tests.test_ladder import LIAR, TEXT, climbed, ended, opened
 
 
@@ -186,3 +186,15 @@ def test_the_tie_class_of_a_position_is_that_of_a_greedy_id() -> None:
     logits, best = engine.score(found.tokens[0].reference or []), [each.tokens[1] for each in found.positions]
     wanted = token_verdicts(np.array(best), logits[:64], Judge().noise).tolist()
     assert [each.tie for each in found.positions] == wanted and {*wanted} == {"SAME", "DIVERGED"}
+
+
+def test_a_floor_of_steps_has_a_large_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small batches may run the kernels of single tokens: right engines would seem to differ by less than they do."""
+    sizes: list[int] = []
+    rows = LIAR.Fake._rows
+    monkeypatch.setattr(
+        LIAR.Fake, "_rows", lambda self, ids, stepping: (sizes.append(len(ids)), rows(self, ids, stepping))[1]
+    )
+    seat = Seat("reference", "fake:twin", lambda: opened("fake:twin", ""))
+    assert floor.measured(seat, "", True, [5] * 300, lambda spec: seat.engine).widest.rows.sigma == 0
+    assert sizes == [256] + [1] * 256

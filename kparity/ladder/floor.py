@@ -13,11 +13,13 @@ from kparity import plain
 from kparity.engines.base import Engine, Spec
 from kparity.errors import KparityError
 from kparity.ladder.limits import Floor
-from kparity.ladder.stream import Seat, Tally, rows_of, side_by_side, tallied
+from kparity.ladder.stream import Seat, Tally, rows_of, tallied
 
 Opener = Callable[[str], Engine]
 PLAIN_BYTES = 64 << 20
 """Size of a model up to which the plain fp64 pass is cheap."""
+BATCH_BYTES = 128 << 20
+"""Logits of one batch of a floor: 256 positions of a vocabulary of 131,072."""
 FEWEST = 256
 """Positions of a floor, where the texts have them: the first code may flip as late as the hundredth."""
 ACTS = {"int8 token": "token", "int8 block256": "block256", "Q8_K": "block256", "not quantised": "none"}
@@ -38,23 +40,26 @@ def measured(reference: Seat, model: str, same: bool, tokens: Sequence[int], ope
     found = plain_pass(reference, model, same, tokens) or _other_forms(reference, same, tokens, opener)
     if found is not None:
         return found
-    batches, steps = f"{reference.spec} in batches", "token by token"
-    return Floor(f"{batches} against itself {steps}", False, {steps: _against_steps(reference, tokens[:FEWEST])})
+    batch, steps = f"{reference.spec} in a batch", "token by token"
+    return Floor(f"{batch} against itself {steps}", False, {steps: _against_steps(reference, tokens[:FEWEST])})
 
 
 def _against_steps(reference: Seat, tokens: Sequence[int]) -> Tally:
-    """An engine against itself token by token. It has one cache, so that one way comes after the other, and the first
-    waits in a file: of a large vocabulary it would take more memory than all else.
+    """An engine against itself token by token, by batches as large as memory admits: small ones may run the kernels of
+    single tokens. It has one cache, so that one way comes after the other, and the first waits in a file.
     """
-    tally, vocab = Tally(), reference.facts.vocab
+    tally, rows = Tally(), rows_of(reference.facts, BATCH_BYTES)
     with tempfile.TemporaryFile() as kept:
-        for (logits,) in side_by_side([reference], tokens):
-            np.asarray(logits, np.float32).tofile(kept)
+        reference.reset()
+        for at in range(0, len(tokens), rows):
+            batch = reference.timed("a batch", reference.engine.score, tokens[at : at + rows])
+            np.asarray(batch, np.float32).tofile(kept)
+            del batch  # before the next one is there
         kept.seek(0)
         reference.reset()
         for token in tokens:
-            row = np.asarray(reference.step(token), np.float32)
-            tally.add(np.fromfile(kept, np.float32, vocab)[None], row[None])
+            row = reference.shaped(np.fromfile(kept, np.float32, reference.facts.vocab))
+            tally.add(row[None], reference.step(token)[None])
     return tally
 
 

@@ -136,9 +136,9 @@ class Seat:
         return np.stack([self.step(token) for token in tokens])
 
 
-def rows_of(facts: Facts) -> int:
-    """Rows that are asked for at a time."""
-    return max(CHUNK, CHUNK_BYTES // (4 * facts.vocab))
+def rows_of(facts: Facts, room: int = CHUNK_BYTES) -> int:
+    """Rows that are asked for at a time, of so many bytes."""
+    return max(CHUNK, room // (4 * facts.vocab))
 
 
 def side_by_side(seats: Sequence[Seat], tokens: Sequence[int], rows: int = 0) -> Iterator[list[Array]]:
