@@ -160,6 +160,7 @@ def test_the_first_slot_that_differs_from_llama_cpp_is_named(
     found = trace_pairs.told(wrong, *sides, tmp_path / "wrong")
     assert found.verdict == "FAIL" and found.first and found.first.key == wrong.slot, found.reason
     assert found.reason.startswith(f"{Key.parse(wrong.slot).place} is the first that does not follow from its inputs")
+    assert (wrong.note == trace_pairs.EMPTY) == ("a side is empty or not finite; " in found.reason)
 
 
 def test_a_right_engine_does_not_differ_from_llama_cpp_and_a_second_bos_is_told(

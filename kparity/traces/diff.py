@@ -289,9 +289,10 @@ def _verdict(
     if first:
         came = f"inputs differ by {first.error_in:.2g}, " if first.error_in is not None else ""
         times = f", {first.amplification:.3g} times as much" if first.amplification else ""
+        out = f"output by {first.error:.2g}{times}" if math.isfinite(first.error) else "a side is empty or not finite"
         place = Key.parse(first.key).place
         return "FAIL", (
-            f"{place} is the first that does not follow from its inputs: {came}output by {first.error:.2g}{times}; "
+            f"{place} is the first that does not follow from its inputs: {came}{out}; "
             f"{first.explained:.2g} would follow; worst at position {first.worst_position}"
         )
     if ratio.verdict == "FAIL":

@@ -64,7 +64,7 @@ class Pair:
         ends = {a.positions[-1], b.positions[-1]}
         if last_token and (len(ends) == 1 or 1 in (len(a.rows), len(b.rows))):
             return cls(a, b, [max(ends)])
-        common = sorted({*a.positions} & {*b.positions})
+        common = a.positions if a.positions == b.positions else sorted({*a.positions} & {*b.positions})
         return cls(a, b, common) if common and not last_token else None
 
     def pieces(self) -> Iterator[tuple[Array, Array]]:
