@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from kparity.bisect.record import Bisection, Found, SlotError, Way
 from kparity.ladder.document import as_json
 from kparity.ladder.record import Document
 from kparity.report import documents, page
@@ -55,7 +56,20 @@ def traced(layers: int, wrong: tuple[int, str] | None = (2, "q_rope"), text: str
     )  # fmt: skip
 
 
-def saved(folder: Path, *found: Document | TraceDiff, receipt: Any = None) -> Path:
+def bisected(text: str = "the rows are wrong") -> Bisection:
+    """What is said of a pair that differs in a kernel."""
+    where = Found(
+        kind="kernel", op="rope", sentence=text, position=2, layer=0, slot="q_rope", case=text, pattern=text,
+        heals=True, replay=text,
+    )  # fmt: skip
+    return Bisection(
+        form="kparity-bisect-v1", kparity="1", request=climb("late").request, exit_code=1, found=where, evaluations=11,
+        ways=[Way(name=text, runs=3, first_bad=2)], tokens=96, layers=6, notes=[text], seconds=1.0,
+        slots=[SlotError(key="0.q_rope", error=float("nan"), explained=1e-6, worst_position=2)],
+    )  # fmt: skip
+
+
+def saved(folder: Path, *found: Document | TraceDiff | Bisection, receipt: Any = None) -> Path:
     for at, each in enumerate(found):
         text = as_json(each) if isinstance(each, Document) else msgspec.json.encode(each).decode()
         (folder / f"{at}.json").write_text(text)
@@ -66,9 +80,8 @@ def saved(folder: Path, *found: Document | TraceDiff, receipt: Any = None) -> Pa
 
 def failing(folder: Path) -> str:
     """The page of a climb and two traces that failed, of one that passed, and of a receipt."""
-    return page.html(
-        documents.read(saved(folder, climb("late"), traced(6), climb("twin"), receipt=probe_receipt("cpu")))
-    )
+    every = climb("late"), traced(6), climb("twin"), bisected()
+    return page.html(documents.read(saved(folder, *every, receipt=probe_receipt("cpu"))))
 
 
 def shown(browser: Any, folder: Path, text: str, **options: Any) -> tuple[Any, list[str]]:
@@ -92,6 +105,7 @@ def test_the_verdict_and_what_it_means_are_those_of_the_records(tmp_path: Path) 
     assert "right up to position 39, wrong from 40 on" in second and first in text
     assert meaning(climb("twin"))[0].startswith("fake:twin gave what fake:healthy gives on every rung up to decode:")
     assert meaning(climbed("dies", "healthy"))[0].startswith("Nothing is decided: masks, the reference failed")
+    assert "At fault: kernel, layer 0, q_rope, op rope, first at position 2; the rows are wrong." in text
     assert "1 of 1 receipts may be believed" in text and "1 of 90 slots that were judged do not follow" in text
 
 
@@ -183,7 +197,8 @@ def test_the_page_is_used_by_keyboard(browser: Any, tmp_path: Path) -> None:
     view.locator("#d0 select").select_option("l2")
     view.locator("#d0 [data-go='1']").click()
     assert (
-        cells.get_attribute("aria-valuenow") == "40" and "FAIL.✗ L2 distance" in view.locator("#d0 output").inner_text()
+        cells.get_attribute("aria-valuenow") == "40"
+        and "FAIL, likeliest token SAME.✗ L2 distance" in view.locator("#d0 output").inner_text()
     )
     bad = view.locator(".grid td.x")
     assert (
@@ -219,9 +234,9 @@ def test_what_is_hostile_is_shown_and_does_nothing(scheme: str, browser: Any, tm
         nan["rungs"][3]["measures"][0][name] = None
     (tmp_path / "receipt.json").write_text(json.dumps(edited(put("host.cpu", HOSTILE), "cuda")))
     late["positions"][3]["mse"] = late["positions"][3]["top"]["candidate"][0] = late["limits"]["kl"][1] = None
-    for name, each in (("late", late), ("nan", nan), ("trace", hostile(msgspec.to_builtins(traced(3, text=HOSTILE))))):
-        each = {**each, "slots": [{**slot, "max_abs": None} for slot in each["slots"]]} if name == "trace" else each
-        (tmp_path / f"{name}<b>.json").write_text(json.dumps(each).replace("Infinity", "null"))
+    saved(tmp_path, traced(3, text=HOSTILE), bisected(HOSTILE))
+    for name, each in (("late", late), ("nan", nan)):
+        (tmp_path / f"{name}<b>.json").write_text(json.dumps(each))
     text = page.html(documents.read(tmp_path))
     view, problems = shown(browser, tmp_path, text, color_scheme=scheme)
     view.set_viewport_size({"width": 360, "height": 800})

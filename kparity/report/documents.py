@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from kparity.bisect.record import Bisection
 from kparity.check.document import Document as Check
 from kparity.errors import WrongInput
 from kparity.host import files
@@ -21,6 +22,7 @@ from kparity.traces.diff import TraceDiff
 WHAT = "a JSON document of kparity"
 RECORDS: dict[str, type] = {
     "kparity-ladder-v1": Ladder,
+    "kparity-bisect-v1": Bisection,
     "kparity-trace-diff-v1": TraceDiff,
     "kparity-probe-v1": Probe,
     "kparity-check-v1": Check,

@@ -131,6 +131,7 @@ def data(found: Document) -> dict[str, Any]:
     return {
         "positions": [each.position for each in found.positions],
         "verdicts": [each.verdict for each in found.positions],
+        "ties": [each.tie for each in found.positions],
         "fed": fed[: len(found.positions)],
         "metrics": {name: [_short(of(each)) for each in found.positions] for name, (_, of) in METRICS.items()},
         "limits": {name: [_short(each) for each in pair] for name, pair in found.limits.items()},

@@ -1,4 +1,4 @@
-"""The other documents on the page: two traces as layers × slots, a probe, a check, receipts."""
+"""The other documents on the page: two traces as layers × slots; a bisection, a probe, a check and receipts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from kparity import contracts
+from kparity.bisect.record import Bisection
 from kparity.check.document import Document as Check
-from kparity.gates.verdict import Row
+from kparity.gates.verdict import Row, Verdict
 from kparity.host.text import number
 from kparity.probe.document import Document as Probe
 from kparity.receipts.store import Stored
@@ -76,33 +77,74 @@ def _cell(slot: SlotDiff, key: Key, limit: float) -> Cell:
     return Cell(share, slot.agrees, "; ".join(filter(None, says)))
 
 
-def probe(file: str, found: Probe) -> Section:
-    """A probe: a row per backend."""
-    served = (
-        f"{found.serving} may serve {found.model.name}" if found.serving else f"nothing may serve {found.model.name}"
-    )
-    refused = [f"{each.backend} ({each.code})" for each in found.rows if not each.accepted]
-    told = f"Not accepted: {few(refused)}" if refused else "Every backend that was asked for was accepted"
-    first = f"{served}, judged by {found.contract.id} {found.contract.version}."
-    title = f"probe of {', '.join(found.request.backends)}"
-    return Section("probe", file, title, of_exit(found.exit_code), (first, f"{told}."), [*map(_tried, found.rows)])
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of each its name; a verdict is shown as one, a float in a few digits."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A backend in a probe."""
+class Plain:
+    """Lines, each with a command or none, and tables."""
 
-    row: Row
-    nearest: list[str]
-    """The measures nearest to their limits, or beyond."""
+    lines: Sequence[tuple[str, str]]
+    tables: Sequence[Table]
 
 
-def _tried(row: Row) -> Tried:
-    measures = [each for gate in row.gates for each in gate.measures]
-    bad = [each for each in measures if not each.holds]
-    near = sorted((each for each in measures if each.holds and each.sign == "≤" and each.limit > 0),
-                  key=lambda each: -each.value / each.limit)  # fmt: skip
-    return Tried(row, [f"{each.threshold} {each.text()}" for each in (bad or near)[:3]])
+def bisection(file: str, found: Bisection) -> Section:
+    """Where a pair begins to differ."""
+    where = found.found
+    place = [where.kind, f"layer {where.layer}" if where.layer >= 0 else "", where.slot, where.op and f"op {where.op}"]
+    at = f", first at position {where.position}" if where.position >= 0 else ""
+    wrong = f"At fault: {', '.join(filter(None, place))}{at}; {where.sentence}."
+    first = f"Nothing was found: {where.sentence}." if where.kind == "nothing" else wrong
+    healed = {True: "With the other side's values there the logits are right",
+              False: "With the other side's values there the logits are still wrong: it is not wrong there alone",
+              None: "No value was swapped in"}[where.heals]  # fmt: skip
+    second = f"{healed}; {found.evaluations} evaluations over {found.tokens} tokens and {found.layers} layers."
+    lines = [("the case: " + where.case, ""), ("what the wrong elements have in common: " + where.pattern, ""),
+             ("that case again:", where.replay and f"kparity check --replay {where.replay}")]  # fmt: skip
+    fed = ("fed as", "first bad position", "with one less it is right", "runs")
+    ways = [(way.name, way.first_bad if way.first_bad >= 0 else "none", "yes" if way.verified else "", way.runs)
+            for way in found.ways]  # fmt: skip
+    slots = [(Key.parse(each.key).place, each.error, each.explained, each.worst_position) for each in found.slots]
+    shown = Plain(
+        [each for each in lines if each[1] or not each[0].endswith(": ")] + [(note, "") for note in found.notes],
+        [Table("Ways of feeding the tokens", fed, ways),
+         Table("Slots that do not follow from their inputs",
+               ("slot", "error", "would follow", "worst position"), slots)],
+    )  # fmt: skip
+    title = f"bisection of {found.request.candidate} against {found.request.reference}"
+    return Section("plain", file, title, of_exit(found.exit_code), (first, second), shown)
+
+
+def probe(file: str, found: Probe) -> Section:
+    """A probe: a row per backend."""
+    serves = f"{found.serving} may" if found.serving else "nothing may"
+    refused = [f"{each.backend} ({each.code})" for each in found.rows if not each.accepted]
+    told = f"Not accepted: {few(refused)}" if refused else "Every backend that was asked for was accepted"
+    first = f"Of {', '.join(found.request.backends)}, {serves} serve {found.model.name}."
+    rows = [
+        (row.backend, f"{'✓' if row.accepted else '✗'} {row.status}", row.label,
+         ", ".join(f"{gate.name} {gate.verdict}" for gate in row.gates),
+         ": ".join(filter(None, (row.code, row.reason))) or "; ".join(_nearest(row)))
+        for row in found.rows
+    ]  # fmt: skip
+    head = ("backend", "status", "device", "gates", "why, or nearest to a limit")
+    shown = Plain([(f"judged by {found.contract.id} {found.contract.version}", "")], [Table("Backends", head, rows)])
+    title = f"probe of {', '.join(found.request.backends)}"
+    return Section("plain", file, title, of_exit(found.exit_code), (first, f"{told}."), shown)
+
+
+def _nearest(row: Row) -> list[str]:
+    """The measures that use most of their limit."""
+    limited = (each for gate in row.gates for each in gate.measures if each.sign == "≤" and each.limit > 0)
+    return [
+        f"{each.threshold} {each.text()}" for each in sorted(limited, key=lambda each: -each.value / each.limit)[:3]
+    ]
 
 
 def check(file: str, found: Check) -> Section:
@@ -114,10 +156,15 @@ def check(file: str, found: Check) -> Section:
     told = f"Wrong: {few(ops)}" if failed else f"Absent: {few([*found.absent])}" if found.absent else "Nothing failed"
     cut = ", interrupted" if found.interrupted else ""
     first = f"{passed} of {runs} runs of {few(found.request.ops)} passed against fp64 truth{cut}."
+    counts = [(each.backend, each.cases, each.runs, each.PASS, each.FAIL, each.UNSUPPORTED, each.SKIPPED)
+              for each in whole]  # fmt: skip
+    wrong = [(f"{each.op} on {each.backend}, {each.label}", "FAIL", each.reason or ", ".join(each.failed), each.rerun)
+             for each in failed[:FAILED]]  # fmt: skip
+    head = ("backend", "cases", "runs", "PASS", "FAIL", "UNSUPPORTED", "SKIPPED")
+    title = f"Failed: {len(failed)}, of which {len(wrong)} here"
+    shown = Plain([], [Table("Runs", head, counts), Table(title, ("run", "verdict", "why", "again"), wrong)])
     title = f"check of {', '.join(found.request.backends)}"
-    return Section(
-        "check", file, title, of_exit(found.exit_code), (first, f"{told}."), (whole, failed[:FAILED], len(failed))
-    )
+    return Section("plain", file, title, of_exit(found.exit_code), (first, f"{told}."), shown)
 
 
 FAILED = 50
@@ -126,18 +173,21 @@ FAILED = 50
 
 def receipts(stored: Sequence[Stored]) -> Section:
     """All receipts of the folder."""
-    verdicts = [together(["FAIL" if each.findings else "PASS",
-                          *("PASS" if run.parity.verdict == "PASS" else "FAIL" for run in each.predicate.runs)])
-                for each in stored]  # fmt: skip
-    refused = [each.file for each in stored if each.findings]
-    wrong = [
-        each.file for each, verdict in zip(stored, verdicts, strict=True) if verdict == "FAIL" and not each.findings
-    ]
-    told = [f"refused: {few(refused)}"] if refused else []
-    told += [f"with output that is not right: {few(wrong)}"] if wrong else []
+    rows, verdicts, refused, wrong = list[Sequence[str | float]](), list[Verdict](), list[str](), list[str]()
+    for each in stored:
+        told, harness = each.predicate, each.predicate.harness
+        bad = [run.backend for run in told.runs if run.parity.verdict != "PASS"]
+        refused += [each.file] if each.findings else []
+        wrong += [f"{each.file} ({', '.join(bad)})"] if bad and not each.findings else []
+        verdicts.append("FAIL" if each.findings or bad else "PASS")
+        runs = (f"{run.backend} on {run.device.device} ({run.device.kind}): {run.parity.verdict}" for run in told.runs)
+        commit = harness.commit[:12] + " with changes" * harness.dirty
+        rows.append((each.file, verdicts[-1], f"{told.kind}, {told.ended}, {commit}", "; ".join(runs),
+                     "; ".join(map(str, each.findings)) or "nothing"))  # fmt: skip
+    told_of = [f"refused: {few(refused)}"] if refused else []
+    told_of += [f"with output that is not right: {few(wrong)}"] if wrong else []
     first = f"{len(stored) - len(refused)} of {len(stored)} receipts may be believed."
-    second = f"Some are {'; some are '.join(told)}." if told else "Every run that they speak of passed its gates."
-    files = f"{len(stored)} receipts" if stored[1:] else stored[0].file
-    return Section(
-        "receipts", files, "receipts", together(verdicts), (first, second), [*zip(stored, verdicts, strict=True)]
-    )
+    second = f"Some are {'; some are '.join(told_of)}." if told_of else "Every run that they speak of passed its gates."
+    table = Table("Receipts", ("receipt", "verdict", "made", "runs", "what is wrong"), rows)
+    shown = Plain([("speeds beside their verdicts:", "kparity receipt page")], [table])
+    return Section("plain", few([each.file for each in stored]), "receipts", together(verdicts), (first, second), shown)

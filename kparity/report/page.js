@@ -74,7 +74,7 @@
       squares[now].classList.add("at");
       input.value = now;
       const name = select.value || worst(now), fed = said.fed[now];
-      const parts = [`Position ${said.positions[now]}${fed === undefined ? "" : `, fed with ${token(fed)}`}: ${said.verdicts[now]}.`];
+      const parts = [`Position ${said.positions[now]}${fed === undefined ? "" : `, fed with ${token(fed)}`}: ${said.verdicts[now]}, likeliest token ${said.ties[now]}.`];
       for (const each of [name, ...names.filter((other) => other !== name)])
         parts.push(`${used(each, now) > 1 ? "✗ " : ""}${title(each)} ${short(said.metrics[each][now])}` +
           (limit(each, now) > 0 ? ` of at most ${short(limit(each, now))}` : "") + ".");

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from kparity import __version__
+from kparity.bisect.record import Bisection
 from kparity.check.document import Document as Check
 from kparity.gates.verdict import Verdict
 from kparity.host.html import render
@@ -20,8 +21,12 @@ from kparity.report.section import Section, together
 from kparity.traces.diff import TraceDiff
 
 SECTIONS: dict[type, Callable[[str, Any], Section]] = {
-    Ladder: ladder.section, TraceDiff: others.traces, Probe: others.probe, Check: others.check,
-}  # fmt: skip
+    Ladder: ladder.section,
+    Bisection: others.bisection,
+    TraceDiff: others.traces,
+    Probe: others.probe,
+    Check: others.check,
+}
 """Record → what makes its section."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kparity.gates.verdict import Verdict
 
-Kind = Literal["ladder", "trace", "probe", "check", "receipts"]
+Kind = Literal["ladder", "trace", "plain"]
 
 
 @dataclass(frozen=True)
