@@ -181,7 +181,7 @@ def receipts(stored: Sequence[Stored]) -> Section:
         wrong += [f"{each.file} ({', '.join(bad)})"] if bad and not each.findings else []
         verdicts.append("FAIL" if each.findings or bad else "PASS")
         runs = (f"{run.backend} on {run.device.device} ({run.device.kind}): {run.parity.verdict}" for run in told.runs)
-        commit = harness.commit[:12] + " with changes" * harness.dirty
+        commit = harness.commit[:12] + (" with changes" if harness.dirty else "")
         rows.append((each.file, verdicts[-1], f"{told.kind}, {told.ended}, {commit}", "; ".join(runs),
                      "; ".join(map(str, each.findings)) or "nothing"))  # fmt: skip
     told_of = [f"refused: {few(refused)}"] if refused else []
