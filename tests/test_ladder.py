@@ -77,7 +77,7 @@ FAULTS = {
     "short": ("masks", "context of the candidate: 10"),
     "heads": ("masks", "kv_heads: 1 and 2"),
     "neighbour": ("masks", "another sequence moves position"),
-    "crowd": ("masks", "beside another sequence, position 0 differs"),
+    "ragged": ("masks", "beside a shorter sequence, position 0 differs"),
     "future": ("masks", "off by one, +1"),
     "nomask": ("masks", "no causal mask"),
     "blindfirst": ("masks", "does not see the first token"),

@@ -194,7 +194,7 @@ class Engine(ABC):
         """Feed tokens in batches; f32 logits [len(tokens), vocab] after each."""
 
     def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
-        """As ``score`` after ``reset``, while another sequence of as many tokens is in the same batches; raises
+        """As ``score`` after ``reset``, while another sequence of at most as many tokens is in the same batches; raises
         WrongInput where the engine has one sequence. Reset it afterwards.
         """
         raise WrongInput(f"{self.facts.name} has one sequence; it has no neighbours in a batch")

@@ -75,7 +75,8 @@ class Transformers(Engine):
         """As ``Engine.score_beside``."""
         self.reset()
         self.check(neighbours, 0)
-        return np.asarray(self._logits([tokens, neighbours], 0)[0])
+        padded = [*neighbours, *tokens[len(neighbours) :]]  # which its own tokens do not see
+        return np.asarray(self._logits([tokens, padded], 0)[0])
 
     def prefill(self, tokens: Sequence[int]) -> Array:
         """As ``Engine.prefill``."""

@@ -192,8 +192,8 @@ class LlamaCpp(Engine):
         facts, rows = self.facts, max(2, min(self.rows, 2 * len(tokens)))
         context = self.lib.context(self.model, 2 * len(tokens), facts.threads, rows=rows, kv=facts.kv, sequences=2)
         batch = self.api.llama_batch_init(rows, 0, 1)
-        placed = [(token, at, sequence, not sequence) for at, both in enumerate(zip(neighbours, tokens, strict=True))
-                  for sequence, token in zip((1, 0), both, strict=True)]  # fmt: skip
+        placed = [(ids[at], at, sequence, not sequence) for at in range(len(tokens))
+                  for sequence, ids in ((1, neighbours), (0, tokens)) if at < len(ids)]  # fmt: skip
         size = rows // 2 * 2
         pieces = [placed[at : at + size] for at in range(0, len(placed), size)]
         try:

@@ -148,13 +148,15 @@ def _ways(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, found: l
 
 
 def _beside(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: bool, found: list[Measure]) -> str:
-    """One batch with another sequence in it: beside the batch alone, and beside a third sequence of the same size,
-    which may move no bit; the cause where it does.
+    """One batch with another sequence in it, of the same size and a shorter one, beside the batch alone; and a third
+    sequence in the other's place, which may move no bit. The cause where it does.
     """
     step = 1 + seat.facts.vocab // 3
-    one, two = (seat.beside(tokens, each) for each in (tokens[::-1], [(id + step) % seat.facts.vocab for id in tokens]))
-    if (apart := _apart(seat, "beside another sequence", base, one, judge, found)).size:
-        return f"beside another sequence, position {apart[0]} differs from one alone: {NEIGHBOURS}"
+    others = tokens[::-1], tokens[: len(tokens) // 2], [(id + step) % seat.facts.vocab for id in tokens]
+    one, short, two = (seat.beside(tokens, each) for each in others)
+    for name, run in (("another", one), ("a shorter", short)):
+        if (apart := _apart(seat, f"beside {name} sequence", base, run, judge, found)).size:
+            return f"beside {name} sequence, position {apart[0]} differs from one alone: {NEIGHBOURS}"
     leaks = moved(one, two) & (exact or _beyond(one, two, judge))
     found.append(judge.measure("masks_neighbours", f"{seat.side} positions that a neighbour moves", float(leaks.sum())))
     return f"another sequence moves position {int(leaks.argmax())}: {NEIGHBOURS}" if leaks.any() else ""

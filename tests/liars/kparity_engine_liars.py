@@ -71,7 +71,8 @@ class Fake(Engine):
 
     def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> np.ndarray:
         self.reset()
-        leak = {"neighbour": 1e-6 * np.asarray(neighbours)[:, None], "crowd": 0.3}.get(self.fault, 0.0)
+        content, short = np.resize(neighbours, len(tokens))[:, None], len(neighbours) < len(tokens)
+        leak = {"neighbour": 1e-6 * content, "ragged": 0.3 * short}.get(self.fault, 0.0)
         return (self.score(tokens) + leak * np.cos(np.arange(VOCAB))).astype(np.float32)
 
     def _rows(self, tokens: Sequence[int], stepping: bool) -> np.ndarray:
