@@ -252,7 +252,7 @@ def test_a_hostile_answer_is_one_sentence(name: str, monkeypatch: pytest.MonkeyP
 def test_a_server_that_goes_wrong_later_never_passes(answer: Answer | None, verdict: str, reason: str) -> None:
     wrong = Fake(llama=True, good=9, faults={"/completion": answer} if answer else {})
     with served(Fake(llama=True)) as right, served(wrong) as url:
-        asked = Settings(right, f"{url}?timeout=1", "abcdef", ("abc",), positions=4, max_tokens=2)
+        asked = Settings(right, f"{url}?timeout=1", "abcdef", ("abc",), rung="first-logit")
         found = climb(asked, lambda spec, model: open_engine(spec, model=model))
     last = next((each for each in found.rungs if each.verdict not in ("PASS", "")), found.rungs[-1])
     assert re.fullmatch(verdict, found.verdict), [(each.name, each.verdict, each.reason) for each in found.rungs]

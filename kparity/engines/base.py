@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
+import numpy as np
 
 from kparity.errors import Unavailable, WrongInput
 from kparity.host import install
@@ -181,13 +182,13 @@ class Engine(ABC):
     def reset(self) -> None:
         """Forget every token."""
 
-    @abstractmethod
     def prefill(self, tokens: Sequence[int]) -> Array:
         """Feed a prompt in batches as the engine serves them; f32 logits [vocab] after its last token."""
+        return np.asarray(self.score(tokens)[-1])
 
-    @abstractmethod
     def step(self, token: int) -> Array:
         """Feed one token; f32 logits [vocab]."""
+        return self.prefill([token])
 
     @abstractmethod
     def score(self, tokens: Sequence[int]) -> Array:

@@ -82,10 +82,6 @@ class Transformers(Engine):
         """As ``Engine.prefill``."""
         return np.asarray(self._logits([tokens], 1)[0, 0])
 
-    def step(self, token: int) -> Array:
-        """As ``Engine.step``."""
-        return self.prefill([token])
-
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
         """As ``Engine.trace``: what a module gives has its name, ``model.layers.3.self_attn.q_proj``, and what it is
         given that with ``:in`` behind it.

@@ -78,10 +78,6 @@ class Http(Engine):
         self.tokens = fed
         return found
 
-    def step(self, token: int) -> Array:
-        """As ``Engine.step``."""
-        return self.prefill([token])
-
     def close(self) -> None:
         """As ``Engine.close``."""
         self.wire.close()

@@ -179,10 +179,6 @@ class LlamaCpp(Engine):
         """As ``Engine.score``."""
         return np.concatenate(self._all(tokens, every=True))
 
-    def step(self, token: int) -> Array:
-        """As ``Engine.step``."""
-        return self.prefill([token])
-
     def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
         """As ``Engine.score_beside``: the tokens of both sequences in turn, in a context of their own, so that the one
         that serves has room for one alone.

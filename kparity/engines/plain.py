@@ -63,14 +63,6 @@ class Plain(Engine):
         found = plain.logits(self.path, self.tokens, act=self.act, kv=self.kv, show=show)
         return np.asarray((found.rounded if self.rounded else found.logits)[last], np.float32)
 
-    def prefill(self, tokens: Sequence[int]) -> Array:
-        """As ``Engine.prefill``."""
-        return np.asarray(self.score(tokens)[-1])
-
-    def step(self, token: int) -> Array:
-        """As ``Engine.step``."""
-        return self.prefill([token])
-
     def close(self) -> None:
         """As ``Engine.close``."""
         self.words.close()

@@ -60,13 +60,5 @@ class Recorded(Engine):
         self.at += len(tokens)
         return np.asarray(found, np.float32)
 
-    def prefill(self, tokens: Sequence[int]) -> Array:
-        """As ``Engine.prefill``."""
-        return np.asarray(self.score(tokens)[-1])
-
-    def step(self, token: int) -> Array:
-        """As ``Engine.step``."""
-        return self.prefill([token])
-
     def close(self) -> None:
         """As ``Engine.close``; nothing is open."""
