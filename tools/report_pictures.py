@@ -43,6 +43,7 @@ def made(folder: Path) -> Path:
     for name, engine in (("right", RIGHT), ("wrong", WRONG)):
         kparity(folder, "trace", "capture", "-e", engine, "--prompt", TEXT, "--tensors", "-o", f"{name}.trace", "-q")
     kparity(folder, "trace", "diff", "wrong.trace", "right.trace", "-q", "--json", "trace.json")
+    kparity(folder, "bisect", "--ref", RIGHT, "--cand", WRONG, "-q", "--json", "bisect.json")
     kparity(folder, "probe", "--require", "cpu", "-q", "--receipt", "receipt.json")
     kparity(folder, "report", ".", "-o", "report.html")
     return folder / "report.html"
