@@ -20,8 +20,8 @@ METRICS: dict[str, tuple[str, Callable[[Position], float]]] = {
     "norm": ("|ln norm ratio|", lambda each: abs(math.log(each.norm_ratio)) if each.norm_ratio > 0 else math.inf),
 }
 """Metric, as the limits call it → how people do, and its value at a position."""
-SIDE, MARGIN = 300, 40
-"""Of the drawing of errors beside sizes, and of its axes."""
+SIDE, MARGIN, TITLE = 300, 40, 16
+"""Of the drawing of errors beside sizes, of its axes, and of the word above one."""
 MARKS = {"SAME": "=", "EXACT-TIE": "≈", "NEAR-TIE": "≈", "DIVERGED": "✗"}
 
 
@@ -201,7 +201,7 @@ def scatter(errors: Sequence[tuple[float, float, int]]) -> Scatter | None:
     begin, end = max(left, low), min(right, high)
     equal = (x(2.0**begin), y(2.0**begin), x(2.0**end), y(2.0**end)) if begin < end else (0.0, 0.0, 0.0, 0.0)
     return Scatter(squares, list(_octaves(there)), [(label, x(value)) for label, value in _ticks(left, right)],
-                   [(label, y(value)) for label, value in _ticks(low, high)], equal)  # fmt: skip
+                   [(label, y(value)) for label, value in _ticks(low, high) if y(value) > TITLE], equal)  # fmt: skip
 
 
 def _span(values: Sequence[float]) -> tuple[int, int]:

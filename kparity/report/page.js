@@ -39,7 +39,8 @@
       squares.forEach((each, at) => each.classList.remove("o1", "o2", ...Array.from({ length: 8 }, (_, level) => "h" + level)));
       squares.forEach((each, at) => each.classList.add(shade(shareOf(at))));
       const above = limit(name, 1), there = values.concat(above).filter((each) => each > 0);
-      const low = Math.log10(Math.min(...there)), high = Math.max(low + 1, Math.log10(Math.max(...there)));
+      const low = Math.log10(there.reduce((one, other) => Math.min(one, other), Infinity));
+      const high = Math.max(low + 1, Math.log10(there.reduce((one, other) => Math.max(one, other), 0)));
       const place = (value) => (value === null ? null : value > 0 ? (Math.log10(value) - low) / (high - low) : 0);
       measure.replaceChildren();
       if (there.length) {
