@@ -25,10 +25,10 @@ from tests.test_traces_files import sealed
 TEXT = "And the light shined in the darkness; and the darkness comprehended it not."
 
 
-def recorded(spec: str, folder: Path, **wanted: Any) -> tuple[list[int], np.ndarray]:
+def recorded(spec: str, folder: Path, text: str = TEXT, **wanted: Any) -> tuple[list[int], np.ndarray]:
     """Its tokens and logits [tokens, vocab], captured into a folder."""
     with closing(open_here(spec)) as engine:
-        tokens = engine.tokenize(TEXT)
+        tokens = engine.tokenize(text)
         capture(engine, spec, tokens, folder, Wanted(**{"slots": ["logits"]} | wanted))
         engine.reset()
         return tokens, engine.score(tokens)
@@ -88,9 +88,10 @@ def test_a_recording_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
 def test_the_ladder_takes_the_tokens_of_a_recording(tmp_path: Path) -> None:
     """It never passes: who answers these tokens alone shows no mask and decodes nothing."""
-    recorded("kparity:cpu", tmp_path / "right")
+    text = f"{TEXT} {TEXT}"  # enough positions for a median
+    recorded("kparity:cpu", tmp_path / "right", text)
     settings = Settings(
-        reference="reference", candidate=f"recorded:{tmp_path / 'right'}", third="", text=TEXT, prompts=(TEXT,),
+        reference="reference", candidate=f"recorded:{tmp_path / 'right'}", third="", text=text, prompts=(text,),
         model=str(embedded()),
     )  # fmt: skip
 
@@ -100,7 +101,7 @@ def test_the_ladder_takes_the_tokens_of_a_recording(tmp_path: Path) -> None:
     found = climb(settings, opener)
     verdicts = [each.verdict for each in found.rungs]
     assert verdicts == ["PASS", "PASS", "INCONCLUSIVE", "PASS", "PASS", "INCONCLUSIVE"], found.rungs
-    assert found.exit_code == 3 and found.metrics.token_count == 24
+    assert found.exit_code == 3 and found.metrics.token_count == 47
     wrong = climb(replace(settings, reference="f16", keep_going=True, overrides={"mse": 1e-9}), opener)
     assert wrong.verdict == "FAIL" and wrong.exit_code == 1
 
