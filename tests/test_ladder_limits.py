@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from kparity.ladder.climb import climb
 from kparity.ladder.limits import METRICS, Floor, Judge
 from kparity.ladder.record import Decoded, Measure, Settings
 from kparity.ladder.stream import Seat, compared
+from tests.cli import run
 from tests.test_ladder import LIAR, TEXT, climbed, ended, opened
 
 
@@ -97,8 +100,14 @@ def test_an_overridden_limit_changes_the_verdict_both_ways_and_no_other_limit(me
     measures("silu", OPEN, "PASS")
 
 
-def test_an_option_for_every_limit() -> None:
+def test_an_option_for_every_limit(tmp_path: Path) -> None:
     assert set(TOLERANCES) == set(OPEN) == {each.name for each in METRICS} | {"top5"}
+    path, given = tmp_path / "ladder.json", [part for option, _ in TOLERANCES.values() for part in (option, "9")]
+    done = run("ladder", "--ref", "fake:healthy", "--cand", "fake:twin", "--prompt", TEXT, *given, "--json", str(path),
+               liars=True)  # fmt: skip
+    found = json.loads(path.read_text())
+    assert done.returncode == 1 and found["request"]["overrides"] == dict.fromkeys(TOLERANCES, 9)
+    assert found["rungs"][3]["measures"][0]["overridden"] and "overridden limits: cosine 9, " in done.stdout
 
 
 @pytest.mark.parametrize(
