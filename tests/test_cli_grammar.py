@@ -40,14 +40,14 @@ MEANINGS = {
 }  # fmt: skip
 """Option → the parameter that it is, wherever it is."""
 HAVE = {
-    "--json": {"probe", "check", "ladder", "bisect", "mutate", "bench", "bench compare", "preflight", "ops",
-               "model inspect", "contract show", "contract validate", "contract coverage", "receipt verify",
+    "--json": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "bench compare", "preflight",
+               "ops", "model inspect", "contract show", "contract validate", "contract coverage", "receipt verify",
                "receipt list", "receipt diff", "trace diff"},
     "-b": {"probe", "run", "check", "mutate", "bench", "preflight", "source"},
     "-o": {"check", "mutate"},
-    "-q": {"probe", "check", "ladder", "bisect", "mutate", "bench"},
+    "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench"},
     "--index": {"probe", "run", "check", "bench"},
-    "--model": {"probe", "run", "bench", "ladder", "bisect", "receipt verify"},
+    "--model": {"probe", "run", "bench", "ladder", "bisect", "diagnose", "receipt verify"},
 }  # fmt: skip
 
 

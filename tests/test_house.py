@@ -26,8 +26,8 @@ HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", 
 # Imports point down, or stay in their room: one floor a room, from the ground up.
 ROOMS = (
     "data", "_native", "errors", "host", "process", "ops", "numerics", "device", "backends", "kernels",
-    "model", "engine", "plain", "engines", "contracts", "traces", "testing", "gates", "ladder", "probe", "check",
-    "bisect", "receipts", "bench", "mutate", "report", "pytest_plugin", "cli", "__main__",
+    "model", "engine", "plain", "engines", "contracts", "traces", "testing", "gates", "ladder", "diagnose", "probe",
+    "check", "bisect", "receipts", "bench", "mutate", "report", "pytest_plugin", "cli", "__main__",
 )  # fmt: skip
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 

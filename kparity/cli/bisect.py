@@ -26,6 +26,9 @@ POSITIONS = 96
     ),
 )
 @pair_options
+@click.option("--prompt", "given", metavar="TEXT", help="Text to compare [default: built in].")
+@click.option("--positions", type=click.IntRange(min=2), metavar="N",
+              help="Positions to look at [default: what the text has, some dozens at most].")  # fmt: skip
 @click.option("--dump", "folder", type=FOLDER, metavar="DIR",
               help="Keep the one case that is wrong, for kparity check --replay.")  # fmt: skip
 @json_option

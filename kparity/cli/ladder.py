@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from click.core import ParameterSource
 from kparity.cli import names
 from kparity.cli.command import Command, File, for_people
 from kparity.cli.names import completing
-from kparity.cli.options import FILE, Number, github_option, json_option, junit_option, model_option, quiet_option
+from kparity.cli.options import Number, github_option, json_option, junit_option, quiet_option
+from kparity.cli.pair import asked_of_prompts, pair_options, prompt_options
 
 RUNGS = ("preflight", "tokens", "masks", "first-logit", "positions", "decode")
 LIMIT = Number(min=0)
@@ -26,8 +26,6 @@ TOLERANCES = {
     "top5": ("--top5-tol", "Least mean overlap of the five likeliest tokens."),
 }
 """Metric → the option that overrides its limit."""
-ROOM = 512
-"""Positions that a cache has at least."""
 
 
 @click.command(
@@ -38,24 +36,16 @@ ROOM = 512
         'kparity ladder --ref reference --cand kparity:cpu --prompt "In the beginning" --ladder first-logit -v',
     ),
 )
-@click.option("--ref", "reference", required=True, metavar="ENGINE", shell_complete=completing(names.engines),
-              help="The engine that is taken for right: kparity:BACKEND, llama.cpp[:FOLDER], reference, …")  # fmt: skip
-@click.option("--cand", "candidate", required=True, metavar="ENGINE", shell_complete=completing(names.engines),
-              help="The engine that is judged.")  # fmt: skip
+@pair_options
+@prompt_options
 @click.option("--third", default="", metavar="ENGINE", shell_complete=completing(names.engines),
               help="A third one: gives the floor, and says which side is wrong.")  # fmt: skip
-@model_option
-@click.option("--cand-model", "candidate_model", type=FILE, default="", metavar="FILE",
-              help="Another file for the candidate.")  # fmt: skip
 @click.option("--ladder", "rung", type=click.Choice(RUNGS), default=RUNGS[-1], show_default=True,
               help="Climb up to this rung.")  # fmt: skip
 @click.option("--positions", type=click.IntRange(min=1), metavar="N",
               help="Teacher-forced positions [default: 64, or what the text has]; of decode: ids.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N",
               help="Greedy ids of each prompt [default: --positions, at most 16].")  # fmt: skip
-@click.option("--prompt", "given", multiple=True, metavar="TEXT",
-              help="Text to compare [default: built in]. Repeatable: all are decoded.")  # fmt: skip
-@click.option("--prompt-file", type=FILE, metavar="FILE", help="The same from a file, a prompt a line.")
 @click.option(
     "--prompts",
     "count",
@@ -63,10 +53,6 @@ ROOM = 512
     metavar="N",
     help="Distinct prompts to decode until their rate is decided, 326 if all agree [default: 4, no rate].",
 )
-@click.option("--prompt-template", "template", type=click.Choice(["raw", "instruct"]), default="raw", show_default=True,
-              help="Texts as they are, or in the model's chat template.")  # fmt: skip
-@click.option("--profile", type=click.Choice(["auto", "same", "other"]), default="auto", show_default=True,
-              help="Whether both sides have the same numerics.")  # fmt: skip
 @click.option("--stop-at-first", is_flag=True, help="End the positions at the first bad one.")
 @click.option("--keep-going", is_flag=True, help="Run later rungs although one failed.")
 @click.option(
@@ -75,8 +61,6 @@ ROOM = 512
 @click.option("--traces", type=File(path_type=Path), metavar="DIR",
               help="Sweep, and trace both sides at every length into a new folder.")  # fmt: skip
 @click.option("--deterministic", is_flag=True, help="Each side again in a second process: every bit must be the same.")
-@click.option("--context", type=click.IntRange(min=1), metavar="N",
-              help="Positions of both caches [default: what is needed, at least 512].")  # fmt: skip
 @click.option("--dump-ids", is_flag=True, help="Show the token ids of both sides.")
 @json_option
 @junit_option
@@ -84,28 +68,20 @@ ROOM = 512
 @quiet_option
 @click.option("-v", "--verbose", is_flag=True, help="Show every measure, and every position.")
 def ladder(
-    given: tuple[str, ...], prompt_file: str | None, count: int | None, template: str, context: int | None,
-    traces: Path | None,
-    dump_ids: bool, json_path: str | None, junit_path: str | None, github: bool, quiet: bool, verbose: bool,
-    **asked: Any,
+    count: int | None, traces: Path | None, dump_ids: bool, json_path: str | None, junit_path: str | None, github: bool,
+    quiet: bool, verbose: bool, **asked: Any,
 ) -> int:  # fmt: skip
     """Compare two engines on one model, rung by rung: preflight, tokens, masks, first-logit, positions, decode.
 
     The first rung that fails ends the climb and names the likely cause. Engines run in processes of their own; limits
     are those of the contract ladder-v1, or a multiple of a noise floor that is measured without the candidate.
     """
-    from kparity.engines.registry import parsed
-    from kparity.engines.remote import open_engine
+    from kparity.diagnose.diagnosis import diagnosed
     from kparity.errors import WrongInput
     from kparity.host import files
-    from kparity.ladder import document, prompts
+    from kparity.ladder import document
     from kparity.ladder.climb import climb
-    from kparity.ladder.record import POSITIONS, Settings
-    from kparity.model.gguf_file import embedded
 
-    for spec in filter(None, (asked["reference"], asked["candidate"], asked["third"])):
-        parsed(spec)
-    asked["model"] = asked["model"] or str(embedded())
     asked["overrides"] = {name: limit for name in TOLERANCES if (limit := asked.pop(name)) is not None}
     if asked["max_tokens"] is None and asked["positions"] and _given("rung") and asked["rung"] == RUNGS[-1]:
         asked["max_tokens"], asked["positions"] = asked["positions"], None
@@ -114,17 +90,7 @@ def ladder(
         if any(traces.iterdir()):
             raise WrongInput(f"{traces} holds something already; name a new folder")
         asked |= {"sweep": True, "traces": str(traces)}
-    positions = asked["positions"] or POSITIONS
-    chosen = prompts.chosen(given, prompt_file, positions, count or 4)
-    if template == "instruct":
-        chosen = chosen.instructed(asked["model"])
-    asked |= {"positions": asked["positions"] or 0, "max_tokens": asked["max_tokens"] or min(positions, 16)}
-    settings = Settings(text=chosen.text, prompts=chosen.prompts, sequential=count is not None, **asked)
-    longest = max(positions, *(len(text.encode()) for text in settings.prompts))
-    room = context or max(ROOM, longest + settings.max_tokens)
-    # Engines take turns: threads that spin while another one computes would cost it a multiple of its time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    found = climb(settings, lambda spec, model: open_engine(spec, model=model, context=room))
+    found = climb(*asked_of_prompts(asked, count), diagnosed)
     if json_path:
         files.write(json_path, document.as_json(found))
     if junit_path:

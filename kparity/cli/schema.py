@@ -16,6 +16,7 @@ FORMS = {
     "check": ("kparity.check.document", "Document"),
     "ladder": ("kparity.ladder.record", "Document"),
     "bisect": ("kparity.bisect.record", "Bisection"),
+    "diagnosis": ("kparity.diagnose.document", "Document"),
     "trace-diff": ("kparity.traces.diff", "TraceDiff"),
     "contract": ("kparity.contracts.form", "schema"),
 }

@@ -26,6 +26,7 @@ from kparity.ladder.record import (
     RUNGS,
     Contract,
     Decoded,
+    Diagnosis,
     Document,
     Position,
     Rung,
@@ -40,13 +41,16 @@ from kparity.numerics.logits import Spread, spread
 
 Opener = Callable[[str, str], Engine]
 """Opens an engine: specification, model."""
+Diagnose = Callable[["Climb", Rung], Diagnosis]
+"""Looks into the first rung that failed, or into the last one, while the engines are open."""
 
 
 class Climb:
     """The state of one climb."""
 
-    def __init__(self, settings: Settings, opener: Opener) -> None:
-        self.settings, self.opener = settings, opener
+    def __init__(self, settings: Settings, opener: Opener, diagnose: Diagnose | None = None) -> None:
+        self.settings, self.opener, self.diagnose = settings, opener, diagnose
+        self.diagnosis: Diagnosis | None = None
         self.judge = Judge(overrides=settings.overrides)
         self.seats: dict[str, Seat] = {}
         self.ids: list[list[int]] = []
@@ -74,6 +78,7 @@ class Climb:
             for rung in wanted:
                 task.stage(rung.name)
                 self._climb(rung)
+                self._diagnose(rung, rung is wanted[-1])
                 task.advance()
                 fed = self.ids or (rung.name == RUNGS[0] and len(self.seats) > 1)
                 if not fed or (rung.verdict == FAIL and not self.settings.keep_going):
@@ -90,7 +95,7 @@ class Climb:
             else:
                 self.run_of[rung.name](rung)
         except EngineFailed as failed:
-            rung.side, rung.reason = failed.side, str(failed)
+            rung.side, rung.reason, rung.failed = failed.side, str(failed), True
             ran = failed.side == "candidate" and not isinstance(failed.error, Unavailable)
             rung.verdict = FAIL if ran else INCONCLUSIVE
         bad, short = (
@@ -113,6 +118,22 @@ class Climb:
         elif self.ids:
             self._measure_floor()
         return rung
+
+    def _diagnose(self, rung: Rung, last: bool) -> None:
+        """Once; the best finding is the cause of a rung that has none."""
+        if self.diagnose is None or self.diagnosis is not None or not (last or rung.verdict == FAIL):
+            return
+        self.diagnosis = self.diagnose(self, rung)
+        best = next((each for each in self.diagnosis.findings if each.defect), None)
+        if rung.verdict == FAIL and best:
+            rung.cause, rung.next = rung.cause or best.cause, rung.next or best.next
+
+    @property
+    def starts(self) -> list[list[int]]:
+        """What is decoded: the prompts, and the text as well, all that was walked through: prefill as it serves, and
+        steps behind a long cache.
+        """
+        return [*self.ids[1:], *([self.ids[0]] if self.ids[0] not in self.ids[1:] else [])]
 
     def _preflight(self, rung: Rung) -> None:
         """Open every engine, and hold what it says of its devices against what was asked for."""
@@ -283,8 +304,7 @@ class Climb:
         if all(seat.whole for seat in self.seats.values() if seat.side != "candidate"):
             self._measure_floor()
         within, steps = self.judge.noise, self.settings.max_tokens
-        # the text as well, all that was walked through: prefill as it serves, and steps behind a long cache
-        starts = [*self.ids[1:], *([self.ids[0]] if self.ids[0] not in self.ids[1:] else [])]
+        starts = self.starts
         for ids in starts:
             self.decoded.append(decode.decoded(*self.pair, ids, steps, within))
             judged = decode.judged_rate(self.decoded, self.judge)
@@ -336,8 +356,9 @@ class Climb:
             request=self.settings, profile="same numerics" if judge.same else "other numerics",
             reference=facts.get("reference"), candidate=facts.get("candidate"),
             floor=judge.floor.record() if judge.floor else None, rungs=rungs, tokens=self.tokens, positions=seen,
-            decode=self.decoded, three_way=self.three_way, seconds=seconds, limits=judge.by_position(),
-            errors=self.tally.halves, pieces=prompts.pieces(self.settings.model, seen, self.decoded),
+            decode=self.decoded, three_way=self.three_way, diagnosis=self.diagnosis, seconds=seconds,
+            limits=judge.by_position(), errors=self.tally.halves,
+            pieces=prompts.pieces(self.settings.model, seen, self.decoded),
             engine_seconds=sum(each.seconds for each in self.seats.values()),
         )  # fmt: skip
 
@@ -347,8 +368,10 @@ def same_numerics(left: Facts, right: Facts) -> bool:
     return left.numerics.replace("fp64", "f32") == right.numerics.replace("fp64", "f32") and left.kv == right.kv
 
 
-def climb(settings: Settings, opener: Opener) -> Document:
-    """Compare two engines rung by rung. Raises WrongInput and UnknownName for what cannot be asked."""
+def climb(settings: Settings, opener: Opener, diagnose: Diagnose | None = None) -> Document:
+    """Compare two engines rung by rung, and ``diagnose`` what fails. Raises WrongInput and UnknownName for what cannot
+    be asked.
+    """
     if settings.rung not in RUNGS:
         raise WrongInput(f"there is no rung {settings.rung!r}; there are {', '.join(RUNGS)}")
-    return Climb(replace(settings, candidate_model=settings.candidate_model or settings.model), opener).run()
+    return Climb(replace(settings, candidate_model=settings.candidate_model or settings.model), opener, diagnose).run()

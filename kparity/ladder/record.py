@@ -77,6 +77,33 @@ class Rung(Part):
     notes: list[str] = []
     measures: list[Measure] = []
     seconds: float = 0.0
+    failed: bool = False
+    """Whether an engine failed in it: it could not do what it was asked, or died."""
+
+
+class Finding(Part):
+    """What was found in what was measured: a pattern, or a defect that explains the candidate. ``confidence`` is mostly
+    the share of the difference that it explains; ``defect`` is false for what is no fault of anyone.
+    """
+
+    pattern: str
+    cause: str
+    evidence: str
+    confidence: Annotated[float, Meta(ge=0, le=1)]
+    next: str
+    """The next command."""
+    fix: str
+    side: str = "candidate"
+    defect: bool = True
+
+
+class Diagnosis(Part):
+    """Findings about the rung that failed, best first, and what was tried."""
+
+    rung: str
+    findings: list[Finding] = []
+    tried: list[str] = []
+    notes: list[str] = []
 
 
 def verdict_of(rungs: Sequence[Rung]) -> Verdict:
@@ -241,6 +268,8 @@ class Document(Part):
     positions: list[Position]
     decode: list[Decoded]
     three_way: ThreeWay | None
+    diagnosis: Diagnosis | None
+    """Of the first rung that failed; None where nobody asked for one."""
     seconds: float
     engine_seconds: float
     limits: dict[str, tuple[Number, Number]] = {}

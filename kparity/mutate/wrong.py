@@ -44,10 +44,11 @@ class Mutant(Own):
         super().__init__(dataclasses.replace(spec, place=name, options={"fused": fused}), model=model, context=context)
         known_wrong = f"known to be wrong: {self.subject.what}"
         self.facts = msgspec.structs.replace(self.facts, name=f"mutant {spec.place}", weaknesses=(known_wrong,))
-        self.step(max(self.facts.bos, 0))
-        self.reset()
-        if self.patched and not patch.USED:
-            raise spec.wrong(f"{name} takes nothing from the patched texts")
+        if self.patched:
+            self.step(max(self.facts.bos, 0))
+            self.reset()
+            if not patch.USED:
+                raise spec.wrong(f"{name} takes nothing from the patched texts")
 
     def _opened(self, name: str, **options: Any) -> Backend:
         return opened(name, self.patched, [])

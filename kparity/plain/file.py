@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,15 @@ class Facts:
 
 
 @contextmanager
-def opened(path: Path | str | None) -> Iterator[GgufFile]:
-    """An open file; raises BadModel, with the file's name, for one that is none and for whatever is found in it."""
-    with closing(GgufFile.open(path)) as file, file.naming():
+def opened(path: Path | str | GgufFile | None) -> Iterator[GgufFile]:
+    """An open file, or one that stays open; raises BadModel, with the file's name, for one that is none and for
+    whatever is found in it.
+    """
+    with nullcontext(path) if isinstance(path, GgufFile) else closing(GgufFile.open(path)) as file, file.naming():
         yield file
 
 
-def facts(path: Path | str | None) -> Facts:
+def facts(path: Path | str | GgufFile | None) -> Facts:
     """What a file says; raises BadModel where a key is missing or cannot be what it says."""
     with opened(path) as file:
         return facts_of(file)

@@ -8,15 +8,14 @@ logits = head · norm(x)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kparity.errors import WrongInput
-from kparity.model.gguf_file import GgufFile
+from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.ops.spec import Array
 from kparity.plain.file import Facts, facts_of, opened
 from kparity.plain.weights import BLOCK, Piece, find, picked, pieces, ternary, vector
@@ -48,10 +47,19 @@ class Quantised:
 
 @dataclass
 class Stream:
-    """One of the two passes: its floating-point type, and the activations [rows, width] between layers."""
+    """One of the two passes: its floating-point type, and the activations [rows, width] between layers. What may be
+    wrong in an engine is a method of its own, and a subclass that is wrong there computes what such an engine would.
+    """
 
     dtype: np.dtype[Any]
     x: Array
+    layer: int = 0
+    slot: str = ""
+    """Where the pass is: the layer, and what is computed."""
+
+    def added(self, out: Array) -> None:
+        """The residual stream after a block's output."""
+        self.x = self.x + out
 
     def norm(self, x: Array, weight: Array, eps: float) -> Array:
         """x / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich, 2019)."""
@@ -67,7 +75,7 @@ class Stream:
             return Quantised(x, np.ones((len(x), 1), self.dtype))
         if act == "token":
             factor = one(127) / np.maximum(np.abs(x).max(axis=1, keepdims=True), one(1e-5))
-            return Quantised(np.clip(np.rint(x * factor), -128, 127).astype(np.int8), one(1) / factor)
+            return Quantised(np.clip(self.code(x * factor), -128, 127).astype(np.int8), one(1) / factor)
         rows, k = x.shape
         padded = np.zeros((rows, -(-k // BLOCK) * BLOCK), self.dtype)
         padded[:, :k] = x
@@ -75,8 +83,12 @@ class Stream:
         top = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[..., None], 2)
         factor = np.divide(one(-127), top, out=np.zeros_like(top), where=top != 0)
         scale = np.divide(one(1), factor, out=np.zeros_like(factor), where=top != 0)
-        q = np.clip(np.rint(blocks * factor), -128, 127).astype(np.int8)
+        q = np.clip(self.code(blocks * factor), -128, 127).astype(np.int8)
         return Quantised(q.reshape(rows, -1)[:, :k], scale[..., 0])
+
+    def code(self, x: Array) -> Array:
+        """Whole numbers of scaled activations, half to even."""
+        return np.asarray(np.rint(x))
 
     def rotated(self, x: Array, f: Facts) -> Array:
         """Split halves of the first ``rope_dim`` elements of each head, turned by position times frequency."""
@@ -97,15 +109,25 @@ class Stream:
         x = x.reshape(len(x), f.kv_heads, f.head_dim)
         return x.astype(np.float16).astype(self.dtype) if kv == "f16" else x
 
+    def hidden(self, rows: int) -> Array:
+        """Which keys [rows, rows] a query does not see: those of later positions."""
+        return np.triu(np.ones((rows, rows), np.bool_), 1)
+
+    def groups(self, f: Facts) -> Array:
+        """The head of the keys that each query head reads, [heads]."""
+        return np.arange(f.heads) // (f.heads // f.kv_heads)
+
+    def sharpness(self, f: Facts) -> float:
+        """What scores are multiplied by."""
+        return float(1 / np.sqrt(f.head_dim))
+
     def attention(self, q: Array, k: Array, v: Array, f: Facts) -> Array:
         """softmax(q·k / √d)·v over the positions up to each one's own; query head h reads key head h / (H / G)."""
         rows = len(q)
-        later = np.triu(np.ones((rows, rows), np.bool_), 1)
-        out = np.empty_like(q)
-        for head in range(f.heads):
-            group = head // (f.heads // f.kv_heads)
-            scores = q[:, head] @ k[:, group].T * self.dtype.type(1 / np.sqrt(f.head_dim))
-            scores[later] = -np.inf
+        hidden, out = self.hidden(rows), np.empty_like(q)
+        for head, group in enumerate(self.groups(f)):
+            scores = q[:, head] @ k[:, group].T * self.dtype.type(self.sharpness(f))
+            scores[hidden] = -np.inf
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, group]
         return out.reshape(rows, -1)
@@ -123,30 +145,51 @@ Show = Callable[[str, Sequence[Array]], None]
 """Takes an intermediate value under the name of its slot (``3.ffn_gate``), of both passes."""
 
 
+Tensors = Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A pass that is wrong in one respect: other facts, other tensors under the names of a file's, another stream."""
+
+    facts: Callable[[Facts], Facts] = lambda f: f
+    tensors: Callable[[Tensors], Tensors] = lambda found: found
+    stream: Callable[[np.dtype[Any], Array], Stream] = Stream
+
+
+RIGHT = Variation()
+"""Nothing is wrong."""
+
+
 def logits(
-    path: Path | str | None, tokens: Sequence[int], *, act: str, kv: str,
-    tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None,
+    path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str,
+    tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
 ) -> Logits:  # fmt: skip
     """Logits after each of the tokens of a sequence; raises BadModel for a file that cannot be read, WrongInput for
     tokens outside the vocabulary.
 
     ``act`` is the quantisation of activations (``token``, ``block256``, ``none``), ``kv`` the type of the cache
-    (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every
-    intermediate value.
+    (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every intermediate value, ``vary`` says what
+    is to be wrong.
     """
-    found = next(streamed(path, tokens, act=act, kv=kv, rows=len(tokens), tick=tick, show=show))
+    found = next(streamed(path, tokens, act=act, kv=kv, rows=len(tokens), tick=tick, show=show, vary=vary))
     show("logits", [found.logits, found.rounded])
     return found
 
 
 def streamed(
-    path: Path | str | None, tokens: Sequence[int], *, act: str, kv: str, rows: int,
-    tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None,
+    path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str, rows: int,
+    tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
 ) -> Iterator[Logits]:  # fmt: skip
     """The same logits, ``rows`` positions at a time: of a large vocabulary all would take much memory."""
     with opened(path) as file:
-        f = facts_of(file)
-        normed = _normed(file, f, np.asarray(tokens, np.int64), act, kv, tick, show)
+        f, file = vary.facts(facts_of(file)), replace(file, tensors=dict(vary.tensors(file.tensors)))
+        ids = np.asarray(tokens, np.int64)
+        if not len(ids) or ids.min() < 0 or ids.max() >= f.vocab:
+            raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
+        given = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
+        streams = [vary.stream(np.dtype(each), given.astype(each)) for each in (np.float64, np.float32)]
+        normed = _normed(file, f, streams, act, kv, tick, show)
         for at in range(0, len(tokens), rows):
             truth, rounded = _heads(file, f, [each[at : at + rows] for each in normed], tick)
             yield Logits("plain fp64", truth, "plain f32", rounded)
@@ -154,21 +197,24 @@ def streamed(
 
 @np.errstate(all="ignore")  # what is not finite is for the gates to see
 def _normed(
-    file: GgufFile, f: Facts, ids: Array, act: str, kv: str, tick: Callable[[str], None], show: Show
+    file: GgufFile, f: Facts, streams: Sequence[Stream], act: str, kv: str, tick: Callable[[str], None], show: Show
 ) -> list[Array]:  # fmt: skip
     """What the head is given, of both passes, [positions, width]."""
-    if not len(ids) or ids.min() < 0 or ids.max() >= f.vocab:
-        raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
-    rows = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
-    streams = [Stream(np.dtype(each), rows.astype(each)) for each in (np.float64, np.float32)]
     show("embd", [stream.x for stream in streams])
     for layer in range(f.layers):
         _layer(file, f, layer, streams, act, kv, show)
         tick(f"layer {layer + 1} of {f.layers}")
+    _at(streams, f.layers, "output_norm")
     weight = vector(file, "output_norm.weight", f.width)
     normed = [stream.norm(stream.x, weight, f.eps) for stream in streams]
     show("result_norm", normed)
     return normed
+
+
+def _at(streams: Sequence[Stream], layer: int, slot: str) -> None:
+    """Tell the passes where they are."""
+    for stream in streams:
+        stream.layer, stream.slot = layer, slot
 
 
 def _layer(
@@ -180,39 +226,45 @@ def _layer(
         show(f"{layer}.{slot}", values)
         return list(values)
 
+    def both(slot: str, call: Callable[..., Any], *values: Sequence[Any]) -> list[Any]:
+        """A call of each stream with its part of the values."""
+        _at(streams, layer, slot)
+        return [call(stream, *given) for stream, *given in zip(streams, *values, strict=True)]
+
     def linear(name: str, given: Sequence[Quantised], rows: int) -> list[Array]:
         return products(ternary(file, f"blk.{layer}.{name}", given[0].q.shape[1], rows), streams, given, rows)
 
     def normed(values: Sequence[Array], name: str) -> list[Quantised]:
         weight = vector(file, f"blk.{layer}.{name}.weight", values[0].shape[1])
-        pairs = zip(streams, values, strict=True)
-        floats = shown(name, [stream.norm(x, weight, f.eps) for stream, x in pairs])
-        return [stream.quantised(x, act) for stream, x in zip(streams, floats, strict=True)]
+        floats = shown(name, both(name, lambda stream, x: stream.norm(x, weight, f.eps), values))
+        return both(name, lambda stream, x: stream.quantised(x, act), floats)
 
     def added(values: Sequence[Array], slot: str) -> None:
-        for stream, out in zip(streams, values, strict=True):
-            stream.x = stream.x + out
+        both(slot, lambda stream, out: stream.added(out), values)
         shown(slot, [stream.x for stream in streams])
+
+    def turned(values: Sequence[Array], slot: str) -> list[Array]:
+        found = both(slot, lambda stream, x: stream.turned(x, f), values)
+        shown(slot, [x.reshape(len(x), -1) for x in found])
+        return found
+
+    def cached(values: Sequence[Array], slot: str) -> list[Array]:
+        return shown(slot, both(slot, lambda stream, x: stream.cached(x, f, kv), values))
 
     given = normed([stream.x for stream in streams], "attn_norm")
     sizes = {"attn_q": f.heads, "attn_k": f.kv_heads, "attn_v": f.kv_heads}
     projected = [linear(name, given, count * f.head_dim) for name, count in sizes.items()]
     shown("qkv", [np.concatenate(each, axis=1) for each in zip(*projected, strict=True)])
-    q, k = ([stream.turned(x, f) for stream, x in zip(streams, values, strict=True)] for values in projected[:2])
-    shown("q_rope", [x.reshape(len(x), -1) for x in q])
-    shown("k_rope", [x.reshape(len(x), -1) for x in k])
-    keys, values = (
-        shown(slot, [stream.cached(x, f, kv) for stream, x in zip(streams, given, strict=True)])
-        for slot, given in (("k_cache", k), ("v_cache", projected[2]))
-    )
-    each = zip(streams, q, keys, values, strict=True)
-    mixed = shown("attention", [stream.attention(a, b, c, f) for stream, a, b, c in each])
+    q, k = turned(projected[0], "q_rope"), turned(projected[1], "k_rope")
+    keys, values = cached(k, "k_cache"), cached(projected[2], "v_cache")
+    mixed = shown("attention", both("attention", lambda stream, *qkv: stream.attention(*qkv, f), q, keys, values))
     added(shown("attn_out", linear("attn_output", normed(mixed, "attn_sub_norm"), f.width)), "attn_residual")
     given = normed([stream.x for stream in streams], "ffn_norm")
     gate, up = (shown(name, linear(name, given, f.ffn)) for name in ("ffn_gate", "ffn_up"))
-    pairs = [(stream, a, b) for stream, a, b in zip(streams, gate, up, strict=True)]
-    shown("ffn_silu_gate", [stream.product(a, np.ones_like(a), f) for stream, a, _ in pairs])
-    inner = shown("ffn_swiglu_inner", [stream.product(a, b, f) for stream, a, b in pairs])
+    slot = "ffn_silu_gate"
+    shown(slot, both(slot, lambda stream, a: stream.product(a, np.ones_like(a), f), gate))
+    slot = "ffn_swiglu_inner"
+    inner = shown(slot, both(slot, lambda stream, *pair: stream.product(*pair, f), gate, up))
     added(shown("ffn_out", linear("ffn_down", normed(inner, "ffn_sub_norm"), f.width)), "output")
 
 

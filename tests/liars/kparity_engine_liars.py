@@ -15,6 +15,7 @@ from kparity.errors import DeviceFault, Unavailable, WrongInput
 VOCAB, WIDTH, BOS, LATE = 97, 16, 1, 40
 ANSWERS = (BOS, *(3 + byte % 90 for byte in b"What was recorded before can be compared with what is computed now."))
 RNG = np.random.default_rng(7)
+ORDER = np.random.default_rng(1).permutation(VOCAB)
 EMBEDDING, HEAD = RNG.normal(0, 1, (VOCAB, WIDTH)), RNG.normal(0, 1, (WIDTH, VOCAB))
 
 
@@ -23,7 +24,7 @@ class Fake(Engine):
 
     def __init__(self, spec: Spec, *, model: str = "", context: int = 0) -> None:
         self.fault, self.tokens, self.fed, self.runs = spec.place, list[int](), 0, 0
-        self.rng = np.random.default_rng()
+        self.rng, self.before = np.random.default_rng(), np.zeros(0)
         self.noise = 1e-6 * self.rng.normal(0, 1, VOCAB)
         if self.fault == "absent":
             raise Unavailable("no such device", "buy one", "KP-NO-SUCH")
@@ -58,7 +59,7 @@ class Fake(Engine):
         self.runs += 1
 
     def prefill(self, tokens: Sequence[int]) -> np.ndarray:
-        return self.score(tokens)[-1]
+        return self.score(tokens)[-1] + 9 * (self.fault == "prompt") * np.cos(np.arange(VOCAB, dtype=np.float32))
 
     def step(self, token: int) -> np.ndarray:
         row = self._rows([token], stepping=True)[0]
@@ -85,7 +86,10 @@ class Fake(Engine):
             raise WrongInput("only what was recorded")
         if self.fault == "exits":
             os._exit(7)
-        return np.stack([self._row(at, begin, stepping) for at in range(begin, len(self.tokens))])
+        rows = [self._row(at, begin, stepping) for at in range(begin, len(self.tokens))]
+        if self.fault == "stale":
+            *rows, self.before = (self.before if begin else rows[0]), *rows
+        return np.stack(rows)
 
     def _row(self, at: int, begin: int, stepping: bool) -> np.ndarray:
         fault, low, high, turn = self.fault, 0, at + 1, 0
@@ -99,10 +103,16 @@ class Fake(Engine):
             high = at
         elif fault == "turn" and begin and not stepping:
             turn = 1
-        seen = np.asarray(self.tokens[low:high])
-        keys = EMBEDDING[seen]
+        elif fault == "restart":
+            low = at // 32 * 32
+        elif fault == "own":
+            low = at
+        seen = (np.asarray(self.tokens[low:high]) + (fault == "shifted")) % VOCAB
         places = np.arange(low, high) + turn * (np.arange(low, high) >= begin)
-        query = self.tokens[min(at, high - 1)]
+        query = seen[min(at, high - 1) - low]
+        if fault == "ownbos":
+            seen, places = np.concatenate([[BOS], seen]), np.concatenate([[-1], places])
+        keys = EMBEDDING[seen]
         scores = keys @ EMBEDDING[query] / 4 + np.cos(places - at)
         weights = np.exp(scores - scores.max())
         mixed = np.tanh((weights / weights.sum()) @ keys * 2)
@@ -119,6 +129,16 @@ class Fake(Engine):
             row = row * 1.01
         elif fault == "rolled":
             row = np.roll(row, 3)
+        elif fault == "element":
+            row = row - 3.0 * (np.arange(VOCAB) == 7)
+        elif fault in ("tie", "tied") and at % 9 == 5:
+            row[90] = row.max() * (1 + 3e-7 * (fault == "tied"))
+        elif fault == "permuted":
+            row = row[ORDER]
+        elif fault == "constant":
+            row = row - np.logaddexp.reduce(row)
+        elif fault == "coarse":
+            row = row + 0.8 * np.sin(np.arange(VOCAB) * (1 + query))
         elif fault == "silu":
             row = np.abs(mixed) @ HEAD
         elif fault == "batch" and not stepping and at:

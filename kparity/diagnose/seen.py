@@ -1,0 +1,185 @@
+"""What a diagnosis knows of two engines, and what it measures of them when a pattern asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from kparity.diagnose.advice import advised
+from kparity.ladder import masks
+from kparity.ladder.climb import Climb
+from kparity.ladder.decode import DIVERGED
+from kparity.ladder.limits import Judge
+from kparity.ladder.record import FAIL, Finding, Rung
+from kparity.ladder.stream import Seat, compared
+from kparity.numerics.logits import Rows
+from kparity.ops.spec import Array
+
+BEHIND, LONGEST = 4, 320
+"""Tokens behind the first bad position; tokens at most."""
+BATCH, STEPS, TURN, ONE, PREFILL, BESIDE = (
+    "in a batch", "token by token", "in two turns", "after one token", "a prompt, then steps",
+    "beside another sequence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of feeding the same tokens: what it gives from the position ``begin`` on, beside the reference."""
+
+    name: str
+    begin: int
+    logits: Array
+    """[tokens - begin, vocab]."""
+    rows: Rows
+    bad: Array
+    """Whether a position is beyond its limits."""
+
+    @property
+    def first(self) -> int:
+        """The first bad position; -1 where there is none."""
+        return self.begin + int(self.bad.argmax()) if self.bad.any() else -1
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Mean squared error of the bad positions against the reference and against something else, and whether the latter
+    is noise at every position.
+    """
+
+    MOST: ClassVar[float] = 0.5
+    """What may be left."""
+    before: float
+    after: float
+    noise: bool
+
+    @property
+    def share(self) -> float:
+        """What is left of the difference; 1 where nothing was explained."""
+        return self.after / self.before if 0 < self.before < np.inf and np.isfinite(self.after) else 1.0
+
+    @property
+    def confidence(self) -> float:
+        """The share that is explained, less where more than noise is left; 0 where it says nothing."""
+        if self.share > (self.MOST if self.noise else 0.1):
+            return 0.0
+        return min(0.99, 1 - self.share) * (1.0 if self.noise else 0.5)
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        left = "noise" if self.noise else "more than noise"
+        return f"MSE {self.before:.3g} without it, {self.after:.3g} with it, which is {left}"
+
+
+class Seen:
+    """A climb that ended at ``rung``. ``ids`` are the tokens of all that is measured, the first ``split`` of them the
+    prompt where one is fed.
+    """
+
+    def __init__(self, climb: Climb, rung: Rung) -> None:
+        self.climb, self.rung, self.judge, self.model = climb, rung, climb.judge, climb.settings.model
+        self.reference, self.candidate = climb.pair
+        at = next((each.position for each in climb.positions if each.verdict == FAIL), 0)
+        self.ids = climb.ids[0][: min(LONGEST, max(masks.TOKENS, at + 1 + BEHIND))] if climb.ids else []
+        self.split = max(1, 2 * len(self.ids) // 3)
+        bad = next((at for at, each in enumerate(climb.decoded) if DIVERGED in each.steps), -1)
+        if bad >= 0 and rung.name == "decode":
+            told, prompt = climb.decoded[bad], climb.starts[bad]
+            self.ids = [*prompt, *told.reference[: told.steps.index(DIVERGED) + 1]][-LONGEST:]
+            self.split = min(len(prompt), len(self.ids) - 1)
+
+    def finding(
+        self, pattern: str, cause: str, evidence: str, confidence: float, *, next: str = "", defect: bool = True,
+        side: str = "",
+    ) -> Finding:  # fmt: skip
+        """A finding about the side that is to be explained, with the advice of its pattern."""
+        side = side or self.candidate.side
+        return advised(self.climb.settings, pattern, cause, evidence, confidence, next=next, defect=defect, side=side)
+
+    @property
+    def whole(self) -> bool:
+        """Whether both sides give whole logits of tokens, without which there is nothing to look at."""
+        return bool(self.ids) and self.reference.whole and self.candidate.whole
+
+    def turned(self) -> None:
+        """The other side is to be explained from now on."""
+        self.reference, self.candidate = self.candidate, self.reference
+        for name in ("truth", "ways"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def truth(self) -> Array:
+        """Of the reference, [tokens, vocab]."""
+        return self.reference.fed(self.ids)
+
+    @cached_property
+    def ways(self) -> list[Way]:
+        """What the candidate gives for the same tokens, fed in every way that it has."""
+        names = [BATCH]
+        if not self.candidate.facts.answers:
+            names += [STEPS, *((TURN, ONE, PREFILL) if len(self.ids) > masks.TURN else ())]
+            names += [BESIDE] if self.candidate.facts.sequences > 1 else []
+        return [self.way(each, self.run(each)) for each in names]
+
+    def run(self, way: str, seat: Seat | None = None) -> Array:
+        """Logits of the tokens, fed to the candidate in one of the ways."""
+        seat, ids = seat or self.candidate, self.ids
+        if way == STEPS:
+            return seat.stepped(ids)
+        if way == BESIDE:
+            return seat.beside(ids, ids[::-1])
+        if way == PREFILL:
+            seat.reset()
+            return np.stack([seat.prefill(ids[: self.split]), *(seat.step(each) for each in ids[self.split :])])
+        first = {BATCH: 0, TURN: masks.TURN, ONE: 1}[way]
+        return seat.fed(ids[:first], ids[first:])
+
+    def way(self, name: str, logits: Array) -> Way:
+        """A way, measured."""
+        begin = len(self.ids) - len(logits)
+        rows = compared(self.truth[begin:], logits).rows
+        return Way(name, begin, logits, rows, self.bad(rows, begin))
+
+    def bad(self, rows: Rows, begin: int = 0, judge: Judge | None = None) -> Array:
+        """Which positions are beyond their limits, the first of them being ``begin``."""
+        return np.array([each == FAIL for each in (judge or self.judge).verdicts(rows, begin)])
+
+    @property
+    def subject(self) -> Way:
+        """The first way in which the candidate is wrong; the first of all where it is wrong in none."""
+        return next((each for each in self.ways if each.bad.any()), self.ways[0])
+
+    def explained(
+        self, changed: Array, at: int = 0, judge: Callable[[], Judge] | None = None, truth: Array | None = None,
+        whole: bool = True,
+    ) -> Explained:  # fmt: skip
+        """How well other logits, those of the positions from ``at`` on, stand for what the candidate gives there: at
+        all of them, or at the bad ones alone.
+        """
+        way, truth = self.subject, self.truth if truth is None else truth
+        begin, end = max(at, way.begin), at + len(changed)
+        theirs = way.logits[begin - way.begin : end - way.begin]
+        changed, bad = changed[begin - at :], way.bad[begin - way.begin : end - way.begin]
+        bad = bad if bad.any() else np.ones(len(bad), np.bool_)
+        with np.errstate(all="ignore"):
+            before, after = (float(np.square(each[bad] - theirs[bad]).mean()) for each in (truth[begin:end], changed))
+        if not after <= Explained.MOST * before:
+            return Explained(before, after, False)
+        left = self.bad(compared(changed, theirs).rows, begin or 1, judge and judge())
+        return Explained(before, after, not left[slice(None) if whole else bad].any())
+
+    @contextmanager
+    def fresh(self) -> Iterator[Seat]:
+        """The candidate, opened once more: nothing was fed to it yet."""
+        seat = self.candidate.again()
+        try:
+            yield seat
+        finally:
+            self.candidate.seconds += seat.seconds
+            seat.engine.close()
