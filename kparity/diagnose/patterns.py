@@ -10,8 +10,8 @@ import numpy as np
 
 from kparity.diagnose.seen import BATCH, BESIDE, ONE, PREFILL, STEPS, TURN, Seen, Way
 from kparity.ladder import masks
-from kparity.ladder.decode import ALLOWED
-from kparity.ladder.record import Finding
+from kparity.ladder.decode import DIVERGED
+from kparity.ladder.record import FAIL, Finding
 from kparity.ladder.stream import EngineFailed, compared
 from kparity.ops.spec import Array
 
@@ -72,7 +72,7 @@ def ties(seen: Seen) -> Iterator[Finding]:
     """Greedy ids that differ where both are right within noise."""
     steps = [kind for each in seen.climb.decoded for kind in each.steps]
     tied = sum("TIE" in kind for kind in steps)
-    if tied and all(kind in ALLOWED for kind in steps):
+    if tied and DIVERGED not in steps and seen.rung.verdict != FAIL:
         told = "all ids that differ lie within the measured noise of the largest logit: no defect"
         yield seen.finding("ties", told, f"{tied} ties of {len(steps)} ids, none diverged", 0.9, defect=False)
 

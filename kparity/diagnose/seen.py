@@ -28,6 +28,15 @@ BATCH, STEPS, TURN, ONE, PREFILL, BESIDE = (
 )  # fmt: skip
 
 
+class Explaining(Judge):
+    """What an explanation is held against: no verdict hangs on it, and a floor of few positions serves too."""
+
+    @property
+    def short(self) -> str:
+        """Never."""
+        return ""
+
+
 @dataclass(frozen=True)
 class Way:
     """A way of feeding the same tokens: what it gives from the position ``begin`` on, beside the reference."""
@@ -83,7 +92,8 @@ class Seen:
     """
 
     def __init__(self, climb: Climb, rung: Rung) -> None:
-        self.climb, self.rung, self.judge, self.model = climb, rung, climb.judge, climb.settings.model
+        self.climb, self.rung, self.model = climb, rung, climb.settings.model
+        self.judge: Judge = Explaining(climb.judge.same, {}, climb.judge.floor)
         self.reference, self.candidate = climb.pair
         at = next((each.position for each in climb.positions if each.verdict == FAIL), 0)
         self.ids = climb.ids[0][: min(LONGEST, max(masks.TOKENS, at + 1 + BEHIND))] if climb.ids else []

@@ -9,7 +9,7 @@ import numpy as np
 
 from kparity import plain
 from kparity.diagnose.defects import Defect, Family, families, fixed, layered
-from kparity.diagnose.seen import Explained, Seen
+from kparity.diagnose.seen import Explained, Explaining, Seen
 from kparity.errors import KparityError
 from kparity.host import progress
 from kparity.host.text import number
@@ -50,7 +50,9 @@ class Simulation:
         def judge() -> Judge:
             twin = {"twin": compared(truth, shaped(both.rounded))}
             covered = floor is None or floor.covers_numerics
-            return Judge(seen.judge.same, {}, Floor("plain", covered, {**(floor.controls if floor else {}), **twin}))
+            return Explaining(
+                seen.judge.same, {}, Floor("plain", covered, {**(floor.controls if floor else {}), **twin})
+            )
 
         return truth, judge
 
