@@ -6,19 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from kparity.bisect.ways import Calls
-from kparity.device.adapter import Buffer, Launch
+from kparity.device.adapter import Launch
+from kparity.engine import resident
 from kparity.engine.engine import Engine
 from kparity.engine.graph import FusedGraph, Graph
 from kparity.engine.traced import Tapped
-from kparity.engine.weights import parts_of
 from kparity.engines.own import Own
 from kparity.model import Model, load_model
-from kparity.ops.spec import Array
 from kparity.traces.slots import ABSENT, Key
 
 
@@ -101,39 +101,19 @@ def _roles(graph: Graph, engine: Engine) -> dict[int, str]:
 
 def _weights(engine: Engine, model: Model, key: Key) -> Iterator[list[str]]:
     """Weights of the slot's layer, or of embedding and head, that are not what the file holds."""
-    for name, op, buffer, theirs in _held(engine, model, key):
-        mine = np.asarray(engine.backend.download(buffer))
-        wrong = mine.reshape(-1).view(np.uint8) != np.ascontiguousarray(theirs, mine.dtype).reshape(-1).view(np.uint8)
-        if wrong.any():
-            rows = np.flatnonzero(wrong.reshape(len(mine), -1).any(axis=1))
-            told = f"{len(rows)} of {len(mine)} rows of {name} on the device are not the file's, the first is {rows[0]}"
-            yield [op, "weights", told]
-
-
-def _held(engine: Engine, model: Model, key: Key) -> Iterator[tuple[str, str, Buffer, Array]]:
-    """Name, op, buffer, and what the file has for it."""
-    weights, backend = engine.weights, engine.backend
-    if key.slot in ("embd", "logits"):
-        table, op = (model.embedding(), "embed") if key.slot == "embd" else (model.head(), "dense_gemv")
-        for part in weights.embedding if key.slot == "embd" else weights.head:
-            out = np.empty(part.buffer.shape, backend.download(part.buffer).dtype)
-            table.read(part.row0, out)
-            yield ("the embedding" if key.slot == "embd" else "the head"), op, part.buffer, out
-    for name, buffer in weights.norms.items():
-        if name.startswith("output_norm" if key.layer == ABSENT else f"blk.{key.layer}."):
-            yield (
-                name,
-                "norm_quant" if engine.options.fused and key.layer != ABSENT else "rmsnorm",
-                buffer,
-                (model.vector(name)),
+    if key.layer == ABSENT:
+        op = {"embd": "embed", "logits": "dense_gemv"}.get(key.slot)
+        held = chain(resident.table(engine, model, op) if op else (), resident.norms(engine, model, "output_norm"))
+    else:
+        start = f"blk.{key.layer}."
+        held = chain(resident.norms(engine, model, start), resident.linears(engine, model, key.layer))
+    for each in held:
+        rows, count = resident.wrong_rows(engine.backend, each.buffer, each.rows), each.buffer.shape[0]
+        if rows:
+            told = (
+                f"{len(rows)} of {count} rows of {each.name} on the device are not the file's, the first is {rows[0]}"
             )
-    for (layer, name), linear in weights.linears.items():
-        if layer == key.layer:
-            parts = [model.linear(layer, part) for part in parts_of(name)]
-            yield f"{name} of layer {layer}", "tgemv", linear.words, np.concatenate([each.words for each in parts])
-            scales = [np.broadcast_to(each.wscale, (each.n, each.wscale.shape[-1])) for each in parts]
-            theirs = np.concatenate(scales) if len(parts) > 1 else parts[0].wscale
-            yield f"the scales of {name} of layer {layer}", "tgemv", linear.wscale, theirs
+            yield [each.op, "weights", told]
 
 
 def fed_wrong(engine: Engine, calls: Calls) -> str:

@@ -12,7 +12,7 @@ from kparity.device.adapter import Backend, Buffer
 from kparity.model import Model, Ternary
 from kparity.model.graph import LINEARS, NORMS
 from kparity.model.tensors import Dense
-from kparity.ops.spec import DTYPES
+from kparity.ops.spec import DTYPES, Array
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
 """Weights that read the same activations: in a fused graph one GEMV over their rows, one below the other."""
@@ -73,12 +73,17 @@ def _linear(backend: Backend, weights: Sequence[Ternary]) -> Linear:
     first, rows = weights[0], sum(weight.n for weight in weights)
     shape = rows, first.words.shape[1]
     words = backend.fill(shape, "u32", lambda out: np.concatenate([weight.words for weight in weights], out=out))
+    kind, scales = stacked_scales(weights)
+    return Linear(words, backend.upload(scales), kind, rows, first.k)
+
+
+def stacked_scales(weights: Sequence[Ternary]) -> tuple[str, Array]:
+    """Kind and f32 scales of weights that stand one below the other."""
     if len(weights) == 1:
-        return Linear(words, backend.upload(first.wscale), first.kind, rows, first.k)
-    by_row, blocks = all(weight.kind == "tensor" for weight in weights), shape[1] // 16
+        return weights[0].kind, weights[0].wscale
+    by_row, blocks = all(weight.kind == "tensor" for weight in weights), weights[0].words.shape[1] // 16
     scales = np.concatenate([np.broadcast_to(weight.wscale, (weight.n, 1 if by_row else blocks)) for weight in weights])
-    scales = scales.reshape(-1) if by_row else scales
-    return Linear(words, backend.upload(scales), "row" if by_row else "block256", rows, first.k)
+    return ("row", scales.reshape(-1)) if by_row else ("block256", scales)
 
 
 def silent(note: str) -> None:

@@ -119,6 +119,13 @@ GATES: tuple[GateSpec, ...] = (
         ("turns_cosine", "turns_noise", "turns_norm"), ("KP-TURNS",), "positions",
     ),
     GateSpec(
+        "resident", "full",
+        "every weight, scale, norm and table on the device against the file, byte for byte, after all that",
+        "flipped words, an upload that lost its end, a row that no token of the probe reads, a stray write",
+        "what changes later",
+        ("resident_differences",), ("KP-RESIDENT",),
+    ),
+    GateSpec(
         "kernels", "full",
         "every served kernel on random inputs, outliers, ties, small values and padding against fp64 truth",
         "defects that a norm or a quantiser hides from every logit",

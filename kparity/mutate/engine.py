@@ -19,7 +19,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Buffer, Launch, Program
 from kparity.engine import Engine
 from kparity.engine.graph import FusedGraph, Graph, Prepared
-from kparity.engine.weights import Part
+from kparity.engine.weights import Part, Weights
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model
 from kparity.mutate.cell import ENGINE
@@ -386,6 +386,45 @@ def head_read_as_bf16(engine: Engine, table: Array) -> Array:
 def f16_overflow(h: Hparams, words: Array, scales: Array) -> None:
     """A value scale that is not undone before the f16 cache: infinities where 65504 is exceeded."""
     scales[rows_of(h)[2]] = 1e8
+
+
+def corrupt(kept: Callable[[Weights], Buffer], change: Callable[[Array], None]) -> Make:
+    """An engine of whose weights one buffer is other than the file, when everything is on the device."""
+
+    def make(model: Model, backend: Backend) -> Engine:
+        engine = Engine(model, backend)
+        buffer = kept(engine.weights)
+        array = backend.download(buffer).copy()
+        change(array)
+        backend.write(buffer, array)
+        return engine
+
+    return make
+
+
+def cut(array: Array) -> None:
+    """The last 2 KB of a ternary matrix are weights of zero."""
+    array.reshape(-1)[-512:] = 0x55555555
+
+
+def flip(array: Array) -> None:
+    """Four weights of four words change their signs or come to be."""
+    array.reshape(-1)[1000:1004] ^= np.uint32(0x02000200)
+
+
+def bend(array: Array) -> None:
+    """One weight a thousandth too large."""
+    array[7] *= np.float32(1.001)
+
+
+add("upload-cut-short", "The last 2 KB of the last matrix never arrive.",
+    corrupt(lambda weights: [*weights.linears.values()][-1].words, cut))  # fmt: skip
+add("words-flipped", "Some bits of a matrix do not stay as they were written.",
+    corrupt(lambda weights: weights.linears[LAYER, "ffn_gate_up"].words, flip))  # fmt: skip
+add("embedding-row-lost", "A row of the embedding that no text of the probe uses is another's.",
+    corrupt(lambda weights: weights.embedding[-1].buffer, lambda table: table.__setitem__(-1, table[-2])))  # fmt: skip
+add("norm-bent", "One weight of a norm is off by a thousandth.",
+    corrupt(lambda weights: weights.norms[f"blk.{LAYER}.ffn_norm.weight"], bend))  # fmt: skip
 
 
 # What the file says is read wrongly, or not at all, and the kernels are right about something else. Such a defect is

@@ -418,6 +418,75 @@ class Leaves(Honest):
         return super().open(index)
 
 
+class Corrupt(Honest):
+    """When everything is on the device, ``harm`` is done to the bytes of one buffer: number ``which`` of ``dtype``."""
+
+    dtype, which = "u32", -1
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        made = super().empty(shape, dtype)
+        self.filled = [*getattr(self, "filled", []), *([made] if dtype == self.dtype else [])]
+        return made
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        if self.filled and op.name == "argmax":  # the last one: every weight is there
+            self.harm(self.filled[self.which].handle)
+            self.filled = []
+        return super().build(op, case)
+
+    def harm(self, array: Array) -> None:
+        raise NotImplementedError
+
+
+class Flipped(Corrupt):
+    """Four words of the last ternary matrix have other weights."""
+
+    name = "liar-flipped"
+
+    def harm(self, array: Array) -> None:
+        array.reshape(-1)[1000:1004] ^= np.uint32(0x02000200)
+
+
+class CutShort(Corrupt):
+    """The last 2 KB of the last ternary matrix never arrived: weights that are zero."""
+
+    name = "liar-cut"
+
+    def harm(self, array: Array) -> None:
+        array.reshape(-1)[-512:] = 0x55555555
+
+
+class OtherRow(Corrupt):
+    """A row of the embedding that no token of the probe reads is another one's."""
+
+    name, dtype, which = "liar-row", "f16", 0
+
+    def harm(self, array: Array) -> None:
+        array[-1] = array[-2]
+
+
+class GivenRow(Tampering):
+    """The same, where the kernel is bound: what was uploaded is right."""
+
+    name, op = "liar-given", "embed"
+
+    def concerns(self, op: Op, case: Case) -> bool:
+        return super().concerns(op, case) and case["V"] > 1000
+
+    def change(self, case: Case, array: Array) -> Array:
+        array[-1] = array[-2]
+        return array
+
+
+class BentGain(Corrupt):
+    """One weight of the first norm is off by a thousandth."""
+
+    name, dtype, which = "liar-gain", "f32", 4  # behind the scales of the layer's four matrices
+
+    def harm(self, array: Array) -> None:
+        array[7] *= np.float32(1.001)
+
+
 class Changed(Honest):
     """Right in the probe's process, wrong in the one that serves."""
 
