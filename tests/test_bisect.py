@@ -32,6 +32,7 @@ FUSED_OPS = 9
         ("attention/mask-one-less", "kernel", "attention", "batch", "out: 1 of 32 rows (0), whole; all zero"),
         ("tgemv/tail-of-k-ignored", "kernel", "tgemv", "batch", "y: all 16384 elements; all zero"),
         ("rope/convention-swapped", "kernel", "rope", "batch", ""),
+        ("rope_store/values-not-stored", "kernel", "rope_store", "batch", ""),
         ("engine/no-sub-norm", "graph", "norm_quant", "batch", "launched: act_quant; the file asks for norm_quant"),
         ("engine/rope-theta-default", "graph", "rope_store", "batch", "frequency 1 of RoPE is"),
         ("engine/cache-of-another-layer?backend=cpu", "graph", "attention", "batch", "bound to the k of layer 2"),

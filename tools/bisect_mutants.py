@@ -2,7 +2,8 @@
 
     python -m tools.bisect_mutants [PATTERN…] [--write]
 
-A mutant runs on the first backend whose text can hold its defect. ``--write`` puts the table into docs/bisect.md.
+A mutant runs on the first backend whose text can hold its defect. ``--write`` puts the table into docs/bisect.md; with
+patterns the rows of other mutants stay.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from kparity.mutate.cell import ENGINE
 from kparity.mutate.library import Subject, every, path_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "bisect.md"
+MADE, VERDICTS = "<!-- made -->", ("right", "wrong", "within", "failed")
 BACKENDS = ("numpy", "opencl", "wgpu", "cpu")
 RIGHT = {
     "wrong-activation": "norm_quant", "no-sub-norm": "norm_quant", "residual-dropped": "norm_quant",
@@ -62,21 +64,36 @@ def located(subject: Subject, folder: Path) -> tuple[str, Bisection | str]:
 
 
 def rows(patterns: list[str]) -> Iterator[tuple[str, str]]:
-    """``right``, ``wrong``, ``within`` or ``failed``, and a row of the table."""
+    """The mutant, and its row of the table."""
     with TemporaryDirectory() as folder:
         for subject in every():
             if patterns and not any(fnmatchcase(subject.label, each) for each in patterns):
                 continue
             backend, found = located(subject, Path(folder))
             if isinstance(found, str):
-                yield "failed", f"| `{subject.label}` |  |  |  |  |  | {found} |"
+                yield f"`{subject.label}`", f"| failed | `{subject.label}` |  |  |  |  |  | {found} |"
                 continue
             right = RIGHT.get(subject.name, ENGINE) if subject.op == ENGINE else subject.op
             where = found.found
             verdict = "within" if where.kind == "nothing" else "right" if where.op == right else "wrong"
+            if verdict == "within":
+                yield (
+                    f"`{subject.label}`",
+                    f"| within | `{subject.label}` | {backend} |  |  |  | {found.evaluations} |  |",
+                )
+                continue
             place = f"{found.ways[-1].name} {where.position} | {where.layer}.{where.slot} | {where.op}, {where.kind}"
             told = where.pattern or where.sentence
-            yield verdict, f"| `{subject.label}` | {backend} | {place} | {found.evaluations} | {told} |"
+            yield (
+                f"`{subject.label}`",
+                f"| {verdict} | `{subject.label}` | {backend} | {place} | {found.evaluations} | {told} |",
+            )
+
+
+def kept() -> dict[str, str]:
+    """The rows that the page has, by their mutant."""
+    lines = PAGE.read_text(encoding="utf-8").partition(MADE)[2].splitlines()
+    return {line.split(" | ")[1]: line for line in lines if line.startswith(tuple(f"| {each} |" for each in VERDICTS))}
 
 
 def main() -> None:
@@ -85,20 +102,19 @@ def main() -> None:
     parser.add_argument("patterns", nargs="*")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    kept: dict[str, list[str]] = {"right": [], "wrong": [], "within": [], "failed": []}
-    for verdict, row in rows(options.patterns):
-        kept[verdict].append(row)
-        print(verdict, row, flush=True)
-    reached = len(kept["right"]) + len(kept["wrong"])
-    told = (f"{len(kept['right'])} of {reached} mutants whose logits are beyond the limits are located at their op; "
-            f"{len(kept['within'])} stay within them, {len(kept['failed'])} cannot be opened.")  # fmt: skip
+    table = kept() if options.patterns else {}
+    for label, row in rows(options.patterns):
+        table[label] = row
+        print(row, flush=True)
+    count = {each: sum(row.startswith(f"| {each} |") for row in table.values()) for each in VERDICTS}
+    told = (f"{count['right']} of {count['right'] + count['wrong']} mutants whose logits are beyond the limits are "
+            f"located at their op; {count['within']} stay within, {count['failed']} cannot be opened.")  # fmt: skip
     print(told)
     if options.write:
-        head, _, _ = PAGE.read_text(encoding="utf-8").partition("<!-- made -->")
-        table = ["| mutant | on | way, first bad position | first slot | located at | evaluations | what |",
-                 "| --- | --- | --- | --- | --- | ---: | --- |"]  # fmt: skip
-        lines = [f"<!-- made -->\n{told} (commit {(commit(checkout()) or 'unknown')[:7]})\n", *table, *kept["right"],
-                 *kept["wrong"], *kept["failed"]]  # fmt: skip
+        head, _, _ = PAGE.read_text(encoding="utf-8").partition(MADE)
+        title = ["|  | mutant | on | way, first bad position | first slot | located at | evaluations | what |",
+                 "| --- | --- | --- | --- | --- | --- | ---: | --- |"]  # fmt: skip
+        lines = [f"{MADE}\n{told} (commit {(commit(checkout()) or 'unknown')[:7]})\n", *title, *table.values()]
         PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
 

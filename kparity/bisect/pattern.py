@@ -91,7 +91,8 @@ def _what(got: Array, want: Array) -> Iterator[str]:
     if len(factor) > 2 and np.isfinite(factor).all():
         typical = float(np.median(factor))
         if abs(typical - 1) > SPREAD and np.abs(factor - typical).max() <= SPREAD * abs(typical):
-            yield "of the opposite sign" if abs(typical + 1) < SPREAD else f"{typical:.4g} times what they should be"
+            told = "of the opposite sign" if abs(typical + 1) < SPREAD else f"{typical:.4g} times what they should be"
+            yield told if typical else "zero where something belongs"
         elif np.abs(np.abs(factor) - 1).max() < SPREAD:
             yield "some of the opposite sign"
     if len(got) > 2 and np.ptp(got - want) <= SPREAD * np.abs(got - want).max():
