@@ -249,8 +249,10 @@ def test_what_is_hostile_is_shown_and_does_nothing(scheme: str, browser: Any, tm
     said = view.inner_text("main")
     assert "</script><img src=x onerror=hit=1>\\x1b[31m\\u202eevil\\u2066'\"`${hit=1}{{7*7}}&lt;" in said
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", text) and "not finite" in said
-    view.close()
     assert problems == []
+    view.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'hit = 1'}))")
+    assert view.evaluate("typeof hit") == "undefined" and "Content Security Policy" in problems[0]
+    view.close()
 
 
 @pytest.mark.alone

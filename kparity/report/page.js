@@ -81,7 +81,7 @@
           (limit(each, now) > 0 ? ` of at most ${short(limit(each, now))}` : "") + ".");
       output.replaceChildren(...parts.map((part) => Object.assign(document.createElement("span"), { textContent: `${part} ` })));
       cells.setAttribute("aria-valuenow", now);
-      cells.setAttribute("aria-valuetext", parts.join(" "));
+      cells.setAttribute("aria-valuetext", parts[0]);
       for (const chart of [measure, shares]) chart.querySelector(".now").setAttribute("d", `M${1000 * (now + 0.5) / count} 0V100`);
       body.replaceChildren();
       const top = said.tops[now];
