@@ -14,8 +14,10 @@ import pytest
 from msgspec.structs import replace
 
 from kparity.bisect.record import Bisection, Found, SlotError, Way
+from kparity.diagnose.document import Document as Diagnosed
+from kparity.diagnose.repeats import Repeat
 from kparity.ladder.document import as_json
-from kparity.ladder.record import Document
+from kparity.ladder.record import Diagnosis, Document, Finding
 from kparity.report import documents, page
 from kparity.report.ladder import meaning, scatter
 from kparity.traces.diff import GateDiff, SlotDiff, TraceDiff
@@ -69,7 +71,18 @@ def bisected(text: str = "the rows are wrong") -> Bisection:
     )  # fmt: skip
 
 
-def saved(folder: Path, *found: Document | TraceDiff | Bisection, receipt: Any = None) -> Path:
+def diagnosed(text: str = "RoPE turns other pairs") -> Diagnosed:
+    """Why a pair differs, and that one side does not repeat itself."""
+    found = Finding(pattern=text, cause=text, evidence=text, confidence=0.99, next=text, fix=text)
+    told = Diagnosis(rung="positions", findings=[found], tried=[text], notes=[text])
+    return Diagnosed(
+        form="kparity-diagnosis-v1", kparity="1", verdict="FAIL", exit_code=1, request=climb("late").request,
+        position=2, reference=None, candidate=None, reason=text, diagnosis=told, seconds=1.0,
+        repeats=[Repeat(run=text, positions=3, different=1, first=2, digest="")],
+    )  # fmt: skip
+
+
+def saved(folder: Path, *found: Document | TraceDiff | Bisection | Diagnosed, receipt: Any = None) -> Path:
     for at, each in enumerate(found):
         text = as_json(each) if isinstance(each, Document) else msgspec.json.encode(each).decode()
         (folder / f"{at}.json").write_text(text)
@@ -80,7 +93,8 @@ def saved(folder: Path, *found: Document | TraceDiff | Bisection, receipt: Any =
 
 def failing(folder: Path) -> str:
     """The page of a climb and two traces that failed, of one that passed, and of a receipt."""
-    every = climb("late"), traced(6), climb("twin"), bisected()
+    late = replace(climb("late"), diagnosis=diagnosed().diagnosis)
+    every = late, traced(6), climb("twin"), bisected(), diagnosed()
     return page.html(documents.read(saved(folder, *every, receipt=probe_receipt("cpu"))))
 
 
@@ -102,10 +116,13 @@ def test_the_verdict_and_what_it_means_are_those_of_the_records(tmp_path: Path) 
     assert "<title>kparity report: FAIL, fake:late against fake:healthy" in text
     first, second = meaning(climb("late"))
     assert "the rung masks failed" not in first and "failed, first at position 40 of" in first
-    assert "right up to position 39, wrong from 40 on" in second and first in text
+    assert (
+        "right up to position 39, wrong from 40 on" in second and first in text and "3 differ, the first is 2" in text
+    )
     assert meaning(climb("twin"))[0].startswith("fake:twin gave what fake:healthy gives on every rung up to decode:")
     assert meaning(climbed("dies", "healthy"))[0].startswith("Nothing is decided: masks, the reference failed")
     assert "At fault: kernel, layer 0, q_rope, op rope, first at position 2; the rows are wrong." in text
+    assert text.count("What fits best (99 %): RoPE turns other pairs; evidence: RoPE turns other pairs.") == 2
     assert "1 of 1 receipts may be believed" in text and "1 of 90 slots that were judged do not follow" in text
 
 
@@ -234,7 +251,7 @@ def test_what_is_hostile_is_shown_and_does_nothing(scheme: str, browser: Any, tm
         nan["rungs"][3]["measures"][0][name] = None
     (tmp_path / "receipt.json").write_text(json.dumps(edited(put("host.cpu", HOSTILE), "cuda")))
     late["positions"][3]["mse"] = late["positions"][3]["top"]["candidate"][0] = late["limits"]["kl"][1] = None
-    saved(tmp_path, traced(3, text=HOSTILE), bisected(HOSTILE))
+    saved(tmp_path, traced(3, text=HOSTILE), bisected(HOSTILE), diagnosed(HOSTILE))
     for name, each in (("late", late), ("nan", nan)):
         (tmp_path / f"{name}<b>.json").write_text(json.dumps(each))
     text = page.html(documents.read(tmp_path))

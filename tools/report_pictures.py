@@ -19,7 +19,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 RIGHT, WRONG = "reference", "mutant:rope/convention-swapped"
 TEXT = "In the beginning God created the heaven and the earth. And the earth was without form, and void"
 VIEWS = {
-    "light": (1000, "light", "h1", "#d0 .rung:nth-of-type(5)"),
+    "light": (1000, "light", "h1", "#d0 h3:nth-of-type(3)"),
     "dark": (1000, "dark", "#d0 .positions", "#d0 .tokens"),
     "grid": (1000, "light", "section[data-kind=trace] h2", "section[data-kind=trace] .legend"),
     "phone": (360, "light", "#d0 .positions", "#d0 .tokens"),
@@ -54,7 +54,7 @@ def picture(browser: Any, page: Path, width: int, scheme: str, first: str, last:
     view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     view.goto(page.as_uri())
     top, low = (view.locator(each).first.bounding_box() for each in (first, last))
-    clip = {"x": 0, "y": top["y"] - 12, "width": width, "height": low["y"] + low["height"] - top["y"] + 24}
+    clip = {"x": 0, "y": top["y"] - 2, "width": width, "height": low["y"] + low["height"] - top["y"] + 14}
     raw, small = view.screenshot(full_page=True, clip=clip), io.BytesIO()
     view.close()
     image = import_module("PIL.Image").open(io.BytesIO(raw)).convert("RGB")

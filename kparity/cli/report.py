@@ -20,7 +20,7 @@ from kparity.host.streams import log
 @click.option("-o", "--output", required=True, type=OUT, metavar="FILE", help="Where to write the page.")
 def report(place: Path, output: str) -> int:
     """One HTML page, for a browser without network, of what kparity wrote below a folder: the JSON of ladder,
-    bisect, trace diff, probe and check, and receipts.
+    diagnose, bisect, trace diff, probe and check, and receipts.
 
     Exit codes: 0 the page is written, whatever its verdict, 2 nothing there can be shown, or a document cannot (the
     page then says which).

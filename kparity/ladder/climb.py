@@ -358,7 +358,7 @@ class Climb:
             floor=judge.floor.record() if judge.floor else None, rungs=rungs, tokens=self.tokens, positions=seen,
             decode=self.decoded, three_way=self.three_way, diagnosis=self.diagnosis, seconds=seconds,
             limits=judge.by_position(), errors=self.tally.halves,
-            pieces=prompts.pieces(self.settings.model, seen, self.decoded),
+            pieces=prompts.pieces(self.settings.model, self.ids[0] if self.ids else (), seen, self.decoded),
             engine_seconds=sum(each.seconds for each in self.seats.values()),
         )  # fmt: skip
 

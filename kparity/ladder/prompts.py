@@ -65,9 +65,9 @@ def chosen(given: Sequence[str], path: str | None, positions: int, count: int) -
     return Prompts(whole[: positions * PER_TOKEN], known[-count:])
 
 
-def pieces(model: str, positions: Sequence[Position], decoded: Sequence[Decoded]) -> dict[str, str]:
+def pieces(model: str, fed: Sequence[int], positions: Sequence[Position], decoded: Sequence[Decoded]) -> dict[str, str]:
     """How the model's file spells the ids of a climb; empty where it is no GGUF file that can be read."""
-    ids = {token for each in positions for token in (*each.tokens, *(each.top.ids if each.top else ()))}
+    ids = {*fed} | {token for each in positions for token in (*each.tokens, *(each.top.ids if each.top else ()))}
     ids |= {token for each in decoded for token in (*each.reference, *each.candidate)}
     try:
         spelt = keys_of(model or None).get("tokenizer.ggml.tokens")

@@ -279,7 +279,7 @@ class Document(Part):
     1.5·2^e, as told, up to the next such number.
     """
     pieces: dict[str, str] = {}
-    """Id → how the vocabulary of the model's file spells it, of the ids in ``positions`` and ``decode``."""
+    """Id → how the vocabulary of the model's file spells it, of all ids in this document."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a verdict that its rungs do not bear out."""

@@ -12,6 +12,7 @@ from msgspec import inspect
 
 from kparity.bisect.record import Bisection
 from kparity.check.document import Document as Check
+from kparity.diagnose.document import Document as Diagnosis
 from kparity.errors import WrongInput
 from kparity.host import files
 from kparity.ladder.record import Document as Ladder
@@ -22,6 +23,7 @@ from kparity.traces.diff import TraceDiff
 WHAT = "a JSON document of kparity"
 RECORDS: dict[str, type] = {
     "kparity-ladder-v1": Ladder,
+    "kparity-diagnosis-v1": Diagnosis,
     "kparity-bisect-v1": Bisection,
     "kparity-trace-diff-v1": TraceDiff,
     "kparity-probe-v1": Probe,

@@ -9,7 +9,7 @@ from typing import Any
 
 from kparity.host.text import number, printable
 from kparity.ladder.record import FAIL, NOT_RUN, PASS, Decoded, Document, Position, Rung, Tie
-from kparity.report.section import Section
+from kparity.report.section import Section, explained
 
 METRICS: dict[str, tuple[str, Callable[[Position], float]]] = {
     "cosine": ("1 − cosine", lambda each: 1 - each.cosine_similarity),
@@ -99,6 +99,7 @@ def meaning(found: Document) -> tuple[str, str]:
         count = found.metrics.token_count
         where = f", first at position {found.divergence_token} of {count}" if found.divergence_token >= 0 else ""
         cause = f"What was measured points to: {bad.cause}" if bad.cause else "Nothing that was measured names a cause"
+        cause = explained(found.diagnosis) or cause
         side = f"; the {bad.side} is the side that is wrong" if bad.side else ""
         return f"{names}: the rung {bad.name} failed{where}: {_why(bad)}.", f"{cause}{side}."
     if found.verdict == PASS:

@@ -1,4 +1,4 @@
-"""The other documents on the page: two traces as layers × slots; a bisection, a probe, a check and receipts."""
+"""The other documents on the page: traces as layers × slots; diagnosis, bisection, probe, check and receipts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import PurePath
 from kparity import contracts
 from kparity.bisect.record import Bisection
 from kparity.check.document import Document as Check
+from kparity.diagnose.document import Document as Diagnosed
 from kparity.gates.verdict import Row, Verdict
 from kparity.host.text import number
+from kparity.ladder.record import Diagnosis
 from kparity.probe.document import Document as Probe
 from kparity.receipts.store import Stored
-from kparity.report.section import Section, few, of_exit, together
+from kparity.report.section import Section, explained, few, of_exit, together
 from kparity.traces.diff import SlotDiff, TraceDiff
 from kparity.traces.parity import CONTRACT
 from kparity.traces.slots import ABSENT, ORDER, Key
@@ -88,10 +90,24 @@ class Table:
 
 @dataclass(frozen=True)
 class Plain:
-    """Lines, each with a command or none, and tables."""
+    """Lines, each with a command or none, tables, and what was found."""
 
     lines: Sequence[tuple[str, str]]
     tables: Sequence[Table]
+    diagnosis: Diagnosis | None = None
+
+
+def diagnosis(file: str, found: Diagnosed) -> Section:
+    """Why a pair differs, or whether an engine repeats itself."""
+    pair = found.request.candidate + (f" against {found.request.reference}" if found.diagnosis else " in other batches")
+    at = f", first at position {found.position}" if found.position >= 0 else ""
+    first = f"{pair} failed{at}: {found.reason}." if found.reason else f"{pair}: nothing failed."
+    count = sum(each.first >= 0 for each in found.repeats)
+    second = f"{count} of {len(found.repeats)} runs have other bits" if found.repeats else "Nothing that is known fits"
+    told = explained(found.diagnosis) or (second if found.reason or found.repeats else "Nothing had to be explained")
+    rows = [(each.run, "PASS" if each.first < 0 else "FAIL", each.text) for each in found.repeats]
+    shown = Plain([], [Table("Runs of the same tokens", ("run", "verdict", "bits"), rows)], found.diagnosis)
+    return Section("plain", file, f"diagnosis of {pair}", found.verdict, (first, f"{told}."), shown)
 
 
 def bisection(file: str, found: Bisection) -> Section:

@@ -10,6 +10,7 @@ import msgspec
 from kparity import __version__
 from kparity.bisect.record import Bisection
 from kparity.check.document import Document as Check
+from kparity.diagnose.document import Document as Diagnosis
 from kparity.gates.verdict import Verdict
 from kparity.host.html import render
 from kparity.host.text import number
@@ -22,6 +23,7 @@ from kparity.traces.diff import TraceDiff
 
 SECTIONS: dict[type, Callable[[str, Any], Section]] = {
     Ladder: ladder.section,
+    Diagnosis: others.diagnosis,
     Bisection: others.bisection,
     TraceDiff: others.traces,
     Probe: others.probe,

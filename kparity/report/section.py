@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kparity.gates.verdict import Verdict
+from kparity.ladder.record import Diagnosis
 
 Kind = Literal["ladder", "trace", "plain"]
 
@@ -32,6 +33,12 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
 def of_exit(code: int) -> Verdict:
     """The verdict of a document that has an exit code alone."""
     return "PASS" if code == 0 else "FAIL" if code == 1 else "INCONCLUSIVE"
+
+
+def explained(found: Diagnosis | None) -> str:
+    """The best finding as a sentence without its point; empty where there is none."""
+    best = next((each for each in found.findings if each.defect), None) if found else None
+    return f"What fits best ({100 * best.confidence:.0f} %): {best.cause}; evidence: {best.evidence}" if best else ""
 
 
 def few(names: Sequence[str], most: int = 4) -> str:
