@@ -55,7 +55,8 @@ class Measure(Part):
     @property
     def text(self) -> str:
         """For example ``cand mse median 0.0012 ≤ 0.0048 (4 × floor)``; with ``not ≤`` where it does not hold."""
-        mark, sign = ", overridden" if self.overridden else "", self.sign if self.holds or self.short else f"not {self.sign}"
+        mark = ", overridden" if self.overridden else ""
+        sign = self.sign if self.holds or self.short else f"not {self.sign}"
         value, limit = number(float(self.value), float(self.limit)), number(float(self.limit))
         return f"{self.of} {value} {sign} {limit} ({self.basis}{mark})"
 
