@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import jsonschema
 import numpy as np
 import pytest
+from gguf import GGUFReader
 
 from kparity.bisect.pattern import described
 from kparity.bisect.ways import SCENARIOS, tokens_of
@@ -69,6 +71,14 @@ def test_a_pair_with_llama_cpp_is_bisected_by_its_trace(ours: str, llamacpp: Mod
     wrong = "mutant:engine/rope-theta-default"
     found = bisected(*((wrong, "llama.cpp") if ours == "candidate" else ("llama.cpp", wrong))).found
     assert (found.layer, found.slot) == (0, "q_rope") and found.op.startswith("rope")
+
+
+def test_a_pair_of_llama_cpp_alone_is_bisected_by_its_traces(tmp_path: Path, llamacpp: ModuleType) -> None:
+    shutil.copy(embedded(), other := tmp_path / "theta.gguf")
+    base = GGUFReader(other, "r+").fields["bitnet.rope.freq_base"]
+    base.parts[base.data[0]][0] = 500000.0
+    done = run("bisect", "--ref", "llama.cpp", "--cand", "llama.cpp", "--cand-model", str(other))
+    assert done.returncode == 1 and "FAIL layer 0 q_rope: rope, slot" in done.stdout, done.stderr
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def asked_for(usual: int, **asked: Any) -> tuple[Settings, int]:
 
     _refuse(asked)
     given, path, context = (asked.pop(name) for name in ("given", "prompt_file", "context"))
-    positions = asked.pop("positions") or (0 if given or path else usual)
+    positions = asked.pop("positions") or (0 if given is not None or path else usual)
     text = prompts.chosen((given,) if given is not None else (), path, positions or usual, 1).text
     asked["candidate_model"] = asked["candidate_model"] or asked["model"]
     return Settings(text=text, prompts=(), positions=positions, **asked), context or max(ROOM, positions + 1)
