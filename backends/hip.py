@@ -31,7 +31,19 @@ class HipBackend(CudaBackend):
     libraries = ("libamdhip64.so", "libhiprtc.so")
     nodes = (str(KFD), "/dev/dri")
     driver_files = ("/sys/module/amdgpu/version", "/opt/rocm/lib/libamdhip64.so*")
-    environment = ("HIP_*", "ROCR_*", "HSA_*", "ROCM_*", "AMD_*", "GPU_*", "CUPY_*", "KPARITY_DEBUG")
+    environment = (
+        "HIP_*",
+        "HIPRTC_*",
+        "COMGR_*",
+        "AMDGPU_*",
+        "ROCR_*",
+        "HSA_*",
+        "ROCM_*",
+        "AMD_*",
+        "GPU_*",
+        "CUPY_*",
+        "KPARITY_DEBUG",
+    )
     reasons: ClassVar[Mapping[str, Reason]] = {
         "KP-HIP-NOLIB": missing_package(packages[0], extra),
         "KP-HIP-NOROCM": Reason(

@@ -191,7 +191,11 @@ class OpenclBackend(Backend):
     manifests = ("/etc/OpenCL/vendors",)
     nodes = ("/dev/dri",)
     driver_files = ("/usr/lib/*-linux-gnu/libOpenCL.so*", "/usr/lib/*-linux-gnu/libLLVM-*.so*")
-    environment = ("OCL_*", "POCL_*", "PYOPENCL_BUILD_OPTIONS", "RUSTICL_*", "CUDA_*", "GPU_*")
+    environment = (
+        "OCL_*", "OPENCL_*", "CL_*", "CLOVER_*", "POCL_*", "PYOPENCL_BUILD_OPTIONS", "PYOPENCL_NO_CACHE",
+        "RUSTICL_*", "CUDA_*", "GPU_*", "AMD_*",
+        "HSA_*", "IGC_*", "NEO*", "SYCL_*", "TBB_*", "GALLIUM_*", "MESA_*",
+    )  # fmt: skip
     software = ("pocl", "portable computing language", "pthread", "oclgrind")
     options = ("wave",)
     reasons: ClassVar[Mapping[str, Reason]] = {

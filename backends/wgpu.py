@@ -182,8 +182,15 @@ class WgpuBackend(Backend):
     libraries = ("libvulkan.so.1",)
     manifests = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")
     nodes = ("/dev/dri",)
-    driver_files = ("/usr/lib/*-linux-gnu/libvulkan*.so*", "/usr/lib/*-linux-gnu/libLLVM-*.so*")
-    environment = ("VK_*", "WGPU_*", "MESA_*", "GALLIUM_*", "LP_*", "RADV_*", "ANV_*", "INTEL_*", "DRI_PRIME")
+    driver_files = (
+        "/usr/lib/*-linux-gnu/libvulkan*.so*", "/usr/lib/*-linux-gnu/libLLVM-*.so*", "/usr/share/vulkan/*_layer.d/*",
+        "/etc/vulkan/*_layer.d/*", "/usr/local/share/vulkan/*/*", "/usr/share/drirc.d/*", "/etc/drirc",
+    )  # fmt: skip
+    environment = (
+        "VK_*", "WGPU_*", "MESA_*", "GALLIUM_*", "LP_*", "RADV_*", "ACO_*", "AMD_*", "ANV_*", "INTEL_*", "HASVK_*",
+        "NVK_*", "NOUVEAU_*", "TU_*", "PAN_*", "V3D*", "ZINK_*", "DZN_*", "NIR_*", "LIBGL_*", "DRI_*", "__GL*", "__NV*",
+        "__VK*", "ENABLE_*", "DISABLE_*", "DRAW_*", "ST_*", "DXIL_*",
+    )  # fmt: skip
     reasons: ClassVar[Mapping[str, Reason]] = {
         "KP-WGPU-NOLIB": missing_package(packages[0], extra),
         "KP-WGPU-NODEVICE": Reason(

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kparity.device import fingerprint
+
 TAG = "backend-output-parity-v1"
 LIARS = Path(__file__).parent / "liars"
 
 
+LOADED = {sys.executable: fingerprint.state(sys.executable)}
+"""What a made verdict says that its process had loaded."""
 PROGRESS = re.compile(r"^[^\n]*, after \d+ s\n", re.M)
 
 

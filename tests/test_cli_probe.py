@@ -22,9 +22,10 @@ from kparity.gates.verdict import Gate, Measure, Row
 from kparity.probe import cache
 from kparity.probe.document import Document
 from kparity.probe.messages import Request
+from kparity.probe.runner import Found
 from kparity.receipts import document as receipts
 from kparity.receipts.verify import verify
-from tests.cli import run
+from tests.cli import LOADED, run
 from tests.gguf_files import Spec, write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -253,7 +254,7 @@ def test_a_verdict_of_other_limits_is_judged_by_those_of_now(tmp_path: Path, mon
         gates = [Gate("open", "PASS"), Gate("BOS", "PASS", [Measure("bos_cosine", value, -9.0, "≥", True)])]
         device = DeviceInfo("cpu", "made", "cpu", "", "", "").as_dict()
         row = Row("cpu", "accepted", gates=gates, depth="bos", device=device, dispatches={"add_cpu_avx2": 1})
-        cache.put(keys, row, np.ones(3, np.float32))
+        cache.put(keys, Found(row, np.ones(3, np.float32), LOADED))
         found = cache.get(keys, "cpu")
         assert (found is not None) == remembered
         assert found is None or found[0].gates[1].measures[0].limit == 0.99

@@ -117,7 +117,7 @@ def test_a_child_that_makes_progress_lives_and_shows_it(
     assert any(re.fullmatch(r"probe: liar-slow: compile, 0 of 11, after \d+ s", line) for line in lines)
     assert len(lines) == len(set(lines))
     with runner.probing(["liar-hang"], Request()) as rows:
-        row, _ = next(rows)
+        row, *_ = next(rows)
     assert row.code == "KP-PROBE-HANG" and "silent for 3 s at stage BOS" in row.reason
     registry.targets.cache_clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,7 +185,20 @@ def test_whatever_changes_its_verdict_changes_the_key(installed: Path, monkeypat
     assert key() == key()
     assert changed(helper, "SILVER = 1\n") and changed(helper, "SILVER = 2\n")
     assert changed(installed / "driver.so", "another driver") and changed(installed / "drivers" / "more.icd", "x")
-    assert not changed(installed / "kparity_mirror" / "notes.txt", "nothing that computes")
+    assert changed(installed / "kparity_mirror" / "weights.bin", "what it may read")
+    record = installed / "kparity_mirror-1.5.dist-info" / "RECORD"
+    record.write_text("kparity_mirror/__init__.py,,\nkparity_silver.py,,\n")
+    assert changed(installed / "kparity_silver.py", "A = 1\n") and changed(installed / "kparity_silver.py", "A = 2\n")
+    (installed / "src").mkdir()
+    told = {"url": (installed / "src").as_uri(), "dir_info": {"editable": True}}
+    (record.parent / "direct_url.json").write_text(json.dumps(told))
+    assert changed(installed / "src" / "more.py", "A = 1\n")
+    library = installed / "shim.so"
+    library.write_text("1")
+    monkeypatch.setenv("LD_PRELOAD", f"/nowhere/a.so:{library}")
+    assert changed(library, "2"), "another library under its name"
+    monkeypatch.setenv("VK_DRIVER_FILES", str(installed / "card.json"))
+    assert changed(installed / "card.json", str({"library_path": str(library)})) and changed(library, "3")
     for name in ("MIRROR_TILT", "VK_LOADER_DEBUG", "LD_PRELOAD", "GALLIUM_DRIVER", "LP_NUM_THREADS", "MESA_DEBUG",
                  "OMP_NUM_THREADS", "HSA_XNACK", "CUDA_DEVICE_ORDER", "POCL_MAX_PTHREAD_COUNT", "OCL_ICD_VENDORS",
                  "HIP_LAUNCH_BLOCKING", "ROCR_VISIBLE_DEVICES", "KPARITY_CPU_ISA"):  # fmt: skip
@@ -194,6 +208,40 @@ def test_whatever_changes_its_verdict_changes_the_key(installed: Path, monkeypat
     before = key()
     monkeypatch.setattr(fingerprint.platform, "release", lambda: "another kernel")
     assert key() != before
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        ("lazy_glass.py", "SILVER = 1\n", "SILVER = 2\n"),  # a module of nobody's distribution, imported late
+        ("card", "glass", "another card"),  # another device under the same key
+        ("more", "", "import other_glass"),  # what nobody imported when the verdict was found
+    ],
+)
+def test_a_remembered_verdict_is_of_the_device_that_opens_and_of_what_it_loads(
+    path: str, before: str, after: str, mirrored: Mirrored, folder: Path
+) -> None:
+    place = folder / "late"
+    place.mkdir()
+    text = FILE.replace("FOLDER", str(folder)).replace('"glass"', f'open("{place}/card").read()')
+    opening = f'sys.path.append("{place}"); exec(open("{place}/more").read())'
+    text = text.replace("        backend = cls()", f"        import sys; {opening}\n        backend = cls()")
+    text += "\n    def close(self):\n        import lazy_glass\n"
+    (folder / "kparity_mirror" / "__init__.py").write_text(text)
+    for name in ("lazy_glass.py", "other_glass.py", "more", "card"):
+        (place / name).write_text(before if name == path else "")
+    changed = place / path
+
+    def cached() -> bool:
+        done = mirrored("probe", "--backends", "mirror", "--depth", "bos", "--json", "--cached")
+        assert done.returncode in (0, 3), done.stderr
+        return bool(json.loads(done.stdout)["rows"][0]["cached"])
+
+    assert [cached(), cached()] == [False, True]
+    times = changed.stat()
+    changed.write_text(after)
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert [cached(), cached()] == [False, True]
 
 
 def test_an_opened_device_changes_no_fingerprint() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 import kparity
 from kparity.errors import Refused
-from kparity.gates.verdict import Row
+from kparity.gates.verdict import Gate, Row
 from kparity.probe import cache, runner
 from kparity.probe.messages import Request
-from tests.cli import TAG
+from tests.cli import LOADED, TAG
 
 NO_GPU = not any(Path("/dev").glob("nvidia*"))
 
@@ -44,19 +45,24 @@ def test_no_backend_left() -> None:
 
 def test_what_says_more_of_the_moment_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    keys = cache.Keys(Request())
-    cache.put(keys, Row("cpu", "rejected", "KP-PROBE-HANG", "no answer"), None)
-    assert cache.get(keys, "cpu") is None
-    cache.put(keys, Row("cpu", "unavailable", "KP-CPU-NONATIVE", "not built"), None)
-    assert cache.get(keys, "cpu") is None, "what is missing may be there by now"
-    cache.put(keys, Row("cpu", "rejected", "KP-RESET", "differs"), None)
-    found = cache.get(keys, "cpu")
-    assert found is not None and found[0].cached and found[0].code == "KP-RESET"
+    keys, opened = cache.Keys(Request()), [Gate("open", "PASS")]
+
+    def remembered(row: Row) -> bool:
+        cache.put(keys, runner.Found(row, None, LOADED))
+        return cache.get(keys, "cpu") is not None
+
+    assert not remembered(Row("cpu", "rejected", "KP-PROBE-HANG", "no answer", gates=opened))
+    assert not remembered(Row("cpu", "unavailable", "KP-CPU-NONATIVE", "not built")), "it may be there by now"
+    assert not remembered(Row("cpu", "rejected", "KP-CPU-X", "it does not open")), "and so it may open by now"
+    assert remembered(Row("cpu", "rejected", "KP-RESET", "differs", gates=opened))
+    for lost in ({}, {**LOADED, "/nowhere/libgone.so": "1:2:3:4"}, {sys.executable: "1:2:3:4"}):
+        cache.put(keys, runner.Found(Row("cpu", "rejected", "KP-RESET", "differs", gates=opened), None, lost))
+        assert cache.get(keys, "cpu") is None, lost
 
 
 def test_every_child_is_gone_after_a_selection() -> None:
     with runner.probing(["cpu", "numpy"], Request()) as rows:
-        first, _ = next(rows)
+        first, *_ = next(rows)
         started = [each.child.process for each in rows.gi_frame.f_locals["everyone"]]  # type: ignore[attr-defined]
     assert first.accepted and len(started) == 3 and all(process.poll() is not None for process in started)
 

@@ -54,7 +54,8 @@ from kparity.model import Model, decode, load_model
 from kparity.ops.spec import DTYPES
 from kparity.probe import cache
 from kparity.probe.messages import Request
-from tests.cli import run
+from kparity.probe.runner import Found
+from tests.cli import LOADED, run
 from tests.liars.kparity_liars import DroppedColumn, Honest
 
 PROBE = contracts.load(contracts.PROBE)
@@ -98,7 +99,7 @@ def test_a_verdict_over_no_tokens_is_none(model: Model, tmp_path: Path, monkeypa
         keys = cache.Keys(Request(depth=depth))
         device = DeviceInfo("cpu", "made", "cpu", "", "", "").as_dict()
         row = Row("cpu", "accepted", gates=found, depth=depth, device=device, dispatches={"add_cpu_avx2": 1})
-        cache.put(keys, row, np.ones(3, np.float32))
+        cache.put(keys, Found(row, np.ones(3, np.float32), LOADED))
         assert (cache.get(keys, "cpu") is not None) == remembered
 
 

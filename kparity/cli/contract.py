@@ -234,7 +234,7 @@ def check(targets: tuple[str, ...], places: tuple[str, ...], place: str | None) 
         raise WrongInput(f"--evidence names one file, {len(contracts)} contracts were given; name one contract")
     # The devices that open here, each tried in a process of its own.
     with runner.probing(registry.names(), messages.Request(depth="open", timeout=60.0)) as rows:
-        opened = [(row.backend, row.label, row.device["kind"]) for row, _ in rows if row.device is not None]
+        opened = [(row.backend, row.label, row.device["kind"]) for row, *_ in rows if row.device is not None]
     codes = [_check(each, Path(place) if place else each.evidence, opened) for each in contracts]
     return 1 if 1 in codes else max(codes)
 

@@ -6,12 +6,18 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Iterable
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import msgspec
 
 from kparity.device import registry
 from kparity.device.adapter import Backend
@@ -25,8 +31,13 @@ CODE = (".py", ".cu", ".wgsl", ".h")
 COMPUTING = (*CODE, ".cpp", ".so")
 """The same of files that another package brings."""
 
-ENVIRONMENT = ("LD_*", "OMP_*", "OPENBLAS_CORETYPE")
+ENVIRONMENT = (
+    "LD_*", "GLIBC_*", "MALLOC_*", "PYTHON*", "OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "NPY_*", "XDG_DATA_*",
+    "XDG_CONFIG_*",
+)  # fmt: skip
 """Variables that choose other libraries or change how they compute, whatever the backend; its own are in its class."""
+DRIVEN_BY = re.compile(r"\.(so[\d.]*|json|icd|conf)$")
+"""How the files end that count in a folder which a variable names."""
 
 
 def environment(names: Iterable[str]) -> dict[str, str]:
@@ -44,11 +55,56 @@ def _sha256(path: Path) -> str:
 
 
 def _identity(path: Path) -> str:
-    """Path, target, size and time of change; the content too where the kernel makes it up."""
+    """Path, target, and what tells a change; the content too where the kernel makes it up."""
     if str(path).startswith(("/proc", "/sys")):
         return f"{path}={path.read_text(errors='replace')}"
-    status = path.stat()
-    return f"{path}={path.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+    return f"{path}={path.resolve()}:{state(path)}"
+
+
+def state(path: str | Path) -> str:
+    """Size, inode and times of a file, one of which only the kernel sets; empty where there is none. Reads nothing."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{status.st_size}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def loaded() -> dict[str, str]:
+    """Path -> state of every module and library that this process has loaded, whoever asked for it; the modules of
+    Python itself, which its version stands for, are left out.
+    """
+    own = sysconfig.get_path("stdlib")
+    paths = {str(file) for each in [*sys.modules.values()] if (file := getattr(each, "__file__", None))}
+    paths = {path for path in paths if not path.startswith(own) or "-packages" in path}
+    maps = Path("/proc/self/maps")
+    for line in maps.read_text(errors="replace").splitlines() if maps.exists() else ():
+        fields = line.split(maxsplit=5)  # range, rights, offset, device, inode, path
+        if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):
+            paths.add(fields[5])
+    return {path: found for path in sorted(paths) if (found := state(path))}
+
+
+def _named_files(value: str) -> Iterator[str]:
+    """The identities of files that a variable names, and of those of its folders that can be libraries or manifests."""
+    for part in re.split(r"[:;, \t]+", value):
+        path = Path(part)
+        if not part or not path.is_absolute() or not path.exists():
+            continue
+        folder = path.is_dir() and os.access(path, os.R_OK)
+        for each in sorted(path.iterdir()) if folder else [path]:
+            if each.is_file() and (not folder or DRIVEN_BY.search(each.name)):
+                yield _identity(each)
+                if each.suffix in (".json", ".icd"):
+                    yield from _named_libraries(each)
+
+
+def _variables(names: Iterable[str]) -> Iterator[str]:
+    """What is set, and the files that it names: another content under the same name is another value."""
+    for name, value in environment(names).items():
+        yield f"{name}={value}"
+        if not name.startswith("PYTHON"):  # of its folders that counts which is loaded
+            yield from _named_files(value)
 
 
 def _named_libraries(manifest: Path) -> list[str]:
@@ -64,7 +120,7 @@ def drivers(backend: type[Backend] | Declared) -> str:
     """Digest of what drives a backend's devices: the variables that choose between them, driver files with their times,
     manifests and the libraries that they name, and the versions of its Python packages. Opens nothing.
     """
-    parts = [f"{name}={value}" for name, value in environment(backend.environment).items()]
+    parts = [*_variables(backend.environment)]
     parts += [f"{name}={version(name)}" for name in backend.packages]
     for pattern in (*backend.driver_files, *(f"{folder}/*" for folder in backend.manifests)):
         for path in sorted(Path("/").glob(pattern.lstrip("/"))):
@@ -78,8 +134,14 @@ def host() -> str:
     """Digest of the devices and drivers of this machine, without opening any of them: those of every backend of this
     package, PCI devices, processor and kernel, and the variables that change what libraries compute.
     """
-    parts = [f"{name}={value}" for name, value in environment(ENVIRONMENT).items()]
-    parts += [platform.release(), _cpu_model(), *map(drivers, registry.builtin().values())]
+    parts = [*_variables(ENVIRONMENT)]
+    parts += [
+        platform.release(),
+        platform.version(),
+        sys.version,
+        _cpu_model(),
+        *map(drivers, registry.builtin().values()),
+    ]
     for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
         parts.append(":".join(_first_line(device / name) for name in ("vendor", "device", "class")) + f"@{device.name}")
     return _digest(parts)
@@ -141,6 +203,50 @@ def kernels() -> str:
     if native is not None and native.origin:
         parts.append(_sha256(Path(native.origin)))
     return _digest(parts)
+
+
+def distribution(group: str, name: str) -> str:
+    """Digest of the state of every file of the distributions that register a name in a group of entry points, in
+    whatever folder it lies, and of the versions of what they require.
+    """
+    parts = []
+    for entry in metadata.entry_points(group=group, name=name):
+        if entry.dist is None:
+            continue
+        parts += [f"{path}={state(path)}" for path in sorted(_files(entry.dist, entry.module))]
+        parts += [f"{each}={version(each)}" for each in _required(entry.dist)]
+    return _digest(parts)
+
+
+def _files(dist: metadata.Distribution, module: str) -> set[Path]:
+    """The files of its record, of the folder that an editable install is of, and of the package of its entry point."""
+    found = {Path(str(dist.locate_file(path))) for path in dist.files or ()}
+    spec = find_spec(module.partition(".")[0])
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    found |= {Path(spec.origin)} if spec and spec.origin else set()
+    told = msgspec.json.decode(dist.read_text("direct_url.json") or "{}")
+    if told.get("dir_info", {}).get("editable"):
+        folders.append(Path(unquote(urlparse(told["url"]).path)))
+    for folder in folders:
+        for path, inner, names in os.walk(folder):
+            inner[:] = [each for each in inner if each[0] != "." and each not in ("__pycache__", "node_modules")]
+            found |= {Path(path, name) for name in names}
+    return {path for path in found if path.suffix != ".pyc"}
+
+
+def _required(dist: metadata.Distribution) -> list[str]:
+    """The names of what a distribution requires, and of what that does, extras left out."""
+    found: list[str] = []
+    waiting = [dist]
+    for each in waiting:
+        for line in each.requires or ():
+            name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+            if name in found or "extra ==" in line:
+                continue
+            found.append(name)
+            with suppress(metadata.PackageNotFoundError):
+                waiting.append(metadata.distribution(name))
+    return sorted(found)
 
 
 def adapter(target: str) -> str:

@@ -144,7 +144,7 @@ def _unopened(backends: Sequence[str]) -> dict[str, str]:
     with probing(backends, Request(depth="open")) as rows:
         return {
             row.backend: "" if row.accepted else f"[{row.code}] {row.reason.removeprefix('unavailable: ')}"
-            for row, _ in rows
+            for row, *_ in rows
         }
 
 

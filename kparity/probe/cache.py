@@ -10,6 +10,8 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ from kparity import contracts
 from kparity.device import fingerprint
 from kparity.device.adapter import Device
 from kparity.device.declared import Declared
-from kparity.device.registry import BUILTIN, declared, targets
+from kparity.device.names import GROUP
+from kparity.device.registry import BUILTIN, declared
 from kparity.gates.judge import lacking, rejudged
 from kparity.gates.verdict import Row
 from kparity.host import cachedir
 from kparity.model import load_model
-from kparity.ops.spec import Array
 from kparity.probe.messages import Request
+from kparity.probe.runner import Found
 
 FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE")
 """Codes that say more about the moment than about the backend: never remembered. Nor is what is unavailable: it costs
@@ -36,11 +39,14 @@ KEY_BYTES = 32
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One remembered row; ``bos`` are the reference's first logits, f32, ``key`` what the row depends on."""
+    """One remembered row; ``bos`` are the reference's first logits, f32, ``key`` what the row depends on, ``loaded``
+    the files that its process had loaded, with their state.
+    """
 
     key: dict[str, Any]
     row: Row
     bos: bytes
+    loaded: Mapping[str, str]
 
 
 def _digest(document: Any) -> str:
@@ -59,18 +65,16 @@ class Keys:
             "kernels": fingerprint.kernels(),
             "model": model.sha256,
             "contract": [contract.id, contract.version, _digest(contract.document)],
-            "request": [request.depth, request.positions, request.require_gpu, request.act, request.kv, request.index,
-                        request.nonce],
-            "issues": [*msgspec.to_builtins(request.issues)],
-        }  # fmt: skip
+            "request": msgspec.json.decode(msgspec.json.encode(replace(request, model=None, timeout=0.0))),
+        }
         model.close()
 
     def of(self, backend: str) -> dict[str, Any]:
         """Everything that a backend's verdict depends on."""
         key = {**self.shared, "backend": backend}
         if backend not in BUILTIN:  # of those of this package everything is in the shared part
-            adapter = fingerprint.adapter(targets().get(backend, ""))
-            key |= {"adapter": adapter, "drivers": fingerprint.drivers(declared(backend) or Declared())}
+            files = fingerprint.distribution(GROUP, backend)
+            key |= {"adapter": files, "drivers": fingerprint.drivers(declared(backend) or Declared())}
         return key
 
     def path(self, backend: str) -> Path:
@@ -89,9 +93,9 @@ def _secret(home: Path) -> bytes:
     return key
 
 
-def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
-    """A remembered row with the reference's BOS logits, or None; what is damaged, or was not written by ``put``, is a
-    miss, and so is a verdict that the contract of now would not give.
+def get(keys: Keys, backend: str) -> Found | None:
+    """A remembered row, or None; what is damaged, or was not written by ``put``, is a miss, and so is a verdict that
+    the contract of now would not give, or whose process had loaded a file that is another one by now.
     """
     try:
         path = keys.path(backend)
@@ -109,22 +113,37 @@ def get(keys: Keys, backend: str) -> tuple[Row, Array | None] | None:
     gates = rejudged(row.gates, row.depth, contracts.load(contracts.PROBE))
     if gates is None or row.flaw or row.accepted == bool(lacking(gates, row.depth)):
         return None
+    if not entry.loaded or any(fingerprint.state(path) != state for path, state in entry.loaded.items()):
+        return None
     row.gates, row.cached = gates, True
-    return row, bos if len(bos) else None
+    return Found(row, bos if len(bos) else None, entry.loaded)
+
+
+def confirmed(known: Found, now: Found) -> bool:
+    """Whether a device that was opened just now is that of a remembered row, loads no file that is not known of it, and
+    passes the gate ``open``, whose verdict of now the row gets.
+    """
+    passed = now.row.accepted and now.row.device == known.row.device
+    if passed:
+        known.row.gates[0] = now.row.gates[0]
+    return passed and now.loaded.items() <= known.loaded.items()
 
 
 def _signature(home: Path, body: bytes) -> bytes:
     return hmac.new(_secret(home), body, hashlib.sha256).hexdigest().encode()
 
 
-def put(keys: Keys, row: Row, bos: Array | None) -> None:
-    """Remember a row, atomically; a cache that cannot be written is no error."""
-    if row.code in FLEETING or row.status == "unavailable":
+def put(keys: Keys, found: Found) -> None:
+    """Remember a row of a device that was opened and not refused, atomically; a cache that cannot be written is no
+    error.
+    """
+    row, bos, loaded = found
+    if row.code in FLEETING or row.status == "unavailable" or lacking(row.gates, "open"):
         return
     try:
         path = keys.path(row.backend)
         first = b"" if bos is None else np.asarray(bos, np.float32).tobytes()
-        body = msgspec.json.encode(Entry(keys.of(row.backend), row, first))
+        body = msgspec.json.encode(Entry(keys.of(row.backend), row, first, loaded))
         cachedir.write(path, _signature(path.parent, body) + b"\n" + body)
     except OSError:
         return

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kparity.probe.messages import Judge, Measured, Opened, Proof, Request, Work
+from kparity.probe.messages import Judge, Loaded, Measured, Opened, Proof, Request, Work
 from kparity.process import Done, Link, failure
 
 if TYPE_CHECKING:
@@ -33,18 +33,21 @@ def one_at_a_time(folder: Path, device: str, kind: str) -> Iterator[None]:
 
 def measure(work: Work, link: Link) -> None:
     """Open the backend and run the gates of the depth."""
+    from kparity.device.fingerprint import loaded
     from kparity.device.registry import backend_class
 
     link.stage("import")
     target = backend_class(work.backend)
     link.stage("open")
     backend = target.open(work.request.index)
+    link.send(Loaded(loaded()))
     link.send(Opened(backend.info))
     if work.request.depth != "open":
         link.stage("wait")
         with one_at_a_time(Path(work.folder), backend.info.device, backend.info.kind):
             run_gates(work, link, backend)
     backend.close()
+    link.send(Loaded(loaded()))
 
 
 def run_gates(work: Work, link: Link, backend: Backend) -> None:

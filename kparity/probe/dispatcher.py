@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +23,12 @@ from kparity.numerics import compare
 from kparity.ops.spec import Array
 from kparity.probe import runner
 from kparity.probe.messages import Request
-from kparity.probe.runner import Watch
+from kparity.probe.runner import Found, Watch
 
 if TYPE_CHECKING:
     from kparity.engine import Engine
 
 Log = Callable[[str], None]
-Entry = tuple[Row, "Array | None"]
-"""A row, and the reference's BOS logits where the probe came that far."""
 
 
 def parse_order(text: str | Sequence[str] | None, no_gpu: bool = False) -> list[str]:
@@ -81,18 +79,25 @@ class Outcome:
         return 1 if any(row.ran_and_failed for row in self.rows) else 0
 
 
-def rows_in_order(order: Sequence[str], request: Request, cached: bool, watch: Watch) -> Generator[Entry, None, None]:
-    """Rows in order with the reference's BOS logits, from the cache or from probes, which end when this is closed."""
+def rows_in_order(order: Sequence[str], request: Request, cached: bool, watch: Watch) -> Generator[Found, None, None]:
+    """Rows in order, from the cache or from probes, which end when this is closed.
+
+    The device of a remembered row is opened: the row is of that device, and of what is loaded for it, or of no use.
+    """
     from kparity.probe import cache
 
     keys = cache.Keys(request)
     known = {name: hit for name in order if cached and (hit := cache.get(keys, name))}
+    with runner.probing([*known], replace(request, depth="open"), watch) as opened:
+        for now in opened:
+            if not cache.confirmed(known[now.row.backend], now):
+                del known[now.row.backend]
     missing = [name for name in order if name not in known]
     with runner.probing(missing, request, watch) as fresh:
         for name in order:
             if name not in known:
                 known[name] = next(fresh)
-                cache.put(keys, *known[name])
+                cache.put(keys, known[name])
             yield known[name]
 
 
@@ -144,7 +149,7 @@ def probe_all(
         task = stack.enter_context(progress.task("probe"))
         watch = _watching(task, order, request.depth)
         rows = stack.enter_context(closing(rows_in_order(order, request, cached, watch)))
-        for row, bos in rows:
+        for row, bos, _ in rows:
             outcome.rows.append(row)
             if row.accepted and not outcome.serving and serve:
                 task.stage(f"{row.backend}: opening it here")

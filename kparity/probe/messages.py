@@ -57,6 +57,12 @@ class Opened(Message, frozen=True, tag="device"):
     info: DeviceInfo
 
 
+class Loaded(Message, frozen=True, tag="loaded"):
+    """Path -> state of every module and library that the process has loaded so far: they date a verdict."""
+
+    files: Annotated[dict[Text, Name], msgspec.Meta(max_length=20_000)]
+
+
 class Measured(Message, frozen=True, tag="gate"):
     """What a gate measured; null is a number that is not finite. ``code`` and ``reason`` are the candidate's own."""
 
@@ -75,5 +81,5 @@ class Proof(Message, frozen=True, tag="proof"):
     logits: Annotated[list[Sampled], msgspec.Meta(max_length=POSITIONS)]
 
 
-Said = Stage | Tick | Opened | Measured | Proof | Failed | Done
+Said = Stage | Tick | Opened | Loaded | Measured | Proof | Failed | Done
 """What a candidate says; the process of the reference has its file, and neither a device nor measures."""

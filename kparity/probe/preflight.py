@@ -76,7 +76,7 @@ def _manifests(folders: Sequence[str]) -> list[str]:
 def examine(backends: Sequence[str], timeout: float = 30.0) -> list[Availability]:
     """Open every backend in a process of its own and say what it found, or what it lacks."""
     with progress.task("preflight"), runner.probing(backends, Request(depth="open", timeout=timeout)) as rows:
-        return [_availability(row) for row, _ in rows]
+        return [_availability(row) for row, *_ in rows]
 
 
 def _availability(row: Row) -> Availability:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import asdict, replace
 
@@ -24,7 +24,7 @@ from kparity.gates.verdict import Gate, Row
 from kparity.host.text import printable
 from kparity.model import Model, load_model, soundness
 from kparity.ops.spec import Array
-from kparity.probe.messages import Judge, Measured, Opened, Proof, Request, Said, Work
+from kparity.probe.messages import Judge, Loaded, Measured, Opened, Proof, Request, Said, Work
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Done, Failed, Family, Garbled, Stage, Tick, wait
 from kparity.process.parent import EXIT_SECONDS, signal_name
@@ -41,6 +41,14 @@ WAIT, REFERENCE = "wait", "reference"
 BAD_MODEL = "KP-MODEL"
 
 Watch = Callable[[Sequence[tuple[str, str, str]]], None]
+
+
+class Found(NamedTuple):
+    """A row, the reference's BOS logits where the probe came that far, and what the backend's process had loaded."""
+
+    row: Row
+    bos: Array | None
+    loaded: Mapping[str, str]
 
 
 def silence(stage: str, model: str | None) -> float:
@@ -196,6 +204,7 @@ class Attempt(Process):
         self.truth, self._has_truth = truth, False
         self.info: DeviceInfo | None = None
         self.proof: Proof | None = None
+        self.loaded: dict[str, str] = {}
         self.gates: list[Gate] = []
         self.contract = contracts.load(contracts.PROBE)
 
@@ -218,6 +227,8 @@ class Attempt(Process):
             self._opened(message)
         elif isinstance(message, Measured):
             self._measured(message)
+        elif isinstance(message, Loaded):
+            self.loaded = message.files
         elif isinstance(message, Proof):
             self.proof = message
         else:
@@ -276,14 +287,11 @@ class Attempt(Process):
 
 
 @contextmanager
-def probing(
-    backends: Sequence[str], request: Request, watch: Watch = lambda stages: None
-) -> Iterator[Iterator[tuple[Row, Array | None]]]:
+def probing(backends: Sequence[str], request: Request, watch: Watch = lambda stages: None) -> Iterator[Iterator[Found]]:
     """Start every probe; iterate over rows in the order of ``backends``; leaving the block ends whatever still runs.
 
-    Beside each row stand the reference's BOS logits, None where there are none. ``watch`` is called again and again
-    with name, stage and note of what works. Raises BadModel for a model that no backend can be judged on, and where its
-    file changes meanwhile.
+    ``watch`` is called again and again with name, stage and note of what works. Raises BadModel for a model that no
+    backend can be judged on, and where its file changes meanwhile.
     """
     if not backends:
         yield iter(())
@@ -301,7 +309,7 @@ def probing(
         yield _rows(candidates, truth, watch)
 
 
-def _rows(candidates: Sequence[Attempt], truth: Truth | None, watch: Watch) -> Iterator[tuple[Row, Array | None]]:
+def _rows(candidates: Sequence[Attempt], truth: Truth | None, watch: Watch) -> Iterator[Found]:
     everyone: list[Process] = [*([truth] if truth else []), *candidates]
     for candidate in candidates:
         while not candidate.over or (truth and not truth.over and candidate.code == BAD_MODEL):
@@ -309,7 +317,8 @@ def _rows(candidates: Sequence[Attempt], truth: Truth | None, watch: Watch) -> I
             watch([(each.name, each.stage, each.note) for each in everyone if not each.over])
         if truth:
             truth.refuse_model()
-        yield candidate.row(), truth.reference.bos if truth and truth.reference else None
+        bos = truth.reference.bos if truth and truth.reference else None
+        yield Found(candidate.row(), bos, candidate.loaded)
 
 
 def turn(working: Sequence[Process]) -> None:

@@ -168,7 +168,13 @@ def conversations() -> Iterator[bytes]:
         messages.Measured(spec.name, {name: GOOD[name] for name in spec.thresholds}, elapsed_ms=2.0)
         for spec in GATES if spec.thresholds
     ]  # fmt: skip
-    opening = Stage("open", 1.5), messages.Opened(NumpyBackend().info), Stage("BOS", 2.5), Tick("1 of 72")
+    opening = (
+        Stage("open", 1.5),
+        messages.Loaded({"/a": "1"}),
+        messages.Opened(NumpyBackend().info),
+        Stage("BOS", 2.5),
+        Tick("1 of 72"),
+    )
     sampled = Sampled(position=1, token=2, argmax=3, sha256="0" * 64, entries=[0, 3], values=[0.5, 1.5])
     yield _lines(*opening, *gates, messages.Proof({"add_numpy_generic": 7}, 0.5, [sampled]), Done())
     yield _lines(*opening, Failed("rejected", "KP-BOS-COSINE", "why"))
