@@ -164,7 +164,19 @@ def test_a_missing_entry_point_is_refused(kind: type[Toolchain], label: str, tar
     assert refusals("add", []) == ["add: the compiler reports no entry point"]
 
 
+@pytest.mark.parametrize("arch", ["gfx1030", "gfx1100", "gfx1151"])
+def test_a_lane_of_the_other_half_of_a_wavefront_is_refused(arch: str) -> None:
+    """``ds_bpermute`` does not reach it there: a text that joins 64 lanes at once was right to the compiler."""
+    compiler, target, case = toolchain(compilers.Clang, "clang"), Target(arch, 64), variants("rmsnorm")[0]
+    source = compiler.source(case, target)
+    whole = replace(source, text=source.text.replace("#undef WAVE\n#define WAVE 32\n", ""))
+    assert "#define WAVE 64" in whole.text and whole.text != source.text
+    assert "beyond those that ds_bpermute reaches" in examine(compiler, target, case, whole).refusals[0]
+    assert not examine(compiler, target, case, source).refusals
+
+
 def test_code_is_read_for_what_it_betrays() -> None:
+    assert "ds_bpermute" in (compilers.bad_code("add", "s_trap 2") or "")
     assert "call" in (compilers.bad_code("glu", "s_swappc_b64 s[30:31], s[4:5]") or "")
     assert "dot product" in (compilers.bad_code("tgemv", "v_mad_i32_i24 v0, v1, v2, v3") or "")
     assert compilers.bad_code("tgemv", "v_dot4_i32_i8 v0, v1, v2, v3") is None

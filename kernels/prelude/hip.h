@@ -2,8 +2,17 @@
  * (-x hip --cuda-device-only -nogpuinc -nogpulib) alike.
  *
  * The op's constants stand before this file and have short names (M, N, K, ...), so nothing here may use such a name.
- * A wavefront has 32 or 64 lanes (WAVE): a text is right for both.
+ * A wavefront has 32 or 64 lanes (WAVE): a text is right for both. From gfx10 on it counts in waves of 32 whatever the
+ * device does, because there (on gfx10 and gfx11) `ds_bpermute` does not leave its half of 64 lanes.
  */
+#if defined(__GFX8__) || defined(__GFX9__)
+#define REACH 64u
+#else
+#undef WAVE
+#define WAVE 32
+#define REACH 32u
+#endif
+
 typedef unsigned int u32;
 typedef int i32;
 typedef signed char i8;
@@ -83,10 +92,13 @@ INLINE void unpack_f16x8(u32x4 words, float* out)
     }
 }
 
-/* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo the
- * wavefront. */
+/* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo REACH, and
+ * no text may ask for one beyond: the trap is compiled away, or refused where texts are compiled for a test. */
 template <typename T> INLINE T shuffle_xor(T value, u32 mask)
 {
+    if (mask >= REACH) {
+        __builtin_trap();
+    }
     const i32 source = (i32)((LANE ^ mask) << 2);
     if constexpr (sizeof(T) == 4) {
         return __builtin_bit_cast(T, __builtin_amdgcn_ds_bpermute(source, __builtin_bit_cast(i32, value)));

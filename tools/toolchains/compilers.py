@@ -160,9 +160,13 @@ def metadata(code: bytes) -> Mapping[str, Any]:
 
 
 def bad_code(op: str, assembly: str) -> str | None:
-    """What the instructions betray: a call, or products of single bytes where the arch has a dot product of four."""
+    """What the instructions betray: a call, a value of a lane that the hardware does not reach, or products of single
+    bytes where the arch has a dot product of four.
+    """
     if "s_swappc" in assembly:
         return "a call: something was not inlined, or comes from a device library"
+    if "s_trap" in assembly:
+        return "a value of a lane beyond those that ds_bpermute reaches"
     if op == "tgemv" and not re.search(r"\bv_(?:dot4|mfma|wmma)", assembly):
         return "the arch has a dot product of bytes, and the text does not use it"
     return None
