@@ -13,10 +13,11 @@ from kparity.engine.weights import Linear, parts_of
 from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED
 from kparity.gates.verdict import Gate, Measure
+from kparity.model.gguf_file import GgufFile
 from kparity.numerics.expected import Expected
 from kparity.ops.spec import Array, padded
 from kparity.plain.file import opened
-from kparity.plain.weights import matrix
+from kparity.plain.weights import PIECE, ternary
 
 
 def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
@@ -46,20 +47,23 @@ def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, as
     return launched(engine.backend, kernel, inputs)[0].astype(np.float64)
 
 
-def _in_file(candidate: Candidate, weight: Linear, layer: int, name: str) -> tuple[Array, Array]:
-    """Rows f32 [N, K] of a GEMV by the file's second reader, and scales f32 as the device should hold them."""
-    blocks = padded(weight.k) // 256
-    with opened(candidate.engine.model.path) as file:
-        read = [matrix(file, f"blk.{layer}.{part}") for part in parts_of(name)]
-    rows = np.concatenate([values for values, _ in read])
-    scales = np.concatenate([np.broadcast_to(each, (len(each), blocks)) for _, each in read])
-    if weight.kind == "block256":
-        return rows, scales
-    # A block of zeros has no say in the scale that the others of its row, or of all rows, share.
+def _in_file(file: GgufFile, weight: Linear, layer: int, name: str, q: Array) -> tuple[Array, Array]:
+    """Accumulators f32 [len(q), N] of a GEMV by the file's second reader, some rows of it at a time, and scales f32 as
+    the device should hold them.
+    """
     starts = np.arange(0, weight.k, 256)
-    present = np.bitwise_or.reduceat(rows != 0, starts, axis=1)
-    chosen = scales[np.arange(len(rows)), present.argmax(axis=1)]
-    return rows, chosen if weight.kind == "row" else chosen[[int(present.any(axis=1).argmax())]]
+    activations, found = q[:, : weight.k].astype(np.float32), list[tuple[Array, Array, Array]]()
+    for stem in (f"blk.{layer}.{part}" for part in parts_of(name)):
+        for piece in ternary(file, stem, weight.k, file.tensors[f"{stem}.weight"].rows):
+            blocks = np.broadcast_to(piece.scales, (len(piece.values), len(starts)))
+            present = np.bitwise_or.reduceat(piece.values != 0, starts, axis=1)
+            found.append((piece.values @ activations.T, blocks, present))
+    sums, scales, present = (np.concatenate(each) for each in zip(*found, strict=True))
+    if weight.kind == "block256":
+        return sums.T, scales
+    # A block of zeros has no say in the scale that the others of its row, or of all rows, share.
+    chosen = scales[np.arange(len(scales)), present.argmax(axis=1)]
+    return sums.T, chosen if weight.kind == "row" else chosen[[int(present.any(axis=1).argmax())]]
 
 
 def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascale: Array, got: Array) -> float:
@@ -67,14 +71,17 @@ def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascal
 
     ``wscale`` is the file's: rows with the scales of others are wrong however well they are multiplied.
     """
-    op = ops.get("tgemv")
-    case = op.case(M=len(q), N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act)
-    words = engine.backend.download(weight.words)
-    known = Expected.of(op, case, [words, wscale.astype(np.float32), q, ascale, _sums(q, ascale.shape[1])])
-    limit, error = known.bounds[0].limit, np.abs(got - known.truth[0])
-    assert limit is not None
-    share = np.divide(error, limit, out=np.where(error > 0, np.inf, 0.0), where=limit > 0)
-    return 2.0 * float(np.max(share)) if np.isfinite(got).all() else float("nan")
+    op, words, used = ops.get("tgemv"), engine.backend.download(weight.words), 0.0
+    for at in range(0, weight.n, PIECE // weight.k):
+        rows = slice(at, at + PIECE // weight.k)
+        some = wscale if weight.kind == "tensor" else wscale[rows]
+        case = op.case(M=len(q), N=len(words[rows]), K=weight.k, wscale=weight.kind, ascale=engine.options.act)
+        known = Expected.of(op, case, [words[rows], some.astype(np.float32), q, ascale, _sums(q, ascale.shape[1])])
+        limit, error = known.bounds[0].limit, np.abs(got[:, rows] - known.truth[0])
+        assert limit is not None
+        share = np.divide(error, limit, out=np.where(error > 0, np.inf, 0.0), where=limit > 0)
+        used = max(used, float(np.max(share)))
+    return 2.0 * used if np.isfinite(got).all() else float("nan")
 
 
 def exact_activations(k: int, kp: int, rows: int) -> Array:
@@ -95,6 +102,16 @@ def exact_activations(k: int, kp: int, rows: int) -> Array:
     return q
 
 
+def _given(engine: Engine) -> Iterator[tuple[str, Linear, Array, Array, Array]]:
+    """For each GEMV shape, and for one row and a chunk: name, weight, scales, activations int8, accumulators f32."""
+    with opened(engine.model.path) as file:
+        for layer, name, weight in _shapes(engine):
+            given = [exact_activations(weight.k, padded(weight.k), rows) for rows in (1, engine.chunk)]
+            truth, scales = _in_file(file, weight, layer, name, np.concatenate(given))
+            for q, want in zip(given, np.split(truth, [1]), strict=True):
+                yield f"blk.{layer}.{name}", weight, scales, q, want
+
+
 def gate_exact(candidate: Candidate) -> Gate:
     """Integer accumulators of every GEMV shape, bit for bit, by one-hot, random and extreme activations.
 
@@ -104,28 +121,24 @@ def gate_exact(candidate: Candidate) -> Gate:
     """
     engine = candidate.engine
     mismatches, ulp, first = 0, 0.0, ""
-    for layer, name, weight in _shapes(engine):
-        truth_weights, scales = _in_file(candidate, weight, layer, name)
-        for rows in (1, engine.chunk):
-            engine.tick(f"blk.{layer}.{name}")
-            q = exact_activations(weight.k, padded(weight.k), rows)
-            spans = 1 if engine.options.act == "token" else padded(weight.k) // 256
-            ones = np.ones(weight.wscale.shape, np.float32)
-            got = _run_gemv(engine, weight, q, ones, np.ones((rows, spans), np.float32))
-            want = q[:, : weight.k].astype(np.float32) @ truth_weights.T
-            wrong = ~(got == want)
-            if wrong.any():
-                row, column = np.argwhere(wrong)[0]
-                first = first or (
-                    f"{int(wrong.sum())} of {wrong.size} accumulators of blk.{layer}.{name} "
-                    f"[{rows}x{weight.n}x{weight.k}] differ, first at row {row}, column {column}: "
-                    f"{got[row, column]:g} for {want[row, column]:g}"
-                )
-            mismatches += int(wrong.sum())
-            ascale = np.random.default_rng(rows).uniform(0.005, 0.05, (rows, spans)).astype(np.float32)
-            if rows == 1 or engine.model.n_bytes < 1 << 26:
-                scaled = _run_gemv(engine, weight, q, None, ascale)
-                ulp = max(ulp, _scaled_error(engine, weight, scales, q, ascale, scaled))
+    for name, weight, scales, q, want in _given(engine):
+        engine.tick(name)
+        rows, spans = len(q), 1 if engine.options.act == "token" else padded(weight.k) // 256
+        ones = np.ones(weight.wscale.shape, np.float32)
+        got = _run_gemv(engine, weight, q, ones, np.ones((rows, spans), np.float32))
+        wrong = ~(got == want)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            first = first or (
+                f"{int(wrong.sum())} of {wrong.size} accumulators of {name} "
+                f"[{rows}x{weight.n}x{weight.k}] differ, first at row {row}, column {column}: "
+                f"{got[row, column]:g} for {want[row, column]:g}"
+            )
+        mismatches += int(wrong.sum())
+        ascale = np.random.default_rng(rows).uniform(0.005, 0.05, (rows, spans)).astype(np.float32)
+        if rows == 1 or engine.model.n_bytes < 1 << 26:
+            scaled = _run_gemv(engine, weight, q, None, ascale)
+            ulp = max(ulp, _scaled_error(engine, weight, scales, q, ascale, scaled))
 
     def failure(bad: Measure) -> tuple[str, str]:
         if bad.threshold == "exact_mismatches":

@@ -19,7 +19,7 @@ from kparity.errors import WrongInput
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.ops.spec import Array
 from kparity.plain.file import Facts, facts_of, opened
-from kparity.plain.weights import BLOCK, Piece, find, picked, pieces, ternary, vector
+from kparity.plain.weights import BLOCK, Piece, find, head_of, picked, pieces, ternary, vector
 
 F16_MAX = 65504.0
 HEAD_TICK = 1 << 25
@@ -302,7 +302,7 @@ def _column(scales: Array, block: int) -> Array:
 @np.errstate(all="ignore")
 def _heads(file: GgufFile, f: Facts, normed: Sequence[Array], tick: Callable[[str], None]) -> list[Array]:
     """Logits of both passes, some rows of the head after the other."""
-    head = find(file, "output.weight" if "output.weight" in file.tensors else "token_embd.weight", f.width, f.vocab)
+    head = find(file, head_of(file).name, f.width, f.vocab)
     found = [np.empty((len(x), f.vocab), x.dtype) for x in normed]
     silent = 0
     for rows, weights in pieces(file, head):

@@ -149,7 +149,12 @@ def picked(file: GgufFile, tensor: TensorInfo, rows: Array) -> Array:
     return np.concatenate([_dense(file, tensor, int(row), 1) for row in rows])
 
 
-def pieces(file: GgufFile, tensor: TensorInfo) -> Iterator[tuple[slice, Array]]:
-    """All rows of a table, some at a time, f32 [rows, k]."""
-    for row0, count in _steps(tensor.shape[0], tensor.rows):
-        yield slice(row0, row0 + count), _dense(file, tensor, row0, count)
+def pieces(file: GgufFile, tensor: TensorInfo, start: int = 0, stop: int = 0) -> Iterator[tuple[slice, Array]]:
+    """Rows of a table, all of them or those from ``start`` to ``stop``, some at a time, f32 [rows, k]."""
+    for row0, count in _steps(tensor.shape[0], (stop or tensor.rows) - start):
+        yield slice(start + row0, start + row0 + count), _dense(file, tensor, start + row0, count)
+
+
+def head_of(file: GgufFile) -> TensorInfo:
+    """The LM head, which is the embedding where there is no other; it is there."""
+    return file.tensors["output.weight" if "output.weight" in file.tensors else "token_embd.weight"]

@@ -14,7 +14,6 @@ from typing import ClassVar
 import msgspec
 import numpy as np
 
-from kparity import ops
 from kparity.backends.cpu import CpuBackend
 from kparity.device.adapter import Buffer, Kernel, Launch, Program
 from kparity.errors import DeviceFault
@@ -151,6 +150,8 @@ class OtherReplay(Honest):
     """A recording of several launches has the gain of its norms off by 1e-4: too little for any cosine to see."""
 
     name = "liar-replay"
+    gain, honest = 1.0001, 1
+    """What norms are off by, and in recordings of how many launches they are not."""
 
     def build(self, op: Op, case: Case) -> Kernel:
         kernel = super().build(op, case)
@@ -168,27 +169,20 @@ class OtherReplay(Honest):
 
     def louder(self, buffers: list[Buffer]) -> list[Buffer]:
         at = next(index for index, buffer in enumerate(buffers) if len(buffer.shape) == 1 and buffer.dtype == "f32")
-        return [*buffers[:at], self.altered(buffers[at], lambda w: w * np.float32(1.0001)), *buffers[at + 1 :]]
+        return [*buffers[:at], self.altered(buffers[at], lambda w: w * np.float32(self.gain)), *buffers[at + 1 :]]
 
     def record(self, launches: Sequence[Launch]) -> Program:
-        if len(launches) == 1:
+        if len(launches) == self.honest:
             return super().record(launches)
         program = super().record([self.twins.get(id(launch), launch) for launch in launches])
-        program.launches = list(launches)  # one by one they are what was asked for
+        program.launches = list(launches)  # whoever looks sees what was asked for
         return program
 
 
-class HiddenGain(Tampering):
-    """The gain of every norm before a GEMV is off by 1e-3: less than noise in every logit."""
+class HiddenGain(OtherReplay):
+    """The gain of every norm is off by 1e-3, whatever weights lie on the device: less than noise in every logit."""
 
-    name, op = "liar-hidden", "norm_quant"
-
-    def given(self, case: Case, b: list[Buffer]) -> list[Buffer]:
-        self.at = [arg.name for arg in ops.get(case.op).args(case)].index("weight")
-        return super().given(case, b)
-
-    def change(self, case: Case, array: Array) -> Array:
-        return array * np.float32(1.001)
+    name, gain, honest = "liar-hidden", 1.001, 0
 
 
 class LoudHead(Tampering):

@@ -1,0 +1,74 @@
+"""What lies on the device: compared with the file whatever the graph, and no table is in memory twice for it."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kparity import contracts
+from kparity.backends.cpu import CpuBackend
+from kparity.engine import Engine
+from kparity.gates.candidate import Candidate
+from kparity.gates.exact import gate_exact
+from kparity.gates.kernels import gate_kernels
+from kparity.gates.resident import gate_resident
+from kparity.model import load_model
+
+from .gguf_files import TINY, Spec, write
+
+WIDE = replace(TINY, layers=1, vocab=40_000, untied=True)
+
+
+def candidate(path: Path, parts: int = 1, **options: object) -> Candidate:
+    """The cpu backend with a model whose tables are bound in so many parts."""
+    backend, model = CpuBackend(), load_model(path)
+    rows = -(-model.hparams.vocab // parts)
+    backend.info = msgspec.structs.replace(backend.info, max_binding=rows * model.hparams.width * 2)
+    engine = Engine(model, backend, **options)  # type: ignore[arg-type]
+    for rows in (1, engine.chunk):
+        engine.launch_each(rows)
+    assert len(engine.weights.head) == parts
+    return Candidate(engine, None, contracts.load(contracts.PROBE))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        (TINY, {"fused": False}),
+        (replace(TINY, type="i2_s", scale_tensors=True), {}),
+        (replace(TINY, block_scales=True), {"act": "block256"}),
+        (replace(TINY, untied=True, type="tq1_0"), {"kv": "f32", "chunk": 8}),
+    ],
+)
+def test_what_was_uploaded_is_the_file(tmp_path: Path, spec: Spec, options: dict[str, object]) -> None:
+    one = candidate(write(tmp_path / "model.gguf", spec), **options)
+    assert gate_resident(one).reason == "" and gate_exact(one).reason == ""
+    words = one.engine.backend.host_memory(one.engine.weights.linears[1, "ffn_down"].words)
+    assert words is not None
+    words[5, 3] ^= 1
+    assert "1 of 256 rows of ffn_down of layer 1 on the device are not the file's, the first is 5" in str(
+        gate_resident(one).reason
+    )
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_table_is_compared_where_it_lies_and_is_not_made_again(tmp_path: Path, parts: int) -> None:
+    one = candidate(write(tmp_path / "model.gguf", WIDE), parts)
+    tracemalloc.start()
+    assert [gate(one).reason for gate in (gate_exact, gate_resident, gate_kernels)] == [""] * 3
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3 * WIDE.vocab * WIDE.width  # one and a half tables; made inputs took several
+    weights, memory = one.engine.weights, one.engine.backend.host_memory
+    for part, name in ((weights.embedding[-1], "the embedding"), (weights.head[-1], "the head")):
+        table = memory(part.buffer)
+        assert table is not None
+        right = table[-1].copy()
+        table[-1] *= 2
+        assert name in gate_resident(one).reason and gate_kernels(one).code == "KP-KERNEL"
+        table[-1] = right
+    assert gate_resident(one).verdict == gate_kernels(one).verdict == "PASS"
