@@ -62,6 +62,20 @@ def test_the_model_is_refused_and_no_backend_is_blamed(tmp_path: Path, command: 
     assert f"{path}: tensor {EMBEDDING}: 1 values NaN or infinite, the first in row 299" in line
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "at", "value", "dtype", "row"),
+    [("tq2_0", Q, 66 * 9 + 64, 2e4, "<f2", 9), ("i2_s", Q, 256 * 64, 1e30, "<f4", 0),
+     ("tq2_0", NORM, 4, -1e9, "<f4", 0), ("tq2_0", HEAD, 512 * 17, 6e4, "<f2", 17)],
+)  # fmt: skip
+def test_a_finite_value_that_no_model_has_is_suspect(
+    tmp_path: Path, kind: str, name: str, at: int, value: float, dtype: str, row: int
+) -> None:
+    path = changed(tmp_path, name, at, value, dtype, replace(TINY, type=kind, untied=True))
+    fault = soundness.Fault(name, f"a value of 16384 or more, the first in row {row}", False)
+    assert soundness.faults(load_model(path)) == [fault]
+    assert json.loads(run("model", "inspect", str(path), "--json").stdout)["suspect"] == [name]
+
+
 def test_what_only_the_reference_notices_is_the_models_fault_too(tmp_path: Path) -> None:
     path = changed(tmp_path, Q, 2, 255, "u1")  # a code that is no ternary weight
     done = run("probe", "--backends", "numpy,cpu", "--model", str(path))
@@ -79,7 +93,8 @@ def test_a_model_that_gives_nothing_to_compare_is_the_models_fault(tmp_path: Pat
         path = altered(tmp_path, tensors={huge.name: huge})
     done = run("probe", "--backends", "numpy,cpu", "--model", str(path))
     assert done.returncode == 2 and "rejected" not in done.stderr
-    assert "its logits are not finite, or all zero, by the plain pass too" in done.stderr
+    which = "no single value" if zeros else "tensor blk.0.attn_q.scale has a value of 16384 or more, the first in row 0"
+    assert f"its logits are not finite, or all zero, by the plain pass too: {which}" in done.stderr
 
 
 def test_scales_that_are_all_zero_are_suspect(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Values that no backend can compute with: scales, rows and norms of a file that are NaN, infinite, negative or zero.
+"""Values that no backend can compute with: scales, rows and norms that are NaN, infinite, negative, zero or huge.
 
 The bytes are read, not mapped, a piece at a time that stays in the processor's cache: this costs a parent neither its
 memory nor, where the file is shortened meanwhile, its life.
@@ -26,8 +26,12 @@ PIECE = 1 << 20
 """Bytes that are looked at at a time."""
 _SCALE_AT = {"Q8_0": (0, 34), "Q6_K": (208, 210), "TQ1_0": (52, 54), "TQ2_0": (64, 66)}
 """Where the f16 scale of a block stands, and how many bytes the block has."""
-_EXPONENT = {"F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80), "F32": ("<u4", 0x7F800000)}
-"""Type of a float's bits, and its exponent's: where all of these are set it is NaN or infinite."""
+_EXPONENT = {"F16": ("<u2", 0x7C00, 0x7400), "BF16": ("<u2", 0x7F80, 0x4680), "F32": ("<u4", 0x7F800000, 0x46800000)}
+"""Type of a float's bits, its exponent's (where all of these are set it is NaN or infinite), and the bits of HUGE."""
+HUGE = 2.0**14
+"""No weight, norm or scale of a trained model comes near: a value from here on is damage, or a scale that was applied
+twice, though numbers go on to be finite for a while.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class _Seen:
     bad: int = 0
     row: int = 0
     filled: bool = False
+    huge: int = -1
+    """The row of the first value that is finite and too large, -1 where none is."""
 
 
 def faults(model: Model) -> list[Fault]:
@@ -65,6 +71,8 @@ def faults(model: Model) -> list[Fault]:
             elif not seen.filled:
                 empty += [tensor.name] if tensor.type.ternary else []
                 found.append(Fault(tensor.name, f"all {'scales' if scales else 'values'} zero", tensor.name in needed))
+            elif seen.huge >= 0:
+                found.append(Fault(tensor.name, f"a value of {HUGE:g} or more, the first in row {seen.huge}", False))
     if empty and len(empty) == ternary:
         found.append(Fault(empty[0], "as those of every ternary tensor, its scales are all zero", True))
     return found
@@ -85,11 +93,13 @@ def _seen(stream: BinaryIO, tensor: TensorInfo) -> _Seen:
     seen = _Seen()
     for row0, data in _pieces(stream, tensor):
         rows = 1 if tensor.type.name == "I2_S" else len(data) * tensor.rows // tensor.n_bytes
-        bad, filled = _judged(tensor, data)
+        bad, huge, filled = _judged(tensor, data)
         seen.filled = seen.filled or filled
         if bad is not None:
             seen.row = seen.row if seen.bad else row0 + int(np.argmax(bad)) * rows // bad.size
             seen.bad += int(np.count_nonzero(bad))
+        if huge is not None and seen.huge < 0:
+            seen.huge = row0 + int(np.argmax(huge)) * rows // huge.size
     return seen
 
 
@@ -108,18 +118,22 @@ def _pieces(stream: BinaryIO, tensor: TensorInfo) -> Iterator[tuple[int, Array]]
         yield row0, piece
 
 
-def _judged(tensor: TensorInfo, data: Array) -> tuple[Array | None, bool]:
-    """Which values of a piece are bad, None where none is, and whether one of them is not zero."""
+def _judged(tensor: TensorInfo, data: Array) -> tuple[Array | None, Array | None, bool]:
+    """Which values of a piece are bad, and which too large, None where none is; whether one of them is not zero."""
     name = tensor.type.name
     if name in _EXPONENT:
-        dtype, exponent = _EXPONENT[name]
+        dtype, exponent, huge = _EXPONENT[name]
         bits = data.view(dtype)
         sizes = bits & (2 ** (8 * bits.itemsize - 1) - 1)  # without the sign: the largest one is the largest number
         largest = int(sizes.max())
-        return (sizes >= exponent if largest >= exponent else None), largest > 0
+        return (
+            (sizes >= exponent if largest >= exponent else None),
+            (sizes >= huge if largest >= huge else None),
+            largest > 0,
+        )
     at, size = _SCALE_AT.get(name, (0, 4))
     width, dtype = (4, "<f4") if name == "I2_S" else (2, "<f2")
     scales = data.reshape(-1, size)[:, at : at + width].copy().view(dtype)
     with np.errstate(invalid="ignore"):
-        bad = ~np.isfinite(scales) | ((scales < 0) & tensor.type.ternary)
-    return (bad if bad.any() else None), bool(scales.any())
+        bad, large = ~np.isfinite(scales) | ((scales < 0) & tensor.type.ternary), np.abs(scales) >= HUGE
+    return (bad if bad.any() else None), (large if large.any() else None), bool(scales.any())

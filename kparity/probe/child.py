@@ -15,6 +15,7 @@ from kparity.process import Done, Link, failure
 
 if TYPE_CHECKING:
     from kparity.device.adapter import Backend
+    from kparity.model import Model
 
 
 @contextlib.contextmanager
@@ -93,10 +94,16 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     tokens = reference.probe_tokens(model, count, request.nonce)
     found = reference.compute(model, tokens, act=request.act, kv=request.kv, tick=link.tick)
     if not all(np.isfinite(each).all() and each.any(axis=1).all() for each in (found.logits, found.rounded)):
-        raise BadModel(
-            f"{model.path}: its logits are not finite, or all zero, by the plain pass too; fetch or convert it again"
-        )
+        raise BadModel(f"{model.path}: its logits are not finite, or all zero, by the plain pass too{_suspect(model)}")
     found.write(descriptor)
+
+
+def _suspect(model: Model) -> str:
+    """Where the fault of a model may lie whose values are finite and whose logits are not."""
+    from kparity.model import soundness
+
+    found = [f"tensor {fault.tensor} has {fault.reason}" for fault in soundness.faults(model)]
+    return f": {'; '.join(found[:3]) or 'no single value is to blame'}; fetch or convert it again"
 
 
 def main(link: Link) -> int:
