@@ -112,7 +112,7 @@ def test_it_is_probed_and_its_receipt_is_verified(mirrored: Mirrored, folder: Pa
     options = ("--json", "--cached", "--receipt", str(path))
     done = mirrored("probe", "--backends", "mirror,cpu", *options)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[0] == "Backend: mirror (Mirror, glass, polished 0 times)"
+    assert done.stderr.splitlines()[0] == "Backend: mirror (Mirror, glass, polished 0 times), proved to position 511"
     assert json.loads(done.stdout)["serving"] == "mirror"
     assert mirrored("receipt", "verify", str(path)).returncode == 0
     found = document.read(path)

@@ -23,7 +23,7 @@ def test_the_first_good_backend_is_opened_and_serves() -> None:
     assert chosen.name == "cpu" and [row.backend for row in chosen.rows] == ["hip", "cpu"]
     assert chosen.rows[0].code.startswith("KP-HIP-") and chosen.rows[1].accepted
     assert lines[0].startswith(f"[{TAG}] hip path rejected, attempting fallback: [KP-HIP-")
-    assert lines[1] == f"Backend: {chosen.backend.info.label}"
+    assert lines[1] == f"Backend: {chosen.backend.info.label}, proved to position 511"
     assert len(list(chosen.engine.generate(chosen.engine.model.tokenizer.encode("And"), 4))) > 0
     chosen.close()
 

@@ -33,7 +33,7 @@ def test_an_id_is_judged_by_the_logits_of_the_reference() -> None:
 def candidate() -> Candidate:
     model = load_model(None)
     tokens = reference.probe_tokens(model, 72)
-    wanted = reference.compute(model, tokens, act="token", kv="f16")
+    wanted = reference.compute(model, tokens, act="token", kv="f16", context=512)
     found = Candidate(Engine(model, CpuBackend()), wanted, contracts.load(contracts.PROBE))
     assert all(gate.verdict == "PASS" for gate in run_gates(found, "full"))
     return found

@@ -40,6 +40,7 @@ from kparity.device import fingerprint
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
+from kparity.engine.engine import served_context
 from kparity.errors import DeviceFault, KparityError, Unavailable, WrongInput
 from kparity.gates.candidate import Candidate
 from kparity.gates.candidate import run as run_gates
@@ -195,7 +196,8 @@ def run(
                     continue
             tokens = window(model, at, length)
             if reference is None or reference.tokens != tokens:
-                reference = compute(model, tokens, act=act, kv=kv)
+                context = served_context(0, model.hparams.context)
+                reference = compute(model, tokens, act=act, kv=kv, context=context)
             started = time.perf_counter()
             record = {**about, **probe(engines[name], reference), "seconds": round(time.perf_counter() - started, 4)}
             log.records.append(record)

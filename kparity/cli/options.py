@@ -17,6 +17,7 @@ from kparity.cli.names import completing
 from kparity.host import progress
 
 if TYPE_CHECKING:
+    from kparity.model import Model
     from kparity.probe.messages import Request
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -112,6 +113,7 @@ class Dispatch:
     act: str
     kv: str
     places: tuple[str, ...]
+    context: int | None
 
     def order(self) -> tuple[list[str], str]:
         """The backends to try, and why nothing may take the place of the first; empty where something may."""
@@ -128,6 +130,16 @@ class Dispatch:
         order = parse_order([self.require] if self.require else self.backends, self.no_gpu)
         return order, forced_by(self.require, order)
 
+    def fit(self, model: Model) -> None:
+        """Raise WrongInput for a context that the model does not have."""
+        from kparity.errors import WrongInput
+
+        most = model.hparams.context
+        if self.context and self.context > most:
+            raise WrongInput(
+                f"--context {self.context} is more than the {most} positions of {model.name}; ask for fewer"
+            )
+
     def request(self, positions: int = 72, nonce: str = "") -> Request:
         """What each of them is probed for."""
         from kparity.probe.dispatcher import known_issues
@@ -135,7 +147,7 @@ class Dispatch:
 
         return Request(
             self.model, self.depth, positions, self.timeout or 0.0, self.require_gpu, self.act, self.kv, self.index,
-            known_issues(self.places), nonce,
+            known_issues(self.places), nonce, self.context or 0,
         )  # fmt: skip
 
 
@@ -161,6 +173,8 @@ _DISPATCH = (
                  help="Element type of the KV cache."),
     click.option("--contracts", "places", type=FILE, multiple=True, metavar="DIR_OR_FILE",
                  help="Heed the known issues of these contracts too. Repeatable."),
+    click.option("--context", type=click.IntRange(min=1), default=None,
+                 help="Positions of the KV cache, all of which are proved [default: the model's, at most 4096]."),
 )  # fmt: skip
 
 

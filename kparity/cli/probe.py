@@ -66,6 +66,7 @@ def probe(
     begun = now()
     order, forced = dispatch.order()
     model = ctx.with_resource(held(dispatch.model))  # a bad file is an error of its own, not a rejected backend
+    dispatch.fit(model)
     length = model.hparams.context
     if positions and positions > length:
         raise WrongInput(f"--positions {positions} is more than the {length} of {model.name}; ask for fewer")
@@ -81,7 +82,8 @@ def probe(
     if for_people():
         from kparity.cli.probe_table import print_probe
 
-        print_probe(outcome, verbose, timings)
+        whose = "" if dispatch.model else " of the embedded model (--model proves yours)"
+        print_probe(outcome, verbose, timings, whose)
     if junit_path:
         write(junit_path, ci.as_junit(outcome.rows))
     if github:

@@ -18,13 +18,15 @@ LEAST = 1e-3
 """Of its limit a measure has used where it is shown."""
 
 
-def print_probe(outcome: Outcome, verbose: bool = False, timings: bool = False) -> None:
-    """A line per backend with what it came to beneath; with ``verbose`` a line per measured number."""
+def print_probe(outcome: Outcome, verbose: bool = False, timings: bool = False, whose: str = "") -> None:
+    """A line per backend with what it came to beneath; with ``verbose`` a line per measured number. ``whose`` says
+    of which model the last position is, where nobody named one.
+    """
     head, gates = ("backend", "verdict", "ms", "kind", "device"), ("gate", "measured", "threshold")
     table = Table(*(*head[:2], *gates, *head[2:]) if verbose else head, right={"ms", "measured"})
     for row in outcome.rows:
         place = (row.device["kind"], row.device["device"]) if row.device else (None, None)
-        cells, about = (round(row.elapsed_ms), *place), _about(row, row.backend == outcome.serving)
+        cells, about = (round(row.elapsed_ms), *place), _about(row, row.backend == outcome.serving, whose)
         if not verbose:
             table.add(row.backend, row.status, *cells, beneath=[*about, *_summary(row.gates)])
             continue
@@ -37,13 +39,14 @@ def print_probe(outcome: Outcome, verbose: bool = False, timings: bool = False) 
         _print_timings(outcome.rows)
 
 
-def _about(row: Row, serves: bool) -> list[str]:
+def _about(row: Row, serves: bool, whose: str) -> list[str]:
     """Why it may not serve; what it was held against, and whether it serves."""
     if row.code:
         return [f"[{row.code}] {row.reason}"]
     count = f"{row.positions} position{'' if row.positions == 1 else 's'} against " if row.positions else ""
     against = f"{count}{row.reference}" if row.reference else ""
-    return [", ".join(filter(None, ["serves" if serves else "", "cached" if row.cached else "", against]))]
+    proved = "" if row.proved is None else f"proved to position {row.proved}{whose}"
+    return [", ".join(filter(None, ["serves" if serves else "", "cached" if row.cached else "", against, proved]))]
 
 
 def _summary(gates: Sequence[Gate]) -> Iterator[str]:

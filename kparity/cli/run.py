@@ -23,13 +23,14 @@ from kparity.host.streams import log
 @click.option("--prompt", required=True, help="Text to continue.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=64, show_default=True,
               help="Tokens to generate at most.")  # fmt: skip
-@click.option("--context", type=click.IntRange(min=1), default=None,
-              help="Positions of the KV cache [default: the model's, at most 4096].")  # fmt: skip
+@click.option(
+    "--beyond-proof", is_flag=True, help="Serve positions, too, up to which nothing was proved (--depth bos)."
+)
 @click.option("--receipt", type=OUT, metavar="FILE", help="Write what serves, and how it was judged, to FILE.")
 @click.option("--tokenizer", type=FILE, metavar="FILE", help="A tokenizer.json [default: the model's].")
 @click.pass_context
 def run(
-    ctx: click.Context, /, dispatch: Dispatch, prompt: str, max_tokens: int, context: int | None, receipt: str | None,
+    ctx: click.Context, /, dispatch: Dispatch, prompt: str, max_tokens: int, beyond_proof: bool, receipt: str | None,
     tokenizer: str | None,
 ) -> None:  # fmt: skip
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
@@ -45,8 +46,7 @@ def run(
     order, forced = dispatch.order()
     model = ctx.with_resource(held(dispatch.model))
     h = model.hparams
-    if context and context > h.context:
-        raise WrongInput(f"--context {context} is more than the {h.context} positions of {model.name}; ask for fewer")
+    dispatch.fit(model)
     words = model.tokenizer if tokenizer is None else Tokenizer.from_file(tokenizer, h.bos, h.eos, h.add_bos)
     ids = words.encode(prompt)
     if not ids:
@@ -54,7 +54,9 @@ def run(
     if max(ids) >= h.vocab:
         raise WrongInput(f"--tokenizer gives token {max(ids)}, the model has {h.vocab}; name the model's own tokenizer")
     request = dispatch.request()
-    selected = first_accepted(order, request, model, cached=dispatch.cached, forced=forced, context=context or 0)
+    selected = first_accepted(
+        order, request, model, cached=dispatch.cached, forced=forced, beyond_proof=beyond_proof
+    )  # fmt: skip
     if receipt:
         from kparity.cli.probe import write_receipt
 

@@ -116,10 +116,10 @@ class Contract:
             contract=self.id, backend=backend, next=then, code=code, reason=printable(" ".join(reason.split()))
         )
 
-    def serving(self, label: str) -> str:
-        """The line on stderr for the backend that serves."""
+    def serving(self, label: str, proved: int | None) -> str:
+        """The line on stderr for the backend that serves, and the last position up to which it was proved."""
         template: str = self.document["log"]["serving"]
-        return printable(template.format(label=label))
+        return printable(template.format(label=f"{label}, proved to position {proved}"))
 
 
 def folder() -> Path:

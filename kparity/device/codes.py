@@ -97,6 +97,10 @@ GENERAL: dict[str, Reason] = {
     "KP-TURNS": Reason("a second turn or a neighbour changes the result",
         "A prefill on a filled cache starts its positions or its mask anew, or rows of a batch mix.",
         "Do not use this backend for chats or batches."),
+    "KP-DEPTH": Reason("wrong at a late position",
+        "A ring, window, part of the keys or recording that is right at first: the verdict names the position and the "
+        "context.",
+        "Do not use this backend for a context that reaches so far; --context asks for a shorter one."),
     "KP-CHANGED": Reason("the device changed after its probe",
         "The serving process repeats the BOS gate on its own device, and it did not give what the probe saw.",
         "Probe again without --cached."),

@@ -14,7 +14,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Program
 from kparity.engine.graph import FusedGraph, Graph, Kernels, Options
 from kparity.engine.weights import Weights, silent, upload
-from kparity.errors import WrongInput
+from kparity.errors import Refused, WrongInput
 from kparity.model import Model
 from kparity.ops.spec import Array, Case
 
@@ -22,6 +22,11 @@ DEFAULT_CHUNK = 32
 """Rows of a prefill chunk: one program serves every prompt length."""
 MAX_CONTEXT = 4096
 """Cache length when neither the caller nor the model asks for less."""
+
+
+def served_context(asked: int, most: int) -> int:
+    """Positions that a cache holds: those asked for or, for 0, at most MAX_CONTEXT, and never more than the model's."""
+    return min(asked or MAX_CONTEXT, most)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Engine:
         if chunk < 1:
             raise WrongInput(f"chunk is {chunk}, expected at least 1")
         self.model, self.backend, self.chunk = model, backend, chunk
-        length = min(context or MAX_CONTEXT, model.hparams.context)
+        length = served_context(context, model.hparams.context)
         self.options = Options(act, kv, length, fused)
         self.graph_class: type[Graph] = FusedGraph if fused else Graph
         self.tick, self._process = tick, os.getpid()
@@ -58,6 +63,8 @@ class Engine:
         shape = (length, model.hparams.kv_dim)
         self.cache = [(backend.empty(shape, kv), backend.empty(shape, kv)) for _ in range(model.hparams.n_layer)]
         self.position, self.full = 0, False
+        self.proved: int | None = None
+        """The last position that may be fed, where a probe proved no more; None: all of the context."""
         self.programs: dict[tuple[int, bool], Recorded] = {}
         self.bodies: dict[int, Program] = {}
 
@@ -231,6 +238,14 @@ class Engine:
                 f"{self.position + len(tokens)} tokens exceed the context of {self.context} positions; "
                 "shorten the prompt or raise --context"
             )
+        if self.proved is not None and self.position + len(tokens) > self.proved + 1:
+            raise self._unproved(self.position + len(tokens))
+
+    def _unproved(self, end: int) -> Refused:
+        return Refused(
+            f"{self.backend.name} is proved to position {self.proved}, and {end} tokens reach position {end - 1}; give "
+            "--depth full and the --context that is to be served, or --beyond-proof (beyond_proof=True)"
+        )
 
     def _at_home(self) -> None:
         """Raise WrongInput in another process than the one that opened the device: there it would wait for ever."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from kparity.contracts import Contract
 from kparity.engine import Engine
-from kparity.gates.reference import Reference
+from kparity.gates.reference import Deep, Reference
 from kparity.gates.table import named, of_depth
 from kparity.gates.verdict import Gate, Measure
 from kparity.numerics import compare
@@ -68,9 +68,11 @@ class Distance:
         factor = float(abs(np.median(ratios) - 1))
         return cls(float(cosines[low]), low, float(np.median(cosines)), factor, float(off[high]), high)
 
-    def values(self, gate: str, candidate: Candidate) -> dict[str, float]:
-        """The measures that every gate has which compares logits: cosine, noise and norm."""
-        noise = (1 - self.median) / noise_floor(candidate.reference, candidate.contract)
+    def values(self, gate: str, candidate: Candidate, deep: Deep | None = None) -> dict[str, float]:
+        """The measures that every gate has which compares logits: cosine, noise and norm; the noise is that of the
+        walked positions, unless the rows are ``deep`` ones.
+        """
+        noise = (1 - self.median) / noise_floor(deep or candidate.reference, candidate.contract)
         return {f"{gate}_cosine": self.cosine, f"{gate}_noise": noise, f"{gate}_norm": self.norm}
 
     def reason(self, bad: Measure, versus: str, rows: Sequence[str], over: str = "", end: str = "") -> str:
@@ -86,7 +88,7 @@ class Distance:
         )
 
 
-def noise_floor(reference: Reference, contract: Contract) -> float:
+def noise_floor(reference: Reference | Deep, contract: Contract) -> float:
     """Median of 1 - cosine between the reference and its rounded twin, and never below the contract's least floor."""
     least = contract.threshold("noise_least").value
     return max(1 - Distance.between(reference.rounded, reference.logits).median, least)

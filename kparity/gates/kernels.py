@@ -15,6 +15,7 @@ from kparity import ops
 from kparity.device.adapter import Buffer, Kernel, launched
 from kparity.engine import Engine
 from kparity.gates.candidate import Candidate
+from kparity.gates.edges import at_edges
 from kparity.gates.reference import SEED
 from kparity.gates.verdict import Gate
 from kparity.model.gguf_file import GgufFile
@@ -89,6 +90,8 @@ def _all(engine: Engine) -> Iterator[Comparison]:
             for kind in kinds_of(op, case) if case.op not in ELSEWHERE else ():
                 engine.tick(f"{case.op} {kind}")
                 yield from _on_table(file, kernel, op, case, table) if table else _findings(kernel, op, case, kind)
+            engine.tick(f"{case.op} at edges")
+            yield from at_edges(kernel, op, case, engine.context)
 
 
 def gate_kernels(candidate: Candidate) -> Gate:

@@ -13,13 +13,27 @@ import numpy as np
 
 from kparity import plain
 from kparity.errors import KparityError
-from kparity.gates import challenge
+from kparity.gates import challenge, filled
+from kparity.gates.filled import Filled
 from kparity.model import Model
 from kparity.ops.spec import Array
-from kparity.plain import Facts
+from kparity.plain import Facts, Span
 
 SEED = 20240229
 """Seed of every random input of a probe."""
+Header = tuple[str, list[int], int, Facts, list[Span], int, list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Deep:
+    """Late positions: ``logits`` and ``rounded`` [spans, vocab] after the last token of each of the spans, which stand
+    behind what the cache was filled with.
+    """
+
+    spans: list[Span]
+    filled: Filled
+    logits: Array
+    rounded: Array
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,12 @@ class Reference:
     rounded: Array
     facts: Facts
     """What the graph must be built with, by the file's second reader."""
+    deep: Deep | None = None
+
+    @property
+    def proved(self) -> int:
+        """The last position up to which whoever agrees with it is proved."""
+        return self.deep.filled.count - 1 if self.deep else len(self.tokens) - 1
 
     @property
     def bos(self) -> Array:
@@ -44,11 +64,16 @@ class Reference:
         return first
 
     def write(self, descriptor: int) -> None:
-        """Fill a file with it: a line of JSON, then the logits, fp64, and those of its rounded twin."""
-        header = msgspec.json.encode((self.name, self.tokens, self.logits.shape[1], self.facts))
+        """Fill a file with it: a line of JSON, then the logits, fp64, and those of its rounded twin, walked positions
+        before late ones.
+        """
+        deep = self.deep
+        late = (deep.spans, deep.filled.count, deep.filled.exponents) if deep else ([], 0, [])
+        header = msgspec.json.encode((self.name, self.tokens, self.logits.shape[1], self.facts, *late))
+        arrays = [self.logits, self.rounded, *((deep.logits, deep.rounded) if deep else ())]
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(header + b" " * (-(len(header) + 1) % 8) + b"\n")  # numbers lie on their boundaries
-            for array in (self.logits, self.rounded):
+            for array in arrays:
                 file.write(np.ascontiguousarray(array, np.float64).data)
 
     @classmethod
@@ -56,11 +81,18 @@ class Reference:
         """Of a file that ``write`` has filled, without a copy of it: arrays [positions, vocab] fp64, read-only."""
         view = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         line = view.readline()
-        name, tokens, vocab, facts = msgspec.json.decode(line, type=tuple[str, list[int], int, Facts])
-        logits, rounded = (
-            np.frombuffer(view, np.uint8, offset=len(line)).view(np.float64).reshape(2, len(tokens), vocab)
+        name, tokens, vocab, facts, spans, count, exponents = msgspec.json.decode(line, type=Header)
+        rows = np.frombuffer(view, np.uint8, offset=len(line)).view(np.float64).reshape(-1, vocab)
+        walked, late = len(tokens), len(spans)
+        logits, rounded, deep, twin = np.split(rows, np.cumsum([walked, walked, late]))
+        return cls(
+            name,
+            tokens,
+            logits,
+            rounded,
+            facts,
+            Deep(spans, Filled(SEED, count, exponents), deep, twin) if late else None,
         )
-        return cls(name, tokens, logits, rounded, facts)
 
 
 def first_token(model: Model) -> int:
@@ -89,8 +121,17 @@ def probe_tokens(model: Model, count: int, nonce: str = "") -> list[int]:
 
 
 def compute(
-    model: Model, tokens: list[int], *, act: str, kv: str, tick: Callable[[str], None] = lambda note: None
+    model: Model, tokens: list[int], *, act: str, kv: str, context: int = 0,
+    tick: Callable[[str], None] = lambda note: None,
 ) -> Reference:  # fmt: skip
-    """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate."""
-    passes, facts = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick), plain.facts(model.path)
-    return Reference(passes.name, tokens, passes.logits, passes.rounded.astype(np.float64), facts)
+    """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate. With a
+    ``context`` the late positions of a cache of that length are among it.
+    """
+    spans, cache = filled.spans(tokens, context, SEED) if context else [], Filled(SEED, context)
+    past = cache.like if spans else None
+    passes = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick, spans=spans, past=past)
+    walked, rounded = len(tokens), passes.rounded.astype(np.float64)
+    deep = Deep(spans, cache, passes.logits[walked:], rounded[walked:]) if spans else None
+    return Reference(
+        passes.name, tokens, passes.logits[:walked], rounded[:walked], plain.facts(model.path), deep
+    )  # fmt: skip

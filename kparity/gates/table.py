@@ -78,7 +78,7 @@ GATES: tuple[GateSpec, ...] = (
         "positions", "full",
         "72 teacher-forced tokens, each compared",
         "RoPE convention, mask, cache stride, factors; small errors, as a multiple of the noise of the reference",
-        "positions behind the last one; what norms and quantisers absorb",
+        "later positions, which are the gate depth's; what norms and quantisers absorb",
         ("positions_cosine", "positions_noise", "positions_factor", "positions_norm", "positions_min"),
         ("KP-POS-COSINE", "KP-POS-NORM", "KP-POS-NONFINITE", "KP-UNSUPPORTED"),
     ),
@@ -93,7 +93,7 @@ GATES: tuple[GateSpec, ...] = (
         "replay", "full",
         "the recording that serves against its launches one by one, bit for bit",
         "a captured graph that lost a launch; launches that overlap",
-        "a recording that goes wrong later",
+        "a recording that goes wrong later, which is the gate depth's",
         ("replay_differences",), ("KP-REPLAY",), "positions",
     ),
     GateSpec(
@@ -119,6 +119,14 @@ GATES: tuple[GateSpec, ...] = (
         ("turns_cosine", "turns_noise", "turns_norm"), ("KP-TURNS",), "positions",
     ),
     GateSpec(
+        "depth", "full",
+        "steps and prompts at powers of two, between them and at the end of the context, on a cache that is filled in "
+        "bulk: the recording against its launches one by one, and against the reference",
+        "a ring, window, part or recording that goes wrong at a late position",
+        "what only a long walk brings about; a fault at single late positions that are not tried",
+        ("depth_unreached", "depth_differences", "depth_cosine", "depth_noise", "depth_norm"), ("KP-DEPTH",),
+    ),
+    GateSpec(
         "resident", "full",
         "every weight, scale, norm and table on the device against the file, byte for byte, after all that",
         "flipped words, an upload that lost its end, a row that no token of the probe reads, a stray write",
@@ -127,7 +135,8 @@ GATES: tuple[GateSpec, ...] = (
     ),
     GateSpec(
         "kernels", "full",
-        "every served kernel on random inputs, outliers, ties, small values and padding against fp64 truth",
+        "every served kernel on random inputs, outliers, ties, small values and padding against fp64 truth; those that "
+        "depend on the position, at both sides of every edge of the served context",
         "defects that a norm or a quantiser hides from every logit",
         "shapes and types that this model does not have: they are kparity check's",
         ("kernels_wrong",), ("KP-KERNEL",),

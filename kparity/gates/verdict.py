@@ -69,6 +69,8 @@ class Row:
     """At positions that were drawn: by them the output can be computed again elsewhere."""
     depth: str = "full"
     positions: int = 0
+    proved: int | None = None
+    """The last position up to which it was proved; None for what is not accepted."""
     elapsed_ms: float = 0.0
     cached: bool = False
 

@@ -222,6 +222,21 @@ class MicroBatchAlone(Engine):
 
 add("ring-too-short", f"Positions wrap at {LATE}: a cache that is shorter than the context says.",
     writes("pos", lambda engine, pos: np.where(pos < 0, pos, pos % LATE)))  # fmt: skip
+add("ring-of-300", "Positions wrap at 300, further than any text of the probe reaches.",
+    writes("pos", lambda engine, pos: np.where(pos < 0, pos, pos % 300)))  # fmt: skip
+add("mask-ends-late", "Every position from 448 on is taken for that one: the last part of the keys is never seen.",
+    writes("pos", lambda engine, pos: np.minimum(pos, 448)))  # fmt: skip
+
+
+@wrong()
+class RecordedLate(Engine):
+    """From position 200 on the recording runs on another token; launches one by one do not."""
+
+    def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Any:
+        late = self.position >= 200 and not eager
+        return super()._run([0, *tokens[1:]] if late else tokens, rows, every_row, eager, head)
+
+
 add("padding-stored", "The padding of a chunk carries the position of its last token: its keys overwrite that token's.",
     writes("pos", lambda engine, pos: np.where(pos < 0, pos.max(), pos)))  # fmt: skip
 

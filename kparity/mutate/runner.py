@@ -150,11 +150,13 @@ def _unopened(backends: Sequence[str]) -> dict[str, str]:
 
 def write_reference(model: Path | None, folder: Path) -> Sealed:
     """The reference of a model, in a file that cannot be written."""
+    from kparity.engine.engine import served_context
     from kparity.gates import reference
 
     opened, file = load_model(model), Sealed(folder)
     tokens = reference.probe_tokens(opened, min(DEFAULT_POSITIONS, opened.hparams.context))
-    reference.compute(opened, tokens, act="token", kv="f16").write(file.writer)
+    context = served_context(0, opened.hparams.context)
+    reference.compute(opened, tokens, act="token", kv="f16", context=context).write(file.writer)
     opened.close()
     file.seal()
     return file

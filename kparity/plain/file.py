@@ -35,6 +35,7 @@ class Facts:
     ffn: int
     vocab: int
     layers: int
+    context: int
     frequencies: list[float]
     """Radians per position of each rotating pair, fp64 [rope_dim / 2]: theta^(-2i / rope_dim), divided by the linear
     factor (Su et al., 2021).
@@ -88,6 +89,7 @@ def facts_of(file: GgufFile) -> Facts:
         eps=float(number("attention.layer_norm_rms_epsilon")), theta=theta, rope_scale=scale, rope_dim=rope_dim,
         rope_mode="neox", heads=heads, kv_heads=kv_heads, head_dim=head_dim, width=width,
         ffn=size("feed_forward_length"), vocab=embedding.rows, layers=size("block_count"),
+        context=size("context_length"),
         frequencies=[math.exp(-2 * i / rope_dim * math.log(theta)) / scale for i in range(rope_dim // 2)],
     )  # fmt: skip
 

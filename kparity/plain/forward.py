@@ -46,6 +46,25 @@ class Quantised:
     scale: Array
 
 
+@dataclass(frozen=True)
+class Span:
+    """Tokens that follow each other behind ``start`` positions, whose keys and values are given."""
+
+    start: int
+    tokens: list[int]
+
+    @property
+    def end(self) -> int:
+        """The position behind its last token."""
+        return self.start + len(self.tokens)
+
+
+Cache = tuple[Array, Array]
+"""Keys and values, [positions, kv_heads, head_dim]."""
+Past = Callable[[int, Array, Array], Cache]
+"""What a cache holds before the spans, of a layer: from its number, and the layer's own keys and values."""
+
+
 @dataclass
 class Stream:
     """One of the two passes: its floating-point type, and the activations [rows, width] between layers. What may be
@@ -57,6 +76,17 @@ class Stream:
     layer: int = 0
     slot: str = ""
     """Where the pass is: the layer, and what is computed."""
+    spans: Sequence[Span] = ()
+    """Which of the rows follow each other, and at which positions; without any, all of them, from 0 on."""
+    past: Cache | None = None
+    """What the layer's cache holds before them."""
+
+    def placed(self, rows: int) -> Iterator[tuple[slice, int]]:
+        """The rows of each span, and its first position."""
+        at = 0
+        for start, count in [(span.start, len(span.tokens)) for span in self.spans] or [(0, rows)]:
+            yield slice(at, at + count), start
+            at += count
 
     def added(self, out: Array) -> None:
         """The residual stream after a block's output."""
@@ -95,7 +125,9 @@ class Stream:
         """Split halves of the first ``rope_dim`` elements of each head, turned by position times frequency."""
         half = f.rope_dim // 2
         frequencies = np.asarray(f.frequencies).astype(np.float32)  # the table is f32 in every engine
-        angle = np.arange(len(x)).astype(self.dtype)[:, None] * frequencies.astype(self.dtype)
+        spans = self.placed(len(x))
+        places = np.concatenate([np.arange(rows.stop - rows.start) + start for rows, start in spans])
+        angle = places.astype(self.dtype)[:, None] * frequencies.astype(self.dtype)
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         y, a, b = x.copy(), x[..., :half], x[..., half : 2 * half]
         y[..., :half], y[..., half : 2 * half] = a * cos - b * sin, b * cos + a * sin
@@ -124,14 +156,18 @@ class Stream:
 
     def attention(self, q: Array, k: Array, v: Array, f: Facts) -> Array:
         """softmax(q·k / √d)·v over the positions up to each one's own; query head h reads key head h / (H / G)."""
-        rows = len(q)
-        hidden, out = self.hidden(rows), np.empty_like(q)
+        out, before, read = np.empty_like(q), [k[:0, 0], v[:0, 0]], -1
         for head, group in enumerate(self.groups(f)):
-            scores = q[:, head] @ k[:, group].T * self.dtype.type(self.sharpness(f))
-            scores[hidden] = -np.inf
-            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            out[:, head] = weights / weights.sum(axis=1, keepdims=True) @ v[:, group]
-        return out.reshape(rows, -1)
+            if self.past and group != read:
+                before, read = [each[:, group].astype(self.dtype) for each in self.past], group
+            for rows, start in self.placed(len(q)):
+                together = zip(before, (k, v), strict=True)
+                keys, values = (np.concatenate([old[:start], new[rows, group]]) for old, new in together)
+                scores = q[rows, head] @ keys.T * self.dtype.type(self.sharpness(f))
+                scores[:, start:][self.hidden(len(scores))] = -np.inf
+                weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+                out[rows, head] = weights / weights.sum(axis=1, keepdims=True) @ values
+        return out.reshape(len(q), -1)
 
     def product(self, gate: Array, up: Array, f: Facts) -> Array:
         """act(gate) * up: SiLU, or relu² within the range of f16."""
@@ -165,15 +201,19 @@ RIGHT = Variation()
 def logits(
     path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str,
     tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
+    spans: Sequence[Span] = (), past: Past | None = None,
 ) -> Logits:  # fmt: skip
-    """Logits after each of the tokens of a sequence; raises BadModel for a file that cannot be read, WrongInput for
-    tokens outside the vocabulary.
+    """Logits after each of the tokens of a sequence, then after the last of each of ``spans``, which stand behind
+    ``past``; raises BadModel for a file that cannot be read, WrongInput for tokens outside the vocabulary.
 
     ``act`` is the quantisation of activations (``token``, ``block256``, ``none``), ``kv`` the type of the cache
     (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every intermediate value, ``vary`` says what
     is to be wrong.
     """
-    found = next(streamed(path, tokens, act=act, kv=kv, rows=len(tokens), tick=tick, show=show, vary=vary))
+    rows = len(tokens) + len(spans)
+    found = next(
+        streamed(path, tokens, act=act, kv=kv, rows=rows, tick=tick, show=show, vary=vary, spans=spans, past=past)
+    )
     show("logits", [found.logits, found.rounded])
     return found
 
@@ -181,29 +221,37 @@ def logits(
 def streamed(
     path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str, rows: int,
     tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
+    spans: Sequence[Span] = (), past: Past | None = None,
 ) -> Iterator[Logits]:  # fmt: skip
     """The same logits, ``rows`` positions at a time: of a large vocabulary all would take much memory."""
     with opened(path) as file:
         f, file = vary.facts(facts_of(file)), replace(file, tensors=dict(vary.tensors(file.tensors)))
-        ids = np.asarray(tokens, np.int64)
+        everything = [Span(0, list(tokens)), *spans]
+        ids = np.concatenate([np.asarray(span.tokens, np.int64) for span in everything])
         if not len(ids) or ids.min() < 0 or ids.max() >= f.vocab:
             raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
         given = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
         streams = [vary.stream(np.dtype(each), given.astype(each)) for each in (np.float64, np.float32)]
-        normed = _normed(file, f, streams, act, kv, tick, show)
-        for at in range(0, len(tokens), rows):
+        for stream in streams:
+            stream.spans = everything
+        normed = _normed(file, f, streams, act, kv, tick, show, past)
+        lasts = np.cumsum([len(span.tokens) for span in everything])[1:] - 1
+        if spans:
+            normed = [each[[*range(len(tokens)), *lasts]] for each in normed]
+        for at in range(0, len(tokens) + len(spans), rows):
             truth, rounded = _heads(file, f, [each[at : at + rows] for each in normed], tick)
             yield Logits("plain fp64", truth, "plain f32", rounded)
 
 
 @np.errstate(all="ignore")  # what is not finite is for the gates to see
 def _normed(
-    file: GgufFile, f: Facts, streams: Sequence[Stream], act: str, kv: str, tick: Callable[[str], None], show: Show
+    file: GgufFile, f: Facts, streams: Sequence[Stream], act: str, kv: str, tick: Callable[[str], None], show: Show,
+    past: Past | None,
 ) -> list[Array]:  # fmt: skip
     """What the head is given, of both passes, [positions, width]."""
     show("embd", [stream.x for stream in streams])
     for layer in range(f.layers):
-        _layer(file, f, layer, streams, act, kv, show)
+        _layer(file, f, layer, streams, act, kv, show, past)
         tick(f"layer {layer + 1} of {f.layers}")
     _at(streams, f.layers, "output_norm")
     weight = vector(file, "output_norm.weight", f.width)
@@ -219,7 +267,7 @@ def _at(streams: Sequence[Stream], layer: int, slot: str) -> None:
 
 
 def _layer(
-    file: GgufFile, f: Facts, layer: int, streams: Sequence[Stream], act: str, kv: str, show: Show
+    file: GgufFile, f: Facts, layer: int, streams: Sequence[Stream], act: str, kv: str, show: Show, past: Past | None
 ) -> None:  # fmt: skip
     """One layer, of both passes."""
 
@@ -258,6 +306,9 @@ def _layer(
     shown("qkv", [np.concatenate(each, axis=1) for each in zip(*projected, strict=True)])
     q, k = turned(projected[0], "q_rope"), turned(projected[1], "k_rope")
     keys, values = cached(k, "k_cache"), cached(projected[2], "v_cache")
+    before = past(layer, keys[0], values[0]) if past else None
+    for stream in streams:
+        stream.past = before
     mixed = shown("attention", both("attention", lambda stream, *qkv: stream.attention(*qkv, f), q, keys, values))
     added(shown("attn_out", linear("attn_output", normed(mixed, "attn_sub_norm"), f.width)), "attn_residual")
     given = normed([stream.x for stream in streams], "ffn_norm")

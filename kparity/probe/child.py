@@ -64,7 +64,7 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     link.stage("load")
     model = load_model(request.model)
     link.stage("upload")
-    engine = Engine(model, backend, act=request.act, kv=request.kv, tick=link.tick)
+    engine = Engine(model, backend, act=request.act, kv=request.kv, context=request.context, tick=link.tick)
     link.stage("compile")
     for rows in (1, engine.chunk) if request.depth == "full" else (1,):
         engine.launch_each(rows)
@@ -84,6 +84,8 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     """Compute the reference and write it to its file."""
     import numpy as np
 
+    from kparity import plain
+    from kparity.engine.engine import served_context
     from kparity.errors import BadModel
     from kparity.gates import reference
     from kparity.model import load_model
@@ -92,8 +94,11 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     model = load_model(request.model)
     count = min(request.positions, model.hparams.context) if request.depth == "full" else 1
     tokens = reference.probe_tokens(model, count, request.nonce)
-    found = reference.compute(model, tokens, act=request.act, kv=request.kv, tick=link.tick)
-    if not all(np.isfinite(each).all() and each.any(axis=1).all() for each in (found.logits, found.rounded)):
+    full = request.depth == "full"
+    context = served_context(request.context, plain.facts(request.model).context) if full else 0
+    found = reference.compute(model, tokens, act=request.act, kv=request.kv, context=context, tick=link.tick)
+    late = (found.deep.logits, found.deep.rounded) if found.deep else ()
+    if not all(np.isfinite(each).all() and each.any(axis=1).all() for each in (found.logits, found.rounded, *late)):
         raise BadModel(f"{model.path}: its logits are not finite, or all zero, by the plain pass too{_suspect(model)}")
     found.write(descriptor)
 

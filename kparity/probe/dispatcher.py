@@ -156,7 +156,8 @@ def probe_all(
                 outcome.engine = serve(row, bos)
             if row.accepted and not outcome.serving:
                 outcome.serving = row.backend
-                log(load(PROBE).serving(outcome.engine.backend.info.label if outcome.engine else row.label))
+                label = outcome.engine.backend.info.label if outcome.engine else row.label
+                log(load(PROBE).serving(label, row.proved))
             elif not row.accepted:
                 announce(row, order, outcome.serving, forced, log)
             if outcome.engine:
@@ -199,6 +200,7 @@ def select(
     act: str = "token",
     kv: str = "f16",
     context: int = 0,
+    beyond_proof: bool = False,
     contracts: Sequence[str | Path] = (),
     log: Log = streams.log,
 ) -> Selection:
@@ -208,27 +210,32 @@ def select(
     this process opens the device itself and repeats the BOS gate on it, so that a device that changed in between is
     caught and the next backend is tried. ``contracts`` are files or folders of contracts whose known issues are heeded
     beside the shipped ones. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is
-    rejected.
+    rejected. The engine raises Refused where it would go beyond the last position that was proved, unless
+    ``beyond_proof``; a full probe proves the whole ``context``.
     """
     order = parse_order([require] if require else backends, no_gpu and not require)
     loaded = model if isinstance(model, Model) else load_model(model)
     path = None if model is None else str(loaded.path)
     request = Request(path, depth, timeout=timeout, require_gpu=require_gpu, act=act, kv=kv,
-                      issues=known_issues(contracts))  # fmt: skip
+                      issues=known_issues(contracts), context=context)  # fmt: skip
     forced = forced_by(require, order)
-    return first_accepted(order, request, loaded, cached=cached, forced=forced, context=context, log=log)
+    return first_accepted(
+        order, request, loaded, cached=cached, forced=forced, beyond_proof=beyond_proof, log=log
+    )  # fmt: skip
 
 
 def first_accepted(
     order: Sequence[str], request: Request, model: Model, *, cached: bool = False, forced: str = "",
-    context: int = 0, log: Log = streams.log,
+    beyond_proof: bool = False, log: Log = streams.log,
 ) -> Selection:  # fmt: skip
     """The same of a list that was checked, and of a request for a model that is open."""
     outcome = probe_all(
         order, request, cached=cached, forced=forced, log=log,
-        serve=lambda row, bos: _serve(row, bos, model, request, context),
+        serve=lambda row, bos: _serve(row, bos, model, request),
     )  # fmt: skip
     if outcome.engine:
+        proved = outcome.rows[-1].proved
+        outcome.engine.proved = None if beyond_proof else -1 if proved is None else proved
         return Selection(outcome.engine, outcome.rows)
     if forced:
         required = "was required and may not serve" if forced == REQUIRED else f"may not serve and {forced}"
@@ -236,7 +243,7 @@ def first_accepted(
     raise Refused(f"no backend of {','.join(order)} may serve")
 
 
-def _serve(row: Row, bos: Array | None, model: Model, request: Request, context: int) -> Engine | None:
+def _serve(row: Row, bos: Array | None, model: Model, request: Request) -> Engine | None:
     """Open the device here and repeat the BOS gate; None, with the row rejected, where it does not hold any more."""
     from kparity.engine import Engine
     from kparity.gates.reference import first_token
@@ -244,7 +251,7 @@ def _serve(row: Row, bos: Array | None, model: Model, request: Request, context:
     contract = load(PROBE)
     engine: Engine | None = None
     try:
-        engine = Engine(model, open_backend(row.backend), act=request.act, kv=request.kv, context=context)
+        engine = Engine(model, open_backend(row.backend), act=request.act, kv=request.kv, context=request.context)
         if row.device is not None and engine.backend.info.uuid != row.device["uuid"]:
             reason = f"this process got device {engine.backend.info.uuid}, the probe had {row.device['uuid']}"
         elif bos is None or not len(bos):

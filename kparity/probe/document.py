@@ -43,6 +43,8 @@ class Request(Part):
     act: str
     kv: str
     index: Annotated[int, Meta(ge=0)]
+    context: Annotated[int, Meta(ge=0)]
+    """Positions that are to be served; 0: the model's, at most 4096."""
 
 
 class Document(Part):
@@ -76,7 +78,7 @@ def document(
         contract=Contract(id=contract.id, version=contract.version),
         request=Request(
             backends=list(order), depth=request.depth, positions=request.positions, require_gpu=request.require_gpu,
-            act=request.act, kv=request.kv, index=request.index,
+            act=request.act, kv=request.kv, index=request.index, context=request.context,
         ),
         serving=serving or None, exit_code=exit_code, rows=list(rows),
     )  # fmt: skip

@@ -33,6 +33,8 @@ class Request:
     """Known issues that refuse on this host."""
     nonce: str = ""
     """Somebody's word from which the tokens are drawn; empty: the model's own text."""
+    context: int = 0
+    """Positions that are to be served; 0: the model's, at most 4096."""
 
 
 class Work(msgspec.Struct, frozen=True):

@@ -272,6 +272,7 @@ class Attempt(Process):
         info, proof = self.info, self.proof
         compared = self.truth.reference if self.truth and len(self.gates) > 1 else None
         unrun = left_open("bos") if self.status == "accepted" and self.request.depth == "bos" else []
+        proved = compared.proved if compared and self.status == "accepted" else None
         timings: dict[str, float] = {}  # by stage, on the child's own clock; the last stage is the process's end
         for (stage, at), (_, end) in pairwise(self.marks):
             timings[stage] = timings.get(stage, 0.0) + end - at
@@ -279,6 +280,7 @@ class Attempt(Process):
             self.name, self.status, self.code, self.reason,  # type: ignore[arg-type]
             device=info.as_dict() if info else None, label=info.label if info else "",
             reference=compared.name if compared else "", positions=len(compared.tokens) if compared else 0,
+            proved=proved,
             gates=[*self.gates, *unrun], depth=self.request.depth, timings_ms=timings,
             dispatches=proof.dispatches if proof else {}, device_step_ms=proof.device_step_ms if proof else None,
             logits=proof.logits if proof else [],

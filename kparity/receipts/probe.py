@@ -30,7 +30,8 @@ def receipt(
     ``order`` are the requested backends, ``serving`` the one that serves (empty: none), ``command`` the command line,
     ``begun`` the time (``statement.now``).
     """
-    options = {name: getattr(request, name) for name in ("depth", "positions", "require_gpu", "act", "kv", "index")}
+    told = ("depth", "positions", "require_gpu", "act", "kv", "index", "context")
+    options = {name: getattr(request, name) for name in told}
     whole = statement.predicate(
         "probe", begun, Request(command=list(command), backends=list(order), options=options),
         of_model(request.model), [tried(row) for row in rows], serving=serving or None, seeds={"tokens": SEED},
@@ -71,7 +72,7 @@ def parity_of(row: Row | None) -> Parity:
         for gate in row.gates for each in gate.measures
     ]  # fmt: skip
     reason = f"{row.code}: {row.reason}" if row.code else None
-    return Parity(verdict="PASS" if row.accepted else "FAIL", gates=gates, reason=reason)
+    return Parity(verdict="PASS" if row.accepted else "FAIL", gates=gates, reason=reason, proved=row.proved)
 
 
 def run_of(

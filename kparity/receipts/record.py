@@ -72,6 +72,8 @@ class Parity(Record):
     verdict: Literal["PASS", "FAIL", "INVALID-CORRECTNESS"]
     gates: list[Gate]
     reason: str | None
+    proved: Count | None = None
+    """The last position up to which it was proved."""
 
 
 class Proof(Record):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from kparity.engine.engine import served_context
 from kparity.probe.messages import DEFAULT_POSITIONS
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of
@@ -21,11 +22,12 @@ DEFAULTS: dict[str, tuple[str, Any]] = {
     "act": ("act", "token"), "kv": ("kv", "f16"), "depth": ("depth", "full"), "index": ("index", 0),
     "seed": ("seed", 0), "isa": ("isa", None), "shape": ("shape", None), "threads": ("threads", None),
     "pp": ("prompts", [32, 128, 512]), "tg": ("depths", [0, 512, 2048]), "positions": ("positions", ...),
+    "context": ("context", 0),
 }  # fmt: skip
 """Option of the command line → its name in the request, and its value where it is not given (…: the model's)."""
 FLAGS = ("require_gpu", "no_parity")
 NEEDED = {
-    "probe": ("depth", "positions", "require_gpu", "act", "kv", "index"),
+    "probe": ("depth", "positions", "require_gpu", "act", "kv", "index", "context"),
     "bench": ("prompts", "depths", "act", "kv", "index", "seed", "isa", "no_parity", "require_gpu", "baselines",
               "ops_expression"),
 }  # fmt: skip
@@ -139,6 +141,11 @@ def _unlike(run: Run, predicate: Predicate, model: Model) -> Iterator[tuple[str,
     for gate in run.parity.gates:
         if gate.name == "positions_min" and gate.value != wanted:
             yield "parity/gates", f"{gate.value} positions were probed, asked for {wanted}"
+    context = asked.get("context", 0)
+    if run.parity.verdict == "PASS" and isinstance(context, int):
+        reach = served_context(context, model.context) - 1 if asked.get("depth", "full") == "full" or bench else 0
+        if run.parity.proved != reach:
+            yield "parity/proved", f"proved to position {run.parity.proved}, what was asked for ends at {reach}"
     isa = asked.get("isa")
     if isa and run.device.api == NATIVE and any(dialect_of(kernel.id) != isa for kernel in run.kernels):
         yield "kernels", f"not of the instruction set {isa} that was asked for"
