@@ -17,7 +17,7 @@ from kparity.diagnose import defects
 from kparity.diagnose.advice import ADVICE
 from kparity.diagnose.diagnosis import diagnosed
 from kparity.diagnose.document import of_climb
-from kparity.diagnose.patterns import matched, sloped
+from kparity.diagnose.patterns import SLOPE, matched, sloped
 from kparity.diagnose.seen import Explained
 from kparity.ladder.climb import climb
 from kparity.ladder.prompts import chosen
@@ -180,6 +180,9 @@ def test_slopes_and_orders() -> None:
     slope, error = sloped(2.0 * np.arange(9) + np.tile([0.1, -0.1, 0.0], 3))
     assert abs(slope - 2) < 3 * error < 0.1 and sloped(np.ones(3)) == (0.0, 0.0)
     rng = np.random.default_rng(0)
+    for _ in range(100):  # noise has a slope too, and seldom one of so many standard errors
+        slope, error = sloped(np.log(rng.chisquare(97, 64)))
+        assert abs(slope) < SLOPE * error
     truth, order = rng.normal(size=(8, 50)), rng.permutation(50)
     assert np.array_equal(matched(truth, truth[:, order]), order)
     assert np.array_equal(matched(truth, truth + 1e-3), np.arange(50))

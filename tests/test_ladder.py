@@ -17,6 +17,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from msgspec.structs import replace
 
 from kparity.cli.schema import schema_of
+from kparity.diagnose.diagnosis import diagnosed
 from kparity.engines import tokens
 from kparity.engines.base import Engine, Spec
 from kparity.engines.remote import open_engine
@@ -57,7 +58,7 @@ def climbed(reference: str, candidate: str, **options: Any) -> Document:
     third = options.pop("third", "")
     third = third and f"fake:{third}"
     sides = {"reference": f"fake:{reference}", "candidate": f"fake:{candidate}", "third": third}
-    return climb(Settings(**sides, text=text, prompts=prompts, **options), opened)
+    return climb(Settings(**sides, text=text, prompts=prompts, **options), opened, diagnosed)
 
 
 def ended(document: Document) -> Rung:
@@ -89,13 +90,13 @@ FAULTS = {
     "unsteady": ("masks", "not deterministic"),
     "batch": ("masks", "batches and single steps differ"),
     "gain": ("first-logit", "times 1.0100"),
-    "rolled": ("first-logit", "shifted by +3 ids"),
-    "silu": ("first-logit", "other embedding, activation function"),
+    "rolled": ("first-logit", "ids are shifted by +3"),
+    "silu": ("first-logit", "embedding, activation function"),
     "nan": ("positions", "NaN or infinite"),
     "late": ("positions", "right up to position 39, wrong from 40 on"),
     "grows": ("positions", "grows with the position"),
-    "random": ("decode", "other ids on a second run"),
-    "greedy": ("decode", "KV update of single steps"),
+    "random": ("decode", "two runs of the same thing differ"),
+    "greedy": ("decode", "single steps are wrong, batches are right"),
     "dies": ("masks", "the device was lost"),
 }
 """Fault → the rung that must see it, and what it must say."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from kparity.cli.ladder import TOLERANCES
 from kparity.engines.base import Spec
 from kparity.gates.decode import token_verdicts
-from kparity.ladder import causes, decode, floor
+from kparity.ladder import decode, floor
 from kparity.ladder.climb import climb
 from kparity.ladder.limits import METRICS, Floor, Judge
 from kparity.ladder.record import Decoded, Measure, Settings
@@ -128,13 +128,6 @@ def test_a_given_limit_leaves_the_distribution_of_errors_judged() -> None:
     for factor, holds in ((1.5, True), (3.0, False)):
         found = Judge(True, {"l2": 1e9}, floor).shapes(compared(truth, truth + factor * noise))
         assert [each.holds for each in found] == [holds, True]
-
-
-def test_only_a_difference_that_doubles_is_told_as_growing() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        truth, noise = rng.normal(0, 3, (64, 97)), rng.normal(0, 0.1, (64, 97))
-        assert "no trend" in causes.positions(compared(truth, truth + noise).rows, np.arange(64) > 4)
 
 
 class Wide(LIAR.Fake):

@@ -28,9 +28,9 @@ def print_diagnosis(found: Document) -> None:
     say((found.verdict, STYLES[found.verdict]), f"; {found.seconds:.1f} s")
 
 
-def print_findings(told: Diagnosis) -> None:
-    """Each with its cause, evidence, next command and fix."""
-    for each in told.findings:
+def print_findings(told: Diagnosis, most: int | None = None) -> None:
+    """Each with its cause, evidence, next command and fix; ``most`` of them."""
+    for each in told.findings[:most]:
         side = " (the reference)" if each.side == "reference" else ""
         say(f"{each.confidence:.0%} {each.pattern}: {each.cause}{side}", hang=4)
         for title, text in (("evidence", each.evidence), ("next", each.next), ("fix", each.fix)):

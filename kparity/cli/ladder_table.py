@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from kparity.cli.diagnose_table import print_findings
 from kparity.cli.table import STYLES, Table, say
 from kparity.host.text import number
 
@@ -54,6 +55,8 @@ def print_ladder(found: Document, verbose: bool = False, dump_ids: bool = False)
             rung.name, rung.verdict, round(rung.seconds, 2) if rung.seconds else "", beneath=_about(rung, verbose)
         )
     table.print()
+    if found.diagnosis and found.verdict == "FAIL":
+        print_findings(found.diagnosis, None if verbose else NEAREST)
     if way := found.three_way:
         say(f"median L2 to {way.third}: reference {number(way.reference_l2)}, candidate {number(way.candidate_l2)}; "
             f"the candidate is the farther one with probability {way.candidate_farther:.3f}")  # fmt: skip

@@ -6,7 +6,7 @@ from kparity.ladder.record import Finding, Settings
 from kparity.model.gguf_file import embedded
 
 IDS = "kparity ladder --ref {ref} --cand {cand}{model} --ladder tokens --dump-ids"
-TRACE = "kparity trace capture -e {cand}{model} --prompt TEXT -o DIR, the same of {ref}, then kparity trace diff"
+BISECT = "kparity bisect --ref {ref} --cand {cand}{model}"
 INSPECT = "kparity model inspect {path}"
 RERUN = "kparity ladder --ref {ref} --cand {cand}{model} --ladder masks --deterministic"
 SIZES = "kparity diagnose --cand {cand}{model} --batch-invariant"
@@ -17,27 +17,27 @@ ADVICE = {
     "P1-ids": (IDS, "let either the template or the tokenizer put BOS; take both tokenizers from the same file"),
     "P2-offset": (IDS, "compare where special tokens lie in both vocabularies, and the first id of each table"),
     "P3-gain": (INSPECT, "look at the gain of the last norm, at the final scale, and at a temperature"),
-    "P4-growth": (TRACE, "look at RoPE's base and scale, and at the mask: what goes with the distance of a key"),
-    "P5-jump": (TRACE, "look at what has this size: a chunk, a tile, a ring buffer, the stride of the KV cache"),
-    "P6-second": (TRACE, "look at the KV update, RoPE and the mask: all that a single key does not show"),
+    "P4-growth": (BISECT, "look at RoPE's base and scale, and at the mask: what goes with the distance of a key"),
+    "P5-jump": (BISECT, "look at what has this size: a chunk, a tile, a ring buffer, the stride of the KV cache"),
+    "P6-second": (BISECT, "look at the KV update, RoPE and the mask: all that a single key does not show"),
     "P7-random": (RERUN, "take the argmax instead of a sample; write every buffer before it is read; look for races"),
     "P8-quantisation": (CONTROL, "compare how weights are decoded and activations quantised, type by type"),
-    "weights": (INSPECT, "compare embedding, activation and the layout of weights; trace the first slot that differs"),
+    "weights": (BISECT, "compare embedding, activation and the layout of weights"),
     "fallback": ("kparity preflight", "give the device all layers (ngl), or ask for the one that serves"),
     "shapes": (INSPECT, "give both sides the same file, and a context that is long enough"),
-    "nan": (TRACE, "look for a type of too small a range, a division by zero, and memory that nobody wrote"),
+    "nan": (BISECT, "look for a type of too small a range, a division by zero, and memory that nobody wrote"),
     "reset": (RERUN, "clear the cache, its length and the position counter when a request ends"),
     "batch": (SIZES, "look at kernels of several rows, and at mask and positions of a batch"),
-    "steps": (TRACE, "look at the KV update and the position of single steps, and at a recorded graph"),
-    "turn": (TRACE, "let a batch begin at the length of the cache: position counter, KV index, mask"),
-    "prefill": (TRACE, "look at the path that serves a prompt: its last row, the padding of a chunk, a recorded graph"),
+    "steps": (BISECT, "look at the KV update and the position of single steps, and at a recorded graph"),
+    "turn": (BISECT, "let a batch begin at the length of the cache: position counter, KV index, mask"),
+    "prefill": (BISECT, "look at the path that serves a prompt: its last row, padding of a chunk, a recorded graph"),
     "neighbours": (SIZES, "keep positions, mask and cache of sequences apart"),
-    "mask": (TRACE, "compare the mask's first and last visible key with the position of the query"),
+    "mask": (BISECT, "compare the mask's first and last visible key with the position of the query"),
     "layout": (INSPECT, "compare the order of the vocabulary's rows on both sides"),
     "input": (IDS, "compare what is fed with what was asked for: the first id, a BOS of its own, a lost write"),
-    "late": (TRACE, "read the buffer after the step that writes it"),
-    "anew": (TRACE, "carry the position counter and the cache across the chunk"),
-    "blind": (TRACE, "write keys and values before they are read, and let attention read the cache"),
+    "late": (BISECT, "read the buffer after the step that writes it"),
+    "anew": (BISECT, "carry the position counter and the cache across the chunk"),
+    "blind": (BISECT, "write keys and values before they are read, and let attention read the cache"),
     "ties": ("kparity ladder --ref {ref} --cand {cand}{model} -v", "none is needed: both ids are right within noise"),
     "reference": (CONTROL, "repair the reference, or compare with another one"),
     "failed": ("KPARITY_DEBUG=1 with the same command", "see what the engine's process said last"),
@@ -57,7 +57,7 @@ ADVICE = {
     "mask-less": (OP.format("attention", "attention"), "a query at position p sees the key at p too"),
     "mask-none": (OP.format("attention", "attention"), "hide keys of later positions in a batch"),
     "kv-late": (OP.format("kv_store", "kv_store"), "store the key of position p at place p"),
-    "kv-hole": (TRACE, "count positions from 0, or hide the empty place"),
+    "kv-hole": (BISECT, "count positions from 0, or hide the empty place"),
     "kv-exchanged": (OP.format("attention", "attention"), "bind each cache at its own place"),
     "kv-missing": (OP.format("kv_store", "kv_store"), "store values before attention reads them"),
     "kv-type": (CONTROL, "take the same type of the cache on both sides, or say --profile other"),
@@ -72,10 +72,10 @@ ADVICE = {
     "scale": (INSPECT, "apply each scale of weights and activations once"),
     "scale-tensor": (INSPECT, "multiply by the tensor .scale beside each weight"),
     "embedding-scale": (INSPECT, "take the rows of token_embd as they are"),
-    "residual": (TRACE, "add the block's output to the stream around it"),
-    "block-missing": (TRACE, "launch every block of every layer"),
-    "cache-of-another-layer": (TRACE, "give each layer a cache of its own"),
-    "layers": (TRACE, "sort the names of layers as numbers"),
+    "residual": (BISECT, "add the block's output to the stream around it"),
+    "block-missing": (BISECT, "launch every block of every layer"),
+    "cache-of-another-layer": (BISECT, "give each layer a cache of its own"),
+    "layers": (BISECT, "sort the names of layers as numbers"),
 }  # fmt: skip
 """Pattern → the next command, and the fix."""
 

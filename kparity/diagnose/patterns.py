@@ -10,7 +10,7 @@ import numpy as np
 
 from kparity.diagnose.seen import BATCH, BESIDE, ONE, PREFILL, STEPS, TURN, Seen, Way
 from kparity.ladder import masks
-from kparity.ladder.decode import DIVERGED
+from kparity.ladder.decode import DIVERGED, decoded
 from kparity.ladder.record import FAIL, Finding
 from kparity.ladder.stream import EngineFailed, compared
 from kparity.ops.spec import Array
@@ -30,6 +30,7 @@ OF_MASKS = {
     masks.NEIGHBOURS: "neighbours", masks.TOO_FEW: "mask", "the mask": "mask", "causal mask": "mask",
 }  # fmt: skip
 """What the rung ``masks`` found of one side alone → its pattern, where no other engine is needed."""
+RANDOM = "two runs of the same thing differ: sampling for argmax, or memory that nobody wrote"
 EARLY = {
     "preflight_layers": ("fallback", "layers are not on the device that was asked for"),
     "masks_repeated": (
@@ -77,6 +78,26 @@ def ties(seen: Seen) -> Iterator[Finding]:
         yield seen.finding("ties", told, f"{tied} ties of {len(steps)} ids, none diverged", 0.9, defect=False)
 
 
+def greedy(seen: Seen) -> Iterator[Finding]:
+    """P2, P7 and the place, of engines that tell no whole logits: ids that diverge, and the same prompt again."""
+    at = next((at for at, each in enumerate(seen.climb.decoded) if DIVERGED in each.steps), -1)
+    if seen.rung.name != "decode" or at < 0 or seen.whole:
+        return
+    first, steps = seen.climb.decoded[at], seen.climb.settings.max_tokens
+    again = decoded(seen.reference, seen.candidate, seen.climb.starts[at], steps, seen.judge.noise)
+    pairs = zip(first.reference, first.candidate, first.steps, strict=True)
+    offsets, place = {right - left for left, right, kind in pairs if kind == DIVERGED}, first.steps.index(DIVERGED)
+    evidence = f"prompt {at + 1}, id {place}: {first.candidate[place]} for {first.reference[place]}"
+    if again.candidate != first.candidate:
+        yield seen.finding("P7-random", RANDOM, f"{evidence}; other ids on a second run", 0.95)
+    elif len(offsets) == 1 and first.steps.count(DIVERGED) > 1:
+        told = f"ids are shifted by {offsets.pop():+d}: an offset of the vocabulary"
+        yield seen.finding("P2-offset", told, f"{evidence}; so are {first.steps.count(DIVERGED)} ids", 0.9)
+    else:
+        pattern, told = ("steps", "an id of a single step diverges") if place else ("prefill", "the first id diverges")
+        yield seen.finding(pattern, told, f"{evidence}; the same on a second run", 0.5)
+
+
 def repeats(seen: Seen) -> Iterator[Finding]:
     """P7 and reset: the same tokens again, and in an engine that nothing was fed to yet."""
     way = seen.subject
@@ -93,9 +114,8 @@ def repeats(seen: Seen) -> Iterator[Finding]:
     with seen.fresh() as seat:
         other = seen.run(way.name, seat)
     if (where := apart(first, other)).size:
-        told = "two runs of the same thing differ: sampling, or memory that nobody wrote"
         evidence = f"{way.name}, in two new processes: {where.size} positions differ, the first is {where[0]}, by up to"
-        yield seen.finding("P7-random", told, f"{evidence} {float(np.nanmax(np.abs(first - other))):.3g}", 0.95)
+        yield seen.finding("P7-random", RANDOM, f"{evidence} {float(np.nanmax(np.abs(first - other))):.3g}", 0.95)
     elif (where := apart(first, second)).size:
         right = not apart(seen.truth[way.begin :], first).size
         start = f"{way.name}, a new process is {'right' if right else 'wrong'}"
@@ -307,11 +327,16 @@ def sloped(values: Array) -> tuple[float, float]:
 
 
 def spread(seen: Seen) -> Iterator[Finding]:
-    """P8: a difference everywhere, without a trend, that moves the five likeliest; a large one is no rounding."""
+    """P8: a difference everywhere, without a trend, that moves the five likeliest; a large one is no rounding. Or one
+    that only all positions together show.
+    """
     rows, bad = seen.subject.rows, seen.subject.bad
     slope, error = sloped(np.log(np.maximum(rows.l2, 1e-30)))
     overlap = float(rows.top5.mean())
     cosine = float(np.median(rows.cosine))
+    if not bad.any():
+        told = "no position is beyond its limit, all together are: a small error everywhere; an F16 control tells"
+        yield seen.finding("P8-quantisation", told, f"{seen.rung.reason}; cosine {cosine:.6f} at the median", 0.3)
     if bad.mean() > 0.9 and overlap < 0.95 and np.isfinite(rows.l2).all() and abs(slope) < SLOPE * error:
         pattern, told = (
             ("P8-quantisation", "(de)quantisation, or few of the weights; an F16 control tells") if cosine > CLOSE else
@@ -321,7 +346,9 @@ def spread(seen: Seen) -> Iterator[Finding]:
         yield seen.finding(pattern, f"a difference at every position without a trend: {told}", evidence, 0.3)
 
 
-ALWAYS = {"shapes and devices": early, "ids of texts": tokens, "one side alone": alone, "ties": ties}
+ALWAYS = {
+    "shapes and devices": early, "ids of texts": tokens, "one side alone": alone, "greedy ids": greedy, "ties": ties,
+}  # fmt: skip
 WHOLE = {
     "repeats and resets": repeats, "NaN and infinity": not_finite, "ways of feeding": only, "constant factor": gain,
     "ids of the output": outputs, "ids and moments of the input": inputs, "profile over positions": profile,

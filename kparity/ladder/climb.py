@@ -16,7 +16,7 @@ from kparity.engines import tokens
 from kparity.engines.base import Engine, Facts, Spec
 from kparity.errors import Unavailable, WrongInput
 from kparity.host import progress
-from kparity.ladder import causes, decode, floor, masks, positions, prompts, sweep
+from kparity.ladder import decode, floor, masks, positions, prompts, sweep
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import (
     FAIL,
@@ -259,9 +259,6 @@ class Climb:
         rows = self.tally.add(left, right)
         self.positions = positions.listed(self.tally, self.judge)
         rung.measures += self.judge.distances(rows, first=True)
-        if any(each.outcome == FAIL for each in rung.measures):
-            rung.cause = causes.first(left[0], right[0], rows)
-            rung.next = f"kparity model inspect {self.settings.model}".strip()
 
     def _positions(self, rung: Rung) -> None:
         """All of them, by every metric; then who is wrong, where a third engine can tell."""
@@ -275,7 +272,7 @@ class Climb:
             if third:
                 rung.notes.append(f"the reference and the third engine are not both right: {doubt.text}")
                 rung.measures.append(doubt)
-            elif not causes.bad_numbers(rows):
+            elif np.isfinite(rows.mse).all():
                 rung.verdict, rung.reason = INCONCLUSIVE, f"the floor cannot be believed: {doubt.text}; give --third"
                 return
         rung.measures += judge.walked(self.tally)
@@ -289,8 +286,6 @@ class Climb:
             self.three_way = positions.three_way(others, third)
         if all(each.outcome != FAIL for each in rung.measures):
             return
-        rung.cause = causes.positions(rows, np.array([each.verdict == FAIL for each in self.positions]))
-        rung.next = "kparity trace capture on both sides, then kparity trace diff"
         if third and self.three_way:
             chance = self.three_way.candidate_farther
             farther, sure = "candidate" if chance > 0.5 else "reference", max(chance, 1 - chance)
@@ -318,9 +313,8 @@ class Climb:
         rung.notes += [decode.rate(self.decoded), f"a near tie lies within {2 * within:.3g} of the largest logit"]
         bad = next((at for at, each in enumerate(self.decoded) if decode.DIVERGED in each.steps), -1)
         if bad >= 0:
-            first, again = self.decoded[bad], decode.decoded(*self.pair, starts[bad], steps, within)
+            first = self.decoded[bad]
             at = first.steps.index(decode.DIVERGED)
-            rung.cause, rung.next = decode.cause(first, again), "--dump-ids shows the ids of every prompt"
             rung.reason = (
                 f"prompt {bad + 1}, id {at}: {first.candidate[at]} for {first.reference[at]}, no tie in the noise"
             )

@@ -81,16 +81,3 @@ def rate(prompts: Sequence[Decoded]) -> str:
     return (
         f"{exact}; {good} of {len(prompts)} distinct prompts exact but for ties (Wilson 95 %: {low:.3f} to {high:.3f})"
     )
-
-
-def cause(first: Decoded, again: Decoded) -> str:
-    """Why ids diverged: by where the first one lies, and whether the same prompt diverges in the same way ``again``."""
-    at = first.steps.index(DIVERGED)
-    if again.candidate != first.candidate:
-        return "the candidate chooses other ids on a second run: sampling for argmax, or memory that nobody wrote"
-    pairs = zip(first.reference, first.candidate, first.steps, strict=True)
-    offsets = {right - left for left, right, kind in pairs if kind == DIVERGED}
-    if len(offsets) == 1 and first.steps[:2] == [DIVERGED, DIVERGED]:
-        return f"ids are shifted by {offsets.pop():+d}: an offset of the vocabulary"
-    where = "the first id after the prompt: prefill as it serves" if at == 0 else f"id {at}: KV update of single steps"
-    return f"the same on a second run; it begins with {where}"
