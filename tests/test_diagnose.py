@@ -48,7 +48,7 @@ FAULTS = {
     "kv": ("steps", 0.9, "single steps are wrong, batches are right"),
     "turn": ("turn", 0.9, "a batch on a filled cache is wrong"),
     "prompt": ("prefill", 0.9, "a prompt as it is served"),
-    "crowd": ("neighbours", 0.9, "what else is in the batch"),
+    "ragged": ("neighbours", 0.9, "what else is in the batch"),
     "nomask": ("mask", 0.8, "no causal mask"),
     "permuted": ("layout", 0.9, "rows of the head in another order"),
     "shifted": ("input", 0.9, "the ids that are embedded are shifted by +1"),

@@ -44,7 +44,7 @@ def _runs(seat: Seat, tokens: Sequence[int]) -> Iterator[tuple[str, Array]]:
             yield f"in batches of {size}", seat.fed(*pieces)
     yield "token by token", seat.stepped(tokens)
     if seat.facts.sequences > 1:
-        yield "beside another sequence", seat.beside(tokens, tokens[::-1])
+        yield "beside another sequence", seat.beside(tokens, tokens[: len(tokens) // 2 : -1])
 
 
 def batch_invariant(seat: Seat, tokens: Sequence[int]) -> list[Repeat]:

@@ -143,7 +143,7 @@ class Seen:
         if way == STEPS:
             return seat.stepped(ids)
         if way == BESIDE:
-            return seat.beside(ids, ids[::-1])
+            return seat.beside(ids, ids[: len(ids) // 2 : -1])
         if way == PREFILL:
             seat.reset()
             return np.stack([seat.prefill(ids[: self.split]), *(seat.step(each) for each in ids[self.split :])])
