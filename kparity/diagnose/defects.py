@@ -79,7 +79,7 @@ def _pairs(self: Stream, x: Array, f: Facts) -> Array:
 
 
 def _late(x: Array) -> Array:
-    return np.concatenate([np.zeros_like(x[:1]), x])
+    return np.concatenate([np.zeros_like(x[:1]), x[:-1]])
 
 
 def _attending(change: Callable[..., tuple[Array, Array, Array]], **more: Any) -> Variation:
@@ -91,9 +91,19 @@ def _attending(change: Callable[..., tuple[Array, Array, Array]], **more: Any) -
     return wrong(attention=attention, **more)
 
 
-def _hiding(first: int, more: int = 0) -> Callable[..., Array]:
-    """Keys from so many behind the query's own are hidden; there are ``more`` keys than queries."""
-    return lambda self, rows: np.triu(np.ones((rows, rows + more), np.bool_), first)
+def _hiding(first: int) -> Callable[..., Array]:
+    """Keys from so many behind the query's own are hidden."""
+    return lambda self, rows: np.triu(np.ones((rows, rows), np.bool_), first)
+
+
+def _hole() -> Variation:
+    """Positions begin at 1, behind a key and a value of zeros."""
+
+    def attention(self: Stream, q: Array, k: Array, v: Array, f: Facts) -> Array:
+        self.past = np.zeros_like(k[:1]), np.zeros_like(v[:1])
+        return Stream.attention(self, q, k, v, f)
+
+    return wrong(attention=attention, placed=lambda self, rows: [(slice(0, rows), 1)])
 
 
 def _norm(change: Callable[[Array, Array], tuple[Array, Array]]) -> Variation:
@@ -183,10 +193,9 @@ def _attention(f: Facts) -> Iterator[Defect]:
     yield Defect("mask-none", "a query of a batch sees all of the batch", wrong(hidden=_hiding(1 << 30)))
     strict = _attending(lambda *qkv: qkv, hidden=_hiding(0))
     yield Defect("mask-less", "a query does not see its own key: the mask is strict", strict)
-    late = _attending(lambda q, k, v: (q, _late(k)[:-1], _late(v)[:-1]))
+    late = _attending(lambda q, k, v: (q, _late(k), _late(v)))
     yield Defect("kv-late", "keys and values go one position late: an empty key is seen first, the own one not", late)
-    hole = _attending(lambda q, k, v: (q, _late(k), _late(v)), hidden=_hiding(2, 1))
-    yield Defect("kv-hole", "an empty key lies before the first: positions begin at 1", hole)
+    yield Defect("kv-hole", "an empty key lies before the first: positions begin at 1", _hole())
     yield Defect("kv-exchanged", "keys and values are exchanged", _attending(lambda q, k, v: (q, v, k)))
     yield Defect(
         "kv-missing", "no value reaches attention: nothing was stored", _attending(lambda q, k, v: (q, k, 0 * v))
