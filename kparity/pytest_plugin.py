@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from kparity.device.adapter import Backend
 
 FIXTURE = "kparity_backend"
-RAN, ASSERTED = "kparity_backend", "kparity_assertions"
-"""Properties of a test's report: the backend that it ran on, and what its parity assertions came to."""
+CLAIMED, ASSERTED = "kparity_backend", "kparity_assertions"
+"""Properties of a test's report: the backend that it claims to test, and what its parity assertions came to."""
+MARKED = "kparity_marked"
+"""The same of a test of the marker ``parity`` that takes no backend and passed."""
 MISSING = re.compile(r"kparity: (\S+) is missing: \[(\S+)\]")
 OPTIONS = {
     "backends": ("KPARITY_BACKENDS", "backends to test on, comma separated (default: all that are known)"),
@@ -47,11 +49,14 @@ class Session:
     chosen: dict[str, list[str]] | None = None
     opened: dict[str, Backend | Exception] = field(default_factory=dict)
     ran: dict[str, int] = field(default_factory=dict)
-    """Backend → tests that ran on it."""
+    """Backend → tests that asserted something on it."""
+    silent: dict[str, list[str]] = field(default_factory=dict)
+    """Backend → tests that claim it and asserted nothing that could have failed; those of the marker under ``""``."""
     missing: dict[str, str] = field(default_factory=dict)
     """Backend → code."""
     held: int = 0
     rejected: int = 0
+    mistrusted: int = 0
     utilisation: float = 0.0
     worst: str = ""
 
@@ -69,27 +74,42 @@ class Session:
         """Count what a test did, from its last report; and the backends that were missing, from its first. A failure
         of a test that compared something gets the line that runs it again.
         """
-        if report.when == "call" and report.failed and {RAN, ASSERTED} & {name for name, _ in report.user_properties}:
+        if (
+            report.when == "call"
+            and report.failed
+            and {CLAIMED, ASSERTED} & {name for name, _ in report.user_properties}
+        ):
             report.sections.append(("kparity", f"rerun: pytest {shlex.quote(report.nodeid)}"))
         if report.when == "setup" and not report.passed and (found := MISSING.search(str(report.longrepr))):
             self.missing[found[1]] = found[2]
         if report.when != "teardown":
             return
+        before = self.asserted
         for name, value in report.user_properties:
-            if name == RAN:
-                self.ran[str(value)] = self.ran.get(str(value), 0) + 1
-            elif name == ASSERTED and isinstance(value, dict):
+            if name == ASSERTED and isinstance(value, dict):
                 self.held += value["held"]
                 self.rejected += value["rejected"]
+                self.mistrusted += value["mistrusted"]
                 if value["utilisation"] > self.utilisation or not self.worst:
                     self.utilisation, self.worst = value["utilisation"], value["worst"]
+        for backend in (str(value) for name, value in report.user_properties if name in (CLAIMED, MARKED)):
+            if self.asserted > before:
+                self.ran[backend] = self.ran.get(backend, 0) + 1
+            else:
+                self.silent.setdefault(backend, []).append(report.nodeid)
 
     def problems(self) -> list[str]:
         """Why a run in which nothing failed proves nothing, all the same."""
         empty = "0 parity assertions ran under -m parity: nothing was compared"
         problems = [empty] if self.marked and not self.asserted else []
         required = self.chosen["require"] if self.chosen else []
-        return problems + [f"no test ran on {name}, which is required" for name in required if name not in self.ran]
+        problems += [f"no test ran on {name}, which is required" for name in required
+                     if name not in self.ran and name not in self.silent]  # fmt: skip
+        for name in [*required, *([""] if self.marked else [])]:
+            if tests := self.silent.get(name):
+                where = f"on {name}, which is required" if name else "under -m parity"
+                problems.append(f"MISTRUSTED: {', '.join(tests)} asserted nothing {where}, that could have failed")
+        return problems
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A run that compared nothing is not green."""
@@ -105,8 +125,12 @@ class Session:
         parts = [f"{self.asserted} parity assertion{'' if self.asserted == 1 else 's'}, {self.rejected} rejected"]
         if self.held:
             parts.append(f"largest utilisation of those that held {self.utilisation:.3g} ({self.worst})")
-        if self.ran:
-            parts.append("ran on " + ", ".join(f"{name} ({count})" for name, count in self.ran.items()))
+        if self.mistrusted:
+            parts.append(f"{self.mistrusted} MISTRUSTED: constants, zeros or a bound that admits them")
+        if ran := [f"{name} ({count})" for name, count in self.ran.items() if name]:
+            parts.append(f"ran on {', '.join(ran)}")
+        if silent := [f"{name} ({len(tests)})" for name, tests in self.silent.items() if name]:
+            parts.append(f"MISTRUSTED, asserted nothing on {', '.join(silent)}")
         if self.missing:
             parts.append("missing: " + ", ".join(f"{name} [{code}]" for name, code in self.missing.items()))
         from kparity.host.text import printable
@@ -237,10 +261,14 @@ def assert_parity() -> Callable[..., Any]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Put what a test did into its report: that travels to the terminal, to JUnit and between processes."""
-    callspec = getattr(item, "callspec", None)
-    if call.when == "call" and callspec is not None and FIXTURE in callspec.params:
-        item.user_properties.append((RAN, callspec.params[FIXTURE]))
+    callspec, outcome = getattr(item, "callspec", None), call.excinfo.value if call.excinfo else None
+    skipped = isinstance(outcome, pytest.skip.Exception) and not MISSING.search(str(outcome))
+    if call.when == "call" or (call.when == "setup" and skipped):
+        if callspec is not None and FIXTURE in callspec.params:
+            item.user_properties.append((CLAIMED, callspec.params[FIXTURE]))
+        elif outcome is None and item.get_closest_marker("parity"):
+            item.user_properties.append((MARKED, ""))
     testing = sys.modules.get("kparity.testing")
     tally = testing.take() if testing is not None else None
-    if tally is not None and tally.held + tally.rejected:
+    if tally is not None and tally.held + tally.rejected + tally.mistrusted:
         item.user_properties.append((ASSERTED, dataclasses.asdict(tally)))

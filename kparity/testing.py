@@ -25,6 +25,8 @@ from kparity.ops.spec import DTYPES, ROUNDOFF, Array, Case, ErrorBound, Op
 
 SHOWN = 5
 """Wrong elements that a report lists."""
+SILENT = 0.9
+"""Share of the elements for which zeros may hold: activations such as relu² give zeros for half of them."""
 SMALLEST = {2: 2.0**-25, 4: TINY, 8: 2.0**-1022}
 """What underflow may cost: half a subnormal step of an f16 result; a term of a wider sum that is flushed to zero."""
 
@@ -36,15 +38,20 @@ class Tally:
     held: int = 0
     rejected: int = 0
     """Those that raised AssertionError, expected (``pytest.raises``) or not."""
+    mistrusted: int = 0
+    """Those that could not have failed (``vacuous``): they count for nothing."""
     utilisation: float = 0.0
     """The largest of those that held."""
     worst: str = ""
     """The label of that one."""
 
-    def add(self, label: str, findings: Sequence[Comparison]) -> None:
+    def add(self, label: str, findings: Sequence[Comparison], vacuous: bool) -> None:
         """Count one assertion."""
         if not all(each.ok for each in findings):
             self.rejected += 1
+            return
+        if vacuous:
+            self.mistrusted += 1
             return
         self.held += 1
         used = max(each.utilisation for each in findings)
@@ -107,11 +114,23 @@ def assert_parity(
         actual, truth = _pair(got, ref, rounded=chosen != ["n="])
         parts = [("", actual, *_bounded(actual, truth, n, magnitude, ulp))]
     findings = [judge(label or "got", name, actual, truth, bound) for name, actual, truth, bound in parts]
-    _tally.add(label or _name_of(op, case) or "got", findings)
+    vain = all(vacuous(actual, truth, bound) for _, actual, truth, bound in parts)
+    _tally.add(label or _name_of(op, case) or "got", findings, vain)
     wrong = [report(each, *part[1:]) for each, part in zip(findings, parts, strict=True) if not each.ok]
     if wrong:
         raise AssertionError("\n".join(wrong))
     return findings
+
+
+def vacuous(got: Array, truth: Array, bound: ErrorBound) -> bool:
+    """Whether an assertion that held could not have failed: ``got`` is the very memory of truth, truth is a constant,
+    or zeros would have held for nearly all of it. A single number is no constant.
+    """
+    if np.shares_memory(got, truth):
+        return True
+    with np.errstate(invalid="ignore"):
+        zeros = truth == 0 if bound.limit is None else np.abs(truth) <= bound.limit
+    return truth.size > 1 and bool((truth == truth.flat[0]).all() or zeros.mean() > SILENT)
 
 
 def report(finding: Comparison, got: Array, truth: Array, bound: ErrorBound) -> str:

@@ -155,7 +155,7 @@ def test_a_bare_json_never_writes_over_the_file_that_is_looked_at(tmp_path: Path
     done = run("model", "inspect", "--json", str(file))
     assert done.returncode == 2 and file.read_bytes() == b"no model", done.stderr
     receipt = tmp_path / "r.json"
-    assert run("probe", "-b", "cpu", "--depth", "bos", "--receipt", str(receipt)).returncode == 0
+    assert run("probe", "-b", "cpu", "--depth", "bos", "--receipt", str(receipt)).returncode == 3
     before = receipt.read_bytes()
     for arguments in (("receipt", "verify", "--json", str(receipt)), ("receipt", "diff", "--json", str(receipt), "x"),
                       ("receipt", "verify", str(receipt), "--json", str(receipt))):  # fmt: skip
@@ -278,7 +278,7 @@ def test_outputs_are_refused_before_any_work_and_numbers_are_finite() -> None:
     ("line", "read"),
     [
         ("check -o add -b numpy --quick --junit -", ET.fromstring),
-        ("probe -b cpu --depth bos --receipt -", json.loads),
+        ("probe -b cpu --receipt -", json.loads),
         ("bench -b cpu --ops rope[D=2 --seconds 0.01 --receipt -", json.loads),
     ],
 )

@@ -163,6 +163,40 @@ def test_a_run_that_compared_nothing_or_not_on_what_is_required_is_not_green(pyt
     assert done.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+CALL = "kparity_backend.download(buffers[-1]), op=OP, case=case, inputs=inputs"
+IDLE = {
+    "return": (("case =", "if kparity_backend.name == 'cpu': return\n        case ="), 2),
+    "skip": (("case =", "if kparity_backend.name == 'cpu': __import__('pytest').skip('no')\n        case ="), 1),
+    "other": ((f"assert_parity({CALL})", "assert kparity_backend.download(buffers[-1]).size"), 2),
+    "zeros": ((CALL, "[0, 0], [0, 0], exact=True"), 2),
+    "alike": ((CALL, "[7, 7], [7, 7], exact=True"), 2),
+}
+"""Ways to assert nothing: what is replaced in the test by what, and how many tests still pass."""
+
+
+@pytest.mark.parametrize("way", IDLE)
+def test_a_required_backend_must_have_asserted_in_each_test_that_claims_it(way: str, pytester: Suite) -> None:
+    (old, new), passed = IDLE[way]
+    pytester.makepyfile(test_a=ADD.replace(old, new, 1), test_b=ADD)  # another test does assert on both
+    done = pytester.runpytest_inprocess("--kparity-backends", "numpy,cpu", "--kparity-require", "cpu")
+    assert done.parseoutcomes()["passed"] == passed + 2 and done.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    done.stdout.fnmatch_lines(
+        ["kparity: *MISTRUSTED, asserted nothing on *cpu (1)*",
+         "kparity: MISTRUSTED: *test_a.py::test_add?cpu? asserted nothing on cpu, which is required, that could*"]
+    )  # fmt: skip
+    free = pytester.runpytest_inprocess("--kparity-backends", "numpy,cpu")
+    assert free.ret == pytest.ExitCode.OK and "MISTRUSTED, asserted nothing on" in free.stdout.str()
+
+
+def test_a_marked_test_that_asserts_nothing_is_mistrusted(pytester: Suite) -> None:
+    mark = "@pytest.mark.parity\n    def test_other"
+    pytester.makepyfile(SUM.replace("SCALE", "1").replace("def test_other", mark))
+    done = pytester.runpytest_inprocess("-m", "parity")
+    done.assert_outcomes(passed=2)
+    done.stdout.fnmatch_lines(["kparity: MISTRUSTED: *::test_other asserted nothing under -m parity*"])
+    assert done.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 def test_other_suites_do_not_notice(pytester: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     """No import, no line, no exit code of its own, not even where somebody else's marker has the same name."""
     monkeypatch.setenv("KPARITY_REQUIRE", "something-else")
@@ -328,3 +362,13 @@ def test_the_tally_counts_what_ran() -> None:
     tally = take()
     assert (tally.held, tally.rejected, tally.worst) == (1, 1, "a") and 0 < tally.utilisation <= 0.25
     assert take().held == 0
+    alike, few = np.full(9, 2.5), np.where(np.arange(40) == 3, 1.0, 0.0)
+    for got, ref, bound in (
+        (GOT, GOT, {"exact": True}), (alike.copy(), alike, {"ulp": 1}), (few.copy(), few, {"exact": True}),
+        (GOT, TRUTH, {"ulp": 1e30}), (GOT, TRUTH, {"n": 300, "magnitude": 1e9 * REACH}),
+    ):  # fmt: skip
+        assert_parity(got, ref, **bound)
+        tally = take()
+        assert (tally.held, tally.mistrusted) == (0, 1), bound
+    assert_parity(np.int32([0]), np.int32([0]), exact=True)
+    assert take().held == 1, "an id may be 0"

@@ -28,15 +28,19 @@ def print_probe(outcome: Outcome, verbose: bool = False, timings: bool = False, 
         place = (row.device["kind"], row.device["device"]) if row.device else (None, None)
         cells, about = (round(row.elapsed_ms), *place), _about(row, row.backend == outcome.serving, whose)
         if not verbose:
-            table.add(row.backend, row.status, *cells, beneath=[*about, *_summary(row.gates)])
+            table.add(row.backend, _verdict(row), *cells, beneath=[*about, *_summary(row.gates)])
             continue
-        table.add(row.backend, row.status, "", "", "", *cells, beneath=about)
+        table.add(row.backend, _verdict(row), "", "", "", *cells, beneath=about)
         for gate in row.gates:
             for line in _in_full(gate):
                 table.add("", *line, "", "")
     table.print()
     if timings:
         _print_timings(outcome.rows)
+
+
+def _verdict(row: Row) -> str:
+    return "INCONCLUSIVE" if row.shallow else row.status
 
 
 def _about(row: Row, serves: bool, whose: str) -> list[str]:

@@ -101,6 +101,11 @@ GENERAL: dict[str, Reason] = {
         "A ring, window, part of the keys or recording that is right at first: the verdict names the position and the "
         "context.",
         "Do not use this backend for a context that reaches so far; --context asks for a shorter one."),
+    "KP-VACUOUS": Reason("the gates could not have failed",
+        "The model's logits are mostly zero or all alike, or its layers change nothing: a pass without RoPE, cache or "
+        "feed-forward gives what the right one gives, so that such errors in a backend would pass too.",
+        "Probe with another model (the embedded one has no such fault); kparity model inspect shows what the file "
+        "holds; fetch or convert it again."),
     "KP-CHANGED": Reason("the device changed after its probe",
         "The serving process repeats the BOS gate on its own device, and it did not give what the probe saw.",
         "Probe again without --cached."),

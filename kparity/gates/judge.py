@@ -27,6 +27,14 @@ def judged(
     return Gate(spec.name, "FAIL", measures, code if code in spec.codes else spec.codes[0], why, elapsed_ms=elapsed_ms)
 
 
+def trusted(gate: Gate, spec: GateSpec, doubts: Sequence[str]) -> Gate:
+    """The gate, or MISTRUSTED in its place where it passed and could not have failed (``vacuous.doubts``)."""
+    if gate.verdict != "PASS" or not doubts or not spec.compares:
+        return gate
+    why = f"it could not have failed: {'; '.join(doubts)}"
+    return Gate(gate.name, "MISTRUSTED", gate.measures, "KP-VACUOUS", why, elapsed_ms=gate.elapsed_ms)
+
+
 def lacking(gates: Sequence[Gate], depth: str) -> list[str]:
     """The gates of a depth that did not pass: an acceptance lacks none."""
     passed = {gate.name for gate in gates if gate.verdict == "PASS"}

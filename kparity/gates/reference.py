@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 
 import msgspec
@@ -21,7 +21,7 @@ from kparity.plain import Facts, Span
 
 SEED = 20240229
 """Seed of every random input of a probe."""
-Header = tuple[str, list[int], int, Facts, list[Span], int, list[tuple[int, int]]]
+Header = tuple[str, list[int], int, Facts, list[Span], int, list[tuple[int, int]], dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Reference:
     """``logits`` [positions, vocab] fp64 for ``tokens``, by the forward pass called ``name``.
 
     ``rounded`` are the logits of the same pass with every float in f32: what separates the two is the noise of this
-    very model on these very tokens. It is never taken from a candidate.
+    very model on these very tokens. It is never taken from a candidate. ``controls`` are f32 logits [few, vocab] of
+    passes over the first tokens that are wrong on purpose: a gate that takes them for right could not have failed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Reference:
     facts: Facts
     """What the graph must be built with, by the file's second reader."""
     deep: Deep | None = None
+    controls: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def proved(self) -> int:
@@ -65,12 +67,12 @@ class Reference:
 
     def write(self, descriptor: int) -> None:
         """Fill a file with it: a line of JSON, then the logits, fp64, and those of its rounded twin, walked positions
-        before late ones.
+        before late ones, and those of the controls.
         """
-        deep = self.deep
+        deep, rows = self.deep, {what: len(logits) for what, logits in self.controls.items()}
         late = (deep.spans, deep.filled.count, deep.filled.exponents) if deep else ([], 0, [])
-        header = msgspec.json.encode((self.name, self.tokens, self.logits.shape[1], self.facts, *late))
-        arrays = [self.logits, self.rounded, *((deep.logits, deep.rounded) if deep else ())]
+        header = msgspec.json.encode((self.name, self.tokens, self.logits.shape[1], self.facts, *late, rows))
+        arrays = [self.logits, self.rounded, *((deep.logits, deep.rounded) if deep else ()), *self.controls.values()]
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(header + b" " * (-(len(header) + 1) % 8) + b"\n")  # numbers lie on their boundaries
             for array in arrays:
@@ -81,18 +83,16 @@ class Reference:
         """Of a file that ``write`` has filled, without a copy of it: arrays [positions, vocab] fp64, read-only."""
         view = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         line = view.readline()
-        name, tokens, vocab, facts, spans, count, exponents = msgspec.json.decode(line, type=Header)
+        name, tokens, vocab, facts, spans, count, exponents, controlled = msgspec.json.decode(line, type=Header)
         rows = np.frombuffer(view, np.uint8, offset=len(line)).view(np.float64).reshape(-1, vocab)
         walked, late = len(tokens), len(spans)
-        logits, rounded, deep, twin = np.split(rows, np.cumsum([walked, walked, late]))
+        ends = np.cumsum([walked, walked, late, late, *controlled.values()])[:-1]
+        logits, rounded, deep, twin, *controls = np.split(rows, ends)
         return cls(
-            name,
-            tokens,
-            logits,
-            rounded,
-            facts,
+            name, tokens, logits, rounded, facts,
             Deep(spans, Filled(SEED, count, exponents), deep, twin) if late else None,
-        )
+            dict(zip(controlled, controls, strict=True)),
+        )  # fmt: skip
 
 
 def first_token(model: Model) -> int:
@@ -129,9 +129,10 @@ def compute(
     """
     spans, cache = filled.spans(tokens, context, SEED) if context else [], Filled(SEED, context)
     past = cache.like if spans else None
-    passes = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick, spans=spans, past=past)
+    passes = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick, spans=spans, past=past,
+                          controlled=plain.CONTROLLED if len(tokens) >= plain.CONTROLLED else 0)  # fmt: skip
     walked, rounded = len(tokens), passes.rounded.astype(np.float64)
     deep = Deep(spans, cache, passes.logits[walked:], rounded[walked:]) if spans else None
     return Reference(
-        passes.name, tokens, passes.logits[:walked], rounded[:walked], plain.facts(model.path), deep
+        passes.name, tokens, passes.logits[:walked], rounded[:walked], plain.facts(model.path), deep, passes.controls
     )  # fmt: skip

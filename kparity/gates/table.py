@@ -38,6 +38,11 @@ class GateSpec:
     builds_on: str = ""
     """The gate whose logits it compares with."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether it compares logits of the model: where the model shows nothing, it sees nothing."""
+        return self.name in ("BOS", "positions", "depth") or bool(self.builds_on)
+
     def load(self) -> Callable[[Candidate], Gate]:
         """The function that measures."""
         name = self.name.lower()

@@ -10,8 +10,9 @@ from msgspec import Meta
 from kparity.contracts import Contract
 from kparity.gates.challenge import Sampled
 
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-Status = Literal["accepted", "rejected", "unavailable"]
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISTRUSTED"]
+"""INCONCLUSIVE: it did not run. MISTRUSTED: it could not have failed."""
+Status = Literal["accepted", "rejected", "mistrusted", "unavailable"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ class Row:
     def accepted(self) -> bool:
         """Whether this backend may serve."""
         return self.status == "accepted"
+
+    @property
+    def alarming(self) -> bool:
+        """Whether somebody must look: a wrong answer, or gates that could not have failed."""
+        return self.ran_and_failed or self.status == "mistrusted"
+
+    @property
+    def shallow(self) -> bool:
+        """Whether it was accepted by too few gates to prove anything."""
+        return self.accepted and any(gate.verdict == "INCONCLUSIVE" for gate in self.gates)
 
     @property
     def flaw(self) -> str:

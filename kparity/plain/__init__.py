@@ -5,6 +5,8 @@ kernels' tables or in ``kparity.model.hparams`` is not wrong here too.
 """
 
 from kparity.plain.file import Facts, facts
-from kparity.plain.forward import RIGHT, Cache, Logits, Span, Stream, Variation, logits, streamed
+from kparity.plain.forward import CONTROLLED, RIGHT, Cache, Logits, Span, Stream, Variation, logits, streamed
 
-__all__ = ["RIGHT", "Cache", "Facts", "Logits", "Span", "Stream", "Variation", "facts", "logits", "streamed"]
+__all__ = [
+    "CONTROLLED", "RIGHT", "Cache", "Facts", "Logits", "Span", "Stream", "Variation", "facts", "logits", "streamed",
+]  # fmt: skip

@@ -9,7 +9,7 @@ logits = head · norm(x)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Logits:
     logits: Array
     twin_name: str
     rounded: Array
+    controls: Mapping[str, Array] = field(default_factory=dict)
+    """f32 [few, vocab] of passes over the first positions that are wrong on purpose, by what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -198,22 +200,55 @@ RIGHT = Variation()
 """Nothing is wrong."""
 
 
+class WithoutRope(Stream):
+    """Positions turn nothing."""
+
+    def rotated(self, x: Array, f: Facts) -> Array:
+        """As it was."""
+        return x
+
+
+class WithoutCache(Stream):
+    """A position sees itself alone."""
+
+    def hidden(self, rows: int) -> Array:
+        """Every other position."""
+        return ~np.eye(rows, dtype=np.bool_)
+
+
+class WithoutFeedForward(Stream):
+    """The feed-forward part adds nothing."""
+
+    def product(self, gate: Array, up: Array, f: Facts) -> Array:
+        """Zeros."""
+        return np.zeros_like(gate)
+
+
+CONTROLS: Mapping[str, type[Stream]] = {
+    "without RoPE": WithoutRope, "without cache": WithoutCache, "without feed-forward": WithoutFeedForward,
+}  # fmt: skip
+"""Passes that whoever judges logits must be able to tell from the right one."""
+CONTROLLED = 8
+"""Positions of each."""
+
+
 def logits(
     path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str,
     tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
-    spans: Sequence[Span] = (), past: Past | None = None,
+    spans: Sequence[Span] = (), past: Past | None = None, controlled: int = 0,
 ) -> Logits:  # fmt: skip
     """Logits after each of the tokens of a sequence, then after the last of each of ``spans``, which stand behind
     ``past``; raises BadModel for a file that cannot be read, WrongInput for tokens outside the vocabulary.
 
     ``act`` is the quantisation of activations (``token``, ``block256``, ``none``), ``kv`` the type of the cache
     (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every intermediate value, ``vary`` says what
-    is to be wrong.
+    is to be wrong. ``controlled`` is the number of positions of the passes of ``CONTROLS`` beside it.
     """
     rows = len(tokens) + len(spans)
     found = next(
-        streamed(path, tokens, act=act, kv=kv, rows=rows, tick=tick, show=show, vary=vary, spans=spans, past=past)
-    )
+        streamed(path, tokens, act=act, kv=kv, rows=rows, tick=tick, show=show, vary=vary, spans=spans, past=past,
+                 controlled=controlled)
+    )  # fmt: skip
     show("logits", [found.logits, found.rounded])
     return found
 
@@ -221,7 +256,7 @@ def logits(
 def streamed(
     path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str, rows: int,
     tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
-    spans: Sequence[Span] = (), past: Past | None = None,
+    spans: Sequence[Span] = (), past: Past | None = None, controlled: int = 0,
 ) -> Iterator[Logits]:  # fmt: skip
     """The same logits, ``rows`` positions at a time: of a large vocabulary all would take much memory."""
     with opened(path) as file:
@@ -234,13 +269,15 @@ def streamed(
         streams = [vary.stream(np.dtype(each), given.astype(each)) for each in (np.float64, np.float32)]
         for stream in streams:
             stream.spans = everything
+        wrong = CONTROLS if controlled else {}
+        streams += [make(np.dtype(np.float32), given[:controlled].astype(np.float32)) for make in wrong.values()]
         normed = _normed(file, f, streams, act, kv, tick, show, past)
         lasts = np.cumsum([len(span.tokens) for span in everything])[1:] - 1
         if spans:
-            normed = [each[[*range(len(tokens)), *lasts]] for each in normed]
+            normed[:2] = [each[[*range(len(tokens)), *lasts]] for each in normed[:2]]
         for at in range(0, len(tokens) + len(spans), rows):
-            truth, rounded = _heads(file, f, [each[at : at + rows] for each in normed], tick)
-            yield Logits("plain fp64", truth, "plain f32", rounded)
+            truth, rounded, *more = _heads(file, f, [each[at : at + rows] for each in normed], tick)
+            yield Logits("plain fp64", truth, "plain f32", rounded, dict(zip(wrong, more, strict=True)))
 
 
 @np.errstate(all="ignore")  # what is not finite is for the gates to see
@@ -321,23 +358,21 @@ def _layer(
 
 
 def products(weights: Iterable[Piece], streams: Sequence[Stream], given: Sequence[Quantised], rows: int) -> list[Array]:
-    """W · a of both passes, [positions, rows] each, every weight decoded once.
+    """W · a of all passes, [positions, rows] each, every weight decoded once.
 
-    Sums of ternary times int8 are integers below 2²⁴: exact in f32 in any order, and one product for both passes. They
+    Sums of ternary times int8 are integers below 2²⁴: exact in f32 in any order, and one product for all passes. They
     are scaled as each pass rounds, over the whole width or, where either side has a scale per block, block by block.
     Activations that are not quantised are multiplied as each pass rounds.
     """
     found = [np.zeros((len(each.q), rows), stream.dtype) for stream, each in zip(streams, given, strict=True)]
-    whole = given[0].q.dtype == np.int8
+    whole, ends = given[0].q.dtype == np.int8, np.cumsum([len(each.q) for each in given])[:-1]
     q = np.concatenate([each.q for each in given]).astype(np.float32)
     for piece in weights:
         blocks = max(piece.scales.shape[1], given[0].scale.shape[1])
         for block in range(blocks):
             part = slice(block * BLOCK, (block + 1) * BLOCK) if blocks > 1 else slice(None)
             values = piece.values[:, part].T
-            sums = (
-                np.split(q[:, part] @ values, len(streams)) if whole else [each.q[:, part] @ values for each in given]
-            )
+            sums = np.split(q[:, part] @ values, ends) if whole else [each.q[:, part] @ values for each in given]
             for stream, each, out, integers in zip(streams, given, found, sums, strict=True):
                 scale = _column(each.scale, block) * _column(piece.scales.astype(stream.dtype), block).T
                 out[:, piece.rows] += integers.astype(stream.dtype) * scale

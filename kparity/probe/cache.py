@@ -31,7 +31,7 @@ from kparity.model import load_model
 from kparity.probe.messages import Request
 from kparity.probe.runner import Found
 
-FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE")
+FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE", "KP-VACUOUS")
 """Codes that say more about the moment than about the backend: never remembered. Nor is what is unavailable: it costs
 next to nothing to ask again, and may be there by then.
 """

@@ -33,7 +33,7 @@ def _tests(row: Row) -> list[ci.Test]:
 
 def _test(classname: str, gate: Gate, row: Row) -> ci.Test:
     numbers = "\n".join(f"{each.threshold}: {each.text()}{'' if each.holds else '  FAIL'}" for each in gate.measures)
-    failed, left_out = gate.verdict == "FAIL", gate.verdict == "INCONCLUSIVE"
+    failed, left_out = gate.verdict in ("FAIL", "MISTRUSTED"), gate.verdict == "INCONCLUSIVE"
     return ci.Test(
         classname, gate.name, gate.elapsed_ms / 1e3,
         failure=f"{gate.code}: {gate.reason}" if failed else "", type=gate.code,
@@ -45,11 +45,15 @@ def _test(classname: str, gate: Gate, row: Row) -> ci.Test:
 def to_github(rows: Sequence[Row], serving: str) -> None:
     """An error for what ran and failed, a warning for what is not there or not allowed, a notice for what serves."""
     said: list[tuple[ci.Level, str, str]] = [
-        ("error" if row.ran_and_failed else "warning", f"kparity probe: {row.backend} {row.status}",
+        ("error" if row.alarming else "warning", f"kparity probe: {row.backend} {row.status}",
          f"{row.code}: {row.reason}")
         for row in rows if not row.accepted
     ]  # fmt: skip
-    said += [("notice", f"kparity probe: {row.backend} serves", row.label) for row in rows if row.backend == serving]
+    said += [
+        ("warning", f"kparity probe: {row.backend} is INCONCLUSIVE", "it was probed with BOS alone") if row.shallow
+        else ("notice", f"kparity probe: {row.backend} serves", row.label)
+        for row in rows if row.backend == serving
+    ]  # fmt: skip
     if not serving:
         said.append(("error", "kparity probe", "no backend may serve"))
     devices = [row.device or {"device": "—", "kind": "—"} for row in rows]

@@ -73,10 +73,12 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 pass; 1 a backend ran and failed a gate, though another serves; 3 nothing serves."""
+        """0 pass; 1 a backend ran and failed a gate, though another serves; 3 nothing serves, or what serves was not
+        probed at every gate.
+        """
         if not self.serving:
             return 3
-        return 1 if any(row.ran_and_failed for row in self.rows) else 0
+        return 1 if any(row.ran_and_failed for row in self.rows) else 3 if any(row.shallow for row in self.rows) else 0
 
 
 def rows_in_order(order: Sequence[str], request: Request, cached: bool, watch: Watch) -> Generator[Found, None, None]:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from msgspec.structs import asdict, replace
 from kparity import contracts
 from kparity.device.adapter import DeviceInfo
 from kparity.errors import BadModel
-from kparity.gates.judge import judged, lacking, left_open
+from kparity.gates.judge import judged, lacking, left_open, trusted
 from kparity.gates.open import gate_open
 from kparity.gates.reference import Reference
 from kparity.gates.table import of_depth
+from kparity.gates.vacuous import doubts
 from kparity.gates.verdict import Gate, Row
 from kparity.host.text import printable
 from kparity.model import Model, load_model, soundness
@@ -183,6 +185,11 @@ class Truth(Process):
         self.reference = Reference.read(self.file.reader)
         self.end()
 
+    @cached_property
+    def doubts(self) -> list[str]:
+        """Why gates that compare with it could not have failed."""
+        return doubts(self.reference, contracts.load(contracts.PROBE)) if self.reference else []
+
     def refuse_model(self) -> None:
         """Raise BadModel where the model is to blame, not who runs it: only this process is believed that."""
         self.model.file.unchanged()
@@ -250,7 +257,8 @@ class Attempt(Process):
         if set(message.values) - set(following[0].thresholds):
             raise Garbled(f"measures of gate {message.gate} that the contract does not know")
         reason = printable(message.reason)
-        self._note(judged(following[0], self.contract, message.values, message.code, reason, message.elapsed_ms))
+        gate = judged(following[0], self.contract, message.values, message.code, reason, message.elapsed_ms)
+        self._note(trusted(gate, following[0], self.truth.doubts if self.truth else []))
 
     def _note(self, gate: Gate) -> None:
         self.gates.append(gate)
@@ -259,7 +267,11 @@ class Attempt(Process):
 
     def settle(self) -> None:
         missing = lacking(self.gates, self.request.depth)
-        if missing:
+        vacuous = [gate for gate in self.gates if gate.verdict == "MISTRUSTED"]
+        if vacuous and len(vacuous) == len(missing):
+            self.status = "mistrusted"
+            self.end(vacuous[0].code, f"gate{'s' * (len(missing) > 1)} {', '.join(missing)}: {vacuous[0].reason}")
+        elif missing:
             self.end("KP-PROBE-GATES", f"its process ended without the gates {', '.join(missing)}")
         elif self.request.depth != "open" and not (self.proof and self.proof.dispatches):
             self.end("KP-PROBE-GATES", "its process ended without a count of its launches")

@@ -385,7 +385,7 @@ class Tried(Record):
     """What became of a backend that was asked for."""
 
     backend: Name
-    status: Literal["accepted", "rejected", "unavailable"]
+    status: Literal["accepted", "rejected", "mistrusted", "unavailable"]
     code: str | None
     reason: str | None
 
