@@ -83,12 +83,13 @@ class Stream:
     past: Cache | None = None
     """What the layer's cache holds before them."""
 
-    def placed(self, rows: int) -> Iterator[tuple[slice, int]]:
-        """The rows of each span, and its first position."""
+    def placed(self) -> Iterator[tuple[slice, int]]:
+        """The rows of each span, those of the last to the end, and its first position."""
         at = 0
-        for start, count in [(span.start, len(span.tokens)) for span in self.spans] or [(0, rows)]:
-            yield slice(at, at + count), start
-            at += count
+        for span in self.spans[:-1]:
+            yield slice(at, at + len(span.tokens)), span.start
+            at += len(span.tokens)
+        yield slice(at, None), self.spans[-1].start if self.spans else 0
 
     def added(self, out: Array) -> None:
         """The residual stream after a block's output."""
@@ -127,8 +128,7 @@ class Stream:
         """Split halves of the first ``rope_dim`` elements of each head, turned by position times frequency."""
         half = f.rope_dim // 2
         frequencies = np.asarray(f.frequencies).astype(np.float32)  # the table is f32 in every engine
-        spans = self.placed(len(x))
-        places = np.concatenate([np.arange(rows.stop - rows.start) + start for rows, start in spans])
+        places = np.concatenate([np.arange(len(x[rows])) + start for rows, start in self.placed()])
         angle = places.astype(self.dtype)[:, None] * frequencies.astype(self.dtype)
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         y, a, b = x.copy(), x[..., :half], x[..., half : 2 * half]
@@ -162,7 +162,7 @@ class Stream:
         for head, group in enumerate(self.groups(f)):
             if self.past and group != read:
                 before, read = [each[:, group].astype(self.dtype) for each in self.past], group
-            for rows, start in self.placed(len(q)):
+            for rows, start in self.placed():
                 together = zip(before, (k, v), strict=True)
                 keys, values = (np.concatenate([old[:start], new[rows, group]]) for old, new in together)
                 scores = q[rows, head] @ keys.T * self.dtype.type(self.sharpness(f))
