@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 @dispatch_options
 @click.option("--positions", type=click.IntRange(min=1),
               help="Teacher-forced positions [default: 72, or the model's context].")  # fmt: skip
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, metavar="N",
+              help="Rounds in which all positions, prompts and steps are run again, bit for bit.")  # fmt: skip
 @json_option
 @quiet_option
 @click.option("--receipt", type=OUT, metavar="FILE", help="Write what was measured, and on what, to FILE.")
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--timings", is_flag=True, help="Show where the time went.")
 @click.pass_context
 def probe(
-    ctx: click.Context, /, dispatch: Dispatch, positions: int | None, json_path: str | None, quiet: bool,
+    ctx: click.Context, /, dispatch: Dispatch, positions: int | None, repeat: int, json_path: str | None, quiet: bool,
     receipt: str | None, nonce: str, verbose: bool, timings: bool, junit_path: str | None, github: bool,
 ) -> int:  # fmt: skip
     """Probe backends in order and show which one may serve.
@@ -70,7 +73,7 @@ def probe(
     length = model.hparams.context
     if positions and positions > length:
         raise WrongInput(f"--positions {positions} is more than the {length} of {model.name}; ask for fewer")
-    request = dispatch.request(positions or min(72, length), nonce)
+    request = replace(dispatch.request(positions or min(72, length), nonce), repeat=repeat)
     outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
     if json_path:
         import msgspec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from kparity.contracts import Contract
 from kparity.engine import Engine
 from kparity.gates.reference import Deep, Reference
 from kparity.gates.table import named, of_depth
-from kparity.gates.verdict import Gate, Measure
+from kparity.gates.verdict import REPEAT, Gate, Measure
 from kparity.numerics import compare
 from kparity.ops.spec import Array
 
@@ -28,6 +28,10 @@ class Candidate:
     """Logits f32 [positions, vocab], step by step, of the gate ``positions``; of BOS alone before it."""
     best: list[int] | None = None
     """The ids that the device found largest in the same steps."""
+    prompts: dict[int, tuple[Array, Array]] = field(default_factory=dict)
+    """Length of a prompt → logits f32 [vocab] behind it and one step later, of the gate ``prefill``."""
+    repeat: int = REPEAT
+    """Rounds of the gate ``reset``."""
 
     def judged(self, name: str, values: Mapping[str, float], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
         """A gate from its measures; ``failure`` gives code and reason for the first that the contract does not take."""

@@ -103,10 +103,10 @@ GATES: tuple[GateSpec, ...] = (
     ),
     GateSpec(
         "reset", "full",
-        "the first tokens again after all that, bit for bit",
-        "state that outlives a reset, races",
-        "a fault that is rare",
-        ("reset_differences",), ("KP-RESET",), "positions",
+        "all tokens and prompts again after all that, in five rounds, bit for bit",
+        "state that outlives a reset, races, a step in a hundred that is wrong",
+        "a fault that is rarer (--repeat)",
+        ("reset_differences", "reset_compared"), ("KP-RESET", "KP-UNSUPPORTED"), "positions",
     ),
     GateSpec(
         "decode", "full",

@@ -70,7 +70,9 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
         engine.launch_each(rows)
     link.stage("reference")
     link.request(Judge)
-    candidate = Candidate(engine, Reference.read(work.descriptor), contracts.load(contracts.PROBE))
+    candidate = Candidate(
+        engine, Reference.read(work.descriptor), contracts.load(contracts.PROBE), repeat=request.repeat
+    )
     for gate in run(candidate, request.depth, link.stage):
         values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
         link.send(Measured(gate.name, values, gate.code, gate.reason, gate.elapsed_ms))

@@ -14,7 +14,7 @@ from kparity.receipts.rules.device import enumerated
 
 ROUNDING = 1e-6
 """By which a figure that was computed in floating point may lie beyond its range."""
-COUNTED = ("_mismatches", "_differences", "_diverged", "_argmax", "_wrong", "_min")
+COUNTED = ("_mismatches", "_differences", "_diverged", "_argmax", "_wrong", "_min", "_compared")
 """How the names of measures end that are counts."""
 
 
