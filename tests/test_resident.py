@@ -12,11 +12,14 @@ import pytest
 from kparity import contracts
 from kparity.backends.cpu import CpuBackend
 from kparity.engine import Engine
+from kparity.engine.column_sums import column_sums
+from kparity.errors import DeviceFault
 from kparity.gates.candidate import Candidate
 from kparity.gates.exact import gate_exact
 from kparity.gates.kernels import gate_kernels
 from kparity.gates.resident import gate_resident
 from kparity.model import load_model
+from kparity.ops.packing import unpack
 
 from .gguf_files import TINY, Spec, write
 
@@ -53,6 +56,25 @@ def test_what_was_uploaded_is_the_file(tmp_path: Path, spec: Spec, options: dict
     assert "1 of 256 rows of ffn_down of layer 1 on the device are not the file's, the first is 5" in str(
         gate_resident(one).reason
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"fused": False}, {"act": "block256"}])
+def test_column_sums_see_one_weight_while_it_serves(tmp_path: Path, options: dict[str, object]) -> None:
+    spec = replace(TINY, block_scales="act" in options)
+    engine = candidate(write(tmp_path / "model.gguf", spec), **options).engine
+    columns = unpack(engine.model.linear(1, "attn_q").words, 256).sum(axis=0)
+    assert (column_sums(engine.model.linear(1, "attn_q").words) == columns).all()
+    engine.column_sums_every = 4
+    assert len(list(engine.generate([1, 2, 3], 8))) == 8
+    words = engine.backend.host_memory(engine.weights.linears[1, "ffn_down"].words)
+    assert words is not None
+    words[17, 2] ^= 2  # -1 becomes +1, 0 becomes 2, +1 becomes -1
+    engine.reset()
+    made = engine.generate([1, 2, 3], 8)
+    assert len([next(made) for _ in range(4)]) == 4
+    with pytest.raises(DeviceFault, match="after 6 tokens: ffn_down of layer 1: its products add up to") as caught:
+        next(made)
+    assert caught.value.code == "KP-RESIDENT"
 
 
 @pytest.mark.parametrize("parts", [1, 3])

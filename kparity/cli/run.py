@@ -26,12 +26,14 @@ from kparity.host.streams import log
 @click.option(
     "--beyond-proof", is_flag=True, help="Serve positions, too, up to which nothing was proved (--depth bos)."
 )
+@click.option("--column-sums", type=click.IntRange(min=0), default=0, metavar="N",
+              help="Hold each matrix on the device against its column sums every N tokens; 0: never.")  # fmt: skip
 @click.option("--receipt", type=OUT, metavar="FILE", help="Write what serves, and how it was judged, to FILE.")
 @click.option("--tokenizer", type=FILE, metavar="FILE", help="A tokenizer.json [default: the model's].")
 @click.pass_context
 def run(
-    ctx: click.Context, /, dispatch: Dispatch, prompt: str, max_tokens: int, beyond_proof: bool, receipt: str | None,
-    tokenizer: str | None,
+    ctx: click.Context, /, dispatch: Dispatch, prompt: str, max_tokens: int, beyond_proof: bool, column_sums: int,
+    receipt: str | None, tokenizer: str | None,
 ) -> None:  # fmt: skip
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
     from kparity.errors import WrongInput
@@ -61,6 +63,7 @@ def run(
         from kparity.cli.probe import write_receipt
 
         write_receipt(Path(receipt), selected.rows, request, order, selected.name, begun)
+    selected.engine.column_sums_every = column_sums
     stream = words.stream(ids)
     _write(prompt)
     for token in selected.engine.generate(ids, max_tokens):

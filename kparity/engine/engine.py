@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kparity.device.adapter import Backend, Program
+from kparity.engine.column_sums import ColumnSums
 from kparity.engine.graph import FusedGraph, Graph, Kernels, Options
 from kparity.engine.weights import Weights, silent, upload
-from kparity.errors import Refused, WrongInput
+from kparity.errors import DeviceFault, Refused, WrongInput
 from kparity.model import Model
 from kparity.ops.spec import Array, Case
 
@@ -65,6 +66,9 @@ class Engine:
         self.position, self.full = 0, False
         self.proved: int | None = None
         """The last position that may be fed, where a probe proved no more; None: all of the context."""
+        self.sums: ColumnSums | None = None
+        self.column_sums_every = 0
+        """Tokens of ``generate`` after which the column sums of every matrix are looked at; 0: never."""
         self.programs: dict[tuple[int, bool], Recorded] = {}
         self.bodies: dict[int, Program] = {}
 
@@ -179,10 +183,18 @@ class Engine:
             yield token
             if count == max_tokens:
                 return
+            if self.column_sums_every and count % self.column_sums_every == 0:
+                self.check_column_sums()
             if self.position >= self.context:
                 self.full = True
                 return
             token = self.step_greedy(token)
+
+    def check_column_sums(self) -> None:
+        """Raise DeviceFault where the weights on the device, or what is computed with them, are not the file's."""
+        self.sums = self.sums or ColumnSums(self)
+        if wrong := next(self.sums.wrong(), ""):
+            raise DeviceFault(f"{self.backend.name}, after {self.position} tokens: {wrong}", "KP-RESIDENT")
 
     def close(self) -> None:
         """Close the backend; the engine must not be used afterwards."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from kparity import ops
-from kparity.device.adapter import launched
 from kparity.engine import Engine
+from kparity.engine.column_sums import product, span_sums
 from kparity.engine.weights import Linear, parts_of
 from kparity.gates.candidate import Candidate
 from kparity.gates.reference import SEED
@@ -31,20 +31,6 @@ def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
         if (weight.n, weight.k, weight.kind) not in seen:
             seen.add((weight.n, weight.k, weight.kind))
             yield layer, name, weight
-
-
-def _sums(q: Array, spans: int) -> Array:
-    """Sums of the activations [rows, K] in each of the spans that have a scale: i32 [rows, spans]."""
-    sums: Array = q.reshape(len(q), spans, -1).sum(axis=-1, dtype=np.int32)
-    return sums
-
-
-def _run_gemv(engine: Engine, weight: Linear, q: Array, wscale: Array | None, ascale: Array) -> Array:
-    """The very kernel that serves, on resident weights: fp64 [rows, N]. ``wscale`` None takes the weight's own."""
-    act, scale = engine.options.act, weight.wscale if wscale is None else wscale
-    kernel = engine.kernels.get("tgemv", M=len(q), N=weight.n, K=weight.k, wscale=weight.kind, ascale=act)
-    inputs = [weight.words, scale, q, ascale, _sums(q, ascale.shape[1])]
-    return launched(engine.backend, kernel, inputs)[0].astype(np.float64)
 
 
 def _in_file(file: GgufFile, weight: Linear, layer: int, name: str, q: Array) -> tuple[Array, Array]:
@@ -76,7 +62,7 @@ def _scaled_error(engine: Engine, weight: Linear, wscale: Array, q: Array, ascal
         rows = slice(at, at + PIECE // weight.k)
         some = wscale if weight.kind == "tensor" else wscale[rows]
         case = op.case(M=len(q), N=len(words[rows]), K=weight.k, wscale=weight.kind, ascale=engine.options.act)
-        known = Expected.of(op, case, [words[rows], some.astype(np.float32), q, ascale, _sums(q, ascale.shape[1])])
+        known = Expected.of(op, case, [words[rows], some.astype(np.float32), q, ascale, span_sums(q, ascale.shape[1])])
         limit, error = known.bounds[0].limit, np.abs(got[:, rows] - known.truth[0])
         assert limit is not None
         share = np.divide(error, limit, out=np.where(error > 0, np.inf, 0.0), where=limit > 0)
@@ -124,8 +110,7 @@ def gate_exact(candidate: Candidate) -> Gate:
     for name, weight, scales, q, want in _given(engine):
         engine.tick(name)
         rows, spans = len(q), 1 if engine.options.act == "token" else padded(weight.k) // 256
-        ones = np.ones(weight.wscale.shape, np.float32)
-        got = _run_gemv(engine, weight, q, ones, np.ones((rows, spans), np.float32))
+        got = product(engine, weight, q)
         wrong = ~(got == want)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
@@ -137,7 +122,7 @@ def gate_exact(candidate: Candidate) -> Gate:
         mismatches += int(wrong.sum())
         ascale = np.random.default_rng(rows).uniform(0.005, 0.05, (rows, spans)).astype(np.float32)
         if rows == 1 or engine.model.n_bytes < 1 << 26:
-            scaled = _run_gemv(engine, weight, q, None, ascale)
+            scaled = product(engine, weight, q, None, ascale)
             ulp = max(ulp, _scaled_error(engine, weight, scales, q, ascale, scaled))
 
     def failure(bad: Measure) -> tuple[str, str]:
