@@ -442,12 +442,12 @@ class Flipped(Corrupt):
 
 
 class CutShort(Corrupt):
-    """The last 2 KB of the last ternary matrix never arrived: weights that are zero."""
+    """The last 2 KB of the embedding never arrived."""
 
-    name = "liar-cut"
+    name, dtype, which = "liar-cut", "f16", 0
 
     def harm(self, array: Array) -> None:
-        array.reshape(-1)[-512:] = 0x55555555
+        array.reshape(-1)[-1024:] = 0
 
 
 class OtherRow(Corrupt):
