@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from kparity import plain
 from kparity.cli.schema import schema_of
@@ -18,10 +19,10 @@ from kparity.diagnose.advice import ADVICE
 from kparity.diagnose.diagnosis import diagnosed
 from kparity.diagnose.document import of_climb
 from kparity.diagnose.patterns import SLOPE, matched, sloped
-from kparity.diagnose.seen import Explained
+from kparity.diagnose.seen import Explained, Explaining, Seen
 from kparity.ladder.climb import climb
 from kparity.ladder.prompts import chosen
-from kparity.ladder.record import Diagnosis, Document, Settings
+from kparity.ladder.record import Diagnosis, Document, Rung, Settings
 from kparity.model.gguf_file import embedded
 from kparity.mutate.library import path_of
 from tests.cli import run
@@ -89,6 +90,21 @@ def test_each_pattern_is_found_where_it_is(fault: str) -> None:
 def test_nothing_is_found_of_right_engines(candidate: str) -> None:
     found = of_climb(of_liars("healthy", candidate))
     assert found.diagnosis and found.diagnosis.findings == [] and (found.verdict, found.exit_code) == ("PASS", 0)
+    settings = Settings(reference="fake:healthy", candidate=f"fake:{candidate}", text=TEXT, prompts=PROMPTS)
+    forced = climb(settings, opened, lambda climb, rung: diagnosed(climb, replace(rung, verdict="FAIL", measures=[])))
+    assert told(forced).findings == [] and "ids of the output" in told(forced).tried
+
+
+def test_noise_needs_no_explanation() -> None:
+    """A defect that norms absorb flips the same codes as noise by chance: nothing was beyond a limit."""
+    seen = object.__new__(Seen)
+    rng = np.random.default_rng(0)
+    seen.truth, noise = rng.normal(0, 3, (6, 50)), 1e-9 * rng.normal(0, 1, (6, 50))
+    seen.judge, seen.ids = Explaining(), [0] * 6
+    for beyond, confidence in ((False, 0.0), (True, 0.99)):
+        seen.rung = Rung(name="positions", measures=[seen.judge.measure("decode_rate", "x", 0.0)] if beyond else [])
+        seen.ways = [seen.way("in a batch", seen.truth + noise)]
+        assert not seen.subject.bad.any() and seen.explained(seen.truth + noise).confidence == confidence
 
 
 def test_what_nothing_explains_is_inconclusive_and_ties_are_no_defect() -> None:

@@ -3,8 +3,9 @@
     python -m tools.diagnose_noise [--only PATTERN] [--windows 3] [--seed 1] [--write]
 
 Every right pair climbs the ladder up to its positions and is diagnosed as if that had failed: every pattern is asked,
-every defect is simulated. Then with the climb's own verdict, as the command does. Writes its tables into
-docs/diagnose.md. Exit code 0: nothing was found of right pairs, 1: something was, 3: nothing ran.
+and defects are simulated where a position is beyond its limits. Then with the climb's own verdict, as the command
+does. Writes its tables into docs/diagnose.md. Exit code 0: nothing was found of right pairs, 1: something was, 3:
+nothing ran.
 """
 
 from __future__ import annotations

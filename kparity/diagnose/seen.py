@@ -165,6 +165,11 @@ class Seen:
         """The first way in which the candidate is wrong; the first of all where it is wrong in none."""
         return next((each for each in self.ways if each.bad.any()), self.ways[0])
 
+    @property
+    def beyond(self) -> bool:
+        """Whether there is more than noise to explain: a bad position, or a measure of all of them that failed."""
+        return bool(self.subject.bad.any()) or any(each.outcome == FAIL for each in self.rung.measures)
+
     def explained(
         self, changed: Array, at: int = 0, judge: Callable[[], Judge] | None = None, truth: Array | None = None,
         whole: bool = True,
@@ -179,8 +184,8 @@ class Seen:
         bad = bad if bad.any() else np.ones(len(bad), np.bool_)
         with np.errstate(all="ignore"):
             before, after = (float(np.square(each[bad] - theirs[bad]).mean()) for each in (truth[begin:end], changed))
-        if not after <= Explained.MOST * before:
-            return Explained(before, after, False)
+        if not self.beyond or not after <= Explained.MOST * before:
+            return Explained(before, max(before, after), False)
         left = self.bad(compared(changed, theirs).rows, begin or 1, judge and judge())
         return Explained(before, after, not left[slice(None) if whole else bad].any())
 

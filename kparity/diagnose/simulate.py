@@ -110,6 +110,8 @@ class Simulation:
 
 def simulated(seen: Seen, notes: list[str]) -> list[Finding]:
     """Findings; ``notes`` gets what is to be known of the attempt."""
+    if not seen.beyond:
+        return []
     try:
         with opened(seen.model) as file, progress.task("simulated defects"):
             said, told = plain.facts(file), seen.candidate.facts
