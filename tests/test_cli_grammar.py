@@ -220,7 +220,9 @@ def test_what_is_empty_is_refused(line: str) -> None:
     for nothing in ("", " "):
         with pytest.raises(WrongInput, match="is empty; give a value, or leave it out"):
             cli.main([word.format(nothing) for word in line.split()], standalone_mode=False)
-    assert run("run", "-b", "cpu", "--depth", "bos", "--max-tokens", "2", "--prompt", "").returncode == 0
+    assert (
+        run("run", "-b", "cpu", "--depth", "bos", "--beyond-proof", "--max-tokens", "2", "--prompt", "").returncode == 0
+    )
 
 
 @pytest.mark.parametrize(

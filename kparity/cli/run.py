@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kparity.cli.command import Command, outputs
-from kparity.cli.options import FILE, OUT, Dispatch, dispatch_options
+from kparity.cli.options import FILE, OUT, Dispatch, Number, dispatch_options
 from kparity.host.streams import log
+
+if TYPE_CHECKING:
+    from kparity.model.tokenizer import Tokenizer
+    from kparity.probe.dispatcher import Selection
 
 
 @click.command(
@@ -28,18 +33,22 @@ from kparity.host.streams import log
 )
 @click.option("--column-sums", type=click.IntRange(min=0), default=0, metavar="N",
               help="Hold each matrix on the device against its column sums every N tokens; 0: never.")  # fmt: skip
+@click.option("--canary", type=click.IntRange(min=0), default=None, metavar="N",
+              help="Repeat a known step after every N runs while it serves; 0: never [default: 256, or more where that "
+              "would take over 1 % of the time].")  # fmt: skip
+@click.option("--canary-seconds", type=Number(min=0), default=0.0, metavar="T", help="And after T seconds.")
 @click.option("--receipt", type=OUT, metavar="FILE", help="Write what serves, and how it was judged, to FILE.")
 @click.option("--tokenizer", type=FILE, metavar="FILE", help="A tokenizer.json [default: the model's].")
 @click.pass_context
 def run(
     ctx: click.Context, /, dispatch: Dispatch, prompt: str, max_tokens: int, beyond_proof: bool, column_sums: int,
-    receipt: str | None, tokenizer: str | None,
-) -> None:  # fmt: skip
+    canary: int | None, canary_seconds: float, receipt: str | None, tokenizer: str | None,
+) -> int:  # fmt: skip
     """Generate text, greedily, on the first backend that passes its probe; text goes to stdout, the log to stderr."""
     from kparity.errors import WrongInput
     from kparity.model import held
     from kparity.model.tokenizer import Tokenizer
-    from kparity.probe.dispatcher import first_accepted
+    from kparity.probe.dispatcher import Serving, first_accepted
     from kparity.receipts.statement import now
 
     if "-" in outputs().values():
@@ -56,25 +65,52 @@ def run(
     if max(ids) >= h.vocab:
         raise WrongInput(f"--tokenizer gives token {max(ids)}, the model has {h.vocab}; name the model's own tokenizer")
     request = dispatch.request()
-    selected = first_accepted(
-        order, request, model, cached=dispatch.cached, forced=forced, beyond_proof=beyond_proof
-    )  # fmt: skip
+    serving = Serving(beyond_proof, canary, canary_seconds)
+    selected = first_accepted(order, request, model, cached=dispatch.cached, forced=forced, serving=serving)
     if receipt:
         from kparity.cli.probe import write_receipt
 
         write_receipt(Path(receipt), selected.rows, request, order, selected.name, begun)
     selected.engine.column_sums_every = column_sums
-    stream = words.stream(ids)
     _write(prompt)
-    for token in selected.engine.generate(ids, max_tokens):
-        _write(stream.feed(token))
-    _write(stream.finish() + "\n")
+    selected, doubted = _generated(selected, words, ids, max_tokens)
     if selected.engine.full:
         room, most = selected.engine.context, h.context
         more = f"give --context up to {most}" if room < most else "the model has no more; shorten the prompt"
         log(f"stopped: the context of {room} positions is full; {more}")
     model.file.unchanged()
     selected.close()
+    return int(doubted)
+
+
+def _generated(
+    selected: Selection, words: Tokenizer, prompt: list[int], max_tokens: int
+) -> tuple[Selection, bool]:  # fmt: skip
+    """Write a continuation. Where the backend trips, the next one goes on behind the last token that is sure; what
+    served last, and whether any did trip.
+    """
+    from kparity.engine.canary import Tripped
+
+    sure: list[int] = []
+    doubted = False
+    while True:
+        told, stream = list(sure), words.stream([*prompt, *sure])
+        try:
+            for token in selected.engine.generate([*prompt, *sure], max_tokens - len(sure)):
+                told.append(token)
+                _write(stream.feed(token))
+            _write(stream.finish() + "\n")
+            return selected, doubted
+        except Tripped as trip:
+            _write(stream.finish() + "\n")
+            doubted, sure = True, told[: max(0, trip.sure - len(prompt) + 1)]
+            log(f"tokens {len(sure) + 1} to {len(told)} of the output above are in doubt")
+            every = selected.engine.column_sums_every
+            selected = selected.fall_back()
+            selected.engine.column_sums_every = every
+            log(f"the output follows from token {len(sure) + 1} on")
+            if len(sure) == max_tokens:
+                return selected, doubted
 
 
 def _write(text: str) -> None:

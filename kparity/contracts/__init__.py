@@ -116,6 +116,12 @@ class Contract:
             contract=self.id, backend=backend, next=then, code=code, reason=printable(" ".join(reason.split()))
         )
 
+    def tripped(self, backend: str, code: str, reason: str, then: str) -> str:
+        """The same for one that served, and may not any more."""
+        return self.rejected(backend, code, reason, then).replace(
+            " path rejected, ", " path rejected while serving, ", 1
+        )
+
     def serving(self, label: str, proved: int | None) -> str:
         """The line on stderr for the backend that serves, and the last position up to which it was proved."""
         template: str = self.document["log"]["serving"]

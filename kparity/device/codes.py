@@ -97,6 +97,10 @@ GENERAL: dict[str, Reason] = {
     "KP-TURNS": Reason("a second turn or a neighbour changes the result",
         "A prefill on a filled cache starts its positions or its mask anew, or rows of a batch mix.",
         "Do not use this backend for chats or batches."),
+    "KP-CANARY": Reason("a known step changed while it served",
+        "The same step on the same keys gave other bits than at first: the device, its memory or its driver has gone "
+        "wrong since; what was computed after the last good one is in doubt.",
+        "Throw away the output from the position that the line names on, and probe the device again."),
     "KP-DEPTH": Reason("wrong at a late position",
         "A ring, window, part of the keys or recording that is right at first: the verdict names the position and the "
         "context.",
@@ -107,7 +111,7 @@ GENERAL: dict[str, Reason] = {
         "Probe with another model (the embedded one has no such fault); kparity model inspect shows what the file "
         "holds; fetch or convert it again."),
     "KP-CHANGED": Reason("the device changed after its probe",
-        "The serving process repeats the BOS gate on its own device, and it did not give what the probe saw.",
+        "The serving process repeats positions, a prompt and steps on its own device, and got something else.",
         "Probe again without --cached."),
     "KP-KNOWN-BAD": Reason("a contract knows this device as bad",
         "A known issue of a contract matches the device and is not closed; the line names the issue and its symptom.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kparity.device.adapter import Backend, Program
+from kparity.engine.canary import Canary
 from kparity.engine.column_sums import ColumnSums
 from kparity.engine.graph import FusedGraph, Graph, Kernels, Options
 from kparity.engine.weights import Weights, silent, upload
@@ -69,6 +70,8 @@ class Engine:
         self.sums: ColumnSums | None = None
         self.column_sums_every = 0
         """Tokens of ``generate`` after which the column sums of every matrix are looked at; 0: never."""
+        self.canary: Canary | None = None
+        """What looks, before a run and after an answer, whether the device still computes what it did at first."""
         self.programs: dict[tuple[int, bool], Recorded] = {}
         self.bodies: dict[int, Program] = {}
 
@@ -171,8 +174,13 @@ class Engine:
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
         """Greedy continuation: ids one by one, until ``max_tokens``, the end-of-sequence id, or a full cache, after
-        which ``full`` is true.
+        which ``full`` is true. Raises Tripped where a canary finds the device wrong.
         """
+        yield from self._continued(prompt, max_tokens)
+        if self.canary:
+            self.canary.at_end()
+
+    def _continued(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
         self.full = False
         if not prompt:
             raise WrongInput("the prompt has no token")
@@ -219,6 +227,8 @@ class Engine:
 
     def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Graph:
         self._check(tokens)
+        if self.canary:
+            self.canary.before_run()
         recorded = self.recorded(rows, every_row)
         graph = recorded.graph
         program = recorded.program if head else self.body(rows)

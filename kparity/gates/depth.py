@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from kparity.engine import Engine
 from kparity.gates.candidate import Candidate, Distance
 from kparity.gates.reference import Deep
 from kparity.gates.verdict import Gate, Measure
 from kparity.ops.spec import Array
 from kparity.plain import Span
+
+if TYPE_CHECKING:
+    from kparity.engine import Engine
 
 
 def fill(engine: Engine, deep: Deep) -> None:

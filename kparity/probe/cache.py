@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from kparity import contracts
 from kparity.device import fingerprint
@@ -29,6 +28,7 @@ from kparity.gates.verdict import Row
 from kparity.host import cachedir
 from kparity.model import load_model
 from kparity.probe.messages import Request
+from kparity.probe.repeat import Kept
 from kparity.probe.runner import Found
 
 FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE", "KP-VACUOUS")
@@ -39,13 +39,13 @@ KEY_BYTES = 32
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One remembered row; ``bos`` are the reference's first logits, f32, ``key`` what the row depends on, ``loaded``
-    the files that its process had loaded, with their state.
+    """One remembered row; ``kept`` is what the serving process repeats, ``key`` what the row depends on,
+    ``loaded`` the files that its process had loaded, with their state.
     """
 
     key: dict[str, Any]
     row: Row
-    bos: bytes
+    kept: Kept | None
     loaded: Mapping[str, str]
 
 
@@ -104,7 +104,6 @@ def get(keys: Keys, backend: str) -> Found | None:
             return None
         entry = msgspec.json.decode(body, type=Entry)
         msgspec.convert(entry.row.device, Device | None)
-        bos = np.frombuffer(entry.bos, np.float32)
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return None
     row = entry.row
@@ -116,7 +115,7 @@ def get(keys: Keys, backend: str) -> Found | None:
     if not entry.loaded or any(fingerprint.state(path) != state for path, state in entry.loaded.items()):
         return None
     row.gates, row.cached = gates, True
-    return Found(row, bos if len(bos) else None, entry.loaded)
+    return Found(row, entry.kept, entry.loaded)
 
 
 def confirmed(known: Found, now: Found) -> bool:
@@ -137,13 +136,12 @@ def put(keys: Keys, found: Found) -> None:
     """Remember a row of a device that was opened and not refused, atomically; a cache that cannot be written is no
     error.
     """
-    row, bos, loaded = found
+    row, kept, loaded = found
     if row.code in FLEETING or row.status == "unavailable" or lacking(row.gates, "open"):
         return
     try:
         path = keys.path(row.backend)
-        first = b"" if bos is None else np.asarray(bos, np.float32).tobytes()
-        body = msgspec.json.encode(Entry(keys.of(row.backend), row, first, loaded))
+        body = msgspec.json.encode(Entry(keys.of(row.backend), row, kept, loaded))
         cachedir.write(path, _signature(path.parent, body) + b"\n" + body)
     except OSError:
         return

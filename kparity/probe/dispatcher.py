@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from kparity.contracts import PROBE, load
 from kparity.contracts.known import Issue, load_issues
@@ -16,17 +15,16 @@ from kparity.device.adapter import Backend
 from kparity.device.registry import default_order, drives_gpu, names, open_backend, refuse_environment
 from kparity.errors import KparityError, Refused, WrongInput, named
 from kparity.gates.table import of_depth
-from kparity.gates.verdict import Measure, Row
+from kparity.gates.verdict import Row
 from kparity.host import progress, streams
 from kparity.model import Model, load_model
-from kparity.numerics import compare
-from kparity.ops.spec import Array
 from kparity.probe import runner
 from kparity.probe.messages import Request
 from kparity.probe.runner import Found, Watch
 
 if TYPE_CHECKING:
     from kparity.engine import Engine
+    from kparity.probe.repeat import Kept
 
 Log = Callable[[str], None]
 
@@ -140,7 +138,7 @@ def probe_all(
     cached: bool = False,
     forced: str = "",
     log: Log = streams.log,
-    serve: Callable[[Row, Array | None], Engine | None] | None = None,
+    serve: Callable[[Row, Kept | None], Engine | None] | None = None,
 ) -> Outcome:
     """Probe every backend of the list; the first accepted one is the one that would serve.
 
@@ -151,11 +149,11 @@ def probe_all(
         task = stack.enter_context(progress.task("probe"))
         watch = _watching(task, order, request.depth)
         rows = stack.enter_context(closing(rows_in_order(order, request, cached, watch)))
-        for row, bos, _ in rows:
+        for row, kept, _ in rows:
             outcome.rows.append(row)
             if row.accepted and not outcome.serving and serve:
                 task.stage(f"{row.backend}: opening it here")
-                outcome.engine = serve(row, bos)
+                outcome.engine = serve(row, kept)
             if row.accepted and not outcome.serving:
                 outcome.serving = row.backend
                 label = outcome.engine.backend.info.label if outcome.engine else row.label
@@ -167,12 +165,23 @@ def probe_all(
     return outcome
 
 
+@dataclass(frozen=True)
+class Serving:
+    """How an accepted backend serves: beyond what was proved, and how often a known step is repeated (``select``)."""
+
+    beyond_proof: bool = False
+    canary: int | None = None
+    canary_seconds: float = 0.0
+
+
 @dataclass
 class Selection:
     """A backend that was accepted and opened in this process, with its engine, and every verdict on the way to it."""
 
     engine: Engine
     rows: list[Row]
+    fall_back: Callable[[], Selection]
+    """Closes this one and gives the next that is accepted; raises Refused where nothing may take its place."""
 
     @property
     def backend(self) -> Backend:
@@ -203,17 +212,23 @@ def select(
     kv: str = "f16",
     context: int = 0,
     beyond_proof: bool = False,
+    canary: int | None = None,
+    canary_seconds: float = 0.0,
     contracts: Sequence[str | Path] = (),
     log: Log = streams.log,
 ) -> Selection:
     """The first backend of the list that passes its probe, opened in this process.
 
     ``model`` is a path, a loaded model, or None for the embedded one. Probes run in child processes; after acceptance
-    this process opens the device itself and repeats the BOS gate on it, so that a device that changed in between is
-    caught and the next backend is tried. ``contracts`` are files or folders of contracts whose known issues are heeded
-    beside the shipped ones. Raises Refused where nothing may serve, or where ``require`` (or a list of one) is
-    rejected. The engine raises Refused where it would go beyond the last position that was proved, unless
-    ``beyond_proof``; a full probe proves the whole ``context``.
+    this process opens the device itself and repeats on it what was probed (64 positions, a prompt, recorded steps, late
+    positions), so that a device that changed in between is caught and the next backend is tried. ``contracts`` are
+    files or folders of contracts whose known issues are heeded beside the shipped ones. Raises Refused where nothing
+    may serve, or where ``require`` (or a list of one) is rejected.
+
+    The engine raises Refused where it would go beyond the last position that was proved, unless ``beyond_proof``; a
+    full probe proves the whole ``context``. While it serves, a known step is compared bit by bit after every ``canary``
+    runs (None: 256, or more where that would take more than 1 % of the time; 0: never) or ``canary_seconds``: where it
+    differs, a line says so and the engine raises Tripped; ``Selection.fall_back`` gives the next backend.
     """
     order = parse_order([require] if require else backends, no_gpu and not require)
     loaded = model if isinstance(model, Model) else load_model(model)
@@ -221,51 +236,69 @@ def select(
     request = Request(path, depth, timeout=timeout, require_gpu=require_gpu, act=act, kv=kv,
                       issues=known_issues(contracts), context=context)  # fmt: skip
     forced = forced_by(require, order)
-    return first_accepted(
-        order, request, loaded, cached=cached, forced=forced, beyond_proof=beyond_proof, log=log
-    )  # fmt: skip
+    serving = Serving(beyond_proof, canary, canary_seconds)
+    return first_accepted(order, request, loaded, cached=cached, forced=forced, serving=serving, log=log)
 
 
 def first_accepted(
     order: Sequence[str], request: Request, model: Model, *, cached: bool = False, forced: str = "",
-    beyond_proof: bool = False, log: Log = streams.log,
+    serving: Serving | None = None, log: Log = streams.log,
 ) -> Selection:  # fmt: skip
     """The same of a list that was checked, and of a request for a model that is open."""
     outcome = probe_all(
         order, request, cached=cached, forced=forced, log=log,
-        serve=lambda row, bos: _serve(row, bos, model, request),
+        serve=lambda row, kept: _serve(row, kept, model, request),
     )  # fmt: skip
-    if outcome.engine:
-        proved = outcome.rows[-1].proved
-        outcome.engine.proved = None if beyond_proof else -1 if proved is None else proved
-        return Selection(outcome.engine, outcome.rows)
+    if not outcome.engine:
+        raise _refused(order, forced)
+    engine, row, how = outcome.engine, outcome.rows[-1], serving or Serving()
+    engine.proved = None if how.beyond_proof else -1 if row.proved is None else row.proved
+    rest = order[order.index(row.backend) + 1 :]
+
+    def fall_back() -> Selection:
+        engine.close()
+        if forced or not rest:
+            raise _refused(order, forced)
+        return first_accepted(rest, request, model, cached=cached, serving=serving, log=log)
+
+    if how.canary != 0:
+        from kparity.engine.canary import Canary
+
+        then = f"refusing, {forced}" if forced else "attempting fallback" if rest else "no backend left"
+        engine.canary = Canary(
+            engine, how.canary or 0, how.canary_seconds,
+            lambda why: log(load(PROBE).tripped(row.backend, "KP-CANARY", why, then)),
+        )  # fmt: skip
+    return Selection(engine, outcome.rows, fall_back)
+
+
+def _refused(order: Sequence[str], forced: str) -> Refused:
     if forced:
         required = "was required and may not serve" if forced == REQUIRED else f"may not serve and {forced}"
-        raise Refused(f"{order[0]} {required}; nothing was downgraded")
-    raise Refused(f"no backend of {','.join(order)} may serve")
+        return Refused(f"{order[0]} {required}; nothing was downgraded")
+    return Refused(f"no backend of {','.join(order)} may serve")
 
 
-def _serve(row: Row, bos: Array | None, model: Model, request: Request) -> Engine | None:
-    """Open the device here and repeat the BOS gate; None, with the row rejected, where it does not hold any more."""
+def _serve(row: Row, kept: Kept | None, model: Model, request: Request) -> Engine | None:
+    """Open the device here and repeat what was probed; None, with the row rejected, where it does not hold any more."""
     from kparity.engine import Engine
-    from kparity.gates.reference import first_token
+    from kparity.probe.repeat import differs
 
-    contract = load(PROBE)
     engine: Engine | None = None
     try:
         engine = Engine(model, open_backend(row.backend), act=request.act, kv=request.kv, context=request.context)
         if row.device is not None and engine.backend.info.uuid != row.device["uuid"]:
             reason = f"this process got device {engine.backend.info.uuid}, the probe had {row.device['uuid']}"
-        elif bos is None or not len(bos):
+        elif kept is None:
             reason = "the probe left no reference logits"
         else:
-            logits = engine.step(first_token(model))
-            engine.reset()
-            finite = bool(np.isfinite(logits).all())
-            measure = Measure.of(contract, "bos_cosine", compare.cosine(logits, bos) if finite else float("nan"))
-            if measure.holds:
+            for rows in (1, engine.chunk):
+                engine.launch_each(rows)
+            started = time.monotonic()
+            reason = differs(engine, kept, load(PROBE))
+            row.timings_ms["repeat"] = (time.monotonic() - started) * 1e3
+            if not reason:
                 return engine
-            reason = f"BOS repeated in the serving process: cosine = {measure.value:.6f} (< {measure.limit:g})"
     except KparityError as error:
         reason = f"the serving process cannot open it: {error}"
     if engine is not None:

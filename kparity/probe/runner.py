@@ -25,8 +25,8 @@ from kparity.gates.vacuous import doubts
 from kparity.gates.verdict import Gate, Row
 from kparity.host.text import printable
 from kparity.model import Model, load_model, soundness
-from kparity.ops.spec import Array
 from kparity.probe.messages import Judge, Loaded, Measured, Opened, Proof, Request, Said, Work
+from kparity.probe.repeat import Kept
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Done, Failed, Family, Garbled, Stage, Tick, wait
 from kparity.process.parent import EXIT_SECONDS, signal_name
@@ -46,10 +46,10 @@ Watch = Callable[[Sequence[tuple[str, str, str]]], None]
 
 
 class Found(NamedTuple):
-    """A row, the reference's BOS logits where the probe came that far, and what the backend's process had loaded."""
+    """A row, what is kept of the reference where the probe came that far, and what the backend's process had loaded."""
 
     row: Row
-    bos: Array | None
+    kept: Kept | None
     loaded: Mapping[str, str]
 
 
@@ -178,11 +178,13 @@ class Truth(Process):
     def __init__(self, family: Family, request: Request, model: Model) -> None:
         self.file, self.model = Sealed(family.folder), model
         self.reference: Reference | None = None
+        self.kept: Kept | None = None
         super().__init__("reference", request, started(family, request, self.file.writer))
 
     def settle(self) -> None:
         self.file.seal()
         self.reference = Reference.read(self.file.reader)
+        self.kept = Kept.of(self.reference)
         self.end()
 
     @cached_property
@@ -331,8 +333,7 @@ def _rows(candidates: Sequence[Attempt], truth: Truth | None, watch: Watch) -> I
             watch([(each.name, each.stage, each.note) for each in everyone if not each.over])
         if truth:
             truth.refuse_model()
-        bos = truth.reference.bos if truth and truth.reference else None
-        yield Found(candidate.row(), bos, candidate.loaded)
+        yield Found(candidate.row(), truth.kept if truth else None, candidate.loaded)
 
 
 def turn(working: Sequence[Process]) -> None:

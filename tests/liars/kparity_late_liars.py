@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
-from kparity_liars import Honest, OtherReplay, Tampering
+from kparity_liars import Honest, Interleaved, OtherReplay, Tampering
 
-from kparity.device.adapter import Buffer, Launch, Program
-from kparity.ops.spec import Array, Case
+from kparity.device.adapter import Buffer, Kernel, Launch, Program
+from kparity.ops.spec import Array, Case, Op
 
 
 class LateReplay(OtherReplay):
@@ -62,3 +63,34 @@ class Ring(Tampering):
         if id(buffer.handle) in getattr(self, "rings", {}):
             array = np.where(array < 0, array, array % self.length).astype(np.int32)
         super().write(buffer, array)
+
+
+class NextProcess(Interleaved):
+    """Right in the probe's process; in the next one RoPE is another's, which the first token cannot show."""
+
+    name = "liar-next"
+
+    def build(self, op: Op, case: Case) -> Kernel:
+        return super().build(op, case) if serving() else Honest.build(self, op, case)
+
+
+class Weary(OtherReplay):
+    """After some hundreds of steps that it serves a gain is off by 1e-4."""
+
+    name, left = "liar-weary", 150
+
+    def record(self, launches: Sequence[Launch]) -> Program:
+        wrong, program = super().record(launches), Honest.record(self, launches)
+        right = program._run
+
+        def run() -> None:
+            self.left -= serving() and len(launches) > 1
+            (right if self.left > 0 else wrong._run)()
+
+        program._run = run
+        return program
+
+
+def serving() -> bool:
+    """Whether this process is not the probe's."""
+    return not os.environ.get("KPARITY_PROBE_CHILD")
