@@ -37,7 +37,8 @@ RIGHT = {
     "host-eps-constant": "norm_quant", "host-eps-off": "norm_quant", "host-activation": "norm_quant",
     "host-clamp": "norm_quant", "host-rope-scale": "rope_store", "host-rope-dim": "rope_store",
     "host-rope-mode": "rope_store", "host-heads-dealt": "tgemv", "host-scale-forgotten": "tgemv",
-    "host-scale-inverted": "tgemv", "host-rope-table": "rope_store",
+    "host-scale-inverted": "tgemv", "host-rope-table": "rope_store", "upload-cut-short": "tgemv",
+    "words-flipped": "tgemv", "embedding-row-lost": "dense_gemv",
 }  # fmt: skip
 """Mutants of the engine → the op whose launch, parameters or weights are wrong; of the others it is the engine."""
 

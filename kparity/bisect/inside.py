@@ -166,6 +166,8 @@ class Inside:
 
     def held(self, calls: Calls) -> str:
         """What the device holds of ids and positions behind a run that is not what it was given; empty if all is."""
+        list(fed(self.own, calls))
+        self.own.reset()  # behind tokens, so that one which forgets nothing shows
         before, after = last_run(calls)
         list(fed(self.own, before))
         self.own.reset()
