@@ -41,7 +41,7 @@ FUSED_OPS = 9
         ("engine/value-heads-exchanged", "weights", "tgemv", "batch", "128 of 512 rows of attn_qkv of layer 0"),
         ("engine/last-row-off-by-one", "engine", "engine", "prefill", "row 0 of 'last' is"),
         ("engine/second-turn-restarts", "engine", "engine", "second turn", "tokens are counted"),
-        ("engine/cache-not-reset", "engine", "engine", "batch", "were fed since a reset"),
+        ("engine/cache-not-reset", "engine", "engine", "steps", "were fed since a reset"),
         ("engine/graph-lost-a-launch", "engine", "engine", "batch", "launch 59 is norm_quant"),
     ],
 )
