@@ -75,11 +75,11 @@ def _told(code: str) -> list[Told]:
 def _terms(found: Sequence[Term]) -> Iterator[Told]:
     """Of contracts; a measure of the probe with the gate that judges it."""
     from kparity import contracts
-    from kparity.gates.table import GATES
+    from kparity.gates.table import EVERY
 
     for term in found:
         of_probe = term.contract.id == contracts.PROBE
-        gate = next((gate for gate in GATES if of_probe and term.name in gate.thresholds), None)
+        gate = next((gate for gate in EVERY if of_probe and term.name in gate.thresholds), None)
         facts = {"gate": f"{gate.name}: {gate.runs}", "sees": gate.sees, "blind": gate.blind,
                  "codes": ", ".join(gate.codes)} if gate else {}  # fmt: skip
         yield f"{term.name}{term.limit} ({term.contract.id} {term.contract.version})", {**facts, **term.facts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,6 +37,24 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+class Span(click.ParamType):  # type: ignore[type-arg]
+    """A span of time such as 30s, 10m or 2h, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value)
+        seconds = float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else 0.0
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value!r} is no span of time; give one such as 30s, 10m or 2h", param, ctx)
+        return seconds
+
+
+SPAN = Span()
 
 
 class Nonce(click.ParamType):  # type: ignore[type-arg]

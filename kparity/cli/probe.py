@@ -14,6 +14,7 @@ from kparity.cli.command import Command, for_people
 from kparity.cli.options import (
     NONCE,
     OUT,
+    SPAN,
     Dispatch,
     dispatch_options,
     github_option,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
               help="Teacher-forced positions [default: 72, or the model's context].")  # fmt: skip
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, metavar="N",
               help="Rounds in which all positions, prompts and steps are run again, bit for bit.")  # fmt: skip
+@click.option("--soak", type=SPAN, metavar="TIME",
+              help="Run two engines on each device for so long (30s, 10m, 2h), behind all other gates.")  # fmt: skip
 @json_option
 @quiet_option
 @click.option("--receipt", type=OUT, metavar="FILE", help="Write what was measured, and on what, to FILE.")
@@ -51,7 +54,8 @@ if TYPE_CHECKING:
 @click.option("--timings", is_flag=True, help="Show where the time went.")
 @click.pass_context
 def probe(
-    ctx: click.Context, /, dispatch: Dispatch, positions: int | None, repeat: int, json_path: str | None, quiet: bool,
+    ctx: click.Context, /, dispatch: Dispatch, positions: int | None, repeat: int, soak: float | None,
+    json_path: str | None, quiet: bool,
     receipt: str | None, nonce: str, verbose: bool, timings: bool, junit_path: str | None, github: bool,
 ) -> int:  # fmt: skip
     """Probe backends in order and show which one may serve.
@@ -74,6 +78,10 @@ def probe(
     if positions and positions > length:
         raise WrongInput(f"--positions {positions} is more than the {length} of {model.name}; ask for fewer")
     request = replace(dispatch.request(positions or min(72, length), nonce), repeat=repeat)
+    if soak and request.depth != "full":
+        raise WrongInput(f"--soak and --depth {request.depth} exclude each other: give one of them")
+    if soak:
+        request = replace(request, depth="soak", soak=soak)
     outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
     if json_path:
         import msgspec

@@ -110,6 +110,9 @@ GENERAL: dict[str, Reason] = {
         "feed-forward gives what the right one gives, so that such errors in a backend would pass too.",
         "Probe with another model (the embedded one has no such fault); kparity model inspect shows what the file "
         "holds; fetch or convert it again."),
+    "KP-SOAK": Reason("right at first, wrong under load",
+        "Two engines on the device, or many steps, change the result: shared scratch, the order of a queue, a race.",
+        "Do not use this backend for more than one model at a time; the line says after how much of which work."),
     "KP-CHANGED": Reason("the device changed after its probe",
         "The serving process repeats positions, a prompt and steps on its own device, and got something else.",
         "Probe again without --cached."),

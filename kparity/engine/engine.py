@@ -4,6 +4,7 @@ device.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -109,6 +110,34 @@ class Engine:
                 self.backend.sync()
                 self.tick(f"first launch of {launch.kernel_id}, {rows} rows")
             seen.add(launch.case)
+
+    def beside(self) -> Engine:
+        """Another engine on the same device and weights, with kernels, cache and programs of its own."""
+        other = copy.copy(self)
+        other.kernels, other.programs, other.bodies = Kernels(self.backend, self.tick), {}, {}
+        other.cache = [
+            (self.backend.empty(k.shape, k.dtype), self.backend.empty(v.shape, v.dtype)) for k, v in self.cache
+        ]
+        other.position, other.full = 0, False
+        return other
+
+    def woven(self, other: Engine) -> Program:
+        """The launches of a step of both engines, one of each in turn, as one program."""
+        pairs = zip(self.recorded().graph.launches, other.recorded().graph.launches, strict=True)
+        return self.backend.record([launch for pair in pairs for launch in pair])
+
+    def step_beside(self, other: Engine, token: int, others: int, woven: Program | None = None) -> tuple[Array, Array]:
+        """A step of two engines, both started before either is read, or ``woven``; f32 logits [vocab] of each."""
+        pair = ((self, token), (other, others))
+        for engine, each in pair:
+            engine._check([each])
+            engine._feed(engine.recorded().graph, [each], 1)
+        for program in [woven] if woven else [engine.recorded().program for engine, _ in pair]:
+            program.run()
+        for engine, _ in pair:
+            engine.position += 1
+        self.tick(f"positions {self.position} and {other.position}")
+        return self._first_row(self.recorded().graph), other._first_row(other.recorded().graph)
 
     def rewind(self, position: int) -> None:
         """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""

@@ -32,6 +32,8 @@ class Candidate:
     """Length of a prompt → logits f32 [vocab] behind it and one step later, of the gate ``prefill``."""
     repeat: int = REPEAT
     """Rounds of the gate ``reset``."""
+    soak: float = 0.0
+    """Seconds of the gate ``soak``."""
 
     def judged(self, name: str, values: Mapping[str, float], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
         """A gate from its measures; ``failure`` gives code and reason for the first that the contract does not take."""

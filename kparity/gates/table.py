@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from kparity.gates.candidate import Candidate
     from kparity.gates.verdict import Gate
 
-Depth = Literal["open", "bos", "full"]
-DEPTHS: tuple[Depth, ...] = ("open", "bos", "full")
+Depth = Literal["open", "bos", "full", "soak"]
+DEPTHS: tuple[Depth, ...] = ("open", "bos", "full", "soak")
 """Each depth has the gates of those before it."""
 BLIND = "BOS alone cannot see RoPE, mask, KV cache, prefill or reset errors, nor a constant factor"
 
@@ -148,12 +148,23 @@ GATES: tuple[GateSpec, ...] = (
     ),
 )  # fmt: skip
 """In the order in which they run."""
+SOAK = GateSpec(
+    "soak", "soak",
+    "two engines on one device for as long as `--soak` says: prompts and steps alone, in turn, and launch by launch",
+    "scratch that engines share, the order of a queue, what wears out or is rare",
+    "what takes longer",
+    ("soak_differences", "soak_compared"), ("KP-SOAK", "KP-UNSUPPORTED"), "positions",
+)  # fmt: skip
+"""Runs behind them where somebody asks for it."""
+EVERY = (*GATES, SOAK)
+WHOLE = ("full", "soak")
+"""Depths at which every gate of ``GATES`` runs."""
 
 
 def of_depth(depth: str) -> Sequence[GateSpec]:
     """The gates that run at a depth."""
     reach = DEPTHS.index(depth)
-    return [gate for gate in GATES if DEPTHS.index(gate.depth) <= reach]
+    return [gate for gate in EVERY if DEPTHS.index(gate.depth) <= reach]
 
 
 def thresholds(depth: str = "full") -> tuple[str, ...]:
@@ -163,10 +174,10 @@ def thresholds(depth: str = "full") -> tuple[str, ...]:
 
 def named(name: str) -> GateSpec:
     """A gate by name; raises KeyError."""
-    return {gate.name: gate for gate in GATES}[name]
+    return {gate.name: gate for gate in EVERY}[name]
 
 
 def markdown() -> str:
     """The table of the README."""
     head = "| gate | what runs | what it sees | what it does not |\n|---|---|---|---|\n"
-    return head + "".join(f"| {gate.name} | {gate.runs} | {gate.sees} | {gate.blind} |\n" for gate in GATES)
+    return head + "".join(f"| {gate.name} | {gate.runs} | {gate.sees} | {gate.blind} |\n" for gate in EVERY)

@@ -58,6 +58,7 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     from kparity.gates import challenge
     from kparity.gates.candidate import Candidate, run
     from kparity.gates.reference import SEED, Reference
+    from kparity.gates.table import WHOLE
     from kparity.model import load_model
 
     request = work.request
@@ -66,13 +67,14 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     link.stage("upload")
     engine = Engine(model, backend, act=request.act, kv=request.kv, context=request.context, tick=link.tick)
     link.stage("compile")
-    for rows in (1, engine.chunk) if request.depth == "full" else (1,):
+    for rows in (1, engine.chunk) if request.depth in WHOLE else (1,):
         engine.launch_each(rows)
     link.stage("reference")
     link.request(Judge)
     candidate = Candidate(
-        engine, Reference.read(work.descriptor), contracts.load(contracts.PROBE), repeat=request.repeat
-    )
+        engine, Reference.read(work.descriptor), contracts.load(contracts.PROBE), repeat=request.repeat,
+        soak=request.soak,
+    )  # fmt: skip
     for gate in run(candidate, request.depth, link.stage):
         values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
         link.send(Measured(gate.name, values, gate.code, gate.reason, gate.elapsed_ms))
@@ -90,13 +92,14 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     from kparity.engine.engine import served_context
     from kparity.errors import BadModel
     from kparity.gates import reference
+    from kparity.gates.table import WHOLE
     from kparity.model import load_model
 
     link.stage("reference")
     model = load_model(request.model)
-    count = min(request.positions, model.hparams.context) if request.depth == "full" else 1
+    count = min(request.positions, model.hparams.context) if request.depth in WHOLE else 1
     tokens = reference.probe_tokens(model, count, request.nonce)
-    full = request.depth == "full"
+    full = request.depth in WHOLE
     context = served_context(request.context, plain.facts(request.model).context) if full else 0
     found = reference.compute(model, tokens, act=request.act, kv=request.kv, context=context, tick=link.tick)
     late = (found.deep.logits, found.deep.rounded) if found.deep else ()

@@ -37,7 +37,7 @@ class Request(Part):
     """What was asked for."""
 
     backends: Annotated[list[str], Meta(min_length=1)]
-    depth: Annotated[str, Meta(pattern="^(bos|full)$")]
+    depth: Annotated[str, Meta(pattern="^(bos|full|soak)$")]
     positions: Annotated[int, Meta(ge=1)]
     require_gpu: bool
     act: str

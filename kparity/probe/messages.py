@@ -38,6 +38,8 @@ class Request:
     """Positions that are to be served; 0: the model's, at most 4096."""
     repeat: int = REPEAT
     """Rounds in which everything is run again, bit for bit."""
+    soak: float = 0.0
+    """Seconds of the gate ``soak``, at that depth."""
 
 
 class Work(msgspec.Struct, frozen=True):

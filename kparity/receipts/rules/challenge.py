@@ -11,6 +11,7 @@ from kparity.contracts import Contract
 from kparity.gates import challenge
 from kparity.gates.challenge import Sampled
 from kparity.gates.reference import SEED
+from kparity.gates.table import WHOLE
 from kparity.numerics import compare
 from kparity.probe.messages import DEFAULT_POSITIONS
 from kparity.receipts.findings import Finding, Findings
@@ -28,7 +29,7 @@ def _positions(predicate: Predicate, run: Run, context: int) -> list[int]:
         return sorted({row.units - 1 if row.phase == "prefill" else row.depth + BLOCK - 1
                        for row in run.measurements})  # fmt: skip
     asked = predicate.request.options
-    count = asked.get("positions", DEFAULT_POSITIONS) if asked.get("depth", "full") == "full" else 1
+    count = asked.get("positions", DEFAULT_POSITIONS) if asked.get("depth", "full") in WHOLE else 1
     length = min(count, context) if isinstance(count, int) and count > 0 else context
     return challenge.positions(predicate.nonce, seed_of(predicate), length)
 

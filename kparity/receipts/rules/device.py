@@ -9,7 +9,7 @@ from kparity.device import codes, registry
 from kparity.device.adapter import Device
 from kparity.device.declared import Declared
 from kparity.device.registry import PROCESSOR, named_software
-from kparity.gates.table import GATES
+from kparity.gates.table import EVERY
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of, dialects, is_gpu_kernel
 from kparity.receipts.record import Predicate, Row, Run
@@ -145,7 +145,7 @@ def fallback(predicate: Predicate) -> Findings:
     if names != asked and not stopped:
         why = f"not the requested backends in order: {', '.join(asked)}"
         yield Finding("RCPT-FALLBACK", "/predicate/fallback", why)
-    known, computed = codes.own(), {code for spec in GATES if spec.thresholds for code in spec.codes}
+    known, computed = codes.own(), {code for spec in EVERY if spec.thresholds for code in spec.codes}
     for index, each in enumerate(tried):
         where = f"/predicate/fallback/{index}"
         if (each.status == "accepted") is bool(each.code or each.reason) or bool(each.code) is not bool(each.reason):

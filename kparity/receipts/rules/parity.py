@@ -7,7 +7,7 @@ from __future__ import annotations
 from kparity import contracts
 from kparity.contracts import Contract
 from kparity.contracts.history import numbers
-from kparity.gates.table import GATES, thresholds
+from kparity.gates.table import DEPTHS, EVERY, WHOLE, thresholds
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate
 from kparity.receipts.rules.device import enumerated
@@ -41,7 +41,7 @@ def gates(predicate: Predicate) -> Findings:
     judge = judge_of(predicate)
     if judge is None:
         return
-    owners = {name: spec.name for spec in GATES for name in spec.thresholds}
+    owners = {name: spec.name for spec in EVERY for name in spec.thresholds}
     for at, run in enumerated(predicate):
         names = [gate.name for gate in run.parity.gates]
         for index, gate in enumerate(run.parity.gates):
@@ -83,7 +83,8 @@ def verdicts(predicate: Predicate) -> Findings:
     status = {each.backend: each.status for each in predicate.fallback}
     reasons = {each.backend: (f"{each.code}: {each.reason}",) for each in predicate.fallback if each.code}
     options = predicate.request.options
-    depth = "bos" if predicate.kind == "probe" and options.get("depth", "full") == "bos" else "full"
+    asked = options.get("depth", "full") if predicate.kind == "probe" else "full"
+    depth = asked if asked in DEPTHS else "full"
     for at, run in enumerated(predicate):
         parity, where, dispatch = run.parity, f"{at}/parity", status.get(run.backend)
         failed = [gate.name for gate in parity.gates if not gate.passed]
@@ -116,7 +117,7 @@ def required(predicate: Predicate) -> Findings:
     verdicts = [run.parity.verdict for run in predicate.runs]
     if "PASS" not in verdicts and not (predicate.ops and not predicate.runs):
         yield Finding("RCPT-PARITY-REQUIRED", "/predicate/runs", "no run passed")
-    if predicate.kind == "probe" and predicate.request.options.get("depth", "full") != "full":
+    if predicate.kind == "probe" and predicate.request.options.get("depth", "full") not in WHOLE:
         yield Finding("RCPT-PARITY-REQUIRED", "/predicate/request/options/depth", "only the first token was judged")
     for at, run in enumerated(predicate):
         if run.parity.verdict == "INVALID-CORRECTNESS":

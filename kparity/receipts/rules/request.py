@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from kparity.engine.engine import served_context
+from kparity.gates.table import WHOLE
 from kparity.probe.messages import DEFAULT_POSITIONS
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of
@@ -143,7 +144,7 @@ def _unlike(run: Run, predicate: Predicate, model: Model) -> Iterator[tuple[str,
             yield "parity/gates", f"{gate.value} positions were probed, asked for {wanted}"
     context = asked.get("context", 0)
     if run.parity.verdict == "PASS" and isinstance(context, int):
-        reach = served_context(context, model.context) - 1 if asked.get("depth", "full") == "full" or bench else 0
+        reach = served_context(context, model.context) - 1 if asked.get("depth", "full") in WHOLE or bench else 0
         if run.parity.proved != reach:
             yield "parity/proved", f"proved to position {run.parity.proved}, what was asked for ends at {reach}"
     isa = asked.get("isa")
