@@ -12,6 +12,7 @@ import pytest
 from kparity import contracts
 from kparity.backends.cpu import CpuBackend
 from kparity.engine import Engine
+from kparity.engine.canary import Canary, Tripped
 from kparity.engine.column_sums import column_sums
 from kparity.errors import DeviceFault
 from kparity.gates.candidate import Candidate
@@ -75,6 +76,16 @@ def test_column_sums_see_one_weight_while_it_serves(tmp_path: Path, options: dic
     with pytest.raises(DeviceFault, match="after 6 tokens: ffn_down of layer 1: its products add up to") as caught:
         next(made)
     assert caught.value.code == "KP-RESIDENT"
+    words[17, 2] ^= 2
+    engine.reset()
+    told: list[str] = []
+    engine.canary = Canary(engine, trip=told.append)
+    made = engine.generate([1, 2, 3], 12)
+    assert len([next(made) for _ in range(6)]) == 6
+    words[17, 2] ^= 2
+    with pytest.raises(Tripped, match="output is in doubt from position 0 of the sequence on"):
+        list(made)
+    assert "ffn_down of layer 1" in told[0]
 
 
 @pytest.mark.parametrize("parts", [1, 3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -116,10 +116,12 @@ class Canary:
         logits = self._measured()
         wrong = int((logits.view(np.uint32) != self.first.view(np.uint32)).sum())
         if wrong:
-            why = (
-                f"{wrong} of {logits.size} logits of a known step differ from its first ones, after {self.runs} more "
-                f"runs; output is in doubt from position {self.sure} of the sequence on"
-            )
-            self.trip(why)
-            raise Tripped(f"{self.engine.backend.name}: {why}", self.sure)
+            of = f"{wrong} of {logits.size} logits of a known step"
+            self.fail(f"{of} differ from its first ones, after {self.runs} more runs")
         self.sure, self.runs, self.last = self.engine.position, 0, time.monotonic()
+
+    def fail(self, what: str) -> NoReturn:
+        """Something is wrong with the device: raise Tripped."""
+        why = f"{what}; output is in doubt from position {self.sure} of the sequence on"
+        self.trip(why)
+        raise Tripped(f"{self.engine.backend.name}: {why}", self.sure)

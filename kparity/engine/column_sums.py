@@ -60,6 +60,8 @@ class ColumnSums:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.rng = engine, np.random.default_rng()
+        self.sure = 0
+        """Tokens of the sequence that were fed before the last check that held."""
         self.rows = {
             (layer, name): sum(column_sums(engine.model.linear(layer, part).words) for part in parts_of(name))
             for layer, name in engine.weights.linears

@@ -228,10 +228,16 @@ class Engine:
             token = self.step_greedy(token)
 
     def check_column_sums(self) -> None:
-        """Raise DeviceFault where the weights on the device, or what is computed with them, are not the file's."""
+        """Raise Tripped where it serves with a canary, else DeviceFault, where the weights on the device, or what is
+        computed with them, are not the file's.
+        """
         self.sums = self.sums or ColumnSums(self)
         if wrong := next(self.sums.wrong(), ""):
+            if self.canary:
+                self.canary.sure = min(self.canary.sure, self.sums.sure)
+                self.canary.fail(wrong)
             raise DeviceFault(f"{self.backend.name}, after {self.position} tokens: {wrong}", "KP-RESIDENT")
+        self.sums.sure = self.position
 
     def close(self) -> None:
         """Close the backend; the engine must not be used afterwards."""
