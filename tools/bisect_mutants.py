@@ -115,7 +115,7 @@ def main() -> None:
         head, _, _ = PAGE.read_text(encoding="utf-8").partition(MADE)
         title = ["|  | mutant | on | way, first bad position | first slot | located at | evaluations | what |",
                  "| --- | --- | --- | --- | --- | --- | ---: | --- |"]  # fmt: skip
-        lines = [f"{MADE}\n{told} (commit {(commit(checkout()) or 'unknown')[:7]})\n", *title, *table.values()]
+        lines = [f"{MADE}\n{told}\nCommit {(commit(checkout()) or 'unknown')[:7]}.\n", *title, *table.values()]
         PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
 
