@@ -14,6 +14,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_fit
 from kparity.device.remedies import Reason, missing_package
+from kparity.device.usage import pci_address
 from kparity.errors import CompileFailed, DeviceFault
 from kparity.ops.assemble import Source, wgsl_source
 from kparity.ops.spec import DTYPES, Array, Case, Dispatches, Op
@@ -222,12 +223,13 @@ class WgpuBackend(Backend):
         self._staged, self._lost = 0, ""
         self._token = self.device.create_buffer(size=4, usage=self._usage)
         info = adapter.info
+        kind = kind_of(info["adapter_type"], info["device"])
         native = getattr(wgpu.backends.wgpu_native, "__version__", "unknown")
         self.info = DeviceInfo(
-            backend="wgpu", device=info["device"], kind=kind_of(info["adapter_type"], info["device"]),
+            backend="wgpu", device=info["device"], kind=kind,
             api=info["backend_type"], driver=" ".join(filter(None, (info["vendor"], info["description"]))),
             library=f"wgpu {wgpu.__version__}, wgpu-native {native}",
-            uuid=f"pci:{info['vendor_id']:04x}:{info['device_id']:04x}",  # wgpu tells neither UUID nor bus
+            uuid=self._identity(info, kind),
             max_binding=min(self.limits["max-storage-buffer-binding-size"], self.limits["max-buffer-size"]),
             max_threads=self.limits["max-compute-invocations-per-workgroup"],
         )  # fmt: skip
@@ -263,6 +265,12 @@ class WgpuBackend(Backend):
         except (wgpu.GPUError, RuntimeError) as error:
             message = f"{adapter.info['device']} gave no device ({error})"
             raise cls.unavailable("KP-WGPU-NODEVICE", message, "update the driver or choose another device") from error
+
+    @staticmethod
+    def _identity(info: Mapping[str, Any], kind: Kind) -> str:
+        """wgpu tells neither UUID nor bus: of a GPU the bus that the system has for its model, where that is one."""
+        model = info["vendor_id"], info["device_id"]
+        return pci_address(*model) if kind == "gpu" else "pci:{:04x}:{:04x}".format(*model)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

@@ -138,6 +138,7 @@ def _probed(options: Mapping[str, Any], order: Sequence[str], path: str) -> list
     request = Request(
         path, timeout=options["timeout"] or 0.0, require_gpu=options["require_gpu"], act=options["act"],
         kv=options["kv"], index=options["index"], issues=known_issues(), nonce=options["nonce"],
+        trust_claims=options["trust_claims"],
     )  # fmt: skip
     return probe_all(order, request, forced=forced_by(None, order)).rows
 

@@ -123,6 +123,7 @@ class Dispatch:
     backends: tuple[str, ...] | None
     require: str | None
     require_gpu: bool
+    trust_claims: bool
     no_gpu: bool
     model: str | None
     index: int
@@ -144,6 +145,8 @@ class Dispatch:
             raise WrongInput(f"--require and {other} exclude each other: give one of them")
         if self.require_gpu and self.no_gpu:
             raise WrongInput("--require-gpu and --no-gpu exclude each other: give one of them")
+        if self.trust_claims and not self.require_gpu:
+            raise WrongInput("--trust-claims loosens --require-gpu, which is not given; add it")
         if self.require and "," in self.require:
             raise WrongInput(f"--require {self.require} names several backends; name one, or give --backends")
         order = parse_order([self.require] if self.require else self.backends, self.no_gpu)
@@ -166,7 +169,7 @@ class Dispatch:
 
         return Request(
             self.model, self.depth, positions, self.timeout or 0.0, self.require_gpu, self.act, self.kv, self.index,
-            known_issues(self.places), nonce, self.context or 0,
+            known_issues(self.places), self.trust_claims, nonce, self.context or 0,
         )  # fmt: skip
 
 
@@ -175,7 +178,9 @@ _DISPATCH = (
     click.option("--backend", "--require", "require", metavar="B",
                  shell_complete=completing(names.backends),
                  help="This backend or none: never falls back (exit code 3)."),
-    click.option("--require-gpu", is_flag=True, help="Refuse CPU and software devices."),
+    click.option("--require-gpu", is_flag=True, help="Refuse what its driver does not confirm to compute on a GPU."),
+    click.option("--trust-claims", is_flag=True,
+                 help="With --require-gpu: take a backend's word where no driver tells."),
     click.option("--no-gpu", is_flag=True, help="Use CPU backends only."),
     model_option,
     index_option,

@@ -50,7 +50,9 @@ def _about(row: Row, serves: bool, whose: str) -> list[str]:
     count = f"{row.positions} position{'' if row.positions == 1 else 's'} against " if row.positions else ""
     against = f"{count}{row.reference}" if row.reference else ""
     proved = "" if row.proved is None else f"proved to position {row.proved}{whose}"
-    return [", ".join(filter(None, ["serves" if serves else "", "cached" if row.cached else "", against, proved]))]
+    on_gpu = f"GPU {row.gpu_proof} by its driver" if row.gpu_proof else ""
+    said = ["serves" if serves else "", "cached" if row.cached else "", against, proved, on_gpu]
+    return [", ".join(filter(None, said)), *row.evidence]
 
 
 def _summary(gates: Sequence[Gate]) -> Iterator[str]:

@@ -34,8 +34,13 @@ GENERAL: dict[str, Reason] = {
         "--require-gpu was given, and the device is a CPU or a software rasteriser (llvmpipe, SwiftShader, PoCL).",
         "Install the GPU's driver so that its device comes first, choose it by index, or drop --require-gpu."),
     "KP-FALSE-GPU": Reason("the device is no GPU, whatever it says",
-        "The adapter reports a GPU, but the device has the name of a software device, or the host has no GPU at all.",
+        "The adapter reports a GPU, but the device has the name of a software device, the host has no GPU at all, or "
+        "the GPU's driver counts no work, time or memory that would fit for its process; the line says which.",
         "Do not use this backend: its reports cannot be trusted."),
+    "KP-NOT-VERIFIED": Reason("nothing but the backend's own word speaks for a GPU",
+        "--require-gpu was given, and no driver tells what the backend's process does: neither fdinfo of DRM, nor KFD, "
+        "nor NVML; containers hide these, and so do old kernels.",
+        "Give the container the host's processes (--pid=host), update kernel or driver, or add --trust-claims."),
     "KP-UNSUPPORTED": Reason("the device cannot run the model",
         "A kernel of the model needs more than the device grants (binding size, grid, threads); the line names it.",
         "Use another backend or a smaller model."),

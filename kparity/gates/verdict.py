@@ -15,6 +15,7 @@ Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISTRUSTED"]
 REPEAT = 5
 """Rounds in which everything is run again: with the first, 456 rows of logits are compared on 72 positions."""
 Status = Literal["accepted", "rejected", "mistrusted", "unavailable"]
+GpuProof = Literal["", "verified", "not verified", "refuted"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class Row:
     positions: int = 0
     proved: int | None = None
     """The last position up to which it was proved; None for what is not accepted."""
+    gpu_proof: GpuProof = ""
+    """What the driver's counters say to its claim of a GPU; empty where it makes none."""
+    evidence: list[str] = field(default_factory=list)
+    """What that rests on."""
     elapsed_ms: float = 0.0
     cached: bool = False
 
@@ -104,4 +109,4 @@ class Row:
     @property
     def ran_and_failed(self) -> bool:
         """Whether the backend opened and then gave a wrong answer, none at all, or none in time."""
-        return self.status == "rejected" and self.code != "KP-NOT-GPU"
+        return self.status == "rejected" and self.code not in ("KP-NOT-GPU", "KP-NOT-VERIFIED")

@@ -31,7 +31,9 @@ from kparity.probe.messages import Request
 from kparity.probe.repeat import Kept
 from kparity.probe.runner import Found
 
-FLEETING = ("KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE", "KP-VACUOUS")
+FLEETING = (
+    "KP-PROBE-HANG", "KP-PROBE-OOM", "KP-PROBE-REFERENCE", "KP-VACUOUS", "KP-FALSE-GPU", "KP-NOT-VERIFIED",
+)  # fmt: skip
 """Codes that say more about the moment than about the backend: never remembered. Nor is what is unavailable: it costs
 next to nothing to ask again, and may be there by then.
 """
@@ -120,9 +122,10 @@ def get(keys: Keys, backend: str) -> Found | None:
 
 def confirmed(known: Found, now: Found) -> bool:
     """Whether a device that was opened just now is that of a remembered row, loads no file that is not known of it, and
-    passes the gate ``open``, whose verdict of now the row gets.
+    passes the gate ``open``, whose verdict of now the row gets. A GPU that tells no identity is never the same.
     """
     passed = now.row.accepted and now.row.device == known.row.device
+    passed = passed and bool(now.row.device and (now.row.device["kind"] != "gpu" or now.row.device["uuid"]))
     if passed:
         known.row.gates[0] = now.row.gates[0]
     return passed and now.loaded.items() <= known.loaded.items()

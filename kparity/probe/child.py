@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kparity.probe.messages import Judge, Loaded, Measured, Opened, Proof, Request, Work
+from kparity.probe.messages import Judge, Loaded, Measured, Opened, Proof, Request, Seen, Work
 from kparity.process import Done, Link, failure
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     assert candidate.steps is not None
     told = challenge.of_steps(candidate.steps, candidate.reference.tokens, request.nonce, SEED)
     link.send(Proof(backend.dispatches.counts, step_ms, told))
+    link.request(Seen)
 
 
 def compute_reference(request: Request, link: Link, descriptor: int) -> None:

@@ -204,6 +204,7 @@ def select(
     *,
     require: str | None = None,
     require_gpu: bool = False,
+    trust_claims: bool = False,
     no_gpu: bool = False,
     depth: str = "full",
     cached: bool = False,
@@ -234,7 +235,7 @@ def select(
     loaded = model if isinstance(model, Model) else load_model(model)
     path = None if model is None else str(loaded.path)
     request = Request(path, depth, timeout=timeout, require_gpu=require_gpu, act=act, kv=kv,
-                      issues=known_issues(contracts), context=context)  # fmt: skip
+                      issues=known_issues(contracts), context=context, trust_claims=trust_claims)  # fmt: skip
     forced = forced_by(require, order)
     serving = Serving(beyond_proof, canary, canary_seconds)
     return first_accepted(order, request, loaded, cached=cached, forced=forced, serving=serving, log=log)

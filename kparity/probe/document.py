@@ -40,6 +40,7 @@ class Request(Part):
     depth: Annotated[str, Meta(pattern="^(bos|full|soak)$")]
     positions: Annotated[int, Meta(ge=1)]
     require_gpu: bool
+    trust_claims: bool
     act: str
     kv: str
     index: Annotated[int, Meta(ge=0)]
@@ -78,7 +79,8 @@ def document(
         contract=Contract(id=contract.id, version=contract.version),
         request=Request(
             backends=list(order), depth=request.depth, positions=request.positions, require_gpu=request.require_gpu,
-            act=request.act, kv=request.kv, index=request.index, context=request.context,
+            trust_claims=request.trust_claims, act=request.act, kv=request.kv, index=request.index,
+            context=request.context,
         ),
         serving=serving or None, exit_code=exit_code, rows=list(rows),
     )  # fmt: skip

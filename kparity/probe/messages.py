@@ -32,6 +32,8 @@ class Request:
     index: int = 0
     issues: tuple[Issue, ...] = ()
     """Known issues that refuse on this host."""
+    trust_claims: bool = False
+    """Whether ``require_gpu`` takes a backend's word where no driver counts what its process does."""
     nonce: str = ""
     """Somebody's word from which the tokens are drawn; empty: the model's own text."""
     context: int = 0
@@ -56,6 +58,10 @@ class Work(msgspec.Struct, frozen=True):
 
 class Judge(msgspec.Struct, frozen=True):
     """The device may be measured: the reference is in its file."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The parent has looked at the process while its device was open: it may be closed."""
 
 
 class Opened(Message, frozen=True, tag="device"):

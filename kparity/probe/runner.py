@@ -16,16 +16,18 @@ from msgspec.structs import asdict, replace
 
 from kparity import contracts
 from kparity.device.adapter import DeviceInfo
+from kparity.device.usage import Counters
 from kparity.errors import BadModel
+from kparity.gates import device
 from kparity.gates.judge import judged, lacking, left_open, trusted
 from kparity.gates.open import gate_open
 from kparity.gates.reference import Reference
 from kparity.gates.table import of_depth
 from kparity.gates.vacuous import doubts
-from kparity.gates.verdict import Gate, Row
+from kparity.gates.verdict import Gate, GpuProof, Row
 from kparity.host.text import printable
 from kparity.model import Model, load_model, soundness
-from kparity.probe.messages import Judge, Loaded, Measured, Opened, Proof, Request, Said, Work
+from kparity.probe.messages import Judge, Loaded, Measured, Opened, Proof, Request, Said, Seen, Work
 from kparity.probe.repeat import Kept
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Done, Failed, Family, Garbled, Stage, Tick, wait
@@ -207,13 +209,18 @@ class Truth(Process):
 class Attempt(Process):
     """The process of a backend, what it has shown so far, and its row."""
 
-    def __init__(self, family: Family, backend: str, request: Request, truth: Truth | None) -> None:
+    def __init__(
+        self, family: Family, backend: str, request: Request, truth: Truth | None, counters: Counters | None = None
+    ) -> None:
+        self.counters = counters or Counters()  # before its process is started
         descriptor = -1 if truth is None else truth.file.reader
         super().__init__(backend, request, started(family, request, descriptor, backend))
         self.truth, self._has_truth = truth, False
         self.info: DeviceInfo | None = None
         self.proof: Proof | None = None
         self.loaded: dict[str, str] = {}
+        self.gpu_proof: GpuProof = ""
+        self.evidence: list[str] = []
         self.gates: list[Gate] = []
         self.contract = contracts.load(contracts.PROBE)
 
@@ -240,6 +247,9 @@ class Attempt(Process):
             self.loaded = message.files
         elif isinstance(message, Proof):
             self.proof = message
+            self._prove(message)
+            if not self.over:
+                self.child.send(Seen())
         else:
             super().take(message)
 
@@ -261,6 +271,24 @@ class Attempt(Process):
         reason = printable(message.reason)
         gate = judged(following[0], self.contract, message.values, message.code, reason, message.elapsed_ms)
         self._note(trusted(gate, following[0], self.truth.doubts if self.truth else []))
+
+    def _prove(self, proof: Proof) -> None:
+        """Hold its claim of a GPU against what the driver counts of its process, while that has the device open."""
+        if self.info is None or self.info.kind != "gpu" or self.truth is None:
+            return
+        count = len(self.truth.reference.tokens) if self.truth.reference else 1
+        found = self.counters.of(self.child.process.pid)
+        claimed = proof.device_step_ms * 1e6 * count
+        self.gpu_proof, self.evidence = device.proved(found, self.truth.model.n_bytes, claimed, self.contract)
+        if not self.info.uuid:
+            self.evidence.append("identity unknown: it tells neither UUID nor bus")
+        why = "; ".join(self.evidence)
+        if self.gpu_proof == "refuted":
+            told = f"{self.info.device} claims to be a GPU, its driver says otherwise: {why}"
+            self._note(Gate("device", "FAIL", code="KP-FALSE-GPU", reason=told))
+        elif self.gpu_proof == "not verified" and self.request.require_gpu and not self.request.trust_claims:
+            told = f"not verified that {self.info.device} computes on a GPU, which is required: {why}"
+            self._note(Gate("device", "FAIL", code="KP-NOT-VERIFIED", reason=told))
 
     def _note(self, gate: Gate) -> None:
         self.gates.append(gate)
@@ -297,7 +325,7 @@ class Attempt(Process):
             proved=proved,
             gates=[*self.gates, *unrun], depth=self.request.depth, timings_ms=timings,
             dispatches=proof.dispatches if proof else {}, device_step_ms=proof.device_step_ms if proof else None,
-            logits=proof.logits if proof else [],
+            logits=proof.logits if proof else [], gpu_proof=self.gpu_proof, evidence=self.evidence,
             elapsed_ms=(self.ended_at - self.child.started) * 1e3,
         )  # fmt: skip
 
@@ -318,9 +346,9 @@ def probing(backends: Sequence[str], request: Request, watch: Watch = lambda sta
             model = stack.enter_context(closing(load_model(request.model)))
             soundness.refuse(model)
             truth = stack.enter_context(closing(Truth(family, request, model)))
-        candidates = []
+        candidates, counters = [], Counters()
         for backend in backends:
-            candidates.append(Attempt(family, backend, request, truth))
+            candidates.append(Attempt(family, backend, request, truth, counters))
             stack.callback(candidates[-1].end)
         yield _rows(candidates, truth, watch)
 

@@ -30,7 +30,7 @@ def receipt(
     ``order`` are the requested backends, ``serving`` the one that serves (empty: none), ``command`` the command line,
     ``begun`` the time (``statement.now``).
     """
-    told = ("depth", "positions", "require_gpu", "act", "kv", "index", "context")
+    told = ("depth", "positions", "require_gpu", "trust_claims", "act", "kv", "index", "context")
     options = {name: getattr(request, name) for name in told}
     whole = statement.predicate(
         "probe", begun, Request(command=list(command), backends=list(order), options=options),
@@ -85,7 +85,8 @@ def run_of(
     known = kernels or [{"id": name, "device_ns": None, "launches": None} for name in dispatches]
     return Run(
         backend=backend, device=Device(**device), parity=parity_of(row), engine=engine,
-        proof=Proof(device_clock=device_clock, dispatches_counted=bool(dispatches)),
+        proof=Proof(device_clock=device_clock, dispatches_counted=bool(dispatches),
+                    device=row.gpu_proof if row else "", evidence=row.evidence if row else []),
         kernels=[
             Kernel(
                 id=each["id"], sha256=sha256_of(each["id"], backend), dispatches=dispatches.get(each["id"], 0),

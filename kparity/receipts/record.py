@@ -81,6 +81,9 @@ class Proof(Record):
 
     device_clock: bool
     dispatches_counted: bool
+    device: Literal["", "verified", "not verified", "refuted"] = ""
+    """What the driver's counters of its process say to the claim of a GPU; empty where there is none."""
+    evidence: list[str] = field(default_factory=list)
 
 
 class Programs(Record):

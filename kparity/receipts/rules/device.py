@@ -200,7 +200,12 @@ def shows_gpu(run: Run) -> bool:
     kernels = [kernel for kernel in run.kernels if kernel.dispatches]
     timed = bool(run.step_ns) or any(kernel.device_ns for kernel in kernels)
     counted = bool(kernels) and run.proof.dispatches_counted and run.proof.device_clock and timed
-    return counted and run.device.kind == "gpu" and all(is_gpu_kernel(each.id, run.backend) for each in kernels)
+    return (
+        counted
+        and run.device.kind == "gpu"
+        and run.proof.device != "refuted"
+        and all(is_gpu_kernel(each.id, run.backend) for each in kernels)
+    )
 
 
 def op_shows_gpu(row: Row) -> bool:

@@ -26,7 +26,7 @@ DEFAULTS: dict[str, tuple[str, Any]] = {
     "context": ("context", 0),
 }  # fmt: skip
 """Option of the command line → its name in the request, and its value where it is not given (…: the model's)."""
-FLAGS = ("require_gpu", "no_parity")
+FLAGS = ("require_gpu", "trust_claims", "no_parity")
 NEEDED = {
     "probe": ("depth", "positions", "require_gpu", "act", "kv", "index", "context"),
     "bench": ("prompts", "depths", "act", "kv", "index", "seed", "isa", "no_parity", "require_gpu", "baselines",
@@ -135,6 +135,8 @@ def _unlike(run: Run, predicate: Predicate, model: Model) -> Iterator[tuple[str,
             yield f"engine/{name}", f"{run.engine.get(name)!r}, asked for {asked[name]!r}"
     if asked["require_gpu"] is True and run.device.kind != "gpu":
         yield "device/kind", f"{run.backend} passed on a {run.device.kind} device, and a GPU was required"
+    if asked["require_gpu"] is True and asked.get("trust_claims") is False and run.proof.device != "verified":
+        yield "proof/device", f"{run.proof.device or 'not told'}, and a GPU was required without trust in claims"
     if bench and asked["no_parity"] is not (run.parity.verdict == "INVALID-CORRECTNESS"):
         yield "parity/verdict", f"{run.parity.verdict}, and the option no_parity is {asked['no_parity']}"
     count = asked.get("positions", DEFAULT_POSITIONS)
