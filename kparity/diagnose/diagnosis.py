@@ -37,9 +37,16 @@ def diagnosed(climb: Climb, rung: Rung) -> Diagnosis:
         if best < CERTAIN:
             _try(found, seen, {"simulated defects": lambda seen: simulated(seen, found.notes)})
         if not any(each.confidence >= LIKELY for each in found.findings):
-            _try(found, seen, {"spread": spread})
+            _try(found, seen, {"spread": spread, "small errors": lambda seen: _small(seen, found.notes)})
     found.findings.sort(key=lambda each: -each.confidence)
     return found
+
+
+def _small(seen: Seen, notes: list[str]) -> list[Finding]:
+    """No finding, and a note where there is no position to look at."""
+    if not seen.subject.bad.any():
+        notes.append("no position is beyond its limit, all together are: a small error everywhere")
+    return []
 
 
 def _try(found: Diagnosis, seen: Seen, patterns: Mapping[str, Callable[[Seen], Iterable[Finding]]]) -> None:

@@ -53,6 +53,8 @@ METRICS = (
     Metric("l2", "l2", False, "", "positions_l2"),
     Metric("norm", "log_norm_ratio", False, "positions_norm", "positions_norm"),
 )  # fmt: skip
+HUNDRED = 100
+"""Positions without which a p99 is the largest, which has a limit of its own."""
 STATISTICS = {"median": "floor_typical", "window": "floor_typical", "p99": "floor_tail", "most": "floor_tail"}
 """Statistic over the positions -> the factor by which it may exceed the floor's."""
 SHOWN = {"cosine": "1 - cosine", "norm": "|ln norm ratio|"}
@@ -202,7 +204,8 @@ class Judge:
 
     def distances(self, rows: Rows, first: bool = False) -> list[Measure]:
         """Every metric: at position 0, or each statistic over later positions."""
-        names = [name for name in STATISTICS if name == "most" or (not first and self.carried(rows))]
+        enough = {"most"} if first or not self.carried(rows) else set(STATISTICS)
+        names = [name for name in STATISTICS if name in enough - ({"p99"} if len(rows) < HUNDRED else set())]
         found = []
         for metric in METRICS:
             values, given = getattr(rows, metric.rows), self._overridden(metric)
