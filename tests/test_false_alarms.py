@@ -107,7 +107,11 @@ def test_windows_differ_and_are_reproducible() -> None:
     assert len({tuple(tokens) for tokens in windows}) == 8
     assert all(len(tokens) == 72 and tokens[0] == embedded.hparams.bos for tokens in windows)
     assert windows[3] == false_alarms.window(embedded, 3, 72)
+    held_out = false_alarms.window(embedded, false_alarms.HELD_OUT, 72)
+    assert len(held_out) == 72 and tuple(held_out) not in {tuple(tokens) for tokens in windows}
     embedded.close()
+    seeds = [{spec.seed for spec in models.values()} for models in (false_alarms.RANDOM, false_alarms.OTHERS)]
+    assert not seeds[0] & seeds[1]
 
 
 def test_every_right_backend_is_of_this_machine_or_missing_with_a_reason() -> None:
