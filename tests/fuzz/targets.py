@@ -21,6 +21,7 @@ from kparity.device import fingerprint
 from kparity.errors import KparityError
 from kparity.model import load_model
 from kparity.probe import cache as verdicts
+from kparity.probe.repeat import Kept
 from kparity.probe.messages import Request
 from kparity.receipts import document, verify
 from tests import made_receipts
@@ -145,7 +146,8 @@ def _contracts() -> Iterator[bytes]:
 def _verdicts() -> Iterator[bytes]:
     for said in list(children.conversations())[:2]:
         row, files = children.heard(said), {sys.executable: fingerprint.state(sys.executable)}
-        yield msgspec.json.encode(verdicts.Entry(_keys().of("numpy"), row, b"\0\0\x80\x3f", files))
+        kept = Kept([0, 1], [], 512, [(0, 0)], [3, 7], b"\0\0\x80\x3f" * 4, 1e-9)
+        yield msgspec.json.encode(verdicts.Entry(_keys().of("numpy"), row, kept, files))
 
 
 TARGETS = {
