@@ -21,8 +21,8 @@ from kparity.device import fingerprint
 from kparity.errors import KparityError
 from kparity.model import load_model
 from kparity.probe import cache as verdicts
-from kparity.probe.repeat import Kept
 from kparity.probe.messages import Request
+from kparity.probe.repeat import Kept
 from kparity.receipts import document, verify
 from tests import made_receipts
 from tests.fuzz import children, gguf_fields, json_values
