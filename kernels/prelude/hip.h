@@ -6,11 +6,11 @@
  * device does, because there (on gfx10 and gfx11) `ds_bpermute` does not leave its half of 64 lanes.
  */
 #if defined(__GFX8__) || defined(__GFX9__)
-#define REACH 64u
+#define REACH_ 64u
 #else
 #undef WAVE
 #define WAVE 32
-#define REACH 32u
+#define REACH_ 32u
 #endif
 
 typedef unsigned int u32;
@@ -92,11 +92,11 @@ INLINE void unpack_f16x8(u32x4 words, float* out)
     }
 }
 
-/* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo REACH, and
+/* The value of the lane whose number differs by the bits of `mask`; the hardware takes lane numbers modulo REACH_, and
  * no text may ask for one beyond: the trap is compiled away, or refused where texts are compiled for a test. */
 template <typename T> INLINE T shuffle_xor(T value, u32 mask)
 {
-    if (mask >= REACH) {
+    if (mask >= REACH_) {
         __builtin_trap();
     }
     const i32 source = (i32)((LANE ^ mask) << 2);

@@ -134,7 +134,7 @@ def host() -> str:
     """Digest of the devices and drivers of this machine, without opening any of them: those of every backend of this
     package, PCI devices, processor and kernel, and the variables that change what libraries compute.
     """
-    parts = [*_variables(each for each in ENVIRONMENT if each != "PYTHON*")]  # which choose modules, no driver
+    parts = [*_variables(("LD_*", "OMP_*", "OPENBLAS_CORETYPE"))]  # not what a command sets for itself
     parts += [
         platform.release(),
         platform.version(),
