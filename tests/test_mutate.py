@@ -184,7 +184,7 @@ def test_reports_show_every_mutant_and_escape_what_they_quote() -> None:
     html = report.page(cells, ["numpy: <alarm>"])
     assert "<summary>alive</summary>" in html and html.count('class="survivor"') == 1
     assert "1 survived: add/alive@numpy." in html and "&lt;alarm&gt;" in html
-    assert "<script>" not in html and "&lt;script&gt;" in html and "http" not in html
+    assert "<script>" not in html and "&lt;script&gt;" in html and "//" not in html
 
 
 def test_the_picture_has_a_row_per_op_a_legend_and_every_gate(monkeypatch: pytest.MonkeyPatch) -> None:
