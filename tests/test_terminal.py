@@ -48,7 +48,18 @@ COMMANDS = {
     "check": ("check", "-o", "add", "-b", "numpy", "--quick"),
     "cases": ("check", "-o", "add", "--quick", "--list"),
     "preflight": ("preflight", "--backends", "cpu"),
-    "run": ("run", "--backend", "cpu", "--prompt", "Naïve — “was”", "--max-tokens", "2", "--depth", "bos"),
+    "run": (
+        "run",
+        "--backend",
+        "cpu",
+        "--prompt",
+        "Naïve — “was”",
+        "--max-tokens",
+        "2",
+        "--depth",
+        "bos",
+        "--beyond-proof",
+    ),
     "receipt": ("receipt", "show", "r1.json"),
     "verify": ("receipt", "verify", "r1.json", "r2.json"),
     "list": ("receipt", "list", "."),
@@ -162,7 +173,7 @@ def test_a_backend_is_a_few_lines_and_a_failed_gate_is_whole(capsys: pytest.Capt
     from kparity.cli.probe_table import print_probe
     from kparity.probe.dispatcher import Outcome
 
-    for columns, most in ((80, 6), (200, 4)):
+    for columns, most in ((80, 9), (200, 5)):
         text = told("probe", "--backends", "cpu", columns=columns)
         assert len(text.splitlines()) - 2 <= most and "exact_scaled_ulp 0." in text and "kernels" in text
     wrong = Gate("positions", "FAIL", [Measure("positions_cosine", 0.98996, 0.99, "≥", False)], "KP-POS-COSINE", "far")
