@@ -64,6 +64,7 @@ RIGHT = (
     *(Pair(BLOCKS, name) for name in ("llama.cpp", NPM, VULKAN)),
     Pair("llama.cpp", BLOCKS),
     Pair("llama.cpp", "SERVER"),
+    Pair("kparity:cpu?act=block256", "SERVER"),
     Pair(NPM, VULKAN),
     Pair(NPM, VULKAN, options=("--third", "f16")),
     *(Pair("llama.cpp", NPM, dense) for dense in ("llama F16", "qwen2 Q8_0", "qwen3 F16")),
