@@ -73,12 +73,31 @@ def test_a_pair_with_llama_cpp_is_bisected_by_its_trace(ours: str, llamacpp: Mod
     assert (found.layer, found.slot) == (0, "q_rope") and found.op.startswith("rope")
 
 
-def test_a_pair_of_llama_cpp_alone_is_bisected_by_its_traces(tmp_path: Path, llamacpp: ModuleType) -> None:
+@pytest.fixture
+def theta(tmp_path: Path) -> str:
+    """The embedded model with another base of RoPE."""
     shutil.copy(embedded(), other := tmp_path / "theta.gguf")
     base = GGUFReader(other, "r+").fields["bitnet.rope.freq_base"]
     base.parts[base.data[0]][0] = 500000.0
-    done = run("bisect", "--ref", "llama.cpp", "--cand", "llama.cpp", "--cand-model", str(other))
+    return str(other)
+
+
+def test_a_pair_of_llama_cpp_alone_is_bisected_by_its_traces(theta: str, llamacpp: ModuleType) -> None:
+    done = run("bisect", "--ref", "llama.cpp", "--cand", "llama.cpp", "--cand-model", theta)
     assert done.returncode == 1 and "FAIL layer 0 q_rope: rope, slot" in done.stdout, done.stderr
+
+
+def test_the_candidate_is_opened_up_with_its_own_file(theta: str) -> None:
+    done = run("bisect", "--cand", "kparity:numpy", "--cand-model", theta)
+    assert done.returncode == 1 and "FAIL layer 0 q_rope: rope, slot" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_cannot_be_fed_anew_is_refused(tmp_path: Path) -> None:
+    trace = str(tmp_path / "trace")
+    prompt = ("--prompt", "In the beginning God created the heaven and the earth.")
+    assert run("trace", "capture", "-e", "kparity:cpu", *prompt, "--slots", "logits", "-o", trace).returncode == 0
+    done = run("bisect", "--cand", f"recorded:{trace}", *prompt)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "holds what was computed before" in done.stderr
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from kparity.check.record import FAIL
 from kparity.device.adapter import Launch
 from kparity.engine.traced import Hooks, Tapped, trace
 from kparity.engines.own import Own
-from kparity.engines.registry import open_here
+from kparity.engines.remote import Hosted
 from kparity.errors import WrongInput
 from kparity.host import files
 from kparity.numerics.expected import Expected
@@ -102,28 +102,28 @@ class Walk:
             raise Stop({**told, "pattern": pattern, "replay": str(dump.folder_of(Path(self.folder), record))})
 
 
-class Inside:
+class Inside(Hosted):
     """The child's side; arguments and results are plain values, folders, and arrays of logits."""
 
-    def __init__(self, *, text: str, model: str, context: int) -> None:
-        engine = open_here(text, model=model, context=context)
-        if not isinstance(engine, Own):
-            raise WrongInput(f"engine {text}: its launches cannot be seen from here")
-        self.text, self.own, self.engine = text, engine, engine.engine
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not isinstance(self.engine, Own):
+            raise WrongInput(f"engine {options['text']}: its launches cannot be seen from here")
+        self.text, self.own, self.inner = options["text"], self.engine, self.engine.engine
 
     def _traced(self, calls: Calls, hooks: Hooks) -> Iterator[Array]:
         """Logits of every call behind the last reset, in programs of the rows that serve it."""
         before, after = last_run(calls)
         list(fed(self.own, before))
-        self.engine.reset()
-        for part in itertools.chain(*self.engine.cache):  # what an earlier pass swapped in would stand for what is lost
-            self.engine.backend.write(part, np.zeros(part.shape, DTYPES[part.dtype]))
+        self.inner.reset()
+        for part in itertools.chain(*self.inner.cache):  # what an earlier pass swapped in would stand for what is lost
+            self.inner.backend.write(part, np.zeros(part.shape, DTYPES[part.dtype]))
         for method, tokens in after:
             pieces = [(0, 0)]
             if method != "score":
-                pieces = [(at, rows) for at, rows, _ in self.engine.pieces(len(tokens))]
+                pieces = [(at, rows) for at, rows, _ in self.inner.pieces(len(tokens))]
             for at, rows in pieces:
-                yield trace(self.engine, tokens[at : at + rows] if rows else tokens, hooks, rows)
+                yield trace(self.inner, tokens[at : at + rows] if rows else tokens, hooks, rows)
 
     def recompute(self, given: str, folder: str, calls: Calls, layers: list[int]) -> None:
         """A trace of what every slot of some layers is where its inputs are the values of another trace."""
@@ -153,14 +153,13 @@ class Inside:
 
     def wired(self, calls: Calls, layer: int, slot: str) -> list[str]:
         """What of the launches is not as the file asks for, up to a slot: op, kind, and a sentence; else nothing."""
-        rows = 1 if last_run(calls)[1][-1][0] == "step" else self.engine.chunk
+        rows = 1 if last_run(calls)[1][-1][0] == "step" else self.inner.chunk
         return wiring.compared(self.own, rows, Key(layer, slot))
 
     def served(self, calls: Calls, eager: bool) -> Array:
         """Logits [vocab] after the last token as it serves; ``eager`` launches one by one instead of a recording."""
         if eager:
-            plain = self.engine
-            for program in plain.programs.values():
+            for program in self.inner.programs.values():
                 program.program.run = program.program.run_eager  # type: ignore[method-assign]
         return np.asarray(list(fed(self.own, calls))[-1][1])
 
@@ -171,13 +170,9 @@ class Inside:
         before, after = last_run(calls)
         list(fed(self.own, before))
         self.own.reset()
-        wrong = (wiring.fed_wrong(self.engine, after[: at + 1]) for at in range(len(after)) if self._one(*after[at]))
+        wrong = (wiring.fed_wrong(self.inner, after[: at + 1]) for at in range(len(after)) if self._one(*after[at]))
         return next(filter(None, wrong), "")
 
     def _one(self, method: str, tokens: list[int]) -> bool:
         feed = getattr(self.own, method)
         return feed(tokens[0] if method == "step" else tokens) is not None
-
-    def close(self) -> None:
-        """Give everything back."""
-        self.own.close()

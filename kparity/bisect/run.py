@@ -14,16 +14,15 @@ from typing import Any
 import kparity
 from kparity.bisect.record import SCHEMA, Bisection, Found, SlotError, Way
 from kparity.bisect.ways import SCENARIOS, Scenario, fed, tokens_of
-from kparity.engines.base import Engine, Facts
+from kparity.engines.base import Facts
 from kparity.engines.registry import parsed
 from kparity.engines.remote import Remote
-from kparity.errors import WrongInput
+from kparity.errors import Unavailable, WrongInput
 from kparity.host import progress
 from kparity.ladder.climb import Climb, Opener
 from kparity.ladder.record import FAIL, Settings
 from kparity.ladder.stream import EngineFailed, Seat, Tally
 from kparity.ops.spec import Array
-from kparity.process.worker import Worker
 from kparity.traces import files as traces
 from kparity.traces.capture import Wanted, capture
 from kparity.traces.diff import SlotDiff, diff
@@ -53,10 +52,7 @@ BESIDE = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm", "k_rope", "f
 class Opened(Remote):
     """An engine of ours, opened up in its process."""
 
-    def __init__(self, text: str, model: str, context: int) -> None:
-        self.spec = parsed(text)
-        self.worker = Worker(text, "kparity.bisect.inside:Inside", {"text": text, "model": model, "context": context})
-        self._told(self.worker.opened)
+    hosted = "kparity.bisect.inside:Inside"
 
     def ask(self, method: str, **arguments: Any) -> Any:
         """What a method of ``Inside`` returns."""
@@ -88,12 +84,14 @@ class Bisect:
             self.ids = self.climb.ids[0] if self.climb.ids else []
             if rung.verdict == FAIL:
                 found = Found(kind="tokens", op="tokenizer", sentence=f"{rung.reason}: {rung.cause}".rstrip(": "))
+            elif not self.ids:
+                raise WrongInput(f"{rung.reason}; name an engine that has one")
             else:
                 self.evaluations += len(self.climb.judge.floor.controls) + 1 if self.climb.judge.floor else 0
                 try:
                     found = self._found(stack)
                 except EngineFailed as failed:
-                    if failed.side != "candidate":
+                    if failed.side != "candidate" or isinstance(failed.error, Unavailable):
                         raise
                     found = Found(kind="engine", op="engine", sentence=str(failed))
         layers = max(self.reference.facts.layers, self.candidate.facts.layers)
@@ -105,9 +103,8 @@ class Bisect:
         )  # fmt: skip
 
     def _found(self, stack: ExitStack) -> Found:
-        for seat in (self.reference, self.candidate):
-            if not seat.whole:
-                raise WrongInput(f"the {seat.side} gives {seat.facts.gives} alone; a bisection needs whole logits")
+        if lacking := self.reference.lacks("positions") or self.candidate.lacks("masks"):
+            raise WrongInput(f"{lacking}; a bisection needs whole logits, and feeds the candidate anew")
         self.task.advance()
         self.task.stage("ways of feeding")
         self.rows = self.reference.fed(self.ids)
@@ -181,15 +178,16 @@ class Bisect:
         told = "no more can be known: an engine gives neither traces nor its launches"
         return Found(kind="position", op="", sentence=f"wrong from position {position} on; {told}")
 
-    def _donor(self, seat: Seat) -> Seat | Engine:
+    def _donor(self, seat: Seat) -> Seat:
         """Who knows the slots: the other side, or the plain pass where that has no traces."""
         if seat.facts.traces:
             return seat
         facts = self.candidate.facts
         act = facts.activations.removeprefix("int8 ") or "token"
         self.notes.append(f"the reference gives no traces; the plain fp64 pass takes its place ({act}, {facts.kv})")
-        return Seat("donor", f"reference?act={act}&kv={facts.kv}", partial(
-            self.opener, f"reference?act={act}&kv={facts.kv}", self.settings.model))  # fmt: skip
+        spec = f"reference?act={act}&kv={facts.kv}"
+        donor = self.climb.seats["donor"] = Seat("donor", spec, partial(self.opener, spec, self.settings.model))
+        return donor
 
     def _by_traces(self, position: int) -> Found:
         """Both sides' traces, slot by slot."""
@@ -203,10 +201,9 @@ class Bisect:
             return Found(kind="position", op="", sentence=f"wrong from position {position} on; every slot follows")
         return self._slot(bad[0], "slot", OPS[Key.parse(bad[0].key).slot])
 
-    def _captured(self, seat: Seat | Engine, folder: Path, layers: Sequence[int] | None) -> None:
-        engine, spec = (seat.engine, seat.spec) if isinstance(seat, Seat) else (seat, "")
-        engine.reset()
-        capture(engine, spec, tokens_of(self.calls), folder, Wanted(("*",), layers))
+    def _captured(self, seat: Seat, folder: Path, layers: Sequence[int] | None) -> None:
+        seat.reset()
+        capture(seat.engine, seat.spec, tokens_of(self.calls), folder, Wanted(("*",), layers))
         self.evaluations += 2
 
     def _noted(self, slots: Sequence[SlotDiff]) -> list[SlotDiff]:
@@ -223,13 +220,13 @@ class Bisect:
         told = sentence or f"{key.place} does not follow from its inputs: off by {slot.error:.2g}"
         return Found(kind=kind, op=op, sentence=told, layer=key.layer, slot=key.slot, **more)
 
-    def _ours(self, stack: ExitStack, ours: Seat, donor: Seat | Engine, position: int) -> Found:
+    def _ours(self, stack: ExitStack, ours: Seat, donor: Seat, position: int) -> Found:
         """An engine of ours opened up: around its launches, then slot by slot from the donor's values."""
         ours.engine.close()
-        inside = Opened(ours.spec, self.settings.model, self.context)
+        inside = Opened(ours.spec, model=ours.facts.model, context=self.context)
         stack.callback(inside.close)
+        self.evaluations += 2 * (ours is self.candidate)
         if ours is self.candidate and (sentence := inside.ask("held", calls=self.calls)):
-            self.evaluations += 1
             return Found(kind="engine", op="engine", sentence=sentence)
         for layers in self._blocks(ours.facts):
             folders = self.scratch / f"given{layers[0]}", self.scratch / f"ours{layers[0]}"

@@ -126,10 +126,8 @@ def fed_wrong(engine: Engine, calls: Calls) -> str:
     else:
         at, rows, _ = list(engine.pieces(len(tokens)))[-1]
     recorded, piece = engine.recorded(rows, method == "score"), tokens[at : at + rows]
-    graph, ids = (
-        recorded.graph,
-        [[each.kernel_id for each in some.launches] for some in (recorded.graph, recorded.program)],
-    )
+    graph = recorded.graph
+    ids = [[each.kernel_id for each in some.launches] for some in (graph, recorded.program)]
     if ids[0] != ids[1]:
         at = next((at for at, pair in enumerate(zip(*ids, strict=False)) if pair[0] != pair[1]), min(map(len, ids)))
         told = f"launch {at} is {ids[0][at]} in the graph" if at < len(ids[0]) else "more launches than the graph"

@@ -53,9 +53,7 @@ def bisect(folder: Path | None, json_path: str | None, quiet: bool, **asked: Any
     except EngineFailed as failed:
         raise failed.error from None
     if json_path:
-        import msgspec
-
-        files.write(json_path, msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+        files.write_record(json_path, found)
     if for_people():
         print_bisection(found)
     return found.exit_code

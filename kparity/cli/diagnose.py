@@ -39,8 +39,6 @@ def diagnose(batch_invariant: bool, json_path: str | None, github: bool, quiet: 
     Patterns are measured on any two engines; of a model that kparity's plain pass runs, known defects are simulated
     too, and the one that explains the candidate is named. Exit code 3: they differ, and nothing that is known fits.
     """
-    import msgspec
-
     from kparity.diagnose.diagnosis import diagnosed
     from kparity.diagnose.document import of_climb, to_github
     from kparity.host import files
@@ -49,7 +47,7 @@ def diagnose(batch_invariant: bool, json_path: str | None, github: bool, quiet: 
     settings, opener = asked_of_prompts(asked)
     found = _repeated(settings, opener) if batch_invariant else of_climb(climb(settings, opener, diagnosed))
     if json_path:
-        files.write(json_path, msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+        files.write_record(json_path, found)
     if github:
         to_github(found)
     if for_people():

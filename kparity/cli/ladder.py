@@ -92,7 +92,7 @@ def ladder(
         asked |= {"sweep": True, "traces": str(traces)}
     found = climb(*asked_of_prompts(asked, count), diagnosed)
     if json_path:
-        files.write(json_path, document.as_json(found))
+        files.write_record(json_path, found)
     if junit_path:
         files.write(junit_path, document.as_junit(found))
     if github:

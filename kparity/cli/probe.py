@@ -64,7 +64,7 @@ def probe(
     rejected with a line on stderr; the first one that passes every gate serves.
     """
     from kparity.errors import WrongInput
-    from kparity.host.files import write
+    from kparity.host.files import write, write_record
     from kparity.model import held
     from kparity.probe import ci
     from kparity.probe.dispatcher import probe_all
@@ -84,12 +84,10 @@ def probe(
         request = replace(request, depth="soak", soak=soak)
     outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
     if json_path:
-        import msgspec
-
         from kparity.probe.document import document
 
         whole = document(outcome.rows, outcome.serving, request, order, outcome.exit_code)
-        write(json_path, msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
+        write_record(json_path, whole)
     if for_people():
         from kparity.cli.probe_table import print_probe
 

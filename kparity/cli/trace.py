@@ -149,9 +149,7 @@ def diff(
     )
     found = diff(left, right, last_token=last_token, floor=third[0] if third else None)
     if json_path:
-        import msgspec
-
-        files.write(json_path, msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
+        files.write_record(json_path, found)
     if json_path != "-" and not quiet:
         from kparity.cli.trace_table import print_diff
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -36,9 +36,12 @@ class Hosted:
 class Remote(Engine):
     """Every call goes to the child; what it cannot do, or that it died, is raised here as one of kparity's errors."""
 
+    hosted: ClassVar[str] = "kparity.engines.remote:Hosted"
+    """What the child makes."""
+
     def __init__(self, spec: str, *, model: str = "", context: int = 0) -> None:
         self.spec = parsed(spec)
-        self.worker = Worker(spec, "kparity.engines.remote:Hosted", {"text": spec, "model": model, "context": context})
+        self.worker = Worker(spec, self.hosted, {"text": spec, "model": model, "context": context})
         try:
             self._told(self.worker.opened)
             self.facts = self._typed("facts", Facts)

@@ -236,6 +236,13 @@ def write_json(path: str | Path, content: Any) -> None:
     write(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def write_record(path: str | Path, record: Any) -> None:
+    """Write a typed record as JSON, in the same way; a number that is not finite is null."""
+    import msgspec
+
+    write(path, msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+
+
 def _replace(target: Path, raw: bytes, mode: int) -> None:
     """Give a finished file the name of the target; where its folder allows no new files, write over the old one."""
     kept = stat.S_IMODE(target.stat().st_mode) if target.exists() else mode & ~_umask()

@@ -1,16 +1,9 @@
-"""A climb as JSON (its JSON Schema is ``kparity schema ladder``), as JUnit XML and for GitHub."""
+"""A climb as JUnit XML and for GitHub; the JSON is the record (``kparity schema ladder``)."""
 
 from __future__ import annotations
 
-import msgspec
-
 from kparity.host import ci
 from kparity.ladder.record import FAIL, PASS, Document, Rung
-
-
-def as_json(found: Document) -> str:
-    """The document; a number that is not finite is null."""
-    return msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n"
 
 
 def _told(rung: Rung) -> str:

@@ -7,8 +7,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from kparity.errors import WrongInput
 from kparity.host import files
 from kparity.ladder.limits import Judge
@@ -80,7 +78,7 @@ def traced(pair: Sequence[Seat], tokens: Sequence[int], folder: Path) -> Iterato
         except WrongInput as error:
             yield f"traces of {size} tokens are not compared: {error}"
             continue
-        files.write(place / "diff.json", msgspec.json.format(msgspec.json.encode(found), indent=1))
+        files.write_record(place / "diff.json", found)
         yield f"traces of {size} tokens, {len(found.slots)} slots: {found.verdict}, {found.reason}"
 
 
