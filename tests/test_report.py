@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from kparity.bisect.record import Bisection, Found, SlotError, Way
 from kparity.diagnose.document import Document as Diagnosed
 from kparity.diagnose.repeats import Repeat
-from kparity.ladder.document import as_json
 from kparity.ladder.record import Diagnosis, Document, Finding
 from kparity.report import documents, page
 from kparity.report.ladder import meaning, scatter
@@ -84,8 +83,7 @@ def diagnosed(text: str = "RoPE turns other pairs") -> Diagnosed:
 
 def saved(folder: Path, *found: Document | TraceDiff | Bisection | Diagnosed, receipt: Any = None) -> Path:
     for at, each in enumerate(found):
-        text = as_json(each) if isinstance(each, Document) else msgspec.json.encode(each).decode()
-        (folder / f"{at}.json").write_text(text)
+        (folder / f"{at}.json").write_bytes(msgspec.json.encode(each))
     if receipt is not None:
         (folder / "receipt.json").write_text(json.dumps(receipt))
     return folder
@@ -134,7 +132,7 @@ def test_the_verdict_and_what_it_means_are_those_of_the_records(tmp_path: Path) 
 def test_what_cannot_be_read_lets_nothing_pass(kept: tuple[str, ...], verdict: str, tmp_path: Path) -> None:
     """A document that is cut, or of another version, could hold a failure; a JSON file of others could not."""
     for name in kept:
-        text = as_json(climb(name if name in ("twin", "late") else "twin"))
+        text = msgspec.json.encode(climb(name if name in ("twin", "late") else "twin")).decode()
         forged = json.dumps(edited(put("runs.0.measurements.1.unit_s", 1e-5), "cuda"))
         other = {
             "cut": text[:-9],
@@ -244,7 +242,7 @@ def hostile(value: Any) -> Any:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_is_hostile_is_shown_and_does_nothing(scheme: str, browser: Any, tmp_path: Path) -> None:
     """Texts with markup and controls, numbers that are null, parts that are missing; at the width of a telephone."""
-    late, nan = (hostile(json.loads(as_json(climb(fault)))) for fault in ("late", "nan"))
+    late, nan = (hostile(json.loads(msgspec.json.encode(climb(fault)))) for fault in ("late", "nan"))
     late["pieces"] = {str(token): HOSTILE for token in range(96)}
     nan |= {"floor": None, "reference": None, "limits": {}, "errors": [], "decode": [], "tokens": [], "three_way": None}
     for name in ("limit", "value"):
