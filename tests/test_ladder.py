@@ -252,6 +252,17 @@ def test_deterministic_means_every_bit_in_another_process(candidate: str) -> Non
     assert candidate == "twin" or "position 0 of text 1 has other bits in a second process" in last.cause
 
 
+def test_texts_of_our_own_are_cut_to_a_short_context_and_those_of_others_refused() -> None:
+    """A model of 128 positions is compared too, without a word of its user about lengths."""
+    pair, own = ("healthy?context=100", "twin?context=100"), prompts.chosen((), None, 64, 4)
+    found = climbed(*pair, text=own.text, prompts=own.prompts, max_tokens=16)
+    assert found.verdict == "PASS" and "built-in texts end after 84 tokens" in " ".join(found.rungs[2].notes)
+    assert max(len(each.reference) for each in found.tokens if each.reference) > 100
+    for texts in ({"text": own.text, "prompts": own.prompts, "positions": 90}, {"prompts": (TEXT * 2,)}):
+        with pytest.raises(WrongInput, match="the reference has 100; raise --context"):
+            climbed(*pair, max_tokens=16, **texts)
+
+
 def test_an_unknown_rung_is_refused() -> None:
     with pytest.raises(WrongInput, match="no rung 'top'"):
         climbed("healthy", "twin", rung="top")

@@ -212,13 +212,25 @@ class Climb:
         else:
             self.judge.floor = floor.measured(reference, model, self.judge.same, ids, lambda s: self.opener(s, model))
 
+    def _fitted(self, rung: Rung) -> int:
+        """The most positions that are needed; built-in texts are cut to what the reference has. Raises WrongInput."""
+        asked, room = self.settings, self.pair[0].facts.context
+        needed, fits = max(map(len, self.ids)) + asked.max_tokens, room - asked.max_tokens
+        if not 0 < room < needed:
+            return needed
+        whole = prompts.built_in()
+        if fits < max(asked.positions, 3) or any(text not in whole for text in (asked.text, *asked.prompts)):
+            raise WrongInput(
+                f"{needed} positions are needed, the reference has {room}; raise --context, up to the model's own, or "
+                f"give shorter texts, or a smaller --positions or --max-tokens"
+            )
+        self.ids = [ids[:fits] for ids in self.ids]
+        rung.notes.append(f"built-in texts end after {fits} tokens: the reference has {room} positions")
+        return room
+
     def _masks(self, rung: Rung) -> None:
         """Shapes, then each side alone."""
-        needed, room = max(map(len, self.ids)) + self.settings.max_tokens, self.pair[0].facts.context
-        if 0 < room < needed:
-            raise WrongInput(
-                f"{needed} positions are needed, the reference has {room}; raise --context or ask for fewer"
-            )
+        needed = self._fitted(rung)
         wrong, notes = masks.shapes(self.pair[0].facts, self.pair[1].facts, needed)
         rung.notes += notes
         rung.measures.append(self.judge.measure("masks_shapes", "shapes that differ", len(wrong)))
