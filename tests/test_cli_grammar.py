@@ -236,6 +236,7 @@ def test_what_is_empty_is_refused(line: str) -> None:
         ("bench --json - --receipt -", "would write over -, which"),
         ("probe --model old --receipt ./old", "'--receipt' would write over ./old, which '--model' names"),
         ("model inspect old --json=old", "'--json' would write over old, which"),
+        ("ladder --ref recorded:. --cand kparity:cpu --json old", "would write over old, a file of '--ref'"),
         ("receipt test-result old old", "would write over old, which"),
         ("receipt page . --output probe.json", "--output would write over the receipt probe.json"),
         ("receipt keygen team.pub", "cannot hold the private key beside team.pub"),

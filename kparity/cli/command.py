@@ -90,18 +90,23 @@ def _refuse_outputs(ctx: click.Context) -> None:
     """Raise WrongInput where an output could not be written, or would take the place of another file of the command."""
     from kparity.host import files
 
-    named = list[tuple[File, str, str]]()
+    named, folders = list[tuple[File, str, str]](), dict[str, str]()
     for param in ctx.command.params:
         given = ctx.params.get(param.name or "")
         if isinstance(param.type, File) and given is not None:
             every = given if isinstance(given, tuple) else (given,)
             named += [(param.type, param.get_error_hint(ctx), str(path)) for path in every]
+        elif param.metavar == "ENGINE" and given:  # may be a folder: a recording, a checkpoint, a build
+            folders[str(given).partition(":")[2].partition("?")[0]] = param.get_error_hint(ctx)
     for at, (kind, name, path) in enumerate(named):
         if kind.written:
             files.refuse_unwritable(path)
             for other, its_name, its_path in (*named[:at], *named[at + 1 :]):
                 if files.same(path, its_path) and not kind.over and (other.written or path != files.STDIO):
                     raise WrongInput(f"{name} would write over {path}, which {its_name} names; name another file")
+            for folder, its_name in folders.items():
+                if os.path.exists(path) and files.same(os.path.dirname(os.path.realpath(path)), folder):
+                    raise WrongInput(f"{name} would write over {path}, a file of {its_name}; name another file")
 
 
 class Command(click.Command):
