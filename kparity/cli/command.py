@@ -88,6 +88,8 @@ class Context(click.Context):
 
 def _refuse_outputs(ctx: click.Context) -> None:
     """Raise WrongInput where an output could not be written, or would take the place of another file of the command."""
+    from pathlib import Path
+
     from kparity.host import files
 
     named, folders = list[tuple[File, str, str]](), dict[str, str]()
@@ -105,7 +107,7 @@ def _refuse_outputs(ctx: click.Context) -> None:
                 if files.same(path, its_path) and not kind.over and (other.written or path != files.STDIO):
                     raise WrongInput(f"{name} would write over {path}, which {its_name} names; name another file")
             for folder, its_name in folders.items():
-                if os.path.exists(path) and files.same(os.path.dirname(os.path.realpath(path)), folder):
+                if Path(path).exists() and files.same(Path(path).resolve().parent, folder):
                     raise WrongInput(f"{name} would write over {path}, a file of {its_name}; name another file")
 
 
