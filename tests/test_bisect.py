@@ -14,11 +14,12 @@ import pytest
 from gguf import GGUFReader
 
 from kparity.bisect.pattern import described
-from kparity.bisect.ways import SCENARIOS, tokens_of
+from kparity.bisect.run import WAYS
 from kparity.check.core import CaseRunner, blank_record
 from kparity.check.dump import load
 from kparity.cli.schema import schema_of
 from kparity.engines.base import Spec
+from kparity.ladder.ways import EVERY, tokens_of
 from kparity.model.gguf_file import embedded
 from kparity.mutate.wrong import Mutant
 from tests.cli import run
@@ -63,7 +64,7 @@ def test_a_defect_is_found_at_its_op(mutant: str, kind: str, op: str, way: str, 
 def test_a_right_pair_is_not_suspected(pair: tuple[str, str]) -> None:
     found = bisected(pair[1], pair[0])
     assert (found.found.kind, found.exit_code) == ("nothing", 0), found.found.sentence
-    assert [each.name for each in found.ways] == [each.name for each in SCENARIOS]
+    assert [each.name for each in found.ways] == [each.name for each in WAYS]
 
 
 @pytest.mark.parametrize("ours", ["candidate", "reference"])
@@ -119,7 +120,7 @@ def test_what_cannot_be_asked_is_one_sentence(tmp_path: Path) -> None:
 
 def test_every_way_feeds_the_same_tokens() -> None:
     for count in (1, 2, 3, 96):
-        for scenario in SCENARIOS:
+        for scenario in EVERY:
             assert tokens_of(scenario.calls(range(count))) == list(range(count)), scenario.name
 
 

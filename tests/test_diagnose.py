@@ -23,6 +23,7 @@ from kparity.diagnose.seen import Explained, Explaining, Seen
 from kparity.ladder.climb import climb
 from kparity.ladder.prompts import chosen
 from kparity.ladder.record import Diagnosis, Document, Rung, Settings
+from kparity.ladder.ways import BATCH
 from kparity.model.gguf_file import embedded
 from kparity.mutate.library import path_of
 from tests.cli import run
@@ -47,11 +48,12 @@ FAULTS = {
     "reset": ("reset", 0.9, "state survives a reset"),
     "batch": ("batch", 0.9, "batches are wrong, single steps are right"),
     "kv": ("steps", 0.9, "single steps are wrong, batches are right"),
-    "turn": ("turn", 0.9, "a batch on a filled cache is wrong"),
+    "turn": ("turn", 0.9, "what is fed on a filled cache is wrong"),
     "prompt": ("prefill", 0.9, "a prompt as it is served"),
     "ragged": ("neighbours", 0.9, "what else is in the batch"),
     "nomask": ("mask", 0.8, "no causal mask"),
     "permuted": ("layout", 0.9, "rows of the head in another order"),
+    "headrow": ("layout", 0.9, "of 1 ids alone differ (7)"),
     "shifted": ("input", 0.9, "the ids that are embedded are shifted by +1"),
     "ownbos": ("input", 0.9, "a BOS (1) of its own"),
     "stale": ("late", 0.9, "the step before"),
@@ -103,7 +105,7 @@ def test_noise_needs_no_explanation() -> None:
     seen.judge, seen.ids = Explaining(), [0] * 6
     for beyond, confidence in ((False, 0.0), (True, 0.99)):
         seen.rung = Rung(name="positions", measures=[seen.judge.measure("decode_rate", "x", 0.0)] if beyond else [])
-        seen.ways = [seen.way("in a batch", seen.truth + noise)]
+        seen.ways = [seen.way(BATCH, seen.truth + noise)]
         assert not seen.subject.bad.any() and seen.explained(seen.truth + noise).confidence == confidence
 
 

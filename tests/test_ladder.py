@@ -22,10 +22,11 @@ from kparity.engines import tokens
 from kparity.engines.base import Engine, Spec
 from kparity.engines.remote import open_engine
 from kparity.errors import WrongInput
-from kparity.ladder import prompts
+from kparity.ladder import masks, prompts
 from kparity.ladder.climb import climb
 from kparity.ladder.prompts import built_in, instructed, lines
 from kparity.ladder.record import RUNGS, Document, Rung, Settings
+from kparity.ladder.ways import DECODE, SECOND, Scenario
 from kparity.model.gguf_file import embedded
 from kparity.traces.files import load
 from tests.cli import LIARS, run
@@ -307,6 +308,17 @@ def test_right_pairs_on_a_real_model_pass(reference: str, candidate: str, monkey
     found = real(reference, candidate)
     assert found.verdict == "PASS", [(each.name, each.reason) for each in found.rungs]
     assert found.metrics.token_count == 64 and found.floor is not None and found.floor.controls[0].positions == 256
+
+
+@pytest.mark.parametrize(
+    ("mutant", "way", "why"),
+    [("second-turn-restarts", SECOND, masks.NO_TURN), ("last-row-off-by-one", DECODE, masks.NO_PROMPT)],
+)
+def test_prompts_are_fed_as_they_serve(mutant: str, way: Scenario, why: str) -> None:
+    """A prompt with steps behind it, and a second one on a filled cache: nothing else shows these."""
+    last = ended(real("kparity:numpy", f"mutant:engine/{mutant}", rung="masks"))
+    assert (last.name, last.verdict, last.side) == ("masks", "FAIL", "candidate")
+    assert last.cause.startswith(way.means) and why in last.cause
 
 
 def test_a_reference_that_is_a_little_wrong_does_not_widen_the_floor() -> None:

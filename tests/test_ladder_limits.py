@@ -53,6 +53,17 @@ def test_a_small_sample_excuses_nothing_that_no_sample_could(
     assert climbed(reference, "twin", **{**options, "positions": 64}).verdict == "PASS"
 
 
+@pytest.mark.parametrize(("positions", "judged"), [(99, False), (100, True)])
+def test_a_p99_needs_a_hundred_positions(positions: int, judged: bool) -> None:
+    """Of fewer it is the largest, which has a limit of its own."""
+    found = climbed("healthy", "twin", text=TEXT * 2, positions=positions, rung="positions")
+    names = {each.of.split()[-1] for each in ended(found).measures if each.threshold == "positions_mse"}
+    assert names == {"median", "window", "most", *(["p99"] * judged)} and found.metrics.token_count == positions
+    done = run("ladder", "--ref", "fake:healthy", "--cand", "fake:twin", "--prompt", TEXT * 2, "--positions",
+               str(positions), "--ladder", "positions", liars=True)  # fmt: skip
+    assert (", p99 " in done.stdout) == judged and "KL divergence: mean" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("ids", "ties", "outcome"), [(4, 0, "PASS"), (8, 1, "INCONCLUSIVE"), (15, 9, "INCONCLUSIVE"), (16, 3, "PASS"),
                                  (16, 4, "FAIL")]

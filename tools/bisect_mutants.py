@@ -1,32 +1,45 @@
-"""Every mutant of the library through ``kparity bisect``: which are located, and whether at the right op.
+"""Every mutant of the library through ``kparity bisect``: which are located, and whether at the right op. Then those
+that are through ``kparity diagnose``: whether the best finding has a pattern that says what is wrong.
 
-    python -m tools.bisect_mutants [PATTERN…] [--write]
+    python -m tools.bisect_mutants [PATTERN…] [--diagnose] [--write]
 
-A mutant runs on the first backend whose text can hold its defect. ``--write`` puts the table into docs/bisect.md; with
-patterns the rows of other mutants stay.
+A mutant runs on the first backend whose text can hold its defect. ``--diagnose`` diagnoses those that the page has as
+located, and bisects none. ``--write`` puts the table into docs/bisect.md; with patterns the rows of other mutants stay.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from kparity.bisect.record import Bisection
 from kparity.bisect.run import bisect
 from kparity.cli.bisect import POSITIONS
 from kparity.cli.pair import asked_for
-from kparity.engines.remote import open_engine
+from kparity.diagnose.diagnosis import diagnosed
 from kparity.errors import KparityError
 from kparity.host.revision import checkout, commit
+from kparity.host.text import markdown_table
+from kparity.ladder.climb import climb
+from kparity.ladder.record import FAIL
 from kparity.ladder.stream import EngineFailed
 from kparity.mutate.cell import ENGINE
 from kparity.mutate.library import Subject, every, path_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "bisect.md"
-MADE, VERDICTS = "<!-- made -->", ("right", "wrong", "within", "failed")
+TABLES = {
+    "<!-- made -->": (("right", "wrong", "within", "failed"), "mutant | on | way, first bad position | first slot | "
+                      "located at | evaluations | what"),
+    "<!-- diagnosed -->": (("right", "wrong", "open", "passed"), "mutant | fails at | patterns that say it | told | "
+                           "confidence | cause"),
+}  # fmt: skip
+"""What begins a table of the page → the verdicts of its rows, and its columns."""
+MADE, DIAGNOSED = TABLES
 BACKENDS = ("numpy", "opencl", "wgpu", "cpu")
 RIGHT = {
     "wrong-activation": "norm_quant", "no-sub-norm": "norm_quant", "residual-dropped": "norm_quant",
@@ -41,82 +54,171 @@ RIGHT = {
     "words-flipped": "tgemv", "embedding-row-lost": "dense_gemv",
 }  # fmt: skip
 """Mutants of the engine → the op whose launch, parameters or weights are wrong; of the others it is the engine."""
+SPREAD = ("weights", "P8-quantisation")
+PATTERNS: dict[tuple[str, ...], str] = {
+    ("activation",): "*/relu2-for-silu glu/sigmoid-for-silu engine/wrong-activation engine/host-activation",
+    ("gate-and-up",): "*/gate-and-up-swapped",
+    ("clamp",): "engine/host-clamp",
+    ("rope-pairs",): "*/convention-swapped engine/host-rope-mode",
+    ("rope-direction",): "rope/turned-backwards rope/sine-and-cosine-swapped rope/one-sine-negated",
+    ("rope-table",): "rope/frequency-of-the-next-pair engine/host-rope-table",
+    ("rope-theta",): "engine/rope-theta-default engine/host-theta-*",
+    ("rope-scale",): "engine/host-rope-scale",
+    ("rope-dim",): "engine/host-rope-dim",
+    ("rope-keys",): "rope_store/keys-stored-before-they-turn",
+    ("rope-values",): "rope_store/values-turned-too",
+    ("P6-second",): "rope/last-head-still rope/turned-in-place",
+    ("batch", "rope-missing"): "rope*/position-of-the-first-row",
+    ("batch",): "embed/first-id-for-all rmsnorm/sum-of-row-0 act_quant/maximum-of-row-0 tgemv/token-scale-of-the-first "
+    "tgemv/first-row-activations attention/position-of-the-first-row add/row-0-for-all dense_gemv/first-tile-for-all "
+    "norm_quant/norm-of-row-0 engine/micro-batch-alone",
+    ("batch", "anew"): "engine/chunk-restarts",
+    ("batch", "rope-theta"): "engine/chunk-of-another-theta",
+    ("P3-gain",): "rmsnorm/mean-over-one-less rmsnorm/lane-dropped",
+    ("norm-mean",): "rmsnorm/layer-norm",
+    ("norm-gain",): "rmsnorm/gain-* norm_quant/quantised-before-the-gain",
+    ("norm-missing",): "engine/no-sub-norm",
+    ("eps",): "*/eps-* engine/host-eps-*",
+    ("rounding",): "*/truncated",
+    ("quantisation",): "act_quant/scale-of-128",
+    ("scale",): "tgemv/token-scale-missing tgemv/token-scale-squared",
+    ("scale-tensor",): "engine/host-scale-*",
+    SPREAD: "tgemv/last-* tgemv/tail-of-k-ignored tgemv/neighbour-output */columns-swapped tgemv/shift-order-reversed "
+    "tgemv/words-swapped tgemv/qsum-* */lane-dropped add/second-row-off-by-one",
+    (*SPREAD, "nan"): "engine/head-read-as-bf16",
+    ("kv-late",): "kv_store/next-position rope_store/stored-one-position-later",
+    ("kv-hole",): "engine/position-off-by-one",
+    ("kv-exchanged",): "*/keys-and-values-*",
+    ("kv-missing",): "rope_store/values-not-stored",
+    ("gqa",): "attention/heads-by-remainder attention/values-of-the-first-head rope_store/keys-from-the-head-before "
+    "engine/value-heads-exchanged engine/host-heads-dealt",
+    ("P5-jump",): "attention/*-not-rescaled attention/boundary-key-twice",
+    ("P5-jump", "anew"): "kv_store/row-for-position",
+    ("mask-more", "mask"): "attention/mask-one-more",
+    ("mask-less", "mask"): "attention/mask-one-less attention/last-tile-skipped",
+    ("mask-none", "mask"): "attention/no-mask",
+    ("softmax-scale",): "attention/scale-* engine/softmax-scale-twice",
+    ("residual",): "add/difference norm_quant/residual-not-written engine/residual-dropped",
+    ("residual", "block-missing"): "norm_quant/second-input-forgotten add/operand-twice",
+    ("block-missing",): "engine/graph-lost-* engine/never-launched",
+    ("cache-of-another-layer",): "engine/cache-of-another-layer",
+    ("layers",): "engine/layers-swapped",
+    ("layout",): "dense_gemv/last-row-skipped engine/head-rows-swapped engine/embedding-row-lost",
+    ("input",): "embed/next-row engine/embedding-off-by-one",
+    ("reset",): "engine/cache-not-reset",
+    ("anew",): "engine/ring-too-short",
+    ("turn",): "engine/chunk-starts-aligned engine/second-turn-restarts",
+    ("prefill",): "engine/last-row-off-by-one",
+    ("batch", "prefill"): "engine/padding-stored",
+    ("steps", "input"): "engine/stale-token",
+    ("steps", "late"): "engine/logits-one-step-late",
+    ("nan",): "engine/f16-overflow",
+    ("failed",): "engine/host-context",
+}  # fmt: skip
+"""Patterns of a diagnosis, any of which says what is wrong → mutants that are of that nature; the first that fits
+counts. Of the others none says it: a type of fewer bits, few weights of a matrix, the norm of another stream.
+"""
+
+
+def asked(candidate: str, reference: str, model: str) -> dict[str, Any]:
+    """What the commands are asked by default."""
+    return {"reference": reference, "candidate": candidate, "model": model, "candidate_model": "", "positions": None}
 
 
 def bisected(candidate: str, reference: str = "reference", model: str = "", keep: Path | None = None) -> Bisection:
-    """As the command does it, by default."""
-    settings, room = asked_for(
-        POSITIONS, reference=reference, candidate=candidate, model=model, candidate_model="", given=None,
-        prompt_file=None, positions=None, context=None,
-    )  # fmt: skip
-    return bisect(settings, lambda spec, path: open_engine(spec, model=path, context=room), keep, room)
+    """As the command does it."""
+    settings, opener, room = asked_for(asked(candidate, reference, model), usual=POSITIONS)
+    return bisect(settings, opener, keep, room)
 
 
-def located(subject: Subject, folder: Path) -> tuple[str, Bisection | str]:
-    """The backend, and what was found or why nothing could be."""
-    why = ""
+def located(subject: Subject, folder: Path) -> list[str]:
+    """A row: the verdict, the mutant, where it was found, or why nothing could be."""
+    why, name, model = "", f"`{subject.label}`", str(path_of(subject.model, folder) or "")
     for backend in BACKENDS:
-        path = path_of(subject.model, folder)
         try:
-            return backend, bisected(f"mutant:{subject.label}?backend={backend}", model=str(path or ""))
+            found = bisected(f"mutant:{subject.label}?backend={backend}", model=model)
         except (EngineFailed, KparityError) as problem:
             why = why or str(problem)
-    return "", why
+            continue
+        where, counted = found.found, str(found.evaluations)
+        if where.kind == "nothing":
+            return ["within", name, backend, "", "", "", counted, ""]
+        right = RIGHT.get(subject.name, ENGINE) if subject.op == ENGINE else subject.op
+        place = [f"{found.ways[-1].name} {where.position}", f"{where.layer}.{where.slot}", f"{where.op}, {where.kind}"]
+        verdict = "right" if where.op == right else "wrong"
+        return [verdict, name, backend, *place, counted, where.pattern or where.sentence]
+    return ["failed", name, "", "", "", "", "", why]
 
 
-def rows(patterns: list[str]) -> Iterator[tuple[str, str]]:
-    """The mutant, and its row of the table."""
+def patterns(label: str) -> tuple[str, ...]:
+    """Those that say what is wrong with a mutant."""
+    return next((told for told, of in PATTERNS.items() if any(fnmatchcase(label, each) for each in of.split())), ())
+
+
+def explained(subject: Subject, backend: str, folder: Path) -> list[str]:
+    """A row: the verdict, the mutant, the rung that fails, what should be said and what is."""
+    model, wanted = str(path_of(subject.model, folder) or ""), patterns(subject.label)
+    settings, opener, _ = asked_for(asked(f"mutant:{subject.label}?backend={backend}", "reference", model))
+    document = climb(settings, opener, diagnosed)
+    rung = next((each.name for each in document.rungs if each.verdict == FAIL), "")
+    best = next((each for each in document.diagnosis.findings if each.defect), None) if document.diagnosis else None
+    told = [best.pattern, f"{best.confidence:.0%}", best.cause] if best else ["", "", ""]
+    verdict = "passed" if not rung else "open" if not wanted else "right" if told[0] in wanted else "wrong"
+    return [verdict, f"`{subject.label}`", rung, ", ".join(wanted) or "none", *told]
+
+
+def rows(chosen: list[str], diagnose: bool) -> Iterator[list[str]]:
+    """The row of each mutant that matches a pattern; of all without any."""
+    there = kept(MADE)
     with TemporaryDirectory() as folder:
         for subject in every():
-            if patterns and not any(fnmatchcase(subject.label, each) for each in patterns):
+            if chosen and not any(fnmatchcase(subject.label, each) for each in chosen):
                 continue
-            backend, found = located(subject, Path(folder))
-            if isinstance(found, str):
-                yield f"`{subject.label}`", f"| failed | `{subject.label}` |  |  |  |  |  | {found} |"
-                continue
-            right = RIGHT.get(subject.name, ENGINE) if subject.op == ENGINE else subject.op
-            where = found.found
-            verdict = "within" if where.kind == "nothing" else "right" if where.op == right else "wrong"
-            if verdict == "within":
-                yield (
-                    f"`{subject.label}`",
-                    f"| within | `{subject.label}` | {backend} |  |  |  | {found.evaluations} |  |",
-                )
-                continue
-            place = f"{found.ways[-1].name} {where.position} | {where.layer}.{where.slot} | {where.op}, {where.kind}"
-            told = where.pattern or where.sentence
-            yield (
-                f"`{subject.label}`",
-                f"| {verdict} | `{subject.label}` | {backend} | {place} | {found.evaluations} | {told} |",
-            )
+            known = there.get(f"`{subject.label}`", ["failed"])
+            if not diagnose:
+                yield located(subject, Path(folder))
+            elif known[0] in ("right", "wrong"):
+                yield explained(subject, known[2], Path(folder))
 
 
-def kept() -> dict[str, str]:
-    """The rows that the page has, by their mutant."""
-    lines = PAGE.read_text(encoding="utf-8").partition(MADE)[2].splitlines()
-    return {line.split(" | ")[1]: line for line in lines if line.startswith(tuple(f"| {each} |" for each in VERDICTS))}
+def kept(title: str) -> dict[str, list[str]]:
+    """The rows that the page has in a table, by their mutant."""
+    text = PAGE.read_text(encoding="utf-8").partition(title)[2].partition("<!--")[0]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    return {each[1]: each for each in cells if each and each[0] in TABLES[title][0]}
+
+
+def told(title: str, table: Collection[list[str]]) -> str:
+    """What a table says altogether."""
+    count = Counter(row[0] for row in table)
+    all_of = f"{count['right']} of {count['right'] + count['wrong']} mutants"
+    if title == MADE:
+        return (f"{all_of} whose logits are beyond the limits are located at their op; {count['within']} stay within, "
+                f"{count['failed']} cannot be opened.")  # fmt: skip
+    return (f"Of {all_of} that a pattern describes it is the best finding. {count['open']} are described by none, "
+            f"{count['passed']} pass the ladder.")  # fmt: skip
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.bisect_mutants", description=__doc__)
     parser.add_argument("patterns", nargs="*")
+    parser.add_argument("--diagnose", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    table = kept() if options.patterns else {}
-    for label, row in rows(options.patterns):
-        table[label] = row
-        print(row, flush=True)
-    count = {each: sum(row.startswith(f"| {each} |") for row in table.values()) for each in VERDICTS}
-    told = (f"{count['right']} of {count['right'] + count['wrong']} mutants whose logits are beyond the limits are "
-            f"located at their op; {count['within']} stay within, {count['failed']} cannot be opened.")  # fmt: skip
-    print(told)
+    title = DIAGNOSED if options.diagnose else MADE
+    table = kept(title) if options.patterns else {}
+    for row in rows(options.patterns, options.diagnose):
+        table[row[1]] = row
+        print(*row, sep=" | ", flush=True)
+    said = told(title, table.values())
+    print(said)
     if options.write:
-        head, _, _ = PAGE.read_text(encoding="utf-8").partition(MADE)
-        title = ["|  | mutant | on | way, first bad position | first slot | located at | evaluations | what |",
-                 "| --- | --- | --- | --- | --- | --- | ---: | --- |"]  # fmt: skip
-        lines = [f"{MADE}\n{told}\nCommit {(commit(checkout()) or 'unknown')[:7]}.\n", *title, *table.values()]
-        PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+        before, _, after = PAGE.read_text(encoding="utf-8").partition(title)
+        made = markdown_table(["", *TABLES[title][1].split(" | ")], list(table.values()))
+        since = f"Commit {(commit(checkout()) or 'unknown')[:7]}."
+        rest = after.partition("\n\n## ")
+        PAGE.write_text(f"{before}{title}\n{said}\n{since}\n\n{made}\n{''.join(rest[1:])}", encoding="utf-8")
 
 
 if __name__ == "__main__":

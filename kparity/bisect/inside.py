@@ -16,7 +16,6 @@ import numpy as np
 from kparity import ops
 from kparity.bisect import wiring
 from kparity.bisect.pattern import pattern_of
-from kparity.bisect.ways import Calls, fed, last_run, tokens_of
 from kparity.check import dump
 from kparity.check.core import CaseRunner, blank_record
 from kparity.check.record import FAIL
@@ -26,6 +25,7 @@ from kparity.engines.own import Own
 from kparity.engines.remote import Hosted
 from kparity.errors import WrongInput
 from kparity.host import files
+from kparity.ladder.ways import Calls, fed, last_run, tokens_of
 from kparity.numerics.expected import Expected
 from kparity.ops.spec import DTYPES, Array
 from kparity.traces import files as traces

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kparity.diagnose.patterns import TILES
 from kparity.numerics.expected import Expected
 from kparity.ops.spec import Array
 
-TILES = (8, 16, 32, 64, 128, 256)
 SPREAD = 1e-3
 """A factor is constant where it varies by less than this share of it."""
 

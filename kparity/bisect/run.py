@@ -13,7 +13,6 @@ from typing import Any
 
 import kparity
 from kparity.bisect.record import SCHEMA, Bisection, Found, SlotError, Way
-from kparity.bisect.ways import SCENARIOS, Scenario, fed, tokens_of
 from kparity.engines.base import Facts
 from kparity.engines.registry import parsed
 from kparity.engines.remote import Remote
@@ -22,6 +21,7 @@ from kparity.host import progress
 from kparity.ladder.climb import Climb, Opener
 from kparity.ladder.record import FAIL, Settings
 from kparity.ladder.stream import EngineFailed, Seat, Tally
+from kparity.ladder.ways import AFTER, BATCH, DECODE, PREFILL, SECOND, STEPS, Scenario, fed, tokens_of
 from kparity.ops.spec import Array
 from kparity.traces import files as traces
 from kparity.traces.capture import Wanted, capture
@@ -30,6 +30,7 @@ from kparity.traces.slots import Key
 
 OWN = ("kparity", "mutant")
 """Kinds of engines that can be opened up."""
+WAYS = (BATCH, STEPS, PREFILL, DECODE, SECOND, AFTER)
 BLOCK_BYTES = 1 << 30
 """Of the tensors of some layers that lie on disk at a time."""
 OPS = {
@@ -109,7 +110,7 @@ class Bisect:
         self.task.stage("ways of feeding")
         self.rows = self.reference.fed(self.ids)
         self.evaluations += 1
-        for scenario in SCENARIOS:
+        for scenario in WAYS:
             if (position := self._first_bad(scenario)) >= 0:
                 break
         else:

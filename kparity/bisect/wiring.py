@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from kparity.bisect.ways import Calls
 from kparity.device.adapter import Launch
 from kparity.engine import resident
 from kparity.engine.engine import Engine
 from kparity.engine.graph import FusedGraph, Graph
 from kparity.engine.traced import Tapped
 from kparity.engines.own import Own
+from kparity.ladder.ways import Calls
 from kparity.model import Model, load_model
 from kparity.traces.slots import ABSENT, Key
 

@@ -41,15 +41,14 @@ def bisect(folder: Path | None, json_path: str | None, quiet: bool, **asked: Any
     against fp64 on the inputs that they had. Exit codes: 0 nothing is beyond the limits, 1 something is.
     """
     from kparity.bisect.run import bisect
-    from kparity.engines.remote import open_engine
     from kparity.host import files
     from kparity.ladder.stream import EngineFailed
 
-    settings, room = asked_for(POSITIONS, **asked)
+    settings, opener, room = asked_for(asked, usual=POSITIONS)
     if folder is not None:
         files.refuse_no_folder(folder)
     try:
-        found = bisect(settings, lambda spec, model: open_engine(spec, model=model, context=room), folder, room)
+        found = bisect(settings, opener, folder, room)
     except EngineFailed as failed:
         raise failed.error from None
     if json_path:

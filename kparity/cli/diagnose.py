@@ -8,7 +8,7 @@ import click
 
 from kparity.cli.command import Command, for_people
 from kparity.cli.options import github_option, json_option, quiet_option
-from kparity.cli.pair import asked_of_prompts, pair_options, prompt_options
+from kparity.cli.pair import asked_for, pair_options, prompt_options
 
 if TYPE_CHECKING:
     from kparity.diagnose.document import Document
@@ -44,7 +44,7 @@ def diagnose(batch_invariant: bool, json_path: str | None, github: bool, quiet: 
     from kparity.host import files
     from kparity.ladder.climb import climb
 
-    settings, opener = asked_of_prompts(asked)
+    settings, opener, _ = asked_for(asked)
     found = _repeated(settings, opener) if batch_invariant else of_climb(climb(settings, opener, diagnosed))
     if json_path:
         files.write_record(json_path, found)

@@ -12,7 +12,7 @@ from kparity.cli import names
 from kparity.cli.command import Command, File, for_people
 from kparity.cli.names import completing
 from kparity.cli.options import Number, github_option, json_option, junit_option, quiet_option
-from kparity.cli.pair import asked_of_prompts, pair_options, prompt_options
+from kparity.cli.pair import asked_for, pair_options, prompt_options
 
 RUNGS = ("preflight", "tokens", "masks", "first-logit", "positions", "decode")
 LIMIT = Number(min=0)
@@ -90,7 +90,8 @@ def ladder(
         if any(traces.iterdir()):
             raise WrongInput(f"{traces} holds something already; name a new folder")
         asked |= {"sweep": True, "traces": str(traces)}
-    found = climb(*asked_of_prompts(asked, count), diagnosed)
+    settings, opener, _ = asked_for(asked, count)
+    found = climb(settings, opener, diagnosed)
     if json_path:
         files.write_record(json_path, found)
     if junit_path:

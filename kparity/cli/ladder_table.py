@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kparity.cli.diagnose_table import print_findings
 from kparity.cli.table import STYLES, Table, say
 from kparity.host.text import number
+from kparity.ladder.limits import HUNDRED
 
 if TYPE_CHECKING:
     from kparity.engines.base import Facts
@@ -101,7 +102,8 @@ def _positions(found: Document, verbose: bool) -> None:
     say(f"Summary: {diverged or 'All positions parity OK'}")
     say(f"Minimum cosine similarity: {sums.min_cosine_similarity:.6f}")
     say(f"Maximum L2 distance: {sums.max_l2_distance:.5g}")
-    say(f"KL divergence: mean {sums.mean_kl:.3g}, p99 {sums.p99_kl:.3g}, max {sums.max_kl:.3g}")
+    p99 = f", p99 {sums.p99_kl:.3g}" * (sums.token_count >= HUNDRED)
+    say(f"KL divergence: mean {sums.mean_kl:.3g}{p99}, max {sums.max_kl:.3g}")
     ties = Counter(each.tie for each in positions)
     say(f"Likeliest ids: {', '.join(f'{count} {tie}' for tie, count in ties.most_common())}")
 

@@ -56,45 +56,33 @@ def _with(options: Any, command: Any) -> Any:
     return command
 
 
-def _refuse(asked: dict[str, Any]) -> None:
-    """Raise UnknownName or WrongInput for engines that there are not; the model has its default."""
+def asked_for(asked: dict[str, Any], count: int | None = None, usual: int = 0) -> tuple[Settings, Opener, int]:
+    """What was asked for, what opens its engines in processes of their own, and the positions that caches need.
+
+    Raises UnknownName or WrongInput for engines that there are not. Of ``count`` prompts the rate is judged; where one
+    text alone is looked at, ``usual`` are the positions of the built-in one.
+    """
     from kparity.engines.registry import parsed
+    from kparity.engines.remote import open_engine
+    from kparity.ladder import prompts
+    from kparity.ladder.record import POSITIONS, Settings
     from kparity.model.gguf_file import embedded
 
     for spec in filter(None, (asked["reference"], asked["candidate"], asked.get("third"))):
         parsed(spec)
-    asked["model"] = asked["model"] or str(embedded())
     # Engines take turns: threads that spin while another one computes would cost it a multiple of its time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-
-def asked_for(usual: int, **asked: Any) -> tuple[Settings, int]:
-    """What was asked for, of one text, and the positions that caches need; of the built-in text ``usual`` positions."""
-    from kparity.ladder import prompts
-    from kparity.ladder.record import Settings
-
-    _refuse(asked)
-    given, path, context = (asked.pop(name) for name in ("given", "prompt_file", "context"))
-    positions = asked.pop("positions") or (0 if given is not None or path else usual)
-    text = prompts.chosen((given,) if given is not None else (), path, positions or usual, 1).text
-    asked["candidate_model"] = asked["candidate_model"] or asked["model"]
-    return Settings(text=text, prompts=(), positions=positions, **asked), context or max(ROOM, positions + 1)
-
-
-def asked_of_prompts(asked: dict[str, Any], count: int | None = None) -> tuple[Settings, Opener]:
-    """What was asked for, of several prompts, and what opens its engines, in processes of their own."""
-    from kparity.engines.remote import open_engine
-    from kparity.ladder import prompts
-    from kparity.ladder.record import POSITIONS, Settings
-
-    _refuse(asked)
-    given, path, template, context = (asked.pop(name) for name in ("given", "prompt_file", "template", "context"))
-    positions = asked["positions"] or POSITIONS
-    chosen = prompts.chosen(given, path, positions, count or 4)
+    given, path, template, context = (asked.pop(name, None) for name in ("given", "prompt_file", "template", "context"))
+    given = (given,) if isinstance(given, str) else given or ()
+    positions = asked["positions"] or (0 if given or path else usual)
+    longest = positions or usual or POSITIONS
+    chosen = prompts.chosen(given, path, longest, count or 4)
+    asked["model"] = asked["model"] or str(embedded())
     if template == "instruct":
         chosen = chosen.instructed(asked["model"])
-    asked |= {"positions": asked["positions"] or 0, "max_tokens": asked.get("max_tokens") or min(positions, 16)}
-    settings = Settings(text=chosen.text, prompts=chosen.prompts, sequential=count is not None, **asked)
-    longest = max(positions, *(len(text.encode()) for text in settings.prompts))
-    room = context or max(ROOM, longest + settings.max_tokens)
-    return settings, lambda spec, model: open_engine(spec, model=model, context=room)
+    asked |= {"positions": positions, "candidate_model": asked["candidate_model"] or asked["model"],
+              "max_tokens": asked.get("max_tokens") or min(longest, 16)}  # fmt: skip
+    decoded = () if usual else chosen.prompts
+    settings = Settings(text=chosen.text, prompts=decoded, sequential=count is not None, **asked)
+    room = context or max(ROOM, settings.max_tokens + max(longest, *(len(text.encode()) for text in decoded), 0))
+    return settings, lambda spec, model: open_engine(spec, model=model, context=room), room

@@ -33,7 +33,7 @@ ADVICE = {
     "prefill": (BISECT, "look at the path that serves a prompt: its last row, padding of a chunk, a recorded graph"),
     "neighbours": (SIZES, "keep positions, mask and cache of sequences apart"),
     "mask": (BISECT, "compare the mask's first and last visible key with the position of the query"),
-    "layout": (INSPECT, "compare the order of the vocabulary's rows on both sides"),
+    "layout": (INSPECT, "compare the rows of the head on both sides, and their order"),
     "input": (IDS, "compare what is fed with what was asked for: the first id, a BOS of its own, a lost write"),
     "late": (BISECT, "read the buffer after the step that writes it"),
     "anew": (BISECT, "carry the position counter and the cache across the chunk"),

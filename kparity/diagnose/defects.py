@@ -78,6 +78,18 @@ def _pairs(self: Stream, x: Array, f: Facts) -> Array:
     return np.asarray(y)
 
 
+def _half_backwards(half: int) -> Callable[[Stream, Array, Facts], Array]:
+    """One element of each pair as if it turned the other way."""
+
+    def rotated(self: Stream, x: Array, f: Facts) -> Array:
+        found, size = Stream.rotated(self, x, f), f.rope_dim // 2
+        part = slice(half * size, (half + 1) * size)
+        found[..., part] = Stream.rotated(self, x, replace(f, frequencies=[-each for each in f.frequencies]))[..., part]
+        return found
+
+    return rotated
+
+
 def _late(x: Array) -> Array:
     return np.concatenate([np.zeros_like(x[:1]), x[:-1]])
 
@@ -106,9 +118,16 @@ def _hole() -> Variation:
     return wrong(attention=attention, placed=lambda self: [(slice(0, None), 1)])
 
 
-def _norm(change: Callable[[Array, Array], tuple[Array, Array]]) -> Variation:
-    """Norms of other inputs and gains."""
-    return wrong(norm=lambda self, x, w, eps: Stream.norm(self, *change(x, w), eps))
+def _normed(pattern: str, cause: str, change: Callable[[Array, Array], tuple[Array, ...]]) -> Iterator[Defect]:
+    """Norms of other inputs and gains, perhaps divided by what is third: all of them, and the last alone."""
+    for which, slots in (("norms", NORMS), ("the last norm", NORMS[-1:])):
+
+        def norm(self: Stream, x: Array, w: Array, eps: float, slots: Sequence[str] = slots) -> Array:
+            x, w, *by = change(x, w) if self.slot in slots else (x, w)
+            mean = np.mean(np.square(by[0] if by else x), axis=-1, keepdims=True, dtype=self.dtype)
+            return np.asarray(x / np.sqrt(mean + self.dtype.type(eps)) * w.astype(self.dtype))
+
+        yield Defect(pattern, f"{which}: {cause}", wrong(norm=norm))
 
 
 def _unnormed(slot: str) -> Variation:
@@ -117,6 +136,21 @@ def _unnormed(slot: str) -> Variation:
 
 def _gated(gate: Callable[[Array], Array]) -> Variation:
     return wrong(product=lambda self, g, u, f: np.clip(gate(g) * u, -F16_MAX, F16_MAX))
+
+
+def _to_128(self: Stream, x: Array, act: str) -> Quantised:
+    scale = np.maximum(np.abs(x).max(axis=1, keepdims=True), self.dtype.type(1e-5)) / self.dtype.type(128)
+    return Quantised(np.clip(self.code(x / scale), -128, 127).astype(np.int8), scale)
+
+
+def _scaled_again(power: int) -> Callable[[Stream, Array, str], Quantised]:
+    """Codes with a power of their scale."""
+
+    def quantised(self: Stream, x: Array, act: str) -> Quantised:
+        found = Stream.quantised(self, x, act)
+        return Quantised(found.q, found.scale**power)
+
+    return quantised
 
 
 def scaled(times: float, slots: Sequence[str] = NORMS) -> Variation:
@@ -136,13 +170,19 @@ def fixed(f: Facts, act: str, kv: str) -> Iterator[Defect]:
     yield from _attention(f)
     for slot in NORMS:
         yield Defect("norm-missing", f"the norm {slot} is left out", _unnormed(slot))
-    yield Defect("norm-gain", "norms do not multiply by their gain", _norm(lambda x, w: (x, np.ones_like(w))))
-    yield Defect("norm-gain", "gains of norms count from 1", _norm(lambda x, w: (x, w + 1)))
-    centred = _norm(lambda x, w: (x - x.mean(axis=-1, keepdims=True), w))
-    yield Defect("norm-mean", "norms take the deviation from the mean (LayerNorm for RMSNorm)", centred)
+    yield from _normed("norm-gain", "the gain is not applied", lambda x, w: (x, np.ones_like(w)))
+    yield from _normed("norm-gain", "the gain counts from 1", lambda x, w: (x, w + 1))
+    told = "the deviation from the mean is taken (LayerNorm for RMSNorm)"
+    yield from _normed("norm-mean", told, lambda x, w: (x - x.mean(axis=-1, keepdims=True), w))
+    told = "the deviation from the mean divides, which is not taken off"
+    yield from _normed("norm-mean", told, lambda x, w: (x, w, x - x.mean(axis=-1, keepdims=True)))
     for each in sorted({*ACTS} - {act}):
         told = f"activations are quantised {ACTS[each]}, the reference does it {ACTS[act]}"
         yield Defect("quantisation", told, act=each)
+    if act == "token":
+        yield Defect("quantisation", "the largest activation becomes 128, not 127", wrong(quantised=_to_128))
+    for times, power in (("not applied", 0), ("applied twice", 2)):
+        yield Defect("scale", f"the scale of activations is {times}", wrong(quantised=_scaled_again(power)))
     cut = wrong(code=lambda self, x: np.trunc(x))
     yield Defect("rounding", "codes of activations are cut off instead of rounded", cut)
     yield Defect("kv-type", f"the KV cache is not {kv}", kv="f32" if kv == "f16" else "f16")
@@ -167,6 +207,9 @@ def _rope(f: Facts) -> Iterator[Defect]:
     yield Defect("rope-pairs", told, wrong(rotated=_pairs))
     backwards, still = [-each for each in f.frequencies], [0.0] * len(f.frequencies)
     yield Defect("rope-direction", "RoPE turns the other way", misread(frequencies=backwards))
+    for half in (0, 1):
+        told = f"the sine of the {('first', 'second')[half]} element of each pair has the wrong sign"
+        yield Defect("rope-direction", told, wrong(rotated=_half_backwards(half)))
     yield Defect("rope-missing", "RoPE does not turn, or every row by one position", misread(frequencies=still))
     for dim in sorted({f.rope_dim // 2, f.head_dim} - {f.rope_dim}):
         told = f"RoPE turns {dim} elements of each head, the file says {f.rope_dim}"
@@ -208,6 +251,8 @@ def _attention(f: Facts) -> Iterator[Defect]:
     first = _attending(lambda q, k, v: (q, k, np.repeat(v[:, :1], v.shape[1], 1)))
     yield Defect("gqa", "all values come from the first head", first)
     yield Defect("gqa", "heads of values are in reverse", _attending(lambda q, k, v: (q, k, v[:, ::-1])))
+    early = _attending(lambda q, k, v: (q, np.concatenate([q[:, -1:], k[:, :-1]], axis=1), v))
+    yield Defect("gqa", "keys are stored one head too early: the last query head is the first of them", early)
 
 
 def families(f: Facts) -> Iterator[Family]:
@@ -233,14 +278,24 @@ def families(f: Facts) -> Iterator[Family]:
 
 
 def layered(f: Facts) -> Iterator[Defect]:
-    """Defects of one layer."""
+    """Defects of one layer, or of all but one place."""
+    last, first = (f.layers - 1, "output"), (0, "attn_residual")
+    yield Defect("block-missing", "no block but the last is added to the stream", _adding(*last, 1, 1, (1, 0)))
+    yield Defect(
+        "residual", "the stream is not stored: it is lost behind the first block", _adding(*first, 1, 1, (0, 1))
+    )
     for at in range(f.layers):
         for slot, block in (("attn_residual", "attention"), ("output", "the feed-forward block")):
             yield Defect(
                 "residual", f"layer {at}: the stream around {block} is not added back", _adding(at, slot, 0, 1)
             )
             yield Defect("block-missing", f"layer {at}: {block} is missing", _adding(at, slot, 1, 0))
+            told = f"layer {at}: the output of {block} is subtracted from the stream around it"
+            yield Defect("residual", told, _adding(at, slot, 1, -1))
     for at in range(1, f.layers):
+        for slot in NORMS[:-1]:
+            told = f"layer {at}: what {slot} gives is that of the layer before, it is not launched"
+            yield Defect("block-missing", told, _quantised_before(at, slot))
         told = f"layer {at} attends to the cache of the layer before"
         yield Defect("cache-of-another-layer", told, _attending_before(at))
         told = f"layer {at}: attention gives what that of the layer before gave, it is not launched"
@@ -249,14 +304,28 @@ def layered(f: Facts) -> Iterator[Defect]:
         yield Defect("layers", told, Variation(tensors=partial(swapped, first=at - 1, second=at)))
 
 
-def _adding(layer: int, slot: str, stream: int, block: int) -> Variation:
+def _adding(layer: int, slot: str, stream: int, block: int, elsewhere: tuple[int, int] = (1, 1)) -> Variation:
     """So many times the stream, and so many times the block, at one place."""
 
     def added(self: Stream, out: Array) -> None:
-        here = (self.layer, self.slot) == (layer, slot)
-        self.x = stream * self.x + block * out if here else self.x + out
+        times = (stream, block) if (self.layer, self.slot) == (layer, slot) else elsewhere
+        self.x = times[0] * self.x + times[1] * out
 
     return wrong(added=added)
+
+
+def _quantised_before(layer: int, slot: str) -> Variation:
+    """Activations behind a norm that are those of the layer before."""
+
+    def quantised(self: Any, x: Array, act: str) -> Quantised:
+        found = Stream.quantised(self, x, act)
+        if (self.layer, self.slot) == (layer, slot):
+            return getattr(self, "before", found)
+        if (self.layer, self.slot) == (layer - 1, slot):
+            self.before = found
+        return found
+
+    return wrong(quantised=quantised)
 
 
 def _attending_before(layer: int, whole: bool = False) -> Variation:

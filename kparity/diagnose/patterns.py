@@ -8,11 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from kparity.diagnose.seen import BATCH, BESIDE, ONE, PREFILL, STEPS, TURN, Seen, Way
+from kparity.diagnose.seen import Seen, Way
 from kparity.ladder import masks
 from kparity.ladder.decode import DIVERGED, decoded
 from kparity.ladder.record import FAIL, Finding
 from kparity.ladder.stream import EngineFailed, compared
+from kparity.ladder.ways import BATCH, BESIDE, DECODE, ONE, SECOND, STEPS, TURN
 from kparity.ops.spec import Array
 
 JUMP = 5.0
@@ -22,10 +23,11 @@ SLOPE = 4.0
 CLOSE = 0.95
 """Cosine below which a difference is no matter of rounding (the playbook's)."""
 ONCE = 0.8
-"""By how much less one position says than several."""
-ALONE, SUSPECTS = 12, 2048
-"""Tokens that are fed one by one; ids whose places are looked for."""
-SIZES = (256, 128, 64, 32, 16, 8)
+"""By how much less one position says than several, and a factor of each position than one of all."""
+ALONE, SUSPECTS, FEW = 12, 2048, 0.05
+"""Tokens that are fed one by one; ids whose places are looked for; share of the ids that are few."""
+TILES = (8, 16, 32, 64, 128, 256)
+"""Elements or positions that are computed together: tiles, chunks, ring buffers."""
 OF_MASKS = {
     masks.NEIGHBOURS: "neighbours", masks.TOO_FEW: "mask", "the mask": "mask", "causal mask": "mask",
 }  # fmt: skip
@@ -107,12 +109,12 @@ def repeats(seen: Seen) -> Iterator[Finding]:
         return np.flatnonzero(beyond) + way.begin
 
     suspected = seen.rung.name == "masks" and any(each in seen.rung.cause for each in (masks.SURVIVES, masks.UNSTEADY))
-    if not suspected and not apart(seen.run(way.name), seen.run(way.name)).size:
+    if not suspected and not apart(seen.run(way.fed), seen.run(way.fed)).size:
         return
     with seen.fresh() as seat:
-        first, second = (seen.run(way.name, seat) for _ in range(2))
+        first, second = (seen.run(way.fed, seat) for _ in range(2))
     with seen.fresh() as seat:
-        other = seen.run(way.name, seat)
+        other = seen.run(way.fed, seat)
     if (where := apart(first, other)).size:
         evidence = f"{way.name}, in two new processes: {where.size} positions differ, the first is {where[0]}, by up to"
         yield seen.finding("P7-random", RANDOM, f"{evidence} {float(np.nanmax(np.abs(first - other))):.3g}", 0.95)
@@ -121,7 +123,7 @@ def repeats(seen: Seen) -> Iterator[Finding]:
         start = f"{way.name}, a new process is {'right' if right else 'wrong'}"
         told = f"{start}, and after a reset position {where[0]} differs"
         cause = "state survives a reset"
-        if way.name == BATCH and not apart(seen.reference.fed([*seen.ids, *seen.ids])[len(seen.ids) :], second).size:
+        if way.fed == BATCH and not apart(seen.reference.fed([*seen.ids, *seen.ids])[len(seen.ids) :], second).size:
             cause, told = (
                 "a reset leaves the cache as it is",
                 f"{told}: the logits are those of the reference without one",
@@ -148,16 +150,17 @@ def not_finite(seen: Seen) -> Iterator[Finding]:
 def only(seen: Seen) -> Iterator[Finding]:
     """The ways of feeding in which the candidate is wrong, where it is right in others."""
     wrong, right = ([way for way in seen.ways if way.bad.any() == bad] for bad in (True, False))
-    names = {way.name for way in wrong}
-    if not wrong or not right or {BATCH, STEPS} <= names:  # what is wrong in both is hidden in the others
+    ways = {way.fed for way in wrong}
+    if not wrong or not right or {BATCH, STEPS} <= ways:  # what is wrong in both is hidden in the others
         return
-    pattern, cause = (
-        ("prefill", "a prompt as it is served is wrong, the same tokens otherwise are right") if names == {PREFILL} else
-        ("neighbours", "what else is in the batch changes the result") if names == {BESIDE} else
-        ("steps", "single steps are wrong, batches are right") if STEPS in names else
-        ("batch", "batches are wrong, single steps are right") if BATCH in names else
-        ("turn", "a batch on a filled cache is wrong")
-    )  # fmt: skip
+    pattern, cause = next((name, cause) for name, cause, holds in (
+        ("prefill", "a prompt as it is served is wrong, the same tokens otherwise are right",
+         {DECODE} <= ways <= {DECODE, SECOND}),
+        ("neighbours", "what else is in the batch changes the result", ways == {BESIDE}),
+        ("steps", "single steps are wrong, batches are right", STEPS in ways),
+        ("batch", "batches are wrong, single steps are right", BATCH in ways),
+        ("turn", "what is fed on a filled cache is wrong", True),
+    ) if holds)  # fmt: skip
     told = "; ".join(f"{way.name} wrong from {way.first} on" for way in wrong)
     yield seen.finding(pattern, cause, f"{told}; right {', '.join(way.name for way in right)}", 0.9)
 
@@ -177,6 +180,10 @@ def gain(seen: Seen) -> Iterator[Finding]:
         interval = f"factor {mean:.5g} ± {2 * error:.2g} over {len(factor)} positions (95 %)"
         told = f"the logits are those of the reference times {mean:.4f}"
         yield seen.finding("P3-gain", told, f"{interval}; {scaled.text}", scaled.confidence)
+    elif (own := seen.explained(seen.truth[begin:] * factor[:, None], begin)).confidence:
+        told = "the logits are those of the reference times a factor, another one at each position: the last norm"
+        interval = f"factors from {factor.min():.5g} to {factor.max():.5g}"
+        yield seen.finding("P3-gain", told, f"{interval}; {own.text}", ONCE * own.confidence)
     if moved.confidence:
         told = "a constant is added to all logits of a position: log-probabilities for logits"
         evidence = f"{rows.mean_error[0]:.4g} at position {begin}; {moved.text}"
@@ -201,6 +208,21 @@ def outputs(seen: Seen) -> Iterator[Finding]:
         some = ", ".join(f"those of {of[at]} stand at {at}" for at in moved[:3])
         told = f"{moved.size} ids have each other's logits: rows of the head in another order"
         yield seen.finding("layout", told, f"{some}; {found.text}", found.confidence)
+        return
+    ids = _apart(truth, way.logits)
+    changed = truth.copy()
+    changed[:, ids] = way.logits[:, ids]
+    if 0 < len(ids) <= vocab * FEW and way.bad.mean() > 0.9:
+        found = seen.explained(changed, way.begin)
+        if found.noise and found.confidence:
+            some = ", ".join(map(str, ids[:3]))
+            told = f"the logits of {len(ids)} ids alone differ ({some}): rows of the head"
+            yield seen.finding("layout", told, f"{way.name}: {found.text}", found.confidence)
+
+
+def _apart(truth: Array, other: Array) -> Array:
+    """Ids whose logits [positions, vocab] are no longer those of the other side."""
+    return np.flatnonzero(np.square(other - truth).mean(axis=0) > 0.1 * np.square(truth).mean(axis=0))
 
 
 def matched(truth: Array, other: Array) -> Array:
@@ -208,7 +230,7 @@ def matched(truth: Array, other: Array) -> Array:
     [vocab], each once; itself where they are near enough, or where there is no such order.
     """
     of = np.arange(truth.shape[1])
-    suspects = np.flatnonzero(np.square(other - truth).mean(axis=0) > 0.1 * np.square(truth).mean(axis=0))[:SUSPECTS]
+    suspects = _apart(truth, other)[:SUSPECTS]
     if len(truth) < 4 or len(suspects) < 2:
         return of
     left, right = truth[:, suspects].T.astype(np.float64), other[:, suspects].T.astype(np.float64)
@@ -266,7 +288,7 @@ def profile(seen: Seen) -> Iterator[Finding]:
     start, l2 = way.first, way.rows.l2
     at = start - way.begin
     if (
-        start < 1 or len(l2) < 6 or not np.isfinite(l2).all() or way.name in (TURN, ONE)
+        start < 1 or len(l2) < 6 or not np.isfinite(l2).all() or way.fed in (TURN, ONE, SECOND)
     ):  # which jump where a turn begins
         return
     if way.bad[at:].mean() > 0.5:
@@ -284,7 +306,7 @@ def _jump(seen: Seen, way: Way) -> Iterator[Finding]:
     """P5, by prompts of as many tokens as were right, of one more and of two more."""
     start, l2, again = way.first, way.rows.l2, list[bool]()
     for size in range(start, min(start + 3, len(seen.ids) + 1)):
-        pair = [seat.stepped(seen.ids[:size])[-1:] if way.name == STEPS else seat.fed(seen.ids[:size])[-1:]
+        pair = [seat.stepped(seen.ids[:size])[-1:] if way.fed == STEPS else seat.fed(seen.ids[:size])[-1:]
                 for seat in (seen.reference, seen.candidate)]  # fmt: skip
         again.append(bool(seen.bad(compared(*pair).rows, size - 1)[0]))
     words = ", ".join(f"{start + more} tokens {'wrong' if bad else 'right'}" for more, bad in enumerate(again))
@@ -295,7 +317,7 @@ def _jump(seen: Seen, way: Way) -> Iterator[Finding]:
     if all(again):
         yield seen.finding("batch", "the last row of a batch is wrong, wherever it ends: padding", evidence, 0.85)
         return
-    size = next((each for each in SIZES if start % each == 0), 0)
+    size = max((each for each in TILES if start % each == 0), default=0)
     where = f"{start} is a multiple of {size}: a chunk, a tile or a ring buffer" if size else "KV index or stride"
     sure = 0.85 if again == [False, True, True] else 0.5
     yield seen.finding("P5-jump", f"right up to position {start - 1}, wrong from {start} on; {where}", evidence, sure)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from kparity.ladder.record import Part
 from kparity.ladder.stream import Seat
+from kparity.ladder.ways import BESIDE, last_rows
 from kparity.ops.spec import Array
 
 SIZES = (1, 2, 3, 7, 8, 16, 32)
@@ -44,7 +45,7 @@ def _runs(seat: Seat, tokens: Sequence[int]) -> Iterator[tuple[str, Array]]:
             yield f"in batches of {size}", seat.fed(*pieces)
     yield "token by token", seat.stepped(tokens)
     if seat.facts.sequences > 1:
-        yield "beside another sequence", seat.beside(tokens, tokens[: len(tokens) // 2 : -1])
+        yield BESIDE.means, last_rows(seat, BESIDE.calls(tokens))
 
 
 def batch_invariant(seat: Seat, tokens: Sequence[int]) -> list[Repeat]:

@@ -17,15 +17,12 @@ from kparity.ladder.decode import DIVERGED
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import FAIL, Finding, Rung
 from kparity.ladder.stream import Seat, compared
+from kparity.ladder.ways import BATCH, BESIDE, DECODE, FIRST, ONE, SECOND, STEPS, TURN, Scenario, last_rows
 from kparity.numerics.logits import Rows
 from kparity.ops.spec import Array
 
 BEHIND, LONGEST = 4, 320
 """Tokens behind the first bad position; tokens at most."""
-BATCH, STEPS, TURN, ONE, PREFILL, BESIDE = (
-    "in a batch", "token by token", "in two turns", "after one token", "a prompt, then steps",
-    "beside another sequence",
-)  # fmt: skip
 
 
 class Explaining(Judge):
@@ -41,13 +38,18 @@ class Explaining(Judge):
 class Way:
     """A way of feeding the same tokens: what it gives from the position ``begin`` on, beside the reference."""
 
-    name: str
+    fed: Scenario
     begin: int
     logits: Array
     """[tokens - begin, vocab]."""
     rows: Rows
     bad: Array
     """Whether a position is beyond its limits."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.fed.means
 
     @property
     def first(self) -> int:
@@ -131,30 +133,21 @@ class Seen:
     @cached_property
     def ways(self) -> list[Way]:
         """What the candidate gives for the same tokens, fed in every way that it has."""
-        names = [BATCH]
+        scenarios = [BATCH]
         if not self.candidate.facts.answers:
-            names += [STEPS, *((TURN, ONE, PREFILL) if len(self.ids) > masks.TURN else ())]
-            names += [BESIDE] if self.candidate.facts.sequences > 1 else []
-        return [self.way(each, self.run(each)) for each in names]
+            scenarios += [STEPS, *((TURN, ONE, DECODE, SECOND) if len(self.ids) > FIRST else ())]
+            scenarios += [BESIDE] if self.candidate.facts.sequences > 1 else []
+        return [self.way(each, self.run(each)) for each in scenarios]
 
-    def run(self, way: str, seat: Seat | None = None) -> Array:
-        """Logits of the tokens, fed to the candidate in one of the ways."""
-        seat, ids = seat or self.candidate, self.ids
-        if way == STEPS:
-            return seat.stepped(ids)
-        if way == BESIDE:
-            return seat.beside(ids, ids[: len(ids) // 2 : -1])
-        if way == PREFILL:
-            seat.reset()
-            return np.stack([seat.prefill(ids[: self.split]), *(seat.step(each) for each in ids[self.split :])])
-        first = {BATCH: 0, TURN: masks.TURN, ONE: 1}[way]
-        return seat.fed(ids[:first], ids[first:])
+    def run(self, scenario: Scenario, seat: Seat | None = None) -> Array:
+        """Logits of the tokens, or of the last of them, fed to the candidate in one of the ways."""
+        return last_rows(seat or self.candidate, scenario.calls(self.ids, self.split))
 
-    def way(self, name: str, logits: Array) -> Way:
+    def way(self, scenario: Scenario, logits: Array) -> Way:
         """A way, measured."""
         begin = len(self.ids) - len(logits)
         rows = compared(self.truth[begin:], logits).rows
-        return Way(name, begin, logits, rows, self.bad(rows, begin))
+        return Way(scenario, begin, logits, rows, self.bad(rows, begin))
 
     def bad(self, rows: Rows, begin: int = 0, judge: Judge | None = None) -> Array:
         """Which positions are beyond their limits, the first of them being ``begin``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
@@ -44,11 +45,11 @@ class Simulation:
         """Logits with a defect, and what makes a judge whose floor is also what rounding does to that pass."""
         seen, shaped = self.seen, self.seen.candidate.shaped
         act, kv = defect.act or self.act, defect.kv or self.kv
-        both = plain.logits(self.file, seen.ids, act=act, kv=kv, vary=defect.vary)
-        truth, floor = shaped(both.logits), seen.judge.floor
+        run = partial(plain.logits, self.file, seen.ids, act=act, kv=kv, vary=defect.vary)
+        truth, floor = shaped(run(twin=False).logits), seen.judge.floor
 
         def judge() -> Judge:
-            twin = {"twin": compared(truth, shaped(both.rounded))}
+            twin = {"twin": compared(truth, shaped(run().rounded))}
             covered = floor is None or floor.covers_numerics
             return Explaining(
                 seen.judge.same, {}, Floor("plain", covered, {**(floor.controls if floor else {}), **twin})

@@ -1,12 +1,12 @@
 """The rung ``masks``: shapes of both sides, and what can be told of each side alone from its logits.
 
-A later token may move no earlier logit, the first token must move every later one; a batch equals steps; a second turn
-equals one; a reset leaves nothing; another sequence in the batch changes nothing.
+A later token may move no earlier logit, the first token must move every later one; a batch equals steps, a prompt and a
+second one behind it; a reset leaves nothing; another sequence in the batch changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +15,13 @@ from kparity.engines.base import Facts
 from kparity.ladder.limits import Judge
 from kparity.ladder.record import Measure
 from kparity.ladder.stream import Seat, compared, side_by_side
+from kparity.ladder.ways import AFTER, DECODE, LAST, ONE, SECOND, STEPS, TURN, last_rows
 from kparity.ops.spec import Array
 
-TOKENS, TURN = 20, 2
-"""Of a probe, and of its first turn: GPU backends multiply more than 8 or 16 rows by other kernels than fewer, and both
-the whole and its second turn go there.
+TOKENS = 20
+"""Of a probe: GPU backends multiply more than 8 or 16 rows by other kernels than fewer, and both the whole and the
+second of two turns go there.
 """
-
-
 FACTS = ("vocab", "layers", "width", "kv_heads", "head_dim", "context", "kv", "bos", "eos")
 AGREE = 5
 """Facts of the shape; the first of them must agree, where both sides know them."""
@@ -30,6 +29,7 @@ TOO_FEW = "a key too few (mask or KV index off by one, -1)"
 SURVIVES, UNSTEADY = "state survives a reset", "not deterministic, or memory that nobody wrote"
 NO_STEPS = "batches and single steps differ (KV update, kernels of batches)"
 NEIGHBOURS = "what else is in the batch changes the result (mask or KV of another sequence, kernels of batches)"
+NO_PROMPT = "a prompt as it serves is not what a batch is (its last row, padding of a chunk, a recording)"
 NO_TURN = "a second batch does not go on where the first ended (position counter, KV index)"
 
 
@@ -132,18 +132,13 @@ def _seen(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: b
 
 
 def _ways(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, found: list[Measure]) -> str:
-    """One batch after other tokens, steps and turns beside it; the cause where one of them differs."""
-    seat.fed(tokens[::-1])
-    seat.step(tokens[0])
-    ways: tuple[tuple[str, Callable[[], Array], str], ...] = (
-        ("after other tokens and a reset", lambda: seat.fed(tokens), SURVIVES),
-        ("token by token", lambda: seat.stepped(tokens), NO_STEPS),
-        ("in two turns", lambda: seat.fed(tokens[:TURN], tokens[TURN:]), NO_TURN),
-        ("after one token", lambda: seat.fed(tokens[:1], tokens[1:]), NO_TURN),
-    )
-    for name, run, why in ways:
-        if (apart := _apart(seat, name, base, run(), judge, found)).size:
-            return f"{name}, position {apart[0]} differs from one batch: {why}"
+    """One batch after other tokens; steps, turns and prompts beside it; the cause where one of them differs."""
+    ways = {AFTER: SURVIVES, STEPS: NO_STEPS, TURN: NO_TURN, ONE: NO_TURN, DECODE: NO_PROMPT, SECOND: NO_TURN}
+    for way, why in ways.items():
+        rows = last_rows(seat, way.calls(tokens, len(tokens) - LAST))
+        begin = len(tokens) - len(rows)
+        if (apart := _apart(seat, way.means, base[begin:], rows, judge, found)).size:
+            return f"{way.means}, position {begin + apart[0]} differs from one batch: {why}"
     return ""
 
 
@@ -153,7 +148,7 @@ def _beside(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact:
     """
     step = 1 + seat.facts.vocab // 3
     others = tokens[::-1], tokens[: len(tokens) // 2], [(id + step) % seat.facts.vocab for id in tokens]
-    one, short, two = (seat.beside(tokens, each) for each in others)
+    one, short, two = (seat.score_beside(tokens, each) for each in others)
     for name, run in (("another", one), ("a shorter", short)):
         if (apart := _apart(seat, f"beside {name} sequence", base, run, judge, found)).size:
             return f"beside {name} sequence, position {apart[0]} differs from one alone: {NEIGHBOURS}"

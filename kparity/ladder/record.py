@@ -204,6 +204,7 @@ class Summary(Part):
     token_count: int
     mean_kl: Number
     p99_kl: Number
+    """Of fewer than 100 positions the largest."""
     max_kl: Number
 
 

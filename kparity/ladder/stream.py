@@ -112,7 +112,7 @@ class Seat:
         """As ``Engine.score``."""
         return self.shaped(self.timed("a batch", self.engine.score, tokens))
 
-    def beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
+    def score_beside(self, tokens: Sequence[int], neighbours: Sequence[int]) -> Array:
         """As ``Engine.score_beside``."""
         return self.shaped(self.timed("a batch of two sequences", self.engine.score_beside, tokens, neighbours))
 

@@ -235,19 +235,20 @@ CONTROLLED = 8
 def logits(
     path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str,
     tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
-    spans: Sequence[Span] = (), past: Past | None = None, controlled: int = 0,
+    spans: Sequence[Span] = (), past: Past | None = None, controlled: int = 0, twin: bool = True,
 ) -> Logits:  # fmt: skip
     """Logits after each of the tokens of a sequence, then after the last of each of ``spans``, which stand behind
     ``past``; raises BadModel for a file that cannot be read, WrongInput for tokens outside the vocabulary.
 
     ``act`` is the quantisation of activations (``token``, ``block256``, ``none``), ``kv`` the type of the cache
     (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every intermediate value, ``vary`` says what
-    is to be wrong. ``controlled`` is the number of positions of the passes of ``CONTROLS`` beside it.
+    is to be wrong. ``controlled`` is the number of positions of the passes of ``CONTROLS`` beside it. Without ``twin``
+    there is no pass in f32, and nothing of it in the result.
     """
     rows = len(tokens) + len(spans)
     found = next(
         streamed(path, tokens, act=act, kv=kv, rows=rows, tick=tick, show=show, vary=vary, spans=spans, past=past,
-                 controlled=controlled)
+                 controlled=controlled, twin=twin)
     )  # fmt: skip
     show("logits", [found.logits, found.rounded])
     return found
@@ -256,7 +257,7 @@ def logits(
 def streamed(
     path: Path | str | GgufFile | None, tokens: Sequence[int], *, act: str, kv: str, rows: int,
     tick: Callable[[str], None] = lambda note: None, show: Show = lambda slot, values: None, vary: Variation = RIGHT,
-    spans: Sequence[Span] = (), past: Past | None = None, controlled: int = 0,
+    spans: Sequence[Span] = (), past: Past | None = None, controlled: int = 0, twin: bool = True,
 ) -> Iterator[Logits]:  # fmt: skip
     """The same logits, ``rows`` positions at a time: of a large vocabulary all would take much memory."""
     with opened(path) as file:
@@ -266,7 +267,8 @@ def streamed(
         if not len(ids) or ids.min() < 0 or ids.max() >= f.vocab:
             raise WrongInput(f"expected tokens from 0 to {f.vocab - 1}, and at least one")
         given = picked(file, find(file, "token_embd.weight", f.width, f.vocab), ids)
-        streams = [vary.stream(np.dtype(each), given.astype(each)) for each in (np.float64, np.float32)]
+        types = (np.float64, np.float32) if twin else (np.float64,)
+        streams = [vary.stream(np.dtype(each), given.astype(each)) for each in types]
         for stream in streams:
             stream.spans = everything
         wrong = CONTROLS if controlled else {}
@@ -274,9 +276,10 @@ def streamed(
         normed = _normed(file, f, streams, act, kv, tick, show, past)
         lasts = np.cumsum([len(span.tokens) for span in everything])[1:] - 1
         if spans:
-            normed[:2] = [each[[*range(len(tokens)), *lasts]] for each in normed[:2]]
+            normed[: len(types)] = [each[[*range(len(tokens)), *lasts]] for each in normed[: len(types)]]
         for at in range(0, len(tokens) + len(spans), rows):
-            truth, rounded, *more = _heads(file, f, [each[at : at + rows] for each in normed], tick)
+            truth, *more = _heads(file, f, [each[at : at + rows] for each in normed], tick)
+            rounded = more.pop(0) if twin else np.empty((0, f.vocab), np.float32)
             yield Logits("plain fp64", truth, "plain f32", rounded, dict(zip(wrong, more, strict=True)))
 
 

@@ -130,6 +130,8 @@ class Fake(Engine):
         elif fault == "rolled":
             row = np.roll(row, 3)
         elif fault == "element":
+            row = row - 3.0 * (np.arange(VOCAB) == 7) * (at % 3 == 1)
+        elif fault == "headrow":
             row = row - 3.0 * (np.arange(VOCAB) == 7)
         elif fault in ("tie", "tied") and at % 9 == 5:
             row[90] = row.max() * (1 + 3e-7 * (fault == "tied"))
