@@ -17,6 +17,8 @@ FORMS = {
     "ladder": ("kparity.ladder.record", "Document"),
     "bisect": ("kparity.bisect.record", "Bisection"),
     "diagnosis": ("kparity.diagnose.document", "Document"),
+    "burnin": ("kparity.burnin.stats", "Stats"),
+    "burnin-round": ("kparity.burnin.record", "Row"),
     "trace-diff": ("kparity.traces.diff", "TraceDiff"),
     "contract": ("kparity.contracts.form", "schema"),
 }

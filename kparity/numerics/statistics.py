@@ -107,6 +107,103 @@ def _against(successes: int, n: int, p0: float, p1: float) -> float:
     return successes * math.log(p1 / p0) + (n - successes) * math.log((1 - p1) / (1 - p0))
 
 
+def evidence(successes: float, n: int, rate: float) -> float:
+    """The logarithm of the evidence that n trials of values from 0 to 1 have not the mean ``rate``: how much likelier
+    they are under all rates alike than under this one (Robbins, 1970). Under it, the evidence exceeds log(1/α) at any
+    time, however often somebody looks, with a probability of at most α (Ville's inequality).
+
+    ``successes`` is the sum of the values. Raises WrongInput for impossible counts and rates.
+    """
+    if not 0 <= successes <= n or not 0 < rate < 1:
+        raise WrongInput(f"{successes} of {n} trials, and a rate of {rate}: they cannot be")
+    failures = n - successes
+    mixed = math.lgamma(successes + 1) + math.lgamma(failures + 1) - math.lgamma(n + 2)
+    return mixed - successes * math.log(rate) - failures * math.log1p(-rate)
+
+
+def confidence_sequence(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The rates against which there is too little ``evidence``: an interval that holds the true one at every time at
+    once, with this confidence, so that it may be looked at after every trial. Without a trial, everything.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    limit, best, ends = -math.log1p(-confidence), successes / n, [0.0, 1.0]
+    for side in (0, 1):
+        inside, outside = best, float(side)
+        if inside == outside:
+            continue
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            if 0 < middle < 1 and evidence(successes, n, middle) < limit:
+                inside = middle
+            else:
+                outside = middle
+        ends[side] = outside
+    return ends[0], ends[1]
+
+
+def sequence_left(successes: float, n: int, limit: float, below: bool = False) -> float:
+    """Trials more after which ``confidence_sequence`` lies wholly on the good side of a limit, above it or ``below``,
+    if the rate stays as it is: 0 where it does, infinite where it never would.
+    """
+    rate = successes / n if n else 1.0 - below
+
+    def decided(trials: int) -> bool:
+        ends = confidence_sequence(rate * trials, trials)
+        return ends[1] < limit if below else ends[0] >= limit
+
+    most = 1 << 30
+    if n and decided(n):
+        return 0
+    if not decided(most):
+        return math.inf
+    low, high = n, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decided(middle) else (middle, high)
+    return high - n
+
+
+def quantile_sequence(values: npt.ArrayLike, share: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Bounds of a quantile that hold at every time at once: the values of which so many lie below that there is
+    ``evidence`` against ``share``. Infinite where there are too few values for a bound.
+    """
+    found = np.sort(np.asarray(values, np.float64).ravel())
+    n, limit = found.size, -math.log1p(-confidence)
+
+    def far(count: int) -> bool:
+        return evidence(count, n, share) >= limit
+
+    middle = int(n * share)
+    low = middle  # the most values below which still says that the quantile is above
+    while low >= 0 and not far(low):
+        low -= 1
+    high = middle
+    while high <= n and not far(high):
+        high += 1
+    return (float(found[low]) if low >= 0 else -math.inf), (float(found[high - 1]) if high <= n else math.inf)
+
+
+def mann_whitney(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[float, float]:
+    """How often a value of b is above one of a, equal ones counted half (0.5: neither), and the two-sided p-value of
+    that by the normal approximation with ties (Mann and Whitney, 1947). Raises WrongInput for no values.
+    """
+    left, right = (np.asarray(one, np.float64).ravel() for one in (a, b))
+    n, m = left.size, right.size
+    if not n or not m:
+        raise WrongInput("a comparison of no values: nothing was measured")
+    _, place, counts = np.unique(np.concatenate([left, right]), return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    above = float(ranks[place[n:]].sum() - m * (m + 1) / 2)
+    total = n + m
+    ties = float((counts.astype(np.float64) ** 3 - counts).sum())
+    variance = n * m / 12 * (total + 1 - ties / (total * max(total - 1, 1)))
+    if not variance > 0:
+        return above / (n * m), 1.0
+    z = max(abs(above - n * m / 2) - 0.5, 0.0) / math.sqrt(variance)
+    return above / (n * m), math.erfc(z / math.sqrt(2))
+
+
 def bootstrap_farther(a: npt.ArrayLike, b: npt.ArrayLike, seed: int = 0, resamples: int = 10_000) -> float:
     """Probability that the mean of distances a [n] exceeds that of b [n], from resampled positions (the same for both).
 
