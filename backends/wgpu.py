@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from kparity.device import vulkan
 from kparity.device.adapter import Backend, Buffer, DeviceInfo, Kernel, Kind, Launch, Program, require_fit
 from kparity.device.remedies import Reason, missing_package
 from kparity.device.usage import pci_address
@@ -268,9 +269,12 @@ class WgpuBackend(Backend):
 
     @staticmethod
     def _identity(info: Mapping[str, Any], kind: Kind) -> str:
-        """wgpu tells neither UUID nor bus: of a GPU the bus that the system has for its model, where that is one."""
+        """wgpu tells neither bus nor UUID: what the loader says of its only adapter of this name or, of a GPU, the bus
+        that the system has for its model, where that is one.
+        """
         model = info["vendor_id"], info["device_id"]
-        return pci_address(*model) if kind == "gpu" else "pci:{:04x}:{:04x}".format(*model)
+        known = vulkan.adapters(vulkan.loader()) if info["backend_type"] == "Vulkan" else []
+        return vulkan.identity(known, *model, info["device"]) or (pci_address(*model) if kind == "gpu" else "")
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

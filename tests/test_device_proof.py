@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ from kparity import contracts
 from kparity.device import registry, usage
 from kparity.device.nvml import NOT_AVAILABLE, Nvml
 from kparity.device.usage import Counters, Evidence, Reading, of_clients, pci_address
+from kparity.errors import Refused
 from kparity.gates.device import proved
 from kparity.probe import cache, runner
-from kparity.probe.dispatcher import probe_all
+from kparity.probe.dispatcher import Selection, probe_all, select
 from kparity.probe.messages import Request
 from tests.cli import LIARS
 
@@ -161,6 +163,7 @@ def verdict(evidence: Evidence, model: int = 30 * MIB, claimed_ns: float = 8e6) 
 
 RENDER = "/dev/dri/renderD128"
 IDLE = AMDGPU.replace("11000000 ns", "0 ns").replace("9000000 ns", "0 ns")
+UNUSED = "".join(line for line in AMDGPU.splitlines(keepends=True) if "engine" not in line)
 NVIDIA = {"/dev/nvidiactl": "", "/dev/nvidia0": ""}
 ROCM = {"/dev/kfd": "", RENDER: IDLE}
 LAPTOP = {**NVIDIA, RENDER: I915.replace("346249", "0")}
@@ -179,6 +182,8 @@ SAYS: dict[str, tuple[dict[str, str], str]] = {
     ),
     "a driver that counts nothing": ({"/dev/dxg": ""}, "not verified"),
     "NVIDIA without NVML": (NVIDIA, "not verified"),
+    "memory of amdgpu and no engine that worked": ({RENDER: UNUSED}, "refuted"),
+    "the same beside a queue of ROCm": ({RENDER: UNUSED, "/dev/kfd": ""}, "not verified"),
 }
 
 
@@ -201,8 +206,8 @@ def test_rocm_is_seen_by_its_own_driver(size: int, wanted: str, tmp_path: Path) 
         ((500, {}, set()), (900, {PID: 400 * MIB}, {PID}), True, NVIDIA, "verified"),
         ((500, {}, set()), (900, {PID: 400 * MIB}, set()), True, LAPTOP, "verified"),
         ((500, {}, set()), (500, {77: 400 * MIB}, {77}), True, NVIDIA, "refuted"),
-        ((500, {}, set()), (500 + 40 * MIB, {}, set()), False, NVIDIA, "verified"),
-        ((500, {}, set()), (500 + 40 * MIB, None, set()), True, LAPTOP, "verified"),
+        ((500, {}, set()), (500 + 40 * MIB, {}, set()), False, NVIDIA, "not verified"),
+        ((500, {}, set()), (500 + 40 * MIB, None, set()), True, LAPTOP, "not verified"),
         ((500, {}, set()), (500, {}, set()), False, LAPTOP, "not verified"),
         ((500, {}, set()), (500, {PID: NOT_AVAILABLE}, set()), True, NVIDIA, "not verified"),
         ((500, {}, set()), (500 + 40 * MIB, {}, set()), False, {"/dev/null": ""}, "refuted"),
@@ -215,6 +220,50 @@ def test_nvml_is_asked(before: Any, now: Any, first: bool, files: dict[str, str]
     assert counters.before == {"0000:41:00.0": 500}
     counters.nvml = Nvml(nvml(now))
     assert verdict(counters.of(PID)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("then", "later", "wanted"),
+    [(40, 0, "verified"), (90, 50, "verified"), (40, 40, "not verified"), (40, 30, "not verified"),
+     (0, -40, "not verified")],
+    ids=["it came and went", "beside a neighbour's", "a neighbour's", "a part of it", "a neighbour that went"],
+)  # fmt: skip
+@pytest.mark.parametrize("files", [NVIDIA, LAPTOP])
+def test_memory_of_a_card_counts_where_it_goes_with_the_process(
+    files: dict[str, str], then: int, later: int, wanted: str, tmp_path: Path
+) -> None:
+    def used(mib: int) -> Any:
+        return nvml((500 * MIB + mib * MIB, {}, set()))
+
+    counters = Counters(machine(tmp_path, files, first=False), Nvml(used(0)))
+    counters.nvml = Nvml(used(then))
+    found = counters.of(PID)
+    assert verdict(found) == "not verified"  # as long as it runs
+    counters.nvml = Nvml(used(later))
+    assert verdict(counters.after(found)) == wanted
+
+
+def test_what_another_card_counts_is_no_proof_of_this_one(tmp_path: Path) -> None:
+    found = Counters(machine(tmp_path, {RENDER: AMDGPU})).of(PID)
+    contract = contracts.load(contracts.PROBE)
+    for place, wanted in (("", "verified"), ("0000:0b:00.0", "verified"), ("0000:0c:00.0", "not verified")):
+        assert proved(found, 30 * MIB, 8e6, contract, None, place)[0] == wanted, place
+
+
+@pytest.mark.parametrize(("busy", "wanted"), [(400_000_000, "verified"), (4_000_000, "not verified")])
+def test_time_on_engines_fits_the_time_on_processors(busy: int, wanted: str, tmp_path: Path) -> None:
+    """A host that computes every step and gives its GPU something small to do: 1 s of its own in steps."""
+    machine(tmp_path, {RENDER: AMDGPU})
+    found = []
+    for ticks, spent in ((100, 0), (200, busy)):
+        stat = f"{PID} (a) b) S 1 " + " ".join(["0"] * 9) + f" {ticks * 3 // 4} {ticks // 4} 0 0 20 0"
+        (tmp_path / f"proc/{PID}/stat").write_text(stat)
+        text = HEAD + AMDGPU.replace("11000000", str(11_000_000 + spent))
+        (tmp_path / f"proc/{PID}/fdinfo/0").write_text(text)
+        found.append(Counters(tmp_path).of(PID))
+    assert found[1].cpu_ns == 2 * found[0].cpu_ns == 2_000_000_000 * 100 // usage.os.sysconf("SC_CLK_TCK")
+    walk = (found[0], found[1])
+    assert proved(found[1], 30 * MIB, 8e6, contracts.load(contracts.PROBE), walk)[0] == wanted
 
 
 def test_an_nvml_that_lacks_or_fails_is_none() -> None:
@@ -291,4 +340,36 @@ def test_a_gpu_of_unknown_identity_is_never_the_remembered_one(host_with_gpu: py
     assert cache.confirmed(found, found)
     row.device["uuid"] = ""
     assert not cache.confirmed(found, found)
+    registry.targets.cache_clear()
+
+
+@pytest.mark.parametrize("liar", ["renamed", "nameless"])
+def test_the_process_that_serves_has_the_device_that_was_probed(liar: str, host_with_gpu: pytest.MonkeyPatch) -> None:
+    """By name where nothing else is told; and where no name differs, that nothing tells two of them apart is said."""
+    host_with_gpu.setattr(Counters, "of", lambda self, pid: Evidence(("/dev/dxg",), ("/dev/dxg",)))
+    lines: list[str] = []
+
+    def served() -> Selection:
+        return select([f"liar-{liar}"], depth="bos", log=lines.append)
+
+    chosen = served()
+    unknown = "whether this process has the card that was probed is not known"
+    assert any(unknown in each for each in chosen.rows[-1].evidence) == (liar == "nameless")
+    assert any("identity unknown" in each for each in chosen.rows[-1].evidence) == (liar == "nameless")
+    chosen.close()
+    kind = registry.backend_class(f"liar-{liar}")
+    host_with_gpu.setattr(kind, "told", {**kind.told, "device": "NVIDIA H200 NVL"})
+    with pytest.raises(Refused):
+        served()
+    assert "KP-CHANGED" in lines[-1] and "device NVIDIA H200 NVL for NVIDIA H200" in lines[-1]
+    registry.targets.cache_clear()
+
+
+def test_a_gpu_that_is_used_in_the_probe_alone_does_not_serve(host_with_gpu: pytest.MonkeyPatch) -> None:
+    told = Evidence((RENDER,), (), (Reading("fdinfo of amdgpu", "", True, 10**12, 10**12),))
+    host_with_gpu.setattr(Counters, "of", lambda self, pid: Evidence(()) if pid == os.getpid() else told)
+    lines: list[str] = []
+    with pytest.raises(Refused):
+        select(["liar-renamed"], depth="bos", log=lines.append)
+    assert "KP-FALSE-GPU" in lines[-1] and "in the serving process" in lines[-1]
     registry.targets.cache_clear()

@@ -9,7 +9,7 @@ from kparity.engine import Engine
 from kparity.gates import graph, reference
 from kparity.gates.candidate import Candidate
 from kparity.model import load_model
-from kparity.mutate import engine, library, runner
+from kparity.mutate import library, makers, runner
 from kparity.mutate.cell import CONTROL, ENGINE
 from tests.test_judge import CONTRACT
 
@@ -42,7 +42,7 @@ def test_a_table_that_the_host_makes_wrongly_is_seen_on_the_device(tmp_path: Pat
     good = Candidate(Engine(model, CpuBackend()), wanted, CONTRACT)
     good.engine.recorded(1)
     assert graph.gate_graph(good).verdict == "PASS"
-    wrong = Candidate(engine.MAKERS["rope-theta-default"](model, CpuBackend()), wanted, CONTRACT)
+    wrong = Candidate(makers.every()[1]["rope-theta-default"](model, CpuBackend()), wanted, CONTRACT)
     wrong.engine.model.hparams  # noqa: B018 - right: it is the table alone that is wrong, by as little as its base
     recorded = wrong.engine.recorded(1).graph
     table = wrong.engine.backend.download(recorded.freq)

@@ -12,7 +12,7 @@ import pytest
 from kparity import ops
 from kparity.device import registry
 from kparity.errors import DeviceFault, Unavailable, UnknownName, WrongInput
-from kparity.mutate import child, engine, library, proof, report, runner
+from kparity.mutate import child, library, makers, proof, report, runner
 from kparity.mutate.cell import (
     CONTROL,
     ENGINE,
@@ -56,8 +56,8 @@ def test_a_patch_that_no_longer_fits_names_the_file() -> None:
 
 def test_the_library_has_every_op_and_enough_wrong_engines_and_refuses_names_that_it_does_not_know() -> None:
     assert {subject.op for subject in library.every()} >= set(ops.NAMES)
-    assert len(engine.MUTANTS) >= 40 and len({mutant.name for mutant in engine.MUTANTS}) == len(engine.MUTANTS)
-    assert all(mutant.what.endswith(".") for mutant in engine.MUTANTS)
+    assert len(makers.every()[0]) >= 40 and len({mutant.name for mutant in makers.every()[0]}) == len(makers.every()[0])
+    assert all(mutant.what.endswith(".") for mutant in makers.every()[0])
     with pytest.raises(UnknownName, match="did you mean 'tgemv'"):
         library.select(["tgemm"])
     with pytest.raises(WrongInput, match="no mutant matches"):
@@ -262,3 +262,29 @@ def test_a_cell_that_was_cut_off_is_run_again_and_what_is_no_file_is_refused(tmp
 def test_what_cannot_be_written_is_said_before_a_mutant_runs(tmp_path: Path, option: str) -> None:
     done = run("mutate", "--backends", "numpy", "--op", "add", option, str(tmp_path / "no" / "file"))
     assert done.returncode == 2 and "is not a folder; create it first" in done.stderr
+
+
+def test_a_cell_is_run_again_where_a_gate_or_the_engine_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = runner.fingerprint.sources()
+    subjects = [library.select(["add"])[0], makers.every()[0][0]]
+
+    def digests(changed: str) -> list[str]:
+        path = next(each for each in sources if each.as_posix().endswith(changed))
+        other = tmp_path / path.parent.name / path.name
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(path.read_bytes() + b"\n")
+        monkeypatch.setattr(
+            runner.fingerprint, "sources", lambda: [other if each == path else each for each in sources]
+        )
+        runner._rules.cache_clear()
+        return [runner.digest_of(subject, "numpy", {}) for subject in subjects]
+
+    before = [runner.digest_of(subject, "numpy", {}) for subject in subjects]
+    for deciding in ("gates/reset.py", "engine/graph.py", "numerics/compare.py", "backend-output-parity-v1.yaml"):
+        assert all(now != then for now, then in zip(digests(deciding), before, strict=True)), deciding
+    of_engines = digests("mutate/engine.py")
+    assert of_engines[0] == before[0] and of_engines[1] != before[1]
+    assert digests("cli/mutate.py") == before
+    runner._rules.cache_clear()

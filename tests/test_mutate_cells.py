@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from kparity import ops
-from kparity.mutate import library, proof, runner
+from kparity import contracts, ops
+from kparity.backends.cpu import CpuBackend
+from kparity.gates import reference
+from kparity.gates.candidate import Candidate
+from kparity.gates.table import named
+from kparity.model import load_model
+from kparity.mutate import library, makers, proof, runner
 from kparity.mutate.score import Score, false_alarms
 
 ENGINES = ("cache-not-reset", "chunk-starts-aligned", "id-one-step-late", "graph-lost-a-launch", "qk-scales-swapped")
@@ -34,3 +39,36 @@ def test_a_sample_of_real_cells_is_rejected() -> None:
 
 def test_a_sample_compiled_from_patched_headers_is_rejected() -> None:
     assert_rejected("cpu", "native", ["add"], ["second-turn-restarts"])
+
+
+@pytest.fixture(scope="module")
+def truth() -> reference.Reference:
+    model = load_model(None)
+    tokens = reference.probe_tokens(model, 72)
+    return reference.compute(model, tokens, act="token", kv="f16", context=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "gate", "blind"),
+    [
+        ("one-step-of-hundred", "reset", ("turns", "resident")),
+        ("reset-keeps-long-prompts", "reset", ("resident",)),
+        ("turn-loses-its-last-key", "turns", ("reset", "resident")),
+        ("stray-write", "resident", ("turns",)),
+        ("wears-out", "soak", ("reset", "turns", "resident")),
+        ("staging-shared", "soak", ("reset", "turns", "resident")),
+        ("scratch-shared", "soak", ("reset", "turns", "resident")),
+    ],
+)
+def test_what_is_seldom_late_or_shared_is_seen_by_its_gate(
+    name: str, gate: str, blind: tuple[str, ...], truth: reference.Reference
+) -> None:
+    wrong = makers.every()[1][name](load_model(None), CpuBackend())
+    wrong.recorded(wrong.chunk)
+    candidate = Candidate(wrong, truth, contracts.load(contracts.PROBE), soak=60.0)
+    wanted = [
+        named(each) for each in ("positions", "prefill", "reset", "turns", "resident", *["soak"][: gate == "soak"])
+    ]
+    found = {each.name: each.load()(candidate) for each in wanted}
+    assert found[gate].verdict == "FAIL" and found[gate].code != "KP-UNSUPPORTED", found[gate]
+    assert all(found[each].verdict == "PASS" for each in blind), found

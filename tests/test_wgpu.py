@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import struct
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 
 from kparity import ops
 from kparity.backends import wgpu as adapter
+from kparity.device import vulkan
 from kparity.device.adapter import Buffer
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.kernels.add import Add
@@ -301,3 +305,68 @@ def test_device_seconds(shared: adapter.WgpuBackend, monkeypatch: pytest.MonkeyP
     assert 0 < program.run_timed() < 10 and shared.dispatches.total == before + 10
     monkeypatch.setattr(shared, "clock", None)
     assert 0 < program.run_timed() < 10  # of the wall
+
+
+CARD = "NVIDIA GeForce RTX 4090"
+UUIDS = {"": bytes(16), "A": bytes(range(16)), "B": bytes(range(1, 17))}
+
+
+def loader(*cards: tuple[str, str, int | None]) -> Any:
+    """A Vulkan loader whose cards have a name, a UUID, and a bus where the driver tells it; written byte by byte, where
+    the specification has each field on a 64-bit system.
+    """
+
+    def told(handle: Any, properties: Any) -> None:
+        name, uuid, bus = cards[handle.value - 1]
+        at = ctypes.addressof(properties._obj)
+        ctypes.memmove(at + 24, struct.pack("<III", 0x10DE, 0x2684, 2) + name.encode(), 12 + len(name))
+        while at := ctypes.c_void_p.from_address(at + 8).value or 0:
+            kind = ctypes.c_uint32.from_address(at).value
+            if kind == 1000071004:
+                ctypes.memmove(at + 16, UUIDS[uuid], 16)
+            elif kind == 1000212000 and bus is not None:
+                ctypes.memmove(at + 16, struct.pack("<IIII", 0, bus, 0, 0), 16)
+
+    def listed(_instance: Any, count: Any, handles: Any) -> int:
+        for at in range(len(cards)):
+            handles[at] = at + 1
+        count._obj.value = len(cards)
+        return 0
+
+    return SimpleNamespace(
+        vkCreateInstance=lambda *_: 0, vkDestroyInstance=lambda *_: None, vkEnumeratePhysicalDevices=listed,
+        vkGetPhysicalDeviceProperties2=told,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cards", "wanted"),
+    [
+        ([(CARD, "A", 0x41)], "pci 0000:41:00.0"),
+        ([(CARD, "A", None)], "00010203-0405-0607-0809-0a0b0c0d0e0f"),
+        ([(CARD, "", None)], ""),
+        ([("another", "A", 0x41)], ""),
+        ([(CARD, "A", 0x41), ("another", "B", 0x42)], "pci 0000:41:00.0"),
+        ([(CARD, "A", 0x41), (CARD, "B", 0x42)], ""),
+        ([(CARD, "A", None), (CARD, "A", None)], ""),
+        ([(CARD, "A", None), (CARD, "B", None)], ""),
+        ([(CARD, "A", 0x41), (CARD, "B", 0x41)], "pci 0000:41:00.0"),
+    ],
+    ids=["bus", "UUID", "neither", "another one", "beside another one", "two of a kind", "two of one UUID", "two UUIDs",
+         "two drivers of one card"],
+)  # fmt: skip
+def test_a_card_is_known_by_what_the_loader_says_unless_two_are_alike(
+    cards: list[tuple[str, str, int | None]], wanted: str
+) -> None:
+    assert vulkan.identity(vulkan.adapters(loader(*cards)), 0x10DE, 0x2684, CARD) == wanted
+
+
+def test_a_loader_that_lacks_or_refuses_knows_nothing() -> None:
+    assert vulkan.adapters(None) == vulkan.adapters(SimpleNamespace()) == []
+    assert vulkan.adapters(SimpleNamespace(vkCreateInstance=lambda *_: -9)) == []
+
+
+def test_this_device_has_the_identity_that_its_loader_tells(shared: adapter.WgpuBackend) -> None:
+    info = shared.info
+    found = [each for each in vulkan.adapters(vulkan.loader()) if each.name == info.device]
+    assert len(found) == 1 and info.uuid == (found[0].place or found[0].uuid) != ""

@@ -50,6 +50,18 @@ class Device(Struct, frozen=True, forbid_unknown_fields=True):
     detail: str = ""
     """Whatever else identifies the code that runs: instruction set and threads, compute capability, architecture."""
 
+    @property
+    def identified(self) -> bool:
+        """Whether it can be told from another one of its model: a GPU by its UUID or bus alone."""
+        return self.kind != "gpu" or bool(self.uuid)
+
+    def another(self, now: Device) -> str:
+        """How it differs from a device that should be the same one, in words; empty where nothing differs that both
+        tell. Where that is no identity, they may be two all the same.
+        """
+        told = ((name, getattr(self, name), getattr(now, name)) for name in ("uuid", "device", "kind", "api", "driver"))
+        return next((f"{name} {now or 'none'} for {then or 'none'}" for name, then, now in told if then != now), "")
+
 
 class DeviceInfo(Device, frozen=True):
     """A device as its backend describes it."""

@@ -25,6 +25,8 @@ CONTROL = ("/dev/nvidiactl", "/dev/nvidia-*")
 PATTERNS = (*NODES, "/dev/dri/card*")
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 KEY = re.compile(r"^drm-(?P<kind>[a-z]+)-(?P<name>\S+?):\s*(?P<value>\d+)\s*(?P<unit>\w*)\s*$")
+LEAVES_IDLE_OUT = "amdgpu"
+"""Has a line for the engines alone that worked (amdgpu_fdinfo.c): a client without any did nothing there."""
 FIRST_NAMESPACE = "pid:[4026531836]"
 """Of processes, the one that has all of a host's (PROC_PID_INIT_INO): drivers list processes by its numbers."""
 
@@ -49,8 +51,17 @@ class Evidence(msgspec.Struct, frozen=True):
     silent: tuple[str, ...] = ()
     """Those of them behind which no driver counts work."""
     readings: tuple[Reading, ...] = ()
-    grown: tuple[tuple[str, int], ...] = ()
-    """PCI address of a card, and bytes by which its memory in use has grown since before the process was started."""
+    used: tuple[tuple[str, int, int], ...] = ()
+    """PCI address of a card, its bytes in use before the process was started, and now."""
+    left: tuple[tuple[str, int], ...] = ()
+    """PCI address of a card, and the bytes that came with the process and went with it: a neighbour's stay."""
+    cpu_ns: int | None = None
+    """Time that the process has spent on processors so far, all of its threads."""
+
+    @property
+    def busy_ns(self) -> int:
+        """Time that drivers count of it on engines so far."""
+        return sum(each.busy_ns or 0 for each in self.readings)
 
 
 def of_clients(texts: Iterable[str]) -> list[Reading]:
@@ -83,8 +94,9 @@ def _client(driver: str, place: str, text: str) -> Reading:
             cycles.append(value)
         elif match["kind"] in ("memory", "total", "resident") and unit in UNITS:
             regions[match["name"]] = max(regions.get(match["name"], 0), value * UNITS[unit])
+    worked = any([*busy, *cycles]) if busy or cycles else False if driver == LEAVES_IDLE_OUT else None
     return Reading(
-        f"fdinfo of {driver}", place, any([*busy, *cycles]) if busy or cycles else None,
+        f"fdinfo of {driver}", place, worked,
         sum(busy) if busy else None, sum(regions.values()) if regions else None,
     )  # fmt: skip
 
@@ -99,7 +111,7 @@ class Counters:
 
     def of(self, pid: int) -> Evidence:
         """What is counted of a process that still has its device open."""
-        place, proc = self.before, self.root / "proc" / str(pid)
+        proc = self.root / "proc" / str(pid)
         nodes: dict[str, str] = {}
         try:
             for each in (proc / "fd").iterdir():
@@ -113,11 +125,18 @@ class Counters:
         silent = {path for name, path in nodes.items() if name not in counted}
         if nvidia:  # its driver tells of the process, and so of all its files
             silent = {path for path in silent if not path.startswith("/dev/nvidia")}
-        grown = {card: used - place[card] for card, used in self._used().items() if card in place}
+        now = self._used()
         return Evidence(
             tuple(sorted({*nodes.values()})), tuple(sorted(silent)), (*of_clients(texts.values()), *kfd, *nvidia),
-            tuple((card, size) for card, size in sorted(grown.items()) if size > 0),
+            tuple((card, size, now[card]) for card, size in sorted(self.before.items()) if card in now),
+            cpu_ns=_cpu_ns(_text(proc / "stat")),
         )  # fmt: skip
+
+    def after(self, found: Evidence) -> Evidence:
+        """The same of a process that has ended since."""
+        now = self._used()
+        both = ((card, min(then - before, then - now.get(card, then))) for card, before, then in found.used)
+        return msgspec.structs.replace(found, left=tuple((card, size) for card, size in both if size > 0))
 
     def _kfd(self, pid: int) -> Iterator[Reading]:
         """Video memory per device, as the driver of ROCm accounts it."""
@@ -155,6 +174,12 @@ class Counters:
 def _drives(path: str) -> bool:
     wanted = any(fnmatchcase(path, pattern) for pattern in PATTERNS)
     return wanted and not any(fnmatchcase(path, pattern) for pattern in CONTROL)
+
+
+def _cpu_ns(stat: str) -> int | None:
+    """utime and stime of /proc/PID/stat: fields 14 and 15 of proc_pid_stat(5), behind a name that may hold anything."""
+    fields = stat.rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK") if len(fields) > 12 else None
 
 
 def _text(path: Path) -> str:

@@ -119,9 +119,9 @@ GATES: tuple[GateSpec, ...] = (
     GateSpec(
         "turns", "full",
         "a second turn on a filled cache, from the middle of a chunk; rows beside other neighbours",
-        "positions and masks that assume an empty cache or a full chunk",
+        "positions and masks that assume an empty cache or a full chunk; a turn that overwrites the one before",
         "a third turn",
-        ("turns_cosine", "turns_noise", "turns_norm"), ("KP-TURNS",), "positions",
+        ("turns_cosine", "turns_noise", "turns_norm", "turns_rewritten"), ("KP-TURNS",), "positions",
     ),
     GateSpec(
         "depth", "full",

@@ -20,7 +20,7 @@ Outcome = Literal["caught", "passed", "not run", "blind"]
 
 PROBE_GATES = tuple(gate.name for gate in table.GATES)
 """The gates of a full probe."""
-GATES = (*PROBE_GATES, "check", "crash", "hang")
+GATES = (*PROBE_GATES, table.SOAK.name, "check", "crash", "hang")
 """The columns of the matrix; a process that died or did not answer is caught by that alone."""
 ENGINE = "engine"
 """Takes the place of an op for a mutant of the engine."""
@@ -110,6 +110,8 @@ class CellRequest(msgspec.Struct, frozen=True):
     """The model's file; None is the embedded one."""
     reference: int
     """Descriptor of the reference's file, which cannot be written."""
+    soak: float = 0.0
+    """Seconds of the gate ``soak``; 0: not run."""
     witnesses: list[Witness] = []
 
 

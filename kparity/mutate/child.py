@@ -96,12 +96,12 @@ def observed(backend: Backend) -> Any:
 
 
 def probe(request: CellRequest, link: Link, backend: Backend) -> None:
-    """Every gate of a full probe, whatever the others said."""
+    """Every gate of a full probe, whatever the others said, and a soak where one is asked for."""
     from kparity import contracts
     from kparity.gates.candidate import Candidate
     from kparity.gates.open import gate_open
     from kparity.gates.reference import Reference
-    from kparity.gates.table import GATES
+    from kparity.gates.table import GATES, SOAK
     from kparity.model import load_model
 
     link.stage("probe")
@@ -122,15 +122,20 @@ def probe(request: CellRequest, link: Link, backend: Backend) -> None:
         if spec.thresholds:
             link.send(GateSaid(GateResult(spec.name, *_run(request, spec, candidate))))
     link.send(Bits(digest.hexdigest()))
+    if request.soak:
+        candidate.soak = request.soak
+        outcome, reason = _run(request, SOAK, candidate)
+        few = reason.startswith("[KP-UNSUPPORTED]")  # rows: a slow machine is no rejection
+        link.send(GateSaid(GateResult(SOAK.name, "not run" if few else outcome, reason)))
 
 
 def started(model: Model, backend: Backend, request: CellRequest) -> Engine:
     """The engine with its two programs recorded: that of a step and that of a chunk."""
     from kparity.engine import Engine
-    from kparity.mutate.engine import MAKERS
+    from kparity.mutate import makers
 
     right = partial(Engine, fused=request.graph == "fused")
-    engine = (MAKERS[request.mutant] if request.op == ENGINE else right)(model, backend)
+    engine = (makers.every()[1][request.mutant] if request.op == ENGINE else right)(model, backend)
     engine.recorded(1)
     engine.recorded(engine.chunk)
     return engine
@@ -144,6 +149,8 @@ def _run(request: CellRequest, spec: GateSpec, candidate: Candidate) -> tuple[Ou
     except BROKEN:
         raise
     except Exception as problem:  # an engine that fails inside a gate is rejected by it
+        if not spec.builds_on and spec.compares:
+            candidate.steps = None  # half of them are no logits to build on
         return "caught", answer(request, problem)
     return _outcome(gate.verdict), f"[{gate.code}] {gate.reason}" if gate.code else ""
 

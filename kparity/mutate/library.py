@@ -71,6 +71,8 @@ class Subject:
     mutant: Mutant | None = None
     model: str = EMBEDDED
     """The model that the probe runs: a name of ``MODELS``."""
+    soaks: bool = False
+    """Whether it is soaked behind the probe."""
 
     @property
     def label(self) -> str:
@@ -81,6 +83,7 @@ class Subject:
 CONTROLS = (
     Subject(CONTROL, "fused", "Nothing is wrong: the fused graph, which every gate must pass."),
     Subject(CONTROL, "unfused", "Nothing is wrong: the unfused graph, which every gate must pass."),
+    Subject(CONTROL, "fused-soaked", "Nothing is wrong: two engines on one device.", soaks=True),
     *(Subject(CONTROL, f"fused-{name}", f"Nothing is wrong, on the model {name!r}.", model=name) for name in MODELS),
 )
 
@@ -105,10 +108,10 @@ def of_op(op: str) -> Mapping[str, Mutant]:
 
 def every() -> list[Subject]:
     """All mutants, op by op in the order of a forward pass, the engine's last."""
-    from kparity.mutate.engine import MUTANTS
+    from kparity.mutate import makers
 
     kernels = [Subject(op, name, mutant.what, mutant) for op in ops.NAMES for name, mutant in of_op(op).items()]
-    return [*kernels, *MUTANTS]
+    return [*kernels, *makers.every()[0]]
 
 
 def select(chosen_ops: Sequence[str] = (), pattern: str = "*") -> list[Subject]:

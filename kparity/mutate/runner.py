@@ -36,13 +36,15 @@ from kparity.probe.runner import Process, environment, probing, turn
 from kparity.probe.sealed import Sealed
 from kparity.process import Child, Family
 
+SOAK_SECONDS = 30.0
+"""Of a subject that is soaked; the gate ends at the first difference."""
 TIMEOUT = 60.0
 """Seconds without any event after which a cell hangs; one gate or one case takes far less."""
-JUDGES = ("probe", "check", "contracts", "plain", "process")
+JUDGES = ("gates", "check", "contracts", "plain", "process", "engine", "model", "numerics", "ops")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
-    "kparity": ("engine.py", "graph.py", "adapter.py", "assemble.py", "compare.py", "spec.py"),
-    "mutate": ("child.py", "engine.py", "library.py", "patch.py", "native.py"),
+    "device": ("adapter.py",),
+    "mutate": ("child.py", "library.py", "patch.py", "native.py"),
     "kernels": ("support.py",),
 }  # fmt: skip
 """Files that do too, by their folder."""
@@ -83,9 +85,9 @@ def digest_of(subject: Subject, backend: str, patched: Mapping[str, str]) -> str
     digest = hashlib.sha256(_rules().encode())
     for name, text in sorted(patched.items()):
         digest.update(f"{name}\0{text}".encode())
-    own = (subject.op,) if subject.op in ops.NAMES else ops.NAMES
+    own = (subject.op,) if subject.op in ops.NAMES else (*ops.NAMES, "mutate")
     for path in fingerprint.sources():
-        if path.parent.name in own or path.parent.name == "prelude" or path.stem in (backend, "_cupy"):
+        if path.parent.name in (*own, "prelude") or path.stem in (backend, "_cupy"):
             digest.update(path.name.encode() + (b"" if path.name == "mutants.py" else path.read_bytes()))
     return digest.hexdigest()[:16]
 
@@ -118,7 +120,8 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
     """
     plans, skipped = list[Plan](), list[Cell]()
     used = {subject.model for subject in subjects} | {EMBEDDED}
-    controls = [control for control in library.CONTROLS if control.model in used]
+    soaked = any(subject.soaks for subject in subjects)
+    controls = [each for each in library.CONTROLS if each.model in used and (soaked or not each.soaks)]
     for backend, closed in _unopened(backends).items():
         dialect = dialect_of(backend)
         for subject in (*controls, *subjects):
@@ -179,7 +182,7 @@ class Running(Process):
         child.send(
             CellRequest(
                 s.op, s.name, plan.backend, plan.dialect, plan.graph, dict(plan.patched), str(path) if path else None,
-                given[0] if given else -1, list(witnesses),
+                given[0] if given else -1, SOAK_SECONDS if s.soaks else 0.0, list(witnesses),
             )
         )  # fmt: skip
 

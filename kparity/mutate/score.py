@@ -58,8 +58,8 @@ class Score:
         """
         self.probe_of_all = tally(self.mutants, PROBE_GATES)
         """The full probe over all mutants, also those of shapes, types and inputs that its model does not have."""
-        self.full = tally(self.mutants, (*PROBE_GATES, "check"))
-        """The full probe and ``check`` over all mutants."""
+        self.full = tally(self.mutants, GATES)
+        """The full probe, ``check``, and a soak of what only load shows, over all mutants."""
         self.survivors = [cell for cell in self.mutants if not cell.caught_by()]
         """The mutants that nothing rejected."""
         self.only_check = [cell for cell in visible if cell.caught_by() and not cell.caught_by(PROBE_GATES)]

@@ -15,10 +15,9 @@ from kparity.engine import Engine as Served
 from kparity.engines.base import Spec
 from kparity.engines.own import Own
 from kparity.errors import UnknownName
-from kparity.mutate import patch
+from kparity.mutate import makers, patch
 from kparity.mutate.cell import ENGINE
 from kparity.mutate.child import apply, opened
-from kparity.mutate.engine import MAKERS
 from kparity.mutate.library import every
 from kparity.mutate.runner import graph_of
 
@@ -55,5 +54,5 @@ class Mutant(Own):
 
     def _served(self, backend: Backend, **options: Any) -> Served:
         if self.subject.op == ENGINE:
-            return MAKERS[self.subject.name](self.model, backend)
+            return makers.every()[1][self.subject.name](self.model, backend)
         return super()._served(backend, **options)

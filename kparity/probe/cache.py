@@ -125,7 +125,7 @@ def confirmed(known: Found, now: Found) -> bool:
     passes the gate ``open``, whose verdict of now the row gets. A GPU that tells no identity is never the same.
     """
     passed = now.row.accepted and now.row.device == known.row.device
-    passed = passed and bool(now.row.device and (now.row.device["kind"] != "gpu" or now.row.device["uuid"]))
+    passed = passed and now.row.device is not None and Device(**now.row.device).identified
     if passed:
         known.row.gates[0] = now.row.gates[0]
     return passed and now.loaded.items() <= known.loaded.items()

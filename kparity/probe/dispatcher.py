@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from kparity.contracts import PROBE, load
 from kparity.contracts.known import Issue, load_issues
-from kparity.device.adapter import Backend
+from kparity.device.adapter import Backend, Device, DeviceInfo
 from kparity.device.registry import default_order, drives_gpu, names, open_backend, refuse_environment
+from kparity.device.usage import Counters, Evidence
 from kparity.errors import KparityError, Refused, WrongInput, named
+from kparity.gates.device import judged
 from kparity.gates.table import of_depth
 from kparity.gates.verdict import Row
 from kparity.host import progress, streams
@@ -286,10 +289,13 @@ def _serve(row: Row, kept: Kept | None, model: Model, request: Request) -> Engin
     from kparity.probe.repeat import differs
 
     engine: Engine | None = None
+    counters, code = Counters(), "KP-CHANGED"
     try:
         engine = Engine(model, open_backend(row.backend), act=request.act, kv=request.kv, context=request.context)
-        if row.device is not None and engine.backend.info.uuid != row.device["uuid"]:
-            reason = f"this process got device {engine.backend.info.uuid}, the probe had {row.device['uuid']}"
+        info = engine.backend.info
+        changed = Device(**row.device).another(info.plain) if row.device else "the probe told none"
+        if changed:
+            reason = f"this process got another device than the probe: {changed}"
         elif kept is None:
             reason = "the probe left no reference logits"
         else:
@@ -298,11 +304,27 @@ def _serve(row: Row, kept: Kept | None, model: Model, request: Request) -> Engin
             started = time.monotonic()
             reason = differs(engine, kept, load(PROBE))
             row.timings_ms["repeat"] = (time.monotonic() - started) * 1e3
+            if not reason and info.kind == "gpu":
+                code, reason = _refuted(row, counters.of(os.getpid()), info, model)
             if not reason:
                 return engine
     except KparityError as error:
         reason = f"the serving process cannot open it: {error}"
     if engine is not None:
         engine.close()
-    row.status, row.code, row.reason = "rejected", "KP-CHANGED", reason
+    row.status, row.code, row.reason = "rejected", code, reason
     return None
+
+
+def _refuted(row: Row, found: Evidence, info: DeviceInfo, model: Model) -> tuple[str, str]:
+    """Code and reason where drivers say that this process used no GPU; what is unknown of its identity goes on record.
+
+    That the row is verified is the probe's: here the memory of a card cannot be seen to go again.
+    """
+    from kparity.probe.repeat import STEPS
+
+    claimed = (row.device_step_ms or 0.0) * 1e6 * STEPS
+    _, _, gate = judged(info, found, model.n_bytes, claimed, load(PROBE))
+    if not info.identified:
+        row.evidence.append("whether this process has the card that was probed is not known: what it repeats holds")
+    return (gate.code, f"in the serving process: {gate.reason}") if gate else ("KP-CHANGED", "")

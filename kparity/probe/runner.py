@@ -16,7 +16,7 @@ from msgspec.structs import asdict, replace
 
 from kparity import contracts
 from kparity.device.adapter import DeviceInfo
-from kparity.device.usage import Counters
+from kparity.device.usage import Counters, Evidence
 from kparity.errors import BadModel
 from kparity.gates import device
 from kparity.gates.judge import judged, lacking, left_open, trusted
@@ -39,6 +39,8 @@ ENDING_SECONDS = 0.002
 """The same while a process that has said everything ends."""
 COMPILE_SILENCE = 600.0
 """Seconds without a word while kernels are compiled: one kernel may take minutes on a slow or busy machine."""
+STEPS = "reset"
+"""The gate whose time on processors and on engines is compared: it runs steps, and little else."""
 WAIT, REFERENCE = "wait", "reference"
 """Stages in which a candidate waits for others, who have limits of their own: for its card, and for the reference."""
 
@@ -219,6 +221,9 @@ class Attempt(Process):
         self.info: DeviceInfo | None = None
         self.proof: Proof | None = None
         self.loaded: dict[str, str] = {}
+        self.found: Evidence | None = None
+        self.walk: list[Evidence] = []
+        """Before and after a gate that does nothing but steps."""
         self.gpu_proof: GpuProof = ""
         self.evidence: list[str] = []
         self.gates: list[Gate] = []
@@ -252,6 +257,9 @@ class Attempt(Process):
                 self.child.send(Seen())
         else:
             super().take(message)
+            claims = isinstance(message, Stage) and self.info is not None and self.info.kind == "gpu"
+            if claims and (self.stage == STEPS) == (not self.walk) and len(self.walk) < 2:
+                self.walk.append(self.counters.of(self.child.process.pid))
 
     def _opened(self, message: Opened) -> None:
         if self.info is not None:
@@ -276,19 +284,19 @@ class Attempt(Process):
         """Hold its claim of a GPU against what the driver counts of its process, while that has the device open."""
         if self.info is None or self.info.kind != "gpu" or self.truth is None:
             return
+        self.found = self.counters.of(self.child.process.pid)
+        self._hold(self.found, required=False)
+
+    def _hold(self, found: Evidence, required: bool) -> None:
+        """Judge the claim by what was found."""
+        assert self.info is not None and self.truth is not None and self.proof is not None
         count = len(self.truth.reference.tokens) if self.truth.reference else 1
-        found = self.counters.of(self.child.process.pid)
-        claimed = proof.device_step_ms * 1e6 * count
-        self.gpu_proof, self.evidence = device.proved(found, self.truth.model.n_bytes, claimed, self.contract)
-        if not self.info.uuid:
-            self.evidence.append("identity unknown: it tells neither UUID nor bus")
-        why = "; ".join(self.evidence)
-        if self.gpu_proof == "refuted":
-            told = f"{self.info.device} claims to be a GPU, its driver says otherwise: {why}"
-            self._note(Gate("device", "FAIL", code="KP-FALSE-GPU", reason=told))
-        elif self.gpu_proof == "not verified" and self.request.require_gpu and not self.request.trust_claims:
-            told = f"not verified that {self.info.device} computes on a GPU, which is required: {why}"
-            self._note(Gate("device", "FAIL", code="KP-NOT-VERIFIED", reason=told))
+        self.gpu_proof, self.evidence, gate = device.judged(
+            self.info, found, self.truth.model.n_bytes, self.proof.device_step_ms * 1e6 * count, self.contract,
+            required, (self.walk[0], self.walk[1]) if len(self.walk) > 1 else None,
+        )  # fmt: skip
+        if gate:
+            self._note(gate)
 
     def _note(self, gate: Gate) -> None:
         self.gates.append(gate)
@@ -296,6 +304,11 @@ class Attempt(Process):
             self.end(gate.code, gate.reason)
 
     def settle(self) -> None:
+        if self.found and self.gpu_proof == "not verified":  # its process has ended: what a card had for it is free
+            required = self.request.require_gpu and not self.request.trust_claims
+            self._hold(self.counters.after(self.found), required)
+        if self.over:
+            return
         missing = lacking(self.gates, self.request.depth)
         vacuous = [gate for gate in self.gates if gate.verdict == "MISTRUSTED"]
         if vacuous and len(vacuous) == len(missing):

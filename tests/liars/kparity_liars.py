@@ -281,6 +281,13 @@ class RenamedPoser(Honest):
     told: ClassVar = {"kind": "gpu", "device": "NVIDIA H200", "api": "CUDA", "uuid": "GPU-0000"}
 
 
+class NamelessPoser(RenamedPoser):
+    """The same, and its API tells neither UUID nor bus."""
+
+    name = "liar-nameless"
+    told: ClassVar = {**RenamedPoser.told, "uuid": ""}
+
+
 class Harmful(Honest):
     """Does ``harm`` while it builds one of the cases ``chosen``."""
 
