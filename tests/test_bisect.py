@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,7 @@ from kparity.check.dump import load
 from kparity.cli.schema import schema_of
 from kparity.engines.base import Spec
 from kparity.ladder.ways import EVERY, tokens_of
+from kparity.model import writer
 from kparity.model.gguf_file import embedded
 from kparity.mutate.wrong import Mutant
 from tests.cli import run
@@ -58,6 +60,16 @@ def test_a_defect_is_found_at_its_op(mutant: str, kind: str, op: str, way: str, 
         wrong = Mutant(Spec.parse(f"mutant:{mutant}"), model=str(embedded()), context=64)
         runner = CaseRunner(wrong.engine.backend, dump.op, dump.case)
         assert runner.check(blank_record("numpy", dump.op, dump.case, 0), dump.facts).outcome == "FAIL"
+
+
+def test_many_layers_cost_no_more_than_their_logarithm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty layers, as many as the 2B-4T model has, and tensors of six of them on disk at a time."""
+    spec = replace(writer.TINY, arch="bitnet-b1.58", layers=30, context=128)
+    path = writer.write_file(tmp_path / "30.gguf", writer.keys(spec), list(writer.tensors(spec)))
+    monkeypatch.setattr("kparity.bisect.run.BLOCK_BYTES", 6 * 4 * 32 * spec.width)
+    found = bisected("mutant:dense_gemv/last-row-skipped", model=str(path))
+    assert (found.found.op, found.found.slot, found.layers) == ("dense_gemv", "logits", 30)
+    assert found.evaluations <= 3 * (math.log2(found.tokens) + math.log2(30) + FUSED_OPS)
 
 
 @pytest.mark.parametrize("pair", [("reference", "kparity:cpu"), ("kparity:numpy", "kparity:cpu?act=block256")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from kparity.ladder.record import Diagnosis, Document, Rung, Settings
 from kparity.ladder.ways import BATCH
 from kparity.model.gguf_file import embedded
 from kparity.mutate.library import path_of
+from kparity.plain.file import opened as opened_file
 from tests.cli import run
 from tests.test_ladder import PROMPTS, TEXT, opened
 
@@ -135,6 +137,10 @@ NAMED = {
     "engine/host-eps-constant": ("eps", "eps of the norms is 1e-05"),
     "engine/host-heads-dealt": ("gqa", "one by one"),
     "engine/host-scale-forgotten": ("scale-tensor", "not applied"),
+    "engine/graph-lost-a-launch": ("block-missing", "what ffn_sub_norm gives is that of the layer before"),
+    "tgemv/token-scale-missing": ("scale", "the scale of activations is not applied"),
+    "rmsnorm/layer-norm": ("norm-mean", "the last norm: the deviation from the mean divides"),
+    "rope/one-sine-negated": ("rope-direction", "the sine of the second element"),
 }
 """Mutant → the pattern that must be the best, and what it must say."""
 
@@ -185,6 +191,21 @@ def test_every_defect_moves_the_logits_it_should_and_has_advice(tmp_path: Path) 
         if np.array_equal(found, right):
             silent.append(each.pattern)
     assert silent == ["clamp"]  # whose products stay within the range of f16 here
+
+
+def test_what_stays_decoded_is_that_of_the_file(tmp_path: Path) -> None:
+    with opened_file(path_of("scales", tmp_path)) as file:
+        kept = dataclasses.replace(file, kept={})
+        wrong = {each.cause: each.vary for each in (*defects.fixed(plain.facts(file), "token", "f16"),
+                                                    *defects.layered(plain.facts(file)))}  # fmt: skip
+        varied = [vary for cause, vary in wrong.items() if ".scale" in cause or "change places" in cause]
+        assert len(varied) == 3 and not kept.kept
+        for vary in (plain.RIGHT, *varied, plain.RIGHT):
+            left, right = (plain.logits(each, [3, 17, 40], act="token", kv="f16", vary=vary) for each in (file, kept))
+            assert np.array_equal(left.logits, right.logits)
+            alone = plain.logits(kept, [3, 17, 40], act="token", kv="f16", vary=vary, twin=False)
+            assert np.array_equal(alone.logits, left.logits) and not len(alone.rounded)
+        assert kept.kept
 
 
 def test_confidence_is_what_is_explained() -> None:

@@ -71,8 +71,9 @@ PATTERNS: dict[tuple[str, ...], str] = {
     ("batch", "rope-missing"): "rope*/position-of-the-first-row",
     ("batch",): "embed/first-id-for-all rmsnorm/sum-of-row-0 act_quant/maximum-of-row-0 tgemv/token-scale-of-the-first "
     "tgemv/first-row-activations attention/position-of-the-first-row add/row-0-for-all dense_gemv/first-tile-for-all "
-    "norm_quant/norm-of-row-0 engine/micro-batch-alone",
+    "norm_quant/norm-of-row-0",
     ("batch", "anew"): "engine/chunk-restarts",
+    ("batch", "turn"): "engine/micro-batch-alone",
     ("batch", "rope-theta"): "engine/chunk-of-another-theta",
     ("P3-gain",): "rmsnorm/mean-over-one-less rmsnorm/lane-dropped",
     ("norm-mean",): "rmsnorm/layer-norm",
@@ -93,7 +94,7 @@ PATTERNS: dict[tuple[str, ...], str] = {
     ("gqa",): "attention/heads-by-remainder attention/values-of-the-first-head rope_store/keys-from-the-head-before "
     "engine/value-heads-exchanged engine/host-heads-dealt",
     ("P5-jump",): "attention/*-not-rescaled attention/boundary-key-twice",
-    ("P5-jump", "anew"): "kv_store/row-for-position",
+    ("P5-jump", "anew", "steps"): "kv_store/row-for-position",
     ("mask-more", "mask"): "attention/mask-one-more",
     ("mask-less", "mask"): "attention/mask-one-less attention/last-tile-skipped",
     ("mask-none", "mask"): "attention/no-mask",
@@ -107,7 +108,7 @@ PATTERNS: dict[tuple[str, ...], str] = {
     ("input",): "embed/next-row engine/embedding-off-by-one",
     ("reset",): "engine/cache-not-reset",
     ("anew",): "engine/ring-too-short",
-    ("turn",): "engine/chunk-starts-aligned engine/second-turn-restarts",
+    ("turn", "anew"): "engine/chunk-starts-aligned engine/second-turn-restarts",
     ("prefill",): "engine/last-row-off-by-one",
     ("batch", "prefill"): "engine/padding-stored",
     ("steps", "input"): "engine/stale-token",
@@ -121,8 +122,9 @@ counts. Of the others none says it: a type of fewer bits, few weights of a matri
 
 
 def asked(candidate: str, reference: str, model: str) -> dict[str, Any]:
-    """What the commands are asked by default."""
-    return {"reference": reference, "candidate": candidate, "model": model, "candidate_model": "", "positions": None}
+    """What both commands are asked, over as many positions."""
+    return {"reference": reference, "candidate": candidate, "model": model, "candidate_model": "",
+            "positions": POSITIONS}  # fmt: skip
 
 
 def bisected(candidate: str, reference: str = "reference", model: str = "", keep: Path | None = None) -> Bisection:

@@ -218,8 +218,9 @@ def _rope(f: Facts) -> Iterator[Defect]:
         found = (2 * table(f, dim=dim).frequencies)[: f.rope_dim // 2]
         told = f"frequencies of RoPE are those of {dim} turning elements, the file says {f.rope_dim}"
         yield Defect("rope-table", told, misread(frequencies=found))
-    following = [*f.frequencies[1:], f.frequencies[-1] * f.theta ** (-2 / f.rope_dim)]
-    yield Defect("rope-table", "each pair has the frequency of the next one", misread(frequencies=following))
+    for last in (f.frequencies[-1] * f.theta ** (-2 / f.rope_dim), f.frequencies[0]):
+        told = "each pair has the frequency of the next one"
+        yield Defect("rope-table", told, misread(frequencies=[*f.frequencies[1:], last]))
 
     def turned(self: Stream, x: Array, f: Facts) -> Array:
         return x.reshape(len(x), -1, f.head_dim) if self.slot == "k_rope" else Stream.turned(self, x, f)

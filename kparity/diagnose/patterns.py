@@ -278,7 +278,8 @@ def inputs(seen: Seen) -> Iterator[Finding]:
             continue
         if each.at + len(changed) > way.begin and (found := seen.explained(changed, each.at, whole=False)).confidence:
             stretch = f"{way.name}, positions {max(each.at, way.begin)} to {each.at + len(changed) - 1}"
-            sure = found.confidence * (ONCE if len(changed) == 1 else 1)
+            bad = way.bad[max(each.at - way.begin, 0) :][: len(changed)]
+            sure = found.confidence * (ONCE if bad.sum() <= 1 else 1)
             yield seen.finding(each.pattern, each.cause, f"{stretch}: {found.text}", sure)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from kparity import plain
 from kparity.diagnose.defects import Defect, Family, families, fixed, layered
-from kparity.diagnose.seen import Explained, Explaining, Seen
+from kparity.diagnose.seen import BEHIND, Explained, Explaining, Seen
 from kparity.errors import KparityError
 from kparity.host import progress
 from kparity.host.text import number
@@ -24,6 +25,8 @@ from kparity.plain.file import opened
 
 SECONDS = 60.0
 """Of all passes; a large model has time for the first of them."""
+SMALL = 8 << 20
+"""Bytes of a file whose weights stay decoded, which takes up to sixteen times as many."""
 SHOWN, ALIKE = 3, 2.0
 """Defects that are told; by how much more may be left by one that explains as well as the best."""
 WORTH, STEPS, LEAST = 0.7, 12, 0.5
@@ -34,18 +37,23 @@ class Simulation:
     """Passes over the tokens of a diagnosis; raises KparityError for a model that they cannot be run for."""
 
     def __init__(self, seen: Seen, file: GgufFile) -> None:
-        self.seen, self.until, self.file = seen, time.monotonic() + SECONDS, file
+        self.seen, self.until = seen, time.monotonic() + SECONDS
+        self.file = replace(file, kept={} if file.n_bytes <= SMALL else None)
+        first = seen.subject.first
+        self.short = min(first + 1 + BEHIND, len(seen.ids)) if first >= 0 else len(seen.ids)
         judged = (seen.reference if seen.judge.same else seen.candidate).facts
         self.act, kv = ACTS.get(judged.activations, "token"), judged.kv
         self.kv, self.facts = kv if kv in ("f16", "f32") else "f16", plain.facts(file)
         self.right = self.passed(Defect("", ""))
         self.tried, self.found = 0, list[tuple[Defect, Explained]]()
 
-    def passed(self, defect: Defect) -> tuple[Array, Callable[[], Judge]]:
-        """Logits with a defect, and what makes a judge whose floor is also what rounding does to that pass."""
+    def passed(self, defect: Defect, tokens: int = 0) -> tuple[Array, Callable[[], Judge]]:
+        """Logits of so many tokens, or all, with a defect, and what makes a judge: its floor is also what rounding does
+        to that pass.
+        """
         seen, shaped = self.seen, self.seen.candidate.shaped
         act, kv = defect.act or self.act, defect.kv or self.kv
-        run = partial(plain.logits, self.file, seen.ids, act=act, kv=kv, vary=defect.vary)
+        run = partial(plain.logits, self.file, seen.ids[: tokens or None], act=act, kv=kv, vary=defect.vary)
         truth, floor = shaped(run(twin=False).logits), seen.judge.floor
 
         def judge() -> Judge:
@@ -66,8 +74,15 @@ class Simulation:
         return bool(apart[0] and not apart[1])
 
     def explained(self, defect: Defect) -> Explained:
-        """How well a defect explains what the candidate gives."""
+        """How well a defect explains what the candidate gives; of one that does not explain the first bad positions no
+        more is computed.
+        """
         self.tried += 1
+        if self.short < len(self.seen.ids):
+            logits, _ = self.passed(defect, self.short)
+            first = self.seen.explained(logits, truth=self.right[0])
+            if first.share > Explained.MOST:
+                return first
         logits, judge = self.passed(defect)
         return self.seen.explained(logits, judge=judge, truth=self.right[0])
 

@@ -156,6 +156,8 @@ class GgufFile:
     version: int = 0
     keys: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
+    kept: dict[Any, list[Any]] | None = None
+    """What was decoded, for passes that come again and again; None where each decodes anew."""
 
     @classmethod
     def open(cls, path: str | Path | None, tensors: bool = True) -> GgufFile:

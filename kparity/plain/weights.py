@@ -7,7 +7,7 @@ what a candidate uploads by. Layouts of blocks: ggml-common.h of llama.cpp.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,13 +56,22 @@ def _steps(k: int, rows: int) -> Iterator[tuple[int, int]]:
     return ((row0, min(step, rows - row0)) for row0 in range(0, rows, step))
 
 
-def ternary(file: GgufFile, name: str, k: int, rows: int) -> Iterator[Piece]:
+def ternary(file: GgufFile, name: str, k: int, rows: int) -> Iterable[Piece]:
     """``<name>.weight`` times ``<name>.scale``, piece by piece; raises BadModel for what is no ternary weight."""
     tensor = find(file, f"{name}.weight", k, rows)
     if not tensor.type.ternary:
         raise BadModel(f"tensor {tensor.name} is {tensor.type.name}, expected a ternary type")
     beside = np.float32(vector(file, f"{name}.scale", 1)[0] if f"{name}.scale" in file.tensors else 1)
-    for row0, count in _steps(k, rows):
+    if file.kept is None:
+        return _pieces(file, tensor, beside)
+    key = tensor.offset, float(beside)
+    if key not in file.kept:
+        file.kept[key] = list(_pieces(file, tensor, beside))
+    return file.kept[key]
+
+
+def _pieces(file: GgufFile, tensor: TensorInfo, beside: np.float32) -> Iterator[Piece]:
+    for row0, count in _steps(tensor.shape[0], tensor.rows):
         weights, stored = _decoded(file, tensor, row0, count)
         scales = np.broadcast_to(stored.astype(np.float32).reshape(-1, stored.shape[-1]), (count, stored.shape[-1]))
         shared = scales[0, 0]
