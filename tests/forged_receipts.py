@@ -43,6 +43,7 @@ GATE = "runs.0.parity.gates.0"
 KERNEL = ("ops.1.kernel", "ops.1.kernel_sha256", "ops.1.dispatches", "ops.1.replays", "ops.1.launches_per_replay")
 UNEXPLAINED = both(drop("runs.0"), put("fallback.0.status", "unavailable"), put("serving", "cpu"))
 GPU = {"require_gpu_kernels": True}
+TRUSTED = {**GPU, "trust_claims": True}
 
 FORGED = [
     # Edited after it was written.
@@ -84,6 +85,7 @@ FORGED = [
     Forgery("no kernels", "RCPT-NO-KERNELS", put("runs.0.kernels", [])),
     Forgery("too few dispatches", "RCPT-DISPATCHES", put("runs.0.kernels.0.dispatches", 120)),
     Forgery("fewer steps than samples", "RCPT-DISPATCHES", put("runs.0.graph.replays.step", 3)),
+    Forgery("fewer steps than samples of decode", "RCPT-DISPATCHES", replayed(step=39)),
     Forgery("fewer heads than prompts", "RCPT-DISPATCHES", replayed(chunk=0, step=40)),
     Forgery("chunks for half of the tokens", "RCPT-DISPATCHES", replayed(headless_chunk=0, chunk=40)),
     Forgery("a head that was not left out", "RCPT-DISPATCHES", put("runs.0.graph.replays.headless_chunk", 0)),
@@ -108,9 +110,15 @@ FORGED = [
         UNEXPLAINED, change("fallback.0", code="KP-CUDA-NODRIVER", reason="no CUDA driver")), demands=GPU),
     Forgery("no GPU", "RCPT-NO-GPU-KERNELS", lambda _: None, of=("cpu",), demands=GPU),
     Forgery("a GPU API on a software device", "RCPT-NOT-A-GPU", lambda _: None, of=("wgpu",), demands=GPU),
+    Forgery("no driver's word of a GPU", "RCPT-NOT-VERIFIED", put("runs.0.proof.device", ""), demands=GPU),
+    Forgery("a GPU that no driver knows", "RCPT-NOT-VERIFIED",
+            put("runs.0.proof.device", "not verified"), demands=TRUSTED),
+    Forgery("a refuted GPU, trusted", "RCPT-NOT-VERIFIED", both(
+        put("runs.0.proof.device", "refuted"), put("request.options.trust_claims", True)), demands=TRUSTED),
     Forgery("no device clock", "RCPT-NO-GPU-KERNELS", put("runs.0.proof.device_clock", False), demands=GPU),
     # Parity.
     Forgery("a failed gate that passes", "RCPT-GATE", put(f"{GATE}.value", 0.72)),
+    Forgery("a gate that holds, told as failed", "RCPT-GATE", put(f"{GATE}.passed", False)),
     Forgery("a softer limit", "RCPT-GATE", change(GATE, value=0.72, limit=0.7)),
     Forgery("a gate of nobody", "RCPT-GATE", put("runs.0.parity.gates.0.name", "looks_good")),
     Forgery("PASS with a failed gate", "RCPT-PARITY", change(GATE, value=0.72, passed=False)),
@@ -154,6 +162,8 @@ FORGED = [
     Forgery("a point for an interval", "RCPT-INTERVAL", sure),
     Forgery("an interval upside down", "RCPT-INTERVAL", put(f"{SPEED}.low_s", 1e9)),
     Forgery("always the same time", "RCPT-SAMPLES", resampled(lambda samples: [median(samples)] * 40)),
+    Forgery("a baseline of no clock", "RCPT-SAMPLES", lambda predicate: put(
+        "baselines.0.measurements.0.samples_s", [at(predicate, "baselines.0.measurements.0.unit_s")] * 40)(predicate)),
     Forgery("two times in turn", "RCPT-SAMPLES", resampled(lambda samples: samples[:2] * 20)),
     Forgery("one measurement under two names", "RCPT-REPLAYED", copied),
     # The model and its graph.
@@ -303,6 +313,8 @@ FORGED = [
     Forgery("more repeats than runs", "RCPT-DETERMINISM", put("runs.0.determinism.repeats", 10**18)),
     Forgery("depths that the context has not", "RCPT-REQUEST", put("model.context", 100)),
     Forgery("a billion cores", "RCPT-SCHEMA", put("host.cpus", 10**9)),
+    Forgery("a processor that the host does not know", "RCPT-DEVICE", both(
+        put("host.cpu", ""), put("host.system", "Linux-6"), put("runs.1.device.device", "zen"))),
     Forgery("seven lanes", "RCPT-DEVICE", put("runs.0.device.subgroup", 7)),
     # One kind dressed as the other.
     Forgery("a probe with the bandwidth of a benchmark", "RCPT-SCHEMA",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -18,6 +19,12 @@ import numpy as np
 from kparity.receipts.statement import redigested
 from tests.edits import Edit, at, both, put
 from tests.made_receipts import LAYERS, NOW, ops_receipt, probe_receipt, receipt, subject
+
+
+@cache
+def right(of: tuple[str, ...], ops: bool, probe: bool) -> dict[str, Any]:
+    """The right receipt that a forgery begins with."""
+    return probe_receipt(*of, nonce="n") if probe else ops_receipt(of[0]) if ops else receipt(*of)
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,7 @@ class Forgery:
 
     def made(self) -> dict[str, Any]:
         """The forged statement."""
-        probed = probe_receipt(*self.of, nonce="n") if self.probe else None
-        statement = copy.deepcopy(probed or (ops_receipt(self.of[0]) if self.ops else receipt(*self.of)))
+        statement = copy.deepcopy(right(self.of, self.ops, self.probe))
         self.edit(statement["predicate"])
         if self.renamed:
             with suppress(KeyError):  # the forger took away what subjects are made of

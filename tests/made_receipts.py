@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -56,7 +59,7 @@ DEVICES: dict[str, dict[str, Any]] = {
     },
     "cuda": {
         "device": "NVIDIA device made for the tests", "kind": "gpu", "api": "CUDA", "driver": "580.65.06",
-        "uuid": "GPU-6f1c2b1e-40a8-4d6b-9f0e-3a5b1c7d9e2f",
+        "uuid": "GPU-6f1c2b1e-40a8-4d6b-9f0e-3a5b1c7d9e2f", "subgroup": 32,
     },
     "hip": {
         "device": "AMD device made for the tests", "kind": "gpu", "api": "HIP", "driver": "6.12.12",
@@ -87,9 +90,15 @@ REPLAYED = {"step": 400, "chunk": 60, "headless_step": 0, "headless_chunk": 60}
 """Steps, and prompts of two chunks each."""
 
 
+@cache
+def _common() -> dict[str, Any]:
+    """Of this machine, looked up once."""
+    return dict(msgspec.to_builtins(statement.common()))
+
+
 def build(predicate: dict[str, Any]) -> dict[str, Any]:
     """The statement of a predicate, in which what is the same for every receipt is filled in."""
-    common = msgspec.to_builtins(statement.common())
+    common = {**copy.deepcopy(_common()), "id": str(uuid.uuid4())}
     made = {"kernels_sha256": hashlib.sha256(b"another version").hexdigest()}
     harness = {**common["harness"], **made, **predicate.get("harness", {})}
     host = {**common["host"], "cpu": "Made processor", "machine": "x86_64"}
@@ -185,7 +194,9 @@ def run(backend: str, salt: str = "") -> dict[str, Any]:
     rate = 1e9 / median(passes)
     made = {
         "backend": backend, "device": {"backend": backend, "library": "made for the tests", **DEVICES[backend]},
-        "proof": {"device_clock": clocked, "dispatches_counted": True}, "parity": parity(),
+        "proof": {"device_clock": clocked, "dispatches_counted": True, "evidence": [],
+                  "device": "verified" if DEVICES[backend]["kind"] == "gpu" else ""},
+        "parity": parity(),
         "timed_output": {"checked": True, "what": "logits", "cosine": 0.99991, "limit": 0.99, "passed": True},
         "determinism": {"repeats": 3, "identical": True}, "engine": {"act": "token", "kv": "f16"}, "kernels": kernels,
         "graph": {"chunk": 64, "replays": dict(REPLAYED), "launches": {

@@ -59,6 +59,8 @@ def test_verify_keeps_every_demand(folder: Path) -> None:
     assert done.returncode == 1 and all(code in done.stdout for code in ("RCPT-AGE", "RCPT-COMMIT", "RCPT-MODEL"))
     assert run("receipt", "verify", path, "--require-gpu-kernels", "--require-parity").returncode == 0
     unchecked = run("receipt", "verify", str(folder / "unchecked.json"), "--require-parity")
+    loose = run("receipt", "verify", path, "--trust-claims")
+    assert loose.returncode == 2 and "loosens --require-gpu-kernels" in loose.stderr
     assert unchecked.returncode == 1 and "INVALID-CORRECTNESS" in unchecked.stdout
 
 

@@ -28,7 +28,7 @@ from kparity.receipts.verify import replays as replayed
 from kparity.receipts.verify import verify
 from tests.edits import at, both, change, drop, put
 from tests.forging import COMMAND, commanded
-from tests.made_receipts import MEASURES, NOW, UNCHECKED, build, edited, ops_receipt, probe_receipt, receipt
+from tests.made_receipts import MEASURES, NOW, UNCHECKED, build, edited, ops_receipt, probe_receipt, receipt, subject
 
 RIGHT = [("cpu",), ("cuda",), ("hip",), ("cpu", "wgpu"), ("cuda", "hip", "cpu"), ("wgpu",)]
 
@@ -93,6 +93,32 @@ def test_neither_a_fallback_with_its_reason_nor_a_software_device_is_a_gpu() -> 
     found = verify(receipt("cpu", "wgpu"), now=NOW, require_gpu_kernels=True)
     assert codes(found) == ["RCPT-NOT-A-GPU", "RCPT-FALLBACK-ONLY", "RCPT-NO-GPU-KERNELS"]
     assert "llvmpipe" in found[0].why and found[0].where == "/predicate/runs/1/device/kind"
+
+
+def test_a_slow_pass_of_the_memory_makes_no_step_too_fast() -> None:
+    slow = put("runs.0.bandwidth.samples_s.3", 5 * at(receipt("cuda"), "predicate.runs.0.bandwidth.samples_s.3"))
+    assert verify(edited(slow, "cuda"), now=NOW) == []
+
+
+def test_a_kernel_has_one_text_in_all_runs() -> None:
+    made = receipt("cuda", "hip")
+    theirs = made["predicate"]["runs"][1]["kernels"][0]
+    theirs["id"] = made["predicate"]["runs"][0]["kernels"][0]["id"]
+    found = verify(redigested({**made, "subject": subject(made["predicate"])}), now=NOW)
+    assert f"RCPT-KERNEL-ID /predicate/runs/1/kernels/0/id: {theirs['id']} has another text in another run" in map(
+        str, found
+    )
+
+
+@pytest.mark.parametrize("asked", [True, False, None])
+@pytest.mark.parametrize("accepted", [True, False])
+def test_claims_are_trusted_where_the_run_and_the_verifier_both_say_so(asked: bool | None, accepted: bool) -> None:
+    told = both(put("runs.0.proof.device", "not verified"), put("request.options.trust_claims", asked))
+    made = edited(told, "cuda", "cpu")
+    assert verify(made, now=NOW) == [] == verify(receipt("cuda"), now=NOW, require_gpu_kernels=True)
+    found = verify(made, now=NOW, require_gpu_kernels=True, trust_claims=accepted)
+    refused = [] if asked and accepted else ["RCPT-NOT-VERIFIED /predicate/runs/0/proof/device"]
+    assert [str(each).partition(": ")[0] for each in found] == refused
 
 
 def test_a_speed_without_parity_is_labelled_or_refused() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from kparity.errors import WrongInput
 from kparity.model import load_model
-from kparity.model.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer
+from kparity.model.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer, _merges_by_score
 from kparity.model.writer import byte_alphabet, tokenizer_keys
 
 from .gguf_files import ARRAY, BOOL, F32, I32, STRING, TINY, U32, altered, write
@@ -213,6 +213,15 @@ def test_streaming_keeps_characters_whole(tokenizer: Tokenizer) -> None:
 
 
 # --- against llama.cpp ---
+
+
+def test_pairs_of_one_score_come_in_the_order_of_their_ids() -> None:
+    tokens = ["b", "a", "ab", "ba", "aba", "aa"]
+    made: Any = SimpleNamespace(
+        tokens=tokens, ids={token: at for at, token in enumerate(tokens)}, types=[NORMAL] * 5 + [UNKNOWN],
+        scores=[-1.0] * 4 + [5.0, -1.0],
+    )  # fmt: skip
+    assert _merges_by_score(made) == [("a", "ba"), ("ab", "a"), ("b", "a"), ("a", "b")]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def receipt() -> None:
 )
 @click.argument("files", nargs=-1, type=FILE, metavar="FILE...")
 @click.option("--require-gpu-kernels", is_flag=True, help="Refuse what no GPU computed.")
+@click.option("--trust-claims", is_flag=True, help="With it: take a GPU that no driver tells of, where the run did.")
 @click.option("--require-parity", is_flag=True, help="Refuse speeds whose output was not judged right.")
 @click.option("--key", type=FILE, metavar="PUB", help="Public key (PEM) that must have signed them.")
 @click.option("--model", type=FILE, metavar="FILE", help="The model that must have been measured.")
@@ -49,9 +50,12 @@ def verify(ctx: click.Context, /, files: tuple[Path, ...], json_path: str | None
     3 none was given.
     """
     from kparity.cli.table import say
+    from kparity.errors import WrongInput
     from kparity.receipts import document
 
     document.spare(json_path)
+    if demands["trust_claims"] and not demands["require_gpu_kernels"]:
+        raise WrongInput("--trust-claims loosens --require-gpu-kernels, which is not given; add it")
     if not files:
         log("no receipt was given")
         ctx.exit(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 
 from kparity.device.adapter import Backend, Buffer, Device, DeviceInfo
 from kparity.engine.graph import FusedGraph, Kernels, Options
@@ -173,10 +174,14 @@ def without_dialect(kernel_id: str, dialect: str) -> str:
 
 def kernels(model: Model, device: Device, graph: Graph | None, act: str, kv: str) -> dict[str, Counter[str]]:
     """Launches of each kernel (``without_dialect``) in each of the programs of ``record.Programs``, by the very graph
-    that engines record. Raises WrongInput for sizes and options that it cannot be built with.
+    that engines record; not to be changed. Raises WrongInput for sizes and options that it cannot be built with.
     """
-    h, paper = hparams(model), Paper(device.max_binding)
-    rows = graph.chunk if graph else 2
+    return _recorded(model, device.max_binding, graph.chunk if graph else 2, act, kv)
+
+
+@lru_cache(maxsize=64)
+def _recorded(model: Model, max_binding: int, rows: int, act: str, kv: str) -> dict[str, Counter[str]]:
+    h, paper = hparams(model), Paper(max_binding)
     options, weights = Options(act, kv, 1, True), _weights(paper, h, model)
     cache = [(paper.empty((1, h.kv_dim), kv), paper.empty((1, h.kv_dim), kv))] * h.n_layer
     found = {}

@@ -89,6 +89,9 @@ RCPT-NOT-A-GPU: a GPU API on no GPU
 RCPT-NO-GPU-KERNELS: no proof of a GPU
   Nothing in it shows kernels that a GPU executed (--require-gpu-kernels).
   Run it on a GPU whose API has timestamps: kernels, dispatches and the device's clock are the proof.
+RCPT-NOT-VERIFIED: no driver says so
+  No driver's counters confirm that its GPU computed (--require-gpu-kernels).
+  Run it where the driver tells, or give --trust-claims for one that was run with it.
 RCPT-SOFTWARE-GPU: software that calls itself a GPU
   A device that calls itself a GPU has the name of a software device or of a processor.
   Correct the kind that the backend's adapter tells.

@@ -33,6 +33,7 @@ def verify(
     document: dict[str, Any],
     *,
     require_gpu_kernels: bool = False,
+    trust_claims: bool = False,
     require_parity: bool = False,
     key: Path | None = None,
     model: Path | None = None,
@@ -43,8 +44,9 @@ def verify(
 ) -> list[Finding]:
     """Every reason to refuse a receipt, a bare statement or an envelope; an empty list where there is none.
 
-    Beyond its own soundness it must show that a GPU served with kernels that its own clock saw, and no GPU API ran on
-    anything else (``require_gpu_kernels``); that every run was judged right or rejected, and one was right
+    Beyond its own soundness it must show that a GPU served with kernels that its own clock saw, that no GPU API ran on
+    anything else, and that drivers confirm it (``require_gpu_kernels``; with ``trust_claims`` they may also tell
+    nothing, where the run was asked for so); that every run was judged right or rejected, and one was right
     (``require_parity``); be signed with the public ``key`` (PEM); be of the file ``model``, and of a ``commit`` (or how
     it begins) without changes; have drawn its work from ``nonce``; be no older. ``now`` is the time that nothing may
     lie after. Raises WrongInput for a key or a model file that cannot be read. A document that has not the form is
@@ -59,7 +61,7 @@ def verify(
     predicate, moment = record.predicate, now or datetime.now(timezone.utc)
     refused += [*identity.fits_digest(statement), *_sound(record, moment)]
     if require_gpu_kernels:
-        refused += device.gpu_required(predicate)
+        refused += [*device.gpu_required(predicate), *device.gpu_verified(predicate, trust_claims)]
     if require_parity:
         refused += parity.required(predicate)
     return [*refused, *_demanded(predicate, model, commit, nonce, max_age_days, moment)]

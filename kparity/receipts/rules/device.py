@@ -175,6 +175,20 @@ def served(predicate: Predicate) -> Findings:
     yield from (Finding("RCPT-FALLBACK", "/predicate/runs", why) for why in strange)
 
 
+def gpu_verified(predicate: Predicate, trust_claims: bool) -> Findings:
+    """The driver confirms every GPU that was not rejected; with ``trust_claims`` it may also tell nothing, where the
+    run was asked for so.
+    """
+    trusted = trust_claims and predicate.request.options.get("trust_claims") is True
+    for at, run in enumerated(predicate):
+        proof = run.proof.device
+        if run.device.kind != "gpu" or run.parity.verdict == "FAIL" or proof == "verified":
+            continue
+        if not (trusted and proof == "not verified"):
+            why = f"that {run.device.device} computed is {proof or 'not told'}"
+            yield Finding("RCPT-NOT-VERIFIED", f"{at}/proof/device", why)
+
+
 def gpu_required(predicate: Predicate) -> Findings:
     """A GPU served, by kernels of GPUs that its own clock saw; no GPU API ran on anything else."""
     devices = {run.backend: (f"{at}/device", run.device) for at, run in enumerated(predicate)}
