@@ -53,13 +53,12 @@ class Table:
     model = SimpleNamespace(hparams=SimpleNamespace(vocab=VOCAB, kv_dim=4))
 
     def __init__(self, fault: Fault = right) -> None:
-        self.fault, self.fed, self.resets = fault, dict[int, int](), 0
+        self.fault, self.fed, self.prompts = fault, dict[int, int](), list[int]()
         self.cache = [(np.zeros((CONTEXT, 4), np.float32), np.zeros((CONTEXT, 4), np.float32))]
         self.backend = SimpleNamespace(write=lambda buffer, array: np.copyto(buffer, array))
 
     def reset(self) -> None:
         self.position, self.fed = 0, {}
-        self.resets += 1
 
     def rewind(self, position: int) -> None:
         self.position, self.fed = position, {at: token for at, token in self.fed.items() if at < position}
@@ -77,6 +76,7 @@ class Table:
         return self._after("eager step" if eager else "step", [token])
 
     def prefill(self, tokens: list[int], eager: bool = False) -> np.ndarray:
+        self.prompts.append(len(tokens))
         return self._after("eager prefill" if eager else "prefill", list(tokens))
 
     def best(self) -> int:
@@ -243,6 +243,11 @@ def test_the_cache_is_filled_before_late_positions() -> None:
     keys, values = found.engine.cache[0]
     wanted = filled.Filled(1, CONTEXT, [(0, 0)]).layer(0, 4, "f32")
     assert (keys == wanted[0]).all() and (values == wanted[1]).all() and (keys != values).any()
+
+
+def test_a_turn_fills_its_chunk_with_others_and_then_crosses_one() -> None:
+    found = candidate(steps=ROWS)
+    assert table.named("turns").load()(found).verdict == "PASS" and found.engine.prompts == [16, 16]  # type: ignore
 
 
 def test_a_second_turn_of_a_short_text_ends_with_it() -> None:
