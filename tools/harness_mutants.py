@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from multiprocessing import get_context
@@ -83,7 +82,7 @@ class Mutant(msgspec.Struct, frozen=True):
         return f"{self.path}: {' '.join(lost)} → {' '.join(got)}"
 
 
-class Changed(SourceFileLoader, MetaPathFinder):
+class Changed(SourceFileLoader):
     """Finds and loads one module, with another text."""
 
     def __init__(self, mutant: Mutant) -> None:
@@ -97,7 +96,7 @@ class Changed(SourceFileLoader, MetaPathFinder):
         return compile(self.changed, self.path, "exec", dont_inherit=True)
 
 
-def annotations(tree: ast.Module) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def places_of_annotations(tree: ast.Module) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Where each annotation begins and ends, as (line, column)."""
     found = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
     return [((it.lineno, it.col_offset), (it.end_lineno or 0, it.end_col_offset or 0)) for it in found if it]
@@ -106,7 +105,7 @@ def annotations(tree: ast.Module) -> list[tuple[tuple[int, int], tuple[int, int]
 def mutants_of(path: Path, seed: str) -> Iterator[Mutant]:
     """One mutant of each place of a module and kind of change."""
     text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
-    lines, skipped, tree = text.splitlines(), annotations(ast.parse(text)), get_ast(text)
+    lines, skipped, tree = text.splitlines(), places_of_annotations(ast.parse(text)), get_ast(text)
     drawn = dict[tuple[str, tuple[int, int]], Mutant]()
     for operator in (each for each in operator_names() if not get_operator(each).arguments()):
         changes = get_operator(operator)()
@@ -210,8 +209,9 @@ def main() -> int:
         if not killed:
             unknown += mutant.change not in known
             print(f"{'known' if mutant.change in known else 'UNKNOWN'} survivor: {mutant.change}", flush=True)
-    killed = sum(killed for _, killed in found)
-    print(f"{killed} of {len(found)} noticed, {unknown} survivors unknown; {total} places")
+    print(
+        f"{sum(noticed for _, noticed in found)} of {len(found)} noticed, {unknown} survivors unknown; {total} places"
+    )
     if options.output:
         options.output.write_text(page(found, total, options.seed, known), encoding="utf-8")
     return int(bool(unknown))

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 
+import msgspec
+
 from kparity.device.adapter import Backend, Buffer, Device, DeviceInfo
 from kparity.engine.graph import FusedGraph, Kernels, Options
 from kparity.engine.weights import FUSED, Linear, Part, Weights, parts_of
@@ -176,11 +178,12 @@ def kernels(model: Model, device: Device, graph: Graph | None, act: str, kv: str
     """Launches of each kernel (``without_dialect``) in each of the programs of ``record.Programs``, by the very graph
     that engines record; not to be changed. Raises WrongInput for sizes and options that it cannot be built with.
     """
-    return _recorded(model, device.max_binding, graph.chunk if graph else 2, act, kv)
+    return _recorded(msgspec.json.encode(model), device.max_binding, graph.chunk if graph else 2, act, kv)
 
 
 @lru_cache(maxsize=64)
-def _recorded(model: Model, max_binding: int, rows: int, act: str, kv: str) -> dict[str, Counter[str]]:
+def _recorded(told: bytes, max_binding: int, rows: int, act: str, kv: str) -> dict[str, Counter[str]]:
+    model = msgspec.json.decode(told, type=Model)
     h, paper = hparams(model), Paper(max_binding)
     options, weights = Options(act, kv, 1, True), _weights(paper, h, model)
     cache = [(paper.empty((1, h.kv_dim), kv), paper.empty((1, h.kv_dim), kv))] * h.n_layer

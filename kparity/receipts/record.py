@@ -354,7 +354,7 @@ class Request(Record):
     options: dict[str, Any]
 
 
-class Model(Record, frozen=True):
+class Model(Record):
     """What was run, sizes in elements, types of tensors as GGUF calls them; ``seed`` is that of random weights."""
 
     name: Text
