@@ -55,7 +55,10 @@ class Table:
     def __init__(self, fault: Fault = right) -> None:
         self.fault, self.fed, self.prompts = fault, dict[int, int](), list[int]()
         self.cache = [(np.zeros((CONTEXT, 4), np.float32), np.zeros((CONTEXT, 4), np.float32))]
-        self.backend = SimpleNamespace(write=lambda buffer, array: np.copyto(buffer, array))
+        self.backend = SimpleNamespace(
+            write=lambda buffer, array: np.copyto(buffer, array), download=lambda buffer: buffer,
+            view=lambda buffer, at, shape: buffer[at : shape[0]],
+        )  # fmt: skip
 
     def reset(self) -> None:
         self.position, self.fed = 0, {}
@@ -248,6 +251,20 @@ def test_the_cache_is_filled_before_late_positions() -> None:
 def test_a_turn_fills_its_chunk_with_others_and_then_crosses_one() -> None:
     found = candidate(steps=ROWS)
     assert table.named("turns").load()(found).verdict == "PASS" and found.engine.prompts == [16, 16]  # type: ignore
+
+
+@pytest.mark.parametrize(("position", "wrong"), [(0, True), (5, True), (6, False)])
+def test_a_second_turn_leaves_what_stands_before_it(position: int, wrong: bool) -> None:
+    found = candidate(steps=ROWS)
+    values = found.engine.cache[0][1]
+
+    def fault(kind: str, at: int, row: np.ndarray) -> np.ndarray:
+        values.view(np.uint8)[position, 3] ^= (kind, at) == ("prefill", 21)
+        return row
+
+    found.engine.fault = fault  # type: ignore[attr-defined]
+    gate = table.named("turns").load()(found)
+    assert (gate.code == "KP-TURNS" and "changes 1 bytes" in gate.reason) if wrong else gate.verdict == "PASS"
 
 
 def test_a_second_turn_of_a_short_text_ends_with_it() -> None:

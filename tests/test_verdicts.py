@@ -162,7 +162,11 @@ def test_the_device_that_serves_is_the_probed_one(kept: Kept) -> None:
     assert engine is not None and row.accepted and row.timings_ms["repeat"] > 0
     engine.close()
     for changed, wanted, said in (
-        (replace(whole(), device={**(row.device or {}), "uuid": "GPU-2"}), kept, "the probe had GPU-2"),
+        (
+            replace(whole(), device={**(row.device or {}), "uuid": "GPU-2"}),
+            kept,
+            "another device than the probe: uuid none for GPU-2",
+        ),
         (whole(), None, "the probe left no reference logits"),
     ):
         assert served(changed, wanted) is None
