@@ -13,6 +13,7 @@ import pytest
 from kparity.backends.cpu import CpuBackend
 from kparity.errors import DeviceFault, Unavailable, WrongInput
 from kparity.model import Model, load_model
+from tests.cli import LIARS
 from tests.gguf_files import TINY, write
 from tests.liars.kparity_liars import DroppedColumn, NanLogits
 from tools import false_alarms
@@ -77,6 +78,21 @@ def test_a_cut_run_goes_on_where_it_was(ran: Any, tmp_path: Path) -> None:
     cut = [ran({"one": cpu(1)}, seconds=0), *(ran({"one": cpu(1)}, windows=count) for count in (1, 2))]
     assert [found["probes"] for found in cut] == [0, 1, 2]
     assert [json.loads(line)["window"] for line in (tmp_path / "log").read_text().splitlines()[1:]] == [0, 1]
+
+
+def test_probes_in_processes_of_their_own_count_like_others(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(LIARS))
+    log, setting = false_alarms.Log(tmp_path / "log", "held-out"), {"model": "tiny", "act": "token", "kv": "f32"}
+    names = ["cpu:scalar:1", "liar-column", "hip"]
+    for _ in range(2):  # what was done is not done again
+        false_alarms.run_cold(log, names, model, setting, false_alarms.COLD, time.monotonic() + 600)
+    right, liar = log.records
+    assert not right["rejected"] and right["gates"] == 13 and right["backend"] == "cpu:scalar:1, cold"
+    assert right["window"] == false_alarms.HELD_OUT + false_alarms.COLD - 1 and [*log.missing] == ["hip, cold"]
+    assert right["measures"]["exact_scaled_ulp"] > 0 and right["measures"]["positions_min"] == 72
+    assert liar["rejected"] and liar["code"] == "KP-BOS-COSINE" and "cosine" in liar["reason"]
 
 
 def test_probes_of_other_kernels_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

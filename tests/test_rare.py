@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
+from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
+
 import pytest
 
-from .cli import TAG, run
+from kparity import contracts
+from kparity.engine import Engine
+from kparity.gates import reference
+from kparity.gates.candidate import Candidate, begin
+from kparity.gates.candidate import run as run_gates
+from kparity.gates.table import GATES
+from kparity.gates.walk import Walk
+from kparity.model import Model, load_model
+
+from .cli import LIARS, TAG, run
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    found = load_model(None)
+    yield found
+    found.close()
 
 
 def test_a_rare_fault_is_rejected() -> None:
@@ -16,7 +39,7 @@ def test_a_rare_fault_is_rejected() -> None:
 
 def test_what_repeats_says_which_rate_is_excluded() -> None:
     done = run("probe", "-b", "cpu")
-    assert done.returncode == 0 and "456 rows of logits repeated bit for bit" in " ".join(done.stdout.split())
+    assert done.returncode == 0 and "448 rows of logits repeated bit for bit" in " ".join(done.stdout.split())
     few = run("probe", "-b", "cpu", "--repeat", "1")
     assert few.returncode == 3 and "160 rows of logits were compared, the contract asks for 300" in few.stderr
 
@@ -34,3 +57,29 @@ def test_a_soak_has_an_end_and_is_held_against_a_least_number_of_rows() -> None:
     assert done.returncode == 3 and "[KP-UNSUPPORTED]" in done.stderr and "soak longer" in done.stderr
     for arguments in (("--soak", "soon"), ("--soak", "5s", "--depth", "bos")):
         assert run("probe", "-b", "cpu", *arguments).returncode == 2
+
+
+def _drawn(calls: Iterator[int], at: int | None) -> float:
+    return float(next(calls) != at)
+
+
+def test_what_runs_while_the_reference_is_computed_counts(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(LIARS))
+    wanted = reference.compute(model, reference.probe_tokens(model, 72), act="token", kv="f16", context=512)
+    for at, walked in ((100, 4), (None, 4), (None, 0)):  # step 100 is the 28th of the first repeat
+        backend = import_module("kparity_rare_liars").Rare.open()
+        backend.chance = SimpleNamespace(random=partial(_drawn, itertools.count(1), at))
+        found = Candidate(Engine(model, backend), None, contracts.load(contracts.PROBE))  # type: ignore[arg-type]
+        for rows in (1, found.engine.chunk):
+            found.engine.launch_each(rows)
+        begin(found, Walk(found.engine, wanted.tokens), partial(operator.not_, walked))
+        assert found.walk is not None and found.walk.rounds == walked
+        assert [*found.ahead] == ["exact", "kernels"] * bool(walked)
+        found.reference = wanted
+        gates = {gate.name: gate for gate in run_gates(found, "full")}
+        rows = gates["reset"].measures[1].value
+        if at:
+            assert gates["reset"].verdict == "FAIL" and "first at position 27 in round 1" in gates["reset"].reason
+        else:
+            assert [*gates] == [gate.name for gate in GATES if gate.thresholds] and rows == 448, "whenever it ran"
+            assert all(gate.verdict == "PASS" for gate in gates.values())

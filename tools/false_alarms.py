@@ -6,8 +6,10 @@
 
 A probe is one backend (an instruction set and a number of threads, a runtime and a wavefront), one model, one
 activation quantisation, one type of cache and one window of tokens; it runs in this process, with engines that stay
-open. What was done is appended to the file of ``--resume`` at once and not done again, so that a run can be cut in
-pieces. Intel's OpenCL runtime has a process of its own, because the loader reads its list of runtimes once.
+open. For every eighth window it is ``kparity probe`` too, in processes of its own and with empty caches of compilers,
+on tokens that the window's number draws. What was done is appended to the file of ``--resume`` at once and not done
+again, so that a run can be cut in pieces. Intel's OpenCL runtime has a process of its own, because the loader reads its
+list of runtimes once.
 
 Two sets: on ``fixed`` the limits were fixed, and only ``held-out`` (other seeds, models and prompts) says how often a
 right backend is rejected. A limit that is changed after a look at it needs another set. Small: ``--windows 2``.
@@ -76,7 +78,11 @@ OTHERS = {
 }
 """The same of the held-out set, on which nothing was ever fixed."""
 HELD_OUT = 1_000_000
-"""Number of the first window of the held-out set; its prompts are text of docs/."""
+"""Number of the first window of the held-out set; its prompts are text of LICENSE."""
+COLD = 8
+"""Every so many windows one is probed in processes of its own, too."""
+CODE = ("gates", "plain", "engine", "numerics")
+"""Rooms whose code the records are of."""
 SETS = ("held-out", "fixed")
 Opener = Callable[[], Backend]
 Record = Mapping[str, Any]
@@ -120,9 +126,7 @@ def window(model: Model, seed: int, length: int) -> list[int]:
         with suppress(KparityError):
             whole = resources.files("kparity").joinpath("data/heldout.txt").read_text(encoding="utf-8")
             if seed >= HELD_OUT:
-                whole = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))[
-                    :60_000
-                ]
+                whole = (ROOT / "LICENSE").read_text(encoding="utf-8")
             text = [token for token in model.tokenizer.encode(whole, bos=False) if token < model.hparams.vocab]
     if len(set(text)) < length:
         text = [int(token) for token in rng.integers(0, model.hparams.vocab, 2 * length)]
@@ -145,8 +149,32 @@ def probe(engine: Engine, reference: Reference) -> dict[str, Any]:
     return found
 
 
+def cold(name: str, setting: Mapping[str, str], path: Path, at: int) -> dict[str, Any]:
+    """The same by ``kparity probe`` of the backend that a name begins with; raises Unavailable."""
+    backend, *options = name.split(":")
+    command = [sys.executable, "-m", "kparity.cli.main", "probe", "-b", backend, "--json", "--nonce", str(at)]
+    command += [*(() if setting["model"] == "embedded" else ("--model", str(path)))]
+    command += ["--act", setting["act"], "--kv", setting["kv"]]
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, "XDG_CACHE_HOME": empty}
+        environment |= dict(zip(("KPARITY_CPU_ISA", "KPARITY_THREADS"), options, strict=False))
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    row = json.loads(done.stdout)["rows"][0]
+    if row["status"] == "unavailable":
+        raise Unavailable(row["reason"], "", row["code"])
+    measures = {each["threshold"]: each["value"] for gate in row["gates"] for each in gate["measures"]}
+    found = {"rejected": row["status"] != "accepted", "gates": len(row["gates"]), "measures": measures}
+    return found | ({name: row[name] for name in ("code", "reason")} if found["rejected"] else {})
+
+
+def code_sha256() -> str:
+    """Of the texts of the rooms whose code was run."""
+    paths = sorted(path for room in CODE for path in (ROOT / "kparity" / room).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
 class Log:
-    """The probes that were done: a header that says with which kernels and contract, and a line each."""
+    """The probes that were done: a header that says with which kernels, gates and contract, and a line each."""
 
     def __init__(self, path: Path, which: str = "fixed") -> None:
         contract = contracts.load(contracts.PROBE)
@@ -155,6 +183,7 @@ class Log:
             "schema": "kparity-false-alarms-v1",
             "kernels_sha256": fingerprint.kernels(),
             "contract": [contract.id, contract.version, hashlib.sha256(text.encode()).hexdigest()],
+            "code_sha256": code_sha256(),
             "gates": [gate.name for gate in GATES],
             "positions": DEFAULT_POSITIONS,
             "set": which,
@@ -228,6 +257,28 @@ def run(
     finally:
         for engine in engines.values():
             engine.close()
+
+
+def run_cold(
+    log: Log, names: Sequence[str], model: Model, setting: dict[str, str], windows: int, ends: float
+) -> None:  # fmt: skip
+    """The same in processes of their own: CPUs of every kind, and one device of every other backend."""
+    chosen = dict.fromkeys(name if name.startswith("cpu:") else name.split(":")[0] for name in names)
+    done = [{name: record[name] for name in ("backend", "model", "act", "kv", "window")} for record in log.records]
+    for at, name in product(range(COLD - 1, windows, COLD), chosen):
+        at += HELD_OUT * (log.header["set"] == "held-out")
+        about = {"backend": f"{name}, cold", **setting, "window": at}
+        if about in done or time.monotonic() >= ends:
+            continue
+        started = time.perf_counter()
+        try:
+            record = {**about, **cold(name, setting, model.path, at)}
+        except Unavailable as reason:
+            log.absent(about["backend"], str(reason))
+            continue
+        record |= {"seconds": round(time.perf_counter() - started, 4)}
+        log.records.append(record)
+        log.add(record)
 
 
 @contextmanager
@@ -388,7 +439,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if own:
         with models(options.set) as known:
             for (act, kv), (name, model) in product(OPTIONS, known.items()):
-                run(log, own, model, {"model": name, "act": act, "kv": kv}, options.windows, ends)
+                setting = {"model": name, "act": act, "kv": kv}
+                run(log, own, model, setting, options.windows, ends)
+                run_cold(log, [*own], model, setting, options.windows, ends)
     left = ends - time.monotonic()
     if apart and left > 0:
         more = [

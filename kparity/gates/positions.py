@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from kparity.gates.candidate import Candidate, Distance, non_finite
 from kparity.gates.verdict import Gate, Measure
+from kparity.gates.walk import Walk
 
 
 def gate_positions(candidate: Candidate) -> Gate:
     """Teacher-forced decode, step by step: cosine and norm ratio at every position."""
-    engine, reference = candidate.engine, candidate.reference
+    reference = candidate.reference
     count = len(reference.tokens)
-    engine.reset()
-    ran = [(engine.step(token), engine.best()) for token in reference.tokens]
-    steps = candidate.steps = np.stack([logits for logits, _ in ran])
-    candidate.best = [best for _, best in ran]
+    if candidate.walk is None or candidate.walk.tokens != reference.tokens:
+        candidate.walk = Walk(candidate.engine, reference.tokens)
+    walk = candidate.walk
+    if walk.steps is None:
+        walk.round()
+    assert walk.steps is not None
+    steps = candidate.steps = walk.steps
+    candidate.best = walk.best
     far = Distance.between(steps, reference.logits)
     values = {**far.values("positions", candidate), "positions_factor": far.factor, "positions_min": count}
 

@@ -19,9 +19,13 @@ def gate_replay(candidate: Candidate, count: int = 2) -> Gate:
     eager = [engine.step(token, eager=True) for token in tokens[:count]]
     recorded = [*candidate.steps[:count]]
     length = min(engine.chunk, len(tokens))
-    for one_by_one, logits in ((True, eager), (False, recorded)):
+    engine.reset()
+    eager.append(engine.prefill(tokens[:length], eager=True))
+    if length in candidate.prompts:
+        recorded.append(candidate.prompts[length][0])
+    else:
         engine.reset()
-        logits.append(engine.prefill(tokens[:length], eager=one_by_one))
+        recorded.append(engine.prefill(tokens[:length]))
     wrong = np.stack(eager) != np.stack(recorded)
     names = [*(f"at position {at}" for at in range(count)), f"after a prefill of {length}"]
     rows = np.flatnonzero(wrong.any(axis=1))

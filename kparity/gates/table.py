@@ -37,6 +37,8 @@ class GateSpec:
     """Reason codes of a rejection; the first stands for what the candidate gave no code of."""
     builds_on: str = ""
     """The gate whose logits it compares with."""
+    alone: bool = False
+    """Whether it needs no reference: it may run while that is computed."""
 
     @property
     def compares(self) -> bool:
@@ -77,7 +79,7 @@ GATES: tuple[GateSpec, ...] = (
         "every GEMV shape with one-hot, random and extreme int8 activations",
         "any wrong int32 accumulator, bit for bit; then the file's scales, within 2 ULP",
         "layers that it does not sample",
-        ("exact_mismatches", "exact_scaled_ulp"), ("KP-EXACT-BITS", "KP-EXACT-SCALE"),
+        ("exact_mismatches", "exact_scaled_ulp"), ("KP-EXACT-BITS", "KP-EXACT-SCALE"), alone=True,
     ),
     GateSpec(
         "positions", "full",
@@ -144,7 +146,7 @@ GATES: tuple[GateSpec, ...] = (
         "depend on the position, at both sides of every edge of the served context",
         "defects that a norm or a quantiser hides from every logit",
         "shapes and types that this model does not have: they are kparity check's",
-        ("kernels_wrong",), ("KP-KERNEL",),
+        ("kernels_wrong",), ("KP-KERNEL",), alone=True,
     ),
 )  # fmt: skip
 """In the order in which they run."""

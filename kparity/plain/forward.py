@@ -163,12 +163,13 @@ class Stream:
             if self.past and group != read:
                 before, read = [each[:, group].astype(self.dtype) for each in self.past], group
             for rows, start in self.placed():
-                together = zip(before, (k, v), strict=True)
-                keys, values = (np.concatenate([old[:start], new[rows, group]]) for old, new in together)
-                scores = q[rows, head] @ keys.T * self.dtype.type(self.sharpness(f))
+                (keys, values), (own, mine) = (each[:start] for each in before), (each[rows, group] for each in (k, v))
+                scores = np.concatenate([q[rows, head] @ keys.T, q[rows, head] @ own.T], axis=1)
+                scores *= self.dtype.type(self.sharpness(f))
                 scores[:, start:][self.hidden(len(scores))] = -np.inf
                 weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-                out[rows, head] = weights / weights.sum(axis=1, keepdims=True) @ values
+                weights /= weights.sum(axis=1, keepdims=True)
+                out[rows, head] = weights[:, :start] @ values + weights[:, start:] @ mine
         return out.reshape(len(q), -1)
 
     def product(self, gate: Array, up: Array, f: Facts) -> Array:
@@ -390,15 +391,16 @@ def _column(scales: Array, block: int) -> Array:
 
 @np.errstate(all="ignore")
 def _heads(file: GgufFile, f: Facts, normed: Sequence[Array], tick: Callable[[str], None]) -> list[Array]:
-    """Logits of both passes, some rows of the head after the other."""
+    """Logits of all passes, some rows of the head after the other: one product for truth, one for those in f32."""
     head = find(file, head_of(file).name, f.width, f.vocab)
-    found = [np.empty((len(x), f.vocab), x.dtype) for x in normed]
+    given = [normed[0], np.concatenate(normed[1:])]
+    found = [np.empty((len(x), f.vocab), x.dtype) for x in given]
     silent = 0
     for rows, weights in pieces(file, head):
-        for x, out in zip(normed, found, strict=True):
-            out[:, rows] = x @ weights.astype(x.dtype).T
+        for x, out in zip(given, found, strict=True):
+            out[:, rows] = x @ weights.astype(x.dtype, copy=False).T
         silent += weights.size
         if silent >= HEAD_TICK or rows.stop == f.vocab:
             tick(f"row {rows.stop} of {f.vocab} of the head")
             silent = 0
-    return found
+    return [found[0], *np.split(found[1], np.cumsum([len(x) for x in normed[1:-1]]))]

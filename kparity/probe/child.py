@@ -56,9 +56,10 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     from kparity import contracts
     from kparity.engine import Engine
     from kparity.gates import challenge
-    from kparity.gates.candidate import Candidate, run
+    from kparity.gates.candidate import Candidate, begin, run
     from kparity.gates.reference import SEED, Reference
     from kparity.gates.table import WHOLE
+    from kparity.gates.walk import Walk
     from kparity.model import load_model
 
     request = work.request
@@ -69,12 +70,15 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     link.stage("compile")
     for rows in (1, engine.chunk) if request.depth in WHOLE else (1,):
         engine.launch_each(rows)
+    candidate = Candidate(
+        engine, None, contracts.load(contracts.PROBE), repeat=request.repeat, soak=request.soak,  # type: ignore[arg-type]
+    )  # fmt: skip
+    link.stage("walk")
+    if request.depth in WHOLE:
+        begin(candidate, Walk(engine, tokens_of(request, model)), link.asked)
     link.stage("reference")
     link.request(Judge)
-    candidate = Candidate(
-        engine, Reference.read(work.descriptor), contracts.load(contracts.PROBE), repeat=request.repeat,
-        soak=request.soak,
-    )  # fmt: skip
+    candidate.reference = Reference.read(work.descriptor)
     for gate in run(candidate, request.depth, link.stage):
         values: dict[str, float | None] = {measure.threshold: measure.value for measure in gate.measures}
         link.send(Measured(gate.name, values, gate.code, gate.reason, gate.elapsed_ms))
@@ -83,6 +87,15 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     told = challenge.of_steps(candidate.steps, candidate.reference.tokens, request.nonce, SEED)
     link.send(Proof(backend.dispatches.counts, step_ms, told))
     link.request(Seen)
+
+
+def tokens_of(request: Request, model: Model) -> list[int]:
+    """The tokens that a request asks for; of BOS alone one."""
+    from kparity.gates.reference import probe_tokens
+    from kparity.gates.table import WHOLE
+
+    count = min(request.positions, model.hparams.context) if request.depth in WHOLE else 1
+    return probe_tokens(model, count, request.nonce)
 
 
 def compute_reference(request: Request, link: Link, descriptor: int) -> None:
@@ -98,8 +111,7 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
 
     link.stage("reference")
     model = load_model(request.model)
-    count = min(request.positions, model.hparams.context) if request.depth in WHOLE else 1
-    tokens = reference.probe_tokens(model, count, request.nonce)
+    tokens = tokens_of(request, model)
     full = request.depth in WHOLE
     context = served_context(request.context, plain.facts(request.model).context) if full else 0
     found = reference.compute(model, tokens, act=request.act, kv=request.kv, context=context, tick=link.tick)

@@ -357,12 +357,13 @@ def probing(backends: Sequence[str], request: Request, watch: Watch = lambda sta
         truth = None
         if request.depth != "open":
             model = stack.enter_context(closing(load_model(request.model)))
-            soundness.refuse(model)
             truth = stack.enter_context(closing(Truth(family, request, model)))
         candidates, counters = [], Counters()
         for backend in backends:
             candidates.append(Attempt(family, backend, request, truth, counters))
             stack.callback(candidates[-1].end)
+        if truth:
+            soundness.refuse(model)  # reads the whole file, while the others begin
         yield _rows(candidates, truth, watch)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -58,6 +59,16 @@ class Link:
         if not line.endswith(b"\n"):
             raise EOFError("the parent sends no more requests")
         return msgspec.json.decode(line, type=kind)
+
+    def asked(self) -> bool:
+        """Whether a request has come already."""
+        stdin = sys.stdin.buffer
+        assert isinstance(stdin, io.BufferedReader)  # which may have read it already
+        os.set_blocking(stdin.fileno(), False)
+        try:
+            return bool(stdin.peek(1))
+        finally:
+            os.set_blocking(stdin.fileno(), True)
 
     def requests(self, kind: type[T]) -> Iterator[T]:
         """Requests until the parent closes the pipe."""
