@@ -45,11 +45,11 @@ HAVE = {
                "ops", "model inspect", "contract show", "contract validate", "contract coverage", "receipt verify",
                "receipt list", "receipt diff", "trace diff", "burnin stats", "burnin since", "burnin drift",
                "burnin recent"},
-    "-b": {"probe", "run", "check", "mutate", "bench", "preflight", "source"},
+    "-b": {"probe", "run", "serve", "check", "mutate", "bench", "preflight", "source"},
     "-o": {"check", "mutate"},
     "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "burnin run"},
-    "--index": {"probe", "run", "check", "bench"},
-    "--model": {"probe", "run", "bench", "ladder", "bisect", "diagnose", "receipt verify"},
+    "--index": {"probe", "run", "serve", "check", "bench"},
+    "--model": {"probe", "run", "serve", "bench", "ladder", "bisect", "diagnose", "receipt verify"},
 }  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def example(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
             line = line.replace(address, stack.enter_context(burnin_server.serving()))
         words = shlex.split(line.partition(" > ")[0])
         assert words[0] == "kparity"
-        command = [sys.executable, "-m", "kparity", *words[1:]]
+        serves = ["timeout", "--preserve-status", "30"] if words[1] == "serve" else []  # until it is told to end
+        command = [*serves, sys.executable, "-m", "kparity", *words[1:]]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 

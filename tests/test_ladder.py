@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from kparity.cli.schema import schema_of
 from kparity.diagnose.diagnosis import diagnosed
-from kparity.engines import tokens
+from kparity.engines import chat, tokens
 from kparity.engines.base import Engine, Spec
 from kparity.engines.remote import open_engine
 from kparity.errors import WrongInput
-from kparity.ladder import masks, prompts
+from kparity.ladder import masks
 from kparity.ladder.climb import climb
 from kparity.ladder.prompts import built_in, instructed, lines
 from kparity.ladder.record import RUNGS, Document, Rung, Settings
@@ -338,7 +338,7 @@ def test_a_reference_that_is_a_little_wrong_does_not_widen_the_floor() -> None:
 def test_a_prompt_in_the_models_template(
     template: str, made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompts, "TEMPLATE_S", 2.0)
+    monkeypatch.setattr(chat, "SECONDS", 2.0)
     file = GGUFWriter(tmp_path / "model.gguf", "llama")
     file.add_chat_template(template)
     file.add_tensor("x", np.zeros((1, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)  # which kparity cannot read

@@ -16,6 +16,7 @@ from kparity.host.text import printable
 COMMANDS = {
     "probe": ("kparity.cli.probe", "Probe backends in order and show which one may serve."),
     "run": ("kparity.cli.run", "Generate text on the first backend that passes its probe."),
+    "serve": ("kparity.cli.serve", "Serve an OpenAI-compatible API on the first backend that passes its probe."),
     "check": ("kparity.cli.check", "Hold every op of every backend against fp64 truth."),
     "source": ("kparity.cli.source", "Print the text of an op as a backend's compiler gets it."),
     "ops": ("kparity.cli.ops", "List the ops, or show what one is: formula, ABI, cases, kinds of input."),

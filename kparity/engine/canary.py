@@ -64,6 +64,8 @@ class Canary:
             backend.copy(part, known)
         self.first = self._step(self.rows - 1)
         self.sure, self.runs, self.last = 0, 0, time.monotonic()
+        self.scope = ""
+        """What is in doubt after a trip, where it is not the sequence of this engine alone."""
         self.every = every or self._rarely_enough()
 
     def _rarely_enough(self) -> int:
@@ -122,6 +124,6 @@ class Canary:
 
     def fail(self, what: str) -> NoReturn:
         """Something is wrong with the device: raise Tripped."""
-        why = f"{what}; output is in doubt from position {self.sure} of the sequence on"
+        why = f"{what}; {self.scope or f'output is in doubt from position {self.sure} of the sequence on'}"
         self.trip(why)
         raise Tripped(f"{self.engine.backend.name}: {why}", self.sure)

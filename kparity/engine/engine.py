@@ -137,7 +137,7 @@ class Engine:
         for engine, _ in pair:
             engine.position += 1
         self.tick(f"positions {self.position} and {other.position}")
-        return self._first_row(self.recorded().graph), other._first_row(other.recorded().graph)
+        return self.row_of(self.recorded().graph), other.row_of(other.recorded().graph)
 
     def rewind(self, position: int) -> None:
         """Forget the tokens from a position on; raises WrongInput for a position that was not reached."""
@@ -153,11 +153,22 @@ class Engine:
 
     def step(self, token: int, eager: bool = False) -> Array:
         """Feed one token; f32 logits [vocab] for the next. ``eager`` launches one by one instead of the recording."""
-        return self._first_row(self._run([token], 1, every_row=False, eager=eager))
+        return self.row_of(self._run([token], 1, every_row=False, eager=eager))
 
     def step_greedy(self, token: int) -> int:
         """Feed one token; the id of the largest logit. Only that id leaves the device."""
-        return self._best(self._run([token], 1, every_row=False))
+        return self.best_of(self.run_step(token))
+
+    def run_step(self, token: int) -> Graph:
+        """Feed one token; the graph that ran, for ``best_of`` and ``row_of``."""
+        return self._run([token], 1, every_row=False)
+
+    def fed(self, tokens: Sequence[int], eager: bool = False) -> Iterator[Graph]:
+        """Feed a prompt piece by piece; after each the graph that ran, the head of the last one's too."""
+        if not tokens:
+            raise WrongInput("the prompt has no token")
+        for at, rows, head in self.pieces(len(tokens)):
+            yield self._run(list(tokens[at : at + rows]), rows, every_row=False, eager=eager, head=head)
 
     def best(self) -> int:
         """The id that the device found largest in the last step; -1 where the logits held NaN."""
@@ -166,7 +177,7 @@ class Engine:
 
     def prefill(self, tokens: Sequence[int], eager: bool = False) -> Array:
         """Feed a prompt in chunks; f32 logits [vocab] after its last token. ``eager`` as in ``step``."""
-        return self._first_row(self._prefill(tokens, eager))
+        return self.row_of(self._prefill(tokens, eager))
 
     def pieces(self, length: int) -> Iterator[tuple[int, int, bool]]:
         """Where each piece of a prompt begins, the rows of its program, and whether its head runs: whole and padded
@@ -213,7 +224,7 @@ class Engine:
         self.full = False
         if not prompt:
             raise WrongInput("the prompt has no token")
-        token = self._best(self._prefill(prompt)) if len(prompt) > 1 else self.step_greedy(prompt[0])
+        token = self.best_of(self._prefill(prompt)) if len(prompt) > 1 else self.step_greedy(prompt[0])
         for count in range(1, max_tokens + 1):
             if token == self.model.hparams.eos:
                 return
@@ -252,12 +263,7 @@ class Engine:
 
     def _prefill(self, tokens: Sequence[int], eager: bool = False) -> Graph:
         """The pieces of a prompt, one after the other."""
-        if not tokens:
-            raise WrongInput("the prompt has no token")
-        graph: Graph | None = None
-        for at, rows, head in self.pieces(len(tokens)):
-            graph = self._run(list(tokens[at : at + rows]), rows, every_row=False, eager=eager, head=head)
-        assert graph is not None
+        *_, graph = self.fed(tokens, eager)
         return graph
 
     def _run(self, tokens: list[int], rows: int, every_row: bool, eager: bool = False, head: bool = True) -> Graph:
@@ -312,11 +318,14 @@ class Engine:
                 "open one in the process that uses it"
             )
 
-    def _first_row(self, graph: Graph) -> Array:
+    def row_of(self, graph: Graph) -> Array:
+        """f32 logits [vocab] after the last token of a run."""
         return np.asarray(self.backend.download(graph.logits)[0])
 
-    def _best(self, graph: Graph) -> int:
+    def best_of(self, graph: Graph) -> int:
+        """The id of the largest logit of a run; raises DeviceFault where one is NaN."""
         best = int(self.backend.download(graph.best)[0])
         if best < 0:
-            raise WrongInput(f"{self.backend.name}: the logits hold NaN at position {self.position - 1}")
+            why = f"{self.backend.name}: the logits hold NaN at position {self.position - 1}"
+            raise DeviceFault(why, "KP-POS-NONFINITE")
         return best

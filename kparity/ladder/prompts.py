@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
+from contextlib import closing
 from importlib import resources
 from typing import NamedTuple
 
+from kparity.engines.chat import Chat
 from kparity.errors import KparityError, WrongInput
-from kparity.host import files, install
-from kparity.host.text import printable
+from kparity.host import files
 from kparity.ladder.record import Decoded, Position
 from kparity.model.gguf_file import keys_of
 from kparity.model.gguf_header import StringArray
-from kparity.process.worker import Worker, WorkerFailed
 
 LONGEST, PER_TOKEN, PIECE = 1 << 20, 12, 80
 """Bytes of a file of prompts; characters of the built-in text for a position; characters that are told of a token."""
-TEMPLATE_S, TEMPLATE_BYTES = 10.0, 4 << 30
-"""What filling in a chat template may take, of time and of a process's address space."""
 
 
 class Prompts(NamedTuple):
@@ -77,38 +74,15 @@ def pieces(model: str, fed: Sequence[int], positions: Sequence[Position], decode
         return {}
 
 
-class Template:
-    """A chat template, in a process of its own: it comes with a model, and can loop for ever or make a terabyte."""
-
-    def __init__(self, text: str) -> None:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        resource.setrlimit(resource.RLIMIT_AS, (TEMPLATE_BYTES, TEMPLATE_BYTES))
-        self.made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text)
-
-    def filled(self, prompt: str) -> str:
-        """With a prompt. The tokenizer puts the beginning of the text in front, where the model has one."""
-        messages = [{"role": "user", "content": prompt}]
-        return str(self.made.render(messages=messages, add_generation_prompt=True, bos_token="", eos_token=""))
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def instructed(model: str, prompts: Sequence[str]) -> list[str]:
     """Prompts in the chat template of the model's file; raises WrongInput where it has none, or none that can be filled
-    in within ``TEMPLATE_S`` each.
+    in. The tokenizer puts the beginning of the text in front, where the model has one.
     """
-    install.library("jinja2", "reports", "--prompt-template instruct")
     template = keys_of(model or None).get("tokenizer.chat_template")
     if not isinstance(template, str):
         raise WrongInput(f"{model} has no tokenizer.chat_template; use --prompt-template raw")
-    worker = Worker("the chat template", "kparity.ladder.prompts:Template", {"text": template})
-    try:
-        worker.opened(TEMPLATE_S)
-        return [str(worker.call("filled", TEMPLATE_S, prompt=each)) for each in prompts]
-    except WorkerFailed as failed:
-        why = printable(failed.reason)[:300]
-        raise WrongInput(f"the chat template of {model} cannot be filled in ({why}); use raw") from None
-    finally:
-        worker.close()
+    with closing(Chat(template, model, "reports", "--prompt-template instruct")) as chat:
+        try:
+            return [chat.filled([{"role": "user", "content": each}]) for each in prompts]
+        except WrongInput as error:
+            raise WrongInput(f"{error}; use raw") from None

@@ -132,8 +132,8 @@ class LogitsOneStepLate(Engine):
 
     _before: Array | None = None
 
-    def _first_row(self, graph: Any) -> Array:
-        now = super()._first_row(graph)
+    def row_of(self, graph: Any) -> Array:
+        now = super().row_of(graph)
         before, self._before = self._before, now
         return now if before is None else before
 
@@ -144,8 +144,8 @@ class IdOneStepLate(Engine):
 
     _before = 0
 
-    def _best(self, graph: Any) -> int:
-        before, self._before = self._before, super()._best(graph)
+    def best_of(self, graph: Any) -> int:
+        before, self._before = self._before, super().best_of(graph)
         return before
 
 

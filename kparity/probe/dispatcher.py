@@ -246,12 +246,14 @@ def select(
 
 def first_accepted(
     order: Sequence[str], request: Request, model: Model, *, cached: bool = False, forced: str = "",
-    serving: Serving | None = None, log: Log = streams.log,
+    serving: Serving | None = None, log: Log = streams.log, tick: Log = lambda note: None,
 ) -> Selection:  # fmt: skip
-    """The same of a list that was checked, and of a request for a model that is open."""
+    """The same of a list that was checked, and of a request for a model that is open. ``tick`` is called with the name
+    of what is opened here, and then as the engine's.
+    """
     outcome = probe_all(
         order, request, cached=cached, forced=forced, log=log,
-        serve=lambda row, kept: _serve(row, kept, model, request),
+        serve=lambda row, kept: _serve(row, kept, model, request, tick),
     )  # fmt: skip
     if not outcome.engine:
         raise _refused(order, forced)
@@ -263,7 +265,7 @@ def first_accepted(
         engine.close()
         if forced or not rest:
             raise _refused(order, forced)
-        return first_accepted(rest, request, model, cached=cached, serving=serving, log=log)
+        return first_accepted(rest, request, model, cached=cached, serving=serving, log=log, tick=tick)
 
     if how.canary != 0:
         from kparity.engine.canary import Canary
@@ -283,15 +285,17 @@ def _refused(order: Sequence[str], forced: str) -> Refused:
     return Refused(f"no backend of {','.join(order)} may serve")
 
 
-def _serve(row: Row, kept: Kept | None, model: Model, request: Request) -> Engine | None:
+def _serve(row: Row, kept: Kept | None, model: Model, request: Request, tick: Log) -> Engine | None:
     """Open the device here and repeat what was probed; None, with the row rejected, where it does not hold any more."""
     from kparity.engine import Engine
     from kparity.probe.repeat import differs
 
     engine: Engine | None = None
     counters, code = Counters(), "KP-CHANGED"
+    tick(row.backend)
     try:
-        engine = Engine(model, open_backend(row.backend), act=request.act, kv=request.kv, context=request.context)
+        backend = open_backend(row.backend)
+        engine = Engine(model, backend, act=request.act, kv=request.kv, context=request.context, tick=tick)
         info = engine.backend.info
         changed = Device(**row.device).another(info.plain) if row.device else "the probe told none"
         if changed:

@@ -1,0 +1,292 @@
+"""The process that holds the device: one thread computes, the sequences that are under way take turns on it.
+
+Every sequence has a cache of its own (``Engine.beside``). A new one is used once a known walk on it gave the bits of
+the first one. What ends is told after a known step was right, so that no answer is complete that a device in doubt
+has written. Whatever goes wrong ends this process: the parent starts one with the next backend.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+import numpy as np
+
+from kparity.device.adapter import Backend
+from kparity.engine import Engine
+from kparity.engine.canary import Canary, Tripped
+from kparity.engine.graph import Graph
+from kparity.errors import DeviceFault, KparityError, Refused, WrongInput
+from kparity.model import load_model
+from kparity.model.gguf_file import HELD
+from kparity.ops.spec import Array
+from kparity.probe.dispatcher import Selection, first_accepted
+from kparity.probe.dispatcher import Serving as How
+from kparity.process import Done, Failed, Link, failure
+from kparity.serve.messages import Ask, Checked, End, Line, Nothing, Opening, Serving, Stop, Told, Verdict, Wrote
+from kparity.serve.sampling import drawn, logprobs, told
+
+FLUSH_SECONDS = 0.01
+"""Tokens that come faster are told together: a message for each would take as long as a step of a small model."""
+NONFINITE = "KP-POS-NONFINITE"
+
+
+@dataclass
+class Running:
+    """A sequence on its engine, and what of it was not told yet."""
+
+    ask: Ask
+    engine: Engine
+    tokens: list[int] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    prompt: list[Told] = field(default_factory=list)
+    end: End = ""
+    first: bool = True
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.ask.seed)
+        self.work = self._work()
+
+    def _work(self) -> Generator[None, None, None]:
+        """A piece of the prompt, or a token, at a time."""
+        ask, engine = self.ask, self.engine
+        engine.reset()
+        row, choice = None, -1
+        if ask.echo:
+            for row in self._scored():  # noqa: B007 - the last one counts
+                yield
+        else:
+            for graph in engine.fed(ask.tokens):
+                ran = graph
+                yield
+            row, choice = self._read(ran)
+        made = 0
+        while made < ask.most:
+            token = self._chosen(row, choice)
+            if token == engine.model.hparams.eos:
+                self.end = "stop"
+                return
+            self.tokens.append(token)
+            if ask.top >= 0:
+                assert row is not None
+                self.told.append(told(logprobs(row), token, ask.top))
+            made += 1
+            if made == ask.most or engine.position >= ask.room:
+                break
+            yield
+            row, choice = self._read(engine.run_step(token))
+        self.end = "length"
+
+    def _read(self, graph: Graph) -> tuple[Array | None, int]:
+        """The logits of the last position where they are needed, and the device's own choice where that counts."""
+        engine, greedy = self.engine, self.ask.temperature == 0
+        choice = engine.best_of(graph) if greedy else -1
+        return (None if greedy and self.ask.top < 0 else finite(engine, engine.row_of(graph))), choice
+
+    def _chosen(self, row: Array | None, choice: int) -> int:
+        if self.ask.temperature == 0:
+            return choice if row is None or choice >= 0 else int(row.argmax())
+        assert row is not None
+        return drawn(row, self.ask.temperature, self.ask.top_p, self.rng)
+
+    def _scored(self) -> Iterator[Array]:
+        """Feed the prompt with the log-probability of each of its tokens, the first excepted; the last row."""
+        tokens, chunk = self.ask.tokens, self.engine.chunk
+        for at in range(0, len(tokens), chunk):
+            piece = tokens[at : at + chunk]
+            rows = finite(self.engine, scored(self.engine, piece))
+            for row, following in zip(rows, tokens[at + 1 : at + chunk + 1], strict=False):
+                self.prompt.append(told(logprobs(row), following, max(self.ask.top, 0)))
+            yield rows[-1]
+
+
+def finite(engine: Engine, logits: Array) -> Array:
+    """The logits; raises DeviceFault where one is not finite."""
+    if not np.isfinite(logits).all():
+        raise DeviceFault(f"the logits before position {engine.position} are not finite", NONFINITE)
+    return logits
+
+
+def scored(engine: Engine, tokens: list[int]) -> Array:
+    """Logits [len(tokens), vocab]; step by step on a device that has no head for several rows at once."""
+    begun = engine.position
+    try:
+        return engine.score(tokens)
+    except WrongInput:
+        engine.rewind(begun)
+        return np.stack([engine.step(token) for token in tokens])
+
+
+class Device:
+    """Sequences on the engine of a backend; ``parallel`` of them side by side at most."""
+
+    def __init__(self, engine: Engine, link: Link, parallel: int) -> None:
+        self.engine, self.link, self.parallel, self.checks = engine, link, parallel, 0
+        self.free, self.running, self.waiting = [engine], list[Running](), deque[Ask]()
+        self.engines, self.told_at = 1, time.monotonic()
+
+    def loop(self, inbox: SimpleQueue[Ask | Stop | None]) -> None:
+        """Until the parent closes the pipe."""
+        while True:
+            busy = bool(self.running or self.waiting)
+            seconds = self.engine.canary.seconds if self.engine.canary else 0.0
+            try:
+                if not (busy and inbox.empty()):  # all that was asked is heard before any of it is done
+                    asked = inbox.get(not busy, None if busy or not seconds else seconds)
+                    if asked is None:
+                        return
+                    self._heed(asked)
+                    continue
+            except Empty:
+                self._check()
+            self._begin()
+            self._turns(inbox)
+            self._tell()
+
+    def _turns(self, inbox: SimpleQueue[Ask | Stop | None]) -> None:
+        """A piece of a prompt or a token of each in turn, until there is something to tell or to hear."""
+        until, over = time.monotonic() + FLUSH_SECONDS, not self.running
+        while not over:
+            for each in self.running:
+                over |= next(each.work, self) is self or each.first
+            over |= time.monotonic() >= until or not inbox.empty()
+
+    def _heed(self, asked: Ask | Stop) -> None:
+        if isinstance(asked, Ask):
+            self.waiting.append(asked)
+            return
+        self.waiting = deque(each for each in self.waiting if each.id != asked.id)  # of which nobody can want more
+        for each in [each for each in self.running if each.ask.id == asked.id]:
+            if asked.wanted:
+                each.work.close()
+                each.end = "stop"
+            else:
+                self._leave(each)
+
+    def _leave(self, each: Running) -> None:
+        each.work.close()
+        self.running.remove(each)
+        self.free.append(each.engine)
+
+    def _begin(self) -> None:
+        while self.waiting and (self.free or self.engines < self.parallel):
+            engine = self.free.pop() if self.free else self._another()
+            if engine is None:
+                return
+            self.running.append(Running(self.waiting.popleft(), engine))
+
+    def _another(self) -> Engine | None:
+        """One more cache; None, from then on, where the device has no room for it."""
+        try:
+            other = self.engine.beside()
+        except (DeviceFault, MemoryError) as error:
+            self.parallel = self.engines
+            self.link.send(Line(f"no room for another cache ({error}); {self.engines} sequences are served at once"))
+            return None
+        self._walked(other)
+        self.engines += 1
+        return other
+
+    def _walked(self, other: Engine) -> None:
+        """Raise Tripped where the canary's walk on another cache gives other bits than on the first one."""
+        canary, other.canary = self.engine.canary, None
+        if canary is not None:
+            for _ in range(canary.rows):
+                logits = other.step(canary.token)
+            if not np.array_equal(logits.view(np.uint32), canary.first[0].view(np.uint32)):
+                canary.fail("a known step on another cache gave other logits")
+            other.canary = canary
+
+    def _check(self) -> None:
+        if self.engine.canary is not None and self.engine.canary.runs:
+            self.engine.canary.check()
+            self.checks += 1
+            self.link.send(Checked(self.checks))
+
+    def _tell(self) -> None:
+        """What is over, once a known step was right; and the rest, not too often."""
+        over = [each for each in self.running if each.end]
+        if over:
+            self._check()
+        now = time.monotonic()
+        late = now - self.told_at >= FLUSH_SECONDS
+        for each in list(self.running):
+            news = each.tokens or each.prompt
+            if each.end or (news and (late or each.first)):
+                self.told_at, each.first = now, each.first and not each.tokens
+                self.link.send(Wrote(each.ask.id, tuple(each.tokens), tuple(each.told), tuple(each.prompt), each.end))
+                each.tokens, each.told, each.prompt = [], [], []
+            if each.end:
+                self._leave(each)
+
+
+def opened(opening: Opening, link: Link) -> Selection:
+    """The first backend that is accepted; raises Refused."""
+    request = opening.request
+    if request.model is not None:
+        HELD[load_model(request.model).path] = tuple(opening.identity)
+    model = load_model(request.model)
+
+    def tick(note: str) -> None:
+        if note in opening.order:
+            link.stage(note)
+        else:
+            link.tick(note[:300])
+
+    return first_accepted(
+        opening.order, request, model, cached=opening.cached, forced=opening.forced, tick=tick,
+        serving=How(opening.beyond_proof, opening.canary, opening.canary_seconds),
+        log=lambda text: link.send(Line(text)),
+    )  # fmt: skip
+
+
+def announced(selected: Selection) -> Serving:
+    """What is told of the backend that serves."""
+    engine = selected.engine
+    proved = selected.rows[-1].proved
+    proved = -1 if proved is None else proved
+    room = engine.context if engine.proved is None else engine.proved + 1
+    verdicts = [Verdict(row.backend, row.status, row.code, row.reason) for row in selected.rows]
+    every = engine.canary.every if engine.canary else 0
+    return Serving(selected.name, selected.backend.info.label, proved, room, every, verdicts)
+
+
+def trusting(canary: Canary | None) -> None:
+    """The parent says what a trip means for its answers."""
+    if canary is not None:
+        canary.scope, canary.trip = "what was not answered yet is in doubt", lambda why: None
+
+
+def read(link: Link, inbox: SimpleQueue[Ask | Stop | None]) -> None:
+    """Requests, as they come, so that the parent never waits for the device."""
+    for asked in link.requests(Ask | Stop):  # type: ignore[arg-type]
+        inbox.put(asked)
+    inbox.put(None)
+
+
+def main(link: Link) -> int:
+    """Open, serve until the parent closes the pipe, and say what ended it."""
+    backend: Backend | None = None
+    try:
+        opening = link.request(Opening)
+        selected = opened(opening, link)
+        backend = selected.backend
+        trusting(selected.engine.canary)
+        link.send(announced(selected))
+        inbox = SimpleQueue[Ask | Stop | None]()
+        threading.Thread(target=read, args=(link, inbox), daemon=True).start()
+        Device(selected.engine, link, opening.parallel).loop(inbox)
+        link.send(Done())
+        selected.close()
+    except Tripped as trip:
+        link.send(Failed("rejected", "KP-CANARY", str(trip)[:4000]))
+    except Exception as error:
+        if backend is None and isinstance(error, KparityError):
+            link.send(Nothing(str(error), 3 if isinstance(error, Refused) else 2))
+        else:
+            link.send(failure(error))
+    return 0

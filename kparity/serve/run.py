@@ -1,0 +1,125 @@
+"""The server's process: its socket, the event loop, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import uvicorn
+
+from kparity.engines.chat import Chat
+from kparity.errors import WrongInput
+from kparity.host import progress
+from kparity.host.signals import Stopped
+from kparity.model import Model
+from kparity.model.tokenizer import Tokenizer
+from kparity.serve.app import application
+from kparity.serve.messages import Opening
+from kparity.serve.service import Limits, Service
+from kparity.serve.supervisor import Supervisor
+
+CONNECTIONS, BACKLOG = 512, 128
+"""Connections beyond which one is answered 503 at once, and those that the system keeps until they are taken."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve: where, what clients must show, how many requests may wait, seconds of silence and of the end."""
+
+    host: str
+    port: int
+    key: str
+    queue: int
+    silent: float
+    drain: float
+    limits: Limits
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that is taken before anything is probed; raises WrongInput."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise WrongInput(f"--host {host}: {error.strerror or error}; give a name or address of this machine") from None
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        raise WrongInput(f"{host}:{port} cannot be had: {error.strerror}; give another --host or --port") from None
+    return found
+
+
+def wide(host: str) -> bool:
+    """Whether others than this machine can reach an address."""
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+class Server(uvicorn.Server):  # type: ignore[misc]
+    """Tells the service when it drains."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does."""
+        self.service.draining = True
+        await super().shutdown(sockets)
+
+
+def serve(
+    opening: Opening, model: Model, tokenizer: Tokenizer, chat: Chat | None, name: str, settings: Settings,
+    log: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Until SIGTERM or SIGINT, after which what is under way comes to its end; raises Refused where nothing serves, or
+    nothing is left.
+    """
+    with bound(settings.host, settings.port) as listening:
+        if wide(settings.host):
+            who = "whoever has the key" if settings.key else "anybody (--api-key-file asks for a key)"
+            log(f"warning: {settings.host} can be reached from other machines, where {who} may use this server")
+        asyncio.run(_serve(opening, model, tokenizer, chat, name, settings, log, listening))
+
+
+async def _serve(
+    opening: Opening, model: Model, tokenizer: Tokenizer, chat: Chat | None, name: str, settings: Settings,
+    log: Callable[[str], None], listening: socket.socket,
+) -> None:  # fmt: skip
+    servers = list[Server]()
+
+    def ended() -> None:
+        for each in servers:
+            each.should_exit = True
+
+    supervisor = Supervisor(opening, settings.queue, settings.silent, log, ended)
+    service = Service(supervisor, model, tokenizer, chat, name, settings.limits, settings.key)
+    try:
+        with progress.task("serve") as task:
+            task.stage(f"probing {', '.join(opening.order)}")
+            await supervisor.start()
+        config = uvicorn.Config(
+            application(service, log), log_config=None, access_log=False, lifespan="off", server_header=False,
+            proxy_headers=False, limit_concurrency=CONNECTIONS, backlog=BACKLOG, ws="none",
+            timeout_graceful_shutdown=round(settings.drain),
+        )  # fmt: skip
+        server = Server(config, service)
+        servers.append(server)
+        host, port = listening.getsockname()[:2]
+        log(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+        with suppress(Stopped):  # uvicorn gives the signal back once all is over
+            await server.serve([listening])
+    finally:
+        await supervisor.close()
+        if chat:
+            chat.close()
+    if supervisor.refused:
+        raise supervisor.refused
