@@ -30,7 +30,7 @@ SHORTER = {
 FILLED = {
     "kparity source OP -b B": "kparity source rope -b cuda",
     "kparity ops [OP]": "kparity ops rope",
-    "kparity serve -b wgpu,cpu": "timeout --preserve-status 60 kparity serve -b cpu",
+    "kparity serve -b wgpu,cpu": "timeout --preserve-status 30 kparity serve -b cpu",
     "kparity report DIR -o report.html": "kparity report r.json -o report.html",
     "kparity model inspect model.gguf": "kparity model inspect kparity/data/embedded.gguf",
 }

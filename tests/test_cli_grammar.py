@@ -32,6 +32,7 @@ from kparity.receipts.findings import REFUSALS
 from kparity.traces.slots import TABLE
 from tests import burnin_server, made_receipts
 from tests.cli import python, run
+from tests.served import served
 from tests.test_startup import LOADED, UNASKED
 
 MEANINGS = {
@@ -132,8 +133,10 @@ def example(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
             line = line.replace(address, stack.enter_context(burnin_server.serving()))
         words = shlex.split(line.partition(" > ")[0])
         assert words[0] == "kparity"
-        serves = ["timeout", "--preserve-status", "30"] if words[1] == "serve" else []  # until it is told to end
-        command = [*serves, sys.executable, "-m", "kparity", *words[1:]]
+        if words[1] == "serve":  # until it is told to end
+            with served(*words[2:]) as found:
+                return subprocess.CompletedProcess(words, found.ended(), "", "\n".join(found.lines))
+        command = [sys.executable, "-m", "kparity", *words[1:]]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 

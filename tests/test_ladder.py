@@ -22,7 +22,7 @@ from kparity.engines import chat, tokens
 from kparity.engines.base import Engine, Spec
 from kparity.engines.remote import open_engine
 from kparity.errors import WrongInput
-from kparity.ladder import masks
+from kparity.ladder import masks, prompts
 from kparity.ladder.climb import climb
 from kparity.ladder.prompts import built_in, instructed, lines
 from kparity.ladder.record import RUNGS, Document, Rung, Settings
