@@ -9,6 +9,8 @@ import random
 import signal
 import threading
 import time
+import urllib.error
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from kparity.burnin import prompts, wire
+from kparity.burnin import mirror, prompts, wire
 from kparity.burnin import run as rounds
 from kparity.burnin.compare import Step, margins
 from kparity.burnin.log import Log
-from kparity.burnin.prompts import Prompt, single
+from kparity.burnin.mirror import Mirror
+from kparity.burnin.prompts import Listed, Prompt, single
 from kparity.burnin.record import Row, Side
 from kparity.burnin.run import Ended, Settings, burn
 from kparity.burnin.wire import Answer, Pair, Server, encoded
@@ -44,7 +47,7 @@ def rows(path: Path) -> list[Row]:
 
 
 def burned(
-    path: Path, one: Faulty, other: Faulty, asked: list[Prompt] = ASKED, seconds: float = 5.0, **settings: Any
+    path: Path, one: Faulty, other: Faulty, asked: list[Prompt] | Mirror = ASKED, seconds: float = 5.0, **settings: Any
 ) -> tuple[Ended, list[Row], list[str]]:
     """Rounds of two servers: how they ended, the log, and what was said."""
     said: list[str] = []
@@ -53,7 +56,11 @@ def burned(
         made = Settings(a, b, **{"rounds": 1, **settings})
         pair = Pair(Server("v1", a, seconds, made.chat), Server("v2", b, seconds, made.chat))
         try:
-            return burn(made, asked, log, pair, said.append), rows(path), said
+            return (
+                burn(made, Listed(asked) if isinstance(asked, list) else asked, log, pair, said.append),
+                rows(path),
+                said,
+            )
         finally:
             log.close()
 
@@ -201,8 +208,8 @@ def test_other_servers_are_another_burn_in_and_other_prompts_begin_anew(tmp_path
     rounded(path, 7)
     log = opened(path)
     with pytest.raises(WrongInput, match="of http://a and http://b"):
-        burn(Settings("http://a", "http://c", rounds=1), ASKED, log, answering, said.append)
-    burn(Settings("http://a", "http://b", rounds=1), ASKED[1:], log, answering, said.append)
+        burn(Settings("http://a", "http://c", rounds=1), Listed(ASKED), log, answering, said.append)
+    burn(Settings("http://a", "http://b", rounds=1), Listed(ASKED[1:]), log, answering, said.append)
     log.close()
     assert [row.prompt for row in rows(path)] == [0, 1, 2, 3, 4, 0, 1, 0] and "begin anew" in said[0]
 
@@ -224,7 +231,7 @@ def rounded(
     heard = [] if said is None else said
     log = opened(path, heard)
     try:
-        return burn(Settings("http://a", "http://b", rounds=count, **settings), ASKED, log, ask, heard.append)
+        return burn(Settings("http://a", "http://b", rounds=count, **settings), Listed(ASKED), log, ask, heard.append)
     finally:
         log.close()
 
@@ -313,7 +320,7 @@ def test_killed_at_any_moment_it_loses_at_most_the_round_in_flight(tmp_path: Pat
         if not child:
             try:
                 os.close(reading)
-                burn(Settings("http://a", "http://b"), ASKED, opened(path), partial(counting, writing), print)
+                burn(Settings("http://a", "http://b"), Listed(ASKED), opened(path), partial(counting, writing), print)
             finally:
                 os._exit(1)
         os.close(writing)
@@ -384,6 +391,34 @@ def test_the_built_in_prompts_are_thirty_kinds_and_all_distinct() -> None:
     assert len({prompt.digest for prompt in known}) == len(known) == 240
     assert all(len(prompt.text) > 6000 for prompt in known if prompt.kind == "long-context")
     assert known[0].text == TIE and len(prompts.built_in(100)[25].text) < 200
+
+
+def posted(address: str, body: bytes) -> int:
+    """The status of a request."""
+    request = urllib.request.Request(
+        f"http://{address}/v1/chat/completions", body, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_mirrored_traffic_is_asked_of_both_at_temperature_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "WAITING", 3)
+    asked = [{"role": "user", "content": "what was asked"}]
+    one, other, listening = Faulty(), Faulty(), Mirror("127.0.0.1:0")
+    body = json.dumps({"model": "x", "temperature": 0.9, "messages": asked, "stream": False}).encode()
+    assert [posted(listening.address, body) for _ in range(4)] == [202, 202, 202, 503]
+    assert posted(listening.address, b"{") == 400 and (listening.dropped, listening.refused) == (1, 1)
+    _, found, _ = burned(tmp_path / "log", one, other, listening, rounds=3)
+    assert [row.kind for row in found] == ["mirrored"] * 3 and {row.bucket for row in found} == {"exact"}
+    assert one.seen == other.seen and one.seen[0]["messages"] == asked and one.seen[0]["temperature"] == 0
+    listening.close()
+    assert Mirror("127.0.0.1:0", chat=False).take(json.dumps({"messages": asked * 2}).encode()) == 400
+    with pytest.raises(WrongInput, match="--listen nowhere"):
+        Mirror("nowhere")
 
 
 def test_prompts_of_files(tmp_path: Path) -> None:

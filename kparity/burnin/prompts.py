@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib import resources
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -70,9 +70,26 @@ def single(text: str, kind: str = "own") -> Prompt:
     return Prompt(kind, ({"role": "user", "content": text},))
 
 
-def digest_of(prompts: Iterable[Prompt]) -> str:
-    """Of all of them, in their order."""
-    return hashlib.sha256("".join(prompt.digest for prompt in prompts).encode()).hexdigest()[:16]
+class Source(Protocol):
+    """Where prompts come from: ``size`` of them, in turn, 0 where nobody knows; ``digest`` is that of all of them."""
+
+    size: int
+    digest: str
+
+    async def at(self, place: int) -> Prompt:
+        """The one at a place."""
+
+
+class Listed:
+    """Prompts that are known from the beginning."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self.prompts, self.size = prompts, len(prompts)
+        self.digest = hashlib.sha256("".join(prompt.digest for prompt in prompts).encode()).hexdigest()[:16]
+
+    async def at(self, place: int) -> Prompt:
+        """As ``Source.at``."""
+        return self.prompts[place]
 
 
 def built_in(long: int = LONG) -> list[Prompt]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from kparity import contracts
 from kparity.burnin.compare import bucket, margins
 from kparity.burnin.log import Log
-from kparity.burnin.prompts import Prompt, digest_of
+from kparity.burnin.prompts import Prompt, Source
 from kparity.burnin.record import BUCKETS, Mode, Row, State
 from kparity.burnin.wire import Answer
 from kparity.errors import WrongInput
@@ -76,44 +76,44 @@ class Ended(msgspec.Struct):
         return 1 if self.halted else 0 if sum(self.buckets[name] for name in BUCKETS[:3]) else 3
 
 
-def burn(settings: Settings, prompts: Sequence[Prompt], log: Log, ask: Ask, say: Callable[[str], None]) -> Ended:
+def burn(settings: Settings, source: Source, log: Log, ask: Ask, say: Callable[[str], None]) -> Ended:
     """Go on where the log ends, until the rounds are done or an hour goes wrong."""
-    bodies = [settings.body(prompt) for prompt in prompts]
-    log.keep(_begun(settings, prompts, log.state, say))
-    return asyncio.run(_rounds(settings, prompts, bodies, log, ask, say))
+    log.keep(_begun(settings, source, log.state, say))
+    return asyncio.run(_rounds(settings, source, log, ask, say))
 
 
-def _begun(settings: Settings, prompts: Sequence[Prompt], state: State, say: Callable[[str], None]) -> State:
+def _begun(settings: Settings, source: Source, state: State, say: Callable[[str], None]) -> State:
     """The state in which this run starts: other prompts begin anew, and other servers are another burn-in."""
     if state.v1 and (state.v1, state.v2) != (settings.v1, settings.v2) and not settings.against_itself:
         raise WrongInput(
             f"the log is of {state.v1} and {state.v2}, not of {settings.v1} and {settings.v2}; give --log another file"
         )
-    known, place = digest_of(prompts), state.next_prompt
-    if state.prompts and state.prompts != known:
+    place = state.next_prompt
+    if state.prompts and state.prompts != source.digest:
         say("the prompts are others than before: they begin anew")
         place = 0
     servers = {} if settings.against_itself else {"v1": settings.v1, "v2": settings.v2}
-    return msgspec.structs.replace(state, next_prompt=place % len(prompts), prompts=known, **servers)
+    return msgspec.structs.replace(state, next_prompt=_within(source, place), prompts=source.digest, **servers)
 
 
-async def _rounds(
-    settings: Settings, prompts: Sequence[Prompt], bodies: Sequence[dict[str, Any]], log: Log, ask: Ask,
-    say: Callable[[str], None],
-) -> Ended:  # fmt: skip
+def _within(source: Source, place: int) -> int:
+    return place % source.size if source.size else place
+
+
+async def _rounds(settings: Settings, source: Source, log: Log, ask: Ask, say: Callable[[str], None]) -> Ended:
     counted, alarms = Counter[str](dict.fromkeys(BUCKETS, 0)), dict[str, str]()
     began, before, clock = time.monotonic(), log.state.elapsed, _offset()
     with progress.task("burn-in", settings.rounds) as task:
         while settings.rounds is None or task.done < settings.rounds:
             state = log.state
             at = state.next_prompt
-            answers = await ask(bodies[at])
-            row = _row(state.rounds + 1, prompts[at], at, *answers)
+            prompt = await source.at(at)
+            row = _row(state.rounds + 1, prompt, at, *await ask(settings.body(prompt)))
             row.mode, row.elapsed = settings.mode, round(before + time.monotonic() - began, 3)
             row.clock, clock = _jump(clock), _offset()
             log.add(row)
             log.keep(msgspec.structs.replace(
-                state, rounds=row.round, next_prompt=(at + 1) % len(prompts), elapsed=row.elapsed
+                state, rounds=row.round, next_prompt=_within(source, at + 1), elapsed=row.elapsed
             ))  # fmt: skip
             counted[row.bucket] += 1
             task.advance()

@@ -39,6 +39,7 @@ def burnin() -> None:
               help="A prompt or a JSON a line: prompt, messages, requests [default: 240 of 30 kinds].")  # fmt: skip
 @click.option("--long-context", "long", type=click.IntRange(1, 40_000), default=6000, show_default=True, metavar="N",
               help="Characters of a built-in long context.")  # fmt: skip
+@click.option("--listen", metavar="HOST:PORT", help="Take requests that a proxy mirrors there, instead of prompts.")
 @click.option("--max-rounds", "rounds", type=click.IntRange(min=1), metavar="N",
               help="End after as many [default: never].")  # fmt: skip
 @click.option("--sleep", "sleep_s", type=Number(min=0), default=0.0, metavar="SECONDS", help="Between two rounds.")
@@ -59,9 +60,9 @@ def burnin() -> None:
 @click.option("--state", type=File(path_type=Path), metavar="FILE", help="Where it stands [default: LOG.state].")
 @quiet_option
 def run(
-    v1: str, v2: str | None, prompts: str | None, long: int, timeout: float, api: str, model_v1: str, model_v2: str,
-    seed: int | None, temperature: float | None, clear_halt: bool, path: Path, state: Path | None, quiet: bool,
-    **asked: Any,
+    v1: str, v2: str | None, prompts: str | None, listen: str | None, long: int, timeout: float, api: str,
+    model_v1: str, model_v2: str, seed: int | None, temperature: float | None, clear_halt: bool, path: Path,
+    state: Path | None, quiet: bool, **asked: Any,
 ) -> int:  # fmt: skip
     """Ask both servers the same, round by round, and add what they answered to the log; goes on where the log ends.
 
@@ -70,6 +71,7 @@ def run(
     """
     from kparity.burnin import prompts as known
     from kparity.burnin.log import Log
+    from kparity.burnin.mirror import Mirror
     from kparity.burnin.run import Settings, burn
     from kparity.burnin.wire import Pair, Server
     from kparity.errors import WrongInput
@@ -80,10 +82,16 @@ def run(
         raise WrongInput("--temperature needs --seed: without the same seed on both sides, replies differ by chance")
     if v2 and v2.rstrip("/") == v1.rstrip("/"):
         raise WrongInput("--v1 and --v2 are one server; --against-itself compares it with itself")
+    if prompts and listen:
+        raise WrongInput("--prompts and --listen exclude each other: give one of them")
     second = v1 if v2 is None else v2
     heat = 0.0 if seed is None else 1.0 if temperature is None else temperature
     settings = Settings(v1, second, chat=api == "chat", seed=seed, temperature=heat, **asked)
-    texts = known.chosen(prompts, long)
+    source: known.Source = Mirror(listen, settings.chat) if listen else known.Listed(known.chosen(prompts, long))
+    for prompt in source.prompts if isinstance(source, known.Listed) else ():
+        settings.body(prompt)  # before the first round: one that cannot be asked
+    if isinstance(source, Mirror):
+        say(f"listening at http://{source.address}")
     one = Server("v1", v1, timeout, settings.chat, model_v1)
     other = Server("v2" if v2 else "v1", second, timeout, settings.chat, model_v2 or model_v1)
     log = Log(path, state or path.with_name(f"{path.name}.state"), say)
@@ -92,9 +100,13 @@ def run(
             say(f"halted at {log.state.halted}; find out why, then go on with --clear-halt")
             return 1
         log.state.halted = ""
-        done = burn(settings, texts, log, Pair(one, other), say)
+        done = burn(settings, source, log, Pair(one, other), say)
     finally:
         log.close()
+        if isinstance(source, Mirror):
+            source.close()
+            if source.dropped or source.refused:
+                say(f"{source.dropped} mirrored requests found no room, {source.refused} were no prompts")
     if for_people():
         from kparity.cli.table import say as tell
 
