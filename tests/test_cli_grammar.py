@@ -45,12 +45,12 @@ HAVE = {
     "--json": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "bench compare", "preflight",
                "ops", "model inspect", "contract show", "contract validate", "contract coverage", "receipt verify",
                "receipt list", "receipt diff", "trace diff", "burnin stats", "burnin since", "burnin drift",
-               "burnin recent"},
+               "burnin recent", "ppl"},
     "-b": {"probe", "run", "serve", "check", "mutate", "bench", "preflight", "source"},
     "-o": {"check", "mutate"},
-    "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "burnin run"},
+    "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "burnin run", "ppl"},
     "--index": {"probe", "run", "serve", "check", "bench"},
-    "--model": {"probe", "run", "serve", "bench", "ladder", "bisect", "diagnose", "receipt verify"},
+    "--model": {"probe", "run", "serve", "bench", "ladder", "bisect", "diagnose", "receipt verify", "ppl"},
 }  # fmt: skip
 
 
@@ -118,6 +118,7 @@ MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 
            "ladder.json": "kparity ladder --ref kparity:numpy --cand kparity:cpu --ladder masks --json ladder.json",
            "model.hf": "kparity model export -o model.hf",
            "burnin.jsonl": f"{BURNIN} --max-rounds 60 --log burnin.jsonl",
+           "ppl.json": "kparity ppl --cand kparity:cpu --tokens 4096 --json ppl.json",
            "team.pem": "kparity receipt keygen team.pem"}  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kparity.burnin.perplexity import Perplexity
 from kparity.burnin.record import Row
 from kparity.burnin.stats import Gate, Miss, Stats
 from kparity.cli.table import STYLES, Table, percent, say
@@ -90,3 +91,12 @@ def print_rounds(rounds: Sequence[Row]) -> None:
         table.add(row.round, row.bucket, row.prompt, row.prefix, row.v1.ms, row.v2.ms, row.margin, row.time,
                   row.asked[:60], beneath=beneath)  # fmt: skip
     table.print()
+
+
+def print_perplexity(found: Perplexity) -> None:
+    """Both sides, then the verdict."""
+    plan = found.plan
+    for name, side in (("ppl_ref", found.reference), ("ppl_cand", found.candidate)):
+        say(f"{name}: {side.ppl:.4f}  {side.engine} {side.version}")
+    say(f"{found.text}: {found.scored} tokens scored, windows of {plan.window} every {plan.stride}, BOS {plan.bos}")
+    say(f"{found.why}: ", (found.verdict, STYLES[found.verdict]))

@@ -19,6 +19,7 @@ FORMS = {
     "diagnosis": ("kparity.diagnose.document", "Document"),
     "burnin": ("kparity.burnin.stats", "Stats"),
     "burnin-round": ("kparity.burnin.record", "Row"),
+    "ppl": ("kparity.burnin.perplexity", "Perplexity"),
     "trace-diff": ("kparity.traces.diff", "TraceDiff"),
     "contract": ("kparity.contracts.form", "schema"),
 }

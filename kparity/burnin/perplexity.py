@@ -1,0 +1,183 @@
+"""Perplexity of two engines on one text, and whether the second may differ so much from the first."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from kparity import contracts
+from kparity.burnin.stats import CONTRACT, State
+from kparity.engines.base import Engine
+from kparity.errors import WrongInput
+from kparity.host import files, progress
+from kparity.ladder.prompts import built_in
+from kparity.ladder.stream import rows_of
+from kparity.numerics.logits import log_total
+from kparity.numerics.perplexity import difference, perplexity, windows
+
+LONGEST = 64 << 20
+"""Bytes of a text."""
+Bos = Literal["first", "each"]
+"""BOS at the beginning of the text, or of every window; in either case where the model wants one."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is read: at most ``tokens`` ids, in windows of ``window`` positions that begin ``stride`` tokens apart."""
+
+    tokens: int
+    window: int
+    stride: int
+    bos: Bos
+
+
+class Scored(msgspec.Struct):
+    """An engine on a text: the negative log-likelihood, in nats, of every token but the first."""
+
+    engine: str
+    version: str
+    model: str
+    vocab: int
+    ppl: float
+    nll: list[float]
+
+
+class Perplexity(msgspec.Struct):
+    """``delta`` is the perplexity of the candidate minus that of the reference, with the 95 % interval of a paired
+    bootstrap; ``ids`` the start of the SHA-256 of the token ids, ``why`` what the verdict rests on.
+    """
+
+    verdict: State
+    why: str
+    reference: Scored
+    candidate: Scored
+    delta: float
+    delta_low: float
+    delta_high: float
+    limit: float
+    scored: int
+    plan: Plan
+    ids: str
+    text: str
+    contract: str
+    schema: str = "kparity-ppl-v1"
+
+    @property
+    def exit_code(self) -> int:
+        """0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
+        return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[self.verdict]
+
+
+def text_of(path: str | None) -> tuple[str, str]:
+    """A text and its name; the built-in one is no text that a model of kparity was trained on."""
+    if path is None:
+        return built_in(), "built-in"
+    text = files.read_text(path, "a text", LONGEST)
+    return text, f"{Path(path).name}, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def score(engine: Engine, ids: Sequence[int], plan: Plan) -> Scored:
+    """An engine on token ids; raises WrongInput where it does not tell how likely one is."""
+    facts, found = engine.facts, list[float]()
+    again = plan.bos == "each" and facts.add_bos and facts.bos >= 0
+    parts = list(windows(len(ids), plan.window - again, plan.stride))
+    rows = rows_of(facts)
+    with progress.task(f"{facts.name}: perplexity", len(ids) - 1) as task:
+        for begin, end, first in parts:
+            fed = [*([facts.bos] if again and begin else []), *ids[begin:end]]
+            shift = len(fed) - (end - begin) - begin  # where a token of the text stands in what is fed
+            engine.reset()
+            for at in range(0, len(fed) - 1, rows):
+                logits = engine.score(fed[at : min(at + rows, len(fed) - 1)])
+                for place, row in enumerate(logits, at + 1):
+                    if place - shift >= first:
+                        found.append(_nll(engine, row, fed[place], place - shift))
+            task.done = len(found)
+    return Scored(facts.name, facts.version, facts.model, facts.vocab, perplexity(found), found)
+
+
+def _nll(engine: Engine, row: np.ndarray, token: int, place: int) -> float:
+    """Of a token in nats, infinite where the logits are not finite."""
+    if engine.facts.gives == "logits":
+        return log_total(row) - float(row[token]) if np.isfinite(row).all() else math.inf
+    if np.isnan(row[token]):
+        told, vocab = engine.facts.gives.partition(":")[2], engine.facts.vocab
+        raise WrongInput(
+            f"{engine.facts.name} tells {told} of {vocab} log-probabilities, and not that of token {place}; ask for "
+            f"all by ?probs={vocab}, where it gives them"
+        )
+    return -float(row[token])
+
+
+def ids_of(text: str, engines: Sequence[Engine], plan: Plan) -> list[int]:
+    """Ids of the beginning of a text, the same for all; raises WrongInput where their tokenizers differ."""
+    found = [engine.tokenize(text)[: plan.tokens] for engine in engines]
+    for engine, ids in zip(engines, found, strict=True):
+        if ids != found[0]:
+            at = next((at for at, (a, b) in enumerate(zip(found[0], ids, strict=False)) if a != b), len(ids))
+            raise WrongInput(
+                f"{engine.facts.name} has other tokens than {engines[0].facts.name} from position {at} on; name two "
+                "that read a text alike"
+            )
+    if len(found[0]) < 2:
+        raise WrongInput(f"the text has {len(found[0])} tokens; give one of at least {plan.tokens}")
+    return found[0]
+
+
+def compared(reference: Scored, candidate: Scored, ids: Sequence[int], plan: Plan, text: str) -> Perplexity:
+    """The verdict on two engines that read the same ids."""
+    judge = contracts.load(CONTRACT)
+    limit = judge.threshold("ppl_delta")
+    delta, low, high = difference(reference.nll, candidate.nll)
+    verdict, why = _judged(judge, reference, candidate, len(ids), (delta, low, high))
+    return Perplexity(
+        verdict, why, reference, candidate, delta, low, high, limit.value, len(ids) - 1, plan, digest(ids), text,
+        f"{CONTRACT} {judge.version}",
+    )  # fmt: skip
+
+
+def _judged(
+    judge: contracts.Contract, reference: Scored, candidate: Scored, tokens: int, found: tuple[float, float, float]
+) -> tuple[State, str]:
+    limit, least, noise = (judge.threshold(name) for name in ("ppl_delta", "ppl_tokens", "ppl_noise"))
+    delta, low, high = found
+    if not noise.holds(reference.ppl / reference.vocab):
+        return "INCONCLUSIVE", (
+            f"the reference predicts nothing: its perplexity of {reference.ppl:.4g} is near the vocabulary of "
+            f"{reference.vocab}; give a text of the model's language, or the weights that belong to its tokenizer"
+        )
+    span = f"Δ {delta:+.4f}, 95 % {low:+.4f} to {high:+.4f}"
+    if not (math.isfinite(candidate.ppl) and math.isfinite(low) and math.isfinite(high)):
+        return "FAIL", "the candidate's likelihoods are not finite"
+    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    if not limit.holds(nearest):
+        return "FAIL", f"{span}: beyond ±{limit.value:g}"
+    if not least.holds(tokens):
+        return "INCONCLUSIVE", f"{span}; {tokens} tokens are fewer than {least.value:.0f}: give a longer text"
+    if not limit.holds(max(abs(low), abs(high))):
+        return "INCONCLUSIVE", f"{span}: on both sides of ±{limit.value:g}; give more --tokens"
+    return "PASS", f"{span}: within ±{limit.value:g}"
+
+
+def digest(ids: Sequence[int]) -> str:
+    """The start of the SHA-256 of token ids."""
+    return hashlib.sha256(np.asarray(ids, "<i8").tobytes()).hexdigest()[:16]
+
+
+def baseline(path: str, ids: Sequence[int], plan: Plan) -> Scored:
+    """The candidate of an earlier document; raises WrongInput where it read other tokens, or read them otherwise."""
+    raw = files.read(path, "the JSON of kparity ppl", 256 << 20)
+    try:
+        found = msgspec.json.decode(raw, type=Perplexity)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WrongInput(f"{path} is not the JSON of kparity ppl ({error}); name one") from None
+    if found.ids != digest(ids) or found.plan != plan:
+        raise WrongInput(
+            f"{path} is of other tokens, or of other windows ({found.plan}); give the same text and options"
+        )
+    return found.candidate
