@@ -312,8 +312,9 @@ def test_right_pairs_on_a_real_model_pass(reference: str, candidate: str, monkey
 
 @pytest.mark.parametrize(
     ("mutant", "way", "why"),
-    [("second-turn-restarts", SECOND, masks.NO_TURN), ("last-row-off-by-one", DECODE, masks.NO_PROMPT)],
-)
+    [("second-turn-restarts", SECOND, masks.NO_TURN), ("turn-loses-its-last-key", SECOND, masks.NO_TURN),
+     ("last-row-off-by-one", DECODE, masks.NO_PROMPT)],
+)  # fmt: skip
 def test_prompts_are_fed_as_they_serve(mutant: str, way: Scenario, why: str) -> None:
     """A prompt with steps behind it, and a second one on a filled cache: nothing else shows these."""
     last = ended(real("kparity:numpy", f"mutant:engine/{mutant}", rung="masks"))

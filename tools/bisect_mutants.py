@@ -106,9 +106,10 @@ PATTERNS: dict[tuple[str, ...], str] = {
     ("layers",): "engine/layers-swapped",
     ("layout",): "dense_gemv/last-row-skipped engine/head-rows-swapped engine/embedding-row-lost",
     ("input",): "embed/next-row engine/embedding-off-by-one",
-    ("reset",): "engine/cache-not-reset",
+    ("reset",): "engine/cache-not-reset engine/reset-keeps-long-prompts",
     ("anew",): "engine/ring-too-short",
     ("turn", "anew"): "engine/chunk-starts-aligned engine/second-turn-restarts",
+    ("turn",): "engine/turn-loses-its-last-key",
     ("prefill",): "engine/last-row-off-by-one",
     ("batch", "prefill"): "engine/padding-stored",
     ("steps", "input"): "engine/stale-token",
@@ -197,8 +198,18 @@ def told(title: str, table: Collection[list[str]]) -> str:
     if title == MADE:
         return (f"{all_of} whose logits are beyond the limits are located at their op; {count['within']} stay within, "
                 f"{count['failed']} cannot be opened.")  # fmt: skip
-    return (f"Of {all_of} that a pattern describes it is the best finding. {count['open']} are described by none, "
-            f"{count['passed']} pass the ladder.")  # fmt: skip
+    located = sum(row[0] in ("right", "wrong") for row in kept(MADE).values())
+    return (f"{len(table)} of {located} were diagnosed. Of {all_of} that a pattern describes it is the best finding; "
+            f"{count['open']} are described by none, {count['passed']} pass the ladder.")  # fmt: skip
+
+
+def write(title: str, table: Collection[list[str]]) -> None:
+    """Put a table into the page."""
+    before, _, after = PAGE.read_text(encoding="utf-8").partition(title)
+    made = markdown_table(["", *TABLES[title][1].split(" | ")], table)
+    since = f"Commit {(commit(checkout()) or 'unknown')[:7]}."
+    rest = after.partition("\n\n## ")
+    PAGE.write_text(f"{before}{title}\n{told(title, table)}\n{since}\n\n{made}\n{''.join(rest[1:])}", encoding="utf-8")
 
 
 def main() -> None:
@@ -213,14 +224,9 @@ def main() -> None:
     for row in rows(options.patterns, options.diagnose):
         table[row[1]] = row
         print(*row, sep=" | ", flush=True)
-    said = told(title, table.values())
-    print(said)
+    print(told(title, table.values()))
     if options.write:
-        before, _, after = PAGE.read_text(encoding="utf-8").partition(title)
-        made = markdown_table(["", *TABLES[title][1].split(" | ")], list(table.values()))
-        since = f"Commit {(commit(checkout()) or 'unknown')[:7]}."
-        rest = after.partition("\n\n## ")
-        PAGE.write_text(f"{before}{title}\n{said}\n{since}\n\n{made}\n{''.join(rest[1:])}", encoding="utf-8")
+        write(title, table.values())
 
 
 if __name__ == "__main__":

@@ -49,24 +49,26 @@ class Scenario:
 
 
 FIRST, LAST = 2, 2
-"""Tokens of the first of two batches, and behind the second of two prompts: the rest is for kernels of many rows."""
+"""Tokens of the first of two batches, and of the last of several prompts: the rest is for kernels of many rows."""
 
 
 def _steps(tokens: Sequence[int]) -> Calls:
     return [("step", [each]) for each in tokens]
 
 
-def _two_prompts(ids: list[int], prompt: int) -> Calls:
+def _prompts(ids: list[int], _: int) -> Calls:
+    """The last of them is short: what it does not see of those before weighs most there."""
     half = len(ids) // 2
-    last = max(half, len(ids) - LAST)
-    return [("prefill", ids[:half]), ("prefill", ids[half:last]), *_steps(ids[last:])]
+    short = max(half, len(ids) - 2 * LAST)
+    end = max(short, len(ids) - LAST)
+    return [("prefill", ids[:half]), ("prefill", ids[half:short]), ("prefill", ids[short:end]), *_steps(ids[end:])]
 
 
 BATCH = Scenario("batch", "in a batch", lambda ids, _: [("score", ids)])
 STEPS = Scenario("steps", "token by token", lambda ids, _: _steps(ids))
 PREFILL = Scenario("prefill", "a prompt as it serves", lambda ids, _: [("prefill", ids)])
 DECODE = Scenario("decode", "a prompt, then steps", lambda ids, at: [("prefill", ids[:at]), *_steps(ids[at:])])
-SECOND = Scenario("second turn", "two prompts, then steps", _two_prompts)
+SECOND = Scenario("second turn", "prompt after prompt, then steps", _prompts)
 AFTER = Scenario(
     "after a reset", "after other tokens and a reset",
     lambda ids, _: [("prefill", ids[:0:-1]), ("step", ids[:1]), ("reset", []), ("score", ids)],
