@@ -199,14 +199,14 @@ def told(title: str, table: Collection[list[str]]) -> str:
         return (f"{all_of} whose logits are beyond the limits are located at their op; {count['within']} stay within, "
                 f"{count['failed']} cannot be opened.")  # fmt: skip
     located = sum(row[0] in ("right", "wrong") for row in kept(MADE).values())
-    return (f"{len(table)} of {located} were diagnosed. Of {all_of} that a pattern describes it is the best finding; "
+    return (f"{len(table)} of {located} were diagnosed. Of {all_of} that a pattern describes it is the best finding;\n"
             f"{count['open']} are described by none, {count['passed']} pass the ladder.")  # fmt: skip
 
 
 def write(title: str, table: Collection[list[str]]) -> None:
     """Put a table into the page."""
     before, _, after = PAGE.read_text(encoding="utf-8").partition(title)
-    made = markdown_table(["", *TABLES[title][1].split(" | ")], table)
+    made = markdown_table(["", *TABLES[title][1].split(" | ")], table, 9)
     since = f"Commit {(commit(checkout()) or 'unknown')[:7]}."
     rest = after.partition("\n\n## ")
     PAGE.write_text(f"{before}{title}\n{told(title, table)}\n{since}\n\n{made}\n{''.join(rest[1:])}", encoding="utf-8")

@@ -171,16 +171,17 @@ def gain(seen: Seen) -> Iterator[Finding]:
     factor = rows.factor
     if len(factor) < 2 or not np.isfinite(factor).all():
         return
+    alike = bool(np.median(rows.cosine) > CLOSE)  # a factor of 0 explains whatever is small
     mean, error = float(factor.mean()), float(factor.std(ddof=1) / np.sqrt(len(factor)))
     scaled, moved = (
         seen.explained(seen.truth * mean),
         seen.explained(seen.truth[begin:] + rows.mean_error[:, None], begin),
     )
-    if scaled.confidence and abs(mean - 1) > SLOPE * error:
+    if alike and scaled.confidence and abs(mean - 1) > SLOPE * error:
         interval = f"factor {mean:.5g} ± {2 * error:.2g} over {len(factor)} positions (95 %)"
         told = f"the logits are those of the reference times {mean:.4f}"
         yield seen.finding("P3-gain", told, f"{interval}; {scaled.text}", scaled.confidence)
-    elif (own := seen.explained(seen.truth[begin:] * factor[:, None], begin)).confidence:
+    elif alike and (own := seen.explained(seen.truth[begin:] * factor[:, None], begin)).confidence:
         told = "the logits are those of the reference times a factor, another one at each position: the last norm"
         interval = f"factors from {factor.min():.5g} to {factor.max():.5g}"
         yield seen.finding("P3-gain", told, f"{interval}; {own.text}", ONCE * own.confidence)
