@@ -393,7 +393,7 @@ def _column(scales: Array, block: int) -> Array:
 def _heads(file: GgufFile, f: Facts, normed: Sequence[Array], tick: Callable[[str], None]) -> list[Array]:
     """Logits of all passes, some rows of the head after the other: one product for truth, one for those in f32."""
     head = find(file, head_of(file).name, f.width, f.vocab)
-    given = [normed[0], np.concatenate(normed[1:])]
+    given = [normed[0], *([np.concatenate(normed[1:])] if len(normed) > 1 else ())]
     found = [np.empty((len(x), f.vocab), x.dtype) for x in given]
     silent = 0
     for rows, weights in pieces(file, head):
@@ -403,4 +403,5 @@ def _heads(file: GgufFile, f: Facts, normed: Sequence[Array], tick: Callable[[st
         if silent >= HEAD_TICK or rows.stop == f.vocab:
             tick(f"row {rows.stop} of {f.vocab} of the head")
             silent = 0
-    return [found[0], *np.split(found[1], np.cumsum([len(x) for x in normed[1:-1]]))]
+    rounded = np.split(found[1], np.cumsum([len(x) for x in normed[1:-1]])) if len(found) > 1 else ()
+    return [found[0], *rounded]
