@@ -23,6 +23,7 @@ from kparity.probe.document import Document
 from kparity.probe.messages import Request
 from kparity.probe.runner import Found
 from kparity.receipts import document as receipts
+from kparity.receipts.statement import redigested
 from kparity.receipts.verify import verify
 from tests.cli import LOADED, run
 from tests.gguf_files import Spec, write
@@ -116,6 +117,28 @@ def test_run_streams_words_and_leaves_a_receipt_of_what_serves(tmp_path: Path) -
     assert [(each["backend"], each["status"]) for each in tried] == [("hip", "unavailable"), ("cpu", "accepted")]
     assert tried[0]["code"].startswith("KP-HIP-")
     assert written["predicate"]["request"]["command"][:2] == ["kparity", "run"]
+    (cpu,) = written["predicate"]["runs"]
+    assert cpu["canary"]["every"] >= 256 and cpu["canary"] == {
+        **cpu["canary"],
+        "checks": 0,
+        "trips": 0,
+        "doubtful": None,
+    }
+
+
+def test_how_often_and_how_long_is_told_and_verified(tmp_path: Path) -> None:
+    path = tmp_path / "soak.json"
+    done = run("probe", "-b", "cpu", "--repeat", "6", "--soak", "0.1m", "--json", "--receipt", str(path))
+    assert done.returncode == 0, done.stderr
+    asked, written = json.loads(done.stdout)["request"], receipts.read(path)
+    assert asked == {**asked, "depth": "soak", "repeat": 6, "soak": 6.0}
+    assert verify(written, require_parity=True) == []
+    options = written["predicate"]["request"]["options"]
+    assert (options["repeat"], options["soak"]) == (6, 6.0)
+    for name, value in (("repeat", 5), ("soak", 600.0), ("depth", "full")):
+        other = {**written["predicate"]["request"], "options": {**options, name: value}}
+        forged = redigested({**written, "predicate": {**written["predicate"], "request": other}})
+        assert "RCPT-REQUEST" in [finding.code for finding in verify(forged)], name
 
 
 def test_an_acceptance_without_gates_is_refused() -> None:

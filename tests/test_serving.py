@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +27,11 @@ def test_what_is_right_in_the_probes_process_alone_does_not_serve() -> None:
 
 
 @pytest.mark.parametrize("every", [(), ("--canary", "20")])
-def test_what_goes_wrong_while_it_serves_trips_and_the_next_backend_goes_on(every: tuple[str, ...]) -> None:
-    done = run("run", "-b", "liar-weary,cpu", *WORDS, "300", *every, liars=True)
+def test_what_goes_wrong_while_it_serves_trips_and_the_next_backend_goes_on(
+    every: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "receipt.json"
+    done = run("run", "-b", "liar-weary,cpu", *WORDS, "300", *every, "--receipt", str(path), liars=True)
     _, first, *rest = done.stderr.splitlines()
     assert first.startswith(f"[{TAG}] liar-weary path rejected while serving, attempting fallback: [KP-CANARY] "), first
     told = re.fullmatch(r"tokens (\d+) to (\d+) of the output above are in doubt", rest[0])
@@ -36,10 +41,17 @@ def test_what_goes_wrong_while_it_serves_trips_and_the_next_backend_goes_on(ever
     above, _, below = done.stdout.strip().rpartition("\n")
     assert right.startswith(above[:60]) and right.endswith(below[-60:]), "what was in doubt is computed again"
     assert not every or int(told[1]) > 80
+    seen = {each["backend"]: each["canary"] for each in json.loads(path.read_text())["predicate"]["runs"]}
+    assert [seen[name]["trips"] for name in ("liar-weary", "cpu")] == [1, 0]
+    assert seen["liar-weary"]["doubtful"] == int(told[1]) and seen["cpu"]["doubtful"] is None
+    assert seen["liar-weary"]["checks"] > 0 and seen["liar-weary"]["every"] == int(every[-1]) if every else True
 
 
-def test_a_forced_backend_that_trips_refuses() -> None:
-    done = run("run", "--require", "liar-weary", *WORDS, "200", "--canary", "50", liars=True)
+def test_a_forced_backend_that_trips_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "receipt.json"
+    forced = ("--require", "liar-weary", "--canary", "50", "--receipt", str(path))
+    done = run("run", *WORDS, "200", *forced, liars=True)
+    assert json.loads(path.read_text())["predicate"]["runs"][0]["canary"]["trips"] == 1
     assert done.returncode == 3 and "rejected while serving, refusing, it was required: [KP-CANARY]" in done.stderr
     lines: list[str] = []
     chosen = kparity.select("cpu", canary=5, log=lines.append)

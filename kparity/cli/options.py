@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -45,13 +44,12 @@ class Span(click.ParamType):  # type: ignore[type-arg]
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value)
-        seconds = float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else 0.0
-        if not 0 < seconds < math.inf:
+        from kparity.host.text import seconds
+
+        found = value if isinstance(value, float) else seconds(value)
+        if not 0 < found < math.inf:
             self.fail(f"{value!r} is no span of time; give one such as 30s, 10m or 2h", param, ctx)
-        return seconds
+        return found
 
 
 SPAN = Span()

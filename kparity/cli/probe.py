@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from kparity.cli.options import (
 if TYPE_CHECKING:
     from kparity.gates.verdict import Row
     from kparity.probe.messages import Request
+    from kparity.receipts.record import Canary
 
 
 @click.command(
@@ -103,10 +104,11 @@ def probe(
 
 
 def write_receipt(
-    path: Path, rows: Sequence[Row], request: Request, order: Sequence[str], serving: str, begun: str
-) -> None:
+    path: Path, rows: Sequence[Row], request: Request, order: Sequence[str], serving: str, begun: str,
+    served: Mapping[str, Canary] | None = None,
+) -> None:  # fmt: skip
     """The receipt of a probe: what ``kparity probe`` and ``kparity run`` found, on what, from which command line."""
     from kparity.receipts.probe import receipt
     from kparity.receipts.statement import write
 
-    write(path, receipt(rows, request, order, serving, ["kparity", *sys.argv[1:]], begun))
+    write(path, receipt(rows, request, order, serving, ["kparity", *sys.argv[1:]], begun, served))

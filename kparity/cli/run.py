@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from kparity.host.streams import log
 if TYPE_CHECKING:
     from kparity.model.tokenizer import Tokenizer
     from kparity.probe.dispatcher import Selection
+    from kparity.receipts.record import Canary
 
 
 @click.command(
@@ -67,50 +69,75 @@ def run(
     request = dispatch.request()
     serving = Serving(beyond_proof, canary, canary_seconds)
     selected = first_accepted(order, request, model, cached=dispatch.cached, forced=forced, serving=serving)
-    if receipt:
-        from kparity.cli.probe import write_receipt
+    served = [Served(selected)]
 
-        write_receipt(Path(receipt), selected.rows, request, order, selected.name, begun)
+    def record() -> None:
+        if receipt:
+            from kparity.cli.probe import write_receipt
+
+            rows = [row for each in served for row in each.by.rows]
+            seen = {each.by.name: found for each in served if (found := each.seen())}
+            write_receipt(Path(receipt), rows, request, order, served[0].by.name, begun, seen)
+
+    record()  # before the first word: it is there whatever happens next
     selected.engine.column_sums_every = column_sums
     _write(prompt)
-    selected, doubted = _generated(selected, words, ids, max_tokens)
+    try:
+        _generated(served, words, ids, max_tokens)
+    finally:
+        record()
+    selected = served[-1].by
     if selected.engine.full:
         room, most = selected.engine.context, h.context
         more = f"give --context up to {most}" if room < most else "the model has no more; shorten the prompt"
         log(f"stopped: the context of {room} positions is full; {more}")
     model.file.unchanged()
     selected.close()
-    return int(doubted)
+    return int(len(served) > 1)
 
 
-def _generated(
-    selected: Selection, words: Tokenizer, prompt: list[int], max_tokens: int
-) -> tuple[Selection, bool]:  # fmt: skip
-    """Write a continuation. Where the backend trips, the next one goes on behind the last token that is sure; what
-    served last, and whether any did trip.
+@dataclass
+class Served:
+    """A backend that served, and the first token of the output that it leaves in doubt, from 1, where it tripped."""
+
+    by: Selection
+    doubtful: int | None = None
+
+    def seen(self) -> Canary | None:
+        """What its canary saw."""
+        from kparity.receipts.record import Canary
+
+        canary, tripped = self.by.engine.canary, self.doubtful is not None
+        return Canary(canary.every, canary.checks, int(tripped), self.doubtful) if canary else None
+
+
+def _generated(served: list[Served], words: Tokenizer, prompt: list[int], max_tokens: int) -> None:
+    """Write a continuation by the last that serves. Where it trips, the next one goes on behind the last token that is
+    sure, and is one more of them.
     """
     from kparity.engine.canary import Tripped
 
     sure: list[int] = []
-    doubted = False
     while True:
+        selected = served[-1].by
         told, stream = list(sure), words.stream([*prompt, *sure])
         try:
             for token in selected.engine.generate([*prompt, *sure], max_tokens - len(sure)):
                 told.append(token)
                 _write(stream.feed(token))
             _write(stream.finish() + "\n")
-            return selected, doubted
+            return
         except Tripped as trip:
             _write(stream.finish() + "\n")
-            doubted, sure = True, told[: max(0, trip.sure - len(prompt) + 1)]
+            sure = told[: max(0, trip.sure - len(prompt) + 1)]
+            served[-1].doubtful = len(sure) + 1
             log(f"tokens {len(sure) + 1} to {len(told)} of the output above are in doubt")
             every = selected.engine.column_sums_every
-            selected = selected.fall_back()
-            selected.engine.column_sums_every = every
+            served.append(Served(selected.fall_back()))
+            served[-1].by.engine.column_sums_every = every
             log(f"the output follows from token {len(sure) + 1} on")
             if len(sure) == max_tokens:
-                return selected, doubted
+                return
 
 
 def _write(text: str) -> None:

@@ -66,6 +66,8 @@ class Canary:
         self.sure, self.runs, self.last = 0, 0, time.monotonic()
         self.scope = ""
         """What is in doubt after a trip, where it is not the sequence of this engine alone."""
+        self.checks = 0
+        """How often the known step was compared while it serves, the time that it differed included."""
         self.every = every or self._rarely_enough()
 
     def _rarely_enough(self) -> int:
@@ -116,6 +118,7 @@ class Canary:
     def check(self) -> None:
         """Compare now; raises Tripped."""
         logits = self._measured()
+        self.checks += 1
         wrong = int((logits.view(np.uint32) != self.first.view(np.uint32)).sum())
         if wrong:
             of = f"{wrong} of {logits.size} logits of a known step"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -45,3 +46,9 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int
     sides = ["---" if at < left else "---:" for at in range(len(head))]
     lines = ([str(cell).replace("|", "/") for cell in row] for row in (head, sides, *rows))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def seconds(text: str) -> float:
+    """Of a span of time such as 30s, 10m or 2h (seconds without a unit); 0 for what is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    return float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else 0.0

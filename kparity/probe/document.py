@@ -46,6 +46,10 @@ class Request(Part):
     index: Annotated[int, Meta(ge=0)]
     context: Annotated[int, Meta(ge=0)]
     """Positions that are to be served; 0: the model's, at most 4096."""
+    repeat: Annotated[int, Meta(ge=1)]
+    """Rounds in which everything is run again, bit for bit."""
+    soak: Annotated[float, Meta(ge=0)]
+    """Seconds of two engines on one device; 0: none."""
 
 
 class Document(Part):
@@ -80,7 +84,7 @@ def document(
         request=Request(
             backends=list(order), depth=request.depth, positions=request.positions, require_gpu=request.require_gpu,
             trust_claims=request.trust_claims, act=request.act, kv=request.kv, index=request.index,
-            context=request.context,
+            context=request.context, repeat=request.repeat, soak=request.soak,
         ),
         serving=serving or None, exit_code=exit_code, rows=list(rows),
     )  # fmt: skip

@@ -16,26 +16,29 @@ from kparity.model.graph import EMBEDDING, HEAD
 from kparity.probe import messages
 from kparity.receipts import statement
 from kparity.receipts.kernel_ids import sha256_of
-from kparity.receipts.record import Gate, Kernel, Model, Parity, Programs, Proof, Request, Run, Tried
+from kparity.receipts.record import Canary, Gate, Kernel, Model, Parity, Programs, Proof, Request, Run, Tried
 
 NOT_CHECKED = "parity was not checked"
 
 
 def receipt(
     rows: Sequence[Row], request: messages.Request, order: Sequence[str], serving: str, command: Sequence[str],
-    begun: str,
+    begun: str, served: Mapping[str, Canary] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """A receipt of kind ``probe``: a run for every backend that opened, and what became of the others.
 
     ``order`` are the requested backends, ``serving`` the one that serves (empty: none), ``command`` the command line,
-    ``begun`` the time (``statement.now``).
+    ``begun`` the time (``statement.now``), ``served`` what was seen of a backend while it served.
     """
-    told = ("depth", "positions", "require_gpu", "trust_claims", "act", "kv", "index", "context")
+    told = (
+        "depth", "positions", "require_gpu", "trust_claims", "act", "kv", "index", "context", "repeat", "soak",
+    )  # fmt: skip
     options = {name: getattr(request, name) for name in told}
     whole = statement.predicate(
         "probe", begun, Request(command=list(command), backends=list(order), options=options),
         of_model(request.model), [tried(row) for row in rows], serving=serving or None, seeds={"tokens": SEED},
-        nonce=request.nonce, runs=[_run(row, row.device) for row in rows if row.device is not None],
+        nonce=request.nonce,
+        runs=[_run(row, row.device, (served or {}).get(row.backend)) for row in rows if row.device is not None],
     )  # fmt: skip
     return statement.statement(whole)
 
@@ -98,10 +101,11 @@ def run_of(
     )  # fmt: skip
 
 
-def _run(row: Row, device: Mapping[str, Any]) -> Run:
+def _run(row: Row, device: Mapping[str, Any], canary: Canary | None) -> Run:
     # A step on the wall's clock, as CPU backends have it, proves nothing of a device.
     step_ns = round(row.device_step_ms * 1e6) if device["kind"] != "cpu" and row.device_step_ms else None
     engine = {"reference": row.reference, "cached": row.cached}
     return run_of(
-        row.backend, device, row, row.dispatches, step_ns is not None, engine, step_ns=step_ns, logits=row.logits
-    )
+        row.backend, device, row, row.dispatches, step_ns is not None, engine, step_ns=step_ns, logits=row.logits,
+        canary=canary,
+    )  # fmt: skip

@@ -272,6 +272,18 @@ class Energy(Record):
     reason: str | None
 
 
+class Canary(Record):
+    """A known step that was repeated bit by bit while the backend served."""
+
+    every: Count
+    """Runs from one to the next."""
+    checks: Count
+    trips: Count
+    """How often it gave other bits, or the column sums did not hold: the backend served no further."""
+    doubtful: Count | None
+    """The first token of the output that is in doubt, from 1; None where none is."""
+
+
 class Run(Record):
     """One backend that was opened. ``errors`` are why the whole run does not count."""
 
@@ -294,6 +306,8 @@ class Run(Record):
     """A decode step of the probe on the device's own clock."""
     logits: list[Sampled] = []
     """What it computed, at drawn positions: by them the output can be computed again elsewhere."""
+    canary: Canary | None = None
+    """What was seen of it while it served (``kparity run``)."""
 
 
 class Ratio(Compared, kw_only=True, omit_defaults=True):
@@ -454,7 +468,7 @@ class Predicate(Record):
             for name in TIMED:
                 if (getattr(run, name) is None) is not probe:
                     yield f"/runs/{at}/{name}", "a benchmark has it, and a probe has not"
-            for name in ("measurements", "skipped") if probe else ("step_ns",):
+            for name in ("measurements", "skipped") if probe else ("step_ns", "canary"):
                 if getattr(run, name):
                     yield f"/runs/{at}/{name}", f"a {self.kind} has none"
             for index, kernel in enumerate(run.kernels):

@@ -8,6 +8,8 @@ from typing import Any
 
 from kparity.engine.engine import served_context
 from kparity.gates.table import WHOLE
+from kparity.gates.verdict import REPEAT
+from kparity.host.text import seconds
 from kparity.probe.messages import DEFAULT_POSITIONS
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.kernel_ids import dialect_of
@@ -23,7 +25,7 @@ DEFAULTS: dict[str, tuple[str, Any]] = {
     "act": ("act", "token"), "kv": ("kv", "f16"), "depth": ("depth", "full"), "index": ("index", 0),
     "seed": ("seed", 0), "isa": ("isa", None), "shape": ("shape", None), "threads": ("threads", None),
     "pp": ("prompts", [32, 128, 512]), "tg": ("depths", [0, 512, 2048]), "positions": ("positions", ...),
-    "context": ("context", 0),
+    "context": ("context", 0), "repeat": ("repeat", REPEAT), "soak": ("soak", 0.0),
 }  # fmt: skip
 """Option of the command line → its name in the request, and its value where it is not given (…: the model's)."""
 FLAGS = ("require_gpu", "trust_claims", "no_parity")
@@ -72,7 +74,11 @@ def _contradictions(predicate: Predicate) -> Iterator[str]:
     if backends and "--no-gpu" not in words and wanted != predicate.request.backends:
         yield f"the command names {', '.join(wanted)}, the request {', '.join(predicate.request.backends)}"
     for name, (option, default) in DEFAULTS.items():
-        value = _last(words, name)
+        value: Any = _last(words, name)
+        if name == "soak" and value is not None:
+            value = seconds(value)
+        elif name == "depth" and value in (None, "full") and _last(words, "soak") is not None:
+            value = "soak"
         value = default if value is None and ours else value
         if option in asked and value not in (None, ...) and not _same(value, asked[option]):
             yield f"--{name} {value}, the options say {asked[option]}"
