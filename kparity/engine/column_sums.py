@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kparity.device.adapter import launched
+from kparity.device.adapter import Buffer, launched
 from kparity.engine.weights import Linear, parts_of
 from kparity.ops.spec import Array, padded
 
@@ -56,7 +56,9 @@ def span_sums(q: Array, spans: int) -> Array:
 
 
 class ColumnSums:
-    """The rows of an engine's model, read from its file, and the check by them, with other activations every time."""
+    """The rows of an engine's model, read from its file, and the check by them, with other activations every time: one
+    recorded program of every matrix by the kernel that serves, on the weights that serve.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.rng = engine, np.random.default_rng()
@@ -66,13 +68,40 @@ class ColumnSums:
             (layer, name): sum(column_sums(engine.model.linear(layer, part).words) for part in parts_of(name))
             for layer, name in engine.weights.linears
         }
+        self.given: dict[int, tuple[Buffer, Buffer, Buffer]] = {}
+        """Width → activations, their scales, which are 1, and their sums: matrices of one width read the same."""
+        self.products: dict[tuple[int, str], Buffer] = {}
+        backend, launches, ones = engine.backend, [], dict[tuple[int, ...], Buffer]()
+        for key, weight in engine.weights.linears.items():
+            if weight.k not in self.given:
+                self.given[weight.k] = tuple(map(backend.upload, self._drawn(weight.k)))  # type: ignore[assignment]
+            if (shape := weight.wscale.shape) not in ones:
+                ones[shape] = backend.upload(np.ones(shape, np.float32))
+            self.products[key] = backend.upload(np.full((1, weight.n), np.nan, np.float32))  # fails until it is written
+            kernel = engine.kernels.get(
+                "tgemv", M=1, N=weight.n, K=weight.k, wscale=weight.kind, ascale=engine.options.act
+            )
+            launches.append(kernel.bind(weight.words, ones[shape], *self.given[weight.k], self.products[key]))
+        self.program = backend.record(launches)
+
+    def _drawn(self, k: int) -> tuple[Array, Array, Array]:
+        """Activations int8 [1, Kp], none of them 0, so that any one weight that changes shows; scales of 1; sums."""
+        q = np.zeros((1, padded(k)), np.int8)
+        q[:, :k] = self.rng.integers(1, 128, k)
+        spans = 1 if self.engine.options.act == "token" else padded(k) // 256
+        return q, np.ones((1, spans), np.float32), span_sums(q, spans)
 
     def wrong(self) -> Iterator[str]:
         """The matrices whose products do not add up, in words."""
+        backend, drawn = self.engine.backend, {}
+        for k, buffers in self.given.items():
+            drawn[k], _, sums = self._drawn(k)
+            backend.write(buffers[0], drawn[k])
+            backend.write(buffers[2], sums)
+        self.program.run()
         for (layer, name), row in self.rows.items():
-            weight = self.engine.weights.linears[layer, name]
-            q = np.zeros((1, padded(weight.k)), np.int8)
-            q[:, : weight.k] = self.rng.integers(1, 128, weight.k)  # no zero: any one weight that changes shows
-            got, want = product(self.engine, weight, q).sum(), int(q[0].astype(np.int64) @ row)
+            q = drawn[self.engine.weights.linears[layer, name].k][0]
+            got = backend.download(self.products[layer, name]).sum(dtype=np.float64)
+            want = int(q.astype(np.int64) @ row)
             if got != want:
                 yield f"{name} of layer {layer}: its products add up to {got:.0f}, those of its column sums to {want}"

@@ -255,6 +255,7 @@ class Engine:
         self._at_home()
         self.programs.clear()
         self.bodies.clear()
+        self.sums = None
         self.backend.close()
 
     def options_dict(self) -> dict[str, int | str]:
