@@ -373,3 +373,21 @@ def test_a_gpu_that_is_used_in_the_probe_alone_does_not_serve(host_with_gpu: pyt
         select(["liar-renamed"], depth="bos", log=lines.append)
     assert "KP-FALSE-GPU" in lines[-1] and "in the serving process" in lines[-1]
     registry.targets.cache_clear()
+
+
+@pytest.mark.parametrize(("share", "code"), [(0.5, ""), (0.001, "KP-NOT-VERIFIED")])
+def test_the_parent_watches_time_while_steps_run(share: float, code: str, host_with_gpu: pytest.MonkeyPatch) -> None:
+    """Engines worked enough in all; in the rounds of steps they did, or the processors did."""
+    looks = iter(range(10))
+
+    def told(counters: Counters, pid: int) -> Evidence:
+        at = next(looks)  # as the rounds begin, as they end, and at last
+        worked = int((10**12, 10**12 + share * 10**9, 10**13)[at])
+        return Evidence(
+            (RENDER,), (), (Reading("fdinfo of amdgpu", "", True, worked, 10**12),), cpu_ns=(at + 1) * 10**9
+        )
+
+    host_with_gpu.setattr(Counters, "of", told)
+    (row,) = probe_all(["liar-renamed"], Request(require_gpu=True), log=print).rows
+    assert row.code == code and any("of its process's time on processors" in each for each in row.evidence), row
+    registry.targets.cache_clear()

@@ -118,11 +118,16 @@ def run(candidate: Candidate, depth: str, stage: Callable[[str], None] = lambda 
             return
 
 
-def begin(candidate: Candidate, walk: Walk, over: Callable[[], bool]) -> None:
-    """Until ``over`` all that needs no reference: the walk and its rounds but for the last, then whole gates."""
+def begin(
+    candidate: Candidate, walk: Walk, over: Callable[[], bool], stage: Callable[[str], None] = lambda name: None
+) -> None:  # fmt: skip
+    """Until ``over`` all that needs no reference: the walk and its rounds but for the last, then whole gates
+    (``stage`` ahead).
+    """
     candidate.walk = walk
     while not over() and walk.rounds < candidate.repeat - 1:
         walk.round()
+    stage("ahead")
     for spec in GATES:
         if spec.alone and not over():
             candidate.ahead[spec.name] = _timed(candidate, spec)

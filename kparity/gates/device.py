@@ -8,7 +8,9 @@ from kparity.device.usage import Evidence, Reading
 from kparity.gates.verdict import Gate, GpuProof, Measure
 
 Walk = tuple[Evidence, Evidence]
-"""Before and after a gate that does nothing but steps."""
+"""Before and after a stage that does nothing but steps."""
+LEAST_NS = 100_000_000
+"""Time on processors that is compared: ten of the ticks in which systems count it."""
 
 
 def judged(
@@ -82,10 +84,12 @@ def proved(
 
 
 def _beside(walk: Walk | None, contract: Contract) -> Measure | None:
-    """Time on engines against time on processors of steps alone; None where either is not told."""
-    if walk is None or walk[0].cpu_ns is None or walk[1].cpu_ns is None or walk[1].cpu_ns == walk[0].cpu_ns:
+    """Time on engines against time on processors of steps alone; None where that is not told, or too short to tell."""
+    if walk is None or walk[0].cpu_ns is None or walk[1].cpu_ns is None:
         return None
     spent = walk[1].cpu_ns - walk[0].cpu_ns
+    if spent < LEAST_NS:
+        return None
     return Measure.of(contract, "device_share", (walk[1].busy_ns - walk[0].busy_ns) / spent)
 
 

@@ -16,7 +16,7 @@ from kparity.ops.spec import Array
 
 RATE = 0.01
 """Of the steps that are wrong where it is by chance; at this rate a default probe is to see it."""
-WRITES, LATE = 300, 2_000
+WRITES, LATE = 300, 800
 """Runs until a stray write, which a default probe reaches, and until what wears out, which only a soak does."""
 
 
@@ -96,7 +96,7 @@ class StrayWrite(Counted):
 
 @wrong(soaks=True)
 class WearsOut(Counted):
-    """After 2,000 runs every token is taken for the first of the vocabulary: what only load shows."""
+    """After 800 runs every token is taken for the first of the vocabulary: what only load shows."""
 
     def _feed(self, graph: Graph, tokens: Sequence[int], rows: int) -> None:
         super()._feed(graph, [0] * len(tokens) if self.runs[0] > LATE else tokens, rows)

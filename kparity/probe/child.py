@@ -75,7 +75,7 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     )  # fmt: skip
     link.stage("walk")
     if request.depth in WHOLE:
-        begin(candidate, Walk(engine, tokens_of(request, model)), link.asked)
+        begin(candidate, Walk(engine, tokens_of(request, model)), link.asked, link.stage)
     link.stage("reference")
     link.request(Judge)
     candidate.reference = Reference.read(work.descriptor)

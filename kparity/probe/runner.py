@@ -39,8 +39,8 @@ ENDING_SECONDS = 0.002
 """The same while a process that has said everything ends."""
 COMPILE_SILENCE = 600.0
 """Seconds without a word while kernels are compiled: one kernel may take minutes on a slow or busy machine."""
-STEPS = "reset"
-"""The gate whose time on processors and on engines is compared: it runs steps, and little else."""
+STEPS = "walk"
+"""The stage whose time on processors and on engines is compared: it runs steps, and nothing else."""
 WAIT, REFERENCE = "wait", "reference"
 """Stages in which a candidate waits for others, who have limits of their own: for its card, and for the reference."""
 
