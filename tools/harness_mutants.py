@@ -1,6 +1,6 @@
 """Changes of the harness itself that its own tests do not notice: cosmic-ray's mutants of gates, limits and rules.
 
-    python -m tools.harness_mutants [--sample 200] [--seed 1] [--only gates] [--output docs/harness.md]
+    python -m tools.harness_mutants [--sample 200] [--minutes 15] [--seed 1] [--only gates] [--output FILE]
 
 ``tools/harness_mutants.yaml`` names the modules, the quick tests of each, and the survivors that are known. A mutant is
 a change at one place: where cosmic-ray has several for a place, the seed draws one. Each runs in a fork of this
@@ -185,6 +185,7 @@ def main() -> int:
     """Draw, run, tell."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sample", type=int, default=200, help="how many mutants; 0 for all")
+    parser.add_argument("--minutes", type=float, default=1e6, help="how long: the first ones in the seed's order")
     parser.add_argument("--seed", default="1", help="a word that draws them")
     parser.add_argument("--only", default="", help="modules whose path has this in it")
     parser.add_argument("--output", type=Path, help="the document to write")
@@ -197,7 +198,10 @@ def main() -> int:
         for name in area.tests:
             import_module(name.partition(".py")[0].replace("/", "."))
     found, unknown, limits = list[tuple[Mutant, bool]](), 0, dict[str, float]()
-    for mutant, area in sorted(drawn, key=lambda pair: config.areas.index(pair[1])):
+    ends = time.monotonic() + 60 * options.minutes
+    for mutant, area in drawn:
+        if time.monotonic() > ends:
+            break
         if str(area.tests) not in limits:
             started = time.monotonic()
             if exit_code(area.tests, None, 600):
@@ -208,7 +212,8 @@ def main() -> int:
         found.append((mutant, killed))
         if not killed:
             unknown += mutant.change not in known
-            print(f"{'known' if mutant.change in known else 'UNKNOWN'} survivor: {mutant.change}", flush=True)
+        told = "noticed" if killed else "known" if mutant.change in known else "UNKNOWN survivor"
+        print(f"{told}: {mutant.change}", flush=True)
     print(
         f"{sum(noticed for _, noticed in found)} of {len(found)} noticed, {unknown} survivors unknown; {total} places"
     )
