@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kparity import plain
+from kparity import ops, plain
 from kparity.backends.cpu import CpuBackend
 from kparity.engine import Engine
 from kparity.engine.canary import AT_END, EVERY, KEYS, SHARE, Canary, Tripped
-from kparity.gates import challenge, filled, prefill
+from kparity.gates import challenge, decode, filled, prefill
 from kparity.gates.candidate import Candidate, Distance, noise_floor, non_finite
 from kparity.gates.exact import exact_activations
 from kparity.gates.graph import gate_graph
 from kparity.gates.open import gate_open
 from kparity.gates.reference import Deep, Reference
 from kparity.gates.vacuous import doubts
-from kparity.gates.verdict import Gate, Row
+from kparity.gates.verdict import Gate, Measure, Row
 from kparity.model import load_model
 from kparity.plain import Span
 from tests.made_receipts import number
@@ -163,6 +163,12 @@ def test_a_reference_comes_back_as_it_was_written() -> None:
 # --- rows and devices ---
 
 
+def test_a_measure_is_shown_beside_its_limit() -> None:
+    shown = {value: Measure.of(CONTRACT, "bos_cosine", value).text() for value in (0.7222491, 0.0, -0.0, 1e-9)}
+    assert shown == {0.7222491: "0.722249 ≥ 0.99", 0.0: "0 ≥ 0.99", 1e-9: "1e-09 ≥ 0.99"}
+    assert [Measure.of(CONTRACT, "bos_cosine", value).holds for value in (0.99, 0.9899)] == [True, False]
+
+
 def test_a_row_is_what_its_status_and_gates_make_it() -> None:
     passed, open_ = Gate("open", "PASS"), Gate("exact", "INCONCLUSIVE")
     row = Row("cpu", "accepted", device={}, gates=[passed, passed], dispatches={"a": 1})
@@ -216,12 +222,12 @@ def test_every_constant_of_the_file_is_held_against_the_kernels(engine: Engine) 
 
     assert said().verdict == "PASS"
     for name in ("eps", "theta", "rope_scale", "heads", "kv_heads", "head_dim", "width", "vocab", "ffn"):
-        gate = said(**{name: getattr(facts, name) + 1})
-        assert gate.code == "KP-GRAPH" and "the file says" in gate.reason and gate.measures[0].value >= 1, name
+        for other in (getattr(facts, name) + 1, getattr(facts, name) - 1):
+            gate = said(**{name: other})
+            assert gate.code == "KP-GRAPH" and "the file says" in gate.reason and gate.measures[0].value >= 1, name
     first, *rest = facts.frequencies
-    for share, wrong in ((5e-7, 0), (6e-7, 2), (-6e-7, 2)):  # 8 roundings are 4.8e-7, and the table has half a one
-        gate = said(frequencies=[first, *rest[:-1], rest[-1] * (1 + share * 8 / 8)])
-        assert (gate.verdict == "PASS") is (wrong == 0) or share == 5e-7
+    for share, passes in ((3e-7, True), (-3e-7, True), (6e-7, False), (-6e-7, False)):  # 8 roundings are 4.8e-7
+        assert (said(frequencies=[first, *rest[:-1], rest[-1] * (1 + share)]).verdict == "PASS") is passes, share
     gate = said(frequencies=rest)
     assert "frequencies, the file says" in gate.reason and gate.measures[0].value == 2
     assert gate.reason.endswith(", and 1 more")
@@ -267,6 +273,17 @@ def test_a_canary_counts_runs_and_trips_on_one_other_bit(engine: Engine, monkeyp
     slow = Canary._measured
     monkeypatch.setattr(Canary, "_measured", lambda self: (time.sleep(0.5), slow(self))[1])
     assert EVERY < Canary(short).every < 0.5 / 1e-6 / SHARE
+
+
+def test_wrong_ids_of_the_argmax_kernel_are_counted_and_the_first_is_named(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert decode._wrong_argmax(engine) == (0, "")
+    real = decode.launched
+    monkeypatch.setattr(decode, "launched", lambda *given, **how: [real(*given, **how)[0] + 1])
+    kinds = ops.get("argmax").kinds(engine.kernels.get("argmax", M=1, N=engine.model.hparams.vocab).case)
+    wrong, first = decode._wrong_argmax(engine)
+    assert wrong == len(kinds) > 1 and first.endswith(f"among logits of the kind {kinds[0]!r}")
 
 
 def test_a_canary_leaves_the_cache_as_it_was(engine: Engine) -> None:

@@ -197,6 +197,13 @@ def test_a_fault_is_rejected_by_its_gate_and_named(name: str) -> None:
     assert (gate.verdict, gate.code) == ("FAIL", code) and words in gate.reason, gate
 
 
+def test_an_argmax_kernel_that_is_wrong_on_made_logits_alone_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_wrong_argmax", lambda engine: (2, "1 for 0"))
+    gate = last(candidate())
+    assert (gate.code, gate.reason) == ("KP-ARGMAX", "the argmax kernel returns 1 for 0")
+    assert next(each.value for each in gate.measures if each.threshold == "decode_argmax") == 2
+
+
 def after(rounds: int, at: int, change: Callable[[np.ndarray], np.ndarray], kind: str = "step") -> Fault:
     """A fault at the ``rounds``-th time that a row is computed."""
     seen = [0]

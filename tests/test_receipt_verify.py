@@ -95,6 +95,11 @@ def test_neither_a_fallback_with_its_reason_nor_a_software_device_is_a_gpu() -> 
     assert "llvmpipe" in found[0].why and found[0].where == "/predicate/runs/1/device/kind"
 
 
+def test_a_right_receipt_from_a_file_is_not_refused(tmp_path: Path) -> None:
+    write(tmp_path / "r.json", receipt("cpu"))
+    assert verify(document.read(tmp_path / "r.json"), now=NOW) == []
+
+
 def test_a_slow_pass_of_the_memory_makes_no_step_too_fast() -> None:
     slow = put("runs.0.bandwidth.samples_s.3", 5 * at(receipt("cuda"), "predicate.runs.0.bandwidth.samples_s.3"))
     assert verify(edited(slow, "cuda"), now=NOW) == []
