@@ -153,7 +153,7 @@ def kept() -> Kept:
 
 
 def served(row: Row, kept: Kept | None) -> Engine | None:
-    return dispatcher._serve(row, kept, load_model(None), Request(context=256))
+    return dispatcher._serve(row, kept, load_model(None), Request(context=256), lambda note: None)
 
 
 def test_the_device_that_serves_is_the_probed_one(kept: Kept) -> None:
