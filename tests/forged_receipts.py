@@ -103,6 +103,13 @@ FORGED = [
     Forgery("a device clock ahead of the wall", "RCPT-DEVICE-TIME", put(f"{SPEED}.device_s", [1.0])),
     # The dispatch.
     Forgery("a fallback without a reason", "RCPT-FALLBACK", UNEXPLAINED),
+    Forgery("a code without a reason", "RCPT-FALLBACK", both(
+        absent("KP-CUDA-NODRIVER"), put("fallback.2.reason", None))),
+    Forgery("a reason without a code", "RCPT-FALLBACK", both(absent("KP-CUDA-NODRIVER"), put("fallback.2.code", None))),
+    Forgery("steps beyond the context", "RCPT-REQUEST", both(
+        put("request.options.depths", [4095, 8192]),
+        *(put(f"runs.{run}.measurements.1.{name}", value) for run in (0, 1)
+          for name, value in (("depth", 4095), ("name", "tg@4095"))))),
     Forgery("serves what was not asked for", "RCPT-FALLBACK", put("serving", "hip")),
     Forgery("requested something else", "RCPT-FALLBACK", put("request.backends", ["hip", "cpu"])),
     Forgery("a backend left out", "RCPT-FALLBACK", drop("runs.1")),

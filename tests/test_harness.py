@@ -93,6 +93,12 @@ def test_the_gate_exact_looks_at_a_chunk_as_well_as_a_row() -> None:
         model.close()
 
 
+def test_a_large_table_gets_random_inputs_alone() -> None:
+    op = ops.get("rmsnorm")
+    wide, narrow = (op.case(D=width, M=1, eps=1e-5) for width in (1 << 17, 1 << 10))
+    assert kernels.kinds_of(op, wide) == ["random"] and len(kernels.kinds_of(op, narrow)) > 1
+
+
 def test_a_small_kernel_of_a_step_is_tried_on_every_hard_kind_of_input_that_its_op_has() -> None:
     hard, tried = {"outlier", "small", "ties", "zeros", "stale"}, set[str]()
     for op in ops.every():
