@@ -51,10 +51,10 @@ class Heard:
         return [token for each in self.of(id) for token in each.tokens]
 
 
-def engine(canary: bool = True) -> Engine:
+def engine(canary: bool = True, every: int = 0) -> Engine:
     made = Engine(load_model(None), CpuBackend(threads=1))
     if canary:
-        made.canary = Canary(made)
+        made.canary = Canary(made, every)
     return made
 
 
@@ -69,8 +69,10 @@ def answered(made: Engine, *asked: Ask | Stop, parallel: int = 4, answers: int =
 
 
 def test_a_sequence_is_what_the_engine_generates_whoever_is_beside_it() -> None:
-    """Also at temperatures, each by its own seed, and with log-probabilities to the last bit."""
-    made, bare = engine(), engine(canary=False)
+    """Also at temperatures, each by its own seed, with log-probabilities to the last bit, and with a canary after every
+    third run, which uses the first one's cache and programs in between.
+    """
+    made, bare = engine(every=3), engine(canary=False)
     asks = [Ask(at, [0, *range(30 * at, 30 * at + 11 * at + 2)], 40, 512, at % 3 / 2, 0.9, at, 2 * (at % 2) - 1)
             for at in range(8)]  # fmt: skip
     beside = answered(made, *asks)

@@ -15,14 +15,15 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 
 from kparity.device.registry import open_backend
@@ -31,14 +32,18 @@ from kparity.model import load_model
 
 PROMPT = "In the beginning"
 BEYOND = 1.05
-"""Of the median time of the first fifth: what the last fifth may take."""
+"""Of what a completion of the first fifth costs: what one of the last fifth may; and of a token, what one may that is
+served.
+"""
 
 
 class Sample(msgspec.Struct):
-    """After a completion: seconds that it took, its text, and the server's processes together."""
+    """After a completion: seconds that it took, its text, and of the server's processes together: seconds of processors
+    so far, memory, files, threads.
+    """
 
-    at: float
     seconds: float
+    spent: float
     text: str
     rss_mib: float
     files: int
@@ -46,25 +51,28 @@ class Sample(msgspec.Struct):
 
 
 @contextmanager
-def server(backend: str, *arguments: str) -> Iterator[tuple[httpx.Client, int]]:
-    """A client of a server in a process of its own, and its id."""
+def server(backend: str, *arguments: str) -> Iterator[tuple[str, int]]:
+    """Host and port of a server in a process of its own, and its id."""
     command = [sys.executable, "-m", "kparity", "serve", "--port", "0", "-b", backend, *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        url = next(found[1] for line in process.stderr if (found := re.search(r"at (http://\S+)/v1", line)))
-        with httpx.Client(base_url=url, timeout=600) as client:
-            yield client, process.pid
+        yield (
+            next(found[1] for line in process.stderr if (found := re.search(r"at http://(\S+)/v1", line))),
+            process.pid,
+        )
     finally:
         process.terminate()
         process.wait()
 
 
-def completion(client: httpx.Client, tokens: int, prompt: str = PROMPT) -> str:
-    """A greedy one of exactly this many tokens, or fewer where the model ends it."""
-    body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0}
-    reply = client.post("/v1/completions", json=body).raise_for_status()
-    return str(reply.json()["choices"][0]["text"])
+def completion(client: HTTPConnection, tokens: int) -> str:
+    """A greedy one of this many tokens, or fewer where the model ends it. The client is the plainest: what it costs is
+    not the server's.
+    """
+    body = json.dumps({"prompt": PROMPT, "max_tokens": tokens, "temperature": 0})
+    client.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    return str(json.loads(client.getresponse().read())["choices"][0]["text"])
 
 
 def family(pid: int) -> list[int]:
@@ -87,55 +95,78 @@ def state(pid: int) -> tuple[float, int, int]:
     return rss / 1024, files, threads
 
 
+def spent(pid: int) -> float:
+    """Seconds of processors that the threads of a process had."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(each.read_text().split()[0]) for each in tasks) / 1e9
+
+
 def overhead(backend: str, rounds: int, tokens: int) -> dict[str, Any]:
-    """Tokens/s by turns."""
+    """Tokens/s by turns; and, of processors, what a token costs the bare engine, the process of the device and that of
+    the server, which neighbours on the machine hardly change.
+    """
     engine = Engine(load_model(None), open_backend(backend))
     prompt = engine.model.tokenizer.encode(PROMPT)
     ratios, bare, served = list[float](), list[float](), list[float]()
-    with server(backend) as (client, _):
+    costs = list[list[float]]()
+    with server(backend) as (address, pid):
+        client = HTTPConnection(address)
+        device = max(family(pid)[1:], key=spent)
         for at in range(rounds + 1):
+            before = [spent(each) for each in (os.getpid(), device, pid)]
             started = time.perf_counter()
             engine.reset()
             ids = list(engine.generate(prompt, tokens))
             between = time.perf_counter()
+            here = spent(os.getpid())
             text = completion(client, tokens)
             ended = time.perf_counter()
+            after = [here, spent(device), spent(pid)]
             assert text == engine.model.tokenizer.decode([*prompt, *ids])[len(PROMPT) :], "the texts differ"
             if at:  # the first round warms both
                 bare.append(len(ids) / (between - started))
                 served.append(len(ids) / (ended - between))
                 ratios.append(served[-1] / bare[-1])
+                costs.append([1e6 * (b - a) / len(ids) for a, b in zip(before, after, strict=True)])
     engine.close()
+    us = [round(statistics.median(each), 1) for each in zip(*costs, strict=True)]
     return {"backend": backend, "tokens": tokens, "rounds": rounds,
             "bare tokens/s": round(statistics.median(bare), 1), "served tokens/s": round(statistics.median(served), 1),
-            "ratio": round(statistics.median(ratios), 4)}  # fmt: skip
+            "ratio": round(statistics.median(ratios), 4),
+            "processor us/token": dict(zip(("bare", "device", "server"), us, strict=True))}  # fmt: skip
 
 
 def many(backend: str, count: int, tokens: int, clients: int) -> tuple[list[Sample], list[Sample]]:
     """One after the other, and then as many again from several clients at once."""
 
-    def sampled(client: httpx.Client, pid: int) -> Sample:
-        begun = time.perf_counter()
-        text = completion(client, tokens)
-        return Sample(begun - started, time.perf_counter() - begun, text, *state(pid))
+    local = threading.local()
 
-    with server(backend, "--parallel", str(clients)) as (client, pid):
-        started = time.perf_counter()
-        completion(client, tokens)
-        alone = [sampled(client, pid) for _ in range(count)]
+    def sampled(address: str, pid: int) -> Sample:
+        local.client = getattr(local, "client", None) or HTTPConnection(address)
+        begun = time.perf_counter()
+        text = completion(local.client, tokens)
+        return Sample(time.perf_counter() - begun, sum(map(spent, family(pid))), text, *state(pid))
+
+    with server(backend, "--parallel", str(clients)) as (address, pid):
+        completion(HTTPConnection(address), tokens)
+        alone = [sampled(address, pid) for _ in range(count)]
         with ThreadPoolExecutor(clients) as pool:
-            beside = list(pool.map(lambda _: sampled(client, pid), range(count)))
+            beside = list(pool.map(lambda _: sampled(address, pid), range(count)))
     return alone, beside
 
 
 def judged(samples: list[Sample]) -> dict[str, Any]:
-    """Growth and drift of a run: the last fifth beside the first."""
+    """Growth and drift of a run: the last fifth beside the first. What a completion costs is told of processors, which
+    neighbours on the machine hardly change, and of the clock.
+    """
     part = max(1, len(samples) // 5)
     first, last = samples[:part], samples[-part:]
     seconds = [statistics.median(each.seconds for each in some) for some in (first, last)]
+    cost = [(some[-1].spent - some[0].spent) / (len(some) - 1) for some in (first, last)]
     return {
         "completions": len(samples), "texts": len({each.text for each in samples}),
-        "median_ms": [round(1e3 * each, 2) for each in seconds], "slowdown": round(seconds[1] / seconds[0] - 1, 4),
+        "median_ms": [round(1e3 * each, 2) for each in seconds], "processor_ms": [round(1e3 * each, 2) for each in cost],
+        "slowdown": round(cost[1] / cost[0] - 1, 4),
         "rss_mib": [round(max(each.rss_mib for each in some), 1) for some in (first, last)],
         "files": [max(each.files for each in some) for some in (first, last)],
         "threads": [max(each.threads for each in some) for some in (first, last)],
@@ -152,7 +183,11 @@ def drawn(alone: list[Sample], beside: list[Sample], path: str) -> None:
     figure, axes = plt.subplots(3, 1, figsize=(9, 7), sharex=True, layout="constrained")
     both = [*alone, *beside]
     numbers = range(1, len(both) + 1)
-    axes[0].plot(numbers, [1e3 * each.seconds for each in both], ".", ms=2)
+    axes[0].plot(numbers, [1e3 * each.seconds for each in both], ".", ms=2, label="by the clock")
+    cost = [1e3 * (b.spent - a.spent) for run in (alone, beside) for a, b in zip(run, run[1:], strict=False)]
+    axes[0].plot([*range(2, len(alone) + 1), *range(len(alone) + 2, len(both) + 1)], cost, ".", ms=2,
+                 label="of processors")  # fmt: skip
+    axes[0].legend(loc="upper left")
     axes[0].set_ylabel("ms of a completion")
     axes[0].set_yscale("log")
     axes[1].plot(numbers, [each.rss_mib for each in both])
@@ -162,7 +197,7 @@ def drawn(alone: list[Sample], beside: list[Sample], path: str) -> None:
     axes[2].plot(
         numbers, [float(each.text != alone[0].text) for each in both], label="another text (1) or the same (0)"
     )
-    axes[2].legend(loc="upper left")
+    axes[2].legend(loc="center left")
     axes[2].set_xlabel(f"completion: {len(alone)} one after the other, then {len(beside)} from several clients")
     for each in axes:
         each.axvline(len(alone) + 0.5, color="gray", lw=0.8)

@@ -30,8 +30,10 @@ from kparity.process import Done, Failed, Link, failure
 from kparity.serve.messages import Ask, Checked, End, Line, Nothing, Opening, Serving, Stop, Told, Verdict, Wrote
 from kparity.serve.sampling import drawn, logprobs, told
 
-FLUSH_SECONDS = 0.01
-"""Tokens that come faster are told together: a message for each would take as long as a step of a small model."""
+FLUSH_SECONDS, QUIET_SECONDS = 0.01, 1.0
+"""Tokens that come faster are told together: a message for each would take as long as a step of a small model. And
+those at which nobody looks before the end.
+"""
 NONFINITE = "KP-POS-NONFINITE"
 
 
@@ -45,7 +47,7 @@ class Running:
     told: list[Told] = field(default_factory=list)
     prompt: list[Told] = field(default_factory=list)
     end: End = ""
-    first: bool = True
+    told_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.ask.seed)
@@ -61,9 +63,9 @@ class Running:
                 yield
         else:
             for graph in engine.fed(ask.tokens):
-                ran = graph
+                if engine.position == len(ask.tokens):  # at once: a canary may run on these buffers meanwhile
+                    row, choice = self._read(graph)
                 yield
-            row, choice = self._read(ran)
         made = 0
         while made < ask.most:
             token = self._chosen(row, choice)
@@ -127,7 +129,7 @@ class Device:
     def __init__(self, engine: Engine, link: Link, parallel: int) -> None:
         self.engine, self.link, self.parallel, self.checks = engine, link, parallel, 0
         self.free, self.running, self.waiting = [engine], list[Running](), deque[Ask]()
-        self.engines, self.told_at = 1, time.monotonic()
+        self.engines = 1
 
     def loop(self, inbox: SimpleQueue[Ask | Stop | None]) -> None:
         """Until the parent closes the pipe."""
@@ -149,11 +151,15 @@ class Device:
 
     def _turns(self, inbox: SimpleQueue[Ask | Stop | None]) -> None:
         """A piece of a prompt or a token of each in turn, until there is something to tell or to hear."""
-        until, over = time.monotonic() + FLUSH_SECONDS, not self.running
+        clock, heard, running = time.monotonic, inbox.empty, self.running
+        until = clock() + FLUSH_SECONDS
+        if any(not each.told_at and not each.ask.quiet for each in running):
+            until = 0.0  # the first token is told at once
+        over = not running
         while not over:
-            for each in self.running:
-                over |= next(each.work, self) is self or each.first
-            over |= time.monotonic() >= until or not inbox.empty()
+            for each in running:
+                over |= next(each.work, self) is self
+            over |= clock() >= until or not heard()
 
     def _heed(self, asked: Ask | Stop) -> None:
         if isinstance(asked, Ask):
@@ -213,11 +219,10 @@ class Device:
         if over:
             self._check()
         now = time.monotonic()
-        late = now - self.told_at >= FLUSH_SECONDS
         for each in list(self.running):
-            news = each.tokens or each.prompt
-            if each.end or (news and (late or each.first)):
-                self.told_at, each.first = now, each.first and not each.tokens
+            late = now - each.told_at >= (QUIET_SECONDS if each.ask.quiet else FLUSH_SECONDS)
+            if each.end or (late and (each.tokens or each.prompt)):
+                each.told_at = now if each.tokens or each.told_at else 0.0
                 self.link.send(Wrote(each.ask.id, tuple(each.tokens), tuple(each.told), tuple(each.prompt), each.end))
                 each.tokens, each.told, each.prompt = [], [], []
             if each.end:
@@ -237,11 +242,13 @@ def opened(opening: Opening, link: Link) -> Selection:
         else:
             link.tick(note[:300])
 
-    return first_accepted(
+    selected = first_accepted(
         opening.order, request, model, cached=opening.cached, forced=opening.forced, tick=tick,
         serving=How(opening.beyond_proof, opening.canary, opening.canary_seconds),
         log=lambda text: link.send(Line(text)),
     )  # fmt: skip
+    selected.engine.tick = link.tick
+    return selected
 
 
 def announced(selected: Selection) -> Serving:

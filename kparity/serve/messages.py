@@ -44,6 +44,8 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
     """Likeliest tokens that are told with each token; -1 for no log-probability at all."""
     echo: bool = False
     """Whether the log-probabilities of the prompt are told, too."""
+    quiet: bool = False
+    """Whether nobody looks at a part of it before it is over."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):

@@ -77,7 +77,7 @@ class Metrics:
             family(name, "gauge", help, [f"{name} {value:g}"])
         family("kparity_request_seconds", "histogram", "From a request to the end of its answer.",
                self.seconds.lines("kparity_request_seconds"))  # fmt: skip
-        family("kparity_first_token_seconds", "histogram", "From a request to its first token.",
+        family("kparity_first_token_seconds", "histogram", "From a request for a stream to its first token.",
                self.first_token.lines("kparity_first_token_seconds"))  # fmt: skip
         return "\n".join(lines) + "\n"
 

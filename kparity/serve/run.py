@@ -64,11 +64,16 @@ def wide(host: str) -> bool:
 
 
 class Server(uvicorn.Server):  # type: ignore[misc]
-    """Tells the service when it drains."""
+    """Says when it listens, and tells the service when it drains."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self.service = service
+        self.service, self.ready = service, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does."""
+        await super().startup(sockets)
+        self.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does."""
@@ -111,10 +116,10 @@ async def _serve(
             proxy_headers=False, limit_concurrency=CONNECTIONS, backlog=BACKLOG, ws="none",
             timeout_graceful_shutdown=round(settings.drain),
         )  # fmt: skip
-        server = Server(config, service)
-        servers.append(server)
         host, port = listening.getsockname()[:2]
-        log(f"serving {name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+        where = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+        server = Server(config, service, lambda: log(f"serving {name} at {where}"))
+        servers.append(server)
         with suppress(Stopped):  # uvicorn gives the signal back once all is over
             await server.serve([listening])
     finally:

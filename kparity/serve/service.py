@@ -41,6 +41,8 @@ class Writing:
     job: Job
     transcript: Transcript
     text: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    """Of a quiet one, which is put into words at its end."""
     told: list[Told] = field(default_factory=list)
     prompt: list[Told] = field(default_factory=list)
     finish: str | None = None
@@ -89,7 +91,7 @@ class Service:
         return [*tokens]
 
     def asks(
-        self, prompts: Sequence[list[int]], form: Sampling, most: int | None, top: int, echo: bool = False
+        self, prompts: Sequence[list[int]], form: Sampling, most: int | None, top: int, echo: bool = False,
     ) -> list[Ask]:  # fmt: skip
         """What the device is asked for a request, ``n`` sequences a prompt; raises Problem for what there is no room
         for. The seed is drawn here where the request has none, so that a sequence that begins anew is the same.
@@ -106,8 +108,8 @@ class Service:
             if len(tokens) > room:
                 raise wrong(f"the prompt has {len(tokens)} tokens, this server has room for {room} positions", "prompt")
             wanted = min(room if most is None else most, room - len(tokens) + 1, cap or room)
-            asks += [Ask(0, tokens, wanted, room, temperature, form.top_p or 1.0, (seed + at) % (1 << 64), top, echo)
-                     for at in range(count)]  # fmt: skip
+            asks += [Ask(0, tokens, wanted, room, temperature, form.top_p or 1.0, (seed + at) % (1 << 64), top, echo,
+                         not form.stream and not form.stops and top < 0) for at in range(count)]  # fmt: skip
         told = sum((each.most + len(each.tokens) * each.echo) * (1 + max(top, 0)) for each in asks)
         if top >= 0 and told > MOST_TOLD:
             raise wrong(f"up to {told} log-probabilities are asked for, {MOST_TOLD} are told at most; ask for fewer "
@@ -143,9 +145,9 @@ class Service:
                     raise Problem(503, news.why, kind="backend_failed", headers={"Retry-After": "5"})
                 if isinstance(news, Again):
                     writing.transcript = writing.transcript.anew()
-                    writing.text, writing.told, writing.prompt = [], [], []
+                    writing.text, writing.tokens, writing.told, writing.prompt = [], [], [], []
                     continue
-                if first and news.tokens:
+                if first and news.tokens and not job.ask.quiet:
                     first = False
                     metrics.first_token.add(time.monotonic() - started)
                 text = self._take(writing, news)
@@ -157,6 +159,11 @@ class Service:
 
     def _take(self, writing: Writing, news: Wrote) -> str:
         transcript, text = writing.transcript, list[str]()
+        if writing.job.ask.quiet:
+            writing.tokens += news.tokens
+            if news.end:
+                writing.text, writing.finish = [transcript.all_of(writing.tokens)], news.end
+            return ""
         for at, token in enumerate(news.tokens):
             if transcript.stopped:
                 break

@@ -7,6 +7,9 @@ from functools import lru_cache
 
 from kparity.model.tokenizer import Tokenizer
 
+WINDOW = 16
+"""Tokens of a prompt on which the text of the first token behind it may depend."""
+
 
 class Words:
     """A tokenizer that names single tokens."""
@@ -42,6 +45,13 @@ class Transcript:
     def anew(self) -> Transcript:
         """The same, of which nothing is written."""
         return Transcript(*self._made)
+
+    def all_of(self, tokens: Sequence[int]) -> str:
+        """The text of a whole sequence at which nobody looked before; not beside ``feed``."""
+        tokenizer, prompt, *_ = self._made
+        window = [*prompt[-WINDOW:]]
+        self.tokens += tokens
+        return tokenizer.decode([*window, *tokens])[len(tokenizer.decode(window)) :]
 
     def feed(self, token: int) -> str:
         """Text that is final; tokens behind a stop sequence are ignored."""
