@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ served.
 
 class Sample(msgspec.Struct):
     """After a completion: seconds that it took, its text, and of the server's processes together: seconds of processors
-    so far, memory, files, threads.
+    so far, memory, files, threads. ``bare`` is what the engine took for the same right after it, by itself.
     """
 
     seconds: float
+    bare: float
     spent: float
     text: str
     rss_mib: float
@@ -137,35 +139,44 @@ def overhead(backend: str, rounds: int, tokens: int) -> dict[str, Any]:
 
 
 def many(backend: str, count: int, tokens: int, clients: int) -> tuple[list[Sample], list[Sample]]:
-    """One after the other, and then as many again from several clients at once."""
+    """One after the other, each followed by the bare engine, and then as many again from several clients at once."""
+    engine, local = Engine(load_model(None), open_backend(backend)), threading.local()
+    prompt = engine.model.tokenizer.encode(PROMPT)
 
-    local = threading.local()
-
-    def sampled(address: str, pid: int) -> Sample:
+    def sampled(address: str, pid: int, beside: bool = True) -> Sample:
         local.client = getattr(local, "client", None) or HTTPConnection(address)
         begun = time.perf_counter()
         text = completion(local.client, tokens)
-        return Sample(time.perf_counter() - begun, sum(map(spent, family(pid))), text, *state(pid))
+        between = time.perf_counter()
+        if not beside:
+            engine.reset()
+            list(engine.generate(prompt, tokens))
+        bare = time.perf_counter() - between
+        return Sample(between - begun, bare, sum(map(spent, family(pid))), text, *state(pid))
 
     with server(backend, "--parallel", str(clients)) as (address, pid):
         completion(HTTPConnection(address), tokens)
-        alone = [sampled(address, pid) for _ in range(count)]
+        alone = [sampled(address, pid, beside=False) for _ in range(count)]
         with ThreadPoolExecutor(clients) as pool:
             beside = list(pool.map(lambda _: sampled(address, pid), range(count)))
+    engine.close()
     return alone, beside
 
 
-def judged(samples: list[Sample]) -> dict[str, Any]:
-    """Growth and drift of a run: the last fifth beside the first. What a completion costs is told of processors, which
-    neighbours on the machine hardly change, and of the clock.
+def judged(samples: list[Sample], alone: bool) -> dict[str, Any]:
+    """Growth and drift of a run: the last fifth beside the first. Neighbours on the machine slow both down: what counts
+    is the time beside that of the bare engine in turn or, of several clients, the processors' time.
     """
-    part = max(1, len(samples) // 5)
+    part = max(2, len(samples) // 5)
     first, last = samples[:part], samples[-part:]
     seconds = [statistics.median(each.seconds for each in some) for some in (first, last)]
-    cost = [(some[-1].spent - some[0].spent) / (len(some) - 1) for some in (first, last)]
+    spent = [(some[-1].spent - some[0].spent) / (len(some) - 1) for some in (first, last)]
+    cost = [statistics.median(each.seconds / each.bare for each in some) for some in (first, last)] if alone else spent
     return {
         "completions": len(samples), "texts": len({each.text for each in samples}),
-        "median_ms": [round(1e3 * each, 2) for each in seconds], "processor_ms": [round(1e3 * each, 2) for each in cost],
+        "median_ms": [round(1e3 * each, 2) for each in seconds],
+        **({"beside the bare engine": [round(each, 3) for each in cost]} if alone else
+           {"processor_ms": [round(1e3 * each, 3) for each in cost]}),
         "slowdown": round(cost[1] / cost[0] - 1, 4),
         "rss_mib": [round(max(each.rss_mib for each in some), 1) for some in (first, last)],
         "files": [max(each.files for each in some) for some in (first, last)],
@@ -184,7 +195,7 @@ def drawn(alone: list[Sample], beside: list[Sample], path: str) -> None:
     both = [*alone, *beside]
     numbers = range(1, len(both) + 1)
     axes[0].plot(numbers, [1e3 * each.seconds for each in both], ".", ms=2, label="by the clock")
-    cost = [1e3 * (b.spent - a.spent) for run in (alone, beside) for a, b in zip(run, run[1:], strict=False)]
+    cost = [1e3 * (b.spent - a.spent) for run in (alone, beside) for a, b in pairwise(run)]
     axes[0].plot([*range(2, len(alone) + 1), *range(len(alone) + 2, len(both) + 1)], cost, ".", ms=2,
                  label="of processors")  # fmt: skip
     axes[0].legend(loc="upper left")
@@ -220,7 +231,7 @@ def main() -> int:
         print(json.dumps(found))
         return int(found["ratio"] < 1 / BEYOND)
     alone, beside = many(options.backend, options.completions, options.tokens, options.clients)
-    verdicts = [judged(alone), judged(beside)]
+    verdicts = [judged(alone, True), judged(beside, False)]
     for each in verdicts:
         print(json.dumps(each))
     if options.plot:
