@@ -145,8 +145,9 @@ def test_the_folder_of_the_repository_is_what_its_page_says() -> None:
 
 def test_show_is_a_page_with_its_verdict(folder: Path) -> None:
     shown = run("receipt", "show", str(folder / "below" / "hip.json"))
-    for said in ("KP-CUDA-NODRIVER", "AMD device made for the tests", "tg@0", "28 of 28", "PASS", "0123456789ab"):
+    for said in ("KP-CUDA-NODRIVER", "AMD device made for the tests", "tg@0", "PASS", "0123456789ab"):
         assert said in shown.stdout, said
+    assert re.search(r"hip +PASS +(\d\d) of \1 ", shown.stdout)  # as many gates as there are
     assert "RCPT-RECOMPUTED" in run("receipt", "show", str(folder / "forged.json")).stdout
     ops = run("receipt", "show", str(folder / "ops.json")).stdout
     assert "none: single ops" in ops and "wgpu tgemv hot" in ops and "GB/s" in ops
