@@ -47,6 +47,7 @@ TOOLS = (
     "intel-opencl",
     "atheris",
     "chromium",
+    "caddy",
     "gpu",
 )
 """What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it by ``needing``."""
@@ -185,6 +186,16 @@ def browser() -> Iterator[Any]:
         found = library.chromium.launch(executable_path=path)
         yield found
         found.close()
+
+
+@pytest.fixture(scope="session")
+def caddy() -> str:
+    """Path of the web server Caddy."""
+    with needing("caddy"):
+        path = shutil.which("caddy")
+        if path is None:
+            raise Unavailable("no Caddy", "apt install caddy", "KP-IMPORT")
+    return path
 
 
 @pytest.fixture

@@ -379,6 +379,9 @@ def test_an_alarm_without_halting_is_said_once_while_it_lasts(tmp_path: Path) ->
     assert rounded(tmp_path / "log", 50, differing, said).exit_code == 0
     assert len([line for line in said if "no-match" in line]) == 1
     assert not [line for line in said if "no-match" in line and "round 30" not in line]
+    with serving() as a, serving() as b:  # another instance of v1 is v1
+        line = ("burnin", "run", "--v1", a, "--v2", b, "--against-itself", "--max-rounds", "1", "--log")
+        assert run(*line, str(tmp_path / "two")).returncode == 0 and rows(tmp_path / "two")[0].mode == "aa"
     assert rounded(tmp_path / "aa", 50, differing, [], against_itself=True, halt_on_spike=True).exit_code == 0
 
 

@@ -45,7 +45,7 @@ HAVE = {
     "--json": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "bench compare", "preflight",
                "ops", "model inspect", "contract show", "contract validate", "contract coverage", "receipt verify",
                "receipt list", "receipt diff", "trace diff", "burnin stats", "burnin since", "burnin drift",
-               "burnin recent", "ppl"},
+               "burnin recent", "ppl", "cutover status"},
     "-b": {"probe", "run", "serve", "check", "mutate", "bench", "preflight", "source"},
     "-o": {"check", "mutate"},
     "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "burnin run", "ppl"},
@@ -107,6 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the examples find what others of them write."""
     made = tmp_path_factory.mktemp("examples")
     shutil.copy(Path(kparity.__file__).parent / "data/embedded.gguf", made / "model.gguf")
+    (made / "route.json").write_text('{"command": "true"}')
     return made
 
 
@@ -123,7 +124,7 @@ MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 
 
 
 MADE_ONCE = ("team.pem", "model.hf", "burnin.jsonl")
-TOO_FEW = ("kparity burnin stats", "kparity burnin since")
+TOO_FEW = ("kparity burnin stats", "kparity burnin since", "kparity cutover status", "kparity cutover flip")
 """What says after a minute that there is too little data."""
 SERVERS = {"http://127.0.0.1:8080", "http://127.0.0.1:8180"}
 

@@ -132,36 +132,35 @@ def ids_of(text: str, engines: Sequence[Engine], plan: Plan) -> list[int]:
 def compared(reference: Scored, candidate: Scored, ids: Sequence[int], plan: Plan, text: str) -> Perplexity:
     """The verdict on two engines that read the same ids."""
     judge = contracts.load(CONTRACT)
-    limit = judge.threshold("ppl_delta")
-    delta, low, high = difference(reference.nll, candidate.nll)
-    verdict, why = _judged(judge, reference, candidate, len(ids), (delta, low, high))
+    verdict, why, (delta, low, high) = judged(reference, candidate)
     return Perplexity(
-        verdict, why, reference, candidate, delta, low, high, limit.value, len(ids) - 1, plan, digest(ids), text,
-        f"{CONTRACT} {judge.version}",
+        verdict, why, reference, candidate, delta, low, high, judge.threshold("ppl_delta").value, len(ids) - 1, plan,
+        digest(ids), text, f"{CONTRACT} {judge.version}",
     )  # fmt: skip
 
 
-def _judged(
-    judge: contracts.Contract, reference: Scored, candidate: Scored, tokens: int, found: tuple[float, float, float]
-) -> tuple[State, str]:
+def judged(reference: Scored, candidate: Scored) -> tuple[State, str, tuple[float, float, float]]:
+    """The verdict, why, and the difference with its interval, from what every token cost."""
+    judge, found = contracts.load(CONTRACT), difference(reference.nll, candidate.nll)
     limit, least, noise = (judge.threshold(name) for name in ("ppl_delta", "ppl_tokens", "ppl_noise"))
-    delta, low, high = found
-    if not noise.holds(reference.ppl / reference.vocab):
-        return "INCONCLUSIVE", (
-            f"the reference predicts nothing: its perplexity of {reference.ppl:.4g} is near the vocabulary of "
-            f"{reference.vocab}; give a text of the model's language, or the weights that belong to its tokenizer"
-        )
+    (delta, low, high), tokens, ppl = found, len(reference.nll) + 1, perplexity(reference.nll)
     span = f"Δ {delta:+.4f}, 95 % {low:+.4f} to {high:+.4f}"
-    if not (math.isfinite(candidate.ppl) and math.isfinite(low) and math.isfinite(high)):
-        return "FAIL", "the candidate's likelihoods are not finite"
     nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    if not noise.holds(ppl / reference.vocab):
+        return "INCONCLUSIVE", (
+            f"the reference predicts nothing: its perplexity of {ppl:.4g} is near the vocabulary of "
+            f"{reference.vocab}; give a text of the model's language, or the weights that belong to its tokenizer"
+        ), found  # fmt: skip
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "FAIL", "the candidate's likelihoods are not finite", found
     if not limit.holds(nearest):
-        return "FAIL", f"{span}: beyond ±{limit.value:g}"
+        return "FAIL", f"{span}: beyond ±{limit.value:g}", found
     if not least.holds(tokens):
-        return "INCONCLUSIVE", f"{span}; {tokens} tokens are fewer than {least.value:.0f}: give a longer text"
+        why = f"{span}; {tokens} tokens are fewer than {least.value:.0f}: give a longer text"
+        return "INCONCLUSIVE", why, found
     if not limit.holds(max(abs(low), abs(high))):
-        return "INCONCLUSIVE", f"{span}: on both sides of ±{limit.value:g}; give more --tokens"
-    return "PASS", f"{span}: within ±{limit.value:g}"
+        return "INCONCLUSIVE", f"{span}: on both sides of ±{limit.value:g}; give more --tokens", found
+    return "PASS", f"{span}: within ±{limit.value:g}", found
 
 
 def digest(ids: Sequence[int]) -> str:

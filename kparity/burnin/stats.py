@@ -266,7 +266,8 @@ def _hours_for(rounds: float, done: int, hours: float) -> str:
     return f"rounds{pace}"
 
 
-def _target(limit: contracts.Threshold) -> str:
+def target(limit: contracts.Threshold) -> str:
+    """A threshold as a gate shows it."""
     return f"{limit.sign} {limit.value:g}"
 
 
@@ -275,7 +276,7 @@ def _count(judge: contracts.Contract, name: str, found: int, of: str) -> Gate:
     limit = judge.threshold(name)
     good = limit.holds(found)
     return Gate(
-        name, _target(limit), found, "PASS" if good else "INCONCLUSIVE",
+        name, target(limit), found, "PASS" if good else "INCONCLUSIVE",
         needs="" if good else f"{limit.value - found:.0f} more {of}",
     )  # fmt: skip
 
@@ -287,12 +288,12 @@ def _rate(judge: contracts.Contract, name: str, successes: float, n: int, of: st
     low, high = statistics.confidence_sequence(successes, n)
     rate = successes / n if n else None
     if n and limit.holds(high if below else low):
-        return Gate(name, _target(limit), rate, "PASS", low, high)
+        return Gate(name, target(limit), rate, "PASS", low, high)
     if n and not limit.holds(low if below else high):
-        return Gate(name, _target(limit), rate, "FAIL", low, high)
+        return Gate(name, target(limit), rate, "FAIL", low, high)
     left = statistics.sequence_left(successes, n, limit.value, below)
     needs = f"{left:.0f} more {of}" if math.isfinite(left) else f"no number of {of} at this rate"
-    return Gate(name, _target(limit), rate, "INCONCLUSIVE", low if n else None, high if n else None, needs)
+    return Gate(name, target(limit), rate, "INCONCLUSIVE", low if n else None, high if n else None, needs)
 
 
 def _between(judge: contracts.Contract, name: str, found: float | None, low: float | None, high: float | None) -> Gate:
@@ -301,7 +302,7 @@ def _between(judge: contracts.Contract, name: str, found: float | None, low: flo
         state: State = "PASS"
     else:
         state = "FAIL" if low is not None and not limit.holds(low) else "INCONCLUSIVE"
-    return Gate(name, _target(limit), found, state, low, high, "more rounds" if state == "INCONCLUSIVE" else "")
+    return Gate(name, target(limit), found, state, low, high, "more rounds" if state == "INCONCLUSIVE" else "")
 
 
 def _worst_hour(table: Table, judge: contracts.Contract, mode: Mode) -> Gate:
@@ -315,8 +316,8 @@ def _worst_hour(table: Table, judge: contracts.Contract, mode: Mode) -> Gate:
         SELECT max(misses / n) FROM hours WHERE n >= {least.value:.0f}"""
     )[0]
     if worst is None:
-        return Gate(limit.id, _target(limit), None, "INCONCLUSIVE", needs=f"an hour of {least.value:.0f} rounds")
-    return Gate(limit.id, _target(limit), worst, "PASS" if limit.holds(worst) else "FAIL")
+        return Gate(limit.id, target(limit), None, "INCONCLUSIVE", needs=f"an hour of {least.value:.0f} rounds")
+    return Gate(limit.id, target(limit), worst, "PASS" if limit.holds(worst) else "FAIL")
 
 
 def _trend(table: Table, judge: contracts.Contract, mode: Mode, hours: float) -> Gate:
@@ -332,7 +333,7 @@ def _trend(table: Table, judge: contracts.Contract, mode: Mode, hours: float) ->
         (low, _), (_, high) = (statistics.confidence_sequence(*each[1:]) for each in halves)
         drop, falling = halves[0][1] / halves[0][2] - halves[1][1] / halves[1][2], max(0.0, low - high)
     if not limit.holds(falling):
-        return Gate(limit.id, _target(limit), drop, "FAIL", falling)
+        return Gate(limit.id, target(limit), drop, "FAIL", falling)
     if not span.holds(hours):
-        return Gate(limit.id, _target(limit), drop, "INCONCLUSIVE", needs=f"{span.value - hours:.1f} more hours")
-    return Gate(limit.id, _target(limit), drop, "PASS", falling)
+        return Gate(limit.id, target(limit), drop, "INCONCLUSIVE", needs=f"{span.value - hours:.1f} more hours")
+    return Gate(limit.id, target(limit), drop, "PASS", falling)

@@ -34,7 +34,11 @@ def burnin() -> None:
 )
 @click.option("--v1", required=True, metavar="URL", help="The server that has the traffic.")
 @click.option("--v2", metavar="URL", help="The server that is to take it over.")
-@click.option("--against-itself", is_flag=True, help="v1 against itself: the floor of what right rounds differ by.")
+@click.option(
+    "--against-itself",
+    is_flag=True,
+    help="v1 against itself, or --v2 as another instance of it: the floor of what right servers differ by.",
+)
 @click.option("--prompts", type=File(), metavar="FILE",
               help="A prompt or a JSON a line: prompt, messages, requests [default: 240 of 30 kinds].")  # fmt: skip
 @click.option("--long-context", "long", type=click.IntRange(1, 40_000), default=6000, show_default=True, metavar="N",
@@ -76,8 +80,8 @@ def run(
     from kparity.burnin.wire import Pair, Server
     from kparity.errors import WrongInput
 
-    if (v2 is None) is not asked["against_itself"]:
-        raise WrongInput("give --v2, or --against-itself: one of them")
+    if v2 is None and not asked["against_itself"]:
+        raise WrongInput("give --v2, or --against-itself")
     if temperature is not None and seed is None:
         raise WrongInput("--temperature needs --seed: without the same seed on both sides, replies differ by chance")
     if v2 and v2.rstrip("/") == v1.rstrip("/"):

@@ -20,6 +20,7 @@ FORMS = {
     "burnin": ("kparity.burnin.stats", "Stats"),
     "burnin-round": ("kparity.burnin.record", "Row"),
     "ppl": ("kparity.burnin.perplexity", "Perplexity"),
+    "cutover": ("kparity.burnin.cutover", "Decision"),
     "trace-diff": ("kparity.traces.diff", "TraceDiff"),
     "contract": ("kparity.contracts.form", "schema"),
 }

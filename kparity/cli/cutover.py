@@ -1,0 +1,180 @@
+"""``kparity cutover``: whether one server may take over from another, the change of the route, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kparity.cli.burnin import log_option
+from kparity.cli.command import File, Group, for_people
+from kparity.cli.options import FILE, json_option
+from kparity.host.streams import log as say
+
+if TYPE_CHECKING:
+    from kparity.burnin.cutover import Decision
+    from kparity.burnin.route import Kept
+
+EVIDENCE = (
+    log_option,
+    click.option("--state", type=File(path_type=Path), metavar="FILE", help="Where it stands [default: LOG.state]."),
+    click.option("--ppl", type=FILE, metavar="FILE", help="The JSON of kparity ppl."),
+    click.option("--receipt", "receipts", type=File(path_type=Path), multiple=True, metavar="FILE",
+                 help="A receipt of a side. Repeatable: one of each is needed."),
+    click.option("--since", default="", metavar="TIME", help="Count rounds since then alone."),
+)  # fmt: skip
+kept_option = click.option(
+    "--kept", type=File(written=True, over=True, path_type=Path), default="cutover-route.json", show_default=True,
+    metavar="FILE", help="Where the way back is kept.",
+)  # fmt: skip
+
+
+def evidence_options(command: Any) -> Any:
+    """What the gates look at."""
+    for option in reversed(EVIDENCE):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Group)
+def cutover() -> None:
+    """Lead the traffic to another server once every gate is green, and back (see docs/burnin.md)."""
+
+
+def _decided(path: Path, state: Path | None, ppl: str | None, receipts: tuple[Path, ...], since: str) -> Decision:
+    from kparity.burnin.cutover import decide
+
+    return decide(path, state or path.with_name(f"{path.name}.state"), ppl, receipts, since)
+
+
+def _shown(found: Decision) -> None:
+    from kparity.cli.burnin_table import print_gates
+    from kparity.cli.table import STYLES
+    from kparity.cli.table import say as tell
+
+    print_gates(found.gates)
+    tell("cutover: ", (found.decision, STYLES[found.verdict]))
+
+
+@cutover.command(
+    examples=("kparity cutover status --log burnin.jsonl --json gates.json",),
+)
+@evidence_options
+@click.option("--test-result", type=File(written=True), metavar="FILE",
+              help="Write it as an in-toto test result about the log, which kparity receipt sign signs.")  # fmt: skip
+@json_option
+def status(test_result: str | None, json_path: str | None, **evidence: Any) -> int:
+    """The table of the gates: ✓ green, ✗ red, ⌛ not yet.
+
+    Exit codes: 0 all are green, 1 one is red, 3 one waits.
+    """
+    from kparity.burnin.cutover import as_result
+    from kparity.host import files
+
+    found = _decided(**evidence)
+    if json_path:
+        files.write_record(json_path, found)
+    if test_result:
+        files.write_json(test_result, as_result(found))
+    if for_people():
+        _shown(found)
+    return found.exit_code
+
+
+@cutover.command(
+    examples=(
+        "kparity cutover flip --exec ./route.sh --old http://127.0.0.1:8080 --public http://127.0.0.1:8180 "
+        "--log burnin.jsonl --kept kept.json",
+    ),
+)
+@evidence_options
+@click.option("--caddy-admin", metavar="URL", help="The admin interface of a Caddy.")
+@click.option("--id", "name", default="", metavar="NAME", help="The @id of its reverse_proxy.")
+@click.option("--to", default="", metavar="HOST:PORT", help="The server that takes over.")
+@click.option("--exec", "command", default="", metavar="CMD",
+              help="Instead of Caddy: sh runs it with KPARITY_ROUTE=v2, and v1 to go back.")  # fmt: skip
+@click.option("--old", required=True, metavar="URL", help="The server that had the traffic, itself.")
+@click.option("--public", required=True, metavar="URL", help="Where the traffic comes in.")
+@click.option("--rounds", type=click.IntRange(min=30), default=60, show_default=True, help="Of the burn-in afterwards.")
+@click.option("--api", type=click.Choice(["chat", "completions"]), default="chat", show_default=True)
+@click.option("--long-context", "long", type=click.IntRange(1, 40_000), default=6000, show_default=True, metavar="N",
+              help="Characters of a built-in long context.")  # fmt: skip
+@kept_option
+def flip(
+    caddy_admin: str | None, name: str, to: str, command: str, old: str, public: str, rounds: int, api: str, long: int,
+    kept: Path, **evidence: Any,
+) -> int:  # fmt: skip
+    """Lead the traffic to the new server, if every gate is green; then hold what comes in at the public address against
+    the old server, and go back by itself where replies differ too often or are missing.
+
+    Exit codes: 0 the new server has the traffic, 1 a gate is red, or the traffic was led back, 3 a gate waits.
+    """
+    from kparity.burnin import route
+    from kparity.errors import WrongInput
+
+    if bool(command) is bool(caddy_admin) or bool(caddy_admin) is not bool(name and to):
+        raise WrongInput("give --caddy-admin with --id and --to, or --exec: one of them")
+    found = _decided(**evidence)
+    _shown(found)
+    if found.exit_code:
+        return found.exit_code
+    before = route.Caddy(caddy_admin, name).read() if caddy_admin else {}
+    way = route.Kept(caddy_admin or "", name, before, command)
+    route.keep(way, kept)
+    try:
+        route.flip(way, to)
+        why = _canary(old, public, rounds, api == "chat", long)
+    except BaseException as error:
+        _back(way, f"{error or type(error).__name__}")
+        raise
+    if why:
+        return _back(way, why)
+    say(f"the new server has the traffic; kparity cutover rollback --kept {kept} leads it back")
+    return 0
+
+
+def _back(way: Kept, why: str) -> int:
+    from kparity.burnin import route
+
+    route.back(way)
+    say(f"led back to the old server: {why}")
+    return 1
+
+
+def _canary(old: str, public: str, rounds: int, chat: bool, long: int) -> str:
+    """What is wrong with replies at the public address, beside those of the old server; empty where nothing is."""
+    import tempfile
+
+    from kparity.burnin.log import Log
+    from kparity.burnin.prompts import Listed, built_in
+    from kparity.burnin.run import Settings, burn
+    from kparity.burnin.wire import Pair, Server
+
+    pair = Pair(Server("v1", old, 120.0, chat), Server("v2", public, 120.0, chat))
+    with tempfile.TemporaryDirectory(prefix="kparity-") as folder:
+        log = Log(Path(folder, "canary"), Path(folder, "state"), say)
+        try:
+            settings = Settings(old, public, rounds=rounds, chat=chat, halt_on_spike=True)
+            done = burn(settings, Listed(built_in(long)), log, pair, say)
+        finally:
+            log.close()
+    lost = done.buckets["v2-unreachable"]
+    if done.halted or lost or done.exit_code:
+        return done.halted or f"{lost} of {done.rounds} rounds had no reply at {public}, {done.buckets}"
+    say(f"{done.rounds} rounds at {public}: {done.buckets['exact']} exact")
+    return ""
+
+
+@cutover.command(
+    examples=("kparity cutover rollback --kept route.json",),
+)
+@click.option("--kept", type=File(path_type=Path), default="cutover-route.json", show_default=True, metavar="FILE",
+              help="What cutover flip wrote.")  # fmt: skip
+def rollback(kept: Path) -> int:
+    """Lead the traffic back to where it was before the flip."""
+    from kparity.burnin import route
+
+    route.back(route.read_back(kept))
+    say("the traffic is where it was")
+    return 0
