@@ -131,6 +131,7 @@ def test_rounds_of_one_server_are_the_floor_and_in_no_rate(tmp_path: Path) -> No
     found = read(log_of(tmp_path / "log", [*alone, *differ]))
     ties = found.ties
     assert (ties.exact_tie, ties.near_tie, ties.diverged, ties.unknown) == (1, 2, 1, 1)
+    assert (ties.margin_median, ties.margin_most, ties.moved) == (pytest.approx(0.015), 0.5, None)
     assert ties.floor == pytest.approx(0.02) and ties.floor_rounds == 30 and found.rounds == 5
     found = read(log_of(tmp_path / "log", [row(1, bucket="no-match", margin=0.01)]))
     assert found.ties.diverged == 1 and found.ties.floor is None  # nothing is explained without a floor

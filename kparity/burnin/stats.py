@@ -59,7 +59,8 @@ class Latency(msgspec.Struct):
 
 class Ties(msgspec.Struct):
     """No-matches by the margin where they part: equal, within the ``floor`` of rounds of one server against itself,
-    beyond it (unexplained), or not told. ``floor`` is None without such rounds.
+    beyond it (unexplained), or not told. ``floor`` is None without such rounds. ``margin_median`` and ``margin_most``
+    are of the no-matches, ``moved`` is the median of how far margins move before that place; all in nats.
     """
 
     exact_tie: int
@@ -69,6 +70,9 @@ class Ties(msgspec.Struct):
     floor: float | None
     floor_rounds: int
     floor_no_match: int
+    margin_median: float | None
+    margin_most: float | None
+    moved: float | None
 
 
 class Gate(msgspec.Struct):
@@ -213,7 +217,11 @@ def _ties(table: Table, mode: Mode) -> Ties:
         FROM rounds WHERE mode = '{mode}' AND bucket = 'no-match'"""
     )
     same, near, far, untold = counted
-    return Ties(same, near, far, untold, floor, rounds, differ)
+    middle, most, moved = table.row(
+        f"""SELECT median(margin) FILTER (bucket = 'no-match'), max(margin) FILTER (bucket = 'no-match'), median(noise)
+        FROM rounds WHERE mode = '{mode}' AND bucket IN ('exact', 'prefix-only', 'no-match')"""
+    )
+    return Ties(same, near, far, untold, floor, rounds, differ, middle, most, moved)
 
 
 def _finite(value: float) -> float | None:

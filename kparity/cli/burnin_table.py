@@ -43,6 +43,9 @@ def print_stats(found: Stats) -> None:
         floor = "no floor: run --against-itself" if ties.floor is None else f"floor {ties.floor:.3g} nats"
         say(f"no-match: {ties.exact_tie} exact ties, {ties.near_tie} near ties, {ties.diverged} unexplained, "
             f"{ties.unknown} without margins ({floor})")  # fmt: skip
+        if ties.margin_most is not None and ties.margin_median is not None:
+            moved = "" if ties.moved is None else f"; those before it move by {ties.moved:.3g}"
+            say(f"margins where they part: median {ties.margin_median:.3g}, up to {ties.margin_most:.3g} nats{moved}")
     counts = [f"{name} {count}" for name, count in {**found.buckets, **found.faults}.items() if count]
     if found.unmeasured:
         counts.append(f"both empty {found.unmeasured}")
