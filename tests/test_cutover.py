@@ -171,7 +171,7 @@ class Traffic:
         self.threads = [threading.Thread(target=self.ask, daemon=True) for _ in range(2)]
 
     def ask(self) -> None:
-        while not self.over.is_set():
+        while not self.over.wait(0.02):
             error = self.asked()
             self.done += not error
             self.errors += [error] if error else []
@@ -212,12 +212,13 @@ def test_real_caddy_is_led_over_and_back_under_traffic(caddy: str, evidence: Evi
             asked = len(other.seen)
             done = run(*line)
             assert done.returncode == 0 and at.read()["upstreams"] == [{"dial": dial}], done.stderr
-            assert asked == 0 < len(other.seen) and "30 exact" in done.stderr
+            assert asked == 0 < len(other.seen) and "30 rounds at" in done.stderr
             assert run("cutover", "rollback", "--kept", kept).returncode == 0
             assert at.read()["upstreams"] == [{"dial": v1.removeprefix("http://")}]
-        resets = [each for each in traffic.errors if "Connection reset" in each]  # Caddy, as it takes a new route
-        assert traffic.done > 10 and traffic.errors == resets and len(resets) <= 2
-        for fault, why in (("model", "no-match"), ("truncated", "no reply")):
+        refused = [each for each in traffic.errors if "HTTP Error" in each]
+        # a Caddy that takes a new route may reset a connection, and very rarely ends a stream early
+        assert traffic.done > 10 and not refused and len(traffic.errors) <= 2, traffic.errors
+        for fault, why in (("model", "no-match"), ("truncated", "v2_unreachable")):
             other.fault = fault
             broken = run(*line)
             assert broken.returncode == 1 and "led back to the old server" in broken.stderr, broken.stderr

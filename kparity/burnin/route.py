@@ -14,8 +14,9 @@ from kparity.errors import WrongInput
 from kparity.host import files, install
 from kparity.host.text import printable
 
-SETTLE_S, ANSWER_S, COMMAND_S = 0.2, 10.0, 300.0
-"""After a change the server before may still answer for some 40 ms; seconds for Caddy, and for a command."""
+SETTLE_S, ANSWER_S, COMMAND_S = 1.0, 10.0, 300.0
+"""Seconds: after a change, in which the server before may still answer (40 ms on an idle machine); for an answer of
+Caddy; for a command."""
 
 
 class Kept(msgspec.Struct):

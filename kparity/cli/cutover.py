@@ -146,9 +146,11 @@ def _canary(old: str, public: str, rounds: int, chat: bool, long: int) -> str:
     """What is wrong with replies at the public address, beside those of the old server; empty where nothing is."""
     import tempfile
 
+    from kparity.burnin import query
     from kparity.burnin.log import Log
     from kparity.burnin.prompts import Listed, built_in
     from kparity.burnin.run import Settings, burn
+    from kparity.burnin.stats import stats
     from kparity.burnin.wire import Pair, Server
 
     pair = Pair(Server("v1", old, 120.0, chat), Server("v2", public, 120.0, chat))
@@ -159,11 +161,11 @@ def _canary(old: str, public: str, rounds: int, chat: bool, long: int) -> str:
             done = burn(settings, Listed(built_in(long)), log, pair, say)
         finally:
             log.close()
-    lost = done.buckets["v2-unreachable"]
-    if done.halted or lost or done.exit_code:
-        return done.halted or f"{lost} of {done.rounds} rounds had no reply at {public}, {done.buckets}"
-    say(f"{done.rounds} rounds at {public}: {done.buckets['exact']} exact")
-    return ""
+        with query.opened(log.path) as table:
+            red = [f"{gate.name} {gate.current:g}" for gate in stats(table).gates if gate.state == "FAIL"]
+    counts = ", ".join(f"{name} {count}" for name, count in done.buckets.items() if count)
+    say(f"{done.rounds} rounds at {public}: {counts}")
+    return done.halted or ", ".join(red) or ("" if done.exit_code == 0 else "no round had a reply of both sides")
 
 
 @cutover.command(
