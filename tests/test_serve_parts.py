@@ -18,11 +18,11 @@ from kparity.engine import Engine
 from kparity.engine.canary import Canary, Tripped
 from kparity.errors import DeviceFault
 from kparity.model import load_model
+from kparity.numerics.perplexity import windows
 from kparity.serve import device
 from kparity.serve.device import Device
 from kparity.serve.messages import Ask, Stop, Told, Wrote
 from kparity.serve.metrics import Metrics
-from kparity.serve.perplexity import windows
 from kparity.serve.sampling import drawn, logprobs, told
 from kparity.serve.transcript import Transcript, Words
 

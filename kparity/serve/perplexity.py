@@ -8,10 +8,11 @@ at the beginning of the text alone, where the model wants one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
+from kparity.numerics.perplexity import windows
 from kparity.serve.forms import PplForm, Sampling
 from kparity.serve.problem import wrong
 from kparity.serve.service import Service
@@ -32,17 +33,6 @@ class Perplexity(msgspec.Struct):
     model: str
     system_fingerprint: str
     token_nll: list[float] | None = None
-
-
-def windows(count: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Begin and end of each window over ``count`` tokens, and the first token that is scored in it."""
-    scored, begin = 1, 0
-    while True:
-        end = min(begin + window, count)
-        yield begin, end, scored
-        if end == count:
-            return
-        scored, begin = end, begin + stride
 
 
 async def perplexity(service: Service, form: PplForm) -> Perplexity:
