@@ -20,7 +20,7 @@ from tests.served import Served, served
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 TEMPLATE = """{% for m in messages %}{% if m.role == 'odd' %}{{ raise_exception('no ' + m.role) }}{% endif %}
-{{- bos_token if loop.first }}{{ m.content }}{% endfor %}"""
+{{- bos_token if m.role == 'system' }}{{ m.content }}{% endfor %}"""
 PROMPTS = ["In the beginning", "And God said", "Now the sons of", "Thus saith the LORD", "And it came to pass",
            "The words of", "Behold", "Then David"]  # fmt: skip
 WORDS = load_model(None).tokenizer
@@ -73,8 +73,12 @@ def test_openais_client_completes_and_streams(client: Any) -> None:
 def test_openais_client_chats(client: Any) -> None:
     messages = [{"role": "system", "content": "And "}, {"role": "user", "content": "God said"}]
     asked = {"model": "embedded", "messages": messages, "max_tokens": 12, "temperature": 0}
-    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3).choices[0]
+    reply = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3)
+    whole, alone = reply.choices[0], {**asked, "messages": [{"role": "user", "content": "And God said"}]}
     same = client.completions.create(model="embedded", prompt="And God said", max_tokens=12, temperature=0)
+    without_bos = client.chat.completions.create(**alone)  # in the template, that is
+    assert reply.usage == same.usage == without_bos.usage
+    assert without_bos.choices[0].message.content == whole.message.content
     assert whole.message.content == same.choices[0].text and whole.message.role == "assistant"
     assert len(whole.logprobs.content) == 12 and all(len(each.top_logprobs) == 3 for each in whole.logprobs.content)
     assert bytes(whole.logprobs.content[0].bytes).decode() == whole.logprobs.content[0].token

@@ -103,15 +103,16 @@ def spent(pid: int) -> float:
     return sum(int(each.read_text().split()[0]) for each in tasks) / 1e9
 
 
-def overhead(backend: str, rounds: int, tokens: int) -> dict[str, Any]:
+def overhead(backend: str, rounds: int, tokens: int, path: str | None) -> dict[str, Any]:
     """Tokens/s by turns; and, of processors, what a token costs the bare engine, the process of the device and that of
     the server, which neighbours on the machine hardly change.
     """
-    engine = Engine(load_model(None), open_backend(backend))
+    engine = Engine(load_model(path), open_backend(backend))
     prompt = engine.model.tokenizer.encode(PROMPT)
+    of = ("--model", path, "--depth", "bos", "--beyond-proof") if path else ()
     ratios, bare, served = list[float](), list[float](), list[float]()
     costs = list[list[float]]()
-    with server(backend) as (address, pid):
+    with server(backend, *of) as (address, pid):
         client = HTTPConnection(address)
         device = max(family(pid)[1:], key=spent)
         for at in range(rounds + 1):
@@ -132,7 +133,7 @@ def overhead(backend: str, rounds: int, tokens: int) -> dict[str, Any]:
                 costs.append([1e6 * (b - a) / len(ids) for a, b in zip(before, after, strict=True)])
     engine.close()
     us = [round(statistics.median(each), 1) for each in zip(*costs, strict=True)]
-    return {"backend": backend, "tokens": tokens, "rounds": rounds,
+    return {"backend": backend, "model": engine.model.name, "tokens": tokens, "rounds": rounds,
             "bare tokens/s": round(statistics.median(bare), 1), "served tokens/s": round(statistics.median(served), 1),
             "ratio": round(statistics.median(ratios), 4),
             "processor us/token": dict(zip(("bare", "device", "server"), us, strict=True))}  # fmt: skip
@@ -220,6 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overhead", "many"))
     parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--model", metavar="FILE", help="another than the embedded one, for overhead")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--completions", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=256)
@@ -227,7 +229,7 @@ def main() -> int:
     parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
     if options.what == "overhead":
-        found = overhead(options.backend, options.rounds, options.tokens)
+        found = overhead(options.backend, options.rounds, options.tokens, options.model)
         print(json.dumps(found))
         return int(found["ratio"] < 1 / BEYOND)
     alone, beside = many(options.backend, options.completions, options.tokens, options.clients)
