@@ -20,9 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CODES = {
     "kparity probe --backends cuda,wgpu,cpu": (0, 1), "kparity probe --require cuda": (0, 3),
-    "kparity check --replay d -b cpu": (0, 2),
+    "kparity check --replay d -b cpu": (0, 2), r"kparity cutover status\|flip\|rollback": (1, 3),
 }  # fmt: skip
-"""Other codes than 0: of a backend that is rejected, a GPU that is not there, and a folder that nothing failed into."""
+"""Other codes than 0: of a backend that is rejected, a GPU that is not there, a folder that nothing failed into, and
+three rounds that decide nothing.
+"""
 SHORTER = {
     "kparity check -b cpu,wgpu,opencl": "kparity check -b cpu,wgpu,opencl -o add --quick",
     "kparity mutate": "kparity mutate --op add --backends numpy,cpu --html mutants.html",
@@ -31,6 +33,12 @@ FILLED = {
     "kparity source OP -b B": "kparity source rope -b cuda",
     "kparity ops [OP]": "kparity ops rope",
     "kparity serve -b wgpu,cpu": "timeout --preserve-status 30 kparity serve -b cpu",
+    "kparity burnin run --v1 URL --v2 URL": """kparity serve -b cpu --port 8193 & trap "kill $!" EXIT
+        until python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8193/health')" 2>/dev/null
+        do sleep 1; done
+        kparity burnin run --v1 http://127.0.0.1:8193 --against-itself --api completions --max-rounds 3""",
+    "kparity ppl --ref A --cand B": "kparity ppl --ref kparity:numpy --cand kparity:cpu --tokens 4096",
+    r"kparity cutover status\|flip\|rollback": "kparity cutover status",
     "kparity report DIR -o report.html": "kparity report r.json -o report.html",
     "kparity model inspect model.gguf": "kparity model inspect kparity/data/embedded.gguf",
 }

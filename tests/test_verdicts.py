@@ -15,6 +15,7 @@ import pytest
 from kparity import contracts
 from kparity.backends.cpu import CpuBackend
 from kparity.device import fingerprint
+from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.gates import reference
 from kparity.gates.judge import judged
@@ -154,6 +155,14 @@ def kept() -> Kept:
 
 def served(row: Row, kept: Kept | None) -> Engine | None:
     return dispatcher._serve(row, kept, load_model(None), Request(context=256), lambda note: None)
+
+
+def test_the_second_device_of_a_backend_serves_where_it_was_probed(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[tuple[str, int]]()
+    monkeypatch.setattr(dispatcher, "open_backend", lambda *given: opened.append(given) or open_backend("cpu"))
+    engine = dispatcher._serve(whole(), kept, load_model(None), Request(index=1, context=256), lambda note: None)
+    assert engine is not None and opened == [("cpu", 1)]
+    engine.close()
 
 
 def test_the_device_that_serves_is_the_probed_one(kept: Kept) -> None:

@@ -294,7 +294,7 @@ def _serve(row: Row, kept: Kept | None, model: Model, request: Request, tick: Lo
     counters, code = Counters(), "KP-CHANGED"
     tick(row.backend)
     try:
-        backend = open_backend(row.backend)
+        backend = open_backend(row.backend, request.index)
         engine = Engine(model, backend, act=request.act, kv=request.kv, context=request.context, tick=tick)
         info = engine.backend.info
         changed = Device(**row.device).another(info.plain) if row.device else "the probe told none"
