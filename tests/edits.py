@@ -46,3 +46,13 @@ def drop(*paths: str) -> Edit:
 def both(*edits: Edit) -> Edit:
     """Several edits, in order."""
     return lambda document: [edit(document) for edit in edits]
+
+
+def times(path: str, factor: float) -> Edit:
+    """Multiply what stands at a path."""
+    return lambda document: put(path, at(document, path) * factor)(document)
+
+
+def more(path: str, number: float) -> Edit:
+    """Add to what stands at a path."""
+    return lambda document: put(path, at(document, path) + number)(document)

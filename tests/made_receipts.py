@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from statistics import median
@@ -19,6 +19,7 @@ from kparity.bench.timing import bootstrap
 from kparity.numerics import statistics
 from kparity.receipts import statement
 from kparity.receipts.document import PREDICATE, STATEMENT
+from kparity.receipts.record import Predicate
 from tests.edits import Edit
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=timezone.utc)
@@ -330,3 +331,28 @@ def baseline(runs: list[dict[str, Any]], salt: str) -> dict[str, Any]:
         doubt = "far" if middle > 100 or (middle > 1 and moved < 0.02) else ""
         ratios.append({"backend": name, "name": "tg@0", "ratio": middle, "low": low, "high": high, "doubt": doubt})
     return {"name": "llama.cpp", "version": "made", "library_sha256": None, "measurements": [theirs], "ratios": ratios}
+
+
+KINDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "bench": lambda: receipt("cuda", "cpu"), "ops": lambda: ops_receipt("cuda"),
+    "probe": lambda: probe_receipt("cuda", "cpu"),
+}  # fmt: skip
+
+
+@cache
+def predicate_of(kind: str) -> dict[str, Any]:
+    """Of a right receipt of that kind, not to be changed."""
+    found: dict[str, Any] = KINDS[kind]()["predicate"]
+    return found
+
+
+def record(edit: Edit = lambda _: None, kind: str = "bench") -> Predicate:
+    """A right predicate with an edit."""
+    predicate = copy.deepcopy(predicate_of(kind))
+    edit(predicate)
+    return msgspec.convert(predicate, Predicate)
+
+
+def refusals(rule: Callable[..., Any], edit: Edit, kind: str = "bench", *more: Any) -> list[str]:
+    """Where a rule refuses an edited receipt, from the predicate on."""
+    return [each.where.removeprefix("/predicate/") for each in rule(record(edit, kind), *more)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from kparity import ops, plain
 from kparity.backends.cpu import CpuBackend
 from kparity.engine import Engine
-from kparity.engine.canary import AT_END, EVERY, KEYS, SHARE, Canary, Tripped
+from kparity.engine.canary import AT_END, EVERY, KEYS, Canary, Tripped
 from kparity.gates import challenge, decode, filled, prefill
 from kparity.gates.candidate import Candidate, Distance, noise_floor, non_finite
 from kparity.gates.exact import exact_activations
@@ -48,7 +47,9 @@ def turn(angle: float) -> np.ndarray:
     return np.array([[np.cos(angle), np.sin(angle)]])
 
 
-@pytest.mark.parametrize(("angle", "floor"), [(0.1, 1 - np.cos(0.1)), (1e-3, 5e-5), (0.0, 5e-5)])
+@pytest.mark.parametrize(
+    ("angle", "floor"), [(2.0, 1 - np.cos(2.0)), (0.1, 1 - np.cos(0.1)), (1e-3, 5e-5), (0.0, 5e-5)]
+)
 def test_the_noise_is_the_twins_and_no_less_than_the_contracts(angle: float, floor: float) -> None:
     twin = Reference("x", [0], turn(0.0), turn(angle), FACTS)
     assert noise_floor(twin, CONTRACT) == pytest.approx(floor)
@@ -270,9 +271,42 @@ def test_a_canary_counts_runs_and_trips_on_one_other_bit(engine: Engine, monkeyp
     engine.reset()
     short = Engine(engine.model, engine.backend, context=4)
     assert Canary(short).rows == 4 and Canary(short).every >= EVERY
-    slow = Canary._measured
-    monkeypatch.setattr(Canary, "_measured", lambda self: (time.sleep(0.5), slow(self))[1])
-    assert EVERY < Canary(short).every < 0.5 / 1e-6 / SHARE
+
+
+@pytest.mark.parametrize(("whole", "every"), [(2.0, 256), (2.56, 256), (2.6, 260), (5.0, 500)])
+def test_by_default_a_canary_takes_a_hundredth_of_the_time(
+    whole: float, every: int, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of one second, and a canary of ``whole``; once of the five times both take long."""
+    engine.reset()
+    spent = [0.0]
+    for step, check in [(1.0, whole)] * 2 + [(900.0, 900.0)] + [(1.0, whole)] * 2:
+        spent += [spent[-1], spent[-1] + step, spent[-1] + step + check]
+    clock = iter(spent[1:])
+    monkeypatch.setattr(
+        "kparity.engine.canary.time", SimpleNamespace(perf_counter=lambda: next(clock), monotonic=lambda: 5.0)
+    )
+    canary = Canary(engine)
+    assert canary.every == every and (canary.checks, canary.runs, canary.sure, canary.last) == (0, 0, 0, 5.0)
+    assert Canary(engine, every=7).every == 7 and AT_END == 100
+
+
+@pytest.mark.parametrize(("passed", "late"), [(9.9, False), (10.0, True), (11.0, True)])
+def test_a_canary_is_late_after_its_seconds(
+    passed: float, late: bool, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.reset()
+    now = [100.0]
+    monkeypatch.setattr("kparity.engine.canary.time", SimpleNamespace(monotonic=lambda: now[0]))
+    canary = Canary(engine, every=1000, seconds=10.0)
+    canary.before_run()
+    now[0] += passed
+    canary.before_run()
+    assert canary.checks == late and canary.runs == (1 if late else 2)
+    assert canary.last == now[0] if late else canary.last == 100.0
+    canary.seconds, now[0] = 0.0, 1e9
+    canary.before_run()
+    assert canary.checks == late
 
 
 def test_wrong_ids_of_the_argmax_kernel_are_counted_and_the_first_is_named(

@@ -21,6 +21,8 @@ SHARE = 0.01
 """Of the time of these runs that it may take by default: where it takes more, it comes more rarely."""
 TIMED = 5
 """Times that a step and a canary are timed, for the median of each."""
+TOKEN = 0
+"""What is fed: any token, as long as it is always the same."""
 KEYS = 8
 """Positions before the step: known keys and values, which are put into the cache meanwhile."""
 
@@ -51,7 +53,6 @@ class Canary:
         backend, width = engine.backend, engine.model.hparams.kv_dim
         self.engine, self.seconds, self.trip = engine, seconds, trip
         self.rows = min(KEYS, engine.context - 1) + 1
-        self.token = 1 % engine.model.hparams.vocab
         shape = (self.rows, width)
         self.regions: list[tuple[Buffer, Buffer, Buffer]] = []
         for buffer in (each for pair in engine.cache for each in pair):
@@ -85,7 +86,7 @@ class Canary:
         engine = self.engine
         recorded, kept = engine.recorded(1), engine.position
         engine.position = position
-        engine._feed(recorded.graph, [self.token], 1)
+        engine._feed(recorded.graph, [TOKEN], 1)
         engine.position = kept
         recorded.program.run()
         logits: Array = engine.backend.download(recorded.graph.logits)

@@ -18,7 +18,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend
 from kparity.engine import Engine
-from kparity.engine.canary import Canary, Tripped
+from kparity.engine.canary import TOKEN, Canary, Tripped
 from kparity.engine.graph import Graph
 from kparity.errors import DeviceFault, KparityError, Refused, WrongInput
 from kparity.model import load_model
@@ -202,7 +202,7 @@ class Device:
         canary, other.canary = self.engine.canary, None
         if canary is not None:
             for _ in range(canary.rows):
-                logits = other.step(canary.token)
+                logits = other.step(TOKEN)
             if not np.array_equal(logits.view(np.uint32), canary.first[0].view(np.uint32)):
                 canary.fail("a known step on another cache gave other logits")
             other.canary = canary
