@@ -20,13 +20,14 @@ from kparity.diagnose.advice import ADVICE
 from kparity.diagnose.diagnosis import diagnosed
 from kparity.diagnose.document import of_climb
 from kparity.diagnose.patterns import SLOPE, matched, sloped
-from kparity.diagnose.seen import Explained, Explaining, Seen
+from kparity.diagnose.seen import FITTED, HELD_OUT, Explained, Explaining, Seen
 from kparity.ladder.climb import climb
 from kparity.ladder.prompts import chosen
 from kparity.ladder.record import Diagnosis, Document, Rung, Settings
 from kparity.ladder.ways import BATCH
 from kparity.model.gguf_file import embedded
 from kparity.mutate.library import path_of
+from kparity.ops.spec import Array
 from kparity.plain.file import opened as opened_file
 from tests.cli import run
 from tests.test_ladder import PROMPTS, TEXT, opened
@@ -99,16 +100,51 @@ def test_nothing_is_found_of_right_engines(candidate: str) -> None:
     assert told(forced).findings == [] and "ids of the output" in told(forced).tried
 
 
+def of_change(change: Array, beyond: bool = True) -> Seen:
+    """A candidate whose logits are the reference's and a change; ``beyond``: a measure of all positions failed."""
+    seen = object.__new__(Seen)
+    seen.judge, seen.ids, seen.truth = (
+        Explaining(),
+        [0] * len(change),
+        np.random.default_rng(0).normal(0, 3, change.shape),
+    )
+    measures = [seen.judge.measure("decode_rate", "x", 0.0)] if beyond else []
+    seen.rung, seen.ways = Rung(name="positions", measures=measures), [seen.way(BATCH, seen.truth + change)]
+    return seen
+
+
 def test_noise_needs_no_explanation() -> None:
     """A defect that norms absorb flips the same codes as noise by chance: nothing was beyond a limit."""
-    seen = object.__new__(Seen)
-    rng = np.random.default_rng(0)
-    seen.truth, noise = rng.normal(0, 3, (6, 50)), 1e-9 * rng.normal(0, 1, (6, 50))
-    seen.judge, seen.ids = Explaining(), [0] * 6
+    noise = 1e-9 * np.random.default_rng(1).normal(0, 1, (6, 50))
     for beyond, confidence in ((False, 0.0), (True, 0.99)):
-        seen.rung = Rung(name="positions", measures=[seen.judge.measure("decode_rate", "x", 0.0)] if beyond else [])
-        seen.ways = [seen.way(BATCH, seen.truth + noise)]
+        seen = of_change(noise, beyond)
         assert not seen.subject.bad.any() and seen.explained(seen.truth + noise).confidence == confidence
+
+
+def test_what_is_fitted_is_held_against_other_positions_and_the_typical_one() -> None:
+    change = np.random.default_rng(1).normal(0, 3, (8, 50))
+    change[0] *= 1000  # alone most of the error
+    seen = of_change(change)
+    assert seen.subject.bad.all()
+    for known, fitted, held_out in ((FITTED, 0.0, 1.0), (HELD_OUT, 1.0, 0.0), ([0], 1.0, 1.0)):
+        guess = seen.truth.copy()
+        guess[known] += change[known]
+        assert [seen.explained(guess, part=part).share for part in (FITTED, HELD_OUT)] == [fitted, held_out]
+        assert not seen.explained(guess).confidence
+
+
+def test_what_limits_admit_is_not_explained_by_being_admitted() -> None:
+    """A difference beyond the limits of an engine can be within those of a simulated pass."""
+    change = np.zeros((6, 50))
+    change[0] = 1e-2 * np.random.default_rng(2).normal(0, 1, 50)
+    seen, loose = of_change(change), Explaining(overrides={"mse": 1, "max_abs": 1, "l2": 1, "norm": 1, "kl": 1})
+    assert np.flatnonzero(seen.subject.bad).tolist() == [0]
+    for judge in (seen.judge, loose):
+        found = [
+            seen.explained(seen.truth + share * change, judge=lambda judge=judge: judge).confidence
+            for share in (0.5, 0.999)
+        ]
+        assert found == [0.0, 0.99], judge
 
 
 def test_what_nothing_explains_is_inconclusive_and_ties_are_no_defect() -> None:
@@ -140,6 +176,9 @@ NAMED = {
     "engine/graph-lost-a-launch": ("block-missing", "what ffn_sub_norm gives is that of the layer before"),
     "tgemv/token-scale-missing": ("scale", "the scale of activations is not applied"),
     "rmsnorm/layer-norm": ("norm-mean", "the last norm: the deviation from the mean divides"),
+    "tgemv/tail-of-k-ignored": ("scale", "all linear layers give zeros"),
+    "kv_store/truncated-to-f16": ("kv-type", "cut off to f16 instead of rounded"),
+    "engine/embedding-row-lost": ("layout", "of 1 ids alone differ (1535)"),
     "rope/one-sine-negated": ("rope-direction", "the sine of the second element"),
 }
 """Mutant → the pattern that must be the best, and what it must say."""
@@ -168,6 +207,14 @@ def test_a_known_wrong_engine_is_told_by_name(mutant: str, tmp_path: Path) -> No
     pattern, says = NAMED[mutant]
     best = told(of_mutant(mutant, tmp_path)).findings[0]
     assert best.pattern == pattern and says in best.cause and best.confidence >= 0.9, best
+
+
+def test_what_a_simulation_rules_out_is_not_said(tmp_path: Path) -> None:
+    found = told(of_mutant("add/second-row-off-by-one", tmp_path)).findings
+    assert [(each.pattern, each.confidence) for each in found] == [("batch", 0.5)] and "no mask that was" in found[
+        0
+    ].cause
+    assert told(of_mutant("engine/words-flipped", tmp_path)).findings == []
 
 
 def test_the_side_that_is_wrong_is_told() -> None:

@@ -4,7 +4,8 @@ that are through ``kparity diagnose``: whether the best finding has a pattern th
     python -m tools.bisect_mutants [PATTERN…] [--diagnose] [--write]
 
 A mutant runs on the first backend whose text can hold its defect. ``--diagnose`` diagnoses those that the page has as
-located, and bisects none. ``--write`` puts the table into docs/bisect.md; with patterns the rows of other mutants stay.
+located, and bisects none, those first that it does not have as diagnosed. ``--write`` puts each row into docs/bisect.md
+as soon as it is known; the rows of other mutants stay.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from kparity.mutate.library import Subject, every, path_of
 PAGE = Path(__file__).parent.parent / "docs" / "bisect.md"
 TABLES = {
     "<!-- made -->": (("right", "wrong", "within", "failed"), "mutant | on | way, first bad position | first slot | "
-                      "located at | evaluations | what"),
+                      "located at | evaluations | what | commit"),
     "<!-- diagnosed -->": (("right", "wrong", "open", "passed"), "mutant | fails at | patterns that say it | told | "
-                           "confidence | cause"),
+                           "confidence | cause | commit"),
 }  # fmt: skip
 """What begins a table of the page → the verdicts of its rows, and its columns."""
 MADE, DIAGNOSED = TABLES
@@ -84,8 +85,11 @@ PATTERNS: dict[tuple[str, ...], str] = {
     ("quantisation",): "act_quant/scale-of-128",
     ("scale",): "tgemv/token-scale-missing tgemv/token-scale-squared",
     ("scale-tensor",): "engine/host-scale-*",
-    SPREAD: "tgemv/last-* tgemv/tail-of-k-ignored tgemv/neighbour-output */columns-swapped tgemv/shift-order-reversed "
-    "tgemv/words-swapped tgemv/qsum-* */lane-dropped add/second-row-off-by-one",
+    SPREAD: "tgemv/last-* tgemv/neighbour-output */columns-swapped tgemv/shift-order-reversed "
+    "tgemv/words-swapped tgemv/qsum-* */lane-dropped",
+    ("scale", *SPREAD): "tgemv/tail-of-k-ignored",
+    ("batch", *SPREAD): "add/second-row-off-by-one",
+    ("kv-type",): "*/truncated-to-*",
     (*SPREAD, "nan"): "engine/head-read-as-bf16",
     ("kv-late",): "kv_store/next-position rope_store/stored-one-position-later",
     ("kv-hole",): "engine/position-off-by-one",
@@ -172,16 +176,17 @@ def explained(subject: Subject, backend: str, folder: Path) -> list[str]:
 
 def rows(chosen: list[str], diagnose: bool) -> Iterator[list[str]]:
     """The row of each mutant that matches a pattern; of all without any."""
-    there = kept(MADE)
+    there, made = kept(MADE), (commit(checkout()) or "unknown")[:7]
     with TemporaryDirectory() as folder:
-        for subject in every():
+        known = kept(DIAGNOSED) if diagnose else {}
+        for subject in sorted(every(), key=lambda each: f"`{each.label}`" in known):
             if chosen and not any(fnmatchcase(subject.label, each) for each in chosen):
                 continue
-            known = there.get(f"`{subject.label}`", ["failed"])
+            verdict, _, backend, *_ = there.get(f"`{subject.label}`", ["failed", "", ""])
             if not diagnose:
-                yield located(subject, Path(folder))
-            elif known[0] in ("right", "wrong"):
-                yield explained(subject, known[2], Path(folder))
+                yield [*located(subject, Path(folder)), made]
+            elif verdict in ("right", "wrong"):
+                yield [*explained(subject, backend, Path(folder)), made]
 
 
 def kept(title: str) -> dict[str, list[str]]:
@@ -206,10 +211,10 @@ def told(title: str, table: Collection[list[str]]) -> str:
 def write(title: str, table: Collection[list[str]]) -> None:
     """Put a table into the page."""
     before, _, after = PAGE.read_text(encoding="utf-8").partition(title)
-    made = markdown_table(["", *TABLES[title][1].split(" | ")], table, 9)
-    since = f"Commit {(commit(checkout()) or 'unknown')[:7]}."
+    order = {f"`{each.label}`": at for at, each in enumerate(every())}
+    made = markdown_table(["", *TABLES[title][1].split(" | ")], sorted(table, key=lambda row: order[row[1]]), 9)
     rest = after.partition("\n\n## ")
-    PAGE.write_text(f"{before}{title}\n{told(title, table)}\n{since}\n\n{made}\n{''.join(rest[1:])}", encoding="utf-8")
+    PAGE.write_text(f"{before}{title}\n{told(title, table)}\n\n{made}\n{''.join(rest[1:])}", encoding="utf-8")
 
 
 def main() -> None:
@@ -220,13 +225,13 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     title = DIAGNOSED if options.diagnose else MADE
-    table = kept(title) if options.patterns else {}
+    table = kept(title)
     for row in rows(options.patterns, options.diagnose):
         table[row[1]] = row
         print(*row, sep=" | ", flush=True)
+        if options.write:
+            write(title, table.values())
     print(told(title, table.values()))
-    if options.write:
-        write(title, table.values())
 
 
 if __name__ == "__main__":

@@ -138,6 +138,14 @@ def _gated(gate: Callable[[Array], Array]) -> Variation:
     return wrong(product=lambda self, g, u, f: np.clip(gate(g) * u, -F16_MAX, F16_MAX))
 
 
+def _cut(self: Stream, x: Array, f: Facts, kv: str) -> Array:
+    """Values of the cache whose lower bits are dropped."""
+    exact = Stream.cached(self, x, f, "f32")
+    near = exact.astype(np.float16)
+    far = np.abs(near.astype(self.dtype)) > np.abs(exact)
+    return np.where(far, np.nextafter(near, np.float16(0)), near).astype(self.dtype)
+
+
 def _to_128(self: Stream, x: Array, act: str) -> Quantised:
     scale = np.maximum(np.abs(x).max(axis=1, keepdims=True), self.dtype.type(1e-5)) / self.dtype.type(128)
     return Quantised(np.clip(self.code(x / scale), -128, 127).astype(np.int8), scale)
@@ -186,6 +194,8 @@ def fixed(f: Facts, act: str, kv: str) -> Iterator[Defect]:
     cut = wrong(code=lambda self, x: np.trunc(x))
     yield Defect("rounding", "codes of activations are cut off instead of rounded", cut)
     yield Defect("kv-type", f"the KV cache is not {kv}", kv="f32" if kv == "f16" else "f16")
+    yield Defect("kv-type", "the KV cache is cut off to f16 instead of rounded", wrong(cached=_cut))
+    yield Defect("scale", "all linear layers give zeros: their weights or activations are lost", scaled(0.0))
     bare = Variation(tensors=lambda t: {name: each for name, each in t.items() if not name.endswith(".scale")})
     yield Defect("scale-tensor", "the tensors .scale beside the weights are not applied", bare)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from kparity.diagnose.advice import advised
-from kparity.diagnose.patterns import ALWAYS, WHOLE, spread
+from kparity.diagnose.patterns import ALWAYS, WHOLE, spread, unmasked
 from kparity.diagnose.seen import Seen
 from kparity.diagnose.simulate import simulated
 from kparity.errors import WrongInput
@@ -36,6 +36,7 @@ def diagnosed(climb: Climb, rung: Rung) -> Diagnosis:
         best = max((each.confidence for each in found.findings if each.pattern not in WHERE), default=0.0)
         if best < CERTAIN:
             _try(found, seen, {"simulated defects": lambda seen: simulated(seen, found.notes)})
+            found.findings = unmasked(seen, found.findings)
         if not any(each.confidence >= LIKELY for each in found.findings):
             _try(found, seen, {"spread": spread, "small errors": lambda seen: _small(seen, found.notes)})
     found.findings.sort(key=lambda each: -each.confidence)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from kparity.ops.spec import Array
 
 BEHIND, LONGEST = 4, 320
 """Tokens behind the first bad position; tokens at most."""
+ALL, FITTED, HELD_OUT = slice(None), slice(0, None, 2), slice(1, None, 2)
+"""Bad positions: those that a value is fitted on, and those that tell whether it holds."""
 
 
 class Explaining(Judge):
@@ -59,25 +60,27 @@ class Way:
 
 @dataclass(frozen=True)
 class Explained:
-    """Mean squared error of the bad positions against the reference and against something else, and whether the latter
-    is noise at every position.
+    """Mean squared error of the bad positions against the reference and against something else, whether the latter is
+    noise at every position, and what share is left at the typical one.
     """
 
-    MOST: ClassVar[float] = 0.5
-    """What may be left."""
+    MOST, LITTLE, NOTHING = 0.5, 0.1, 0.01
+    """Shares that may be left: where it is noise, where it is more, and where the difference itself could be noise."""
     before: float
     after: float
     noise: bool
+    typical: float = 0.0
 
     @property
     def share(self) -> float:
-        """What is left of the difference; 1 where nothing was explained."""
-        return self.after / self.before if 0 < self.before < np.inf and np.isfinite(self.after) else 1.0
+        """What is left of the difference, altogether or at the typical position; 1 where nothing was explained."""
+        known = 0 < self.before < np.inf and np.isfinite(self.after)
+        return max(self.after / self.before, self.typical) if known else 1.0
 
     @property
     def confidence(self) -> float:
         """The share that is explained, less where more than noise is left; 0 where it says nothing."""
-        if self.share > (self.MOST if self.noise else 0.1):
+        if self.share > (self.MOST if self.noise else self.LITTLE):
             return 0.0
         return min(0.99, 1 - self.share) * (1.0 if self.noise else 0.5)
 
@@ -90,7 +93,7 @@ class Explained:
 
 class Seen:
     """A climb that ended at ``rung``. ``ids`` are the tokens of all that is measured, the first ``split`` of them the
-    prompt where one is fed.
+    prompt where one is fed; ``ruled_out`` gets the patterns of defects that were simulated and explain nothing.
     """
 
     def __init__(self, climb: Climb, rung: Rung) -> None:
@@ -99,6 +102,7 @@ class Seen:
         self.reference, self.candidate = climb.pair
         at = next((each.position for each in climb.positions if each.verdict == FAIL), 0)
         self.ids = climb.ids[0][: min(LONGEST, max(masks.TOKENS, at + 1 + BEHIND))] if climb.ids else []
+        self.ruled_out = set[str]()
         self.split = max(1, 2 * len(self.ids) // 3)
         bad = next((at for at, each in enumerate(climb.decoded) if DIVERGED in each.steps), -1)
         if bad >= 0 and rung.name == "decode":
@@ -165,22 +169,28 @@ class Seen:
 
     def explained(
         self, changed: Array, at: int = 0, judge: Callable[[], Judge] | None = None, truth: Array | None = None,
-        whole: bool = True,
+        whole: bool = True, part: slice = ALL,
     ) -> Explained:  # fmt: skip
         """How well other logits, those of the positions from ``at`` on, stand for what the candidate gives there: at
-        all of them, or at the bad ones alone.
+        all of them, or at the bad ones alone; how much is left is that of a ``part`` of the bad ones, or of the right
+        ones where it is empty. What limits admit before says nothing by being admitted behind.
         """
         way, truth = self.subject, self.truth if truth is None else truth
         begin, end = max(at, way.begin), at + len(changed)
         theirs = way.logits[begin - way.begin : end - way.begin]
-        changed, bad = changed[begin - at :], way.bad[begin - way.begin : end - way.begin]
-        bad = bad if bad.any() else np.ones(len(bad), np.bool_)
+        truth, changed, bad = truth[begin:end], changed[begin - at :], way.bad[begin - way.begin : end - way.begin]
+        some = np.flatnonzero(bad)[part]
+        some = some if len(some) else np.flatnonzero(~bad) if not bad.all() else np.flatnonzero(bad)
         with np.errstate(all="ignore"):
-            before, after = (float(np.square(each[bad] - theirs[bad]).mean()) for each in (truth[begin:end], changed))
+            each = [np.square(logits[some] - theirs[some]).mean(axis=1) for logits in (truth, changed)]
+            before, after = (float(errors.mean()) for errors in each)
+            typical = float(np.median(each[1] / each[0]))
         if not self.beyond or not after <= Explained.MOST * before:
             return Explained(before, max(before, after), False)
-        left = self.bad(compared(changed, theirs).rows, begin or 1, judge and judge())
-        return Explained(before, after, not left[slice(None) if whole else bad].any())
+        judged = judge and judge()
+        apart = [self.bad(compared(logits, theirs).rows, begin or 1, judged) for logits in (truth, changed)]
+        told = apart[0].any() or after <= Explained.NOTHING * before
+        return Explained(before, after, bool(told and not apart[1][slice(None) if whole else bad].any()), typical)
 
     @contextmanager
     def fresh(self) -> Iterator[Seat]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kparity import plain
 from kparity.diagnose.defects import Defect, Family, families, fixed, layered
-from kparity.diagnose.seen import BEHIND, Explained, Explaining, Seen
+from kparity.diagnose.seen import ALL, BEHIND, FITTED, HELD_OUT, Explained, Explaining, Seen
 from kparity.errors import KparityError
 from kparity.host import progress
 from kparity.host.text import number
@@ -73,7 +73,7 @@ class Simulation:
         apart = [seen.bad(compared(logits[way.begin :], each).rows, way.begin, judge()).any() for each in sides]
         return bool(apart[0] and not apart[1])
 
-    def explained(self, defect: Defect) -> Explained:
+    def explained(self, defect: Defect, part: slice = ALL) -> Explained:
         """How well a defect explains what the candidate gives; of one that does not explain the first bad positions no
         more is computed.
         """
@@ -84,7 +84,7 @@ class Simulation:
             if first.share > Explained.MOST:
                 return first
         logits, judge = self.passed(defect)
-        return self.seen.explained(logits, judge=judge, truth=self.right[0])
+        return self.seen.explained(logits, judge=judge, truth=self.right[0], part=part)
 
     def over(self) -> bool:
         """Whether there is no time for more, or what was found needs none."""
@@ -98,14 +98,18 @@ class Simulation:
             pair = self._fitted(each) if isinstance(each, Family) else (each, self.explained(each))
             if pair[1].confidence:
                 self.found.append(pair)
+            else:
+                self.seen.ruled_out.add(each.pattern)
 
     def _fitted(self, family: Family) -> tuple[Defect, Explained]:
-        """The likeliest of a family: the best of a grid, then a golden section around it."""
+        """The likeliest of a family: the best of a grid, then a golden section around it; and how well it explains the
+        bad positions that it was not fitted on.
+        """
         known: dict[float, Explained] = {}
 
         def left(value: float) -> float:
             if value not in known:
-                known[value] = self.explained(Defect(family.pattern, "", family.made(value)))
+                known[value] = self.explained(Defect(family.pattern, "", family.made(value)), FITTED)
             return known[value].share
 
         grid = family.grid()
@@ -121,7 +125,8 @@ class Simulation:
             least = known[min(known, key=left)].share
             best = min(known, key=left)
             best = next((value for value in tidy if left(value) <= ALIKE * least and known[value].noise), best)
-        return Defect(family.pattern, family.cause.format(number(best)), family.made(best)), known[best]
+        defect = Defect(family.pattern, family.cause.format(number(best)), family.made(best))
+        return defect, self.explained(defect, HELD_OUT) if known[best].confidence else known[best]
 
 
 def simulated(seen: Seen, notes: list[str]) -> list[Finding]:
