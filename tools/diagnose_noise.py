@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from kparity.diagnose.diagnosis import diagnosed
 from kparity.engines.registry import open_here
 from kparity.errors import Unavailable
+from kparity.host.revision import checkout, commit
 from kparity.host.text import markdown_table
 from kparity.ladder.climb import Climb, climb
 from kparity.ladder.prompts import PER_TOKEN, built_in
@@ -123,11 +124,11 @@ def right(only: str, windows: int, seed: int, folder: Path) -> tuple[str, int]:
         said += [f"- {pair.name}, {each}" for each in found]
         print(f"{pair.name}: {'; '.join(found) or 'nothing'}", flush=True)
     total, wrong = sum(ran.values()), sum(told.values())
-    end = (
-        f"{wrong} of {total} right pairs were given a defect: at most {upper_bound(wrong, total):.1%} at 95 %."
-        if total
-        else ""
+    share, at = (
+        f"at most {upper_bound(wrong, total):.1%} at 95 %" if total else "",
+        (commit(checkout()) or "unknown")[:7],
     )
+    end = f"{wrong} of {total} right pairs were given a defect: {share}. Commit {at}." if total else ""
     table = markdown_table(["pair", "texts", "diagnoses"], [[name, count, told[name]] for name, count in ran.items()])
     print(end)
     return "\n\n".join(["## Right pairs", end, *said, table]), 1 if wrong else 0 if total else 3

@@ -251,9 +251,8 @@ def _attention(f: Facts) -> Iterator[Defect]:
     yield Defect("kv-late", "keys and values go one position late: an empty key is seen first, the own one not", late)
     yield Defect("kv-hole", "an empty key lies before the first: positions begin at 1", _hole())
     yield Defect("kv-exchanged", "keys and values are exchanged", _attending(lambda q, k, v: (q, v, k)))
-    yield Defect(
-        "kv-missing", "no value reaches attention: nothing was stored", _attending(lambda q, k, v: (q, k, 0 * v))
-    )
+    lost = _attending(lambda q, k, v: (q, k, 0 * v))
+    yield Defect("kv-missing", "no value reaches attention: nothing was stored", lost)
     dealt = wrong(groups=lambda self, f: np.arange(f.heads) % f.kv_heads)
     yield Defect("gqa", "key heads are dealt out to query heads one by one, not by groups", dealt)
     order = np.argsort(np.arange(f.heads).reshape(-1, f.kv_heads).T.ravel())
@@ -273,9 +272,8 @@ def families(f: Facts) -> Iterator[Family]:
                  lambda value: Variation(partial(table, theta=value)), bases)  # fmt: skip
     yield Family("rope-scale", f"the linear factor of RoPE is {{}}, the file says {f.rope_scale:g}", f.rope_scale,
                  lambda value: Variation(partial(table, scale=value)), (1.0,))  # fmt: skip
-    yield Family(
-        "eps", f"eps of the norms is {{}}, the file says {f.eps:g}", f.eps, lambda value: misread(eps=value), small
-    )
+    yield Family("eps", f"eps of the norms is {{}}, the file says {f.eps:g}", f.eps,
+                 lambda value: misread(eps=value), small)  # fmt: skip
     root = f.head_dim**0.5
     yield Family("softmax-scale", f"scores are multiplied by {{}}/√{f.head_dim}", 1.0,
                  lambda value: wrong(sharpness=lambda self, f: value / root),
@@ -292,17 +290,16 @@ def layered(f: Facts) -> Iterator[Defect]:
     """Defects of one layer, or of all but one place."""
     last, first = (f.layers - 1, "output"), (0, "attn_residual")
     yield Defect("block-missing", "no block but the last is added to the stream", _adding(*last, 1, 1, (1, 0)))
-    yield Defect(
-        "residual", "the stream is not stored: it is lost behind the first block", _adding(*first, 1, 1, (0, 1))
-    )
+    told = "the stream is not stored: it is lost behind the first block"
+    yield Defect("residual", told, _adding(*first, 1, 1, (0, 1)))
     for at in range(f.layers):
         for slot, block in (("attn_residual", "attention"), ("output", "the feed-forward block")):
-            yield Defect(
-                "residual", f"layer {at}: the stream around {block} is not added back", _adding(at, slot, 0, 1)
-            )
-            yield Defect("block-missing", f"layer {at}: {block} is missing", _adding(at, slot, 1, 0))
-            told = f"layer {at}: the output of {block} is subtracted from the stream around it"
-            yield Defect("residual", told, _adding(at, slot, 1, -1))
+            for pattern, told, stream, times in (
+                ("residual", f"the stream around {block} is not added back", 0, 1),
+                ("block-missing", f"{block} is missing", 1, 0),
+                ("residual", f"the output of {block} is subtracted from the stream around it", 1, -1),
+            ):
+                yield Defect(pattern, f"layer {at}: {told}", _adding(at, slot, stream, times))
     for at in range(1, f.layers):
         for slot in NORMS[:-1]:
             told = f"layer {at}: what {slot} gives is that of the layer before, it is not launched"

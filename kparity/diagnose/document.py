@@ -53,10 +53,8 @@ def _made(verdict: Verdict, settings: Settings, **more: object) -> Document:
 
 def of_climb(climbed: record.Document) -> Document:
     """What a climb and its diagnosis say together."""
-    told, failed = (
-        climbed.diagnosis,
-        next((each for each in climbed.rungs if each.verdict in (FAIL, INCONCLUSIVE)), None),
-    )
+    told = climbed.diagnosis
+    failed = next((each for each in climbed.rungs if each.verdict in (FAIL, INCONCLUSIVE)), None)
     found = told is not None and any(each.defect for each in told.findings)
     verdict = climbed.verdict if climbed.verdict != FAIL or found else INCONCLUSIVE
     reason = f"{failed.name}: {failed.reason}" if failed else ""

@@ -39,10 +39,7 @@ OF_MASKS = {
 RANDOM = "two runs of the same thing differ: sampling for argmax, or memory that nobody wrote"
 EARLY = {
     "preflight_layers": ("fallback", "layers are not on the device that was asked for"),
-    "masks_repeated": (
-        "P7-random",
-        "a second process gives other bits: additions without an order, or unwritten memory",
-    ),
+    "masks_repeated": ("P7-random", "a second process gives other bits: no order of additions, or unwritten memory"),
     "masks_shapes": ("shapes", "both sides have other shapes, or a cache that is too short"),
 }
 """Threshold that does not hold → its pattern and cause."""
@@ -141,10 +138,8 @@ def repeats(seen: Seen) -> Iterator[Finding]:
         told = f"{start}, and after a reset position {where[0]} differs"
         cause = "state survives a reset"
         if way.fed == BATCH and not apart(seen.reference.fed([*seen.ids, *seen.ids])[len(seen.ids) :], second).size:
-            cause, told = (
-                "a reset leaves the cache as it is",
-                f"{told}: the logits are those of the reference without one",
-            )
+            cause = "a reset leaves the cache as it is"
+            told += ": the logits are those of the reference without one"
         yield seen.finding("reset", cause, told, 0.95 if right else 0.5)
 
 
@@ -190,10 +185,8 @@ def gain(seen: Seen) -> Iterator[Finding]:
         return
     alike = bool(np.median(rows.cosine) > CLOSE)  # a factor of 0 explains whatever is small
     mean, error = float(factor.mean()), float(factor.std(ddof=1) / np.sqrt(len(factor)))
-    scaled, moved = (
-        seen.explained(seen.truth * mean),
-        seen.explained(seen.truth[begin:] + rows.mean_error[:, None], begin),
-    )
+    scaled = seen.explained(seen.truth * mean)
+    moved = seen.explained(seen.truth[begin:] + rows.mean_error[:, None], begin)
     if alike and scaled.confidence and abs(mean - 1) > SLOPE * error:
         interval = f"factor {mean:.5g} ± {2 * error:.2g} over {len(factor)} positions (95 %)"
         told = f"the logits are those of the reference times {mean:.4f}"
@@ -308,9 +301,8 @@ def profile(seen: Seen) -> Iterator[Finding]:
     way = seen.subject
     start, l2 = way.first, way.rows.l2
     at = start - way.begin
-    if (
-        start < 1 or len(l2) < 6 or not np.isfinite(l2).all() or way.fed in (TURN, ONE, SECOND)
-    ):  # which jump where a turn begins
+    turned = way.fed in (TURN, ONE, SECOND)  # which jump where a turn begins
+    if start < 1 or len(l2) < 6 or not np.isfinite(l2).all() or turned:
         return
     if way.bad[at:].mean() > 0.5:
         if at > 3 and l2[at] > JUMP * l2[max(0, at - 8) : at].max():
@@ -331,9 +323,8 @@ def _jump(seen: Seen, way: Way) -> Iterator[Finding]:
                 for seat in (seen.reference, seen.candidate)]  # fmt: skip
         again.append(bool(seen.bad(compared(*pair).rows, size - 1)[0]))
     words = ", ".join(f"{start + more} tokens {'wrong' if bad else 'right'}" for more, bad in enumerate(again))
-    evidence = (
-        f"{way.name}: L2 at most {l2[: start - way.begin].max():.3g} before {start}, {l2[start - way.begin]:.3g} there"
-    )
+    at = start - way.begin
+    evidence = f"{way.name}: L2 at most {l2[:at].max():.3g} before {start}, {l2[at]:.3g} there"
     evidence += f"; the last of prompts run anew: {words}"
     if all(again):
         yield seen.finding("batch", "the last row of a batch is wrong, wherever it ends: padding", evidence, 0.85)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -110,13 +111,10 @@ class Seen:
             self.ids = [*prompt, *told.reference[: told.steps.index(DIVERGED) + 1]][-LONGEST:]
             self.split = min(len(prompt), len(self.ids) - 1)
 
-    def finding(
-        self, pattern: str, cause: str, evidence: str, confidence: float, *, next: str = "", defect: bool = True,
-        side: str = "",
-    ) -> Finding:  # fmt: skip
+    def finding(self, pattern: str, cause: str, evidence: str, confidence: float, **more: Any) -> Finding:
         """A finding about the side that is to be explained, with the advice of its pattern."""
-        side = side or self.candidate.side
-        return advised(self.climb.settings, pattern, cause, evidence, confidence, next=next, defect=defect, side=side)
+        more.setdefault("side", self.candidate.side)
+        return advised(self.climb.settings, pattern, cause, evidence, confidence, **more)
 
     @property
     def whole(self) -> bool:
