@@ -69,7 +69,8 @@ check() {
     # Two processes for what can share the machine, with one thread each for matrices: threads that wait for each other
     # take half as long again. Then by itself what holds times against limits.
     code=0
-    OPENBLAS_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" || code=$?
+    OPENBLAS_NUM_THREADS=1 \
+        .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" || code=$?
     .venv/bin/python -m pytest -m alone || code=$?
     return $code
 }
