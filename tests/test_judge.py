@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from kparity import contracts
 from kparity.device.adapter import DeviceInfo
 from kparity.device.codes import reasons
 from kparity.gates import table
-from kparity.gates.judge import judged, lacking, rejudged
+from kparity.gates.judge import judged, lacking, left_open, rejudged, trusted
 from kparity.gates.table import GATES
+from kparity.gates.verdict import Gate
+from kparity.probe import runner
 from kparity.probe.messages import Measured, Opened, Proof, Request
 from kparity.probe.runner import Attempt
-from kparity.process import Family, Garbled
+from kparity.process import Garbled
 from tests.made_receipts import GOOD, MEASURES
 
 CONTRACT = contracts.load(contracts.PROBE)
@@ -29,12 +32,12 @@ def good(name: str, **changes: float | None) -> Measured:
 
 
 @pytest.fixture
-def candidate() -> Any:
-    """The parent's side of a probe whose process says what the test says."""
-    with Family() as family:
-        found = Attempt(family, "numpy", Request(), None)
-        yield found
-        found.end()
+def candidate(monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    """The parent's side of a probe whose process, which is none, says what the test says."""
+    child = SimpleNamespace(started=0.0, heard=0.0, over=False, send=lambda message: None, close=lambda: None)
+    monkeypatch.setattr(runner, "started", lambda *given: child)
+    nobody: Any = None
+    return Attempt(nobody, "numpy", Request(), None, nobody)
 
 
 @pytest.mark.parametrize("count", range(len(GATES) + 2))
@@ -94,7 +97,48 @@ def test_remembered_gates_are_judged_again() -> None:
     wrong = gates[2].measures[0]
     gates[1].measures[0] = type(wrong)("bos_cosine", -5.0, -9.0, "≥", True)
     assert rejudged(gates, "full", CONTRACT) is None
+    gates[1].measures[0] = type(wrong)("bos_noise", 1.0, 0.99, "≥", True)
+    assert rejudged(gates, "full", CONTRACT) is None
     assert rejudged(gates[:1] + gates[2:], "full", CONTRACT) is None
+
+
+def test_gates_of_bos_alone_are_judged_again_with_what_they_leave_open() -> None:
+    gates = [judged(gate, CONTRACT, good(gate.name).values, "", "", 2.0) for gate in GATES[:2]]
+    again = rejudged([*gates, *left_open("bos")], "bos", CONTRACT)
+    assert again == [*gates, *left_open("bos")] and [each.name for each in left_open("bos")] == [
+        each.name for each in GATES[2:]
+    ]
+    assert left_open("full") == [] and lacking(gates, "bos") == [] and lacking(gates[:1], "bos") == ["BOS"]
+    assert lacking(again or [], "full") == [each.name for each in GATES[2:]]
+    assert rejudged(gates, "open", CONTRACT) is None and rejudged([], "full", CONTRACT) == []
+    assert rejudged(gates, "full", CONTRACT) == gates, "what is missing is for lacking to say"
+
+
+@pytest.mark.parametrize(("values", "code", "reason", "told"), [
+    ({}, "", "", ("FAIL", "KP-BOS-COSINE", "bos_cosine = nan ≥ 0.99")),
+    ({"bos_cosine": 0.99}, "", "x", ("PASS", "", "")),
+    ({"bos_cosine": 0.9}, "KP-BOS-NONFINITE", "own words", ("FAIL", "KP-BOS-NONFINITE", "own words")),
+    ({"bos_cosine": 1.0}, "KP-MINE", "", ("FAIL", "KP-BOS-COSINE", "the candidate rejected itself")),
+])  # fmt: skip
+def test_a_gate_is_what_its_measures_make_it(
+    values: dict[str, float | None], code: str, reason: str, told: tuple[str, str, str]
+) -> None:
+    gate = judged(table.named("BOS"), CONTRACT, values, code, reason, 3.0)
+    assert (gate.verdict, gate.code, gate.reason, gate.elapsed_ms) == (*told, 3.0) and len(gate.measures) == 1
+
+
+def test_what_could_not_have_failed_is_mistrusted_where_it_passed_and_compares() -> None:
+    passed, failed = Gate("BOS", "PASS", elapsed_ms=4.0), Gate("BOS", "FAIL")
+    spec = table.named("BOS")
+    found = trusted(passed, spec, ["zeros", "ones"])
+    assert (found.verdict, found.code, found.elapsed_ms) == ("MISTRUSTED", "KP-VACUOUS", 4.0)
+    assert found.reason == "it could not have failed: zeros; ones"
+    assert trusted(passed, spec, []) is passed and trusted(failed, spec, ["zeros"]) is failed
+    assert trusted(passed, table.named("exact"), ["zeros"]) is passed
+    compares = {"BOS", "positions", "prefill", "replay", "reset", "decode", "turns", "depth"}
+    assert {each.name for each in GATES if each.compares} == compares and table.SOAK.compares
+    names = [[each.name for each in table.of_depth(depth)] for depth in table.DEPTHS]
+    assert names == [["open"], ["open", "BOS"], [each.name for each in GATES], [*[each.name for each in GATES], "soak"]]
 
 
 def test_the_table_is_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import msgspec
@@ -288,3 +289,12 @@ def test_an_op_shows_a_gpu_by_all_of_its_row(changes: dict[str, Any]) -> None:
     assert row.device is not None
     processor = msgspec.structs.replace(row, device=msgspec.structs.replace(row.device, kind="cpu"))
     assert not device.op_shows_gpu(processor)
+
+
+@pytest.mark.parametrize("name", ["A device", "Z device"])
+def test_a_uuid_is_of_one_device(name: str) -> None:
+    both_ = lambda made: made["runs"].append(copy.deepcopy(made["runs"][0]))  # noqa: E731
+    assert refusals(device.devices, both_) == []
+    renamed = both(both_, put("runs.2.device.device", name))
+    assert refusals(device.devices, renamed) == ["runs/2/device/uuid"]
+    assert refusals(device.devices, both(renamed, put("runs.2.device.uuid", "pci 0000:09:00.0"))) == []

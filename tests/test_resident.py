@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from kparity import contracts
 from kparity.backends.cpu import CpuBackend
-from kparity.engine import Engine
+from kparity.engine import Engine, resident
 from kparity.engine.canary import Canary, Tripped
 from kparity.engine.column_sums import column_sums
 from kparity.errors import DeviceFault
@@ -105,3 +109,50 @@ def test_a_table_is_compared_where_it_lies_and_is_not_made_again(tmp_path: Path,
         assert name in gate_resident(one).reason and gate_kernels(one).code == "KP-KERNEL"
         table[-1] = right
     assert gate_resident(one).verdict == gate_kernels(one).verdict == "PASS"
+
+
+class Flat:
+    """A device whose buffers are arrays, parts of which it gives or not."""
+
+    def __init__(self, divides: bool) -> None:
+        self.divides, self.parts, self.wholes = divides, list[tuple[int, ...]](), 0
+
+    def view(self, buffer: Any, at: int, shape: tuple[int, ...]) -> Any:
+        self.parts.append((at, *shape))
+        part = buffer.array.reshape(-1)[at : at + math.prod(shape)].reshape(shape)
+        return SimpleNamespace(array=part, shape=shape) if self.divides else None
+
+    def download(self, buffer: Any) -> np.ndarray:
+        self.wholes += buffer.array.base is None
+        given: np.ndarray = buffer.array
+        return given
+
+
+@pytest.mark.parametrize("divides", [True, False])
+@pytest.mark.parametrize(("width", "dtype", "name"), [
+    ((8,), np.float32, "f32"), ((3,), np.float16, "f16"), ((), np.float32, "f32"), ((2, 2), np.float32, "f32"),
+])  # fmt: skip
+def test_rows_that_differ_in_a_bit_are_counted_piece_by_piece(
+    divides: bool, width: tuple[int, ...], dtype: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = np.random.default_rng(1).normal(size=(7, *width)).astype(dtype)
+    row = max(1, math.prod(width)) * source.itemsize
+    monkeypatch.setattr(resident, "PIECE", 3 * row + row // 2)
+    mine = source.copy()
+    backend: Any = Flat(divides)
+    buffer: Any = SimpleNamespace(array=mine, shape=mine.shape, dtype=name)
+    rows = lambda start, stop: source[start:stop]  # noqa: E731
+    assert resident.wrong_rows(backend, buffer, rows) == []
+    assert backend.parts[:3] == [(0, 3, *width), (row // source.itemsize * 3, 3, *width),
+                                 (row // source.itemsize * 6, 1, *width)]  # fmt: skip
+    assert backend.wholes == (not divides)
+    for at in (0, 4, 6):
+        mine.reshape(-1).view(np.uint8)[at * row + row - 1] ^= 1
+    assert resident.wrong_rows(backend, buffer, rows) == [0, 4, 6]
+    monkeypatch.setattr(resident, "PIECE", 1)
+    assert resident.wrong_rows(backend, buffer, rows) == [0, 4, 6]
+    backend.parts.clear()
+    monkeypatch.setattr(resident, "PIECE", 7 * row)
+    assert resident.wrong_rows(backend, buffer, rows) == [0, 4, 6] and backend.parts == []
+    for other in (source.astype(np.float64), source[:3], source.reshape(7, -1, 1)):
+        assert resident.wrong_rows(backend, buffer, lambda start, stop, other=other: other) == [*range(7)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,15 +18,18 @@ from kparity.backends.cpu import CpuBackend
 from kparity.device import fingerprint
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
+from kparity.errors import WrongInput
 from kparity.gates import reference
+from kparity.gates.filled import Filled
 from kparity.gates.judge import judged
 from kparity.gates.table import GATES
 from kparity.gates.verdict import Gate, Row
 from kparity.model import load_model
 from kparity.model.writer import TINY, write
+from kparity.plain import Span
 from kparity.probe import cache, dispatcher
 from kparity.probe.messages import Request
-from kparity.probe.repeat import ENTRIES, Kept, differs
+from kparity.probe.repeat import ENTRIES, Kept, differs, repeated
 from kparity.probe.runner import Found
 from tests.test_judge import CONTRACT, good
 
@@ -144,6 +148,61 @@ def test_the_device_of_now_is_that_of_the_verdict() -> None:
     assert not cache.confirmed(nobody, nobody)
 
 
+@pytest.mark.parametrize("code", cache.FLEETING)
+def test_what_says_more_of_the_moment_is_a_miss(code: str) -> None:
+    keys = cache.Keys(Request())
+    cache.put(keys, Found(replace(refused(), code=code), None, LOADED))
+    assert not keys.path("cpu").exists()
+
+
+def test_an_entry_is_of_files_that_are_the_same_still(tmp_path: Path) -> None:
+    keys, path = cache.Keys(Request()), tmp_path / "library.so"
+    path.write_text("x")
+    for loaded, remembered in (({}, False), ({str(path): fingerprint.state(path)}, True), ({str(path): "1:2"}, False),
+                               ({**LOADED, str(path): fingerprint.state(path)}, True)):  # fmt: skip
+        cache.put(keys, Found(whole(), None, loaded))
+        assert (cache.get(keys, "cpu") is not None) is remembered
+    path.unlink()
+    assert cache.get(keys, "cpu") is None
+
+
+def test_an_entry_that_somebody_wrote_is_a_miss() -> None:
+    keys = cache.Keys(Request())
+    cache.put(keys, Found(whole(), None, LOADED))
+    path = keys.path("cpu")
+    written = path.read_bytes()
+    signature, _, body = written.partition(b"\n")
+    forged = signature.translate(bytes.maketrans(b"0123456789abcdef", b"123456789abcdef0"))
+    for content in (body, b"\n" + body, signature + b"\n" + body + b" ", forged + b"\n" + body, b"", signature):
+        path.write_bytes(content)
+        assert cache.get(keys, "cpu") is None
+    path.write_bytes(written)
+    assert cache.get(keys, "cpu") is not None and len((path.parent / "key").read_bytes()) == 32
+    (path.parent / "key").write_bytes(bytes(32))
+    assert cache.get(keys, "cpu") is None, "signed with another key"
+
+
+def test_a_backend_of_another_package_depends_on_its_files_and_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"adapter", "drivers"}.isdisjoint(cache.Keys(Request()).of("cpu"))
+    names: list[str] = []
+    for name in ("distribution", "drivers"):
+        monkeypatch.setattr(fingerprint, name, lambda *given, name=name: f"{name} {len(names)}")
+    here = cache.Keys(Request()).of("theirs")
+    assert (here["adapter"], here["drivers"]) == ("distribution 0", "drivers 0")
+    names.append("changed")
+    assert cache.Keys(Request()).of("theirs") != here
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    keys = cache.Keys(Request())
+    monkeypatch.setattr("kparity.host.cachedir.write", full)
+    cache.put(keys, Found(whole(), None, LOADED))
+    assert cache.get(keys, "cpu") is None
+
+
 # --- the serving process ---
 
 
@@ -247,3 +306,58 @@ def test_a_factor_and_noise_in_every_row_are_seen(kept: Kept) -> None:
         return other * np.linalg.norm(row) / np.linalg.norm(other)
 
     assert "positions_noise" in said(kept, noisy) and "positions_noise" not in said(loud, noisy)
+    times = float(re.findall(r"positions_noise = (\S+)", said(msgspec.structs.replace(kept, noise=1e-4), noisy))[0])
+    for share, seen in ((9.9, False), (10.1, True), (10.9, True)):
+        assert ("positions_noise" in said(msgspec.structs.replace(kept, noise=1e-4 * times / share), noisy)) is seen
+
+
+def of_table(count: int, vocab: int, spans: int) -> reference.Reference:
+    """A reference of drawn logits, whose twin lies a little beside it."""
+    logits = np.random.default_rng(1).normal(0, 3, (count + spans, vocab))
+    rounded = logits + np.random.default_rng(2).normal(0, 1e-2, logits.shape)
+    deep = reference.Deep([Span(200 - at, [at]) for at in range(spans)], Filled(1, 256, [(0, 1)]),
+                          logits[count:], rounded[count:])  # fmt: skip
+    facts: Any = None
+    return reference.Reference("x", [*range(count)], logits[:count], rounded[:count], facts, deep if spans else None)
+
+
+@pytest.mark.parametrize(("count", "vocab", "spans"), [(72, 600, 3), (64, 512, 2), (9, 40, 1), (1, 40, 0)])
+def test_what_is_kept_of_a_reference(count: int, vocab: int, spans: int) -> None:
+    whole_ = of_table(count, vocab, spans)
+    found = Kept.of(whole_)
+    positions, late, entries = min(count, 64), min(spans, 2), min(vocab, 512)
+    assert found.tokens == [*range(positions)] and len(found.spans) == late and len({*found.entries}) == entries
+    assert found.entries == sorted(found.entries) and found.entries[0] >= 0 and found.entries[-1] < vocab
+    rows = whole_.logits[:positions]
+    if whole_.deep:
+        rows = np.concatenate([rows, whole_.deep.logits[:late]])
+        assert (found.context, found.exponents, found.spans) == (256, [(0, 1)], whole_.deep.spans[:late])
+    else:
+        assert (found.context, found.exponents) == (0, [])
+    assert (found.wanted == rows[:, found.entries].astype(np.float32)).all() and 1e-7 < found.noise < 1e-4
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 64])
+@pytest.mark.parametrize("head", [True, False])
+def test_every_position_a_prompt_and_steps_are_repeated(count: int, head: bool) -> None:
+    given = Kept.of(of_table(count, 40, 0))
+    engine: Any = Replayed(given, 40, lambda kind, at, row: row)
+    if not head:
+
+        def none(tokens: list[int]) -> np.ndarray:
+            engine.position = 5
+            raise WrongInput("no head for several rows")
+
+        engine.score = none
+    found, rows, names = repeated(engine, given)
+    length = count // 2 + 1
+    steps = [*range(length, min(length + 8, count))] if count > 1 else [0]
+    assert rows == ([*range(count), length - 1] if count > 1 else []) + steps and len(found) == len(names) == len(rows)
+    assert all((each == given.wanted[row]).all() for each, row in zip(found, rows, strict=True))
+    assert differs(engine, given, contracts.load(contracts.PROBE)) == "" and engine.position == 0
+    if count == 1:  # too few rows for a median
+        scaled: Any = Replayed(given, 40, lambda kind, at, row: row * 1.05)
+        assert differs(scaled, given, contracts.load(contracts.PROBE)) == ""
+    if count == 2:
+        scaled = Replayed(given, 40, lambda kind, at, row: row * 1.05)
+        assert "positions_factor" in differs(scaled, given, contracts.load(contracts.PROBE))

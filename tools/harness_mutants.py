@@ -5,8 +5,9 @@
 ``tools/harness_mutants.yaml`` names the modules, the quick tests of each, and the survivors that are known. A mutant is
 a change at one place: where cosmic-ray has several for a place, the seed draws one. Each runs in a fork of this
 process, whose import of that one module gives the changed text: no file is touched, and no child of the tests sees the
-change, so a mutant that only a probe in processes of its own would notice counts as a survivor. Annotations are not
-changed, since they never run. Exit code 1 where a survivor is unknown, 2 where the tests fail without a change.
+change, so a mutant that only a probe in processes of its own would notice counts as a survivor. Annotations, and
+whether a type checker is at work, are not changed: they never run. Exit code 1 where a survivor is unknown, 2 where the
+tests fail without a change.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def mutants_of(path: Path, seed: str) -> Iterator[Mutant]:
         changes = get_operator(operator)()
         places = (place for node in ast_nodes(tree) for place in changes.mutation_positions(node))
         for occurrence, (start, _) in enumerate(places):
-            if any(first <= start < last for first, last in skipped):
+            if any(first <= start < last for first, last in skipped) or "TYPE_CHECKING" in lines[start[0] - 1]:
                 continue
             words = (seed, name, lines[start[0] - 1].strip(), str(start[1]), operator)
             mutant = Mutant(name, operator, occurrence, hashlib.sha256("\n".join(words).encode()).digest())
