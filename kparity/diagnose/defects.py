@@ -252,7 +252,7 @@ def _attention(f: Facts) -> Iterator[Defect]:
     yield Defect("kv-hole", "an empty key lies before the first: positions begin at 1", _hole())
     yield Defect("kv-exchanged", "keys and values are exchanged", _attending(lambda q, k, v: (q, v, k)))
     lost = _attending(lambda q, k, v: (q, k, 0 * v))
-    yield Defect("kv-missing", "no value reaches attention: nothing was stored", lost)
+    yield Defect("kv-missing", "no value reaches attention: none was stored, or none is read", lost)
     dealt = wrong(groups=lambda self, f: np.arange(f.heads) % f.kv_heads)
     yield Defect("gqa", "key heads are dealt out to query heads one by one, not by groups", dealt)
     order = np.argsort(np.arange(f.heads).reshape(-1, f.kv_heads).T.ravel())
