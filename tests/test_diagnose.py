@@ -211,10 +211,12 @@ def test_a_known_wrong_engine_is_told_by_name(mutant: str, tmp_path: Path) -> No
 
 def test_what_a_simulation_rules_out_is_not_said(tmp_path: Path) -> None:
     found = told(of_mutant("add/second-row-off-by-one", tmp_path)).findings
-    assert [(each.pattern, each.confidence) for each in found] == [("batch", 0.5)] and "no mask that was" in found[
-        0
-    ].cause
+    assert [(each.pattern, each.confidence) for each in found] == [
+        ("batch", 0.5)
+    ] and "no such mask does that" in found[0].cause
     assert told(of_mutant("engine/words-flipped", tmp_path)).findings == []
+    (found,) = told(of_mutant("attention/no-mask", tmp_path)).findings
+    assert found.pattern == "mask" and "no causal mask" in found.cause
 
 
 def test_the_side_that_is_wrong_is_told() -> None:

@@ -97,7 +97,8 @@ PATTERNS: dict[tuple[str, ...], str] = {
     ("kv-missing",): "rope_store/values-not-stored",
     ("gqa",): "attention/heads-by-remainder attention/values-of-the-first-head rope_store/keys-from-the-head-before "
     "engine/value-heads-exchanged engine/host-heads-dealt",
-    ("P5-jump",): "attention/*-not-rescaled attention/boundary-key-twice",
+    ("P5-jump", "batch"): "attention/*-not-rescaled",
+    ("P5-jump",): "attention/boundary-key-twice",
     ("P5-jump", "anew", "steps"): "kv_store/row-for-position",
     ("mask-more", "mask"): "attention/mask-one-more",
     ("mask-less", "mask"): "attention/mask-one-less",

@@ -73,16 +73,16 @@ def alone(seen: Seen) -> Iterator[Finding]:
 
 
 def unmasked(seen: Seen, found: list[Finding]) -> list[Finding]:
-    """Findings, in which no mask is blamed if those that were simulated explain nothing."""
-    if not {"mask-more", "mask-less"} <= seen.ruled_out:
-        return found
-    lost = masks.TOO_FEW in seen.rung.cause
-    why = ("blind", "keys, values or attention are lost") if lost else ("batch", "a kernel reads beyond its row")
-    said = seen.rung.cause.partition(":")[0]
-    other = seen.finding(why[0], f"{said}, and no mask that was simulated does that: {why[1]}", "", DOUBTED)
-    return [
-        replace(other, evidence=each.evidence, side=each.side) if each.pattern == "mask" else each for each in found
-    ]
+    """Findings, in which a mask that is off by one is not blamed if that mask was simulated and explains nothing."""
+    suspects = ((masks.TOO_MANY, "mask-more", "batch", "a kernel reads beyond its row"),
+                (masks.TOO_FEW, "mask-less", "blind", "keys, values or attention are lost"))  # fmt: skip
+    for text, mask, pattern, why in suspects:
+        if text in seen.rung.cause and mask in seen.ruled_out:
+            said = seen.rung.cause.partition(":")[0]
+            told = seen.finding(pattern, f"{said}, and no such mask does that: {why}", "", DOUBTED)
+            return [replace(told, evidence=each.evidence, side=each.side) if each.pattern == "mask" else each
+                    for each in found]  # fmt: skip
+    return found
 
 
 def ties(seen: Seen) -> Iterator[Finding]:

@@ -170,15 +170,16 @@ class Seen:
         whole: bool = True, part: slice = ALL,
     ) -> Explained:  # fmt: skip
         """How well other logits, those of the positions from ``at`` on, stand for what the candidate gives there: at
-        all of them, or at the bad ones alone; how much is left is that of a ``part`` of the bad ones, or of the right
-        ones where it is empty. What limits admit before says nothing by being admitted behind.
+        all of them, or at the bad ones alone; how much is left is that of a ``part`` of the bad ones, if there are
+        some. What limits admit before says nothing by being admitted behind.
         """
         way, truth = self.subject, self.truth if truth is None else truth
         begin, end = max(at, way.begin), at + len(changed)
         theirs = way.logits[begin - way.begin : end - way.begin]
         truth, changed, bad = truth[begin:end], changed[begin - at :], way.bad[begin - way.begin : end - way.begin]
-        some = np.flatnonzero(bad)[part]
-        some = some if len(some) else np.flatnonzero(~bad) if not bad.all() else np.flatnonzero(bad)
+        bad = bad if bad.any() else np.ones(len(bad), np.bool_)
+        places = np.flatnonzero(bad)
+        some = places[part] if len(places[part]) else places
         with np.errstate(all="ignore"):
             each = [np.square(logits[some] - theirs[some]).mean(axis=1) for logits in (truth, changed)]
             before, after = (float(errors.mean()) for errors in each)

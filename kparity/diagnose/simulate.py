@@ -103,7 +103,7 @@ class Simulation:
 
     def _fitted(self, family: Family) -> tuple[Defect, Explained]:
         """The likeliest of a family: the best of a grid, then a golden section around it; and how well it explains the
-        bad positions that it was not fitted on.
+        bad positions that it was not fitted on; where there is one alone, it must explain all of it.
         """
         known: dict[float, Explained] = {}
 
@@ -126,7 +126,10 @@ class Simulation:
             best = min(known, key=left)
             best = next((value for value in tidy if left(value) <= ALIKE * least and known[value].noise), best)
         defect = Defect(family.pattern, family.cause.format(number(best)), family.made(best))
-        return defect, self.explained(defect, HELD_OUT) if known[best].confidence else known[best]
+        held = self.explained(defect, HELD_OUT) if known[best].confidence else known[best]
+        if self.seen.subject.bad.sum() < 2 and held.share > Explained.NOTHING:
+            held = Explained(held.before, held.before, False)
+        return defect, held
 
 
 def simulated(seen: Seen, notes: list[str]) -> list[Finding]:

@@ -25,7 +25,7 @@ second of two turns go there.
 FACTS = ("vocab", "layers", "width", "kv_heads", "head_dim", "context", "kv", "bos", "eos")
 AGREE = 5
 """Facts of the shape; the first of them must agree, where both sides know them."""
-TOO_FEW = "a key too few (mask or KV index off by one, -1)"
+TOO_FEW, TOO_MANY = "a key too few (mask or KV index off by one, -1)", "lets one key too many through (off by one, +1)"
 SURVIVES, UNSTEADY = "state survives a reset", "not deterministic, or memory that nobody wrote"
 NO_STEPS = "batches and single steps differ (KV update, kernels of batches)"
 NEIGHBOURS = "what else is in the batch changes the result (mask or KV of another sequence, kernels of batches)"
@@ -118,9 +118,7 @@ def _seen(seat: Seat, tokens: Sequence[int], judge: Judge, base: Array, exact: b
     found.append(judge.measure("masks_future", f"{side} positions that see a later token", float(future.sum())))
     if future.any():
         only = future.sum() == 1 and future[-1]
-        why = (
-            "the mask lets one key too many through (off by one, +1)" if only else "there is no causal mask in a batch"
-        )
+        why = f"the mask {TOO_MANY}" if only else "there is no causal mask in a batch"
         return f"a later token moves position {int(future.argmax())}: {why}"
     firsts = [moved(base, seat.fed(_with(tokens, 0, seat.facts, step))) for step in (1, 2)]
     blind = ~(firsts[0] | firsts[1])
