@@ -7,11 +7,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from kparity import ops, plain
 from kparity.backends.cpu import CpuBackend
+from kparity.device.adapter import LARGEST
 from kparity.engine import Engine
 from kparity.engine.canary import AT_END, EVERY, KEYS, Canary, Tripped
 from kparity.gates import challenge, decode, filled, prefill
@@ -136,6 +138,17 @@ def test_a_nonce_draws_what_the_documentation_says() -> None:
         assert each.token == TOKENS[each.position] and each.argmax == np.argmax(ROWS[each.position])
         assert each.entries == [number("n", f"entries {each.position}", 5, at, below=VOCAB) for at in range(16)]
         assert each.values == [ROWS[each.position][entry] for entry in each.entries]
+
+
+def test_numbers_of_a_draw_begin_at_zero() -> None:
+    (first, *_) = challenge.of_steps(ROWS, TOKENS, "n", 5)
+    made_ = msgspec.to_builtins(first)
+    for name in ("position", "token", "argmax"):
+        for value in (0, LARGEST):
+            assert getattr(msgspec.convert({**made_, name: value}, challenge.Sampled), name) == value
+        for value in (-1, LARGEST + 1):
+            with pytest.raises(msgspec.ValidationError):
+                msgspec.convert({**made_, name: value}, challenge.Sampled)
 
 
 def test_lengths_of_prompts_end_in_every_part_of_a_chunk() -> None:

@@ -18,7 +18,7 @@ from kparity.backends.cpu import CpuBackend
 from kparity.device import adapter
 from kparity.engine import Engine
 from kparity.gates import candidate as candidates
-from kparity.gates import challenge, decode, depth, kernels
+from kparity.gates import challenge, decode, depth, exact, kernels
 from kparity.gates.candidate import Candidate, Distance, begin
 from kparity.gates.filled import Filled
 from kparity.gates.graph import expected
@@ -304,6 +304,28 @@ def test_kinds_of_inputs_by_size_and_rows(monkeypatch: pytest.MonkeyPatch) -> No
     for least, more in ((size, True), (size - 1, False)):
         monkeypatch.setattr(kernels, "SMALL", least)
         assert (len(kernels.kinds_of(op, one)) > 1) is more
+
+
+@pytest.mark.parametrize(("size", "scaled"), [((1 << 26) - 1, [1, 3]), (1 << 26, [1])])
+def test_a_chunk_is_scaled_where_the_model_is_small(
+    size: int, scaled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accumulators are compared for a row and for a chunk in any case."""
+    want, bare, seen = np.array([[3.0, 4.0]]), list[int](), list[int]()
+    weight: Any = SimpleNamespace(n=2, k=256)
+    given = [("w", weight, want[0], np.zeros((rows, 256), np.int8), np.repeat(want, rows, axis=0)) for rows in (1, 3)]
+
+    def product(engine: Any, weight: Any, q: np.ndarray, *scales: Any) -> np.ndarray:
+        (seen if scales else bare).append(len(q))
+        return np.repeat(want, len(q), axis=0)
+
+    monkeypatch.setattr(exact, "_given", lambda engine: iter(given))
+    monkeypatch.setattr(exact, "product", product)
+    monkeypatch.setattr(exact, "_scaled_error", lambda *given: 2.0 if len(given[3]) == scaled[-1] else 0.5)
+    options, model = SimpleNamespace(act="token"), SimpleNamespace(n_bytes=size)
+    engine: Any = SimpleNamespace(tick=lambda note: None, options=options, model=model)
+    gate = exact.gate_exact(Candidate(engine, made(), CONTRACT))
+    assert (gate.verdict, bare, seen) == ("PASS", [1, 3], scaled) and gate.measures[1].value == 2.0
 
 
 # --- filled caches ---

@@ -96,6 +96,12 @@ def clocked(seconds: float, wall: float = 1e-3) -> Edit:
     return edit
 
 
+@pytest.mark.parametrize(("seconds", "refused"), [(5.9e-3, []), (6.1e-3, ["runs/0/kernels"])])
+def test_the_longest_step_is_that_of_a_slow_tenth(seconds: float, refused: list[str]) -> None:
+    slow = both(clocked(seconds), put("runs.0.measurements.0.samples_s", [1e-3] * 30 + [4e-3] * 9 + [9.0]))
+    assert refusals(dispatches.device_time, slow, "bench", LIMITS) == refused
+
+
 @pytest.mark.parametrize(("edit", "refused"), [
     (clocked(1.49e-3), []), (clocked(1.51e-3), ["kernels"]), (clocked(0.0), ["kernels/0/device_ns"]),
     (both(clocked(1e-3), put("runs.0.measurements.0.device_s", [1.26e-3, 1.24e-3])), []),

@@ -41,6 +41,18 @@ def test_a_narrower_and_a_far_wider_interval_is_refused(count: int) -> None:
     assert "wide" in interval_fault(samples, min(samples) / 2, max(samples) * 2, LIMITS)
 
 
+@pytest.mark.parametrize(("low", "high", "said"), [
+    (1.0, 1.0, ""), (6.0, 1.0, "wide"), (1.0, 6.0, "wide"), (0.2, 1.0, "narrow"), (1.0, 0.2, "narrow"),
+])  # fmt: skip
+def test_either_end_of_an_interval_is_that_of_the_bootstrap(low: float, high: float, said: str) -> None:
+    """Ends that are moved, as shares of their distance from the median."""
+    samples = list(1e-3 * (1 + 0.5 * np.random.default_rng(5).gamma(2.0, 1.0, 40)))
+    middle, *ends = bootstrap(samples)
+    first, last = middle - (middle - ends[0]) * low, middle + (ends[1] - middle) * high
+    found = interval_fault(samples, first, last, LIMITS)
+    assert said in found and bool(found) is bool(said)
+
+
 @pytest.mark.parametrize("count", [10, 40, 200])
 def test_a_ratio_by_another_seed_is_accepted(count: int) -> None:
     for trial in range(20):

@@ -71,7 +71,7 @@ def repeated(engine: Engine, kept: Kept) -> tuple[list[Array], list[int], list[s
         names.append(name)
 
     engine.reset()
-    length = len(tokens) // 2 + 1
+    length, begin = len(tokens) // 2 + 1, 0
     if len(tokens) > 1:
         try:
             every = engine.score(tokens)
@@ -82,7 +82,8 @@ def repeated(engine: Engine, kept: Kept) -> tuple[list[Array], list[int], list[s
             add(logits, at, f"at position {at}")
         engine.reset()
         add(engine.prefill(tokens[:length]), length - 1, f"after a prefill of {length}")
-    for at in range(length if len(tokens) > 1 else 0, min(length + STEPS, len(tokens))):
+        begin = length
+    for at in range(begin, min(length + STEPS, len(tokens))):
         add(engine.step(tokens[at]), at, f"of a step at position {at}")
     if kept.spans:
         deep = Deep(kept.spans, Filled(SEED, kept.context, [*kept.exponents]), kept.wanted, kept.wanted)
