@@ -208,7 +208,7 @@ def test_a_cached_answer_takes_little_process_time(tmp_path: Path) -> None:
         assert run("probe", "--backends", "cpu", "--cached", env=env).returncode == 0
         after = os.times()
         spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(spent) < 0.6, spent  # 0.35 s on an idle machine; a probe takes more than 1 s, an import of torch 2 s
+    assert min(spent) < 0.8, spent  # 0.52 s on an idle machine; a probe takes more than 1 s, an import of torch 2 s
 
 
 def test_the_readme_has_the_table_of_gates() -> None:

@@ -38,7 +38,7 @@ LIARS = {
     "stale": "KP-RESET|KP-PREFILL|KP-REPLAY",
     "replay": "KP-REPLAY",
     "loud": "KP-POS-NORM",
-    "late": "KP-POS-NONFINITE",
+    "late": "KP-POS-NONFINITE|KP-EXACT-BITS",
     "batch": "KP-PREFILL",
     "unwritten": "KP-BOS-COSINE|KP-BOS-NONFINITE",
     "hidden": "KP-KERNEL",

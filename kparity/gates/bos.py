@@ -9,9 +9,12 @@ from kparity.numerics import compare
 
 def gate_bos(candidate: Candidate) -> Gate:
     """One BOS token on a fresh cache: finite logits whose cosine with the reference reaches the threshold."""
-    engine, reference = candidate.engine, candidate.reference
-    engine.reset()
-    logits = engine.step(reference.tokens[0])
+    engine, reference, first = candidate.engine, candidate.reference, candidate.walked().steps
+    if first is None:
+        engine.reset()
+        logits = engine.step(reference.tokens[0])
+    else:
+        logits = first[0]  # no cache is as fresh as that of the first step
     candidate.steps = logits[None]  # all there is of a probe that ends here
     wrong = non_finite(logits)
 

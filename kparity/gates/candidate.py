@@ -41,6 +41,12 @@ class Candidate:
     soak: float = 0.0
     """Seconds of the gate ``soak``."""
 
+    def walked(self) -> Walk:
+        """The rounds over the reference's tokens; none has run where the device did not begin with them."""
+        if self.walk is None or self.walk.tokens != self.reference.tokens:
+            self.walk = Walk(self.engine, self.reference.tokens)
+        return self.walk
+
     def judged(self, name: str, values: Mapping[str, float], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
         """A gate from its measures; ``failure`` gives code and reason for the first that the contract does not take."""
         measures = [Measure.of(self.contract, each, values[each]) for each in named(name).thresholds]

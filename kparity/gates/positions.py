@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from kparity.gates.candidate import Candidate, Distance, non_finite
 from kparity.gates.verdict import Gate, Measure
-from kparity.gates.walk import Walk
 
 
 def gate_positions(candidate: Candidate) -> Gate:
     """Teacher-forced decode, step by step: cosine and norm ratio at every position."""
     reference = candidate.reference
     count = len(reference.tokens)
-    if candidate.walk is None or candidate.walk.tokens != reference.tokens:
-        candidate.walk = Walk(candidate.engine, reference.tokens)
-    walk = candidate.walk
+    walk = candidate.walked()
     if walk.steps is None:
         walk.round()
     assert walk.steps is not None
