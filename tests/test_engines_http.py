@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from kparity.errors import KparityError, Unavailable
 from kparity.ladder.climb import climb
 from kparity.ladder.record import Settings
 from kparity.model import load_model
+from tests.listening import Quiet, listening
 from tests.llama_server import serving
 
 VOCAB, TOKENS, RARE = 32, [3, 1, 4, 1, 5], 9
@@ -91,7 +91,7 @@ class Fake:
 def served(fake: Fake) -> Iterator[str]:
     """Its address."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             self.do_POST()
 
@@ -109,16 +109,8 @@ def served(fake: Fake) -> Iterator[str]:
                     self.wfile.write(piece)
                     self.wfile.flush()
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(Handler) as address:
+        yield address
 
 
 @pytest.mark.parametrize("echoes", [True, False])

@@ -204,5 +204,7 @@ def test_a_baseline_is_what_an_earlier_run_wrote(tmp_path: Path) -> None:
     assert again.returncode == 3 and json.loads(again.stdout)["reference"]["nll"] == kept["candidate"]["nll"]
     other = run("ppl", "--baseline", str(tmp_path / "a.json"), *options, "--stride", "8")
     assert other.returncode == 2 and "of other windows" in other.stderr
-    (tmp_path / "b.json").write_text("{}")
-    assert "is not the JSON of kparity ppl" in run("ppl", "--baseline", str(tmp_path / "b.json"), *options).stderr
+    for text in ("{}", '{"x": ' + "[" * 100_000):
+        (tmp_path / "b.json").write_text(text)
+        bad = run("ppl", "--baseline", str(tmp_path / "b.json"), *options)
+        assert bad.returncode == 2 and "is not the JSON of kparity ppl" in bad.stderr and "Traceback" not in bad.stderr

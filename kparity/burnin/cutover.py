@@ -7,37 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kparity import contracts
-from kparity.burnin import query
-from kparity.burnin.perplexity import Perplexity, judged
-from kparity.burnin.record import State as Halts
-from kparity.burnin.stats import CONTRACT, Gate, State, stats, target
-from kparity.errors import WrongInput
+from kparity.burnin import perplexity, query
+from kparity.burnin.log import state_of
+from kparity.burnin.record import CONTRACT
+from kparity.burnin.stats import Gate, Judged, State, stats, target, verdict_of
 from kparity.host import files
 from kparity.receipts import document, results, sign, verify
 
 WORDS = {"PASS": "ALLOWED", "FAIL": "BLOCKED", "INCONCLUSIVE": "WAITING"}
 
 
-class Decision(msgspec.Struct):
+class Decision(Judged):
     """The gates, and ``ALLOWED`` where all are green, ``WAITING`` where some are not yet, ``BLOCKED`` where one is red;
     ``log`` and ``log_sha256`` are what was counted.
     """
 
     decision: str
-    verdict: State
     gates: list[Gate]
     log: str
     log_sha256: str
     contract: str
     schema: str = "kparity-cutover-v1"
-
-    @property
-    def exit_code(self) -> int:
-        """0 ALLOWED, 1 BLOCKED, 3 WAITING."""
-        return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[self.verdict]
 
 
 def decide(log: Path, state: Path, ppl: str | None, receipts: Sequence[Path], since: str = "") -> Decision:
@@ -46,9 +37,8 @@ def decide(log: Path, state: Path, ppl: str | None, receipts: Sequence[Path], si
         gates = stats(table, since=since).gates
     judge = contracts.load(CONTRACT)
     gates += [_perplexity(judge, ppl), _receipts(judge, receipts), _halted(judge, state)]
-    found = {gate.state for gate in gates}
-    verdict: State = "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
-    return Decision(WORDS[verdict], verdict, gates, str(log), _digest(log), f"{CONTRACT} {judge.version}")
+    verdict = verdict_of(gates)
+    return Decision(verdict, WORDS[verdict], gates, str(log), _digest(log), f"{CONTRACT} {judge.version}")
 
 
 def _perplexity(judge: contracts.Contract, path: str | None) -> Gate:
@@ -56,12 +46,8 @@ def _perplexity(judge: contracts.Contract, path: str | None) -> Gate:
     limit = judge.threshold("ppl_delta")
     if path is None:
         return Gate(limit.id, target(limit), None, "INCONCLUSIVE", needs="kparity ppl --json FILE, and --ppl FILE")
-    raw = files.read(path, "the JSON of kparity ppl", 256 << 20)
-    try:
-        found = msgspec.json.decode(raw, type=Perplexity)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WrongInput(f"{path} is not the JSON of kparity ppl ({error}); name one") from None
-    verdict, why, (delta, low, high) = judged(found.reference, found.candidate)
+    found = perplexity.read(path)
+    verdict, why, (delta, low, high) = perplexity.judged(found.reference, found.candidate)
     return Gate(limit.id, target(limit), delta, verdict, low, high, "" if verdict == "PASS" else why)
 
 
@@ -85,10 +71,7 @@ def _halted(judge: contracts.Contract, state: Path) -> Gate:
     limit = judge.threshold("halts")
     if not state.exists():
         return Gate(limit.id, target(limit), None, "INCONCLUSIVE", needs=f"{state}, which is beside the log")
-    try:
-        found = msgspec.json.decode(files.read(state, "the state of a burn-in", 1 << 16), type=Halts)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WrongInput(f"{state} is no state of a burn-in ({error}); name another one") from None
+    found = state_of(state)
     count = int(bool(found.halted))
     return Gate(limit.id, target(limit), count, "PASS" if limit.holds(count) else "FAIL", needs=found.halted)
 

@@ -24,6 +24,12 @@ HOUR = 3600.0
 REPLIES = ("exact", "prefix-only", "no-match")
 
 
+def state_of(path: Path) -> State:
+    """Where a burn-in stands; raises WrongInput."""
+    what = "the state of a burn-in", "no state of a burn-in"
+    return files.read_record(path, State, *what, "give --state another file", 1 << 16)
+
+
 class Log:
     """A log that is open for writing. ``state`` is where it stands, ``repaired`` what was done to its end, ``recent``
     the rounds of the last hour with a reply of both sides, as (elapsed, bucket).
@@ -84,15 +90,7 @@ class Log:
 
     def _agreed(self, last: Settled | None) -> State:
         """What the file of the state says, and what the log says of rounds: a log alone is enough to go on."""
-        found = State()
-        if self.place.exists():
-            raw = files.read(self.place, "the state of a burn-in", 1 << 16)
-            try:
-                found = msgspec.json.decode(raw, type=State)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise WrongInput(
-                    f"{self.place} is no state of a burn-in ({error}); give --state another file"
-                ) from None
+        found = state_of(self.place) if self.place.exists() else State()
         if found.rounds > (last.round if last else 0):
             raise WrongInput(
                 f"{self.place} knows {found.rounds} rounds and {self.path} has {last.round if last else 0}; give the "

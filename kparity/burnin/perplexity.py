@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from kparity import contracts
-from kparity.burnin.stats import CONTRACT, State
+from kparity.burnin.record import CONTRACT
+from kparity.burnin.stats import Judged, State
 from kparity.engines.base import Engine
 from kparity.errors import WrongInput
 from kparity.host import files, progress
@@ -47,12 +48,11 @@ class Scored(msgspec.Struct):
     nll: list[float]
 
 
-class Perplexity(msgspec.Struct):
+class Perplexity(Judged):
     """``delta`` is the perplexity of the candidate minus that of the reference, with the 95 % interval of a paired
     bootstrap; ``ids`` the start of the SHA-256 of the token ids, ``why`` what the verdict rests on.
     """
 
-    verdict: State
     why: str
     reference: Scored
     candidate: Scored
@@ -66,11 +66,6 @@ class Perplexity(msgspec.Struct):
     text: str
     contract: str
     schema: str = "kparity-ppl-v1"
-
-    @property
-    def exit_code(self) -> int:
-        """0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
-        return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[self.verdict]
 
 
 def text_of(path: str | None) -> tuple[str, str]:
@@ -168,13 +163,15 @@ def digest(ids: Sequence[int]) -> str:
     return hashlib.sha256(np.asarray(ids, "<i8").tobytes()).hexdigest()[:16]
 
 
+def read(path: str) -> Perplexity:
+    """What ``kparity ppl --json`` wrote; raises WrongInput."""
+    what = "the JSON of kparity ppl"
+    return files.read_record(path, Perplexity, what, f"not {what}", "name one", 256 << 20)
+
+
 def baseline(path: str, ids: Sequence[int], plan: Plan) -> Scored:
     """The candidate of an earlier document; raises WrongInput where it read other tokens, or read them otherwise."""
-    raw = files.read(path, "the JSON of kparity ppl", 256 << 20)
-    try:
-        found = msgspec.json.decode(raw, type=Perplexity)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WrongInput(f"{path} is not the JSON of kparity ppl ({error}); name one") from None
+    found = read(path)
     if found.ids != digest(ids) or found.plan != plan:
         raise WrongInput(
             f"{path} is of other tokens, or of other windows ({found.plan}); give the same text and options"

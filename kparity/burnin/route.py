@@ -88,10 +88,7 @@ def back(kept: Kept) -> None:
 
 def read_back(path: Path) -> Kept:
     """What was kept; raises WrongInput."""
-    try:
-        return msgspec.json.decode(files.read(path, "a kept route", 1 << 20), type=Kept)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WrongInput(f"{path} is no kept route ({error}); name what cutover flip wrote") from None
+    return files.read_record(path, Kept, "a kept route", "no kept route", "name what cutover flip wrote")
 
 
 def _run(command: str, route: str) -> None:

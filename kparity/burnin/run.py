@@ -15,12 +15,11 @@ from kparity import contracts
 from kparity.burnin.compare import bucket, margins
 from kparity.burnin.log import Log
 from kparity.burnin.prompts import Prompt, Source
-from kparity.burnin.record import BUCKETS, Mode, Row, State
+from kparity.burnin.record import BUCKETS, CONTRACT, Mode, Row, State
 from kparity.burnin.wire import Answer
 from kparity.errors import WrongInput
 from kparity.host import progress
 
-CONTRACT = "burnin-cutover-v1"
 JUMP_S = 1.0
 """Seconds by which the wall clock may run away from the one that nobody sets between two rounds."""
 Ask = Callable[[dict[str, Any]], Coroutine[Any, Any, tuple[Answer, Answer]]]

@@ -7,16 +7,16 @@ unit of the exact rate is the distinct prompt, whose value is the share of its r
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from kparity import contracts
 from kparity.burnin.query import Table, picked
-from kparity.burnin.record import BUCKETS, Mode
+from kparity.burnin.record import BUCKETS, CONTRACT, Mode
 from kparity.numerics import statistics
 
-CONTRACT = "burnin-cutover-v1"
 HOUR, LATENCIES, SHOWN = 3600.0, 200_000, 20
 """Seconds; rounds, drawn from all, whose latencies are compared; prompts and rounds that are told of."""
 TIE = 1e-9
@@ -87,7 +87,24 @@ class Gate(msgspec.Struct):
     needs: str = ""
 
 
-class Stats(msgspec.Struct):
+class Judged(msgspec.Struct):
+    """Something with a verdict."""
+
+    verdict: State
+
+    @property
+    def exit_code(self) -> int:
+        """0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
+        return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[self.verdict]
+
+
+def verdict_of(gates: Iterable[Gate]) -> State:
+    """The worst of them: nothing is green that is not there yet."""
+    found = {gate.state for gate in gates}
+    return "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
+
+
+class Stats(Judged):
     """What a log shows. ``fixed_rate`` is the exact rate without the prompt that misses most; ``pattern`` whether one
     prompt drifts (look at the sampler, and at ties) or many do (look at the model); ``unmeasured`` counts rounds in
     which both replies were empty, which show nothing.
@@ -118,14 +135,8 @@ class Stats(msgspec.Struct):
     latency: Latency | None
     ties: Ties
     gates: list[Gate]
-    verdict: State
     contract: str
     schema: str = "kparity-burnin-v1"
-
-    @property
-    def exit_code(self) -> int:
-        """0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
-        return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[self.verdict]
 
 
 def drift(table: Table, mode: Mode, most: int = SHOWN) -> list[Miss]:
@@ -176,8 +187,6 @@ def stats(table: Table, mode: Mode = "greedy", since: str = "") -> Stats:
     hours = (ended - begun) / HOUR if ended is not None else 0.0
     latency = _latency(table, mode)
     gates = _gates(table, judge, mode, buckets, (mean, prompts), hours, latency)
-    states = {gate.state for gate in gates}
-    verdict: State = "FAIL" if "FAIL" in states else "INCONCLUSIVE" if "INCONCLUSIVE" in states else "PASS"
     top = misses[0] if misses else None
     return Stats(
         log=str(table.path), mode=mode, since=since, first=first, last=last, hours=hours,
@@ -186,7 +195,7 @@ def stats(table: Table, mode: Mode = "greedy", since: str = "") -> Stats:
         wilson_low=low, wilson_high=high, unmeasured=unmeasured, top_miss=top,
         fixed_rate=(exact + top.misses) / compared if top else None, pattern=_pattern(top, judge),
         median_prefix=prefix, faults=_faults(table, mode), clock_jumps=jumps, latency=latency,
-        ties=_ties(table, mode), gates=gates, verdict=verdict, contract=f"{CONTRACT} {judge.version}",
+        ties=_ties(table, mode), gates=gates, verdict=verdict_of(gates), contract=f"{CONTRACT} {judge.version}",
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import json
 import os
 import time
@@ -16,14 +15,15 @@ import msgspec
 
 from kparity.burnin.compare import Step
 from kparity.burnin.record import Fault, Side
+from kparity.engines.http_wire import EXCERPT, excerpt, is_here
 from kparity.errors import WrongInput
 from kparity.host import install
 from kparity.host.text import printable
 
 KEY = "KPARITY_API_KEY"
 """Environment variables with the key of a server end in ``_V1`` and ``_V2``: neither server gets the other's."""
-LIMIT, REPLY, EXCERPT = 64 << 20, 1 << 20, 160
-"""Bytes of an answer, of the reply in it, and characters of it that a reason shows."""
+LIMIT, REPLY = 64 << 20, 1 << 20
+"""Bytes of an answer, and of the reply in it."""
 
 
 class Told(msgspec.Struct):
@@ -110,7 +110,7 @@ class Server:
         self.httpx = install.library("httpx", "http", "a burn-in")
         headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
         self.client = self.httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=seconds, follow_redirects=False, trust_env=not _is_here(host),
+            base_url=self.url, headers=headers, timeout=seconds, follow_redirects=False, trust_env=not is_here(host),
             limits=self.httpx.Limits(max_keepalive_connections=0),
         )  # fmt: skip
 
@@ -156,7 +156,7 @@ class Server:
             made.side.status = reply.status_code
             if reply.status_code != 200:
                 first = await anext(reply.aiter_raw(), b"")
-                raise Failed("http", f"{self.path} answered {reply.status_code}: {_excerpt(first)}")
+                raise Failed("http", f"{self.path} answered {reply.status_code}: {excerpt(first)}")
             events = "event-stream" in reply.headers.get("content-type", "")
             raw, size = b"", 0
             async for part in reply.aiter_raw():
@@ -197,23 +197,23 @@ class _Reply:
             elif data:
                 self.add(data)
         elif line.startswith((b"{", b"error:")):  # a server that fails in mid-stream, and some do so without `data:`
-            raise Failed("error-body", f"the stream holds {_excerpt(line)}")
+            raise Failed("error-body", f"the stream holds {excerpt(line)}")
 
     def add(self, data: bytes) -> None:
         """A piece of the answer, in JSON whose strings may be any bytes."""
         try:
             plain = json.loads(data.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError):
-            raise Failed("bad-json", f"{_excerpt(data)} is no JSON") from None
+            raise Failed("bad-json", f"{excerpt(data)} is no JSON") from None
         try:
             piece = msgspec.convert(plain, Piece)
         except (msgspec.ValidationError, RecursionError) as error:
             known = isinstance(plain, dict) and plain.get("error")
-            raise Failed("error-body" if known else "bad-form", f"{_excerpt(data)}: {error}") from None
+            raise Failed("error-body" if known else "bad-form", f"{excerpt(data)}: {error}") from None
         if piece.error is not None:
-            raise Failed("error-body", f"200 with an error: {_excerpt(data)}")
+            raise Failed("error-body", f"200 with an error: {excerpt(data)}")
         if piece.choices is None and piece.usage is None:
-            raise Failed("bad-form", f"{_excerpt(data)} has no choices")
+            raise Failed("bad-form", f"{excerpt(data)} has no choices")
         side = self.side
         side.model, side.fingerprint = piece.model or side.model, piece.system_fingerprint or side.fingerprint
         if piece.usage:
@@ -267,18 +267,6 @@ def _token(told: Told) -> bytes:
 
 def _ms_since(began: float) -> float:
     return round((time.perf_counter() - began) * 1e3, 3)
-
-
-def _excerpt(raw: bytes) -> str:
-    return repr(printable(raw[:EXCERPT].decode(errors="replace"))) if raw else "nothing"
-
-
-def _is_here(host: str) -> bool:
-    """Whether a host is this machine, where no proxy of the environment stands between."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Pair:

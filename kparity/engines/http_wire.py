@@ -43,7 +43,7 @@ class Wire:
         try:
             self.client = self.httpx.Client(
                 base_url=self.url, headers=headers, timeout=self.httpx.Timeout(seconds, connect=CONNECT_S),
-                follow_redirects=False, trust_env=not _here(host),
+                follow_redirects=False, trust_env=not is_here(host),
             )  # fmt: skip
         except self.httpx.InvalidURL as error:
             raise spec.wrong(f"no address of a server ({error})") from None
@@ -80,7 +80,7 @@ class Wire:
         try:
             return msgspec.json.decode(raw, type=form)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self.spec.wrong(f"{what} answered {_excerpt(raw)}, not what was asked for ({error})") from None
+            raise self.spec.wrong(f"{what} answered {excerpt(raw)}, not what was asked for ({error})") from None
 
     def _silent(self, why: str, remedy: str) -> Unavailable:
         return Unavailable(f"engine {self.spec.text}: {why}", remedy, "KP-HTTP-NOSERVER")
@@ -109,14 +109,14 @@ class Wire:
         if status in (404, 405):
             raise Missing(str(self.spec.wrong(f"{told}: it has no such path; see docs/engines.md for those it needs")))
         if status != 200:
-            raise self.spec.wrong(f"{told}: {_excerpt(raw)}; look into the server's log")
+            raise self.spec.wrong(f"{told}: {excerpt(raw)}; look into the server's log")
 
     def close(self) -> None:
         """End the connection."""
         self.client.close()
 
 
-def _here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Whether a host is this machine, where no proxy of the environment stands between."""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -124,5 +124,6 @@ def _here(host: str) -> bool:
         return host == "localhost"
 
 
-def _excerpt(raw: bytes) -> str:
+def excerpt(raw: bytes) -> str:
+    """The beginning of an answer, for a message."""
     return repr(printable(raw[:EXCERPT].decode(errors="replace"))) if raw else "nothing"

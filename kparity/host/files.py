@@ -17,11 +17,12 @@ import tempfile
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from kparity.errors import WrongInput
 from kparity.host.streams import JSON, SPELT
 
+T = TypeVar("T")
 LARGEST = 64 << 20
 """Bytes of a document; what is larger is something else."""
 STDIO = "-"
@@ -123,6 +124,18 @@ def parse_json(data: str | bytes, name: str, what: str = "a document") -> Any:
     except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         raise WrongInput(f"{name} is not {what} that can be read: {reason}; give the file as it was written") from error
+
+
+def read_record(path: str | Path, kind: type[T], what: str, no: str, then: str, largest: int = 1 << 20) -> T:
+    """A typed record that ``write_record`` wrote; raises WrongInput for a file that is ``no`` such thing, with what to
+    do ``then``.
+    """
+    import msgspec
+
+    try:
+        return msgspec.json.decode(read(path, what, largest), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WrongInput(f"{path} is {no} ({error}); {then}") from None
 
 
 def _no_constant(name: str) -> float:

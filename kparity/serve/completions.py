@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ DEFAULT_TOKENS = 16
 Pieces = AsyncIterator[bytes]
 
 
-class Shape:
+class Shape(ABC):
     """What both kinds of answers have: ids, usage, names of tokens, and events of a stream."""
 
     prefix, object, piece_object = "cmpl", "text_completion", "text_completion"
@@ -45,9 +46,9 @@ class Shape:
         self.id, self.created = f"{self.prefix}-{secrets.token_hex(12)}", int(time.time())
         self.writings: list[Writing] = []
 
+    @abstractmethod
     async def begin(self) -> None:
         """Queue it; raises Problem."""
-        raise NotImplementedError
 
     def answer(self, choices: list[Any], usage: Usage | None = None, piece: bool = False) -> bytes:
         """A whole answer, or an event."""
@@ -94,13 +95,13 @@ class Shape:
         """What a stream begins with."""
         return []
 
+    @abstractmethod
     def choice(self, writing: Writing) -> Any:
         """A whole choice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def piece(self, writing: Writing, text: str) -> Any:
         """What is new of it."""
-        raise NotImplementedError
 
 
 def event(data: bytes) -> bytes:

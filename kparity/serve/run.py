@@ -7,11 +7,11 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 import uvicorn
 
 from kparity.engines.chat import Chat
+from kparity.engines.http_wire import is_here
 from kparity.errors import WrongInput
 from kparity.host import progress
 from kparity.host.signals import Stopped
@@ -55,14 +55,6 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
-def wide(host: str) -> bool:
-    """Whether others than this machine can reach an address."""
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
-
-
 class Server(uvicorn.Server):  # type: ignore[misc]
     """Says when it listens, and tells the service when it drains."""
 
@@ -89,7 +81,7 @@ def serve(
     nothing is left.
     """
     with bound(settings.host, settings.port) as listening:
-        if wide(settings.host):
+        if not is_here(settings.host):
             who = "whoever has the key" if settings.key else "anybody (--api-key-file asks for a key)"
             log(f"warning: {settings.host} can be reached from other machines, where {who} may use this server")
         asyncio.run(_serve(opening, model, tokenizer, chat, name, settings, log, listening))
