@@ -16,7 +16,7 @@ from kparity.backends.cpu import CpuBackend
 from kparity.device.adapter import LARGEST
 from kparity.engine import Engine
 from kparity.engine.canary import AT_END, EVERY, KEYS, Canary, Tripped
-from kparity.gates import challenge, decode, filled, prefill
+from kparity.gates import challenge, decode, filled
 from kparity.gates.candidate import Candidate, Distance, noise_floor, non_finite
 from kparity.gates.exact import exact_activations
 from kparity.gates.graph import gate_graph
@@ -24,6 +24,7 @@ from kparity.gates.open import gate_open
 from kparity.gates.reference import Deep, Reference
 from kparity.gates.vacuous import doubts
 from kparity.gates.verdict import Gate, Measure, Row
+from kparity.gates.walk import prompt_lengths
 from kparity.model import load_model
 from kparity.plain import Span
 from tests.made_receipts import number
@@ -152,8 +153,8 @@ def test_numbers_of_a_draw_begin_at_zero() -> None:
 
 
 def test_lengths_of_prompts_end_in_every_part_of_a_chunk() -> None:
-    assert prefill._prefill_lengths(64, 72) == [17, 64, 65] and prefill._prefill_lengths(16, 31) == [5, 16, 17]
-    assert prefill._prefill_lengths(3, 9) == [3, 4, 5] and prefill._prefill_lengths(4, 8) == [2, 4, 5, 7]
+    assert prompt_lengths(64, 72) == [17, 64, 65] and prompt_lengths(16, 31) == [5, 16, 17]
+    assert prompt_lengths(3, 9) == [3, 4, 5] and prompt_lengths(4, 8) == [2, 4, 5, 7]
 
 
 def test_a_reference_comes_back_as_it_was_written() -> None:

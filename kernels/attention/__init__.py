@@ -79,11 +79,11 @@ class Attention(Op):
             if count <= 0:
                 continue
             queries = q[m].reshape(groups, heads // groups, d)
-            scores = np.einsum("grd,lgd->grl", queries, kcache[:count]) * scale
+            scores = queries @ kcache[:count].transpose(1, 2, 0) * scale
             top = scores.max(axis=-1, keepdims=True)
             weights = np.exp(scores - top)
             total = weights.sum(axis=-1, keepdims=True)
-            out[m] = np.einsum("grl,lgd->grd", weights / total, vcache[:count]).reshape(heads, d)
+            out[m] = (weights / total @ vcache[:count].swapaxes(0, 1)).reshape(heads, d)
             lse[m] = (top + np.log(total)).reshape(heads)
         return [out, lse]
 
@@ -208,7 +208,7 @@ class Attention(Op):
             # relative 2δ. An exponential within (3 + 2|s − max|) ULP adds 6u + 8u·reach, the two sums γ_L each; a
             # rescaling of the online softmax hits numerator and denominator alike. In lse it does not cancel: up to L
             # exponentials, whose arguments sum to at most 2·reach.
-            reach = np.einsum("grd,lgd->grl", queries, kabs[:count]).max(axis=-1).reshape(heads) / np.sqrt(d)
+            reach = (queries @ kabs[:count].transpose(1, 2, 0)).max(axis=-1).reshape(heads) / np.sqrt(d)
             delta = (gamma(d + 2) + 2 * U32) * reach
             relative = 2 * delta + 8 * U32 * reach + 2 * gamma(count + 8)
             spread = vabs[:count].max(axis=0)  # [G, D]

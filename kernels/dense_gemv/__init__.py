@@ -143,7 +143,7 @@ class DenseGemv(Op):
         k = case["K"]
         x = np.abs(inputs[1].astype(np.float64))
         for at in range(0, case["rows"], 8192):
-            weights = np.abs(inputs[0][at : at + 8192].astype(np.float64))
+            weights = np.abs(inputs[0][at : at + 8192], dtype=np.float64)
             first = case["row0"] + at
             limit[:, first : first + len(weights)] = gamma(k + 1) * (x @ weights.T) + TINY * (
                 weights.sum(axis=1) + 2 * k

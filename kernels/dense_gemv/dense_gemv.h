@@ -44,7 +44,7 @@ struct DenseGemv final : Kernel {
             F values[M];
             for (int m = 0; m < M; ++m) values[m] = load(x + m * width + k, tail);
             for (int r = 0; r < 4; ++r) {
-                prefetch(w[r] + k, 2048);
+                if constexpr (M > 1) prefetch(w[r] + k, 2048);  // rows far apart: the processor does that by itself
                 const F weight = load(w[r] + k, tail);
                 for (int m = 0; m < M; ++m) acc[m][r] = fma(weight, values[m], acc[m][r]);
             }

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 @dispatch_options
 @click.option("--positions", type=click.IntRange(min=1),
               help="Teacher-forced positions [default: 72, or the model's context].")  # fmt: skip
-@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, metavar="N",
-              help="Rounds in which all positions, prompts and steps are run again, bit for bit.")  # fmt: skip
+@click.option("--repeat", type=click.IntRange(min=1), default=1, metavar="N",
+              help="Run everything again N times at least, bit for bit [default: as the contract asks].")  # fmt: skip
 @click.option("--soak", type=SPAN, metavar="TIME",
               help="Run two engines on each device for so long (30s, 10m, 2h), behind all other gates.")  # fmt: skip
 @json_option

@@ -12,7 +12,7 @@ from kparity.contracts import Contract
 from kparity.engine import Engine
 from kparity.gates.reference import Deep, Reference
 from kparity.gates.table import GATES, GateSpec, named, of_depth
-from kparity.gates.verdict import REPEAT, Gate, Measure
+from kparity.gates.verdict import Gate, Measure
 from kparity.gates.walk import Walk
 from kparity.numerics import compare
 from kparity.ops.spec import Array
@@ -32,8 +32,8 @@ class Candidate:
     """The ids that the device found largest in the same steps."""
     prompts: dict[int, tuple[Array, Array]] = field(default_factory=dict)
     """Length of a prompt → logits f32 [vocab] behind it and one step later, of the gate ``prefill``."""
-    repeat: int = REPEAT
-    """Rounds of the gate ``reset``."""
+    repeat: int = 1
+    """Rounds of the gate ``reset``, at least."""
     walk: Walk | None = None
     """The rounds that have run."""
     ahead: dict[str, Gate] = field(default_factory=dict)
@@ -46,6 +46,12 @@ class Candidate:
         if self.walk is None or self.walk.tokens != self.reference.tokens:
             self.walk = Walk(self.engine, self.reference.tokens)
         return self.walk
+
+    def rounds(self, walk: Walk) -> int:
+        """How often a walk is repeated: as often as the rows of logits take that the contract asks for, and ``repeat``
+        at least.
+        """
+        return max(self.repeat, walk.rounds_for(self.contract.threshold("reset_compared").value))
 
     def judged(self, name: str, values: Mapping[str, float], failure: Callable[[Measure], tuple[str, str]]) -> Gate:
         """A gate from its measures; ``failure`` gives code and reason for the first that the contract does not take."""
@@ -127,16 +133,17 @@ def run(candidate: Candidate, depth: str, stage: Callable[[str], None] = lambda 
 def begin(
     candidate: Candidate, walk: Walk, over: Callable[[], bool], stage: Callable[[str], None] = lambda name: None
 ) -> None:  # fmt: skip
-    """Until ``over`` all that needs no reference: the walk and its rounds but for the last, then whole gates
-    (``stage`` ahead).
+    """Until ``over`` all that needs no reference: whole gates (``stage`` ahead), whose one thread leaves the reference
+    its core, then the walk and its rounds but for the last (``stage`` walk).
     """
     candidate.walk = walk
-    while not over() and walk.rounds < candidate.repeat - 1:
-        walk.round()
     stage("ahead")
     for spec in GATES:
         if spec.alone and not over():
             candidate.ahead[spec.name] = _timed(candidate, spec)
+    stage("walk")
+    while not over() and walk.rounds < candidate.rounds(walk) - 1:
+        walk.round()
 
 
 def _timed(candidate: Candidate, spec: GateSpec) -> Gate:

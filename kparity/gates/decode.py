@@ -21,9 +21,9 @@ def _noise_of_logits(candidate: Candidate) -> Array:
     and at none below the contract's least share of the root mean square of the logits there.
     """
     logits = candidate.reference.logits
-    apart = np.abs(candidate.reference.rounded - logits).max()
+    apart = max(np.abs(one - other).max() for one, other in zip(candidate.reference.rounded, logits, strict=True))
     least = candidate.contract.threshold("decode_noise_least").value
-    noise: Array = np.maximum(apart, least * np.sqrt(np.square(logits).mean(axis=1)))
+    noise: Array = np.maximum(apart, least * np.sqrt([np.square(row).mean() for row in logits]))
     return noise
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kparity.gates.candidate import Candidate
-from kparity.gates.prefill import prompted
-from kparity.gates.verdict import Gate, Measure
+from kparity.gates.verdict import Gate
+from kparity.gates.walk import prompted
 
 PROMPTS = 5
 """Rounds after which prompts come again: a prefill is dear, and of few rows."""
@@ -20,7 +20,7 @@ def gate_reset(candidate: Candidate) -> Gate:
     """
     engine, tokens, first, walk = candidate.engine, candidate.reference.tokens, candidate.steps, candidate.walk
     assert first is not None and walk is not None
-    for number in range(1, candidate.repeat + 1):
+    for number in range(1, candidate.rounds(walk) + 1):
         for length, wanted in candidate.prompts.items() if number % PROMPTS == 1 else ():
             for again, row in zip(prompted(engine, tokens, length), wanted, strict=True):
                 walk.hold(again, row, f"after a prefill of {length} in round {number}")
@@ -28,13 +28,6 @@ def gate_reset(candidate: Candidate) -> Gate:
             walk.round()
         if walk.wrong:
             break
-    compared = len(first) + 2 * len(candidate.prompts) + walk.rows
-
-    def failure(bad: Measure) -> tuple[str, str]:
-        if bad.threshold == "reset_compared":
-            return "KP-UNSUPPORTED", f"{compared} rows of logits were compared, the contract asks for {bad.limit:g}"
-        return "KP-RESET", (
-            f"{walk.wrong} of {walk.rows * first.shape[1]} logits differ after a reset, first {walk.where}"
-        )
-
-    return candidate.judged("reset", {"reset_differences": walk.wrong, "reset_compared": compared}, failure)
+    values = {"reset_differences": walk.wrong, "reset_compared": len(first) + 2 * len(candidate.prompts) + walk.rows}
+    reason = f"{walk.wrong} of {walk.rows * first.shape[1]} logits differ after a reset, first {walk.where}"
+    return candidate.judged("reset", values, lambda bad: ("KP-RESET", reason))

@@ -12,8 +12,6 @@ from kparity.gates.challenge import Sampled
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISTRUSTED"]
 """INCONCLUSIVE: it did not run. MISTRUSTED: it could not have failed."""
-REPEAT = 5
-"""Rounds in which everything is run again: with the first, 448 rows of logits are compared on 72 positions."""
 Status = Literal["accepted", "rejected", "mistrusted", "unavailable"]
 GpuProof = Literal["", "verified", "not verified", "refuted"]
 

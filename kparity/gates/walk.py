@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kparity.engine import Engine
 from kparity.ops.spec import Array
+
+
+def prompt_lengths(chunk: int, count: int) -> list[int]:
+    """Prompt lengths that end in a padded chunk, at the end of a chunk, one after it, and in a second one."""
+    wanted = (chunk // 4 + 1, chunk, chunk + 1, 2 * chunk - 1)
+    return sorted({length for length in wanted if 2 <= length < count})
+
+
+def prompted(engine: Engine, tokens: Sequence[int], length: int) -> tuple[Array, Array]:
+    """Logits after a prefill of ``length`` tokens on an empty cache, and after one step on what it wrote."""
+    engine.reset()
+    return engine.prefill(tokens[:length]), engine.step(tokens[length])
 
 
 @dataclass
@@ -39,6 +53,13 @@ class Walk:
         self.rounds += 1
         for at, token in enumerate(self.tokens):
             self.hold(self.engine.step(token), self.steps[at], f"at position {at} in round {self.rounds}")
+
+    def rounds_for(self, rows: float) -> int:
+        """Rounds after which as many rows of logits were compared, the first ones among them: those of all tokens, and
+        twice those of the prompts and of the step behind each.
+        """
+        prompts = 2 * 2 * len(prompt_lengths(self.engine.chunk, len(self.tokens)))
+        return math.ceil((rows - prompts) / len(self.tokens)) - 1
 
     def hold(self, again: Array, wanted: Array, name: str) -> None:
         """A row of logits against what it was at first."""

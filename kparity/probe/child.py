@@ -73,7 +73,6 @@ def run_gates(work: Work, link: Link, backend: Backend) -> None:
     candidate = Candidate(
         engine, None, contracts.load(contracts.PROBE), repeat=request.repeat, soak=request.soak,  # type: ignore[arg-type]
     )  # fmt: skip
-    link.stage("walk")
     if request.depth in WHOLE:
         begin(candidate, Walk(engine, tokens_of(request, model)), link.asked, link.stage)
     link.stage("reference")

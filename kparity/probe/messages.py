@@ -10,7 +10,6 @@ import msgspec
 from kparity.contracts.known import Issue
 from kparity.device.adapter import DeviceInfo
 from kparity.gates.challenge import POSITIONS, Sampled
-from kparity.gates.verdict import REPEAT
 from kparity.process.messages import Done, Duration, Failed, Message, Name, Stage, Text, Tick
 
 DEFAULT_POSITIONS = 72
@@ -38,8 +37,8 @@ class Request:
     """Somebody's word from which the tokens are drawn; empty: the model's own text."""
     context: int = 0
     """Positions that are to be served; 0: the model's, at most 4096."""
-    repeat: int = REPEAT
-    """Rounds in which everything is run again, bit for bit."""
+    repeat: int = 1
+    """Rounds in which everything is run again, bit for bit, at least."""
     soak: float = 0.0
     """Seconds of the gate ``soak``, at that depth."""
 

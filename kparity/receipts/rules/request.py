@@ -8,7 +8,6 @@ from typing import Any
 
 from kparity.engine.engine import served_context
 from kparity.gates.table import WHOLE
-from kparity.gates.verdict import REPEAT
 from kparity.host.text import seconds
 from kparity.probe.messages import DEFAULT_POSITIONS
 from kparity.receipts.findings import Finding, Findings
@@ -25,7 +24,7 @@ DEFAULTS: dict[str, tuple[str, Any]] = {
     "act": ("act", "token"), "kv": ("kv", "f16"), "depth": ("depth", "full"), "index": ("index", 0),
     "seed": ("seed", 0), "isa": ("isa", None), "shape": ("shape", None), "threads": ("threads", None),
     "pp": ("prompts", [32, 128, 512]), "tg": ("depths", [0, 512, 2048]), "positions": ("positions", ...),
-    "context": ("context", 0), "repeat": ("repeat", REPEAT), "soak": ("soak", 0.0),
+    "context": ("context", 0), "repeat": ("repeat", 1), "soak": ("soak", 0.0),
 }  # fmt: skip
 """Option of the command line → its name in the request, and its value where it is not given (…: the model's)."""
 FLAGS = ("require_gpu", "trust_claims", "no_parity")
