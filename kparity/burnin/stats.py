@@ -19,6 +19,8 @@ from kparity.numerics import statistics
 
 HOUR, LATENCIES, SHOWN = 3600.0, 200_000, 20
 """Seconds; rounds, drawn from all, whose latencies are compared; prompts and rounds that are told of."""
+WRITTEN = "'%Y-%m-%dT%H:%M:%S.%gZ'"
+"""How a time is written."""
 TIE = 1e-9
 """Nats: what a log-probability loses as text, at most."""
 State = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -170,7 +172,8 @@ def stats(table: Table, mode: Mode = "greedy", since: str = "") -> Stats:
     counts = dict(table.rows(f"SELECT bucket::VARCHAR, count(*) FROM rounds WHERE mode = '{mode}' GROUP BY 1"))
     buckets: dict[str, int] = {name: counts.get(name, 0) for name in BUCKETS}
     first, last, begun, ended, jumps, unmeasured, prefix = table.row(
-        f"""SELECT coalesce(min(time), ''), coalesce(max(time), ''), min(elapsed), max(elapsed),
+        f"""SELECT coalesce(strftime(min(time), {WRITTEN}), ''), coalesce(strftime(max(time), {WRITTEN}), ''),
+        min(elapsed), max(elapsed),
         count(*) FILTER (jumped), count(*) FILTER (empty AND bucket = 'exact'),
         median(prefix) FILTER ({_missed(mode)}) FROM rounds WHERE mode = '{mode}'"""
     )
@@ -238,10 +241,10 @@ def _finite(value: float) -> float | None:
 
 
 def _latency(table: Table, mode: Mode) -> Latency | None:
-    found = table.columns(
-        f"""SELECT v1_ms, v2_ms FROM (SELECT v1_ms, v2_ms FROM rounds WHERE mode = '{mode}'
-        AND bucket IN ('exact', 'prefix-only', 'no-match')) USING SAMPLE reservoir({LATENCIES} ROWS) REPEATABLE (1)"""
-    )
+    every = f"mode = '{mode}' AND bucket IN ('exact', 'prefix-only', 'no-match')"
+    share = LATENCIES / max(table.row(f"SELECT count(*) FROM rounds WHERE {every}")[0], 1)
+    drawn = "" if share >= 1 else f"AND hash(round) < {int(share * 2**64)}"  # the same ones at every look
+    found = table.columns(f"SELECT v1_ms, v2_ms FROM rounds WHERE {every} {drawn}")
     a, b = found["v1_ms"].astype("f8"), found["v2_ms"].astype("f8")
     if not a.size:
         return None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kparity.burnin.perplexity import Perplexity
 from kparity.burnin.record import Row
 from kparity.burnin.stats import Gate, Miss, Stats
 from kparity.cli.table import STYLES, Table, percent, say
 from kparity.host.text import number
+
+if TYPE_CHECKING:
+    from kparity.burnin.perplexity import Perplexity
 
 MARKS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "⌛"}
 ADVICE = {
