@@ -186,6 +186,31 @@ def test_the_margin_is_that_of_the_place_where_they_part() -> None:
 def test_a_tie_is_known_by_its_margin(tmp_path: Path) -> None:
     _, [row], _ = burned(tmp_path / "log", Faulty(), Faulty("tie"), [single(TIE)])
     assert row.bucket == "no-match" and row.margin == pytest.approx(0.001) and row.noise == 0
+    assert row.tie == "unexplained"  # nothing is known of the floor
+
+
+def test_a_row_has_its_tie_by_the_floor_that_is_known(tmp_path: Path) -> None:
+    """v1 against itself moves a margin by 0.3; the log says so when it is opened again."""
+    one = told(("a", -0.1, "b", -3.0), ("c", -0.7, "d", -0.9))
+
+    async def ask(body: dict[str, Any], second: list[Step]) -> tuple[Answer, Answer]:
+        texts = [b"".join(step.token for step in steps).decode() for steps in (one, second)]
+        first, other = (Side(1.0, text=text, bytes=2) for text in texts)
+        return Answer(first, one), Answer(other, second)
+
+    alone = told(("a", -0.1, "b", -3.3), ("c", -0.7, "d", -0.9))
+    near, far, equal = (told(("a", -0.1, "b", -3.0), ("d", -0.7, "c", -0.7 - by)) for by in (0.25, 0.35, 0.0))
+    even = told(("a", -0.1, "b", -3.0), ("c", -0.7, "d", -0.7))
+    path = tmp_path / "log"
+    rounded(path, 1, partial(ask, second=near))
+    rounded(path, 1, partial(ask, second=alone), against_itself=True)
+    for second in (near, far, one):
+        rounded(path, 1, partial(ask, second=second))
+    one = even
+    rounded(path, 1, partial(ask, second=equal))
+    assert [row.tie for row in rows(path)] == [
+        "unexplained", "none", "near-tie", "unexplained", "none", "exact-tie",
+    ]  # fmt: skip
 
 
 def test_it_goes_on_where_it_ended(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from kparity.numerics.statistics import (
 from tests.burnin_server import Faulty
 from tests.cli import run
 from tests.test_burnin import burned, rows
+from tests.test_ppl import Made, judged, right
 
 
 def row(number: int, **changes: Any) -> Row:
@@ -133,6 +134,7 @@ def test_rounds_of_one_server_are_the_floor_and_in_no_rate(tmp_path: Path) -> No
     assert (ties.exact_tie, ties.near_tie, ties.diverged, ties.unknown) == (1, 2, 1, 1)
     assert (ties.margin_median, ties.margin_most, ties.moved) == (pytest.approx(0.015), 0.5, None)
     assert ties.floor == pytest.approx(0.02) and ties.floor_rounds == 30 and found.rounds == 5
+    assert (found.exact_rate, found.explained_rate) == (0, 0.6)
     found = read(log_of(tmp_path / "log", [row(1, bucket="no-match", margin=0.01)]))
     assert found.ties.diverged == 1 and found.ties.floor is None  # nothing is explained without a floor
 
@@ -289,3 +291,17 @@ def test_a_real_log_reads_back_as_it_was_written(tmp_path: Path) -> None:
         assert table.row("SELECT count(*), sum(prefix) FROM rounds WHERE bucket = 'prefix-only'") == (
             5, sum(each.prefix for each in written),
         )  # fmt: skip
+
+
+def test_the_perplexity_of_both_sides_is_a_gate_more(tmp_path: Path) -> None:
+    """The lines of the story, and a burn-in that is right but for it."""
+    log, ppl = log_of(tmp_path / "log", whole()), tmp_path / "ppl.json"
+    flat = Made(lambda fed: right(fed) * np.float32(0.9))
+    for candidate, code, state in ((Made(), 0, "PASS"), (flat, 1, "FAIL")):
+        found = judged(candidate)
+        ppl.write_bytes(msgspec.json.encode(found))
+        done = run("burnin", "stats", "--log", str(log), "--ppl", str(ppl))
+        assert done.returncode == code and f"ppl_v1: {found.reference.ppl:.4f}\n" in done.stdout
+        assert f"ppl_v2: {found.candidate.ppl:.4f} (Δ {found.delta:+.4f}) {state}\n" in done.stdout
+    ppl.write_text("{}")
+    assert run("burnin", "stats", "--log", str(log), "--ppl", str(ppl)).returncode == 2

@@ -90,9 +90,16 @@ def flat(evidence: Evidence) -> None:
     change_ppl(evidence, candidate=msgspec.to_builtins(other.candidate))
 
 
+def impossible(evidence: Evidence) -> None:
+    """A token that the candidate holds for impossible."""
+    candidate = json.loads(evidence.ppl.read_text())["candidate"]
+    change_ppl(evidence, candidate={**candidate, "ppl": None, "nll": [None, *candidate["nll"][1:]]})
+
+
 @pytest.mark.parametrize(
     ("gate", "state", "change"),
     [
+        ("ppl_delta", "FAIL", impossible),
         ("ppl_delta", "FAIL", flat),
         ("halts", "FAIL", lambda each: each.state.write_bytes(msgspec.json.encode(State(halted="round 7")))),
         ("halts", "INCONCLUSIVE", lambda each: each.state.unlink()),

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kparity.burnin.perplexity import Perplexity, Plan, compared, ids_of, score
+from kparity.burnin.perplexity import Perplexity, Plan, compared, gate, ids_of, score
 from kparity.engines.base import DeviceRow, Engine, Facts
 from kparity.engines.registry import open_here
 from kparity.errors import WrongInput
@@ -63,8 +64,9 @@ class Made(Engine):
 
 def judged(candidate: Engine, reference: Engine | None = None, count: int = 1024) -> Perplexity:
     reference = reference or Made()
-    ids = ids_of("x" * count, [reference, candidate], PLAN)
-    return compared(score(reference, ids, PLAN), score(candidate, ids, PLAN), ids, PLAN, "made")
+    plan = msgspec.structs.replace(PLAN, tokens=count)
+    ids = ids_of("x" * count, [reference, candidate], plan)
+    return compared(score(reference, ids, plan), score(candidate, ids, plan), ids, plan, "made")
 
 
 @given(st.integers(2, 400), st.integers(2, 100), st.data())
@@ -151,6 +153,12 @@ def test_too_little_text_is_never_green() -> None:
     wide = Made(lambda fed: right(fed) + np.random.default_rng([1, len(fed)]).normal(0, 0.15, VOCAB).astype("f4"))
     found = judged(wide)
     assert found.verdict == "INCONCLUSIVE" and "both sides" in found.why, found.why
+    for _ in range(4):  # whoever gives as many as it says, and says again, comes to a verdict
+        if found.verdict == "INCONCLUSIVE":
+            wanted = int(float(found.why.split("some ")[1].split(" tokens")[0]))
+            assert found.scored < wanted < 20_000
+            found = judged(wide, count=wanted * 5 // 4)
+    assert found.verdict in ("PASS", "FAIL"), found.why
 
 
 def test_logits_that_are_not_finite_fail() -> None:
@@ -159,6 +167,11 @@ def test_logits_that_are_not_finite_fail() -> None:
 
     found = judged(Made(broken))
     assert found.verdict == "FAIL" and "not finite" in found.why
+    again = msgspec.json.decode(msgspec.json.encode(found), type=Perplexity)
+    assert again == found and gate(again).state == "FAIL"  # JSON has no infinity: what is not finite is null
+    assert (found.candidate.nll.count(None), found.candidate.ppl, found.delta) == (15, None, None)  # one a window
+    found = judged(Made(), Made(broken))
+    assert found.verdict == "INCONCLUSIVE" and "reference's likelihoods are not finite" in found.why
 
 
 def test_what_a_server_does_not_tell_is_not_invented() -> None:

@@ -1,4 +1,4 @@
-"""What the statistics of a long burn-in cost: a log of ``--rows`` rounds is made, and ``kparity burnin stats`` reads it.
+"""What the statistics of a long burn-in cost: a log of ``--rows`` rounds, read by ``kparity burnin stats``.
 
     python -m tools.burnin_rows [--rows 1000000] [--looks 3] [--folder DIR]
 
@@ -32,12 +32,12 @@ def row(number: int, took: Sequence[float]) -> Row:
     """A round, whose replies took so many milliseconds."""
     at, differs = number % PROMPTS, number % MISSES == 0
     when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(1.8e9 + number * SECONDS))
-    sides = [
+    one, other = (
         Side(ms, ms / 9, len(WORDS), WORDS, finish="stop", prompt_tokens=12, tokens=40, model="made") for ms in took
-    ]
+    )
     return Row(
         number, when, number * SECONDS, at, f"{at:016x}", "factual", f"prompt {at}", "greedy",
-        "no-match" if differs else "exact", 9 if differs else len(WORDS), *sides, 0.02 if differs else None, 0.01,
+        "no-match" if differs else "exact", 9 if differs else len(WORDS), one, other, 0.02 if differs else None, 0.01,
     )  # fmt: skip
 
 

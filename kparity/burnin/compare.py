@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kparity.burnin.record import Bucket, Side
+from kparity import contracts
+from kparity.burnin.record import CONTRACT, Bucket, Side, Tie
 
 
 class Step(NamedTuple):
@@ -38,6 +39,15 @@ def margins(v1: Sequence[Step], v2: Sequence[Step]) -> tuple[float | None, float
         both = (_margin(a, b.token), _margin(b, a.token))
         margin = max((each for each in both if each is not None), default=None)
     return margin, max(noise, default=None)
+
+
+def tie(margin: float | None, floor: float | None) -> Tie:
+    """What a margin makes of a no-match; ``floor`` is the largest noise of one server against itself, if known."""
+    if margin is None:
+        return "none"
+    if contracts.load(CONTRACT).threshold("tie_nats").holds(margin):
+        return "exact-tie"
+    return "near-tie" if floor is not None and margin <= floor else "unexplained"
 
 
 def _margin(step: Step, other: bytes) -> float | None:

@@ -42,13 +42,10 @@ def decide(log: Path, state: Path, ppl: str | None, receipts: Sequence[Path], si
 
 
 def _perplexity(judge: contracts.Contract, path: str | None) -> Gate:
-    """Judged again from what every token cost."""
+    if path is not None:
+        return perplexity.gate(perplexity.read(path))
     limit = judge.threshold("ppl_delta")
-    if path is None:
-        return Gate(limit.id, target(limit), None, "INCONCLUSIVE", needs="kparity ppl --json FILE, and --ppl FILE")
-    found = perplexity.read(path)
-    verdict, why, (delta, low, high) = perplexity.judged(found.reference, found.candidate)
-    return Gate(limit.id, target(limit), delta, verdict, low, high, "" if verdict == "PASS" else why)
+    return Gate(limit.id, target(limit), None, "INCONCLUSIVE", needs="kparity ppl --json FILE, and --ppl FILE")
 
 
 def _receipts(judge: contracts.Contract, paths: Sequence[Path]) -> Gate:

@@ -32,7 +32,8 @@ def state_of(path: Path) -> State:
 
 class Log:
     """A log that is open for writing. ``state`` is where it stands, ``repaired`` what was done to its end, ``recent``
-    the rounds of the last hour with a reply of both sides, as (elapsed, bucket).
+    the rounds of the last hour with a reply of both sides, as (elapsed, bucket), ``floor`` the largest noise of rounds
+    of one server against itself, None without such.
 
     Raises WrongInput for a file that is no log, or that another process writes.
     """
@@ -40,6 +41,7 @@ class Log:
     def __init__(self, path: Path, state: Path, say: Callable[[str], None]) -> None:
         self.path, self.place = path, state
         self.recent = deque[tuple[float, Bucket]]()
+        self.floor: float | None = None
         files.refuse_unwritable(path, state)
         try:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
@@ -103,6 +105,8 @@ class Log:
     def _remember(self, row: Row | Settled) -> None:
         if row.bucket in REPLIES and row.mode != "aa":
             self.recent.append((row.elapsed, row.bucket))
+        if row.bucket in REPLIES and row.mode == "aa" and row.noise is not None:
+            self.floor = max(row.noise, self.floor or 0.0)
         while self.recent and self.recent[0][0] < row.elapsed - HOUR:
             self.recent.popleft()
 

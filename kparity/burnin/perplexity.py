@@ -13,7 +13,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.burnin.record import CONTRACT
-from kparity.burnin.stats import Judged, State
+from kparity.burnin.stats import Gate, Judged, State, Stats, finite, target
 from kparity.engines.base import Engine
 from kparity.errors import WrongInput
 from kparity.host import files, progress
@@ -21,6 +21,7 @@ from kparity.ladder.prompts import built_in
 from kparity.ladder.stream import rows_of
 from kparity.numerics.logits import log_total
 from kparity.numerics.perplexity import difference, perplexity, windows
+from kparity.ops.spec import Array
 
 LONGEST = 64 << 20
 """Bytes of a text."""
@@ -38,27 +39,30 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Scored(msgspec.Struct):
-    """An engine on a text: the negative log-likelihood, in nats, of every token but the first."""
+    """An engine on a text: the negative log-likelihood, in nats, of every token but the first; None where it is not
+    finite (a likelihood of 0, or NaN), and ``ppl`` with it.
+    """
 
     engine: str
     version: str
     model: str
     vocab: int
-    ppl: float
-    nll: list[float]
+    ppl: float | None
+    nll: list[float | None]
 
 
 class Perplexity(Judged):
     """``delta`` is the perplexity of the candidate minus that of the reference, with the 95 % interval of a paired
-    bootstrap; ``ids`` the start of the SHA-256 of the token ids, ``why`` what the verdict rests on.
+    bootstrap, None where they are not finite; ``ids`` the start of the SHA-256 of the token ids, ``why`` what the
+    verdict rests on.
     """
 
     why: str
     reference: Scored
     candidate: Scored
-    delta: float
-    delta_low: float
-    delta_high: float
+    delta: float | None
+    delta_low: float | None
+    delta_high: float | None
     limit: float
     scored: int
     plan: Plan
@@ -78,7 +82,7 @@ def text_of(path: str | None) -> tuple[str, str]:
 
 def score(engine: Engine, ids: Sequence[int], plan: Plan) -> Scored:
     """An engine on token ids; raises WrongInput where it does not tell how likely one is."""
-    facts, found = engine.facts, list[float]()
+    facts, found = engine.facts, list[float | None]()
     again = plan.bos == "each" and facts.add_bos and facts.bos >= 0
     parts = list(windows(len(ids), plan.window - again, plan.stride))
     rows = rows_of(facts)
@@ -91,9 +95,14 @@ def score(engine: Engine, ids: Sequence[int], plan: Plan) -> Scored:
                 logits = engine.score(fed[at : min(at + rows, len(fed) - 1)])
                 for place, row in enumerate(logits, at + 1):
                     if place - shift >= first:
-                        found.append(_nll(engine, row, fed[place], place - shift))
+                        found.append(finite(_nll(engine, row, fed[place], place - shift)))
             task.done = len(found)
-    return Scored(facts.name, facts.version, facts.model, facts.vocab, perplexity(found), found)
+    return Scored(facts.name, facts.version, facts.model, facts.vocab, finite(perplexity(_of(found))), found)
+
+
+def _of(nll: Sequence[float | None]) -> Array:
+    """[tokens], NaN for what is not finite."""
+    return np.asarray(nll, np.float64)
 
 
 def _nll(engine: Engine, row: np.ndarray, token: int, place: int) -> float:
@@ -129,18 +138,21 @@ def compared(reference: Scored, candidate: Scored, ids: Sequence[int], plan: Pla
     judge = contracts.load(CONTRACT)
     verdict, why, (delta, low, high) = judged(reference, candidate)
     return Perplexity(
-        verdict, why, reference, candidate, delta, low, high, judge.threshold("ppl_delta").value, len(ids) - 1, plan,
-        digest(ids), text, f"{CONTRACT} {judge.version}",
+        verdict, why, reference, candidate, finite(delta), finite(low), finite(high),
+        judge.threshold("ppl_delta").value, len(ids) - 1, plan, digest(ids), text, f"{CONTRACT} {judge.version}",
     )  # fmt: skip
 
 
 def judged(reference: Scored, candidate: Scored) -> tuple[State, str, tuple[float, float, float]]:
     """The verdict, why, and the difference with its interval, from what every token cost."""
-    judge, found = contracts.load(CONTRACT), difference(reference.nll, candidate.nll)
+    judge, (before, after) = contracts.load(CONTRACT), (_of(side.nll) for side in (reference, candidate))
+    found = difference(before, after)
     limit, least, noise = (judge.threshold(name) for name in ("ppl_delta", "ppl_tokens", "ppl_noise"))
-    (delta, low, high), tokens, ppl = found, len(reference.nll) + 1, perplexity(reference.nll)
+    (delta, low, high), tokens, ppl = found, len(before) + 1, perplexity(before)
     span = f"Δ {delta:+.4f}, 95 % {low:+.4f} to {high:+.4f}"
     nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    if not np.isfinite(before).all():
+        return "INCONCLUSIVE", "the reference's likelihoods are not finite: nothing is held against it", found
     if not noise.holds(ppl / reference.vocab):
         return "INCONCLUSIVE", (
             f"the reference predicts nothing: its perplexity of {ppl:.4g} is near the vocabulary of "
@@ -151,11 +163,27 @@ def judged(reference: Scored, candidate: Scored) -> tuple[State, str, tuple[floa
     if not limit.holds(nearest):
         return "FAIL", f"{span}: beyond ±{limit.value:g}", found
     if not least.holds(tokens):
-        why = f"{span}; {tokens} tokens are fewer than {least.value:.0f}: give a longer text"
+        why = f"{span}; {tokens} tokens are fewer than {least.value:.0f}: give more, by --tokens and a longer text"
         return "INCONCLUSIVE", why, found
     if not limit.holds(max(abs(low), abs(high))):
-        return "INCONCLUSIVE", f"{span}: on both sides of ±{limit.value:g}; give more --tokens", found
+        wanted = tokens * ((high - low) / 2 / max(abs(limit.value - abs(delta)), 1e-9)) ** 2  # it narrows as 1/√tokens
+        more = f"some {wanted:.2g} tokens would tell, if it stays so" if wanted < LONGEST else "no text would tell"
+        return "INCONCLUSIVE", f"{span}: on both sides of ±{limit.value:g}; {more}", found
     return "PASS", f"{span}: within ±{limit.value:g}", found
+
+
+def gate(found: Perplexity) -> Gate:
+    """The gate of a cutover: judged again, from what every token cost."""
+    limit = contracts.load(CONTRACT).threshold("ppl_delta")
+    verdict, why, (delta, low, high) = judged(found.reference, found.candidate)
+    needs = "" if verdict == "PASS" else why
+    return Gate(limit.id, target(limit), finite(delta), verdict, finite(low), finite(high), needs)
+
+
+def weigh(found: Stats, path: str) -> None:
+    """Let the JSON of ``kparity ppl`` be a gate of a burn-in, whose v1 was its reference; raises WrongInput."""
+    document = read(path)
+    found.weigh(gate(document), document.reference.ppl, document.candidate.ppl)
 
 
 def digest(ids: Sequence[int]) -> str:

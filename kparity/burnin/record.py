@@ -20,6 +20,9 @@ Fault = Literal[
 Mode = Literal["greedy", "seeded", "aa"]
 """Temperature 0; another temperature with one seed for both; one server against itself."""
 
+Tie = Literal["none", "exact-tie", "near-tie", "unexplained"]
+"""What a no-match is by its margin; none without one."""
+
 
 class Side(msgspec.Struct, omit_defaults=True):
     """What one server answered. Times in milliseconds from the request on: to the whole reply, and to its first byte;
@@ -59,7 +62,8 @@ class Row(msgspec.Struct):
 
     Where log-probabilities were told: ``margin``, in nats, is by how much a side preferred its own token to the other's
     where they part (the larger of both; at least that much, where one told only what it likes best), ``noise`` the
-    largest difference of such margins before that place.
+    largest difference of such margins before that place. ``tie`` is judged by the noise of v1 against itself that was
+    known then; the statistics of a log judge again, by all of it.
     """
 
     round: int
@@ -76,6 +80,7 @@ class Row(msgspec.Struct):
     v2: Side
     margin: float | None = None
     noise: float | None = None
+    tie: Tie = "none"
     clock: float = 0.0
 
 
@@ -87,6 +92,7 @@ class Settled(msgspec.Struct):
     prompt: int
     bucket: Bucket
     mode: Mode
+    noise: float | None = None
 
 
 class State(msgspec.Struct):

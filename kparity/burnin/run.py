@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from kparity import contracts
-from kparity.burnin.compare import bucket, margins
+from kparity.burnin.compare import bucket, margins, tie
 from kparity.burnin.log import Log
 from kparity.burnin.prompts import Prompt, Source
 from kparity.burnin.record import BUCKETS, CONTRACT, Mode, Row, State
@@ -20,8 +20,6 @@ from kparity.burnin.wire import Answer
 from kparity.errors import WrongInput
 from kparity.host import progress
 
-JUMP_S = 1.0
-"""Seconds by which the wall clock may run away from the one that nobody sets between two rounds."""
 Ask = Callable[[dict[str, Any]], Coroutine[Any, Any, tuple[Answer, Answer]]]
 """Puts one request to both servers."""
 
@@ -109,6 +107,7 @@ async def _rounds(settings: Settings, source: Source, log: Log, ask: Ask, say: C
             prompt = await source.at(at)
             row = _row(state.rounds + 1, prompt, at, *await ask(settings.body(prompt)))
             row.mode, row.elapsed = settings.mode, round(before + time.monotonic() - began, 3)
+            row.tie = tie(row.margin, log.floor) if row.bucket == "no-match" else "none"
             row.clock, clock = _jump(clock), _offset()
             log.add(row)
             log.keep(msgspec.structs.replace(
@@ -163,7 +162,7 @@ def _row(number: int, prompt: Prompt, place: int, v1: Answer, v2: Answer) -> Row
 def _jump(before: float) -> float:
     """Seconds by which the wall clock was set since its offset was another, 0 for what is mere drift."""
     jump = _offset() - before
-    return round(jump, 3) if abs(jump) > JUMP_S else 0.0
+    return 0.0 if contracts.load(CONTRACT).threshold("clock_jump_s").holds(abs(jump)) else round(jump, 3)
 
 
 def _offset() -> float:

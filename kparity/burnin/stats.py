@@ -21,8 +21,6 @@ HOUR, LATENCIES, SHOWN = 3600.0, 200_000, 20
 """Seconds; rounds, drawn from all, whose latencies are compared; prompts and rounds that are told of."""
 WRITTEN = "'%Y-%m-%dT%H:%M:%S.%gZ'"
 """How a time is written."""
-TIE = 1e-9
-"""Nats: what a log-probability loses as text, at most."""
 State = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
@@ -109,7 +107,7 @@ def verdict_of(gates: Iterable[Gate]) -> State:
 class Stats(Judged):
     """What a log shows. ``fixed_rate`` is the exact rate without the prompt that misses most; ``pattern`` whether one
     prompt drifts (look at the sampler, and at ties) or many do (look at the model); ``unmeasured`` counts rounds in
-    which both replies were empty, which show nothing.
+    which both replies were empty, which show nothing. ``explained_rate`` is the exact rate with explained ties.
     """
 
     log: str
@@ -123,6 +121,7 @@ class Stats(Judged):
     compared: int
     exact: int
     exact_rate: float | None
+    explained_rate: float | None
     prompts: int
     prompts_exact: int
     wilson_low: float | None
@@ -138,7 +137,14 @@ class Stats(Judged):
     ties: Ties
     gates: list[Gate]
     contract: str
+    ppl_v1: float | None = None
+    ppl_v2: float | None = None
     schema: str = "kparity-burnin-v1"
+
+    def weigh(self, gate: Gate, ppl_v1: float | None, ppl_v2: float | None) -> None:
+        """Let the perplexity of both sides, which no round tells of, be a gate too."""
+        self.gates.append(gate)
+        self.ppl_v1, self.ppl_v2, self.verdict = ppl_v1, ppl_v2, verdict_of(self.gates)
 
 
 def drift(table: Table, mode: Mode, most: int = SHOWN) -> list[Miss]:
@@ -159,7 +165,7 @@ def drift(table: Table, mode: Mode, most: int = SHOWN) -> list[Miss]:
 
 def _compared(mode: Mode) -> str:
     """Rounds of two replies, at least one of which says something."""
-    return f"(mode = '{mode}' AND bucket IN ('exact', 'prefix-only', 'no-match') AND NOT empty)"
+    return f"(mode = '{mode}' AND bucket IN {BUCKETS[:3]} AND NOT empty)"
 
 
 def _missed(mode: Mode) -> str:
@@ -188,17 +194,19 @@ def stats(table: Table, mode: Mode = "greedy", since: str = "") -> Stats:
     misses = drift(table, mode, 1)
     low, high = statistics.wilson_interval(prompts_exact, prompts) if prompts else (None, None)
     hours = (ended - begun) / HOUR if ended is not None else 0.0
-    latency = _latency(table, mode)
+    latency, ties = _latency(table, mode), _ties(table, judge, mode)
     gates = _gates(table, judge, mode, buckets, (mean, prompts), hours, latency)
     top = misses[0] if misses else None
     return Stats(
         log=str(table.path), mode=mode, since=since, first=first, last=last, hours=hours,
         rounds=sum(buckets.values()), buckets=buckets, compared=compared, exact=exact,
-        exact_rate=exact / compared if compared else None, prompts=prompts, prompts_exact=prompts_exact,
-        wilson_low=low, wilson_high=high, unmeasured=unmeasured, top_miss=top,
+        exact_rate=exact / compared if compared else None,
+        explained_rate=(exact + ties.exact_tie + ties.near_tie) / compared if compared else None,
+        prompts=prompts, prompts_exact=prompts_exact, wilson_low=low, wilson_high=high, unmeasured=unmeasured,
+        top_miss=top,
         fixed_rate=(exact + top.misses) / compared if top else None, pattern=_pattern(top, judge),
         median_prefix=prefix, faults=_faults(table, mode), clock_jumps=jumps, latency=latency,
-        ties=_ties(table, mode), gates=gates, verdict=verdict_of(gates), contract=f"{CONTRACT} {judge.version}",
+        ties=ties, gates=gates, verdict=verdict_of(gates), contract=f"{CONTRACT} {judge.version}",
     )  # fmt: skip
 
 
@@ -217,31 +225,29 @@ def _faults(table: Table, mode: Mode) -> dict[str, int]:
     return dict(found)
 
 
-def _ties(table: Table, mode: Mode) -> Ties:
+def _ties(table: Table, judge: contracts.Contract, mode: Mode) -> Ties:
     rounds, differ, floor = table.row(
-        """SELECT count(*), count(*) FILTER (bucket = 'no-match'), max(noise) FROM rounds WHERE mode = 'aa'
-        AND bucket IN ('exact', 'prefix-only', 'no-match')"""
+        f"""SELECT count(*), count(*) FILTER (bucket = 'no-match'), max(noise) FROM rounds WHERE mode = 'aa'
+        AND bucket IN {BUCKETS[:3]}"""
     )
-    known = -1.0 if floor is None else float(floor)
-    counted = table.row(
-        f"""SELECT count(*) FILTER (margin <= {TIE}), count(*) FILTER (margin > {TIE} AND margin <= {known}),
-        count(*) FILTER (margin > {TIE} AND margin > {known}), count(*) FILTER (margin IS NULL)
+    equal = judge.threshold("tie_nats").value
+    near = equal if floor is None else max(equal, float(floor))
+    same, near_by, far, untold, middle, most = table.row(
+        f"""SELECT count(*) FILTER (margin <= {equal}), count(*) FILTER (margin > {equal} AND margin <= {near}),
+        count(*) FILTER (margin > {near}), count(*) FILTER (margin IS NULL), median(margin), max(margin)
         FROM rounds WHERE mode = '{mode}' AND bucket = 'no-match'"""
     )
-    same, near, far, untold = counted
-    middle, most, moved = table.row(
-        f"""SELECT median(margin) FILTER (bucket = 'no-match'), max(margin) FILTER (bucket = 'no-match'), median(noise)
-        FROM rounds WHERE mode = '{mode}' AND bucket IN ('exact', 'prefix-only', 'no-match')"""
-    )
-    return Ties(same, near, far, untold, floor, rounds, differ, middle, most, moved)
+    moved = table.row(f"SELECT median(noise) FROM rounds WHERE mode = '{mode}' AND bucket IN {BUCKETS[:3]}")[0]
+    return Ties(same, near_by, far, untold, floor, rounds, differ, middle, most, moved)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number as JSON has it, which knows no other."""
     return value if math.isfinite(value) else None
 
 
 def _latency(table: Table, mode: Mode) -> Latency | None:
-    every = f"mode = '{mode}' AND bucket IN ('exact', 'prefix-only', 'no-match')"
+    every = f"mode = '{mode}' AND bucket IN {BUCKETS[:3]}"
     share = LATENCIES / max(table.row(f"SELECT count(*) FROM rounds WHERE {every}")[0], 1)
     drawn = "" if share >= 1 else f"AND hash(round) < {int(share * 2**64)}"  # the same ones at every look
     found = table.columns(f"SELECT v1_ms, v2_ms FROM rounds WHERE {every} {drawn}")
@@ -253,8 +259,8 @@ def _latency(table: Table, mode: Mode) -> Latency | None:
     (mid1, top1), (mid2, top2) = (statistics.quantile_sequence(side, 0.5) for side in (a, b))
     above, p = statistics.mann_whitney(a, b)
     return Latency(
-        half[0], most[0], half[1], most[1], most[1] - most[0], _finite(low2 - high1), _finite(high2 - low1),
-        half[1] / max(half[0], 1e-9), _finite(max(mid2, 0.0) / top1), _finite(top2 / max(mid1, 1e-9)), above, p, a.size,
+        half[0], most[0], half[1], most[1], most[1] - most[0], finite(low2 - high1), finite(high2 - low1),
+        half[1] / max(half[0], 1e-9), finite(max(mid2, 0.0) / top1), finite(top2 / max(mid1, 1e-9)), above, p, a.size,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kparity.cli.command import File, Group, for_people
-from kparity.cli.options import OUT, SPAN, Number, json_option, quiet_option
+from kparity.cli.options import FILE, OUT, SPAN, Number, json_option, quiet_option
 from kparity.host.streams import log as say
 
 log_option = click.option(
@@ -19,6 +19,7 @@ mode_option = click.option(
     "--mode", type=click.Choice(["greedy", "seeded", "aa"]), default="greedy", show_default=True,
     help="Which rounds: at temperature 0, with a seed, or of v1 against itself.",
 )  # fmt: skip
+ppl_option = click.option("--ppl", type=FILE, metavar="FILE", help="The JSON of kparity ppl, as a gate more.")
 
 
 @click.group(cls=Group)
@@ -121,20 +122,30 @@ def run(
     return done.exit_code
 
 
-def _counted(path: Path, mode: Any, since: str, json_path: str | None) -> int:
-    """The statistics of a log, for people or as JSON."""
-    from kparity.burnin import query
-    from kparity.burnin.stats import stats as counted
+def _shown(found: Any, json_path: str | None, printer: str) -> None:
+    """What a log shows, as JSON and for people."""
     from kparity.host import files
 
-    with query.opened(path, since) as table:
-        found = counted(table, mode, since and query.moment(since))
     if json_path:
         files.write_record(json_path, found)
     if for_people():
-        from kparity.cli.burnin_table import print_stats
+        from kparity.cli import burnin_table
 
-        print_stats(found)
+        getattr(burnin_table, printer)(found)
+
+
+def _counted(path: Path, mode: Any, since: str, ppl: str | None, json_path: str | None) -> int:
+    """The statistics of a log."""
+    from kparity.burnin import query
+    from kparity.burnin.stats import stats as counted
+
+    with query.opened(path, since) as table:
+        found = counted(table, mode, since and query.moment(since))
+    if ppl:
+        from kparity.burnin import perplexity
+
+        perplexity.weigh(found, ppl)
+    _shown(found, json_path, "print_stats")
     return found.exit_code
 
 
@@ -143,14 +154,15 @@ def _counted(path: Path, mode: Any, since: str, json_path: str | None) -> int:
 )
 @log_option
 @mode_option
+@ppl_option
 @json_option
-def stats(path: Path, mode: str, json_path: str | None) -> int:
+def stats(path: Path, mode: str, ppl: str | None, json_path: str | None) -> int:
     """What the rounds show: exact rate, the prompt that misses most, latency, ties, and every gate with what it still
     needs. May be looked at at any time.
 
     Exit codes: 0 every gate passes, 1 one failed, 3 there is too little data for one.
     """
-    return _counted(path, mode, "", json_path)
+    return _counted(path, mode, "", ppl, json_path)
 
 
 @burnin.command(
@@ -159,10 +171,11 @@ def stats(path: Path, mode: str, json_path: str | None) -> int:
 @click.argument("time", metavar="TIME")
 @log_option
 @mode_option
+@ppl_option
 @json_option
-def since(time: str, path: Path, mode: str, json_path: str | None) -> int:
+def since(time: str, path: Path, mode: str, ppl: str | None, json_path: str | None) -> int:
     """The same of the rounds since a TIME, ISO 8601; without a zone it is UTC."""
-    return _counted(path, mode, time, json_path)
+    return _counted(path, mode, time, ppl, json_path)
 
 
 @burnin.command(
@@ -179,16 +192,9 @@ def drift(path: Path, mode: Any, count: int, json_path: str | None) -> int:
     """
     from kparity.burnin import query
     from kparity.burnin.stats import drift as found
-    from kparity.host import files
 
     with query.opened(path) as table:
-        misses = found(table, mode, count)
-    if json_path:
-        files.write_record(json_path, misses)
-    if for_people():
-        from kparity.cli.burnin_table import print_drift
-
-        print_drift(misses)
+        _shown(found(table, mode, count), json_path, "print_drift")
     return 0
 
 
@@ -205,16 +211,9 @@ def recent(path: Path, count: int, differing: bool, json_path: str | None) -> in
     Exit codes: 0 the log was read, whatever it shows, 2 it cannot be read.
     """
     from kparity.burnin import query
-    from kparity.host import files
 
     with query.opened(path) as table:
-        rounds = query.last(table, count, differing)
-    if json_path:
-        files.write_record(json_path, rounds)
-    if for_people():
-        from kparity.cli.burnin_table import print_rounds
-
-        print_rounds(rounds)
+        _shown(query.last(table, count, differing), json_path, "print_rounds")
     return 0
 
 

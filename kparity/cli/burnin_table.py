@@ -46,6 +46,8 @@ def print_stats(found: Stats) -> None:
         floor = "no floor: run --against-itself" if ties.floor is None else f"floor {ties.floor:.3g} nats"
         say(f"no-match: {ties.exact_tie} exact ties, {ties.near_tie} near ties, {ties.diverged} unexplained, "
             f"{ties.unknown} without margins ({floor})")  # fmt: skip
+        if found.explained_rate is not None and ties.exact_tie + ties.near_tie:
+            say(f"exact or a tie: {100 * found.explained_rate:.2f}% of rounds")
         if ties.margin_most is not None and ties.margin_median is not None:
             moved = "" if ties.moved is None else f"; those before it move by {ties.moved:.3g}"
             say(f"margins where they part: median {ties.margin_median:.3g}, up to {ties.margin_most:.3g} nats{moved}")
@@ -55,8 +57,18 @@ def print_stats(found: Stats) -> None:
     if found.clock_jumps:
         counts.append(f"clock set {found.clock_jumps} times")
     say(f"rounds: {found.rounds} in {found.hours:.2f} h; {', '.join(counts)}")
+    for gate in found.gates:
+        if gate.name == "ppl_delta":
+            delta = "" if gate.current is None else f" (Δ {gate.current:+.4f})"
+            say(f"ppl_v1: {shown(found.ppl_v1)}")
+            say(f"ppl_v2: {shown(found.ppl_v2)}{delta} ", (gate.state, STYLES[gate.state]))
     print_gates(found.gates)
     say(f"{found.log}: ", (found.verdict, STYLES[found.verdict]))
+
+
+def shown(ppl: float | None) -> str:
+    """A perplexity; one that is none is not finite."""
+    return "not finite" if ppl is None else f"{ppl:.4f}"
 
 
 def print_gates(gates: Sequence[Gate]) -> None:
@@ -94,7 +106,8 @@ def print_rounds(rounds: Sequence[Row]) -> None:
                 beneath.append(f"{name}: …{shown.decode(errors='replace')!r}")
             elif side.fault:
                 beneath.append(f"{name}: {side.fault} {side.why}".rstrip())
-        table.add(row.round, row.bucket, row.prompt, row.prefix, row.v1.ms, row.v2.ms, row.margin, row.time,
+        bucket = row.bucket if row.tie == "none" else f"{row.bucket}, {row.tie}"
+        table.add(row.round, bucket, row.prompt, row.prefix, row.v1.ms, row.v2.ms, row.margin, row.time,
                   row.asked[:60], beneath=beneath)  # fmt: skip
     table.print()
 
@@ -103,6 +116,6 @@ def print_perplexity(found: Perplexity) -> None:
     """Both sides, then the verdict."""
     plan = found.plan
     for name, side in (("ppl_ref", found.reference), ("ppl_cand", found.candidate)):
-        say(f"{name}: {side.ppl:.4f}  {side.engine} {side.version}")
+        say(f"{name}: {shown(side.ppl)}  {side.engine} {side.version}")
     say(f"{found.text}: {found.scored} tokens scored, windows of {plan.window} every {plan.stride}, BOS {plan.bos}")
     say(f"{found.why}: ", (found.verdict, STYLES[found.verdict]))

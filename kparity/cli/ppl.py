@@ -15,8 +15,8 @@ from kparity.cli.options import FILE, json_option, model_option, quiet_option
 @click.command(
     cls=Command,
     examples=(
-        "kparity ppl --cand kparity:cpu --tokens 4096 --json ppl.json",
-        "kparity ppl --baseline ppl.json --cand kparity:cpu --tokens 4096",
+        "kparity ppl --cand kparity:cpu --json ppl.json",
+        "kparity ppl --baseline ppl.json --cand kparity:cpu",
     ),
 )
 @click.option("--ref", "reference", default="reference", show_default=True, metavar="ENGINE",
@@ -27,7 +27,7 @@ from kparity.cli.options import FILE, json_option, model_option, quiet_option
               help="The engine that is to take it over.")  # fmt: skip
 @model_option
 @click.option("--text", type=FILE, metavar="FILE", help="UTF-8 [default: built in].")
-@click.option("--tokens", type=click.IntRange(min=2), default=1024, show_default=True, help="Read so many at most.")
+@click.option("--tokens", type=click.IntRange(min=2), default=4096, show_default=True, help="Read so many at most.")
 @click.option("--window", type=click.IntRange(min=2), default=512, show_default=True,
               help="Positions that are read on one cache.")  # fmt: skip
 @click.option("--stride", type=click.IntRange(min=1), metavar="N",

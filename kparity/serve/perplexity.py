@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from kparity.numerics.perplexity import perplexity as exp_of_mean
 from kparity.numerics.perplexity import windows
 from kparity.serve.forms import PplForm, Sampling
 from kparity.serve.problem import wrong
@@ -55,7 +56,7 @@ async def perplexity(service: Service, form: PplForm) -> Perplexity:
         nll += await _scored(service, tokens, parts[at : at + MOST_WINDOWS])
     mean = math.fsum(nll) / len(nll)
     return Perplexity(
-        math.exp(min(mean, 700.0)), mean, len(nll), len(tokens), window, stride, tokens[0] == bos, service.name,
+        exp_of_mean(nll), mean, len(nll), len(tokens), window, stride, tokens[0] == bos, service.name,
         service.fingerprint, nll if form.details else None,
     )  # fmt: skip
 
