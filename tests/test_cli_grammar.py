@@ -119,7 +119,7 @@ MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 
            "ladder.json": "kparity ladder --ref kparity:numpy --cand kparity:cpu --ladder masks --json ladder.json",
            "model.hf": "kparity model export -o model.hf",
            "burnin.jsonl": f"{BURNIN} --max-rounds 60 --log burnin.jsonl",
-           "ppl.json": "kparity ppl --cand kparity:cpu --tokens 4096 --json ppl.json",
+           "ppl.json": "kparity ppl --cand kparity:cpu --json ppl.json",
            "team.pem": "kparity receipt keygen team.pem"}  # fmt: skip
 
 
