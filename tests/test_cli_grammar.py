@@ -276,6 +276,14 @@ def test_what_would_be_lost_is_refused(
     assert (tmp_path / "old").read_text() == "as it was"
 
 
+def test_an_engine_that_is_no_folder_owns_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command twice writes its result twice."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").write_text("of the first time")
+    with pytest.raises(WrongInput, match="--stride 8 leaves tokens out"):  # so far it came
+        cli.main(["ppl", "--cand", "kparity:cpu", "--window", "8", "--stride", "8", "--json", "old"], standalone_mode=False)
+
+
 def test_the_last_of_two_values_counts_and_it_is_said() -> None:
     done = run("check", "--seed", "1", "--seed", "2", "-o", "add", "-b", "numpy", "--quick")
     assert done.returncode == 0 and "seed 2" in done.stdout and "--seed is given 2 times; the last one" in done.stderr

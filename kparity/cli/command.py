@@ -107,7 +107,7 @@ def _refuse_outputs(ctx: click.Context) -> None:
                 if files.same(path, its_path) and not kind.over and (other.written or path != files.STDIO):
                     raise WrongInput(f"{name} would write over {path}, which {its_name} names; name another file")
             for folder, its_name in folders.items():
-                if Path(path).exists() and files.same(Path(path).resolve().parent, folder):
+                if folder and Path(path).exists() and files.same(Path(path).resolve().parent, folder):
                     raise WrongInput(f"{name} would write over {path}, a file of {its_name}; name another file")
 
 
