@@ -45,6 +45,10 @@ class Faulty:
             return tokens(prompt[4000:])
         if self.fault == "tie" and prompt == TIE:
             return [*right[:3], "TIE", *right[4:]]
+        if self.fault == "tab":  # lost on the way, as in a shell or a table
+            return [word.replace("\t", " ") for word in right]
+        if self.fault == "lines":  # of a reply of several, the first
+            return right[: right.index("\n")] if "\n" in right else right
         if self.fault == "prefix":
             return right[:5]
         if self.fault == "model":
@@ -98,6 +102,8 @@ def told(word: str, at: int, fault: str) -> dict[str, Any]:
     """Log-probabilities of a token: it before another, which is the one of the tie at the fourth."""
     other = "TIE" if at == 3 else " x"
     first, second = (-0.7, -0.701) if other == "TIE" else (-0.2, -3.0)
+    if fault == "flat":
+        first, second = 0.9 * first, 0.9 * second
     if fault == "tie" and word == "TIE":
         word, other = "TIE", tokens(TIE)[3]
     top = [{"token": word, "logprob": first}, {"token": other, "logprob": second}]

@@ -211,21 +211,6 @@ def test_a_tie_of_the_sampler_is_one_prompt(tmp_path: Path) -> None:
     assert found.fixed_rate == 1.0 and found.ties.unknown == 0
 
 
-def test_a_server_that_dies_in_mid_stream_is_unreachable(tmp_path: Path) -> None:
-    burned(tmp_path / "log", Faulty(), Faulty("truncated"), built_in(), rounds=30)
-    found = read(tmp_path / "log")
-    assert (
-        found.faults == {"v2 truncated": 30} and gates(found)["v2_unreachable"] == "FAIL" and found.exact_rate is None
-    )
-
-
-def test_a_server_at_half_the_speed_is_blocked(tmp_path: Path) -> None:
-    burned(tmp_path / "log", Faulty(delay_s=0.05), Faulty(delay_s=0.2), built_in()[:25], rounds=25)
-    found = read(tmp_path / "log")
-    assert found.latency is not None and found.latency.above > 0.95 and found.latency.p < 1e-5
-    assert gates(found)["latency_ratio"] == "FAIL" and found.latency.p95_gap > 100, found.gates
-
-
 def test_a_confidence_sequence_holds_however_often_it_is_looked_at() -> None:
     """Of runs of 3,000 trials, looked at after each, at most 5 % ever exclude the truth; an interval of one look does
     in far more.

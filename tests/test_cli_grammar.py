@@ -280,8 +280,9 @@ def test_an_engine_that_is_no_folder_owns_no_file(tmp_path: Path, monkeypatch: p
     """The same command twice writes its result twice."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").write_text("of the first time")
+    line = ["ppl", "--cand", "kparity:cpu", "--window", "8", "--stride", "8", "--json", "old"]
     with pytest.raises(WrongInput, match="--stride 8 leaves tokens out"):  # so far it came
-        cli.main(["ppl", "--cand", "kparity:cpu", "--window", "8", "--stride", "8", "--json", "old"], standalone_mode=False)
+        cli.main(line, standalone_mode=False)
 
 
 def test_the_last_of_two_values_counts_and_it_is_said() -> None:
