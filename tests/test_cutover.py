@@ -142,10 +142,11 @@ def free() -> int:
 
 
 @contextmanager
-def proxied(caddy: str, folder: Path, upstream: str) -> Iterator[tuple[str, str]]:
+def proxied(caddy: str, folder: Path, upstream: str, **extra: Any) -> Iterator[tuple[str, str]]:
     """Addresses of a Caddy's admin interface and of what it serves."""
     admin, public = free(), free()
-    handler = {"@id": "engine", "handler": "reverse_proxy", "upstreams": [{"dial": upstream.removeprefix("http://")}]}
+    dial = [{"dial": upstream.removeprefix("http://")}]
+    handler = {"@id": "engine", "handler": "reverse_proxy", "upstreams": dial, **extra}
     server = {
         "listen": [f"127.0.0.1:{public}"],
         "automatic_https": {"disable": True},
@@ -230,6 +231,24 @@ def test_real_caddy_is_led_over_and_back_under_traffic(caddy: str, evidence: Evi
             broken = run(*line)
             assert broken.returncode == 1 and "led back to the old server" in broken.stderr, broken.stderr
             assert why in broken.stderr and at.read()["upstreams"] == [{"dial": v1.removeprefix("http://")}]
+
+
+@pytest.mark.parametrize("flush", [{}, {"flush_interval": -1}], ids=["auto", "negative"])
+def test_a_stream_outlives_a_change_of_its_route(flush: dict[str, int], caddy: str, tmp_path: Path) -> None:
+    """It lasts for three seconds, and the route changes in the first: only where Caddy is told to flush, it may end."""
+    slow, found = Faulty("hang"), list[str]()
+    with serving(slow) as v1, serving() as v2, proxied(caddy, tmp_path, v1, **flush) as (admin, public):
+        client = threading.Thread(target=lambda: found.append(Traffic(public).asked()))
+        client.start()
+        while not slow.seen:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        at = route.Caddy(admin, "engine")
+        before = at.read()
+        route.flip(route.Kept(admin, "engine", before), v2.removeprefix("http://"))
+        client.join(20)
+    assert len(found) == 1 and route.ends_streams(before) is bool(flush)
+    assert found == [""] or flush, found
 
 
 def test_a_command_leads_over_and_back(evidence: Evidence, tmp_path: Path) -> None:

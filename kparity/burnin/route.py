@@ -65,6 +65,13 @@ class Caddy:
         time.sleep(SETTLE_S)
 
 
+def ends_streams(handler: dict[str, Any]) -> bool:
+    """Whether a Caddy such as 2.6.2 ends the streams of a reverse_proxy as it takes a new route: a negative
+    ``flush_interval`` binds each to the configuration in which it began.
+    """
+    return str(handler.get("flush_interval", "")).startswith("-")
+
+
 def keep(kept: Kept, path: Path) -> None:
     """Put the way back on the disk."""
     files.write_record(path, kept)

@@ -120,6 +120,9 @@ def flip(
     if found.exit_code:
         return found.exit_code
     before = route.Caddy(caddy_admin, name).read() if caddy_admin else {}
+    if route.ends_streams(before):
+        say(f"{name} has a negative flush_interval: Caddy may end each stream in flight when its route changes; leave "
+            "it out, text/event-stream is flushed at once without it")  # fmt: skip
     way = route.Kept(caddy_admin or "", name, before, command)
     route.keep(way, kept)
     try:
