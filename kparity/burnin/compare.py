@@ -64,3 +64,13 @@ def _noise(a: Step, b: Step) -> float | None:
         return None
     second = max(others, key=others.__getitem__)
     return abs((a.told[a.token] - a.told[second]) - (b.told[b.token] - b.told[second]))
+
+
+def around(reply: bytes, at: int, most: int) -> tuple[str, str]:
+    """At most so many characters of a reply before the byte ``at``, and from it on; a character in which it lies is of
+    the second. Bytes that are no UTF-8 are surrogates.
+    """
+    for _ in range(3):
+        at -= 0 < at < len(reply) and reply[at] & 0xC0 == 0x80
+    before, behind = (part.decode("utf-8", "surrogateescape") for part in (reply[:at], reply[at:]))
+    return before[-most:], behind[:most]

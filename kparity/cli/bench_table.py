@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from kparity.cli.table import STYLES, Table, percent, say
-from kparity.host.text import number
+from kparity.cli.table import STYLES, Table, say
+from kparity.host.text import number, percent
 
 if TYPE_CHECKING:
     from kparity.bench.comparison import Compared

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kparity.cli.command import File, Group, for_people
 from kparity.cli.options import FILE, OUT, SPAN, Number, json_option, quiet_option
 from kparity.host.streams import log as say
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from kparity.burnin.listen import Listener
 
 log_option = click.option(
     "--log", "path", type=File(path_type=Path), default="burnin.jsonl", show_default=True, metavar="FILE",
@@ -20,6 +25,10 @@ mode_option = click.option(
     help="Which rounds: at temperature 0, with a seed, or of v1 against itself.",
 )  # fmt: skip
 ppl_option = click.option("--ppl", type=FILE, metavar="FILE", help="The JSON of kparity ppl, as a gate more.")
+dashboard_option = click.option(
+    "--dashboard", type=click.IntRange(0, 65535), metavar="PORT",
+    help="Show it at http://127.0.0.1:PORT too, a page that follows the log; 0 takes a free port.",
+)  # fmt: skip
 
 
 @click.group(cls=Group)
@@ -61,13 +70,14 @@ def burnin() -> None:
 @click.option("--temperature", type=Number(min=0), metavar="T", help="With --seed [default: 1].")
 @click.option("--halt-on-spike", is_flag=True, help="End, and do not begin again, when an hour goes wrong.")
 @click.option("--clear-halt", is_flag=True, help="Begin again after a halt.")
+@dashboard_option
 @log_option
 @click.option("--state", type=File(path_type=Path), metavar="FILE", help="Where it stands [default: LOG.state].")
 @quiet_option
 def run(
     v1: str, v2: str | None, prompts: str | None, listen: str | None, long: int, timeout: float, api: str,
-    model_v1: str, model_v2: str, seed: int | None, temperature: float | None, clear_halt: bool, path: Path,
-    state: Path | None, quiet: bool, **asked: Any,
+    model_v1: str, model_v2: str, seed: int | None, temperature: float | None, clear_halt: bool,
+    dashboard: int | None, path: Path, state: Path | None, quiet: bool, **asked: Any,
 ) -> int:  # fmt: skip
     """Ask both servers the same, round by round, and add what they answered to the log; goes on where the log ends.
 
@@ -99,15 +109,19 @@ def run(
         say(f"listening at http://{source.address}")
     one = Server("v1", v1, timeout, settings.chat, model_v1)
     other = Server("v2" if v2 else "v1", second, timeout, settings.chat, model_v2 or model_v1)
-    log = Log(path, state or path.with_name(f"{path.name}.state"), say)
+    log, watched = Log(path, state or state_beside(path), say), None
     try:
         if log.state.halted and not clear_halt:
             say(f"halted at {log.state.halted}; find out why, then go on with --clear-halt")
             return 1
         log.state.halted = ""
+        if dashboard is not None:
+            watched = _watched(dashboard, path, log.place, settings.mode)
         done = burn(settings, source, log, Pair(one, other), say)
     finally:
         log.close()
+        if watched:
+            watched.close()
         if isinstance(source, Mirror):
             source.close()
             if source.dropped or source.refused:
@@ -120,6 +134,31 @@ def run(
     if done.halted:
         say(f"halted at {done.halted}")
     return done.exit_code
+
+
+def state_beside(log: Path) -> Path:
+    """Where a burn-in keeps its state, if nobody says otherwise."""
+    return log.with_name(f"{log.name}.state")
+
+
+def until_stopped(listener: Listener) -> NoReturn:
+    """Answer until a signal comes."""
+    from threading import Event
+
+    try:
+        Event().wait()
+    finally:
+        listener.close()
+    raise AssertionError("nobody sets it")
+
+
+def _watched(port: int, path: Path, state: Path, mode: Any) -> Listener:
+    """The dashboard of a log."""
+    from kparity.burnin.watch import dashboard
+
+    listener = dashboard(port, path, state, mode)
+    say(f"dashboard at http://{listener.address}")
+    return listener
 
 
 def _shown(found: Any, json_path: str | None, printer: str) -> None:
@@ -156,12 +195,15 @@ def _counted(path: Path, mode: Any, since: str, ppl: str | None, json_path: str 
 @mode_option
 @ppl_option
 @json_option
-def stats(path: Path, mode: str, ppl: str | None, json_path: str | None) -> int:
+@dashboard_option
+def stats(path: Path, mode: str, ppl: str | None, json_path: str | None, dashboard: int | None) -> int:
     """What the rounds show: exact rate, the prompt that misses most, latency, ties, and every gate with what it still
-    needs. May be looked at at any time.
+    needs. May be looked at at any time; with --dashboard it goes on until it is stopped.
 
     Exit codes: 0 every gate passes, 1 one failed, 3 there is too little data for one.
     """
+    if dashboard is not None:
+        until_stopped(_watched(dashboard, path, state_beside(path), mode))
     return _counted(path, mode, "", ppl, json_path)
 
 

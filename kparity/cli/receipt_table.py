@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kparity.cli.bench_table import print_ops
-from kparity.cli.table import Table, percent, say
+from kparity.cli.table import Table, say
+from kparity.host.text import percent
 from kparity.receipts.diff import Difference, Speeds
 from kparity.receipts.findings import Finding
 from kparity.receipts.record import Predicate, Run

@@ -91,11 +91,6 @@ def say_command(title: str, command: str) -> None:
     _print(map(Text, [*lines, line]))
 
 
-def percent(share: float | None) -> str:
-    """A share; empty where there is none."""
-    return "" if share is None else f"{number(100 * share)} %"
-
-
 class Table:
     """Rows under names. Columns that a terminal has no room for go on beneath their row as ``name: value``, so the
     first ones are the most important; a text that has some room is wrapped in it. Nothing is cut.

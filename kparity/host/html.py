@@ -17,9 +17,9 @@ def engine() -> Any:
     return install.library("jinja2", "reports", "a page")
 
 
-def render(package: str, **values: Any) -> str:
-    """The page of the template ``page.html.j2`` in a package, which extends ``base.html.j2``, with values escaped and
-    printable. Nothing is loaded and no script runs but that of the template.
+def render(package: str, page_name: str = "page.html.j2", /, **values: Any) -> str:
+    """The page of a template in a package, which extends ``base.html.j2``, with values escaped and printable. Nothing
+    is loaded and no script runs but that of the template.
     """
     jinja2 = engine()
 
@@ -32,7 +32,7 @@ def render(package: str, **values: Any) -> str:
         loader=jinja2.FunctionLoader(text), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=lambda value: printable(value, "\n") if type(value) is str else value,
     )  # fmt: skip
-    page: str = environment.get_template("page.html.j2").render(values)
+    page: str = environment.get_template(page_name).render(values)
     for kind in ("style", "script"):
         allowed = [f"'sha256-{_digest(each)}'" for each in re.findall(f"<{kind}>(.*?)</{kind}>", page, re.S)]
         page = page.replace(f"{kind}-src 'none'", f"{kind}-src {' '.join(allowed) or chr(39) + 'none' + chr(39)}", 1)

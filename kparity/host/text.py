@@ -41,6 +41,11 @@ def number(value: float, beside: float | None = None) -> str:
     return format(Decimal(text), "f") if 1e-4 <= abs(value) < 1e9 else text
 
 
+def percent(share: float | None) -> str:
+    """A share; empty where there is none."""
+    return "" if share is None else f"{number(100 * share)} %"
+
+
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> str:
     """A table in Markdown; all columns but the first ``left`` hold numbers and stand to the right."""
     sides = ["---" if at < left else "---:" for at in range(len(head))]
