@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import socket
 import subprocess
@@ -18,11 +20,13 @@ import msgspec
 import pytest
 
 from kparity.burnin import route
-from kparity.burnin.cutover import Decision, as_result, decide
+from kparity.burnin.cutover import Decision, as_receipt, decide
 from kparity.burnin.record import State
 from kparity.errors import WrongInput
-from kparity.receipts.results import ResultStatement
-from kparity.receipts.statement import write
+from kparity.receipts.cutover import GATES, CutoverStatement
+from kparity.receipts.results import ResultStatement, of_cutover
+from kparity.receipts.statement import redigested, write
+from kparity.receipts.verify import verify
 from tests.burnin_server import Faulty, serving
 from tests.cli import run
 from tests.made_receipts import receipt
@@ -74,9 +78,15 @@ def states(found: Decision) -> dict[str, str]:
 
 def test_all_green_is_allowed(evidence: Evidence) -> None:
     found = evidence.decided()
-    assert (found.decision, found.exit_code, states(found)) == ("ALLOWED", 0, {}) and len(found.gates) == 11
-    msgspec.convert(as_result(found), ResultStatement)
-    assert as_result(found)["predicate"]["result"] == "PASSED"
+    assert (found.decision, found.exit_code, states(found)) == ("ALLOWED", 0, {})
+    assert tuple(gate.name for gate in found.gates) == GATES
+    assert result_of(found) == "PASSED" and verify(as_receipt(found), require_parity=True) == []
+
+
+def result_of(found: Decision) -> str:
+    """What its receipt is as an in-toto test result."""
+    made = of_cutover(msgspec.convert(as_receipt(found), CutoverStatement), [])
+    return msgspec.convert(made, ResultStatement).predicate.result
 
 
 def change_ppl(evidence: Evidence, **changes: Any) -> None:
@@ -113,7 +123,8 @@ def test_each_gate_blocks_alone(gate: str, state: str, change: Callable[[Evidenc
     found = evidence.decided()
     assert states(found) == {gate: state} and found.decision == {"FAIL": "BLOCKED"}.get(state, "WAITING")
     assert found.exit_code == {"FAIL": 1, "INCONCLUSIVE": 3}[state]
-    assert as_result(found)["predicate"]["result"] == {"FAIL": "FAILED", "INCONCLUSIVE": "WARNED"}[state]
+    assert result_of(found) == {"FAIL": "FAILED", "INCONCLUSIVE": "WARNED"}[state]
+    assert [each.code for each in verify(as_receipt(found), require_parity=True)] == ["RCPT-PARITY-REQUIRED"]
 
 
 def test_what_is_not_there_is_not_green(evidence: Evidence) -> None:
@@ -126,13 +137,86 @@ def test_what_is_not_there_is_not_green(evidence: Evidence) -> None:
         evidence.decided()
 
 
-def test_a_test_result_is_signed_and_verified(evidence: Evidence, tmp_path: Path) -> None:
-    result, key = str(tmp_path / "result.json"), str(tmp_path / "team.pem")
-    done = run("cutover", "status", *evidence.options(), "--test-result", result, "--json")
+def test_a_receipt_is_signed_and_verified(evidence: Evidence, tmp_path: Path) -> None:
+    made, key = str(tmp_path / "cutover.json"), str(tmp_path / "team.pem")
+    public, result = str(tmp_path / "team.pub"), str(tmp_path / "result.json")
+    done = run("cutover", "status", *evidence.options(), "--receipt-out", made, "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["decision"] == "ALLOWED", done.stderr
+    unsigned = run("receipt", "verify", made, "--key", str(made))
+    assert unsigned.returncode == 2
     assert run("receipt", "keygen", key).returncode == 0
-    assert run("receipt", "sign", result, "--key", key).returncode == 0
-    assert "payloadType" in json.loads(Path(result).read_text())
+    assert run("receipt", "verify", made, "--key", public).returncode == 1
+    assert run("receipt", "sign", made, "--key", key).returncode == 0
+    checked = run("receipt", "verify", made, "--key", public, "--require-parity", "--max-age", "1")
+    assert checked.returncode == 0 and "PASS" in checked.stdout, checked.stdout
+    shown = run("receipt", "show", made, env={"COLUMNS": "200"})
+    assert "ALLOWED" in shown.stdout and "✓ PASS" in shown.stdout and shown.stdout.strip().endswith("PASS")
+    assert run("receipt", "test-result", made, result).returncode == 0
+    told = json.loads(Path(result).read_text())
+    assert told["predicate"]["result"] == "PASSED" and "cutover/halts" in told["predicate"]["passedTests"]
+    assert len(told["subject"]) == 4 and "which measures nothing" in run("receipt", "diff", made, made).stderr
+    envelope = json.loads(Path(made).read_text())
+    payload = base64.b64decode(envelope["payload"]).replace(b'"rounds"', b'"Rounds"')
+    Path(made).write_text(json.dumps({**envelope, "payload": base64.b64encode(payload).decode()}))
+    assert "RCPT-SIGNATURE" in run("receipt", "verify", made, "--key", public).stdout
+
+
+def test_the_digests_are_those_of_what_was_counted(evidence: Evidence, tmp_path: Path) -> None:
+    """By hashlib alone; the log has grown since, as it does, and a row of it is torn."""
+    log = tmp_path / "growing.jsonl"
+    lines = evidence.log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:500]))
+    found = decide(log, evidence.state, str(evidence.ppl), evidence.receipts)
+    log.write_bytes(b"".join(lines[:700]) + lines[700][:40])
+    told = {each.name: (each.kind, each.sha256, each.lines) for each in found.evidence}
+    others = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (evidence.ppl, *evidence.receipts)}
+    assert told == {
+        "growing.jsonl": ("log", hashlib.sha256(b"".join(lines[:500])).hexdigest(), 500),
+        **{name: ("ppl" if name == "ppl.json" else "receipt", digest, 0) for name, digest in others.items()},
+    }
+    again = as_receipt(decide(log, evidence.state, None, ()))["predicate"]["evidence"][0]
+    assert (again["sha256"], again["lines"]) == (hashlib.sha256(b"".join(lines[:700])).hexdigest(), 700)
+
+
+LIES = {
+    "a gate left out": (lambda p: p["gates"].pop(), "RCPT-GATES-MISSING"),
+    "a gate twice": (lambda p: p["gates"].append(p["gates"][0]), "RCPT-GATE"),
+    "a gate of nobody": (lambda p: p["gates"].append({**p["gates"][0], "name": "charm"}), "RCPT-GATE"),
+    "a lower target": (lambda p: p["gates"][0].update(target="≥ 0.5"), "RCPT-GATE"),
+    "a rate below the target": (lambda p: p["gates"][0].update(low=0.89), "RCPT-GATE"),
+    "too few rounds": (lambda p: p["gates"][1].update(current=49_999), "RCPT-GATE"),
+    "an outage in a thousand": (lambda p: p["gates"][3].update(high=0.001), "RCPT-GATE"),
+    "a perplexity that fell": (lambda p: p["gates"][8].update(low=-0.06), "RCPT-GATE"),
+    "nothing counted": (lambda p: p["gates"][10].update(current=None), "RCPT-GATE"),
+    "another word": (lambda p: p.update(decision="WAITING"), "RCPT-PARITY"),
+    "another contract": (lambda p: p["contract"].update(id="ladder-v1"), "RCPT-CONTRACT"),
+    "another file": (lambda p: p["evidence"][0].update(sha256="0" * 64), "RCPT-SUBJECT"),
+    "no log": (lambda p: p["evidence"].pop(0), "RCPT-SCHEMA"),
+    "a field more": (lambda p: p.update(trust=True), "RCPT-SCHEMA"),
+    "tomorrow": (lambda p: p.update(ended="2999-01-01T00:00:00.000Z"), "RCPT-TIME"),
+    "a name that turns": (lambda p: p["evidence"][0].update(name="log\u202e"), "RCPT-NAME"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_receipt_that_does_not_follow_is_refused(lie: str, evidence: Evidence) -> None:
+    change, code = LIES[lie]
+    made = as_receipt(evidence.decided())
+    change(made["predicate"])
+    assert "RCPT-DIGEST" in [each.code for each in verify(made)] or code == "RCPT-SCHEMA"
+    codes = {each.code for each in verify(redigested(made))}
+    assert code in codes and codes <= {code, "RCPT-SUBJECT", "RCPT-PARITY"}
+
+
+def test_what_a_cutover_cannot_show_is_refused(evidence: Evidence) -> None:
+    made = as_receipt(evidence.decided())
+    demands = {"require_gpu_kernels": True, "model": evidence.ppl, "nonce": "x", "commit": "f" * 7}
+    codes = [each.code for each in verify(made, **demands)]  # type: ignore[arg-type]
+    assert codes == ["RCPT-NO-GPU-KERNELS", "RCPT-MODEL", "RCPT-NONCE", "RCPT-COMMIT"]
+    waiting = as_receipt(decide(evidence.log, evidence.state, None, ()))
+    assert verify(waiting) == [] and [each.code for each in verify(waiting, require_parity=True)] == [
+        "RCPT-PARITY-REQUIRED"
+    ]
 
 
 def free() -> int:

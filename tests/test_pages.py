@@ -14,6 +14,7 @@ from kparity.receipts import page, store
 from kparity.receipts.statement import write
 from tests.edits import put
 from tests.made_receipts import edited, probed, receipt
+from tests.test_burnin_pages import decided, watched
 from tests.test_report import failing
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed")
@@ -50,12 +51,13 @@ def matrix(folder: Path) -> str:
 
 
 PAGES = {"receipt page": fleet, "mutate --html": matrix}
+OTHERS = {"report": failing, "burnin --dashboard": watched, "cutover status --html": decided}
 
 
-@pytest.mark.parametrize("name", [*PAGES, "report"])
+@pytest.mark.parametrize("name", [*PAGES, *OTHERS])
 def test_a_page_is_readable_by_everybody(name: str, browser: Any, tmp_path: Path) -> None:
     axe = import_module("axe_playwright_python.sync_playwright").Axe()
-    text = {**PAGES, "report": failing}[name](tmp_path)
+    text = {**PAGES, **OTHERS}[name](tmp_path)
     for width in (360, 1200):
         for scheme in ("light", "dark"):
             view = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)

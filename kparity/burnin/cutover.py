@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,51 @@ from kparity import contracts
 from kparity.burnin import perplexity, query
 from kparity.burnin.log import state_of
 from kparity.burnin.record import CONTRACT
-from kparity.burnin.stats import Gate, Judged, State, stats, target, verdict_of
+from kparity.burnin.stats import Judged, stats
 from kparity.host import files
-from kparity.receipts import document, results, sign, verify
-
-WORDS = {"PASS": "ALLOWED", "FAIL": "BLOCKED", "INCONCLUSIVE": "WAITING"}
+from kparity.receipts import document, sign, statement, verify
+from kparity.receipts.cutover import WORDS, Cutover, Evidence, Gate, State, Word, target, verdict_of
+from kparity.receipts.record import Contract
 
 
 class Decision(Judged):
     """The gates, and ``ALLOWED`` where all are green, ``WAITING`` where some are not yet, ``BLOCKED`` where one is red;
-    ``log`` and ``log_sha256`` are what was counted.
+    ``evidence`` is what was counted, from ``begun`` to ``ended`` (UTC).
     """
 
-    decision: str
+    decision: Word
     gates: list[Gate]
-    log: str
-    log_sha256: str
-    contract: str
+    evidence: list[Evidence]
+    since: str
+    begun: str
+    ended: str
+    contract: Contract
     schema: str = "kparity-cutover-v1"
 
 
 def decide(log: Path, state: Path, ppl: str | None, receipts: Sequence[Path], since: str = "") -> Decision:
     """Of the log of a burn-in and where it stands, the JSON of ``kparity ppl``, and a receipt of each side."""
+    judge, begun = contracts.load(CONTRACT), statement.now()
     with query.opened(log, since) as table:
-        gates = stats(table, since=since).gates
-    judge = contracts.load(CONTRACT)
+        gates, lines = stats(table, since=since).gates, int(table.row("SELECT coalesce(max(round), 0) FROM rounds")[0])
     gates += [_perplexity(judge, ppl), _receipts(judge, receipts), _halted(judge, state)]
+    evidence = [Evidence(kind="log", name=log.name, sha256=_digest(log, lines), lines=lines)]
+    evidence += [Evidence(kind="ppl", name=each.name, sha256=_digest(each)) for each in map(Path, [ppl] if ppl else [])]
+    evidence += [Evidence(kind="receipt", name=each.name, sha256=_digest(each)) for each in receipts]
     verdict = verdict_of(gates)
-    return Decision(verdict, WORDS[verdict], gates, str(log), _digest(log), f"{CONTRACT} {judge.version}")
+    return Decision(
+        verdict, WORDS[verdict], gates, evidence, since, begun, statement.now(),
+        Contract(id=judge.id, version=judge.version),
+    )  # fmt: skip
+
+
+def as_receipt(found: Decision) -> dict[str, Any]:
+    """The decision as a receipt, which ``kparity receipt`` signs and verifies."""
+    known = {**statement.common(), "ended": found.ended}
+    return statement.statement(Cutover(
+        begun=found.begun, contract=found.contract, since=found.since, decision=found.decision, gates=found.gates,
+        evidence=found.evidence, **known,
+    ))  # fmt: skip
 
 
 def _perplexity(judge: contracts.Contract, path: str | None) -> Gate:
@@ -73,27 +91,10 @@ def _halted(judge: contracts.Contract, state: Path) -> Gate:
     return Gate(limit.id, target(limit), count, "PASS" if limit.holds(count) else "FAIL", needs=found.halted)
 
 
-def _digest(path: Path) -> str:
-    with files.opened(path, "the log of a burn-in") as file:
+def _digest(path: Path, lines: int | None = None) -> str:
+    """SHA-256 of a file, or of its first lines: of a log those that were counted, whatever was added since."""
+    with files.opened(path, "evidence of a cutover") as file:
         digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
+        for piece in file if lines is None else islice(file, lines):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def as_result(found: Decision) -> dict[str, Any]:
-    """The decision as an in-toto test result about the log, which ``kparity receipt sign`` signs."""
-    named: dict[State, list[str]] = {"PASS": [], "INCONCLUSIVE": [], "FAIL": []}
-    for gate in found.gates:
-        named[gate.state].append(f"cutover/{gate.name}")
-    results_of = {"PASS": "PASSED", "INCONCLUSIVE": "WARNED", "FAIL": "FAILED"}
-    text = contracts.load(CONTRACT).path.read_bytes()
-    return {
-        "_type": "https://in-toto.io/Statement/v1", "predicateType": results.PREDICATE,
-        "subject": [{"name": Path(found.log).name, "digest": {"sha256": found.log_sha256}}],
-        "predicate": {
-            "result": results_of[found.verdict],
-            "configuration": [{"name": found.contract, "digest": {"sha256": hashlib.sha256(text).hexdigest()}}],
-            "passedTests": named["PASS"], "warnedTests": named["INCONCLUSIVE"], "failedTests": named["FAIL"],
-        },
-    }  # fmt: skip

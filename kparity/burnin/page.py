@@ -13,11 +13,12 @@ from kparity.burnin.course import Piece, course
 from kparity.burnin.cutover import Decision
 from kparity.burnin.log import state_of
 from kparity.burnin.record import CONTRACT, Mode, Row, Side
-from kparity.burnin.stats import Gate, drift, stats
+from kparity.burnin.stats import drift, stats
 from kparity.burnin.told import MARKS, MODES, cells, lines, spelt
 from kparity.errors import WrongInput
 from kparity.host.html import render
 from kparity.host.text import number
+from kparity.receipts.cutover import Gate
 
 ROUNDS, CONTEXT = 10, 60
 """Differing rounds that are shown, with as many characters of each side before and behind where they part."""
@@ -27,7 +28,7 @@ Curve = tuple[str, str]
 
 def cutover(found: Decision, every: int = 0) -> str:
     """The gates of a decision; ``every`` so many seconds it looks for a new one, where it is served."""
-    return _page("page.html.j2", found.gates, every, verdict=found.verdict, word=found.decision)
+    return _page("page.html.j2", found.gates, every, found=found, verdict=found.verdict, word=found.decision)
 
 
 def dashboard(log: Path, state: Path, mode: Mode, every: int) -> str:
@@ -43,12 +44,12 @@ def dashboard(log: Path, state: Path, mode: Mode, every: int) -> str:
             problem=str(problem), halted="", course=[], drift=[], rounds=[], number=number, spelt=spelt,
         )  # fmt: skip
     most = contracts.load(CONTRACT).threshold("no_match_per_hour")
-    slowest = max((each.v1_p95 or 0.0, each.v2_p95 or 0.0) for each in pieces) if pieces else (0.0, 0.0)
+    slowest = max((ms or 0.0 for each in pieces for ms in (each.v1_p95, each.v2_p95)), default=0.0)
     return _page(
         "dashboard.html.j2", found.gates, every, verdict="FAIL" if halted else found.verdict,
         word="HALTED" if halted else found.verdict, log=str(log), stats=found, problem="", halted=halted,
         lines=[*lines(found)], mode_words=MODES, course=pieces, rates=_rates(pieces, most.value),
-        most_text=f"{most.value:.0%}", times=_times(pieces, max(slowest)), slowest=max(slowest), drift=misses,
+        most_text=f"{most.value:.0%}", times=_times(pieces, slowest), slowest=slowest, drift=misses,
         rounds=[(row, _sides(row)) for row in rounds], number=number, spelt=spelt,
     )  # fmt: skip
 
@@ -61,10 +62,11 @@ def _page(name: str, gates: Sequence[Gate], every: int, **values: Any) -> str:
 
 def _sides(row: Row) -> list[tuple[str, Side, str, str]]:
     """Name of each side, what it answered, what it shares with the other, and what it has for itself."""
-    return [
-        (name, side, *map(spelt, around(side.reply, row.prefix, CONTEXT)))
-        for name, side in (("v1", row.v1), ("v2", row.v2))
-    ]
+    found = []
+    for name, side in (("v1", row.v1), ("v2", row.v2)):
+        shared, own = around(side.reply, row.prefix, CONTEXT)
+        found.append((name, side, spelt(shared), spelt(own)))
+    return found
 
 
 def _rates(pieces: Sequence[Piece], most: float) -> list[Curve]:
@@ -90,8 +92,8 @@ def _height(value: float, top: float) -> str:
 
 def _curve(pieces: Sequence[Piece], value: Callable[[Piece], float | None], top: float) -> str:
     """A line through the values at their hours, with a gap where there is none; one alone is a short stroke."""
-    first, span = pieces[0].hour, (pieces[-1].hour - pieces[0].hour) or 1.0
-    path, pen = [], "M"
+    first, last = (pieces[at].hour if pieces else 0.0 for at in (0, -1))
+    path, pen, span = [], "M", last - first or 1.0
     for each in pieces:
         height = value(each)
         if height is None:

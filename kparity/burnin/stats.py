@@ -7,7 +7,6 @@ unit of the exact rate is the distinct prompt, whose value is the share of its r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -16,12 +15,14 @@ from kparity import contracts
 from kparity.burnin.query import Table, picked
 from kparity.burnin.record import BUCKETS, CONTRACT, Mode
 from kparity.numerics import statistics
+from kparity.receipts.cutover import Gate as Gate
+from kparity.receipts.cutover import State as State
+from kparity.receipts.cutover import target, verdict_of
 
 HOUR, LATENCIES, SHOWN = 3600.0, 200_000, 20
 """Seconds; rounds, drawn from all, whose latencies are compared; prompts and rounds that are told of."""
 WRITTEN = "'%Y-%m-%dT%H:%M:%S.%gZ'"
 """How a time is written."""
-State = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
 class Miss(msgspec.Struct):
@@ -75,18 +76,6 @@ class Ties(msgspec.Struct):
     moved: float | None
 
 
-class Gate(msgspec.Struct):
-    """A threshold of the contract, what is there (with its interval, where it has one), and what is still needed."""
-
-    name: str
-    target: str
-    current: float | None
-    state: State
-    low: float | None = None
-    high: float | None = None
-    needs: str = ""
-
-
 class Judged(msgspec.Struct):
     """Something with a verdict."""
 
@@ -96,12 +85,6 @@ class Judged(msgspec.Struct):
     def exit_code(self) -> int:
         """0 PASS, 1 FAIL, 3 INCONCLUSIVE."""
         return {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[self.verdict]
-
-
-def verdict_of(gates: Iterable[Gate]) -> State:
-    """The worst of them: nothing is green that is not there yet."""
-    found = {gate.state for gate in gates}
-    return "FAIL" if "FAIL" in found else "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
 
 
 class Stats(Judged):
@@ -290,11 +273,6 @@ def _gates(
 def _hours_for(rounds: float, done: int, hours: float) -> str:
     pace = f", {rounds * hours / done:.1f} hours at the pace of these" if done and hours and rounds > 0 else ""
     return f"rounds{pace}"
-
-
-def target(limit: contracts.Threshold) -> str:
-    """A threshold as a gate shows it."""
-    return f"{limit.sign} {limit.value:g}"
 
 
 def _count(judge: contracts.Contract, name: str, found: int, of: str) -> Gate:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kparity.burnin.record import Mode
-from kparity.burnin.stats import Gate, State, Stats
+from kparity.burnin.stats import Stats
 from kparity.host.text import number, percent
+from kparity.receipts.cutover import Gate, State
 
 MARKS: dict[State, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "⌛"}
 MODES: dict[Mode, str] = {"greedy": "at temperature 0", "seeded": "with a seed", "aa": "v1 against itself"}

@@ -203,6 +203,13 @@ def stats(path: Path, mode: str, ppl: str | None, json_path: str | None, dashboa
     Exit codes: 0 every gate passes, 1 one failed, 3 there is too little data for one.
     """
     if dashboard is not None:
+        from kparity.burnin import query
+        from kparity.errors import WrongInput
+
+        if json_path or ppl:
+            raise WrongInput("--dashboard shows a log until it is stopped; leave out --json and --ppl")
+        with query.opened(path):
+            pass  # what is no log is refused at once
         until_stopped(_watched(dashboard, path, state_beside(path), mode))
     return _counted(path, mode, "", ppl, json_path)
 

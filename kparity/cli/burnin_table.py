@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from kparity.burnin.compare import around
 from kparity.burnin.record import Row
-from kparity.burnin.stats import Gate, Miss, Stats
+from kparity.burnin.stats import Miss, Stats
 from kparity.burnin.told import HEAD, cells, lines, spelt
 from kparity.cli.table import STYLES, Table, say
 from kparity.host.text import percent
+from kparity.receipts.cutover import Gate
 
 if TYPE_CHECKING:
     from kparity.burnin.perplexity import Perplexity

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kparity.cli.burnin import log_option
+from kparity.cli.burnin import log_option, state_beside, until_stopped
 from kparity.cli.command import File, Group, for_people
 from kparity.cli.options import FILE, json_option
+from kparity.errors import WrongInput
 from kparity.host.streams import log as say
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ EVIDENCE = (
     click.option("--receipt", "receipts", type=File(path_type=Path), multiple=True, metavar="FILE",
                  help="A receipt of a side. Repeatable: one of each is needed."),
     click.option("--since", default="", metavar="TIME", help="Count rounds since then alone."),
+    click.option("--receipt-out", type=File(written=True, path_type=Path), metavar="FILE",
+                 help="Write the decision as a receipt, which kparity receipt signs and verifies."),
 )  # fmt: skip
 kept_option = click.option(
     "--kept", type=File(written=True, over=True, path_type=Path), default="cutover-route.json", show_default=True,
@@ -42,10 +45,16 @@ def cutover() -> None:
     """Lead the traffic to another server once every gate is green, and back (see docs/burnin.md)."""
 
 
-def _decided(path: Path, state: Path | None, ppl: str | None, receipts: tuple[Path, ...], since: str) -> Decision:
-    from kparity.burnin.cutover import decide
+def _decided(
+    path: Path, state: Path | None, ppl: str | None, receipts: tuple[Path, ...], since: str, receipt_out: Path | None
+) -> Decision:
+    from kparity.burnin.cutover import as_receipt, decide
+    from kparity.receipts import statement
 
-    return decide(path, state or path.with_name(f"{path.name}.state"), ppl, receipts, since)
+    found = decide(path, state or state_beside(path), ppl, receipts, since)
+    if receipt_out:
+        statement.write(receipt_out, as_receipt(found))
+    return found
 
 
 def _shown(found: Decision) -> None:
@@ -58,25 +67,38 @@ def _shown(found: Decision) -> None:
 
 
 @cutover.command(
-    examples=("kparity cutover status --log burnin.jsonl --json gates.json",),
+    examples=(
+        "kparity cutover status --log burnin.jsonl --json gates.json",
+        "kparity cutover status --log burnin.jsonl --html gates.html --receipt-out cutover.json",
+    ),
 )
 @evidence_options
-@click.option("--test-result", type=File(written=True), metavar="FILE",
-              help="Write it as an in-toto test result about the log, which kparity receipt sign signs.")  # fmt: skip
+@click.option("--html", "html_path", type=File(written=True), metavar="FILE", help="Write the table as a page.")
+@click.option("--listen", metavar="HOST:PORT",
+              help="Go on answering there with the gates as they then are: a page, and JSON at /status.")  # fmt: skip
 @json_option
-def status(test_result: str | None, json_path: str | None, **evidence: Any) -> int:
+def status(html_path: str | None, listen: str | None, json_path: str | None, **evidence: Any) -> int:
     """The table of the gates: ✓ green, ✗ red, ⌛ not yet.
 
-    Exit codes: 0 all are green, 1 one is red, 3 one waits.
+    Exit codes: 0 all are green, 1 one is red, 3 one waits. With --listen it goes on until it is stopped.
     """
-    from kparity.burnin.cutover import as_result
     from kparity.host import files
 
+    if listen and (html_path or json_path or evidence["receipt_out"]):
+        raise WrongInput("--listen answers with what is asked there; leave out --html, --json and --receipt-out")
     found = _decided(**evidence)
+    if listen:
+        from kparity.burnin.watch import decisions
+
+        listener = decisions(listen, lambda: _decided(**evidence))
+        say(f"listening at http://{listener.address}")
+        until_stopped(listener)
     if json_path:
         files.write_record(json_path, found)
-    if test_result:
-        files.write_json(test_result, as_result(found))
+    if html_path:
+        from kparity.burnin import page
+
+        files.write(html_path, page.cutover(found))
     if for_people():
         _shown(found)
     return found.exit_code
@@ -111,7 +133,6 @@ def flip(
     Exit codes: 0 the new server has the traffic, 1 a gate is red, or the traffic was led back, 3 a gate waits.
     """
     from kparity.burnin import route
-    from kparity.errors import WrongInput
 
     if bool(command) is bool(caddy_admin) or bool(caddy_admin) is not bool(name and to):
         raise WrongInput("give --caddy-admin with --id and --to, or --exec: one of them")

@@ -14,6 +14,7 @@ from kparity.host.files import write_json
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
+    from kparity.receipts.cutover import CutoverStatement
     from kparity.receipts.findings import Finding
     from kparity.receipts.record import Statement
     from kparity.receipts.store import Stored
@@ -108,16 +109,28 @@ def _verified(files: tuple[Path, ...], demands: dict[str, Any]) -> tuple[dict[st
     return findings, unreadable
 
 
-def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
+def _whole(path: Path) -> tuple[dict[str, Any], Statement | CutoverStatement]:
     """The statement in a file, plain and as a record; raises WrongInput with the first thing that is wrong with it."""
     from kparity.errors import WrongInput
     from kparity.receipts import document, sign
-    from kparity.receipts.rules.identity import form
+    from kparity.receipts.cutover import CutoverStatement, is_cutover
+    from kparity.receipts.rules.identity import form, form_of
 
     plain = sign.statement_of(document.read(path))
-    statement, malformed = form(plain)
+    statement, malformed = form_of(plain, CutoverStatement) if is_cutover(plain) else form(plain)
     if statement is None:
         raise WrongInput(f"{path} is no receipt of this version: {malformed[0]}; see docs/receipts.md")
+    return plain, statement
+
+
+def _statement(path: Path) -> tuple[dict[str, Any], Statement]:
+    """The same of what was measured: raises WrongInput for a cutover, too."""
+    from kparity.errors import WrongInput
+    from kparity.receipts.record import Statement
+
+    plain, statement = _whole(path)
+    if not isinstance(statement, Statement):
+        raise WrongInput(f"{path} is of a cutover, which measures nothing; name a receipt of a probe or a benchmark")
     return plain, statement
 
 
@@ -148,7 +161,7 @@ def sign(file: Path, key: Path, output: Path | None) -> None:
         except msgspec.ValidationError as error:
             raise WrongInput(f"{file} is no test result: {error}; make it with kparity receipt test-result") from error
     else:
-        plain, _ = _statement(file)
+        plain = _whole(file)[0]
         for finding in verify.verify(plain):
             raise WrongInput(f"{file} would be refused: {finding}; sign a receipt that passes kparity receipt verify")
     envelope = sign.sign(plain, key)
@@ -199,10 +212,15 @@ def recompute(ctx: click.Context, file: Path, model: Path, backend: str, index: 
 def test_result(file: Path, output: Path) -> None:
     """The verdicts of a receipt as an in-toto test result, for policy engines; - is stdout [default]."""
     from kparity.receipts import document, results, verify
+    from kparity.receipts.cutover import CutoverStatement
 
     document.spare(output, "OUTPUT")
-    plain, statement = _statement(file)
-    write_json(output, results.of_receipt(statement, verify.verify(plain)))
+    plain, statement = _whole(file)
+    findings = verify.verify(plain)
+    if isinstance(statement, CutoverStatement):
+        write_json(output, results.of_cutover(statement, findings))
+    else:
+        write_json(output, results.of_receipt(statement, findings))
 
 
 @receipt.command(
@@ -224,10 +242,15 @@ def keygen(private: Path, public: Path | None) -> None:
 @click.argument("file", type=FILE)
 def show(file: Path) -> None:
     """One receipt as a page for the terminal."""
-    from kparity.cli.receipt_table import print_receipt
+    from kparity.cli.receipt_table import print_cutover, print_receipt
     from kparity.receipts import document, verify
+    from kparity.receipts.cutover import CutoverStatement
 
-    print_receipt(_statement(file)[1].predicate, verify.verify(document.read(file)))
+    statement, findings = _whole(file)[1], verify.verify(document.read(file))
+    if isinstance(statement, CutoverStatement):
+        print_cutover(statement.predicate, findings)
+    else:
+        print_receipt(statement.predicate, findings)
 
 
 def _stored(folder: Path) -> list[Stored]:

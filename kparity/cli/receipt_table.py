@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kparity.cli.bench_table import print_ops
+from kparity.cli.burnin_table import print_gates
 from kparity.cli.table import Table, say
 from kparity.host.text import percent
+from kparity.receipts.cutover import Cutover
 from kparity.receipts.diff import Difference, Speeds
 from kparity.receipts.findings import Finding
 from kparity.receipts.record import Predicate, Run
@@ -24,26 +26,43 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 def print_receipt(predicate: Predicate, findings: Sequence[Finding]) -> None:
     """What was measured, on what, by what; then the verdicts, the speeds, and what is wrong with it."""
-    harness, host, model = predicate.harness, predicate.host, predicate.model
-    state = {True: ", changed", False: "", None: ", changes unknown"}[harness.dirty]
-    facts = {
-        "receipt": f"{predicate.kind} {predicate.id}",
-        "time": f"{predicate.begun} … {predicate.ended}",
-        "harness": f"kparity {harness.version}, commit {harness.commit[:12]}{state}",
-        "host": f"{host.cpu or host.machine}, {host.cpus} cores, {host.system}",
-        "model": f"{model.name}, {model.bytes} bytes, sha256 {model.sha256[:12]}…" if model else "none: single ops",
-        "contract": f"{predicate.contract.id} {predicate.contract.version}",
-        "requested": ", ".join(predicate.request.backends),
-        "serving": predicate.serving or "nothing",
-    }
-    table = Table("", "")
-    for name, value in facts.items():
-        table.add(name, value)
+    model, table = predicate.model, _head(predicate, predicate.kind)
+    known = f"{model.name}, {model.bytes} bytes, sha256 {model.sha256[:12]}…" if model else "none: single ops"
+    table.add("model", known)
+    table.add("requested", ", ".join(predicate.request.backends))
+    table.add("serving", predicate.serving or "nothing")
     for each in predicate.fallback:
         if each.status != "accepted":
             table.add("", f"{each.backend} {each.status}: {each.code}: {each.reason}")
     table.print()
     _print_runs(predicate)
+    _print_findings(findings)
+
+
+def print_cutover(predicate: Cutover, findings: Sequence[Finding]) -> None:
+    """What was decided, from which files; then the gates, and what is wrong with it."""
+    table = _head(predicate, "cutover")
+    for each in predicate.evidence:
+        table.add(each.kind, f"{each.name}, sha256 {each.sha256}{f' of {each.lines} lines' if each.lines else ''}")
+    table.add("decision", predicate.decision)
+    table.print()
+    print_gates(predicate.gates)
+    _print_findings(findings)
+
+
+def _head(predicate: Predicate | Cutover, kind: str) -> Table:
+    """What every receipt tells of itself."""
+    harness, host, table = predicate.harness, predicate.host, Table("", "")
+    state = {True: ", changed", False: "", None: ", changes unknown"}[harness.dirty]
+    table.add("receipt", f"{kind} {predicate.id}")
+    table.add("time", f"{predicate.begun} … {predicate.ended}")
+    table.add("harness", f"kparity {harness.version}, commit {harness.commit[:12]}{state}")
+    table.add("host", f"{host.cpu or host.machine}, {host.cpus} cores, {host.system}")
+    table.add("contract", f"{predicate.contract.id} {predicate.contract.version}")
+    return table
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         say((str(finding), "bold red"))
     say(("refused", "bold red") if findings else ("PASS", "green"))

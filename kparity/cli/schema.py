@@ -11,6 +11,7 @@ from kparity.cli.command import Command
 
 FORMS = {
     "receipt": ("kparity.receipts.record", "Statement"),
+    "cutover-receipt": ("kparity.receipts.cutover", "CutoverStatement"),
     "test-result": ("kparity.receipts.results", "ResultStatement"),
     "probe": ("kparity.probe.document", "Document"),
     "check": ("kparity.check.document", "Document"),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, field
 
+from kparity.receipts.cutover import CutoverStatement, State
 from kparity.receipts.findings import Finding
 from kparity.receipts.record import Digest, Record, Statement, Subject, Text
 
@@ -66,6 +67,22 @@ def of_receipt(statement: Statement, findings: Sequence[Finding]) -> dict[str, A
         (warned if row.unsupported else passed if row.verified else failed).append(f"ops/{row.name}")
     warned += [f"{each.backend}/dispatch" for each in predicate.fallback if each.status == "unavailable"]
     failed += [f"{each.backend}/dispatch" for each in predicate.fallback if each.status == "rejected"]
+    return _result(statement, passed, warned, failed)
+
+
+def of_cutover(statement: CutoverStatement, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The same of a cutover: a gate that waits is WARNED."""
+    named: dict[State, list[str]] = {"PASS": [], "INCONCLUSIVE": [], "FAIL": []}
+    named["FAIL" if findings else "PASS"].append("receipt")
+    for gate in statement.predicate.gates:
+        named[gate.state].append(f"cutover/{gate.name}")
+    return _result(statement, named["PASS"], named["INCONCLUSIVE"], named["FAIL"])
+
+
+def _result(
+    statement: Statement | CutoverStatement, passed: list[str], warned: list[str], failed: list[str]
+) -> dict[str, Any]:
+    predicate = statement.predicate
     result = Result(
         result="FAILED" if failed else "WARNED" if warned else "PASSED",
         configuration=[Configuration(

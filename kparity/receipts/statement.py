@@ -19,6 +19,8 @@ from kparity.device import fingerprint, registry
 from kparity.errors import WrongInput
 from kparity.host import files
 from kparity.host.revision import revision
+from kparity.receipts import cutover
+from kparity.receipts.cutover import Cutover
 from kparity.receipts.document import PREDICATE, SCHEMA_VERSION, STATEMENT, digest
 from kparity.receipts.record import Baseline, Contract, Harness, Host, Model, Predicate, Request, Row, Run, Tried
 
@@ -83,12 +85,13 @@ def host() -> Host:
     )  # fmt: skip
 
 
-def statement(predicate: Predicate) -> dict[str, Any]:
+def statement(predicate: Predicate | Cutover) -> dict[str, Any]:
     """The receipt of a predicate, as plain values with its digest; raises WrongInput for a number that JSON cannot
     hold.
     """
+    kind = cutover.PREDICATE if isinstance(predicate, Cutover) else PREDICATE
     return redigested({
-        "_type": STATEMENT, "predicateType": PREDICATE, "predicate": msgspec.to_builtins(predicate),
+        "_type": STATEMENT, "predicateType": kind, "predicate": msgspec.to_builtins(predicate),
         "subject": [{"name": name, "digest": {"sha256": value}} for name, value in predicate.subjects()],
     })  # fmt: skip
 

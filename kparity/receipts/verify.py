@@ -11,10 +11,12 @@ from kparity import contracts
 from kparity.host import files
 from kparity.model import digest
 from kparity.receipts import sign
+from kparity.receipts.cutover import is_cutover
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate, Statement
 from kparity.receipts.rules import (
     challenge,
+    cutover,
     device,
     dispatches,
     graph,
@@ -55,10 +57,16 @@ def verify(
     statement, refused = sign.opened(document, key)
     if statement is None:
         return refused
+    moment = now or datetime.now(timezone.utc)
+    if is_cutover(statement):
+        asked = {"RCPT-NO-GPU-KERNELS": require_gpu_kernels, "RCPT-MODEL": model is not None,
+                 "RCPT-NONCE": nonce is not None}  # fmt: skip
+        unheard = [code for code, there in asked.items() if there]
+        return [*refused, *cutover.refused(statement, unheard, require_parity, commit, max_age_days, moment)]
     record, malformed = identity.form(statement)
     if record is None:
         return [*refused, *malformed]
-    predicate, moment = record.predicate, now or datetime.now(timezone.utc)
+    predicate = record.predicate
     refused += [*identity.fits_digest(statement), *_sound(record, moment)]
     if require_gpu_kernels:
         refused += [*device.gpu_required(predicate), *device.gpu_verified(predicate, trust_claims)]
@@ -101,11 +109,7 @@ def _sound(statement: Statement, now: datetime) -> Findings:
 def _demanded(
     predicate: Predicate, model: Path | None, commit: str, nonce: str | None, max_age_days: float | None, now: datetime
 ) -> Findings:
-    harness, ended = predicate.harness, identity.moment(predicate.ended)
-    if commit and not (harness.commit.startswith(commit.lower()) and harness.dirty is False):
-        state = {True: " with changes", None: ", whose changes are unknown"}.get(harness.dirty, "")
-        why = f"of {harness.commit[:12]}{state}, asked for {commit}"
-        yield Finding("RCPT-COMMIT", "/predicate/harness/commit", why)
+    yield from identity.demanded(predicate, commit, max_age_days, now)
     if nonce is not None and (nonce != predicate.nonce or not any(run.logits for run in predicate.runs)):
         told = "nothing in it was" if nonce == predicate.nonce else "it was"
         why = f"asked for {nonce!r}, {told} drawn from {predicate.nonce!r}"
@@ -117,11 +121,6 @@ def _demanded(
         if own != told:
             why = f"{told[:12]}…, {model} has {own[:12]}…"
             yield Finding("RCPT-MODEL", "/predicate/model/sha256", why)
-    if max_age_days is not None and ended is not None:
-        days = (now - ended).total_seconds() / 86400
-        if days > max_age_days:
-            why = f"{days:.1f} days old, at most {max_age_days:g} are allowed"
-            yield Finding("RCPT-AGE", "/predicate/ended", why)
 
 
 def replays(statements: Sequence[tuple[str, Statement]]) -> dict[str, list[Finding]]:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from kparity.contracts import Contract
+from kparity.receipts.cutover import Cutover, CutoverStatement
 from kparity.receipts.document import canonical, digest
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate, Statement
 
+S = TypeVar("S", Statement, CutoverStatement)
+
 
 def form(statement: dict[str, Any]) -> tuple[Statement | None, list[Finding]]:
     """A statement as a typed record, or None and where it departs from the form (``kparity.receipts.record``)."""
+    return form_of(statement, Statement)
+
+
+def form_of(statement: dict[str, Any], kind: type[S]) -> tuple[S | None, list[Finding]]:
+    """The same of one of the kinds of statements."""
     try:
         canonical(statement)
-        record = msgspec.convert(statement, Statement)
+        record = msgspec.convert(statement, kind)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:  # a lone surrogate is a ValueError
         why, _, place = str(error).partition(" - at ")
         parts = re.findall(r"[^.\[\]`$]+|\.{3}", place.rpartition(" in ")[2])
@@ -34,13 +42,13 @@ def fits_digest(statement: dict[str, Any]) -> Findings:
         yield Finding("RCPT-DIGEST", "/predicate/sha256", f"it says {told[:12]}…, the content gives {own[:12]}…")
 
 
-def has_subjects(statement: Statement) -> Findings:
-    """The subjects are the model and every kernel, each with the digest that the predicate tells."""
+def has_subjects(statement: Statement | CutoverStatement) -> Findings:
+    """The subjects are those of the predicate (the model and every kernel), each with the digest that it tells."""
     wanted = sorted(statement.predicate.subjects())
     there = sorted((each.name, each.digest.sha256) for each in statement.subject)
     if wanted != there:
         odd = sorted({name for name, _ in set(wanted) ^ set(there)}) or ["one of them stands twice"]
-        yield Finding("RCPT-SUBJECT", "/subject", f"not the model and the kernels of the predicate: {', '.join(odd)}")
+        yield Finding("RCPT-SUBJECT", "/subject", f"not those of the predicate: {', '.join(odd)}")
 
 
 def moment(text: str) -> datetime | None:
@@ -51,8 +59,8 @@ def moment(text: str) -> datetime | None:
         return None
 
 
-def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
-    """It began before it ended, ended before now, and lasted at least as long as its samples."""
+def written(predicate: Predicate | Cutover, contract: Contract, now: datetime) -> Findings:
+    """It began before it ended, and ended before now."""
     began, ended = moment(predicate.begun), moment(predicate.ended)
     if began is None or ended is None:
         at = "begun" if began is None else "ended"
@@ -65,6 +73,14 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
     ahead = (ended - now).total_seconds()
     if not contract.threshold("clock_skew_s").holds(ahead):
         yield Finding("RCPT-TIME", "/predicate/ended", f"ended {ahead:.0f} s in the future")
+
+
+def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
+    """The same, and it lasted at least as long as its samples."""
+    yield from written(predicate, contract, now)
+    began, ended = moment(predicate.begun), moment(predicate.ended)
+    if began is None or ended is None:
+        return
     sampled = sum(sum(row.samples_s) + (0 if row.op else sum(row.device_s)) for _, row, _ in predicate.rows())
     sampled += sum(sum(run.bandwidth.samples_s) for run in predicate.runs if run.bandwidth)
     sampled += sum(1e-9 * (run.step_ns or 0) for run in predicate.runs)
@@ -73,7 +89,7 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
         yield Finding("RCPT-DURATION", "/predicate/ended", f"lasted {lasted:.3f} s, its samples take {sampled:.3f} s")
 
 
-def revision(predicate: Predicate) -> Findings:
+def revision(predicate: Predicate | Cutover) -> Findings:
     """The commit, the flag and the list of changed files do not contradict each other."""
     harness = predicate.harness
     unknown, names = harness.commit == "unknown", harness.changed
@@ -84,3 +100,17 @@ def revision(predicate: Predicate) -> Findings:
     ):
         why = f"commit {harness.commit[:12]}, dirty {harness.dirty}, {len(harness.changed)} changed files"
         yield Finding("RCPT-COMMIT", "/predicate/harness/dirty", f"contradicts itself: {why}")
+
+
+def demanded(predicate: Predicate | Cutover, commit: str, max_age_days: float | None, now: datetime) -> Findings:
+    """It is of a commit (or how it begins) without changes, and not too old."""
+    harness, ended = predicate.harness, moment(predicate.ended)
+    if commit and not (harness.commit.startswith(commit.lower()) and harness.dirty is False):
+        state = {True: " with changes", None: ", whose changes are unknown"}.get(harness.dirty, "")
+        why = f"of {harness.commit[:12]}{state}, asked for {commit}"
+        yield Finding("RCPT-COMMIT", "/predicate/harness/commit", why)
+    if max_age_days is not None and ended is not None:
+        days = (now - ended).total_seconds() / 86400
+        if days > max_age_days:
+            why = f"{days:.1f} days old, at most {max_age_days:g} are allowed"
+            yield Finding("RCPT-AGE", "/predicate/ended", why)

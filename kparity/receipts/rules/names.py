@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 
 from kparity.host.text import printable
+from kparity.receipts.cutover import CutoverStatement
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Statement
 
 HARDWARE = re.compile(r"/predicate/(host|libraries|harness/version|.*/device)(/|$)")
 """Where the names of hardware and software stand: in ASCII or East Asian, but for signs such as ™."""
-PROSE = re.compile(r"/(reason|what|doubt|errors/\d+|request/(command|options/.*))(/\d+)?$")
+PROSE = re.compile(r"/(reason|what|doubt|needs|errors/\d+|request/(command|options/.*))(/\d+)?$")
 """Where sentences stand that quote compilers, drivers and people: of any letters, and of several lines."""
 TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that turn the direction of a line."""
@@ -72,7 +73,7 @@ def _strings(value: Any, at: str) -> Iterator[tuple[str, str]]:
             yield from _strings(each, f"{at}/{key}")
 
 
-def shown(statement: Statement) -> Findings:
+def shown(statement: Statement | CutoverStatement) -> Findings:
     """No text holds a character that is not shown or turns the direction, no name one that passes for one of ASCII."""
     for at, text in _strings(msgspec.to_builtins(statement), ""):
         if text.isascii() and text.isprintable():

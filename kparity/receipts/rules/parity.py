@@ -8,6 +8,7 @@ from kparity import contracts
 from kparity.contracts import Contract
 from kparity.contracts.history import numbers
 from kparity.gates.table import DEPTHS, EVERY, WHOLE, thresholds
+from kparity.receipts.cutover import CONTRACT, Cutover
 from kparity.receipts.findings import Finding, Findings
 from kparity.receipts.record import Predicate
 from kparity.receipts.rules.device import enumerated
@@ -18,20 +19,24 @@ COUNTED = ("_mismatches", "_differences", "_diverged", "_argmax", "_wrong", "_mi
 """How the names of measures end that are counts."""
 
 
-def judge_of(predicate: Predicate) -> Contract | None:
+def judge_of(predicate: Predicate | Cutover) -> Contract | None:
     """The contract that judged, where it is the one that ships here in that major version: a changed limit is another
     major version, so that every value can be held against the limits of here. None for a version that never was.
     """
-    told, here = predicate.contract, contracts.load(contracts.PROBE)
+    told, here = predicate.contract, _own(predicate)
     known = told.version in {each.version for each in here.sections.metadata.changelog}
     version, own = numbers(told.version), numbers(here.version)
     return here if told.id == here.id and version[0] == own[0] and (known or version > own) else None
 
 
-def contract(predicate: Predicate) -> Findings:
-    """The contract is the probe's, in the major version of this installation: its limits are known."""
+def _own(predicate: Predicate | Cutover) -> Contract:
+    return contracts.load(CONTRACT if isinstance(predicate, Cutover) else contracts.PROBE)
+
+
+def contract(predicate: Predicate | Cutover) -> Findings:
+    """The contract is the right one, in the major version of this installation: its limits are known."""
     if judge_of(predicate) is None:
-        told, here = predicate.contract, contracts.load(contracts.PROBE)
+        told, here = predicate.contract, _own(predicate)
         why = f"{told.id} {told.version}; here is {here.id} {here.version}: verify with the release of that"
         yield Finding("RCPT-CONTRACT", "/predicate/contract", why)
 
