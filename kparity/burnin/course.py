@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kparity.burnin.query import Table
-from kparity.burnin.record import Mode
+from kparity.burnin.record import BUCKETS, Mode
 from kparity.burnin.stats import HOUR
 
 PIECES = 60
@@ -32,7 +32,7 @@ def course(table: Table, mode: Mode, pieces: int = PIECES) -> list[Piece]:
     """As many pieces of the same length, from the first round of a mode to its last; those without a round are left
     out.
     """
-    whole = "bucket IN ('exact', 'prefix-only', 'no-match')"
+    whole = f"bucket IN {BUCKETS[:3]}"
     length = f"greatest(max(elapsed) OVER () - min(elapsed) OVER (), 1e-3) / {pieces}"
     quantiles = ", ".join(
         f"quantile_cont({side}_ms, {share}) FILTER ({whole})" for side in ("v1", "v2") for share in (0.5, 0.95)

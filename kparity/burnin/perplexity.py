@@ -13,7 +13,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.burnin.record import CONTRACT
-from kparity.burnin.stats import Gate, Judged, State, Stats, finite, target
+from kparity.burnin.stats import Judged, Stats, finite
 from kparity.engines.base import Engine
 from kparity.errors import WrongInput
 from kparity.host import files, progress
@@ -22,6 +22,7 @@ from kparity.ladder.stream import rows_of
 from kparity.numerics.logits import log_total
 from kparity.numerics.perplexity import difference, perplexity, windows
 from kparity.ops.spec import Array
+from kparity.receipts.cutover import Gate, State, target
 
 LONGEST = 64 << 20
 """Bytes of a text."""

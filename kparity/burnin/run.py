@@ -76,7 +76,14 @@ class Ended(msgspec.Struct):
 def burn(settings: Settings, source: Source, log: Log, ask: Ask, say: Callable[[str], None]) -> Ended:
     """Go on where the log ends, until the rounds are done or an hour goes wrong."""
     log.keep(_begun(settings, source, log.state, say))
-    return asyncio.run(_rounds(settings, source, log, ask, say))
+    loop = asyncio.new_event_loop()  # asyncio.run would go on where wait_for loses the end that a signal brings
+    try:
+        return loop.run_until_complete(_rounds(settings, source, log, ask, say))
+    except BaseException:
+        loop.set_exception_handler(lambda *_: None)  # of what is left unfinished nobody has to hear
+        raise
+    finally:
+        loop.close()
 
 
 def _begun(settings: Settings, source: Source, state: State, say: Callable[[str], None]) -> State:

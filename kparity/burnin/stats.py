@@ -15,9 +15,7 @@ from kparity import contracts
 from kparity.burnin.query import Table, picked
 from kparity.burnin.record import BUCKETS, CONTRACT, Mode
 from kparity.numerics import statistics
-from kparity.receipts.cutover import Gate as Gate
-from kparity.receipts.cutover import State as State
-from kparity.receipts.cutover import target, verdict_of
+from kparity.receipts.cutover import Gate, State, target, verdict_of
 
 HOUR, LATENCIES, SHOWN = 3600.0, 200_000, 20
 """Seconds; rounds, drawn from all, whose latencies are compared; prompts and rounds that are told of."""

@@ -34,7 +34,7 @@ RCPT-DIGEST: changed after it was written
   Its digest is not that of its content: it was changed after it was written.
   Get the file as it was written from whoever made it; ask for a signed one.
 RCPT-SUBJECT: subjects and content differ
-  The subjects are not exactly the model and the kernels that it tells of.
+  The subjects are not exactly the model and the kernels, or the files, that it tells of.
   Get the file as it was written from whoever made it; ask for a signed one.
 RCPT-TIME: times that cannot be
   It ended before it began, in the future, or was begun before there were receipts.
