@@ -60,12 +60,16 @@ class Source:
         """Digest of everything that the compiler sees."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def place(self, row: int) -> tuple[str, int]:
+        """The file that a line of the text is in, and its number there; 0 for none."""
+        if row > self.first_line or not self.head or not row:
+            return self.path, max(row - self.first_line, 0)
+        constants = next((at for at, text in enumerate(self.text.splitlines()) if not text.startswith("#define ")), 0)
+        return self.head, max(row - constants, 0)
+
     def failed(self, row: int, log: str) -> CompileFailed:
         """A compiler's error at a line of the text, 0 for none, by the line count of the file that it is in."""
-        if row > self.first_line or not self.head or not row:
-            return CompileFailed(self.path, max(row - self.first_line, 0), log)
-        constants = next((at for at, text in enumerate(self.text.splitlines()) if not text.startswith("#define ")), 0)
-        return CompileFailed(self.head, max(row - constants, 0), log)
+        return CompileFailed(*self.place(row), log)
 
 
 @cache

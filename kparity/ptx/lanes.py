@@ -1,0 +1,154 @@
+"""What lanes of a warp exchange: shuffles, votes, reductions; and whether the lanes that are named are there."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from kparity.ptx.memory import Fault
+    from kparity.ptx.sanitizer import Races
+
+Array = npt.NDArray[Any]
+WARP = 32
+
+
+@lru_cache(maxsize=256)
+def sources(kind: str, amount: int, clamp: int, threads: int) -> tuple[Array, Array]:
+    """Thread → the thread it reads, and whether that is within its segment; PTX ISA, ``shfl.sync``."""
+    thread = np.arange(threads)
+    lane = thread % WARP
+    segment, limit = clamp >> 8 & 31, clamp & 31
+    last = (lane & segment) | (limit & ~segment)
+    first = lane & segment
+    amount &= 31
+    if kind == "up":
+        source = lane - amount
+        valid = source >= last
+    elif kind == "down":
+        source = lane + amount
+        valid = source <= last
+    elif kind == "bfly":
+        source = lane ^ amount
+        valid = source <= last
+    else:
+        source = first | (amount & ~segment)
+        valid = source <= last
+    return thread - lane + np.where(valid, source, lane), valid.reshape(1, -1)
+
+
+class Lanes:
+    """The part of a batch in which lanes meet."""
+
+    shape: tuple[int, int]
+    live: Array
+    lane: Array
+    races: Races | None
+
+    def fault(self, place: int, bad: Array, what: str) -> Fault:
+        raise NotImplementedError
+
+    def _per_warp(self, value: Array, fill: Any) -> Array:
+        """``(blocks, warps, 32)`` of an array of lanes; the last warp is filled up."""
+        blocks, threads = self.shape
+        full = np.broadcast_to(value, self.shape)
+        if missing := -threads % WARP:
+            full = np.concatenate([full, np.full((blocks, missing), fill, value.dtype)], axis=1)
+        return full.reshape(blocks, -1, WARP)
+
+    def _members(self, place: int, members: Array, mask: Array | None, what: str) -> None:
+        """Raise unless every lane that a member mask names, and that has not ended, is here, and itself in its mask."""
+        everyone = int(members.flat[0]) if members.size == 1 else -1
+        if mask is None and everyone == 0xFFFFFFFF:
+            return
+        named = np.broadcast_to((members >> self.lane) & np.uint32(1) != 0, self.shape)
+        here = np.ones(self.shape, bool) if mask is None else np.broadcast_to(mask, self.shape)
+        if (here & ~named).any():
+            raise self.fault(place, here & ~named, f"{what} by a lane that its member mask does not name")
+        wanted = self._per_warp(members if members.size > 1 else np.broadcast_to(members, self.shape), 0)
+        mine = np.where(self._per_warp(here, False), wanted, np.uint32(0))
+        union = np.bitwise_or.reduce(mine, axis=-1, keepdims=True)
+        bits = (union >> np.arange(WARP, dtype=np.uint32)) & np.uint32(1) != 0
+        absent = bits & ~self._per_warp(here, True) & self._per_warp(self.live, False)
+        if absent.any():
+            flat = absent.reshape(self.shape[0], -1)[:, : self.shape[1]]
+            raise self.fault(place, flat, f"{what} without a lane that its member mask names")
+
+    def shuffle(
+        self, place: int, kind: str, value: Array, amount: Array, clamp: Array, members: Array, mask: Array | None
+    ) -> tuple[Array, Array]:
+        """The value of another lane, and whether there was one."""
+        self._members(place, members, mask, "a shuffle")
+        blocks, threads = self.shape
+        if amount.size == 1 and clamp.size == 1:
+            source, valid = sources(kind, int(amount.flat[0]), int(clamp.flat[0]), threads)
+            there = np.minimum(source, threads - 1)
+            result = value if value.shape[1] == 1 else value.take(there, axis=1)
+            gone = source >= threads
+            absent = gone[None, :] if gone.any() else None
+            if mask is not None:
+                here = np.broadcast_to(mask, self.shape)
+                missing = here & ~here.take(there, axis=1)
+                absent = missing if absent is None else absent | missing
+        else:
+            amounts, clamps = np.broadcast_to(amount, self.shape), np.broadcast_to(clamp, self.shape)
+            there, valid = np.empty(self.shape, np.int64), np.empty(self.shape, bool)
+            for a, c in {*zip(amounts.flat, clamps.flat, strict=True)}:
+                which = (amounts == a) & (clamps == c)
+                source, fits = sources(kind, int(a), int(c), threads)
+                there[which] = np.broadcast_to(source, self.shape)[which]
+                valid[which] = np.broadcast_to(fits, self.shape)[which]
+            here = np.ones(self.shape, bool) if mask is None else np.broadcast_to(mask, self.shape)
+            absent = here & (there >= threads)
+            there = np.minimum(there, threads - 1)
+            absent |= here & ~np.take_along_axis(here, there, axis=1)
+            result = np.take_along_axis(np.broadcast_to(value, self.shape), there, axis=1)
+        if absent is not None and absent.any():
+            raise self.fault(place, absent, "a shuffle reads a lane that is not there")
+        return result, valid
+
+    def vote(self, place: int, kind: str, value: Array, members: Array, mask: Array | None) -> Array:
+        """``ballot``, ``all``, ``any`` or ``uni`` of a predicate."""
+        self._members(place, members, mask, "a vote")
+        here = self._per_warp(np.ones((1, 1), bool) if mask is None else mask, False)
+        if mask is None and self.shape[1] % WARP:
+            here = self._per_warp(np.ones(self.shape, bool), False)
+        yes = self._per_warp(value, False) & here
+        if kind == "ballot":
+            bits = np.where(yes, np.left_shift(np.uint32(1), np.arange(WARP, dtype=np.uint32)), np.uint32(0))
+            return self._spread(np.bitwise_or.reduce(bits, axis=-1))
+        any_, all_ = yes.any(-1), (yes | ~here).all(-1)
+        return self._spread({"any": any_, "all": all_, "uni": all_ | ~any_}[kind])
+
+    def reduce(self, place: int, operation: str, value: Array, members: Array, mask: Array | None) -> Array:
+        """``redux.sync``."""
+        self._members(place, members, mask, "a reduction")
+        limits = np.iinfo(value.dtype)
+        neutral = {"min": limits.max, "max": limits.min, "and": limits.max if limits.min == 0 else -1}.get(operation, 0)
+        ufunc = {
+            "add": np.add, "min": np.minimum, "max": np.maximum,
+            "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+        }[operation]  # fmt: skip
+        given = np.broadcast_to(value, self.shape)
+        if mask is not None:
+            given = np.where(mask, given, value.dtype.type(neutral))
+        return self._spread(ufunc.reduce(self._per_warp(given, neutral), axis=-1, dtype=value.dtype))
+
+    def active(self, mask: Array | None) -> Array:
+        """``activemask``: the lanes that run together here."""
+        here = self._per_warp(np.ones(self.shape, bool) if mask is None else mask, False)
+        bits = np.where(here, np.left_shift(np.uint32(1), np.arange(WARP, dtype=np.uint32)), np.uint32(0))
+        return self._spread(np.bitwise_or.reduce(bits, axis=-1))
+
+    def warp_barrier(self, place: int, members: Array, mask: Array | None) -> None:
+        """``bar.warp.sync``."""
+        self._members(place, members, mask, "a warp barrier")
+        if self.races is not None:
+            self.races.warp_barrier(mask)
+
+    def _spread(self, per_warp: Array) -> Array:
+        """A value of every warp, for each of its lanes."""
+        return np.repeat(per_warp, WARP, axis=1)[:, : self.shape[1]]

@@ -1,0 +1,498 @@
+"""A kernel as Python: basic blocks become functions over arrays of all threads of a batch of blocks.
+
+A register is an array of ``(blocks, threads)`` or of what broadcasts to it: what depends on the block alone has one
+column, what depends on the thread alone one row. Within a basic block nothing is masked but memory: what the lanes that
+are not here compute is dropped at its end, where registers that live on are merged under the mask.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kparity.ptx import arithmetic
+from kparity.ptx.opcodes import DTYPES, form
+from kparity.ptx.text import (
+    SIZES,
+    Address,
+    Instruction,
+    Kernel,
+    Number,
+    Operand,
+    Place,
+    Register,
+    Several,
+    Symbol,
+    float_of,
+    refused,
+)
+
+MEMORY = re.compile(
+    r"(?P<what>ld|st)(?P<volatile>\.volatile|\.relaxed\.\w+|\.acquire\.\w+|\.release\.\w+|\.weak)?"
+    r"(?P<space>\.global|\.shared|\.local|\.param|\.const)?(?:\.nc)?(?:\.(?:ca|cg|cs|lu|cv|wb|wt))?"
+    r"(?:\.L[12]::\w+)*(?P<vector>\.v2|\.v4)?\.(?P<type>[busf](?:8|16|32|64))"
+)  # fmt: skip
+ATOMIC = re.compile(
+    r"(?P<what>atom|red)(?:\.(?:relaxed|acquire|release|acq_rel))?(?:\.(?:cta|gpu|sys))?(?P<space>\.global|\.shared)?"
+    r"\.(?P<operation>add|min|max|exch|cas|and|or|xor|inc|dec)\.(?P<type>[busf](?:32|64))"
+)  # fmt: skip
+SHUFFLE = re.compile(r"shfl\.sync\.(up|down|bfly|idx)\.b32")
+VOTE = re.compile(r"vote\.sync\.(ballot\.b32|all\.pred|any\.pred|uni\.pred)")
+REDUCE = re.compile(r"redux\.sync\.(add|min|max|and|or|xor)\.([bus]32)")
+BARRIER = re.compile(r"bar\.sync|barrier\.sync(?:\.aligned)?")
+IGNORED = re.compile(r"membar\.\w+|fence(?:\.\w+)*|nanosleep\.u32|prefetch\S*|discard\S*")
+"""The order in which memory becomes visible is not modelled: all threads see one memory."""
+
+
+@dataclass
+class BasicBlock:
+    """Instructions that are run together, and what comes after them: ``kind`` is ``next``, ``goto``, ``branch`` (the
+    function gives the condition), ``barrier``, ``exit`` or ``leave`` (an exit on a condition).
+    """
+
+    code: list[Instruction]
+    kind: str = "next"
+    target: int = -1
+    after: int = -1
+    negated: bool = False
+    run: Callable[[list[Any], Any, Any], Any] | None = None
+    uses: set[str] = field(default_factory=set)
+    gives: set[str] = field(default_factory=set)
+    alive: set[str] = field(default_factory=set)
+    """Registers that are read after it."""
+
+
+@dataclass
+class Program:
+    """A translated kernel."""
+
+    kernel: Kernel
+    blocks: list[BasicBlock]
+    registers: int
+    places: list[Place]
+    """Places in the source, by the numbers that the functions name."""
+    grain: int
+    """Bytes of the smallest access to shared memory: the unit of the race detector."""
+    warp_barriers: bool
+    """Whether it has ``bar.warp.sync``, which orders the accesses within a warp."""
+
+
+def parts_of(each: Operand) -> tuple[Operand, ...]:
+    """The operands within an operand."""
+    return each.parts if isinstance(each, Several) else (each,)
+
+
+def gives(instruction: Instruction) -> tuple[Operand, ...]:
+    """What an instruction writes."""
+    name = instruction.opcode.partition(".")[0]
+    if name in ("st", "red", "bra", "ret", "exit", "trap", "bar", "barrier") or not instruction.operands:
+        return ()
+    return () if IGNORED.fullmatch(instruction.opcode) else parts_of(instruction.operands[0])
+
+
+def reads(instruction: Instruction) -> Iterable[str]:
+    """The registers that an instruction reads, its guard and what the guard keeps included."""
+    given = gives(instruction)
+    for operand in instruction.operands[bool(given) :]:
+        for each in parts_of(operand):
+            base = each.base if isinstance(each, Address) else each
+            if isinstance(base, Register):
+                yield base.name
+    if instruction.guard:
+        yield instruction.guard.lstrip("!")
+        yield from (each.name for each in given if isinstance(each, Register))
+
+
+def split(kernel: Kernel) -> list[BasicBlock]:
+    """The basic blocks, in the order of the text."""
+    starts = {0, *kernel.labels.values()}
+    for at, each in enumerate(kernel.code):
+        if each.opcode.partition(".")[0] in ("bra", "ret", "exit") or BARRIER.fullmatch(each.opcode):
+            starts.add(at + 1)
+    edges = sorted(start for start in starts if start < len(kernel.code))
+    number = {start: at for at, start in enumerate(edges)}
+    blocks = []
+    for at, start in enumerate(edges):
+        end = edges[at + 1] if at + 1 < len(edges) else len(kernel.code)
+        block = BasicBlock(kernel.code[start:end], after=at + 1)
+        last = block.code[-1]
+        name = last.opcode.partition(".")[0]
+        if name in ("ret", "exit"):
+            block.kind, block.negated = ("leave" if last.guard else "exit"), last.guard.startswith("!")
+        elif BARRIER.fullmatch(last.opcode):
+            if last.guard or last.operands != (Number(0),):
+                raise refused(last.row, f"{last.opcode} other than barrier 0 of all threads is not executed here")
+            block.kind = "barrier"
+        elif name == "bra":
+            label = last.operands[0]
+            if not isinstance(label, Symbol) or label.name not in kernel.labels:
+                raise refused(last.row, f"a branch to {label}")
+            block.kind, block.negated = ("branch" if last.guard else "goto"), last.guard.startswith("!")
+            block.target = number.get(kernel.labels[label.name], len(edges))
+        blocks.append(block)
+    blocks.append(BasicBlock([], "exit"))
+    return blocks
+
+
+def find_alive(blocks: Sequence[BasicBlock]) -> None:
+    """Which registers are read after each block, by the usual backward iteration."""
+    for block in blocks:
+        for each in block.code:
+            block.uses |= set(reads(each)) - block.gives
+            block.gives |= {part.name for part in gives(each) if isinstance(part, Register)}
+    changed = True
+    while changed:
+        changed = False
+        for block in reversed(blocks):
+            follow = [block.after] if block.kind in ("next", "barrier", "branch", "leave") else []
+            follow += [block.target] if block.kind in ("goto", "branch") else []
+            alive = set().union(*(blocks[at].uses | (blocks[at].alive - blocks[at].gives) for at in follow))
+            changed |= alive != block.alive
+            block.alive = alive
+
+
+def find_origins(kernel: Kernel) -> dict[str, frozenset[str]]:
+    """Register → the parameters and variables that its address can come from, wherever it is written."""
+    origins: dict[str, frozenset[str]] = {}
+    known = (*kernel.params, *kernel.variables)
+    carried = [
+        each for each in kernel.code
+        if re.match(r"(?:add|sub|mov|cvta|selp|mad|ld\.param|and|or|cvt)\b", each.opcode) and gives(each)
+    ]  # fmt: skip
+    changed = True
+    while changed:
+        changed = False
+        for each in carried:
+            found = frozenset[str]().union(*(origins.get(name, ()) for name in reads(each)))
+            bases = [o.base if isinstance(o, Address) else o for o in each.operands[1:]]
+            found |= {base.name for base in bases if isinstance(base, Symbol) and base.name in known}
+            for part in gives(each):
+                if isinstance(part, Register) and not found <= origins.get(part.name, frozenset()):
+                    origins[part.name] = origins.get(part.name, frozenset()) | found
+                    changed = True
+    return origins
+
+
+class Writer:
+    """Writes the functions of a kernel."""
+
+    def __init__(self, kernel: Kernel, perturb: bool) -> None:
+        self.kernel, self.blocks = kernel, split(kernel)
+        find_alive(self.blocks)
+        self.origins = find_origins(kernel)
+        self.slots: dict[str, int] = {}
+        self.places: dict[Place, int] = {}
+        self.constants: dict[tuple[str, int], str] = {}
+        self.rounded = self._rounded()
+        self.names: dict[str, Any] = {
+            "np": np, "A": arithmetic, "keep": keep, "both": both,
+            "approximations": arithmetic.Approximations(perturb),
+        }  # fmt: skip
+
+    def program(self) -> Program:
+        """The kernel with a function for every block."""
+        text = "\n".join(self._function(at, block) for at, block in enumerate(self.blocks))
+        exec(compile(text, f"<{self.kernel.name}>", "exec"), self.names)
+        for at, block in enumerate(self.blocks):
+            block.run = self.names[f"block{at}"]
+        accesses = [m for each in self.kernel.code if (m := MEMORY.fullmatch(each.opcode) or ATOMIC.fullmatch(each.opcode))]
+        sizes = [SIZES[m["type"]] for m in accesses if m["space"] in (".shared", None)]
+        barriers = any(each.opcode.startswith("bar.warp") for each in self.kernel.code)
+        return Program(self.kernel, self.blocks, len(self.slots), list(self.places), min(sizes, default=4), barriers)
+
+    def _rounded(self) -> set[str]:
+        """Registers that are written by floating-point arithmetic alone or by a copy: their NaN are the canonical."""
+        found = set()
+        for each in self.kernel.code:
+            known = form(each.opcode)
+            if known and known.rounds and isinstance(each.operands[0], Register):
+                found.add(each.operands[0].name)
+        return found
+
+    def slot(self, register: str) -> int:
+        return self.slots.setdefault(register, len(self.slots))
+
+    def place(self, each: Instruction) -> int:
+        return self.places.setdefault(each.place, len(self.places))
+
+    @staticmethod
+    def variable(register: str) -> str:
+        """The Python name of a register."""
+        return "v" + re.sub(r"\W", "_", register)
+
+    def kind(self, register: str, row: int) -> str:
+        """The numpy dtype in which a register is held: unsigned, or float where it is declared so."""
+        if register not in self.kernel.registers:
+            raise refused(row, f"a register that is not declared: {register}")
+        return DTYPES[self.kernel.registers[register]].replace("i", "u")
+
+    # Operands.
+
+    def constant(self, dtype: str, value: int) -> str:
+        """A name for an array of one element with these bits."""
+        size = int(dtype[1:]) if dtype != "?" else 1
+        bits = value & (1 << 8 * size) - 1
+        name = self.constants.setdefault((dtype, bits), f"c{len(self.constants)}")
+        if name not in self.names:
+            held = np.frombuffer(bits.to_bytes(size, "little"), dtype).reshape(1, 1)
+            self.names[name] = held
+        return name
+
+    def use(self, operand: Operand, kind: str, row: int) -> str:
+        """An operand as an expression of the type's dtype."""
+        want = DTYPES[kind]
+        if isinstance(operand, Number):
+            if operand.floating and (kind[0] != "f" or operand.floating != SIZES[kind]):
+                if operand.floating != SIZES[kind]:
+                    raise refused(row, f"a float of {operand.floating} bytes as .{kind}")
+            if kind in ("f32", "f64") and not operand.floating:
+                raise refused(row, f"an integer as .{kind}")
+            return self.constant(want, operand.value)
+        if isinstance(operand, Symbol):
+            if operand.name not in self.kernel.variables:
+                raise refused(row, f"a symbol that is not known: {operand.name}")
+            return f"X.address_of({operand.name!r}, '{want}')"
+        if not isinstance(operand, Register):
+            raise refused(row, f"an operand that is not understood: {operand}")
+        if operand.name in SPECIAL:
+            return self._viewed(f"X.{SPECIAL[operand.name]}", "u4", want, row)
+        if operand.name not in self.kernel.registers:
+            raise refused(row, f"a special register that is not known: {operand.name}")
+        name = self.variable(operand.name)
+        have = self.kind(operand.name, row)
+        if have[0] == "f" and want[0] != "f" and operand.name in self.rounded:
+            name = f"A.canonical({name})"
+        return self._viewed(name, have, want, row)
+
+    @staticmethod
+    def _viewed(text: str, have: str, want: str, row: int) -> str:
+        if have == want:
+            return text
+        if "?" in (have, want):
+            raise refused(row, "a predicate and a number are mixed")
+        if have[1:] == want[1:]:
+            return f"{text}.view('{want}')"
+        if int(have[1:]) < int(want[1:]):
+            raise refused(row, f"a register of {have[1:]} bytes is read as {want[1:]} bytes")
+        return f"{text}.view('u{have[1:]}').astype('u{want[1:]}').view('{want}')"
+
+    def assign(self, operand: Operand, kind: str, text: str, each: Instruction, atomic: bool = False) -> str:
+        """A statement that gives an expression of the type's dtype to a register."""
+        if operand == Symbol("_"):
+            return text
+        if not isinstance(operand, Register):
+            raise refused(each.row, f"a result that is no register: {operand}")
+        held, have = self.kind(operand.name, each.row), DTYPES[kind]
+        name = self.variable(operand.name)
+        if held != have and (held == "?" or have == "?" or int(held[1:]) < int(have[1:])):
+            raise refused(each.row, f"a result of .{kind} in {operand.name}")
+        if held != have and held[1:] == have[1:]:
+            text = f"({text}).view('{held}')"
+        elif held != have:  # a wider register: extended by the sign, or by zeros
+            text = f"({text}).astype('{have[0].replace('f', 'u')}{held[1:]}').view('{held}')"
+        if each.guard:
+            return f"{name} = keep({self._guard(each)}, {text}, {name})"
+        return f"{name} = {text}"
+
+    def _guard(self, each: Instruction) -> str:
+        return ("~" if each.guard.startswith("!") else "") + self.variable(each.guard.lstrip("!"))
+
+    def mask(self, each: Instruction) -> str:
+        """The lanes that execute an instruction: those of the block, under its guard."""
+        return f"both(m, {self._guard(each)})" if each.guard else "m"
+
+    # Statements.
+
+    def statement(self, each: Instruction) -> str:
+        """One instruction in Python."""
+        for pattern, write in self.SPECIAL_FORMS:
+            if match := pattern.fullmatch(each.opcode):
+                return write(self, match, each)
+        if each.opcode.startswith("mov.") and any(isinstance(o, Several) for o in each.operands):
+            return self._pack(each)
+        known = form(each.opcode)
+        if known is None:
+            raise refused(each.row, f"the instruction {each.opcode} is not known here")
+        results, sources = each.operands[:1], each.operands[1:]
+        if len(sources) != len(known.sources):
+            raise refused(each.row, f"{each.opcode} with {len(sources)} sources")
+        pairs = zip(sources, known.sources, strict=True)
+        text = known.text.format(*(self.use(source, kind, each.row) for source, kind in pairs))
+        if not isinstance(results[0], Several):
+            return self.assign(results[0], known.result, text, each)
+        if known.result != "pred" or known.sources[-1] == "pred":
+            raise refused(each.row, f"{each.opcode} with two results")
+        first, second = results[0].parts
+        lines = [f"t = {text}", self.assign(first, "pred", "t", each), self.assign(second, "pred", "~t", each)]
+        return "; ".join(lines)
+
+    def _pack(self, each: Instruction) -> str:
+        """``mov`` between a register and the parts that it is made of."""
+        target, source = each.operands
+        kind = each.opcode.rpartition(".")[2]
+        if isinstance(source, Several):
+            part = f"u{8 * SIZES[kind] // len(source.parts)}"
+            wide = DTYPES[kind].replace("b", "u")
+            terms = [
+                f"({self.use(one, part, each.row)}.astype('{wide}') << np.{np.dtype(wide).name}({at * 8 * SIZES[part]}))"
+                for at, one in enumerate(source.parts)
+            ]
+            return self.assign(target, kind, " | ".join(terms), each)
+        assert isinstance(target, Several)
+        part = f"u{8 * SIZES[kind] // len(target.parts)}"
+        wide = np.dtype(DTYPES[kind]).name
+        lines = [f"t = {self.use(source, kind, each.row)}"]
+        for at, one in enumerate(target.parts):
+            moved = f"(t >> np.{wide}({at * 8 * SIZES[part]})).astype('{DTYPES[part]}')"
+            lines.append(self.assign(one, part, moved, each))
+        return "; ".join(line for line in lines if "=" in line)
+
+    def _address(self, operand: Operand, each: Instruction) -> tuple[str, str, int]:
+        """Where an instruction goes: the origin's name or None, the base as an expression, the offset."""
+        if not isinstance(operand, Address):
+            raise refused(each.row, f"an address that is not understood: {operand}")
+        base = operand.base
+        if isinstance(base, Symbol):
+            wide = "u4" if self.kernel.variables[base.name].space in ("shared", "local") else "u8"
+            return repr(base.name), f"X.address_of({base.name!r}, '{wide}')", operand.offset
+        if isinstance(base, Number):
+            return "None", self.constant("u8", base.value), operand.offset
+        origins = self.origins.get(base.name, frozenset())
+        width = self.kind(base.name, each.row)
+        origin = repr(next(iter(origins))) if len(origins) == 1 else "None"
+        return origin, self.use(base, f"u{8 * int(width[1:])}", each.row), operand.offset
+
+    def _memory(self, match: re.Match[str], each: Instruction) -> str:
+        kind, count = match["type"], int((match["vector"] or ".v1")[2:])
+        space = (match["space"] or ".generic")[1:]
+        values = parts_of(each.operands[match["what"] == "st"])
+        if len(values) != count or len(each.operands) != 2:
+            raise refused(each.row, f"{each.opcode} of {len(values)} registers")
+        if space == "param":
+            return self._parameter(kind, values, each)
+        origin, base, offset = self._address(each.operands[match["what"] == "ld"], each)
+        where = f"{self.place(each)}, '{space}', {origin}, {base}, {offset}, '{DTYPES[kind]}'"
+        if match["what"] == "st":
+            given = ", ".join(self.use(value, kind, each.row) for value in values)
+            return f"X.store({where}, ({given},), {self.mask(each)})"
+        if count == 1:
+            return self.assign(values[0], kind, f"X.load({where}, 1, {self.mask(each)})[0]", each)
+        lines = [f"t = X.load({where}, {count}, {self.mask(each)})"]
+        lines += [self.assign(value, kind, f"t[{at}]", each) for at, value in enumerate(values)]
+        return "; ".join(line for line in lines if "=" in line)
+
+    def _parameter(self, kind: str, values: Sequence[Operand], each: Instruction) -> str:
+        address = each.operands[1]
+        if not isinstance(address, Address) or not isinstance(address.base, Symbol) or len(values) != 1:
+            raise refused(each.row, "a parameter that is not read by its name")
+        return self.assign(
+            values[0], kind, f"X.parameter({address.base.name!r}, {address.offset}, '{DTYPES[kind]}')", each
+        )
+
+    def _atomic(self, match: re.Match[str], each: Instruction) -> str:
+        kind, at = match["type"], int(match["what"] == "atom")
+        origin, base, offset = self._address(each.operands[at], each)
+        given = ", ".join(self.use(value, kind, each.row) for value in each.operands[at + 1 :])
+        space = (match["space"] or ".generic")[1:]
+        text = (
+            f"X.atomic({self.place(each)}, '{space}', {origin}, {base}, {offset}, '{DTYPES[kind]}', "
+            f"'{match['operation']}', ({given},), {self.mask(each)})"
+        )
+        return self.assign(each.operands[0], kind, text, each) if at else text
+
+    def _shuffle(self, match: re.Match[str], each: Instruction) -> str:
+        target, *sources = each.operands
+        value, lane, clamp, members = (self.use(source, "u32", each.row) for source in sources)
+        text = f"X.shuffle({self.place(each)}, '{match[1]}', {value}, {lane}, {clamp}, {members}, {self.mask(each)})"
+        lines = [f"t = {text}", self.assign(parts_of(target)[0], "b32", "t[0]", each)]
+        lines += [self.assign(each_, "pred", "t[1]", each) for each_ in parts_of(target)[1:]]
+        return "; ".join(line for line in lines if "=" in line)
+
+    def _vote(self, match: re.Match[str], each: Instruction) -> str:
+        name, kind = match[1].split(".")
+        target, source, members = each.operands
+        text = self.use(source, "pred", each.row) if not isinstance(source, Number) else self.constant("?", source.value)
+        members_ = self.use(members, "u32", each.row)
+        return self.assign(target, kind, f"X.vote({self.place(each)}, '{name}', {text}, {members_}, {self.mask(each)})", each)
+
+    def _reduce(self, match: re.Match[str], each: Instruction) -> str:
+        target, source, members = each.operands
+        given, members_ = self.use(source, match[2], each.row), self.use(members, "u32", each.row)
+        text = f"X.reduce({self.place(each)}, '{match[1]}', {given}, {members_}, {self.mask(each)})"
+        return self.assign(target, match[2], text, each)
+
+    def _active(self, match: re.Match[str], each: Instruction) -> str:
+        return self.assign(each.operands[0], "b32", f"X.active({self.mask(each)})", each)
+
+    def _warp_barrier(self, match: re.Match[str], each: Instruction) -> str:
+        return f"X.warp_barrier({self.place(each)}, {self.use(each.operands[0], 'u32', each.row)}, {self.mask(each)})"
+
+    def _trap(self, match: re.Match[str], each: Instruction) -> str:
+        return f"X.trap({self.place(each)}, {self.mask(each)})"
+
+    def _nothing(self, match: re.Match[str], each: Instruction) -> str:
+        return "pass"
+
+    SPECIAL_FORMS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = (
+        (MEMORY, _memory), (ATOMIC, _atomic), (SHUFFLE, _shuffle), (VOTE, _vote), (REDUCE, _reduce),
+        (re.compile(r"activemask\.b32"), _active), (re.compile(r"bar\.warp\.sync"), _warp_barrier),
+        (re.compile(r"trap|brkpt"), _trap), (IGNORED, _nothing),
+    )  # fmt: skip
+
+    def _function(self, at: int, block: BasicBlock) -> str:
+        """A block's function of the registers, the mask (None for all lanes) and the batch."""
+        lines = [f"def block{at}(R, m, X):"]
+        lines += [f"    {self.variable(name)} = R[{self.slot(name)}]" for name in sorted(block.uses) if name in self.kernel.registers]
+        kept = block.alive & block.gives
+        last = self._last_uses(block, kept)
+        body = block.code[:-1] if block.kind not in ("next",) and block.code else block.code
+        for number, each in enumerate(body):
+            lines.append(f"    {self.statement(each)}")
+            if dead := last.get(number):
+                lines.append(f"    {' = '.join(dead)} = None")
+        for name in sorted(kept):
+            slot, variable = self.slot(name), self.variable(name)
+            lines.append(f"    R[{slot}] = {variable} if m is None else keep(m, {variable}, R[{slot}])")
+        if block.kind in ("branch", "leave"):
+            lines.append(f"    return {self.variable(block.code[-1].guard.lstrip('!'))}")
+        return "\n".join([*lines, "    return None", ""])
+
+    def _last_uses(self, block: BasicBlock, kept: set[str]) -> dict[int, list[str]]:
+        """Instruction → the names that nobody reads after it, whose arrays may go."""
+        seen = set(kept) | ({block.code[-1].guard.lstrip("!")} if block.code and block.code[-1].guard else set())
+        found: dict[int, list[str]] = {}
+        for at in range(len(block.code) - 1, -1, -1):
+            each = block.code[at]
+            named = {*reads(each), *(p.name for p in gives(each) if isinstance(p, Register))} & set(self.kernel.registers)
+            fresh = sorted(named - seen)
+            seen |= named
+            if fresh:
+                found[at] = [self.variable(name) for name in fresh]
+        return found
+
+
+SPECIAL = {f"%{name}.{axis}": f"{name}_{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"} | {
+    "%laneid": "lane", "%warpid": "warp", "%nwarpid": "warps", "WARP_SZ": "warp_size",
+    **{f"%lanemask_{which}": f"lanemask_{which}" for which in ("eq", "lt", "le", "gt", "ge")},
+}  # fmt: skip
+"""Special registers → attributes of a batch."""
+
+
+def keep(mask: Any, new: Any, old: Any) -> Any:
+    """The new value in the lanes of a mask, the old one elsewhere; where there is no old one, the new one."""
+    return new if old is None else np.where(mask, new, old)
+
+
+def both(mask: Any, guard: Any) -> Any:
+    """The lanes of a mask (None: all) under a guard; None where that is all."""
+    joined = guard if mask is None else mask & guard
+    return None if joined.all() else joined
+
+
+def translate(kernel: Kernel, perturb: bool = False) -> Program:
+    """The program of a kernel; raises CompileFailed with the line of the PTX for what is not known."""
+    return Writer(kernel, perturb).program()
