@@ -41,11 +41,11 @@ class CudaBackend(Backend):
     name = "cuda"
     dialect = "gpu"
     api = "CUDA"
-    place = 10
+    place: ClassVar[int | None] = 10
     packages: ClassVar[tuple[str, ...]] = ("cupy-cuda13x", "cupy-cuda12x")
     extra = "cuda"
-    libraries = ("libcuda.so.1", "libnvrtc.so")
-    nodes = ("/dev/nvidia0", "/dev/nvidiactl")
+    libraries: ClassVar[tuple[str, ...]] = ("libcuda.so.1", "libnvrtc.so")
+    nodes: ClassVar[tuple[str, ...]] = ("/dev/nvidia0", "/dev/nvidiactl")
     driver_files: ClassVar[tuple[str, ...]] = (
         "/proc/driver/nvidia/version",
         "/proc/driver/nvidia/gpus/*/information",
@@ -88,6 +88,8 @@ class CudaBackend(Backend):
     visible: ClassVar[tuple[str, ...]] = ("CUDA_VISIBLE_DEVICES",)
     processors: ClassVar[str] = "SMs"
     node_query: ClassVar[str] = "cuGraphGetNodes"
+    hint: ClassVar[str] = "KPARITY_DEBUG=1 names the kernel"
+    """What names the kernel of a fault that does not tell it."""
     max_items: ClassVar[int] = 1 << 62
     """Work-items that a grid may have in one dimension."""
 
@@ -313,7 +315,7 @@ class CudaBackend(Backend):
                     with self.stream:  # CuPy's allocator orders the reuse of memory by the current stream
                         yield
         except self.faults as error:
-            raise fault(error, doing, "" if self.debug else "KPARITY_DEBUG=1 names the kernel") from error
+            raise fault(error, doing, "" if self.debug else self.hint) from error
 
     def supports(self, op: Op, case: Case) -> str | None:
         for launch in (stage.launch for stage in op.stages(case, self.dialect)):

@@ -28,13 +28,14 @@ class CudaPtxBackend(CudaBackend):
 
     name = "cuda-ptx"
     api = "PTX"
-    place = None
+    place: ClassVar[int | None] = None
+    slow = True
     id_dialects = ("ptx",)
     drives_gpu = False
     packages = ("nvidia-cuda-nvrtc",)
     extra = "ptx"
-    libraries = ()
-    nodes = ()
+    libraries: ClassVar[tuple[str, ...]] = ()
+    nodes: ClassVar[tuple[str, ...]] = ()
     driver_files = ()
     environment = ()
     software = ("ptx interpreter",)
@@ -53,6 +54,7 @@ class CudaPtxBackend(CudaBackend):
         ),
     }
     tag: ClassVar[str] = "KP-CUDA-PTX"
+    hint: ClassVar[str] = ""
     visible: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

@@ -198,7 +198,7 @@ def wanted(config: pytest.Config) -> list[str]:
     from kparity.device import registry
 
     names = choose(config)
-    return list(dict.fromkeys([*(names["backends"] or registry.names()), *names["require"]]))
+    return list(dict.fromkeys([*(names["backends"] or registry.usual()), *names["require"]]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

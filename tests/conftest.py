@@ -105,7 +105,7 @@ def needing(*names: str) -> Iterator[None]:
 
 def wanted() -> list[str]:
     """The backends to test: the chosen ones, and the required ones whether chosen or not."""
-    return list(dict.fromkeys([*(chosen("KPARITY_BACKENDS") or registry.names()), *chosen("KPARITY_REQUIRE")]))
+    return list(dict.fromkeys([*(chosen("KPARITY_BACKENDS") or registry.usual()), *chosen("KPARITY_REQUIRE")]))
 
 
 _opened: dict[str, Backend | Exception] = {}

@@ -35,6 +35,8 @@ class Limits:
     fail_fast: bool = False
     index: int = 0
     """Of the device within each backend."""
+    options: tuple[str, ...] = ()
+    """Switches of a backend's ``open``, for the backends that have them."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ class Sweep:
             return
         worker: Child[Said] = Child(family, "kparity.check.worker", Said, environment=ENVIRONMENT)
         try:
-            worker.send(SweepRequest(self.seed, self._pending, self.limits.index, self.dump))
+            worker.send(SweepRequest(self.seed, self._pending, self.limits.index, self.dump, self.limits.options))
             yield from self._listen(worker)
         finally:
             worker.close()

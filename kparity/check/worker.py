@@ -46,6 +46,8 @@ class SweepRequest(msgspec.Struct, frozen=True):
     index: int = 0
     dump: str = ""
     """The folder that takes what failed (``kparity.check.dump``); empty for none."""
+    options: tuple[str, ...] = ()
+    """Switches of a backend's ``open``."""
 
 
 class Begun(Message, frozen=True, tag="begin"):
@@ -79,10 +81,10 @@ Said = OfUnit | Done
 
 
 @cache
-def opened(name: str, index: int) -> Backend | Exception:
+def opened(name: str, index: int, options: tuple[str, ...]) -> Backend | Exception:
     """A backend, opened when its first case comes, or the exception that opening raised."""
     try:
-        return registry.open_backend(name, index)
+        return registry.open_backend(name, index, **dict.fromkeys(options, True))
     except Exception as problem:  # whatever keeps a device from opening is told, once per case
         return problem
 
@@ -90,7 +92,7 @@ def opened(name: str, index: int) -> Backend | Exception:
 def work(number: int, unit: Unit, request: SweepRequest, link: Link) -> None:
     """Run a unit and report it."""
     link.send(Begun(number))
-    case, kinds, device = unit.selected.case, unit.selected.kinds, opened(unit.backend, request.index)
+    case, kinds, device = unit.selected.case, unit.selected.kinds, opened(unit.backend, request.index, request.options)
     op = ops.get(case.op)
     if isinstance(device, (Unavailable, ImportError)):
         code = f"[{device.code}] " if isinstance(device, Unavailable) else ""
@@ -114,7 +116,7 @@ def main(link: Link) -> int:
         work(number, unit, request, link)
     link.send(Done())
     for name in dict.fromkeys(unit.backend for unit in request.units.values()):
-        device = opened(name, request.index)
+        device = opened(name, request.index, request.options)
         if isinstance(device, Backend):
             device.close()
     return 0

@@ -60,12 +60,15 @@ SECONDS = Number(min=0, min_open=True)
 @quiet_option
 @junit_option
 @github_option
+@click.option("--sanitize", is_flag=True,
+              help="cuda-ptx: report races on shared memory and reads of memory that nobody wrote.")  # fmt: skip
+@click.option("--perturb", is_flag=True, help="cuda-ptx: approximate instructions err as far as PTX lets them.")
 @click.option("--csv", "csv_path", type=OUT, metavar="FILE", help="Write a line per output.")
 def check(
     op_names: tuple[str, ...] | None, backends: tuple[str, ...] | None, index: int, expression: str | None,
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
     quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
-    json_path: str | None, quiet: bool, junit_path: str | None, csv_path: str | None,
+    json_path: str | None, quiet: bool, junit_path: str | None, csv_path: str | None, sanitize: bool, perturb: bool,
 ) -> int:  # fmt: skip
     """Hold every op of every backend against fp64 truth.
 
@@ -80,9 +83,13 @@ def check(
     from kparity.probe.dispatcher import parse_order
 
     names = named(op_names or (), "op", ops.names())
-    order = parse_order(backends or registry.names())
+    order = parse_order(backends or registry.usual())
     asked = order if backends else []
     unread: list[str] = []
+    options = tuple(name for name, wanted in (("sanitize", sanitize), ("perturb", perturb)) if wanted)
+    for name in options:
+        if not all(name in registry.backend_class(each).options for each in order):
+            raise WrongInput(f"--{name} is for the backend cuda-ptx alone; name it: -b cuda-ptx")
     kinds = named(kind_names, "kind of input", select.kinds_of(names) if kind_names else ())
     if replay:
         from kparity.check.dump import chosen as kept
@@ -111,7 +118,7 @@ def check(
         backends=asked, ops=names, expression=expression, kinds=kinds, quick=quick, max_seconds=max_seconds,
         replay=str(replay) if replay else None,
     )  # fmt: skip
-    limits = Limits(case_timeout, max_seconds, fail_fast, index)
+    limits = Limits(case_timeout, max_seconds, fail_fast, index, options)
     result = run(chosen, request, seed, limits, str(dump.resolve()) if dump else "")
     if not replay:
         failed.keep(result.records)

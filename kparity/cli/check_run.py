@@ -23,7 +23,7 @@ def run(chosen: Sequence[Selected], request: Request, seed: int, limits: Limits,
     the folder ``dump``.
     """
     asked = bool(request.backends)
-    request.backends = request.backends or registry.names()
+    request.backends = request.backends or registry.usual()
     result = Result(request, seed)
     if not chosen:
         return result

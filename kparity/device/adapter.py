@@ -224,6 +224,8 @@ class Backend(ABC):
     place: ClassVar[int | None] = None
     """Place in the dispatcher's default order, the smallest first; None, and in a package outside of kparity, for a
     backend that is tried where it is named."""
+    slow: ClassVar[bool] = False
+    """Whether commands leave it out where nobody names it: an interpreter, with which everything takes long."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Python distributions that it is driven through, any one of a kind."""
     extra: ClassVar[str] = ""

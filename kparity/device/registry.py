@@ -77,6 +77,11 @@ def drives_gpu(name: str, unknown: bool = True) -> bool:
     return unknown if found is None else found.drives_gpu
 
 
+def usual() -> list[str]:
+    """The backends that a command takes where none is named: all but slow ones of this package."""
+    return [name for name in names() if name not in BUILTIN or not builtin()[name].slow]
+
+
 def default_order() -> list[str]:
     """The backends that are tried where none is named: fast and specific first, the last resort last."""
     places = {name: each.place for name, each in builtin().items() if each.place is not None}

@@ -1,10 +1,12 @@
 """What the arithmetic instructions compute, on arrays: one rounding where PTX has one, in PTX's four directions.
 
-Sources of the definitions: PTX ISA, "Integer Arithmetic", "Floating-Point", "Data Movement and Conversion" instructions.
+Sources of the definitions: PTX ISA, instructions for integer arithmetic, floating point, data movement and conversion.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,26 +27,29 @@ def canonical(value: Array) -> Array:
     wrong = value != value
     if not wrong.any():
         return value
-    bits = {4: NAN32.view(np.float32), 8: np.uint64(0x7FFFFFFFFFFFFFFF).view(np.float64)}[value.dtype.itemsize]
-    return np.where(wrong, bits, value)
+    nan = {4: NAN32.view(np.float32), 8: np.uint64(0x7FFFFFFFFFFFFFFF).view(np.float64)}[value.dtype.itemsize]
+    return np.where(wrong, nan, value)
 
 
 def flushed(value: Array) -> Array:
     """``.ftz``: subnormals as zeros of their sign."""
     small = np.abs(value) < np.float32(2.0**-126)
-    return np.where(small, np.copysign(np.float32(0), value), value) if small.any() else value
+    flat: Array = np.where(small, np.copysign(np.float32(0), value), value) if small.any() else value
+    return flat
 
 
 def saturated(value: Array) -> Array:
     """``.sat`` of a float: within 0 and 1, NaN as +0."""
     one = value.dtype.type(1)
-    return np.where(value > 0, np.minimum(value, one), value.dtype.type(0))
+    result: Array = np.where(value > 0, np.minimum(value, one), value.dtype.type(0))
+    return result
 
 
 def _error_of_sum(a: Array, b: Array, total: Array) -> Array:
     """What ``a + b`` lost when it was rounded to ``total``, exactly (Knuth's two-sum)."""
     part = total - a
-    return (a - (total - part)) + (b - part)
+    error: Array = (a - (total - part)) + (b - part)
+    return error
 
 
 def narrowed(high: Array, low: Array | float, mode: str) -> Array:
@@ -117,14 +122,16 @@ def dp4a(a: Array, b: Array, c: Array, signed_a: bool, signed_b: bool) -> Array:
     left = np.ascontiguousarray(a).view(np.int8 if signed_a else np.uint8).reshape(*a.shape, 4)
     right = np.ascontiguousarray(b).view(np.int8 if signed_b else np.uint8).reshape(*b.shape, 4)
     products = np.multiply(left, right, dtype=np.int32).view(np.uint32)
-    return c + products[..., 0] + products[..., 1] + products[..., 2] + products[..., 3]
+    total: Array = c + products[..., 0] + products[..., 1] + products[..., 2] + products[..., 3]
+    return total
 
 
 def high_part(a: Array, b: Array) -> Array:
     """The upper half of a product of 32 or 64 bits, of either sign."""
     if a.dtype.itemsize == 4:
         wide = np.dtype("i8" if a.dtype.kind == "i" else "u8")
-        return (np.multiply(a, b, dtype=wide) >> wide.type(32)).astype(a.dtype)
+        upper: Array = (np.multiply(a, b, dtype=wide) >> wide.type(32)).astype(a.dtype)
+        return upper
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     x, y = a.view(np.uint64), b.view(np.uint64)
     x0, x1, y0, y1 = x & mask, x >> half, y & mask, y >> half
@@ -133,7 +140,8 @@ def high_part(a: Array, b: Array) -> Array:
     high = x1 * y1 + (middle >> half) + (other >> half)
     if a.dtype.kind == "i":
         high = high - np.where(a < 0, y, np.uint64(0)) - np.where(b < 0, x, np.uint64(0))
-    return high.view(a.dtype)
+    result: Array = high.view(a.dtype)
+    return result
 
 
 def divided(a: Array, b: Array, remainder: bool = False) -> Array:
@@ -160,8 +168,9 @@ def funnel(low: Array, high: Array, by: Array, left: bool, clamp: bool) -> Array
     """``shf``: 32 of the 64 bits of ``high:low``, shifted."""
     amount = np.minimum(by, np.uint32(32)) if clamp else by & np.uint32(31)
     both = high.astype(np.uint64) << np.uint64(32) | low
-    moved = (both << amount.astype(np.uint64)) >> np.uint64(32) if left else both >> amount.astype(np.uint64)
-    return moved.astype(np.uint32)
+    amount = amount.astype(np.uint64)
+    moved: Array = ((both << amount) >> np.uint64(32) if left else both >> amount).astype(np.uint32)
+    return moved
 
 
 def inserted(field: Array, into: Array, at: Array, count: Array) -> Array:
@@ -201,13 +210,16 @@ def counted(value: Array, what: str) -> Array:
     """``popc``, ``clz`` and ``brev`` of 32 or 64 bits."""
     bits = np.unpackbits(np.ascontiguousarray(value).view(np.uint8), bitorder="little")
     rows = bits.reshape(*value.shape, value.dtype.itemsize * 8)
+    result: Array
     if what == "popc":
-        return rows.sum(-1, dtype=np.uint32)
-    if what == "brev":
-        reversed_ = np.packbits(rows[..., ::-1], axis=-1, bitorder="little")
-        return np.ascontiguousarray(reversed_).view(value.dtype)[..., 0]
-    leading = rows[..., ::-1].argmax(-1).astype(np.uint32)
-    return np.where(value == 0, np.uint32(rows.shape[-1]), leading)
+        result = rows.sum(-1, dtype=np.uint32)
+    elif what == "clz":
+        leading = rows[..., ::-1].argmax(-1).astype(np.uint32)
+        result = np.where(value == 0, np.uint32(rows.shape[-1]), leading)
+    else:
+        turned = np.packbits(rows[..., ::-1], axis=-1, bitorder="little")
+        result = np.ascontiguousarray(turned).view(value.dtype)[..., 0]
+    return result
 
 
 def logic3(a: Array, b: Array, c: Array, table: Array) -> Array:
@@ -222,7 +234,8 @@ def logic3(a: Array, b: Array, c: Array, table: Array) -> Array:
 def clipped(value: Array, dtype: str) -> Array:
     """``cvt.sat`` between integers."""
     own, other = np.iinfo(value.dtype), np.iinfo(dtype)
-    return np.clip(value, max(own.min, other.min), min(own.max, other.max)).astype(dtype)
+    result: Array = np.clip(value, max(own.min, other.min), min(own.max, other.max)).astype(dtype)
+    return result
 
 
 ROUNDINGS = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
@@ -232,7 +245,7 @@ def to_integer(value: Array, mode: str, dtype: str) -> Array:
     """A float rounded to an integer, limited to its type's range; NaN gives 0, or the top bit where 64 bits are met."""
     target = np.dtype(dtype)
     limits = np.iinfo(target)
-    rounded = ROUNDINGS[mode](value.astype(np.float64))
+    rounded: Array = ROUNDINGS[mode](value.astype(np.float64))
     large, lost = rounded >= float(limits.max), rounded != rounded
     inside = np.where(large | lost, 0.0, np.maximum(rounded, float(limits.min))).astype(target)
     result = np.where(large, target.type(limits.max), inside)
@@ -243,10 +256,9 @@ def to_integer(value: Array, mode: str, dtype: str) -> Array:
 
 def from_integer(value: Array, mode: str) -> Array:
     """f32 of an integer, rounded once."""
-    if value.dtype.itemsize == 8:
-        if mode != "rn":
-            raise NotImplementedError
-        return value.astype(np.float32)
+    if value.dtype.itemsize == 8:  # ``opcodes`` gives it to the nearest only
+        nearest: Array = value.astype(np.float32)
+        return nearest
     return narrowed(value.astype(np.float64), 0.0, mode)
 
 
@@ -261,72 +273,51 @@ def bfloat_of(value: Array) -> Array:
     """The bits of bf16 of an f32, to nearest even."""
     bits = value.view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-    return np.where(value != value, NAN16, rounded.astype(np.uint16))
+    result: Array = np.where(value != value, NAN16, rounded.astype(np.uint16))
+    return result
 
 
+_EXACT: dict[str, Callable[..., Array]] = {
+    "ex2": np.exp2, "lg2": np.log2, "rcp": lambda x: 1.0 / x, "sqrt": np.sqrt, "rsqrt": lambda x: 1.0 / np.sqrt(x),
+    "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "div": np.divide, "div_full": np.divide,
+}  # fmt: skip
+_ULP = 2.0**-23
+RELATIVE = {
+    "ex2": 2 * _ULP, "rcp": _ULP, "sqrt": 2.0**-23, "rsqrt": 2.0**-22.9, "tanh": 2.0**-11, "div": 2 * _ULP,
+    "div_full": 2 * _ULP, "lg2": 2.0**-22,
+}  # fmt: skip
+"""Largest relative errors that the PTX ISA documents (of lg2: absolute between 0.5 and 2); n ulp are taken as n·2^-23:
+at most that, at least half.
+"""
+ABSOLUTE = {"sin": 2.0**-20.5, "cos": 2.0**-20.5}
+
+
+def error_limit(name: str, x: Array, exact: Array) -> Array:
+    """The documented error of an approximate instruction at ``x``, whose exact value is given."""
+    size = np.where((x > 0.5) & (x < 2), 1.0, np.abs(exact)) if name == "lg2" else np.abs(exact)
+    limit: Array = np.full(exact.shape, ABSOLUTE[name]) if name in ABSOLUTE else RELATIVE[name] * size
+    return limit
+
+
+@dataclass(frozen=True)
 class Approximations:
-    """The approximate instructions, within the errors that the PTX ISA documents; ``perturb`` goes to their limits.
-
-    Without it each is the f64 result, rounded. With it each result is moved by the documented error, up or down as a
-    hash of its own bits says: code that hopes for more than the limit does not pass.
+    """The approximate instructions: the f64 value, rounded; with ``perturb``, moved by three quarters of the documented
+    error, up or down as a hash of its bits says (the rounding takes of the rest). Code that hopes for more than the
+    limit does not pass then.
     """
 
-    ULP = 2.0**-23
-    RELATIVE = {
-        "ex2": 2 * ULP, "rcp": ULP, "sqrt": 2.0**-23, "rsqrt": 2.0**-22.9, "tanh": 2.0**-11, "div": 2 * ULP,
-    }  # fmt: skip
-    """Largest relative error. An error of n ulp is taken as n·2^-23: at most that, at least half."""
-    ABSOLUTE = {"sin": 2.0**-20.5, "cos": 2.0**-20.5}
-    LG2 = 2.0**-22
-    """Absolute between 0.5 and 2, relative elsewhere."""
+    perturb: bool = False
 
-    def __init__(self, perturb: bool = False) -> None:
-        self.perturb = perturb
-
-    def _moved(self, name: str, exact: Array) -> Array:
+    def __call__(self, name: str, *values: Array) -> Array:
+        """f32 of one of the functions of f32."""
+        exact = _EXACT[name](*(value.astype(np.float64) for value in values))
         result = exact.astype(np.float32)
-        if not self.perturb:
-            return result
-        hashed = result.view(np.uint32) * np.uint32(2654435761) >> np.uint32(31)
-        sign = np.where(hashed, 0.75, -0.75)  # the rounding to f32 that follows takes the rest of one or two ulp
-        if name == "lg2":
-            moved = exact + sign * self.LG2 * np.where(np.abs(exact) < 1, 1.0, np.abs(exact))
-        elif name in self.ABSOLUTE:
-            moved = exact + sign * self.ABSOLUTE[name]
-        else:
-            moved = exact * (1 + sign * self.RELATIVE[name])
-        special = (exact == 0) | ~np.isfinite(exact) | (np.abs(exact) < 2.0**-126)
-        return np.where(special, result, moved.astype(np.float32))
-
-    def ex2(self, x: Array) -> Array:
-        return self._moved("ex2", np.exp2(x.astype(np.float64)))
-
-    def lg2(self, x: Array) -> Array:
-        return self._moved("lg2", np.log2(x.astype(np.float64)))
-
-    def rcp(self, x: Array) -> Array:
-        return self._moved("rcp", 1.0 / x.astype(np.float64))
-
-    def sqrt(self, x: Array) -> Array:
-        return self._moved("sqrt", np.sqrt(x.astype(np.float64)))
-
-    def rsqrt(self, x: Array) -> Array:
-        return self._moved("rsqrt", 1.0 / np.sqrt(x.astype(np.float64)))
-
-    def sin(self, x: Array) -> Array:
-        return self._moved("sin", np.sin(x.astype(np.float64)))
-
-    def cos(self, x: Array) -> Array:
-        return self._moved("cos", np.cos(x.astype(np.float64)))
-
-    def tanh(self, x: Array) -> Array:
-        return self._moved("tanh", np.tanh(x.astype(np.float64)))
-
-    def div(self, a: Array, b: Array) -> Array:
-        """``div.approx``: nothing but 0 (of inf: NaN) where the divisor is above 2^126."""
-        exact = a.astype(np.float64) / b
-        large = (np.abs(b) > 2.0**126) & np.isfinite(b)
-        return np.where(large, np.where(np.isinf(a), np.float32(np.nan), np.float32(0)), self._moved("div", exact))
-
-    def div_full(self, a: Array, b: Array) -> Array:
-        return self._moved("div", a.astype(np.float64) / b)
+        if self.perturb:
+            odd = result.view(np.uint32) * np.uint32(2654435761) >> np.uint32(31)
+            moved = exact + np.where(odd, 0.75, -0.75) * error_limit(name, values[0], exact)
+            special = (exact == 0) | ~np.isfinite(exact) | (np.abs(exact) < 2.0**-126)
+            result = np.where(special, result, moved.astype(np.float32))
+        if name == "div":  # nothing but 0 (of inf: NaN) where the divisor is above 2^126
+            large = (np.abs(values[1]) > 2.0**126) & np.isfinite(values[1])
+            result = np.where(large, np.where(np.isinf(values[0]), np.float32(np.nan), np.float32(0)), result)
+        return result

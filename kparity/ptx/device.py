@@ -115,7 +115,8 @@ class Function:
 
     def __init__(self, machine_: Machine, module: Module, program: Program) -> None:
         self.machine, self.module, self.program = machine_, module, program
-        self.arguments: Sequence[tuple[str, str]] = [(f"argument {at}", "in") for at in range(len(program.kernel.params))]
+        names = (f"argument {at}" for at in range(len(program.kernel.params)))
+        self.arguments: Sequence[tuple[str, str]] = [(name, "in") for name in names]
         self.first = True
 
     def __call__(
@@ -137,11 +138,10 @@ class Function:
                 params[parameter] = np.asarray(given).tobytes()
         options, garbage = self.machine.options, GARBAGE[self.machine.launches % len(GARBAGE)]
         self.machine.launches += 1
-        machine.run(
-            machine.LaunchOf(
-                self.program, grid, block, params, self.module.variables, options, garbage, self.module.where
-            )
+        launch = machine.LaunchOf(
+            self.program, grid, block, params, self.module.variables, options, garbage, self.module.where
         )
+        (machine.run_watched if options.sanitize else machine.run)(launch)
 
 
 class Module:

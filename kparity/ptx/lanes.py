@@ -82,7 +82,7 @@ class Lanes:
     ) -> tuple[Array, Array]:
         """The value of another lane, and whether there was one."""
         self._members(place, members, mask, "a shuffle")
-        blocks, threads = self.shape
+        threads = self.shape[1]
         if amount.size == 1 and clamp.size == 1:
             source, valid = sources(kind, int(amount.flat[0]), int(clamp.flat[0]), threads)
             there = np.minimum(source, threads - 1)
@@ -120,8 +120,8 @@ class Lanes:
         if kind == "ballot":
             bits = np.where(yes, np.left_shift(np.uint32(1), np.arange(WARP, dtype=np.uint32)), np.uint32(0))
             return self._spread(np.bitwise_or.reduce(bits, axis=-1))
-        any_, all_ = yes.any(-1), (yes | ~here).all(-1)
-        return self._spread({"any": any_, "all": all_, "uni": all_ | ~any_}[kind])
+        some, every = np.asarray(yes.any(-1)), np.asarray((yes | ~here).all(-1))
+        return self._spread({"any": some, "all": every, "uni": every | ~some}[kind])
 
     def reduce(self, place: int, operation: str, value: Array, members: Array, mask: Array | None) -> Array:
         """``redux.sync``."""

@@ -8,7 +8,7 @@ ended are at the same one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,14 +67,15 @@ class Batch(Words, Lanes):
         self.places = launch.program.places
         self.live = np.ones(self.shape, bool)
         self._special(launch)
-        self.spans = Spans({**{name: each for name, each in launch.params.items() if isinstance(each, Span)}, **launch.variables})
+        arguments = {name: each for name, each in launch.params.items() if isinstance(each, Span)}
+        self.spans = Spans({**arguments, **launch.variables})
         self.roots = {space: self._own(kernel.bytes_of(space), space, launch.garbage) for space in ("shared", "local")}
         shared = kernel.bytes_of("shared")
         self.races = (
             Races(blocks, self.threads, shared, launch.program.grain, launch.program.warp_barriers, self.race)
             if launch.options.sanitize and shared else None
         )  # fmt: skip
-        self.unwritten_shared: list[str] = []
+        self.unwritten_shared: set[str] = set()
 
     def _own(self, size: int, space: str, garbage: int) -> Root:
         many = self.blocks * (self.threads if space == "local" else 1)
@@ -90,7 +91,8 @@ class Batch(Words, Lanes):
         thread, block = np.arange(self.threads), np.arange(self.first, self.first + self.blocks)
         self.tid_x, self.tid_y, self.tid_z = row(thread % x), row(thread // x % y), row(thread // (x * y))
         gx, gy, _ = launch.grid
-        self.ctaid_x, self.ctaid_y, self.ctaid_z = (row(each).T for each in (block % gx, block // gx % gy, block // (gx * gy)))
+        places = (block % gx, block // gx % gy, block // (gx * gy))
+        self.ctaid_x, self.ctaid_y, self.ctaid_z = (row(each).T for each in places)
         for name, sizes in (("ntid", launch.block), ("nctaid", launch.grid)):
             for axis, size in zip("xyz", sizes, strict=True):
                 setattr(self, f"{name}_{axis}", row(np.array([size])))
@@ -169,7 +171,8 @@ class Batch(Words, Lanes):
                     waiting[block.after] = mine if here is None else here | mine
             else:
                 self._parted(pending, block, mask, condition)
-        raise Fault(f"{self.launch.program.kernel.name} does not end: {STEPS} basic blocks were run for a batch of blocks")
+        name = self.launch.program.kernel.name
+        raise Fault(f"{name} does not end: {STEPS} basic blocks were run for {self.blocks} blocks of the grid")
 
     def _step(self, block: BasicBlock, registers: list[Any], mask: Array | None) -> Any:
         assert block.run is not None
@@ -186,27 +189,16 @@ class Batch(Words, Lanes):
         pending[at] = None if mask is not None and mask.all() else mask
 
     def _parted(self, pending: dict[int, Array | None], block: BasicBlock, mask: Array | None, condition: Any) -> None:
-        """A branch or an exit."""
-        if condition is None:  # an unconditional exit
-            yes, no = mask, False
-        else:
-            taken = ~condition if block.negated else condition
-            if taken.all():
-                yes, no = mask, False
-            elif not taken.any():
-                yes, no = False, mask
-            else:
-                yes, no = (taken, ~taken) if mask is None else (mask & taken, mask & ~taken)
-        targets = ((block.target if block.kind == "branch" else -1, yes), (block.after, no))
-        for target, lanes in targets:
-            if lanes is False or (lanes is not None and not lanes.any()):
+        """A branch or an exit: who goes where. An unconditional exit has no condition."""
+        taken = np.ones((1, 1), bool) if condition is None else ~condition if block.negated else condition
+        for target, going in ((block.target, taken), (block.after, ~taken)):
+            lanes = going if mask is None else mask & going
+            if not lanes.any():
                 continue
             if target >= 0:
                 self._join(pending, target, lanes)
-            elif lanes is None:
-                self.live[:] = False
             else:
-                self.live &= ~np.broadcast_to(lanes, self.shape)
+                self.live &= ~lanes
 
     def _released(self, waiting: dict[int, Array]) -> dict[int, Array | None]:
         """Everybody waits: blocks whose threads are all at one barrier go on."""
@@ -246,10 +238,31 @@ def readable(symbol: str) -> str:
     return symbol
 
 
-def run(launch: LaunchOf) -> None:
-    """Every block of a launch, batch by batch; raises Fault."""
-    total = int(np.prod(launch.grid))
+def run(launch: LaunchOf) -> set[str]:
+    """Every block of a launch, batch by batch; raises Fault. Gives the places that read shared memory which nobody
+    wrote, where that is watched.
+    """
+    total, unwritten = int(np.prod(launch.grid)), set[str]()
     many = max(1, THREADS // int(np.prod(launch.block)))
     with np.errstate(all="ignore"):  # infinities, NaN and wrap-around are values here
         for first in range(0, total, many):
-            Batch(launch, first, min(many, total - first)).run()
+            batch = Batch(launch, first, min(many, total - first))
+            batch.run()
+            unwritten |= batch.unwritten_shared
+    return unwritten
+
+
+def run_watched(launch: LaunchOf) -> None:
+    """``run``; where shared memory was read that nobody wrote, once more on other garbage. Raises Fault where the
+    results differ: what is read there decides. Where they do not, it was multiplied by 0, or dropped.
+    """
+    roots = {span.root.base: span.root for span in launch.params.values() if isinstance(span, Span)}
+    before = {base: root.bytes.copy() for base, root in roots.items()}
+    places = run(launch)
+    if places:
+        results = {base: root.bytes.copy() for base, root in roots.items()}
+        for base, root in roots.items():
+            root.bytes[:] = before[base]
+        run(replace(launch, garbage=launch.garbage ^ 0x80))
+        if any((root.bytes != results[base]).any() for base, root in roots.items()):
+            raise Fault(f"results depend on shared memory that nobody wrote, read at {', '.join(sorted(places))}")

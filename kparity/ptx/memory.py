@@ -6,7 +6,8 @@ module, each within its own bounds, and nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ class Span:
 
     @property
     def address(self) -> int:
+        """Of its first byte."""
         return self.root.base + self.start
 
 
@@ -83,7 +85,7 @@ class Span:
 class Spans:
     """What one launch may touch, by the names in the PTX."""
 
-    by_name: dict[str, Span] = field(default_factory=dict)
+    by_name: Mapping[str, Span]
 
     def holding(self, address: int) -> Span | None:
         """The span of global memory that an address lies in, or the nearest before it."""

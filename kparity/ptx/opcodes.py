@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 LOGIC = {"and": "&", "or": "|", "xor": "^"}
 _EQUAL = {"eq": "==", "ne": "!="}
@@ -51,7 +51,7 @@ def opcode(pattern: str) -> Callable[[Callable[..., Form | None]], Callable[...,
     return register
 
 
-@lru_cache(maxsize=None)
+@cache
 def form(name: str) -> Form | None:
     """How an opcode is written; None for one that is not known."""
     for pattern, make in FORMS:
@@ -239,7 +239,7 @@ def _approximate(name: str, how: str, ftz: str | None) -> Form | None:
     if how == "full" and name != "div":
         return None
     given = _sources(2 if name == "div" else 1, ftz)
-    text = f"approximations.{'div_full' if how == 'full' else name}({', '.join(given)})"
+    text = f"approximate('{name}{'_full' if how == 'full' else ''}', {', '.join(given)})"
     return Form("f32", ("f32",) * len(given), _finished(text, ftz, None), rounds=True)
 
 
@@ -285,7 +285,8 @@ def _from_integer(mode: str, target: str, kind: str) -> Form | None:
 def _same_float(mode: str | None, ftz: str | None, sat: str | None, target: str, kind: str) -> Form | None:
     if (target, kind) == ("f32", "f64") or (mode and target != kind):
         return None  # a narrowing has a rounding, below
-    text = f"A.ROUNDINGS['{mode}']({_sources(1, ftz)[0]})" if mode else f"{_sources(1, ftz)[0]}.astype('{DTYPES[target]}')"
+    given = _sources(1, ftz)[0]
+    text = f"A.ROUNDINGS['{mode}']({given})" if mode else f"{given}.astype('{DTYPES[target]}')"
     return Form(target, (kind,), _finished(text, ftz, sat), rounds=True)
 
 

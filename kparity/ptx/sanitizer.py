@@ -33,7 +33,7 @@ class Races:
         self.epoch = np.zeros(blocks * threads, np.int32) if warp_barriers else None
         self.writer_epoch = np.zeros((blocks, units), np.int32) if warp_barriers else None
         self.reader_epoch = np.zeros((blocks, units), np.int32) if warp_barriers else None
-        self.all = np.arange(blocks * threads, dtype=np.int32).reshape(blocks, threads)
+        self.all: Array = np.arange(blocks * threads, dtype=np.int32).reshape(blocks, threads)
 
     def barrier(self, blocks: Array | None) -> None:
         """These blocks (None: all) pass a barrier: what was accessed before is ordered before what comes."""
@@ -64,7 +64,8 @@ class Races:
             return False
         lanes = self.threads
         same = (other >= 0) & (other // lanes == who // lanes) & (other % lanes // 32 == who % lanes // 32)
-        return same & (epochs.reshape(-1).take(unit) < self.epoch.take(who))
+        ordered: Array = same & (epochs.reshape(-1).take(unit) < self.epoch.take(who))
+        return ordered
 
     def _unit(self, place: int, unit: Array, who: Array, kind: str) -> None:
         writer, reader = self.writer.reshape(-1), self.reader.reshape(-1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -130,9 +129,12 @@ def operand(text: str) -> Operand:
     if text[0] == "{":
         return Several(tuple(operand(each.strip()) for each in text[1:-1].split(",")))
     if text[0] == "[":
-        base, sign, offset = re.fullmatch(r"([%\w$.]+)\s*(?:([+-])\s*(-?\w+))?", text[1:-1].strip()).groups()  # type: ignore[union-attr]
-        number = int(offset or "0", 0)
-        return Address(operand(base), -number if sign == "-" else number)  # type: ignore[arg-type]
+        match = re.fullmatch(r"([%\w$.]+)\s*(?:([+-])\s*(-?\w+))?", text[1:-1].strip())
+        base = operand(match[1]) if match else None
+        if match is None or not isinstance(base, Register | Symbol | Number):
+            raise ValueError(text)
+        number = int(match[3] or "0", 0)
+        return Address(base, -number if match[2] == "-" else number)
     if "|" in text:
         return Several(tuple(map(operand, text.split("|"))))
     if match := re.fullmatch(r"0([fFdD])([0-9a-fA-F]+)", text):
@@ -150,9 +152,11 @@ def _content(kind: str, text: str, row: int) -> bytes:
     """The bytes of an initialiser."""
     parts = text.strip().strip("{}").split(",")
     try:
-        numbers = [operand(each.strip()) for each in parts]
-        return b"".join(n.value.to_bytes(SIZES[kind], "little", signed=n.value < 0) for n in numbers)  # type: ignore[union-attr]
-    except (ValueError, AttributeError, OverflowError):
+        values = [each.value for part in parts if isinstance(each := operand(part.strip()), Number)]
+        if len(values) < len(parts):
+            raise ValueError
+        return b"".join(value.to_bytes(SIZES[kind], "little", signed=value < 0) for value in values)
+    except (ValueError, OverflowError):
         raise refused(row, f"an initialiser that is no list of numbers: {text[:60]}") from None
 
 
@@ -289,9 +293,3 @@ class Reader:
 def read(text: str) -> dict[str, Kernel]:
     """The entry points of a PTX text by name; raises CompileFailed with the line for what is not understood."""
     return Reader(text).kernels()
-
-
-def float_of(number: Number) -> float:
-    """The value of a floating immediate."""
-    value: float = struct.unpack("<f" if number.floating == 4 else "<d", number.value.to_bytes(number.floating, "little"))[0]
-    return value

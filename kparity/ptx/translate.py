@@ -27,7 +27,6 @@ from kparity.ptx.text import (
     Register,
     Several,
     Symbol,
-    float_of,
     refused,
 )
 
@@ -189,8 +188,7 @@ class Writer:
         self.constants: dict[tuple[str, int], str] = {}
         self.rounded = self._rounded()
         self.names: dict[str, Any] = {
-            "np": np, "A": arithmetic, "keep": keep, "both": both,
-            "approximations": arithmetic.Approximations(perturb),
+            "np": np, "A": arithmetic, "keep": keep, "both": both, "approximate": arithmetic.Approximations(perturb),
         }  # fmt: skip
 
     def program(self) -> Program:
@@ -199,8 +197,8 @@ class Writer:
         exec(compile(text, f"<{self.kernel.name}>", "exec"), self.names)
         for at, block in enumerate(self.blocks):
             block.run = self.names[f"block{at}"]
-        accesses = [m for each in self.kernel.code if (m := MEMORY.fullmatch(each.opcode) or ATOMIC.fullmatch(each.opcode))]
-        sizes = [SIZES[m["type"]] for m in accesses if m["space"] in (".shared", None)]
+        found = (MEMORY.fullmatch(each.opcode) or ATOMIC.fullmatch(each.opcode) for each in self.kernel.code)
+        sizes = [SIZES[match["type"]] for match in found if match and match["space"] in (".shared", None)]
         barriers = any(each.opcode.startswith("bar.warp") for each in self.kernel.code)
         return Program(self.kernel, self.blocks, len(self.slots), list(self.places), min(sizes, default=4), barriers)
 
@@ -246,11 +244,8 @@ class Writer:
         """An operand as an expression of the type's dtype."""
         want = DTYPES[kind]
         if isinstance(operand, Number):
-            if operand.floating and (kind[0] != "f" or operand.floating != SIZES[kind]):
-                if operand.floating != SIZES[kind]:
-                    raise refused(row, f"a float of {operand.floating} bytes as .{kind}")
-            if kind in ("f32", "f64") and not operand.floating:
-                raise refused(row, f"an integer as .{kind}")
+            if operand.floating not in (0, SIZES[kind]) or (kind in ("f32", "f64") and not operand.floating):
+                raise refused(row, f"an immediate of another type than .{kind}")
             return self.constant(want, operand.value)
         if isinstance(operand, Symbol):
             if operand.name not in self.kernel.variables:
@@ -280,7 +275,7 @@ class Writer:
             raise refused(row, f"a register of {have[1:]} bytes is read as {want[1:]} bytes")
         return f"{text}.view('u{have[1:]}').astype('u{want[1:]}').view('{want}')"
 
-    def assign(self, operand: Operand, kind: str, text: str, each: Instruction, atomic: bool = False) -> str:
+    def assign(self, operand: Operand, kind: str, text: str, each: Instruction) -> str:
         """A statement that gives an expression of the type's dtype to a register."""
         if operand == Symbol("_"):
             return text
@@ -337,10 +332,9 @@ class Writer:
         if isinstance(source, Several):
             part = f"u{8 * SIZES[kind] // len(source.parts)}"
             wide = DTYPES[kind].replace("b", "u")
-            terms = [
-                f"({self.use(one, part, each.row)}.astype('{wide}') << np.{np.dtype(wide).name}({at * 8 * SIZES[part]}))"
-                for at, one in enumerate(source.parts)
-            ]
+            pieces = [f"{self.use(one, part, each.row)}.astype('{wide}')" for one in source.parts]
+            shifts = [f"np.{np.dtype(wide).name}({at * 8 * SIZES[part]})" for at in range(len(pieces))]
+            terms = [f"({piece} << {shift})" for piece, shift in zip(pieces, shifts, strict=True)]
             return self.assign(target, kind, " | ".join(terms), each)
         assert isinstance(target, Several)
         part = f"u{8 * SIZES[kind] // len(target.parts)}"
@@ -415,9 +409,10 @@ class Writer:
     def _vote(self, match: re.Match[str], each: Instruction) -> str:
         name, kind = match[1].split(".")
         target, source, members = each.operands
-        text = self.use(source, "pred", each.row) if not isinstance(source, Number) else self.constant("?", source.value)
+        text = self.use(source, "pred", each.row)
         members_ = self.use(members, "u32", each.row)
-        return self.assign(target, kind, f"X.vote({self.place(each)}, '{name}', {text}, {members_}, {self.mask(each)})", each)
+        vote = f"X.vote({self.place(each)}, '{name}', {text}, {members_}, {self.mask(each)})"
+        return self.assign(target, kind, vote, each)
 
     def _reduce(self, match: re.Match[str], each: Instruction) -> str:
         target, source, members = each.operands
@@ -446,7 +441,7 @@ class Writer:
     def _function(self, at: int, block: BasicBlock) -> str:
         """A block's function of the registers, the mask (None for all lanes) and the batch."""
         lines = [f"def block{at}(R, m, X):"]
-        lines += [f"    {self.variable(name)} = R[{self.slot(name)}]" for name in sorted(block.uses) if name in self.kernel.registers]
+        lines += [f"    {self.variable(name)} = R[{self.slot(name)}]" for name in sorted(block.uses - SPECIAL.keys())]
         kept = block.alive & block.gives
         last = self._last_uses(block, kept)
         body = block.code[:-1] if block.kind not in ("next",) and block.code else block.code
@@ -467,7 +462,7 @@ class Writer:
         found: dict[int, list[str]] = {}
         for at in range(len(block.code) - 1, -1, -1):
             each = block.code[at]
-            named = {*reads(each), *(p.name for p in gives(each) if isinstance(p, Register))} & set(self.kernel.registers)
+            named = {*reads(each), *(part.name for part in gives(each) if isinstance(part, Register))} - SPECIAL.keys()
             fresh = sorted(named - seen)
             seen |= named
             if fresh:

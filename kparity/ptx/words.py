@@ -28,7 +28,7 @@ class Words:
     rows: Array
     numbers: Array
     races: Races | None
-    unwritten_shared: list[str]
+    unwritten_shared: set[str]
 
     def fault(self, place: int, bad: Array, what: str) -> Fault:
         raise NotImplementedError
@@ -74,7 +74,8 @@ class Words:
         root, at, space = self._find(place, space, origin, base, offset, size, mask, "write")
         if self.races is not None and space == "shared":
             self.races.access(place, at, size, mask, "write")
-        shape = np.broadcast_shapes(at.shape, *(each.shape for each in values), *(() if mask is None else (mask.shape,)))
+        arrays = (at, *values) if mask is None else (at, mask, *values)
+        shape = np.broadcast_shapes(*(each.shape for each in arrays))
         if len(values) == 1:
             words = values[0]
         else:
@@ -132,8 +133,9 @@ class Words:
             bad = bad if mask is None else bad & mask
             if bad.any():
                 seen = int(np.broadcast_to(within, bad.shape).reshape(-1)[int(np.argmax(bad))]) - low
-                raise self.fault(place, bad, f"{doing} of {size} bytes at byte {seen} of {name}, which has {high - low}")
-            within = np.where(mask, within, 0)
+                there = f"at byte {seen} of {name}, which has {high - low}"
+                raise self.fault(place, bad, f"{doing} of {size} bytes {there}")
+            within = np.zeros_like(within)  # nobody is here
         if size > 1:
             if np.bitwise_or.reduce(within, axis=None) & (size - 1):
                 bad = (within & (size - 1)) != 0
@@ -151,7 +153,7 @@ class Words:
         lanes = spaces if mask is None else np.broadcast_to(spaces, self.shape)[np.broadcast_to(mask, self.shape)]
         first = int(lanes.reshape(-1)[0])
         if (lanes != first).any():
-            raise self.fault(place, spaces != first, "a generic access of several state spaces at once is not executed here,")
+            raise self.fault(place, spaces != first, "an access to several state spaces at once is not executed")
         name = next((name for name, window in WINDOWS.items() if window >> 60 == first), "global")
         return name, base - np.uint64(WINDOWS.get(name, 0))
 
@@ -180,9 +182,7 @@ class Words:
     def _unwritten(
         self, place: int, root: Root, at: Array, size: int, mask: Array | None, space: str, origin: str | None
     ) -> None:
-        """Global memory that nobody wrote is a fault. Of shared memory it is noted: what is read there differs from run
-        to run, so that a result that depends on it does too.
-        """
+        """Global memory that nobody wrote is a fault; of shared memory it is noted for ``machine.run_watched``."""
         bad = root.unwritten(at, size)
         if bad is None:
             return
@@ -190,7 +190,7 @@ class Words:
         if not bad.any():
             return
         if space == "shared":
-            self.unwritten_shared.append(self.at(place))
+            self.unwritten_shared.add(self.at(place))
             return
         span = self.spans.by_name.get(origin or "")
         raise self.fault(place, bad, f"read of {span.name if span else 'memory'} that nobody wrote")
