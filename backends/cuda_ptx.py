@@ -18,13 +18,13 @@ from kparity.device.remedies import Reason, missing_package
 from kparity.ops.assemble import Source
 from kparity.ops.spec import Case, Op
 from kparity.ptx import nvrtc
+from kparity.ptx.blocks import Options
 from kparity.ptx.device import CAPABILITY, cupy
-from kparity.ptx.machine import Options
 from kparity.ptx.text import Place
 
 
 class CudaPtxBackend(CudaBackend):
-    """The interpreter as one device. ``sanitize`` and ``perturb``: see ``kparity.ptx.machine.Options``."""
+    """The interpreter as one device. ``sanitize`` and ``perturb``: see ``kparity.ptx.blocks.Options``."""
 
     name = "cuda-ptx"
     api = "PTX"

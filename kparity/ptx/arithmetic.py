@@ -281,29 +281,26 @@ _EXACT: dict[str, Callable[..., Array]] = {
     "ex2": np.exp2, "lg2": np.log2, "rcp": lambda x: 1.0 / x, "sqrt": np.sqrt, "rsqrt": lambda x: 1.0 / np.sqrt(x),
     "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "div": np.divide, "div_full": np.divide,
 }  # fmt: skip
-_ULP = 2.0**-23
-RELATIVE = {
-    "ex2": 2 * _ULP, "rcp": _ULP, "sqrt": 2.0**-23, "rsqrt": 2.0**-22.9, "tanh": 2.0**-11, "div": 2 * _ULP,
-    "div_full": 2 * _ULP, "lg2": 2.0**-22,
-}  # fmt: skip
-"""Largest relative errors that the PTX ISA documents (of lg2: absolute between 0.5 and 2); n ulp are taken as n·2^-23:
-at most that, at least half.
-"""
+ULPS = {"ex2": 2, "rcp": 1, "div": 2, "div_full": 2}
+RELATIVE = {"sqrt": 2.0**-23, "rsqrt": 2.0**-22.9, "tanh": 2.0**-11, "lg2": 2.0**-22}
 ABSOLUTE = {"sin": 2.0**-20.5, "cos": 2.0**-20.5}
+"""The largest errors that the PTX ISA documents, in ulp, relative and absolute; that of lg2 is absolute from 0.5 to 2."""
 
 
 def error_limit(name: str, x: Array, exact: Array) -> Array:
     """The documented error of an approximate instruction at ``x``, whose exact value is given."""
     size = np.where((x > 0.5) & (x < 2), 1.0, np.abs(exact)) if name == "lg2" else np.abs(exact)
-    limit: Array = np.full(exact.shape, ABSOLUTE[name]) if name in ABSOLUTE else RELATIVE[name] * size
+    if name in ULPS:
+        size = np.spacing(size.astype(np.float32)).astype(np.float64)
+    scale = {**ULPS, **RELATIVE, **ABSOLUTE}[name]
+    limit: Array = np.full(exact.shape, scale) if name in ABSOLUTE else scale * size
     return limit
 
 
 @dataclass(frozen=True)
 class Approximations:
-    """The approximate instructions: the f64 value, rounded; with ``perturb``, moved by three quarters of the documented
-    error, up or down as a hash of its bits says (the rounding takes of the rest). Code that hopes for more than the
-    limit does not pass then.
+    """The approximate instructions: the f64 value, rounded; with ``perturb``, moved by the documented error less what the
+    rounding may take, up or down as a hash of its bits says. Code that hopes for more than the limit does not pass then.
     """
 
     perturb: bool = False
@@ -314,7 +311,10 @@ class Approximations:
         result = exact.astype(np.float32)
         if self.perturb:
             odd = result.view(np.uint32) * np.uint32(2654435761) >> np.uint32(31)
-            moved = exact + np.where(odd, 0.75, -0.75) * error_limit(name, values[0], exact)
+            limit = error_limit(name, values[0], exact)
+            rounding = np.spacing((np.abs(exact) + limit).astype(np.float32)).astype(np.float64) / 2
+            size = np.maximum(limit - rounding, 0)
+            moved = exact + np.where(odd, size, -size)
             special = (exact == 0) | ~np.isfinite(exact) | (np.abs(exact) < 2.0**-126)
             result = np.where(special, result, moved.astype(np.float32))
         if name == "div":  # nothing but 0 (of inf: NaN) where the divisor is above 2^126

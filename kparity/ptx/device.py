@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from kparity.ptx import machine, text
+from kparity.ptx.blocks import LaunchOf, Options, Size, readable
 from kparity.ptx.memory import Fault, Root, Span
 from kparity.ptx.nvrtc import Nvrtc
 from kparity.ptx.text import Place
@@ -65,6 +66,7 @@ class Stream:
         """Nothing is left behind."""
 
     def enqueue(self, work: Work) -> None:
+        """Put an operation at the end; into the graph, while one is captured."""
         (self.queue if self.captured is None else self.captured).append(work)
 
     def synchronize(self) -> None:
@@ -74,9 +76,11 @@ class Stream:
             work()
 
     def begin_capture(self) -> None:
+        """From now on operations are kept, not run."""
         self.captured = []
 
     def end_capture(self) -> Graph:
+        """What was kept."""
         works, self.captured = self.captured or [], None
         return Graph(works)
 
@@ -88,6 +92,7 @@ class Graph:
         self.works = list(works)
 
     def launch(self, stream: Stream) -> None:
+        """Enqueue all of them."""
         for work in self.works:
             stream.enqueue(work)
 
@@ -100,10 +105,12 @@ class Event:
         self.passed = 0.0
 
     def record(self, stream: Stream) -> None:
+        """Put the mark at the end of a stream."""
         self.stream = stream
         stream.enqueue(lambda: setattr(self, "passed", time.perf_counter()))
 
     def synchronize(self) -> None:
+        """Wait until it is passed."""
         if self.stream is not None:
             self.stream.synchronize()
 
@@ -120,14 +127,14 @@ class Function:
         self.first = True
 
     def __call__(
-        self, grid: machine.Size, block: machine.Size, args: Sequence[Any], shared_mem: int = 0, stream: Any = None
+        self, grid: Size, block: Size, args: Sequence[Any], shared_mem: int = 0, stream: Any = None
     ) -> None:
         kernel = self.program.kernel
         if len(args) != len(kernel.params):
             raise Fault(f"{kernel.name} has {len(kernel.params)} parameters, {len(args)} were given")
         stream.enqueue(lambda: self._run(grid, block, args))
 
-    def _run(self, grid: machine.Size, block: machine.Size, args: Sequence[Any]) -> None:
+    def _run(self, grid: Size, block: Size, args: Sequence[Any]) -> None:
         params: dict[str, Span | bytes] = {}
         for parameter, (name, role), given in zip(self.program.kernel.params, self.arguments, args, strict=True):
             if isinstance(given, Array):
@@ -138,7 +145,7 @@ class Function:
                 params[parameter] = np.asarray(given).tobytes()
         options, garbage = self.machine.options, GARBAGE[self.machine.launches % len(GARBAGE)]
         self.machine.launches += 1
-        launch = machine.LaunchOf(
+        launch = LaunchOf(
             self.program, grid, block, params, self.module.variables, options, garbage, self.module.where
         )
         (machine.run_watched if options.sanitize else machine.run)(launch)
@@ -165,9 +172,10 @@ class Module:
                     root.bytes[:] = 0  # as CUDA initialises them
                     root.bytes[: len(variable.content)] = np.frombuffer(variable.content, np.uint8)
                     root.mark(0, variable.size)
-                    self.variables[name] = Span(machine.readable(name), root, 0, variable.size)
+                    self.variables[name] = Span(readable(name), root, 0, variable.size)
 
     def get_function(self, entry: str) -> Function:
+        """An entry point by its name."""
         if entry not in self.programs:
             raise Fault(f"no entry point {entry}; there are {', '.join(self.programs) or 'none'}")
         return Function(self.machine, self, self.programs[entry])
@@ -176,7 +184,7 @@ class Module:
 class Machine:
     """The device: its options, its allocations, and how many launches it ran."""
 
-    def __init__(self, options: machine.Options) -> None:
+    def __init__(self, options: Options) -> None:
         self.options = options
         self.launches = 0
         self._roots: weakref.WeakValueDictionary[int, Root] = weakref.WeakValueDictionary()
@@ -226,7 +234,7 @@ def _pinned(size: int) -> Any:
     return block()
 
 
-def cupy(library: Any, options: machine.Options) -> Any:
+def cupy(library: Any, options: Options) -> Any:
     """The module ``cupy``, as far as the adapter of cuda uses it, over an opened NVRTC."""
     device, streams = Machine(options), weakref.WeakValueDictionary[int, Stream]()
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from kparity.ptx.memory import Fault
-    from kparity.ptx.sanitizer import Races
+from kparity.ptx.words import Words
 
 Array = npt.NDArray[Any]
 WARP = 32
@@ -40,16 +38,8 @@ def sources(kind: str, amount: int, clamp: int, threads: int) -> tuple[Array, Ar
     return thread - lane + np.where(valid, source, lane), valid.reshape(1, -1)
 
 
-class Lanes:
+class Lanes(Words):
     """The part of a batch in which lanes meet."""
-
-    shape: tuple[int, int]
-    live: Array
-    lane: Array
-    races: Races | None
-
-    def fault(self, place: int, bad: Array, what: str) -> Fault:
-        raise NotImplementedError
 
     def _per_warp(self, value: Array, fill: Any) -> Array:
         """``(blocks, warps, 32)`` of an array of lanes; the last warp is filled up."""

@@ -6,7 +6,6 @@ module, each within its own bounds, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,21 +72,8 @@ class Span:
     root: Root
     start: int
     size: int
-    space: str = "global"
 
     @property
     def address(self) -> int:
         """Of its first byte."""
         return self.root.base + self.start
-
-
-@dataclass
-class Spans:
-    """What one launch may touch, by the names in the PTX."""
-
-    by_name: Mapping[str, Span]
-
-    def holding(self, address: int) -> Span | None:
-        """The span of global memory that an address lies in, or the nearest before it."""
-        inside = [each for each in self.by_name.values() if each.space == "global" and each.address <= address]
-        return max(inside, key=lambda each: each.address, default=None)

@@ -51,11 +51,13 @@ class Nvrtc:
         return buffer.value
 
     def getVersion(self) -> tuple[int, int]:
+        """Major and minor."""
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._call("Version", ctypes.byref(major), ctypes.byref(minor))
         return major.value, minor.value
 
     def getSupportedArchs(self) -> list[int]:
+        """Compute capabilities, times ten."""
         count = ctypes.c_int()
         self._call("GetNumSupportedArchs", ctypes.byref(count))
         known = (ctypes.c_int * count.value)()
@@ -63,19 +65,24 @@ class Nvrtc:
         return list(known)
 
     def createProgram(self, text: str, name: str, headers: Sequence[str], names: Sequence[str]) -> Any:
+        """A program of one text; headers are not taken."""
         program = ctypes.c_void_p()
         self._call("CreateProgram", ctypes.byref(program), text.encode(), name.encode(), 0, None, None)
         return program
 
     def compileProgram(self, program: Any, options: Sequence[str]) -> None:
+        """Raises NVRTCError; the log says why."""
         given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         self._call("CompileProgram", program, len(options), given)
 
     def getPTX(self, program: Any) -> bytes:
+        """The PTX of a compiled program."""
         return self._text("PTX", program)
 
     def getProgramLog(self, program: Any) -> str:
+        """What the compiler said."""
         return self._text("ProgramLog", program).decode(errors="replace")
 
     def destroyProgram(self, program: Any) -> None:
+        """Release it."""
         self._call("DestroyProgram", ctypes.byref(program))

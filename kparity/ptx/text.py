@@ -218,7 +218,7 @@ class Reader:
                 if not pending and line[0] in "{}":
                     yield at, line[0]
                     line = line[1:].lstrip()
-                elif not pending and line.startswith((".loc", ".file", ".pragma", ".version", ".target", ".address")):
+                elif not pending and line.startswith((".loc ", ".loc\t", ".file", ".pragma", ".version", ".target", ".address")):
                     yield at, line
                     line = ""
                 elif not pending and (label := _LABEL.match(line)):

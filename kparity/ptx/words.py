@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kparity.ptx.memory import WORDS, Fault, Root, Span, Spans
+from kparity.ptx.blocks import Blocks, readable
+from kparity.ptx.memory import WORDS, Root, Span
 from kparity.ptx.opcodes import WINDOWS
-
-if TYPE_CHECKING:
-    from kparity.ptx.machine import LaunchOf
-    from kparity.ptx.sanitizer import Races
 
 Array = npt.NDArray[Any]
 
 
-class Words:
+class Words(Blocks):
     """The part of a batch that touches memory."""
-
-    launch: LaunchOf
-    shape: tuple[int, int]
-    spans: Spans
-    roots: dict[str, Root]
-    rows: Array
-    numbers: Array
-    races: Races | None
-    unwritten_shared: set[str]
-
-    def fault(self, place: int, bad: Array, what: str) -> Fault:
-        raise NotImplementedError
-
-    def at(self, place: int) -> str:
-        raise NotImplementedError
 
     def parameter(self, name: str, offset: int, dtype: str) -> Array:
         """A parameter, or the address of the memory that it is."""
@@ -160,19 +142,22 @@ class Words:
     def _global(
         self, place: int, origin: str | None, base: Array, offset: int, mask: Array | None, doing: str
     ) -> tuple[Root, int, int, str]:
-        span = self.spans.by_name.get(origin or "")
+        span = self.spans.get(origin or "")
         if span is None:
             lanes = base if mask is None else np.broadcast_to(base, self.shape)[np.broadcast_to(mask, self.shape)]
-            span = self.spans.holding(int(lanes.reshape(-1)[0]) + offset)
+            span = self._holding(int(lanes.reshape(-1)[0]) + offset)
         if span is None:
             bad = np.ones((1, 1), bool) if mask is None else mask
             raise self.fault(place, bad, f"{doing} at an address that is in no argument")
         return span.root, span.start, span.start + span.size, span.name
 
+    def _holding(self, address: int) -> Span | None:
+        """The argument or variable that an address lies in, or the nearest before it."""
+        before = [each for each in self.spans.values() if each.address <= address]
+        return max(before, key=lambda each: each.address, default=None)
+
     def _local(self, space: str, origin: str | None) -> tuple[Root, int, int, str]:
         """Bounds within the shared memory of a block, or the local memory of a thread."""
-        from kparity.ptx.machine import readable
-
         kernel = self.launch.program.kernel
         variable = kernel.variables.get(origin or "")
         if variable is None or variable.space != space:
@@ -192,7 +177,7 @@ class Words:
         if space == "shared":
             self.unwritten_shared.add(self.at(place))
             return
-        span = self.spans.by_name.get(origin or "")
+        span = self.spans.get(origin or "")
         raise self.fault(place, bad, f"read of {span.name if span else 'memory'} that nobody wrote")
 
 
