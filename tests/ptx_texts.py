@@ -17,6 +17,7 @@ from kparity.ptx.blocks import LaunchOf, Options
 from kparity.ptx.memory import Root, Span
 from kparity.ptx.translate import translate
 
+RNG = np.random.default_rng(7)
 REGISTERS = {1: ("b16", "%rs"), 2: ("b16", "%rs"), 4: ("b32", "%r"), 8: ("b64", "%rd")}
 
 
@@ -41,7 +42,8 @@ def launch(
     params = dict(zip(kernel.params, spans, strict=True))
     options = Options(sanitize, perturb)
     run = machine.run_watched if sanitize else machine.run
-    run(LaunchOf(translate(kernel, perturb), grid, block, params, {}, options, 0xFF, lambda place: f"line {place.line}"))
+    program = translate(kernel, perturb)
+    run(LaunchOf(program, grid, block, params, {}, options, 0xFF, lambda place: f"line {place.line}"))
     return [
         each.root.bytes[: each.size].view(array.dtype).reshape(array.shape)
         for each, array in zip(spans, arrays, strict=True)
@@ -103,6 +105,21 @@ def applied(opcode: str, result: str, sources: Sequence[tuple[str, np.ndarray]],
 
 
 # Twins.
+
+
+def integers(count: int, bits: int) -> np.ndarray:
+    """Every kind of integer: the ends of the range, small ones, and any."""
+    found = RNG.integers(0, 2**64, count, dtype=np.uint64)
+    found[:8] = [0, 1, 2, 3, 2**64 - 1, 2**64 - 2, 1 << (bits - 1), (1 << (bits - 1)) - 1]
+    small = RNG.random(count) < 0.3
+    found[small] &= np.uint64(63)
+    return RNG.permutation(found).astype(f"u{bits // 8}")
+
+
+def signed(value: int, bits: int) -> int:
+    """The two's complement that some bits hold."""
+    value %= 1 << bits
+    return value - (1 << bits) if value >> (bits - 1) else value
 
 
 def rounded(exact: Fraction, mode: str, bits: int = 24, lowest: int = -149, largest: float = 2.0**128) -> float:

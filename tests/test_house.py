@@ -315,7 +315,7 @@ def test_every_backend_is_one_file_of_its_name() -> None:
     assert {stem.replace("_", "-") for stem in stems} >= set(registry.BUILTIN)
     for name in registry.BUILTIN:
         found = registry.backend_class(name)
-        assert found.name == name and found.__module__ == f"kparity.backends.{name}"
+        assert found.name == name and found.__module__ == f"kparity.backends.{name.replace('-', '_')}"
         assert found.dialect in ("gpu", "wgsl", "native", "torch", "numpy")
 
 

@@ -284,7 +284,7 @@ _EXACT: dict[str, Callable[..., Array]] = {
 ULPS = {"ex2": 2, "rcp": 1, "div": 2, "div_full": 2}
 RELATIVE = {"sqrt": 2.0**-23, "rsqrt": 2.0**-22.9, "tanh": 2.0**-11, "lg2": 2.0**-22}
 ABSOLUTE = {"sin": 2.0**-20.5, "cos": 2.0**-20.5}
-"""The largest errors that the PTX ISA documents, in ulp, relative and absolute; that of lg2 is absolute from 0.5 to 2."""
+"""The largest errors that the PTX ISA documents, in ulp, relative and absolute; of lg2 it is absolute from 0.5 to 2."""
 
 
 def error_limit(name: str, x: Array, exact: Array) -> Array:
@@ -299,8 +299,8 @@ def error_limit(name: str, x: Array, exact: Array) -> Array:
 
 @dataclass(frozen=True)
 class Approximations:
-    """The approximate instructions: the f64 value, rounded; with ``perturb``, moved by the documented error less what the
-    rounding may take, up or down as a hash of its bits says. Code that hopes for more than the limit does not pass then.
+    """The approximate instructions: the f64 value, rounded; with ``perturb``, moved by the documented error less what
+    the rounding may take, up or down as a hash of its bits says. Code that hopes for more than that does not pass then.
     """
 
     perturb: bool = False

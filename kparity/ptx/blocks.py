@@ -115,6 +115,7 @@ class Blocks:
         return f"thread {name} of block {(number % gx, number // gx % gy, number // (gx * gy))}"
 
     def at(self, place: int) -> str:
+        """A place in the source, by its number, in words."""
         return self.launch.where(self.places[place])
 
     def fault(self, place: int, bad: Array, what: str) -> Fault:

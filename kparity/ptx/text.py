@@ -109,6 +109,8 @@ _VARIABLE = re.compile(
     r"(?:\.(?:visible|extern|weak)\s+)*\.(shared|local|global|const)\s+(?:\.align\s+(\d+)\s+)?(?:\.attribute\S+\s+)?"
     r"\.(\w+)\s+([\w$]+)((?:\[\d*\])*)\s*(?:=\s*(.*))?$", re.DOTALL
 )  # fmt: skip
+_LINE = re.compile(r"\.(?:loc|file|pragma|version|target|address_size)\b")
+"""Directives that end with their line."""
 _LABEL = re.compile(r"([\w$]+):(?!:)\s*")
 _INSTRUCTION = re.compile(r"(?:@(!?[%\w$]+)\s+)?([a-z]\w*(?:(?:\.|::)\w+)*)\s*(.*)$", re.DOTALL)
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s{}\[\]]+")
@@ -218,7 +220,7 @@ class Reader:
                 if not pending and line[0] in "{}":
                     yield at, line[0]
                     line = line[1:].lstrip()
-                elif not pending and line.startswith((".loc ", ".loc\t", ".file", ".pragma", ".version", ".target", ".address")):
+                elif not pending and _LINE.match(line):
                     yield at, line
                     line = ""
                 elif not pending and (label := _LABEL.match(line)):
