@@ -80,11 +80,15 @@ def test_an_id_that_diverges_is_named_with_its_noise(monkeypatch: pytest.MonkeyP
     )
 
 
-@pytest.mark.parametrize(("ties", "code"), [(18, ""), (19, "KP-DECODE")])
-def test_a_quarter_of_the_ids_may_be_ties(ties: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("ties", "gap", "code"), [
+    (18, 1e-3, ""), (19, 1e-3, "KP-DECODE"), (19, 5e-12, "KP-DECODE"), (72, 4e-12, ""), (72, 0.0, ""),
+])  # fmt: skip
+def test_a_quarter_of_the_ids_may_be_near_ties_and_all_of_them_equal(
+    ties: int, gap: float, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decode, "_wrong_argmax", lambda engine: (0, ""))
     logits = np.full((72, 4), 0.0)
-    logits[:, 1] = logits[:, 2] = 5.0
+    logits[:, 1], logits[:, 2] = 5.0, 5.0 - gap
     steps = logits.astype(np.float32)
     steps[:, 1] += 1
     steps[:ties, 2] += 2
@@ -92,8 +96,8 @@ def test_a_quarter_of_the_ids_may_be_ties(ties: int, code: str, monkeypatch: pyt
     engine: Any = SimpleNamespace(reset=lambda: None, step_greedy=lambda token: best[0])
     whole = Reference("x", list(range(72)), logits, logits, FACTS)
     gate = decode.gate_decode(Candidate(engine, whole, CONTRACT, steps=steps, best=best))
-    assert gate.code == code and gate.measures[2].value == ties / 72
-    assert not code or gate.reason == "26.4% of 72 ids are ties of x (> 25.0%)"
+    assert gate.code == code and gate.measures[2].value == (ties / 72 if gap > 4.5e-12 else 0)
+    assert not code or gate.reason == "26.4% of 72 ids are near ties of x (> 25.0%)"
 
 
 # --- tokens ---
