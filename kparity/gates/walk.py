@@ -55,11 +55,8 @@ class Walk:
             self.hold(self.engine.step(token), self.steps[at], f"at position {at} in round {self.rounds}")
 
     def rounds_for(self, rows: float) -> int:
-        """Rounds after which as many rows of logits were compared, the first ones among them: those of all tokens, and
-        twice those of the prompts and of the step behind each.
-        """
-        prompts = 2 * 2 * len(prompt_lengths(self.engine.chunk, len(self.tokens)))
-        return math.ceil((rows - prompts) / len(self.tokens)) - 1
+        """Rounds after which as many rows of logits were compared by steps alone, the first ones among them."""
+        return math.ceil(rows / len(self.tokens)) - 1
 
     def hold(self, again: Array, wanted: Array, name: str) -> None:
         """A row of logits against what it was at first."""
