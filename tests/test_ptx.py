@@ -85,9 +85,11 @@ END:""")
 
 
 def test_predicates_are_joined() -> None:
-    got = diverging("""
+    got = diverging(
+        """
 setp.lt.u32 %p1, %r0, 10; setp.gt.and.u32 %p2|%p3, %r0, 3, %p1; not.pred %p4, %p2; xor.pred %p5, %p4, %p1;
-selp.u32 %r1, 1, 0, %p2; selp.u32 %r2, 2, 0, %p5; add.u32 %r5, %r1, %r2;""".replace("|%p3", ""))
+selp.u32 %r1, 1, 0, %p2; selp.u32 %r2, 2, 0, %p5; add.u32 %r5, %r1, %r2;""".replace("|%p3", "")
+    )
     assert got == [(1 if 3 < t < 10 else 0) + (2 if (not 3 < t < 10) != (t < 10) else 0) for t in range(64)]
 
 
@@ -254,9 +256,12 @@ add.u32 %r5, %r3, %r4; mov.b64 %rd7, {%r5, %r0}; mov.b64 {%r6, %r7}, %rd7; add.u
 
 
 def test_narrow_loads_are_extended() -> None:
-    body = """
+    body = (
+        """
 mad.wide.u32 %rd8, %r0, 1, %rd1; ld.global.s8 %r1, [%rd8]; ld.global.u8 %rs2, [%rd8]; cvt.u32.u16 %r2, %rs2;
-shl.b32 %r2, %r2, 16; and.b32 %r1, %r1, 0xffff; or.b32 %r5, %r1, %r2;""" + STORE
+shl.b32 %r2, %r2, 16; and.b32 %r1, %r1, 0xffff; or.b32 %r5, %r1, %r2;"""
+        + STORE
+    )
     source = np.array([0, 1, 127, 128, 255], np.uint8)
     got = launch(entry(body, 2), [np.zeros(5, np.uint32), source], (5, 1, 1))[0]
     assert got.tolist() == [int(v) << 16 | signed(int(v), 8) % 2**16 for v in source]

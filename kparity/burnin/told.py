@@ -33,25 +33,25 @@ def lines(found: Stats) -> Iterator[str]:
     if found.top_miss and found.fixed_rate is not None:
         top = found.top_miss
         yield (
-        f'top_miss: idx={top.prompt} "{top.asked[:60]}" ({100 * top.share:.1f}% of misses); with it fixed '
-        f"{100 * found.fixed_rate:.2f}%; {ADVICE[found.pattern]}"
-    )
+            f'top_miss: idx={top.prompt} "{top.asked[:60]}" ({100 * top.share:.1f}% of misses); with it fixed '
+            f"{100 * found.fixed_rate:.2f}%; {ADVICE[found.pattern]}"
+        )
     if found.latency:
         each = found.latency
         yield (
-        f"latency: v1 p50 {each.v1_p50:.1f} p95 {each.v1_p95:.1f} ms, v2 p50 {each.v2_p50:.1f} p95 "
-        f"{each.v2_p95:.1f} ms, gap {each.p95_gap:+.1f} ms; v2 slower in {percent(each.above)} of pairs "
-        f"(p {each.p:.2g})"
-    )
+            f"latency: v1 p50 {each.v1_p50:.1f} p95 {each.v1_p95:.1f} ms, v2 p50 {each.v2_p50:.1f} p95 "
+            f"{each.v2_p95:.1f} ms, gap {each.p95_gap:+.1f} ms; v2 slower in {percent(each.above)} of pairs "
+            f"(p {each.p:.2g})"
+        )
     if found.median_prefix is not None:
         yield f"median prefix of a miss: {found.median_prefix:.0f} bytes"
     ties = found.ties
     if found.buckets["no-match"]:
         floor = "no floor: run --against-itself" if ties.floor is None else f"floor {ties.floor:.3g} nats"
         yield (
-        f"no-match: {ties.exact_tie} exact ties, {ties.near_tie} near ties, {ties.diverged} unexplained, "
-        f"{ties.unknown} without margins ({floor})"
-    )
+            f"no-match: {ties.exact_tie} exact ties, {ties.near_tie} near ties, {ties.diverged} unexplained, "
+            f"{ties.unknown} without margins ({floor})"
+        )
         if found.explained_rate is not None and ties.exact_tie + ties.near_tie:
             yield f"exact or a tie: {100 * found.explained_rate:.2f}% of rounds"
         if ties.margin_most is not None and ties.margin_median is not None:
@@ -77,6 +77,4 @@ def spelt(text: str) -> str:
     """A text in which everything that does not show itself is an escape; bytes that are no UTF-8, for which surrogates
     stand, are ``⟨ff⟩``.
     """
-    return "".join(
-        f"⟨{ord(each) - 0xDC00:02x}⟩" if "\udc80" <= each <= "\udcff" else repr(each)[1:-1] for each in text
-    )
+    return "".join(f"⟨{ord(each) - 0xDC00:02x}⟩" if "\udc80" <= each <= "\udcff" else repr(each)[1:-1] for each in text)

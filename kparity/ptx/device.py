@@ -126,9 +126,7 @@ class Function:
         self.arguments: Sequence[tuple[str, str]] = [(name, "in") for name in names]
         self.first = True
 
-    def __call__(
-        self, grid: Size, block: Size, args: Sequence[Any], shared_mem: int = 0, stream: Any = None
-    ) -> None:
+    def __call__(self, grid: Size, block: Size, args: Sequence[Any], shared_mem: int = 0, stream: Any = None) -> None:
         kernel = self.program.kernel
         if len(args) != len(kernel.params):
             raise Fault(f"{kernel.name} has {len(kernel.params)} parameters, {len(args)} were given")
@@ -145,9 +143,7 @@ class Function:
                 params[parameter] = np.asarray(given).tobytes()
         options, garbage = self.machine.options, GARBAGE[self.machine.launches % len(GARBAGE)]
         self.machine.launches += 1
-        launch = LaunchOf(
-            self.program, grid, block, params, self.module.variables, options, garbage, self.module.where
-        )
+        launch = LaunchOf(self.program, grid, block, params, self.module.variables, options, garbage, self.module.where)
         (machine.run_watched if options.sanitize else machine.run)(launch)
 
 
