@@ -198,6 +198,10 @@ class CpuBackend(Backend):
         out: Array = np.array(buffer.handle, order="C", copy=True)
         return out
 
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        require_fit(target, source.handle)
+        target.handle[...] = source.handle.reshape(target.shape)
+
     def sync(self) -> None:
         """Nothing is pending: a program returns when it is done."""
 

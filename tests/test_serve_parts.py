@@ -35,12 +35,13 @@ class Heard:
     def __init__(self, inbox: SimpleQueue[Any], answers: int, then: Stop | None = None) -> None:
         self.inbox, self.answers, self.then, self.said = inbox, answers, then, list[Any]()
 
-    def send(self, message: msgspec.Struct) -> None:
-        self.said.append(msgspec.json.decode(msgspec.json.encode(message), type=type(message)))
-        if self.then and isinstance(message, Wrote):
-            self.inbox.put(self.then)
-            self.then = None
-        self.answers -= isinstance(message, Wrote) and message.end != ""
+    def send(self, *messages: msgspec.Struct) -> None:
+        for message in messages:
+            self.said.append(msgspec.json.decode(msgspec.json.encode(message), type=type(message)))
+            if self.then and isinstance(message, Wrote):
+                self.inbox.put(self.then)
+                self.then = None
+            self.answers -= isinstance(message, Wrote) and message.end != ""
         if not self.answers:
             self.inbox.put(None)
 

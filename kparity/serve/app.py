@@ -59,23 +59,30 @@ class Events:
             await self.pieces.aclose()  # type: ignore[attr-defined]
 
 
+def current() -> asyncio.Task[Any]:
+    """The task that calls: one for the request is enough, each more would cost as long as a step of a small model."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
 async def unless_left(receive: Receive, work: Awaitable[Any]) -> Any:
     """What some work returns; cancelled, with ClientDisconnect, when the client leaves before that."""
+
+    working = current()
 
     async def leave() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        working.cancel()
 
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(leave())
+    leaving = asyncio.create_task(leave())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        raise (ClientDisconnect if leaving.done() else asyncio.CancelledError) from None
     finally:
-        for each in (working, leaving):
-            each.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        leaving.cancel()
 
 
 async def body(request: Request, most: int) -> bytes:
@@ -90,16 +97,19 @@ async def body(request: Request, most: int) -> bytes:
     if length.isdecimal() and int(length[:20]) > most:
         raise too_long
 
-    async def collect() -> None:
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(BODY_SECONDS, current().cancel)
+    try:
         async for piece in request.stream():
             raw.extend(piece)
             if len(raw) > most:
                 raise too_long
-
-    try:
-        await asyncio.wait_for(collect(), BODY_SECONDS)
-    except asyncio.TimeoutError:
+    except asyncio.CancelledError:
+        if loop.time() < timer.when():
+            raise
         raise Problem(408, f"the body took more than {BODY_SECONDS:g} s") from None
+    finally:
+        timer.cancel()
     return bytes(raw)
 
 

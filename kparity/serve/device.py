@@ -52,6 +52,8 @@ class Running:
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.ask.seed)
         self.work = self._work()
+        if self.ask.quiet:
+            self.told_at = time.monotonic()
 
     def _work(self) -> Generator[None, None, None]:
         """A piece of the prompt, or a token, at a time."""
@@ -144,7 +146,7 @@ class Device:
                     self._heed(asked)
                     continue
             except Empty:
-                self._check()
+                self.link.send(*self._checked())
             self._begin()
             self._turns(inbox)
             self._tell()
@@ -207,26 +209,29 @@ class Device:
                 canary.fail("a known step on another cache gave other logits")
             other.canary = canary
 
-    def _check(self) -> None:
-        if self.engine.canary is not None and self.engine.canary.runs:
-            self.engine.canary.check()
-            self.checks += 1
-            self.link.send(Checked(self.checks))
+    def _checked(self) -> list[Checked | Wrote]:
+        """That a known step was right, where something ran since the last one; raises Tripped."""
+        canary = self.engine.canary
+        if canary is None or not canary.runs:
+            return []
+        canary.check()
+        self.checks += 1
+        return [Checked(self.checks)]
 
     def _tell(self) -> None:
         """What is over, once a known step was right; and the rest, not too often."""
-        over = [each for each in self.running if each.end]
-        if over:
-            self._check()
+        news = self._checked() if any(each.end for each in self.running) else []
         now = time.monotonic()
         for each in list(self.running):
             late = now - each.told_at >= (QUIET_SECONDS if each.ask.quiet else FLUSH_SECONDS)
             if each.end or (late and (each.tokens or each.prompt)):
                 each.told_at = now if each.tokens or each.told_at else 0.0
-                self.link.send(Wrote(each.ask.id, tuple(each.tokens), tuple(each.told), tuple(each.prompt), each.end))
+                news.append(Wrote(each.ask.id, tuple(each.tokens), tuple(each.told), tuple(each.prompt), each.end))
                 each.tokens, each.told, each.prompt = [], [], []
             if each.end:
                 self._leave(each)
+        if news:
+            self.link.send(*news)
 
 
 def opened(opening: Opening, link: Link) -> Selection:

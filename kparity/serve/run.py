@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from kparity.engines.chat import Chat
 from kparity.engines.http_wire import is_here
@@ -19,6 +20,7 @@ from kparity.model import Model
 from kparity.model.tokenizer import Tokenizer
 from kparity.serve.app import application
 from kparity.serve.messages import Opening
+from kparity.serve.problem import Problem
 from kparity.serve.service import Limits, Service
 from kparity.serve.supervisor import Supervisor
 
@@ -53,6 +55,17 @@ def bound(host: str, port: int) -> socket.socket:
         found.close()
         raise WrongInput(f"{host}:{port} cannot be had: {error.strerror}; give another --host or --port") from None
     return found
+
+
+class Protocol(AutoHTTPProtocol):  # type: ignore[misc]
+    """A connection; what is no HTTP is refused in the form of all other problems."""
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn does."""
+        body = Problem(400, f"{msg.rstrip('.')}; send HTTP/1.1").encoded()
+        head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close"
+        self.transport.write(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
 
 
 class Server(uvicorn.Server):  # type: ignore[misc]
@@ -104,8 +117,8 @@ async def _serve(
             task.stage(f"probing {', '.join(opening.order)}")
             await supervisor.start()
         config = uvicorn.Config(
-            application(service, log), log_config=None, access_log=False, lifespan="off", server_header=False,
-            proxy_headers=False, limit_concurrency=CONNECTIONS, backlog=BACKLOG, ws="none",
+            application(service, log), http=Protocol, log_config=None, access_log=False, lifespan="off",
+            server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS, backlog=BACKLOG, ws="none",
             timeout_graceful_shutdown=round(settings.drain),
         )  # fmt: skip
         host, port = listening.getsockname()[:2]

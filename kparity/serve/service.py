@@ -16,7 +16,7 @@ from kparity.model.tokenizer import Tokenizer
 from kparity.serve.forms import MOST_CHOICES, Sampling
 from kparity.serve.messages import Ask, Told, Wrote
 from kparity.serve.problem import Problem, wrong
-from kparity.serve.supervisor import Again, Job, Lost, Supervisor
+from kparity.serve.supervisor import Again, Job, Late, Lost, Supervisor
 from kparity.serve.transcript import Transcript, Words
 
 MOST_TOLD = 1 << 20
@@ -135,12 +135,15 @@ class Service:
         jobs = [each.job for each in writings]
         inbox, left = jobs[0].inbox, len(jobs)
         started = time.monotonic()
-        until = started + self.limits.seconds
+        timer = asyncio.get_running_loop().call_later(self.limits.seconds, jobs[0].put, Late())
         metrics, first = self.supervisor.metrics, True
         try:
             while left:
-                job, news = await _next(inbox, until, self.limits.seconds)
+                job, news = await inbox.get()
                 writing = writings[job.index]
+                if isinstance(news, Late):
+                    most = self.limits.seconds
+                    raise Problem(504, f"the answer took more than {most:g} s; ask for less", kind="timeout")
                 if isinstance(news, Lost):
                     raise Problem(503, news.why, kind="backend_failed", headers={"Retry-After": "5"})
                 if isinstance(news, Again):
@@ -155,6 +158,7 @@ class Service:
                 yield writing, text
             metrics.seconds.add(time.monotonic() - started)
         finally:
+            timer.cancel()
             self.supervisor.cancel(jobs)
 
     def _take(self, writing: Writing, news: Wrote) -> str:
@@ -177,12 +181,3 @@ class Service:
             writing.finish = "stop" if transcript.stopped else news.end
         writing.text += text
         return "".join(text)
-
-
-async def _next(inbox: asyncio.Queue[tuple[Job, Any]], until: float, seconds: float) -> tuple[Job, Any]:
-    if not inbox.empty():
-        return inbox.get_nowait()
-    try:
-        return await asyncio.wait_for(inbox.get(), until - time.monotonic())
-    except asyncio.TimeoutError:
-        raise Problem(504, f"the answer took more than {seconds:g} s; ask for less", kind="timeout") from None

@@ -1,6 +1,6 @@
 """The parent's side: which backend serves, the sequences that wait and run, and what happens when a backend fails.
 
-All of it runs in the event loop; what may block (starting, writing to and ending a process) runs in threads.
+All of it runs in the event loop; what may block (starting and ending a process) runs in threads.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeAlias
 
 import msgspec
 
@@ -34,10 +34,17 @@ class Again(msgspec.Struct, frozen=True):
     """The sequence begins anew, on another backend: nobody has seen anything of it."""
 
 
+class Late(msgspec.Struct, frozen=True):
+    """What may be waited for a request is over."""
+
+
 class Lost(msgspec.Struct, frozen=True):
     """The sequence is over, and what was told of it is in doubt."""
 
     why: str
+
+
+News: TypeAlias = Wrote | Again | Late | Lost
 
 
 @dataclass(eq=False)
@@ -46,13 +53,13 @@ class Job:
 
     ask: Ask
     index: int
-    inbox: asyncio.Queue[tuple[Job, Wrote | Again | Lost]]
+    inbox: asyncio.Queue[tuple[Job, News]]
     shown: bool = False
     """Whether the client has seen a part of it, so that it cannot begin anew."""
     batch: int = 0
     """Sequences of one request have one number."""
 
-    def put(self, news: Wrote | Again | Lost) -> None:
+    def put(self, news: News) -> None:
         """Tell who waits."""
         self.inbox.put_nowait((self, news))
 
@@ -77,8 +84,7 @@ class Supervisor:
         self.refused: KparityError | None = None
         self.waiting, self.active = deque[Job](), dict[int, Job]()
         self._ids, self._batches = count(), count()
-        self._child: Child[Said] | None = None
-        self._writer = ThreadPoolExecutor(1)
+        self._pipe: asyncio.WriteTransport | None = None
         self._opens, self._closing, self._busy_since = "", False, 0.0
         self._over: asyncio.Future[Failed | Nothing] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -108,7 +114,6 @@ class Supervisor:
             self._over.set_result(Failed("rejected", "", "closed"))
         if self._task:
             await self._task
-        self._writer.shutdown(wait=False)
 
     def submit(self, asks: Sequence[Ask], shown: bool = False) -> list[Job]:
         """Queue the sequences of a request; raises Problem (429) where too many requests wait."""
@@ -120,7 +125,7 @@ class Supervisor:
             seconds = self.metrics.wait(ahead, self.opening.parallel)
             raise Problem(429, f"{ahead} requests wait already; try again in {seconds} s", kind="rate_limit_exceeded",
                           headers={"Retry-After": str(seconds)})  # fmt: skip
-        inbox: asyncio.Queue[tuple[Job, Wrote | Again | Lost]] = asyncio.Queue()
+        inbox: asyncio.Queue[tuple[Job, News]] = asyncio.Queue()
         jobs = [
             Job(msgspec.structs.replace(ask, id=next(self._ids)), at, inbox, batch=batch) for at, ask in enumerate(asks)
         ]
@@ -143,9 +148,9 @@ class Supervisor:
         if job.ask.id in self.active:
             self._send(Stop(job.ask.id, True))
 
-    def _send(self, request: Ask | Stop) -> None:
-        if self._child:
-            self._writer.submit(self._child.send, request)
+    def _send(self, request: Opening | Ask | Stop) -> None:
+        if self._pipe and not self._pipe.is_closing():
+            self._pipe.write(msgspec.json.encode(request) + b"\n")
 
     def _dispatch(self) -> None:
         while self.serving and self.waiting and len(self.active) < self.opening.parallel:
@@ -182,14 +187,15 @@ class Supervisor:
                 lambda: Child(family, "kparity.serve.device", Said, environment=ENVIRONMENT)
             )
             loop.add_reader(child.fileno(), self._read, child)
-            self._child = child
-            self._writer.submit(child.send, msgspec.structs.replace(self.opening, order=order))
+            self._pipe, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.process.stdin)
+            self._send(msgspec.structs.replace(self.opening, order=order))
             while not self._over.done():
                 await asyncio.wait([self._over], timeout=LOOK_SECONDS)
                 self._look(child)
             failed = self._over.result()
             loop.remove_reader(child.fileno())
-            self._child = None
+            if not self._pipe.is_closing():  # by itself, where the process has ended
+                self._pipe.abort()
             await asyncio.to_thread(self._end, child, family)
             return failed
         finally:
@@ -197,9 +203,7 @@ class Supervisor:
 
     def _end(self, child: Child[Said], family: Family) -> None:
         """A process that is told to close its device may take its time; another is ended, with all that it started."""
-        if self._closing and child.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                child.process.stdin.close()
+        if self._closing:
             with suppress(Exception):
                 child.process.wait(CLOSE_SECONDS)
         child.close()
