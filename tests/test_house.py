@@ -27,7 +27,7 @@ HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", 
 ROOMS = (
     "data", "_native", "errors", "host", "process", "ptx", "ops", "numerics", "device", "backends", "kernels",
     "model", "engine", "plain", "engines", "contracts", "traces", "testing", "gates", "ladder", "diagnose", "probe",
-    "serve", "check", "bisect", "receipts", "bench", "mutate", "burnin", "report", "pytest_plugin", "cli",
+    "check", "bisect", "receipts", "serve", "bench", "mutate", "burnin", "report", "pytest_plugin", "cli",
     "__main__",
 )  # fmt: skip
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,7 @@ TEMPLATE = """{% for m in messages %}{% if m.role == 'odd' %}{{ raise_exception(
 PROMPTS = ["In the beginning", "And God said", "Now the sons of", "Thus saith the LORD", "And it came to pass",
            "The words of", "Behold", "Then David"]  # fmt: skip
 WORDS = load_model(None).tokenizer
+RECEIPT = "serve.json"
 FIRST: list[str] = []
 """What the server wrote at first."""
 
@@ -33,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One for all: the cpu backend, eight sequences side by side, a chat template."""
     template = tmp_path_factory.mktemp("serve") / "chat.jinja"
     template.write_text(TEMPLATE)
-    limits = ("--max-body", "100000", "--parallel", "8")
+    limits = ("--max-body", "100000", "--parallel", "8", "--receipt", str(tmp_path_factory.getbasetemp() / RECEIPT))
     with served("-b", "cpu", "--chat-template", str(template), *limits) as found:
         yield found
 
@@ -216,6 +218,23 @@ def test_paths_methods_and_types_that_there_are_not(server: Served) -> None:
     assert reply.status_code == 415
     pieces = (b"[" + b"1," * 1000 for _ in range(1000))  # no length is told
     assert server.client.post("/ppl", content=pieces, headers={"Content-Type": "application/json"}).status_code == 413
+
+
+def test_what_is_no_http_is_refused_as_all_else_is(server: Served) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as raw:
+        raw.sendall(b"NONSENSE\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: raw.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and f"Content-Length: {len(body)}".encode() in head
+    assert "send HTTP/1.1" in json.loads(body)["error"]["message"]
+
+
+def test_its_receipt_can_be_verified(server: Served, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / RECEIPT
+    said = run("receipt", "verify", str(path))
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert json.loads(path.read_text())["predicate"]["serving"] == "cpu"
+    refused = run("serve", "-b", "cpu", "--receipt", "-")
+    assert refused.returncode == 2 and "name a file" in refused.stderr
 
 
 PATHS = ["/v1/completions", "/v1/chat/completions", "/ppl", "/tokenize", "/detokenize"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.command import Command
-from kparity.cli.options import FILE, Dispatch, Number, dispatch_options
+from kparity.cli.command import Command, outputs
+from kparity.cli.options import FILE, OUT, Dispatch, Number, dispatch_options
 
 if TYPE_CHECKING:
     from kparity.engines.chat import Chat
@@ -49,25 +50,33 @@ KEY_BYTES, TEMPLATE_BYTES = 4096, 1 << 20
 @click.option("--tokenizer", type=FILE, metavar="FILE", help="A tokenizer.json [default: the model's].")
 @click.option("--chat-template", "template", type=FILE, metavar="FILE",
               help="A chat template of Jinja [default: the model's].")  # fmt: skip
+@click.option("--receipt", type=OUT, metavar="FILE",
+              help="Write what was found before the first answer, and on what, to FILE.")  # fmt: skip
 @click.pass_context
 def serve(
     ctx: click.Context, /, dispatch: Dispatch, host: str, port: int, name: str | None, key_file: str | None,
     parallel: int, queue: int, max_body: int, max_tokens: int, max_seconds: float, silent: float, drain: float,
     beyond_proof: bool, canary: int | None, canary_seconds: float, tokenizer: str | None, template: str | None,
+    receipt: str | None,
 ) -> int:  # fmt: skip
     """Serve completions, chats and perplexity on the first backend that passes its probe (docs/serve.md). One that goes
     wrong while it serves is rejected aloud, and the next one takes over. At SIGTERM what is under way comes to its end.
     """
+    from kparity.errors import WrongInput
     from kparity.host import install, streams
     from kparity.model import held
     from kparity.model.tokenizer import Tokenizer
 
     for library in ("starlette", "uvicorn"):
         install.library(library, "serve", "kparity serve")
+    from kparity.receipts.statement import now
     from kparity.serve import run
     from kparity.serve.messages import Opening
     from kparity.serve.service import Limits
 
+    if "-" in outputs().values():
+        raise WrongInput("--receipt cannot be stdout while it serves; name a file")
+    begun = now()
     order, forced = dispatch.order()
     model = ctx.with_resource(held(dispatch.model))
     h = model.hparams
@@ -76,7 +85,7 @@ def serve(
     chat = _chat(model, template)
     key = _key(key_file) if key_file else ""
     opening = Opening(order, forced, dispatch.request(), [*model.file.identity], dispatch.cached, beyond_proof, canary,
-                      canary_seconds, parallel)  # fmt: skip
+                      canary_seconds, parallel, receipt or "", ("kparity", *sys.argv[1:]), begun)  # fmt: skip
     limits = Limits(max_body, max_tokens, max_seconds)
     settings = run.Settings(host, port, key, queue, silent, drain, limits)
     run.serve(opening, model, words, chat, name or model.path.stem, settings, streams.log)

@@ -28,6 +28,10 @@ class Opening(msgspec.Struct, frozen=True):
     canary: int | None
     canary_seconds: float
     parallel: int
+    receipt: str = ""
+    """The file for what is found, and for that the command line and the time at which it began."""
+    command: tuple[str, ...] = ()
+    begun: str = ""
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):

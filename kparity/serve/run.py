@@ -24,8 +24,10 @@ from kparity.serve.problem import Problem
 from kparity.serve.service import Limits, Service
 from kparity.serve.supervisor import Supervisor
 
-CONNECTIONS, BACKLOG = 512, 128
-"""Connections beyond which one is answered 503 at once, and those that the system keeps until they are taken."""
+CONNECTIONS, BACKLOG, IDLE_SECONDS = 512, 128, 60
+"""Connections beyond which one is answered 503 at once, those that the system keeps until they are taken, and how long
+one that a client keeps open may be idle.
+"""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ async def _serve(
         config = uvicorn.Config(
             application(service, log), http=Protocol, log_config=None, access_log=False, lifespan="off",
             server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS, backlog=BACKLOG, ws="none",
-            timeout_graceful_shutdown=round(settings.drain),
+            timeout_graceful_shutdown=round(settings.drain), timeout_keep_alive=IDLE_SECONDS,
         )  # fmt: skip
         host, port = listening.getsockname()[:2]
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"

@@ -14,9 +14,10 @@ from kparity.engines.chat import Chat
 from kparity.model import Model
 from kparity.model.tokenizer import Tokenizer
 from kparity.serve.forms import MOST_CHOICES, Sampling
+from kparity.serve.jobs import Again, Job, Late, Lost
 from kparity.serve.messages import Ask, Told, Wrote
 from kparity.serve.problem import Problem, wrong
-from kparity.serve.supervisor import Again, Job, Late, Lost, Supervisor
+from kparity.serve.supervisor import Supervisor
 from kparity.serve.transcript import Transcript, Words
 
 MOST_TOLD = 1 << 20

@@ -10,9 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
-from typing import TypeAlias
 
 import msgspec
 
@@ -20,6 +18,7 @@ from kparity.contracts import PROBE, load
 from kparity.errors import KparityError, Refused, WrongInput
 from kparity.process import Child, Done, Failed, Family, Garbled, Stage
 from kparity.process.worker import ENVIRONMENT
+from kparity.serve.jobs import Again, Job, Lost, News
 from kparity.serve.messages import Ask, Checked, Line, Nothing, Opening, Said, Serving, Stop, Verdict, Wrote
 from kparity.serve.metrics import Metrics
 from kparity.serve.problem import Problem
@@ -28,40 +27,6 @@ LOOK_SECONDS = 0.25
 """How often it is looked whether the device's process still says something."""
 CLOSE_SECONDS = 10.0
 """What that process may take to close its device."""
-
-
-class Again(msgspec.Struct, frozen=True):
-    """The sequence begins anew, on another backend: nobody has seen anything of it."""
-
-
-class Late(msgspec.Struct, frozen=True):
-    """What may be waited for a request is over."""
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """The sequence is over, and what was told of it is in doubt."""
-
-    why: str
-
-
-News: TypeAlias = Wrote | Again | Late | Lost
-
-
-@dataclass(eq=False)
-class Job:
-    """A sequence that somebody waits for; what becomes of it goes into ``inbox``, which several may share."""
-
-    ask: Ask
-    index: int
-    inbox: asyncio.Queue[tuple[Job, News]]
-    shown: bool = False
-    """Whether the client has seen a part of it, so that it cannot begin anew."""
-    batch: int = 0
-    """Sequences of one request have one number."""
-
-    def put(self, news: News) -> None:
-        """Tell who waits."""
-        self.inbox.put_nowait((self, news))
 
 
 class Supervisor:
@@ -250,6 +215,7 @@ class Supervisor:
 
     def _serves(self, said: Serving) -> None:
         self.serving, self.since, self.checks = said, time.time(), 0
+        self.opening = msgspec.structs.replace(self.opening, receipt="")  # which tells what the start found
         self.positions = self.room
         self.verdicts += [each for each in said.verdicts if each.backend != said.backend]
         if self._first and not self._first.done():

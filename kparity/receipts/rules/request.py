@@ -15,7 +15,7 @@ from kparity.receipts.kernel_ids import dialect_of
 from kparity.receipts.record import BLOCK, Model, Predicate, Run
 from kparity.receipts.rules.device import NATIVE, enumerated
 
-COMMANDS = {"bench": "bench", "probe": "probe", "run": "probe"}
+COMMANDS = {"bench": "bench", "probe": "probe", "run": "probe", "serve": "probe"}
 """Command → kind of its receipts."""
 REQUIRED = ("--require", "--backend")
 """Two names of one option, which nobody may give twice; of the others that take one value the last counts."""
