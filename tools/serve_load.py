@@ -104,8 +104,9 @@ def spent(pid: int) -> float:
 
 
 def overhead(backend: str, rounds: int, tokens: int, path: str | None) -> dict[str, Any]:
-    """Tokens/s by turns; and, of processors, what a token costs the bare engine, the process of the device and that of
-    the server, which neighbours on the machine hardly change.
+    """Tokens/s by turns, where the quartiles tell how much neighbours on the machine disturbed them, and ``fastest`` is
+    the ratio of the fastest rounds; and, of processors, what a token costs the bare engine, the process of the device
+    and that of the server, which neighbours hardly change.
     """
     engine = Engine(load_model(path), open_backend(backend))
     prompt = engine.model.tokenizer.encode(PROMPT)
@@ -136,6 +137,8 @@ def overhead(backend: str, rounds: int, tokens: int, path: str | None) -> dict[s
     return {"backend": backend, "model": engine.model.name, "tokens": tokens, "rounds": rounds,
             "bare tokens/s": round(statistics.median(bare), 1), "served tokens/s": round(statistics.median(served), 1),
             "ratio": round(statistics.median(ratios), 4),
+            "quartiles": [round(each, 4) for each in statistics.quantiles(ratios)[::2]],
+            "fastest": round(max(served) / max(bare), 4),
             "processor us/token": dict(zip(("bare", "device", "server"), us, strict=True))}  # fmt: skip
 
 
