@@ -72,7 +72,7 @@ def mutate(
         install.library("matplotlib", "reports", "the picture of mutants")
     if html_file:
         html.engine()
-    chosen = parse_order(backends or registry.BUILTIN)
+    chosen = parse_order(backends or [name for name in registry.BUILTIN if not registry.slow(name)])
     cells, alarms = _run(subjects, chosen, jobs or 0, timeout, resume)
     code = exit_code(cells, alarms)
     if for_people():

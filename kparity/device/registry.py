@@ -79,7 +79,12 @@ def drives_gpu(name: str, unknown: bool = True) -> bool:
 
 def usual() -> list[str]:
     """The backends that a command takes where none is named: all but slow ones of this package."""
-    return [name for name in names() if name not in BUILTIN or not builtin()[name].slow]
+    return [name for name in names() if not slow(name)]
+
+
+def slow(name: str) -> bool:
+    """Whether a backend of this package is an interpreter."""
+    return name in BUILTIN and builtin()[name].slow
 
 
 def default_order() -> list[str]:

@@ -66,7 +66,7 @@ def opened(name: str, patched: Mapping[str, str], broken: list[str]) -> Backend:
     from kparity.device.registry import open_backend
     from kparity.mutate.patch import apply_numpy
 
-    backend = open_backend(name)
+    backend = open_backend(name, sanitize=True)
     if backend.dialect == "numpy":
         apply_numpy(backend, patched)
     real = backend.build

@@ -22,6 +22,9 @@ def mark_reach(cells: Sequence[Cell]) -> None:
     controls = {(cell.backend, cell.graph, cell.model): cell.bits for cell in cells if cell.op == CONTROL}
     for cell in cells:
         known = controls.get((cell.backend, cell.graph, cell.model))
+        if not cell.graph:  # no probe ran
+            cell.reached = False
+            continue
         cell.reached = cell.bits != known if cell.bits and known else (True if cell.gates and not cell.bits else None)
 
 

@@ -40,7 +40,7 @@ SOAK_SECONDS = 30.0
 """Of a subject that is soaked; the gate ends at the first difference."""
 TIMEOUT = 60.0
 """Seconds without any event after which a cell hangs; one gate or one case takes far less."""
-JUDGES = ("gates", "check", "contracts", "plain", "process", "engine", "model", "numerics", "ops")
+JUDGES = ("gates", "check", "contracts", "plain", "process", "engine", "model", "numerics", "ops", "ptx")
 """Folders of the package that decide what becomes of a cell."""
 MACHINERY = {
     "device": ("adapter.py",),
@@ -87,7 +87,7 @@ def digest_of(subject: Subject, backend: str, patched: Mapping[str, str]) -> str
         digest.update(f"{name}\0{text}".encode())
     own = (subject.op,) if subject.op in ops.NAMES else (*ops.NAMES, "mutate")
     for path in fingerprint.sources():
-        if path.parent.name in (*own, "prelude") or path.stem in (backend, "_cupy"):
+        if path.parent.name in (*own, "prelude") or path.stem in (backend.replace("-", "_"), "_cupy"):
             digest.update(path.name.encode() + (b"" if path.name == "mutants.py" else path.read_bytes()))
     return digest.hexdigest()[:16]
 
@@ -116,19 +116,21 @@ def graph_of(subject: Subject) -> str:
 def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[Plan], list[Cell]]:
     """Cells to run, and cells that cannot be; raises WrongInput for a patch that does not fit its source any more.
 
-    A mutant without a patch in a backend's dialect is no cell: it cannot be written there.
+    A mutant without a patch in a backend's dialect is no cell: it cannot be written there. On a slow backend ``check``
+    alone holds the kernels; what only a probe shows is no cell there.
     """
     plans, skipped = list[Plan](), list[Cell]()
     used = {subject.model for subject in subjects} | {EMBEDDED}
     soaked = any(subject.soaks for subject in subjects)
     controls = [each for each in library.CONTROLS if each.model in used and (soaked or not each.soaks)]
     for backend, closed in _unopened(backends).items():
-        dialect = dialect_of(backend)
+        dialect, slow = dialect_of(backend), registry.slow(backend)
         for subject in (*controls, *subjects):
-            if subject.mutant is not None and dialect not in subject.mutant.patches:
+            if slow if subject.mutant is None else dialect not in subject.mutant.patches:
                 continue
             patched = subject.mutant.sources(subject.op, dialect) if subject.mutant else {}
-            plan = Plan(subject, backend, dialect, graph_of(subject), patched, digest_of(subject, backend, patched))
+            graph = "" if slow else graph_of(subject)
+            plan = Plan(subject, backend, dialect, graph, patched, digest_of(subject, backend, patched))
             reason = closed or (native.missing() if dialect == "native" and subject.mutant is not None else None)
             if reason:
                 skipped.append(plan.blank.ended("skipped", reason))

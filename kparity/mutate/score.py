@@ -81,8 +81,10 @@ class Score:
         return [cell for cell in self.cells if cell.status == status]
 
     def measures(self) -> list[Measure]:
-        """The contract's targets."""
-        contract, shares = contracts.load(contracts.PROBE), {"full": self.full.share, "probe": self.probe.share}
+        """The contract's targets; that of the probe, where any ran."""
+        contract, shares = contracts.load(contracts.PROBE), {"full": self.full.share}
+        if any(cell.graph for cell in self.cells):
+            shares["probe"] = self.probe.share
         return [Measure.of(contract, f"mutation_{name}", share) for name, share in shares.items()]
 
 
