@@ -71,7 +71,7 @@ def sites() -> Iterator[Site]:
             yield from (Site(name, file, at) for at in range(len(BARRIER.findall(kernel_text(file)))))
 
 
-def race(backend: Without, name: str) -> str:
+def race(backend: CudaPtxBackend, name: str) -> str:
     """The first race of an op's cases in random inputs, or an empty string."""
     op = ops.get(name)
     for case in op.cases():
@@ -81,7 +81,7 @@ def race(backend: Without, name: str) -> str:
     return ""
 
 
-def same_text(backend: Without, site: Site) -> bool:
+def same_text(backend: CudaPtxBackend, site: Site) -> bool:
     """Whether NVRTC makes the same PTX with and without a barrier, for every case of the op; lines are left out."""
     op, made = ops.get(site.op), []
     for each in (None, site):
@@ -91,7 +91,7 @@ def same_text(backend: Without, site: Site) -> bool:
     return made[0] == made[1]
 
 
-def row(backend: Without, site: Site) -> str:
+def row(backend: CudaPtxBackend, site: Site) -> str:
     """A row of the table."""
     Without.site = site
     found = race(backend, site.op)
