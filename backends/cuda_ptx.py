@@ -53,7 +53,7 @@ class CudaPtxBackend(CudaBackend):
             "install another nvidia-cuda-nvrtc (12 or 13)",
         ),
     }
-    tag: ClassVar[str] = "KP-CUDA-PTX"
+    tag: ClassVar[str] = f"{CudaBackend.tag}-PTX"
     hint: ClassVar[str] = ""
     visible: ClassVar[tuple[str, ...]] = ()
 

@@ -141,8 +141,8 @@ MUTANTS = {
         torch='count = «min(int(pos.max()) + 1, case["L"])→case["L"]»',
         numpy=(
             "(cache«[:most]→».astype(dtype)",
-            "«weights / total, vcache[:count]→"
-            "np.pad(weights / total, ((0, 0), (0, 0), (0, len(vcache) - count))), vcache»)",
+            "«weights / total @ vcache[:count]→"
+            "np.pad(weights / total, ((0, 0), (0, 0), (0, len(vcache) - count))) @ vcache»",
         ),
     ),
     "weights-in-half-precision": Mutant(
@@ -154,7 +154,7 @@ MUTANTS = {
             "                const F weight = set1(exact - 8193.0f * exact + 8193.0f * exact)»;"
         ),
         torch='"mhl,lhd->mhd", weights«→.half().float()», v',
-        numpy="«→(»weights / total«→).astype(np.float16).astype(dtype)», vcache",
+        numpy="«→(»weights / total«→).astype(np.float16).astype(dtype)» @ vcache",
     ),
     "empty-row-is-nan": Mutant(
         "A query without a key divides 0 by 0.",

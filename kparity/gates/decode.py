@@ -37,8 +37,9 @@ def token_verdicts(best: Array, wanted: Array, noise: Array | float) -> Array:
     """
     rows = np.arange(len(wanted))
     inside = (best >= 0) & (best < wanted.shape[1])
-    gap = wanted.max(axis=1) - wanted[rows, np.where(inside, best, 0)]
-    gap = np.where(gap <= ROUNDING * np.abs(wanted).max(axis=1), 0, gap)
+    top = wanted.max(axis=1)
+    gap = top - wanted[rows, np.where(inside, best, 0)]
+    gap = np.where(gap <= ROUNDING * np.abs(top), 0, gap)
     return np.where(inside, tie_classes(best == wanted.argmax(axis=1), gap, noise), "DIVERGED")
 
 
