@@ -41,7 +41,7 @@ LIARS = {
     "late": "KP-POS-NONFINITE|KP-EXACT-BITS",
     "batch": "KP-PREFILL",
     "unwritten": "KP-BOS-COSINE|KP-BOS-NONFINITE",
-    "hidden": "KP-KERNEL|KP-ARGMAX",
+    "hidden": "KP-KERNEL",
     "tie": "KP-ARGMAX",
     "second": "KP-TURNS",
     "poser": "KP-FALSE-GPU",

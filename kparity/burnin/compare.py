@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kparity import contracts
-from kparity.burnin.record import CONTRACT, Bucket, Side, Tie
+from kparity.burnin.record import Bucket, Side, Tie
 
 
 class Step(NamedTuple):
@@ -45,7 +45,7 @@ def tie(margin: float | None, floor: float | None) -> Tie:
     """What a margin makes of a no-match; ``floor`` is the largest noise of one server against itself, if known."""
     if margin is None:
         return "none"
-    if contracts.load(CONTRACT).threshold("tie_nats").holds(margin):
+    if contracts.load(contracts.CUTOVER).threshold("tie_nats").holds(margin):
         return "exact-tie"
     return "near-tie" if floor is not None and margin <= floor else "unexplained"
 

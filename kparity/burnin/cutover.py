@@ -11,7 +11,6 @@ from typing import Any
 from kparity import contracts
 from kparity.burnin import perplexity, query
 from kparity.burnin.log import state_of
-from kparity.burnin.record import CONTRACT
 from kparity.burnin.stats import Judged, stats
 from kparity.host import files
 from kparity.receipts import document, sign, statement, verify
@@ -36,7 +35,7 @@ class Decision(Judged):
 
 def decide(log: Path, state: Path, ppl: str | None, receipts: Sequence[Path], since: str = "") -> Decision:
     """Of the log of a burn-in and where it stands, the JSON of ``kparity ppl``, and a receipt of each side."""
-    judge, begun = contracts.load(CONTRACT), statement.now()
+    judge, begun = contracts.load(contracts.CUTOVER), statement.now()
     with query.opened(log, since) as table:
         gates, lines = stats(table, since=since).gates, int(table.row("SELECT coalesce(max(round), 0) FROM rounds")[0])
     gates += [_perplexity(judge, ppl), _receipts(judge, receipts), _halted(judge, state)]

@@ -12,7 +12,7 @@ from kparity.burnin.compare import around
 from kparity.burnin.course import Piece, course
 from kparity.burnin.cutover import Decision
 from kparity.burnin.log import state_of
-from kparity.burnin.record import CONTRACT, Mode, Row, Side
+from kparity.burnin.record import Mode, Row, Side
 from kparity.burnin.stats import drift, stats
 from kparity.burnin.told import MARKS, MODES, cells, lines, spelt
 from kparity.errors import WrongInput
@@ -43,7 +43,7 @@ def dashboard(log: Path, state: Path, mode: Mode, every: int) -> str:
             "dashboard.html.j2", [], every, verdict="INCONCLUSIVE", word="NOTHING YET", log=str(log), stats=None,
             problem=str(problem), halted="", course=[], drift=[], rounds=[], number=number, spelt=spelt,
         )  # fmt: skip
-    most = contracts.load(CONTRACT).threshold("no_match_per_hour")
+    most = contracts.load(contracts.CUTOVER).threshold("no_match_per_hour")
     slowest = max((ms or 0.0 for each in pieces for ms in (each.v1_p95, each.v2_p95)), default=0.0)
     return _page(
         "dashboard.html.j2", found.gates, every, verdict="FAIL" if halted else found.verdict,

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 
 from kparity import contracts
-from kparity.burnin.record import CONTRACT
 from kparity.burnin.stats import Judged, Stats, finite
 from kparity.engines.base import Engine
 from kparity.errors import WrongInput
@@ -136,17 +135,17 @@ def ids_of(text: str, engines: Sequence[Engine], plan: Plan) -> list[int]:
 
 def compared(reference: Scored, candidate: Scored, ids: Sequence[int], plan: Plan, text: str) -> Perplexity:
     """The verdict on two engines that read the same ids."""
-    judge = contracts.load(CONTRACT)
+    judge = contracts.load(contracts.CUTOVER)
     verdict, why, (delta, low, high) = judged(reference, candidate)
     return Perplexity(
         verdict, why, reference, candidate, finite(delta), finite(low), finite(high),
-        judge.threshold("ppl_delta").value, len(ids) - 1, plan, digest(ids), text, f"{CONTRACT} {judge.version}",
+        judge.threshold("ppl_delta").value, len(ids) - 1, plan, digest(ids), text, f"{judge.id} {judge.version}",
     )  # fmt: skip
 
 
 def judged(reference: Scored, candidate: Scored) -> tuple[State, str, tuple[float, float, float]]:
     """The verdict, why, and the difference with its interval, from what every token cost."""
-    judge, (before, after) = contracts.load(CONTRACT), (_of(side.nll) for side in (reference, candidate))
+    judge, (before, after) = contracts.load(contracts.CUTOVER), (_of(side.nll) for side in (reference, candidate))
     found = difference(before, after)
     limit, least, noise = (judge.threshold(name) for name in ("ppl_delta", "ppl_tokens", "ppl_noise"))
     (delta, low, high), tokens, ppl = found, len(before) + 1, perplexity(before)
@@ -175,7 +174,7 @@ def judged(reference: Scored, candidate: Scored) -> tuple[State, str, tuple[floa
 
 def gate(found: Perplexity) -> Gate:
     """The gate of a cutover: judged again, from what every token cost."""
-    limit = contracts.load(CONTRACT).threshold("ppl_delta")
+    limit = contracts.load(contracts.CUTOVER).threshold("ppl_delta")
     verdict, why, (delta, low, high) = judged(found.reference, found.candidate)
     needs = "" if verdict == "PASS" else why
     return Gate(limit.id, target(limit), finite(delta), verdict, finite(low), finite(high), needs)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import msgspec
 
-CONTRACT = "burnin-cutover-v1"
 Bucket = Literal["exact", "prefix-only", "no-match", "v1-unreachable", "v2-unreachable", "both-unreachable"]
 BUCKETS: tuple[Bucket, ...] = (
     "exact", "prefix-only", "no-match", "v1-unreachable", "v2-unreachable", "both-unreachable",

@@ -15,7 +15,7 @@ from kparity import contracts
 from kparity.burnin.compare import bucket, margins, tie
 from kparity.burnin.log import Log
 from kparity.burnin.prompts import Prompt, Source
-from kparity.burnin.record import BUCKETS, CONTRACT, Mode, Row, State
+from kparity.burnin.record import BUCKETS, Mode, Row, State
 from kparity.burnin.wire import Answer
 from kparity.errors import WrongInput
 from kparity.host import progress
@@ -148,7 +148,7 @@ def _alarms(row: Row, log: Log) -> dict[str, str]:
 
 def spiked(log: Log) -> str:
     """What is wrong with the last hour, if more of its rounds differ than may."""
-    judge = contracts.load(CONTRACT)
+    judge = contracts.load(contracts.CUTOVER)
     most, least = judge.threshold("no_match_per_hour"), judge.threshold("spike_rounds")
     n, differ = len(log.recent), sum(each == "no-match" for _, each in log.recent)
     if not least.holds(n) or most.holds(differ / n):
@@ -169,7 +169,7 @@ def _row(number: int, prompt: Prompt, place: int, v1: Answer, v2: Answer) -> Row
 def _jump(before: float) -> float:
     """Seconds by which the wall clock was set since its offset was another, 0 for what is mere drift."""
     jump = _offset() - before
-    return 0.0 if contracts.load(CONTRACT).threshold("clock_jump_s").holds(abs(jump)) else round(jump, 3)
+    return 0.0 if contracts.load(contracts.CUTOVER).threshold("clock_jump_s").holds(abs(jump)) else round(jump, 3)
 
 
 def _offset() -> float:

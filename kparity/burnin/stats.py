@@ -13,7 +13,7 @@ import msgspec
 
 from kparity import contracts
 from kparity.burnin.query import Table, picked
-from kparity.burnin.record import BUCKETS, CONTRACT, Mode
+from kparity.burnin.record import BUCKETS, Mode
 from kparity.numerics import statistics
 from kparity.receipts.cutover import Gate, State, target, verdict_of
 
@@ -155,7 +155,7 @@ def _missed(mode: Mode) -> str:
 
 def stats(table: Table, mode: Mode = "greedy", since: str = "") -> Stats:
     """All of it, judged by the contract."""
-    judge = contracts.load(CONTRACT)
+    judge = contracts.load(contracts.CUTOVER)
     counts = dict(table.rows(f"SELECT bucket::VARCHAR, count(*) FROM rounds WHERE mode = '{mode}' GROUP BY 1"))
     buckets: dict[str, int] = {name: counts.get(name, 0) for name in BUCKETS}
     first, last, begun, ended, jumps, unmeasured, prefix = table.row(
@@ -187,7 +187,7 @@ def stats(table: Table, mode: Mode = "greedy", since: str = "") -> Stats:
         top_miss=top,
         fixed_rate=(exact + top.misses) / compared if top else None, pattern=_pattern(top, judge),
         median_prefix=prefix, faults=_faults(table, mode), clock_jumps=jumps, latency=latency,
-        ties=ties, gates=gates, verdict=verdict_of(gates), contract=f"{CONTRACT} {judge.version}",
+        ties=ties, gates=gates, verdict=verdict_of(gates), contract=f"{judge.id} {judge.version}",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from kparity.host.text import percent
 from kparity.receipts.cutover import Cutover
 from kparity.receipts.diff import Difference, Speeds
 from kparity.receipts.findings import Finding
-from kparity.receipts.record import Predicate, Run
+from kparity.receipts.record import Head, Predicate, Run
 
 
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -50,7 +50,7 @@ def print_cutover(predicate: Cutover, findings: Sequence[Finding]) -> None:
     _print_findings(findings)
 
 
-def _head(predicate: Predicate | Cutover, kind: str) -> Table:
+def _head(predicate: Head, kind: str) -> Table:
     """What every receipt tells of itself."""
     harness, host, table = predicate.harness, predicate.host, Table("", "")
     state = {True: ", changed", False: "", None: ", changes unknown"}[harness.dirty]

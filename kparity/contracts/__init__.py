@@ -24,6 +24,8 @@ PROBE = "backend-output-parity-v1"
 """The contract that the probe and the dispatcher enforce."""
 RECEIPT = "receipt-v1"
 """The contract that receipts are verified against."""
+CUTOVER = "burnin-cutover-v1"
+"""The contract of a burn-in, and of the cutover behind it."""
 
 RULES: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
     "at least": ("≥", operator.ge),

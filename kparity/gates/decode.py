@@ -13,7 +13,9 @@ from kparity.gates.verdict import Gate, Measure
 from kparity.ops.spec import Array
 
 ROUNDING = 2.0**-40
-"""What fp64 sums of equal terms in another order may differ by, of the largest logit."""
+"""What fp64 sums of the same K ≤ 8192 terms in another order differ by: K · 2^-53 (Higham 2002, 3.1) of their size, for
+which the largest logit stands.
+"""
 GREEDY = 4
 """Steps of which nothing but the id leaves the device."""
 

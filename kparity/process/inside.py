@@ -34,7 +34,9 @@ class Link:
         self.started = self._last = time.perf_counter()
 
     def send(self, *messages: msgspec.Struct) -> None:
-        """Messages, at once. What is no number in them arrives as null."""
+        """Messages, at once, if there are any. What is no number in them arrives as null."""
+        if not messages:
+            return
         data = memoryview(b"".join(self._encoder.encode(each) + b"\n" for each in messages))
         while data:
             data = data[os.write(self._pipe, data) :]

@@ -10,11 +10,10 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from kparity.contracts import Threshold
-from kparity.receipts.record import Contract, Count, Harness, Host, Record, Sha256, Subject, Text, Time
+from kparity.receipts.record import Count, Head, Record, Sha256, Subject, Text
 
 Kind = Literal["https://kparity.dev/cutover/v1"]
 PREDICATE: Kind = "https://kparity.dev/cutover/v1"
-CONTRACT = "burnin-cutover-v1"
 GATES = (
     "exact_rate", "rounds", "distinct_prompts", "v2_unreachable", "p95_gap_ms", "latency_ratio", "no_match_per_hour",
     "falling_trend", "ppl_delta", "parity_receipts", "halts",
@@ -59,17 +58,9 @@ class Evidence(Record):
     lines: Count = 0
 
 
-class Cutover(Record):
-    """What was decided, by which contract, and from which files; ``since``: of rounds since then alone."""
+class Cutover(Head):
+    """What was decided, and from which files; ``since``: of rounds since then alone."""
 
-    schema_version: Literal["1.0.0"]
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
-    begun: Time
-    ended: Time
-    harness: Harness
-    host: Host
-    libraries: dict[str, Text]
-    contract: Contract
     since: str
     decision: Word
     gates: list[Gate]

@@ -407,21 +407,26 @@ class Tried(Record):
     reason: str | None
 
 
-class Predicate(Record):
-    """What was measured, and on what."""
+class Head(Record):
+    """What every predicate tells of itself: when, by which harness, where, and by which contract."""
 
     schema_version: Literal["1.0.0"]
-    kind: Literal["bench", "probe"]
     id: Annotated[str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
     begun: Time
     ended: Time
     harness: Harness
     host: Host
     libraries: dict[str, Text]
+    contract: Contract
+
+
+class Predicate(Head):
+    """What was measured, and on what."""
+
+    kind: Literal["bench", "probe"]
     request: Request
     model: Model | None
     """None for single ops."""
-    contract: Contract
     nonce: Nonce
     """Somebody's word, from which tokens, positions and entries were drawn; empty where nobody gave one."""
     seeds: dict[str, int]

@@ -61,7 +61,7 @@ def predicate(
 
 
 def common() -> dict[str, Any]:
-    """What a receipt of this moment and machine has whatever it is of: fields of ``Predicate``."""
+    """What a receipt of this moment and machine has whatever it is of: fields of ``Head``."""
     packages = dict.fromkeys(name for each in registry.builtin().values() for name in each.packages)
     return {
         "schema_version": SCHEMA_VERSION, "id": str(uuid.uuid4()), "ended": now(), "sha256": "",

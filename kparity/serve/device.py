@@ -138,8 +138,7 @@ class Device:
                 each.tokens, each.told, each.prompt = [], [], []
             if each.end:
                 self._leave(each)
-        if news:
-            self.link.send(*news)
+        self.link.send(*news)
 
 
 def opened(opening: Opening, link: Link) -> Selection:

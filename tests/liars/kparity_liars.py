@@ -161,7 +161,7 @@ class OtherReplay(Honest):
 
         def bind(*buffers: Buffer) -> Launch:
             launch = right(*buffers)
-            self.twins = {**getattr(self, "twins", {}), id(launch): right(*self.louder(list(buffers)))}
+            self.twins = {**getattr(self, "twins", {}), launch: right(*self.louder(list(buffers)))}
             return launch
 
         kernel.bind = bind
@@ -174,7 +174,7 @@ class OtherReplay(Honest):
     def record(self, launches: Sequence[Launch]) -> Program:
         if len(launches) == self.honest:
             return super().record(launches)
-        program = super().record([self.twins.get(id(launch), launch) for launch in launches])
+        program = super().record([self.twins.get(launch, launch) for launch in launches])
         program.launches = list(launches)  # whoever looks sees what was asked for
         return program
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from kparity.contracts import Contract
-from kparity.receipts.cutover import Cutover, CutoverStatement
+from kparity.receipts.cutover import CutoverStatement
 from kparity.receipts.document import canonical, digest
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.record import Predicate, Statement
+from kparity.receipts.record import Head, Predicate, Statement
 
 S = TypeVar("S", Statement, CutoverStatement)
 
@@ -59,7 +59,7 @@ def moment(text: str) -> datetime | None:
         return None
 
 
-def written(predicate: Predicate | Cutover, contract: Contract, now: datetime) -> Findings:
+def written(predicate: Head, contract: Contract, now: datetime) -> Findings:
     """It began before it ended, and ended before now."""
     began, ended = moment(predicate.begun), moment(predicate.ended)
     if began is None or ended is None:
@@ -89,7 +89,7 @@ def times(predicate: Predicate, contract: Contract, now: datetime) -> Findings:
         yield Finding("RCPT-DURATION", "/predicate/ended", f"lasted {lasted:.3f} s, its samples take {sampled:.3f} s")
 
 
-def revision(predicate: Predicate | Cutover) -> Findings:
+def revision(predicate: Head) -> Findings:
     """The commit, the flag and the list of changed files do not contradict each other."""
     harness = predicate.harness
     unknown, names = harness.commit == "unknown", harness.changed
@@ -102,7 +102,7 @@ def revision(predicate: Predicate | Cutover) -> Findings:
         yield Finding("RCPT-COMMIT", "/predicate/harness/dirty", f"contradicts itself: {why}")
 
 
-def demanded(predicate: Predicate | Cutover, commit: str, max_age_days: float | None, now: datetime) -> Findings:
+def demanded(predicate: Head, commit: str, max_age_days: float | None, now: datetime) -> Findings:
     """It is of a commit (or how it begins) without changes, and not too old."""
     harness, ended = predicate.harness, moment(predicate.ended)
     if commit and not (harness.commit.startswith(commit.lower()) and harness.dirty is False):

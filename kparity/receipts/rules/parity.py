@@ -8,9 +8,9 @@ from kparity import contracts
 from kparity.contracts import Contract
 from kparity.contracts.history import numbers
 from kparity.gates.table import DEPTHS, EVERY, WHOLE, thresholds
-from kparity.receipts.cutover import CONTRACT, Cutover
+from kparity.receipts.cutover import Cutover
 from kparity.receipts.findings import Finding, Findings
-from kparity.receipts.record import Predicate
+from kparity.receipts.record import Head, Predicate
 from kparity.receipts.rules.device import enumerated
 
 ROUNDING = 1e-6
@@ -19,7 +19,7 @@ COUNTED = ("_mismatches", "_differences", "_diverged", "_argmax", "_wrong", "_mi
 """How the names of measures end that are counts."""
 
 
-def judge_of(predicate: Predicate | Cutover) -> Contract | None:
+def judge_of(predicate: Head) -> Contract | None:
     """The contract that judged, where it is the one that ships here in that major version: a changed limit is another
     major version, so that every value can be held against the limits of here. None for a version that never was.
     """
@@ -29,11 +29,11 @@ def judge_of(predicate: Predicate | Cutover) -> Contract | None:
     return here if told.id == here.id and version[0] == own[0] and (known or version > own) else None
 
 
-def _own(predicate: Predicate | Cutover) -> Contract:
-    return contracts.load(CONTRACT if isinstance(predicate, Cutover) else contracts.PROBE)
+def _own(predicate: Head) -> Contract:
+    return contracts.load(contracts.CUTOVER if isinstance(predicate, Cutover) else contracts.PROBE)
 
 
-def contract(predicate: Predicate | Cutover) -> Findings:
+def contract(predicate: Head) -> Findings:
     """The contract is the right one, in the major version of this installation: its limits are known."""
     if judge_of(predicate) is None:
         told, here = predicate.contract, _own(predicate)
