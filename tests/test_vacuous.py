@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kparity import contracts
+from kparity.gates import reference, vacuous
+from kparity.model import load_model
 from kparity.model.writer import TINY, Spec, tensors
 
 from .cli import TAG, run
@@ -73,6 +78,16 @@ def test_a_model_that_shows_nothing_is_mistrusted(says: str, tmp_path: Path) -> 
     verified = run("receipt", "verify", "--require-parity", str(receipt))
     assert verified.returncode == 1 and "RCPT-PARITY-REQUIRED" in verified.stdout
     assert run("receipt", "verify", str(receipt)).returncode == 0
+
+
+def test_what_a_few_positions_do_not_tell_all_of_them_do() -> None:
+    with closing(load_model(None)) as model:
+        tokens = reference.probe_tokens(model, 72, "n21")
+        compute = partial(reference.compute, model, tokens, act="token", kv="f32")
+        few, contract = compute(controlled=8), contracts.load(contracts.PROBE)
+        assert vacuous.doubts(few, contract) == ["a pass without RoPE is taken for right"]
+        found = vacuous.controlled(compute, contract)
+    assert {len(each) for each in found.controls.values()} == {72} and not vacuous.doubts(found, contract)
 
 
 def test_a_probe_of_the_first_token_alone_is_inconclusive(tmp_path: Path) -> None:

@@ -122,15 +122,16 @@ def probe_tokens(model: Model, count: int, nonce: str = "") -> list[int]:
 
 def compute(
     model: Model, tokens: list[int], *, act: str, kv: str, context: int = 0,
-    tick: Callable[[str], None] = lambda note: None,
+    tick: Callable[[str], None] = lambda note: None, controlled: int = plain.CONTROLLED,
 ) -> Reference:  # fmt: skip
     """The plain forward pass over the model's file: it shares no graph, table or reader with any candidate. With a
-    ``context`` the late positions of a cache of that length are among it.
+    ``context`` the late positions of a cache of that length are among it. Passes that are wrong on purpose go over the
+    first ``controlled`` tokens, where there are as many.
     """
     spans, cache = filled.spans(tokens, context, SEED) if context else [], Filled(SEED, context)
     past = cache.like if spans else None
     passes = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick, spans=spans, past=past,
-                          controlled=plain.CONTROLLED if len(tokens) >= plain.CONTROLLED else 0)  # fmt: skip
+                          controlled=controlled if len(tokens) >= controlled else 0)  # fmt: skip
     walked, rounded = len(tokens), passes.rounded.astype(np.float64)
     deep = Deep(spans, cache, passes.logits[walked:], rounded[walked:]) if spans else None
     return Reference(

@@ -7,12 +7,23 @@ looked at, which no candidate can touch, and passes that are wrong on purpose go
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from kparity import plain
 from kparity.contracts import Contract
 from kparity.gates.candidate import Distance, noise_floor
 from kparity.gates.reference import Reference
 from kparity.ops.spec import Array
+
+
+def controlled(compute: Callable[..., Reference], contract: Contract) -> Reference:
+    """What ``compute`` gives, which is ``reference.compute`` but for the length of the wrong passes: a few positions
+    tell most of them from the right one, and where they do not, all that are walked may.
+    """
+    few = compute(controlled=plain.CONTROLLED)
+    return compute(controlled=len(few.tokens)) if few.controls and unseen(few, contract) else few
 
 
 def doubts(reference: Reference, contract: Contract) -> list[str]:
@@ -30,8 +41,12 @@ def doubts(reference: Reference, contract: Contract) -> list[str]:
         limit, least = contract.threshold(name), min(shares)
         if not limit.holds(least):
             found.append(f"{least:.2%} {what} at position {shares.index(least)} (< {limit.value:.2%})")
-    unseen = [what for what, wrong in reference.controls.items() if not _seen(wrong, reference, contract)]
-    return [*found, *(f"a pass {what} is taken for right" for what in unseen)]
+    return [*found, *(f"a pass {what} is taken for right" for what in unseen(reference, contract))]
+
+
+def unseen(reference: Reference, contract: Contract) -> list[str]:
+    """What is wrong in the passes that the gate ``positions`` would let through."""
+    return [what for what, wrong in reference.controls.items() if not _seen(wrong, reference, contract)]
 
 
 def _seen(wrong: Array, reference: Reference, contract: Contract) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,10 +102,10 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     """Compute the reference and write it to its file."""
     import numpy as np
 
-    from kparity import plain
+    from kparity import contracts, plain
     from kparity.engine.engine import served_context
     from kparity.errors import BadModel
-    from kparity.gates import reference
+    from kparity.gates import reference, vacuous
     from kparity.gates.table import WHOLE
     from kparity.model import load_model
 
@@ -113,7 +114,8 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     tokens = tokens_of(request, model)
     full = request.depth in WHOLE
     context = served_context(request.context, plain.facts(request.model).context) if full else 0
-    found = reference.compute(model, tokens, act=request.act, kv=request.kv, context=context, tick=link.tick)
+    compute = partial(reference.compute, model, tokens, act=request.act, kv=request.kv, context=context, tick=link.tick)
+    found = vacuous.controlled(compute, contracts.load(contracts.PROBE))
     late = (found.deep.logits, found.deep.rounded) if found.deep else ()
     if not all(np.isfinite(each).all() and each.any(axis=1).all() for each in (found.logits, found.rounded, *late)):
         raise BadModel(f"{model.path}: its logits are not finite, or all zero, by the plain pass too{_suspect(model)}")
