@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from kparity.engine import Engine
     from kparity.model import load_model
     from kparity.probe.dispatcher import Selection, select
+    from kparity.watch import column_sum, guard
 
-__all__ = ["Engine", "Selection", "__version__", "load_model", "open_backend", "select"]
+__all__ = ["Engine", "Selection", "__version__", "column_sum", "guard", "load_model", "open_backend", "select"]
 
 _HOMES = {
     "Engine": "kparity.engine",
     "Selection": "kparity.probe.dispatcher",
+    "column_sum": "kparity.watch",
+    "guard": "kparity.watch",
     "load_model": "kparity.model",
     "open_backend": "kparity.device.registry",
     "select": "kparity.probe.dispatcher",

@@ -26,8 +26,8 @@ HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", 
 # Imports point down, or stay in their room: one floor a room, from the ground up.
 ROOMS = (
     "data", "_native", "errors", "host", "process", "ptx", "ops", "numerics", "device", "backends", "kernels",
-    "model", "engine", "plain", "engines", "contracts", "traces", "testing", "gates", "ladder", "diagnose", "probe",
-    "check", "bisect", "receipts", "serve", "bench", "mutate", "burnin", "report", "pytest_plugin", "cli",
+    "model", "engine", "plain", "engines", "contracts", "traces", "testing", "watch", "gates", "ladder", "diagnose",
+    "probe", "check", "bisect", "receipts", "serve", "bench", "mutate", "burnin", "report", "pytest_plugin", "cli",
     "__main__",
 )  # fmt: skip
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}

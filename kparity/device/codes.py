@@ -106,6 +106,10 @@ GENERAL: dict[str, Reason] = {
         "The same step on the same keys gave other bits than at first: the device, its memory or its driver has gone "
         "wrong since; what was computed after the last good one is in doubt.",
         "Throw away the output from the position that the line names on, and probe the device again."),
+    "KP-GUARD": Reason("a call in production was wrong",
+        "kparity.guard held a sampled call of a kernel against its reference, or every call against its column sums, "
+        "and found an element outside its bound; or the call could not be judged.",
+        "What the kernel gave since the last call that was judged right is in doubt; run kparity check on it."),
     "KP-DEPTH": Reason("wrong at a late position",
         "A ring, window, part of the keys or recording that is right at first: the verdict names the position and the "
         "context.",
