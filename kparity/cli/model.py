@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kparity.cli.command import Group
+from kparity.cli.command import Group, for_people
 from kparity.cli.options import FILE, FOLDER, OUT, json_option
 from kparity.host.text import number
 
@@ -49,6 +49,38 @@ def inspect(file: str | None, json_path: str | None) -> None:
         files.write_json(json_path, report)
     else:
         print_report(report)
+
+
+@model.command(
+    examples=(
+        "kparity model doctor model.gguf",
+        "kparity model doctor model.gguf --fix corrected.gguf --json doctor.json",
+    ),
+)
+@click.argument("file", required=False, type=FILE, metavar="[FILE]")
+@click.option("--fix", type=OUT, metavar="OUT", help="Write a copy with corrected keys there; FILE stays as it is.")
+@click.option("--tokens", type=click.IntRange(min=0, max=1 << 16), default=256, show_default=True,
+              help="Of the built-in text that runs read, to try activation and RoPE; 0: no run.")  # fmt: skip
+@json_option
+def doctor(file: str | None, fix: str | None, tokens: int, json_path: str | None) -> int:
+    """Say of each item of a GGUF file whether it is ok, wrong or doubtful, on which evidence, and what engines do.
+
+    It looks at types by their sizes, tensors, scales, codes, rows, norms, vocabulary, special tokens, template,
+    activation, RoPE and constants, by default of the embedded model. What cannot be tried here is told, item by item.
+    Exit codes: 0 nothing is wrong, 1 an item is, 2 it is no GGUF file.
+    """
+    from kparity.doctor import examine
+    from kparity.host import files, progress
+
+    with progress.task("model doctor"):
+        report = examine(file, tokens, fix or "")
+    if json_path:
+        files.write_record(json_path, report)
+    if for_people():
+        from kparity.cli.doctor_table import print_doctor
+
+        print_doctor(report, fix or "")
+    return report.exit_code
 
 
 @model.command(

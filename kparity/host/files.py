@@ -14,6 +14,7 @@ import re
 import stat
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -233,13 +234,23 @@ def write(path: str | Path, data: str | bytes, mode: int = 0o644) -> None:
         sys.stdout.flush()
         return
     raw = data.encode() if isinstance(data, str) else data
+    write_pieces(path, lambda: [raw], mode)
+
+
+def write_pieces(path: str | Path, make: Callable[[], Iterable[bytes]], mode: int = 0o644) -> None:
+    """As ``write``, of a file whose bytes ``make`` gives piece by piece, because they are too many to be held."""
+    if str(path) == STDIO:
+        sys.stdout.flush()
+        sys.stdout.buffer.writelines(make())
+        sys.stdout.buffer.flush()
+        return
     refuse_unwritable(path)
     target = Path(os.path.realpath(path))
     try:
         if target.is_file() or not target.exists():
-            _replace(target, raw, mode)
+            _replace(target, make, mode)
         else:
-            _into(target, raw)
+            _into(target, make)
     except OSError as error:
         raise WrongInput(f"{path} cannot be written: {error.strerror}; name another file") from error
 
@@ -256,14 +267,14 @@ def write_record(path: str | Path, record: Any) -> None:
     write(path, msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
 
 
-def _replace(target: Path, raw: bytes, mode: int) -> None:
+def _replace(target: Path, make: Callable[[], Iterable[bytes]], mode: int) -> None:
     """Give a finished file the name of the target; where its folder allows no new files, write over the old one."""
     kept = stat.S_IMODE(target.stat().st_mode) if target.exists() else mode & ~_umask()
     made = ""
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:60]}.", delete=False) as file:
             made = file.name
-            file.write(raw)
+            file.writelines(make())
             file.flush()
             os.fsync(file.fileno())
         Path(made).chmod(kept)
@@ -273,12 +284,12 @@ def _replace(target: Path, raw: bytes, mode: int) -> None:
             Path(made).unlink(missing_ok=True)
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS) or not target.exists():
             raise
-        _into(target, raw)  # a file that is mounted by itself, or lies in a folder of somebody else
+        _into(target, make)  # a file that is mounted by itself, or lies in a folder of somebody else
 
 
-def _into(target: Path, raw: bytes) -> None:
+def _into(target: Path, make: Callable[[], Iterable[bytes]]) -> None:
     with suppress(BrokenPipeError), os.fdopen(os.open(target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY), "wb") as file:
-        file.write(raw)
+        file.writelines(make())
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.truncate()
 

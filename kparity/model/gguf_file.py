@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from kparity.host import files
 from kparity.host.text import printable
 from kparity.model import digest, foreign
 from kparity.model.gguf_header import Cursor
+from kparity.model.types import TensorType, tensor_type
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -52,68 +53,14 @@ _MIN_KEY = 8 + 4 + 1  # bytes of the shortest key: an empty name and a u8
 _MIN_TENSOR = 8 + 4 + 8 + 4 + 8  # bytes of the shortest tensor entry
 
 
-I2_S_GROUP = 128
-"""Weights of an I2_S group; groups run over the whole tensor, so its number of weights is a multiple of this."""
-I2_S_TAIL = 32
-"""Bytes after the codes of an I2_S tensor: one f32 scale and padding."""
-
-
 @dataclass(frozen=True)
-class TensorType:
-    """Storage of one tensor type: ``block`` elements of a row take ``block_bytes`` bytes."""
+class Listed:
+    """A line of the table of tensors as it stands there: ``offset`` counts from the start of the data."""
 
-    id: int
     name: str
-    block: int
-    block_bytes: int
-    ternary: bool = False
-
-    def n_bytes(self, tensor: str, shape: tuple[int, ...]) -> int:
-        """Bytes of a tensor of this type; ``shape`` in file order, the row length K first."""
-        elements = math.prod(shape)
-        if self.name == "I2_S":
-            if elements % I2_S_GROUP:
-                raise BadModel(f"tensor {tensor}: I2_S has groups of {I2_S_GROUP} weights, {elements} is no multiple")
-            return elements // 4 + I2_S_TAIL
-        if shape[0] % self.block:
-            raise BadModel(
-                f"tensor {tensor}: {self.name} has blocks of {self.block} in a row, K = {shape[0]} is no multiple"
-            )
-        return elements // self.block * self.block_bytes
-
-
-F32 = TensorType(0, "F32", 1, 4)
-F16 = TensorType(1, "F16", 1, 2)
-Q8_0 = TensorType(8, "Q8_0", 32, 34)
-Q6_K = TensorType(14, "Q6_K", 256, 210)
-BF16 = TensorType(30, "BF16", 1, 2)
-TQ1_0 = TensorType(34, "TQ1_0", 256, 54, ternary=True)
-TQ2_0 = TensorType(35, "TQ2_0", 256, 66, ternary=True)
-I2_S = TensorType(36, "I2_S", I2_S_GROUP, 32, ternary=True)
-
-TYPES: Mapping[int, TensorType] = {t.id: t for t in (F32, F16, Q8_0, Q6_K, BF16, TQ1_0, TQ2_0, I2_S)}
-"""Ids and block sizes: ggml.h (``enum ggml_type``) and ggml-common.h of llama.cpp; I2_S: ggml.h of bitnet.cpp."""
-
-_TILES = (
-    "its tile sizes are a build option of the program that wrote it and are not in the file; convert to I2_S or TQ2_0"
-)
-_REFUSED: Mapping[int, str] = {
-    37: "type 37 is I8_S of bitnet.cpp (retired in mainline files)",
-    38: f"type 38 is TL1 of bitnet.cpp: {_TILES}",
-    39: f"type 39 is TL2 in bitnet.cpp files and MXFP4 in mainline files; TL2: {_TILES}; MXFP4 is not ternary",
-}
-
-
-def tensor_type(tensor: str, type_id: int) -> TensorType:
-    """The type of a tensor; BadModel, with the reason, where it cannot be read."""
-    if type_id in TYPES:
-        return TYPES[type_id]
-    from gguf import GGMLQuantizationType
-
-    named = [f" ({each.name})" for each in GGMLQuantizationType if each.value == type_id]  # mainline's name
-    reason = _REFUSED.get(type_id) or f"type {type_id}{''.join(named)} cannot be read"
-    readable = ", ".join(each.name for each in TYPES.values())
-    raise BadModel(f"tensor {tensor}: {reason} (readable: {readable})")
+    shape: tuple[int, ...]
+    type_id: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -156,13 +103,20 @@ class GgufFile:
     version: int = 0
     keys: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
+    twice: list[str] = field(default_factory=list)
+    """Keys that stand there again, where that was let pass."""
+    listed: list[Listed] = field(default_factory=list)
+    """The table of tensors as it stands in the file."""
+    base: int = 0
+    """Where the data begins."""
+    alignment: int = ALIGNMENT
     kept: dict[Any, list[Any]] | None = None
     """What was decoded, for passes that come again and again; None where each decodes anew."""
 
     @classmethod
-    def open(cls, path: str | Path | None, tensors: bool = True) -> GgufFile:
-        """Open a file (``None``: the embedded model's) and read its header, or without ``tensors`` its keys alone;
-        BadModel where anything in it is wrong.
+    def open(cls, path: str | Path | None, upto: Literal["keys", "table", "tensors"] = "tensors") -> GgufFile:
+        """Open a file (``None``: the embedded model's) and read its header, or its keys alone, or these and the table
+        of tensors without a judgement of either; BadModel where anything in it is wrong.
         """
         path = embedded() if path is None else Path(path)
         try:
@@ -176,9 +130,11 @@ class GgufFile:
                 if not status.st_size:
                     raise BadModel("the file is empty")
                 cursor = Cursor(stream)
-                count = file._read_keys(cursor)
-                if tensors:
-                    file._read_tensors(cursor, count, status)
+                count = file._read_keys(cursor, lenient=upto == "table")
+                if upto != "keys":
+                    file._read_table(cursor, count)
+                if upto == "tensors":
+                    file._place(status)
                 if HELD.get(path, file.identity) != file.identity:
                     raise BadModel(digest.CHANGED)
         except BaseException:
@@ -228,36 +184,47 @@ class GgufFile:
         if digest.identity(status) != self.identity:
             self.fail(digest.CHANGED)
 
-    def _read_keys(self, cursor: Cursor) -> int:
+    def _read_keys(self, cursor: Cursor, lenient: bool) -> int:
         """The number of tensors that follow."""
         n_tensors, n_keys = self._read_start(cursor)
         for index in range(n_keys):
             key = cursor.text(f"the name of key {index}", MAX_NAME)
-            if key in self.keys:
+            if key in self.keys and not lenient:
                 raise BadModel(f"key {key} is there twice")
-            self.keys[key] = cursor.value(key)
+            self.twice += [key] if key in self.keys else []
+            self.keys.setdefault(key, cursor.value(key))
         return n_tensors
 
-    def _read_tensors(self, cursor: Cursor, n_tensors: int, status: os.stat_result) -> None:
-        entries: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    def _read_table(self, cursor: Cursor, n_tensors: int) -> None:
+        """The lines of the table, whatever they say, and where the data begins."""
         for index in range(n_tensors):
             name = cursor.text(f"the name of tensor {index}", MAX_NAME)
-            if name in entries:
-                raise BadModel(f"tensor {name} is there twice")
             rank = cursor.scalar("I", f"the rank of tensor {name}")
             if not 1 <= rank <= MAX_RANK:
                 raise BadModel(f"tensor {name} has {rank} dimensions, expected 1 to {MAX_RANK}")
             shape = tuple(cursor.scalar("Q", f"the shape of tensor {name}") for _ in range(rank))
-            entries[name] = shape, cursor.scalar("I", f"tensor {name}"), cursor.scalar("Q", f"tensor {name}")
-        alignment = self._alignment()
-        base = -(-cursor.at // alignment) * alignment
-        for name, (shape, kind, offset) in entries.items():
-            self.tensors[name] = _placed(name, shape, kind, base, offset, alignment)
+            type_id, offset = cursor.scalar("I", f"tensor {name}"), cursor.scalar("Q", f"tensor {name}")
+            self.listed.append(Listed(name, shape, type_id, offset))
+        self.alignment = self._alignment()
+        self.base = -(-cursor.at // self.alignment) * self.alignment
         cursor.raw = cursor.raw[: cursor.at]  # strings of arrays are decoded from it later
+
+    def _place(self, status: os.stat_result) -> None:
+        """The tensors of the table, each with its type and its bytes; raises BadModel for one that cannot be so."""
+        for each, room, last in self.rooms():
+            if each.name in self.tensors:
+                raise BadModel(f"tensor {each.name} is there twice")
+            self.tensors[each.name] = _placed(each, self.base, self.alignment, room, last)
         self._refuse_extent(status)
         for before, after in pairwise(sorted(self.tensors.values(), key=lambda tensor: tensor.offset)):
             if before.end > after.offset:
                 raise BadModel(f"tensors {before.name} and {after.name} overlap at byte {after.offset}")
+
+    def rooms(self) -> Iterator[tuple[Listed, int, bool]]:
+        """Every line of the table, with the bytes to the next tensor, or to the file's end behind the last one."""
+        offsets = sorted({each.offset for each in self.listed})
+        ends = dict(zip(offsets, [*offsets[1:], self.n_bytes - self.base], strict=False))
+        yield from ((each, ends[each.offset] - each.offset, each.offset == offsets[-1]) for each in self.listed)
 
     def _refuse_extent(self, status: os.stat_result) -> None:
         """Raise BadModel where the file is not as long as its tensors say, or was never written to its end."""
@@ -303,7 +270,7 @@ class GgufFile:
 
 def keys_of(path: str | Path | None) -> dict[str, Any]:
     """The keys of a file (``None``: the embedded model's), whatever types of tensors it has; raises BadModel."""
-    with closing(GgufFile.open(path, tensors=False)) as file:
+    with closing(GgufFile.open(path, "keys")) as file:
         return file.keys
 
 
@@ -314,10 +281,11 @@ def refuse_unfinished(status: os.stat_result) -> None:
         raise BadModel(f"of its {size} bytes the disk holds {stored}: it was not written to its end, fetch it again")
 
 
-def _placed(name: str, shape: tuple[int, ...], kind: int, base: int, offset: int, alignment: int) -> TensorInfo:
+def _placed(listed: Listed, base: int, alignment: int, room: int, last: bool) -> TensorInfo:
+    name, shape, offset = listed.name, listed.shape, listed.offset
     if 0 in shape:
         raise BadModel(f"tensor {name} has the shape {list(shape)}: a dimension is zero")
-    stored = tensor_type(name, kind)
+    stored = tensor_type(name, shape, listed.type_id, room, alignment, last)
     n_bytes = stored.n_bytes(name, shape)
     if offset % alignment:
         raise BadModel(f"tensor {name} starts at {offset}, which is no multiple of the alignment {alignment}")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kparity.errors import BadModel
+from kparity.model.architectures import ARCHITECTURES, refusal
 
-ACTIVATIONS: Mapping[str, str] = {"bitnet": "silu", "bitnet-25": "relu2", "bitnet-b1.58": "relu2"}
-"""Activation by architecture: SiLU in mainline ``bitnet``, relu² in the 2B-4T files of bitnet.cpp."""
+ACTIVATIONS: Mapping[str, str] = {name: each.act for name, each in ARCHITECTURES.items() if not each.needs}
+"""Activation by architecture, of those that the engine runs."""
 
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 24
@@ -107,7 +108,7 @@ def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
     keys = Keys(stored)
     arch = keys.text("general.architecture")
     if arch not in ACTIVATIONS:
-        raise BadModel(f"architecture {arch!r} is not a BitNet b1.58 model (known: {', '.join(ACTIVATIONS)})")
+        raise BadModel(refusal(arch))
     width = keys.integer(f"{arch}.embedding_length", 1, MAX_SIZE)
     n_head = keys.integer(f"{arch}.attention.head_count", 1, MAX_SIZE)
     n_kv = keys.integer(f"{arch}.attention.head_count_kv", 1, MAX_SIZE, n_head)

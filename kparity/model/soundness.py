@@ -7,7 +7,7 @@ memory nor, where the file is shortened meanwhile, its life.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,7 +16,8 @@ import numpy as np
 from kparity.errors import BadModel
 from kparity.host import files
 from kparity.model import digest, graph
-from kparity.model.gguf_file import I2_S_TAIL, TensorInfo
+from kparity.model.gguf_file import GgufFile, TensorInfo
+from kparity.model.types import I2_S_TAIL
 from kparity.ops.spec import Array
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 """Bytes that are looked at at a time."""
-_SCALE_AT = {"Q8_0": (0, 34), "Q6_K": (208, 210), "TQ1_0": (52, 54), "TQ2_0": (64, 66)}
-"""Where the f16 scale of a block stands, and how many bytes the block has."""
 _EXPONENT = {"F16": ("<u2", 0x7C00, 0x7400), "BF16": ("<u2", 0x7F80, 0x4680), "F32": ("<u4", 0x7F800000, 0x46800000)}
 """Type of a float's bits, its exponent's (where all of these are set it is NaN or infinite), and the bits of HUGE."""
 HUGE = 2.0**14
@@ -55,13 +54,18 @@ class _Seen:
 
 
 def faults(model: Model) -> list[Fault]:
-    """Of every tensor of a file, in its order. Raises BadModel where the file is not the one that was opened."""
+    """Of every tensor of a model, as ``found_in`` says."""
+    return found_in(model.file, model.file.tensors.values())
+
+
+def found_in(file: GgufFile, tensors: Iterable[TensorInfo]) -> list[Fault]:
+    """Of every tensor, in its order. Raises BadModel where the file is not the one that was opened."""
     found, empty, ternary = list[Fault](), list[str](), 0
     needed = (graph.EMBEDDING, graph.HEAD, graph.OUTPUT_NORM)
-    with files.opened(model.path, "a GGUF file") as stream:
-        if digest.identity(os.fstat(stream.fileno())) != model.file.identity:
-            model.file.fail(digest.CHANGED)
-        for tensor in model.file.tensors.values():
+    with files.opened(file.path, "a GGUF file") as stream:
+        if digest.identity(os.fstat(stream.fileno())) != file.identity:
+            file.fail(digest.CHANGED)
+        for tensor in tensors:
             seen, scales = _seen(stream, tensor), tensor.type.name not in _EXPONENT
             ternary += tensor.type.ternary
             if seen.bad:
@@ -131,7 +135,7 @@ def _judged(tensor: TensorInfo, data: Array) -> tuple[Array | None, Array | None
             (sizes >= huge if largest >= huge else None),
             largest > 0,
         )
-    at, size = _SCALE_AT.get(name, (0, 4))
+    at, size = (tensor.type.scale_at, tensor.type.block_bytes) if tensor.type.scale_at >= 0 else (0, 4)
     width, dtype = (4, "<f4") if name == "I2_S" else (2, "<f2")
     scales = data.reshape(-1, size)[:, at : at + width].copy().view(dtype)
     with np.errstate(invalid="ignore"):

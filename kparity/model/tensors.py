@@ -10,7 +10,8 @@ import numpy as np
 from kparity.errors import BadModel
 from kparity.host.processors import processors
 from kparity.model import decode
-from kparity.model.gguf_file import F16, F32, I2_S, TQ1_0, TQ2_0, GgufFile, TensorInfo
+from kparity.model.gguf_file import GgufFile, TensorInfo
+from kparity.model.types import F16, F32, I2_S, TQ1_0, TQ2_0
 from kparity.ops.spec import DTYPES, Array
 
 ScaleKind = Literal["tensor", "row", "block256"]

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from kparity.kernels.support import SERVED, VOCABULARY
-from kparity.model.gguf_file import ALIGNMENT, TYPES
+from kparity.model.gguf_file import ALIGNMENT
 from kparity.model.gguf_header import ARRAY, BOOL, SCALARS, STRING
+from kparity.model.types import READABLE
 from kparity.ops.spec import Array
 
 I32, U32, F32 = 5, 4, 6
@@ -77,7 +78,7 @@ class Entry:
     @classmethod
     def of(cls, name: str, shape: tuple[int, ...], kind: str, make: Callable[[], Iterable[bytes]]) -> Entry:
         """A tensor of a type by its name."""
-        stored = next(each for each in TYPES.values() if each.name == kind.upper())
+        stored = next(each for each in READABLE if each.name == kind.upper())
         return cls(name, shape, stored.id, stored.n_bytes(name, shape), make)
 
 

@@ -12,13 +12,13 @@ from kparity.device.adapter import Backend, Buffer, Device, DeviceInfo
 from kparity.engine.graph import FusedGraph, Kernels, Options
 from kparity.engine.weights import FUSED, Linear, Part, Weights, parts_of
 from kparity.errors import BadModel, WrongInput
-from kparity.model.gguf_file import TYPES, TensorType
 from kparity.model.graph import LINEARS, NORMS, linear_shapes
 from kparity.model.hparams import ACTIVATIONS, Hparams
+from kparity.model.types import READABLE, TensorType
 from kparity.ops.spec import Array, padded
 from kparity.receipts.record import Graph, Model, Row
 
-BY_NAME: Mapping[str, TensorType] = {each.name: each for each in TYPES.values()}
+BY_NAME: Mapping[str, TensorType] = {each.name: each for each in READABLE}
 MOST_PARTS = 4096
 """Pieces in which a table may lie on a device: no more than one that holds a row each."""
 
