@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -121,15 +122,22 @@ public:
         pool_->reserve(scratch);
     }
 
+    // On all threads, and on one for the second time, to know what that takes, or while more do not pay.
     void run() {
-        if (alone_)
+        const auto start = Pace::Clock::now();
+        const bool one = alone_ || ++runs_ == 2 || pool_->pace().alone(start);
+        if (one)
             pool_->run_alone(*this);
         else
             pool_->run(*this);
+        const auto took = Pace::Clock::now() - start;
+        if (one)
+            on_one_ = took;
+        else if (const Pace::Clock::duration other = on_one_; other.count())
+            pool_->pace().took(took, other);
     }
 
-    void work(int thread, Barrier& barrier, std::uint8_t* scratch) override {
-        const int threads = pool_->threads();
+    void work(int thread, int threads, Barrier& barrier, std::uint8_t* scratch) override {
         for (std::size_t i = 0; i < launches_.size(); ++i) {
             const Launch& launch = launches_[i];
             if (!launch.alone)
@@ -137,7 +145,7 @@ public:
             else if (thread == 0)
                 launch.kernel->run(launch.args.data(), Slice{0, 1, scratch});
             const bool follows = i + 1 < launches_.size();  // two launches of thread 0 need no barrier in between
-            if (follows && !(launch.alone && launches_[i + 1].alone)) barrier.arrive();
+            if (follows && threads > 1 && !(launch.alone && launches_[i + 1].alone)) barrier.arrive();
         }
     }
 
@@ -150,6 +158,8 @@ private:
     std::shared_ptr<Pool> pool_;
     std::vector<Launch> launches_;
     bool alone_ = true;
+    std::atomic<unsigned> runs_{0};
+    std::atomic<Pace::Clock::duration> on_one_{Pace::Clock::duration::zero()};
 };
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include "pool.h"
 
-#include <chrono>
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 #include <stdexcept>
@@ -19,6 +19,11 @@ namespace {
 // sleeps: when the awaited thread has no processor of its own, looking only delays it.
 constexpr auto SPIN = std::chrono::microseconds(3);
 constexpr auto YIELD = std::chrono::microseconds(40);
+
+// What may be lost before jobs run on one thread, and how long they then do at first; both at least, where a job is
+// longer than a slice. The longest time is 128 of the first.
+constexpr Pace::Clock::duration SLICE = std::chrono::milliseconds(2);
+constexpr int LONGEST = 128;
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -75,6 +80,16 @@ struct Scratch {
 };
 
 }  // namespace
+
+void Pace::took(Clock::duration all, Clock::duration one) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    lost_ = std::max(Clock::duration::zero(), lost_ + all - one);
+    if (all < one) length_ = std::max(1, length_ / 2);
+    if (lost_ <= std::max(SLICE, one / 2)) return;
+    until_ = Clock::now() + length_ * std::max(SLICE, one);
+    length_ = std::min(LONGEST, 2 * length_);
+    lost_ = Clock::duration::zero();
+}
 
 void Barrier::wait(const std::atomic<std::uint32_t>& value, std::uint32_t seen) {
     if (spin_) {
@@ -133,7 +148,7 @@ Pool::Pool(int threads) : threads_(threads) {
 
 Pool::~Pool() { close(); }
 
-void Pool::serve(State& state, int thread) {
+void Pool::serve(State& state, int thread, int threads) {
     std::uint32_t seen = 0;
     for (;;) {
         state.barrier.wait(state.generation, seen);
@@ -141,7 +156,7 @@ void Pool::serve(State& state, int thread) {
         Job* job = state.job;
         if (!job) return;
         state.placement.move_off_the_caller();
-        job->work(thread, state.barrier, state.scratch[static_cast<std::size_t>(thread)].aligned());
+        job->work(thread, threads, state.barrier, state.scratch[static_cast<std::size_t>(thread)].aligned());
         state.barrier.arrive();
     }
 }
@@ -155,7 +170,7 @@ Pool::State& Pool::state() {
         const bool spin = static_cast<unsigned>(threads_) <= std::thread::hardware_concurrency();
         state_ = std::make_unique<State>(threads_, spin);
         for (int thread = 1; thread < threads_; ++thread)
-            state_->workers.emplace_back(serve, std::ref(*state_), thread);
+            state_->workers.emplace_back(serve, std::ref(*state_), thread, threads_);
     }
     return *state_;
 }
@@ -173,7 +188,7 @@ void Pool::run(Job& job) {
     at.job = &job;
     at.generation.fetch_add(1);
     at.barrier.release();
-    job.work(0, at.barrier, at.scratch[0].aligned());
+    job.work(0, threads_, at.barrier, at.scratch[0].aligned());
     at.barrier.arrive();
 }
 
@@ -181,7 +196,7 @@ void Pool::run_alone(Job& job) {
     State& at = state();
     std::lock_guard<std::mutex> lock(at.running);
     at.scratch[0].reserve(scratch_bytes_);
-    job.work(0, at.barrier, at.scratch[0].aligned());
+    job.work(0, 1, at.barrier, at.scratch[0].aligned());
 }
 
 void Pool::close() {

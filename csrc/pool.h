@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -32,10 +33,32 @@ private:
     std::condition_variable wake_;
 };
 
+// Whether several threads pay. On a busy machine each barrier waits until the scheduler lets the other threads on: a step
+// of 0.1 ms then takes 30. So what jobs took on all threads is held against what they take on one and, where that was
+// lost by more than a slice of the scheduler's, all of them run on one for a while, for longer each time.
+class Pace {
+public:
+    using Clock = std::chrono::steady_clock;
+
+    bool alone(Clock::time_point now) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return now < until_;
+    }
+    // A job took so long on all threads, that takes `one` on one.
+    void took(Clock::duration all, Clock::duration one);
+
+private:
+    std::mutex mutex_;
+    Clock::time_point until_{};
+    Clock::duration lost_{};
+    int length_ = 1;
+};
+
 class Job {
 public:
     virtual ~Job() = default;
-    virtual void work(int thread, Barrier& barrier, std::uint8_t* scratch) = 0;
+    // The share of one of `threads` threads; of one alone no barrier may be asked for.
+    virtual void work(int thread, int threads, Barrier& barrier, std::uint8_t* scratch) = 0;
 };
 
 class Pool {
@@ -46,6 +69,7 @@ public:
     Pool& operator=(const Pool&) = delete;
 
     int threads() const { return threads_; }
+    Pace& pace() { return pace_; }
     // Each thread gets at least this much scratch from the next run on.
     void reserve(std::size_t scratch_bytes);
     // Runs the job on all threads, the caller's being thread 0. One job at a time; further callers wait.
@@ -58,13 +82,14 @@ public:
 private:
     struct State;
     const int threads_;
+    Pace pace_;
     std::size_t scratch_bytes_ = 0;
     bool closed_ = false;
     std::unique_ptr<State> state_;
     std::mutex guard_;  // of the state: threads start at the first run, and once more in a forked child
 
     State& state();
-    static void serve(State& state, int thread);
+    static void serve(State& state, int thread, int threads);
 };
 
 }  // namespace kparity

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from contextlib import ExitStack, closing
 from itertools import pairwise
 
@@ -15,7 +18,9 @@ from kparity.backends import cpu
 from kparity.backends.cpu import CpuBackend, CpuProgram
 from kparity.backends.numpy import NumpyBackend
 from kparity.device.adapter import Buffer, launched
+from kparity.engine import Engine
 from kparity.errors import DeviceFault, Unavailable, WrongInput
+from kparity.model import load_model
 from kparity.ops import packing
 from kparity.ops.spec import Array, Case, Op
 from tests.refusals import refused
@@ -220,6 +225,31 @@ def test_programs_of_two_threads_share_a_pool(own):
     for worker in workers:
         worker.join()
     assert all((backend.download(out) == 2).all() for out in outs)
+
+
+@pytest.mark.alone
+def test_threads_cost_little_where_they_do_not_pay(own):
+    """On a busy machine every barrier waits for the scheduler: a step took ten times as long on two as on one."""
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        with closing(load_model(None)) as model:
+            engines = [Engine(model, own(threads)) for threads in (1, 2)]
+            took = [[stepped(engine) for engine in engines] for _ in range(6)]
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+    one, two = (float(np.median(each)) for each in zip(*took[1:], strict=True))
+    assert two < 4 * one, took
+
+
+def stepped(engine: Engine) -> float:
+    """Seconds of some steps."""
+    engine.reset()
+    began = time.perf_counter()
+    for token in range(64):
+        engine.step(token)
+    return time.perf_counter() - began
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
