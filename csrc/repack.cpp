@@ -7,7 +7,7 @@
 //
 // TQ2_0 and I2_S keep element 32 * plane + m of 128 in byte m, one plane per bit pair. Read as u32, four neighbouring
 // input words hold the 4 x 4 (plane, word) table of which the packing is the transpose, so both need nothing but a
-// transposition of 2-bit fields.
+// transposition of 2-bit fields. Q2_0 has its weights in order, four a byte: a packed word is the transpose of a word.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -42,6 +42,8 @@ constexpr int64_t kBlock = 256;          // weights of a packed block and of a T
 constexpr int64_t kBlockWords = 16;      // u32 words of a packed block
 constexpr int64_t kTq2Bytes = 66;        // u8 qs[64], f16 d           (ggml-common.h, block_tq2_0)
 constexpr int64_t kTq1Bytes = 54;        // u8 qs[48], u8 qh[4], f16 d (ggml-common.h, block_tq1_0)
+constexpr int64_t kQ2Bytes = 18;         // f16 d, u8 qs[16] for 64 weights; 34 for 128
+constexpr int64_t kPtq1Bytes = 28;       // u8 qs[24], u8 qh[2], f16 d for 128 weights
 constexpr int64_t kI2sGroup = 128;       // weights of an I2_S group, 32 bytes (bitnet.cpp, ggml-bitnet-mad.cpp, x86)
 constexpr uint32_t kOnes = 0x55555555u;  // sixteen codes of weight 0
 constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
@@ -93,9 +95,28 @@ void tq2_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
     bad |= planes_to_words<false>(src + 32, dst + 8);
 }
 
+// Transpose of the 4 x 4 table of 2-bit fields of a word: field j of byte i becomes field i of byte j.
+inline uint32_t transposed(uint32_t x) {
+    uint32_t t = (x ^ (x >> 6)) & 0x00cc00ccu;
+    x ^= t ^ (t << 6);
+    t = (x ^ (x >> 12)) & 0x0000f0f0u;
+    return x ^ t ^ (t << 12);
+}
+
+// Four codes a byte, in order; code 3 is the weight +2.
+template <int64_t weights>
+void q2_0_block(const uint8_t* src, uint32_t* dst, uint32_t&) {
+    for (int64_t w = 0; w < weights / 16; ++w) {
+        uint32_t word;
+        std::memcpy(&word, src + 4 * w, sizeof word);
+        dst[w] = transposed(word);
+    }
+}
+
 // GCC's and Clang's own vectors: they become SSE2, AVX2 or NEON, whatever the function is compiled for.
 typedef uint8_t u8x32 __attribute__((vector_size(32)));
 typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef uint8_t u8x8 __attribute__((vector_size(8)));
 
 // A TQ1_0 byte is ceil(v * 256 / 243) of a number v of five base-3 digits: the fraction v / 243. The next digit is the
 // integer part of three times the fraction q / 256: 0 below 86, 1 below 171, else 2. What is left after five digits is
@@ -141,6 +162,23 @@ KPARITY_CLONES void tq1_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad
     bad = (any[0] | any[1] | any[2] | any[3] | any[4] | any[5]) != 0;
 }
 
+// PTQ1_0: five digits of 16 bytes, of 8 bytes, and four of 2.
+KPARITY_CLONES void ptq1_0_block(const uint8_t* src, uint32_t* dst, uint32_t& bad) {
+    alignas(32) uint8_t codes[kBlock / 2];
+    const u8x16 bad16 = five_digits<u8x16>(src, codes);
+    const u8x8 bad8 = five_digits<u8x8>(src + 16, codes + 80);
+    for (int b = 0; b < 2; ++b) {
+        uint8_t q = src[24 + b];
+        for (int n = 0; n < 4; ++n, q = static_cast<uint8_t>(q * 3)) codes[120 + 2 * n + b] = (q >= 86) + (q >= 171);
+        bad |= q >= 81;  // what is left of a number whose fifth digit is 0
+    }
+    for (int64_t w = 0; w < kBlockWords / 2; ++w) dst[w] = codes_to_word(codes + 16 * w);
+    uint64_t any[3];
+    std::memcpy(any, &bad16, 16);
+    std::memcpy(any + 2, &bad8, 8);
+    bad |= (any[0] | any[1] | any[2]) != 0;
+}
+
 // Rows [begin, end) in each thread, no more threads than there is work for.
 template <typename Body>
 void parallel_rows(int64_t rows, int64_t bytes, int threads, Body body) {
@@ -166,14 +204,16 @@ void require(bool good, const char* message) {
     if (!good) throw std::invalid_argument(message);
 }
 
-// TQ1_0 and TQ2_0: words [N, K/16], the f16 bits of d [N, K/256], whether a block has a weight that is not 0 [N,
-// K/256], and the index of the first block that is not ternary, or -1.
-template <int64_t block_bytes, BlockFn decode>
+// Types with a scale for each block of B weights, the f16 d before the codes or behind them: words [N, Kp/16], the bits
+// of d [N, K/B], whether a block has a weight that is not 0 [N, K/B], and the index of the first block that is not
+// ternary, or -1.
+template <int64_t weights, int64_t block_bytes, bool scale_first, BlockFn decode>
 py::tuple repack_blocks(const Bytes& data, int64_t rows, int64_t k, int threads) {
-    require(rows > 0 && k > 0 && k % kBlock == 0, "rows and k must be positive and k a multiple of 256");
-    const int64_t blocks = k / kBlock;
+    require(rows > 0 && k > 0 && k % weights == 0, "rows and k must be positive and k a multiple of the block");
+    const int64_t blocks = k / weights, row_words = (k + kBlock - 1) / kBlock * kBlockWords;
+    constexpr int64_t block_words = weights / 16;
     require(data.ndim() == 1 && data.size() == rows * blocks * block_bytes, "data does not have rows * k weights");
-    py::array_t<uint32_t> words({rows, blocks * kBlockWords});
+    py::array_t<uint32_t> words({rows, row_words});
     py::array_t<uint16_t> scales({rows, blocks});
     py::array_t<bool> used({rows, blocks});
     const uint8_t* src = data.data();
@@ -186,13 +226,15 @@ py::tuple repack_blocks(const Bytes& data, int64_t rows, int64_t k, int threads)
         parallel_rows(rows, data.size(), threads, [&](int64_t begin, int64_t end) {
             for (int64_t b = begin * blocks; b < end * blocks; ++b) {
                 const uint8_t* block = src + b * block_bytes;
-                uint32_t* out = dst + b * kBlockWords;
+                uint32_t* out = dst + b / blocks * row_words + b % blocks * block_words;
                 uint32_t bad = 0, differs = 0;
-                decode(block, out, bad);
-                for (int64_t w = 0; w < kBlockWords; ++w) differs |= out[w] ^ kOnes;
-                std::memcpy(scale + b, block + block_bytes - 2, 2);
+                decode(block + (scale_first ? 2 : 0), out, bad);
+                for (int64_t w = 0; w < block_words; ++w) differs |= out[w] ^ kOnes;
+                std::memcpy(scale + b, block + (scale_first ? 0 : block_bytes - 2), 2);
                 any[b] = differs != 0;
                 if (bad) return lower(first_bad, b);
+                if (b % blocks == blocks - 1)
+                    std::fill(out + block_words, dst + (b / blocks + 1) * row_words, kOnes);
             }
         });
     }
@@ -250,10 +292,16 @@ py::array_t<uint32_t> repack_i2_s(const Bytes& data, int64_t rows, int64_t k, in
 void bind_repack(py::module_& m) {
     const auto data = py::arg("data"), rows = py::arg("rows"), k = py::arg("k");
     const auto threads = py::arg("threads") = 0;
-    m.def("repack_tq2_0", &repack_blocks<kTq2Bytes, tq2_0_block>, data, rows, k, threads,
+    m.def("repack_tq2_0", &repack_blocks<kBlock, kTq2Bytes, false, tq2_0_block>, data, rows, k, threads,
           "TQ2_0 bytes to (words [N, K/16], f16 bits of d [N, K/256], used [N, K/256], first bad block or -1).");
-    m.def("repack_tq1_0", &repack_blocks<kTq1Bytes, tq1_0_block>, data, rows, k, threads,
+    m.def("repack_tq1_0", &repack_blocks<kBlock, kTq1Bytes, false, tq1_0_block>, data, rows, k, threads,
           "TQ1_0 bytes to (words [N, K/16], f16 bits of d [N, K/256], used [N, K/256], first bad block or -1).");
+    m.def("repack_q2_0", &repack_blocks<64, kQ2Bytes, true, q2_0_block<64>>, data, rows, k, threads,
+          "Q2_0 bytes to (words [N, Kp/16], f16 bits of d [N, K/64], used [N, K/64], -1).");
+    m.def("repack_q2_0_128", &repack_blocks<128, 2 * kQ2Bytes - 2, true, q2_0_block<128>>, data, rows, k, threads,
+          "Q2_0 in blocks of 128, and PQ2_0: (words [N, Kp/16], f16 bits of d [N, K/128], used [N, K/128], -1).");
+    m.def("repack_ptq1_0", &repack_blocks<128, kPtq1Bytes, false, ptq1_0_block>, data, rows, k, threads,
+          "PTQ1_0 bytes to (words [N, Kp/16], f16 bits of d, used [N, K/128], first bad block or -1).");
     m.def("repack_i2_s", &repack_i2_s, data, rows, k, threads, "I2_S codes, without the scale, to words [N, Kp/16].");
 }
 

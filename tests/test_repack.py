@@ -15,7 +15,7 @@ from kparity import _native
 from kparity.errors import BadModel
 from kparity.model import Model, load_model
 from kparity.model.decode import decode_i2_s, decode_tq1_0, decode_tq2_0
-from kparity.model.tensors import combine_scales
+from kparity.model.tensors import NATIVE, combine_scales
 from kparity.model.writer import TERNARY, encode
 from kparity.ops.packing import pack, unpack
 from kparity.ops.spec import Array
@@ -35,7 +35,7 @@ def words_of(kind: str, raw: bytes, rows: int, k: int, threads: int = 0) -> Arra
     """The native repacking, which must find nothing to refuse."""
     if kind == "i2_s":
         return np.asarray(_native.repack_i2_s(as_bytes(raw)[: rows * k // 4], rows, k, threads))
-    repack = _native.repack_tq2_0 if kind == "tq2_0" else _native.repack_tq1_0
+    repack = getattr(_native, NATIVE[kind.upper()])
     words, _, _, bad = repack(as_bytes(raw), rows, k, threads)
     assert bad == -1
     return np.asarray(words)

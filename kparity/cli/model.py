@@ -146,7 +146,8 @@ def print_report(report: dict[str, Any]) -> None:
 
     numbers = ("min", "mean", "max", "std", "rms")
     graph, keys, faults = Table("graph", ""), Table("key", "value"), Table("tensor", "verdict", "reason")
-    types = Table("type", "tensors", "elements", "bytes", right=("tensors", "elements", "bytes"))
+    counts = ("tensors", "elements", "bytes")
+    types = Table("type", *counts, "scale per", "-1, 0, +1, +2", right=counts)
     norms = Table("norm", "verdict", *numbers, "reason", right=numbers)
     for name, value in graph_lines(report):
         graph.add(name, value)
@@ -154,7 +155,8 @@ def print_report(report: dict[str, Any]) -> None:
         if name not in HIDDEN:
             keys.add(_short(name), _short(_value(value)))
     for row in report["types"]:
-        types.add(row["type"], *(f"{row[column]:,}" for column in ("tensors", "elements", "bytes")))
+        codes = ", ".join(f"{count / sum(row['codes']):.1%}" for count in row["codes"]) if row["codes"] else ""
+        types.add(row["type"], *(f"{row[column]:,}" for column in counts), ", ".join(row["spans"]), codes)
     for norm in report["norms"]:
         norms.add(norm["name"], norm["verdict"], *(norm[column] for column in numbers), norm["reason"])
     for fault in report["faults"]:

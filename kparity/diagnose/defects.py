@@ -196,7 +196,7 @@ def fixed(f: Facts, act: str, kv: str) -> Iterator[Defect]:
     yield Defect("kv-type", f"the KV cache is not {kv}", kv="f32" if kv == "f16" else "f16")
     yield Defect("kv-type", "the KV cache is cut off to f16 instead of rounded", wrong(cached=_cut))
     yield Defect("scale", "all linear layers give zeros: their weights or activations are lost", scaled(0.0))
-    bare = Variation(tensors=lambda t: {name: each for name, each in t.items() if not name.endswith(".scale")})
+    bare = Variation(tensors=lambda t: {name: each for name, each in t.items() if not name.endswith("scale")})
     yield Defect("scale-tensor", "the tensors .scale beside the weights are not applied", bare)
 
 

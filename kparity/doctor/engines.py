@@ -8,7 +8,7 @@ from kparity.doctor.patient import Patient
 from kparity.doctor.record import Finding
 from kparity.engines.hf_weights import FAMILIES
 from kparity.model.gguf_file import Listed
-from kparity.model.types import I2_S, Q2_0, Q2_0_OLD, READABLE
+from kparity.model.types import I2_S, Q2_0, Q2_0_128, READABLE
 
 MAINLINE = (
     "bitnet",
@@ -35,6 +35,8 @@ def findings(patient: Patient, items: Mapping[str, Finding]) -> Iterator[Finding
         return
     if patient.model is None:
         yield Finding("kparity", "not applicable", f"refuses it: {patient.refused}")
+    elif items["spans"].verdict == "doubtful":
+        yield Finding("kparity", "not applicable", f"refuses it: {items['spans'].evidence}")
     else:
         yield _misled("kparity", items, f"runs it as {patient.arch}")
     yield _llamacpp(patient, items)
@@ -58,7 +60,7 @@ def _foreign(patient: Patient) -> str:
     """Why mainline's table of types does not have a tensor of the file; empty where it has all of them."""
     for each in patient.listed:
         kind = patient.placed.get(each.name)
-        if kind is None or kind.type in (I2_S, Q2_0_OLD) or not _mainline(each):
+        if kind is None or kind.type in (I2_S, Q2_0_128) or not _mainline(each):
             name = kind.type.name if kind else f"type {each.type_id}"
             return f"{each.name} is {name} (id {each.type_id}), which it does not have"
     return ""

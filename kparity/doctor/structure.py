@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,9 +13,10 @@ from kparity.errors import BadModel
 from kparity.model import types
 from kparity.model.architectures import refusal
 from kparity.model.gguf_file import MAX_TAIL, GgufFile, refuse_unfinished
-from kparity.model.graph import EMBEDDING, HEAD, LINEARS, OUTPUT_NORM
+from kparity.model.graph import EMBEDDING, HEAD, LINEARS, OUTPUT_NORM, scale_names
 from kparity.model.hparams import MAX_LAYERS
 
+_LINEAR = re.compile(rf"blk\.\d+\.({'|'.join(LINEARS)})\.weight")
 SHOWN = 3
 """Names of tensors that a sentence has."""
 
@@ -79,9 +81,7 @@ def expected(patient: Patient) -> tuple[set[str], set[str]]:
         return set(), set()
     stems = [*LINEARS, "attn_norm", "ffn_norm", *graph.norms]
     needed = {EMBEDDING, OUTPUT_NORM} | {f"blk.{at}.{stem}.weight" for at in range(layers) for stem in stems}
-    scales = {
-        f"blk.{at}.{stem}{end}" for at in range(layers) for stem in LINEARS for end in (".scale", ".weight_scale")
-    }
+    scales = {name for at in range(layers) for stem in LINEARS for name in scale_names(f"blk.{at}.{stem}")}
     return needed, {HEAD, *scales, *(["rope_freqs.weight"] if patient.arch == "llama" else ())}
 
 
@@ -122,7 +122,20 @@ def _types(patient: Patient) -> Finding:
     notes += [f"{kind.name} cannot be read here" + (f": {kind.why}" if kind.why else "") for kind in unread]
     if len({kind for kind in kinds if kind.ternary}) > 1:
         notes.append("several ternary types in one file")
-    return Finding(item, "doubtful" if shared or unread else "ok", "; ".join([told, *notes]))
+    dense = mixed(patient)
+    if dense:
+        notes.append(
+            f"a mixed file, whose linear layers are not all ternary: {some(dense)} are not, and nothing runs it"
+        )
+    doubts = types.Q2_0_128 in kinds or unread or dense
+    return Finding(item, "doubtful" if doubts else "ok", "; ".join([told, *notes]))
+
+
+def mixed(patient: Patient) -> list[str]:
+    """Linear layers of an ordinary type, where others are ternary."""
+    linear = [each for each in patient.placed.values() if _LINEAR.fullmatch(each.name)]
+    ternary = sum(each.type.ternary for each in linear)
+    return [f"{each.name} ({each.type.name})" for each in linear if not each.type.ternary] if ternary else []
 
 
 def _architecture(patient: Patient) -> Finding:
@@ -132,9 +145,9 @@ def _architecture(patient: Patient) -> Finding:
     if patient.graph is None or patient.graph.needs:
         return Finding(item, "not applicable", f"{refusal(arch)}; what needs a run is not tried")
     if patient.model is None:
-        return Finding(
-            item, "wrong" if not patient.strange else "doubtful", f"the engine refuses it: {patient.refused}"
-        )
+        ours = all(each.type in types.READABLE for each in patient.placed.values())
+        limits = patient.strange or mixed(patient) or not ours  # of the engine, and not the file's fault
+        return Finding(item, "doubtful" if limits else "wrong", f"the engine refuses it: {patient.refused}")
     h = patient.model.hparams
     shape = f"{h.n_layer} layers, width {h.width}, {h.n_head} and {h.n_kv} heads of {h.head_dim}, feed-forward {h.ffn}"
     return Finding(item, "ok", f"{arch}: {shape}")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 
 from kparity.doctor.patient import Patient
 from kparity.doctor.record import Finding, Verdict
 from kparity.doctor.structure import some
-from kparity.model import decode, soundness
+from kparity.model import soundness
+from kparity.model.census import Seen, seen
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.inspection import norm_statistics
-from kparity.model.tensors import load_vector
+from kparity.model.tensors import SPAN, load_vector
 from kparity.model.types import I2_S, READABLE, TQ2_0, TensorType
 from kparity.ops.spec import Array
 
-PIECE = 1 << 22
-"""Bytes that are decoded at a time."""
 LEAST, MOST = 0.01, 0.98
 """Shares of a code that trained weights do not leave: an encoder that lost a sign, or rounded all to zero, does."""
 SKEW = 0.2
@@ -30,67 +28,6 @@ DEAD = 0.01
 """Share of a tensor's rows that may be zero."""
 
 
-@dataclass
-class Seen:
-    """A ternary tensor: how often each code stands in it, rows without a weight, and what is wrong with a code."""
-
-    codes: Array = field(default_factory=lambda: np.zeros(4, np.int64))
-    zero_rows: int = 0
-
-
-@cache
-def digits(kind: TensorType) -> Array:
-    """How many of each code [256, 4] a byte of codes stands for, with all its digits."""
-    values = np.arange(256)
-    if kind.codes == "bits":
-        found = np.stack([values >> shift & 3 for shift in (0, 2, 4, 6)])
-    else:
-        found = np.stack([(values * 3**n % 256) * 3 >> 8 for n in range(5)])
-    return np.stack([(found == code).sum(axis=0) for code in range(4)], axis=1)
-
-
-def seen(file: GgufFile, tensor: TensorInfo) -> Seen:
-    """Look at every weight of a ternary tensor."""
-    found = Seen()
-    if tensor.type is I2_S:
-        return _seen_i2_s(file, tensor)
-    kind, k = tensor.type, tensor.shape[0]
-    size, blocks = kind.block_bytes, k // kind.block
-    step = max(1, PIECE // (size * blocks))
-    for row0 in range(0, tensor.rows, step):
-        rows = min(step, tensor.rows - row0)
-        data = file.data(tensor.cut(row0, rows)).reshape(rows, blocks, size)
-        codes = data[:, :, 2:] if kind.scale_at == 0 else data[:, :, : kind.scale_at]
-        found.codes += np.bincount(codes.reshape(-1), minlength=256) @ digits(kind)
-        silent = codes == (0x55 if kind.codes == "bits" else 128)
-        if kind.codes == "base3":  # the bytes of qh have four digits, and stand behind the others
-            tail = codes[:, :, -(kind.block // 64) :]
-            found.codes -= _fifth(tail)
-            silent[:, :, -(kind.block // 64) :] = tail == 127
-        found.zero_rows += int(silent.all(axis=(1, 2)).sum())
-    return found
-
-
-def _fifth(tail: Array) -> Array:
-    """How often each code is the fifth digit of bytes that have four."""
-    code = (tail.astype(np.int64) * 81 % 256) * 3 >> 8
-    return np.bincount(code.reshape(-1), minlength=4)[:4]
-
-
-def _seen_i2_s(file: GgufFile, tensor: TensorInfo) -> Seen:
-    """Its codes run high bits first over the whole tensor, and 3 is no code of its packers."""
-    found, k = Seen(), tensor.shape[0]
-    codes = file.data(tensor)[: tensor.rows * k // 4]
-    found.codes += np.bincount(codes, minlength=256) @ digits(tensor.type)
-    step = max(1, PIECE // k // 128) * 128
-    for row0 in range(0, tensor.rows, step):
-        rows = min(step, tensor.rows - row0)
-        part = codes[row0 * k // 4 : (row0 + rows) * k // 4]
-        weights, _ = decode.decode_i2_s(np.concatenate([part, np.zeros(4, np.uint8)]), rows, k)
-        found.zero_rows += int((~weights.any(axis=1)).sum())
-    return found
-
-
 def findings(patient: Patient) -> Iterator[Finding]:
     """Of all tensors whose type is known."""
     if patient.file is None:
@@ -99,6 +36,7 @@ def findings(patient: Patient) -> Iterator[Finding]:
     looked = {each.name: seen(file, each) for each in inside if each.type.ternary}
     kinds = {each.name: each.type for each in inside}
     yield _scales(file, inside)
+    yield _spans(looked)
     yield _codes(looked, kinds)
     yield _rows(looked, {each.name: each.rows for each in inside})
     yield _norms(patient, inside)
@@ -112,7 +50,7 @@ def _scales(file: GgufFile, inside: list[TensorInfo]) -> Finding:
         told = "; ".join(f"{each.tensor}: {each.reason}" for each in faults[:3])
         return Finding(item, worst, told + (f"; {len(faults) - 3} more" if len(faults) > 3 else ""))
     values = {each.name: _largest(file, each) for each in known if each.type.ternary}
-    beside = {each.name: float(load_vector(file, each)[0]) for each in known if each.name.endswith(("scale",))}
+    beside = {each.name: float(load_vector(file, each)[0]) for each in known if each.name.endswith("scale")}
     large = [f"{name} = {value:.4g}" for name, value in (values | beside).items() if value >= INVERSE]
     if large:
         return Finding(item, "doubtful", f"{some(large)}: the inverse of a scale? One converter divides by it")
@@ -121,6 +59,21 @@ def _scales(file: GgufFile, inside: list[TensorInfo]) -> Finding:
     span = f"{min(values.values()):.4g} to {max(values.values()):.4g}"
     apart = f", {len(beside)} tensors of scales beside" if beside else ""
     return Finding(item, "ok", f"finite; the largest of each of {len(values)} ternary tensors is {span}{apart}")
+
+
+def _spans(looked: dict[str, Seen]) -> Finding:
+    """For how many weights a scale counts, whatever the type of the tensor would allow."""
+    if not looked:
+        return Finding("spans", "not applicable", "no ternary tensor that can be read")
+    counts = Counter(each.span for each in looked.values())
+    told = ", ".join(
+        f"{count} with {f'a scale for {span} weights' if span else 'one scale'}"
+        for span, count in sorted(counts.items())
+    )
+    small = [name for name, each in looked.items() if 0 < each.span < SPAN]
+    if small:
+        return Finding("spans", "doubtful", f"{told}; no kernel here takes less than {SPAN}, as in {some(small)}")
+    return Finding("spans", "ok", told)
 
 
 def _largest(file: GgufFile, tensor: TensorInfo) -> float:

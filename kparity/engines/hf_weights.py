@@ -87,10 +87,10 @@ def exported(path: str, act: str = "token") -> Any:
         for name, tensor in file.tensors.items():
             stem, module = _placed(name)
             beside = file.tensors.get(f"{stem}.weight")
-            if name.endswith(".scale") and beside and beside.type.ternary:
+            if name.endswith("scale") and beside and beside.type.ternary:
                 continue  # read with its weight
             there = getattr(modules.get(module), "weight", None)
-            if there is None or name.endswith(".scale"):
+            if there is None or name.endswith("scale"):
                 raise BadModel(f"tensor {name} has no place in the graph of transformers that the keys describe")
             if tensor.shape != tuple(reversed(there.shape)):
                 raise BadModel(f"tensor {name} has the shape {list(tensor.shape)}, the keys say {[*there.shape][::-1]}")
@@ -120,7 +120,7 @@ def _placed(name: str) -> tuple[str, str]:
     stem, _, last = name.rpartition(".")
     head, _, rest = stem.partition(".")
     number, _, part = rest.partition(".")
-    if last in ("weight", "scale"):
+    if last in ("weight", "scale", "weight_scale"):
         if stem in TOP:
             return stem, TOP[stem]
         if head == "blk" and number.isdecimal() and part in LAYER:

@@ -46,22 +46,47 @@ def decode_tq1_0(name: str, data: Bytes, rows: int, k: int, row0: int = 0) -> tu
         q = blocks[:, :, None, start:stop] * powers  # u8: the product is taken modulo 256
         parts.append(((q.astype(np.uint16) * 3) >> 8).reshape(rows, k // 256, -1))
     codes = np.concatenate(parts, axis=2).reshape(rows, k)
-    _require_base3(name, blocks, row0)
+    _require_base3(name, blocks, row0, 48, 52)
     return codes.astype(np.int8) - 1, _half(blocks[:, :, 52:54])
 
 
-def _require_base3(name: str, blocks: Bytes, row0: int) -> None:
-    """Encoders write ceil(v·256 / 243) for a five-digit number v; qh holds four digits, so its v is a multiple of 3."""
+def _require_base3(name: str, blocks: Bytes, row0: int, qh: int, end: int) -> None:
+    """Encoders write ceil(v·256 / 243) for a five-digit number v; qh, from that byte to ``end``, holds four digits, so
+    its v is a multiple of 3.
+    """
     v = np.arange(243)
     written = np.zeros((2, 256), np.bool_)
     written[0, (v * 256 + 242) // 243] = True
     written[1, (v[::3] * 256 + 242) // 243] = True
-    good = np.concatenate([written[0][blocks[:, :, :48]], written[1][blocks[:, :, 48:52]]], axis=2)
+    good = np.concatenate([written[0][blocks[:, :, :qh]], written[1][blocks[:, :, qh:end]]], axis=2)
     if not good.all():
         row, block, byte = (int(i) for i in np.unravel_index(int(np.argmin(good)), good.shape))
         value = int(blocks[row, block, byte])
         where = f"row {row0 + row}, block {block}, offset {byte}"
         raise BadModel(f"tensor {name}: byte {value} at {where} holds no ternary digits")
+
+
+def decode_q2_0(data: Bytes, rows: int, k: int, block: int = 64) -> tuple[Array, Array]:
+    """Q2_0, its older form and PQ2_0: weights i8 [rows, k], +2 among them, and d f16 [rows, k/block].
+
+    Block: f16 d, u8 qs[block/4]. Element j: byte j / 4, bits 2·(j % 4), value − 1.
+    """
+    blocks = data.reshape(rows, k // block, 2 + block // 4)
+    codes = blocks[:, :, 2:, None] >> np.array([0, 2, 4, 6], np.uint8) & 3
+    return codes.reshape(rows, k).astype(np.int8) - 1, _half(blocks[:, :, :2])
+
+
+def decode_ptq1_0(name: str, data: Bytes, rows: int, k: int, row0: int = 0) -> tuple[Array, Array]:
+    """PTQ1_0: weights i8 [rows, k] and d f16 [rows, k/128].
+
+    Block: u8 qs[24], u8 qh[2], f16 d: digits as of TQ1_0, five for 16 bytes, five for the next 8, four for qh.
+    """
+    blocks, parts = data.reshape(rows, k // 128, 28), []
+    for start, stop, digits in ((0, 16, 5), (16, 24, 5), (24, 26, 4)):
+        q = blocks[:, :, None, start:stop] * _POW3[:digits].reshape(1, 1, digits, 1)  # u8: modulo 256
+        parts.append(((q.astype(np.uint16) * 3) >> 8).reshape(rows, k // 128, -1))
+    _require_base3(name, blocks, row0, 24, 26)
+    return np.concatenate(parts, axis=2).reshape(rows, k).astype(np.int8) - 1, _half(blocks[:, :, 26:28])
 
 
 def decode_i2_s(data: Bytes, rows: int, k: int) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from kparity.errors import BadModel
 from kparity.model.gguf_file import TensorInfo
 from kparity.model.hparams import Hparams
+from kparity.model.types import READABLE
 
 EMBEDDING, HEAD, OUTPUT_NORM = "token_embd.weight", "output.weight", "output_norm.weight"
 LINEARS: Mapping[str, tuple[str, str]] = {
@@ -21,6 +22,14 @@ LINEARS: Mapping[str, tuple[str, str]] = {
 """The ternary matrices of a layer, in file order, with the sizes that K and N are."""
 NORMS: Mapping[str, str] = {"attn_norm": "width", "attn_sub_norm": "q_dim", "ffn_norm": "width", "ffn_sub_norm": "ffn"}
 """The norms of a layer, with their lengths."""
+
+
+_TERNARY = ", ".join(each.name for each in READABLE if each.ternary)
+
+
+def scale_names(stem: str) -> tuple[str, str]:
+    """What the tensor of a scale beside a ternary weight is called, by llama.cpp and by bitnet.cpp; it multiplies."""
+    return f"{stem}.scale", f"{stem}.weight_scale"
 
 
 def linear_shapes(h: Hparams) -> dict[str, tuple[int, int]]:
@@ -48,7 +57,7 @@ def check_tensors(tensors: Mapping[str, TensorInfo], h: Hparams) -> None:
             allowed.add(f"blk.{layer}.{name}.weight")
         for name, shape in linears.items():
             _check_linear(tensors, f"blk.{layer}.{name}", shape)
-            allowed |= {f"blk.{layer}.{name}.weight", f"blk.{layer}.{name}.scale"}
+            allowed |= {f"blk.{layer}.{name}.weight", *scale_names(f"blk.{layer}.{name}")}
     extra = next((name for name in tensors if name not in allowed), None)
     if extra is not None:
         raise BadModel(f"tensor {extra} is no part of the BitNet graph; leaving it out would change the results")
@@ -76,6 +85,11 @@ def _check_dense(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int,
 def _check_linear(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, int]) -> None:
     tensor = _find(tensors, f"{name}.weight", shape)
     if not tensor.type.ternary:
-        raise BadModel(f"tensor {name}.weight is {tensor.type.name}, expected a ternary type: TQ1_0, TQ2_0 or I2_S")
-    if f"{name}.scale" in tensors:
-        _check_dense(tensors, f"{name}.scale", (1,))
+        raise BadModel(f"tensor {name}.weight is {tensor.type.name}, expected a ternary type: {_TERNARY}")
+    beside = [scale for scale in scale_names(name) if scale in tensors]
+    for scale in beside:
+        _check_dense(tensors, scale, (1,))
+    if len(beside) > 1:
+        raise BadModel(
+            f"tensors {' and '.join(beside)} are both scales of one weight: which of them counts is not told"
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kparity.model import graph, soundness
+from kparity.model import census, graph, soundness
 from kparity.model.gguf_header import StringArray
 from kparity.model.tensors import load_vector
 from kparity.ops.spec import Array
@@ -37,7 +37,7 @@ def inspect_model(model: Model) -> dict[str, Any]:
         "head": "tied to token_embd.weight" if model.tied else graph.HEAD,
         "keys": {name: _plain(value) for name, value in file.keys.items()},
         "types": _types(model),
-        "scale_tensors": sum(name.endswith(".scale") for name in file.tensors),
+        "scale_tensors": sum(name.endswith("scale") for name in file.tensors),
         "tokenizer": _tokenizer(model),
         "norms": norms,
         "faults": wrong,
@@ -91,10 +91,17 @@ def norm_verdict(s: dict[str, Any], width: int) -> tuple[str, str]:
 
 
 def _types(model: Model) -> list[dict[str, Any]]:
-    """Tensors, elements and bytes by type, the largest first."""
+    """Tensors, elements and bytes by type, the largest first; of ternary ones also what their codes are, and for how
+    many weights a scale counts (``tensor``: for all).
+    """
     rows: dict[str, dict[str, Any]] = {}
     for tensor in model.file.tensors.values():
-        row = rows.setdefault(tensor.type.name, {"type": tensor.type.name, "tensors": 0, "elements": 0, "bytes": 0})
+        new = {"type": tensor.type.name, "tensors": 0, "elements": 0, "bytes": 0, "codes": None, "spans": []}
+        row = rows.setdefault(tensor.type.name, new)
+        if tensor.type.ternary:
+            seen = census.seen(model.file, tensor)
+            row["codes"] = (np.array(row["codes"] or [0] * 4) + seen.codes).tolist()
+            row["spans"] = sorted({*row["spans"], str(seen.span or "tensor")})
         row["tensors"] += 1
         row["elements"] += tensor.rows * tensor.shape[0]
         row["bytes"] += tensor.n_bytes

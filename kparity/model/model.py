@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
@@ -71,7 +72,7 @@ class Model:
         if not 0 <= layer < self.hparams.n_layer:
             raise WrongInput(f"{self.path} has layers 0 to {self.hparams.n_layer - 1}, not {layer}")
         stem = f"blk.{layer}.{name}"
-        scale = self._separate_scale(f"{stem}.scale")
+        scale = math.prod(self._separate_scale(beside) for beside in graph.scale_names(stem))
         with self.file.naming():
             return load_ternary(self.file, self.file.tensors[f"{stem}.weight"], scale)
 

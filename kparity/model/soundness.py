@@ -69,7 +69,7 @@ def found_in(file: GgufFile, tensors: Iterable[TensorInfo]) -> list[Fault]:
             seen, scales = _seen(stream, tensor), tensor.type.name not in _EXPONENT
             ternary += tensor.type.ternary
             if seen.bad:
-                values = "scales" if scales or tensor.name.endswith(".scale") else "values"
+                values = "scales" if scales or tensor.name.endswith("scale") else "values"
                 wrong = "NaN, infinite or negative" if tensor.type.ternary else "NaN or infinite"
                 found.append(Fault(tensor.name, f"{seen.bad} {values} {wrong}, the first in row {seen.row}", True))
             elif not seen.filled:

@@ -11,7 +11,7 @@ from kparity.errors import BadModel
 from kparity.host.processors import processors
 from kparity.model import decode
 from kparity.model.gguf_file import GgufFile, TensorInfo
-from kparity.model.types import F16, F32, I2_S, TQ1_0, TQ2_0
+from kparity.model.types import F16, F32, I2_S
 from kparity.ops.spec import DTYPES, Array
 
 ScaleKind = Literal["tensor", "row", "block256"]
@@ -32,6 +32,17 @@ class Ternary:
     k: int
 
 
+NATIVE = {
+    "TQ1_0": "repack_tq1_0", "TQ2_0": "repack_tq2_0", "Q2_0": "repack_q2_0", "Q2_0_128": "repack_q2_0_128",
+    "PQ2_0": "repack_q2_0_128", "PTQ1_0": "repack_ptq1_0",
+}  # fmt: skip
+"""The native repacking of each type that has a scale for every block."""
+SPAN = 256
+"""Weights that a scale of a kernel counts for, where it is not that of a row or of a tensor."""
+PLUS_TWO = 65_536
+"""Largest K of a type that can hold +2: accumulators of 2·128·K are exact in f32 too."""
+
+
 def load_ternary(file: GgufFile, tensor: TensorInfo, scale: float) -> Ternary:
     """Repack one tensor natively; ``scale`` is that of the separate scale tensor, 1 where there is none."""
     import kparity._native as native
@@ -42,19 +53,22 @@ def load_ternary(file: GgufFile, tensor: TensorInfo, scale: float) -> Ternary:
         words = native.repack_i2_s(data[: n * k // 4], n, k, processors())
         stored, used = data[n * k // 4 :][:4].copy().view("<f4"), np.ones(1, np.bool_)
     else:
-        repack = native.repack_tq2_0 if tensor.type is TQ2_0 else native.repack_tq1_0
-        words, half, used, bad = repack(data, n, k, processors())
+        if tensor.type.plus_two and k > PLUS_TWO:
+            raise BadModel(f"tensor {tensor.name}: K is {k}; with weights of +2 sums are exact up to {PLUS_TWO}")
+        words, half, used, bad = getattr(native, NATIVE[tensor.type.name])(data, n, k, processors())
         if bad >= 0:
             raise _not_ternary(tensor, data, k, bad)
         stored = half.view("<f2")
-    wscale, kind = combine_scales(tensor.name, stored, used, scale)
+    wscale, kind = combine_scales(tensor.name, stored, used, scale, tensor.type.block)
     return Ternary(words, wscale, kind, n, k)
 
 
-def combine_scales(name: str, stored: Array, used: Array, scale: float) -> tuple[Array, ScaleKind]:
-    """One f32 scale [1] where all blocks with a weight other than 0 share it, else one per block [N, Kp/256].
+def combine_scales(name: str, stored: Array, used: Array, scale: float, block: int = SPAN) -> tuple[Array, ScaleKind]:
+    """One f32 scale [1] where all blocks with a weight other than 0 share it, else one per 256 weights [N, Kp/256].
 
     Encoders give a block of zeros the scale 0 or the tensor's scale; both mean the same, so such blocks have no say.
+    Raises BadModel where a scale is no finite number of at least 0, or ``block`` is smaller than 256 and scales differ
+    within as many weights.
     """
     scales = np.asarray(stored, np.float32)
     if not np.isfinite(scales).all() or scales.min() < 0:
@@ -65,6 +79,8 @@ def combine_scales(name: str, stored: Array, used: Array, scale: float) -> tuple
     voices = scales[used]
     shared = voices.flat[0] if voices.size else scales.flat[0]
     kind: ScaleKind = "tensor" if (voices == shared).all() else "block256"
+    if kind == "block256" and block < SPAN:
+        scales = _widened(name, scales, used, block)
     with np.errstate(over="ignore"):
         chosen = (scales if kind == "block256" else np.array([shared], np.float32)) * np.float32(scale)
     if not np.isfinite(chosen).all():
@@ -72,17 +88,32 @@ def combine_scales(name: str, stored: Array, used: Array, scale: float) -> tuple
     return np.ascontiguousarray(chosen), kind
 
 
+def _widened(name: str, scales: Array, used: Array, block: int) -> Array:
+    """One scale for every 256 weights of those for every ``block``, whose blocks of zeros have no say."""
+    per = SPAN // block
+    missing = -scales.shape[1] % per  # of the last 256
+    grouped, voices = (np.pad(each, ((0, 0), (0, missing))).reshape(len(scales), -1, per) for each in (scales, used))
+    first = np.take_along_axis(grouped, voices.argmax(axis=2)[:, :, None], 2)
+    if (apart := (grouped != first) & voices).any():
+        row = int(apart.any(axis=(1, 2)).argmax())
+        raise BadModel(
+            f"tensor {name}: its scales differ within 256 weights, first in row {row}, and no kernel takes one "
+            f"for each {block}: one per tensor, row or 256 weights runs"
+        )
+    return np.ascontiguousarray(first[:, :, 0])
+
+
 def _not_ternary(tensor: TensorInfo, data: Any, k: int, bad: int) -> BadModel:
     """The error for block ``bad``; the second decoder finds the exact place within its row."""
-    row = bad // (k // 256)
-    row_bytes = k // 256 * (66 if tensor.type is TQ2_0 else 54)
+    blocks = k // tensor.type.block
+    row, row_bytes = bad // blocks, blocks * tensor.type.block_bytes
     one_row = data[row * row_bytes : (row + 1) * row_bytes]
-    decoder = decode.decode_tq1_0 if tensor.type is TQ1_0 else decode.decode_tq2_0
+    decoders = {"TQ1_0": decode.decode_tq1_0, "TQ2_0": decode.decode_tq2_0, "PTQ1_0": decode.decode_ptq1_0}
     try:
-        decoder(tensor.name, one_row, 1, k, row)
+        decoders[tensor.type.name](tensor.name, one_row, 1, k, row)
     except BadModel as error:
         return error
-    return BadModel(f"tensor {tensor.name}: block {bad % (k // 256)} of row {row} is not ternary")
+    return BadModel(f"tensor {tensor.name}: block {bad % blocks} of row {row} is not ternary")
 
 
 _CHUNK = 1 << 22

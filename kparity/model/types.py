@@ -40,6 +40,11 @@ class TensorType:
         """Whether its weights are codes of -1, 0 and 1."""
         return bool(self.codes)
 
+    @property
+    def plus_two(self) -> bool:
+        """Whether code 3 is a weight of it, +2."""
+        return self.codes == "bits" and self.scale_at == 0
+
     def size(self, shape: tuple[int, ...]) -> int | None:
         """Bytes of a tensor of this type, ``shape`` in file order, the row length K first; None where it is no whole
         number of blocks, or the size of a block is not known.
@@ -71,12 +76,14 @@ TQ1_0 = TensorType(34, "TQ1_0", 256, 54, "base3", 52)
 TQ2_0 = TensorType(35, "TQ2_0", 256, 66, "bits", 64)
 I2_S = TensorType(36, "I2_S", I2_S_GROUP, 32, "bits", flat=True)
 Q2_0 = TensorType(42, "Q2_0", 64, 18, "bits", 0)
-Q2_0_OLD = TensorType(42, "Q2_0_128", 128, 34, "bits", 0)
+Q2_0_128 = TensorType(42, "Q2_0_128", 128, 34, "bits", 0)
 PQ2_0 = TensorType(142, "PQ2_0", 128, 34, "bits", 0)
 PTQ1_0 = TensorType(143, "PTQ1_0", 128, 28, "base3", 26)
 
-READABLE = (F32, F16, Q8_0, Q6_K, BF16, TQ1_0, TQ2_0, I2_S)
-"""Ids and block sizes: ggml.h (``enum ggml_type``) and ggml-common.h of llama.cpp; I2_S: ggml.h of bitnet.cpp."""
+READABLE = (F32, F16, Q8_0, Q6_K, BF16, TQ1_0, TQ2_0, I2_S, Q2_0, Q2_0_128, PQ2_0, PTQ1_0)
+"""Ids and block sizes: ggml.h (``enum ggml_type``) and ggml-common.h of llama.cpp; I2_S: ggml.h of bitnet.cpp; the last
+three are those of a fork.
+"""
 
 _TILES = (
     "its tile sizes are a build option of the program that wrote it and are not in the file; convert to I2_S or TQ2_0"
@@ -97,7 +104,7 @@ _SHARED: Mapping[int, tuple[TensorType, ...]] = {
                    why=f"TL2: {_TILES}; MXFP4 is not ternary"),
         TensorType(39, "MXFP4", 32, 17, why="it is not ternary"),
     ),
-    42: (Q2_0, Q2_0_OLD, TensorType(42, "an F8 of another project", 128, 129, why="no layout of it is published")),
+    42: (Q2_0, Q2_0_128, TensorType(42, "an F8 of another project", 128, 129, why="no layout of it is published")),
     142: (PQ2_0,),
     143: (PTQ1_0,),
 }  # fmt: skip

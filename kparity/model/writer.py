@@ -25,7 +25,9 @@ from kparity.ops.spec import Array
 I32, U32, F32 = 5, 4, 6
 Key = tuple[str, int, Any]
 """Name, GGUF value type, value; for arrays (type 9) the value is (element type, elements)."""
-TERNARY = ("tq1_0", "tq2_0", "i2_s")
+TERNARY = ("tq1_0", "tq2_0", "i2_s", "q2_0", "q2_0_128", "pq2_0", "ptq1_0")
+SMALL = {"q2_0": 64, "q2_0_128": 128, "pq2_0": 128, "ptq1_0": 128}
+"""Of which the gguf package knows none, with the weights that a scale counts for."""
 LINEAR = (*TERNARY, "f16")
 """Types of the linear layers of a file; f16 is for engines without ternary types, in comparisons of speed."""
 
@@ -85,6 +87,7 @@ class Entry:
 def encode(kind: str, weights: Array, scales: Array) -> bytes:
     """Weights i8 [N, K] and scales f32 [N, ceil(K/256)] as the bytes of a tensor; kparity/model/decode.py has the
     layouts. TQ types store no scale for a block of zeros; I2_S has one scale for all (ValueError for several).
+    Only the types of Q2_0's layout hold a weight of +2.
     """
     if kind == "i2_s":
         if not (scales == scales.flat[0]).all():
@@ -95,11 +98,30 @@ def encode(kind: str, weights: Array, scales: Array) -> bytes:
     values = weights * np.repeat(np.asarray(scales, np.float32), 256, axis=1)[:, : weights.shape[1]]
     if kind == "f16":
         return bytes(values.astype("<f2"))
+    if kind in SMALL:
+        return _small_blocks(kind, weights, scales)
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
     encoded: Array = quantize(values, GGMLQuantizationType[kind.upper()])
     return encoded.tobytes()
+
+
+def _small_blocks(kind: str, weights: Array, scales: Array) -> bytes:
+    """Types with a scale for 64 or 128 weights, of which each gets that of its 256."""
+    rows, k = weights.shape
+    span = SMALL[kind]
+    codes = (weights + 1).astype(np.uint8).reshape(rows, -1, span)
+    d = np.repeat(scales, 256 // span, axis=1)[:, : k // span].astype("<f2")[:, :, None].view(np.uint8)
+    if kind == "ptq1_0":
+        runs = ((0, 16, 5), (80, 8, 5), (120, 2, 4))  # first weight, bytes, digits of each
+        v = [codes[:, :, at : at + size * digits].reshape(rows, -1, digits, size) for at, size, digits in runs]
+        powers = [(3 ** np.arange(4, 4 - each.shape[2], -1)).reshape(-1, 1) for each in v]
+        numbers = [(each * power).sum(axis=2) for each, power in zip(v, powers, strict=True)]
+        packed = [((number * 256 + 242) // 243).astype(np.uint8) for number in numbers]
+        return np.concatenate([*packed, d], axis=2).tobytes()
+    fours = codes.reshape(rows, -1, span // 4, 4) << np.array([0, 2, 4, 6], np.uint8)
+    return np.concatenate([d, np.bitwise_or.reduce(fours, axis=3)], axis=2).tobytes()
 
 
 def random_ternary(spec: Spec, name: str, rows: int, k: int, gain: float) -> tuple[Array, Array]:

@@ -14,11 +14,11 @@ from kparity.ops.spec import Array, padded
 
 
 def pack(weights: Array) -> Array:
-    """Pack i8 ternary weights [N, K] into u32 words [N, Kp/16]."""
+    """Pack i8 weights [N, K] of -1, 0, +1 and +2 (which Q2_0 can hold) into u32 words [N, Kp/16]."""
     if weights.ndim != 2 or weights.dtype != np.int8:
         raise WrongInput(f"pack takes int8 [N, K], got {weights.dtype}{list(weights.shape)}")
-    if weights.size and (weights.min() < -1 or weights.max() > 1):
-        raise WrongInput("pack takes weights -1, 0 and +1 only")
+    if weights.size and (weights.min() < -1 or weights.max() > 2):
+        raise WrongInput("pack takes weights -1, 0, +1 and +2 only")
     rows, k = weights.shape
     codes = np.ones((rows, padded(k)), np.uint8)
     codes[:, :k] = weights + 1

@@ -26,7 +26,7 @@ GROUP = 128
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows ``row0`` … of a ternary matrix: ``values`` f32 [rows, k] of -1, 0 and 1; ``scales`` f32 [rows, 1], or
+    """Rows ``row0`` … of a ternary matrix: ``values`` f32 [rows, k] of -1 to 2; ``scales`` f32 [rows, 1], or
     [rows, k / 256] where blocks have scales of their own.
     """
 
@@ -57,11 +57,15 @@ def _steps(k: int, rows: int) -> Iterator[tuple[int, int]]:
 
 
 def ternary(file: GgufFile, name: str, k: int, rows: int) -> Iterable[Piece]:
-    """``<name>.weight`` times ``<name>.scale``, piece by piece; raises BadModel for what is no ternary weight."""
+    """``<name>.weight`` times ``<name>.scale`` or ``<name>.weight_scale``, piece by piece; raises BadModel for what is
+    no ternary weight.
+    """
     tensor = find(file, f"{name}.weight", k, rows)
     if not tensor.type.ternary:
         raise BadModel(f"tensor {tensor.name} is {tensor.type.name}, expected a ternary type")
-    beside = np.float32(vector(file, f"{name}.scale", 1)[0] if f"{name}.scale" in file.tensors else 1)
+    beside = np.float32(1)
+    for scale in (f"{name}.scale", f"{tensor.name}_scale"):
+        beside *= np.float32(vector(file, scale, 1)[0] if scale in file.tensors else 1)
     if file.kept is None:
         return _pieces(file, tensor, beside)
     key = tensor.offset, float(beside)
@@ -74,6 +78,8 @@ def _pieces(file: GgufFile, tensor: TensorInfo, beside: np.float32) -> Iterator[
     for row0, count in _steps(tensor.shape[0], tensor.rows):
         weights, stored = _decoded(file, tensor, row0, count)
         scales = np.broadcast_to(stored.astype(np.float32).reshape(-1, stored.shape[-1]), (count, stored.shape[-1]))
+        if tensor.type.block < BLOCK and not tensor.type.flat:
+            scales = _per_block(tensor, weights, scales, row0)
         shared = scales[0, 0]
         if (scales == shared).all():
             scales = np.full((count, 1), shared)
@@ -84,8 +90,28 @@ def _pieces(file: GgufFile, tensor: TensorInfo, beside: np.float32) -> Iterator[
         yield Piece(row0, weights.astype(np.float32), scales)
 
 
+def _per_block(tensor: TensorInfo, weights: Array, scales: Array, row0: int) -> Array:
+    """Scales [rows, ceil(k / 256)] of those [rows, k / span] of a smaller span; raises BadModel where they differ
+    within 256 weights. Spans of zeros have no say, and where there is nothing else their scale is the one.
+    """
+    rows, spans = scales.shape
+    starts = np.arange(0, spans, BLOCK // tensor.type.block)
+    silent = ~(weights != 0).reshape(rows, spans, -1).any(axis=2)
+    if not (np.isfinite(scales) & (scales >= 0)).all():
+        raise BadModel(f"tensor {tensor.name}: a scale from row {row0} on is no finite number of at least 0")
+    low = np.minimum.reduceat(np.where(silent, np.inf, scales), starts, axis=1)
+    high = np.maximum.reduceat(np.where(silent, -1, scales), starts, axis=1)
+    if (low < high).any():
+        row = row0 + int((low < high).any(axis=1).argmax())
+        raise BadModel(
+            f"tensor {tensor.name}: its scales differ within {BLOCK} weights, first in row {row}, and no kernel takes "
+            f"one for each {tensor.type.block}: one per tensor, row or {BLOCK} weights runs"
+        )
+    return np.where(high < 0, scales[:, starts], high).astype(np.float32)
+
+
 def matrix(file: GgufFile, name: str) -> tuple[Array, Array]:
-    """All of ``<name>.weight``: f32 [rows, k] of -1, 0 and 1, and its scales as ``Piece`` has them, f32 [rows, …]."""
+    """All of ``<name>.weight``: f32 [rows, k] of -1 to 2, and its scales as ``Piece`` has them, f32 [rows, …]."""
     tensor = file.tensors[f"{name}.weight"]
     pieces = list(ternary(file, name, tensor.shape[0], tensor.rows))
     blocks = max(piece.scales.shape[1] for piece in pieces)
@@ -94,13 +120,16 @@ def matrix(file: GgufFile, name: str) -> tuple[Array, Array]:
 
 
 def _decoded(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> tuple[Array, Array]:
-    """Weights i8 [rows, k] and the scales that are stored with them, f16 [rows, k / 256] or f32 [1]."""
+    """Weights i8 [rows, k] and the scales that are stored with them, f16 [rows, k / block] or f32 [1]."""
     k = tensor.shape[0]
     if tensor.type.name == "I2_S":  # groups run over the whole tensor, and its one scale stands behind all of them
         ends = (row0 * k // 4, rows * k // 4), (tensor.rows * k // 4, 4)
         parts = [dataclasses.replace(tensor, offset=tensor.offset + at, n_bytes=count) for at, count in ends]
         return decode.decode_i2_s(np.concatenate([*map(file.data, parts)]), rows, k)
-    decoder = {"TQ1_0": decode.decode_tq1_0, "TQ2_0": decode.decode_tq2_0}[tensor.type.name]
+    if tensor.type.plus_two:
+        return decode.decode_q2_0(file.data(tensor.cut(row0, rows)), rows, k, tensor.type.block)
+    decoders = {"TQ1_0": decode.decode_tq1_0, "TQ2_0": decode.decode_tq2_0, "PTQ1_0": decode.decode_ptq1_0}
+    decoder = decoders[tensor.type.name]
     return decoder(tensor.name, file.data(tensor.cut(row0, rows)), rows, k, row0)
 
 
