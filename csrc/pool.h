@@ -33,9 +33,9 @@ private:
     std::condition_variable wake_;
 };
 
-// Whether several threads pay. On a busy machine each barrier waits until the scheduler lets the other threads on: a step
-// of 0.1 ms then takes 30. So what jobs took on all threads is held against what they take on one and, where that was
-// lost by more than a slice of the scheduler's, all of them run on one for a while, for longer each time.
+// Whether several threads pay. On a busy machine each barrier waits until the scheduler lets the other threads on: a
+// step of 0.1 ms then takes 30. So what jobs took on all threads is held against what they take on one and, where more
+// was lost than a slice of the scheduler's, all of them run on one for a while, for longer each time.
 class Pace {
 public:
     using Clock = std::chrono::steady_clock;
