@@ -8,12 +8,15 @@
  * Options: F16 (type of the cache), SCALE (1 / sqrt(D)).
  *
  * LANES work-items are a slot: each carries 8 elements of D, and the slot takes every SLOTS-th key, AHEAD keys at a
- * time, whose loads are all under way before the first is used. The softmax is online (Milakov & Gimelshein, 2018),
+ * time. The keys of the next time are asked for as soon as the last have become scores, so that the softmax hides them,
+ * and they are under way together with the values. The softmax is online (Milakov & Gimelshein, 2018),
  * slot by slot: sums are kept relative to the largest score so far and are rescaled when it grows. At the end the slots
  * of a group meet in local memory, and the parts of the keys (flash-decoding) in the second stage.
  */
 #undef BLOCK
 #define BLOCK GPU_BLOCK
+#undef RESIDENT
+#define RESIDENT 384 /* registers for keys and values that are under way together */
 #define LANES GPU_LANES
 #define SLOTS (BLOCK / LANES)
 #define SCORES (AHEAD * TILE_H)
@@ -54,6 +57,38 @@ INLINE void load_part(GLOBAL const ELEMENT* source, u32 lane, float* out)
 #endif
 }
 
+/* Elements 8 * lane ... 8 * lane + 7 of a row of a cache, on their way; and as numbers. Packed ones past the end of the
+ * row are those of its beginning on their way, and 0 as numbers. */
+INLINE void load_waiting(GLOBAL const ELEMENT* source, u32 lane, WAITING* out)
+{
+#if PACKED
+    out[0] = early_u32x4(source, lane < D / 8 ? lane : 0);
+#else
+    load_part(source, lane, out);
+#endif
+}
+
+INLINE void numbers(const WAITING* waiting, u32 lane, float* out)
+{
+#if PACKED
+    unpack_f16x8(waiting[0], out);
+    UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
+        out[i] = 8 * LANES == D || lane < D / 8 ? out[i] : 0.0f;
+    }
+#else
+    UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
+        out[i] = waiting[i];
+    }
+#endif
+}
+
+/* The key that a slot takes of a tile; the last one where that is past the end, and a weight of 0 will stand for it. */
+INLINE i32 held(i32 tile, u32 ahead, u32 slot, i32 end)
+{
+    const i32 key = tile + (i32)(ahead * SLOTS + slot);
+    return key < end ? key : end > 0 ? end - 1 : 0;
+}
+
 /* What a sum relative to `top` is multiplied by to be one relative to `new_top`. */
 INLINE float rescale(float top, float new_top)
 {
@@ -90,13 +125,24 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
     /* A part without keys goes through all this too, and nobody reads its sums: behind an early return before a barrier
      * PoCL loses values that one lane of a slot holds. */
 
+    WAITING keys[AHEAD][PACKED ? 1 : 8];
+    UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+        load_waiting(kcache + (u64)held(begin, ahead, slot, end) * ROW + offset, lane, keys[ahead]);
+    }
     float query[TILE_H][8], acc[TILE_H][8], top[TILE_H], total[TILE_H];
     UNROLL for (u32 h = 0; h < TILE_H; ++h) {
         GLOBAL const float* source = q + ((u64)row * H + head0 + h) * D;
         top[h] = MINUS_INF;
         total[h] = 0.0f;
+#if D % 8 == 0
+        load_f32x8(source, lane < D / 8 ? lane : 0, query[h]);
+#endif
         UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
+#if D % 8 == 0
+            query[h][i] = 8 * LANES == D || lane < D / 8 ? query[h][i] : 0.0f;
+#else
             query[h][i] = 8 * lane + i < D ? source[8 * lane + i] : 0.0f;
+#endif
             acc[h][i] = 0.0f;
         }
     }
@@ -106,26 +152,24 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         float scores[SCORES];
         WAITING values[AHEAD][PACKED ? 1 : 8];
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
-            const i32 key = tile + (i32)(ahead * SLOTS + slot);
-            float keys[8] = {0.0f};
-            if (key < end) { /* what lies beyond may be anything, NaN included */
-                load_part(kcache + (u64)key * ROW + offset, lane, keys);
-            }
+            load_waiting(vcache + (u64)held(tile, ahead, slot, end) * ROW + offset, lane, values[ahead]);
+        }
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+            float part[8];
+            numbers(keys[ahead], lane, part);
             UNROLL for (u32 h = 0; h < TILE_H; ++h) {
                 float even = 0.0f, odd = 0.0f; /* side by side: a shorter chain of dependent additions */
                 UNROLL_ALWAYS for (u32 i = 0; i < 8; i += 2) {
-                    even = FMA(keys[i], query[h][i], even);
-                    odd = FMA(keys[i + 1], query[h][i + 1], odd);
+                    even = FMA(part[i], query[h][i], even);
+                    odd = FMA(part[i + 1], query[h][i + 1], odd);
                 }
                 scores[ahead * TILE_H + h] = even + odd;
             }
-            const i32 held = key < end ? key : end - 1; /* a weight of 0 will stand for a key beyond */
-#if PACKED
-            values[ahead][0] = LOAD_U32X4(vcache + (u64)held * ROW + offset, lane < D / 8 ? lane : 0);
-#else
-            load_part(vcache + (u64)held * ROW + offset, lane, values[ahead]);
-#endif
         }
+        UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
+            load_waiting(kcache + (u64)held(tile + BATCH, ahead, slot, end) * ROW + offset, lane, keys[ahead]);
+        }
+        ISSUED();
         sum_scores(scores, scratch);
 
         UNROLL for (u32 h = 0; h < TILE_H; ++h) {
@@ -149,13 +193,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         }
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) { /* scores have become weights */
             float value[8];
-#if PACKED
-            unpack_f16x8(values[ahead][0], value);
-#else
-            UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
-                value[i] = values[ahead][i];
-            }
-#endif
+            numbers(values[ahead], lane, value);
             UNROLL for (u32 h = 0; h < TILE_H; ++h) {
                 UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
                     acc[h][i] = FMA(scores[ahead * TILE_H + h], value[i], acc[h][i]);

@@ -99,7 +99,7 @@ MUTANTS = {
     ),
     "values-of-the-first-head": Mutant(
         "Values come from the first key-value head, whatever head the keys come from.",
-        gpu=Patch("vcache + (u64)held * ROW« + offset→»", times=2),
+        gpu="vcache + (u64)held(tile, ahead, slot, end) * ROW« + offset→»",
         wgsl="value_pair«(→»((base + j) * G «+ head) →»* PAIRS + p)",
         native="const T* v = vcache« + group * width→»;",
         torch="for cache in (kcache, vcache«→[:, :1].expand_as(vcache)»))",
@@ -107,7 +107,11 @@ MUTANTS = {
     ),
     "keys-and-values-exchanged": Mutant(
         "The two caches are bound in each other's place.",
-        gpu=("load_part(«kcache→vcache» + (u64)key", Patch("«vcache→kcache» + (u64)held", times=2)),
+        gpu=(
+            "load_waiting(«kcache→vcache» + (u64)held(begin,",
+            "load_waiting(«vcache→kcache» + (u64)held(tile, ahead",
+            "load_waiting(«kcache→vcache» + (u64)held(tile + BATCH,",
+        ),
         wgsl=("@binding(«1→2») var<storage, read> kcache", "@binding(«2→1») var<storage, read> vcache"),
         native=("kcache = static_cast<const T*>(args[«1→2»]);", "vcache = static_cast<const T*>(args[«2→1»]);"),
         torch="q, «kcache, vcache→vcache, kcache», pos = inputs",
@@ -135,7 +139,7 @@ MUTANTS = {
     ),
     "stale-keys-read": Mutant(
         "What lies beyond the visible keys is multiplied by a weight of 0: NaN, where the cache holds one.",
-        gpu="held = key < «end→L» ? key : «end→L» - 1;",
+        gpu="return key < «end→L» ? key : «end > 0 ? end - 1 : 0→L - 1»;",
         wgsl="let count = min(«keys→L» - base, BLOCK);",
         native="j < «part.end→least(ceil_div(part.end, W) * W, capacity)»; ++j)",
         torch='count = «min(int(pos.max()) + 1, case["L"])→case["L"]»',

@@ -16,6 +16,8 @@
 #define ROWS (BLOCK / LANES * TILE_N)
 #define OUTPUTS (TILE_N * TILE_M)
 #define CHUNKS (K / 8) /* pieces of 8 weights */
+#define COMPLETE (CHUNKS % (LANES * AHEAD) == 0) /* no work-item reaches past the end of a row */
+#define EARLY (AHEAD * TILE_M <= 4) /* activations are asked for with the weights: registers, 8 for each */
 #define QUARTERS (F16 ? 1 : 2) /* loads of 16 bytes in a piece */
 
 //#use element
@@ -37,6 +39,13 @@ INLINE void numbers(const u32x4* packed, float* out)
 #endif
 }
 
+INLINE void load_values(GLOBAL const float* x, u32 m0, u32 chunk, float values[TILE_M][8])
+{
+    UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
+        load_f32x8(x + (u64)(m0 + m < M ? m0 + m : M - 1) * K, chunk, values[m]);
+    }
+}
+
 KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT x, GLOBAL float* RESTRICT y)
 {
     SHARED float scratch[SCRATCH(OUTPUTS)];
@@ -53,20 +62,26 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
 #pragma unroll 1
     for (u32 batch = lane; batch < CHUNKS; batch += LANES * AHEAD) {
         u32x4 packed[AHEAD][TILE_N][QUARTERS];
+        float values[AHEAD][TILE_M][8];
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
-            const u32 chunk = batch + ahead * LANES < CHUNKS ? batch + ahead * LANES : CHUNKS - 1;
+            const u32 next = batch + ahead * LANES, chunk = COMPLETE || next < CHUNKS ? next : CHUNKS - 1;
+            if (EARLY) {
+                load_values(x, m0, chunk, values[ahead]);
+            }
             UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
                 UNROLL_ALWAYS for (u32 part = 0; part < QUARTERS; ++part) {
-                    packed[ahead][n][part] = stream_u32x4((GLOBAL const u32*)weights[n], chunk * QUARTERS + part);
+                    packed[ahead][n][part] = stream_u32x4(weights[n], chunk * QUARTERS + part);
                 }
             }
         }
+        if (COMPLETE) { /* else lanes of a warp may leave the loop before others */
+            ISSUED();
+        }
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = batch + ahead * LANES;
-            if (chunk < CHUNKS) {
-                float values[TILE_M][8];
-                UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
-                    load_f32x8(x + (u64)(m0 + m < M ? m0 + m : M - 1) * K, chunk, values[m]);
+            if (COMPLETE || chunk < CHUNKS) {
+                if (!EARLY) {
+                    load_values(x, m0, chunk, values[ahead]);
                 }
                 UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
                     float weight[8];
@@ -74,8 +89,8 @@ KERNEL dense_gemv(GLOBAL const ELEMENT* RESTRICT w, GLOBAL const float* RESTRICT
                     UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                         float even = 0.0f, odd = 0.0f; /* side by side: a shorter chain of dependent additions */
                         UNROLL_ALWAYS for (u32 i = 0; i < 8; i += 2) {
-                            even = FMA(weight[i], values[m][i], even);
-                            odd = FMA(weight[i + 1], values[m][i + 1], odd);
+                            even = FMA(weight[i], values[ahead][m][i], even);
+                            odd = FMA(weight[i + 1], values[ahead][m][i + 1], odd);
                         }
                         acc[m * TILE_N + n] += even + odd;
                     }

@@ -85,7 +85,7 @@ MUTANTS = {
     ),
     "columns-swapped": Mutant(
         "Neighbouring weights of a row change places: the halves of a word read in the wrong order.",
-        gpu=("FMA(weight[i«→ + 1»], values[m][i], even)", "FMA(weight[i« + 1→»], values[m][i + 1], odd)"),
+        gpu=("FMA(weight[i«→ + 1»], values[ahead][m][i], even)", "FMA(weight[i« + 1→»], values[ahead][m][i + 1], odd)"),
         wgsl=("vec4<f32>(unpack2x16float(words.x)«→.yx», ", "dot(unpack2x16float(word)«→.yx», "),
         native=(
             "            for (int m = 0; m < M; ++m) «values[m] = load(x + m * width + k, tail);→{\n"

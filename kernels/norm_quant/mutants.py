@@ -7,7 +7,7 @@ NORM, QUANT = "rmsnorm/rmsnorm.h", "act_quant/act_quant.h"
 MUTANTS = {
     "residual-not-written": Mutant(
         "h is not stored: the residual stream goes on with what the buffer held.",
-        gpu="«                h[(u64)row * D + 4 * quad + j] = value[i][j];\n→»",
+        gpu="«        store_quad(h + (u64)row * D, lane + i * BLOCK, value[i]);\n→»",
         wgsl="h[row * D + d] = «value→h[row * D + d]»;",
         native="«            store(h + i, tail, value);\n→»",
         torch="else [«h→torch.zeros_like(h)», *found]",
@@ -15,7 +15,7 @@ MUTANTS = {
     ),
     "second-input-forgotten": Mutant(
         "h is the first input alone: the block's own output is lost.",
-        gpu="left[j]« + right[j]→»",
+        gpu="value[i][j] = value[i][j]« + right[i][j]→»;",
         wgsl="«a[row * D + d] + b[row * D + d]→select(b[row * D + d], a[row * D + d], d < D)»",
         native="«add(load(a + i, tail), load(b + i, tail))→load(b == nullptr ? b + i : a + i, tail)»",
         torch="«torch.add(*given)→given[0].clone()»",
@@ -25,7 +25,7 @@ MUTANTS = {
         "The mean square is that of the first input, not of the sum.",
         gpu=(
             "«            →#if PRE == ADD\n"
-            "            acc[0] = FMA(left[j], left[j], acc[0]);\n"
+            "            acc[0] = FMA(value[i][j] - right[i][j], value[i][j] - right[i][j], acc[0]);\n"
             "#else\n"
             "            »acc[0] = FMA(value[i][j], value[i][j], acc[0]);«→\n"
             "#endif»"
@@ -57,7 +57,8 @@ MUTANTS = {
         "Rows are divided by the root of the first one (in the compiled texts where there is nothing before the norm).",
         gpu=(
             "«            →#if PRE == NONE\n"
-            "            const float first = 4 * quad + j < D ? x[4 * quad + j] : 0.0f;\n"
+            "            const u32 at = 4 * (lane + i * BLOCK) + j;\n"
+            "            const float first = at < D ? x[at] : 0.0f;\n"
             "            acc[0] = FMA(first, first, acc[0]);\n"
             "#else\n"
             "            »acc[0] = FMA(value[i][j], value[i][j], acc[0]);«→\n"
@@ -118,7 +119,10 @@ MUTANTS = {
     ),
     "residual-in-half-precision": Mutant(
         "h is stored with the 11 bits of an f16: the residual stream is rounded at every layer.",
-        gpu="+ j] = «value[i][j]→AS_F32(AS_U32(value[i][j]) & 0xffffe000u)»;",
+        gpu=(
+            "four.x = «in[0]→AS_F32(AS_U32(in[0]) & 0xffffe000u)»;",
+            "row[4 * quad + i] = «in[i]→AS_F32(AS_U32(in[i]) & 0xffffe000u)»;",
+        ),
         wgsl="h[row * D + d] = «value→bitcast<f32>(bitcast<u32>(value) & 0xffffe000u)»;",
         native=(
             "«→            const F wide = mul(set1(8193.0f), value);\n"
@@ -145,7 +149,7 @@ MUTANTS = {
     ),
     "gate-and-up-swapped": Mutant(
         "The halves of gu change places: the activation of up times the gate.",
-        gpu="gated(«left[j], right→right[j], left»[j])",
+        gpu="gated(«value[i][j], right→right[i][j], value»[i][j])",
         wgsl=("let «g→u» = gu", "let «u→g» = gu[row * 2u * D + D + d]"),
         native="*«gate→up» = first + 2 * at, *«up = gate→gate = up» + width",
         torch="«gate, up→up, gate» = given[0]",

@@ -46,18 +46,35 @@ REDUCE(sum_codes, i32, HELD, SPAN_LANES, left + right)
 INLINE void load_quad(GLOBAL const float* row, u32 quad, float* out)
 {
 #if D % 4 == 0 /* then every row begins at a multiple of 16 bytes */
-    if (quad < D / 4) {
-        const f32x4 four = LOAD_F32X4(row, quad);
-        out[0] = four.x;
-        out[1] = four.y;
-        out[2] = four.z;
-        out[3] = four.w;
-    } else {
-        out[0] = out[1] = out[2] = out[3] = 0.0f;
-    }
+    const u32x4 four = strong_u32x4(row, quad < D / 4 ? quad : 0);
+    out[0] = quad < D / 4 ? AS_F32(four.x) : 0.0f;
+    out[1] = quad < D / 4 ? AS_F32(four.y) : 0.0f;
+    out[2] = quad < D / 4 ? AS_F32(four.z) : 0.0f;
+    out[3] = quad < D / 4 ? AS_F32(four.w) : 0.0f;
 #else
     UNROLL_ALWAYS for (u32 i = 0; i < 4; ++i) {
         out[i] = 4 * quad + i < D ? row[4 * quad + i] : 0.0f;
+    }
+#endif
+}
+
+/* The same to a row; nothing past its end. */
+INLINE void store_quad(GLOBAL float* row, u32 quad, const float* in)
+{
+#if D % 4 == 0
+    if (quad < D / 4) {
+        f32x4 four;
+        four.x = in[0];
+        four.y = in[1];
+        four.z = in[2];
+        four.w = in[3];
+        ((GLOBAL f32x4*)row)[quad] = four;
+    }
+#else
+    UNROLL_ALWAYS for (u32 i = 0; i < 4; ++i) {
+        if (4 * quad + i < D) {
+            row[4 * quad + i] = in[i];
+        }
     }
 #endif
 }
@@ -91,32 +108,37 @@ KERNEL norm_quant(
     SHARED float floats[SCRATCH(1)];
     const u32 row = GROUP_X, lane = LANE;
 
+    /* All that the row needs is asked for at once. */
     float value[SHARE][4], gain[SHARE][4];
-    float acc[1] = {0.0f};
+#if PRE != NONE
+    float right[SHARE][4];
+#endif
     UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         const u32 quad = lane + i * BLOCK;
-        load_quad(weight, quad, gain[i]); /* early: nothing waits for it */
+        load_quad(weight, quad, gain[i]);
 #if PRE == NONE
         load_quad(x + (u64)row * D, quad, value[i]);
+#elif PRE == ADD
+        load_quad(a + (u64)row * D, quad, value[i]);
+        load_quad(b + (u64)row * D, quad, right[i]);
 #else
-        float left[4], right[4];
-#if PRE == ADD
-        load_quad(a + (u64)row * D, quad, left);
-        load_quad(b + (u64)row * D, quad, right);
-#else
-        load_quad(gu + (u64)row * (2 * D), quad, left);
-        load_quad(gu + (u64)row * (2 * D) + D, quad, right);
+        load_quad(gu + (u64)row * (2 * D), quad, value[i]);
+        load_quad(gu + (u64)row * (2 * D) + D, quad, right[i]);
 #endif
+    }
+    ISSUED();
+
+    float acc[1] = {0.0f};
+    UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
+#if PRE != NONE
         UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
 #if PRE == ADD
-            value[i][j] = left[j] + right[j];
+            value[i][j] = value[i][j] + right[i][j];
 #else
-            value[i][j] = gated(left[j], right[j]);
+            value[i][j] = gated(value[i][j], right[i][j]);
 #endif
-            if (4 * quad + j < D) {
-                h[(u64)row * D + 4 * quad + j] = value[i][j];
-            }
         }
+        store_quad(h + (u64)row * D, lane + i * BLOCK, value[i]);
 #endif
         UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
             acc[0] = FMA(value[i][j], value[i][j], acc[0]);

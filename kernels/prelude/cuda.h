@@ -11,9 +11,10 @@ typedef unsigned short f16; /* the bits of a half: conversions below are single 
 typedef uint4 u32x4;
 typedef float4 f32x4;
 
-/* The second bound keeps the compiler from spilling registers for the sake of more than 512 work-items on a
- * multiprocessor. */
-#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, BLOCK < 512 ? 512 / BLOCK : 1)
+/* The second bound keeps the compiler from spilling registers for the sake of more than RESIDENT work-items on a
+ * multiprocessor; a text whose work-items hold much may ask for fewer. */
+#define RESIDENT 512
+#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, BLOCK < RESIDENT ? RESIDENT / BLOCK : 1)
 #define INLINE __device__ __forceinline__
 #define SHARED __shared__
 #define BARRIER() __syncthreads()
@@ -58,15 +59,48 @@ INLINE void unpack_f16x2(u32 word, float* out)
 #define LOAD_F16(pointer, at) f16_to_f32((pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = f32_to_f16(value))
 
-/* LOAD_U32X4 of what is read once: it need not push what is read again out of the caches. */
-INLINE u32x4 stream_u32x4(const u32* pointer, u32 at)
+/* LOAD_U32X4 that is issued where it stands: such loads keep their order, and none sinks behind a barrier or to its use
+ * (without .nc, which would let ptxas do that). */
+INLINE u32x4 early_u32x4(const void* pointer, u32 at)
 {
     u32x4 value;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
         : "l"((const u32x4*)pointer + at));
     return value;
 }
+
+/* The same of what one group reads once: strong accesses keep their order in ptxas too, and go past L1. */
+INLINE u32x4 strong_u32x4(const void* pointer, u32 at)
+{
+    u32x4 value;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+        : "l"((const u32x4*)pointer + at));
+    return value;
+}
+
+INLINE u32 early_u32(const void* pointer, u32 at)
+{
+    u32 value;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(value) : "l"((const u32*)pointer + at));
+    return value;
+}
+
+/* The same of what is read once: it need not push what is read again out of the caches. */
+INLINE u32x4 stream_u32x4(const void* pointer, u32 at)
+{
+    u32x4 value;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+        : "l"((const u32x4*)pointer + at));
+    return value;
+}
+
+/* Early loads that stand before it are issued before what stands behind it. All lanes of a warp must come here: it
+ * orders memory among them, so that no load moves across, and is no instruction where they are together anyway. */
+#define ISSUED() __syncwarp()
+#define KEEP(value) ((void)0) /* an early load stays where it is */
 
 /* The eight halves that 16 bytes hold, as f32. */
 INLINE void unpack_f16x8(u32x4 words, float* out)

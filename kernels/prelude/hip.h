@@ -24,11 +24,18 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(BLOCK, BLOCK))) void
 #define INLINE __attribute__((device, always_inline)) inline
 #define SHARED __attribute__((shared))
+/* What a barrier orders is local memory, as in OpenCL: where the compiler can be told so, the caches of global memory
+ * are left alone. */
+#if __clang_major__ >= 19
+#define FENCE_(order) __builtin_amdgcn_fence(order, "workgroup", "local")
+#else
+#define FENCE_(order) __builtin_amdgcn_fence(order, "workgroup")
+#endif
 #define BARRIER() \
     do { \
-        __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup"); \
+        FENCE_(__ATOMIC_RELEASE); \
         __builtin_amdgcn_s_barrier(); \
-        __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup"); \
+        FENCE_(__ATOMIC_ACQUIRE); \
     } while (0)
 
 #define UNROLL_ALWAYS _Pragma("unroll")
@@ -79,8 +86,22 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define LOAD_F16(pointer, at) ((float)(pointer)[at])
 #define STORE_F16(pointer, at, value) ((pointer)[at] = (f16)(value))
 
-/* LOAD_U32X4 of what is read once: it need not push what is read again out of the caches. */
-INLINE u32x4 stream_u32x4(const u32* pointer, u32 at) { return __builtin_nontemporal_load((const u32x4*)pointer + at); }
+/* LOAD_U32X4 that is to be issued where it stands: loads come back in their order, so what is waited for first stands
+ * first. */
+INLINE u32x4 early_u32x4(const void* pointer, u32 at) { return ((const u32x4*)pointer)[at]; }
+#define strong_u32x4 early_u32x4
+INLINE u32 early_u32(const void* pointer, u32 at) { return ((const u32*)pointer)[at]; }
+
+/* The same of what is read once: it need not push what is read again out of the caches. */
+INLINE u32x4 stream_u32x4(const void* pointer, u32 at)
+{
+    return __builtin_nontemporal_load((const u32x4*)pointer + at);
+}
+
+/* What stands before ISSUED is not scheduled behind it. And a load stands before the KEEP of its value, which waits for
+ * it: else it may sink into the branch, or to the end, where its value is used. */
+#define ISSUED() __builtin_amdgcn_sched_barrier(0)
+#define KEEP(value) asm volatile("" : "+v"(value))
 
 /* The eight halves that 16 bytes hold, as f32. */
 INLINE void unpack_f16x8(u32x4 words, float* out)

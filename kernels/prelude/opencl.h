@@ -55,8 +55,14 @@ INLINE i32 dot_bytes(u32 a, u32 b, i32 sum)
 #define LOAD_F16(pointer, at) vload_half(at, pointer)
 #define STORE_F16(pointer, at, value) vstore_half_rte(value, at, pointer)
 
-/* LOAD_U32X4 of what is read once. */
-INLINE u32x4 stream_u32x4(GLOBAL const u32* pointer, u32 at) { return ((GLOBAL const u32x4*)pointer)[at]; }
+/* LOAD_U32X4 that is to be issued where it stands; and of what is read once. */
+INLINE u32x4 early_u32x4(GLOBAL const void* pointer, u32 at) { return ((GLOBAL const u32x4*)pointer)[at]; }
+#define strong_u32x4 early_u32x4
+INLINE u32 early_u32(GLOBAL const void* pointer, u32 at) { return ((GLOBAL const u32*)pointer)[at]; }
+INLINE u32x4 stream_u32x4(GLOBAL const void* pointer, u32 at) { return ((GLOBAL const u32x4*)pointer)[at]; }
+
+#define ISSUED() ((void)0) /* the order is the compiler's */
+#define KEEP(value) ((void)0)
 
 /* The eight halves that 16 bytes hold, as f32. */
 INLINE void unpack_f16x8(u32x4 words, float* out) { vstore8(vload_half8(0, (const f16*)&words), 0, out); }

@@ -62,7 +62,7 @@ def _torch_values(change: str) -> str:
 MUTANTS = {
     "last-tile-skipped": Mutant(
         "The loop over K ends one tile early: the last columns of every row are missing.",
-        gpu="if («COMPLETE || chunk→chunk + 1» < CHUNKS) {",
+        gpu="«COMPLETE || chunk→chunk + 1» < CHUNKS ? ~0u : 0;",
         wgsl=("quad = lane; quad «→+ 1u »< QUADS; quad", "block = lane; block «→+ 1u »< BLOCKS; block"),
         native=(
             "permuted, padded, blocks«→ - 1», ahead, acc);",
@@ -157,7 +157,7 @@ MUTANTS = {
     ),
     "qsum-not-subtracted": Mutant(
         "The codes w + 1 are multiplied and Σq stays in the accumulator.",
-        gpu="excess[slot] += «→0 * »qsum[",
+        gpu="excess[slot] += «→0 * »(i32)early_u32(qsum,",
         wgsl="let acc = bitcast<i32>(total) - «→0 * »row_qsum(m);",
         native=("acc[m][r] -= «→0 * »offset;", _tiled("«→0 * »buffers.qsum[at + s]")),
         torch=".to(torch.float32)« - 1→»\n",
@@ -165,7 +165,7 @@ MUTANTS = {
     ),
     "qsum-subtracted-twice": Mutant(
         "Σq is subtracted by the kernel and once more where the parts meet.",
-        gpu="excess[slot] += «→2 * »qsum[",
+        gpu="excess[slot] += «→2 * »(i32)early_u32(qsum,",
         wgsl="let acc = bitcast<i32>(total) - «→2 * »row_qsum(m);",
         native=("acc[m][r] -= «→2 * »offset;", _tiled("«→2 * »buffers.qsum[at + s]")),
         torch=".to(torch.float32) - «1→2»\n",
@@ -206,7 +206,7 @@ MUTANTS = {
     ),
     "row-scale-of-the-tile": Mutant(
         "Every row of a tile of four takes the scale of the tile's first row.",
-        gpu="(row < N ? row «: N - 1→/ 4 * 4 : 0») : 0];\n#endif\n    }",
+        gpu="(row < N ? row «: N - 1→/ 4 * 4 : 0») : 0);\n#endif\n    }",
         wgsl="f32(acc) * (ascale[m] * wscale[n «→/ 4u * 4u »* W_PER_ROW])",
         native=("scale * *wscale[«r→0»] : scale", _tiled("buffers.wscale[least(row + r«→ / 4 * 4», end - 1)]")),
         torch="(ascale * wscale«→[torch.arange(len(wscale), device=wscale.device) // 4 * 4]»)",
@@ -222,7 +222,7 @@ MUTANTS = {
     ),
     "token-scale-of-the-first": Mutant(
         "Every row of activations is multiplied by the scale of the first.",
-        gpu="scale[slot] = ascale[«safe_m→0»] * wscale[",
+        gpu="active_scale[slot] = early_u32(ascale, «safe_m→0»);",
         wgsl="f32(acc) * (ascale[«m→0»] * wscale[n * W_PER_ROW])",
         native=("buffers.ascale[«token * spans→0»];", _tiled("= buffers.ascale[«at + →»s];")),
         torch="(ascale«→[:1]» * wscale)",
@@ -230,7 +230,7 @@ MUTANTS = {
     ),
     "token-scale-missing": Mutant(
         "The result is not multiplied by the scale of the activations: no cosine per token sees it.",
-        gpu="scale[slot] = «ascale[safe_m] * →»wscale[",
+        gpu="const float scale = «AS_F32(active_scale[i / LANES]) * →»AS_F32(",
         wgsl="f32(acc)« * (ascale[m]→» * wscale[n * W_PER_ROW]«)→»",
         native=(
             "w_per_row ? «ascale : ascale *→1.0f :» buffers.wscale[0];",
@@ -241,7 +241,7 @@ MUTANTS = {
     ),
     "token-scale-squared": Mutant(
         "The scale of the activations is applied where they are quantised and again here.",
-        gpu="scale[slot] = ascale[safe_m] * «→ascale[safe_m] * »wscale[",
+        gpu="const float scale = «→AS_F32(active_scale[i / LANES]) * »AS_F32(active",
         wgsl="f32(acc) * («→ascale[m] * »ascale[m] * wscale[n * W_PER_ROW])",
         native=(
             "«→ascale * (»w_per_row ? ascale : ascale * buffers.wscale[0]«→)»;",
@@ -260,7 +260,7 @@ MUTANTS = {
     ),
     "f16-output": Mutant(
         "The result passes through half precision: 11 bits of it remain.",
-        gpu="«→AS_F32(AS_U32(»(float)(total[i] - excess[i / LANES]) * scale[i / LANES]«→) & 0xffffe000u)»;",
+        gpu="«→AS_F32(AS_U32(»(float)(total[i] - excess[i / LANES]) * scale«→) & 0xffffe000u)»;",
         wgsl="bitcast<u32>(f32(acc) * (ascale[m] * wscale[n * W_PER_ROW]))«→ & 0xffffe000u»",
         native=(
             "(w_per_row ? scale * *wscale[r] : scale);«→\n"

@@ -12,7 +12,7 @@
  *
  * Weights come in batches: AHEAD loads of 16 bytes per row are under way before the first is used, and while they are,
  * the group brings the activations of the batch to local memory, turned so that neighbouring work-items read
- * neighbouring 16 bytes.
+ * neighbouring 16 bytes. Activations are asked for before the weights: they are waited for first.
  */
 #undef BLOCK
 #undef LANES
@@ -24,6 +24,8 @@
 #define STEPS ((CHUNKS + LANES - 1) / LANES)
 /* 16-byte columns of a batch of activations; the 2 keep the writers out of each other's banks. */
 #define PITCH (AHEAD * LANES + 2)
+#define PIECES (AHEAD * LANES * 4) /* 16-byte pieces of a batch of activations */
+#define STAGED ((PIECES + BLOCK - 1) / BLOCK) /* of which one work-item brings so many */
 #define COMPLETE (STEPS * LANES == CHUNKS ? STEPS % AHEAD == 0 : 0) /* no work-item reaches past the end of a row */
 #define SPANNED ((W_PER_BLOCK || A_PER_BLOCK) && !OUT_I32)
 #define UNSUMMED (SPANNED && !A_PER_BLOCK) /* qsum does not have the spans */
@@ -90,20 +92,21 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
     float acc[OUTPUTS] = {0.0f};
 #else
     i32 acc[OUTPUTS][SUMS] = {{0}};
-    i32 excess[SLOTS]; /* sum(q) over the row: what the code's 1 added; early: nothing waits for it */
+    i32 excess[SLOTS]; /* sum(q) over the row: what the code's 1 added */
 #if !OUT_I32
-    float scale[SLOTS];
+    u32 active_scale[SLOTS], weight_scale[SLOTS]; /* bits of f32, multiplied at the end: nothing waits for them */
 #endif
     UNROLL_ALWAYS for (u32 slot = 0; slot < SLOTS; ++slot) {
         const u32 output = lane + slot * LANES, m = m0 + output / TILE_N;
         const u32 safe_m = m < M ? m : M - 1;
         excess[slot] = 0;
         for (u32 span = 0; span < ASPANS; ++span) {
-            excess[slot] += qsum[safe_m * ASPANS + span];
+            excess[slot] += (i32)early_u32(qsum, safe_m * ASPANS + span);
         }
 #if !OUT_I32
         const u32 row = row0 + output % TILE_N;
-        scale[slot] = ascale[safe_m] * wscale[W_PER_ROW ? (row < N ? row : N - 1) : 0];
+        active_scale[slot] = early_u32(ascale, safe_m);
+        weight_scale[slot] = early_u32(wscale, W_PER_ROW ? (row < N ? row : N - 1) : 0);
 #endif
     }
 #endif
@@ -112,6 +115,15 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #pragma unroll 1
 #endif
     for (u32 batch = 0; batch < STEPS; batch += AHEAD) {
+        u32x4 staged[TILE_M][STAGED];
+        UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
+            GLOBAL const i8* codes = q + (u64)(m0 + m < M ? m0 + m : M - 1) * KP;
+            UNROLL_ALWAYS for (u32 i = 0; i < STAGED; ++i) {
+                const u32 at = batch * LANES * 4 + LANE + i * BLOCK;
+                /* What is past the end meets codes of 0 only. */
+                staged[m][i] = early_u32x4(codes, at < KP / 16 ? at : KP / 16 - 1);
+            }
+        }
         u32 packed[AHEAD][TILE_N][4];
 #if SPANNED
         float weight_scale[AHEAD][TILE_N];
@@ -119,15 +131,11 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = (batch + ahead) * LANES + lane;
             UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
-                if (COMPLETE || chunk < CHUNKS) {
-                    const u32x4 four = stream_u32x4(words[n], chunk);
-                    packed[ahead][n][0] = four.x;
-                    packed[ahead][n][1] = four.y;
-                    packed[ahead][n][2] = four.z;
-                    packed[ahead][n][3] = four.w;
-                } else { /* codes of 0 add nothing */
-                    packed[ahead][n][0] = packed[ahead][n][1] = packed[ahead][n][2] = packed[ahead][n][3] = 0;
-                }
+                const u32x4 four = stream_u32x4(words[n], COMPLETE || chunk < CHUNKS ? chunk : CHUNKS - 1);
+                packed[ahead][n][0] = four.x;
+                packed[ahead][n][1] = four.y;
+                packed[ahead][n][2] = four.z;
+                packed[ahead][n][3] = four.w;
 #if SPANNED
                 const u32 row = row0 + n < N ? row0 + n : N - 1, block = chunk < CHUNKS ? chunk / 4 : 0;
                 weight_scale[ahead][n] = wscale[W_PER_BLOCK ? row * BLOCKS + block : (W_PER_ROW ? row : 0)];
@@ -135,19 +143,30 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
             }
         }
 
+        ISSUED();
         if (batch > 0) {
             BARRIER(); /* the last batch has been read */
         }
         UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
-            GLOBAL const i8* codes = q + (u64)(m0 + m < M ? m0 + m : M - 1) * KP;
-            for (u32 piece = LANE; piece < AHEAD * LANES * 4; piece += BLOCK) {
-                const u32 at = batch * LANES * 4 + piece;
-                if (at < KP / 16) { /* what is past the end meets codes of 0 only */
-                    active[(m * 4 + piece % 4) * PITCH + piece / 4] = LOAD_U32X4(codes, at);
+            UNROLL_ALWAYS for (u32 i = 0; i < STAGED; ++i) {
+                const u32 piece = LANE + i * BLOCK;
+                KEEP(staged[m][i]);
+                if (PIECES % BLOCK == 0 || piece < PIECES) {
+                    active[(m * 4 + piece % 4) * PITCH + piece / 4] = staged[m][i];
                 }
             }
         }
+#if !SPANNED
+        UNROLL_ALWAYS for (u32 slot = 0; slot < SLOTS; ++slot) {
+            KEEP(excess[slot]);
+#if !OUT_I32
+            KEEP(active_scale[slot]);
+            KEEP(weight_scale[slot]);
+#endif
+        }
+#endif
         BARRIER();
+        ISSUED(); /* no product is begun before, which would wait for the weights */
 
 #if SPANNED
         i32 sums[AHEAD * OUTPUTS];
@@ -159,11 +178,13 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #else
 #define INTO acc
 #endif
+            const u32 chunk = (batch + ahead) * LANES + lane;
+            const u32 all = COMPLETE || chunk < CHUNKS ? ~0u : 0; /* past the end: codes of 0 add nothing */
             UNROLL for (u32 i = 0; i < 4; ++i) {
                 UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                     const u32x4 four = active[(m * 4 + i) * PITCH + ahead * LANES + lane];
                     UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
-                        const u32 word = packed[ahead][n][i];
+                        const u32 word = packed[ahead][n][i] & all;
                         i32* sum = INTO[m * TILE_N + n];
                         sum[0] = DP4A(FIELD0(word), four.x, sum[0]);
                         sum[AT1] = DP4A(FIELD1(word), four.y, sum[AT1]);
@@ -224,7 +245,8 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #elif OUT_I32
             y[(u64)m * N + row] = total[i] - excess[i / LANES];
 #else
-            y[(u64)m * N + row] = (float)(total[i] - excess[i / LANES]) * scale[i / LANES];
+            const float scale = AS_F32(active_scale[i / LANES]) * AS_F32(weight_scale[i / LANES]);
+            y[(u64)m * N + row] = (float)(total[i] - excess[i / LANES]) * scale;
 #endif
         }
     }

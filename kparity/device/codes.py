@@ -52,6 +52,7 @@ GENERAL: dict[str, Reason] = {
         "Update the driver; report the line with the driver's version."),
     "KP-COMPILE-NVCC": _compiler("nvcc", "CUDA's toolkit, and put its bin folder on PATH"),
     "KP-COMPILE-NVRTC": _compiler("NVRTC", "the Python package nvidia-cuda-nvrtc"),
+    "KP-COMPILE-NVDISASM": _compiler("nvdisasm", "the Python package nvidia-cuda-nvdisasm"),
     "KP-COMPILE-CLANG": _compiler("clang", "clang 19 or newer (Debian: clang-19 and lld-19)"),
     "KP-COMPILE-HIPRTC": _compiler("hipRTC", "ROCm's runtime compiler (Debian: libamdhip64-5 and libhiprtc-builtins5)"),
     # A wrong result.

@@ -77,12 +77,30 @@ class Nvcc(Toolchain):
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
         with tempfile.TemporaryDirectory() as folder:
+            return self._cubin(source, target, Path(folder) / f"{source.op}.cu")
+
+    def machine_code(self, source: Source, target: Target) -> tuple[list[Resources], str]:
+        """The resources, and the listing of the SASS with its encoding; raises Unavailable without nvdisasm."""
+        with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{source.op}.cu"
-            file.write_text(numbered(source, self.prelude), encoding="utf-8")
-            options = ["-cubin", f"-arch={target.arch}", "-std=c++17", "-Xptxas", "-v", "-Werror=all-warnings"]
-            command = [self.path, *options, *CUDA_FLAGS, "-o", f"{file}.cubin", str(file)]
-            run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            found = self._cubin(source, target, file)
+            return found, output(nvdisasm(), "-c", "-hex", f"{file}.cubin")
+
+    def _cubin(self, source: Source, target: Target, file: Path) -> list[Resources]:
+        file.write_text(numbered(source, self.prelude), encoding="utf-8")
+        options = ["-cubin", f"-arch={target.arch}", "-std=c++17", "-Xptxas", "-v", "-Werror=all-warnings"]
+        command = [self.path, *options, *CUDA_FLAGS, "-o", f"{file}.cubin", str(file)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         return judged(source, run.returncode, run.stdout + run.stderr)
+
+
+def nvdisasm() -> str:
+    """The disassembler, of a toolkit or of its wheel; raises Unavailable."""
+    wheels = sorted((Path(sysconfig.get_path("purelib")) / "nvidia").glob("*/bin/nvdisasm"))
+    path = shutil.which("nvdisasm") or next((str(each) for each in wheels), None)
+    if path is None:
+        raise Unavailable("nvdisasm was not found", install.pip("nvidia-cuda-nvdisasm"), "KP-COMPILE-NVDISASM")
+    return path
 
 
 class Nvrtc(Toolchain):
@@ -189,6 +207,10 @@ class Clang(Toolchain):
         return [Target(arch, wave) for arch, waves in WAVES.items() for wave in waves]
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
+        return self.machine_code(source, target)[0]
+
+    def machine_code(self, source: Source, target: Target) -> tuple[list[Resources], str]:
+        """The resources, and the assembly."""
         bare = ["-x", "hip", "--cuda-device-only", "-nogpulib", "-nogpuinc", f"--offload-arch={target.arch}"]
         wave = "-mwavefrontsize64" if target.wave == 64 else "-mno-wavefrontsize64"
         # A variant need not read every buffer of its ABI.
@@ -201,7 +223,7 @@ class Clang(Toolchain):
             raise failed(source, run.stderr)
         if reason := bad_code(source.op, run.stdout):
             raise CompileFailed(source.path, 0, f"{target.name}: {reason}")
-        return self._read(run.stdout)
+        return self._read(run.stdout), run.stdout
 
     @staticmethod
     def _read(assembly: str) -> list[Resources]:
