@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,12 +64,15 @@ SECONDS = Number(min=0, min_open=True)
 @click.option("--sanitize", is_flag=True,
               help="cuda-ptx: report races on shared memory and reads of memory that nobody wrote.")  # fmt: skip
 @click.option("--perturb", is_flag=True, help="cuda-ptx: approximate instructions err as far as PTX lets them.")
+@click.option("--lib", type=FOLDER, metavar="DIR",
+              help="The build of llama.cpp whose ggml is checked [default: $KPARITY_LLAMACPP].")  # fmt: skip
 @click.option("--csv", "csv_path", type=OUT, metavar="FILE", help="Write a line per output.")
 def check(
     op_names: tuple[str, ...] | None, backends: tuple[str, ...] | None, index: int, expression: str | None,
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
     quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
     json_path: str | None, quiet: bool, junit_path: str | None, csv_path: str | None, sanitize: bool, perturb: bool,
+    lib: Path | None,
 ) -> int:  # fmt: skip
     """Hold every op of every backend against fp64 truth.
 
@@ -82,6 +86,10 @@ def check(
     from kparity.host import files
     from kparity.probe.dispatcher import parse_order
 
+    if lib:
+        if not lib.is_dir():
+            raise WrongInput(f"--lib {lib} is no folder; name one with the libraries of a build of llama.cpp")
+        os.environ["KPARITY_LLAMACPP"] = str(lib.resolve())  # for the children, which open it
     names = named(op_names or (), "op", ops.names())
     order = parse_order(backends or registry.usual())
     asked = order if backends else []
