@@ -172,7 +172,8 @@ def findings(records: list[dict[str, Any]]) -> Iterator[str]:
         numbers = " | ".join(str(found[word]) for word in ("PASS", "FAIL", "UNSUPPORTED", "SKIPPED"))
         yield f"| {backend} | {op} | {numbers} |"
     for (backend, reason), cases in unsupported.items():
-        yield f"\n{backend}: {reason}: {', '.join(f'`{case}`' for case in cases)}"
+        yield f"\n{backend}: {reason}\n"
+        yield from (f"- `{case}`" for case in cases)
     yield "\n| device | case, kind and inputs | wrong | worst: got | want | error | limit | NMSE | times the peer |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for each in worst.values():
