@@ -290,7 +290,7 @@ def prose() -> list[Path]:
 
 
 def test_gpu_texts_know_no_wavefront_and_no_dialect() -> None:
-    texts = files(".cu")
+    texts = packaged(files(".cu"))
     assert len(texts) >= len(ops.NAMES)
     assert matches(WAVEFRONT, texts) == []
     assert matches(DIALECT, texts) == []
