@@ -50,11 +50,13 @@ def check_case(
 
 
 def checking(
-    backend: Backend, op: Op, case: Case, *, seed: int = 0, kinds: Sequence[str] | None = None, dump: str = ""
-) -> Iterator[Record]:
+    backend: Backend, op: Op, case: Case, *, seed: int = 0, kinds: Sequence[str] | None = None, dump: str = "",
+    words: tuple[str, ...] = (),
+) -> Iterator[Record]:  # fmt: skip
     """The records of ``check_case``, each as soon as it is there; what failed goes to the folder ``dump``."""
     wanted = tuple(op.kinds(case) if kinds is None else kinds)
     blank = blank_record(backend.name, op, case, seed, label=backend.info.label, device_kind=backend.info.kind)
+    blank = replace(blank, words=words)
     runner: CaseRunner | Exception
     try:
         reason = backend.supports(op, case)

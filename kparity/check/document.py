@@ -48,6 +48,15 @@ class Contract(Part):
     thresholds: Annotated[dict[str, float], Meta(min_length=1)]
 
 
+class Text(Part):
+    """Somebody's own kernel: its files, as they were named, and the digest of the text."""
+
+    path: str
+    kernel: str
+    sha256: Sha256
+    map: str | None
+
+
 class Request(Part):
     """What was asked for."""
 
@@ -58,6 +67,7 @@ class Request(Part):
     quick: bool
     max_seconds: float | None
     replay: str | None
+    own: Text | None = None
 
 
 class Counts(Part):

@@ -24,6 +24,7 @@ import numpy as np
 import kparity
 from kparity import ops
 from kparity.check.facts import facts
+from kparity.check.own import Own
 from kparity.check.record import Record
 from kparity.check.select import Selected
 from kparity.device import fingerprint, registry
@@ -93,7 +94,7 @@ def write(
         shutil.rmtree(made_in, ignore_errors=True)
 
 
-def complete(folder: Path, record: Record, replayed: str = "") -> None:
+def complete(folder: Path, record: Record, replayed: str = "", own: Own | None = None) -> None:
     """Keep a failure that its worker did not keep, because it died: without outputs."""
     with suppress(WrongInput):
         if not record.kind or _record(folder_of(folder, record)).reason == record.reason:
@@ -102,7 +103,7 @@ def complete(folder: Path, record: Record, replayed: str = "") -> None:
     known = load(Path(replayed)).facts if replayed else facts(op, case, record.kind, record.seed)
     source = None
     with suppress(WrongInput):  # its import ends a process
-        adapter = registry.backend_class(record.backend)
+        adapter = own.adapter(record.backend) if own else registry.backend_class(record.backend)
         source = adapter.source(op, case, adapter.constants)
     write(folder, record, known, [], source)
 

@@ -98,6 +98,8 @@ class Record:
     """Kinds of input that the record stands for: 1, or as many as were not run for the same reason."""
     elapsed_ms: float = 0.0
     """Both runs with their transfers; not a benchmark."""
+    words: tuple[str, ...] = ()
+    """What the command that makes it again has beside op, backend, case, kind and seed: ``--sanitize``, ``--cuda``."""
     bytes: int = 0
     """What one launch moves at least (the op's ``Work``)."""
     flops: int = 0
@@ -120,9 +122,8 @@ class Record:
     def rerun(self) -> str:
         """The command that makes this record again."""
         kind = ["--kind", self.kind] if self.kind else []
-        return shlex.join(
-            ["kparity", "check", "-o", self.op, "-b", self.backend, "-k", self.case, *kind, "--seed", str(self.seed)]
-        )
+        what = ["-o", self.op, "-b", self.backend, "-k", self.case, *kind, "--seed", str(self.seed)]
+        return shlex.join(["kparity", "check", *what, *self.words])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a number that is not finite becomes its name (``nan``, ``inf``, ``-inf``)."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from kparity import ops
 from kparity.check import dump
 from kparity.check.core import blank_record, judged
+from kparity.check.own import Own
 from kparity.check.record import FAIL, PASS, SKIPPED, UNSUPPORTED, Record
 from kparity.check.select import Selected
 from kparity.check.worker import Checked, Ended, Missing, OfUnit, Said, SweepRequest, Unit
@@ -37,6 +38,13 @@ class Limits:
     """Of the device within each backend."""
     options: tuple[str, ...] = ()
     """Switches of a backend's ``open``, for the backends that have them."""
+    own: Own | None = None
+    """The kernel in the place of the op's."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """``Record.words``."""
+        return (*(self.own.words if self.own else ()), *(f"--{name}" for name in self.options))
 
 
 @dataclass
@@ -87,7 +95,11 @@ class Sweep:
             return
         worker: Child[Said] = Child(family, "kparity.check.worker", Said, environment=ENVIRONMENT)
         try:
-            worker.send(SweepRequest(self.seed, self._pending, self.limits.index, self.dump, self.limits.options))
+            given = self.limits
+            request = SweepRequest(
+                self.seed, self._pending, given.index, self.dump, given.options, given.own, given.words
+            )
+            worker.send(request)
             yield from self._listen(worker)
         finally:
             worker.close()
@@ -153,7 +165,7 @@ class Sweep:
             record = replace(record, outcome=FAIL)
         if record.flaw:
             raise Garbled(record.flaw)
-        return record
+        return replace(record, words=self.limits.words)
 
     def _patience(self, heard: float) -> float:
         """Seconds to wait for the next message."""
@@ -174,7 +186,7 @@ class Sweep:
         if record.device:
             self.devices[unit.backend] = (record.device, record.device_kind)
         if record.outcome == FAIL and self.dump:
-            dump.complete(Path(self.dump), record, unit.selected.replay)
+            dump.complete(Path(self.dump), record, unit.selected.replay, self.limits.own)
         if record.outcome == FAIL and self.limits.fail_fast:
             self.stop("an earlier case failed")
         return record
@@ -195,4 +207,5 @@ class Sweep:
         case = unit.selected.case
         blank = blank_record(unit.backend, ops.get(case.op), case, self.seed, label=label, device_kind=kind)
         at = unit.selected.kinds[unit.seen] if outcome == FAIL and unit.left else ""
-        return replace(blank, outcome=outcome, reason=reason, kind=at, runs=max(unit.left, 1))
+        left = max(unit.left, 1)
+        return replace(blank, outcome=outcome, reason=reason, kind=at, runs=left, words=self.limits.words)

@@ -5,7 +5,6 @@ says. It reports each record as soon as it is there.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from kparity import ops
 from kparity.check import dump
 from kparity.check.core import blank_record, checking, fault
 from kparity.check.facts import remember
+from kparity.check.own import Own
 from kparity.check.select import Selected
 from kparity.device import registry
 from kparity.device.adapter import Backend
@@ -48,6 +48,10 @@ class SweepRequest(msgspec.Struct, frozen=True):
     """The folder that takes what failed (``kparity.check.dump``); empty for none."""
     options: tuple[str, ...] = ()
     """Switches of a backend's ``open``."""
+    own: Own | None = None
+    """The kernel in the place of the op's."""
+    words: tuple[str, ...] = ()
+    """``Record.words``."""
 
 
 class Begun(Message, frozen=True, tag="begin"):
@@ -80,19 +84,32 @@ OfUnit = Begun | Missing | Checked | Ended
 Said = OfUnit | Done
 
 
-@cache
-def opened(name: str, index: int, options: tuple[str, ...]) -> Backend | Exception:
-    """A backend, opened when its first case comes, or the exception that opening raised."""
+class Devices(dict[str, Backend | Exception]):
+    """The backends of a request, each opened when its first case comes, or the exception that opening raised."""
+
+    def __init__(self, request: SweepRequest) -> None:
+        super().__init__()
+        self.request = request
+
+    def __missing__(self, name: str) -> Backend | Exception:
+        self[name] = _opened(name, self.request)
+        return self[name]
+
+
+def _opened(name: str, request: SweepRequest) -> Backend | Exception:
+    options = dict.fromkeys(request.options, True)
     try:
-        return registry.open_backend(name, index, **dict.fromkeys(options, True))
+        if request.own is not None:
+            return request.own.adapter(name).open(request.index, **options)
+        return registry.open_backend(name, request.index, **options)
     except Exception as problem:  # whatever keeps a device from opening is told, once per case
         return problem
 
 
-def work(number: int, unit: Unit, request: SweepRequest, link: Link) -> None:
+def work(number: int, unit: Unit, devices: Devices, link: Link) -> None:
     """Run a unit and report it."""
     link.send(Begun(number))
-    case, kinds, device = unit.selected.case, unit.selected.kinds, opened(unit.backend, request.index, request.options)
+    request, case, kinds, device = devices.request, unit.selected.case, unit.selected.kinds, devices[unit.backend]
     op = ops.get(case.op)
     if isinstance(device, (Unavailable, ImportError)):
         code = f"[{device.code}] " if isinstance(device, Unavailable) else ""
@@ -104,19 +121,20 @@ def work(number: int, unit: Unit, request: SweepRequest, link: Link) -> None:
     else:
         if unit.selected.replay:  # the latest facts are always kept: they stand for those that the seed would make
             remember(kinds[0], request.seed, dump.load(Path(unit.selected.replay)).facts)
-        for record in checking(device, op, case, seed=request.seed, kinds=kinds, dump=request.dump):
+        for record in checking(
+            device, op, case, seed=request.seed, kinds=kinds, dump=request.dump, words=request.words
+        ):
             link.send(Checked(number, record.as_dict()))
     link.send(Ended(number))
 
 
 def main(link: Link) -> int:
     """Run every unit of the request; then release the devices."""
-    request = link.request(SweepRequest)
-    for number, unit in request.units.items():
-        work(number, unit, request, link)
+    devices = Devices(link.request(SweepRequest))
+    for number, unit in devices.request.units.items():
+        work(number, unit, devices, link)
     link.send(Done())
-    for name in dict.fromkeys(unit.backend for unit in request.units.values()):
-        device = opened(name, request.index, request.options)
+    for device in devices.values():
         if isinstance(device, Backend):
             device.close()
     return 0

@@ -10,6 +10,7 @@ import click
 
 from kparity.cli.command import Command, for_people, outputs
 from kparity.cli.options import (
+    FILE,
     FOLDER,
     OUT,
     Number,
@@ -26,6 +27,7 @@ from kparity.host.streams import log
 if TYPE_CHECKING:
     from kparity.check.document import Result
     from kparity.check.select import Selected
+    from kparity.cli.check_own import Asked
 
 SECONDS = Number(min=0, min_open=True)
 
@@ -36,6 +38,7 @@ SECONDS = Number(min=0, min_open=True)
         "kparity check -b cpu -o rope --quick",
         "kparity check -o tgemv -b cpu -k 'K=640, and M=1,' --json check.json",
         "kparity check --list -o add",
+        "kparity check --cuda my.cu --kernel my_gemv --op tgemv --map my.yaml --sanitize",
     ),
 )
 @ops_option("These ops only [default: all].")
@@ -66,6 +69,10 @@ SECONDS = Number(min=0, min_open=True)
 @click.option("--perturb", is_flag=True, help="cuda-ptx: approximate instructions err as far as PTX lets them.")
 @click.option("--lib", type=FOLDER, metavar="DIR",
               help="The build of llama.cpp whose ggml is checked [default: $KPARITY_LLAMACPP].")  # fmt: skip
+@click.option("--cuda", type=FILE, metavar="FILE", help="Judge a kernel of this CUDA text in the place of the op's.")
+@click.option("--kernel", metavar="NAME", help='With --cuda: its name, of extern "C" or as the compiler mangles it.')
+@click.option("--map", "map_path", type=FILE, metavar="FILE",
+              help="With --cuda: what its arguments, grid and block are, as YAML [default: the op's ABI].")  # fmt: skip
 @click.option("--csv", "csv_path", type=OUT, metavar="FILE", help="Write a line per output.")
 def check(
     op_names: tuple[str, ...] | None, backends: tuple[str, ...] | None, index: int, expression: str | None,
@@ -73,6 +80,7 @@ def check(
     quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
     json_path: str | None, quiet: bool, junit_path: str | None, csv_path: str | None, sanitize: bool, perturb: bool,
     lib: Path | None,
+    cuda: str | None, kernel: str | None, map_path: str | None,
 ) -> int:  # fmt: skip
     """Hold every op of every backend against fp64 truth.
 
@@ -91,10 +99,11 @@ def check(
             raise WrongInput(f"--lib {lib} is no folder; name one with the libraries of a build of llama.cpp")
         os.environ["KPARITY_LLAMACPP"] = str(lib.resolve())  # for the children, which open it
     names = named(op_names or (), "op", ops.names())
-    order = parse_order(backends or registry.usual())
-    asked = order if backends else []
     unread: list[str] = []
     options = tuple(name for name, wanted in (("sanitize", sanitize), ("perturb", perturb)) if wanted)
+    foreign = _foreign(cuda, kernel, map_path, options)
+    order = parse_order(backends or (foreign.order() if foreign else registry.usual()))
+    asked = order if backends else []
     for name in options:
         if not all(name in registry.backend_class(each).options for each in order):
             raise WrongInput(f"--{name} is for the backend cuda-ptx alone; name it: -b cuda-ptx")
@@ -110,6 +119,10 @@ def check(
     else:
         chosen = select.selected(names, quick, expression, kinds)
     if last_failed:
+        if foreign:
+            raise WrongInput(
+                "--lf remembers what the built-in kernels failed at: leave it out, or use --dump and --replay"
+            )
         chosen, asked = _again(chosen, asked)
     if list_only:
         if given := outputs():
@@ -122,13 +135,16 @@ def check(
     from kparity.check.runner import Limits
     from kparity.cli.check_run import run
 
+    own = foreign.judged(chosen, names) if foreign else None
+    if foreign and own:
+        asked = foreign.found(own, chosen, asked, index)
     request = Request(
         backends=asked, ops=names, expression=expression, kinds=kinds, quick=quick, max_seconds=max_seconds,
-        replay=str(replay) if replay else None,
+        replay=str(replay) if replay else None, own=foreign.told(own) if foreign and own else None,
     )  # fmt: skip
-    limits = Limits(case_timeout, max_seconds, fail_fast, index, options)
+    limits = Limits(case_timeout, max_seconds, fail_fast, index, options, own)
     result = run(chosen, request, seed, limits, str(dump.resolve()) if dump else "")
-    if not replay:
+    if not replay and not own:
         failed.keep(result.records)
     _write(result, json_path, junit_path, csv_path)
     if github:
@@ -138,6 +154,17 @@ def check(
 
         print_result(result)
     return result.exit_code or (3 if unread else 0)
+
+
+def _foreign(cuda: str | None, kernel: str | None, map_path: str | None, options: tuple[str, ...]) -> Asked | None:
+    """What was asked for of somebody's own kernel; None where nothing was."""
+    if not (cuda or kernel or map_path):
+        return None
+    from kparity.cli.check_own import Asked
+
+    asked = Asked(cuda, kernel, map_path, options)
+    asked.refuse_half()
+    return asked
 
 
 def _again(chosen: list[Selected], asked: list[str]) -> tuple[list[Selected], list[str]]:

@@ -49,7 +49,7 @@ def _print_failure(record: Record, replay: str | None) -> None:
     if replay:
         place = folder_of(Path(replay), record)
         where = str(place if place.is_dir() else replay)
-        again = shlex.join(["kparity", "check", "--replay", where, "-b", record.backend])
+        again = shlex.join(["kparity", "check", "--replay", where, "-b", record.backend, *record.words])
     say_command("  rerun:", again)
 
 

@@ -24,7 +24,7 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
 }
 
 
-def parse(text: str, name: str) -> Any:
+def parse(text: str, name: str, what: str = "contract") -> Any:
     """The one document of a text; raises WrongInput, with ``name`` and the line, for what cannot be read or must not
     be there: a key twice, an anchor or an alias (which could expand without end), a tag, a number that is not finite,
     is lost in rounding or has more than 64 bits, a character that is not shown, and more than the most of anything.
@@ -37,7 +37,7 @@ def parse(text: str, name: str) -> Any:
         why = str(getattr(error, "problem", None) or error).splitlines()[0]
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise WrongInput(f"{name}{line}: not a contract that can be read: {why}; correct the YAML") from error
+        raise WrongInput(f"{name}{line}: not a {what} that can be read: {why}; correct the YAML") from error
 
 
 class _Reader:
