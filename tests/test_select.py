@@ -68,7 +68,8 @@ def test_every_child_is_gone_after_a_selection() -> None:
 
 
 def test_public_names() -> None:
-    assert set(kparity.__all__) == {"Engine", "Selection", "__version__", "load_model", "open_backend", "select"}
+    first = {"Engine", "Selection", "__version__", "load_model", "open_backend", "select"}
+    assert set(kparity.__all__) == {*first, "column_sum", "guard"}
     for name in kparity.__all__:
         assert getattr(kparity, name) is not None
     with pytest.raises(AttributeError):
