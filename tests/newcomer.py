@@ -21,15 +21,21 @@ ROOT = Path(__file__).resolve().parent.parent
 CODES = {
     "kparity probe --backends cuda,wgpu,cpu": (0, 1), "kparity probe --require cuda": (0, 3),
     "kparity check --replay d -b cpu": (0, 2), r"kparity cutover status\|flip\|rollback": (1, 3),
+    "kparity check --cuda my.cu --kernel my_gemv --op tgemv": (0, 2, 3),
+    "kparity check -b ggml:CPU,ggml:Vulkan0 --lib DIR": (3,),
 }  # fmt: skip
-"""Other codes than 0: of a backend that is rejected, a GPU that is not there, a folder that nothing failed into, and
-three rounds that decide nothing.
+"""Other codes than 0: of a backend that is rejected, a GPU that is not there, a folder that nothing failed into, three
+rounds that decide nothing, CUDA's compiler (the extra ptx) and a build of llama.cpp that are not here.
 """
 SHORTER = {
     "kparity check -b cpu,wgpu,opencl": "kparity check -b cpu,wgpu,opencl -o add --quick",
     "kparity mutate": "kparity mutate --op add --backends numpy,cpu --html mutants.html",
 }
 FILLED = {
+    "kparity check --cuda my.cu --kernel my_gemv --op tgemv": "kparity check --cuda examples/own_cuda/ternary_gemv.cu"
+    " --kernel ternary_gemv --map examples/own_cuda/ternary_gemv.yaml --op tgemv --quick",
+    "kparity check -b ggml:CPU,ggml:Vulkan0 --lib DIR": "pip install -q --no-deps ./integrations/ggml &&"
+    " kparity check -b ggml:CPU -o ggml_add --lib .; code=$?; pip uninstall -q -y kparity-ggml; exit $code",
     "kparity source OP -b B": "kparity source rope -b cuda",
     "kparity ops [OP]": "kparity ops rope",
     "kparity serve -b wgpu,cpu": "timeout --preserve-status 30 kparity serve -b cpu",
@@ -40,6 +46,7 @@ FILLED = {
     "kparity ppl --ref A --cand B": "kparity ppl --ref kparity:numpy --cand kparity:cpu --tokens 4096",
     r"kparity cutover status\|flip\|rollback": "kparity cutover status",
     "kparity report DIR -o report.html": "kparity report r.json -o report.html",
+    "kparity model doctor model.gguf": "kparity model doctor kparity/data/embedded.gguf",
     "kparity model inspect model.gguf": "kparity model inspect kparity/data/embedded.gguf",
 }
 """Commands of the README with the words that stand for others."""
