@@ -124,7 +124,7 @@ def test_a_race_names_both_lines(ptx: Any, monkeypatch: pytest.MonkeyPatch) -> N
     own = cuda.gpu_source(ops.get("tgemv"), ops.get("tgemv").case(M=1, N=1, K=1), "cuda", {"WAVE": 32})
     text = own.text.split("\n")[own.first_line :]
     read, written = (text[line - 1] for line in lines)
-    assert "four = active[" in read and "active[" in written and " = LOAD_U32X4" in written
+    assert "four = active[" in read and "active[" in written and " = staged[" in written
 
 
 def test_what_goes_beyond_an_argument_names_it(ptx: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,7 +274,8 @@ def test_packing_golden_words() -> None:
     assert hex(packing.pack(weights)[0, 0]) == "0x55555555" and packing.pack(weights).shape == (1, 16)
     weights[0, 0], weights[0, 1], weights[0, 4], weights[0, 15] = 1, -1, 1, -1
     assert hex(packing.pack(weights)[0, 0]) == "0x1555545a"
-    for bad in (np.full((1, 4), 2, np.int8), np.zeros(4, np.int8), np.zeros((1, 4), np.int32)):
+    assert hex(packing.pack(np.full((1, 4), 2, np.int8))[0, 0]) == "0x57575757"  # file formats have a code for +2
+    for bad in (np.full((1, 4), 3, np.int8), np.zeros(4, np.int8), np.zeros((1, 4), np.int32)):
         with pytest.raises(WrongInput):
             packing.pack(bad)
 

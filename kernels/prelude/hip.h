@@ -21,6 +21,7 @@ typedef _Float16 f16;
 typedef u32 u32x4 __attribute__((ext_vector_type(4)));
 typedef float f32x4 __attribute__((ext_vector_type(4)));
 
+#define RESIDENT 0 /* CUDA's bound alone */
 #define KERNEL extern "C" __attribute__((global, amdgpu_flat_work_group_size(BLOCK, BLOCK))) void
 #define INLINE __attribute__((device, always_inline)) inline
 #define SHARED __attribute__((shared))

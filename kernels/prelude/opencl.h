@@ -11,6 +11,7 @@ typedef half f16; /* only ever behind a pointer: vload_half and vstore_half are 
 typedef uint4 u32x4;
 typedef float4 f32x4;
 
+#define RESIDENT 0 /* CUDA's bound alone */
 #define KERNEL __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
 #define INLINE static inline
 #define GLOBAL __global
