@@ -207,7 +207,7 @@ def test_a_sum_in_any_order_is_within_the_ratio(n: int, seed: int, lanes: int, o
 
 
 def test_a_worse_peer_admits_a_worse_result_and_a_lucky_peer_does_not_forbid_a_right_one() -> None:
-    truth = np.ones(1000)
+    truth = 1 + np.arange(1000) * 2.0**-20
     limit = np.full(1000, 2.0**-22)
     got = (truth + 2.0**-23).astype(np.float32)
     lucky = measured(got, truth, limit, truth.astype(np.float32)).peer_ratio
@@ -220,6 +220,16 @@ def test_truth_without_size_has_no_ratio() -> None:
     assert measured(np.full(8, 1e-9, np.float32), zeros, np.ones(8), np.zeros(8, np.float32)).peer_ratio is None
     tiny = np.full(8, 2.0**-120)
     assert measured(np.zeros(8, np.float32), tiny, tiny, tiny.astype(np.float32)).peer_ratio is None
+
+
+def test_one_number_over_and_over_is_one_sample_and_has_no_ratio() -> None:
+    truth, limit = np.repeat([3.0, 0.0], 500), np.full(1000, 1e-3)
+    ratios = []
+    for size in (3.0, 3.125):
+        truth[7] = size
+        got = (truth * (1 + 1e-5)).astype(np.float32)
+        ratios.append(measured(got, truth, limit, truth.astype(np.float32)).peer_ratio)
+    assert ratios[0] is None and ratios[1] > 2
 
 
 def test_the_share_of_f16_elements_that_are_off_by_more_than_one_ulp() -> None:

@@ -81,10 +81,18 @@ def _errors_of_both(
         kept &= np.isfinite(limit)  # elsewhere nothing but truth itself, or anything at all, is right
     want = truth[kept].astype(np.float64)
     own = rms(got[kept].astype(np.float64) - want)
-    if peer is None or limit is None or not want.any():
+    if peer is None or limit is None or not want.any() or _alike(want):
         return own, None
     theirs = peer[kept].astype(np.float64) - want
     return own, max(rms(theirs[np.isfinite(theirs)]), expected(dtype, want, limit[kept]))
+
+
+def _alike(truth: Array) -> bool:
+    """Whether several elements, but for zeros, are one number: each repeats the same roundings, so that they are one
+    sample of an error and no statistic.
+    """
+    sizes = np.abs(truth[truth != 0])
+    return sizes.size > 1 and bool(np.ptp(sizes) <= 1e-12 * sizes.max())
 
 
 def _ratio(error: float, against: float) -> float:

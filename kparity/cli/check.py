@@ -38,7 +38,7 @@ SECONDS = Number(min=0, min_open=True)
         "kparity check -b cpu -o rope --quick",
         "kparity check -o tgemv -b cpu -k 'K=640, and M=1,' --json check.json",
         "kparity check --list -o add",
-        "kparity check --cuda my.cu --kernel my_gemv --op tgemv --map my.yaml --sanitize",
+        "kparity check --cuda my.cu --kernel ternary_gemv --op tgemv --map my.yaml -k 'K=640, and M=1,' --sanitize",
     ),
 )
 @ops_option("These ops only [default: all].")
