@@ -200,15 +200,19 @@ def test_a_cached_verdict_is_quick_and_any_key_misses(tmp_path: Path) -> None:
 
 
 def test_a_cached_answer_takes_little_process_time(tmp_path: Path) -> None:
+    """0.52 s where a probe takes 1.3; an import of torch would be 2 s more."""
     env = {"XDG_CACHE_HOME": str(tmp_path)}
-    run("probe", "--backends", "cpu", env=env)
-    spent = []
-    for _ in range(5):
+
+    def spent(*options: str) -> float:
         before = os.times()
-        assert run("probe", "--backends", "cpu", "--cached", env=env).returncode == 0
+        assert run("probe", "--backends", "cpu", *options, env=env).returncode == 0
         after = os.times()
-        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(spent) < 0.8, spent  # 0.52 s on an idle machine; a probe takes more than 1 s, an import of torch 2 s
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    whole = min(spent(), spent())
+    spent("--cached")
+    cached = min(spent("--cached") for _ in range(5))
+    assert cached < 0.6 * whole, (cached, whole)
 
 
 def test_the_readme_has_the_table_of_gates() -> None:
