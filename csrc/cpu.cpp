@@ -124,8 +124,9 @@ public:
 
     // On all threads, and on one for the second time, to know what that takes, or while more do not pay.
     void run() {
+        if (alone_) return pool_->run_alone(*this);
         const auto start = Pace::Clock::now();
-        const bool one = alone_ || ++runs_ == 2 || pool_->pace().alone(start);
+        const bool one = ++runs_ == 2 || pool_->pace().alone(start);
         if (one)
             pool_->run_alone(*this);
         else

@@ -25,6 +25,7 @@ import numpy as np
 
 from kparity import contracts
 from kparity.errors import DeviceFault, WrongInput
+from kparity.host.text import escaped
 from kparity.testing import assert_parity
 
 BOUNDS = ("op", "n", "ulp", "exact")
@@ -96,7 +97,7 @@ class Guard:
 
     def metrics(self) -> str:
         """The counts in the text format of Prometheus."""
-        now, label = self.counts(), self.name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        now, label = self.counts(), escaped(self.name)
         rows = [
             ("calls_total", "counter", "Calls of the kernel.", now.calls),
             ("sampled_total", "counter", "Calls that were kept to be judged.", now.sampled),
@@ -133,7 +134,8 @@ class Guard:
             try:
                 self._samples.put_nowait(Sample(number, *kept, on_host(got)))
             except queue.Full:  # whoever filled it since this call was chosen
-                self._counts.dropped += 1
+                with self._lock:
+                    self._counts.dropped += 1
         return got
 
     def _instead(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -196,7 +196,7 @@ def test_without_nvrtc_it_says_what_to_install(tmp_path: Path) -> None:
     hidden += "        raise OSError(name)\n    load(self, name, *more, **options)\nctypes.CDLL.__init__ = refused\n"
     (tmp_path / "sitecustomize.py").write_text(hidden, encoding="utf-8")
     done = run("check", "--cuda", str(TEXT), *KERNEL, "--map", str(MAP), env={"PYTHONPATH": str(tmp_path)})
-    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 3 and len(done.stderr.strip().splitlines()) == 1
     assert "cuda-ptx: NVRTC was not found" in done.stderr and "[ptx]" in done.stderr
 
 

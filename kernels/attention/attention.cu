@@ -86,7 +86,8 @@ INLINE void numbers(const WAITING* waiting, u32 lane, float* out)
 INLINE i32 held(i32 tile, u32 ahead, u32 slot, i32 end)
 {
     const i32 key = tile + (i32)(ahead * SLOTS + slot);
-    return key < end ? key : end > 0 ? end - 1 : 0;
+    const i32 last = end > 0 ? end - 1 : 0;
+    return key < last ? key : last;
 }
 
 /* What a sum relative to `top` is multiplied by to be one relative to `new_top`. */

@@ -139,7 +139,7 @@ MUTANTS = {
     ),
     "stale-keys-read": Mutant(
         "What lies beyond the visible keys is multiplied by a weight of 0: NaN, where the cache holds one.",
-        gpu="return key < «end→L» ? key : «end > 0 ? end - 1 : 0→L - 1»;",
+        gpu="const i32 last = «end > 0 ? end - 1 : 0→L - 1»;",
         wgsl="let count = min(«keys→L» - base, BLOCK);",
         native="j < «part.end→least(ceil_div(part.end, W) * W, capacity)»; ++j)",
         torch='count = «min(int(pos.max()) + 1, case["L"])→case["L"]»',

@@ -14,7 +14,7 @@ from kparity.check.record import OutputRecord
 from kparity.kernels.support import TINY
 from kparity.numerics.aggregates import ordered
 from kparity.numerics.compare import judge
-from kparity.ops.spec import ROUNDOFF, Arg, Array, ErrorBound
+from kparity.ops.spec import DTYPES, ROUNDOFF, Arg, Array, ErrorBound
 
 SMALLEST = TINY / ROUNDOFF["f32"]
 
@@ -81,18 +81,19 @@ def _errors_of_both(
         kept &= np.isfinite(limit)  # elsewhere nothing but truth itself, or anything at all, is right
     want = truth[kept].astype(np.float64)
     own = rms(got[kept].astype(np.float64) - want)
-    if peer is None or limit is None or not want.any() or _alike(want):
+    if peer is None or limit is None or not want.any() or _alike(want, dtype):
         return own, None
     theirs = peer[kept].astype(np.float64) - want
     return own, max(rms(theirs[np.isfinite(theirs)]), expected(dtype, want, limit[kept]))
 
 
-def _alike(truth: Array) -> bool:
-    """Whether several elements, but for zeros, are one number: each repeats the same roundings, so that they are one
-    sample of an error and no statistic.
+def _alike(truth: Array, dtype: str) -> bool:
+    """Whether several elements, but for zeros, are one number of the output's type: each repeats the same roundings, so
+    that they are one sample of an error and no statistic.
     """
-    sizes = np.abs(truth[truth != 0])
-    return sizes.size > 1 and bool(np.ptp(sizes) <= 1e-12 * sizes.max())
+    with np.errstate(over="ignore"):
+        sizes = np.abs(truth[truth != 0]).astype(DTYPES[dtype])
+    return sizes.size > 1 and bool((sizes == sizes[0]).all())
 
 
 def _ratio(error: float, against: float) -> float:

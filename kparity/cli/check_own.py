@@ -9,7 +9,7 @@ from kparity.check.document import Text
 from kparity.check.own import Own, Trial, backends, read, tried
 from kparity.check.select import Selected
 from kparity.device import registry
-from kparity.errors import Unavailable, WrongInput
+from kparity.errors import Refused, Unavailable, WrongInput
 from kparity.host.streams import log
 
 
@@ -43,14 +43,14 @@ class Asked:
 
     def found(self, own: Own, chosen: Sequence[Selected], named: list[str], index: int) -> list[str]:
         """The backends that judge it: those that were named, else the first that opens. The kernel is built there once,
-        in a child. Raises WrongInput where it cannot be, and Unavailable where none opens and none was named.
+        in a child. Raises WrongInput where it cannot be, and Refused where none opens and none was named.
         """
         case = next((each.case for each in chosen if own.takes(each.case)), None)
         try:
             first = tried(Trial(own, named or self.order(), index, self.options, case))
-        except Unavailable:
+        except Unavailable as missing:
             if not named:
-                raise
+                raise Refused(str(missing)) from missing
             return named
         log(f"{own.path}: {own.kernel} in the place of {own.op}, on {first}")
         return named or [first]

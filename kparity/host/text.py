@@ -57,3 +57,8 @@ def seconds(text: str) -> float:
     """Of a span of time such as 30s, 10m or 2h (seconds without a unit); 0 for what is none."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     return float(found[1]) * {"m": 60, "h": 3600}.get(found[2], 1) if found else 0.0
+
+
+def escaped(text: str) -> str:
+    """The value of a label in the text format of Prometheus."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

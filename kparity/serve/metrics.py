@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from kparity.host.text import escaped
+
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper ends of the buckets of a histogram, in seconds."""
 
@@ -80,11 +82,6 @@ class Metrics:
         family("kparity_first_token_seconds", "histogram", "From a request for a stream to its first token.",
                self.first_token.lines("kparity_first_token_seconds"))  # fmt: skip
         return "\n".join(lines) + "\n"
-
-
-def escaped(text: str) -> str:
-    """The value of a label."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def own_process() -> dict[str, tuple[str, float]]:

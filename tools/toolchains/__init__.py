@@ -108,7 +108,7 @@ class Resources:
     scratch: int
     """Bytes of memory of a lane's own: CUDA's stack frame, AMD's private segment."""
     spills: int
-    """CUDA: bytes of spill stores and loads; AMD: spilled vector registers."""
+    """CUDA: bytes of spill stores and loads; AMD: spilled registers."""
     occupancy: int | None = None
     """Wavefronts of a SIMD that these registers and this LDS leave room for, where the compiler tells."""
 

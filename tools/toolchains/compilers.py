@@ -150,7 +150,7 @@ def resources(kernels: list[Mapping[str, Any]], occupancy: Mapping[str, int] | N
         Resources(
             kernel[".name"], kernel[".vgpr_count"], kernel[".sgpr_count"],
             kernel[".group_segment_fixed_size"], kernel[".private_segment_fixed_size"],
-            kernel.get(".vgpr_spill_count", 0),  # a scalar one goes to a lane of a vector register, not to memory
+            kernel.get(".vgpr_spill_count", 0) + kernel.get(".sgpr_spill_count", 0),
             (occupancy or {}).get(kernel[".name"]),
         )
         for kernel in kernels
