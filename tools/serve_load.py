@@ -1,7 +1,7 @@
 """Load on ``kparity serve``: what the server costs beside the bare engine, and whether many completions change it.
 
-``python -m tools.serve_load overhead`` generates the same tokens by turns with the engine in this process and through
-a server at one client, and prints the ratio of tokens/s of each round. ``python -m tools.serve_load many --plot
+``python -m tools.serve_load overhead`` generates the same tokens by turns with the engine in this process, its canary
+included as ``kparity run`` has it, and through a server at one client, and prints the ratio of tokens/s of each round. ``python -m tools.serve_load many --plot
 docs/serve.png`` sends completions one after the other, then eight at a time, and draws what each took, the memory,
 open files and threads of the server's processes, and where a text is not the first one.
 """
@@ -29,6 +29,7 @@ import msgspec
 
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
+from kparity.engine.canary import Canary
 from kparity.model import load_model
 
 PROMPT = "In the beginning"
@@ -109,6 +110,7 @@ def overhead(backend: str, rounds: int, tokens: int, path: str | None) -> dict[s
     and that of the server, which neighbours hardly change.
     """
     engine = Engine(load_model(path), open_backend(backend))
+    engine.canary = Canary(engine)
     prompt = engine.model.tokenizer.encode(PROMPT)
     of = ("--model", path, "--depth", "bos", "--beyond-proof") if path else ()
     ratios, bare, served = list[float](), list[float](), list[float]()
@@ -123,13 +125,14 @@ def overhead(backend: str, rounds: int, tokens: int, path: str | None) -> dict[s
             ids = list(engine.generate(prompt, tokens))
             between = time.perf_counter()
             here = spent(os.getpid())
+            asked = time.perf_counter()
             text = completion(client, tokens)
             ended = time.perf_counter()
             after = [here, spent(device), spent(pid)]
             assert text == engine.model.tokenizer.decode([*prompt, *ids])[len(PROMPT) :], "the texts differ"
             if at:  # the first round warms both
                 bare.append(len(ids) / (between - started))
-                served.append(len(ids) / (ended - between))
+                served.append(len(ids) / (ended - asked))
                 ratios.append(served[-1] / bare[-1])
                 costs.append([1e6 * (b - a) / len(ids) for a, b in zip(before, after, strict=True)])
     engine.close()
