@@ -441,7 +441,7 @@ def test_mirrored_traffic_is_asked_of_both_at_temperature_0(tmp_path: Path, monk
     assert [posted(listening.address, body) for _ in range(4)] == [202, 202, 202, 503]
     assert posted(listening.address, b"{") == 400 and (listening.dropped, listening.refused) == (1, 1)
     _, found, _ = burned(tmp_path / "log", one, other, listening, rounds=3)
-    assert [row.kind for row in found] == ["mirrored"] * 3 and {row.bucket for row in found} == {"exact"}
+    assert [row.kind for row in found] == ["own"] * 3 and {row.bucket for row in found} == {"exact"}
     assert one.seen == other.seen and one.seen[0]["messages"] == asked and one.seen[0]["temperature"] == 0
     listening.close()
     assert Mirror("127.0.0.1:0", chat=False).take(json.dumps({"messages": asked * 2}).encode()) == 400

@@ -90,13 +90,14 @@ def whole(count: int = 60_000, **changes: Any) -> Iterable[Row]:
 def test_all_gates_are_green_where_everything_is_right(tmp_path: Path) -> None:
     found = read(log_of(tmp_path / "log", whole()))
     assert set(gates(found).values()) == {"PASS"} and found.verdict == "PASS" and found.exit_code == 0
-    assert [gate.needs for gate in found.gates] == [""] * 8
+    assert [gate.needs for gate in found.gates] == [""] * 9
 
 
 @pytest.mark.parametrize(
     ("gate", "change"),
     [
         ("exact_rate", lambda each: {"bucket": "prefix-only"} if each.prompt % 4 == 0 else {}),
+        ("kind_exact_rate", lambda each: {"kind": "long-context", "bucket": "no-match"} if each.prompt < 12 else {}),
         ("v2_unreachable", lambda each: {"bucket": "v2-unreachable"} if each.round % 400 == 0 else {}),
         ("v2_unreachable", lambda each: {"bucket": "both-unreachable"} if each.round % 400 == 0 else {}),
         ("p95_gap_ms", lambda each: {"v2": Side(260.0)} if each.round % 10 == 0 else {}),

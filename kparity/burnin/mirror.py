@@ -45,7 +45,7 @@ class Mirror:
             self.refused += 1
             return 400
         try:
-            self.waiting.put_nowait(Prompt("mirrored", prompt.messages))
+            self.waiting.put_nowait(prompt)
         except Full:
             self.dropped += 1
             return 503

@@ -65,9 +65,15 @@ class Prompt(_Prompt):
         return hashlib.sha256(json.dumps(self.messages, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def single(text: str, kind: str = "own") -> Prompt:
+def single(text: str, kind: str = "") -> Prompt:
     """A prompt of one message."""
-    return Prompt(kind, ({"role": "user", "content": text},))
+    return of_length(Prompt(kind, ({"role": "user", "content": text},)))
+
+
+def of_length(prompt: Prompt) -> Prompt:
+    """With a kind, where nobody gave it one: what goes wrong on long contexts alone is seen in a kind of its own."""
+    long = sum(len(str(each.get("content"))) for each in prompt.messages) >= LONG // 2
+    return prompt if prompt.kind else Prompt("own-long" if long else "own", prompt.messages)
 
 
 class Source(Protocol):
@@ -140,11 +146,10 @@ def of_request(plain: Any, where: str) -> Prompt:
         msgspec.convert(list(messages), list[Message])
     except (msgspec.ValidationError, RecursionError) as error:
         raise WrongInput(f"{where}: {error}; write a prompt, or messages with role and content") from None
-    kind = line.kind or "own"
     if line.prompt is not None:
-        return single(line.prompt, kind)
+        return single(line.prompt, line.kind)
     while messages and messages[-1].get("role") == "assistant":
         messages = messages[:-1]
     if not messages:
         raise WrongInput(f"{where} has no prompt and no messages that ask; write one of them")
-    return Prompt(kind, tuple(messages))
+    return of_length(Prompt(line.kind, tuple(messages)))

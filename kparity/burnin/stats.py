@@ -254,6 +254,7 @@ def _gates(
     lost = buckets["v2-unreachable"] + buckets["both-unreachable"]
     return [
         _rate(judge, "exact_rate", *exact, "distinct prompts"),
+        _kinds(table, judge, mode),
         _count(judge, "rounds", done, _hours_for(judge.threshold("rounds").value - done, done, hours)),
         _count(judge, "distinct_prompts", exact[1], "distinct prompts"),
         _rate(judge, "v2_unreachable", lost, total, "rounds"),
@@ -296,6 +297,28 @@ def _rate(judge: contracts.Contract, name: str, successes: float, n: int, of: st
     left = statistics.sequence_left(successes, n, limit.value, below)
     needs = f"{left:.0f} more {of}" if math.isfinite(left) else f"no number of {of} at this rate"
     return Gate(name, target(limit), rate, "INCONCLUSIVE", low if n else None, high if n else None, needs)
+
+
+def _kinds(table: Table, judge: contracts.Contract, mode: Mode) -> Gate:
+    """The exact rate of the worst kind of prompts; those of too few prompts are one kind together."""
+    limit, least = judge.threshold("kind_exact_rate"), judge.threshold("kind_prompts")
+    kinds = table.rows(
+        f"""WITH prompts AS (SELECT kind, avg((bucket = 'exact')::INT) AS share, min(round) AS first FROM rounds
+        WHERE {_compared(mode)} GROUP BY kind, id), sized AS (SELECT *, count(*) OVER (PARTITION BY kind) AS n FROM
+        prompts) SELECT sum(share), count(*), CASE WHEN max(n) >= {least.value:.0f} THEN min(first) END FROM sized
+        GROUP BY CASE WHEN n >= {least.value:.0f} THEN kind END"""
+    )
+    found = [_rate(judge, limit.id, successes, n, "distinct prompts of a kind") for successes, n, _ in kinds]
+    if not found:
+        return _rate(judge, limit.id, 0, 0, "distinct prompts")
+    order: list[State] = ["FAIL", "INCONCLUSIVE", "PASS"]
+    worst, (_, _, first) = min(
+        zip(found, kinds, strict=True), key=lambda each: (order.index(each[0].state), each[0].current)
+    )
+    kind = picked(table, {first})[0].kind if first else "kinds of few prompts"
+    if worst.state != "PASS":
+        worst.needs = f"{kind}: {worst.needs or 'see kparity burnin drift'}"
+    return worst
 
 
 def _between(judge: contracts.Contract, name: str, found: float | None, low: float | None, high: float | None) -> Gate:

@@ -15,8 +15,8 @@ from kparity.receipts.record import Count, Head, Record, Sha256, Subject, Text
 Kind = Literal["https://kparity.dev/cutover/v1"]
 PREDICATE: Kind = "https://kparity.dev/cutover/v1"
 GATES = (
-    "exact_rate", "rounds", "distinct_prompts", "v2_unreachable", "p95_gap_ms", "latency_ratio", "no_match_per_hour",
-    "falling_trend", "ppl_delta", "parity_receipts", "halts",
+    "exact_rate", "kind_exact_rate", "rounds", "distinct_prompts", "v2_unreachable", "p95_gap_ms", "latency_ratio",
+    "no_match_per_hour", "falling_trend", "ppl_delta", "parity_receipts", "halts",
 )  # fmt: skip
 """Thresholds of the contract, each of which is a gate."""
 State = Literal["PASS", "FAIL", "INCONCLUSIVE"]
