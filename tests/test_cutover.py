@@ -26,6 +26,7 @@ from kparity.errors import WrongInput
 from kparity.receipts.cutover import GATES, CutoverStatement
 from kparity.receipts.results import ResultStatement, of_cutover
 from kparity.receipts.statement import redigested, write
+from kparity.receipts.store import load_folder
 from kparity.receipts.verify import verify
 from tests.burnin_server import Faulty, serving
 from tests.cli import run
@@ -207,6 +208,12 @@ def test_a_receipt_that_does_not_follow_is_refused(lie: str, evidence: Evidence)
     assert "RCPT-DIGEST" in [each.code for each in verify(made)] or code == "RCPT-SCHEMA"
     codes = {each.code for each in verify(redigested(made))}
     assert code in codes and codes <= {code, "RCPT-SUBJECT", "RCPT-PARITY"}
+
+
+def test_in_a_folder_of_receipts_it_is_called_by_its_name(evidence: Evidence, tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text(json.dumps(as_receipt(evidence.decided())))
+    stored, others = load_folder(tmp_path)
+    assert not stored and others == ["cut.json: of a cutover, which measures nothing; kparity receipt show tells it"]
 
 
 def test_what_a_cutover_cannot_show_is_refused(evidence: Evidence) -> None:

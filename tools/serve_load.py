@@ -1,9 +1,10 @@
 """Load on ``kparity serve``: what the server costs beside the bare engine, and whether many completions change it.
 
 ``python -m tools.serve_load overhead`` generates the same tokens by turns with the engine in this process, its canary
-included as ``kparity run`` has it, and through a server at one client, and prints the ratio of tokens/s of each round. ``python -m tools.serve_load many --plot
-docs/serve.png`` sends completions one after the other, then eight at a time, and draws what each took, the memory,
-open files and threads of the server's processes, and where a text is not the first one.
+included as ``kparity run`` has it, and through a server at one client, and prints the ratio of tokens/s of each round.
+``python -m tools.serve_load many --plot docs/serve.png`` sends completions one after the other, then eight at a time,
+and draws what each took, the memory, open files and threads of the server's processes, and where a text is not the
+first one.
 """
 
 from __future__ import annotations

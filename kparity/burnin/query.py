@@ -26,12 +26,14 @@ TEXTS = {
 }  # fmt: skip
 NUMBERS = {
     "round": "BIGINT", "time": "VARCHAR", "elapsed": "DOUBLE", "digest": "VARCHAR", "mode": "VARCHAR",
-    "kind": "VARCHAR", "bucket": "VARCHAR", "prefix": "BIGINT", "margin": "DOUBLE", "noise": "DOUBLE", "clock": "DOUBLE",
+    "bucket": "VARCHAR", "prefix": "BIGINT", "margin": "DOUBLE", "noise": "DOUBLE", "clock": "DOUBLE",
+    "kind": "VARCHAR",
 }  # fmt: skip
 OTHERS = {"prompt": "BIGINT", "asked": "VARCHAR", "tie": "VARCHAR"}
 """Columns of a side and of a row: those that are counted, and those that are only told of."""
 COUNTED = """CREATE TEMP TABLE rounds AS SELECT round::INT AS round, time::TIMESTAMP AS time, elapsed,
-    hash(digest) AS id, (hash(kind) % 65536)::USMALLINT AS kind, mode::modes AS mode, bucket::buckets AS bucket, prefix::INT AS prefix, clock <> 0 AS jumped,
+    hash(digest) AS id, (hash(kind) % 65536)::USMALLINT AS kind, mode::modes AS mode, bucket::buckets AS bucket,
+    prefix::INT AS prefix, clock <> 0 AS jumped,
     v1.ms::FLOAT AS v1_ms, v2.ms::FLOAT AS v2_ms, v1.fault::faults AS v1_fault, v2.fault::faults AS v2_fault,
     coalesce(v1.bytes, 0) = 0 AND coalesce(v2.bytes, 0) = 0 AS empty, margin::FLOAT AS margin, noise::FLOAT AS noise
 FROM """

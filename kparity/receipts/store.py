@@ -10,6 +10,7 @@ from typing import Any
 from kparity.errors import WrongInput
 from kparity.host import files, install
 from kparity.receipts import document, sign, verify
+from kparity.receipts.cutover import is_cutover
 from kparity.receipts.findings import Finding
 from kparity.receipts.record import Predicate, Run, Statement
 from kparity.receipts.rules import identity
@@ -61,7 +62,7 @@ def load_folder(folder: Path) -> tuple[list[Stored], list[str]]:
         except WrongInput as error:
             others.append(str(error))
             continue
-        if document.is_receipt(read):
+        if document.is_receipt(read) or is_cutover(read):
             documents[str(path.relative_to(folder))] = read
         else:
             others.append(f"{path}: not a receipt")
@@ -74,11 +75,14 @@ def verified(documents: Mapping[str, dict[str, Any]]) -> tuple[list[Stored], lis
     receipts, others = list[Stored](), list[str]()
     for name, read in documents.items():
         try:
-            statement, malformed = identity.form(sign.statement_of(read))
+            plain = sign.statement_of(read)
+            statement, malformed = identity.form(plain)
         except WrongInput as error:
             others.append(f"{name}: {error}")
             continue
-        if statement is None:
+        if is_cutover(plain):
+            others.append(f"{name}: of a cutover, which measures nothing; kparity receipt show tells it")
+        elif statement is None:
             others.append(f"{name}: {malformed[0]}")
         else:
             receipts.append(Stored(name, statement, verify.verify(read)))
