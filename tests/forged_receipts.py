@@ -179,7 +179,7 @@ FORGED = [
     Forgery("a file of ten times its tensors", "RCPT-MODEL-SIZE", put("model.bytes", 7_000_000_000)),
     Forgery("a vocabulary that the file cannot hold", "RCPT-MODEL-SIZE", put("model.vocab", 128_256)),
     Forgery("weights of no ternary type", "RCPT-MODEL-SIZE", put("model.type", "Q4_0")),
-    Forgery("an architecture of nobody", "RCPT-MODEL-SIZE", put("model.arch", "llama")),
+    Forgery("an architecture of nobody", "RCPT-MODEL-SIZE", put("model.arch", "qwen35")),
     Forgery("half of the layers", "RCPT-GRAPH", shallow),
     Forgery("attention in every other layer", "RCPT-GRAPH", fewer_launches),
     Forgery("another activation's kernel", "RCPT-GRAPH", renamed_kernel("relu2_clamp", "silu")),

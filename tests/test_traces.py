@@ -282,7 +282,7 @@ def test_names_of_llama_cpp_that_have_a_slot_and_those_that_have_none() -> None:
         "1.qkv",
         "1.qkv",
         "",
-        "",
+        "1.attn_q_norm",
         "1.q_rope",
         "",
         "1.attention",

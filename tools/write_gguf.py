@@ -1,4 +1,4 @@
-"""Write a GGUF file of the BitNet b1.58 graph with random ternary weights, by default of the shape of the 2B-4T model.
+"""Write a GGUF file with random ternary weights, by default of the shape of the 2B-4T model.
 
     python -m tools.write_gguf OUT --type tq2_0 --layers 4
 
@@ -12,10 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from kparity.host import files
-from kparity.model.hparams import ACTIVATIONS
+from kparity.model.architectures import ARCHITECTURES
 from kparity.model.writer import LINEAR, Spec, write
 
-CHOICES = {"type": sorted(LINEAR), "arch": sorted(ACTIVATIONS)}
+CHOICES = {"type": sorted(LINEAR), "arch": sorted(ARCHITECTURES)}
 
 
 def main() -> None:

@@ -5,10 +5,10 @@ For head vectors x[m, h, :] of D elements of which the first R rotate, with angl
     neox         (y[i], y[i + R/2])   = (x[i]·cos a − x[i + R/2]·sin a,  x[i + R/2]·cos a + x[i]·sin a)
     interleaved  (y[2i], y[2i + 1])   = (x[2i]·cos a − x[2i + 1]·sin a,  x[2i + 1]·cos a + x[2i]·sin a)
 
-Elements from R on are copied. ``freq`` comes from ``frequencies``: theta^(−2i/R) / scale. The product pos·freq is
-rounded to f32 before the sine is taken, in every dialect and in the field's engines: its error of pos·2^-24 radians is
-part of the bound. A kernel reduces the angle itself: the sine of a large argument is not accurate in every shading
-language.
+Elements from R on are copied. ``freq`` comes from ``frequencies``: theta^(−2i/R) / scale / factor_i. The product
+pos·freq is rounded to f32 before the sine is taken, in every dialect and in the field's engines: its error of
+pos·2^-24 radians is part of the bound. A kernel reduces the angle itself: the sine of a large argument is not accurate
+in every shading language.
 
 A NaN or an infinity spoils its own pair only, as IEEE has it: at position 0, where the sine is 0, inf · 0 is NaN.
 Copied elements keep their bits.
@@ -30,13 +30,15 @@ POSITIONS = {"start": (0,), "second": (1,), "last": (4095, 4094), "far": (131071
 """Kinds of input that are random values at given positions, in turn."""
 
 
-def frequencies(theta: float, rotated: int, scale: float = 1.0) -> Array:
+def frequencies(theta: float, rotated: int, scale: float = 1.0, factors: Sequence[float] = ()) -> Array:
     """Angular frequency of each pair in radians per position, f32 [rotated/2], computed in fp64.
 
-    ``scale`` is the factor of linear context scaling: positions are divided by it.
+    ``scale`` is the factor of linear context scaling: positions are divided by it. ``factors`` divide each pair's own
+    (``rope_freqs`` of Llama 3.1 and later); without any, none does.
     """
     exponent = -2.0 * np.arange(rotated // 2, dtype=np.float64) / rotated
-    return (np.power(float(theta), exponent) / float(scale)).astype(np.float32)
+    found = np.power(float(theta), exponent) / float(scale)
+    return np.asarray(found / np.asarray(factors or 1.0, np.float64), np.float32)
 
 
 class Rope(Op):

@@ -34,7 +34,8 @@ WAYS = (BATCH, STEPS, PREFILL, DECODE, SECOND, AFTER)
 BLOCK_BYTES = 1 << 30
 """Of the tensors of some layers that lie on disk at a time."""
 OPS = {
-    "embd": "embed", "attn_norm": "rmsnorm", "qkv": "tgemv", "q_rope": "rope", "k_rope": "rope", "k_cache": "kv_store",
+    "embd": "embed", "attn_norm": "rmsnorm", "qkv": "tgemv",
+    "attn_q_norm": "rmsnorm", "attn_k_norm": "rmsnorm", "q_rope": "rope", "k_rope": "rope", "k_cache": "kv_store",
     "v_cache": "kv_store", "attention": "attention", "attn_sub_norm": "rmsnorm", "attn_out": "tgemv",
     "attn_residual": "add", "ffn_norm": "rmsnorm", "ffn_gate": "tgemv", "ffn_up": "tgemv", "ffn_silu_gate": "glu",
     "ffn_swiglu_inner": "glu", "ffn_sub_norm": "rmsnorm", "ffn_out": "tgemv", "output": "add",

@@ -181,11 +181,14 @@ def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     eos = "none" if tokenizer["eos"] is None else f"{tokenizer['eos']} {tokenizer['eos_text']!r}"
     split = f"pre-tokenizer {tokenizer['pre'] or 'default'}"
     front = "put in front of a prompt" if tokenizer["add_bos"] else "not put in front of a prompt"
+    key = f"{h['arch']}.hidden_activation"
+    by = f"by {key}" if key in report["keys"] else f"by the architecture, {key} is missing"
+    table = ", frequencies divided by rope_freqs" if h["rope_factors"] else ""
     return [
-        ("arch", f"{h['arch']}, activation {h['act']}"),
+        ("arch", f"{h['arch']}, activation {h['act']} ({by})"),
         ("layers", f"{h['n_layer']}, width {h['width']}, feed-forward {h['ffn']}"),
         ("heads", f"{h['n_head']} of {h['head_dim']}, {h['n_kv']} for keys and values"),
-        ("rope", f"{h['rope_mode']}, {h['rope_dim']} dimensions, theta {h['theta']:g}{scaling}"),
+        ("rope", f"{h['rope_mode']}, {h['rope_dim']} dimensions, theta {h['theta']:g}{scaling}{table}"),
         ("norm eps", f"{h['eps']:g}"),
         ("context", f"{h['context']}"),
         ("embedding", f"{h['vocab']} × {h['width']}, head {report['head']}"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from kparity.ops.spec import Array
 from kparity.plain import RIGHT, Facts, Stream, Variation
-from kparity.plain.forward import F16_MAX, Quantised, Tensors
+from kparity.plain.forward import F16_MAX, Quantised, Tensors, halves
 
 GATES: Mapping[str, Callable[[Array], Array]] = {
     "ReLU without its square": lambda g: np.maximum(g, 0),
@@ -21,6 +21,11 @@ GATES: Mapping[str, Callable[[Array], Array]] = {
 }
 ACTS = {"token": "int8 per token", "block256": "int8 per block of 256", "none": "not at all"}
 NORMS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm", "output_norm")
+"""Places before linear layers: each has a norm, or where the model has none, what is quantised there."""
+READER = dict(zip(NORMS, ("qkv", "attn_output", "ffn_gate and ffn_up", "ffn_down"), strict=False))
+"""The linear layers behind each place."""
+PAIRS = {"neox": "split halves (NEOX)", "interleaved": "pairs side by side (interleaved)"}
+OTHER_PAIRS = {"neox": "interleaved", "interleaved": "neox"}
 TIMES = tuple(sign * step for step in (1.01, 1.1, 2.0, 8.0, 64.0) for sign in (1, -1))
 """By what a fitted value may be off: a factor, or its inverse where it is negative."""
 
@@ -61,7 +66,8 @@ def wrong(**methods: Any) -> Variation:
 def table(f: Facts, theta: float = 0.0, scale: float = 0.0, dim: int = 0) -> Facts:
     """With other frequencies of RoPE."""
     theta, scale, dim = theta or f.theta, scale or f.rope_scale, dim or f.rope_dim
-    found = [theta ** (-2 * i / dim) / scale for i in range(dim // 2)]
+    factors = np.resize(f.factors, dim // 2)
+    found = [theta ** (-2 * i / dim) / scale / float(factor) for i, factor in enumerate(factors)]
     return replace(f, theta=theta, rope_scale=scale, rope_dim=dim, frequencies=found)
 
 
@@ -71,19 +77,15 @@ def misread(**facts: Any) -> Variation:
 
 
 def _pairs(self: Stream, x: Array, f: Facts) -> Array:
-    """Pairs side by side, by way of split halves."""
-    order = np.arange(f.rope_dim).reshape(-1, 2).T.ravel()
-    y = x.copy()
-    y[..., order] = Stream.rotated(self, x[..., order], f)
-    return np.asarray(y)
+    """The other pairs than the file's: neighbours for split halves, or the other way round."""
+    return Stream.rotated(self, x, replace(f, rope_mode=OTHER_PAIRS[f.rope_mode]))
 
 
 def _half_backwards(half: int) -> Callable[[Stream, Array, Facts], Array]:
     """One element of each pair as if it turned the other way."""
 
     def rotated(self: Stream, x: Array, f: Facts) -> Array:
-        found, size = Stream.rotated(self, x, f), f.rope_dim // 2
-        part = slice(half * size, (half + 1) * size)
+        found, part = Stream.rotated(self, x, f), halves(f)[half]
         found[..., part] = Stream.rotated(self, x, replace(f, frequencies=[-each for each in f.frequencies]))[..., part]
         return found
 
@@ -120,7 +122,7 @@ def _hole() -> Variation:
 
 def _normed(pattern: str, cause: str, change: Callable[[Array, Array], tuple[Array, ...]]) -> Iterator[Defect]:
     """Norms of other inputs and gains, perhaps divided by what is third: all of them, and the last alone."""
-    for which, slots in (("norms", NORMS), ("the last norm", NORMS[-1:])):
+    for which, slots in (("norms", (*NORMS, "attn_q_norm", "attn_k_norm")), ("the last norm", NORMS[-1:])):
 
         def norm(self: Stream, x: Array, w: Array, eps: float, slots: Sequence[str] = slots) -> Array:
             x, w, *by = change(x, w) if self.slot in slots else (x, w)
@@ -176,7 +178,7 @@ def fixed(f: Facts, act: str, kv: str) -> Iterator[Defect]:
     yield from _feed_forward(f)
     yield from _rope(f)
     yield from _attention(f)
-    for slot in NORMS:
+    for slot in (*f.norms, NORMS[-1]):
         yield Defect("norm-missing", f"the norm {slot} is left out", _unnormed(slot))
     yield from _normed("norm-gain", "the gain is not applied", lambda x, w: (x, np.ones_like(w)))
     yield from _normed("norm-gain", "the gain counts from 1", lambda x, w: (x, w + 1))
@@ -213,7 +215,7 @@ def _feed_forward(f: Facts) -> Iterator[Defect]:
 
 
 def _rope(f: Facts) -> Iterator[Defect]:
-    told = "RoPE turns pairs side by side (interleaved) where the file means split halves (NEOX)"
+    told = f"RoPE turns {PAIRS[OTHER_PAIRS[f.rope_mode]]} where the file means {PAIRS[f.rope_mode]}"
     yield Defect("rope-pairs", told, wrong(rotated=_pairs))
     backwards, still = [-each for each in f.frequencies], [0.0] * len(f.frequencies)
     yield Defect("rope-direction", "RoPE turns the other way", misread(frequencies=backwards))
@@ -228,6 +230,9 @@ def _rope(f: Facts) -> Iterator[Defect]:
         found = (2 * table(f, dim=dim).frequencies)[: f.rope_dim // 2]
         told = f"frequencies of RoPE are those of {dim} turning elements, the file says {f.rope_dim}"
         yield Defect("rope-table", told, misread(frequencies=found))
+    if set(f.factors) != {1.0}:
+        told = "the factors of rope_freqs do not divide the frequencies"
+        yield Defect("rope-table", told, Variation(lambda f: table(replace(f, factors=[1.0]))))
     for last in (f.frequencies[-1] * f.theta ** (-2 / f.rope_dim), f.frequencies[0]):
         told = "each pair has the frequency of the next one"
         yield Defect("rope-table", told, misread(frequencies=[*f.frequencies[1:], last]))
@@ -282,7 +287,7 @@ def families(f: Facts) -> Iterator[Family]:
                  lambda value: Variation(stream=lambda dtype, x: Stream(dtype, x * dtype.type(value))),
                  (f.width**0.5, f.width**-0.5))  # fmt: skip
     yield Family("scale", "all linear layers are multiplied by {}", 1.0, scaled)
-    for slot, of in zip(NORMS, ("qkv", "attn_output", "ffn_gate and ffn_up", "ffn_down"), strict=False):
+    for slot, of in READER.items():
         yield Family("scale", f"{of} is multiplied by {{}}", 1.0, partial(scaled, slots=(slot,)))
 
 
@@ -302,7 +307,8 @@ def layered(f: Facts) -> Iterator[Defect]:
                 yield Defect(pattern, f"layer {at}: {told}", _adding(at, slot, stream, times))
     for at in range(1, f.layers):
         for slot in NORMS[:-1]:
-            told = f"layer {at}: what {slot} gives is that of the layer before, it is not launched"
+            what = f"what {slot} gives" if slot in f.norms else f"what is quantised before {READER[slot]}"
+            told = f"layer {at}: {what} is that of the layer before, it is not launched"
             yield Defect("block-missing", told, _quantised_before(at, slot))
         told = f"layer {at} attends to the cache of the layer before"
         yield Defect("cache-of-another-layer", told, _attending_before(at))

@@ -83,7 +83,7 @@ def _llamacpp(patient: Patient, items: Mapping[str, Finding]) -> Finding:
         return Finding("llama.cpp", "not applicable", f"refuses it: {why}")
     if broken:
         return Finding("llama.cpp", "not applicable", f"refuses it, or reads it wrongly: {', '.join(broken)}")
-    act = "SiLU" if patient.arch == "bitnet" else "the activation of its graph"
+    act = "SiLU, whatever a key says" if patient.graph else "the activation of its graph"
     quantised = {each.type for each in patient.placed.values() if each.type.ternary}
     meets = "int8 by 32" if Q2_0 in quantised else "int8 by 256" if quantised else "f32 or int8"
     return _misled(
@@ -103,7 +103,7 @@ def _transformers(patient: Patient, items: Mapping[str, Finding]) -> Finding:
     broken = _wrong(items, "header", "length", "tensors", "eps")
     if broken:
         return Finding("transformers", "not applicable", f"kparity hands it no such file: {', '.join(broken)}")
-    family = FAMILIES[patient.arch]
+    act = patient.model.hparams.act if patient.model else FAMILIES[patient.arch].hidden_act
     return _misled(
-        "transformers", items, f"runs it as {family.model_type} with {family.hidden_act}, if exported by kparity"
+        "transformers", items, f"runs it as {FAMILIES[patient.arch].model_type} with {act}, if exported by kparity"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from kparity.doctor.patient import Patient
 from kparity.doctor.record import Change, Finding
 from kparity.doctor.trial import Trials, better, ppl
-from kparity.model.architectures import ARCHITECTURES
+from kparity.model.architectures import ACTIVATIONS, ARCHITECTURES
 
 ACTS = {"silu": "SiLU", "relu2": "relu²"}
 ROPES = {"neox": "split halves (NEOX)", "interleaved": "neighbours in pairs"}
@@ -47,15 +47,20 @@ def _activation(patient: Patient, trials: Trials) -> Finding:
     item, graph, key = "activation", patient.graph, f"{patient.arch}.hidden_activation"
     if graph is None:
         return Finding(item, "not applicable", f"the graph of {patient.arch!r} is not known here")
-    mine, stored = graph.act, patient.text(key)
+    stored = patient.text(key)
+    if stored and stored.lower() not in ACTIVATIONS:
+        return Finding(item, "wrong", f"{key} is {stored!r}, and the graph has one of {', '.join(ACTIVATIONS)}")
+    mine = ACTIVATIONS[stored.lower()] if stored else graph.act
     other = "relu2" if mine == "silu" else "silu"
-    silent = (
-        f"{key} is missing: a reader that takes SiLU for granted computes something else" if mine == "relu2" else ""
-    )
-    told = f"{ACTS[mine]} by the architecture {patient.arch!r}"
-    told += f", {key} is {stored!r}" if stored else f"; {silent}" if silent else ""
-    fix = () if stored or mine == "silu" else (Change("set", key, mine),)
-    says_other = bool(stored) and stored.lower().replace("relu^2", "relu2") not in (mine, f"{mine}_squared")
+    says_other = mine != graph.act
+    told, fix = f"{ACTS[mine]} by the architecture {patient.arch!r}", tuple[Change, ...]()
+    if says_other:
+        told = f"{ACTS[mine]} by {key}, {ACTS[graph.act]} by the architecture {patient.arch!r}: readers differ"
+    elif stored:
+        told += f", {key} is {stored!r}"
+    elif mine == "relu2":
+        told += f"; {key} is missing: a reader that takes SiLU for granted computes something else"
+        fix = (Change("set", key, mine),)
     tried = _decided(
         trials, {"act": mine, "clamp": int(mine == "relu2")}, {"act": other, "clamp": int(other == "relu2")}
     )
@@ -64,12 +69,14 @@ def _activation(patient: Patient, trials: Trials) -> Finding:
         return Finding(item, verdict, f"{told}; not tried: {trials.refused}", fix)
     which, scores = tried
     told += f"; perplexity {scores[0]} with {ACTS[mine]}, {scores[1]} with {ACTS[other]}"
+    if which > 0 and stored:
+        return Finding(item, "wrong", f"{told}: the key is wrong", (Change("set", key, other),))
     if which > 0:
         return Finding(item, "wrong", f"{told}: it was trained with {ACTS[other]}", _renamed(patient, other))
     if which == 0:
         return Finding(item, "doubtful", f"{told}: the text does not decide", fix)
     if says_other:
-        return Finding(item, "wrong", f"{told}: the key is wrong", (Change("set", key, mine),))
+        return Finding(item, "doubtful", f"{told}: the key is right", _renamed(patient, mine))
     return Finding(item, "doubtful" if fix else "ok", told, fix)
 
 

@@ -13,7 +13,7 @@ from kparity.errors import BadModel
 from kparity.model import types
 from kparity.model.architectures import refusal
 from kparity.model.gguf_file import MAX_TAIL, GgufFile, refuse_unfinished
-from kparity.model.graph import EMBEDDING, HEAD, LINEARS, OUTPUT_NORM, scale_names
+from kparity.model.graph import EMBEDDING, FACTORS, HEAD, LINEARS, OUTPUT_NORM, scale_names
 from kparity.model.hparams import MAX_LAYERS
 
 _LINEAR = re.compile(rf"blk\.\d+\.({'|'.join(LINEARS)})\.weight")
@@ -82,7 +82,7 @@ def expected(patient: Patient) -> tuple[set[str], set[str]]:
     stems = [*LINEARS, "attn_norm", "ffn_norm", *graph.norms]
     needed = {EMBEDDING, OUTPUT_NORM} | {f"blk.{at}.{stem}.weight" for at in range(layers) for stem in stems}
     scales = {name for at in range(layers) for stem in LINEARS for name in scale_names(f"blk.{at}.{stem}")}
-    return needed, {HEAD, *scales, *(["rope_freqs.weight"] if patient.arch == "llama" else ())}
+    return needed, {HEAD, *scales, *([FACTORS] if graph.factors else ())}
 
 
 def _tensors(patient: Patient) -> Finding:
@@ -142,7 +142,7 @@ def _architecture(patient: Patient) -> Finding:
     item, arch = "architecture", patient.arch
     if not arch:
         return Finding(item, "wrong", "general.architecture is missing, or no string")
-    if patient.graph is None or patient.graph.needs:
+    if patient.graph is None:
         return Finding(item, "not applicable", f"{refusal(arch)}; what needs a run is not tried")
     if patient.model is None:
         ours = all(each.type in types.READABLE for each in patient.placed.values())

@@ -1,12 +1,16 @@
-"""The BitNet b1.58 forward pass as a list of launches, written once for every backend.
+"""The forward pass as a list of launches, written once for every backend and every architecture that runs.
 
     x → norm_quant(attn_norm) → q, k, v → RoPE and cache → attention → norm_quant(attn_sub_norm) → attn_output
       → norm_quant(+ x, ffn_norm) → gate, up → norm_quant(act(gate)·up, ffn_sub_norm) → ffn_down → + x   for each layer
     x → rmsnorm(output_norm) → head
 
+Without sub-norms (llama, qwen3) what stands there is quantised as it is; norms of the heads of q and k (qwen3) come
+before RoPE.
+
 ``Graph`` launches every op by itself. ``FusedGraph`` has half the launches: what stands between two GEMVs is one op, as
-are RoPE and cache, and weights that read the same activations are one GEMV. Every value is rounded alike; a right
-backend gives the same logits with either.
+are RoPE and cache, and weights that read the same activations are one GEMV; where the model has a norm too few or too
+many for that, its launches are those of ``Graph``. Every value is rounded alike; a right backend gives the same logits
+with either.
 
 Weights, the KV cache and all activations stay on the device. Rows of a padded chunk carry position -1: their keys are
 not stored and nothing reads their results.
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 
 from kparity import ops
 from kparity.device.adapter import Backend, Buffer, Kernel, Launch
-from kparity.engine.weights import Weights, parts_of, silent
+from kparity.engine.weights import Weights, silent
 from kparity.errors import WrongInput
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams
@@ -86,7 +90,7 @@ class Graph:
         self.last = self._buffer("last", (1,), "i32")
         self.logits = self._buffer("logits", (out_rows, model.vocab))
         self.best = self._buffer("best", (out_rows,), "i32")
-        self.freq = self.backend.upload(frequencies(model.theta, model.rope_dim, model.rope_scale))
+        self.freq = self.backend.upload(frequencies(model.theta, model.rope_dim, model.rope_scale, model.rope_factors))
         self.body = list(self._forward())
         """The launches without the head: all that a chunk needs which is not a prompt's last."""
         self.launches = [*self.body, *self._output(self._buffer("x", (rows, model.width)))]
@@ -114,6 +118,7 @@ class Graph:
             before = ("add", (y, *down)) if layer else ("none", (x,))
             quantised = yield from self._norm_quant(*before, f"{at}.attn_norm.weight", h.width, x if layer else None)
             projections = yield from self._products(layer, "attn_qkv", quantised)
+            projections = yield from self._head_norms(layer, projections)
             q = yield from self._store(layer, projections)
             yield self._attend_cache(layer, q)
             mixed = (self._buffer("mixed", (m, h.q_dim)),)
@@ -131,14 +136,19 @@ class Graph:
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
     ) -> Prepared:
-        """``pre`` of the inputs into ``h`` (``none`` takes them as they are), its norm, and the int8 codes of that."""
+        """``pre`` of the inputs into ``h`` (``none`` takes them as they are), its norm where the model has one there,
+        and the int8 codes of that.
+        """
         if pre == "add" and h is not None:
             yield self._add(*inputs, h)
         elif h is not None:
             yield self.kernels.get("glu", M=self.rows, D=width, act=pre, clamp=self.h.clamp).bind(*inputs, h)
-        normed = self._buffer(f"normed.{width}", (self.rows, width))
-        yield self._norm(inputs[0] if h is None else h, key, normed)
-        return (yield from self._quantise(normed))
+        x = inputs[0] if h is None else h
+        if key in self.weights.norms:
+            normed = self._buffer(f"normed.{width}", (self.rows, width))
+            yield self._norm(x, key, normed)
+            x = normed
+        return (yield from self._quantise(x))
 
     def _norm(self, x: Buffer, key: str, out: Buffer) -> Launch:
         kernel = self.kernels.get("rmsnorm", M=x.shape[0], D=x.shape[1], eps=self.h.eps)
@@ -155,16 +165,12 @@ class Graph:
         q, scale, qsum = (self._buffer(f"{arg.name}.{width}", arg.shape, arg.dtype) for arg in kernel.args[-3:])
         return q, scale, qsum
 
-    def _parts(self, name: str) -> tuple[str, ...]:
-        """The GEMVs that one of the fused graph stands for."""
-        return parts_of(name)
-
     def _products(
         self, layer: int, name: str, quantised: Quantised
     ) -> Generator[Launch, None, tuple[Buffer, ...]]:  # fmt: skip
         """The GEMVs of weights that read the same activations, and where their outputs are, f32 [M, N]."""
         outputs = []
-        for part in self._parts(name):
+        for part in self.weights.gemvs(layer, name):
             weight = self.weights.linears[layer, part]
             kernel = self.kernels.get(
                 "tgemv", M=self.rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=self.options.act
@@ -172,6 +178,19 @@ class Graph:
             outputs.append(self._buffer(f"{part}.out", (self.rows, weight.n)))
             yield kernel.bind(weight.words, weight.wscale, *quantised, outputs[-1])
         return tuple(outputs)
+
+    def _head_norms(
+        self, layer: int, projections: tuple[Buffer, ...]
+    ) -> Generator[Launch, None, tuple[Buffer, ...]]:  # fmt: skip
+        """q, k and v, with the norms of each head of q and k where the model has them."""
+        found = list(projections)
+        for at, name in enumerate(("attn_q_norm", "attn_k_norm")):
+            if (key := f"blk.{layer}.{name}.weight") in self.weights.norms:
+                x, out = found[at], self._buffer(f"{name}.out", found[at].shape)
+                heads = x.shape[0] * x.shape[1] // self.h.head_dim, self.h.head_dim
+                yield self._norm(self._as(x, *heads), key, self._as(out, *heads))
+                found[at] = out
+        return tuple(found)
 
     def _store(self, layer: int, projections: tuple[Buffer, ...]) -> Generator[Launch, None, Buffer]:
         """q and k turned by position, k and v put into the cache; where the turned q is, f32 [M, H·D]."""
@@ -219,6 +238,8 @@ class FusedGraph(Graph):
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
     ) -> Prepared:
+        if key not in self.weights.norms:
+            return (yield from super()._norm_quant(pre, inputs, key, width, h))
         clamp = self.h.clamp if pre in ("silu", "relu2") else 0
         kernel = self.kernels.get(
             "norm_quant", M=self.rows, D=width, pre=pre, clamp=clamp, eps=self.h.eps, mode=self.options.act
@@ -227,10 +248,9 @@ class FusedGraph(Graph):
         yield kernel.bind(*inputs, self.weights.norms[key], *(() if h is None else (h,)), *quantised)
         return quantised
 
-    def _parts(self, name: str) -> tuple[str, ...]:
-        return (name,)
-
     def _store(self, layer: int, projections: tuple[Buffer, ...]) -> Generator[Launch, None, Buffer]:
+        if len(projections) > 1:
+            return (yield from super()._store(layer, projections))
         h, q = self.h, self._buffer("q_turned", (self.rows, self.h.q_dim))
         kernel = self.kernels.get(
             "rope_store", M=self.rows, H=h.n_head, G=h.n_kv, D=h.head_dim, R=h.rope_dim, L=self.options.context,

@@ -10,7 +10,7 @@ import numpy as np
 
 from kparity.device.adapter import Backend, Buffer, Launch
 from kparity.engine.engine import Engine
-from kparity.engine.weights import Part, parts_of, stacked_scales
+from kparity.engine.weights import READERS, Part, parts_of, stacked_scales
 from kparity.kernels.rope import frequencies
 from kparity.model import Model
 from kparity.model.tensors import Dense
@@ -41,9 +41,9 @@ def everything(engine: Engine, model: Model) -> Iterator[Held]:
         yield from linears(engine, model, layer)
     yield from norms(engine, model, "output_norm")
     h = model.hparams
-    freq = frequencies(h.theta, h.rope_dim, h.rope_scale)
+    freq = frequencies(h.theta, h.rope_dim, h.rope_scale, h.rope_factors)
     for (rows, _), recorded in engine.programs.items():
-        op = "rope_store" if engine.options.fused else "rope"
+        op = "rope_store" if (0, "attn_qkv") in engine.weights.linears else "rope"
         yield Held(f"the RoPE table of {rows} rows", op, recorded.graph.freq, _of(freq))
 
 
@@ -62,9 +62,10 @@ def table(engine: Engine, model: Model, op: str) -> Iterator[Held]:
 
 def norms(engine: Engine, model: Model, start: str) -> Iterator[Held]:
     """The norms whose names begin so."""
-    op = "norm_quant" if engine.options.fused and start.startswith("blk.") else "rmsnorm"
+    fused = {f".{name}.weight" for name in READERS} if engine.options.fused else ()
     for name, buffer in engine.weights.norms.items():
         if name.startswith(start):
+            op = "norm_quant" if name.endswith(tuple(fused)) else "rmsnorm"
             yield Held(name, op, buffer, _of(model.vector(name)))
 
 

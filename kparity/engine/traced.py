@@ -70,9 +70,19 @@ class Tapped(Graph):
         quantised = yield from super()._norm_quant(pre, inputs, key, width, h)
         if h is not None:
             self._tap(name, read)
-        normed = self._buffer(f"tapped.{width}", (self.rows, width))
-        self._tap(f"{layer}.{norm}", normed, launches=(self._norm(read, key, normed),))
+        if key in self.weights.norms:
+            normed = self._buffer(f"tapped.{width}", (self.rows, width))
+            self._tap(f"{layer}.{norm}", normed, launches=(self._norm(read, key, normed),))
         return quantised
+
+    def _head_norms(
+        self, layer: int, projections: tuple[Buffer, ...]
+    ) -> Generator[Launch, None, tuple[Buffer, ...]]:  # fmt: skip
+        found = yield from super()._head_norms(layer, projections)
+        for name, before, after in zip(("attn_q_norm", "attn_k_norm"), projections, found, strict=False):
+            if before is not after:
+                self._tap(f"{layer}.{name}", after)
+        return found
 
     def _products(
         self, layer: int, name: str, quantised: Quantised

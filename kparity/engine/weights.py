@@ -5,24 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
 from kparity.device.adapter import Backend, Buffer
 from kparity.model import Model, Ternary
-from kparity.model.graph import LINEARS, NORMS
+from kparity.model.graph import norms_of
 from kparity.model.tensors import Dense
 from kparity.ops.spec import DTYPES, Array
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
 """Weights that read the same activations: in a fused graph one GEMV over their rows, one below the other."""
-FUSED = ("attn_qkv", "attn_output", "ffn_gate_up", "ffn_down")
+READERS = {
+    "attn_norm": "attn_qkv", "attn_sub_norm": "attn_output", "ffn_norm": "ffn_gate_up", "ffn_sub_norm": "ffn_down"
+}  # fmt: skip
+"""What reads the activations of a place, whether the model has the norm of that name there or not."""
+FUSED = tuple(READERS.values())
 """The GEMVs of a layer of a fused graph."""
 
 
 def parts_of(name: str) -> tuple[str, ...]:
     """The weights of the file that a GEMV of the graph reads."""
     return GROUPS.get(name, (name,))
+
+
+def gemvs(arch: str, fused: bool) -> tuple[str, ...]:
+    """The GEMVs of a layer. Weights that read the same activations are one, where what follows takes their outputs side
+    by side: norms of the heads of q and k, and the gate without a norm behind it, do not.
+    """
+    norms = norms_of(arch)
+    apart = {"attn_qkv": "attn_q_norm" in norms, "ffn_gate_up": "ffn_sub_norm" not in norms}
+    names = (parts_of(name) if not fused or apart.get(name, False) else (name,) for name in FUSED)
+    return tuple(chain.from_iterable(names))
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,10 @@ class Weights:
     head: list[Part] = field(default_factory=list)
     dtype: tuple[str, str] = ("f16", "f16")
     """Element types of the embedding and of the head."""
+
+    def gemvs(self, layer: int, name: str) -> tuple[str, ...]:
+        """What one GEMV of the fused graph is here: itself, or one of each of its weights."""
+        return (name,) if (layer, name) in self.linears else parts_of(name)
 
 
 def _table(backend: Backend, table: Dense) -> list[Part]:
@@ -100,11 +119,11 @@ def upload(
     weights.embedding = _table(backend, embedding)  # first: it may be in memory twice
     weights.head = weights.embedding if head.tied else _table(backend, head)
     for layer in range(model.hparams.n_layer):
-        for name in FUSED if fused else LINEARS:
+        for name in gemvs(model.hparams.arch, fused):
             parts = [model.linear(layer, part) for part in parts_of(name)]
             weights.linears[layer, name] = _linear(backend, parts)
             tick(f"layer {layer + 1} of {model.hparams.n_layer}")
-        for name in NORMS:
+        for name in norms_of(model.hparams.arch):
             key = f"blk.{layer}.{name}.weight"
             weights.norms[key] = backend.upload(model.vector(key))
     weights.norms["output_norm.weight"] = backend.upload(model.vector("output_norm.weight"))

@@ -38,6 +38,8 @@ class Transformers(Engine):
         self.cached = next((each for each in ("cache", "past_key_values") if each in parameters), "")  # by its release
         if not self.cached:
             raise spec.wrong(f"{type(self.net).__name__} has no cache of keys and values; name another model")
+        self.paired = own and hf_weights.FAMILIES.get(self.net.config.model_type, hf_weights.Family("")).paired
+        """Whether the file's rows of q and k stand in pairs, and those of this model in halves."""
         self.state: Any = None
         self.fed, c = 0, self.net.config.get_text_config()
         heads = getattr(c, "num_attention_heads", 0)
@@ -84,7 +86,7 @@ class Transformers(Engine):
 
     def trace(self, tokens: Sequence[int], slots: Sequence[str], sink: Sink) -> Array:
         """As ``Engine.trace``: what a module gives has its name, ``model.layers.3.self_attn.q_proj``, and what it is
-        given that with ``:in`` behind it.
+        given that with ``:in`` behind it; q and k in the order of the file, before they turn.
         """
 
         def hook(name: str) -> Any:
@@ -92,7 +94,9 @@ class Transformers(Engine):
                 for key, values in ((f"{name}:in", given), (name, out)):
                     tensor = values[0] if isinstance(values, tuple) and values else values
                     if isinstance(tensor, self.torch.Tensor) and tensor.dtype.is_floating_point and wants(key):
-                        sink(key, tensor.float().numpy().reshape(len(tokens), -1))
+                        found = tensor.float().numpy().reshape(len(tokens), -1)
+                        turns = key.endswith(("q_proj", "k_proj")) and self.paired
+                        sink(key, hf_weights.paired(found, self.facts.head_dim) if turns else found)
 
             return told
 

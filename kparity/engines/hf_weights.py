@@ -21,7 +21,8 @@ from kparity.errors import BadModel, WrongInput
 from kparity.model import writer
 from kparity.model.gguf_file import GgufFile
 from kparity.model.gguf_header import STRING
-from kparity.model.hparams import MAX_LAYERS, MAX_SIZE, Keys
+from kparity.model.graph import FACTORS
+from kparity.model.hparams import MAX_LAYERS, MAX_SIZE, Keys, activation
 from kparity.model.writer import F32, U32, Entry, Key
 from kparity.ops.spec import Array
 from kparity.plain.weights import BLOCK, matrix, pieces, vector
@@ -46,18 +47,21 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Family:
-    """An architecture of GGUF files in transformers: ``paired`` if the rows of Q and K stand in pairs."""
+    """An architecture of GGUF files in transformers: ``paired`` if the rows of Q and K stand in pairs, ``factors`` if a
+    tensor may divide the frequencies of RoPE.
+    """
 
     model_type: str
     hidden_act: str = "silu"
     paired: bool = False
+    factors: bool = False
 
 
 FAMILIES: Mapping[str, Family] = {
     "bitnet": Family("bitnet"),
     "bitnet-25": Family("bitnet", "relu2"),
     "bitnet-b1.58": Family("bitnet", "relu2"),
-    "llama": Family("llama", paired=True),
+    "llama": Family("llama", paired=True, factors=True),
     "qwen3": Family("qwen3"),
 }
 
@@ -70,6 +74,11 @@ def halves(weight: Array, heads: int) -> Array:
 def pairs(weight: Array, heads: int) -> Array:
     """The other way."""
     return np.ascontiguousarray(weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2)).reshape(weight.shape)
+
+
+def paired(values: Array, head_dim: int) -> Array:
+    """Outputs of Q or K [rows, heads · d] by halves, in pairs."""
+    return np.asarray(pairs(np.ascontiguousarray(values.T), values.shape[1] // head_dim).T)
 
 
 def exported(path: str, act: str = "token") -> Any:
@@ -85,6 +94,8 @@ def exported(path: str, act: str = "token") -> Any:
         heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
         state, modules = dict[str, Any](), dict(net.named_modules())
         for name, tensor in file.tensors.items():
+            if name == FACTORS and family.factors:
+                continue  # of the rotation, and no module's
             stem, module = _placed(name)
             beside = file.tensors.get(f"{stem}.weight")
             if name.endswith("scale") and beside and beside.type.ternary:
@@ -104,7 +115,9 @@ def exported(path: str, act: str = "token") -> Any:
         if config.tie_word_embeddings:
             state["lm_head.weight"] = state["model.embed_tokens.weight"]
         _filled(net, state)
-    net.model.rotary_emb = type(net.model.rotary_emb)(config)  # its table is in no file
+        net.model.rotary_emb = rotary = type(net.model.rotary_emb)(config)  # its table is in no file
+        if family.factors and FACTORS in file.tensors:
+            rotary.inv_freq /= torch.from_numpy(vector(file, FACTORS, len(rotary.inv_freq)).copy())
     return net.eval()
 
 
@@ -153,7 +166,7 @@ def _config(file: GgufFile, transformers: Any) -> tuple[Family, Any]:
     linear = scaling == "linear" and factor != 1
     rope = {"rope_type": "linear" if linear else "default", **({"factor": factor} if linear else {})}
     return family, transformers.AutoConfig.for_model(
-        family.model_type, **{name: value for name, value in sizes.items() if value}, hidden_act=family.hidden_act,
+        family.model_type, **{name: value for name, value in sizes.items() if value}, hidden_act=activation(keys, arch),
         rms_norm_eps=keys.number(f"{arch}.attention.layer_norm_rms_epsilon", 0.0, 0.1), bos_token_id=None,
         rope_parameters={**rope, "rope_theta": keys.number(f"{arch}.rope.freq_base", 1.0, 1e12, 10000.0)},
         tie_word_embeddings="output.weight" not in file.tensors, eos_token_id=None, pad_token_id=None,
@@ -210,6 +223,9 @@ def loaded(folder: str) -> Any:
 
 def save(path: str, folder: Path) -> None:
     """Write the model of a file as a folder of transformers: a configuration, safetensors and the tokenizer."""
+    with closing(GgufFile.open(path)) as file, file.naming():
+        if FACTORS in file.tensors:
+            raise BadModel(f"tensor {FACTORS} is a table; a folder of transformers holds a rule that makes one instead")
     net = exported(path)
     if any(name.endswith("weight_scale") for name in net.state_dict()):
         net.config.quantization_config = {
@@ -233,13 +249,17 @@ def to_gguf(net: Any, kind: str = "", tokenizer: Sequence[Key] = ()) -> tuple[li
     family, rope = FAMILIES[arch], config.rope_parameters
     if kind in writer.TERNARY and not ternary:
         raise WrongInput(f"no layer of it is ternary, and {kind} holds no others; name f32 or f16")
-    if rope["rope_type"] not in ("default", "linear") or rope.get("partial_rotary_factor", 1) != 1:
+    known = ("default", "linear", *(["llama3"] if family.factors else []))
+    if rope["rope_type"] not in known or rope.get("partial_rotary_factor", 1) != 1:
         raise WrongInput(f"RoPE of type {rope['rope_type']!r}, or of a part of a head, is not mapped to GGUF")
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise WrongInput("attention of a sliding window is not mapped to GGUF")
     scaled = [("type", STRING, "linear"), ("factor", F32, rope.get("factor"))] if rope["rope_type"] == "linear" else []
     names = {theirs: ours for ours, theirs in (TOP | {f"blk.{{}}.{k}": v for k, v in LAYER.items()}).items()}
     entries = [each for name, each in net.named_modules() for each in _entries(name, each, names, config, family, kind)]
+    if rope["rope_type"] == "llama3":
+        factors = _factors(net, config)
+        entries.append(Entry.of(FACTORS, factors.shape, "f32", lambda: [factors.tobytes()]))
     sizes = {f"{arch}.{ours}": getattr(config, theirs, None) for ours, theirs in SIZES.items()}
     sizes[f"{arch}.attention.value_length"] = sizes[f"{arch}.attention.key_length"]
     stored: list[Key] = [
@@ -250,6 +270,13 @@ def to_gguf(net: Any, kind: str = "", tokenizer: Sequence[Key] = ()) -> tuple[li
         *(tokenizer or writer.tokenizer_keys(config.vocab_size)),
     ]  # fmt: skip
     return stored, entries
+
+
+def _factors(net: Any, config: Any) -> Array:
+    """By what the frequency of each pair is divided, f32 [head_dim / 2]."""
+    found = net.model.rotary_emb.inv_freq.double().numpy()
+    exponent = -2.0 * np.arange(len(found)) / (2 * len(found))
+    return np.asarray(config.rope_parameters["rope_theta"] ** exponent / found, "<f4")
 
 
 def imported(folder: str, kind: str = "") -> Iterator[bytes]:

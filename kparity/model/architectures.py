@@ -9,14 +9,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Architecture:
-    """The graph behind a name: activation of the feed-forward, convention of RoPE, and the norms of a layer beside
-    ``attn_norm`` and ``ffn_norm``. ``needs`` is what nothing here computes; empty where the engine has the graph.
+    """The graph behind a name: activation of the feed-forward where no key says another, convention of RoPE, the norms
+    of a layer beside ``attn_norm`` and ``ffn_norm``, and whether ``rope_freqs.weight`` divides the frequencies.
     """
 
     act: Literal["silu", "relu2"]
     rope: Literal["neox", "interleaved"]
     norms: tuple[str, ...] = ()
-    needs: str = ""
+    factors: bool = False
 
 
 _SUB = ("attn_sub_norm", "ffn_sub_norm")
@@ -25,14 +25,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "bitnet": Architecture("silu", "neox", _SUB),
     "bitnet-25": Architecture("relu2", "neox", _SUB),
     "bitnet-b1.58": Architecture("relu2", "neox", _SUB),
-    "llama": Architecture("silu", "interleaved", needs="RoPE of neighbours in pairs, and layers without sub-norms"),
-    "qwen3": Architecture("silu", "neox", ("attn_q_norm", "attn_k_norm"),
-                          needs="norms of each head of q and k before RoPE, and layers without sub-norms"),
-}  # fmt: skip
+    "llama": Architecture("silu", "interleaved", factors=True),
+    "qwen3": Architecture("silu", "neox", ("attn_q_norm", "attn_k_norm")),
+}
 """SiLU in mainline ``bitnet``, relu² in the 2B-4T files of bitnet.cpp; ``llama`` files hold Q and K in pairs."""
+ACTIVATIONS: Mapping[str, Literal["silu", "relu2"]] = {
+    "silu": "silu", "swish": "silu", "relu2": "relu2", "relu^2": "relu2", "relu_squared": "relu2",
+    "squared_relu": "relu2",
+}  # fmt: skip
+"""Names that ``hidden_activation`` has for what the engine computes."""
 
 OTHERS: Mapping[str, str] = {
-    "qwen2": "biases of q, k and v, and layers without sub-norms",
+    "qwen2": "biases of q, k and v",
     "qwen35": "layers of a gated delta net, with a state in place of a cache",
     "qwen3moe": "a router and experts, and norms of each head of q and k",
     "maple": "a router and experts, and global layers without positions",
@@ -49,7 +53,5 @@ OTHERS: Mapping[str, str] = {
 
 def refusal(arch: str) -> str:
     """One sentence about an architecture that the engine does not run."""
-    known = ", ".join(name for name, each in ARCHITECTURES.items() if not each.needs)
-    needs = ARCHITECTURES[arch].needs if arch in ARCHITECTURES else OTHERS.get(arch, "")
-    more = f"its graph needs {needs}" if needs else "nothing is known of its graph"
-    return f"architecture {arch!r} is not a BitNet b1.58 model (known: {known}); {more}"
+    more = f"its graph needs {OTHERS[arch]}" if arch in OTHERS else "nothing is known of its graph"
+    return f"architecture {arch!r} does not run here (known: {', '.join(ARCHITECTURES)}); {more}"

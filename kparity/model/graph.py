@@ -1,15 +1,18 @@
-"""Which tensors a BitNet b1.58 file must have, of which shape, and which it may have."""
+"""Which tensors a file must have, of which shape, and which it may have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from kparity.errors import BadModel
+from kparity.model.architectures import ARCHITECTURES
 from kparity.model.gguf_file import TensorInfo
 from kparity.model.hparams import Hparams
 from kparity.model.types import READABLE
 
 EMBEDDING, HEAD, OUTPUT_NORM = "token_embd.weight", "output.weight", "output_norm.weight"
+FACTORS = "rope_freqs.weight"
+"""By what the frequency of each rotating pair is divided (Llama 3.1 and later); in llama.cpp ``llama`` alone has it."""
 LINEARS: Mapping[str, tuple[str, str]] = {
     "attn_q": ("width", "q_dim"),
     "attn_k": ("width", "kv_dim"),
@@ -20,8 +23,11 @@ LINEARS: Mapping[str, tuple[str, str]] = {
     "ffn_down": ("ffn", "width"),
 }
 """The ternary matrices of a layer, in file order, with the sizes that K and N are."""
-NORMS: Mapping[str, str] = {"attn_norm": "width", "attn_sub_norm": "q_dim", "ffn_norm": "width", "ffn_sub_norm": "ffn"}
-"""The norms of a layer, with their lengths."""
+NORMS: Mapping[str, str] = {
+    "attn_norm": "width", "attn_q_norm": "head_dim", "attn_k_norm": "head_dim", "attn_sub_norm": "q_dim",
+    "ffn_norm": "width", "ffn_sub_norm": "ffn",
+}  # fmt: skip
+"""The norms that a layer can have, in the order of the graph, with their lengths."""
 
 
 _TERNARY = ", ".join(each.name for each in READABLE if each.ternary)
@@ -32,6 +38,11 @@ def scale_names(stem: str) -> tuple[str, str]:
     return f"{stem}.scale", f"{stem}.weight_scale"
 
 
+def norms_of(arch: str) -> tuple[str, ...]:
+    """The norms of a layer of an architecture, in the order of the graph."""
+    return tuple(name for name in NORMS if name in ("attn_norm", "ffn_norm", *ARCHITECTURES[arch].norms))
+
+
 def linear_shapes(h: Hparams) -> dict[str, tuple[int, int]]:
     """(K, N) of every ternary matrix of a layer."""
     return {name: (getattr(h, k), getattr(h, n)) for name, (k, n) in LINEARS.items()}
@@ -39,7 +50,7 @@ def linear_shapes(h: Hparams) -> dict[str, tuple[int, int]]:
 
 def norm_names(h: Hparams) -> Iterator[str]:
     """All norm tensors, in the order of the graph."""
-    yield from (f"blk.{layer}.{name}.weight" for layer in range(h.n_layer) for name in NORMS)
+    yield from (f"blk.{layer}.{name}.weight" for layer in range(h.n_layer) for name in norms_of(h.arch))
     yield OUTPUT_NORM
 
 
@@ -50,17 +61,20 @@ def check_tensors(tensors: Mapping[str, TensorInfo], h: Hparams) -> None:
     _check_dense(tensors, OUTPUT_NORM, (h.width,))
     if HEAD in tensors:
         _check_dense(tensors, HEAD, (h.width, h.vocab))
+    if ARCHITECTURES[h.arch].factors and FACTORS in tensors:
+        _check_dense(tensors, FACTORS, (h.rope_dim // 2,))
+        allowed.add(FACTORS)
     linears = linear_shapes(h)
     for layer in range(h.n_layer):
-        for name, size in NORMS.items():
-            _check_dense(tensors, f"blk.{layer}.{name}.weight", (getattr(h, size),))
+        for name in norms_of(h.arch):
+            _check_dense(tensors, f"blk.{layer}.{name}.weight", (getattr(h, NORMS[name]),))
             allowed.add(f"blk.{layer}.{name}.weight")
         for name, shape in linears.items():
             _check_linear(tensors, f"blk.{layer}.{name}", shape)
             allowed |= {f"blk.{layer}.{name}.weight", *scale_names(f"blk.{layer}.{name}")}
     extra = next((name for name in tensors if name not in allowed), None)
     if extra is not None:
-        raise BadModel(f"tensor {extra} is no part of the BitNet graph; leaving it out would change the results")
+        raise BadModel(f"tensor {extra} is no part of the {h.arch} graph; leaving it out would change the results")
 
 
 def _find(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, ...]) -> TensorInfo:

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the BitNet b1.58 graph, read from a file's keys and checked against each other."""
+"""Hyper-parameters of a model, read from a file's keys and checked against each other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kparity.errors import BadModel
-from kparity.model.architectures import ARCHITECTURES, refusal
-
-ACTIVATIONS: Mapping[str, str] = {name: each.act for name, each in ARCHITECTURES.items() if not each.needs}
-"""Activation by architecture, of those that the engine runs."""
+from kparity.model.architectures import ACTIVATIONS, ARCHITECTURES, refusal
 
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 24
@@ -48,6 +45,8 @@ class Hparams:
     bos: int | None
     eos: int | None
     add_bos: bool
+    rope_factors: tuple[float, ...] = ()
+    """By what the frequency of each rotating pair is divided, of the file's table; none without one."""
 
     @property
     def q_dim(self) -> int:
@@ -107,8 +106,10 @@ def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
     """Hyper-parameters from keys; ``embedding_rows`` is the number of rows of ``token_embd.weight``."""
     keys = Keys(stored)
     arch = keys.text("general.architecture")
-    if arch not in ACTIVATIONS:
+    if arch not in ARCHITECTURES:
         raise BadModel(refusal(arch))
+    if keys.integer(f"{arch}.expert_count", 0, MAX_SIZE, 0):
+        raise BadModel(f"{arch}.expert_count is not 0: a router and experts are needed, which no graph here has")
     width = keys.integer(f"{arch}.embedding_length", 1, MAX_SIZE)
     n_head = keys.integer(f"{arch}.attention.head_count", 1, MAX_SIZE)
     n_kv = keys.integer(f"{arch}.attention.head_count_kv", 1, MAX_SIZE, n_head)
@@ -122,15 +123,28 @@ def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
     if vocab != embedding_rows:
         raise BadModel(f"key {arch}.vocab_size is {vocab}, but token_embd.weight has {embedding_rows} rows")
     bos, eos, add_bos = special_tokens(keys, vocab)
+    act = activation(keys, arch)
     return Hparams(
         arch=arch, n_layer=keys.integer(f"{arch}.block_count", 1, MAX_LAYERS), width=width,
         ffn=keys.integer(f"{arch}.feed_forward_length", 1, MAX_SIZE), n_head=n_head, n_kv=n_kv, head_dim=head_dim,
-        rope_dim=rope_dim, rope_mode="neox",
+        rope_dim=rope_dim, rope_mode=ARCHITECTURES[arch].rope,
         theta=keys.number(f"{arch}.rope.freq_base", 1.0, 1e12, 10000.0), rope_scale=_rope_scale(keys, arch),
         eps=keys.number(f"{arch}.attention.layer_norm_rms_epsilon", 0.0, 0.1),
         context=keys.integer(f"{arch}.context_length", 1, MAX_SIZE), vocab=vocab,
-        act=ACTIVATIONS[arch], clamp=int(ACTIVATIONS[arch] == "relu2"), bos=bos, eos=eos, add_bos=add_bos,
+        act=act, clamp=int(act == "relu2"), bos=bos, eos=eos, add_bos=add_bos,
     )  # fmt: skip
+
+
+def activation(keys: Keys, arch: str) -> str:
+    """What the feed-forward's gate goes through: ``hidden_activation`` of the file, or else what its architecture has;
+    raises BadModel for another function.
+    """
+    stored = keys.text(f"{arch}.hidden_activation", None)
+    if stored is None:
+        return ARCHITECTURES[arch].act
+    if stored.lower() not in ACTIVATIONS:
+        raise BadModel(f"key {arch}.hidden_activation is {stored[:40]!r}, expected one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[stored.lower()]
 
 
 def special_tokens(keys: Keys, vocab: int) -> tuple[int | None, int | None, bool]:

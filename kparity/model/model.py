@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ class Model:
                 raise BadModel(f"tensor {graph.EMBEDDING} is missing")
             self.hparams: Hparams = read_hparams(file.keys, embedding.rows)
             graph.check_tensors(file.tensors, self.hparams)
+            self.hparams = replace(self.hparams, rope_factors=self._rope_factors())
 
     @property
     def name(self) -> str:
@@ -112,6 +114,16 @@ class Model:
 
         with self.file.naming():
             return inspect_model(self)
+
+    def _rope_factors(self) -> tuple[float, ...]:
+        """By what frequencies are divided; BadModel where one is no finite number above 0."""
+        if graph.FACTORS not in self.file.tensors:
+            return ()
+        values = load_vector(self.file, self.file.tensors[graph.FACTORS])
+        wrong = values[~((values > 0) & (values < np.inf))]
+        if wrong.size:
+            raise BadModel(f"tensor {graph.FACTORS} holds {wrong[0]}, expected finite numbers above 0")
+        return tuple(values.tolist())
 
     def close(self) -> None:
         """Nothing can be read any more; arrays that were are kept by who has them."""

@@ -1,4 +1,4 @@
-"""Writes GGUF files of the BitNet b1.58 graph with random ternary weights, by default of the shape of the 2B-4T model.
+"""Writes GGUF files with random ternary weights, by default of the shape of the 2B-4T model.
 
 The same seed gives the same weights, and scales that f16 holds exactly, in every ternary type: the files are equivalent
 and must give the same logits. Tensors are made and written one at a time, embeddings in parts.
@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from kparity.kernels.support import SERVED, VOCABULARY
+from kparity.model.architectures import ARCHITECTURES
 from kparity.model.gguf_file import ALIGNMENT
 from kparity.model.gguf_header import ARRAY, BOOL, SCALARS, STRING
+from kparity.model.graph import FACTORS
 from kparity.model.types import READABLE
 from kparity.ops.spec import Array
 
@@ -56,11 +58,15 @@ class Spec:
     """Put half of every scale into a tensor ``.scale`` beside the weight."""
     block_scales: bool = False
     """A scale of its own for every block (TQ types only)."""
+    key_length: int = 0
+    """Size of a head; 0 for the width over the number of heads."""
+    rope_freqs: bool = False
+    """Write the table that divides the frequencies of RoPE, as of Llama 3.1 (``llama`` only)."""
 
     @property
     def head_dim(self) -> int:
         """Size of a head."""
-        return self.width // self.heads
+        return self.key_length or self.width // self.heads
 
 
 TINY = Spec(layers=2, width=256, ffn=512, heads=4, kv_heads=2, vocab=300, context=128)
@@ -144,23 +150,39 @@ def tensors(spec: Spec) -> Iterator[Entry]:
     """
     sigma = 3.0 / math.sqrt(spec.width)  # logits of r.m.s. 3
     branch = 16.0 * sigma / math.sqrt(2 * spec.layers)
-    q, kv, w, f = spec.width, spec.kv_heads * spec.head_dim, spec.width, spec.ffn
+    q, kv, w, f = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.width, spec.ffn
+    more = ARCHITECTURES.get(spec.arch, ARCHITECTURES["bitnet"]).norms
     yield _dense(spec, "token_embd.weight", (w, spec.vocab), sigma)
+    if spec.rope_freqs:
+        yield Entry.of(FACTORS, (spec.head_dim // 2,), "f32", lambda: [llama3_factors(spec).tobytes()])
     for layer in range(spec.layers):
         blk = f"blk.{layer}"
         yield _norm(spec, f"{blk}.attn_norm", w)
         for name, rows in (("attn_q", q), ("attn_k", kv), ("attn_v", kv)):
             yield from _linear(spec, f"{blk}.{name}", rows, w, 1.0)
-        yield _norm(spec, f"{blk}.attn_sub_norm", q)
+        for name, size in (("attn_q_norm", spec.head_dim), ("attn_k_norm", spec.head_dim), ("attn_sub_norm", q)):
+            if name in more:
+                yield _norm(spec, f"{blk}.{name}", size)
         yield from _linear(spec, f"{blk}.attn_output", w, q, branch)
         yield _norm(spec, f"{blk}.ffn_norm", w)
         yield from _linear(spec, f"{blk}.ffn_gate", f, w, spec.ffn_gain)
         yield from _linear(spec, f"{blk}.ffn_up", f, w, spec.ffn_gain)
-        yield _norm(spec, f"{blk}.ffn_sub_norm", f)
-        yield from _linear(spec, f"{blk}.ffn_down", w, f, branch)
+        if "ffn_sub_norm" in more:
+            yield _norm(spec, f"{blk}.ffn_sub_norm", f)
+        # silu(gate)·up of two values of r.m.s. 1 has one of 0.6, which a norm behind it hides
+        yield from _linear(spec, f"{blk}.ffn_down", w, f, branch if "ffn_sub_norm" in more else branch / 0.6)
     yield _norm(spec, "output_norm", w)
     if spec.untied:
         yield _dense(spec, "output.weight", (w, spec.vocab), sigma)
+
+
+def llama3_factors(spec: Spec, factor: float = 8.0, low: float = 1.0, high: float = 4.0) -> Array:
+    """By what Llama 3.1 divides the frequency of each pair, f32 [head_dim / 2], of a model that was trained on a
+    quarter of the context: 1 where a turn takes less than ``1 / high`` of that, ``factor`` from ``1 / low`` of it on.
+    """
+    turn = 2 * np.pi * spec.theta ** (np.arange(0, spec.head_dim, 2) / spec.head_dim)
+    share = np.clip((spec.context / 4 / turn - low) / (high - low), 0, 1)
+    return np.asarray(1 / ((1 - share) / factor + share), "<f4")
 
 
 def _linear(spec: Spec, name: str, rows: int, k: int, gain: float) -> Iterator[Entry]:
@@ -210,6 +232,8 @@ def graph_keys(spec: Spec) -> list[Key]:
         "attention.head_count_kv": spec.kv_heads,
         "rope.dimension_count": spec.head_dim,
     }
+    if spec.key_length:
+        sizes |= {"attention.key_length": spec.key_length, "attention.value_length": spec.key_length}
     return [
         *((f"{spec.arch}.{name}", U32, value) for name, value in sizes.items()),
         (f"{spec.arch}.attention.layer_norm_rms_epsilon", F32, spec.eps),

@@ -11,9 +11,12 @@ from typing import Any
 
 from kparity.errors import BadModel
 from kparity.model.gguf_file import GgufFile
+from kparity.plain.weights import vector
 
-SQUARED, SMOOTH = ("bitnet-25", "bitnet-b1.58"), ("bitnet",)
-"""Architectures with relu² (bitnet.cpp's graph) and with SiLU (llama.cpp's)."""
+SQUARED, SMOOTH = ("bitnet-25", "bitnet-b1.58"), ("bitnet", "llama", "qwen3")
+"""Architectures with relu² (bitnet.cpp's graph) and with SiLU (llama.cpp's), where no key says another."""
+PLAIN = ("llama", "qwen3")
+"""Those without norms before the output and the down projection."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,13 @@ class Facts:
     vocab: int
     layers: int
     context: int
+    norms: tuple[str, ...]
+    """The norms of a layer."""
+    factors: list[float]
+    """By what the frequency of each pair is divided beside that, of ``rope_freqs.weight``; 1 without it."""
     frequencies: list[float]
     """Radians per position of each rotating pair, fp64 [rope_dim / 2]: theta^(-2i / rope_dim), divided by the linear
-    factor (Su et al., 2021).
+    factor (Su et al., 2021) and by ``factors``.
     """
 
 
@@ -61,7 +68,7 @@ def facts_of(file: GgufFile) -> Facts:
     """What an open file says."""
     arch, embedding = file.keys.get("general.architecture"), file.tensors.get("token_embd.weight")
     if arch not in (*SQUARED, *SMOOTH):
-        raise BadModel(f"architecture {arch!r} is not a BitNet b1.58 model")
+        raise BadModel(f"architecture {arch!r} has no graph here")
     if embedding is None:
         raise BadModel("tensor token_embd.weight is missing")
 
@@ -83,15 +90,42 @@ def facts_of(file: GgufFile) -> Facts:
     if heads % kv_heads or rope_dim % 2 or rope_dim > head_dim or theta < 1:
         raise BadModel(f"{heads} and {kv_heads} heads of {head_dim}, {rope_dim} of it turned by a base of {theta:g}")
     scale = _stretch(file, str(arch), number)
-    squared = arch in SQUARED
+    squared, factors = _squared(file, str(arch)), _factors(file, str(arch), rope_dim // 2)
     return Facts(
         act="relu2" if squared else "silu", clamp=int(squared),
         eps=float(number("attention.layer_norm_rms_epsilon")), theta=theta, rope_scale=scale, rope_dim=rope_dim,
-        rope_mode="neox", heads=heads, kv_heads=kv_heads, head_dim=head_dim, width=width,
-        ffn=size("feed_forward_length"), vocab=embedding.rows, layers=size("block_count"),
-        context=size("context_length"),
-        frequencies=[math.exp(-2 * i / rope_dim * math.log(theta)) / scale for i in range(rope_dim // 2)],
+        rope_mode="interleaved" if arch == "llama" else "neox", heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+        width=width, ffn=size("feed_forward_length"), vocab=embedding.rows, layers=size("block_count"),
+        context=size("context_length"), norms=_norms(str(arch)), factors=factors,
+        frequencies=[math.exp(-2 * i / rope_dim * math.log(theta)) / scale / each for i, each in enumerate(factors)],
     )  # fmt: skip
+
+
+def _norms(arch: str) -> tuple[str, ...]:
+    if arch not in PLAIN:
+        return "attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"
+    return "attn_norm", *(("attn_q_norm", "attn_k_norm") if arch == "qwen3" else ()), "ffn_norm"
+
+
+def _squared(file: GgufFile, arch: str) -> bool:
+    """Whether the gate goes through relu²: the key says so, or nothing but the name of the architecture does."""
+    key = f"{arch}.hidden_activation"
+    said = file.keys.get(key, "relu2" if arch in SQUARED else "silu")
+    known = {"relu2": True, "relu^2": True, "relu_squared": True, "squared_relu": True, "silu": False, "swish": False}
+    if not isinstance(said, str) or said.lower() not in known:
+        raise BadModel(f"key {key} is {str(said)[:40]!r}, and this pass has {' and '.join(known)}")
+    return known[said.lower()]
+
+
+def _factors(file: GgufFile, arch: str, pairs: int) -> list[float]:
+    """The table of Llama 3.1, which files of the architecture ``llama`` may have."""
+    table = "rope_freqs.weight"
+    if arch != "llama" or table not in file.tensors:
+        return [1.0] * pairs
+    found: list[float] = vector(file, table, pairs).tolist()
+    if min(found) <= 0:
+        raise BadModel(f"tensor {table}: {min(found)} divides no frequency")
+    return found
 
 
 def _stretch(file: GgufFile, arch: str, number: Callable[..., float]) -> float:

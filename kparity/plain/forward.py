@@ -4,6 +4,8 @@ x = embedding[token]
 x += Wo · norm(attention(rope(Wq·a), rope(Wk·a), Wv·a)),  a = norm(x)       for each layer; W·a of quantised a
 x += Wd · norm(act(Wg·b) * (Wu·b)),                       b = norm(x)
 logits = head · norm(x)
+
+llama and qwen3 lack the norms behind attention and product; qwen3 has rope(norm(Wq·a)) and rope(norm(Wk·a)), by head.
 """
 
 from __future__ import annotations
@@ -125,15 +127,19 @@ class Stream:
         return np.asarray(np.rint(x))
 
     def rotated(self, x: Array, f: Facts) -> Array:
-        """Split halves of the first ``rope_dim`` elements of each head, turned by position times frequency."""
-        half = f.rope_dim // 2
+        """Pairs of the first ``rope_dim`` elements of each head, turned by position times frequency."""
         frequencies = np.asarray(f.frequencies).astype(np.float32)  # the table is f32 in every engine
         places = np.concatenate([np.arange(len(x[rows])) + start for rows, start in self.placed()])
         angle = places.astype(self.dtype)[:, None] * frequencies.astype(self.dtype)
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-        y, a, b = x.copy(), x[..., :half], x[..., half : 2 * half]
-        y[..., :half], y[..., half : 2 * half] = a * cos - b * sin, b * cos + a * sin
+        first, second = halves(f)
+        y, a, b = x.copy(), x[..., first], x[..., second]
+        y[..., first], y[..., second] = a * cos - b * sin, b * cos + a * sin
         return np.asarray(y)
+
+    def by_head(self, x: Array, weight: Array, f: Facts) -> Array:
+        """The norm of each head of queries or keys, [rows, heads · head_dim]."""
+        return self.norm(x.reshape(len(x), -1, f.head_dim), weight, f.eps).reshape(x.shape)
 
     def turned(self, x: Array, f: Facts) -> Array:
         """Queries or keys after RoPE, [rows, heads, head_dim]."""
@@ -179,6 +185,13 @@ class Stream:
             return np.asarray(gate * np.where(gate >= 0, 1 / (1 + small), small / (1 + small)).astype(self.dtype) * up)
         inner = np.square(np.maximum(gate, 0)) * up
         return np.asarray(np.clip(inner, -F16_MAX, F16_MAX) if f.clamp else inner)
+
+
+def halves(f: Facts) -> tuple[slice, slice]:
+    """The first and the second element of each pair that RoPE turns: halves that were split, or neighbours."""
+    if f.rope_mode == "interleaved":
+        return slice(0, f.rope_dim, 2), slice(1, f.rope_dim, 2)
+    return slice(0, f.rope_dim // 2), slice(f.rope_dim // 2, f.rope_dim)
 
 
 Show = Callable[[str, Sequence[Array]], None]
@@ -325,9 +338,18 @@ def _layer(
         return products(ternary(file, f"blk.{layer}.{name}", given[0].q.shape[1], rows), streams, given, rows)
 
     def normed(values: Sequence[Array], name: str) -> list[Quantised]:
-        weight = vector(file, f"blk.{layer}.{name}.weight", values[0].shape[1])
-        floats = shown(name, both(name, lambda stream, x: stream.norm(x, weight, f.eps), values))
+        """What products are given: of values behind the norm of that name, where the model has it."""
+        floats = list(values)
+        if name in f.norms:
+            weight = vector(file, f"blk.{layer}.{name}.weight", values[0].shape[1])
+            floats = shown(name, both(name, lambda stream, x: stream.norm(x, weight, f.eps), values))
         return both(name, lambda stream, x: stream.quantised(x, act), floats)
+
+    def by_head(values: Sequence[Array], name: str) -> list[Array]:
+        if name not in f.norms:
+            return list(values)
+        weight = vector(file, f"blk.{layer}.{name}.weight", f.head_dim)
+        return shown(name, both(name, lambda stream, x: stream.by_head(x, weight, f), values))
 
     def added(values: Sequence[Array], slot: str) -> None:
         both(slot, lambda stream, out: stream.added(out), values)
@@ -345,7 +367,8 @@ def _layer(
     sizes = {"attn_q": f.heads, "attn_k": f.kv_heads, "attn_v": f.kv_heads}
     projected = [linear(name, given, count * f.head_dim) for name, count in sizes.items()]
     shown("qkv", [np.concatenate(each, axis=1) for each in zip(*projected, strict=True)])
-    q, k = turned(projected[0], "q_rope"), turned(projected[1], "k_rope")
+    q, k = (by_head(each, f"attn_{name}_norm") for name, each in zip("qk", projected, strict=False))
+    q, k = turned(q, "q_rope"), turned(k, "k_rope")
     keys, values = cached(k, "k_cache"), cached(projected[2], "v_cache")
     before = past(layer, keys[0], values[0]) if past else None
     for stream in streams:

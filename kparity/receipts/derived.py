@@ -10,10 +10,11 @@ import msgspec
 
 from kparity.device.adapter import Backend, Buffer, Device, DeviceInfo
 from kparity.engine.graph import FusedGraph, Kernels, Options
-from kparity.engine.weights import FUSED, Linear, Part, Weights, parts_of
+from kparity.engine.weights import Linear, Part, Weights, gemvs, parts_of
 from kparity.errors import BadModel, WrongInput
-from kparity.model.graph import LINEARS, NORMS, linear_shapes
-from kparity.model.hparams import ACTIVATIONS, Hparams
+from kparity.model.architectures import ARCHITECTURES
+from kparity.model.graph import LINEARS, NORMS, linear_shapes, norms_of
+from kparity.model.hparams import Hparams
 from kparity.model.types import READABLE, TensorType
 from kparity.ops.spec import Array, padded
 from kparity.receipts.record import Graph, Model, Row
@@ -25,16 +26,16 @@ MOST_PARTS = 4096
 
 def hparams(model: Model) -> Hparams:
     """The hyper-parameters that sizes, launches and ids depend on; the others are any. Raises WrongInput for an
-    architecture or for sizes that are no BitNet graph's.
+    architecture or for sizes that are no graph's.
     """
-    if model.arch not in ACTIVATIONS:
-        raise WrongInput(f"{model.arch} is none of {', '.join(ACTIVATIONS)}")
+    if model.arch not in ARCHITECTURES:
+        raise WrongInput(f"{model.arch} is none of {', '.join(ARCHITECTURES)}")
     if model.heads % model.kv_heads or model.head_dim % 2:
         raise WrongInput(f"{model.heads} heads of {model.head_dim} over {model.kv_heads} of keys and values")
-    act = ACTIVATIONS[model.arch]
+    act, mode = ARCHITECTURES[model.arch].act, ARCHITECTURES[model.arch].rope
     return Hparams(
         arch=model.arch, n_layer=model.layers, width=model.width, ffn=model.ffn, n_head=model.heads,
-        n_kv=model.kv_heads, head_dim=model.head_dim, rope_dim=model.head_dim, rope_mode="neox", theta=10_000.0,
+        n_kv=model.kv_heads, head_dim=model.head_dim, rope_dim=model.head_dim, rope_mode=mode, theta=10_000.0,
         rope_scale=1.0, eps=1e-5, context=model.context, vocab=model.vocab, act=act, clamp=int(act == "relu2"),
         bos=None, eos=None, add_bos=False,
     )  # fmt: skip
@@ -61,8 +62,14 @@ def tensor_bytes(model: Model) -> tuple[int, int]:
         ]
     except BadModel as error:
         raise WrongInput(str(error)) from error
-    norms = h.n_layer * sum(getattr(h, size) for size in NORMS.values()) + h.width
-    return fixed + min(each_type) + 2 * norms, fixed + max(each_type) + 4 * norms
+    norms, factors = _norms(h), 2 * h.rope_dim * ARCHITECTURES[h.arch].factors
+    return fixed + min(each_type) + 2 * norms, fixed + max(each_type) + 4 * norms + factors
+
+
+def _norms(h: Hparams) -> int:
+    """Elements of all norms."""
+    lengths: list[int] = [getattr(h, NORMS[name]) for name in norms_of(h.arch)]
+    return h.n_layer * sum(lengths) + h.width
 
 
 def element(kind: str) -> str:
@@ -79,8 +86,7 @@ def weight_bytes(model: Model) -> int:
     h = hparams(model)
     shapes = linear_shapes(h)
     ternary = h.n_layer * sum(shapes[name][1] * padded(shapes[name][0]) // 4 for name in LINEARS)
-    norms = 4 * (h.n_layer * (2 * h.width + h.q_dim + h.ffn) + h.width)
-    return ternary + norms + h.vocab * h.width * _size(model.head or model.embedding)
+    return ternary + 4 * _norms(h) + h.vocab * h.width * _size(model.head or model.embedding)
 
 
 def operations(model: Model) -> int:
@@ -143,14 +149,14 @@ def _weights(paper: Paper, h: Hparams, model: Model) -> Weights:
     dtype = element(model.embedding), element(model.head or model.embedding)
     found = Weights(dtype=dtype)
     shapes = linear_shapes(h)
-    for name in FUSED:
+    for name in gemvs(h.arch, fused=True):
         k, n = shapes[parts_of(name)[0]][0], sum(shapes[part][1] for part in parts_of(name))
         kind = "tensor" if parts_of(name) == (name,) else "row"
         words, scale = paper.empty((n, padded(k) // 16), "u32"), paper.empty((1 if kind == "tensor" else n,), "f32")
         found.linears |= {(layer, name): Linear(words, scale, kind, n, k) for layer in range(h.n_layer)}
     for layer in range(h.n_layer):
         found.norms |= {
-            f"blk.{layer}.{name}.weight": paper.empty((getattr(h, of),), "f32") for name, of in NORMS.items()
+            f"blk.{layer}.{name}.weight": paper.empty((getattr(h, NORMS[name]),), "f32") for name in norms_of(h.arch)
         }
     found.norms["output_norm.weight"] = paper.empty((h.width,), "f32")
     found.embedding, found.head = (_parts(paper, h, each) for each in dtype)

@@ -28,7 +28,7 @@ from kparity.traces.dumps import Kept, appended
 from kparity.traces.files import INDEX, SCHEMA, Begin, End, Recorded, Seal, Told
 from kparity.traces.names import UNNAMED, Gatherer, Namer
 from kparity.traces.parity import Stats
-from kparity.traces.slots import ABSENT, TABLE, Key
+from kparity.traces.slots import ABSENT, HEAD_NORMS, TABLE, Key
 
 PIECE_BYTES = 16 << 20
 """Logits that an engine hands out at a time."""
@@ -176,10 +176,12 @@ def begun(
 
 
 def ended(folder: Path, recorder: Recorder, logits_sha256: str, why: str, unmapped: dict[str, int]) -> End:
-    """The last records of a trace; ``why`` is said of the slots that did not come."""
+    """The last records of a trace; ``why`` is said of the slots that did not come and that every model has but
+    for its sub-norms.
+    """
     records = recorder.records()
     there = {Key.parse(record.key).slot for record in records}
-    absent = {slot: why for slot in TABLE if slot not in there}
+    absent = {slot: why for slot in TABLE if slot not in there and slot not in HEAD_NORMS}
     end = End(len(records), logits_sha256, absent, unmapped)
     _write(folder, [*records, end])
     _write(folder, [Seal.of((folder / INDEX).read_bytes())])

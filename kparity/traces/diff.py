@@ -23,7 +23,7 @@ from kparity.errors import WrongInput
 from kparity.traces.files import Loaded
 from kparity.traces.measure import measured, pairs_of, relative, rms, through_norm
 from kparity.traces.parity import CONTRACT, Report, Stats, sample_size_parity, std_ratio_gate
-from kparity.traces.slots import ABSENT, HEADS, TABLE, Key
+from kparity.traces.slots import ABSENT, HEAD_NORMS, HEADS, TABLE, Key
 
 SCHEMA: Literal["kparity-trace-diff-v1"] = "kparity-trace-diff-v1"
 F32, F16 = 2.0**-20, 2.0**-11
@@ -258,7 +258,8 @@ def _lacking(a: Loaded, b: Loaded) -> Iterator[tuple[Key, str]]:
     """What one side has and the other says it does not; a dump says so by not having it."""
     for here, there in ((a, b), (b, a)):
         for key in sorted({*here.entries} - {*there.entries}, key=lambda key: key.order):
-            why = "not in the dump" if there.end is None else there.end.absent.get(key.slot)
+            untold = "the engine gives no such tensor" if key.slot in HEAD_NORMS else None
+            why = "not in the dump" if there.end is None else there.end.absent.get(key.slot, untold)
             if why:
                 yield key, f"{there.path}: {why}"
 

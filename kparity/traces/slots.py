@@ -31,8 +31,10 @@ TABLE: Mapping[str, Slot] = {
     "embd": Slot("the embeddings of the tokens", (), "given"),
     "attn_norm": Slot("after the norm and its weight, before q, k and v", (STREAM,)),
     "qkv": Slot("q, k and v side by side, before RoPE", ("attn_norm",), "product"),
-    "q_rope": Slot("q after RoPE", ("qkv",)),
-    "k_rope": Slot("k after RoPE", ("qkv",)),
+    "attn_q_norm": Slot("q after the norm of each head and its weight", ("qkv",)),
+    "attn_k_norm": Slot("k after the norm of each head and its weight", ("qkv",)),
+    "q_rope": Slot("q after RoPE", ("attn_q_norm",)),
+    "k_rope": Slot("k after RoPE", ("attn_k_norm",)),
     "k_cache": Slot("k after RoPE, as the cache holds it", ("k_rope",)),
     "v_cache": Slot("v as the cache holds it", ("qkv",)),
     "attention": Slot("softmax(q·k)·v, before the output projection", ("q_rope", "k_cache", "v_cache"), "attention"),
@@ -53,6 +55,8 @@ TABLE: Mapping[str, Slot] = {
 """In order of computation."""
 GLOBAL = ("embd", "result_norm", "logits")
 """Those of no layer."""
+HEAD_NORMS = ("attn_q_norm", "attn_k_norm")
+"""Those of the few models that have such norms: that others lack them is not told."""
 HEADS = ("k_cache", "v_cache")
 """Those that are recorded head by head."""
 ABSENT = -1
