@@ -13,7 +13,7 @@ import pytest
 from kparity import ops
 from kparity.check.core import check_case
 from kparity.check.formula import calculated
-from kparity.check.own import OwnBackend, backends, read
+from kparity.check.own_cuda import OwnBackend, backends, read
 from kparity.check.record import FAIL, PASS, UNSUPPORTED, Record
 from kparity.device import registry
 from kparity.errors import KparityError

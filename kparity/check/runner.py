@@ -12,7 +12,7 @@ from pathlib import Path
 from kparity import ops
 from kparity.check import dump
 from kparity.check.core import blank_record, judged
-from kparity.check.own import Own
+from kparity.check.own_trial import AnyOwn
 from kparity.check.record import FAIL, PASS, SKIPPED, UNSUPPORTED, Record
 from kparity.check.select import Selected
 from kparity.check.worker import Checked, Ended, Missing, OfUnit, Said, SweepRequest, Unit
@@ -38,7 +38,7 @@ class Limits:
     """Of the device within each backend."""
     options: tuple[str, ...] = ()
     """Switches of a backend's ``open``, for the backends that have them."""
-    own: Own | None = None
+    own: AnyOwn | None = None
     """The kernel in the place of the op's."""
 
     @property

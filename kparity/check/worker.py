@@ -14,7 +14,7 @@ from kparity import ops
 from kparity.check import dump
 from kparity.check.core import blank_record, checking, fault
 from kparity.check.facts import remember
-from kparity.check.own import Own
+from kparity.check.own_trial import AnyOwn
 from kparity.check.select import Selected
 from kparity.device import registry
 from kparity.device.adapter import Backend
@@ -48,7 +48,7 @@ class SweepRequest(msgspec.Struct, frozen=True):
     """The folder that takes what failed (``kparity.check.dump``); empty for none."""
     options: tuple[str, ...] = ()
     """Switches of a backend's ``open``."""
-    own: Own | None = None
+    own: AnyOwn | None = None
     """The kernel in the place of the op's."""
     words: tuple[str, ...] = ()
     """``Record.words``."""

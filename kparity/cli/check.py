@@ -38,9 +38,11 @@ SECONDS = Number(min=0, min_open=True)
         "kparity check -b cpu -o rope --quick",
         "kparity check -o tgemv -b cpu -k 'K=640, and M=1,' --json check.json",
         "kparity check --list -o add",
+        "kparity check my.py:gemv --op tgemv --quick",
         "kparity check --cuda my.cu --kernel ternary_gemv --op tgemv --map my.yaml -k 'K=640, and M=1,' --sanitize",
     ),
 )
+@click.argument("target", required=False, metavar="[FILE.py:FUNCTION]")
 @ops_option("These ops only [default: all].")
 @backends_option("These backends [default: all that open].")
 @index_option
@@ -75,6 +77,7 @@ SECONDS = Number(min=0, min_open=True)
               help="With --cuda: what its arguments, grid and block are, as YAML [default: the op's ABI].")  # fmt: skip
 @click.option("--csv", "csv_path", type=OUT, metavar="FILE", help="Write a line per output.")
 def check(
+    target: str | None,
     op_names: tuple[str, ...] | None, backends: tuple[str, ...] | None, index: int, expression: str | None,
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
     quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
@@ -82,7 +85,7 @@ def check(
     lib: Path | None,
     cuda: str | None, kernel: str | None, map_path: str | None,
 ) -> int:  # fmt: skip
-    """Hold every op of every backend against fp64 truth.
+    """Hold every op of every backend against fp64 truth, or a function of yours (FILE.py:FUNCTION) in the place of one.
 
     Each case runs twice on every kind of input, on poisoned outputs between sentinels, in a process of its own; the
     thresholds are those of the contract kernel-parity-v1.
@@ -101,9 +104,9 @@ def check(
     names = named(op_names or (), "op", ops.names())
     unread: list[str] = []
     options = tuple(name for name, wanted in (("sanitize", sanitize), ("perturb", perturb)) if wanted)
-    foreign = _foreign(cuda, kernel, map_path, options)
-    order = parse_order(backends or (foreign.order() if foreign else registry.usual()))
-    asked = order if backends else []
+    foreign = _foreign(target, cuda, kernel, map_path, options)
+    order, chose = foreign.order(backends) if foreign else (parse_order(backends or registry.usual()), bool(backends))
+    asked = order if chose else []
     for name in options:
         if not all(name in registry.backend_class(each).options for each in order):
             raise WrongInput(f"--{name} is for the backend cuda-ptx alone; name it: -b cuda-ptx")
@@ -156,13 +159,15 @@ def check(
     return result.exit_code or (3 if unread else 0)
 
 
-def _foreign(cuda: str | None, kernel: str | None, map_path: str | None, options: tuple[str, ...]) -> Asked | None:
+def _foreign(
+    target: str | None, cuda: str | None, kernel: str | None, map_path: str | None, options: tuple[str, ...]
+) -> Asked | None:  # fmt: skip
     """What was asked for of somebody's own kernel; None where nothing was."""
-    if not (cuda or kernel or map_path):
+    if not (target or cuda or kernel or map_path):
         return None
     from kparity.cli.check_own import Asked
 
-    asked = Asked(cuda, kernel, map_path, options)
+    asked = Asked(target, cuda, kernel, map_path, options)
     asked.refuse_half()
     return asked
 
