@@ -34,7 +34,11 @@ SHORTER = {
 FILLED = {
     "kparity check --cuda my.cu --kernel my_gemv --op tgemv": "kparity check --cuda examples/own_cuda/ternary_gemv.cu"
     " --kernel ternary_gemv --map examples/own_cuda/ternary_gemv.yaml --op tgemv --quick",
-    "kparity check my.py:gemv --op tgemv": "kparity check examples/own_function/ternary_gemv.py:gemv --op tgemv --quick",
+    "kparity check my.py:gemv --op tgemv": "kparity check examples/own_function/ternary_gemv.py:gemv --op tgemv"
+    " --quick",
+    "kparity check --lib ./libmine.so --symbol my_gemv --op tgemv": "cc -O2 -shared -fPIC -o libmine.so"
+    " examples/own_library/ternary_gemv.c && kparity check --lib ./libmine.so"
+    " --symbol my_gemv --op tgemv --map examples/own_library/ternary_gemv.yaml --quick",
     "kparity check -b ggml:CPU,ggml:Vulkan0 --lib DIR": "pip install -q --no-deps ./integrations/ggml &&"
     " kparity check -b ggml:CPU -o ggml_add --lib .; code=$?; pip uninstall -q -y kparity-ggml; exit $code",
     "kparity source OP -b B": "kparity source rope -b cuda",

@@ -108,6 +108,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("examples")
     shutil.copy(Path(kparity.__file__).parent / "data/embedded.gguf", made / "model.gguf")
     (made / "route.json").write_text('{"command": "true"}')
+    gemv = Path(__file__).parents[1] / "examples" / "own_library" / "ternary_gemv.c"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(made / "libmine.so"), str(gemv)], check=True)
     for place, suffix in (("own_cuda", ".cu"), ("own_cuda", ".yaml"), ("own_function", ".py")):
         shutil.copy(Path(__file__).parents[1] / "examples" / place / f"ternary_gemv{suffix}", made / f"my{suffix}")
     return made

@@ -26,7 +26,6 @@ from kparity.ops.spec import DTYPES, Array, Case, Op
 from kparity.watch import on_host
 
 NAME = "python"
-ENDING = ".py"
 
 
 class OwnFunction(Own, frozen=True, kw_only=True, tag="function"):
@@ -63,17 +62,9 @@ class OwnFunction(Own, frozen=True, kw_only=True, tag="function"):
         return cast("Callable[..., Any]", getattr(module, self.kernel))
 
 
-def parts(target: str) -> tuple[str, str]:
-    """File and function of ``FILE.py:FUNCTION``; raises WrongInput for what names none."""
-    path, _, kernel = target.rpartition(":")
-    if not path.endswith(ENDING) or not kernel.isidentifier():
-        raise WrongInput(f"{target!r} names no function: write FILE.py:FUNCTION, as in my.py:gemv")
-    return path, kernel
-
-
 def read(target: str, op: str) -> OwnFunction:
     """What ``FILE.py:FUNCTION`` names; raises WrongInput where the file cannot be read."""
-    path, kernel = parts(target)
+    path, _, kernel = target.rpartition(":")
     return OwnFunction(path=path, text=files.read_text(path, "a file of Python"), kernel=kernel, op=op)
 
 

@@ -10,12 +10,13 @@ import msgspec
 from kparity import ops
 from kparity.check.own_cuda import OwnCuda
 from kparity.check.own_function import OwnFunction
+from kparity.check.own_library import OwnLibrary
 from kparity.errors import Unavailable, WrongInput
 from kparity.ops.spec import Case
 from kparity.process import Child, Failed, Family, Link, failure
 from kparity.process.messages import Message
 
-AnyOwn = OwnCuda | OwnFunction
+AnyOwn = OwnCuda | OwnFunction | OwnLibrary
 SILENT_SECONDS = 120.0
 """What opening a device, or an import, and building one kernel may take on a busy machine."""
 

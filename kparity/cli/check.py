@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kparity.cli.command import Command, for_people, outputs
+from kparity.cli.command import Command, File, for_people, outputs
 from kparity.cli.options import (
     FILE,
     FOLDER,
+    FUNCTION,
     OUT,
     Number,
     backends_option,
@@ -39,10 +40,11 @@ SECONDS = Number(min=0, min_open=True)
         "kparity check -o tgemv -b cpu -k 'K=640, and M=1,' --json check.json",
         "kparity check --list -o add",
         "kparity check my.py:gemv --op tgemv --quick",
+        "kparity check --lib ./libmine.so --symbol ternary_gemv --op tgemv --quick",
         "kparity check --cuda my.cu --kernel ternary_gemv --op tgemv --map my.yaml -k 'K=640, and M=1,' --sanitize",
     ),
 )
-@click.argument("target", required=False, metavar="[FILE.py:FUNCTION]")
+@click.argument("target", type=FUNCTION, required=False, metavar="[FILE.py:FUNCTION]")
 @ops_option("These ops only [default: all].")
 @backends_option("These backends [default: all that open].")
 @index_option
@@ -69,12 +71,17 @@ SECONDS = Number(min=0, min_open=True)
 @click.option("--sanitize", is_flag=True,
               help="cuda-ptx: report races on shared memory and reads of memory that nobody wrote.")  # fmt: skip
 @click.option("--perturb", is_flag=True, help="cuda-ptx: approximate instructions err as far as PTX lets them.")
-@click.option("--lib", type=FOLDER, metavar="DIR",
-              help="The build of llama.cpp whose ggml is checked [default: $KPARITY_LLAMACPP].")  # fmt: skip
+@click.option("--lib", type=File(path_type=Path), metavar="DIR|FILE",
+              help="The build of llama.cpp whose ggml is checked [default: $KPARITY_LLAMACPP]; with --symbol, a shared "
+              "library.")  # fmt: skip
+@click.option(
+    "--symbol", metavar="NAME", help="Judge this C function of the library of --lib in the place of the op's."
+)
 @click.option("--cuda", type=FILE, metavar="FILE", help="Judge a kernel of this CUDA text in the place of the op's.")
 @click.option("--kernel", metavar="NAME", help='With --cuda: its name, of extern "C" or as the compiler mangles it.')
 @click.option("--map", "map_path", type=FILE, metavar="FILE",
-              help="With --cuda: what its arguments, grid and block are, as YAML [default: the op's ABI].")  # fmt: skip
+              help="With --cuda and --symbol: what its arguments are, and grid and block, as YAML [default: the op's "
+              "ABI].")  # fmt: skip
 @click.option("--csv", "csv_path", type=OUT, metavar="FILE", help="Write a line per output.")
 def check(
     target: str | None,
@@ -82,7 +89,7 @@ def check(
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
     quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
     json_path: str | None, quiet: bool, junit_path: str | None, csv_path: str | None, sanitize: bool, perturb: bool,
-    lib: Path | None,
+    lib: Path | None, symbol: str | None,
     cuda: str | None, kernel: str | None, map_path: str | None,
 ) -> int:  # fmt: skip
     """Hold every op of every backend against fp64 truth, or a function of yours (FILE.py:FUNCTION) in the place of one.
@@ -97,14 +104,17 @@ def check(
     from kparity.host import files
     from kparity.probe.dispatcher import parse_order
 
-    if lib:
+    if lib and not symbol:
         if not lib.is_dir():
-            raise WrongInput(f"--lib {lib} is no folder; name one with the libraries of a build of llama.cpp")
+            raise WrongInput(
+                f"--lib {lib} is no folder; name one with the libraries of a build of llama.cpp, or, for a function of "
+                "a library of yours, add --symbol"
+            )
         os.environ["KPARITY_LLAMACPP"] = str(lib.resolve())  # for the children, which open it
     names = named(op_names or (), "op", ops.names())
     unread: list[str] = []
     options = tuple(name for name, wanted in (("sanitize", sanitize), ("perturb", perturb)) if wanted)
-    foreign = _foreign(target, cuda, kernel, map_path, options)
+    foreign = _foreign(target, cuda, kernel, str(lib) if lib else None, symbol, map_path, options)
     order, chose = foreign.order(backends) if foreign else (parse_order(backends or registry.usual()), bool(backends))
     asked = order if chose else []
     for name in options:
@@ -160,14 +170,15 @@ def check(
 
 
 def _foreign(
-    target: str | None, cuda: str | None, kernel: str | None, map_path: str | None, options: tuple[str, ...]
+    target: str | None, cuda: str | None, kernel: str | None, lib: str | None, symbol: str | None,
+    map_path: str | None, options: tuple[str, ...],
 ) -> Asked | None:  # fmt: skip
     """What was asked for of somebody's own kernel; None where nothing was."""
-    if not (target or cuda or kernel or map_path):
+    if not (target or cuda or kernel or symbol or map_path):
         return None
     from kparity.cli.check_own import Asked
 
-    asked = Asked(target, cuda, kernel, map_path, options)
+    asked = Asked(target, cuda, kernel, lib, symbol, map_path, options)
     asked.refuse_half()
     return asked
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kparity.check import own_cuda, own_function
+from kparity.check import own_cuda, own_function, own_library
 from kparity.check.document import Text
 from kparity.check.own_trial import AnyOwn, Trial, tried
 from kparity.check.select import Selected
@@ -22,6 +22,8 @@ class Asked:
     target: str | None
     cuda: str | None
     kernel: str | None
+    lib: str | None
+    symbol: str | None
     map_path: str | None
     options: tuple[str, ...]
     """Switches of the backend."""
@@ -29,19 +31,22 @@ class Asked:
     @property
     def what(self) -> str:
         """The kernel, as it was typed."""
-        return self.target or f"--cuda {self.cuda}"
+        return self.target or (f"--lib {self.lib}" if self.symbol else f"--cuda {self.cuda}")
 
     @property
     def host(self) -> str:
         """The name under which what is called on the host is judged; empty for a CUDA text."""
-        return own_function.NAME if self.target else ""
+        return own_function.NAME if self.target else own_library.NAME if self.symbol else ""
 
     def refuse_half(self) -> None:
         """Raise WrongInput where one option lacks another, or two name a kernel each."""
-        if self.target and (self.cuda or self.kernel or self.map_path):
-            raise WrongInput(f"{self.target} is judged by itself: leave out --cuda, --kernel and --map")
-        if self.target:
-            own_function.parts(self.target)
+        if self.target and (self.cuda or self.kernel or self.symbol or self.map_path):
+            raise WrongInput(f"{self.target} is judged by itself: leave out --cuda, --kernel, --symbol and --map")
+        if self.symbol and (self.cuda or self.kernel):
+            raise WrongInput("--symbol is of a shared library, --cuda and --kernel of a CUDA text: judge one at a time")
+        if self.symbol and not self.lib:
+            raise WrongInput(f"--symbol {self.symbol}: name its shared library with --lib")
+        if self.target or self.symbol:
             return
         if not self.cuda:
             raise WrongInput("--kernel and --map are about a CUDA text: name its file with --cuda")
@@ -65,9 +70,13 @@ class Asked:
         """The kernel in the place of the one op that is chosen; raises WrongInput for several, and for bad files."""
         found = list(dict.fromkeys(names or [each.case.op for each in chosen]))
         if len(found) != 1:
-            raise WrongInput(f"{self.what}: name the one op that {self.kernel or 'it'} computes, as in --op tgemv")
+            raise WrongInput(
+                f"{self.what}: name the one op that {self.kernel or self.symbol or 'it'} computes, as in --op tgemv"
+            )
         if self.target:
             return own_function.read(self.target, found[0])
+        if self.symbol:
+            return own_library.read(self.lib or "", self.symbol, found[0], self.map_path)
         return own_cuda.read(self.cuda or "", self.kernel or "", found[0], self.map_path)
 
     def found(self, own: AnyOwn, chosen: Sequence[Selected], named: list[str], index: int) -> list[str]:

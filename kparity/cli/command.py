@@ -144,17 +144,18 @@ class Command(click.Command):
         return super().invoke(ctx)
 
     def _settled(self, args: Sequence[str]) -> list[str]:
-        """``--json`` by itself is ``--json=-``. The next word is its file where the command has no arguments, or where
-        it ends in ``.json``.
+        """``--json`` by itself is ``--json=-``. The next word is its file where it can be no argument of the command,
+        or ends in ``.json``.
         """
-        taking, settled, rest = any(isinstance(each, click.Argument) for each in self.params), list[str](), list(args)
+        arguments, settled, rest = [p for p in self.params if isinstance(p, click.Argument)], list[str](), list(args)
         while rest:
             word = rest.pop(0)
             if word == "--":
                 return [*settled, word, *rest]
             if word == JSON and any(JSON in each.opts for each in self.params):
                 following = rest[0] if rest else ""
-                named = following == "-" or (following[:1] not in ("", "-") and not taking)
+                taken = any(getattr(each.type, "could_be", bool)(following) for each in arguments)
+                named = following == "-" or (following[:1] not in ("", "-") and not taken)
                 word = f"{JSON}={rest.pop(0) if named or following.endswith('.json') else '-'}"
             settled.append(word)
         return settled

@@ -55,6 +55,28 @@ class Span(click.ParamType):  # type: ignore[type-arg]
 SPAN = Span()
 
 
+class Function(click.ParamType):  # type: ignore[type-arg]
+    """A function of a file of Python, FILE.py:FUNCTION."""
+
+    name = "function"
+
+    @staticmethod
+    def could_be(word: str) -> bool:
+        """Whether a word names one; what it is not may be the file of ``--json``."""
+        path, _, name = word.rpartition(":")
+        return path.endswith(".py") and name.isidentifier()
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from kparity.errors import WrongInput
+
+        if not self.could_be(value):
+            raise WrongInput(f"{value!r} names no function: write FILE.py:FUNCTION, as in my.py:gemv")
+        return value
+
+
+FUNCTION = Function()
+
+
 class Nonce(click.ParamType):  # type: ignore[type-arg]
     """A word of a verifier: 1 to 128 printable characters."""
 
