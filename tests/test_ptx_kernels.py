@@ -17,6 +17,8 @@ from kparity.device.adapter import launched
 from kparity.engine import Engine
 from kparity.errors import Unavailable
 from kparity.model import load_model
+from kparity.mutate import barriers
+from kparity.ops import assemble
 from kparity.ops.assemble import Source
 from kparity.ops.spec import Case, Op
 from tests import gguf_files
@@ -116,6 +118,29 @@ def test_a_barrier_that_is_gone_is_a_race(
     changed(monkeypatch, r"BARRIER\(\);", "", at=at)
     reason = failure(ptx, name, **params)
     assert re.search(rf"race on \w+\[byte \d+\]: .*thread \d+ of block .* at kernels/{name}/{name}.cu:\d+", reason)
+
+
+@pytest.mark.parametrize("name", barriers.COMES_ONCE)
+def test_a_barrier_before_the_only_reduction_orders_nothing(
+    ptx: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:  # fmt: skip
+    patched = barriers.of_op(name)["no-barrier-lanes-h-1"].sources(name, "gpu")
+    real, used = assemble.kernel_text, set[str]()
+
+    def kernel_text(relative: str) -> str:
+        used.update({relative} & set(patched))
+        return patched.get(relative) or real(relative)
+
+    monkeypatch.setattr(assemble, "kernel_text", kernel_text)
+    op = ops.get(name)
+    records = [record for case in small(op) for record in check_case(ptx, op, case, kinds=["random"])]
+    assert [f"{each.label}: {each.reason}" for each in records if each.outcome != "PASS"] == []
+    assert records and used == {barriers.REDUCTION}
+
+
+def test_a_row_of_dense_gemv_needs_no_barrier(ptx: Any) -> None:
+    op = ops.get("dense_gemv")
+    assert all(b"bar.sync" not in ptx.compiler.compile(ptx.source(op, case, ptx.constants)) for case in op.cases())
 
 
 def test_a_race_names_both_lines(ptx: Any, monkeypatch: pytest.MonkeyPatch) -> None:

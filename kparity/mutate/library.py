@@ -19,6 +19,7 @@ from kparity.errors import WrongInput, named
 from kparity.model import writer
 from kparity.model.gguf_header import STRING
 from kparity.model.writer import F32, Key, Spec
+from kparity.mutate import barriers
 from kparity.mutate.cell import CONTROL, ENGINE
 from kparity.ops.assemble import TEXTS
 from kparity.ops.mutant import Mutant
@@ -93,7 +94,8 @@ def of_op(op: str) -> Mapping[str, Mutant]:
     module = f"kparity.kernels.{op}.mutants"
     if find_spec(module) is None:
         return {}
-    mutants: Mapping[str, Mutant] = import_module(module).MUTANTS
+    own: Mapping[str, Mutant] = import_module(module).MUTANTS
+    mutants = {**own, **barriers.of_op(op)}
     where = f"kernels/{op}/mutants.py"
     for name, mutant in mutants.items():
         if not NAME.fullmatch(name):

@@ -31,6 +31,7 @@ from kparity.mutate.cell import (
     WitnessSaid,
 )  # fmt: skip
 from kparity.mutate.library import EMBEDDED, Subject
+from kparity.ops.mutant import Mutant
 from kparity.probe.messages import DEFAULT_POSITIONS, Request
 from kparity.probe.runner import Process, environment, probing, turn
 from kparity.probe.sealed import Sealed
@@ -126,7 +127,7 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
     for backend, closed in _unopened(backends).items():
         dialect, slow = dialect_of(backend), registry.slow(backend)
         for subject in (*controls, *subjects):
-            if slow if subject.mutant is None else dialect not in subject.mutant.patches:
+            if slow if subject.mutant is None else not applies(subject.mutant, backend, dialect):
                 continue
             patched = subject.mutant.sources(subject.op, dialect) if subject.mutant else {}
             graph = "" if slow else graph_of(subject)
@@ -137,6 +138,11 @@ def planned(subjects: Sequence[Subject], backends: Sequence[str]) -> tuple[list[
             else:
                 plans.append(plan)
     return plans, skipped
+
+
+def applies(mutant: Mutant, backend: str, dialect: str) -> bool:
+    """Whether a mutant is written for a backend."""
+    return dialect in mutant.patches and mutant.only in ("", backend)
 
 
 def dialect_of(backend: str) -> str:

@@ -21,13 +21,15 @@ CHANGE = re.compile("«(.*?)→(.*?)»", re.DOTALL)
 class Patch:
     """A piece of a source in which ``«right→wrong»`` marks what changes, as in ``a[at] «+→-» b[at]``.
 
-    The piece must occur exactly ``times`` times, so that a patch cannot rot silently. ``file`` is relative to
-    ``kernels/`` (``prelude/angle.wgsl``); without it the op's own text of the dialect is meant.
+    The piece must occur exactly ``times`` times, so that a patch cannot rot silently; with ``only``, from 1 on, one of
+    them changes. ``file`` is relative to ``kernels/`` (``prelude/angle.wgsl``); without it the op's own text of the
+    dialect is meant.
     """
 
     marked: str
     times: int = 1
     file: str = ""
+    only: int = 0
 
     def apply(self, path: str, text: str) -> str:
         """The patched text; raises WrongInput where the piece does not occur as often as it should."""
@@ -35,7 +37,11 @@ class Patch:
         count = text.count(piece)
         if count != self.times:
             raise WrongInput(f"kernels/{path}: {piece!r} occurs {count} times, the patch expects {self.times}")
-        return text.replace(piece, CHANGE.sub(r"\2", self.marked))
+        wrong = CHANGE.sub(r"\2", self.marked)
+        if not self.only:
+            return text.replace(piece, wrong)
+        parts = text.split(piece)
+        return piece.join(parts[: self.only]) + wrong + piece.join(parts[self.only :])
 
 
 class Mutant:
@@ -47,11 +53,14 @@ class Mutant:
     """Dialect → replacements, one after the other."""
     equivalent: Mapping[str, str]
     """Dialect → the pytest node that proves that the patched text computes the same bits for every input."""
+    only: str
+    """The backend on which alone its defect is sure to show; empty for any."""
 
     def __init__(
-        self, what: str, equivalent: Mapping[str, str] | None = None, **dialects: str | Patch | tuple[str | Patch, ...]
-    ) -> None:
-        self.what, self.equivalent = what, equivalent or {}
+        self, what: str, equivalent: Mapping[str, str] | None = None, only: str = "",
+        **dialects: str | Patch | tuple[str | Patch, ...],
+    ) -> None:  # fmt: skip
+        self.what, self.equivalent, self.only = what, equivalent or {}, only
         several = {name: given if isinstance(given, tuple) else (given,) for name, given in dialects.items()}
         self.patches = {
             name: tuple(Patch(each) if isinstance(each, str) else each for each in given)

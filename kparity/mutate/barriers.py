@@ -1,0 +1,50 @@
+"""Mutants without a barrier: one for each barrier of an op's text, and of each shared text that it uses.
+
+What is wrong with them is an order alone. A device on which the work-items of a group happen to run side by side gives
+the right bits without any barrier: those of the GPU text run where races are told (cuda-ptx). Those of WGSL show where
+a processor runs a group piece by piece (lavapipe), by their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from kparity.ops.assemble import file_of, kernel_text, uses
+from kparity.ops.mutant import Mutant, Patch
+
+CALLS = {"gpu": "BARRIER();", "wgsl": "workgroupBarrier();"}
+"""Dialect → how a barrier is written there."""
+REDUCTION = "prelude/lanes.h"
+ACROSS_WAVES = ("rmsnorm", "act_quant", "tgemv", "attention", "argmax", "norm_quant")
+"""Ops whose GPU texts reduce over the waves of a group; lanes of dense_gemv that share a row are one wave."""
+COMES_ONCE = tuple(name for name in ACROSS_WAVES if name != "attention")
+"""Those that do so once: nobody has used the reduction's memory when they come to its first barrier."""
+ONCE = "tests/test_ptx_kernels.py::test_a_barrier_before_the_only_reduction_orders_nothing"
+"""Proves it of each, by every access to shared memory in each of its cases."""
+
+
+def files(op: str, dialect: str) -> Iterator[str]:
+    """The texts of an op in a dialect that may hold barriers, by their paths below ``kernels/``."""
+    own = file_of(op, dialect)
+    yield own
+    if dialect == "wgsl":
+        yield from uses(kernel_text(own), "wgsl")
+    elif op in ACROSS_WAVES:
+        yield REDUCTION
+
+
+def of_op(op: str) -> Mapping[str, Mutant]:
+    """Name → mutant: ``no-barrier-tgemv-cu-2`` lacks the second barrier of ``tgemv.cu``."""
+    found = dict[str, Mutant]()
+    for dialect, call in CALLS.items():
+        for file in files(op, dialect):
+            count, path = kernel_text(file).count(call), PurePosixPath(file)
+            for number in range(1, count + 1):
+                name = f"no-barrier-{path.stem.replace('_', '-')}-{path.suffix[1:]}-{number}"
+                patch = Patch(f"«{call}→»", times=count, file=file, only=number)
+                once = file == REDUCTION and number == 1 and op in COMES_ONCE
+                what = f"Barrier {number} of {count} in {path.name} is missing."
+                equivalent = {dialect: ONCE} if once else {}
+                found[name] = Mutant(what, equivalent, "cuda-ptx" if dialect == "gpu" else "", **{dialect: patch})
+    return found
