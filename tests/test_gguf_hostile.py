@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from kparity.errors import BadModel
 from kparity.model import load_model
-from kparity.model.graph import LINEARS, NORMS, norm_names
+from kparity.model.graph import LINEARS, norm_names, norms_of
 from kparity.model.writer import TERNARY, header, keys, tensors, write_file
 from kparity.plain.weights import matrix
 
@@ -252,7 +252,7 @@ NEEDED = ("general.architecture", ".block_count", ".attention.layer_norm_rms_eps
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("general.architecture", (STRING, "llama"), "architecture 'llama' is not a BitNet b1.58 model"),
+        ("general.architecture", (STRING, "qwen35"), "architecture 'qwen35' does not run here"),
         ("general.architecture", (U32, 3), "general.architecture is 3, expected a string"),
         *((name, None, f"{name} is missing") for name in NEEDED),
         ("split.count", (U32, 3), "split over several files"),
@@ -319,7 +319,9 @@ def test_every_key_with_every_kind_of_value(tmp_path: Path, key: str) -> None:
             assert str(error).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("name", ["token_embd", "output_norm", *(f"blk.0.{name}" for name in (*LINEARS, *NORMS))])
+@pytest.mark.parametrize(
+    "name", ["token_embd", "output_norm", *(f"blk.0.{name}" for name in (*LINEARS, *norms_of("bitnet")))]
+)
 def test_missing_tensors(tmp_path: Path, name: str) -> None:
     refused(altered(tmp_path, SMALL, tensors={f"{name}.weight": None}), f"tensor {name}.weight is missing")
 
@@ -327,13 +329,13 @@ def test_missing_tensors(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "type_id", "raw", "says"),
     [
-        ("rope_freqs.weight", (32,), 0, bytes(128), "no part of the BitNet graph"),
-        ("blk.0.attn_q.bias", (256,), 0, bytes(1024), "no part of the BitNet graph"),
-        ("blk.0.attn_q.weight", (256, 256), 1, bytes(131072), "is F16, expected a ternary type"),
+        ("rope_freqs.weight", (32,), 0, bytes(128), "no part of the bitnet-b1.58 graph"),
+        ("blk.0.attn_q.bias", (256,), 0, bytes(1024), "no part of the bitnet-b1.58 graph"),
         ("blk.0.attn_norm.weight", (255,), 0, bytes(1020), "has the shape [255], the hyper-parameters say [256]"),
         ("blk.0.attn_norm.weight", (256,), 35, bytes(66), "is TQ2_0, expected F32, F16 or BF16"),
         ("blk.0.attn_norm.weight", (256,), 8, bytes(272), "is Q8_0, expected F32, F16 or BF16"),
-        ("token_embd.weight", (256, 300), 35, bytes(19800), "is TQ2_0, expected F32, F16, BF16, Q8_0 or Q6_K"),
+        ("token_embd.weight", (256, 300), 36, bytes(19232), "is I2_S, expected one of F32, F16, Q8_0, Q6_K, BF16"),
+        ("token_embd.scale", (1,), 0, bytes(4), "no part of the bitnet-b1.58 graph"),
         ("output.weight", (256, 299), 1, bytes(153088), "has the shape [256, 299]"),
         ("blk.0.attn_q.scale", (2,), 0, bytes(8), "has the shape [2]"),
         ("blk.0.attn_q.scale", (1,), 0, struct.pack("<f", float("nan")), "attn_q.scale is nan"),

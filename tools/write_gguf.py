@@ -15,7 +15,7 @@ from kparity.host import files
 from kparity.model.architectures import ARCHITECTURES
 from kparity.model.writer import LINEAR, Spec, write
 
-CHOICES = {"type": sorted(LINEAR), "arch": sorted(ARCHITECTURES)}
+CHOICES = {"type": sorted(LINEAR), "embedding": sorted({*LINEAR} - {"i2_s"}), "arch": sorted(ARCHITECTURES)}
 
 
 def main() -> None:

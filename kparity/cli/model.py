@@ -191,11 +191,17 @@ def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("rope", f"{h['rope_mode']}, {h['rope_dim']} dimensions, theta {h['theta']:g}{scaling}{table}"),
         ("norm eps", f"{h['eps']:g}"),
         ("context", f"{h['context']}"),
+        *([("not ternary", _mixed(report["mixed"]))] if report["mixed"] else []),
         ("embedding", f"{h['vocab']} × {h['width']}, head {report['head']}"),
         ("vocabulary", f"{tokenizer['tokens']} tokens, {tokenizer['kind']}, {split}"),
         ("bos", f"{bos}, {front}"),
         ("eos", eos),
     ]
+
+
+def _mixed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}: activations are not quantised for these"
 
 
 def _value(value: Any) -> str:

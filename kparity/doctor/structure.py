@@ -124,10 +124,8 @@ def _types(patient: Patient) -> Finding:
         notes.append("several ternary types in one file")
     dense = mixed(patient)
     if dense:
-        notes.append(
-            f"a mixed file, whose linear layers are not all ternary: {some(dense)} are not, and nothing runs it"
-        )
-    doubts = types.Q2_0_128 in kinds or unread or dense
+        notes.append(f"a mixed file: {some(dense)} are not ternary, and activations are not quantised for them here")
+    doubts = types.Q2_0_128 in kinds or unread
     return Finding(item, "doubtful" if doubts else "ok", "; ".join([told, *notes]))
 
 

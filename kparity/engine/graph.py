@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from kparity import ops
 from kparity.device.adapter import Backend, Buffer, Kernel, Launch
-from kparity.engine.weights import Weights, silent
+from kparity.engine.weights import READERS, Part, Weights, silent
 from kparity.errors import WrongInput
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams
@@ -31,7 +31,17 @@ from kparity.ops.spec import Case, Value
 
 Quantised = tuple[Buffer, Buffer, Buffer]
 """int8 activations, their scales and their sums."""
-Prepared = Generator[Launch, None, Quantised]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What products read: int8 activations where a weight is ternary; the f32 ones [M, K] where one is not."""
+
+    quantised: Quantised | None
+    x: Buffer | None = None
+
+
+Prepared = Generator[Launch, None, Given]
 
 
 @dataclass(frozen=True)
@@ -116,18 +126,18 @@ class Graph:
         for layer in range(h.n_layer):
             at = f"blk.{layer}"
             before = ("add", (y, *down)) if layer else ("none", (x,))
-            quantised = yield from self._norm_quant(*before, f"{at}.attn_norm.weight", h.width, x if layer else None)
-            projections = yield from self._products(layer, "attn_qkv", quantised)
+            given = yield from self._norm_quant(*before, f"{at}.attn_norm.weight", h.width, x if layer else None)
+            projections = yield from self._products(layer, "attn_qkv", given)
             projections = yield from self._head_norms(layer, projections)
             q = yield from self._store(layer, projections)
             yield self._attend_cache(layer, q)
             mixed = (self._buffer("mixed", (m, h.q_dim)),)
-            quantised = yield from self._norm_quant("none", mixed, f"{at}.attn_sub_norm.weight", h.q_dim)
-            projected = yield from self._products(layer, "attn_output", quantised)
-            quantised = yield from self._norm_quant("add", (x, *projected), f"{at}.ffn_norm.weight", h.width, y)
-            gate_up = yield from self._products(layer, "ffn_gate_up", quantised)
-            quantised = yield from self._norm_quant(h.act, gate_up, f"{at}.ffn_sub_norm.weight", h.ffn, inner)
-            down = yield from self._products(layer, "ffn_down", quantised)
+            given = yield from self._norm_quant("none", mixed, f"{at}.attn_sub_norm.weight", h.q_dim)
+            projected = yield from self._products(layer, "attn_output", given)
+            given = yield from self._norm_quant("add", (x, *projected), f"{at}.ffn_norm.weight", h.width, y)
+            gate_up = yield from self._products(layer, "ffn_gate_up", given)
+            given = yield from self._norm_quant(h.act, gate_up, f"{at}.ffn_sub_norm.weight", h.ffn, inner)
+            down = yield from self._products(layer, "ffn_down", given)
         yield self._add(y, *down, x)
 
     def _add(self, *buffers: Buffer) -> Launch:
@@ -137,7 +147,7 @@ class Graph:
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
     ) -> Prepared:
         """``pre`` of the inputs into ``h`` (``none`` takes them as they are), its norm where the model has one there,
-        and the int8 codes of that.
+        and the int8 codes of that where a ternary weight reads them.
         """
         if pre == "add" and h is not None:
             yield self._add(*inputs, h)
@@ -148,13 +158,22 @@ class Graph:
             normed = self._buffer(f"normed.{width}", (self.rows, width))
             yield self._norm(x, key, normed)
             x = normed
-        return (yield from self._quantise(x))
+        return (yield from self._given(key, x))
+
+    def _kinds(self, key: str) -> tuple[bool, bool]:
+        """Whether ternary weights, and whether dense ones, read what stands at the place of a norm."""
+        _, layer, place, _ = key.split(".")
+        return self.weights.kinds(int(layer), READERS[place])
+
+    def _given(self, key: str, x: Buffer) -> Prepared:
+        """What products at the place of a norm read, of its output or of what lies there without one."""
+        return Given((yield from self._quantise(x)) if self._kinds(key)[0] else None, x)
 
     def _norm(self, x: Buffer, key: str, out: Buffer) -> Launch:
         kernel = self.kernels.get("rmsnorm", M=x.shape[0], D=x.shape[1], eps=self.h.eps)
         return kernel.bind(x, self.weights.norms[key], out)
 
-    def _quantise(self, x: Buffer) -> Prepared:
+    def _quantise(self, x: Buffer) -> Generator[Launch, None, Quantised]:
         kernel = self.kernels.get("act_quant", M=self.rows, K=x.shape[1], mode=self.options.act)
         quantised = self._quantised(kernel, x.shape[1])
         yield kernel.bind(x, *quantised)
@@ -166,17 +185,23 @@ class Graph:
         return q, scale, qsum
 
     def _products(
-        self, layer: int, name: str, quantised: Quantised
+        self, layer: int, name: str, given: Given
     ) -> Generator[Launch, None, tuple[Buffer, ...]]:  # fmt: skip
         """The GEMVs of weights that read the same activations, and where their outputs are, f32 [M, N]."""
         outputs = []
         for part in self.weights.gemvs(layer, name):
+            if dense := self.weights.dense.get((layer, part)):
+                assert given.x is not None
+                outputs.append(self._buffer(f"{part}.out", (self.rows, dense.n)))
+                yield from self._dense(dense.parts, dense.dtype, given.x, outputs[-1])
+                continue
+            assert given.quantised is not None
             weight = self.weights.linears[layer, part]
             kernel = self.kernels.get(
                 "tgemv", M=self.rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=self.options.act
             )
             outputs.append(self._buffer(f"{part}.out", (self.rows, weight.n)))
-            yield kernel.bind(weight.words, weight.wscale, *quantised, outputs[-1])
+            yield kernel.bind(weight.words, weight.wscale, *given.quantised, outputs[-1])
         return tuple(outputs)
 
     def _head_norms(
@@ -224,12 +249,15 @@ class Graph:
             x = row
         normed = self._buffer("output_normed", (rows, h.width))
         yield self._norm(x, "output_norm.weight", normed)
-        for part in self.weights.head:
-            kernel = self.kernels.get(
-                "dense_gemv", M=rows, N=h.vocab, K=h.width, dtype=self.weights.dtype[1], row0=part.row0, rows=part.rows
-            )
-            yield kernel.bind(part.buffer, normed, self.logits)
+        yield from self._dense(self.weights.head, self.weights.dtype[1], normed, self.logits)
         yield self.kernels.get("argmax", M=rows, N=h.vocab).bind(self.logits, self.best)
+
+    def _dense(self, parts: list[Part], dtype: str, x: Buffer, out: Buffer) -> Iterator[Launch]:
+        """Products f32 [M, N] of activations f32 [M, K] with a matrix in parts."""
+        m, n, k = *out.shape, x.shape[1]
+        for part in parts:
+            kernel = self.kernels.get("dense_gemv", M=m, N=n, K=k, dtype=dtype, row0=part.row0, rows=part.rows)
+            yield kernel.bind(part.buffer, x, out)
 
 
 class FusedGraph(Graph):
@@ -238,7 +266,7 @@ class FusedGraph(Graph):
     def _norm_quant(
         self, pre: str, inputs: tuple[Buffer, ...], key: str, width: int, h: Buffer | None = None
     ) -> Prepared:
-        if key not in self.weights.norms:
+        if key not in self.weights.norms or self._kinds(key)[1] or (pre != "add" and len(inputs) > 1):
             return (yield from super()._norm_quant(pre, inputs, key, width, h))
         clamp = self.h.clamp if pre in ("silu", "relu2") else 0
         kernel = self.kernels.get(
@@ -246,7 +274,7 @@ class FusedGraph(Graph):
         )
         quantised = self._quantised(kernel, width)
         yield kernel.bind(*inputs, self.weights.norms[key], *(() if h is None else (h,)), *quantised)
-        return quantised
+        return Given(quantised)
 
     def _store(self, layer: int, projections: tuple[Buffer, ...]) -> Generator[Launch, None, Buffer]:
         if len(projections) > 1:

@@ -70,7 +70,11 @@ def norms(engine: Engine, model: Model, start: str) -> Iterator[Held]:
 
 
 def linears(engine: Engine, model: Model, layer: int) -> Iterator[Held]:
-    """Words and scales of the ternary weights of a layer."""
+    """Words and scales of the ternary weights of a layer, and the dense ones."""
+    for (at, name), dense in engine.weights.dense.items():
+        if at == layer:
+            for part in dense.parts:
+                yield Held(f"{name} of layer {layer}", "dense_gemv", part.buffer, _read(model.dense(layer, name), part))
     for (at, name), linear in engine.weights.linears.items():
         if at == layer:
             parts = [model.linear(layer, part) for part in parts_of(name)]
@@ -117,10 +121,11 @@ def bound(engine: Engine) -> dict[int, list[Buffer]]:
     """
     found: dict[int, list[Buffer]] = {}
     weights, vocab = engine.weights, engine.model.hparams.vocab
+    dense = [*(each.parts for each in weights.dense.values()), weights.head]
     for recorded in engine.programs.values():
         order = {
             "table": iter([part.buffer for part in weights.embedding]),
-            "head": iter([part.buffer for part in weights.head]),
+            "head": iter([part.buffer for parts in dense for part in parts]),
             "weight": iter(weights.norms.values()),
             "w": chain.from_iterable((linear.words, linear.wscale) for linear in weights.linears.values()),
         }

@@ -13,7 +13,7 @@ import numpy as np
 
 from kparity.device.adapter import Buffer, Launch, Program
 from kparity.engine.engine import Engine
-from kparity.engine.graph import Graph, Prepared, Quantised
+from kparity.engine.graph import Given, Graph, Prepared
 from kparity.ops.spec import Array
 
 BEFORE = {"attn_sub_norm": "attention", "ffn_norm": "attn_residual", "ffn_sub_norm": "ffn_swiglu_inner"}
@@ -67,13 +67,13 @@ class Tapped(Graph):
         name = f"{layer}.{BEFORE[norm]}" if norm in BEFORE else stream
         if h is None:
             self._tap(name, read)
-        quantised = yield from super()._norm_quant(pre, inputs, key, width, h)
+        given = yield from super()._norm_quant(pre, inputs, key, width, h)
         if h is not None:
             self._tap(name, read)
         if key in self.weights.norms:
             normed = self._buffer(f"tapped.{width}", (self.rows, width))
             self._tap(f"{layer}.{norm}", normed, launches=(self._norm(read, key, normed),))
-        return quantised
+        return given
 
     def _head_norms(
         self, layer: int, projections: tuple[Buffer, ...]
@@ -85,9 +85,9 @@ class Tapped(Graph):
         return found
 
     def _products(
-        self, layer: int, name: str, quantised: Quantised
+        self, layer: int, name: str, given: Given
     ) -> Generator[Launch, None, tuple[Buffer, ...]]:  # fmt: skip
-        found = yield from super()._products(layer, name, quantised)
+        found = yield from super()._products(layer, name, given)
         if name in HELD:
             self._tap(f"{layer}.{HELD[name]}", *found)
             return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -30,12 +30,16 @@ def parts_of(name: str) -> tuple[str, ...]:
     return GROUPS.get(name, (name,))
 
 
-def gemvs(arch: str, fused: bool) -> tuple[str, ...]:
-    """The GEMVs of a layer. Weights that read the same activations are one, where what follows takes their outputs side
-    by side: norms of the heads of q and k, and the gate without a norm behind it, do not.
+def gemvs(arch: str, fused: bool, dense: Collection[str] = ()) -> tuple[str, ...]:
+    """The GEMVs of a layer, some of whose weights are ``dense`` ones. Weights that read the same activations are one
+    GEMV, where what follows takes their outputs side by side: norms of the heads of q and k, a gate without a norm
+    behind it, and what prepares activations for a dense weight do not.
     """
     norms = norms_of(arch)
-    apart = {"attn_qkv": "attn_q_norm" in norms, "ffn_gate_up": "ffn_sub_norm" not in norms}
+    apart = {
+        "attn_qkv": "attn_q_norm" in norms or not {*parts_of("attn_qkv")}.isdisjoint(dense),
+        "ffn_gate_up": "ffn_sub_norm" not in norms or not {"ffn_gate", "ffn_up", "ffn_down"}.isdisjoint(dense),
+    }
     names = (parts_of(name) if not fused or apart.get(name, False) else (name,) for name in FUSED)
     return tuple(chain.from_iterable(names))
 
@@ -47,6 +51,16 @@ class Linear:
     words: Buffer
     wscale: Buffer
     kind: str
+    n: int
+    k: int
+
+
+@dataclass(frozen=True)
+class DenseLinear:
+    """A weight of an ordinary type on the device, f16 or f32 [n, k], in parts where it is large."""
+
+    parts: list[Part]
+    dtype: str
     n: int
     k: int
 
@@ -65,6 +79,7 @@ class Weights:
     """Everything of a model that a backend holds."""
 
     linears: dict[tuple[int, str], Linear] = field(default_factory=dict)
+    dense: dict[tuple[int, str], DenseLinear] = field(default_factory=dict)
     norms: dict[str, Buffer] = field(default_factory=dict)
     embedding: list[Part] = field(default_factory=list)
     head: list[Part] = field(default_factory=list)
@@ -74,6 +89,11 @@ class Weights:
     def gemvs(self, layer: int, name: str) -> tuple[str, ...]:
         """What one GEMV of the fused graph is here: itself, or one of each of its weights."""
         return (name,) if (layer, name) in self.linears else parts_of(name)
+
+    def kinds(self, layer: int, name: str) -> tuple[bool, bool]:
+        """Whether a ternary weight, and whether a dense one, is among those that read the same activations."""
+        parts = self.gemvs(layer, name)
+        return any((layer, part) in self.linears for part in parts), any((layer, part) in self.dense for part in parts)
 
 
 def _table(backend: Backend, table: Dense) -> list[Part]:
@@ -119,7 +139,12 @@ def upload(
     weights.embedding = _table(backend, embedding)  # first: it may be in memory twice
     weights.head = weights.embedding if head.tied else _table(backend, head)
     for layer in range(model.hparams.n_layer):
-        for name in gemvs(model.hparams.arch, fused):
+        dense = [name for at, name in model.mixed if at == layer]
+        for name in gemvs(model.hparams.arch, fused, dense):
+            if name in dense:
+                table = model.dense(layer, name)
+                weights.dense[layer, name] = DenseLinear(_table(backend, table), table.dtype, *table.shape)
+                continue
             parts = [model.linear(layer, part) for part in parts_of(name)]
             weights.linears[layer, name] = _linear(backend, parts)
             tick(f"layer {layer + 1} of {model.hparams.n_layer}")

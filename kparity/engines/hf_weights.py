@@ -98,7 +98,7 @@ def exported(path: str, act: str = "token") -> Any:
                 continue  # of the rotation, and no module's
             stem, module = _placed(name)
             beside = file.tensors.get(f"{stem}.weight")
-            if name.endswith("scale") and beside and beside.type.ternary:
+            if name.endswith("scale") and beside and beside.type.ternary and stem not in TOP:
                 continue  # read with its weight
             there = getattr(modules.get(module), "weight", None)
             if there is None or name.endswith("scale"):
@@ -178,7 +178,7 @@ def _read(file: GgufFile, name: str, keep: bool) -> tuple[Array, Array | None]:
     tensor = file.tensors[name]
     if len(tensor.shape) == 1:
         return vector(file, name, tensor.shape[0]).copy(), None
-    if not tensor.type.ternary:
+    if not tensor.type.ternary or not name.startswith("blk."):
         return np.concatenate([values for _, values in pieces(file, tensor)]), None
     values, scales = matrix(file, name.removesuffix(".weight"))
     if keep and (scales == scales.flat[0]).all():

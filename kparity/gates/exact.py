@@ -23,10 +23,10 @@ from kparity.plain.weights import PIECE, ternary
 def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
     """One weight for each distinct GEMV shape, from different layers where the model has several."""
     seen: set[tuple[int, int, str]] = set()
-    layers = engine.model.hparams.n_layer
     names = dict.fromkeys(name for _, name in engine.weights.linears)
     for index, name in enumerate(names):
-        layer = index % layers
+        layers = [layer for layer, each in engine.weights.linears if each == name]
+        layer = layers[index % len(layers)]
         weight = engine.weights.linears[layer, name]
         if (weight.n, weight.k, weight.kind) not in seen:
             seen.add((weight.n, weight.k, weight.kind))

@@ -23,7 +23,10 @@ def expected(case: Case, facts: Facts, act: str, kv: str) -> dict[str, Value]:
         "scale": facts.rope_scale,
     }  # fmt: skip
     heads: dict[str, Value] = {"H": facts.heads, "G": facts.kv_heads, "D": facts.head_dim, "dtype": kv}
-    pre = dict(case.params).get("pre")
+    pre, q, kv_rows = dict(case.params).get("pre"), facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+    shapes = {(q, facts.width), (kv_rows, facts.width), (facts.width, q), (facts.ffn, facts.width),
+              (facts.width, facts.ffn)}  # fmt: skip
+    linear = facts.mixed and case.op == "dense_gemv" and (case["N"], case["K"]) in shapes
     activation: dict[str, Value] = {"pre": facts.act, "clamp": facts.clamp, "D": facts.ffn}
     table: dict[str, dict[str, Value]] = {
         "rmsnorm": {"eps": facts.eps},
@@ -34,7 +37,7 @@ def expected(case: Case, facts: Facts, act: str, kv: str) -> dict[str, Value]:
         "rope_store": {**rope, **heads},
         "attention": heads,
         "glu": {"act": facts.act, "clamp": facts.clamp, "D": facts.ffn},
-        "dense_gemv": {"N": facts.vocab, "K": facts.width},
+        "dense_gemv": {} if linear else {"N": facts.vocab, "K": facts.width},
         "argmax": {"N": facts.vocab},
     }
     return table.get(case.op, {})

@@ -52,7 +52,9 @@ def _findings(kernel: Kernel, op: Op, case: Case, kind: str) -> list[Comparison]
 def _table(engine: Engine, case: Case) -> Buffer | None:
     """The part of embedding or head that a kernel reads, where it is large; None for all other kernels."""
     parts = {"embed": engine.weights.embedding, "dense_gemv": engine.weights.head}.get(case.op, [])
-    found = (part.buffer for part in parts if (part.row0, part.rows) == (case["row0"], case["rows"]))
+    width = case["K" if case.op == "dense_gemv" else "D"] if parts else 0
+    found = (part.buffer for part in parts
+             if (part.row0, part.rows, part.buffer.shape[1]) == (case["row0"], case["rows"], width))  # fmt: skip
     return next((buffer for buffer in found if math.prod(buffer.shape) > SMALL), None)
 
 

@@ -22,7 +22,7 @@ LINEARS: Mapping[str, tuple[str, str]] = {
     "ffn_up": ("width", "ffn"),
     "ffn_down": ("ffn", "width"),
 }
-"""The ternary matrices of a layer, in file order, with the sizes that K and N are."""
+"""The matrices of a layer, ternary but for some of a mixed file, in file order, with the sizes that K and N are."""
 NORMS: Mapping[str, str] = {
     "attn_norm": "width", "attn_q_norm": "head_dim", "attn_k_norm": "head_dim", "attn_sub_norm": "q_dim",
     "ffn_norm": "width", "ffn_sub_norm": "ffn",
@@ -65,16 +65,26 @@ def check_tensors(tensors: Mapping[str, TensorInfo], h: Hparams) -> None:
         _check_dense(tensors, FACTORS, (h.rope_dim // 2,))
         allowed.add(FACTORS)
     linears = linear_shapes(h)
+    check_some_ternary(tensors, h.n_layer)
     for layer in range(h.n_layer):
         for name in norms_of(h.arch):
             _check_dense(tensors, f"blk.{layer}.{name}.weight", (getattr(h, NORMS[name]),))
             allowed.add(f"blk.{layer}.{name}.weight")
         for name, shape in linears.items():
             _check_linear(tensors, f"blk.{layer}.{name}", shape)
-            allowed |= {f"blk.{layer}.{name}.weight", *scale_names(f"blk.{layer}.{name}")}
+            allowed.add(f"blk.{layer}.{name}.weight")
+            if tensors[f"blk.{layer}.{name}.weight"].type.ternary:
+                allowed |= {*scale_names(f"blk.{layer}.{name}")}
     extra = next((name for name in tensors if name not in allowed), None)
     if extra is not None:
         raise BadModel(f"tensor {extra} is no part of the {h.arch} graph; leaving it out would change the results")
+
+
+def check_some_ternary(tensors: Mapping[str, TensorInfo], layers: int) -> None:
+    """Raises BadModel where no linear layer is ternary, though they are there: nothing here is about such a file."""
+    there = [tensors.get(f"blk.{layer}.{name}.weight") for layer in range(layers) for name in LINEARS]
+    if there[0] and not any(each and each.type.ternary for each in there):
+        raise BadModel(f"tensor {there[0].name} is {there[0].type.name}, expected a ternary type: {_TERNARY}")
 
 
 def _find(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, ...]) -> TensorInfo:
@@ -91,15 +101,15 @@ def _find(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, ...]) 
 
 def _check_dense(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, ...]) -> None:
     tensor = _find(tensors, name, shape)
-    if tensor.type.ternary or (len(shape) == 1 and tensor.type.block > 1):
-        kinds = "F32, F16 or BF16" if len(shape) == 1 else "F32, F16, BF16, Q8_0 or Q6_K"
-        raise BadModel(f"tensor {name} is {tensor.type.name}, expected {kinds}")
+    if len(shape) == 1 and (tensor.type.ternary or tensor.type.block > 1):
+        raise BadModel(f"tensor {name} is {tensor.type.name}, expected F32, F16 or BF16")
+    if tensor.type.flat:
+        kinds = ", ".join(each.name for each in READABLE if not each.flat)
+        raise BadModel(f"tensor {name} is {tensor.type.name}, expected one of {kinds}")
 
 
 def _check_linear(tensors: Mapping[str, TensorInfo], name: str, shape: tuple[int, int]) -> None:
-    tensor = _find(tensors, f"{name}.weight", shape)
-    if not tensor.type.ternary:
-        raise BadModel(f"tensor {name}.weight is {tensor.type.name}, expected a ternary type: {_TERNARY}")
+    _find(tensors, f"{name}.weight", shape)
     beside = [scale for scale in scale_names(name) if scale in tensors]
     for scale in beside:
         _check_dense(tensors, scale, (1,))

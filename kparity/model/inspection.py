@@ -37,6 +37,7 @@ def inspect_model(model: Model) -> dict[str, Any]:
         "head": "tied to token_embd.weight" if model.tied else graph.HEAD,
         "keys": {name: _plain(value) for name, value in file.keys.items()},
         "types": _types(model),
+        "mixed": ["blk.{}.{}".format(*each) for each in model.mixed],
         "scale_tensors": sum(name.endswith("scale") for name in file.tensors),
         "tokenizer": _tokenizer(model),
         "norms": norms,

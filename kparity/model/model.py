@@ -64,11 +64,18 @@ class Model:
 
     @property
     def ternary_types(self) -> tuple[str, ...]:
-        """Types of the ternary tensors, for example ``("TQ2_0",)``."""
-        return tuple(sorted({t.type.name for t in self.file.tensors.values() if t.type.ternary}))
+        """Types of the ternary linear layers, for example ``("TQ2_0",)``."""
+        inside = (each for name, each in self.file.tensors.items() if name.startswith("blk."))
+        return tuple(sorted({each.type.name for each in inside if each.type.ternary}))
+
+    @cached_property
+    def mixed(self) -> tuple[tuple[int, str], ...]:
+        """Layer and name of the linear layers that are not ternary: their activations are not quantised."""
+        places = [(layer, name) for layer in range(self.hparams.n_layer) for name in graph.LINEARS]
+        return tuple(each for each in places if not self.file.tensors["blk.{}.{}.weight".format(*each)].type.ternary)
 
     def linear(self, layer: int, name: str) -> Ternary:
-        """The packed weights of a linear layer, repacked at every call: upload them and let them go."""
+        """The packed weights of a ternary linear layer, repacked at every call: upload them and let them go."""
         if name not in graph.LINEARS:
             raise UnknownName("linear layer", name, graph.LINEARS)
         if not 0 <= layer < self.hparams.n_layer:
@@ -77,6 +84,11 @@ class Model:
         scale = math.prod(self._separate_scale(beside) for beside in graph.scale_names(stem))
         with self.file.naming():
             return load_ternary(self.file, self.file.tensors[f"{stem}.weight"], scale)
+
+    def dense(self, layer: int, name: str) -> Dense:
+        """The weights of a linear layer that is not ternary, [N, K]."""
+        with self.file.naming():
+            return Dense(self.file, self.file.tensors[f"blk.{layer}.{name}.weight"])
 
     def vector(self, name: str) -> Array:
         """A norm's weights, f32 [K]; BadModel where one is not finite."""

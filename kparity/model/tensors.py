@@ -12,6 +12,7 @@ from kparity.host.processors import processors
 from kparity.model import decode
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.types import F16, F32, I2_S
+from kparity.ops.packing import unpack
 from kparity.ops.spec import DTYPES, Array
 
 ScaleKind = Literal["tensor", "row", "block256"]
@@ -123,17 +124,13 @@ _CHUNK = 1 << 22
 @dataclass(frozen=True)
 class Dense:
     """A matrix [rows, K] of a file, which is read where it is asked for: F16 and F32 as they are stored, f32 for BF16,
-    Q8_0 and Q6_K. ``tied`` where the head and the embedding are one tensor.
+    Q8_0 and Q6_K, f16 for a ternary type, whose weights times their scale it holds exactly. ``tied`` where the head and
+    the embedding are one tensor.
     """
 
     file: GgufFile
     tensor: TensorInfo
     tied: bool = False
-
-    def __post_init__(self) -> None:
-        if self.tensor.type.ternary:
-            kind = self.tensor.type.name
-            raise BadModel(f"tensor {self.tensor.name} is {kind}: a ternary embedding or head is not supported")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -143,7 +140,7 @@ class Dense:
     @property
     def dtype(self) -> str:
         """``f16`` or ``f32``."""
-        return "f16" if self.tensor.type is F16 else "f32"
+        return "f16" if self.tensor.type is F16 or self.tensor.type.ternary else "f32"
 
     @property
     def array(self) -> Array:
@@ -162,12 +159,29 @@ class Dense:
         step = max(1, _CHUNK // self.shape[1])
         for start in range(0, len(out), step):
             part = out[start : start + step]
-            part[...] = _dequantise(self.file, self.tensor.cut(row0 + start, len(part)))
+            widen = _widen if self.tensor.type.ternary else _dequantise
+            part[...] = widen(self.file, self.tensor.cut(row0 + start, len(part)))
 
 
 def load_vector(file: GgufFile, tensor: TensorInfo) -> Array:
     """f32 [K]: a norm's weights, whatever they contain."""
     return np.asarray(Dense(file, tensor).array.reshape(-1), np.float32)
+
+
+def _widen(file: GgufFile, tensor: TensorInfo) -> Array:
+    """Ternary weights times their scales, f16 [rows, K]; raises BadModel where +2 times one is beyond f16."""
+    import kparity._native as native
+
+    k, rows, data = tensor.shape[0], tensor.rows, file.data(tensor)
+    words, half, _, bad = getattr(native, NATIVE[tensor.type.name])(data, rows, k, processors())
+    if bad >= 0:
+        raise _not_ternary(tensor, data, k, bad)
+    scales = half.view("<f2").reshape(rows, -1, 1)
+    with np.errstate(all="ignore"):  # a damaged scale gives infinities; the gates see them
+        values: Array = unpack(words, k).reshape(rows, scales.shape[1], -1) * scales
+    if (np.isinf(values) & np.isfinite(scales)).any():
+        raise BadModel(f"tensor {tensor.name}: a weight of +2 times its scale is beyond f16")
+    return values.reshape(rows, k)
 
 
 def _dequantise(file: GgufFile, tensor: TensorInfo) -> Array:

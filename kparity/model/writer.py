@@ -60,6 +60,10 @@ class Spec:
     """A scale of its own for every block (TQ types only)."""
     key_length: int = 0
     """Size of a head; 0 for the width over the number of heads."""
+    embedding: str = "f16"
+    """Type of the embedding and of the head: f16, or a ternary one with a scale for each block."""
+    mixed: str = ""
+    """Linear layers that are f16, by the ends of their names, comma-separated: ``ffn_down,0.attn_v``."""
     rope_freqs: bool = False
     """Write the table that divides the frequencies of RoPE, as of Llama 3.1 (``llama`` only)."""
 
@@ -186,14 +190,15 @@ def llama3_factors(spec: Spec, factor: float = 8.0, low: float = 1.0, high: floa
 
 
 def _linear(spec: Spec, name: str, rows: int, k: int, gain: float) -> Iterator[Entry]:
-    split = 0.5 if spec.scale_tensors else 1.0
+    kind = "f16" if name.endswith(tuple(filter(None, spec.mixed.split(",")))) else spec.type
+    split = 0.5 if spec.scale_tensors and kind != "f16" else 1.0
 
     def make() -> Iterator[bytes]:
         weights, scales = random_ternary(spec, f"{name}.weight", rows, k, gain)
-        yield encode(spec.type, weights, scales * np.float32(split))
+        yield encode(kind, weights, scales * np.float32(split))
 
-    yield Entry.of(f"{name}.weight", (k, rows), spec.type, make)
-    if spec.scale_tensors:
+    yield Entry.of(f"{name}.weight", (k, rows), kind, make)
+    if split != 1.0:
         yield Entry.of(f"{name}.scale", (1,), "f32", lambda: [struct.pack("<f", 1.0 / split)])
 
 
@@ -210,10 +215,15 @@ def _dense(spec: Spec, name: str, shape: tuple[int, int], sigma: float) -> Entry
         rng, step = _rng(spec, name), max(1, (1 << 22) // shape[0])
         for start in range(0, shape[1], step):
             rows = min(step, shape[1] - start)
+            if spec.embedding != "f16":
+                weights = rng.integers(-1, 2, (rows, shape[0]), np.int8)
+                scales = np.full((rows, -(-shape[0] // 256)), np.float16(sigma * math.sqrt(1.5)), np.float32)
+                yield encode(spec.embedding, weights, scales)
+                continue
             values = rng.standard_normal((rows, shape[0]), np.float32) * np.float32(sigma)
             yield values.astype("<f2").tobytes()
 
-    return Entry.of(name, shape, "f16", make)
+    return Entry.of(name, shape, spec.embedding, make)
 
 
 def _rng(spec: Spec, name: str) -> np.random.Generator:

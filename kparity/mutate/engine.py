@@ -179,7 +179,7 @@ class NoSubNorm(FusedGraph):
 
     def _norm_quant(self, pre: str, inputs: tuple[Buffer, ...], key: str, *sizes: Any, **named: Any) -> Prepared:
         if key.endswith("attn_sub_norm.weight"):
-            return self._quantise(inputs[0])
+            return self._given(key, inputs[0])
         return super()._norm_quant(pre, inputs, key, *sizes, **named)
 
 

@@ -41,6 +41,8 @@ class Facts:
     context: int
     norms: tuple[str, ...]
     """The norms of a layer."""
+    mixed: bool
+    """Whether a linear layer is not ternary: its activations are not quantised."""
     factors: list[float]
     """By what the frequency of each pair is divided beside that, of ``rope_freqs.weight``; 1 without it."""
     frequencies: list[float]
@@ -96,7 +98,7 @@ def facts_of(file: GgufFile) -> Facts:
         eps=float(number("attention.layer_norm_rms_epsilon")), theta=theta, rope_scale=scale, rope_dim=rope_dim,
         rope_mode="interleaved" if arch == "llama" else "neox", heads=heads, kv_heads=kv_heads, head_dim=head_dim,
         width=width, ffn=size("feed_forward_length"), vocab=embedding.rows, layers=size("block_count"),
-        context=size("context_length"), norms=_norms(str(arch)), factors=factors,
+        context=size("context_length"), norms=_norms(str(arch)), factors=factors, mixed=_mixed(file),
         frequencies=[math.exp(-2 * i / rope_dim * math.log(theta)) / scale / each for i, each in enumerate(factors)],
     )  # fmt: skip
 
@@ -105,6 +107,11 @@ def _norms(arch: str) -> tuple[str, ...]:
     if arch not in PLAIN:
         return "attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"
     return "attn_norm", *(("attn_q_norm", "attn_k_norm") if arch == "qwen3" else ()), "ffn_norm"
+
+
+def _mixed(file: GgufFile) -> bool:
+    layers = [each for each in file.tensors.values() if each.name.startswith("blk.") and each.rows > 1]
+    return not all(each.type.ternary for each in layers)
 
 
 def _squared(file: GgufFile, arch: str) -> bool:

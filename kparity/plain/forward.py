@@ -199,6 +199,8 @@ Show = Callable[[str, Sequence[Array]], None]
 
 
 Tensors = Mapping[str, TensorInfo]
+Given = tuple[list[Array], list[Quantised]]
+"""Activations before linear layers, of all passes: as they are, for dense weights, and quantised."""
 
 
 @dataclass(frozen=True)
@@ -334,16 +336,20 @@ def _layer(
         _at(streams, layer, slot)
         return [call(stream, *given) for stream, *given in zip(streams, *values, strict=True)]
 
-    def linear(name: str, given: Sequence[Quantised], rows: int) -> list[Array]:
-        return products(ternary(file, f"blk.{layer}.{name}", given[0].q.shape[1], rows), streams, given, rows)
+    def linear(name: str, given: Given, rows: int) -> list[Array]:
+        floats, quantised = given
+        k, tensor = floats[0].shape[1], file.tensors.get(f"blk.{layer}.{name}.weight")
+        if tensor and not tensor.type.ternary:
+            return dense_products(file, find(file, tensor.name, k, rows), floats)
+        return products(ternary(file, f"blk.{layer}.{name}", k, rows), streams, quantised, rows)
 
-    def normed(values: Sequence[Array], name: str) -> list[Quantised]:
+    def normed(values: Sequence[Array], name: str) -> Given:
         """What products are given: of values behind the norm of that name, where the model has it."""
         floats = list(values)
         if name in f.norms:
             weight = vector(file, f"blk.{layer}.{name}.weight", values[0].shape[1])
             floats = shown(name, both(name, lambda stream, x: stream.norm(x, weight, f.eps), values))
-        return both(name, lambda stream, x: stream.quantised(x, act), floats)
+        return floats, both(name, lambda stream, x: stream.quantised(x, act), floats)
 
     def by_head(values: Sequence[Array], name: str) -> list[Array]:
         if name not in f.norms:
@@ -382,6 +388,15 @@ def _layer(
     slot = "ffn_swiglu_inner"
     inner = shown(slot, both(slot, lambda stream, *pair: stream.product(*pair, f), gate, up))
     added(shown("ffn_out", linear("ffn_down", normed(inner, "ffn_sub_norm"), f.width)), "output")
+
+
+def dense_products(file: GgufFile, tensor: TensorInfo, given: Sequence[Array]) -> list[Array]:
+    """W · a of all passes with a weight of an ordinary type: activations are not quantised."""
+    found = [np.empty((len(x), tensor.rows), x.dtype) for x in given]
+    for rows, weights in pieces(file, tensor):
+        for x, out in zip(given, found, strict=True):
+            out[:, rows] = x @ weights.astype(x.dtype, copy=False).T
+    return found
 
 
 def products(weights: Iterable[Piece], streams: Sequence[Stream], given: Sequence[Quantised], rows: int) -> list[Array]:

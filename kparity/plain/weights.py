@@ -167,6 +167,11 @@ DENSE: Mapping[str, Callable[[Array], Array]] = {
 
 
 def _dense(file: GgufFile, tensor: TensorInfo, row0: int, rows: int) -> Array:
+    if tensor.type.ternary and not tensor.type.flat:
+        values, scales = _decoded(file, tensor, row0, rows)
+        with np.errstate(all="ignore"):
+            found = values.astype(np.float32) * np.repeat(scales.astype(np.float32), tensor.type.block, axis=1)
+        return np.asarray(found)
     if tensor.type.name not in DENSE:
         raise BadModel(f"tensor {tensor.name} is {tensor.type.name}, expected one of {', '.join(DENSE)}")
     with np.errstate(all="ignore"):  # a damaged scale gives infinities; the gates see them

@@ -41,9 +41,9 @@ def hparams(model: Model) -> Hparams:
     )  # fmt: skip
 
 
-def _type(name: str, ternary: bool) -> TensorType:
+def _type(name: str, ternary: bool = False) -> TensorType:
     found = BY_NAME.get(name)
-    if found is None or found.ternary is not ternary:
+    if found is None or (not found.ternary if ternary else found.flat):
         raise WrongInput(f"{name} is no type of {'ternary matrices' if ternary else 'tables'}")
     return found
 
@@ -53,7 +53,7 @@ def tensor_bytes(model: Model) -> tuple[int, int]:
     and sizes that no file can have.
     """
     h = hparams(model)
-    tables = [_type(name, False) for name in (model.embedding, model.head) if name]
+    tables = [_type(name) for name in (model.embedding, model.head) if name]
     types = [_type(name, True) for name in model.type.split(", ")]
     try:
         fixed = sum(each.n_bytes("a table", (h.width, h.vocab)) for each in tables)
@@ -74,7 +74,7 @@ def _norms(h: Hparams) -> int:
 
 def element(kind: str) -> str:
     """The element type on a device of a table of that type in a file."""
-    return "f16" if kind == "F16" else "f32"
+    return "f16" if kind == "F16" or BY_NAME[kind].ternary else "f32"
 
 
 def _size(kind: str) -> int:
