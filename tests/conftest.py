@@ -48,6 +48,8 @@ TOOLS = (
     "atheris",
     "chromium",
     "caddy",
+    "numba",
+    "triton",
     "gpu",
 )
 """What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it by ``needing``."""

@@ -1,0 +1,1 @@
+"""Ternary GEMVs that know nothing of kparity."""
