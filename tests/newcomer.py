@@ -42,6 +42,8 @@ FILLED = {
     "kparity check -b ggml:CPU,ggml:Vulkan0 --lib DIR": "pip install -q --no-deps ./integrations/ggml &&"
     " kparity check -b ggml:CPU -o ggml_add --lib .; code=$?; pip uninstall -q -y kparity-ggml; exit $code",
     "kparity source OP -b B": "kparity source rope -b cuda",
+    "kparity init [DIR]": "kparity init own && cd own && pytest -q -m parity && kparity check my_kernels.py:gemv"
+    " --op tgemv --quick; code=$?; rm -r ../own; exit $code",
     "kparity ops [OP]": "kparity ops rope",
     "kparity serve -b wgpu,cpu": "timeout --preserve-status 30 kparity serve -b cpu",
     "kparity burnin run --v1 URL --v2 URL": """kparity serve -b cpu --port 8193 & trap "kill $!" EXIT

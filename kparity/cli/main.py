@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("kparity.cli.run", "Generate text on the first backend that passes its probe."),
     "serve": ("kparity.cli.serve", "Serve an OpenAI-compatible API on the first backend that passes its probe."),
     "check": ("kparity.cli.check", "Hold every op of every backend against fp64 truth."),
+    "init": ("kparity.cli.init", "Write a project with a kernel of your own, its tests and its lanes."),
     "source": ("kparity.cli.source", "Print the text of an op as a backend's compiler gets it."),
     "ops": ("kparity.cli.ops", "List the ops, or show what one is: formula, ABI, cases, kinds of input."),
     "bench": ("kparity.cli.bench", "Measure speed beside proof that the output was right."),
