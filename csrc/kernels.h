@@ -47,13 +47,17 @@ template <class K>
 Kernel* construct(const Defines& defines) {
     return new K(defines);
 }
+
+// Tiles of rows have no spans of less than a block.
+Kernel* tgemv(const Defines& defines) {
+    const std::int64_t parts = CODES / defines.integer("SPAN");
+    if (parts == 4) return new Tgemv<4>(defines);
+    if (parts == 2) return new Tgemv<2>(defines);
 #if defined(KP_AVX512)
-template <>
-Kernel* construct<Tgemv>(const Defines& defines) {
     if (defines.integer("M") >= TILED_FROM) return new Tgemm(defines);
-    return new Tgemv(defines);
-}
 #endif
+    return new Tgemv<1>(defines);
+}
 
 const struct {
     const char* op;
@@ -72,7 +76,7 @@ const struct {
     {"rope", construct<Rope>},
     {"rope_store", construct<RopeStore>},
     {"stream", construct<Stream>},
-    {"tgemv", construct<Tgemv>},
+    {"tgemv", tgemv},
 };
 
 Kernel* make(const char* op, const Defines& defines) {

@@ -11,6 +11,8 @@
 //                         depend on its slot
 //   permute               256 int8 activations in the order in which 64 bytes of codes and four shifts give theirs
 //   products              four rows of packed codes times M rows of permuted activations, exact in int32
+//   dot, quarter_sums     a piece of a block of codes, PIECES to a block, times activations, and what the lanes of four
+//                         rows add up to in each quarter of the block
 // and two tile sizes that follow from the number of registers: TOKENS (rows of activations a weight tile is reused for)
 // and VALUES (vectors of a head that attention accumulates at a time).
 #pragma once
@@ -216,6 +218,16 @@ inline void products(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p
     for (int m = 0; m < M; ++m) sum4(lanes[m][0], lanes[m][1], lanes[m][2], lanes[m][3], acc[m]);
 }
 #endif
+
+// acc[m][i][r]: the same of one block, over each quarter i of it.
+template <int M>
+inline void quarters(Tile<M>, const std::uint8_t* const* w, const std::int8_t* p, std::int64_t stride,
+                     std::int64_t ahead, std::int32_t (*acc)[4][4]) {
+    for (int r = 0; r < 4; ++r) prefetch(w[r], ahead);
+    for (int m = 0; m < M; ++m, p += stride)
+        for (int i = 0; i < PIECES; ++i)
+            quarter_sums(dot(i, w[0], p), dot(i, w[1], p), dot(i, w[2], p), dot(i, w[3], p), acc[m] + i * 4 / PIECES);
+}
 
 }  // namespace
 }  // namespace kparity::KP_ISA

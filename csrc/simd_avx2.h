@@ -119,12 +119,32 @@ inline I dot(const Codes& codes, const std::int8_t* p, I acc) {
     }
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
+// The sums of each 128 bits of four vectors, side by side.
+inline I sum4(I a, I b, I c, I d) {
     const I ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
     const I cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
-    const I all = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+}
+inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
+    const I all = sum4(a, b, c, d);
     const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), half);
+}
+
+// Half a block alone; 128 bits of a vector of codes are a quarter of one.
+constexpr int PIECES = 2;
+inline I dot(int half, const std::uint8_t* w, const std::int8_t* p) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + 32 * half));
+    __m256i pairs = _mm256_setzero_si256();
+    for (int s = 0; s < 4; ++s) {
+        const __m256i codes = _mm256_and_si256(_mm256_srli_epi16(words, 2 * s), _mm256_set1_epi8(3));
+        const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 64 * s + 32 * half));
+        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, q));
+    }
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+inline void quarter_sums(I a, I b, I c, I d, std::int32_t (*out)[4]) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), sum4(a, b, c, d));
 }
 
 inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {

@@ -73,10 +73,14 @@ inline void store8(std::int8_t* p, Full, N value) {
 }
 inline void store8(std::int8_t* p, Part tail, N value) { _mm512_mask_cvtepi32_storeu_epi8(p, mask(tail), value); }
 
-inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
+// The sums of each 128 bits of four vectors, side by side.
+inline I sum4(I a, I b, I c, I d) {
     const I ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     const I cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    const I all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
+    const I all = sum4(a, b, c, d);
     const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
     const __m128i quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), quarter);
@@ -93,6 +97,16 @@ inline I dot(I lanes, I codes, I q) {
     return _mm512_dpbusd_epi32(lanes, codes, q);
 #endif
 }
+
+// All of a block; 128 bits of a vector of codes are a quarter of it.
+constexpr int PIECES = 1;
+inline I dot(int, const std::uint8_t* w, const std::int8_t* p) {
+    I words = _mm512_loadu_si512(w), lanes = I{};
+    for (int s = 0; s < 4; ++s, words = _mm512_srli_epi16(words, 2))
+        lanes = dot(lanes, _mm512_and_si512(words, _mm512_set1_epi8(3)), _mm512_loadu_si512(p + 64 * s));
+    return lanes;
+}
+inline void quarter_sums(I a, I b, I c, I d, std::int32_t (*out)[4]) { _mm512_storeu_si512(out, sum4(a, b, c, d)); }
 
 // One row of activations: the four codes of a byte are multiplied where they stand, as 1, 4, 16 and 64 times their
 // value, in accumulators of their own, and those are shifted back once at the end: every lane is an exact multiple.

@@ -93,6 +93,19 @@ inline void sum4(I a, I b, I c, I d, std::int32_t* out) {
     vst1q_s32(out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
 }
 
+// A quarter of a block alone.
+constexpr int PIECES = 4;
+inline I dot(int quarter, const std::uint8_t* w, const std::int8_t* p) {
+    const uint8x16_t words = vld1q_u8(w + 16 * quarter);
+    I acc = vdupq_n_s32(0);
+    for (int s = 0; s < 4; ++s) {
+        const uint8x16_t codes = vandq_u8(vshlq_u8(words, vdupq_n_s8(static_cast<std::int8_t>(-2 * s))), vdupq_n_u8(3));
+        acc = vdotq_s32(acc, vreinterpretq_s8_u8(codes), vld1q_s8(p + 64 * s + 16 * quarter));
+    }
+    return acc;
+}
+inline void quarter_sums(I a, I b, I c, I d, std::int32_t (*out)[4]) { sum4(a, b, c, d, *out); }
+
 inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
     int32x4_t total = vdupq_n_s32(0);
     for (int i = 0; i < 4; ++i) {

@@ -125,6 +125,16 @@ inline I dot(const Codes& codes, const std::int8_t* p, I acc) {
 }
 inline void sum4(I a, I b, I c, I d, std::int32_t* out) { out[0] = a, out[1] = b, out[2] = c, out[3] = d; }
 
+// A quarter of a block alone.
+constexpr int PIECES = 4;
+inline I dot(int quarter, const std::uint8_t* w, const std::int8_t* p) {
+    std::int32_t total = 0;
+    for (int s = 0; s < 4; ++s)
+        for (int j = 16 * quarter; j < 16 * quarter + 16; ++j) total += (w[j] >> (2 * s) & 3) * p[64 * s + j];
+    return total;
+}
+inline void quarter_sums(I a, I b, I c, I d, std::int32_t (*out)[4]) { sum4(a, b, c, d, *out); }
+
 // 256 activations in the order in which decode() gives their codes; returns their sum.
 inline std::int32_t permute(const std::int8_t* q, std::int8_t* p) {
     std::int32_t total = 0;

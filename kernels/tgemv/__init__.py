@@ -1,8 +1,10 @@
 """tgemv: ternary weights times int8 activations, exact in int32, then scaled.
 
-    acc[m, n]    = Σ_k w[n, k] · q[m, k]           exact in int32 (per block of 256 where a scale is per block)
+    acc[m, n]    = Σ_k w[n, k] · q[m, k]           exact in int32 (per span where a scale is per span of a row)
     y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale[n or 0])   weight scales per tensor or row, ascale per token
-    y[m, n]      = Σ_b f32(acc_b[m, n]) · (ascale[m, b or 0] · wscale[n, b or 0])   otherwise, b ascending
+    y[m, n]      = Σ_s f32(acc_s[m, n]) · (ascale[m, b or 0] · wscale[n, s or 0])   otherwise, s ascending
+
+A span s is 256, 128 or 64 weights, as ``wscale`` says, and 256 where that has none; b is the block of 256 that it is in.
 
 ``w`` is packed (see ``kparity.ops.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
 ``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
@@ -10,11 +12,11 @@
 Scales: a NaN makes every output of its span NaN, an infinity makes it infinite, or NaN where the sum is 0. A scale or a
 product of two below 2^-126 may be flushed to 0; one beyond f32 is outside the domain.
 
-ABI: w [N, Kp/16] u32, wscale [1] | [N] | [N, Kp/256] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y [M, N]
-f32 | i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
+ABI: w [N, Kp/16] u32, wscale [1] | [N] | [N, Kp/span] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y
+[M, N] f32 | i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +36,8 @@ GPU_FEW, GPU_MANY = 8_192, 65_536
 """Work-items below which rows are cut finer, and from which a work-item takes two rows."""
 MAX_K = 131_072
 """Largest K for which 128·K <= 2^24, so that an accumulator is exact in f32 too."""
+SPANS: Mapping[Value, int] = {"block256": 256, "block128": 128, "block64": 64}
+"""Weights that a scale within a row counts for."""
 EXTREMES = {"zeros": (0, 0), "all_max": (1, 127), "all_min": (-1, -128), "opposed": (1, -128)}
 """Every weight and every activation of a kind of input."""
 
@@ -45,7 +49,7 @@ class Tgemv(Op):
     required = ("M", "N", "K")
     defaults: ClassVar[Mapping[str, Value]] = {"wscale": "tensor", "ascale": "token", "out": "f32"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "wscale": ("tensor", "row", "block256"),
+        "wscale": ("tensor", "row", *SPANS),
         "ascale": ("token", "block256"),
         "out": ("f32", "i32"),
     }
@@ -59,12 +63,31 @@ class Tgemv(Op):
         """Blocks of 256 weights in a padded row."""
         return padded(case["K"]) // 256
 
+    @staticmethod
+    def span(case: Case) -> int:
+        """Elements of a row that are summed before they are scaled, where there are scales within a row."""
+        return SPANS.get(case["wscale"], 256)
+
+    @staticmethod
+    def whole(case: Case) -> bool:
+        """Whether a row is summed as a whole."""
+        return case["out"] == "i32" or (case["wscale"] not in SPANS and case["ascale"] == "token")
+
+    def spans(self, case: Case, wscale: Array, ascale: Array) -> Iterator[tuple[slice, Array, Array]]:
+        """Of each span of a row: its columns, and its scales of weights [1 or N] and of activations [M, 1]."""
+        span = self.span(case)
+        for at in range(padded(case["K"]) // span):
+            of_weights = wscale[:, at] if case["wscale"] in SPANS else wscale
+            of_rows = ascale[:, 0 if case["ascale"] == "token" else at * span // 256]
+            yield slice(span * at, span * (at + 1)), of_weights, of_rows[:, None]
+
     def args(self, case: Case) -> tuple[Arg, ...]:
-        m, n, kp, b = case["M"], case["N"], padded(case["K"]), self.blocks(case)
-        s = 1 if case["ascale"] == "token" else b
+        m, n, kp = case["M"], case["N"], padded(case["K"])
+        s = 1 if case["ascale"] == "token" else self.blocks(case)
+        scales = {"tensor": (1,), "row": (n,)}.get(str(case["wscale"]), (n, kp // self.span(case)))
         return (
             Arg("w", "u32", (n, kp // 16)),
-            Arg("wscale", "f32", {"tensor": (1,), "row": (n,), "block256": (n, b)}[case["wscale"]]),
+            Arg("wscale", "f32", scales),
             Arg("q", "i8", (m, kp)),
             Arg("ascale", "f32", (m, s)),
             Arg("qsum", "i32", (m, s)),
@@ -74,28 +97,25 @@ class Tgemv(Op):
     def reference(self, case: Case, inputs: Sequence[Array], dtype: npt.DTypeLike = np.float64) -> list[Array]:
         words, wscale, q, ascale, _qsum = inputs
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
-        m, n, b = case["M"], case["N"], self.blocks(case)
+        m, n = case["M"], case["N"]
         # f32 products of these integers are exact in any order (K <= MAX_K), and the matrix product is fast.
-        if case["out"] == "i32" or (case["wscale"] != "block256" and case["ascale"] == "token"):
+        if self.whole(case):
             acc = q.astype(np.float32) @ weights.T
             if case["out"] == "i32":
                 return [acc.astype(np.int32)]
             return [(acc.astype(dtype) * (ascale.astype(dtype) * wscale.astype(dtype))).astype(dtype)]
         y = np.zeros((m, n), dtype)
-        for at in range(b):
-            part = slice(256 * at, 256 * (at + 1))
+        for part, w_s, a_s in self.spans(case, wscale, ascale):
             acc = (q[:, part].astype(np.float32) @ weights[:, part].T).astype(dtype)
-            w_b = wscale[:, at].astype(dtype)[None, :] if case["wscale"] == "block256" else wscale.astype(dtype)
-            a_b = ascale[:, 0 if case["ascale"] == "token" else at].astype(dtype)[:, None]
-            y += acc * (a_b * w_b)
+            y += acc * (a_s.astype(dtype) * w_s.astype(dtype))
         return [y]
 
     def defines(self, case: Case) -> dict[str, int | float]:
         lanes = self.lanes(case)
         return {
             "M": case["M"], "N": case["N"], "KP": padded(case["K"]), "WORDS": padded(case["K"]) // 16,
-            "BLOCKS": self.blocks(case), "W_PER_BLOCK": int(case["wscale"] == "block256"),
-            "W_PER_ROW": int(case["wscale"] == "row"),
+            "BLOCKS": self.blocks(case), "SPAN": 256 if self.whole(case) else self.span(case),
+            "W_PER_BLOCK": int(case["wscale"] in SPANS), "W_PER_ROW": int(case["wscale"] == "row"),
             "A_PER_BLOCK": int(case["ascale"] == "block256"), "OUT_I32": int(case["out"] == "i32"),
             "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": self.tile_m(case), "BLOCK": BLOCK,
             **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
@@ -132,7 +152,7 @@ class Tgemv(Op):
                 break
             lanes *= 2
         many = ceil_div(case["M"], tile_m) * case["N"] * lanes >= GPU_MANY
-        spanned = "block256" in (case["wscale"], case["ascale"])  # a sum per block and output: no registers for more
+        spanned = case["wscale"] in SPANS or case["ascale"] != "token"  # a sum per span and output: no registers for more
         steps, loads = ceil_div(chunks, lanes), GPU_LOADS if tile_m == 1 else 2
         loads = 1 if spanned and tile_m > 1 else max(1, min(loads, GPU_LOCAL // (64 * lanes * tile_m)))
         tile_n = 2 if many and (tile_m == 1 or not spanned) else 1
@@ -146,10 +166,8 @@ class Tgemv(Op):
         return (Stage(self.name, Grid(groups, block)),)
 
     def variant(self, case: Case) -> str:
-        spans = {"tensor": "", "row": "_wrow", "block256": "_wblock"}[case["wscale"]] + {
-            "token": "",
-            "block256": "_ablock",
-        }[case["ascale"]]
+        names = {"tensor": "", "row": "_wrow", "block256": "_wblock", "block128": "_wblock128", "block64": "_wblock64"}
+        spans = names[str(case["wscale"])] + {"token": "", "block256": "_ablock"}[str(case["ascale"])]
         return f"dp4a{spans}{'_i32' if case['out'] == 'i32' else ''}"
 
     def cases(self) -> list[Case]:
@@ -163,7 +181,10 @@ class Tgemv(Op):
         found += self.every("M N K", (small, tiled, long), out="i32")
         spanned = [(*shape, *span) for shape in (small, tiled, wide) for span in spans]
         found += self.every("M N K wscale ascale", spanned)
-        return [*found, self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
+        found += [self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
+        # The spans of Q2_0 and PTQ1_0; 2496 is a multiple of 64 only, 71 rows are none of 2.
+        narrow = (*small, "token"), (*tiled, "token"), (*tiled, "block256"), (1, 71, 2496, "block256")
+        return found + self.every("M N K ascale", narrow, wscale=("block128", "block64"))
 
     def more(self) -> list[Case]:
         # A step of every model, scales as I2_S (one per tensor) and TQ2_0 (one per block) have them.
@@ -180,7 +201,10 @@ class Tgemv(Op):
         plain = [*steps, *blocks, *self.every("M N K", (*chunks, (9, 8640, 3200))), *options, *rows]
         plain += self.every("M N K", lengths)
         long = ((2, 9, k) for k in (*TAILS[-5:], 8640, MAX_K))
-        return plain + self.every("M N K", long, wscale="block256", ascale="block256")
+        plain += self.every("M N K", long, wscale="block256", ascale="block256")
+        narrow = self.every("M N K", ((1, 4096, 4096), (2, 16_401, 320)), wscale=("block128", "block64"))
+        narrow += self.every("M N K", ((m, 70, 640) for m in ROWS[1::2]), wscale="block64", ascale="block256")
+        return plain + narrow + self.every("M N K", ((2, 9, k) for k in (64, 192, 8640)), wscale="block64")
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         kinds = ("random", "all_max", "opposed", "one_hot", "all_min", "zeros", "alternating", "outlier")
@@ -190,8 +214,9 @@ class Tgemv(Op):
         return (*kinds, "unit", "tiny", "nan", "infinite") if case["out"] == "f32" else kinds
 
     def inputs(self, case: Case, rng: np.random.Generator, kind: str = "random") -> list[Array]:
-        m, n, k, b = case["M"], case["N"], case["K"], self.blocks(case)
-        weights = rng.integers(-1, 2, (n, k), np.int8)
+        m, n, k = case["M"], case["N"], case["K"]
+        # Types of files with such spans can hold +2.
+        weights = rng.integers(-1, 3 if self.span(case) < 256 else 2, (n, k), np.int8)
         values = rng.integers(-128, 128, (m, k), np.int8)
         if kind in EXTREMES:  # the largest accumulators of either sign
             weights[:], values[:] = EXTREMES[kind]
@@ -205,7 +230,7 @@ class Tgemv(Op):
             values[:, -1] = 127
         q = np.zeros((m, padded(k)), np.int8)
         q[:, :k] = values
-        spans = 1 if case["ascale"] == "token" else b
+        spans = 1 if case["ascale"] == "token" else self.blocks(case)
         ascale = (np.abs(normal(rng, m, spans)) + 0.01).astype(np.float32)
         shape = self.args(case)[1].shape
         wscale = (np.abs(normal(rng, *shape)) + 0.01).astype(np.float32)
@@ -227,21 +252,18 @@ class Tgemv(Op):
         words, wscale, q, ascale, _qsum = inputs
         if (wscale == 1).all() and (ascale == 1).all():
             return [ErrorBound(np.zeros(truth[0].shape), "unit scales: the accumulator itself, exact in f32")]
-        if case["wscale"] != "block256" and case["ascale"] == "token":
+        if self.whole(case):
             limit = (4 * U32 + self._flushed(ascale, wscale)) * np.abs(truth[0]) + TINY
             return [ErrorBound(limit, "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|; below 2^-126 flushed")]
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
-        n = self.blocks(case) + 2
+        n = padded(case["K"]) // self.span(case) + 2
         limit = np.zeros((case["M"], case["N"]))
-        for at in range(self.blocks(case)):  # |A||x| of the sum over blocks, whose terms are exact
-            part = slice(256 * at, 256 * (at + 1))
+        for part, w_s, a_s in self.spans(case, wscale, ascale):  # |A||x| of the sum over spans, whose terms are exact
             acc = np.abs(q[:, part].astype(np.float32) @ weights[:, part].T).astype(np.float64)
-            w_b = wscale[:, at][None, :] if case["wscale"] == "block256" else wscale
-            a_b = ascale[:, 0 if case["ascale"] == "token" else at][:, None]
-            scales = np.abs(a_b.astype(np.float64) * w_b)
-            limit += acc * scales * (gamma(n) + self._flushed(a_b, w_b)) + TINY
+            scales = np.abs(a_s.astype(np.float64) * w_s)
+            limit += acc * scales * (gamma(n) + self._flushed(a_s, w_s)) + TINY
         return [
-            ErrorBound(limit, f"γ_{n}·Σ_b|acc_b·scale_b|: exact accumulators, {n - 2} blocks; below 2^-126 flushed")
+            ErrorBound(limit, f"γ_{n}·Σ_s|acc_s·scale_s|: exact accumulators, {n - 2} spans; below 2^-126 flushed")
         ]
 
     @staticmethod

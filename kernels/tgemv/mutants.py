@@ -48,7 +48,7 @@ def _native_order(index: str) -> tuple[str, Patch]:
 
 def _numpy_weights(change: str) -> str:
     """The weights changed where the reference has them, and nothing is multiplied yet."""
-    return f'm, n, b = case["M"], case["N"], self.blocks(case)\n«→        {change}\n»'
+    return f'm, n = case["M"], case["N"]\n«→        {change}\n»        # f32'
 
 
 def _torch_weights(change: str) -> str:
@@ -63,10 +63,10 @@ MUTANTS = {
     "last-tile-skipped": Mutant(
         "The loop over K ends one tile early: the last columns of every row are missing.",
         gpu="«COMPLETE || chunk→chunk + 1» < CHUNKS ? ~0u : 0;",
-        wgsl=("quad = lane; quad «→+ 1u »< QUADS; quad", "block = lane; block «→+ 1u »< BLOCKS; block"),
+        wgsl=("quad = lane; quad «→+ 1u »< QUADS; quad", "span = lane; span «→+ 1u »< SPANS; span"),
         native=(
             "permuted, padded, blocks«→ - 1», ahead, acc);",
-            "float y[M][4] = {};\n        for (std::int64_t b = 0; b < blocks«→ - 1»;",
+            Patch("float y[M][4] = {};\n        for (std::int64_t b = 0; b < blocks«→ - 1»;", times=2),
             _tiled("least(PIECE, blocks - «→1 - »b), slot"),
             _tiled("at < least(b + PIECE, blocks«→ - 1»); ++at) {"),
         ),
@@ -174,7 +174,7 @@ MUTANTS = {
     "first-block-qsum": Mutant(
         "With a qsum per block, the one of the first block is subtracted from every block.",
         gpu="UNSUMMED ? 0 : qsum[at«→ / ASPANS * ASPANS»];",
-        wgsl="sum -= qsum[m * BLOCKS« + block→»];",
+        wgsl="sum -= qsum[m * BLOCKS« + span→»];",
         native=("buffers.offset[(slot + m) * blocks« + b→»]", _tiled("slot * blocks« + b * TILE→»")),
     ),
     "int16-accumulator": Mutant(
@@ -214,17 +214,33 @@ MUTANTS = {
     ),
     "block-scale-of-the-one-before": Mutant(
         "A block of weights is multiplied by the scale of the block before it.",
-        gpu="row * BLOCKS + «block→(block > 0 ? block - 1 : 0)» :",
-        wgsl="wscale[row * BLOCKS + «block→max(block, 1u) - 1u»]",
+        gpu="row * (KP / SPAN) + «span→(span > 0 ? span - 1 : 0)» :",
+        wgsl="wscale[row * SPANS + «span→max(span, 1u) - 1u»]",
         native=("[w_per_block «? b→&& b > 0 ? b - 1» : 0]", _tiled("at * blocks + «b→most(b, 1) - 1» :")),
-        torch="(wscale«→.roll(1, dims=1)» if case",
-        numpy="wscale[:, at«→ - 1»].astype(dtype)",
+        torch="(wscale«→.roll(1, dims=1)» if spanned",
+        numpy="wscale[:, at«→ - 1»] if",
+    ),
+    "scale-of-the-blocks-first-span": Mutant(
+        "The spans of a block of 256 are all multiplied by the scale of its first: right where the two are one.",
+        gpu="row * (KP / SPAN) + span«→ / (256 / SPAN) * (256 / SPAN)» :",
+        wgsl="wscale[row * SPANS + span«→ / SPANS_OF_BLOCK * SPANS_OF_BLOCK»]",
+        native="wscale[r][s«→ - i»]",
+        torch="(wscale«→[:, :: 256 // span].repeat_interleave(256 // span, dim=1)» if spanned",
+        numpy="wscale[:, at«→ // (256 // span) * (256 // span)»] if",
+    ),
+    "scales-of-blocks": Mutant(
+        "A row has as many scales as blocks of 256, so that all rows but the first take those of others.",
+        gpu="row * («KP / SPAN→BLOCKS») + span :",
+        wgsl="wscale[row * «SPANS→BLOCKS» + span]",
+        native="at * «spans()→blocks» :",
+        torch="(wscale«→.view(-1)[torch.arange(n)[:, None] * (spans * span // 256) + torch.arange(spans)]» if spanned",
+        numpy="wscale«[:, at]→.flat[np.arange(len(wscale)) * self.blocks(case) + at]» if",
     ),
     "token-scale-of-the-first": Mutant(
         "Every row of activations is multiplied by the scale of the first.",
         gpu="active_scale[slot] = early_u32(ascale, «safe_m→0»);",
         wgsl="f32(acc) * (ascale[«m→0»] * wscale[n * W_PER_ROW])",
-        native=("buffers.ascale[«token * spans→0»];", _tiled("= buffers.ascale[«at + →»s];")),
+        native=("buffers.ascale[«token * sums→0»];", _tiled("= buffers.ascale[«at + →»s];")),
         torch="(ascale«→[:1]» * wscale)",
         numpy="(ascale«→[:1]».astype(dtype) * wscale.astype(dtype))",
     ),

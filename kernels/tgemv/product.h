@@ -13,7 +13,7 @@ struct Product : Kernel {
     std::int64_t tokens, rows, padded, blocks;
     bool w_per_block, w_per_row, a_per_block, integers;
 
-    // Whether a row is summed as a whole, and scaled once: with scales per block, every block is scaled by itself.
+    // Whether a row is summed as a whole, and scaled once: with scales within it, every span is scaled by itself.
     bool whole_rows() const { return integers || !(w_per_block || a_per_block); }
     // Scales, and Σq, of a row of activations.
     std::int64_t scales() const { return a_per_block ? blocks : 1; }
@@ -27,7 +27,7 @@ struct Operands {
           qsum(static_cast<const std::int32_t*>(args[4])), y(args[5]) {}
 
     const std::uint8_t* w;     // [N, KP/4] bytes
-    const float* wscale;       // [1], [N] or [N, BLOCKS]
+    const float* wscale;       // [1], [N] or [N, KP/SPAN]
     const std::int8_t* q;      // [M, KP]
     const float* ascale;       // [M, 1 or BLOCKS]
     const std::int32_t* qsum;  // [M, 1 or BLOCKS]

@@ -1,11 +1,11 @@
 /* tgemv: packed ternary weights times int8 activations, exact in int32, then scaled.
  *
- * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, BLOCKS] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 |
+ * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, KP/SPAN] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 |
  * BLOCKS] i32
  *      -> y [M, N] f32|i32
  * Grid: x walks the rows of w (ROWS a group), y the rows of q (TILE_M a group). LANES work-items share TILE_N rows.
- * Options: W_PER_BLOCK, A_PER_BLOCK (a scale per 256 elements, else one), W_PER_ROW (a scale per row of w), OUT_I32
- * (the accumulators themselves).
+ * Options: W_PER_BLOCK (a scale per SPAN weights of a row: 64, 128 or 256), A_PER_BLOCK (one per 256 activations),
+ * W_PER_ROW (one per row of w), OUT_I32 (the accumulators themselves).
  *
  * A word holds 16 codes w + 1; (word >> 2s) & 0x03030303 is a dp4a operand. The code's 1 is undone by subtracting
  * sum(q) once per span of qsum; where scales change within a row and qsum does not, sum(q) of the span is taken along.
@@ -20,7 +20,7 @@
 #define BLOCK GPU_BLOCK
 #define LANES GPU_LANES
 #define ROWS (BLOCK / LANES * TILE_N)
-#define CHUNKS (WORDS / 4) /* pieces of 16 bytes, 64 weights, a load each; 4 of them are a block of 256 */
+#define CHUNKS (WORDS / 4) /* pieces of 16 bytes, 64 weights, a load each */
 #define STEPS ((CHUNKS + LANES - 1) / LANES)
 /* 16-byte columns of a batch of activations; the 2 keep the writers out of each other's banks. */
 #define PITCH (AHEAD * LANES + 2)
@@ -28,7 +28,8 @@
 #define STAGED ((PIECES + BLOCK - 1) / BLOCK) /* of which one work-item brings so many */
 #define COMPLETE (STEPS * LANES == CHUNKS ? STEPS % AHEAD == 0 : 0) /* no work-item reaches past the end of a row */
 #define SPANNED ((W_PER_BLOCK || A_PER_BLOCK) && !OUT_I32)
-#define UNSUMMED (SPANNED && !A_PER_BLOCK) /* qsum does not have the spans */
+#define SHARERS (SPAN / 64) /* work-items whose chunks are one span */
+#define UNSUMMED (SPANNED && (!A_PER_BLOCK || SPAN < 256)) /* qsum does not have the spans */
 #define ASPANS (A_PER_BLOCK ? BLOCKS : 1)
 #define OUTPUTS (TILE_N * TILE_M)
 #define SLOTS ((OUTPUTS + LANES - 1) / LANES) /* outputs that one work-item stores */
@@ -58,7 +59,9 @@
 
 #if SPANNED
 #define PARTIAL float
-REDUCE(sum_blocks, i32, AHEAD * OUTPUTS, 4, left + right)
+#if SHARERS > 1
+REDUCE(sum_spans, i32, AHEAD * OUTPUTS, SHARERS, left + right)
+#endif
 REDUCE(sum_rows, float, OUTPUTS, LANES, left + right)
 #else
 #define PARTIAL i32
@@ -88,7 +91,9 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
     }
 
 #if SPANNED
+#if SHARERS > 1
     SHARED i32 parts[SCRATCH(AHEAD * OUTPUTS)];
+#endif
     float acc[OUTPUTS] = {0.0f};
 #else
     i32 acc[OUTPUTS][SUMS] = {{0}};
@@ -137,8 +142,8 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
                 packed[ahead][n][2] = four.z;
                 packed[ahead][n][3] = four.w;
 #if SPANNED
-                const u32 row = row0 + n < N ? row0 + n : N - 1, block = chunk < CHUNKS ? chunk / 4 : 0;
-                weight_scale[ahead][n] = wscale[W_PER_BLOCK ? row * BLOCKS + block : (W_PER_ROW ? row : 0)];
+                const u32 row = row0 + n < N ? row0 + n : N - 1, span = chunk < CHUNKS ? chunk / SHARERS : 0;
+                weight_scale[ahead][n] = wscale[W_PER_BLOCK ? row * (KP / SPAN) + span : (W_PER_ROW ? row : 0)];
 #endif
             }
         }
@@ -207,12 +212,14 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         }
 
 #if SPANNED
-        /* Only the integer sum of a whole block may be converted and scaled: its four work-items join theirs, and one
-         * counts it. */
-        sum_blocks(sums, parts);
+        /* Only the integer sum of a whole span may be converted and scaled: its work-items join theirs, and one counts
+         * it. */
+#if SHARERS > 1
+        sum_spans(sums, parts);
+#endif
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = (batch + ahead) * LANES + lane;
-            if (lane % 4 == 0 && chunk < CHUNKS) {
+            if (lane % SHARERS == 0 && chunk < CHUNKS) {
                 UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
                     const u32 at = (m0 + m < M ? m0 + m : M - 1) * ASPANS + (A_PER_BLOCK ? chunk / 4 : 0);
                     const float active_scale = ascale[at];

@@ -2,16 +2,18 @@
 //
 // Unsigned codes w + 1 are multiplied and Σq is subtracted once. Each thread permutes the activations into the order in
 // which 64 bytes of weights and four shifts give their codes (see simd.h), then walks its share of the rows, four at a
-// time, and decodes a block of weights once for TOKENS rows of activations.
+// time, and decodes a block of weights once for TOKENS rows of activations. Where a block has PARTS > 1 spans, each with
+// a scale, its quarters are summed apart.
 #pragma once
 
 #include "product.h"
 
+template <int PARTS>
 struct Tgemv final : Product {
     explicit Tgemv(const Defines& d)
         : Product(d), held(least(tokens, most(TOKENS, (512 << 10) / padded / TOKENS * TOKENS))) {}
     std::size_t scratch_bytes() const override {
-        return static_cast<std::size_t>(held * padded) + static_cast<std::size_t>(held * (blocks + 1)) * 4;
+        return static_cast<std::size_t>(held * padded) + static_cast<std::size_t>(held * (spans() + 1)) * 4;
     }
 
     void run(void* const* args, const Slice& slice) const override {
@@ -35,16 +37,19 @@ struct Tgemv final : Product {
     static constexpr std::int64_t AHEAD_APART = 2048, AHEAD = 8192, AHEAD_SCALES = 128;
     static constexpr std::int64_t AHEAD_OUTPUTS = 8192;  // outputs that are fetched at the beginning: of 4 bytes each
 
+    static constexpr int SPAN = CODES / PARTS;
+    std::int64_t spans() const { return blocks * PARTS; }  // of a row
+
     std::int64_t held;  // rows of activations that are permuted at a time
 
     struct Buffers : Operands {
         Buffers(void* const* args, std::uint8_t* scratch, const Tgemv& of)
             : Operands(args), permuted(reinterpret_cast<std::int8_t*>(scratch)),
               offset(reinterpret_cast<std::int32_t*>(scratch + of.held * of.padded)),
-              scale(reinterpret_cast<float*>(scratch + of.held * (of.padded + 4 * of.blocks))) {}
+              scale(reinterpret_cast<float*>(scratch + of.held * (of.padded + 4 * of.spans()))) {}
 
         std::int8_t* permuted;  // [held, KP]
-        std::int32_t* offset;   // [held, BLOCKS]: Σq of each block, or of the whole row in the first
+        std::int32_t* offset;   // [held, KP/SPAN]: Σq of each span, or of the whole row in the first
         float* scale;           // [held]: of the row of activations, times that of the weights if they have one for all
     };
 
@@ -60,14 +65,19 @@ struct Tgemv final : Product {
     }
 
     void prepare(const Buffers& buffers, std::int64_t token, std::int64_t slot) const {
-        std::int32_t* offset = buffers.offset + slot * blocks;
+        std::int32_t* offset = buffers.offset + slot * spans();
         for (std::int64_t b = 0; b < blocks; ++b)
             offset[b] = permute(buffers.q + token * padded + b * CODES, buffers.permuted + slot * padded + b * CODES);
+        for (std::int64_t s = 0; PARTS > 1 && s < spans(); ++s) {
+            const std::int8_t* q = buffers.q + token * padded + s * SPAN;
+            offset[s] = 0;
+            for (int i = 0; i < SPAN; ++i) offset[s] += q[i];
+        }
         if (!whole_rows()) return;
-        const std::int64_t spans = scales();
+        const std::int64_t sums = scales();
         offset[0] = 0;
-        for (std::int64_t s = 0; s < spans; ++s) offset[0] += buffers.qsum[token * spans + s];
-        const float ascale = buffers.ascale[token * spans];
+        for (std::int64_t s = 0; s < sums; ++s) offset[0] += buffers.qsum[token * sums + s];
+        const float ascale = buffers.ascale[token * sums];
         buffers.scale[slot] = w_per_row ? ascale : ascale * buffers.wscale[0];
     }
 
@@ -80,12 +90,13 @@ struct Tgemv final : Product {
         for (int r = 0; r < 4; ++r) {
             const std::int64_t at = of.row(r);
             w[r] = buffers.w + at * row_bytes;
-            wscale[r] = buffers.wscale + (w_per_block ? at * blocks : w_per_row ? at : 0);
+            wscale[r] = buffers.wscale + (w_per_block ? at * spans() : w_per_row ? at : 0);
             prefetch(wscale[r], AHEAD_SCALES);
         }
         const std::int8_t* permuted = buffers.permuted + slot * padded;
 
         const std::int64_t ahead = of.apart > 1 ? AHEAD_APART : ceil_div(AHEAD, padded) * padded;
+        if constexpr (PARTS > 1) return span_tile<M>(buffers, of, token, slot, w, wscale, ahead);
         std::int32_t acc[M][4];
         if (whole_rows()) {
             products(Tile<M>{}, w, permuted, padded, blocks, ahead, acc);
@@ -115,6 +126,32 @@ struct Tgemv final : Product {
                 const std::int32_t offset = buffers.offset[(slot + m) * blocks + b];
                 for (int r = 0; r < 4; ++r)
                     y[m][r] += static_cast<float>(acc[m][r] - offset) * (ascale * wscale[r][w_per_block ? b : 0]);
+            }
+        }
+        for (int m = 0; m < M; ++m) put(static_cast<float*>(buffers.y) + (token + m) * rows, of, y[m]);
+    }
+
+    // The same with several scales to a block.
+    template <int M>
+    void span_tile(const Buffers& buffers, const Rows& of, std::int64_t token, std::int64_t slot,
+                   const std::uint8_t* const* w, const float* const* wscale, std::int64_t ahead) const {
+        float y[M][4] = {};
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const std::uint8_t* block[4];
+            for (int r = 0; r < 4; ++r) block[r] = w[r] + b * BLOCK_BYTES;
+            std::int32_t acc[M][4][4];
+            quarters(Tile<M>{}, block, buffers.permuted + slot * padded + b * CODES, padded, ahead, acc);
+            for (int m = 0; m < M; ++m) {
+                const float ascale = buffers.ascale[a_per_block ? (token + m) * blocks + b : token + m];
+                for (int i = 0; i < PARTS; ++i) {
+                    const std::int64_t s = b * PARTS + i;
+                    const std::int32_t offset = buffers.offset[(slot + m) * spans() + s];
+                    for (int r = 0; r < 4; ++r) {
+                        const std::int32_t sum =
+                            PARTS == 4 ? acc[m][i][r] : acc[m][2 * i][r] + acc[m][2 * i + 1][r];
+                        y[m][r] += static_cast<float>(sum - offset) * (ascale * wscale[r][s]);
+                    }
+                }
             }
         }
         for (int m = 0; m < M; ++m) put(static_cast<float*>(buffers.y) + (token + m) * rows, of, y[m]);

@@ -2,14 +2,18 @@
 // work-group computes ROWS rows for TILE_M rows of activations, so that a weight is decoded once for all of them.
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // [N, WORDS] u32, 16 codes a word, code = weight + 1
-@group(0) @binding(1) var<storage, read> wscale: array<f32>; // [1]; [N] if W_PER_ROW; [N, BLOCKS] if W_PER_BLOCK
+@group(0) @binding(1) var<storage, read> wscale: array<f32>; // [1]; [N] if W_PER_ROW; [N, SPANS] if W_PER_BLOCK
 @group(0) @binding(2) var<storage, read> q: array<vec4<u32>>; // [M, KP] i8, 16 to a vector
 @group(0) @binding(3) var<storage, read> ascale: array<f32>; // [M]; [M, BLOCKS] if A_PER_BLOCK
 @group(0) @binding(4) var<storage, read> qsum: array<i32>; // like ascale: Σq over the span of the scale
 @group(0) @binding(5) var<storage, read_write> y: array<u32>; // [M, N] f32 bits, or i32 if OUT_I32
 
-const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row; 4 of them are a block of 256
-const FLOAT_SUMS: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u; // of whole blocks, scaled
+const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row
+const SPANS: u32 = KP / SPAN; // of a row: SPAN elements are summed, then scaled
+const SPAN_QUADS: u32 = SPAN / 64u;
+const SPANS_OF_BLOCK: u32 = 256u / SPAN;
+const FLOAT_SUMS: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u; // of whole spans, scaled
+const UNSUMMED: bool = A_PER_BLOCK == 0u || SPAN < 256u; // qsum does not have the spans
 
 //#use rows
 
@@ -51,29 +55,31 @@ fn row_sums(row: u32, m0: u32, lane: u32, thread: u32) {
     }
 }
 
-// A scale per block: a lane takes whole blocks, because only the exact sum of a block may be multiplied. Partial sums
-// are f32.
-fn block_sums(row: u32, m0: u32, lane: u32, thread: u32) {
+// A scale per span: a lane takes whole spans, because only the exact sum of a span may be multiplied. Partial sums are
+// f32.
+fn span_sums(row: u32, m0: u32, lane: u32, thread: u32) {
     var acc: array<f32, TILE_M>;
-    for (var block = lane; block < BLOCKS; block += LANES) {
+    for (var span = lane; span < SPANS; span += LANES) {
         var wide = wscale[row * W_PER_ROW];
         if W_PER_BLOCK == 1u {
-            wide = wscale[row * BLOCKS + block];
+            wide = wscale[row * SPANS + span];
         }
         for (var t = 0u; t < TILE_M; t++) {
             let m = min(m0 + t, M - 1u);
             var sum = 0;
-            for (var quad = 4u * block; quad < 4u * block + 4u; quad++) {
+            for (var quad = SPAN_QUADS * span; quad < SPAN_QUADS * span + SPAN_QUADS; quad++) {
                 let at = (m * QUADS + quad) * 4u;
                 sum += dot64(w[row * QUADS + quad], at);
-                if A_PER_BLOCK == 0u {
+                if UNSUMMED {
                     sum -= sum64(at);
                 }
             }
             var narrow = ascale[m];
             if A_PER_BLOCK == 1u {
-                narrow = ascale[m * BLOCKS + block];
-                sum -= qsum[m * BLOCKS + block];
+                narrow = ascale[m * BLOCKS + span / SPANS_OF_BLOCK];
+            }
+            if !UNSUMMED {
+                sum -= qsum[m * BLOCKS + span];
             }
             acc[t] += f32(sum) * (narrow * wide);
         }
@@ -114,7 +120,7 @@ fn tgemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
     let row = min(group.x * ROWS + thread / LANES, N - 1u);
     let m0 = group.y * TILE_M;
     if FLOAT_SUMS {
-        block_sums(row, m0, lane, thread);
+        span_sums(row, m0, lane, thread);
     } else {
         row_sums(row, m0, lane, thread);
     }

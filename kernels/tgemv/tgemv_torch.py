@@ -8,7 +8,10 @@ from kparity.ops.spec import Case, padded
 def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:
     """[y] from [w, wscale, q, ascale, qsum]; the sums of f32 products are exact, because 127·K < 2^24."""
     words, wscale, q, ascale, _qsum = inputs
-    m, n, blocks = case["M"], case["N"], padded(case["K"]) // 256
+    m, n = case["M"], case["N"]
+    spanned = str(case["wscale"]).startswith("block")
+    span = int(str(case["wscale"]).removeprefix("block")) if spanned else 256
+    spans = padded(case["K"]) // span
     # The four bytes of a little-endian word hold elements 0..3 in their lowest bits, 4..7 in the next, and so on.
     shifts = torch.tensor([[0], [2], [4], [6]], dtype=torch.uint8, device=words.device)
     codes = words.view(torch.uint8).view(n, -1, 1, 4) >> shifts
@@ -16,9 +19,10 @@ def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:
     values = q.to(torch.float32)
     if case["out"] == "i32":
         return [(values @ weights.T).to(torch.int32)]
-    if case["wscale"] != "block256" and case["ascale"] == "token":
+    if not spanned and case["ascale"] == "token":
         return [(values @ weights.T) * (ascale * wscale)]
-    sums = torch.bmm(values.view(m, blocks, 256).transpose(0, 1), weights.view(n, blocks, 256).permute(1, 2, 0))
-    by_row = ascale.T[:, :, None]  # [1 or blocks, M, 1]
-    by_column = (wscale if case["wscale"] == "block256" else wscale[:, None]).T[:, None, :]  # [1 or blocks, 1, 1 or N]
+    sums = torch.bmm(values.view(m, spans, span).transpose(0, 1), weights.view(n, spans, span).permute(1, 2, 0))
+    # [1 or spans, M, 1]
+    by_row = (ascale if case["ascale"] == "token" else ascale.repeat_interleave(256 // span, dim=1)).T[:, :, None]
+    by_column = (wscale if spanned else wscale[:, None]).T[:, None, :]  # [1 or spans, 1, 1 or N]
     return [(sums * (by_row * by_column)).sum(dim=0)]
