@@ -136,7 +136,7 @@ def test_extreme_inputs_are_exact(backends, isa, k, weight, value):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("wscale", ["tensor", "row", "block256"])
+@pytest.mark.parametrize("wscale", ["tensor", "row", "block256", "block128", "block64"])
 @pytest.mark.parametrize("ascale", ["token", "block256"])
 def test_a_row_of_activations_has_the_same_bits_in_every_batch(backends, isa, wscale, ascale):
     """200 rows of 4096 are more than a thread holds in tiles at a time."""

@@ -67,7 +67,7 @@ def test_the_bits_are_those_of_pocl(ptx: Any, name: str) -> None:
         other = registry.open_backend("opencl")
     op, compared = ops.get(name), 0
     for case in small(op):
-        if any(value == "block256" for _, value in case.params):
+        if any(str(value).startswith("block") for _, value in case.params):
             continue  # spans are added up as floats
         for kind in op.kinds(case)[:2]:
             inputs = op.inputs(case, np.random.default_rng(case.seed()), kind)

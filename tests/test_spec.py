@@ -131,22 +131,23 @@ def test_attention_in_plain_loops(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("ascale", ["token", "block256"])
-@pytest.mark.parametrize("wscale", ["tensor", "row", "block256"])
+@pytest.mark.parametrize("wscale", ["tensor", "row", "block256", "block128", "block64"])
 def test_tgemv_in_plain_integers(wscale: str, ascale: str) -> None:
     """Codes are read from the bytes by their place, not by ``packing``."""
     op = ops.get("tgemv")
     case = op.case(M=2, N=3, K=300, wscale=wscale, ascale=ascale)
     words, scales, q, of_rows, qsum = made(case)
     y = op.reference(case, [words, scales, q, of_rows, qsum])[0]
-    wide = np.broadcast_to(scales if wscale == "block256" else scales[:, None], (3, 2))
+    length = int(wscale.removeprefix("block")) if wscale.startswith("block") else 256
+    wide = np.broadcast_to(scales if wscale.startswith("block") else scales[:, None], (3, 512 // length))
     for m, n in np.ndindex(2, 3):
         row, want = words[n].astype("<u4").tobytes(), 0.0
-        for block in range(2):
+        for at in range(0, 512, length):
             acc = 0
-            for e in range(256 * block, 256 * block + 256):
+            for e in range(at, at + length):
                 byte = row[4 * (e // 16) + e % 4]
                 acc += ((byte >> (2 * (e % 16 // 4))) % 4 - 1) * int(q[m, e])
-            want += acc * float(of_rows[m, block if ascale == "block256" else 0]) * float(wide[n, block])
+            want += acc * float(of_rows[m, at // 256 if ascale == "block256" else 0]) * float(wide[n, at // length])
         assert y[m, n] == pytest.approx(want, rel=1e-12)
         spans = [q[m]] if ascale == "token" else [q[m, :256], q[m, 256:]]
         assert [int(span.astype(int).sum()) for span in spans] == qsum[m].tolist()

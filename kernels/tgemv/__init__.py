@@ -4,7 +4,7 @@
     y[m, n]      = f32(acc[m, n]) · (ascale[m] · wscale[n or 0])   weight scales per tensor or row, ascale per token
     y[m, n]      = Σ_s f32(acc_s[m, n]) · (ascale[m, b or 0] · wscale[n, s or 0])   otherwise, s ascending
 
-A span s is 256, 128 or 64 weights, as ``wscale`` says, and 256 where that has none; b is the block of 256 that it is in.
+A span s is 256, 128 or 64 weights, as ``wscale`` says, and 256 where that has none; b is the block of 256 around it.
 
 ``w`` is packed (see ``kparity.ops.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
 ``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
@@ -36,7 +36,7 @@ GPU_FEW, GPU_MANY = 8_192, 65_536
 """Work-items below which rows are cut finer, and from which a work-item takes two rows."""
 MAX_K = 131_072
 """Largest K for which 128·K <= 2^24, so that an accumulator is exact in f32 too."""
-SPANS: Mapping[Value, int] = {"block256": 256, "block128": 128, "block64": 64}
+SPANS = {"block256": 256, "block128": 128, "block64": 64}
 """Weights that a scale within a row counts for."""
 EXTREMES = {"zeros": (0, 0), "all_max": (1, 127), "all_min": (-1, -128), "opposed": (1, -128)}
 """Every weight and every activation of a kind of input."""
@@ -66,7 +66,7 @@ class Tgemv(Op):
     @staticmethod
     def span(case: Case) -> int:
         """Elements of a row that are summed before they are scaled, where there are scales within a row."""
-        return SPANS.get(case["wscale"], 256)
+        return SPANS.get(str(case["wscale"]), 256)
 
     @staticmethod
     def whole(case: Case) -> bool:
@@ -152,7 +152,9 @@ class Tgemv(Op):
                 break
             lanes *= 2
         many = ceil_div(case["M"], tile_m) * case["N"] * lanes >= GPU_MANY
-        spanned = case["wscale"] in SPANS or case["ascale"] != "token"  # a sum per span and output: no registers for more
+        spanned = (
+            case["wscale"] in SPANS or case["ascale"] != "token"
+        )  # a sum per span and output: no registers for more
         steps, loads = ceil_div(chunks, lanes), GPU_LOADS if tile_m == 1 else 2
         loads = 1 if spanned and tile_m > 1 else max(1, min(loads, GPU_LOCAL // (64 * lanes * tile_m)))
         tile_n = 2 if many and (tile_m == 1 or not spanned) else 1
@@ -166,25 +168,26 @@ class Tgemv(Op):
         return (Stage(self.name, Grid(groups, block)),)
 
     def variant(self, case: Case) -> str:
-        names = {"tensor": "", "row": "_wrow", "block256": "_wblock", "block128": "_wblock128", "block64": "_wblock64"}
-        spans = names[str(case["wscale"])] + {"token": "", "block256": "_ablock"}[str(case["ascale"])]
+        weights = {"tensor": "", "row": "_wrow", "block256": "_wblock"}.get(str(case["wscale"]), f"_w{case['wscale']}")
+        spans = weights + {"token": "", "block256": "_ablock"}[str(case["ascale"])]
         return f"dp4a{spans}{'_i32' if case['out'] == 'i32' else ''}"
 
     def cases(self) -> list[Case]:
         small, tiled, wide, long = (1, 3, 257), (9, 33, 640), (2, 70, 2560), (1, 5, 4100)
         # 16401 rows, here and below: so many that the GPU text gives two to a work-item.
         plain = ((1, 1, 1), (1, 16_401, 256), small, (3, 17, 768), tiled, (33, 3_301, 1000), wide, long)
-        spans = (("tensor", "block256"), ("block256", "token"), ("block256", "block256"))
         found = self.every("M N K", plain)
         found += self.every("M N K", (small, tiled), wscale="row")
         found += [self.case(M=1, N=16_401, K=300, wscale="row", ascale="block256")]
         found += self.every("M N K", (small, tiled, long), out="i32")
-        spanned = [(*shape, *span) for shape in (small, tiled, wide) for span in spans]
-        found += self.every("M N K wscale ascale", spanned)
-        found += [self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
-        # The spans of Q2_0 and PTQ1_0; 2496 is a multiple of 64 only, 71 rows are none of 2.
-        narrow = (*small, "token"), (*tiled, "token"), (*tiled, "block256"), (1, 71, 2496, "block256")
-        return found + self.every("M N K ascale", narrow, wscale=("block128", "block64"))
+        both = ("block256", "block256")
+        spanned = (
+            (small, ("tensor", "block256"), ("block256", "token"), ("block64", "block256")),
+            (tiled, ("block128", "block256"), ("block128", "token"), both),
+            (wide, ("tensor", "block256"), ("block64", "token"), both),
+        )
+        found += self.every("M N K wscale ascale", [(*shape, *span) for shape, *spans in spanned for span in spans])
+        return [*found, self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
 
     def more(self) -> list[Case]:
         # A step of every model, scales as I2_S (one per tensor) and TQ2_0 (one per block) have them.
@@ -202,9 +205,16 @@ class Tgemv(Op):
         plain += self.every("M N K", lengths)
         long = ((2, 9, k) for k in (*TAILS[-5:], 8640, MAX_K))
         plain += self.every("M N K", long, wscale="block256", ascale="block256")
-        narrow = self.every("M N K", ((1, 4096, 4096), (2, 16_401, 320)), wscale=("block128", "block64"))
-        narrow += self.every("M N K", ((m, 70, 640) for m in ROWS[1::2]), wscale="block64", ascale="block256")
-        return plain + narrow + self.every("M N K", ((2, 9, k) for k in (64, 192, 8640)), wscale="block64")
+        # The spans of Q2_0 and PTQ1_0; 2496 is a multiple of 64 only.
+        narrow = ((1, 4096, 4096), (2, 16_401, 320), (1, 71, 2496), *((2, 9, k) for k in (64, 192, 8640)))
+        plain += self.every("M N K", narrow, wscale=("block128", "block64"))
+        plain += self.every("M N K", ((m, 70, 640) for m in ROWS[1::2]), wscale="block64", ascale="block256")
+        others = (
+            (1, 3, 257, "block256", "block256"),
+            (9, 33, 640, "tensor", "block256"),
+            (9, 33, 640, "block256", "token"),
+        )
+        return plain + self.every("M N K wscale ascale", (*others, (2, 70, 2560, "block256", "token")))
 
     def kinds(self, case: Case) -> tuple[str, ...]:
         kinds = ("random", "all_max", "opposed", "one_hot", "all_min", "zeros", "alternating", "outlier")
@@ -262,9 +272,7 @@ class Tgemv(Op):
             acc = np.abs(q[:, part].astype(np.float32) @ weights[:, part].T).astype(np.float64)
             scales = np.abs(a_s.astype(np.float64) * w_s)
             limit += acc * scales * (gamma(n) + self._flushed(a_s, w_s)) + TINY
-        return [
-            ErrorBound(limit, f"γ_{n}·Σ_s|acc_s·scale_s|: exact accumulators, {n - 2} spans; below 2^-126 flushed")
-        ]
+        return [ErrorBound(limit, f"γ_{n}·Σ_s|acc_s·scale_s|: exact accumulators, {n - 2} spans; below 2^-126 flushed")]
 
     @staticmethod
     def _flushed(*scales: Array) -> Array:

@@ -28,7 +28,7 @@
 #define STAGED ((PIECES + BLOCK - 1) / BLOCK) /* of which one work-item brings so many */
 #define COMPLETE (STEPS * LANES == CHUNKS ? STEPS % AHEAD == 0 : 0) /* no work-item reaches past the end of a row */
 #define SPANNED ((W_PER_BLOCK || A_PER_BLOCK) && !OUT_I32)
-#define SHARERS (SPAN / 64) /* work-items whose chunks are one span */
+#define SHARERS (SPAN / (KP / CHUNKS)) /* work-items whose chunks are one span */
 #define UNSUMMED (SPANNED && (!A_PER_BLOCK || SPAN < 256)) /* qsum does not have the spans */
 #define ASPANS (A_PER_BLOCK ? BLOCKS : 1)
 #define OUTPUTS (TILE_N * TILE_M)

@@ -2,8 +2,8 @@
 //
 // Unsigned codes w + 1 are multiplied and Σq is subtracted once. Each thread permutes the activations into the order in
 // which 64 bytes of weights and four shifts give their codes (see simd.h), then walks its share of the rows, four at a
-// time, and decodes a block of weights once for TOKENS rows of activations. Where a block has PARTS > 1 spans, each with
-// a scale, its quarters are summed apart.
+// time, and decodes a block of weights once for TOKENS rows of activations. Where a block has PARTS > 1 scales, its
+// quarters are summed apart.
 #pragma once
 
 #include "product.h"

@@ -14,7 +14,7 @@ from kparity.model import soundness
 from kparity.model.census import Seen, seen
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.inspection import norm_statistics
-from kparity.model.tensors import SPAN, load_vector
+from kparity.model.tensors import load_vector
 from kparity.model.types import I2_S, READABLE, TQ2_0, TensorType
 from kparity.ops.spec import Array
 
@@ -70,9 +70,6 @@ def _spans(looked: dict[str, Seen]) -> Finding:
         f"{count} with {f'a scale for {span} weights' if span else 'one scale'}"
         for span, count in sorted(counts.items())
     )
-    small = [name for name, each in looked.items() if 0 < each.span < SPAN]
-    if small:
-        return Finding("spans", "doubtful", f"{told}; no kernel here takes less than {SPAN}, as in {some(small)}")
     return Finding("spans", "ok", told)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from kparity.device.adapter import Backend, Buffer
 from kparity.model import Model, Ternary
 from kparity.model.graph import norms_of
-from kparity.model.tensors import Dense
+from kparity.model.tensors import SPANS, Dense
 from kparity.ops.spec import DTYPES, Array
 
 GROUPS = {"attn_qkv": ("attn_q", "attn_k", "attn_v"), "ffn_gate_up": ("ffn_gate", "ffn_up")}
@@ -108,7 +108,7 @@ def _table(backend: Backend, table: Dense) -> list[Part]:
 
 
 def _linear(backend: Backend, weights: Sequence[Ternary]) -> Linear:
-    """Weights of one width, one below the other: a scale per row, or per block where any of them has that."""
+    """Weights of one width, one below the other: a scale per row, or the smallest spans that any of them has."""
     first, rows = weights[0], sum(weight.n for weight in weights)
     shape = rows, first.words.shape[1]
     words = backend.fill(shape, "u32", lambda out: np.concatenate([weight.words for weight in weights], out=out))
@@ -120,9 +120,12 @@ def stacked_scales(weights: Sequence[Ternary]) -> tuple[str, Array]:
     """Kind and f32 scales of weights that stand one below the other."""
     if len(weights) == 1:
         return weights[0].kind, weights[0].wscale
-    by_row, blocks = all(weight.kind == "tensor" for weight in weights), weights[0].words.shape[1] // 16
-    scales = np.concatenate([np.broadcast_to(weight.wscale, (weight.n, 1 if by_row else blocks)) for weight in weights])
-    return ("row", scales.reshape(-1)) if by_row else ("block256", scales)
+    if all(weight.kind == "tensor" for weight in weights):
+        return "row", np.concatenate([np.broadcast_to(weight.wscale, weight.n) for weight in weights])
+    kp, spans = weights[0].words.shape[1] * 16, max(weight.wscale.shape[-1] for weight in weights)
+    scales = [np.repeat(weight.wscale, spans // weight.wscale.shape[-1], axis=-1) for weight in weights]
+    stacked = [np.broadcast_to(each, (weight.n, spans)) for each, weight in zip(scales, weights, strict=True)]
+    return SPANS[kp // spans], np.concatenate(stacked)
 
 
 def silent(note: str) -> None:

@@ -183,8 +183,9 @@ def _read(file: GgufFile, name: str, keep: bool) -> tuple[Array, Array | None]:
     values, scales = matrix(file, name.removesuffix(".weight"))
     if keep and (scales == scales.flat[0]).all():
         return values, np.array([scales.flat[0]], np.float32)
-    full = scales if scales.shape[1] == 1 else np.repeat(scales, BLOCK, axis=1)[:, : values.shape[1]]
-    return values * full, np.ones(1, np.float32) if keep else None
+    return values * np.repeat(scales, values.shape[1] // scales.shape[1], axis=1), np.ones(
+        1, np.float32
+    ) if keep else None
 
 
 def _ternary_layer(linear: Any) -> Any:

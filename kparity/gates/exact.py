@@ -19,6 +19,9 @@ from kparity.ops.spec import Array, padded
 from kparity.plain.file import opened
 from kparity.plain.weights import PIECE, ternary
 
+SPAN = 64
+"""Weights that have a scale of their own in the finest of types."""
+
 
 def _shapes(engine: Engine) -> Iterator[tuple[int, str, Linear]]:
     """One weight for each distinct GEMV shape, from different layers where the model has several."""
@@ -37,17 +40,21 @@ def _in_file(file: GgufFile, weight: Linear, layer: int, name: str, q: Array) ->
     """Accumulators f32 [len(q), N] of a GEMV by the file's second reader, some rows of it at a time, and scales f32 as
     the device should hold them.
     """
-    starts = np.arange(0, weight.k, 256)
+    starts = np.arange(0, weight.k, SPAN)
     activations, found = q[:, : weight.k].astype(np.float32), list[tuple[Array, Array, Array]]()
     for stem in (f"blk.{layer}.{part}" for part in parts_of(name)):
         for piece in ternary(file, stem, weight.k, file.tensors[f"{stem}.weight"].rows):
-            blocks = np.broadcast_to(piece.scales, (len(piece.values), len(starts)))
+            of_row = piece.scales.shape[1]
+            spans = np.repeat(piece.scales, len(starts) // of_row if of_row > 1 else len(starts), axis=1)
             present = np.bitwise_or.reduceat(piece.values != 0, starts, axis=1)
-            found.append((piece.values @ activations.T, blocks, present))
+            found.append((piece.values @ activations.T, spans, present))
     sums, scales, present = (np.concatenate(each) for each in zip(*found, strict=True))
-    if weight.kind == "block256":
-        return sums.T, scales
-    # A block of zeros has no say in the scale that the others of its row, or of all rows, share.
+    if len(weight.wscale.shape) == 2:  # several spans of the file may share one on the device
+        padding = ((0, 0), (0, padded(weight.k) // SPAN - len(starts)))
+        shape = *weight.wscale.shape, -1
+        scales, present = (np.pad(each, padding).reshape(shape) for each in (scales, present))
+        return sums.T, np.take_along_axis(scales, present.argmax(axis=2)[:, :, None], 2)[:, :, 0]
+    # A span of zeros has no say in the scale that the others of its row, or of all rows, share.
     chosen = scales[np.arange(len(scales)), present.argmax(axis=1)]
     return sums.T, chosen if weight.kind == "row" else chosen[[int(present.any(axis=1).argmax())]]
 

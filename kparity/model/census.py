@@ -60,25 +60,26 @@ def seen(file: GgufFile, tensor: TensorInfo) -> Seen:
         found.zero_rows += int(silent.all(axis=(1, 2)).sum())
         voices.append(~silent.all(axis=2))
         scales.append(data[:, :, kind.scale_at : kind.scale_at + 2].copy().view("<u2")[:, :, 0])
-    found.span = _span(np.concatenate(scales), np.concatenate(voices), kind.block)
+    found.span, _ = widest(np.concatenate(scales), np.concatenate(voices), kind.block)
     return found
 
 
-def _span(scales: Array, voices: Array, block: int) -> int:
-    """How many weights share a scale, of the bits of scales [rows, blocks]; blocks of zeros have no say."""
+def widest(scales: Array, voices: Array, block: int) -> tuple[int, Array]:
+    """How many weights share a scale, 0 where all do, and the scales [1] or [rows, Kp/span]; ``scales`` and ``voices``
+    [rows, blocks]: a block without a voice has no weight but 0, and no say.
+    """
     said = scales[voices]
-    if not said.size or (said == said[0]).all():
-        return 0
-    for span in SPANS:
-        per = span // block
-        if not per:
-            break
-        missing = ((0, 0), (0, -scales.shape[1] % per))
-        grouped, voiced = (np.pad(each, missing).reshape(len(scales), -1, per) for each in (scales, voices))
+    shared = said[:1] if said.size else scales.reshape(-1)[:1]
+    if (said == shared).all():
+        return 0, shared
+    missing = ((0, 0), (0, -scales.shape[1] % (SPANS[0] // block)))  # rows are padded
+    scales, voices = (np.pad(each, missing).reshape(len(scales), -1, 1) for each in (scales, voices))
+    for span in (each for each in SPANS if each >= block):
+        grouped, voiced = (each.reshape(len(each), -1, span // block) for each in (scales, voices))
         first = np.take_along_axis(grouped, voiced.argmax(axis=2)[:, :, None], 2)
         if not ((grouped != first) & voiced).any():
-            return span
-    return block
+            break
+    return span, np.ascontiguousarray(first[:, :, 0])
 
 
 def _fifth(tail: Array) -> Array:

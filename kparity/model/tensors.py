@@ -10,12 +10,13 @@ import numpy as np
 from kparity.errors import BadModel
 from kparity.host.processors import processors
 from kparity.model import decode
+from kparity.model.census import widest
 from kparity.model.gguf_file import GgufFile, TensorInfo
 from kparity.model.types import F16, F32, I2_S
 from kparity.ops.packing import unpack
 from kparity.ops.spec import DTYPES, Array
 
-ScaleKind = Literal["tensor", "row", "block256"]
+ScaleKind = Literal["tensor", "row", "block256", "block128", "block64"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Ternary:
     """A linear layer's weights: w[row, column] = (code − 1) · scale.
 
     ``words`` u32 [n, Kp/16] (kparity/ops/packing.py); ``wscale`` f32 [1] where ``kind`` is ``tensor``, [n] where it is
-    ``row`` (several weights, one below the other), [n, Kp/256] where it is ``block256``.
+    ``row`` (several weights, one below the other), [n, Kp/256] where it is ``block256``, and so for 128 and 64.
     """
 
     words: Array
@@ -33,13 +34,13 @@ class Ternary:
     k: int
 
 
+SPANS: dict[int, ScaleKind] = {0: "tensor", 256: "block256", 128: "block128", 64: "block64"}
+"""Weights that share a scale → what kernels call it."""
 NATIVE = {
     "TQ1_0": "repack_tq1_0", "TQ2_0": "repack_tq2_0", "Q2_0": "repack_q2_0", "Q2_0_128": "repack_q2_0_128",
     "PQ2_0": "repack_q2_0_128", "PTQ1_0": "repack_ptq1_0",
 }  # fmt: skip
 """The native repacking of each type that has a scale for every block."""
-SPAN = 256
-"""Weights that a scale of a kernel counts for, where it is not that of a row or of a tensor."""
 PLUS_TWO = 65_536
 """Largest K of a type that can hold +2: accumulators of 2·128·K are exact in f32 too."""
 
@@ -64,12 +65,12 @@ def load_ternary(file: GgufFile, tensor: TensorInfo, scale: float) -> Ternary:
     return Ternary(words, wscale, kind, n, k)
 
 
-def combine_scales(name: str, stored: Array, used: Array, scale: float, block: int = SPAN) -> tuple[Array, ScaleKind]:
-    """One f32 scale [1] where all blocks with a weight other than 0 share it, else one per 256 weights [N, Kp/256].
+def combine_scales(name: str, stored: Array, used: Array, scale: float, block: int = 256) -> tuple[Array, ScaleKind]:
+    """One f32 scale [1] where all blocks with a weight other than 0 share it, else [N, Kp/span] for the largest span of
+    256, 128 or 64 weights within which none differ.
 
     Encoders give a block of zeros the scale 0 or the tensor's scale; both mean the same, so such blocks have no say.
-    Raises BadModel where a scale is no finite number of at least 0, or ``block`` is smaller than 256 and scales differ
-    within as many weights.
+    Raises BadModel where a scale is no finite number of at least 0.
     """
     scales = np.asarray(stored, np.float32)
     if not np.isfinite(scales).all() or scales.min() < 0:
@@ -77,31 +78,13 @@ def combine_scales(name: str, stored: Array, used: Array, scale: float, block: i
         raise BadModel(
             f"tensor {name}: scale {scales.flat[where]} of block {where} is not a finite number of at least 0"
         )
-    voices = scales[used]
-    shared = voices.flat[0] if voices.size else scales.flat[0]
-    kind: ScaleKind = "tensor" if (voices == shared).all() else "block256"
-    if kind == "block256" and block < SPAN:
-        scales = _widened(name, scales, used, block)
+    span, shared = widest(scales, used, block)
+    kind = SPANS[span]
     with np.errstate(over="ignore"):
-        chosen = (scales if kind == "block256" else np.array([shared], np.float32)) * np.float32(scale)
+        chosen = shared * np.float32(scale)
     if not np.isfinite(chosen).all():
         raise BadModel(f"tensor {name}: its scale times the separate scale {scale:g} is beyond f32")
     return np.ascontiguousarray(chosen), kind
-
-
-def _widened(name: str, scales: Array, used: Array, block: int) -> Array:
-    """One scale for every 256 weights of those for every ``block``, whose blocks of zeros have no say."""
-    per = SPAN // block
-    missing = -scales.shape[1] % per  # of the last 256
-    grouped, voices = (np.pad(each, ((0, 0), (0, missing))).reshape(len(scales), -1, per) for each in (scales, used))
-    first = np.take_along_axis(grouped, voices.argmax(axis=2)[:, :, None], 2)
-    if (apart := (grouped != first) & voices).any():
-        row = int(apart.any(axis=(1, 2)).argmax())
-        raise BadModel(
-            f"tensor {name}: its scales differ within 256 weights, first in row {row}, and no kernel takes one "
-            f"for each {block}: one per tensor, row or 256 weights runs"
-        )
-    return np.ascontiguousarray(first[:, :, 0])
 
 
 def _not_ternary(tensor: TensorInfo, data: Any, k: int, bad: int) -> BadModel:

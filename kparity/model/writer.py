@@ -57,7 +57,7 @@ class Spec:
     scale_tensors: bool = False
     """Put half of every scale into a tensor ``.scale`` beside the weight."""
     block_scales: bool = False
-    """A scale of its own for every block (TQ types only)."""
+    """A scale of its own for every block (not I2_S)."""
     key_length: int = 0
     """Size of a head; 0 for the width over the number of heads."""
     embedding: str = "f16"
@@ -95,8 +95,9 @@ class Entry:
 
 
 def encode(kind: str, weights: Array, scales: Array) -> bytes:
-    """Weights i8 [N, K] and scales f32 [N, ceil(K/256)] as the bytes of a tensor; kparity/model/decode.py has the
-    layouts. TQ types store no scale for a block of zeros; I2_S has one scale for all (ValueError for several).
+    """Weights i8 [N, K] and scales f32 [N, ceil(K/256)], or [N, K/span] for types of smaller spans, as the bytes of a
+    tensor; kparity/model/decode.py has the layouts. TQ types store no scale for a block of zeros; I2_S has one scale
+    for all (ValueError for several).
     Only the types of Q2_0's layout hold a weight of +2.
     """
     if kind == "i2_s":
@@ -105,11 +106,11 @@ def encode(kind: str, weights: Array, scales: Array) -> bytes:
         codes = (weights.reshape(-1, 4, 32) + 1).astype(np.uint8) << np.array([6, 4, 2, 0], np.uint8)[:, None]
         packed: Array = np.bitwise_or.reduce(codes, axis=1)
         return packed.tobytes() + struct.pack("<f", float(scales.flat[0])) + bytes(28)
+    if kind in SMALL:
+        return _small_blocks(kind, weights, scales)
     values = weights * np.repeat(np.asarray(scales, np.float32), 256, axis=1)[:, : weights.shape[1]]
     if kind == "f16":
         return bytes(values.astype("<f2"))
-    if kind in SMALL:
-        return _small_blocks(kind, weights, scales)
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
@@ -118,11 +119,13 @@ def encode(kind: str, weights: Array, scales: Array) -> bytes:
 
 
 def _small_blocks(kind: str, weights: Array, scales: Array) -> bytes:
-    """Types with a scale for 64 or 128 weights, of which each gets that of its 256."""
+    """Types with a scale for 64 or 128 weights, of which each gets that of its 256 where there are no more."""
     rows, k = weights.shape
     span = SMALL[kind]
     codes = (weights + 1).astype(np.uint8).reshape(rows, -1, span)
-    d = np.repeat(scales, 256 // span, axis=1)[:, : k // span].astype("<f2")[:, :, None].view(np.uint8)
+    if scales.shape[1] < k // span:
+        scales = np.repeat(scales, 256 // span, axis=1)[:, : k // span]
+    d = scales.astype("<f2")[:, :, None].view(np.uint8)
     if kind == "ptq1_0":
         runs = ((0, 16, 5), (80, 8, 5), (120, 2, 4))  # first weight, bytes, digits of each
         v = [codes[:, :, at : at + size * digits].reshape(rows, -1, digits, size) for at, size, digits in runs]
@@ -135,11 +138,13 @@ def _small_blocks(kind: str, weights: Array, scales: Array) -> bytes:
 
 
 def random_ternary(spec: Spec, name: str, rows: int, k: int, gain: float) -> tuple[Array, Array]:
-    """Weights i8 [rows, k], −1, 0, +1 alike, and scales f32 [rows, ceil(k/256)]: outputs have the r.m.s. ``gain``."""
+    """Weights i8 [rows, k], −1, 0, +1 alike, and scales f32 [rows, ceil(k/span)], a span for each block of the type:
+    outputs have the r.m.s. ``gain``.
+    """
     rng = _rng(spec, name)
     weights = rng.integers(-1, 2, (rows, k), np.int8)
     scale = np.float16(gain / math.sqrt(k * 2 / 3))
-    blocks = -(-k // 256)
+    blocks = -(-k // SMALL.get(spec.type, 256))
     if spec.block_scales:
         factors = rng.uniform(0.5, 1.5, (rows, blocks))
         return weights, (factors * float(scale)).astype(np.float16).astype(np.float32)

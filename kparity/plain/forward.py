@@ -403,27 +403,29 @@ def products(weights: Iterable[Piece], streams: Sequence[Stream], given: Sequenc
     """W · a of all passes, [positions, rows] each, every weight decoded once.
 
     Sums of ternary times int8 are integers below 2²⁴: exact in f32 in any order, and one product for all passes. They
-    are scaled as each pass rounds, over the whole width or, where either side has a scale per block, block by block.
+    are scaled as each pass rounds, over the whole width or, where either side has scales within it, span by span.
     Activations that are not quantised are multiplied as each pass rounds.
     """
     found = [np.zeros((len(each.q), rows), stream.dtype) for stream, each in zip(streams, given, strict=True)]
     whole, ends = given[0].q.dtype == np.int8, np.cumsum([len(each.q) for each in given])[:-1]
     q = np.concatenate([each.q for each in given]).astype(np.float32)
+    k = q.shape[1]
     for piece in weights:
-        blocks = max(piece.scales.shape[1], given[0].scale.shape[1])
-        for block in range(blocks):
-            part = slice(block * BLOCK, (block + 1) * BLOCK) if blocks > 1 else slice(None)
+        span = k // piece.scales.shape[1]
+        step = min(span, BLOCK if given[0].scale.shape[1] > 1 else k)
+        for start in range(0, k, step):
+            part = slice(start, start + step)
             values = piece.values[:, part].T
             sums = np.split(q[:, part] @ values, ends) if whole else [each.q[:, part] @ values for each in given]
             for stream, each, out, integers in zip(streams, given, found, sums, strict=True):
-                scale = _column(each.scale, block) * _column(piece.scales.astype(stream.dtype), block).T
+                scale = _column(each.scale, start, BLOCK) * _column(piece.scales.astype(stream.dtype), start, span).T
                 out[:, piece.rows] += integers.astype(stream.dtype) * scale
     return found
 
 
-def _column(scales: Array, block: int) -> Array:
-    """The scales of a block, [rows, 1]; the only ones where there are no others."""
-    at = block if scales.shape[1] > 1 else 0
+def _column(scales: Array, start: int, span: int) -> Array:
+    """The scales of what begins at ``start``, [rows, 1]; the only ones where there are no others."""
+    at = start // span if scales.shape[1] > 1 else 0
     return scales[:, at : at + 1]
 
 

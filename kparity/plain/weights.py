@@ -27,7 +27,7 @@ GROUP = 128
 @dataclass(frozen=True)
 class Piece:
     """Rows ``row0`` … of a ternary matrix: ``values`` f32 [rows, k] of -1 to 2; ``scales`` f32 [rows, 1], or
-    [rows, k / 256] where blocks have scales of their own.
+    [rows, k / span] where spans of 256, 128 or 64 have scales of their own.
     """
 
     row0: int
@@ -78,8 +78,6 @@ def _pieces(file: GgufFile, tensor: TensorInfo, beside: np.float32) -> Iterator[
     for row0, count in _steps(tensor.shape[0], tensor.rows):
         weights, stored = _decoded(file, tensor, row0, count)
         scales = np.broadcast_to(stored.astype(np.float32).reshape(-1, stored.shape[-1]), (count, stored.shape[-1]))
-        if tensor.type.block < BLOCK and not tensor.type.flat:
-            scales = _per_block(tensor, weights, scales, row0)
         shared = scales[0, 0]
         if (scales == shared).all():
             scales = np.full((count, 1), shared)
@@ -88,26 +86,6 @@ def _pieces(file: GgufFile, tensor: TensorInfo, beside: np.float32) -> Iterator[
         if not (np.isfinite(scales) & (scales >= 0)).all():
             raise BadModel(f"tensor {tensor.name}: a scale from row {row0} on is no finite number of at least 0")
         yield Piece(row0, weights.astype(np.float32), scales)
-
-
-def _per_block(tensor: TensorInfo, weights: Array, scales: Array, row0: int) -> Array:
-    """Scales [rows, ceil(k / 256)] of those [rows, k / span] of a smaller span; raises BadModel where they differ
-    within 256 weights. Spans of zeros have no say, and where there is nothing else their scale is the one.
-    """
-    rows, spans = scales.shape
-    starts = np.arange(0, spans, BLOCK // tensor.type.block)
-    silent = ~(weights != 0).reshape(rows, spans, -1).any(axis=2)
-    if not (np.isfinite(scales) & (scales >= 0)).all():
-        raise BadModel(f"tensor {tensor.name}: a scale from row {row0} on is no finite number of at least 0")
-    low = np.minimum.reduceat(np.where(silent, np.inf, scales), starts, axis=1)
-    high = np.maximum.reduceat(np.where(silent, -1, scales), starts, axis=1)
-    if (low < high).any():
-        row = row0 + int((low < high).any(axis=1).argmax())
-        raise BadModel(
-            f"tensor {tensor.name}: its scales differ within {BLOCK} weights, first in row {row}, and no kernel takes "
-            f"one for each {tensor.type.block}: one per tensor, row or {BLOCK} weights runs"
-        )
-    return np.where(high < 0, scales[:, starts], high).astype(np.float32)
 
 
 def matrix(file: GgufFile, name: str) -> tuple[Array, Array]:

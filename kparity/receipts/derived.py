@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
@@ -177,7 +178,7 @@ def _parts(paper: Paper, h: Hparams, dtype: str) -> list[Part]:
 def without_dialect(kernel_id: str, dialect: str) -> str:
     """``<op>_<variant>`` of a kernel id; all scales of ternary weights count as one: they are the file's."""
     op, _, variant = kernel_id.partition(f"_{dialect}_")
-    return f"{op}_{variant.replace('_wrow', '').replace('_wblock', '')}" if op == "tgemv" else f"{op}_{variant}"
+    return f"{op}_{re.sub('_w(row|block[0-9]*)', '', variant)}" if op == "tgemv" else f"{op}_{variant}"
 
 
 def kernels(model: Model, device: Device, graph: Graph | None, act: str, kv: str) -> dict[str, Counter[str]]:
