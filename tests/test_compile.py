@@ -254,6 +254,7 @@ def test_the_support_table_is_that_of_the_receipt() -> None:
     assert (compile_table.NO_GPU in readme) == (not executed)
     for name in ("cuda", "hip"):
         assert (name in receipt["executed"]) == (name in executed)
+    assert receipt["executed"]["cuda-ptx"]["failed"] == []
 
 
 def test_the_receipt_is_complete() -> None:
@@ -281,6 +282,10 @@ def test_the_table_tells_executed_from_compiled() -> None:
     table = compile_table.support(receipt)
     assert compile_table.NO_GPU in table and "| `add` | ✓ 4 | – | – | *c* 1 | – | – | – |" in table
     assert "| `cuda` | `.cu` | NVRTC 13.0: sm_90 | nothing yet |" in table
+    receipt["executed"]["cuda-ptx"] = {"kind": "software", "devices": ["no GPU"], "cases": {"add": 41}}
+    table = compile_table.support(receipt)
+    assert compile_table.NO_GPU in table and "| `add` | ✓ 4 | – | – | *p* 41 | – | – | – |" in table
+    assert "| `cuda` | `.cu` | NVRTC 13.0: sm_90 | PTX level (interpreter); no GPU yet |" in table
     receipt["executed"]["cuda"] = {"kind": "gpu", "devices": ["a GPU"], "cases": {"add": 4}}
     table = compile_table.support(receipt)
     assert compile_table.NO_GPU not in table and "Executed on a GPU: `cuda`." in table

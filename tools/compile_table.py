@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as xml
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ SCHEMA = "kparity-compile-v1"
 TOOLCHAINS: Mapping[str, type[Toolchain]] = {
     kind.name: kind for kind in (compilers.Nvrtc, compilers.Nvcc, compilers.Clang, compilers.Hiprtc)
 }  # fmt: skip
+PTX = "cuda-ptx"
+"""The interpreter, which executes what the row `cuda` compiles, and is no GPU."""
 COLUMNS = ("text", "entry", "registers", "scalars", "shared", "scratch", "spills", "occupancy")
 RUNTIMES = {"pocl": "PoCL", "intel": "Intel's CPU runtime"}
 BEGIN, END = "<!-- support table: begin -->", "<!-- support table: end -->"
@@ -101,7 +103,21 @@ def executed() -> dict[str, Any]:
     waves = sorted(match[1] for name in passed if (match := re.match(r"test_every_case\[(.*)\]", name)))
     if "opencl" in found:
         found["opencl"]["waves"] = waves
-    return found
+    return found | interpreted()
+
+
+def interpreted() -> dict[str, Any]:
+    """The same of cuda-ptx, whose cases are all that ``kparity check`` has, in random inputs; nothing without NVRTC."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "check.json"
+        command = [sys.executable, "-m", "kparity", "check", "-b", PTX, "--kind", "random", "--json", str(report)]
+        if subprocess.run(command, stdout=sys.stderr, check=False).returncode not in (0, 1):
+            return {}
+        records = json.loads(report.read_text(encoding="utf-8"))["records"]
+    passed = Counter(each["op"] for each in records if each["outcome"] == "PASS")
+    failed = sorted(f"{each['case']}: {each['reason']}" for each in records if each["outcome"] == "FAIL")
+    return {PTX: {"kind": "software", "devices": sorted({each["device"] for each in records}), "failed": failed,
+                  "cases": {op: passed[op] for op in ops.NAMES if passed[op]}}}  # fmt: skip
 
 
 def stale(receipt: Mapping[str, Any]) -> list[str]:
@@ -139,10 +155,13 @@ def short(version: str) -> str:
     return re.sub(r"release [\d.]+, V", "", version)
 
 
-NO_GPU = "No device run on a GPU exists yet: `cuda` and `hip` are compiled for what is listed, and not executed."
+NO_GPU = (
+    "No device run on a GPU exists yet: `cuda` is executed at PTX level by an interpreter ([ptx.md](docs/ptx.md)), `hip`\n"
+    "compiled for what is listed and not executed."
+)
 LEGEND = """\
-Per op: ✓ and the number of parity cases that passed on the device above; *c* and the number of texts that were compiled
-for every target above and have not been executed; – neither."""
+Per op: ✓ and the number of parity cases that passed on the device above; *p* and the number of those that passed at PTX
+level; *c* and the number of texts that were compiled for every target above and have not been executed; – neither."""
 
 
 def support(receipt: Mapping[str, Any]) -> str:
@@ -162,6 +181,8 @@ def support(receipt: Mapping[str, Any]) -> str:
     lines += ["| backend | text | compiled for | executed on | receipt |", "|---|---|---|---|---|"]
     for name, (text, how) in sources.items():
         devices = "; ".join(ran[name]["devices"]) if name in ran else "nothing yet"
+        if name == "cuda" and name not in ran and PTX in ran:
+            devices = "PTX level (interpreter); no GPU yet"
         if name == "opencl" and ran.get(name, {}).get("waves"):
             by_runtime: dict[str, list[str]] = defaultdict(list)
             for runtime, _, wave in (each.partition("-") for each in ran[name]["waves"]):
@@ -182,6 +203,8 @@ def cell(receipt: Mapping[str, Any], backend: str, op: str) -> str:
     """One backend and op: executed, compiled, or neither."""
     if count := receipt["executed"].get(backend, {}).get("cases", {}).get(op):
         return f"✓ {count}"
+    if backend == "cuda" and (count := receipt["executed"].get(PTX, {}).get("cases", {}).get(op)):
+        return f"*p* {count}"
     complete = {"cuda": "nvrtc", "hip": "clang"}.get(backend)
     per_target = [
         {row[0] for row in each["rows"] if receipt["texts"][row[0]]["op"] == op}
