@@ -156,8 +156,8 @@ def short(version: str) -> str:
 
 
 NO_GPU = (
-    "No device run on a GPU exists yet: `cuda` is executed at PTX level by an interpreter ([ptx.md](docs/ptx.md)), `hip`\n"
-    "compiled for what is listed and not executed."
+    "No device run on a GPU exists yet: `cuda` is executed at PTX level by an interpreter ([ptx.md](docs/ptx.md)),\n"
+    "`hip` is compiled for what is listed and not executed."
 )
 LEGEND = """\
 Per op: ✓ and the number of parity cases that passed on the device above; *p* and the number of those that passed at PTX
