@@ -107,12 +107,15 @@ class Blocks:
 
     def thread(self, block: int, thread: int) -> str:
         """``thread 5 of block (3, 0, 0)``."""
-        x, y, _ = self.launch.block
         gx, gy, _ = self.launch.grid
         number = self.first + block
+        return f"{self.neighbour(thread)} of block {(number % gx, number // gx % gy, number // (gx * gy))}"
+
+    def neighbour(self, thread: int) -> str:
+        """``thread 5``, or its three indices where a block has more than one row, in a block that is known."""
+        x, y, _ = self.launch.block
         one_row = self.launch.block[1:] == (1, 1)
-        name = thread if one_row else (thread % x, thread // x % y, thread // (x * y))
-        return f"thread {name} of block {(number % gx, number // gx % gy, number // (gx * gy))}"
+        return f"thread {thread if one_row else (thread % x, thread // x % y, thread // (x * y))}"
 
     def at(self, place: int) -> str:
         """A place in the source, by its number, in words."""
@@ -132,7 +135,7 @@ class Blocks:
             ("shared memory", 0),
         )
         block, thread = divmod(who, self.threads)
-        met = {SEVERAL: "several threads", ATOMIC: "an atomic"}.get(other, f"thread {other % self.threads}")
+        met = {SEVERAL: "several threads", ATOMIC: "an atomic"}.get(other, self.neighbour(other % self.threads))
         raise Fault(
             f"race on {readable(name)}[byte {unit - start}]: {kind}, no barrier between: "
             f"{self.thread(block, thread)} at {self.at(place)}, {met} at {self.at(earlier)}"

@@ -96,8 +96,8 @@ class Batch(Lanes):
                 there = int(np.argmax(here[block]))
                 missing = int(np.argmax(self.live[block] & ~here[block]))
                 raise Fault(
-                    f"barrier divergence: {self.thread(block, there)} waits at {places[0]}, thread {missing} at "
-                    f"{places[-1]}"
+                    f"barrier divergence: {self.thread(block, there)} waits at {places[0]}, "
+                    f"{self.neighbour(missing)} at {places[-1]}"
                 )
             self._pass(whole)
             free[at] = None if whole.all() and self.live.all() else here & whole[:, None]
