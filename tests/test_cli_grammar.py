@@ -99,7 +99,8 @@ def test_help_ends_with_exit_codes_and_examples(path: str) -> None:
 
 
 def every_example() -> list[str]:
-    return [line for command in TREE.values() if isinstance(command, Command) for line in command.examples]
+    lines = (line for command in TREE.values() if isinstance(command, Command) for line in command.examples)
+    return [*dict.fromkeys(lines)]
 
 
 @pytest.fixture(scope="module")

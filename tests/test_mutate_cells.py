@@ -1,4 +1,4 @@
-"""A sample of real cells: a mutant of every op, and wrong engines; the whole matrix is run by ``kparity mutate``."""
+"""A sample of real cells: a mutant of some ops, and wrong engines; the whole matrix is run by ``kparity mutate``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kparity import contracts, ops
+from kparity import contracts
 from kparity.backends.cpu import CpuBackend
 from kparity.gates import reference
 from kparity.gates.candidate import Candidate
@@ -15,7 +15,8 @@ from kparity.model import load_model
 from kparity.mutate import library, makers, proof, runner
 from kparity.mutate.score import Score, false_alarms
 
-ENGINES = ("cache-not-reset", "chunk-starts-aligned", "id-one-step-late", "graph-lost-a-launch", "qk-scales-swapped")
+SAMPLE = ("rmsnorm", "tgemv", "attention", "rope_store")
+ENGINES = ("id-one-step-late", "graph-lost-a-launch")
 
 
 def assert_rejected(device: str, dialect: str, names: Sequence[str], engines: Sequence[str]) -> None:
@@ -34,7 +35,7 @@ def assert_rejected(device: str, dialect: str, names: Sequence[str], engines: Se
 
 @pytest.mark.slow
 def test_a_sample_of_real_cells_is_rejected() -> None:
-    assert_rejected("opencl", "gpu", ops.NAMES, ENGINES)
+    assert_rejected("opencl", "gpu", SAMPLE, ENGINES)
 
 
 def test_a_sample_compiled_from_patched_headers_is_rejected() -> None:

@@ -210,7 +210,7 @@ def coverage(targets: tuple[str, ...], places: tuple[str, ...], json_path: str |
 
 
 @contract.command(
-    examples=("kparity contract check ladder-v1 --evidence evidence.json",),
+    examples=("kparity contract check receipt-v1 --evidence evidence.json",),
 )
 @_targets
 @click.option(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples=(
         'kparity run --backend cpu --prompt "In the beginning"',
-        'kparity run -b wgpu,cpu --prompt "And God said" --max-tokens 16',
+        'kparity run -b cuda,cpu --prompt "And God said" --max-tokens 16',
     ),
 )
 @dispatch_options

@@ -18,7 +18,7 @@ PARALLEL, QUEUE, BODY = 4, 64, 4 << 20
 KEY_BYTES, TEMPLATE_BYTES = 4096, 1 << 20
 
 
-@click.command(cls=Command, examples=("kparity serve -b cpu", "kparity serve -b wgpu,cpu --port 8181 --parallel 8"))
+@click.command(cls=Command, examples=("kparity serve -b cpu", "kparity serve -b cuda,cpu --port 8181 --parallel 8"))
 @dispatch_options
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8180, show_default=True, help="0 for a free one.")
