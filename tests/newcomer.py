@@ -52,6 +52,7 @@ FILLED = {
         kparity burnin run --v1 http://127.0.0.1:8193 --against-itself --api completions --max-rounds 3""",
     "kparity ppl --ref A --cand B": "kparity ppl --ref kparity:numpy --cand kparity:cpu --tokens 4096",
     r"kparity cutover status\|flip\|rollback": "kparity cutover status",
+    r"kparity claim FILE\|TEXT": "kparity claim '1 tokens/s, a 1 MB model on 1 GB/s' --receipt r.json",
     "kparity report DIR -o report.html": "kparity report r.json -o report.html",
     "kparity model doctor model.gguf": "kparity model doctor kparity/data/embedded.gguf",
     "kparity model inspect model.gguf": "kparity model inspect kparity/data/embedded.gguf",

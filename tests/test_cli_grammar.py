@@ -108,6 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the examples find what others of them write."""
     made = tmp_path_factory.mktemp("examples")
     shutil.copy(Path(kparity.__file__).parent / "data/embedded.gguf", made / "model.gguf")
+    (made / "claim.yaml").write_text("tokens_per_s: 1\nmodel: model.gguf\nbandwidth_gb_s: 1\n")
     (made / "route.json").write_text('{"command": "true"}')
     gemv = Path(__file__).parents[1] / "examples" / "own_library" / "ternary_gemv.c"
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(made / "libmine.so"), str(gemv)], check=True)

@@ -74,6 +74,8 @@ def lengths(least: int) -> Lengths:
 @click.option("--ops", "ops_expression", is_flag=False, flag_value="", metavar="[EXPR]",
               help="Single ops instead of models, chosen as by kparity check -k.")  # fmt: skip
 @click.option("--receipt", type=OUT, metavar="FILE", help="Write a receipt.")
+@click.option("--row", is_flag=True,
+              help="Print a row of Markdown per backend, for a table that people share; with --receipt.")  # fmt: skip
 @json_option
 @quiet_option
 @click.option("--no-parity", is_flag=True, help="Time without the probe: nothing counts, and everything says so.")

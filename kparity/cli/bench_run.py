@@ -36,6 +36,10 @@ def run(options: Mapping[str, Any]) -> int:
     document = statement.statement(predicate) if paths else {}
     for path in paths:
         statement.write(path, document)
+    if options["row"]:
+        from kparity.cli.bench_table import community
+
+        print(community(predicate, document["predicate"]["sha256"]))
     return code
 
 
@@ -50,6 +54,10 @@ def _check(options: Mapping[str, Any], with_ops: bool) -> None:
         raise WrongInput("--no-parity and --require-gpu exclude each other: the probe is what refuses a device")
     if with_ops and (options["model"] or options["shape"]):
         raise WrongInput("--ops measures single ops, no model: leave --model and --shape out")
+    if options["row"] and (with_ops or not options["receipt"]):
+        raise WrongInput(
+            "--row tells models, with the digest of their receipt: leave --ops out, and give --receipt FILE"
+        )
     if with_ops and options["nonce"]:
         raise WrongInput("--ops draws nothing from a nonce; leave --nonce out, or measure a model")
     if with_ops and options["require_gpu"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from kparity.cli.table import STYLES, Table, say
-from kparity.host.text import number, percent
+from kparity.host.text import markdown_table, number, percent
 
 if TYPE_CHECKING:
     from kparity.bench.comparison import Compared
@@ -19,6 +19,7 @@ SPEED = ("backend", "measurement", "tokens/s", "parity", "95 % interval", "ms/to
          "device ms", "J/token", "note")  # fmt: skip
 OPS = ("op", "µs", "95 % interval", "× baseline", "floor µs", "GB/s", "GFLOP/s", "of bandwidth", "clock", "note")
 COMPARED = ("measurement", "B is faster by", "verdict", "95 % interval", "A", "B", "note")
+SHARED = ("device", "backend", "model", "measurement", "tokens/s", "of bandwidth", "parity", "device proof", "receipt")
 WRONG = "bold red"
 
 
@@ -74,6 +75,26 @@ def _model_cells(row: Row, verdict: Text) -> list[str | Text | None]:
         percent(row.of_bandwidth), _number(median_high(row.device_s) if row.device_s else None, 1e3),
         _number(row.energy_j_per_token), "; ".join(filter(None, [row.limit, *row.errors])),
     ]  # fmt: skip
+
+
+def community(predicate: Predicate, sha256: str) -> str:
+    """Rows of a table in Markdown that people share, one a backend: its decode at the least depth, and what proves it.
+
+    A speed whose output was not judged right is not told.
+    """
+    rows = []
+    for run in predicate.runs:
+        decoded = min(
+            (row for row in run.measurements if row.phase == "decode"), key=lambda row: row.depth, default=None
+        )
+        right = run.parity.verdict == "PASS" and not run.errors
+        told = [number(decoded.rates[0]), percent(decoded.of_bandwidth)] if right and decoded else ["", ""]
+        model = predicate.model.name if predicate.model else ""
+        rows.append([
+            run.device.device, run.backend, model, decoded.name if decoded else "", *told, run.parity.verdict,
+            run.proof.device or "no GPU", sha256[:16],
+        ])  # fmt: skip
+    return markdown_table(SHARED, rows, left=4)
 
 
 def _about(run: Run) -> str:

@@ -22,6 +22,7 @@ COMMANDS = {
     "source": ("kparity.cli.source", "Print the text of an op as a backend's compiler gets it."),
     "ops": ("kparity.cli.ops", "List the ops, or show what one is: formula, ABI, cases, kinds of input."),
     "bench": ("kparity.cli.bench", "Measure speed beside proof that the output was right."),
+    "claim": ("kparity.cli.claim", "Hold a published speed against bytes and bandwidth."),
     "ladder": ("kparity.cli.ladder", "Compare two engines on one model, rung by rung."),
     "bisect": ("kparity.cli.bisect", "Find where two engines part: position, layer, slot, op."),
     "diagnose": ("kparity.cli.diagnose", "Say what is wrong with an engine that differs from another."),
