@@ -234,6 +234,17 @@ def test_a_file_of_smaller_spans_runs(tmp_path: Path, kind: str, act: str, name:
     assert [line.split()[4] for line in shown.splitlines() if line.startswith(kind.upper())] == [str(SMALL[kind])]
 
 
+@pytest.mark.parametrize("kind", ["q2_0", "pq2_0"])
+def test_a_file_with_plus_two_and_a_scale_for_every_block_runs(tmp_path: Path, kind: str) -> None:
+    blocks = np.frombuffer(bytes_of(kind, 256, 256), np.uint8).reshape(-1, IDS[kind][1]).copy()
+    d = np.random.default_rng(2).uniform(0.02, 0.06, len(blocks)).astype("<f2")
+    blocks[:, :2] = d[:, None].view(np.uint8)
+    path = altered(tmp_path, tensors={Q: entry(Q, (256, 256), IDS[kind][0], blocks.tobytes())})
+    assert (unpack(load_model(path).linear(1, "attn_q").words, 256) == 2).mean() > 0.2
+    done = run("probe", "-b", "cpu", "--model", str(path))
+    assert done.returncode == 0, done.stderr
+
+
 # --- files ---
 
 
