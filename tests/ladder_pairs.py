@@ -1,7 +1,7 @@
 """Pairs of engines through the whole ladder: right ones, which must pass, and known-wrong ones, each with the rung that
 must fail; then the traces of known-wrong ones against llama.cpp's. Writes docs/ladder-pairs.md.
 
-    python -m tests.ladder_pairs [--section right|wrong|traces] [--only PATTERN] [--write]
+    python -m tests.ladder_pairs [--section right|graphs|wrong|traces] [--only PATTERN] [--write]
 
 KPARITY_LLAMACPP names a folder with llama.cpp's libraries (FOLDER below). What is missing here is a row that says so,
 and exit code 3; a verdict that is not the expected one is exit code 1.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from kparity.errors import WrongInput
 from kparity.host.revision import checkout, commit
 from kparity.host.text import markdown_table
 from kparity.model.gguf_file import embedded
+from kparity.model.writer import TINY, write
 from kparity.receipts.statement import host
 from kparity.traces.diff import diff
 from kparity.traces.slots import Key
@@ -73,6 +74,22 @@ RIGHT = (
 )
 LARGE = (Pair("llama.cpp", BLOCKS, "2b-4t:4"),)
 """Of 731 MB: four layers of the shape of BitNet b1.58 2B-4T, with its vocabulary."""
+MADE = replace(TINY, layers=4, heads=8, kv_heads=4, vocab=640, context=512, theta=10000.0)
+"""Of random ternary weights; heads of ``llama`` and ``qwen3`` have a size of their own."""
+SPECS = {
+    f"{arch} {kind}": replace(MADE, arch=arch, type=kind, key_length=0 if arch == "bitnet" else 64)
+    for arch in ("bitnet", "llama", "qwen3")
+    for kind in ("tq2_0", "tq1_0", "q2_0")
+}
+SPECS["llama 3 tq2_0"] = replace(SPECS["llama tq2_0"], rope_freqs=True, untied=True)
+SPECS["qwen3 q2_0 and its head"] = replace(SPECS["qwen3 q2_0"], embedding="q2_0")
+SPECS["llama tq2_0 and f16"] = replace(SPECS["llama tq2_0"], mixed="attn_v,0.ffn_down")
+MIXED = "its activations are f16 where weights are, ours f32; alike beside ternary ones"
+GRAPHS = (
+    *(Pair(BLOCKS, NPM, each, what=MIXED if " and f16" in each else "") for each in SPECS),
+    *(Pair("reference", "mutant:rope/convention-swapped", each, "positions", what="the other pairs")
+      for each in ("llama tq2_0", "qwen3 tq2_0")),
+)  # fmt: skip
 WRONG = (
     Pair("reference", "mutant:norm_quant/relu2-for-silu", expected="first-logit", what="relu² for SiLU"),
     Pair("reference", "mutant:rope/convention-swapped", expected="positions", what="interleaved for NEOX"),
@@ -104,6 +121,8 @@ def model_path(name: str, folder: Path) -> str:
         return str(path)
     if name == "embedded":
         return str(embedded())
+    if name in SPECS:
+        return str(write(folder / f"{name}.gguf", SPECS[name]))
     if " " in name:
         arch, kind = name.split()
         return str(write_dense(folder / f"{arch}.gguf", arch, kind))
@@ -211,6 +230,7 @@ def traces(run: Run) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], str]]] = {
     "right": ("Right pairs", lambda run: climbs(run, (*RIGHT, *LARGE))),
+    "graphs": ("Architectures and types", lambda run: climbs(run, GRAPHS)),
     "wrong": ("Known to be wrong", lambda run: climbs(run, WRONG)),
     "traces": ("Known to be wrong, by traces against llama.cpp", traces),
 }
