@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kparity.doctor import Finding, Report, examine
+from kparity.doctor.graphs import SQUARED
 from kparity.errors import BadModel
 from kparity.model import load_model, writer
 from kparity.model.gguf_file import embedded
@@ -358,6 +359,10 @@ def test_an_activation_that_no_key_tells(tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="hidden_activation is 'gelu', expected one of silu"):
         load_model(path)
     only(altered(tmp_path, replace(TINY, arch="bitnet")), "activation", "ok", "SiLU by the architecture")
+    sizes = {f".{name}": (U32, size) for name, size in SQUARED.items()}
+    found = items(altered(tmp_path, replace(TINY, arch="bitnet"), keys=sizes))["activation"]
+    assert found.verdict == "doubtful" and "the sizes are those of BitNet b1.58 2B-4T" in found.evidence
+    assert not found.fix  # sizes alone decide nothing
 
 
 def test_rows_that_are_permuted_for_the_other_rope(tmp_path: Path) -> None:

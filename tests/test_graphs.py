@@ -111,6 +111,20 @@ def test_what_an_architecture_says_matters(name: str, tmp_path: Path) -> None:
     assert max(apart(scored(path, open_backend("cpu"), change), truth)) > 0.1
 
 
+def test_a_key_decides_the_activation_in_every_reader(transformers: Any, tmp_path: Path) -> None:
+    path = altered(tmp_path, GRAPHS["llama"], keys={".hidden_activation": (STRING, "relu_squared")})
+    h, facts = load_model(path).hparams, plain.facts(path)
+    assert (h.act, h.clamp) == (facts.act, facts.clamp) == ("relu2", 1)
+    truth = plain.logits(path, TOKENS, act="token", kv="f32").logits
+    assert np.median(apart(scored(path, open_backend("cpu"), kv="f32"), truth)) < 1e-3
+    theirs = open_here("transformers?threads=1", model=str(path)).score(TOKENS)
+    assert np.median(apart(theirs, truth)) < 1e-3
+    silu = scored(path, open_backend("cpu"), lambda h: {"act": "silu", "clamp": 0}, kv="f32")
+    assert max(apart(silu, truth)) > 0.1
+    with pytest.raises(BadModel, match="hidden_activation is 'gelu'"):
+        plain.facts(altered(tmp_path, GRAPHS["llama"], keys={".hidden_activation": (STRING, "gelu")}))
+
+
 # --- others' implementations ---
 
 

@@ -15,6 +15,8 @@ ACTS = {"silu": "SiLU", "relu2": "relu²"}
 ROPES = {"neox": "split halves (NEOX)", "interleaved": "neighbours in pairs"}
 EPS, THETA = (1e-8, 1e-3), (1e3, 1e8)
 """What published models have lies well within these: 1e-6 to 1e-5, and 10,000 to 10,000,000."""
+SQUARED = {"block_count": 30, "embedding_length": 2560, "feed_forward_length": 6912}
+"""Sizes of BitNet b1.58 2B-4T, whose activation is relu² under whatever name of an architecture."""
 TWIN = {"bitnet": "bitnet-b1.58", "bitnet-b1.58": "bitnet", "bitnet-25": "bitnet"}
 """The architecture of the same graph with the other activation."""
 
@@ -52,7 +54,7 @@ def _activation(patient: Patient, trials: Trials) -> Finding:
         return Finding(item, "wrong", f"{key} is {stored!r}, and the graph has one of {', '.join(ACTIVATIONS)}")
     mine = ACTIVATIONS[stored.lower()] if stored else graph.act
     other = "relu2" if mine == "silu" else "silu"
-    says_other = mine != graph.act
+    says_other, alike = mine != graph.act, False
     told, fix = f"{ACTS[mine]} by the architecture {patient.arch!r}", tuple[Change, ...]()
     if says_other:
         told = f"{ACTS[mine]} by {key}, {ACTS[graph.act]} by the architecture {patient.arch!r}: readers differ"
@@ -61,11 +63,14 @@ def _activation(patient: Patient, trials: Trials) -> Finding:
     elif mine == "relu2":
         told += f"; {key} is missing: a reader that takes SiLU for granted computes something else"
         fix = (Change("set", key, mine),)
+    elif all(patient.keys.get(f"{patient.arch}.{name}") == size for name, size in SQUARED.items()):
+        told += f"; {key} is missing, and the sizes are those of BitNet b1.58 2B-4T, which has relu²"
+        alike = True
     tried = _decided(
         trials, {"act": mine, "clamp": int(mine == "relu2")}, {"act": other, "clamp": int(other == "relu2")}
     )
     if tried is None:
-        verdict: Any = "doubtful" if says_other or fix else "ok"
+        verdict: Any = "doubtful" if says_other or alike or fix else "ok"
         return Finding(item, verdict, f"{told}; not tried: {trials.refused}", fix)
     which, scores = tried
     told += f"; perplexity {scores[0]} with {ACTS[mine]}, {scores[1]} with {ACTS[other]}"

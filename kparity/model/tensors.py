@@ -159,10 +159,11 @@ def _widen(file: GgufFile, tensor: TensorInfo) -> Array:
     words, half, _, bad = getattr(native, NATIVE[tensor.type.name])(data, rows, k, processors())
     if bad >= 0:
         raise _not_ternary(tensor, data, k, bad)
-    scales = half.view("<f2").reshape(rows, -1, 1)
+    scales = half.view("<f2").reshape(rows, -1, 1).astype(np.float32)
     with np.errstate(all="ignore"):  # a damaged scale gives infinities; the gates see them
-        values: Array = unpack(words, k).reshape(rows, scales.shape[1], -1) * scales
-    if (np.isinf(values) & np.isfinite(scales)).any():
+        values: Array = (unpack(words, k).reshape(rows, scales.shape[1], -1) * scales).astype(np.float16)
+    large = np.isfinite(scales) & (2 * scales > np.finfo(np.float16).max)
+    if large.any() and (np.isinf(values) & large).any():
         raise BadModel(f"tensor {tensor.name}: a weight of +2 times its scale is beyond f16")
     return values.reshape(rows, k)
 
