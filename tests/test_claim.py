@@ -124,3 +124,5 @@ def test_a_row_tells_no_speed_whose_output_was_not_right() -> None:
 def test_a_row_needs_its_receipt() -> None:
     done = run("bench", "--row")
     assert done.returncode == 2 and "give --receipt FILE" in done.stderr
+    done = run("bench", "--row", "--receipt", "-")
+    assert done.returncode == 2 and "--row goes to stdout" in done.stderr

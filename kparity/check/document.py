@@ -1,4 +1,4 @@
-"""A sweep as JSON (its JSON Schema is ``kparity schema check``), as JUnit XML and as CSV."""
+"""A sweep as JSON (its JSON Schema is ``kparity schema check``), for CI and as CSV."""
 
 from __future__ import annotations
 
@@ -167,16 +167,32 @@ def _counts(tally: Tally) -> Counts:
     )  # fmt: skip
 
 
-def as_junit(result: Result) -> str:
-    """JUnit XML: a suite per backend, a test per record; UNSUPPORTED and SKIPPED are skipped tests with a reason."""
+def _suites(result: Result) -> ci.Suites:
+    """A suite per backend, a test per record; UNSUPPORTED and SKIPPED are skipped tests with a reason."""
     suites: dict[str, list[ci.Test]] = {}
+    own = result.request.own.path if result.request.own else ""
     for record in result.records:
-        suites.setdefault(f"kparity check {record.backend}", []).append(_test(record))
-    return ci.junit("kparity check", result.seconds, suites)
+        suites.setdefault(f"kparity check {record.backend}", []).append(_test(record, own))
+    return suites
 
 
-def _test(record: Record) -> ci.Test:
-    test = ci.Test(f"{record.backend}.{record.op}", record.label, record.elapsed_ms / 1e3)
+def as_junit(result: Result) -> str:
+    """JUnit XML."""
+    return ci.junit("kparity check", result.seconds, _suites(result))
+
+
+def as_ctrf(result: Result) -> str:
+    """CTRF."""
+    return ci.ctrf("kparity check", result.seconds, _suites(result))
+
+
+def as_sarif(result: Result) -> str:
+    """SARIF."""
+    return ci.sarif("kparity check", _suites(result))
+
+
+def _test(record: Record, own: str) -> ci.Test:
+    test = ci.Test(f"{record.backend}.{record.op}", record.label, record.elapsed_ms / 1e3, place=own)
     if record.outcome == PASS:
         return test
     if record.outcome != FAIL:

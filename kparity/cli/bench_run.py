@@ -58,6 +58,8 @@ def _check(options: Mapping[str, Any], with_ops: bool) -> None:
         raise WrongInput(
             "--row tells models, with the digest of their receipt: leave --ops out, and give --receipt FILE"
         )
+    if options["row"] and "-" in (options["receipt"], options["json_path"]):
+        raise WrongInput("--row goes to stdout; give --receipt and --json each a file")
     if with_ops and options["nonce"]:
         raise WrongInput("--ops draws nothing from a nonce; leave --nonce out, or measure a model")
     if with_ops and options["require_gpu"]:

@@ -16,17 +16,18 @@ from kparity.cli.options import (
     OUT,
     Number,
     backends_option,
+    ctrf_option,
     github_option,
     index_option,
     json_option,
     junit_option,
     ops_option,
     quiet_option,
+    sarif_option,
 )  # fmt: skip
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
-    from kparity.check.document import Result
     from kparity.check.select import Selected
     from kparity.cli.check_own import Asked
 
@@ -67,6 +68,8 @@ SECONDS = Number(min=0, min_open=True)
 @json_option
 @quiet_option
 @junit_option
+@ctrf_option
+@sarif_option
 @github_option
 @click.option("--sanitize", is_flag=True,
               help="cuda-ptx: report races on shared memory and reads of memory that nobody wrote.")  # fmt: skip
@@ -89,6 +92,7 @@ def check(
     kind_names: tuple[str, ...], list_only: bool, seed: int, max_seconds: float | None, case_timeout: float,
     quick: bool, fail_fast: bool, last_failed: bool, github: bool, dump: Path | None, replay: Path | None,
     json_path: str | None, quiet: bool, junit_path: str | None, csv_path: str | None, sanitize: bool, perturb: bool,
+    ctrf_path: str | None, sarif_path: str | None,
     lib: Path | None, symbol: str | None,
     cuda: str | None, kernel: str | None, map_path: str | None,
 ) -> int:  # fmt: skip
@@ -159,7 +163,15 @@ def check(
     result = run(chosen, request, seed, limits, str(dump.resolve()) if dump else "")
     if not replay and not own:
         failed.keep(result.records)
-    _write(result, json_path, junit_path, csv_path)
+    from kparity.check import document
+
+    written = (
+        (json_path, document.as_json), (junit_path, document.as_junit), (csv_path, document.as_csv),
+        (ctrf_path, document.as_ctrf), (sarif_path, document.as_sarif),
+    )  # fmt: skip
+    for path, form in written:
+        if path:
+            files.write(path, form(result))
     if github:
         to_github(result)
     if for_people():
@@ -204,13 +216,3 @@ def _list(chosen: list[Selected]) -> int:
     runs = sum(len(each.kinds) for each in chosen)
     log(f"{len(chosen)} cases, {runs} runs on each backend")
     return 0 if chosen else 3
-
-
-def _write(result: Result, json_path: str | None, junit_path: str | None, csv_path: str | None) -> None:
-    from kparity.check import document
-    from kparity.host import files
-
-    forms = ((json_path, document.as_json), (junit_path, document.as_junit), (csv_path, document.as_csv))
-    for path, form in forms:
-        if path:
-            files.write(path, form(result))

@@ -127,6 +127,8 @@ json_option = click.option(
 )  # fmt: skip
 """``--json [FILE|-]``: a path, ``-``, or None (``kparity.cli.command.Command`` supplies the - of a bare one)."""
 junit_option = click.option("--junit", "junit_path", type=OUT, metavar="FILE", help="Write JUnit XML.")
+ctrf_option = click.option("--ctrf", "ctrf_path", type=OUT, metavar="FILE", help="Write CTRF, a test report as JSON.")
+sarif_option = click.option("--sarif", "sarif_path", type=OUT, metavar="FILE", help="Write SARIF, for code scanning.")
 index_option = click.option(
     "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
 )

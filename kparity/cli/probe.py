@@ -16,11 +16,13 @@ from kparity.cli.options import (
     OUT,
     SPAN,
     Dispatch,
+    ctrf_option,
     dispatch_options,
     github_option,
     json_option,
     junit_option,
     quiet_option,
+    sarif_option,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
               help="Draw the tokens from somebody's word, which the receipt tells.")  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Show every measured number.")
 @junit_option
+@ctrf_option
+@sarif_option
 @github_option
 @click.option("--timings", is_flag=True, help="Show where the time went.")
 @click.pass_context
@@ -58,6 +62,7 @@ def probe(
     ctx: click.Context, /, dispatch: Dispatch, positions: int | None, repeat: int, soak: float | None,
     json_path: str | None, quiet: bool,
     receipt: str | None, nonce: str, verbose: bool, timings: bool, junit_path: str | None, github: bool,
+    ctrf_path: str | None, sarif_path: str | None,
 ) -> int:  # fmt: skip
     """Probe backends in order and show which one may serve.
 
@@ -94,8 +99,9 @@ def probe(
 
         whose = "" if dispatch.model else " of the embedded model (--model proves yours)"
         print_probe(outcome, verbose, timings, whose)
-    if junit_path:
-        write(junit_path, ci.as_junit(outcome.rows))
+    for path, form in ((junit_path, ci.as_junit), (ctrf_path, ci.as_ctrf), (sarif_path, ci.as_sarif)):
+        if path:
+            write(path, form(outcome.rows))
     if github:
         ci.to_github(outcome.rows, outcome.serving)
     if receipt:

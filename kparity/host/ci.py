@@ -1,16 +1,20 @@
-"""What continuous integration reads: JUnit XML, and the annotations and the step summary of GitHub."""
+"""What continuous integration reads: JUnit XML, CTRF, SARIF, and the annotations and the step summary of GitHub."""
 
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
+import kparity
 from kparity.host import streams
 from kparity.host.text import markdown_table, printable
 
@@ -31,9 +35,19 @@ class Test:
     type: str = ""
     details: str = ""
     skipped: str = ""
+    place: str = ""
+    """The file that it judges, where that is the user's own."""
+
+    @property
+    def status(self) -> str:
+        """In a word."""
+        return "failed" if self.failure else "skipped" if self.skipped else "passed"
 
 
-def junit(name: str, seconds: float, suites: Mapping[str, Sequence[Test]]) -> str:
+Suites = Mapping[str, Sequence[Test]]
+
+
+def junit(name: str, seconds: float, suites: Suites) -> str:
     """JUnit XML of suites by name."""
     root = ET.Element("testsuites", name=name, time=f"{seconds:.3f}")
     for suite, tests in suites.items():
@@ -60,6 +74,59 @@ def _add(suite: ET.Element, test: Test) -> None:
 
 def _clean(text: str) -> str:
     return _UNPRINTABLE.sub("�", text)
+
+
+def ctrf(name: str, seconds: float, suites: Suites) -> str:
+    """The Common Test Report Format, as JSON: the same tests."""
+    every, stop = [(suite, each) for suite, tests in suites.items() for each in tests], int(time.time() * 1e3)
+    count = {word: sum(each.status == word for _, each in every) for word in ("passed", "failed", "skipped")}
+    tests = [
+        {
+            "name": printable(f"{each.classname} {each.name}"), "status": each.status, "suite": [printable(suite)],
+            "duration": round(each.seconds * 1e3, 3),
+            **({"message": printable(each.failure or each.skipped)} if each.status != "passed" else {}),
+            **({"trace": printable(each.details, "\n")} if each.failure and each.details else {}),
+        }
+        for suite, each in every
+    ]  # fmt: skip
+    summary = {
+        "tests": len(every), **count, "pending": 0, "other": 0, "start": stop - int(seconds * 1e3), "stop": stop,
+    }  # fmt: skip
+    tool = {"name": name, "version": kparity.__version__}
+    whole = {"reportFormat": "CTRF", "specVersion": "0.0.0", "results": {"tool": tool, "summary": summary,
+             "tests": tests}}  # fmt: skip
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def sarif(name: str, suites: Suites) -> str:
+    """SARIF 2.1.0: a result for each test that failed, at the line of the user's file where the failure names one."""
+    failed = [each for tests in suites.values() for each in tests if each.failure]
+    rules = list(dict.fromkeys(_rule(each) for each in failed))
+    results = [
+        {
+            "ruleId": _rule(each), "ruleIndex": rules.index(_rule(each)), "level": "error",
+            "message": {"text": printable(f"{each.name}: {each.failure}")}, "locations": [_location(each)],
+        }
+        for each in failed
+    ]  # fmt: skip
+    driver = {"name": name, "version": kparity.__version__, "rules": [{"id": each} for each in rules]}
+    whole = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
+             "runs": [{"tool": {"driver": driver}, "results": results}]}  # fmt: skip
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def _rule(test: Test) -> str:
+    return test.type or "failure"
+
+
+def _location(test: Test) -> dict[str, Any]:
+    name = printable(f"{test.classname} {test.name}")
+    found: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": name, "kind": "function"}]}
+    if test.place:
+        line = re.search(rf"{re.escape(test.place)}:([1-9]\d*)", test.failure)
+        region = {"startLine": int(line[1]) if line else 1}
+        found["physicalLocation"] = {"artifactLocation": {"uri": quote(test.place)}, "region": region}
+    return found
 
 
 Level = Literal["error", "warning", "notice"]

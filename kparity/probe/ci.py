@@ -1,4 +1,4 @@
-"""A probe for continuous integration: JUnit XML, and annotations with a table for GitHub."""
+"""A probe for continuous integration: JUnit XML, CTRF and SARIF, and annotations with a table for GitHub."""
 
 from __future__ import annotations
 
@@ -11,12 +11,31 @@ from kparity.host import ci
 COLUMNS = ("backend", "device", "kind", "verdict", "reason", "ms")
 
 
-def as_junit(rows: Sequence[Row]) -> str:
-    """JUnit XML: a suite per backend, a test per gate. A failed gate has each number beside its limit; a gate that was
-    not reached, or a backend that is not there, is skipped with the reason.
+def suites(rows: Sequence[Row]) -> ci.Suites:
+    """What CI reads: a suite per backend, a test per gate. A failed gate has each number beside its limit; a gate
+    that was not reached, or a backend that is not there, is skipped with the reason.
     """
-    suites = {f"kparity probe {row.backend}": [*_tests(row)] for row in rows}
-    return ci.junit("kparity probe", max((row.elapsed_ms for row in rows), default=0.0) / 1e3, suites)
+    return {f"kparity probe {row.backend}": [*_tests(row)] for row in rows}
+
+
+def seconds(rows: Sequence[Row]) -> float:
+    """How long it took."""
+    return max((row.elapsed_ms for row in rows), default=0.0) / 1e3
+
+
+def as_junit(rows: Sequence[Row]) -> str:
+    """JUnit XML."""
+    return ci.junit("kparity probe", seconds(rows), suites(rows))
+
+
+def as_ctrf(rows: Sequence[Row]) -> str:
+    """CTRF."""
+    return ci.ctrf("kparity probe", seconds(rows), suites(rows))
+
+
+def as_sarif(rows: Sequence[Row]) -> str:
+    """SARIF."""
+    return ci.sarif("kparity probe", suites(rows))
 
 
 def _tests(row: Row) -> list[ci.Test]:
