@@ -50,6 +50,7 @@ TOOLS = (
     "caddy",
     "numba",
     "triton",
+    "mkdocs",
     "gpu",
 )
 """What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it by ``needing``."""

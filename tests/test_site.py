@@ -1,0 +1,60 @@
+"""The pages: the tutorial is followed word for word, and the site is built strictly, with nothing from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import needing
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.slow
+def test_the_tutorial_word_for_word(tmp_path: Path) -> None:
+    ran = 0
+    for kind, block in BLOCK.findall((ROOT / "docs/tutorial.md").read_text(encoding="utf-8")):
+        if kind == "python":
+            (tmp_path / "my_rope.py").write_text(block)
+        if kind != "console":
+            continue
+        line, *shown = block.splitlines()
+        command, _, remark = line.removeprefix("$ ").partition("    # exit code ")
+        words = shlex.split(command)
+        assert line.startswith("$ kparity ") and words[0] == "kparity"
+        done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True,
+                              env={**os.environ, "COLUMNS": "120"}, check=False)  # fmt: skip
+        assert done.returncode == int(remark or 0), done.stderr
+        said = plain(done.stdout)
+        assert [each for each in shown if plain(each) not in said] == [], done.stdout
+        ran += 1
+    assert ran == 7
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    with needing("mkdocs"):
+        pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install mkdocs-material")
+        pytest.importorskip("material", reason="mkdocs-material is not installed: pip install mkdocs-material")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False,
+                          env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pages = {str(path.relative_to(tmp_path)): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    made = {f"reference/{name}/index.html" for name in ("cli", "thresholds", "codes", "schemas", "python")}
+    assert made <= set(pages)
+    assert "kparity burnin run" in pages["reference/cli/index.html"]
+    assert "bos_cosine" in pages["reference/thresholds/index.html"]
+    for name, page in pages.items():
+        fetched = re.findall(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(https?:[^"]*)"', page)
+        assert fetched == [], name
