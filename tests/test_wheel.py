@@ -42,7 +42,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     for name in (
         "kparity/data/embedded.gguf", "kparity/data/heldout.txt", "kparity/contracts/backend-output-parity-v1.yaml",
         "kparity/host/base.html.j2", "kparity/receipts/page.html.j2", "kparity/mutate/page.html.j2",
-        "kparity/report/page.html.j2", "kparity/report/page.js",
+        "kparity/data/project/my_kernels.py.txt", "kparity/report/page.html.j2", "kparity/report/page.js",
         "kparity/kernels/tgemv/tgemv.cu", "kparity/kernels/tgemv/tgemv.wgsl",
         "kparity/kernels/prelude/opencl.h", "kparity/backends/wgpu.py", "kparity/py.typed",
     ):  # fmt: skip

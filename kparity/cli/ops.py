@@ -79,6 +79,7 @@ def _whole(op: Op) -> dict[str, Any]:
             {"name": arg.name, "role": arg.role, "dtype": arg.dtype, "shape": list(arg.shape)}
             for arg in op.args(example)
         ],
+        "parameters": {"required": list(op.required), "options": dict(op.defaults)},
         "defines": op.defines(example),
         "cases": [case.id for case in sweep],
         "quick": len(set(op.cases())),
@@ -111,6 +112,8 @@ def _print(whole: dict[str, Any], verbose: bool) -> None:
     arguments.print()
     say("")
     facts = Table("", "")
+    required, options = whole["parameters"].values()
+    facts.add("parameters", ", ".join((*required, *(f"{name}={value}" for name, value in options.items()))))
     facts.add("defines", ", ".join(f"{name}={value}" for name, value in whole["defines"].items()))
     facts.add("kinds of input", ", ".join(whole["kinds"]))
     facts.add("backends", ", ".join(whole["backends"]))
