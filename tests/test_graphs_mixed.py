@@ -40,7 +40,12 @@ MIXED = {
     "llama": replace(GRAPHS["llama 3"], mixed="attn_q,0.ffn_gate"),
     "qwen3": replace(GRAPHS["qwen3"], mixed="0.ffn_down,attn_k"),
 }
-ALL = TABLES | {f"mixed {name}": spec for name, spec in MIXED.items()}
+SPANS = {
+    "llama of 64": replace(GRAPHS["llama"], type="q2_0", block_scales=True, embedding="q2_0", untied=True),
+    "qwen3 of 128": replace(GRAPHS["qwen3"], type="ptq1_0", block_scales=True, mixed="0.attn_v"),
+}
+"""With a scale of its own for every 64 or 128 weights."""
+ALL = TABLES | SPANS | {f"mixed {name}": spec for name, spec in MIXED.items()}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -51,7 +56,7 @@ def test_the_plain_pass_is_the_specification_with_and_without_fusing(name: str, 
     assert np.array_equal(*found) and max(apart(found[0], truth)) < 1e-9
 
 
-@pytest.mark.parametrize("name", ["q2_0", "mixed gate and up", "mixed llama"])
+@pytest.mark.parametrize("name", ["q2_0", "mixed gate and up", "mixed llama", "qwen3 of 128"])
 def test_every_backend_agrees(name: str, backend: Backend, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", ALL[name])
     truth = plain.logits(path, TOKENS, act="token", kv="f16").logits
