@@ -243,15 +243,15 @@ def test_conditions_are_followed_through_macros() -> None:
     assert conditions(text) == {"BOTH", "FIRST", "SECOND", "TILE", "F", "LAST"}
 
 
-# The receipt and the README's table.
+# The receipt and the table of docs/support.md.
 
 
 def test_the_support_table_is_that_of_the_receipt() -> None:
     receipt = json.loads(compile_table.RECEIPT.read_text(encoding="utf-8"))
-    readme = compile_table.README.read_text(encoding="utf-8")
-    assert compile_table.with_support(readme, receipt) == readme, "python -m tools.compile_table --readme"
+    page = compile_table.PAGE.read_text(encoding="utf-8")
+    assert compile_table.with_support(page, receipt) == page, "python -m tools.compile_table --write"
     executed = [name for name, each in receipt["executed"].items() if each["kind"] == "gpu"]
-    assert (compile_table.NO_GPU in readme) == (not executed)
+    assert (compile_table.NO_GPU in page) == (not executed)
     for name in ("cuda", "hip"):
         assert (name in receipt["executed"]) == (name in executed)
     assert receipt["executed"]["cuda-ptx"]["failed"] == []

@@ -2,7 +2,7 @@
 
     python -m tools.compile_table            compile and run, write bench/receipts/compile.json, print a line a target
     python -m tools.compile_table --check    exit code 1 where a text has changed since the receipt
-    python -m tools.compile_table --readme   write the support table of README.md from the receipt
+    python -m tools.compile_table --write    write the support table of docs/support.md from the receipt
 
 A text that a compiler refuses, or that spills where it must not, is listed in the receipt under ``refused`` and makes
 the exit code 1; see ``tools.toolchains`` for the rules and ``tests/test_compile.py`` for the gate.
@@ -30,7 +30,7 @@ from kparity.host.revision import commit, git
 from tools.toolchains import Target, Toolchain, compilers, every, summary, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
-RECEIPT, README = ROOT / "bench" / "receipts" / "compile.json", ROOT / "README.md"
+RECEIPT, PAGE = ROOT / "bench" / "receipts" / "compile.json", ROOT / "docs" / "support.md"
 SCHEMA = "kparity-compile-v1"
 TOOLCHAINS: Mapping[str, type[Toolchain]] = {
     kind.name: kind for kind in (compilers.Nvrtc, compilers.Nvcc, compilers.Clang, compilers.Hiprtc)
@@ -156,7 +156,7 @@ def short(version: str) -> str:
 
 
 NO_GPU = (
-    "No device run on a GPU exists yet: `cuda` is executed at PTX level by an interpreter ([ptx.md](docs/ptx.md)),\n"
+    "No device run on a GPU exists yet: `cuda` is executed at PTX level by an interpreter ([ptx.md](ptx.md)),\n"
     "`hip` is compiled for what is listed and not executed."
 )
 LEGEND = """\
@@ -165,8 +165,8 @@ level; *c* and the number of texts that were compiled for every target above and
 
 
 def support(receipt: Mapping[str, Any]) -> str:
-    """The support table of the README."""
-    ran, later, at = receipt["executed"], "the driver, when it runs", "[compile.json](bench/receipts/compile.json)"
+    """The support table."""
+    ran, later, at = receipt["executed"], "the driver, when it runs", "[compile.json](../bench/receipts/compile.json)"
     sources = {
         "cpu": ("`.h`", "the machine that installs it"),
         "wgpu": ("`.wgsl`", later),
@@ -215,12 +215,12 @@ def cell(receipt: Mapping[str, Any], backend: str, op: str) -> str:
     return f"*c* {count}" if count else "–"
 
 
-def with_support(readme: str, receipt: Mapping[str, Any]) -> str:
-    """The README with the table that the receipt gives, between its markers."""
-    before, _, rest = readme.partition(BEGIN)
+def with_support(page: str, receipt: Mapping[str, Any]) -> str:
+    """The page with the table that the receipt gives, between its markers."""
+    before, _, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise SystemExit(f"README.md has no {BEGIN} and {END}")
+        raise SystemExit(f"docs/support.md has no {BEGIN} and {END}")
     return f"{before}{BEGIN}\n{support(receipt)}\n{END}{after}"
 
 
@@ -239,14 +239,14 @@ def main() -> int:
     """Run; exit code 1 where a text is refused or stale."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare the receipt with the texts of today")
-    parser.add_argument("--readme", action="store_true", help="write the support table of README.md from the receipt")
+    parser.add_argument("--write", action="store_true", help="write the table of docs/support.md from the receipt")
     options = parser.parse_args()
-    if options.check or options.readme:
+    if options.check or options.write:
         receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
-        if options.readme:
-            files.write(README, with_support(README.read_text(encoding="utf-8"), receipt))
+        if options.write:
+            files.write(PAGE, with_support(PAGE.read_text(encoding="utf-8"), receipt))
         changed = stale(receipt) if options.check else []
-        print("\n".join(changed) or "the receipt is of these texts" if options.check else "README.md is written")
+        print("\n".join(changed) or "the receipt is of these texts" if options.check else "docs/support.md is written")
         return int(bool(changed))
     before = state()
     receipt = {"schema": SCHEMA, "commit": before[0], "dirty": bool(before[1]), "columns": COLUMNS}

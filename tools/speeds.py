@@ -1,4 +1,4 @@
-"""Speeds of the harness itself that no command of kparity tells; docs/performance.md and the README quote them.
+"""Speeds of the harness itself that no command of kparity tells; docs/performance.md and docs/numbers.md quote them.
 
     python -m tools.speeds harness [--rounds 25] [--json FILE]      starts of processes, probes, repacking
     python -m tools.speeds comparison [--mb 512] [--json FILE]      two arrays compared, beside a read of the same bytes

@@ -1,5 +1,5 @@
 """The gates of a probe, one entry each: what it runs, what it measures, how it rejects, what it sees and what it does
-not. The probe, ``receipt verify``, ``mutate``, ``explain`` and the README's table derive from it.
+not. The probe, ``receipt verify``, ``mutate``, ``explain`` and docs/gates.md derive from it.
 """
 
 from __future__ import annotations
@@ -180,6 +180,6 @@ def named(name: str) -> GateSpec:
 
 
 def markdown() -> str:
-    """The table of the README."""
+    """The table of docs/gates.md."""
     head = "| gate | what runs | what it sees | what it does not |\n|---|---|---|---|\n"
     return head + "".join(f"| {gate.name} | {gate.runs} | {gate.sees} | {gate.blind} |\n" for gate in EVERY)
