@@ -51,6 +51,7 @@ TOOLS = (
     "numba",
     "triton",
     "mkdocs",
+    "ray",
     "gpu",
 )
 """What KPARITY_REQUIRE may name beside backends; the tests that use one ask for it by ``needing``."""

@@ -22,10 +22,10 @@ CODES = {
     "kparity probe --backends cuda,wgpu,cpu": (0, 1), "kparity probe --require cuda": (0, 3),
     "kparity check --replay d -b cpu": (0, 2), r"kparity cutover status\|flip\|rollback": (1, 3),
     "kparity check --cuda my.cu --kernel my_gemv --op tgemv": (0, 3),
-    "kparity check -b ggml:CPU,ggml:Vulkan0 --lib DIR": (3,),
+    "kparity check -b ggml:CPU,ggml:Vulkan0 --lib DIR": (3,), "kparity fleet probe --address auto": (2,),
 }  # fmt: skip
 """Other codes than 0: of a backend that is rejected, a GPU that is not there, a folder that nothing failed into, three
-rounds that decide nothing, CUDA's compiler (the extra ptx) and a build of llama.cpp that are not here.
+rounds that decide nothing, CUDA's compiler (the extra ptx), a build of llama.cpp and Ray that are not here.
 """
 SHORTER = {
     "kparity check -b cpu,wgpu,opencl": "kparity check -b cpu,wgpu,opencl -o add --quick",

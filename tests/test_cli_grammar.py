@@ -30,7 +30,7 @@ from kparity.device.codes import reasons
 from kparity.errors import WrongInput
 from kparity.receipts.findings import REFUSALS
 from kparity.traces.slots import TABLE
-from tests import burnin_server, made_receipts
+from tests import burnin_server, made_receipts, ray_cluster
 from tests.cli import python, run
 from tests.served import served
 from tests.test_startup import LOADED, UNASKED
@@ -41,14 +41,16 @@ MEANINGS = {
     "--index": "index", "--model": "model",
 }  # fmt: skip
 """Option → the parameter that it is, wherever it is."""
+FLEET = ("fleet probe", "fleet check", "fleet bench")
 HAVE = {
     "--json": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "bench compare", "preflight",
                "ops", "model inspect", "contract show", "contract validate", "contract coverage", "receipt verify",
                "receipt list", "receipt diff", "trace diff", "burnin stats", "burnin since", "burnin drift",
-               "burnin recent", "ppl", "cutover status"},
-    "-b": {"probe", "run", "serve", "check", "mutate", "bench", "preflight", "source"},
+               "burnin recent", "ppl", "cutover status", "fleet report"},
+    "-b": {"probe", "run", "serve", "check", "mutate", "bench", "preflight", "source", *FLEET},
     "-o": {"check", "mutate"},
-    "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "burnin run", "ppl"},
+    "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "burnin run", "ppl",
+           *FLEET},
     "--index": {"probe", "run", "serve", "check", "bench"},
     "--model": {"probe", "run", "serve", "bench", "ladder", "bisect", "diagnose", "receipt verify", "ppl"},
 }  # fmt: skip
@@ -126,10 +128,11 @@ MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 
            "model.hf": "kparity model export -o model.hf",
            "burnin.jsonl": f"{BURNIN} --max-rounds 60 --log burnin.jsonl",
            "ppl.json": "kparity ppl --cand kparity:cpu --json ppl.json",
+           "fleet-probe": "kparity fleet probe --per node -b cpu --out fleet-probe",
            "team.pem": "kparity receipt keygen team.pem"}  # fmt: skip
 
 
-MADE_ONCE = ("team.pem", "model.hf", "burnin.jsonl")
+MADE_ONCE = ("team.pem", "model.hf", "burnin.jsonl", "fleet-probe")
 TOO_FEW = ("kparity burnin stats", "kparity burnin since", "kparity cutover status", "kparity cutover flip")
 """What says after a minute that there is too little data."""
 SERVERS = {"http://127.0.0.1:8080", "http://127.0.0.1:8180"}
@@ -141,6 +144,10 @@ def example(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
             line = line.replace(address, stack.enter_context(burnin_server.serving()))
         words = shlex.split(line.partition(" > ")[0])
         assert words[0] == "kparity"
+        if " ".join(words[1:3]) in FLEET:
+            ray_cluster.needed()
+            cluster = stack.enter_context(ray_cluster.Raylets("one"))
+            words[3:3] = ["--address", cluster.address]
         if words[1] == "serve":  # until it is told to end
             with served(*words[2:]) as found:
                 return subprocess.CompletedProcess(words, found.ended(), "", "\n".join(found.lines))

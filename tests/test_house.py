@@ -27,8 +27,8 @@ HEAVY = {*VENDORS, "click", "rich", "yaml", "jsonschema", "tokenizers", "gguf", 
 ROOMS = (
     "data", "_native", "errors", "host", "process", "ptx", "ops", "numerics", "device", "backends", "kernels",
     "model", "engine", "plain", "engines", "contracts", "traces", "testing", "watch", "gates", "ladder", "diagnose",
-    "probe", "check", "bisect", "receipts", "serve", "bench", "mutate", "burnin", "doctor", "report", "pytest_plugin",
-    "cli", "__main__",
+    "probe", "check", "bisect", "receipts", "serve", "bench", "mutate", "burnin", "fleet", "doctor", "report",
+    "pytest_plugin", "cli", "__main__",
 )  # fmt: skip
 FLOORS = {room: floor for floor, room in enumerate(ROOMS)}
 
