@@ -17,7 +17,7 @@ from kparity.errors import KparityError, Refused, WrongInput
 from kparity.fleet import page, plan, store
 from kparity.fleet.hand import Errand
 from kparity.fleet.judged import judge
-from kparity.fleet.record import Begun, Ended, Line, Outcome, Per, Seen, Tried
+from kparity.fleet.record import MEANS, Begun, Ended, Line, Outcome, Per, Seen, Tried, exit_code
 from kparity.fleet.report import report
 from kparity.fleet.round import Asked, Round
 from tests.edits import put
@@ -266,6 +266,14 @@ def test_several_folders_are_one_fleet_and_receipts_are_held_against_the_ledger(
     assert not report(str(tmp_path)).damaged
 
 
+def test_the_page_of_the_docs_has_each_outcome_with_its_exit_code() -> None:
+    text = (Path(__file__).parent.parent / "docs/fleet.md").read_text(encoding="utf-8")
+    for outcome in MEANS:
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{outcome}` |"))
+        assert row.endswith(f"| {exit_code([outcome])} |"), row
+    assert exit_code([]) == 3 and exit_code(["passed", "lost", "failed"]) == 1
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     first = store.opened(str(tmp_path))
     with pytest.raises(WrongInput, match="by another kparity fleet"):
@@ -307,6 +315,8 @@ def test_a_made_up_fleet_costs_little_and_its_one_fault_is_found(tmp_path: Path)
         ("fleet bench -- compare a b", "is not for a fleet"),
         ("fleet probe --expect nobody", "nobody"),
         ("fleet probe --expect 0", "at least 1"),
+        ("fleet probe --address 127.0.0.1:1", "Ray"),
+        ("fleet probe --address ray://127.0.0.1:1", "Ray"),
         ("fleet report .", "has no fleet.jsonl"),
         ("fleet report nowhere", "nowhere cannot be read"),
     ],

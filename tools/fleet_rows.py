@@ -2,6 +2,8 @@
 
     python -m tools.fleet_rows [--devices 1000] [--rounds 10,25,50,100] [--folder DIR] [--plot FILE] [--receipts]
 
+    python -m tools.fleet_rows --judge RECEIPT
+
 Prints receipts, seconds by the clock and of processors, and the peak of memory, for each number of rounds; exit code 1
 where the report does not name the device that computes other bits, or names another. With ``--receipts`` the files are
 made, too (13 KB each), and ``--verify`` reads them.
@@ -23,6 +25,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from kparity.fleet.hand import Errand
+from kparity.fleet.judged import judge
 from kparity.fleet.record import Begun, Ended, Line, Seen, Tried
 from kparity.fleet.seen import digest
 from kparity.fleet.store import LEDGER, RECEIPTS
@@ -104,6 +108,16 @@ def cost(folder: Path, devices: int, rounds: int, files: bool) -> Cost:
     return Cost(devices * rounds, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
+def judged(receipt: bytes) -> None:
+    """Print what it costs to judge a receipt, as it is done for each that comes in."""
+    errand, began = Errand(0, 1.0, "", receipt), time.process_time()
+    outcome = judge(errand, "probe", False).outcome
+    times = 100
+    for _ in range(times):
+        judge(errand, "probe", False)
+    print(f"{outcome}: {len(receipt)} bytes, {(time.process_time() - began) / (times + 1) * 1e3:.1f} ms of a processor")
+
+
 def plot(costs: Sequence[Cost], path: str) -> None:
     """Seconds and memory over receipts, from nought."""
     from matplotlib import pyplot
@@ -126,7 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", default=None, help="where there is room: 0.2 GB for 100,000 receipts")
     parser.add_argument("--plot", default="", help="a picture, as matplotlib knows its suffix")
     parser.add_argument("--receipts", action="store_true", help="make the files, too, and --verify them")
+    parser.add_argument("--judge", metavar="RECEIPT", help="instead: what it costs to judge this receipt of a probe")
     asked = parser.parse_args(arguments)
+    if asked.judge:
+        judged(Path(asked.judge).read_bytes())
+        return 0
     costs = []
     for rounds in map(int, asked.rounds.split(",")):
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:

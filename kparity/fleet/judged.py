@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -38,7 +39,7 @@ def judge(errand: Errand, command: Command, gpu: bool) -> Judgement:
     if errand.receipt is None or errand.exit_code not in BY_CODE:
         return _without(errand)
     try:
-        rows, why = _read(errand.receipt, command)
+        rows, why, absent = _read(errand.receipt, command)
     except WrongInput as error:
         return Judgement("unsound", str(error))
     sha256 = hashlib.sha256(errand.receipt).hexdigest()
@@ -46,9 +47,9 @@ def judge(errand: Errand, command: Command, gpu: bool) -> Judgement:
         return Judgement("unsound", why, (), sha256)
     outcome, reason = BY_CODE[errand.exit_code], ""
     if outcome == "passed" and gpu and not look.on_gpu(rows):
-        outcome, reason = "failed", f"nothing passed on a GPU: {_said(rows) or 'no backend opened'}"
+        outcome, reason = "failed", f"nothing passed on a GPU: {_said(rows) or absent or 'no backend opened'}"
     elif outcome != "passed":
-        reason = _said([each for each in rows if each.verdict != "PASS"]) or _last(errand.tail)
+        reason = _said([each for each in rows if each.verdict != "PASS"]) or absent or _last(errand.tail)
     if outcome != "passed" and any(each.code.endswith("-OOM") for each in rows):
         outcome = "out-of-memory"
     return Judgement(outcome, reason, tuple(rows), sha256)
@@ -62,24 +63,30 @@ def _without(errand: Errand) -> Judgement:
     return Judgement("refused", errand.problem or f"exit code {errand.exit_code}: {_last(errand.tail)}")
 
 
-def _read(data: bytes, command: Command) -> tuple[list[Seen], str]:
-    """What a receipt shows, and why it may not be believed; raises WrongInput for what is none."""
+def _read(data: bytes, command: Command) -> tuple[list[Seen], str, str]:
+    """What a receipt shows, why it may not be believed, and what was not there; raises WrongInput for what is none."""
     if command == "check":
         files.parse_json(data, "what came back", "the JSON of kparity check")
         try:
-            return look.of_check(msgspec.json.decode(data, type=Document, strict=False)), ""
+            found = msgspec.json.decode(data, type=Document, strict=False)
         except (msgspec.ValidationError, ValueError) as error:
-            return [], f"not the JSON of kparity check: {error}"
+            return [], f"not the JSON of kparity check: {error}", ""
+        return look.of_check(found), "", _listed(found.absent.items())
     read = document.parse(data, "what came back")
     if not document.is_receipt(read):
-        return [], "what came back is no receipt"
+        return [], "what came back is no receipt", ""
     statement, malformed = identity.form(sign.statement_of(read))
     if statement is None:
-        return [], str(malformed[0])
+        return [], str(malformed[0]), ""
     refused = verify.verify(read)
     if statement.predicate.kind != command:
-        return [], f"a receipt of kparity {statement.predicate.kind}"
-    return look.of_receipt(statement.predicate), str(refused[0]) if refused else ""
+        return [], f"a receipt of kparity {statement.predicate.kind}", ""
+    absent = [(each.backend, each.reason or each.status) for each in statement.predicate.fallback if each.reason]
+    return look.of_receipt(statement.predicate), str(refused[0]) if refused else "", _listed(absent)
+
+
+def _listed(absent: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"{backend}: {why}" for backend, why in absent)
 
 
 def _said(rows: list[Seen]) -> str:
@@ -87,5 +94,9 @@ def _said(rows: list[Seen]) -> str:
 
 
 def _last(tail: str) -> str:
-    lines = [line for line in tail.splitlines() if line.strip() and not re.match(r"\s*(File |Backend: )", line)]
+    lines = [
+        line
+        for line in tail.splitlines()
+        if line.strip() and not re.match(r"\s*(File |Backend: |.*, after \d+ s$)", line)
+    ]
     return lines[-1].strip()[:400] if lines else "it said nothing"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,24 @@ PREEMPTED = 3
 MEMORY = ("low on memory", "out of memory", "OOM")
 
 
+REACH_SECONDS = 10.0
+"""For a head to take a connection; Ray itself waits for minutes."""
+
+
+def _reached(address: str) -> None:
+    """Raise WrongInput where nobody listens at a HOST:PORT; what has another form is up to Ray."""
+    found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, colon, port = re.sub("^ray://", "", found).rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise WrongInput(
+            f"no Ray cluster answers at {found}: {error}; give --address what ray start printed"
+        ) from error
+
+
 class Cluster:
     """A connection to a cluster, whose tasks end with it. ``errors`` are what ``get`` raises for a task that failed."""
 
@@ -28,6 +49,7 @@ class Cluster:
         self.ray = install.library("ray", "fleet", "kparity fleet")
         install.library("ray.util.scheduling_strategies", "fleet", "kparity fleet")
         self.errors: tuple[type[Exception], ...] = (self.ray.exceptions.RayError,)
+        _reached(address)
         environment = {"py_modules": [str(wheel)]} if wheel else {}
         try:
             self.ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
