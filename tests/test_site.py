@@ -7,11 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import needing
+from tests.conftest import absent
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -43,9 +44,8 @@ def test_the_tutorial_word_for_word(tmp_path: Path) -> None:
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    with needing("mkdocs"):
-        pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install mkdocs-material")
-        pytest.importorskip("material", reason="mkdocs-material is not installed: pip install mkdocs-material")
+    if find_spec("mkdocs") is None or find_spec("material") is None:
+        absent("mkdocs is not installed: pip install 'kparity[docs]'", "mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False,
                           env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})  # fmt: skip
