@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kparity import ops
@@ -177,6 +178,9 @@ def test_reports_show_every_mutant_and_escape_what_they_quote() -> None:
     cells = [control(), odd, cell("alive")]
     text = report.markdown(cells, ["numpy: alarm"])
     assert "`add/alive@numpy`" in text and "numpy: alarm" in text and "1/2 (50.0%)" in text
+    assert "did not run on" not in text
+    checked = msgspec.structs.replace(cell("slow"), backend="slow", gates=[GateResult("check", "caught", "wrong")])
+    assert "The probe did not run on `slow`" in report.markdown([*cells, checked], [])
     document = json.loads(report.as_json(cells, [], 1))
     assert document["scores"]["all"]["full"] == {"caught": 1, "of": 2, "share": 0.5}
     assert set(document["scores"]["numpy"]) >= set(GATES)

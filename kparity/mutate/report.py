@@ -16,7 +16,7 @@ from kparity import __version__, contracts
 from kparity.host import install
 from kparity.host.html import render
 from kparity.host.text import markdown_table
-from kparity.mutate.cell import CONTROL, GATES, Cell, Status
+from kparity.mutate.cell import CONTROL, GATES, PROBE_GATES, Cell, Status
 from kparity.mutate.score import TITLES, Score, scores
 
 SCHEMA = "kparity-mutate-v1"
@@ -69,6 +69,11 @@ def markdown(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
         "wrong engine; each ran in a process of its own through every gate of the probe on the embedded model, and "
         "through `kparity check` of its op. *Of those it can see*: mutants that change at least one bit of what the "
         "probe reads from the device; the others are wrong in shapes, types or inputs that its model does not have.",
+        *(
+            f"The probe did not run on `{name}`, which is slow: `check` alone held the kernels there."
+            for name in dict.fromkeys(cell.backend for cell in cells)
+            if unprobed(cells, name)
+        ),
         f"Contract {contract.id} {contract.version}.",
         markdown_table(("target", "measured", "holds"), targets),
         "## Per backend",
@@ -89,6 +94,12 @@ def markdown(cells: Sequence[Cell], alarms: Sequence[str]) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def unprobed(cells: Sequence[Cell], backend: str) -> bool:
+    """Whether no gate of the probe said anything of a mutant on a backend."""
+    said = (cell.result(gate) for cell in cells if cell.backend == backend for gate in PROBE_GATES)
+    return all(each is None or each.outcome == "not run" for each in said)
 
 
 def as_json(cells: Sequence[Cell], alarms: Sequence[str], code: int) -> str:
