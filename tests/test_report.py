@@ -121,7 +121,7 @@ def test_the_verdict_and_what_it_means_are_those_of_the_records(tmp_path: Path) 
     assert meaning(climbed("dies", "healthy"))[0].startswith("Nothing is decided: masks, the reference failed")
     assert "At fault: kernel, layer 0, q_rope, op rope, first at position 2; the rows are wrong." in text
     assert text.count("What fits best (99 %): RoPE turns other pairs; evidence: RoPE turns other pairs.") == 2
-    assert "1 of 1 receipts may be believed" in text and "1 of 90 slots that were judged do not follow" in text
+    assert "1 of 1 receipts may be believed" in text and "1 of 100 slots that were judged do not follow" in text
 
 
 @pytest.mark.parametrize(

@@ -200,4 +200,25 @@ MUTANTS = {
         "The merge counts whole parts of the keys only and forgets the last one.",
         gpu="«(count + share_of(count) - 1)→count» / share_of(count)",
     ),
+    "barrier-before-the-sums": Mutant(
+        "The barrier between the sums of the groups and those who add them stands before the sums.",
+        only="cuda-ptx",
+        gpu=(
+            "«→        BARRIER();\n»        UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {\n            meeting[",
+            "«        BARRIER();\n→»        for (u32 element = LANE; element < 8 * LANES",
+        ),
+    ),
+    "barrier-before-the-maximum": Mutant(
+        "In the merge the barrier behind the search for the largest maximum stands before it.",
+        only="cuda-ptx",
+        gpu=(
+            "«→    BARRIER();\n»    float top = MINUS_INF;\n    for (u32 part = 0; part < parts; ++part) {",
+            "«    BARRIER(); /* the maxima make room for the factors */\n→»    for (u32 part = LANE",
+        ),
+    ),
+    "barrier-before-the-weights": Mutant(
+        "The barrier between the weights of the keys and their values stands before the weights.",
+        wgsl="«→        workgroupBarrier();\n»        weight[lane] = mine;\n"
+        "«        workgroupBarrier();\n→»        let count",
+    ),
 }

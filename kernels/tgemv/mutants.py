@@ -296,4 +296,14 @@ MUTANTS = {
         torch="«→(»(values @ weights.T) * (ascale * wscale)«→).half().float()»",
         numpy="(ascale.astype(dtype) * wscale.astype(dtype))).astype«→(np.float16).astype»(dtype)]",
     ),
+    "barrier-before-the-copy": Mutant(
+        "The barrier that keeps activations from being read before they are copied stands before the copy.",
+        only="cuda-ptx",
+        gpu=(
+            "«→        BARRIER();\n»        UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {\n"
+            "            UNROLL_ALWAYS for (u32 i = 0; i < STAGED; ++i) {\n"
+            "                const u32 piece = LANE + i * BLOCK;\n                KEEP(",
+            "«        BARRIER();\n→»        ISSUED(); /* no product",
+        ),
+    ),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kparity.cli.command import for_people
 from kparity.errors import BadModel, WrongInput
-from kparity.host import progress
+from kparity.host import files, progress
 from kparity.host.streams import log
 
 if TYPE_CHECKING:
@@ -39,13 +39,12 @@ def run(options: Mapping[str, Any]) -> int:
     if options["row"]:
         from kparity.cli.bench_table import community
 
-        print(community(predicate, document["predicate"]["sha256"]))
+        files.write(files.STDIO, community(predicate, document["predicate"]["sha256"]) + "\n")  # a row is never broken
     return code
 
 
 def _check(options: Mapping[str, Any], with_ops: bool) -> None:
     """Raise WrongInput for options that contradict each other, and for files that are no models."""
-    from kparity.host import files
     from kparity.model import foreign, gguf_file
 
     if options["model"] and options["shape"]:
