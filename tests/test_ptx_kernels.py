@@ -138,8 +138,9 @@ def test_a_barrier_before_the_only_reduction_orders_nothing(
     assert records and used == {barriers.REDUCTION}
 
 
-def test_a_row_of_dense_gemv_needs_no_barrier(ptx: Any) -> None:
-    op = ops.get("dense_gemv")
+@pytest.mark.parametrize("name", barriers.WITHIN_A_WAVE)
+def test_lanes_of_one_wave_need_no_barrier(ptx: Any, name: str) -> None:
+    op = ops.get(name)
     assert all(b"bar.sync" not in ptx.compiler.compile(ptx.source(op, case, ptx.constants)) for case in op.cases())
 
 

@@ -15,11 +15,12 @@ from kparity.ops.mutant import Mutant, Patch
 
 CALLS = {"gpu": "BARRIER();", "wgsl": "workgroupBarrier();"}
 """Dialect → how a barrier is written there."""
-REDUCTION = "prelude/lanes.h"
-ACROSS_WAVES = ("rmsnorm", "act_quant", "tgemv", "attention", "argmax", "norm_quant")
-"""Ops whose GPU texts reduce over the waves of a group; lanes of dense_gemv that share a row are one wave."""
-COMES_ONCE = tuple(name for name in ACROSS_WAVES if name != "attention")
-"""Those that do so once: nobody has used the reduction's memory when they come to its first barrier."""
+REDUCTION, REDUCES = "prelude/lanes.h", "REDUCE("
+"""The reduction over the waves of a group, and how a GPU text asks for it."""
+WITHIN_A_WAVE = ("dense_gemv",)
+"""Ops that ask for it over lanes of one wave: no barrier of it is in their kernels, which a test reads from the PTX."""
+COMES_ONCE = ("rmsnorm", "act_quant", "tgemv", "argmax", "norm_quant")
+"""Ops that reduce once: nobody has used the reduction's memory when they come to its first barrier."""
 ONCE = "tests/test_ptx_kernels.py::test_a_barrier_before_the_only_reduction_orders_nothing"
 """Proves it of each, by every access to shared memory in each of its cases."""
 
@@ -27,10 +28,11 @@ ONCE = "tests/test_ptx_kernels.py::test_a_barrier_before_the_only_reduction_orde
 def files(op: str, dialect: str) -> Iterator[str]:
     """The texts of an op in a dialect that may hold barriers, by their paths below ``kernels/``."""
     own = file_of(op, dialect)
+    text = kernel_text(own)
     yield own
     if dialect == "wgsl":
-        yield from uses(kernel_text(own), "wgsl")
-    elif op in ACROSS_WAVES:
+        yield from uses(text, "wgsl")
+    elif REDUCES in text and op not in WITHIN_A_WAVE:
         yield REDUCTION
 
 
