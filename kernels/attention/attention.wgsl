@@ -79,7 +79,6 @@ fn attention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
                 acc[i] = part;
             }
         }
-        workgroupBarrier(); // the next keys overwrite partial and weight
     }
 
     fold(SUM_F32, lane, bitcast<u32>(sum));
