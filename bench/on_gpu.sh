@@ -2,11 +2,15 @@
 # Turns a Linux host with a GPU and no network into evidence: builds, tests, probes, benchmarks, and writes receipts to
 # a folder.
 #
-#   bash bench/on_gpu.sh [--smoke] OUT
+#   bash bench/on_gpu.sh [--smoke] [--part 1|2|3] OUT
 #
-# OUT gets at most eight files: summary.json, probe_*.json, ops_*.json, decode_*.json, logs.tar.gz. The table of all
-# steps is printed last. Exit code 0: every required step passed; 1: one failed; 2: usage. The whole ends within BUDGET
-# seconds (460).
+# In parts where a call may not take long: 1 is the kernels right (tests, op parity, probes, resources, rates), 2 the
+# numbers (ops, decode, one change against the other), 3 what takes longest (other backends, sanitizers, counters, every
+# case). Each ends within BUDGET seconds (520); the second and third take the build of the first where it is still there
+# and of the same sources, and build again otherwise. Without --part all three, one after the other.
+#
+# OUT gets at most eight files a part: summary_N.json, logs_N.tar.gz, and receipts. The table of a part is printed last.
+# Exit code 0: every required step passed; 1: one failed; 2: usage.
 #
 #   WHEELS   folder of wheels for what the host's Python lacks, with COMMIT (default: .whl of the checkout; bench/pack_gpu.sh fills it)
 #   DEBS     folder of .deb files with the Vulkan loader (default: .gl of the checkout)
@@ -17,32 +21,39 @@
 # it is absent. Clocks, power and modes of the device are read and never set.
 set -u
 smoke=
+parts="1 2 3"
 out=
-for argument in "$@"; do
-    case $argument in
-    --smoke) smoke=--smoke ;;
-    -*) out= && break ;;
-    *) out=$argument ;;
-    esac
-done
-if [ -z "$out" ]; then
-    echo "usage: bash bench/on_gpu.sh [--smoke] OUT" >&2
+usage() {
+    echo "usage: bash bench/on_gpu.sh [--smoke] [--part 1|2|3] OUT" >&2
     exit 2
-fi
-started=$SECONDS
+}
+while [ $# -gt 0 ]; do
+    case $1 in
+    --smoke) smoke=--smoke ;;
+    --part)
+        [[ ${2:-} =~ ^[123]$ ]] || usage
+        parts=$2
+        shift
+        ;;
+    -*) usage ;;
+    *) out=$1 ;;
+    esac
+    shift
+done
+[ -n "$out" ] || usage
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
-work=$(mktemp -d "${TMPDIR:-/tmp}/kparity-gpu.XXXXXX") || exit 2
+work=${TMPDIR:-/tmp}/kparity-gpu.$(id -u) # a part finds what the part before it has built
+mkdir -p -m 700 "$work" && [ -O "$work" ] || exit 2
 logs=$work/logs
 site=$work/site
-mkdir -p "$logs" "$site"
 steps=$logs/steps.tsv
-: >"$steps"
+mkdir -p "$site"
 python=$(command -v "${PYTHON:-python3}") || {
     echo "on_gpu: no ${PYTHON:-python3}" >&2
     exit 2
 }
-budget=${BUDGET:-460}
+budget=${BUDGET:-520}
 shape=${SHAPE:-2b-4t}
 export WHEELS=${WHEELS:-$root/.whl} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export XDG_CACHE_HOME=$work/cache PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
@@ -51,7 +62,7 @@ debs=${DEBS:-$root/.gl}
 cleanup() {
     # shellcheck disable=SC2046 # job ids
     kill $(jobs -p) 2>/dev/null
-    rm -rf "$work"
+    [[ $parts != *3 ]] || rm -rf "$work"
 }
 trap cleanup EXIT
 
@@ -148,11 +159,16 @@ END
     xargs -d '\n' "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" <"$work/wanted"
 }
 
-# The package itself, for this Python; nothing is fetched.
+# The package itself, for this Python; nothing is fetched. Not again for sources that are built.
 build() {
+    local sources
+    sources=$(cd "$root" && find CMakeLists.txt pyproject.toml kparity backends kernels csrc -type f ! -name '*.pyc' -print0 | sort -z |
+        xargs -0 sha256sum | sha256sum)
+    [ "$(cat "$work/built" 2>/dev/null)" != "$sources" ] || { echo "built before" && return 0; }
     "$python" -m pip install -q --no-index --no-deps --no-build-isolation --no-compile --no-cache-dir --target "$site" --upgrade \
         --config-settings=build-dir="$work/build" "$root" &&
-        "$python" -c 'import kparity, kparity._native; print("built", kparity.__version__, kparity.__file__)'
+        "$python" -c 'import kparity, kparity._native; print("built", kparity.__version__, kparity.__file__)' &&
+        echo "$sources" >"$work/built"
 }
 
 facts() {
@@ -175,110 +191,139 @@ host() {
 
 export -f wheels build
 export python site work root
-host >"$logs/host.log" 2>&1
-loaders >"$logs/loaders.log" 2>&1
-if have nvidia-smi; then facts >"$logs/nvidia-smi.log" 2>&1; fi
-if [ -s "$logs/nvidia-smi.log" ]; then
-    note nvidia-smi optional 0 0 ""
-else
-    absent nvidia-smi optional "no nvidia-smi on this host"
-fi
-
-step build required 150 bash -c 'wheels && build'
-
 kparity=("$python" -m kparity.cli.main)
 pytest=("$python" -m pytest -q -p no:cacheprovider --rootdir "$root" -c "$root/pyproject.toml")
 export PYTEST_ADDOPTS=--import-mode=append # what is tested is the package that was built, also in the tests' own children
 bench=$root/bench
-
-# The model of the decode benchmark is written beside the tests, which leave processors free.
-[ -z "$smoke" ] || shape=tiny
-(cd "$work" && timeout 150 "$python" -c 'import sys; from kparity.bench.shapes import model_file; print(model_file(sys.argv[1]))' "$shape") \
-    >"$logs/model.log" 2>&1 &
-
-step preflight optional 40 "${kparity[@]}" preflight
-gpu_marks=optional
-[ -n "$smoke" ] || gpu_marks=required
-step pytest-gpu "$gpu_marks" 90 env KPARITY_REQUIRE=cuda KPARITY_BACKENDS=cuda "${pytest[@]}" -m gpu "$root/tests"
-
-# Op parity, each backend in a process of its own, side by side: a driver that takes its process down takes no other
-# along.
-few=(--quick)
-[ -z "$smoke" ] || few=(--quick -o add)
-running=()
-for backend in cuda torch wgpu opencl; do
-    need=optional
-    [ "$backend" != cuda ] || need=required
-    step "op-parity-$backend" $need 130 env XDG_CACHE_HOME="$work/cache-$backend" \
-        "${kparity[@]}" check -b $backend "${few[@]}" --json "$logs/check-$backend.json" &
-    running+=($!)
-done
-wait "${running[@]}"
-
-step probe-cuda required 60 "${kparity[@]}" probe --require cuda --receipt "$out/probe_cuda.json"
-# shellcheck disable=SC2016 # expanded by the inner shell
-step probe-all optional 90 bash -c 'out=$1; shift; "$@" >"$out"' probe "$out/probe_all.json" \
-    "${kparity[@]}" probe --backends cuda,wgpu,opencl,torch --json
-
-# Benchmarks have the machine to themselves: cuda first, then the others.
-wait
 others=wgpu,opencl
-points=(--pp 32,128,512 --tg 0,512 --seconds 12)
+points=(--pp 32,128,512 --tg 0,512,2048 --seconds 20)
 cases="step or large"
+few=(--quick)
+gpu_marks=required
+rounds=4096
 if [ -n "$smoke" ]; then
+    shape=tiny
     others=wgpu,opencl,torch
     points=(--pp 16 --tg 0 --seconds 1)
     cases="add and D=1,"
+    few=(--quick -o add)
+    gpu_marks=optional
+    rounds=2
 fi
-step bench-ops required 100 "${kparity[@]}" bench --ops "$cases" --backends cuda --baseline torch --json "$out/ops_cuda.json"
-step bench-decode required 100 "${kparity[@]}" bench --backends cuda --require-gpu --shape "$shape" "${points[@]}" \
-    --receipt "$out/decode_cuda.json"
-step receipt-decode "$gpu_marks" 20 "${kparity[@]}" receipt verify --require-gpu-kernels --require-parity "$out/decode_cuda.json"
-step bench-ops-others optional 60 "${kparity[@]}" bench --ops "$cases" --backends $others --json "$out/ops_others.json"
-step bench-decode-others optional 90 "${kparity[@]}" bench --backends $others --shape "$shape" "${points[@]}" \
-    --receipt "$out/decode_others.json"
 
-# Sanitizers over small cases, side by side; then counters. Both need the tool and a kernel driver that lets it in.
-check=("$python" "$bench/once.py" --backend cuda --small 64)
-if have compute-sanitizer && have nvidia-smi; then
-    running=()
-    for tool in memcheck racecheck; do
-        step "sanitizer-$tool" optional 100 compute-sanitizer --tool "$tool" --error-exitcode 9 "${check[@]}" &
+# What every part begins with: the host, the loaders, the package.
+begin() {
+    started=$SECONDS
+    rm -rf "$logs" && mkdir -p "$logs"
+    : >"$steps"
+    host >"$logs/host.log" 2>&1
+    loaders >"$logs/loaders.log" 2>&1
+    if have nvidia-smi; then facts >"$logs/nvidia-smi.log" 2>&1; fi
+    if [ -s "$logs/nvidia-smi.log" ]; then
+        note nvidia-smi optional 0 0 ""
+    else
+        absent nvidia-smi optional "no nvidia-smi on this host"
+    fi
+    step build required 150 bash -c 'wheels && build'
+}
+
+# Is every kernel right, and is it the kernel that the compilers were asked about?
+right() {
+    # The model of the decode benchmark is written beside the tests, which leave processors free.
+    (cd "$work" && timeout 150 "$python" -c 'import sys; from kparity.bench.shapes import model_file; print(model_file(sys.argv[1]))' "$shape") \
+        >"$logs/model.log" 2>&1 &
+    step preflight optional 40 "${kparity[@]}" preflight
+    step first-look $gpu_marks 60 "$python" "$bench/first_look.py" --rounds $rounds --json "$out/first_look.json"
+    step pytest-gpu $gpu_marks 90 env KPARITY_REQUIRE=cuda KPARITY_BACKENDS=cuda "${pytest[@]}" -m gpu "$root/tests"
+    # Each backend in a process of its own, side by side: a driver that takes its process down takes no other along.
+    local backend need running=()
+    for backend in cuda torch wgpu opencl; do
+        need=optional
+        [ "$backend" != cuda ] || need=required
+        step "op-parity-$backend" $need 150 env XDG_CACHE_HOME="$work/cache-$backend" \
+            "${kparity[@]}" check -b $backend "${few[@]}" --json "$logs/check-$backend.json" &
         running+=($!)
     done
     wait "${running[@]}"
-else
-    for tool in memcheck racecheck; do absent "sanitizer-$tool" optional "no compute-sanitizer, or no device"; done
-fi
-if have ncu && have nvidia-smi; then
-    # --clock-control none: the profiler would fix the clocks otherwise. Its own flush makes every launch a cold one.
-    step ncu optional 70 ncu --clock-control none --csv --target-processes all --kernel-name 'regex:tgemv|attention' --launch-count 60 \
-        --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active,launch__registers_per_thread,launch__occupancy_limit_registers \
-        "$python" "$bench/once.py" --backend cuda
-else
-    absent ncu optional "no ncu, or no device"
-fi
-# The long list with what time is left: what it has not come to is skipped, and says so.
-if have nvidia-smi && [ "$(left)" -gt 40 ]; then
-    step sweep-cuda optional "$(left)" "${kparity[@]}" check -b cuda --max-seconds $(($(left) - 25)) --json "$logs/sweep-cuda.json"
-else
-    absent sweep-cuda optional "no device, or no time left"
-fi
-if have nvidia-smi; then facts >"$logs/nvidia-smi-after.log" 2>&1; fi
+    step probe-cuda required 60 "${kparity[@]}" probe --require cuda --receipt "$out/probe_cuda.json"
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    step probe-all optional 90 bash -c 'out=$1; shift; "$@" >"$out"' probe "$out/probe_all.json" \
+        "${kparity[@]}" probe --backends cuda,wgpu,opencl,torch --json
+    wait
+}
 
-# --- the result ---
-
-"$python" "$bench/summary.py" "$out" --steps "$steps" --write "$out/summary.json" >"$logs/summary.txt" 2>"$logs/summary.err"
-code=$?
-gzip -f "$logs"/*.json 2>/dev/null # every record of the checks
-cp "$work"/wanted "$logs/wheels.txt" 2>/dev/null
-for log in "$logs"/*; do # a log that ran away keeps its two ends
-    if [ "$(wc -c <"$log")" -gt 4000000 ]; then
-        { head -c 1500000 "$log"; printf '\n[...]\n'; tail -c 1500000 "$log"; } >"$log.cut" && mv "$log.cut" "$log"
+# How fast, with the machine to itself; and what one change gives.
+fast() {
+    step bench-ops required 120 "${kparity[@]}" bench --ops "$cases" --backends cuda --baseline torch --json "$out/ops_cuda.json"
+    step bench-decode required 150 "${kparity[@]}" bench --backends cuda --require-gpu --shape "$shape" "${points[@]}" \
+        --receipt "$out/decode_cuda.json"
+    step receipt-decode $gpu_marks 20 "${kparity[@]}" receipt verify --require-gpu-kernels --require-parity "$out/decode_cuda.json"
+    if [ -n "$smoke" ]; then
+        step variants optional 100 "$python" "$bench/variants.py" --backend opencl --shape $shape --seconds 0.1 --json "$out/variants.json"
+    else
+        step variants optional 200 "$python" "$bench/variants.py" --shape "$shape" --json "$out/variants.json"
     fi
+}
+
+# The other backends, sanitizers and counters, and every case with what time is left.
+deep() {
+    local tool running=() check=("$python" "$bench/once.py" --backend cuda --small 64)
+    step bench-ops-others optional 60 "${kparity[@]}" bench --ops "$cases" --backends $others --json "$out/ops_others.json"
+    step bench-decode-others optional 90 "${kparity[@]}" bench --backends $others --shape "$shape" "${points[@]}" \
+        --receipt "$out/decode_others.json"
+    if have compute-sanitizer && have nvidia-smi; then
+        for tool in memcheck racecheck; do
+            step "sanitizer-$tool" optional 100 compute-sanitizer --tool "$tool" --error-exitcode 9 "${check[@]}" &
+            running+=($!)
+        done
+        wait "${running[@]}"
+    else
+        for tool in memcheck racecheck; do absent "sanitizer-$tool" optional "no compute-sanitizer, or no device"; done
+    fi
+    if have ncu && have nvidia-smi; then
+        # --clock-control none: the profiler would fix the clocks otherwise. Its own flush makes every launch a cold one.
+        step ncu optional 90 ncu --clock-control none --csv --target-processes all --kernel-name 'regex:tgemv|attention' --launch-count 90 \
+            --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active,launch__registers_per_thread,launch__occupancy_limit_registers \
+            "$python" "$bench/once.py" --backend cuda --expression "step or prefill"
+    else
+        absent ncu optional "no ncu, or no device"
+    fi
+    # The long list: what it has not come to is skipped, and says so.
+    if have nvidia-smi && [ "$(left)" -gt 40 ]; then
+        step sweep-cuda optional "$(left)" "${kparity[@]}" check -b cuda --max-seconds $(($(left) - 25)) --json "$logs/sweep-cuda.json"
+    else
+        absent sweep-cuda optional "no device, or no time left"
+    fi
+    if have nvidia-smi; then facts >"$logs/nvidia-smi-after.log" 2>&1; fi
+}
+
+# finish PART: summary, logs, table.
+finish() {
+    local code log
+    "$python" "$bench/summary.py" "$out" --steps "$steps" --write "$out/summary_$1.json" >"$logs/summary.txt" 2>"$logs/summary.err"
+    code=$?
+    gzip -f "$logs"/*.json 2>/dev/null # every record of the checks
+    cp "$work"/wanted "$logs/wheels.txt" 2>/dev/null
+    for log in "$logs"/*; do # a log that ran away keeps its two ends
+        if [ "$(wc -c <"$log")" -gt 4000000 ]; then
+            { head -c 1500000 "$log"; printf '\n[...]\n'; tail -c 1500000 "$log"; } >"$log.cut" && mv "$log.cut" "$log"
+        fi
+    done
+    tar -C "$work" -czf "$out/logs_$1.tar.gz" logs
+    echo
+    cat "$logs/summary.txt" "$logs/summary.err"
+    printf 'part %s took %d s; receipts: %s\n' "$1" $((SECONDS - started)) "$(ls "$out" | tr '\n' ' ')"
+    return $code
+}
+
+result=0
+for part in $parts; do
+    begin
+    case $part in
+    1) right ;;
+    2) fast ;;
+    3) deep ;;
+    esac
+    finish "$part" || result=1
 done
-tar -C "$work" -czf "$out/logs.tar.gz" logs
-echo
-cat "$logs/summary.txt" "$logs/summary.err"
-printf 'took %d s; receipts: %s\n' $((SECONDS - started)) "$(ls "$out" | tr '\n' ' ')"
-exit $code
+exit $result

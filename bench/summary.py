@@ -85,10 +85,12 @@ def counters(log: Path) -> Iterator[tuple[str, str, str]]:
 def documents(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Rows of every JSON document of a folder; a receipt whose digest does not fit is named as such."""
     for path in sorted(folder.glob("*.json"), reverse=True):  # the most telling at the end, where a terminal stands
-        if path.name != "summary.json":
+        if not path.name.startswith("summary"):
             try:
                 document = read(path)
-                if "predicate" not in document:
+                if made := TABLES.get(document.get("schema", "")):
+                    yield from ((f"{path.stem} {name}", *rest) for name, *rest in made(document))
+                elif "predicate" not in document:
                     yield from ((f"{path.stem} {row['backend']}", *_verdict(row)) for row in document.get("rows", []))
                 elif digest(document) != document["predicate"].get("sha256"):
                     yield path.stem, "FAIL", "the digest does not fit the content"
@@ -96,6 +98,30 @@ def documents(folder: Path) -> Iterator[tuple[str, str, str]]:
                     yield from receipt(path.stem, msgspec.convert(document, Statement).predicate)
             except (WrongInput, msgspec.ValidationError) as error:
                 yield path.stem, "FAIL", str(error)
+
+
+def looked(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Rows of bench/first_look.py."""
+    for row in document["rates"]:
+        yield row["name"], "pass" if row["right"] else "FAIL", f"{row['per_s']:.4g} {row['unit']}/s"
+    for row in document["resources"]:
+        beside = [f"{name} {row[name]} (compilers: {row['receipt'][name]})" for name in row.get("receipt", ())]
+        spilt = [f"spills {row['local']} B"] if row["local"] > 0 else []
+        yield f"{row['case']} {row['entry']}", "FAIL" if spilt else "pass", ", ".join([*spilt, *beside])
+
+
+def varied(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Rows of bench/variants.py."""
+    for row in document["rows"]:
+        name = f"{row['variant']} {row['what']}"
+        if row.get("errors") or "unsupported" in row:
+            yield name, "FAIL" if row.get("errors") else ABSENT, (row.get("errors") or [row["unsupported"]])[0][:160]
+        else:
+            times = f"{row['today_s'] * 1e6:.2f} µs today, {row['changed_s'] * 1e6:.2f} changed"
+            yield name, "pass", f"{times}, {row['ratio']:.3f} × as fast (runs of one side within {row['spread']:.3f})"
+
+
+TABLES = {"kparity-first-look-v1": looked, "kparity-variants-v1": varied}
 
 
 def receipt(name: str, predicate: Predicate) -> Iterator[tuple[str, str, str]]:

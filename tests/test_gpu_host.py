@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kparity.receipts.record import Skipped, Statement, Tried
 from tests.made_receipts import ops_receipt, receipt
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
+PARTS = (1, 2, 3)
 
 
 @pytest.fixture
@@ -73,6 +75,35 @@ def test_the_summary_names_what_failed(summary: Any, tmp_path: Path, capsys: pyt
     assert summary.main([str(tmp_path), "--steps", str(notes)]) == 1, "nothing that ran is no success"
 
 
+def test_a_look_at_the_device_and_a_changed_kernel_are_rows(summary: Any, tmp_path: Path) -> None:
+    kernel = {"case": "add[D=1]", "entry": "add", "registers": 9, "shared": 0, "lanes": 64}
+    look = {"schema": "kparity-first-look-v1", "rates": [
+        {"name": "mma_rate", "unit": "bytes", "per_s": 2e9, "right": False}], "resources": [
+        {**kernel, "local": 0, "receipt": {"registers": 8, "shared": 0, "lanes": 96}},
+        {**kernel, "local": 16}]}  # fmt: skip
+    row = {"variant": "v", "today_s": 2e-6, "changed_s": 1e-6, "ratio": 2.0, "spread": 1.1, "errors": []}
+    varied = {"schema": "kparity-variants-v1", "rows": [
+        {**row, "what": "a"}, {**row, "what": "b", "errors": ["other bits"]},
+        {"variant": "v", "what": "c", "unsupported": "too large"}]}  # fmt: skip
+    for name, document in (("look", look), ("varied", varied)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    assert list(summary.documents(tmp_path)) == [
+        ("varied v a", "pass", "2.00 µs today, 1.00 changed, 2.000 × as fast (runs of one side within 1.100)"),
+        ("varied v b", "FAIL", "other bits"), ("varied v c", "absent", "too large"),
+        ("look mma_rate", "FAIL", "2e+09 bytes/s"),
+        ("look add[D=1] add", "pass", "registers 9 (compilers: 8), shared 0 (compilers: 0), lanes 64 (compilers: 96)"),
+        ("look add[D=1] add", "FAIL", "spills 16 B"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [[], ["--part", "4", "out"], ["--part"], ["--slow", "out"]])
+def test_another_part_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", BENCH / "on_gpu.sh", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith("usage: ") and not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_gpu_host_script_runs_through(tmp_path: Path) -> None:
     """Without a GPU: what needs one fails or is said to be absent, and everything else passes."""
@@ -86,16 +117,22 @@ def test_the_gpu_host_script_runs_through(tmp_path: Path) -> None:
     command = ["bash", BENCH / "on_gpu.sh", "--smoke", out]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
     files = {path.name for path in out.iterdir()}
-    assert files == {"summary.json", "probe_cuda.json", "probe_all.json", "ops_others.json", "decode_others.json",
-                     "ops_cuda.json", "decode_cuda.json", "logs.tar.gz"}, done.stdout + done.stderr  # fmt: skip
-    summary = json.loads((out / "summary.json").read_text())
-    results = {each["step"]: each["result"] for each in summary["steps"]}
+    numbered = {f"{name}_{part}" for name, part in product(("summary", "logs"), PARTS)}
+    assert {name.partition(".")[0] for name in files} == numbered | {
+        "probe_cuda", "probe_all", "ops_others", "decode_others", "ops_cuda", "decode_cuda", "variants",
+    }, done.stdout + done.stderr  # fmt: skip
+    summaries = [json.loads((out / f"summary_{part}.json").read_text()) for part in PARTS]
+    results = {each["step"]: each["result"] for summary in summaries for each in summary["steps"]}
     assert results["build"] == results["preflight"] == "pass", done.stdout
     assert done.returncode == 1 and "required steps failed" in done.stdout
-    assert set(summary["failed"]) == {"op-parity-cuda", "probe-cuda", "bench-ops", "bench-decode"}, done.stdout
-    for step in ("op-parity-opencl", "probe-all", "bench-ops-others", "bench-decode-others"):
+    failed = [set(summary["failed"]) for summary in summaries]
+    assert failed == [{"op-parity-cuda", "probe-cuda"}, {"bench-ops", "bench-decode"}, set()], done.stdout
+    for step in ("variants", "op-parity-opencl", "probe-all", "bench-ops-others", "bench-decode-others"):
         assert results[step] == "pass", done.stdout
-    assert len(summary["revision"]["commit"]) == 40
-    with tarfile.open(out / "logs.tar.gz") as logs:
+    assert all(len(summary["revision"]["commit"]) == 40 for summary in summaries)
+    with tarfile.open(out / "logs_1.tar.gz") as logs:
         assert "logs/build.log" in logs.getnames()
+    with tarfile.open(out / "logs_3.tar.gz") as logs:
+        built = logs.extractfile("logs/build.log")
+        assert built is not None and built.read() == b"built before\n"
     assert not list(tmp_path.glob("kparity-gpu.*")), "the work folder is removed"
