@@ -26,8 +26,8 @@ extern "C" __global__ void mma_rate(int* out)
     for (int round = 0; round < ROUNDS; round++) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, {%5, %5}, "
-                         "{%0, %1, %2, %3};"
+            asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, "
+                         "{%5, %5}, {%0, %1, %2, %3};"
                 : "+r"(sums[i][0]), "+r"(sums[i][1]), "+r"(sums[i][2]), "+r"(sums[i][3])
                 : "r"(ones), "r"(twos));
     }
