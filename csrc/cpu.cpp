@@ -27,14 +27,6 @@ namespace py = pybind11;
 
 namespace kparity {
 
-Defines::~Defines() = default;
-
-std::int64_t Defines::integer(const char* name) const { return static_cast<std::int64_t>(number(name)); }
-
-Kernel::~Kernel() = default;
-
-std::size_t Kernel::scratch_bytes() const { return 0; }
-
 namespace {
 
 // Launches that cost less than this stay on one thread: a barrier is dearer.

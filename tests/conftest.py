@@ -44,6 +44,7 @@ TOOLS = (
     "nvcc",
     "clang",
     "hiprtc",
+    "qemu",
     "intel-opencl",
     "atheris",
     "chromium",
