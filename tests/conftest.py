@@ -3,6 +3,7 @@
     KPARITY_BACKENDS   names, comma separated; without it, every known backend
     KPARITY_REQUIRE    names of backends or of TOOLS whose absence fails instead of skips; ``all`` for every one of them
     KPARITY_SEED       base of every seed; 0 without it
+    KPARITY_WHOLE      run whole what is sampled otherwise
 
 A test that takes ``backend`` runs once per backend; one that takes ``backend`` and ``case`` once per case and backend.
 A backend that does not open is one skipped test, with the reason.
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -253,10 +256,29 @@ def findings() -> Callable[[Case, str, Candidate], list[Comparison]]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In workers of pytest-xdist, files with slow tests first: at the end all of them have something to do."""
+    """Of a test marked ``sampled(n)`` every n-th set of parameters, unless KPARITY_WHOLE is set or they are named.
+
+    In workers of pytest-xdist, files with slow tests first: at the end all of them have something to do.
+    """
+    if not os.environ.get("KPARITY_WHOLE") and not any("[" in argument for argument in config.args):
+        leave_out(config, items)
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in slow)
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what no sample has. The first of a test is as likely left out as any other: its name decides."""
+    seen, left = Counter[str](), list[pytest.Item]()
+    for item in items:
+        if marker := item.get_closest_marker("sampled"):
+            name = item.nodeid.partition("[")[0]
+            if (seen[name] + crc32(name.encode())) % marker.args[0]:
+                left.append(item)
+            seen[name] += 1
+    config.hook.pytest_deselected(items=left)
+    gone = set(left)
+    items[:] = [item for item in items if item not in gone]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

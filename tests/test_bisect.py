@@ -31,6 +31,7 @@ FUSED_OPS = 9
 """Of a layer of the graph that serves."""
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("mutant", "kind", "op", "way", "told"),
     [

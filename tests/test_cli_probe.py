@@ -67,6 +67,7 @@ def test_require_gpu_refuses_cpu_and_software_devices(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["tq2_0", "tq1_0", "i2_s"])
 def test_the_shape_of_the_2b_model_is_probed(kind: str, tmp_path: Path) -> None:
     path = write(tmp_path / "2b.gguf", Spec(type=kind, layers=4, vocab=4096))
@@ -253,6 +254,7 @@ def cached(folder: Path, *more: str, **env: str) -> dict:
     return json.loads(done.stdout)["rows"][0]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("find", "replace"),
     [

@@ -74,6 +74,7 @@ def test_a_summary_shows_registers_and_spills() -> None:
     assert line.endswith("spills 16, scratch 8")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("target", CUDA_TARGETS, ids=lambda target: target.name)
 def test_nvrtc(target: Target) -> None:
     compiler = toolchain(compilers.Nvrtc, "nvcc")
@@ -88,11 +89,13 @@ def test_nvcc(which: str) -> None:
     check(compiler, compiler.targets()[0 if which == "oldest" else -1])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("target", HIP_TARGETS, ids=lambda target: target.name)
 def test_clang(target: Target) -> None:
     check(toolchain(compilers.Clang, "clang"), target)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("target", [Target("gfx90a", 64), Target("gfx1030", 32)], ids=lambda target: target.name)
 def test_hiprtc(target: Target) -> None:
     check(toolchain(compilers.Hiprtc, "hiprtc"), target)

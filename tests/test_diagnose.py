@@ -202,6 +202,7 @@ def open_engine(spec: str, path: str) -> Any:
     return remote.open_engine(spec, model=path, context=512)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mutant", NAMED)
 def test_a_known_wrong_engine_is_told_by_name(mutant: str, tmp_path: Path) -> None:
     pattern, says = NAMED[mutant]

@@ -130,9 +130,9 @@ def test_a_daemon_that_a_backend_left_is_gone(tmp_path: Path) -> None:
 
 
 def test_the_reference_is_computed_once_and_cannot_be_written(tmp_path: Path) -> None:
-    document = json.loads(run("probe", "--backends", "cpu,numpy,torch", "--json").stdout)
+    document = json.loads(run("probe", "--backends", "cpu,numpy", "--json").stdout)
     ran = [row for row in document["rows"] if row["status"] == "accepted"]
-    assert {row["reference"] for row in ran} == {"plain fp64"} and len(ran) >= 2
+    assert {row["reference"] for row in ran} == {"plain fp64"} and len(ran) == 2
     file = Sealed(tmp_path)
     os.write(file.writer, b"reference")
     with pytest.raises(OSError):

@@ -93,7 +93,7 @@ def test_an_interrupt_leaves_the_cursor() -> None:
     ("command", "words"),
     [
         (("check", "-o", "tgemv", "-b", "numpy"), r"^check: tgemv, \d+ of \d+, after \d+ s$"),
-        (("mutate", "--backends", "numpy", "--op", "rope"), r"^mutate(: |, \d+ of )"),
+        (("mutate", "--backends", "numpy", "--op", "add", "--mutant", "difference"), r"^mutate(: |, \d+ of )"),
     ],
 )
 def test_a_command_that_takes_long_says_what_it_does_and_nowhere_else(command: tuple[str, ...], words: str) -> None:
