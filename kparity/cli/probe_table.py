@@ -66,7 +66,8 @@ def _summary(gates: Sequence[Gate]) -> Iterator[str]:
             yield f"{verdict}{left}: {', '.join(gate.name for gate in names)}"
     held = [measure for gate in gates if gate.verdict == "PASS" for measure in gate.measures]
     for count in (measure.value for measure in held if measure.threshold == "reset_compared"):
-        yield f"{count:.0f} rows of logits repeated bit for bit: 95 % sure that fewer than {3 / count:.2%} are wrong"
+        sure = f"95 % sure that fewer than {3 / count:.2%} are wrong"
+        yield f"{count:.0f} steps repeated bit for bit: {sure} (--soak repeats prompts as often)"
     near = sorted((measure for measure in held if _share(measure) > LEAST), key=_share, reverse=True)[:NEAREST]
     if near:
         yield f"nearest to their limits: {'; '.join(map(_told, near))}"
