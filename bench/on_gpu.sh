@@ -196,6 +196,7 @@ pytest=("$python" -m pytest -q -p no:cacheprovider --rootdir "$root" -c "$root/p
 export PYTEST_ADDOPTS=--import-mode=append # what is tested is the package that was built, also in the tests' own children
 bench=$root/bench
 others=wgpu,opencl
+probed=cuda,wgpu,opencl,torch
 points=(--pp 32,128,512 --tg 0,512,2048 --seconds 20)
 cases="step or large"
 few=(--quick)
@@ -203,7 +204,8 @@ gpu_marks=required
 rounds=4096
 if [ -n "$smoke" ]; then
     shape=tiny
-    others=wgpu,opencl,torch
+    others=opencl
+    probed=cuda,opencl
     points=(--pp 16 --tg 0 --seconds 1)
     cases="add and D=1,"
     few=(--quick -o add)
@@ -248,7 +250,7 @@ right() {
     step probe-cuda required 60 "${kparity[@]}" probe --require cuda --receipt "$out/probe_cuda.json"
     # shellcheck disable=SC2016 # expanded by the inner shell
     step probe-all optional 90 bash -c 'out=$1; shift; "$@" >"$out"' probe "$out/probe_all.json" \
-        "${kparity[@]}" probe --backends cuda,wgpu,opencl,torch --json
+        "${kparity[@]}" probe --backends $probed --json
     wait
 }
 
