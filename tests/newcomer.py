@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CODES = {
     "kparity probe --backends cuda,wgpu,cpu": (0, 1), "kparity probe --require cuda": (0, 3),
-    "kparity check --replay d -b cpu": (0, 2), r"kparity cutover status\|flip\|rollback": (1, 3),
-    "kparity check --cuda my.cu --kernel my_gemv --op tgemv": (0, 3),
+    "kparity probe --backends cuda,cpu": (0, 1), "kparity check --replay d -b cpu": (0, 2),
+    r"kparity cutover status\|flip\|rollback": (1, 3), "kparity check --cuda my.cu --kernel my_gemv --op tgemv": (0, 3),
     "kparity check -b ggml:CPU,ggml:Vulkan0 --lib DIR": (3,), "kparity fleet probe --address auto": (2,),
 }  # fmt: skip
 """Other codes than 0: of a backend that is rejected, a GPU that is not there, a folder that nothing failed into, three
@@ -69,15 +69,24 @@ USUAL = (".cache", ".rustup")
 """What may be left in a home; pip asks rustc for its version, and rustup then makes the second."""
 
 
+def shell(page: str) -> list[tuple[str, str]]:
+    """The commands in the blocks of sh and of console of a page, each with the remark behind it."""
+    found = []
+    for kind, block in re.findall(r"^```(sh|console)\n(.*?)^```$", page, re.M | re.S):
+        lines = block.replace("\\\n", " ").splitlines()
+        if kind == "console":  # the others are what it prints
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
+        for line in lines:
+            command, *remark = re.split(" +# ", line, maxsplit=1)
+            found.append((" ".join(command.split()), "".join(remark)))
+    return found
+
+
 def commands(readme: str) -> list[str]:
-    """The first cells of its table of commands, and the lines of its blocks of sh that call kparity."""
+    """The first cells of its table of commands, and the commands of its blocks that call kparity."""
     table = readme.partition("| command | what it does |")[2].partition("\n\n")[0]
-    blocks = re.findall(r"^```sh\n(.*?)^```", readme, re.M | re.S)
-    lines = [re.split(r" +# ", line, maxsplit=1)[0] for block in blocks for line in block.splitlines()]
-    return [
-        *re.findall(r"^\| `(kparity [^`]+)` \|", table, re.M),
-        *(line for line in lines if line.startswith("kparity ")),
-    ]
+    called = (command for command, _ in shell(readme) if command.startswith("kparity "))
+    return [*re.findall(r"^\| `(kparity [^`]+)` \|", table, re.M), *called]
 
 
 class Hour:
