@@ -7,7 +7,7 @@
 #                                 OPTIONS, which are pytest's)
 #
 # What the system lacks (a C++ compiler, Python headers, a Vulkan driver) is installed through apt where that is
-# possible without a password, and named otherwise. PYTHON chooses the interpreter (3.10 to 3.13).
+# possible without a password, and named otherwise. PYTHON chooses the interpreter (3.10 to 3.14).
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -45,8 +45,8 @@ provide() {
 
 supported() {
     command -v "$python" >/dev/null 2>&1 || return 0 # it is about to be installed
-    "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
-        say "$("$python" --version 2>&1) is not supported; set PYTHON to one of 3.10 to 3.13"
+    "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' || {
+        say "$("$python" --version 2>&1) is not supported; set PYTHON to one of 3.10 to 3.14"
         exit 2
     }
 }

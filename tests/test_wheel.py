@@ -1,4 +1,4 @@
-"""A wheel: built, installed in a fresh environment, and used from an empty folder."""
+"""A wheel: built from the sdist, installed in a fresh environment, and used from an empty folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+AT = {"SOURCE_DATE_EPOCH": "1700000000"}
+"""The time of every file in an archive."""
 
 
 def call(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -25,14 +28,34 @@ def call(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedPro
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree, built in a folder of its own with the tools that are installed here."""
-    out, build = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("build")
-    call(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", out,
-        f"--config-settings=build-dir={build}", ROOT, cwd=out,
-    )  # fmt: skip
-    return next(out.glob("kparity-*.whl"))
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution of this tree, made by what is installed here."""
+    out = tmp_path_factory.mktemp("sdist")
+    call(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", out, ROOT, cwd=out, **AT)
+    return next(out.glob("kparity-*.tar.gz"))
+
+
+def built(sdist: Path, folder: Path) -> Path:
+    """Its wheel, built in this folder without isolation and without an index."""
+    with tarfile.open(sdist) as tar:
+        tar.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
+    call(*pip, "--wheel-dir", folder / "out", source, cwd=folder, **AT)
+    return next((folder / "out").glob("kparity-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of that, which the tests below look at."""
+    return built(sdist, tmp_path_factory.mktemp("build"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("KPARITY_WHOLE"), reason="compiles once more: KPARITY_WHOLE=1, or .ci/ship")
+def test_the_wheel_is_the_same_from_another_folder(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    (other := tmp_path / "another folder").mkdir()
+    assert built(sdist, other).read_bytes() == wheel.read_bytes()
 
 
 @pytest.mark.slow

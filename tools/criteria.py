@@ -11,7 +11,6 @@ false alarm where it refuses the cpu backend, which is right, and sees a wrong k
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -27,6 +26,7 @@ from kparity.device.registry import open_backend
 from kparity.mutate import library
 from kparity.mutate.patch import apply_numpy
 from kparity.ops.spec import Array, Case, Op
+from tools import between
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/comparison.md"
 Criterion = Callable[[Array, Array], bool]
@@ -221,8 +221,7 @@ def main() -> int:
     text = tables(options.ops or ops.NAMES)
     print(text)
     if options.docs:
-        page = PAGE.read_text("utf-8")
-        PAGE.write_text(re.sub(r"(?<=<!-- criteria -->\n).*?(?=\n<!-- end -->)", lambda _: text, page, flags=re.S))
+        PAGE.write_text(between(PAGE.read_text("utf-8"), "criteria", text))
     return 0
 
 
