@@ -32,6 +32,9 @@ METRICS = {
 }  # fmt: skip
 ABSENT, TIMEOUT = "absent", (124, 137)
 COLUMNS = ("step", "result", "key number")
+SHAPE = ("M", "N", "K", "D", "L", "H", "pre", "mode", "ascale")
+"""Parameters of a case that decide its time."""
+HERE = Path(__file__).resolve().parent
 
 
 def result_of(code: int, required: bool) -> str:
@@ -129,6 +132,7 @@ def receipt(name: str, predicate: Predicate) -> Iterator[tuple[str, str, str]]:
     for each in predicate.fallback:
         if each.status != "accepted":
             yield f"{name} {each.backend}", *_verdict(msgspec.to_builtins(each))
+    told = predicted()
     for run in predicate.runs:
         output, wrong = run.timed_output, run.parity.verdict != "PASS" or bool(run.errors)
         checked = f", timed output: cosine {output.cosine:.6f}" if output and output.cosine is not None else ""
@@ -137,6 +141,7 @@ def receipt(name: str, predicate: Predicate) -> Iterator[tuple[str, str, str]]:
             share = f", {100 * row.of_bandwidth:.1f} % of bandwidth" if row.of_bandwidth is not None else ""
             middle, low, high = row.rates
             rate = f"{middle:.1f} tokens/s ({low:.1f} … {high:.1f}){share}"
+            rate += _beside(told, row.name, "tokens/s", run.device.device)
             yield _row(f"{name} {run.backend} {row.name}", row.errors, rate)
         yield from ((f"{name} {run.backend} {each.name}", "skipped", each.reason) for each in run.skipped)
     for op in predicate.ops:
@@ -144,7 +149,35 @@ def receipt(name: str, predicate: Predicate) -> Iterator[tuple[str, str, str]]:
             yield f"{name} {op.name}", ABSENT, op.unsupported[:160]
         else:
             rate = f"{op.unit_s * 1e6:.2f} µs, {op.gb_per_s or 0.0:.1f} GB/s" if op.unit_s else ""
+            rate += _beside(told, shape_of(op.case), "µs", op.device.device if op.device else "")
             yield _row(f"{name} {op.name}", op.errors, rate)
+
+
+def predicted() -> dict[str, float]:
+    """What tools/predicted.py says of an H100: µs of a launch by its shape, tokens/s by the name of a measurement."""
+    try:
+        steps = read(HERE / "receipts" / "predicted.json")["now"]
+    except WrongInput:
+        return {}
+    found = {f"tg@{step['depth']}": 1 / sum(part["count"] * _seconds(part) for part in step["parts"]) for step in steps}
+    for part in steps[0]["parts"]:
+        shape = shape_of(part["case"])
+        found[shape] = found.get(shape, 0.0) + _seconds(part) * 1e6  # all stages of a case
+    return found
+
+
+def shape_of(case: str) -> str:
+    """A case by what its time depends on."""
+    op, _, rest = case.partition("[")
+    return f"{op} {' '.join(sorted(each for each in rest.rstrip(']').split(',') if each.partition('=')[0] in SHAPE))}"
+
+
+def _seconds(part: dict[str, Any]) -> float:
+    return float(sum(part[term] for term in ("gap", "latency", "stream", "rest")))
+
+
+def _beside(told: dict[str, float], name: str, unit: str, device: str) -> str:
+    return f", predicted {told[name]:.2f} {unit}" if "H100" in device and name in told else ""
 
 
 def _row(name: str, errors: Sequence[str], number: str, wrong: bool = False) -> tuple[str, str, str]:

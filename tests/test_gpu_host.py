@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -49,6 +50,18 @@ def test_the_table_shows_speed_with_its_parity(summary: Any) -> None:
     assert next(row for row in summary.receipt("r", predicate) if row[0] == "r cuda")[1] == "FAIL"
     run.errors, run.parity.verdict = [], "INVALID-CORRECTNESS"
     assert next(row for row in summary.receipt("r", predicate) if row[0] == "r cuda")[1] == "FAIL"
+
+
+def test_what_is_measured_stands_beside_what_was_predicted(summary: Any) -> None:
+    predicate = msgspec.convert(receipt("cuda"), Statement).predicate
+    run = predicate.runs[0]
+    row = next(each for each in run.measurements if each.name.startswith("tg@"))
+    row.name = "tg@2048"
+    for device, said in (("NVIDIA H100 80GB HBM3", True), ("NVIDIA H200", False)):
+        run.device = msgspec.structs.replace(run.device, device=device)
+        text = dict((name, text) for name, _, text in summary.receipt("r", predicate))["r cuda tg@2048"]
+        assert bool(re.search(r", predicted \d{3,4}\.\d\d tokens/s$", text)) == said, text
+    assert summary.shape_of("norm_quant[D=2560,M=1,clamp=0,eps=1e-05,mode=token,pre=add]") in summary.predicted()
 
 
 def test_the_summary_names_what_failed(summary: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import json as coding
 
 from kparity import ops
 from kparity.errors import Unavailable, WrongInput
 from tests.conftest import absent
-from tools import machine_table
+from tools import machine_table, predicted
 from tools.machine import Kind, Measures, Step, isa, measure, sass
 from tools.machine.limits import Limits, limits
 from tools.machine.occupancy import lanes
@@ -115,6 +116,30 @@ def test_what_a_multiprocessor_holds() -> None:
     assert lanes(Target("gfx942", 64), found, 64) == 5 * 4 * 64 and lanes(Target("gfx1100"), found, 128) == 256
 
 
+def test_a_predicted_launch_is_what_a_person_reckons() -> None:
+    case = ops.get("tgemv").case(M=1, N=2560, K=2560)
+    (stage,) = ops.get("tgemv").stages(case, "gpu")
+    groups, block = stage.launch.groups[0], stage.launch.block
+    load, wait = Step("load", Kind.LOAD, 16, True), Step("wait", waits=frozenset((0, 1)))
+    steps = [load, load, wait, Step("barrier", Kind.BARRIER), Step("branch", back=3)]
+    nbytes = ops.get("tgemv").work(case).bytes
+    assert nbytes == 2560 * 2560 // 4 + 2560 + 4 * 2560
+    found = predicted.part(case, stage, 3, steps, 2 * block, 0)
+    # Every group is there at once, 32 bytes of each lane under way for 0.6 µs: that is slower than the memory here.
+    at_once = min(groups, 2 * 132)
+    assert found.stream == pytest.approx(nbytes / min(3e12, at_once * block * 32 / 0.6e-6, 132 * 110e9))
+    assert (found.count, found.latency, found.rest) == (3, 0.6e-6, pytest.approx(0.3e-6))
+    assert found.each == pytest.approx(1.2e-6 + 0.6e-6 + 0.3e-6 + found.stream)
+    assert predicted.part(case, stage, 1, steps, block // 2, 0).stream == pytest.approx(found.stream * at_once / 132)
+
+
+def test_the_prediction_of_the_document_is_that_of_the_receipt() -> None:
+    text = machine_table.DOCS.read_text(encoding="utf-8")
+    receipt = coding.decode(predicted.RECEIPT.read_bytes(), type=predicted.Receipt)
+    table = predicted.table(receipt)
+    assert machine_table.between(text, predicted.BEGIN, predicted.END, table) == text, "python -m tools.predicted"
+
+
 @pytest.mark.compile
 @pytest.mark.parametrize("target", (*machine_table.CUDA, *machine_table.HIP), ids=lambda target: target.name)
 def test_machine_code_meets_the_limits(target: Target) -> None:
@@ -148,4 +173,7 @@ def test_what_was_before_fails_and_what_is_now_passes() -> None:
 
 def test_the_table_of_the_document_is_that_of_the_receipt() -> None:
     text = machine_table.DOCS.read_text(encoding="utf-8")
-    assert machine_table.with_table(text, machine_table.stored()) == text, "python -m tools.machine_table --docs"
+    stored = machine_table.table(machine_table.stored())
+    assert machine_table.between(text, machine_table.BEGIN, machine_table.END, stored) == text, (
+        "tools.machine_table --docs"
+    )

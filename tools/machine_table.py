@@ -179,13 +179,13 @@ def verdict(limit: Limits | None, old: Row | None) -> str:
     return limit.findings if limit and old and limit.failures(old.measures) else "–"
 
 
-def with_table(text: str, receipt: Receipt) -> str:
-    """The document with the table between its markers."""
-    head, _, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not end:
-        raise SystemExit(f"{DOCS} has no {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n{table(receipt)}\n{END}{tail}"
+def between(text: str, begin: str, end: str, table: str) -> str:
+    """The document with a table between its markers."""
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{DOCS} has no {begin} and {end}")
+    return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
 def stored() -> Receipt:
@@ -200,7 +200,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write the table of docs/machine-code.md")
     options = parser.parse_args()
     if options.docs:
-        files.write(DOCS, with_table(DOCS.read_text(encoding="utf-8"), stored()))
+        files.write(DOCS, between(DOCS.read_text(encoding="utf-8"), BEGIN, END, table(stored())))
         return 0
     before = stored().before if RECEIPT.exists() else None
     if options.before:
