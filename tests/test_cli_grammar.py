@@ -42,6 +42,7 @@ MEANINGS = {
 }  # fmt: skip
 """Option → the parameter that it is, wherever it is."""
 FLEET = ("fleet probe", "fleet check", "fleet bench")
+PAIRS = "fleet burnin"
 HAVE = {
     "--json": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "bench compare", "preflight",
                "ops", "model inspect", "contract show", "contract validate", "contract coverage", "receipt verify",
@@ -50,7 +51,7 @@ HAVE = {
     "-b": {"probe", "run", "serve", "check", "mutate", "bench", "preflight", "source", *FLEET},
     "-o": {"check", "mutate"},
     "-q": {"probe", "check", "ladder", "bisect", "diagnose", "mutate", "bench", "burnin run", "ppl",
-           *FLEET},
+           *FLEET, PAIRS},
     "--index": {"probe", "run", "serve", "check", "bench"},
     "--model": {"probe", "run", "serve", "bench", "ladder", "bisect", "diagnose", "receipt verify", "ppl"},
 }  # fmt: skip
@@ -133,7 +134,8 @@ MADE_BY = {"ours.trace": "kparity trace capture -e kparity:cpu --tokens 0,34,77 
 
 
 MADE_ONCE = ("team.pem", "model.hf", "burnin.jsonl", "fleet-probe")
-TOO_FEW = ("kparity burnin stats", "kparity burnin since", "kparity cutover status", "kparity cutover flip")
+TOO_FEW = ("kparity fleet burnin", "kparity burnin stats", "kparity burnin since", "kparity cutover status",
+           "kparity cutover flip")  # fmt: skip
 """What says after a minute that there is too little data."""
 SERVERS = {"http://127.0.0.1:8080", "http://127.0.0.1:8180"}
 
@@ -144,7 +146,10 @@ def example(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
             line = line.replace(address, stack.enter_context(burnin_server.serving()))
         words = shlex.split(line.partition(" > ")[0])
         assert words[0] == "kparity"
-        if " ".join(words[1:3]) in FLEET:
+        if "--pairs" in words:
+            two = [stack.enter_context(burnin_server.serving()) for _ in range(2)]
+            (folder / "pairs.txt").write_text(" ".join(["ours", *two]), encoding="utf-8")
+        elif " ".join(words[1:3]) in (*FLEET, PAIRS):
             ray_cluster.needed()
             cluster = stack.enter_context(ray_cluster.Raylets("one"))
             words[3:3] = ["--address", cluster.address]

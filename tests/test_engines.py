@@ -392,3 +392,12 @@ def test_what_is_no_mutant_is_told() -> None:
                        ("mutant:argmax/tail-unread?backend=abacus", "abacus")]:  # fmt: skip
         with pytest.raises(WrongInput, match=what):
             open_engine(text)
+
+
+@pytest.mark.parametrize("size", [2, 12])
+def test_a_small_batch_comes_first_on_vulkan_in_software(size: int) -> None:
+    """lavapipe dies here in buffers that ggml replaced, unless the largest batch came before."""
+    with engine("FOLDER?device=Vulkan0") as made:
+        assert np.isfinite(made.prefill([*range(10, 10 + size)])).all()
+        batch = [each for each in made.facts.placed if each.what == "batch"]
+        assert bool(batch) == (made.facts.device.kind == "software")

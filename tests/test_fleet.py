@@ -325,4 +325,4 @@ def test_bad_input_is_a_sentence(line: str, why: str, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises((KparityError, click.ClickException)) as error:
         cli.main(line.split(), standalone_mode=False)
-    assert why in str(getattr(error.value, "message", error.value)) and not [*tmp_path.iterdir()]
+    assert why.lower() in str(getattr(error.value, "message", error.value)).lower() and not [*tmp_path.iterdir()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from kparity.cli.command import File, Group, for_people
 from kparity.cli.options import OUT, SPAN, Number, backends_option, json_option, quiet_option
 from kparity.host.streams import log as say
 
-OWN = {"--receipt", "--json", "--junit", "--csv", "--dump", "--backends", "--quiet", "--github", "--list", "--row"}
+LOCAL = {"burnin": "burnin run"}
+"""Command of a fleet → the local one, where that has another name."""
+OWN = {"--receipt", "--json", "--junit", "--csv", "--dump", "--backends", "--quiet", "--github", "--list", "--row",
+       "--log", "--state", "--max-rounds", "--dashboard", "--listen", "--clear-halt"}  # fmt: skip
 """Options of the local commands that a fleet gives itself, or that write on the node what nobody fetches."""
 
 
@@ -21,18 +25,21 @@ def fleet() -> None:
     """One task per GPU of a Ray cluster, a receipt from each, and no device without a line (see docs/fleet.md)."""
 
 
-def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _options(function: Callable[..., Any], backends: bool = True, deadline: str = "30m") -> Callable[..., Any]:
+    chosen = backends_option(
+        "Backends of the local command [default: what a node's resources are marked for, or its own]."
+    )
     for option in reversed((
         click.argument("words", nargs=-1, metavar="[-- OPTIONS]"),
         click.option("--address", default="auto", show_default=True, metavar="ADDRESS",
                      help="The cluster: auto, HOST:PORT of its head, or ray://HOST:10001."),
         click.option("--out", default="fleet", show_default=True, metavar="FOLDER|URL",
                      help="Where ledger and receipts go: a folder, or what fsspec knows (s3://…)."),
-        backends_option("Backends of the local command [default: what a node's resources are marked for, or its own]."),
+        *([chosen] if backends else []),
         click.option("--per", type=click.Choice(["gpu", "node"]), default="gpu", show_default=True,
                      help="A task for each GPU, or for each node, whatever it computes on."),
         click.option("--expect", metavar="N|FILE", help="How many devices there must be, or their names, one a line."),
-        click.option("--deadline", type=SPAN, default="30m", show_default=True, help="For a device."),
+        click.option("--deadline", type=SPAN, default=deadline, show_default=True, help="For a device."),
         click.option("--patience", type=SPAN, default="60s", show_default=True,
                      help="For Ray to find a task its place, and for a lost node to come back."),
         click.option("--retries", type=click.IntRange(0, 10), default=1, show_default=True, metavar="N",
@@ -47,26 +54,32 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _round(
-    command: Any, words: tuple[str, ...], address: str, out: str, backends: tuple[str, ...] | None, per: Any,
-    expect: str | None, quiet: bool, wheel: Path | None, **spans: Any,
+    command: Any, words: tuple[str, ...], address: str, out: str, per: Any, expect: str | None, quiet: bool,
+    wheel: Path | None, backends: tuple[str, ...] | None = None, pairs: str | None = None, **spans: Any,
 ) -> int:  # fmt: skip
     from kparity.cli.fleet_table import print_round
-    from kparity.fleet import store
+    from kparity.fleet import here, store
     from kparity.fleet.ray import Cluster
     from kparity.fleet.record import exit_code
     from kparity.fleet.round import Asked, Round
     from kparity.probe.dispatcher import parse_order
 
-    _refuse(command, words)
+    slots = here.pairs(pairs) if pairs else []
+    _refuse(command, words, slots[0].own if slots else ())
     chosen = parse_order(backends) if backends else []
     names, count = _expected(expect)
     said = [*(["-b", ",".join(chosen)] if chosen else []), *words]
     asked = Asked(command, said, per, names, count, backends=bool(chosen), **spans)
-    cluster = Cluster(address, wheel)
+    kind: Callable[..., Round] = Round
+    if command == "burnin":
+        from kparity.fleet.burnin import Burnins
+
+        kind = partial(Burnins, told=[" ".join((each.device, *each.own[1::2])) for each in slots])
+    cluster = here.Here(slots) if slots else Cluster(address, wheel)
     try:
         place = store.opened(out)
         try:
-            found = Round(cluster, place, asked, (lambda _: None) if quiet else say).run()
+            found = kind(cluster, place, asked, (lambda _: None) if quiet else say).run()
         finally:
             place.close()
     finally:
@@ -76,14 +89,19 @@ def _round(
     return exit_code(each.outcome for each in found.values())
 
 
-def _refuse(command: str, words: tuple[str, ...]) -> None:
+def _refuse(command: str, words: tuple[str, ...], own: tuple[str, ...] = ()) -> None:
     """Raise what the local command raises for its options, before a node is asked, and for those that are not free."""
     from kparity.cli.main import cli
     from kparity.errors import WrongInput
 
-    local = cli.get_command(click.Context(cli), command)
+    local: click.Command | None = cli
+    for name in LOCAL.get(command, command).split():
+        assert isinstance(local, click.Group)
+        local = local.get_command(click.Context(local), name)
     assert local is not None
-    context = local.make_context(command, [*words])
+    if named := {*own[::2]} & {each.partition("=")[0] for each in words}:
+        raise WrongInput(f"{min(named)} behind -- is what --pairs names; leave it out")
+    context = local.make_context(command, [*own, *words])
     for param in context.command.params:
         taken = OWN & {*param.opts}
         source = context.get_parameter_source(param.name or "")
@@ -142,6 +160,30 @@ def bench(**options: Any) -> int:
     Exit codes: as of kparity fleet probe.
     """
     return _round("bench", **options)
+
+
+@fleet.command(
+    examples=(
+        "kparity fleet burnin --pairs pairs.txt --rounds 60 --out fleet-pairs -- --max-tokens 24",
+        "kparity fleet burnin --per node --rounds 60 --out fleet-burnin -- --v1 http://127.0.0.1:8080 "
+        "--v2 http://127.0.0.1:8180",
+    ),
+)
+@click.option("--pairs", type=File(), metavar="FILE",
+              help="A line NAME URL URL for each pair, asked from here; no Ray is needed.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(min=1), required=True, metavar="N", help="Of each burn-in, in all.")
+@partial(_options, backends=False, deadline="168h")
+def burnin(**options: Any) -> int:
+    """Run kparity burnin run, with OPTIONS, on each device of a Ray cluster, whose number stands for {gpu}, or for each
+    of --pairs, and keep its log; --resume goes on where it ends.
+
+    Exit codes: 0 every gate of each burn-in passes, 1 one failed, 2 a file, an option or the address is wrong, 3 there
+    is too little data for one, or one is missing.
+    """
+    from kparity.host import install
+
+    install.library("duckdb", "reports", "the statistics of a burn-in")
+    return _round("burnin", **options)
 
 
 @fleet.command(examples=("kparity fleet report fleet-probe", "kparity fleet report fleet-probe --html fleet.html"))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from kparity.cli.table import Table, say
 from kparity.fleet.record import MEANS, Tried
-from kparity.fleet.report import Report
+from kparity.fleet.report import BURNT, Report, burnt
 from kparity.host.text import number
 
 SHOWN = 20
@@ -48,6 +48,7 @@ def print_report(found: Report) -> None:
     _rows("far from the median of their equals", ("device", "model", "backend", "what", "value", "median", "ratio"), [
         (each.device, each.model, each.backend, each.what, each.value, each.median, each.ratio)
         for each in found.far])  # fmt: skip
+    _rows("burn-ins", BURNT, burnt(found.burnins))
     _rows("one device by its UUID", ("uuid", "backend", "devices"),
           [(each.uuid, each.backend, _some(each.devices)) for each in found.twins])  # fmt: skip
     _rows("since the round before", ("what", "devices", "which"),

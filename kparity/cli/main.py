@@ -29,7 +29,7 @@ COMMANDS = {
     "burnin": ("kparity.cli.burnin", "Hold two servers against each other, round by round, before one takes over."),
     "ppl": ("kparity.cli.ppl", "Compare the perplexity of two engines on one text."),
     "cutover": ("kparity.cli.cutover", "Lead the traffic to another server once every gate is green, and back."),
-    "fleet": ("kparity.cli.fleet", "Probe, check or measure every GPU of a Ray cluster, and compare them."),
+    "fleet": ("kparity.cli.fleet", "Probe, check, measure or burn in every GPU of a Ray cluster, and compare them."),
     "mutate": ("kparity.cli.mutate", "Run known-wrong kernels through the gates: which gate rejects which."),
     "trace": ("kparity.cli.trace", "Record what an engine computes, slot by slot, and compare two recordings."),
     "report": ("kparity.cli.report", "Make one HTML page of what was written as JSON and receipts."),

@@ -106,10 +106,12 @@ class LlamaCpp(Engine):
     def _proved(self, facts: Facts) -> Facts:
         """One token: the watch must be asked for tensors that have names, or it stands in another field. Told where
         ggml computed them: a device hands back to the processor what it cannot compute, and with layers on the
-        processor it takes over the products of a batch that is large enough.
+        processor it takes over the products of a batch that is large enough. On Vulkan in software the largest batch
+        comes first, too: where a later one makes ggml's buffers larger, lavapipe dies in those that it freed.
         """
         some = facts.offloaded is not None and facts.offloaded[0] < facts.offloaded[1]
-        kinds = {"step": 1, **({"batch": self.rows} if some else {})}
+        soft = any(each.used and each.kind == "software" for each in facts.devices)
+        kinds = {"step": 1, **({"batch": self.rows} if some or soft else {})}
         names = "|".join(re.escape(each.name) for each in facts.devices if each.used)
         placed, told = list(facts.placed), list(facts.weaknesses)
         for kind, rows in kinds.items():

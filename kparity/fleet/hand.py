@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from kparity.process import Family
 
@@ -33,12 +33,12 @@ class Errand(NamedTuple):
 class Hand:
     """An actor that holds one device for as long as it lives."""
 
+    threads: ClassVar = 1
+    """Calls at once."""
+
     def where(self) -> str:
         """Which accelerator Ray gave it; empty where it asked for none."""
-        import ray
-
-        given = ray.get_runtime_context().get_accelerator_ids()
-        return ",".join(str(each) for ids in given.values() for each in ids)
+        return accelerators()
 
     def run(self, words: list[str], option: str, limit: float) -> Errand:
         """Run ``kparity words…`` with ``option FILE`` for its receipt, for ``limit`` seconds at most."""
@@ -46,9 +46,21 @@ class Hand:
             return run(words, option, limit, family)
 
 
-def run(words: list[str], option: str, limit: float, family: Family) -> Errand:
-    """As ``Hand.run``, as a child of a family, which ends all of its processes."""
-    paper, log, begun = family.folder / "receipt.json", family.folder / "stderr", time.monotonic()
+def accelerators() -> str:
+    """Which ones Ray gave this process; empty where it asked for none, and without Ray."""
+    if "ray" not in sys.modules:
+        return ""
+    import ray
+
+    if not ray.is_initialized():
+        return ""
+    given = ray.get_runtime_context().get_accelerator_ids()
+    return ",".join(str(each) for ids in given.values() for each in ids)
+
+
+def run(words: list[str], option: str, limit: float, family: Family, name: str = "receipt.json") -> Errand:
+    """As ``Hand.run``, as a child of a family, which ends all of its processes; ``name`` is that of the file."""
+    paper, log, begun = family.folder / name, family.folder / "stderr", time.monotonic()
     command = [sys.executable, "-m", "kparity", *words, option, str(paper)]
     with log.open("wb") as stderr:
         child = subprocess.Popen(

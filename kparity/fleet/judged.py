@@ -37,7 +37,7 @@ def judge(errand: Errand, command: Command, gpu: bool) -> Judgement:
     if errand.late:
         return Judgement("late", f"no end after {errand.seconds:.0f} s")
     if errand.receipt is None or errand.exit_code not in BY_CODE:
-        return _without(errand)
+        return without(errand)
     try:
         rows, why, absent = _read(errand.receipt, command)
     except WrongInput as error:
@@ -55,7 +55,8 @@ def judge(errand: Errand, command: Command, gpu: bool) -> Judgement:
     return Judgement(outcome, reason, tuple(rows), sha256)
 
 
-def _without(errand: Errand) -> Judgement:
+def without(errand: Errand) -> Judgement:
+    """What became of a command that left nothing to judge."""
     if errand.exit_code < 0:
         number = -errand.exit_code
         name = signal.Signals(number).name if number in {*signal.Signals} else str(number)

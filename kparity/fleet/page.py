@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kparity.fleet.record import MEANS
-from kparity.fleet.report import Report
+from kparity.fleet.report import BURNT, Report, burnt
 from kparity.host.html import render
 from kparity.host.text import number
 
@@ -30,6 +30,7 @@ def _tables(found: Report) -> list[tuple[str, list[str], list[list[str]]]]:
         ("Far from the median of their equals", ["device", "model", "backend", "what", "value", "median", "ratio"],
          [[each.device, each.model, each.backend, each.what, *map(number, (each.value, each.median, each.ratio))]
           for each in found.far]),
+        ("Burn-ins", [*BURNT], [["" if cell is None else str(cell) for cell in row] for row in burnt(found.burnins)]),
         ("One device by its UUID", ["UUID", "backend", "devices"],
          [[each.uuid, each.backend, ", ".join(each.devices)] for each in found.twins]),
         ("Since the round before", ["what", "devices", "which"],

@@ -17,7 +17,8 @@ MARKED = {"CUDA": "cuda", "ROCM": "hip", "VULKAN": "wgpu"}
 @dataclass(frozen=True)
 class Slot:
     """A task to come. ``device`` is a name, empty where Ray chooses among the GPUs of a node: the task says which
-    it got. ``needs`` are resources, ``backend`` what the node is marked for, ``index`` the device within the backend.
+    it got. ``needs`` are resources, ``backend`` what the node is marked for, ``index`` the device within the backend,
+    ``own`` options that only its command has.
     """
 
     node: str
@@ -27,6 +28,7 @@ class Slot:
     model: str = ""
     backend: str = ""
     index: int = 0
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

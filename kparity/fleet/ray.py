@@ -75,11 +75,12 @@ class Cluster:
     def _dead(self, node_id: str) -> Any:
         return next((each for each in self.ray.nodes() if each["NodeID"] == node_id and not each["Alive"]), None)
 
-    def actor(self, kind: type, slot: Slot) -> Any:
+    def actor(self, kind: Any, slot: Slot) -> Any:
         """An actor on the node of a slot, with what it needs; it is there when Ray has the room."""
         affinity = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node_id, soft=False)
         needs = dict(slot.needs)
         options = {"num_gpus": needs.pop("GPU", 0), "resources": needs, "num_cpus": 0 if slot.needs else 1}
+        options["max_concurrency"] = kind.threads
         return self.ray.remote(kind).options(max_restarts=0, scheduling_strategy=affinity, **options).remote()
 
     def ready(self, items: Sequence[T], reference: Callable[[T], Any], seconds: float) -> list[T]:

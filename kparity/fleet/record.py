@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-Command = Literal["probe", "check", "bench"]
+Command = Literal["probe", "check", "bench", "burnin"]
 Per = Literal["gpu", "node"]
 """A task for each GPU of the cluster, or for each node, whatever it computes on."""
 
@@ -79,6 +79,26 @@ class Seen(msgspec.Struct, kw_only=True, omit_defaults=True):
     unit_ns: float | None = None
 
 
+class Burnt(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What the log of a burn-in showed when its line was written: ``name`` below ``logs/``, its first ``bytes`` and
+    their ``sha256``, since it goes on growing; rounds by how their replies differ, margins of the no-matches and the
+    floor in nats, the verdict of its gates and the names of those that failed.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    rounds: int
+    exact: int
+    no_match: int
+    unreachable: int
+    verdict: str
+    margin_median: float | None = None
+    margin_most: float | None = None
+    floor: float | None = None
+    failed: list[str] = []
+
+
 class Tried(Entry, tag="device"):
     """An attempt at a device: ``device`` is its name in the fleet, ``place`` what Ray called it (node id, and its id of
     the accelerator), ``receipt`` the name of a file below ``receipts/`` and ``sha256`` that of its bytes, ``tail`` the
@@ -97,6 +117,7 @@ class Tried(Entry, tag="device"):
     sha256: str = ""
     tail: str = ""
     seen: list[Seen] = []
+    log: Burnt | None = None
 
 
 class Ended(Entry, tag="end"):

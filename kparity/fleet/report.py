@@ -12,9 +12,10 @@ import msgspec
 
 from kparity.errors import WrongInput
 from kparity.fleet import store
-from kparity.fleet.record import Outcome, Tried, exit_code
+from kparity.fleet.record import Burnt, Outcome, Tried, exit_code
 from kparity.fleet.tally import Equals, Tally
 from kparity.host import files
+from kparity.host.text import number
 
 ROUNDING = 2.0**-24
 """Half a unit in the last place of 1 in f32: of errors below it no ratio is told."""
@@ -90,6 +91,13 @@ class Twins(Part):
     devices: list[str]
 
 
+class Burned(Part):
+    """The last burn-in of a device: its log."""
+
+    device: str
+    log: Burnt
+
+
 class Change(Part):
     """What is otherwise than the round before, and for which devices."""
 
@@ -113,11 +121,27 @@ class Report(Part):
     split: list[Split]
     far: list[Far]
     twins: list[Twins]
+    burnins: list[Burned]
     drift: list[Change]
     damaged: list[str]
     unfinished: list[str]
     waiting: list[str]
     exit_code: int
+
+
+BURNT = "device", "verdict", "rounds", "exact", "no-match", "unreachable", "margins", "floor", "failed gates"
+"""Columns of the table of burn-ins; margins of the no-matches, and the floor, in nats."""
+
+
+def burnt(found: Iterable[Burned]) -> list[tuple[str | int | None, ...]]:
+    """The rows of that table."""
+    return [
+        (each.device, log.verdict, log.rounds, log.exact, log.no_match, log.unreachable,
+         None if log.margin_most is None else f"median {number(log.margin_median or 0.0)}, up to "
+         f"{number(log.margin_most)}", None if log.floor is None else number(log.floor), ", ".join(log.failed) or None)
+        for each in found
+        for log in [each.log]
+    ]  # fmt: skip
 
 
 def report(place: str, since: str | None = None, ratio: float = 2.0, verify: bool = False) -> Report:
@@ -142,6 +166,7 @@ def report(place: str, since: str | None = None, ratio: float = 2.0, verify: boo
         again=[_named(each) for each in last.values() if each.outcome == "passed" and each.attempt > 1],
         odd=sorted(odd, key=lambda each: (each.model, each.backend, each.device)), split=split,
         far=sorted(far, key=lambda each: -each.ratio), twins=twins, drift=_drift(before, last),
+        burnins=[Burned(device=each.device, log=each.log) for each in last.values() if each.log],
         damaged=tally.damaged, unfinished=tally.unfinished, waiting=tally.waiting,
         exit_code=1 if bad or code == 1 else 3 if tally.unfinished else code,
     )  # fmt: skip
@@ -161,8 +186,16 @@ class _Checker:
     def __init__(self, place: str, folder: str) -> None:
         self.remote = store.Remote(place) if "://" in place else None
         self.folder = Path(place, folder, store.RECEIPTS)
+        self.logs = Path(place, folder, store.LOGS)
 
     def __call__(self, line: Tried) -> str:
+        if line.log is None:
+            return self._receipt(line)
+        path = self.remote.log(line.log.name) if self.remote else self.logs / line.log.name
+        same = store.digest(path, line.log.bytes) == line.log.sha256
+        return "" if same else f"{line.log.name}: not what was counted ({line.device})"
+
+    def _receipt(self, line: Tried) -> str:
         if self.remote:
             data = self.remote.receipt(line.receipt)
         else:

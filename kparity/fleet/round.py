@@ -7,11 +7,12 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from kparity.errors import Refused, WrongInput
 from kparity.fleet import plan
 from kparity.fleet.hand import Errand, Hand
+from kparity.fleet.here import Here
 from kparity.fleet.judged import judge
 from kparity.fleet.plan import Node, Slot
 from kparity.fleet.ray import Cluster
@@ -44,6 +45,8 @@ class Asked:
     resume: bool = False
     backends: bool = False
     """Whether the words name backends."""
+    rounds: int = 0
+    """Of a burn-in, in all."""
 
 
 @dataclass
@@ -59,12 +62,16 @@ class Claim:
     running: Any = None
     placed: bool = False
     over: bool = False
+    fetched: Any = None
+    """How far its log has come, where it is one of a burn-in."""
 
 
 class Round:
     """A round that is under way."""
 
-    def __init__(self, cluster: Cluster, store: Store, asked: Asked, say: Callable[[str], None]) -> None:
+    kind: ClassVar[Any] = Hand
+
+    def __init__(self, cluster: Cluster | Here, store: Store, asked: Asked, say: Callable[[str], None]) -> None:
         self.cluster, self.store, self.asked, self.say = cluster, store, asked, say
         self.found: dict[str, Tried] = {}
         self.attempts: dict[str, int] = {}
@@ -78,19 +85,26 @@ class Round:
         if asked.resume:
             if not rounds:
                 raise WrongInput("--resume: no round was begun there; leave it out")
-            if (rounds[-1].command, rounds[-1].words, rounds[-1].per) != (asked.command, asked.words, asked.per):
+            if (rounds[-1].command, rounds[-1].words, rounds[-1].per) != (asked.command, self._words(), asked.per):
                 before = " ".join(["kparity fleet", rounds[-1].command, "--", *rounds[-1].words])
                 raise WrongInput(f"--resume: round {last} was {before}; ask for the same, or leave --resume out")
             for line in lines:
                 if isinstance(line, Tried) and line.round == last:
                     self.attempts[line.device] = line.attempt
-                    if line.outcome in SETTLED and self._there(line):
+                    if self._settled(line):
                         self.found[line.device] = line
-            self.say(f"round {last} goes on: {len(self.found)} devices have their receipts")
+            self.say(f"round {last} goes on: {len(self.found)} devices are done")
             return rounds[-1]
-        return Begun(round=last + 1, time=now(), command=asked.command, words=asked.words, per=asked.per, expected=[])
+        return Begun(round=last + 1, time=now(), command=asked.command, words=self._words(), per=asked.per, expected=[])
 
-    def _there(self, line: Tried) -> bool:
+    def _words(self) -> list[str]:
+        """What the round is known by."""
+        return self.asked.words
+
+    def _settled(self, line: Tried) -> bool:
+        """Whether a device is not run again: its receipt is as it was written."""
+        if line.outcome not in SETTLED:
+            return False
         data = self.store.receipt(line.receipt) if line.receipt else None
         return data is not None and hashlib.sha256(data).hexdigest() == line.sha256
 
@@ -143,6 +157,7 @@ class Round:
         while waiting := [each for each in claims if not each.over]:
             for claim in self.cluster.ready(waiting, lambda each: each.running or each.where, LOOK):
                 self._step(claim)
+            self._look(waiting)
             for claim in waiting:
                 self._heed_time(claim)
             self._release(claims)
@@ -155,7 +170,7 @@ class Round:
         return not slot.device or self._wanted(slot.device)
 
     def _claim(self, slot: Slot) -> Claim:
-        actor = self.cluster.actor(Hand, slot)
+        actor = self.cluster.actor(self.kind, slot)
         return Claim(slot, actor, actor.where.remote(), time.monotonic(), slot.device)
 
     def _step(self, claim: Claim) -> None:
@@ -177,21 +192,27 @@ class Round:
         if not self._wanted(claim.device):
             claim.over = True
             return
+        claim.began = time.monotonic()
+        claim.running = self._start(claim)
+
+    def _start(self, claim: Claim) -> Any:
+        """Let the command run where the claim is; what will be its errand."""
         slot, words = claim.slot, [self.asked.command, *self.asked.words]
         if slot.backend and not self.asked.backends:
             words += ["-b", slot.backend]
         if slot.index:
             words += ["--index", str(slot.index)]
-        claim.began = time.monotonic()
-        claim.running = claim.actor.run.remote(words, PAPER[self.asked.command], self.asked.deadline)
+        return claim.actor.run.remote(words, PAPER[self.asked.command], self.asked.deadline)
+
+    def _look(self, claims: Iterable[Claim]) -> None:
+        """Look at what runs; a receipt is there when it is done."""
 
     def _came(self, claim: Claim, errand: Errand) -> None:
         errand = Errand(*errand)
         judgement = judge(errand, self.asked.command, self.asked.per == "gpu")
         name = ""
         if judgement.sha256 and errand.receipt is not None:
-            safe = re.sub(r"[^A-Za-z0-9_.-]", "_", claim.device)[:120]
-            name = f"{self.begun.round:04}-{safe}-{self._attempt(claim.device)}.json"
+            name = f"{self.begun.round:04}-{self._safe(claim.device)}-{self._attempt(claim.device)}.json"
             self.store.keep(name, errand.receipt)
         self._line(
             claim, judgement.outcome, judgement.reason, seconds=round(errand.seconds, 3), exit_code=errand.exit_code,
@@ -199,10 +220,13 @@ class Round:
             tail="" if judgement.outcome == "passed" else errand.tail,
         )  # fmt: skip
 
-    def _settle(self, claim: Claim, outcome: Outcome, reason: str) -> None:
+    def _safe(self, device: str) -> str:
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", device)[:120]
+
+    def _settle(self, claim: Claim, outcome: Outcome, reason: str, **more: Any) -> None:
         if not claim.device:
             claim.device = self._unnamed(claim.slot)
-        self._line(claim, outcome, reason, seconds=round(time.monotonic() - claim.began, 3))
+        self._line(claim, outcome, reason, seconds=round(time.monotonic() - claim.began, 3), **more)
 
     def _unnamed(self, slot: Slot) -> str:
         """A name for a GPU that Ray never gave: those of its node that are left over, in their order."""

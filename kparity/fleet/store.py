@@ -8,10 +8,12 @@ to a file, the ledger is put whole, at most every ``PUT_SECONDS`` and at the end
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -20,8 +22,10 @@ from kparity.errors import WrongInput
 from kparity.fleet.record import Line
 from kparity.host import files, install
 
-LEDGER, RECEIPTS = "fleet.jsonl", "receipts"
+LEDGER, RECEIPTS, LOGS = "fleet.jsonl", "receipts", "logs"
 PUT_SECONDS = 30.0
+GROWN = 1.1
+"""Where a log cannot be added to, it is put whole when it has so many times the size that it had."""
 
 
 def lines(pieces: Iterable[bytes], name: str) -> Iterator[Line]:
@@ -100,6 +104,14 @@ class Folder:
         """Put a receipt there."""
         files.write(self.path / RECEIPTS / name, data)
 
+    def log(self, name: str) -> Path:
+        """Where the log of a burn-in is, or will be."""
+        return self.path / LOGS / name
+
+    def extend(self, name: str, data: bytes) -> None:
+        """Add lines to a log; raises WrongInput where there is no room."""
+        _append(self.log(name), data)
+
     def add(self, line: Line) -> None:
         """Add a line; raises WrongInput where there is no room."""
         data = msgspec.json.encode(line) + b"\n"
@@ -128,6 +140,9 @@ class Remote:
         except (ImportError, ValueError) as error:
             raise WrongInput(f"{place} cannot be opened: {error}") from error
         self.place, self.ledger, self.put = place, self.read(LEDGER) or b"", 0.0
+        self.folder: TemporaryDirectory[str] | None = None
+        self.logs: dict[str, tuple[int, float]] = {}
+        """Bytes that were put of each log, and when."""
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none; raises WrongInput where it cannot be told."""
@@ -151,6 +166,30 @@ class Remote:
         """Put a receipt there."""
         self._write(f"{RECEIPTS}/{name}", data)
 
+    def log(self, name: str) -> Path:
+        """Where the log of a burn-in is, or will be: a copy on this machine."""
+        self.folder = self.folder or TemporaryDirectory(prefix="kparity-")
+        path = Path(self.folder.name, name)
+        if name not in self.logs:
+            data = self.read(f"{LOGS}/{name}")
+            if data is not None:
+                path.write_bytes(data)
+            self.logs[name] = len(data or b""), 0.0
+        return path
+
+    def extend(self, name: str, data: bytes) -> None:
+        """Add lines to a log, which are there when it has grown enough, or at the end."""
+        path = self.log(name)
+        _append(path, data)
+        size, when = self.logs[name]
+        if path.stat().st_size > GROWN * size and time.monotonic() - when > PUT_SECONDS:
+            self._put(name)
+
+    def _put(self, name: str) -> None:
+        data = self.log(name).read_bytes()
+        self._write(f"{LOGS}/{name}", data)
+        self.logs[name] = len(data), time.monotonic()
+
     def add(self, line: Line) -> None:
         """Add a line, which is there after ``PUT_SECONDS`` at most and a line more, or at the end."""
         self.ledger += msgspec.json.encode(line) + b"\n"
@@ -166,8 +205,37 @@ class Remote:
             raise WrongInput(f"{self.place}/{name} cannot be written: {error}") from error
 
     def close(self) -> None:
-        """Put the ledger there."""
+        """Put logs and ledger there."""
+        for name, (size, _) in self.logs.items():
+            path = self.log(name)
+            if path.exists() and path.stat().st_size != size:
+                self._put(name)
         self._write(LEDGER, self.ledger)
+        if self.folder:
+            self.folder.cleanup()
+
+
+def _append(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WrongInput(f"{path} cannot be written: {error.strerror}; make room, and --resume") from error
+
+
+def digest(path: Path, size: int) -> str:
+    """The SHA-256 of the first bytes of a log; empty where it has fewer."""
+    if not path.is_file():
+        return ""
+    digested, left = hashlib.sha256(), size
+    with files.opened(path, "the log of a burn-in") as file:
+        while left and (piece := file.read(min(left, 1 << 20))):
+            digested.update(piece)
+            left -= len(piece)
+    return "" if left else digested.hexdigest()
 
 
 Store = Folder | Remote

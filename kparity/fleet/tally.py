@@ -64,7 +64,7 @@ class Tally:
             self.waiting += [head + name for name in begun[-1].expected if head + name not in current]
 
     def _count(self, line: Tried, check: Callable[[Tried], str] | None) -> None:
-        if line.receipt:
+        if line.receipt or line.log:
             self.receipts += 1
             if check and (wrong := check(line)):
                 self.damaged.append(wrong)
