@@ -50,6 +50,7 @@ Kernel* construct(const Defines& defines) {
 
 // Tiles of rows have no spans of less than a block.
 Kernel* tgemv(const Defines& defines) {
+    if (defines.integer("A_PER_32") != 0 && defines.integer("OUT_I32") == 0) return new Tgemv<8>(defines);
     const std::int64_t parts = CODES / defines.integer("SPAN");
     if (parts == 4) return new Tgemv<4>(defines);
     if (parts == 2) return new Tgemv<2>(defines);

@@ -15,6 +15,20 @@ TINY = 2.0**-126
 F16_MAX = 65504.0
 """The largest f16."""
 
+
+def in_f16(x: Array) -> Array:
+    """Rounded to f16, half to even, in the type that they had."""
+    with np.errstate(over="ignore", under="ignore"):
+        return x.astype(np.float16).astype(x.dtype)
+
+
+def moved_in_f16(x: Array, relative: float | Array) -> Array:
+    """How far f16(x) moves at most where x >= 0 is off by that much."""
+    with np.errstate(invalid="ignore"):
+        low, middle, high = (in_f16(x * (1 + side * relative)) for side in (-1, 0, 1))
+        return np.where(low == high, 0, np.maximum(high - middle, middle - low))
+
+
 KINDS = ("random", "zeros", "outlier", "one_hot", "alternating", "tiny", "all_max", "nan", "infinite")
 """The kinds of values that ``values`` makes."""
 MANY = 1 << 18

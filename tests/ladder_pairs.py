@@ -58,6 +58,8 @@ class Pair:
 
 BLOCKS = "kparity:cpu?act=block256"
 """Activations are quantised as llama.cpp does it."""
+BLOCKS_OF_32 = "kparity:cpu?act=block32"
+"""As it does it beside Q2_0."""
 NPM, VULKAN = "FOLDER?device=CPU", "FOLDER?device=Vulkan0&ubatch=8"
 RIGHT = (
     Pair("reference", "kparity:cpu"),
@@ -86,7 +88,8 @@ SPECS["qwen3 q2_0 and its head"] = replace(SPECS["qwen3 q2_0"], embedding="q2_0"
 SPECS["llama tq2_0 and f16"] = replace(SPECS["llama tq2_0"], mixed="attn_v,0.ffn_down")
 MIXED = "its activations are f16 where weights are, ours f32; alike beside ternary ones"
 GRAPHS = (
-    *(Pair(BLOCKS, NPM, each, what=MIXED if " and f16" in each else "") for each in SPECS),
+    *(Pair(BLOCKS_OF_32 if " q2_0" in each else BLOCKS, NPM, each, what=MIXED if " and f16" in each else "")
+      for each in SPECS),
     *(Pair("reference", "mutant:rope/convention-swapped", each, "positions", what="the other pairs")
       for each in ("llama tq2_0", "qwen3 tq2_0")),
 )  # fmt: skip

@@ -39,7 +39,7 @@ def cosine(got: np.ndarray, wanted: np.ndarray) -> float:
     return min(compare.cosine(a, b) for a, b in zip(got, wanted, strict=True))
 
 
-@pytest.mark.parametrize("act", ["token", "block256"])
+@pytest.mark.parametrize("act", ["token", "block256", "block32"])
 @pytest.mark.parametrize("kv", ["f16", "f32"])
 def test_cpu_agrees_with_fp64(model, act: str, kv: str) -> None:
     engine, truth = (Engine(model, backend, act=act, kv=kv) for backend in (open_backend("cpu"), NumpyBackend("f64")))

@@ -182,7 +182,7 @@ def test_a_model_that_is_given_is_read(kind: str, tmp_path: Path) -> None:
         ("kparty:cpu", "unknown engine 'kparty': did you mean 'kparity'.*known: .*kparity, llama.cpp, .*reference"),
         ("kparity:cpu?precision=f32", "no option 'precision'; kparity has act, kv, fused, index, isa, threads"),
         ("kparity:cpus", "unknown backend 'cpus': did you mean 'cpu'"),
-        ("kparity:cpu?act=int4", "act is 'int4', expected one of token, block256"),
+        ("kparity:cpu?act=int4", "act is 'int4', expected one of token, block256, block32"),
         ("kparity:cpu?act", "'act' is no option; write [?]name=value"),
         ("kparity:cpu?kv=f16&kv=f32", "option 'kv' stands twice"),
         ("reference:cpu", "the reference has no 'cpu'"),

@@ -69,7 +69,7 @@ def scored(path: Path, backend: Backend, change: Callable[[Hparams], dict[str, A
 # --- the same numbers, computed apart ---
 
 
-@pytest.mark.parametrize(("act", "kv"), [("token", "f16"), ("block256", "f32")])
+@pytest.mark.parametrize(("act", "kv"), [("token", "f16"), ("block256", "f32"), ("block32", "f16")])
 def test_the_plain_pass_is_the_specification(path: Path, act: str, kv: str) -> None:
     found = plain.logits(path, TOKENS, act=act, kv=kv)
     assert max(apart(found.logits, scored(path, NumpyBackend("f64"), act=act, kv=kv))) < 1e-9
@@ -181,13 +181,17 @@ def test_a_table_of_factors_is_not_saved_as_a_rule(transformers: Any, tmp_path: 
 
 @pytest.mark.parametrize("kind", ["tq2_0", "tq1_0", "q2_0"])
 def test_llamacpp_agrees(one: Path, kind: str, llamacpp: Any, tmp_path: Path) -> None:
-    """Its activations are int8 per 256 beside TQ types and per 32 beside Q2_0: noise of that size."""
+    """Its activations are int8 per 256 beside TQ types and per 32 beside Q2_0, and so are ours; with the other kind of
+    blocks we are further away.
+    """
     arch = load_model(one).hparams.arch
     spec = next(each for each in GRAPHS.values() if each.arch == arch and each.key_length)
     path = write(tmp_path / "model.gguf", replace(spec, type=kind))
-    truth = plain.logits(path, TOKENS, act="block256", kv="f16").logits
+    acts = ("block32", "block256") if kind == "q2_0" else ("block256", "block32")
     found = open_here("llama.cpp?threads=1", model=str(path)).score(TOKENS)
-    assert np.median(apart(found, truth)) < 2e-3 and max(apart(found, truth)) < 0.01
+    alike, other = (apart(found, plain.logits(path, TOKENS, act=act, kv="f16").logits) for act in acts)
+    assert np.median(alike) < 2e-3 and max(alike) < 0.01
+    assert np.median(alike) < np.median(other) and max(alike) < max(other)
 
 
 # --- slots ---

@@ -49,7 +49,7 @@ def furthest(path: Path, act: str, kv: str) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("act", "kv"), [("token", "f16"), ("block256", "f32")])
+@pytest.mark.parametrize(("act", "kv"), [("token", "f16"), ("block256", "f32"), ("block32", "f16")])
 def test_it_computes_what_the_specification_does(name: str, act: str, kv: str, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", dataclasses.replace(TINY, **MODELS[name]))
     distance, rounded = furthest(path, act, kv)

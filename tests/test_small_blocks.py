@@ -220,7 +220,7 @@ def test_weights_one_below_the_other_have_the_smallest_spans() -> None:
 
 
 @pytest.mark.parametrize("name", ["numpy", "cpu"])
-@pytest.mark.parametrize("act", ["token", "block256"])
+@pytest.mark.parametrize("act", ["token", "block256", "block32"])
 @pytest.mark.parametrize("kind", ["q2_0", "ptq1_0"])
 def test_a_file_of_smaller_spans_runs(tmp_path: Path, kind: str, act: str, name: str) -> None:
     """Against the plain pass, which decodes by itself; 448 weights in a row of ffn_down are no multiple of 256."""

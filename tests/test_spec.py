@@ -15,6 +15,9 @@ from kparity.errors import UnknownName, WrongInput
 from kparity.ops import packing
 from kparity.ops.spec import DTYPES, MAX_GROUPS, Array, Case, Op, padded, span
 
+OF_SCALE = {"token": 2**20, "block256": 256, "block32": 32}
+"""Activations of a scale; of a whole row, more than any has."""
+
 
 def made(case: Case, kind: str = "random") -> list[Array]:
     return ops.get(case.op).inputs(case, np.random.default_rng([case.seed(), len(kind)]), kind)
@@ -130,7 +133,7 @@ def test_attention_in_plain_loops(dtype: str) -> None:
             assert out[m, h, d] == pytest.approx(want, abs=1e-12)
 
 
-@pytest.mark.parametrize("ascale", ["token", "block256"])
+@pytest.mark.parametrize("ascale", ["token", "block256", "block32"])
 @pytest.mark.parametrize("wscale", ["tensor", "row", "block256", "block128", "block64"])
 def test_tgemv_in_plain_integers(wscale: str, ascale: str) -> None:
     """Codes are read from the bytes by their place, not by ``packing``."""
@@ -142,34 +145,36 @@ def test_tgemv_in_plain_integers(wscale: str, ascale: str) -> None:
     wide = np.broadcast_to(scales if wscale.startswith("block") else scales[:, None], (3, 512 // length))
     for m, n in np.ndindex(2, 3):
         row, want = words[n].astype("<u4").tobytes(), 0.0
-        for at in range(0, 512, length):
+        step = 32 if ascale == "block32" else length
+        for at in range(0, 512, step):
             acc = 0
-            for e in range(at, at + length):
+            for e in range(at, at + step):
                 byte = row[4 * (e // 16) + e % 4]
                 acc += ((byte >> (2 * (e % 16 // 4))) % 4 - 1) * int(q[m, e])
-            want += acc * float(of_rows[m, at // 256 if ascale == "block256" else 0]) * float(wide[n, at // length])
+            want += acc * float(of_rows[m, at // OF_SCALE[ascale]]) * float(wide[n, at // length])
         assert y[m, n] == pytest.approx(want, rel=1e-12)
-        spans = [q[m]] if ascale == "token" else [q[m, :256], q[m, 256:]]
+        spans = [q[m, at : at + OF_SCALE[ascale]] for at in range(0, 512, OF_SCALE[ascale])]
         assert [int(span.astype(int).sum()) for span in spans] == qsum[m].tolist()
 
 
 def is_quantised(row: list[float], q: Array, scale: Array, qsum: Array, mode: str, rel: float = 1e-12) -> None:
     """Scale, codes and sum of each span of a row, half to even."""
     row = row + [0.0] * (len(q) - len(row))
-    length = len(row) if mode == "token" else 256
+    length = min(len(row), OF_SCALE[mode])
     for index, at in enumerate(range(0, len(row), length)):
         part = row[at : at + length]
         peak = max(part, key=abs)
-        want = max(abs(peak), 1e-5) / 127 if mode == "token" else -peak / 127
+        want = {"token": max(abs(peak), 1e-5), "block256": -peak, "block32": abs(peak)}[mode] / 127
         codes = [min(127, max(-128, round(value / want))) if want else 0 for value in part]
-        assert scale[index] == pytest.approx(want, rel=rel)
+        kept = struct.unpack("<e", struct.pack("<e", want))[0] if mode == "block32" else want
+        assert scale[index] == pytest.approx(kept, rel=rel)
         assert q[at : at + length].tolist() == codes and qsum[index] == sum(codes)
 
 
 @pytest.mark.parametrize("kind", ["random", "ties", "small", "zeros"])
 def test_act_quant_in_plain_python(kind: str) -> None:
     op = ops.get("act_quant")
-    for mode in ("token", "block256"):
+    for mode in OF_SCALE:
         case = op.case(M=2, K=700, mode=mode)
         x = made(case, kind)[0]
         q, scale, qsum = op.reference(case, [x])
@@ -199,7 +204,7 @@ def test_the_small_ops_in_plain_python() -> None:
 
 
 @pytest.mark.parametrize("kind", ["random", "small", "outlier", "zeros", "large"])
-@pytest.mark.parametrize("mode", ["token", "block256"])
+@pytest.mark.parametrize("mode", ["token", "block256", "block32"])
 @pytest.mark.parametrize("pre", PRE)
 def test_norm_quant_in_plain_python(pre: str, mode: str, kind: str) -> None:
     op, width = ops.get("norm_quant"), 300

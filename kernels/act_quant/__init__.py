@@ -9,15 +9,20 @@ first of several, sign kept):
 
     s = -127 / x_max,  q = min(127, round_half_even(x·s)),  scale = 1 / s;  a block of zeros has q = 0 and scale = 0
 
+mode ``block32`` (llama.cpp's Q8_0, one scale per 32 activations, which is kept as f16):
+
+    s = 127 / absmax,  q = clamp(round_half_even(x·s), -128, 127),  scale = f16(absmax / 127);  zeros as above
+
 Rows are padded with q = 0 to Kp = 256·ceil(K/256). ``qsum`` is Σq over the same span as the scale: kernels that
 multiply the unsigned codes w + 1 subtract it exactly once. In mode ``block256`` a block that is not zero has |x_max| >=
 2^-100, because -127 / x_max leaves the range of f32 at 2^-121.
 
 A span that holds a NaN has a NaN for its scale, and one that holds an infinity an infinite scale (in mode ``block256``
-with the sign of -x_max), so that nothing finite comes of it; no code is right then, and its codes and sum are free, but
-for the finite activations beside an infinity, whose codes are 0.
+with the sign of -x_max; in ``block32`` also where the scale is past f16), so that nothing finite comes of it; no code
+is right then, and its codes and sum are free, but for the finite activations beside an infinity, whose codes are 0.
 
-ABI: x [M, K] f32 → q [M, Kp] i8, scale [M, S] f32, qsum [M, S] i32, with S = 1 (token) or Kp/256 (block256).
+ABI: x [M, K] f32 → q [M, Kp] i8, scale [M, S] f32, qsum [M, S] i32, with S = 1 (token), Kp/256 (block256) or Kp/32
+(block32).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +31,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import ROWS, TAILS, U32, WIDTHS, normal, spoil, values
-from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, padded
+from kparity.kernels.support import ROWS, TAILS, U32, WIDTHS, in_f16, moved_in_f16, normal, spoil, values
+from kparity.ops.spec import ACTS, Arg, Array, Case, ErrorBound, Grid, Op, Value, Work, act_spans, padded
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
 """Limits that no i8 and no i32 exceeds: the output is free."""
@@ -40,12 +45,12 @@ class ActQuant(Op):
     required = ("M", "K")
     named_by = ("mode",)
     defaults: ClassVar[Mapping[str, Value]] = {"mode": "token"}
-    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"mode": ("token", "block256")}
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"mode": tuple(ACTS)}
 
     @staticmethod
     def spans(case: Case) -> int:
         """Scales per row."""
-        return 1 if case["mode"] == "token" else padded(case["K"]) // 256
+        return act_spans(case["mode"], case["K"])
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         m, k, s = case["M"], case["K"], self.spans(case)
@@ -64,6 +69,9 @@ class ActQuant(Op):
         if case["mode"] == "token":
             top = np.maximum(np.abs(blocks).max(axis=-1), np.asarray(1e-5, dtype))
             s = (np.asarray(127, dtype) / top)[..., None]
+        elif case["mode"] == "block32":
+            top = np.maximum(blocks.max(axis=-1, keepdims=True), -blocks.min(axis=-1, keepdims=True))
+            s = np.divide(x.dtype.type(127), top, out=np.zeros_like(top), where=top != 0)
         else:
             at = np.abs(blocks).argmax(axis=-1)
             top = np.take_along_axis(blocks, at[..., None], axis=-1)
@@ -71,11 +79,14 @@ class ActQuant(Op):
         q = np.clip(np.rint(blocks * s), -128, 127).astype(np.int8)
         scale = np.divide(np.asarray(1, dtype), s, out=np.zeros_like(s), where=top.reshape(s.shape) != 0)
         scale = scale[..., 0].astype(dtype)
+        if case["mode"] == "block32":
+            scale = in_f16(top[..., 0] / x.dtype.type(127))
         return [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
 
     def constants(self, case: Case) -> dict[str, int | float]:
-        per_block = int(case["mode"] == "block256")
-        return {"KP": padded(case["K"]), "SPANS": self.spans(case), "PER_BLOCK": per_block}
+        mode = case["mode"]
+        per_block, per_32 = int(mode == "block256"), int(mode == "block32")
+        return {"KP": padded(case["K"]), "SPANS": self.spans(case), "PER_BLOCK": per_block, "PER_32": per_32}
 
     def launch(self, case: Case) -> Grid:
         per_row = case["mode"] == "token"
@@ -83,7 +94,7 @@ class ActQuant(Op):
 
     def cases(self) -> list[Case]:
         shapes = ((1, 1), (1, 256), (3, 257), (2, 2560), (33, 64), (5, 1023), (1, 6912))
-        return self.every("M K", shapes, mode=("token", "block256"))
+        return self.every("M K", shapes, mode=self.choices["mode"])
 
     def more(self) -> list[Case]:
         modes = self.choices["mode"]
@@ -99,14 +110,16 @@ class ActQuant(Op):
         m, k = case["M"], case["K"]
         if kind == "ties":  # halves and whole numbers under a scale of 2^-3: round half to even decides every element
             x = (rng.integers(-253, 254, (m, k)) / 16).astype(np.float32)
-            x[:, ::256] = np.where(rng.integers(0, 2, x[:, ::256].shape), 127 / 8, -127 / 8)
+            step = ACTS[case["mode"]] or 256
+            x[:, ::step] = np.where(rng.integers(0, 2, x[:, ::step].shape), 127 / 8, -127 / 8)
             later = x[:, 200::256]  # as large, of the other sign: the first decides
             later[:] = -x[:, ::256][:, : later.shape[1]]
             return [x]
         if kind == "equal":
             return [np.repeat(normal(rng, m, 1), k, axis=1)]
         if kind == "small":  # below the floor of mode token; a block of zeros among blocks that are none
-            x = normal(rng, m, k) * np.float32(1e-6)
+            # In mode block32: scales that are subnormal in f16.
+            x = normal(rng, m, k) * np.float32(1e-5 if case["mode"] == "block32" else 1e-6)
             x[:, 256:512] = 0
             return [x]
         if kind == "huge":  # near the largest f32
@@ -127,17 +140,26 @@ class ActQuant(Op):
         # exact even as 127·rcp(127), since 1/127 rounds with an error of u/16. There round half to even is exact.
         x = np.zeros((m, padded(k)))
         x[:, :k] = inputs[0]
-        scale = np.repeat(truth[1].astype(np.float64), padded(k) // spans, axis=1)
+        of_spans = truth[1].astype(np.float64)
+        if case["mode"] == "block32":  # codes are those of the scale before it is rounded to f16
+            of_spans = np.abs(x).reshape(m, spans, -1).max(axis=-1) / 127
+        scale = np.repeat(of_spans, padded(k) // spans, axis=1)
         exact = np.divide(x, scale, out=np.zeros_like(x), where=scale != 0)
         power = np.frexp(scale)[0] == 0.5
         tie = ((np.abs(exact - np.floor(exact) - 0.5) <= 8 * U32 * 127) & ~power).astype(np.float64)
         ties = tie.reshape(m, spans, -1).sum(axis=-1)
-        tie[~np.isfinite(x) | np.isnan(scale)], ties[~np.isfinite(truth[1])] = ANY_CODE, ANY_SUM
+        tie[~np.isfinite(x) | np.isnan(scale)], ties[~np.isfinite(of_spans)] = ANY_CODE, ANY_SUM
+        by_scale = ErrorBound(
+            12 * U32 * np.abs(truth[1]), "12u·|scale|: two divisions within 2.5 ULP, the rounding of 1e-5"
+        )
+        if case["mode"] == "block32":
+            told = "where f16(absmax/127·(1 ± 6u)) may fall, one division within 2.5 ULP: 0 away from a tie of f16"
+            by_scale = ErrorBound(moved_in_f16(of_spans, 6 * U32), told, stepped=True)
         return [
             ErrorBound(
                 tie, "1 where x/scale is within 8u·127 of a tie, 0 elsewhere and at scales 2^k; free beside NaN"
             ),
-            ErrorBound(12 * U32 * np.abs(truth[1]), "12u·|scale|: two divisions within 2.5 ULP, the rounding of 1e-5"),
+            by_scale,
             ErrorBound(ties, "the number of ties in the span; free where the scale is not finite"),
         ]
 

@@ -1,10 +1,13 @@
 /* act_quant: activations to int8, with the scale that undoes it and the sum of the codes.
  *
  * ABI: x [M, K] f32 -> q [M, KP] i8, scale [M, SPANS] f32, qsum [M, SPANS] i32
- * Grid: one group per row (x) and span of a scale (y): the whole row, or 256 elements.
- * Options: PER_BLOCK (one scale per 256 activations, of the sign of the largest; else one per row).
+ * Grid: one group per row (x) and span of a scale (y): the whole row, 256 elements or 32.
+ * Options: PER_BLOCK (one scale per 256 activations, of the sign of the largest), PER_32 (per 32, as f16 has it);
+ * else one per row.
  */
 #define SPAN (KP / SPANS)
+
+//#use through_f16
 
 REDUCE(largest, u64, 1, BLOCK, left > right ? left : right)
 REDUCE(sum_span, i32, 1, BLOCK, left + right)
@@ -34,6 +37,9 @@ KERNEL act_quant(GLOBAL const float* RESTRICT x, GLOBAL i8* RESTRICT q, GLOBAL f
     const float extreme = AS_F32(magnitude | (u32)(best[0] & 1) << 31);
     const float factor = magnitude == 0 ? 0.0f : -127.0f / extreme;
     const float inverse = magnitude == 0 ? 0.0f : 1.0f / factor;
+#elif PER_32
+    const float factor = magnitude == 0 ? 0.0f : 127.0f / AS_F32(magnitude);
+    const float inverse = through_f16(AS_F32(magnitude) / 127.0f);
 #else
     const float absmax = AS_F32(magnitude);
     const float factor = 127.0f / (absmax < 1e-5f ? 1e-5f : absmax); /* a NaN stays one, and so does the scale */

@@ -1,4 +1,4 @@
-// act_quant: f32 activations to int8, one scale per row or per 256, and the sum of the int8 values of each span.
+// act_quant: f32 activations to int8, one scale per row, per 256 or per 32, and the sum of the int8 of each span.
 //
 // Divisions and products are single IEEE operations, so that every set gives the same bits. The spans are split over
 // the threads; a row of one token is one span, and a single row stays on one thread.
@@ -23,9 +23,24 @@ inline float signed_top(std::int64_t count, float top, Get get) {
     return top;  // a NaN equals nothing
 }
 
+enum Scaling { PER_ROW, PER_BLOCK, PER_32 };
+
+inline Scaling scaling(const Defines& d) {
+    return d.integer("PER_BLOCK") != 0 ? PER_BLOCK : d.integer("PER_32") != 0 ? PER_32 : PER_ROW;
+}
+
+// A value rounded to f16, half to even.
+inline float through_f16(float value) {
+    Half halves[W];
+    float lanes[W];
+    store(halves, Full{}, set1(value));
+    store(lanes, Full{}, load(halves, Full{}));
+    return lanes[0];
+}
+
 // One span: `count` values, whose vectors are get(i, tail) as often as they are asked for, and zeros up to `length`.
 template <class Get>
-inline void quantise_span(std::int64_t count, std::int64_t length, bool per_block, std::int8_t* q, float* scale,
+inline void quantise_span(std::int64_t count, std::int64_t length, Scaling per, std::int8_t* q, float* scale,
                           std::int32_t* qsum, Get get) {
     F acc[2] = {zero(), zero()};  // magnitudes, in which a NaN wins
     std::int64_t i = 0;
@@ -35,7 +50,10 @@ inline void quantise_span(std::int64_t count, std::int64_t length, bool per_bloc
     const float top = largest_magnitude(max_magnitude(acc[0], acc[1]));
 
     float s;
-    if (per_block) {
+    if (per == PER_32) {
+        s = top == 0.0f ? 0.0f : 127.0f / top;
+        *scale = through_f16(top / 127.0f);
+    } else if (per == PER_BLOCK) {
         s = top == 0.0f ? 0.0f : -127.0f / signed_top(count, top, get);
         *scale = top == 0.0f ? 0.0f : 1.0f / s;  // an infinity shows: s is 0 then, too
     } else {
@@ -57,7 +75,7 @@ inline void quantise_span(std::int64_t count, std::int64_t length, bool per_bloc
 struct ActQuant final : Kernel {
     explicit ActQuant(const Defines& d)
         : rows(d.integer("M")), width(d.integer("K")), padded(d.integer("KP")), spans(d.integer("SPANS")),
-          per_block(d.integer("PER_BLOCK") != 0) {}
+          per(scaling(d)) {}
     double cost() const override { return rows > 1 ? 3.0 * static_cast<double>(rows * padded) : 0.0; }
 
     void run(void* const* args, const Slice& slice) const override {
@@ -70,11 +88,11 @@ struct ActQuant final : Kernel {
         for (std::int64_t at = part.begin; at < part.end; ++at) {
             const std::int64_t row = at / spans, first = at % spans * length;
             const float* from = x + row * width + first;
-            quantise_span(least(length, width - first), length, per_block, q + row * padded + first,
+            quantise_span(most(0, least(length, width - first)), length, per, q + row * padded + first,
                           scale + at, qsum + at, [from](std::int64_t i, auto tail) { return load(from + i, tail); });
         }
     }
 
     std::int64_t rows, width, padded, spans;
-    bool per_block;
+    Scaling per;
 };

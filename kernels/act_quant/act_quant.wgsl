@@ -1,5 +1,5 @@
-// act_quant: activations to int8 with their scale and their sum; one work-group per row (PER_BLOCK = 0) or per 256
-// activations.
+// act_quant: activations to int8 with their scale and their sum; one work-group per row, per 256 (PER_BLOCK = 1)
+// or per 32 activations (PER_32 = 1).
 
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [M, K]
 @group(0) @binding(1) var<storage, read_write> q: array<u32>; // [M, KP] i8, four to a word; 0 from K on

@@ -9,11 +9,15 @@ def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:
     """[q, scale, qsum] from [x]."""
     m, k, kp = case["M"], case["K"], padded(case["K"])
     x = torch.nn.functional.pad(inputs[0], (0, kp - k))
-    x = x.view(m, 1, kp) if case["mode"] == "token" else x.view(m, -1, 256)
+    x = x.view(m, -1, {"token": kp, "block256": 256, "block32": 32}[case["mode"]])
     magnitude = x.abs()
     if case["mode"] == "token":
         s = 127.0 / magnitude.amax(dim=-1, keepdim=True).clamp(min=1e-5)
         scale = s.reciprocal()
+    elif case["mode"] == "block32":
+        top = magnitude.amax(dim=-1, keepdim=True)
+        s = torch.where(top == 0, 0.0, 127.0 / top)
+        scale = (top / 127.0).half().float()
     else:
         peak = x.gather(-1, magnitude.argmax(dim=-1, keepdim=True))
         dead = peak == 0

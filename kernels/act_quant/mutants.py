@@ -108,6 +108,14 @@ MUTANTS = {
         torch="«→255 - »magnitude«→.flip(-1)».argmax(dim=-1, keepdim=True)",
         numpy="«→255 - »np.abs(blocks)«→[..., ::-1]».argmax(axis=-1)",
     ),
+    "scale-kept-in-f32": Mutant(
+        "The scale of 32 activations is not rounded to f16, which is what those who read the bytes of Q8_0 have.",
+        gpu="inverse = «through_f16→»(",
+        wgsl=Patch("return «through_f16→»(bitcast", file=QUANTISER),
+        native="*scale = «through_f16→»(top",
+        torch="(top / 127.0)«.half().float()→»",
+        numpy="scale = «in_f16→»(top",
+    ),
     "padding-not-written": Mutant(
         "The codes behind the row's end keep what the buffer held; the next product reads them.",
         gpu="«→if (k < K) {\n            »target[k] = (i8)code;«→\n        }»",

@@ -5,13 +5,14 @@
     h = g / (1 + exp(-g)) · u               pre ``silu``    with gu = [g | u], the two halves of a row
     h = max(g, 0)² · u                      pre ``relu2``   limited to ±65504 with ``clamp`` = 1
     y = h / sqrt(mean_d(h²) + eps) · weight
-    q, scale, qsum = act_quant(y)           per token, or per 256 (``mode``; see act_quant)
+    q, scale, qsum = act_quant(y)           per token, per 256 or per 32 (``mode``; see act_quant)
 
 Every intermediate value is rounded to f32 as if the ops ran one by one. ``h`` is an output except for pre ``none``:
 the residual stream goes on with it, and the later passes of a kernel read it again instead of computing it again.
 
 ABI: x [M, D] | a [M, D], b [M, D] | gu [M, 2D] f32, weight [D] f32 → (h [M, D] f32,) q [M, Dp] i8, scale [M, S] f32,
-qsum [M, S] i32, with Dp = 256·ceil(D/256) and S = 1 (token) or Dp/256 (block256).
+qsum [M, S] i32, with Dp = 256·ceil(D/256) and S = 1 (token), Dp/256 (block256) or Dp/32
+(block32).
 
 NaN and infinities go the way of the ops: a row of h that holds a NaN is NaN as a whole once it is normalised, one that
 holds an infinity is NaN there and 0 elsewhere; a span with a NaN has a NaN for its scale, and its codes and sum are
@@ -25,8 +26,36 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from kparity.kernels.support import F16_MAX, MODELS, ROWS, TAILS, TINY, U32, WIDTHS, gamma, normal, spoil, values
-from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, padded
+from kparity.kernels.support import (
+    F16_MAX,
+    MODELS,
+    ROWS,
+    TAILS,
+    TINY,
+    U32,
+    WIDTHS,
+    gamma,
+    in_f16,
+    moved_in_f16,
+    normal,
+    spoil,
+    values,
+)
+from kparity.ops.spec import (
+    ACTS,
+    Arg,
+    Array,
+    Case,
+    ErrorBound,
+    Grid,
+    Op,
+    Stage,
+    Value,
+    Work,
+    act_spans,
+    ceil_div,
+    padded,
+)
 
 ANY_CODE, ANY_SUM = 255.0, 2.0**32
 """Limits that no i8 and no i32 exceeds: the output is free."""
@@ -42,13 +71,13 @@ class NormQuant(Op):
     defaults: ClassVar[Mapping[str, Value]] = {"pre": "none", "clamp": 0, "eps": 1e-5, "mode": "token"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "pre": ("none", "add", "silu", "relu2"),
-        "mode": ("token", "block256"),
+        "mode": tuple(ACTS),
     }
 
     @staticmethod
     def spans(case: Case) -> int:
         """Scales per row."""
-        return 1 if case["mode"] == "token" else padded(case["D"]) // 256
+        return act_spans(case["mode"], case["D"])
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         m, d, s = case["M"], case["D"], self.spans(case)
@@ -96,19 +125,25 @@ class NormQuant(Op):
         if case["mode"] == "token":
             top = np.maximum(np.abs(blocks).max(axis=-1), np.asarray(1e-5, dtype))
             s = (np.asarray(127, dtype) / top)[..., None]
+        elif case["mode"] == "block32":
+            top = np.abs(blocks).max(axis=-1, keepdims=True)
+            s = np.divide(np.asarray(127, dtype), top, out=np.zeros_like(top), where=top != 0)
         else:
             at = np.abs(blocks).argmax(axis=-1)
             peak = np.take_along_axis(blocks, at[..., None], axis=-1)
             s = np.divide(np.asarray(-127, dtype), peak, out=np.zeros_like(peak), where=peak != 0)
         q = np.clip(np.rint(blocks * s), -128, 127).astype(np.int8)
         scale = np.divide(np.asarray(1, dtype), s, out=np.zeros_like(s), where=s != 0)[..., 0].astype(dtype)
+        if case["mode"] == "block32":
+            scale = in_f16(top[..., 0] / np.asarray(127, dtype))
         outputs = [q.reshape(m, -1), scale, q.sum(axis=-1, dtype=np.int32)]
         return outputs if case["pre"] == "none" else [h, *outputs]
 
     def constants(self, case: Case) -> dict[str, int | float]:
         return {
             "DP": padded(case["D"]), "SPANS": self.spans(case), "PRE": self.choices["pre"].index(case["pre"]),
-            "CLAMP": case["clamp"], "PER_BLOCK": int(case["mode"] == "block256"), "EPS": float(case["eps"]),
+            "CLAMP": case["clamp"], "PER_BLOCK": int(case["mode"] == "block256"),
+            "PER_32": int(case["mode"] == "block32"), "EPS": float(case["eps"]),
             "GPU_BLOCK": self.gpu_block(case),
         }  # fmt: skip
 
@@ -132,7 +167,8 @@ class NormQuant(Op):
 
     def cases(self) -> list[Case]:
         return [
-            *self.every("M D", ((1, 256), (3, 257)), pre=self.choices["pre"], mode=self.choices["mode"]),
+            *self.every("M D", ((1, 256), (3, 257)), pre=self.choices["pre"], mode=("token", "block256")),
+            *self.every("M D pre", ((1, 256, "none"), (3, 257, "silu")), mode="block32"),
             self.case(M=1, D=2),
             self.case(M=2, D=2560, pre="add"),
             self.case(M=1, D=6912, pre="relu2", clamp=1),
@@ -147,6 +183,7 @@ class NormQuant(Op):
         models += self.every("M D pre clamp", gated)
         models += [self.case(M=1, D=width, pre="silu", mode="block256") for width in WIDTHS]
         shapes = [*((m, 640) for m in ROWS), *((2, d) for d in TAILS[1:]), (3, 16385)]
+        models += self.every("M D pre clamp", ((2, 2560, "add", 0), (1, 6912, "relu2", 1)), mode="block32")
         # Each mode with every pre, then the other one.
         turns = zip(shapes, cycle(product(self.choices["mode"], self.choices["pre"])), strict=False)
         found = self.every("M D mode pre", ((*shape, *options) for shape, options in turns))
@@ -193,7 +230,10 @@ class NormQuant(Op):
         relative = np.zeros_like(y)
         relative[:, :d] = self._relative(case, inputs)
         _, scale_truth, _ = truth[-3:]
-        scale = np.repeat(scale_truth.astype(np.float64), padded(d) // spans, axis=1)
+        of_spans = scale_truth.astype(np.float64)
+        if case["mode"] == "block32":  # codes are those of the scale before it is rounded to f16
+            of_spans = np.abs(y).reshape(m, spans, -1).max(axis=-1) / 127
+        scale = np.repeat(of_spans, padded(d) // spans, axis=1)
         exact = np.divide(y, scale, out=np.zeros_like(y), where=scale != 0)
         # δpeak, of the largest |y| of a span: no |y| moves by more than |y|·δh. δroot, of the root of the mean square:
         # Σh²·2δh / Σh², halved by the root.
@@ -214,10 +254,14 @@ class NormQuant(Op):
         tie = (np.abs(exact - np.floor(exact) - 0.5) <= width).astype(np.float64)
         ties = tie.reshape(m, spans, -1).sum(axis=-1)
         tie[np.isnan(scale)], ties[np.isnan(scale_truth)] = ANY_CODE, ANY_SUM
-        span_error = (gamma(d) / 2 + 20 * U32 + root + peak) * np.abs(scale_truth) + TINY
+        off = gamma(d) / 2 + 20 * U32 + root + peak
+        by_scale = ErrorBound(off * np.abs(scale_truth) + TINY, f"(γ_{d}/2 + 20u + δroot + δpeak)·|scale|")
+        if case["mode"] == "block32":
+            told = f"where f16(absmax/127·(1 ± (γ_{d}/2 + 20u + δroot + δpeak))) may fall: 0 away from a tie of f16"
+            by_scale = ErrorBound(moved_in_f16(of_spans, off), told, stepped=True)
         found = [
             ErrorBound(tie, "1 where y/scale is within |y/scale|·(10u + δh + δpeak) of a tie, else 0; free beside NaN"),
-            ErrorBound(span_error, f"(γ_{d}/2 + 20u + δroot + δpeak)·|scale|"),
+            by_scale,
             ErrorBound(ties, "the number of ties in the span; free where the scale is NaN"),
         ]
         if case["pre"] == "none":

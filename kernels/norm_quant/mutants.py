@@ -179,4 +179,12 @@ MUTANTS = {
         torch="«.clamp(min=1e-5)→»",
         numpy="«np.maximum(→»np.abs(blocks).max(axis=-1)«, np.asarray(1e-5, dtype))→»",
     ),
+    "scale-kept-in-f32": Mutant(
+        "The scale of 32 activations is not rounded to f16, which is what those who read the bytes of Q8_0 have.",
+        gpu="inverse[i] = «through_f16→»(",
+        wgsl=Patch("return «through_f16→»(bitcast", file="prelude/quantiser.wgsl"),
+        native=Patch("*scale = «through_f16→»(top", file="act_quant/act_quant.h"),
+        torch="(top / 127.0)«.half().float()→»",
+        numpy="scale = «in_f16→»(top",
+    ),
 }

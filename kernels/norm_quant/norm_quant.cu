@@ -4,7 +4,8 @@
  *      -> (h [M, D] f32,) q [M, DP] i8, scale [M, SPANS] f32, qsum [M, SPANS] i32
  * Grid: one group per row.
  * Options: PRE (0 none, 1 add, 2 silu, 3 relu2), CLAMP (limit h to the largest f16), PER_BLOCK (one scale per 256
- * elements, of the sign of the largest; else one per row).
+ * elements, of the sign of the largest), PER_32 (per 32, as f16 has it);
+ * else one per row.
  *
  * A work-item holds SHARE times 4 neighbouring elements in registers from the first pass to the last: a row is read
  * once.
@@ -19,20 +20,24 @@
 #define RELU2 3
 
 //#use gate
+//#use through_f16
 
 /* Magnitudes are compared as integers: the order is the same, and a NaN is larger than everything instead of lost. A
  * block's key has the place counted backwards behind it, so that the first of equals wins, and then the sign. */
-#if PER_BLOCK
+#if PER_BLOCK || PER_32
 #define HELD SHARE /* spans of which a work-item has elements, over SPAN_LANES each */
-#define SPAN_LANES (QUADS / (DP / 256))
+#define SPAN_LANES (QUADS / SPANS)
 #define SPAN(i) (i)
-#define KEY u64
-#define KEY_OF(bits, place) ((u64)((bits) & 0x7fffffffu) << 32 | (0x7fffffffu - (place)) << 1 | (bits) >> 31)
-#define MAGNITUDE(key) ((u32)((key) >> 32))
 #else
 #define HELD 1
 #define SPAN_LANES BLOCK
 #define SPAN(i) 0
+#endif
+#if PER_BLOCK
+#define KEY u64
+#define KEY_OF(bits, place) ((u64)((bits) & 0x7fffffffu) << 32 | (0x7fffffffu - (place)) << 1 | (bits) >> 31)
+#define MAGNITUDE(key) ((u32)((key) >> 32))
+#else
 #define KEY u32
 #define KEY_OF(bits, place) ((bits) & 0x7fffffffu)
 #define MAGNITUDE(key) (key)
@@ -149,6 +154,9 @@ KERNEL norm_quant(
     UNROLL_ALWAYS for (u32 i = 0; i < SHARE; ++i) {
         UNROLL_ALWAYS for (u32 j = 0; j < 4; ++j) {
             value[i][j] = value[i][j] * inverse_root * gain[i][j];
+#if PER_32 /* a span of padding alone stays 0 beside a NaN */
+            value[i][j] = 4 * (lane + i * BLOCK) + j < D ? value[i][j] : 0.0f;
+#endif
         }
     }
 
@@ -167,6 +175,9 @@ KERNEL norm_quant(
 #if PER_BLOCK
         factor[i] = magnitude == 0 ? 0.0f : -127.0f / AS_F32(magnitude | (u32)(best[i] & 1) << 31);
         inverse[i] = magnitude == 0 ? 0.0f : 1.0f / factor[i];
+#elif PER_32
+        factor[i] = magnitude == 0 ? 0.0f : 127.0f / AS_F32(magnitude);
+        inverse[i] = through_f16(AS_F32(magnitude) / 127.0f);
 #else
         const float absmax = AS_F32(magnitude);
         factor[i] = 127.0f / (absmax < 1e-5f ? 1e-5f : absmax); /* a NaN stays one, and so does the scale */

@@ -14,7 +14,7 @@ struct NormQuant final : Kernel {
     explicit NormQuant(const Defines& d)
         : rows(d.integer("M")), width(d.integer("D")), padded(d.integer("DP")), spans(d.integer("SPANS")),
           pre(d.integer("PRE")), limit(d.integer("CLAMP") != 0 ? 65504.0f : INFINITY),
-          per_block(d.integer("PER_BLOCK") != 0), eps(static_cast<float>(d.number("EPS"))) {}
+          per(scaling(d)), eps(static_cast<float>(d.number("EPS"))) {}
     double cost() const override {
         return rows > 1 ? (pre == SILU ? 12.0 : 7.0) * static_cast<double>(rows * padded) : 0.0;
     }
@@ -64,7 +64,7 @@ struct NormQuant final : Kernel {
 
     std::int64_t rows, width, padded, spans, pre;
     float limit;
-    bool per_block;
+    Scaling per;
     float eps;
 
     // Stores the row that `make` gives; returns 1 / sqrt(mean(h²) + eps). The weights of the second pass come
@@ -85,7 +85,7 @@ struct NormQuant final : Kernel {
         const F factor = set1(inverse);
         for (std::int64_t s = 0; s < spans; ++s) {
             const float *from = h + s * length, *gain = weight + s * length;
-            quantise_span(least(length, width - s * length), length, per_block, q + s * length, scale + s, qsum + s,
+            quantise_span(most(0, least(length, width - s * length)), length, per, q + s * length, scale + s, qsum + s,
                           [from, gain, factor](std::int64_t i, auto tail) {
                               return mul(mul(load(from + i, tail), factor), load(gain + i, tail));
                           });

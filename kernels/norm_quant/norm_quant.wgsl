@@ -36,9 +36,32 @@
 
 const WORDS: u32 = DP / 4u; // of a row of q
 const STEPS: u32 = (WORDS + BLOCK - 1u) / BLOCK; // words of a lane
-const SPAN_STEPS: u32 = select(STEPS, 1u, PER_BLOCK == 1u); // of one scale: all, or one of 64 neighbouring lanes
-const SPAN_LANES: u32 = select(BLOCK, 64u, PER_BLOCK == 1u);
+const WITHIN: bool = PER_BLOCK == 1u || PER_32 == 1u; // scales within a row
+const SPAN_STEPS: u32 = select(STEPS, 1u, WITHIN); // of one scale: all, or one of 64 or 8 neighbouring lanes
+const SPAN_LANES: u32 = select(select(BLOCK, 64u, PER_BLOCK == 1u), 8u, PER_32 == 1u);
 const SPAN_FOLD: u32 = SPAN_LANES / CHUNK;
+
+// The first stage for the spans of this step: of eight lanes in one go, which a chunk of fold may exceed.
+fn fold_spans(how: u32, lane: u32, value: u32) {
+    if PER_32 == 0u {
+        fold(how, lane, value);
+        return;
+    }
+    partial[lane] = value;
+    workgroupBarrier();
+}
+
+// The second, of the span that begins with lane `leader`.
+fn span_joined(how: u32, leader: u32) -> u32 {
+    if PER_32 == 0u {
+        return joined(how, leader, SPAN_FOLD);
+    }
+    var total = partial[leader];
+    for (var i = 1u; i < 8u; i++) {
+        total = join(how, total, partial[leader + i]);
+    }
+    return total;
+}
 
 // Element d of a row before the norm.
 fn before(row: u32, d: u32) -> f32 {
@@ -95,8 +118,8 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
 
     var leader = 0u; // the first lane of this lane's span
-    if PER_BLOCK == 1u {
-        leader = lane / 64u * 64u;
+    if WITHIN {
+        leader = lane / SPAN_LANES * SPAN_LANES;
     }
     for (var first = 0u; first < STEPS; first += SPAN_STEPS) {
         workgroupBarrier(); // the last reduction was read
@@ -108,8 +131,8 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
                 top = larger(top, bitcast<u32>(held[4u * step + i]));
             }
         }
-        fold(LARGER, lane, top);
-        top = joined(LARGER, leader, SPAN_FOLD);
+        fold_spans(LARGER, lane, top);
+        top = span_joined(LARGER, leader);
         workgroupBarrier(); // the maxima were read
         let s = factor_of(top);
 
@@ -128,10 +151,10 @@ fn norm_quant(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
                 q[row * WORDS + word] = packed;
             }
         }
-        fold(SUM_I32, lane, bitcast<u32>(acc));
+        fold_spans(SUM_I32, lane, bitcast<u32>(acc));
         if lane == leader && first * BLOCK + lane < WORDS {
-            let at = row * SPANS + (first * BLOCK + lane) / 64u * PER_BLOCK;
-            qsum[at] = bitcast<i32>(joined(SUM_I32, leader, SPAN_FOLD));
+            let at = row * SPANS + select(0u, (first * BLOCK + lane) / SPAN_LANES, WITHIN);
+            qsum[at] = bitcast<i32>(span_joined(SUM_I32, leader));
             scale[at] = scale_of(top, s);
         }
     }

@@ -20,11 +20,17 @@ def run(torch: Any, case: Case, inputs: list[Any]) -> list[Any]:
         h = h.clamp(-65504.0, 65504.0) if case["clamp"] else h
     y = h * torch.rsqrt(h.square().mean(dim=-1, keepdim=True) + case["eps"]) * weight
 
-    y = torch.nn.functional.pad(y, (0, dp - case["D"])).view(m, -1, dp if case["mode"] == "token" else 256)
+    y = torch.nn.functional.pad(y, (0, dp - case["D"])).view(
+        m, -1, {"token": dp, "block256": 256, "block32": 32}[case["mode"]]
+    )
     magnitude = y.abs()
     if case["mode"] == "token":
         s = 127.0 / magnitude.amax(dim=-1, keepdim=True).clamp(min=1e-5)
         scale = s.reciprocal()
+    elif case["mode"] == "block32":
+        top = magnitude.amax(dim=-1, keepdim=True)
+        s = torch.where(top == 0, 0.0, 127.0 / top)
+        scale = (top / 127.0).half().float()
     else:
         peak = y.gather(-1, magnitude.argmax(dim=-1, keepdim=True))
         dead = peak == 0

@@ -5,6 +5,7 @@
     y[m, n]      = Σ_s f32(acc_s[m, n]) · (ascale[m, b or 0] · wscale[n, s or 0])   otherwise, s ascending
 
 A span s is 256, 128 or 64 weights, as ``wscale`` says, and 256 where that has none; b is the block of 256 around it.
+With ascale ``block32`` a sum is of 32, each with its scale of activations and that of the weights around it.
 
 ``w`` is packed (see ``kparity.ops.packing``): code = w + 1, 16 codes a word; a kernel may multiply codes and subtract
 ``qsum`` exactly once per span. With ``out = i32`` the accumulators themselves are the output.
@@ -13,7 +14,7 @@ Scales: a NaN makes every output of its span NaN, an infinity makes it infinite,
 product of two below 2^-126 may be flushed to 0; one beyond f32 is outside the domain.
 
 ABI: w [N, Kp/16] u32, wscale [1] | [N] | [N, Kp/span] f32, q [M, Kp] i8, ascale [M, S] f32, qsum [M, S] i32 → y
-[M, N] f32 | i32, with S = 1 (ascale ``token``) or Kp/256 (``block256``).
+[M, N] f32 | i32, with S = 1 (ascale ``token``), Kp/256 (``block256``) or Kp/32 (``block32``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,21 @@ import numpy.typing as npt
 from kparity.errors import WrongInput
 from kparity.kernels.support import MANY, MODELS, ROWS, TAILS, TINY, U32, gamma, normal, spoil
 from kparity.ops import packing
-from kparity.ops.spec import Arg, Array, Case, ErrorBound, Grid, Op, Stage, Value, Work, ceil_div, padded
+from kparity.ops.spec import (
+    ACTS,
+    Arg,
+    Array,
+    Case,
+    ErrorBound,
+    Grid,
+    Op,
+    Stage,
+    Value,
+    Work,
+    act_spans,
+    ceil_div,
+    padded,
+)
 
 BLOCK = 64
 GPU_LOADS = 8
@@ -50,7 +65,7 @@ class Tgemv(Op):
     defaults: ClassVar[Mapping[str, Value]] = {"wscale": "tensor", "ascale": "token", "out": "f32"}
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "wscale": ("tensor", "row", *SPANS),
-        "ascale": ("token", "block256"),
+        "ascale": tuple(ACTS),
         "out": ("f32", "i32"),
     }
 
@@ -65,8 +80,13 @@ class Tgemv(Op):
 
     @staticmethod
     def span(case: Case) -> int:
-        """Elements of a row that are summed before they are scaled, where there are scales within a row."""
+        """Weights that a scale within a row counts for, and 256 where there is none."""
         return SPANS.get(str(case["wscale"]), 256)
+
+    @classmethod
+    def summed(cls, case: Case) -> int:
+        """Elements of a row that are summed before they are scaled, where there are scales within a row."""
+        return 32 if case["ascale"] == "block32" else cls.span(case)
 
     @staticmethod
     def whole(case: Case) -> bool:
@@ -75,15 +95,16 @@ class Tgemv(Op):
 
     def spans(self, case: Case, wscale: Array, ascale: Array) -> Iterator[tuple[slice, Array, Array]]:
         """Of each span of a row: its columns, and its scales of weights [1 or N] and of activations [M, 1]."""
-        span = self.span(case)
-        for at in range(padded(case["K"]) // span):
+        span, step = self.span(case), self.summed(case)
+        for start in range(0, padded(case["K"]), step):
+            at = start // span
             of_weights = wscale[:, at] if case["wscale"] in SPANS else wscale
-            of_rows = ascale[:, 0 if case["ascale"] == "token" else at * span // 256]
-            yield slice(span * at, span * (at + 1)), of_weights, of_rows[:, None]
+            of_rows = ascale[:, 0 if case["ascale"] == "token" else start // ACTS[case["ascale"]]]
+            yield slice(start, start + step), of_weights, of_rows[:, None]
 
     def args(self, case: Case) -> tuple[Arg, ...]:
         m, n, kp = case["M"], case["N"], padded(case["K"])
-        s = 1 if case["ascale"] == "token" else self.blocks(case)
+        s = act_spans(case["ascale"], case["K"])
         scales = {"tensor": (1,), "row": (n,)}.get(str(case["wscale"]), (n, kp // self.span(case)))
         return (
             Arg("w", "u32", (n, kp // 16)),
@@ -116,7 +137,8 @@ class Tgemv(Op):
             "M": case["M"], "N": case["N"], "KP": padded(case["K"]), "WORDS": padded(case["K"]) // 16,
             "BLOCKS": self.blocks(case), "SPAN": 256 if self.whole(case) else self.span(case),
             "W_PER_BLOCK": int(case["wscale"] in SPANS), "W_PER_ROW": int(case["wscale"] == "row"),
-            "A_PER_BLOCK": int(case["ascale"] == "block256"), "OUT_I32": int(case["out"] == "i32"),
+            "A_PER_BLOCK": int(case["ascale"] == "block256"), "A_PER_32": int(case["ascale"] == "block32"),
+            "OUT_I32": int(case["out"] == "i32"),
             "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": self.tile_m(case), "BLOCK": BLOCK,
             **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
@@ -169,7 +191,7 @@ class Tgemv(Op):
 
     def variant(self, case: Case) -> str:
         weights = {"tensor": "", "row": "_wrow", "block256": "_wblock"}.get(str(case["wscale"]), f"_w{case['wscale']}")
-        spans = weights + {"token": "", "block256": "_ablock"}[str(case["ascale"])]
+        spans = weights + {"token": "", "block256": "_ablock", "block32": "_ablock32"}[str(case["ascale"])]
         return f"dp4a{spans}{'_i32' if case['out'] == 'i32' else ''}"
 
     def cases(self) -> list[Case]:
@@ -182,8 +204,8 @@ class Tgemv(Op):
         found += self.every("M N K", (small, tiled, long), out="i32")
         both = ("block256", "block256")
         spanned = (
-            (small, ("tensor", "block256"), ("block256", "token"), ("block64", "block256")),
-            (tiled, ("block128", "block256"), ("block128", "token"), both),
+            (small, ("tensor", "block256"), ("block256", "token"), ("block64", "block32")),
+            (tiled, ("block128", "block256"), ("block128", "block32"), both),
             (wide, ("tensor", "block256"), ("block64", "token"), both),
         )
         found += self.every("M N K wscale ascale", [(*shape, *span) for shape, *spans in spanned for span in spans])
@@ -209,8 +231,17 @@ class Tgemv(Op):
         narrow = ((1, 4096, 4096), (2, 16_401, 320), (1, 71, 2496), *((2, 9, k) for k in (64, 192, 8640)))
         plain += self.every("M N K", narrow, wscale=("block128", "block64"))
         plain += self.every("M N K", ((m, 70, 640) for m in ROWS[1::2]), wscale="block64", ascale="block256")
+        by_32 = (
+            (1, 4096, 4096, "block64"),
+            (2, 70, 2560, "block128"),
+            (33, 320, 1100, "tensor"),
+            (2, 9, 320, "block256"),
+        )
+        plain += self.every("M N K wscale", by_32, ascale="block32")
         others = (
             (1, 3, 257, "block256", "block256"),
+            (1, 3, 257, "block64", "block256"),
+            (9, 33, 640, "block128", "token"),
             (9, 33, 640, "tensor", "block256"),
             (9, 33, 640, "block256", "token"),
         )
@@ -240,7 +271,7 @@ class Tgemv(Op):
             values[:, -1] = 127
         q = np.zeros((m, padded(k)), np.int8)
         q[:, :k] = values
-        spans = 1 if case["ascale"] == "token" else self.blocks(case)
+        spans = act_spans(case["ascale"], k)
         ascale = (np.abs(normal(rng, m, spans)) + 0.01).astype(np.float32)
         shape = self.args(case)[1].shape
         wscale = (np.abs(normal(rng, *shape)) + 0.01).astype(np.float32)
@@ -266,7 +297,7 @@ class Tgemv(Op):
             limit = (4 * U32 + self._flushed(ascale, wscale)) * np.abs(truth[0]) + TINY
             return [ErrorBound(limit, "exact accumulator, then 2 roundings: 2 ULP <= 4u·|y|; below 2^-126 flushed")]
         weights = packing.unpack(words, padded(case["K"])).astype(np.float32)
-        n = padded(case["K"]) // self.span(case) + 2
+        n = padded(case["K"]) // self.summed(case) + 2
         limit = np.zeros((case["M"], case["N"]))
         for part, w_s, a_s in self.spans(case, wscale, ascale):  # |A||x| of the sum over spans, whose terms are exact
             acc = np.abs(q[:, part].astype(np.float32) @ weights[:, part].T).astype(np.float64)

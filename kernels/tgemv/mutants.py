@@ -224,7 +224,7 @@ MUTANTS = {
         "The spans of a block of 256 are all multiplied by the scale of its first: right where the two are one.",
         gpu="row * (KP / SPAN) + span«→ / (256 / SPAN) * (256 / SPAN)» :",
         wgsl="wscale[row * SPANS + span«→ / SPANS_OF_BLOCK * SPANS_OF_BLOCK»]",
-        native="wscale[r][s«→ - i»]",
+        native="w_per_block ? «s→b * PARTS» * w_parts / PARTS : 0",
         torch="(wscale«→[:, :: 256 // span].repeat_interleave(256 // span, dim=1)» if spanned",
         numpy="wscale[:, at«→ // (256 // span) * (256 // span)»] if",
     ),
@@ -232,9 +232,20 @@ MUTANTS = {
         "A row has as many scales as blocks of 256, so that all rows but the first take those of others.",
         gpu="row * («KP / SPAN→BLOCKS») + span :",
         wgsl="wscale[row * «SPANS→BLOCKS» + span]",
-        native="at * «spans()→blocks» :",
-        torch="(wscale«→.view(-1)[torch.arange(n)[:, None] * (spans * span // 256) + torch.arange(spans)]» if spanned",
+        native="at * «blocks * w_parts→blocks» :",
+        torch=(
+            "(wscale«→.view(-1)[torch.arange(n)[:, None] * (wscale.shape[1] * span // 256) "
+            "+ torch.arange(wscale.shape[1])]» if spanned"
+        ),
         numpy="wscale«[:, at]→.flat[np.arange(len(wscale)) * self.blocks(case) + at]» if",
+    ),
+    "scale-of-the-other-half": Mutant(
+        "Of two spans of 32 activations each has the scale of the other.",
+        gpu="2 * chunk + «i / TILE_M→(1 - i / TILE_M)» :",
+        wgsl=("f32(low) * (ascale[span«→ + 1u»]", "f32(high) * (ascale[span« + 1u→»]"),
+        native="a_per_32 ? «s→(s ^ 1)» :",
+        torch='== "block256" else ascale«→[:, torch.arange(ascale.shape[1]) ^ (ascale.shape[1] > 1)]»)',
+        numpy='start // ACTS[case["ascale"]]«→ ^ (step < 64)»]',
     ),
     "token-scale-of-the-first": Mutant(
         "Every row of activations is multiplied by the scale of the first.",

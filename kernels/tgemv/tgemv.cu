@@ -1,11 +1,11 @@
 /* tgemv: packed ternary weights times int8 activations, exact in int32, then scaled.
  *
- * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, KP/SPAN] f32, q [M, KP] i8, ascale [M, 1 | BLOCKS] f32, qsum [M, 1 |
- * BLOCKS] i32
+ * ABI: w [N, WORDS] u32, wscale [1] | [N] | [N, KP/SPAN] f32, q [M, KP] i8, ascale [M, ASPANS] f32, qsum [M,
+ * ASPANS] i32
  *      -> y [M, N] f32|i32
  * Grid: x walks the rows of w (ROWS a group), y the rows of q (TILE_M a group). LANES work-items share TILE_N rows.
  * Options: W_PER_BLOCK (a scale per SPAN weights of a row: 64, 128 or 256), A_PER_BLOCK (one per 256 activations),
- * W_PER_ROW (one per row of w), OUT_I32 (the accumulators themselves).
+ * A_PER_32 (one per 32), W_PER_ROW (one per row of w), OUT_I32 (the accumulators themselves).
  *
  * A word holds 16 codes w + 1; (word >> 2s) & 0x03030303 is a dp4a operand. The code's 1 is undone by subtracting
  * sum(q) once per span of qsum; where scales change within a row and qsum does not, sum(q) of the span is taken along.
@@ -27,10 +27,12 @@
 #define PIECES (AHEAD * LANES * 4) /* 16-byte pieces of a batch of activations */
 #define STAGED ((PIECES + BLOCK - 1) / BLOCK) /* of which one work-item brings so many */
 #define COMPLETE (STEPS * LANES == CHUNKS ? STEPS % AHEAD == 0 : 0) /* no work-item reaches past the end of a row */
-#define SPANNED ((W_PER_BLOCK || A_PER_BLOCK) && !OUT_I32)
-#define SHARERS (SPAN / (KP / CHUNKS)) /* work-items whose chunks are one span */
-#define UNSUMMED (SPANNED && (!A_PER_BLOCK || SPAN < 256)) /* qsum does not have the spans */
-#define ASPANS (A_PER_BLOCK ? BLOCKS : 1)
+#define SPANNED ((W_PER_BLOCK || A_PER_BLOCK || A_PER_32) && !OUT_I32)
+#define W_CHUNKS (SPAN / (KP / CHUNKS)) /* chunks of a scale of weights */
+#define SHARERS (A_PER_32 ? 1 : W_CHUNKS) /* work-items whose chunks are one span */
+#define HALVES (SPANNED && A_PER_32 ? 2 : 1) /* spans of a chunk */
+#define UNSUMMED (SPANNED && !A_PER_32 && (!A_PER_BLOCK || SPAN < 256)) /* qsum does not have the spans */
+#define ASPANS (A_PER_32 ? CHUNKS * 2 : A_PER_BLOCK ? BLOCKS : 1)
 #define OUTPUTS (TILE_N * TILE_M)
 #define SLOTS ((OUTPUTS + LANES - 1) / LANES) /* outputs that one work-item stores */
 #if OUT_I32
@@ -142,7 +144,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
                 packed[ahead][n][2] = four.z;
                 packed[ahead][n][3] = four.w;
 #if SPANNED
-                const u32 row = row0 + n < N ? row0 + n : N - 1, span = chunk < CHUNKS ? chunk / SHARERS : 0;
+                const u32 row = row0 + n < N ? row0 + n : N - 1, span = chunk < CHUNKS ? chunk / W_CHUNKS : 0;
                 weight_scale[ahead][n] = wscale[W_PER_BLOCK ? row * (KP / SPAN) + span : (W_PER_ROW ? row : 0)];
 #endif
             }
@@ -174,12 +176,12 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         ISSUED(); /* no product is begun before, which would wait for the weights */
 
 #if SPANNED
-        i32 sums[AHEAD * OUTPUTS];
+        i32 sums[AHEAD * HALVES * OUTPUTS];
 #endif
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
 #if SPANNED
-            i32 part[OUTPUTS][SUMS] = {{0}}, lacking[TILE_M] = {0};
-#define INTO part
+            i32 part[HALVES * OUTPUTS][SUMS] = {{0}}, lacking[TILE_M] = {0};
+#define INTO (part + i / (4 / HALVES) * OUTPUTS)
 #else
 #define INTO acc
 #endif
@@ -205,8 +207,8 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
                 }
             }
 #if SPANNED
-            UNROLL_ALWAYS for (u32 i = 0; i < OUTPUTS; ++i) {
-                sums[ahead * OUTPUTS + i] = joined(part[i]) - lacking[i / TILE_N];
+            UNROLL_ALWAYS for (u32 i = 0; i < HALVES * OUTPUTS; ++i) {
+                sums[ahead * HALVES * OUTPUTS + i] = joined(part[i]) - lacking[i % OUTPUTS / TILE_N];
             }
 #endif
         }
@@ -220,12 +222,13 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             const u32 chunk = (batch + ahead) * LANES + lane;
             if (lane % SHARERS == 0 && chunk < CHUNKS) {
-                UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
-                    const u32 at = (m0 + m < M ? m0 + m : M - 1) * ASPANS + (A_PER_BLOCK ? chunk / 4 : 0);
+                UNROLL_ALWAYS for (u32 i = 0; i < HALVES * TILE_M; ++i) {
+                    const u32 m = i % TILE_M, span = A_PER_32 ? 2 * chunk + i / TILE_M : A_PER_BLOCK ? chunk / 4 : 0;
+                    const u32 at = (m0 + m < M ? m0 + m : M - 1) * ASPANS + span;
                     const float active_scale = ascale[at];
                     const i32 excess = UNSUMMED ? 0 : qsum[at];
                     UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
-                        acc[m * TILE_N + n] += (float)(sums[ahead * OUTPUTS + m * TILE_N + n] - excess) *
+                        acc[m * TILE_N + n] += (float)(sums[(ahead * HALVES * TILE_M + i) * TILE_N + n] - excess) *
                             (active_scale * weight_scale[ahead][n]);
                     }
                 }

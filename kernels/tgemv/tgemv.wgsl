@@ -4,7 +4,7 @@
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // [N, WORDS] u32, 16 codes a word, code = weight + 1
 @group(0) @binding(1) var<storage, read> wscale: array<f32>; // [1]; [N] if W_PER_ROW; [N, SPANS] if W_PER_BLOCK
 @group(0) @binding(2) var<storage, read> q: array<vec4<u32>>; // [M, KP] i8, 16 to a vector
-@group(0) @binding(3) var<storage, read> ascale: array<f32>; // [M]; [M, BLOCKS] if A_PER_BLOCK
+@group(0) @binding(3) var<storage, read> ascale: array<f32>; // [M]; [M, BLOCKS] if A_PER_BLOCK; [M, KP/32] if A_PER_32
 @group(0) @binding(4) var<storage, read> qsum: array<i32>; // like ascale: Σq over the span of the scale
 @group(0) @binding(5) var<storage, read_write> y: array<u32>; // [M, N] f32 bits, or i32 if OUT_I32
 
@@ -12,8 +12,10 @@ const QUADS: u32 = WORDS / 4u; // vectors of 64 weights in a row
 const SPANS: u32 = KP / SPAN; // of a row: SPAN elements are summed, then scaled
 const SPAN_QUADS: u32 = SPAN / 64u;
 const SPANS_OF_BLOCK: u32 = 256u / SPAN;
-const FLOAT_SUMS: bool = (W_PER_BLOCK == 1u || A_PER_BLOCK == 1u) && OUT_I32 == 0u; // of whole spans, scaled
+const WITHIN: bool = W_PER_BLOCK == 1u || A_PER_BLOCK == 1u || A_PER_32 == 1u; // scales within a row
+const FLOAT_SUMS: bool = WITHIN && OUT_I32 == 0u; // of whole spans, scaled
 const UNSUMMED: bool = A_PER_BLOCK == 0u || SPAN < 256u; // qsum does not have the spans
+const A_SPANS: u32 = select(select(1u, BLOCKS, A_PER_BLOCK == 1u), KP / 32u, A_PER_32 == 1u); // scales, sums of a row
 
 //#use rows
 
@@ -89,14 +91,35 @@ fn span_sums(row: u32, m0: u32, lane: u32, thread: u32) {
     }
 }
 
+// The same with a scale per 32 activations, whose sums qsum has: a lane takes pairs of spans, whole vectors.
+fn half_sums(row: u32, m0: u32, lane: u32, thread: u32) {
+    var acc: array<f32, TILE_M>;
+    for (var pair = lane; pair < QUADS; pair += LANES) {
+        let words = w[row * QUADS + pair];
+        var wide = wscale[row * W_PER_ROW];
+        if W_PER_BLOCK == 1u {
+            wide = wscale[row * SPANS + pair / SPAN_QUADS];
+        }
+        for (var t = 0u; t < TILE_M; t++) {
+            let m = min(m0 + t, M - 1u);
+            let first = (m * QUADS + pair) * 4u;
+            let span = m * A_SPANS + 2u * pair;
+            let low = dot16(words.x, q[first]) + dot16(words.y, q[first + 1u]) - qsum[span];
+            let high = dot16(words.z, q[first + 2u]) + dot16(words.w, q[first + 3u]) - qsum[span + 1u];
+            acc[t] += f32(low) * (ascale[span] * wide);
+            acc[t] += f32(high) * (ascale[span + 1u] * wide);
+        }
+    }
+    for (var t = 0u; t < TILE_M; t++) {
+        partial[t * BLOCK + thread] = bitcast<u32>(acc[t]);
+    }
+}
+
 // Σq of a whole row, to be subtracted once from a sum of codes.
 fn row_qsum(m: u32) -> i32 {
-    if A_PER_BLOCK == 0u {
-        return qsum[m];
-    }
     var sum = 0;
-    for (var block = 0u; block < BLOCKS; block++) {
-        sum += qsum[m * BLOCKS + block];
+    for (var span = 0u; span < A_SPANS; span++) {
+        sum += qsum[m * A_SPANS + span];
     }
     return sum;
 }
@@ -119,7 +142,9 @@ fn tgemv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) 
     // Excess lanes repeat the last row: control flow stays uniform.
     let row = min(group.x * ROWS + thread / LANES, N - 1u);
     let m0 = group.y * TILE_M;
-    if FLOAT_SUMS {
+    if FLOAT_SUMS && A_PER_32 == 1u {
+        half_sums(row, m0, lane, thread);
+    } else if FLOAT_SUMS {
         span_sums(row, m0, lane, thread);
     } else {
         row_sums(row, m0, lane, thread);

@@ -154,7 +154,8 @@ class CaseRunner:
 
     def _peer(self, known: Expected, at: int) -> Array | None:
         limit = known.bounds[at].limit
-        return known.peer[at] if self.written[at].dtype in PEER and limit is not None and limit.any() else None
+        asked = self.written[at].dtype in PEER and not known.bounds[at].stepped
+        return known.peer[at] if asked and limit is not None and limit.any() else None
 
     def _runs(self, known: Expected) -> tuple[dict[Counted, int], list[Array]]:
         """Two runs; what they changed that they should not, and the outputs of the first."""

@@ -16,6 +16,7 @@ from kparity.cli.options import (
     NONCE,
     OUT,
     Number,
+    act_option,
     backends_option,
     index_option,
     json_option,
@@ -81,8 +82,7 @@ def lengths(least: int) -> Lengths:
 @click.option("--no-parity", is_flag=True, help="Time without the probe: nothing counts, and everything says so.")
 @click.option("--require-gpu", is_flag=True, help="Refuse what its driver does not confirm to compute on a GPU.")
 @click.option("--trust-claims", is_flag=True, help="With --require-gpu: take a backend's word where no driver tells.")
-@click.option("--act", type=click.Choice(["token", "block256"]), default="token", show_default=True,
-              help="Activation quantisation: per token (BitNet) or per 256 (llama.cpp).")  # fmt: skip
+@act_option
 @click.option("--kv", type=click.Choice(["f16", "f32"]), default="f16", show_default=True,
               help="Element type of the KV cache.")  # fmt: skip
 @index_option

@@ -129,6 +129,10 @@ json_option = click.option(
 junit_option = click.option("--junit", "junit_path", type=OUT, metavar="FILE", help="Write JUnit XML.")
 ctrf_option = click.option("--ctrf", "ctrf_path", type=OUT, metavar="FILE", help="Write CTRF, a test report as JSON.")
 sarif_option = click.option("--sarif", "sarif_path", type=OUT, metavar="FILE", help="Write SARIF, for code scanning.")
+act_option = click.option(
+    "--act", type=click.Choice(["token", "block256", "block32"]), default="token", show_default=True,
+    help="Activation quantisation: per token (BitNet), per 256 (as llama.cpp beside TQ2_0) or per 32 (beside Q2_0).",
+)  # fmt: skip
 index_option = click.option(
     "--index", type=click.IntRange(min=0), default=0, show_default=True, help="Device index within each backend."
 )
@@ -213,8 +217,7 @@ _DISPATCH = (
     click.option("--timeout", type=Number(min=0.1), metavar="SECONDS",
                  help="Limit of one probe in all [default: none; a probe is ended when it has been silent for a "
                  "minute]."),
-    click.option("--act", type=click.Choice(["token", "block256"]), default="token", show_default=True,
-                 help="Activation quantisation: per token (BitNet) or per 256 (llama.cpp)."),
+    act_option,
     click.option("--kv", type=click.Choice(["f16", "f32"]), default="f16", show_default=True,
                  help="Element type of the KV cache."),
     click.option("--contracts", "places", type=FILE, multiple=True, metavar="DIR_OR_FILE",

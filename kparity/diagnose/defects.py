@@ -19,7 +19,12 @@ GATES: Mapping[str, Callable[[Array], Array]] = {
     "the sigmoid without the gate": lambda g: np.asarray(1 / (1 + np.exp(-g))),
     "GELU": lambda g: np.asarray(g * (0.5 + 0.5 * np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g**3)))),
 }
-ACTS = {"token": "int8 per token", "block256": "int8 per block of 256", "none": "not at all"}
+ACTS = {
+    "token": "int8 per token",
+    "block256": "int8 per block of 256",
+    "block32": "int8 per block of 32",
+    "none": "not at all",
+}
 NORMS = ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm", "output_norm")
 """Places before linear layers: each has a norm, or where the model has none, what is quantised there."""
 READER = dict(zip(NORMS, ("qkv", "attn_output", "ffn_gate and ffn_up", "ffn_down"), strict=False))
@@ -158,7 +163,7 @@ def _scaled_again(power: int) -> Callable[[Stream, Array, str], Quantised]:
 
     def quantised(self: Stream, x: Array, act: str) -> Quantised:
         found = Stream.quantised(self, x, act)
-        return Quantised(found.q, found.scale**power)
+        return replace(found, scale=found.scale**power)
 
     return quantised
 
@@ -168,7 +173,7 @@ def scaled(times: float, slots: Sequence[str] = NORMS) -> Variation:
 
     def quantised(self: Stream, x: Array, act: str) -> Quantised:
         found = Stream.quantised(self, x, act)
-        return Quantised(found.q, found.scale * self.dtype.type(times)) if self.slot in slots else found
+        return replace(found, scale=found.scale * self.dtype.type(times)) if self.slot in slots else found
 
     return wrong(quantised=quantised)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from kparity.device.adapter import Buffer, launched
 from kparity.engine.weights import Linear, parts_of
-from kparity.ops.spec import Array, padded
+from kparity.ops.spec import Array, act_spans, padded
 
 if TYPE_CHECKING:
     from kparity.engine.engine import Engine
@@ -42,7 +42,7 @@ def product(
     ``wscale`` None takes the weight's own scales; without ``ascale`` all scales are 1, and the products are integers.
     """
     act, rows = engine.options.act, len(q)
-    spans = 1 if act == "token" else padded(weight.k) // 256
+    spans = act_spans(act, weight.k)
     scale = np.ones(weight.wscale.shape, np.float32) if ascale is None else weight.wscale if wscale is None else wscale
     ascale = np.ones((rows, spans), np.float32) if ascale is None else ascale
     kernel = engine.kernels.get("tgemv", M=rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=act)
@@ -88,7 +88,7 @@ class ColumnSums:
         """Activations int8 [1, Kp], none of them 0, so that any one weight that changes shows; scales of 1; sums."""
         q = np.zeros((1, padded(k)), np.int8)
         q[:, :k] = self.rng.integers(1, 128, k)
-        spans = 1 if self.engine.options.act == "token" else padded(k) // 256
+        spans = act_spans(self.engine.options.act, k)
         return q, np.ones((1, spans), np.float32), span_sums(q, spans)
 
     def wrong(self) -> Iterator[str]:

@@ -27,7 +27,7 @@ from kparity.engine.weights import READERS, Part, Weights, silent
 from kparity.errors import WrongInput
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams
-from kparity.ops.spec import Case, Value
+from kparity.ops.spec import ACTS, Case, Value
 
 Quantised = tuple[Buffer, Buffer, Buffer]
 """int8 activations, their scales and their sums."""
@@ -54,8 +54,8 @@ class Options:
     fused: bool = True
 
     def __post_init__(self) -> None:
-        if self.act not in ("token", "block256"):
-            raise WrongInput(f"act is {self.act!r}, expected token or block256")
+        if self.act not in ACTS:
+            raise WrongInput(f"act is {self.act!r}, expected one of {', '.join(ACTS)}")
         if self.kv not in ("f16", "f32"):
             raise WrongInput(f"kv is {self.kv!r}, expected f16 or f32")
 

@@ -12,7 +12,7 @@ from kparity.engine import Engine as Served
 from kparity.engine import traced
 from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching
 from kparity.model import load_model
-from kparity.ops.spec import Array
+from kparity.ops.spec import ACTS, Array
 
 
 class Own(Engine):
@@ -23,7 +23,7 @@ class Own(Engine):
     def __init__(self, spec: Spec, *, model: str, context: int) -> None:
         adapter = registry.backend_class(spec.place or "cpu")
         spec.only("act", "kv", "fused", "index", *adapter.options)
-        act, kv = spec.choice("act", "token", "block256"), spec.choice("kv", "f16", "f32")
+        act, kv = spec.choice("act", *ACTS), spec.choice("kv", "f16", "f32")
         fused, index = spec.choice("fused", "1", "0") == "1", spec.number("index", 0)
         threads = spec.threads() if "threads" in spec.options else 0
         backend = self._opened(adapter.name, index=index, isa=spec.options.get("isa", ""), threads=threads)

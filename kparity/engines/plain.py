@@ -11,7 +11,7 @@ import numpy as np
 from kparity import __version__, plain
 from kparity.engines.base import DeviceRow, Engine, Facts, Sink, Spec, matching
 from kparity.model import load_model
-from kparity.ops.spec import Array
+from kparity.ops.spec import ACTS, Array
 
 
 class Plain(Engine):
@@ -22,7 +22,7 @@ class Plain(Engine):
         spec.only(*(() if whole else ("act",)), "kv", "precision")
         if spec.place:
             raise spec.wrong(f"the {spec.kind} has no {spec.place!r}; write {spec.kind}?kv=f32")
-        self.act = "none" if whole else spec.choice("act", "token", "block256")
+        self.act = "none" if whole else spec.choice("act", *ACTS)
         self.kv, met = spec.choice("kv", "f16", "f32"), "not quantised" if whole else f"int8 {self.act}"
         precision = spec.choice("precision", "fp64", "f32")
         self.rounded = precision == "f32"

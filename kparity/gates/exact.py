@@ -15,7 +15,7 @@ from kparity.gates.reference import SEED
 from kparity.gates.verdict import Gate, Measure
 from kparity.model.gguf_file import GgufFile
 from kparity.numerics.expected import Expected
-from kparity.ops.spec import Array, padded
+from kparity.ops.spec import Array, act_spans, padded
 from kparity.plain.file import opened
 from kparity.plain.weights import PIECE, ternary
 
@@ -116,7 +116,7 @@ def gate_exact(candidate: Candidate) -> Gate:
     mismatches, ulp, first = 0, 0.0, ""
     for name, weight, scales, q, want in _given(engine):
         engine.tick(name)
-        rows, spans = len(q), 1 if engine.options.act == "token" else padded(weight.k) // 256
+        rows, spans = len(q), act_spans(engine.options.act, weight.k)
         got = product(engine, weight, q)
         wrong = ~(got == want)
         if wrong.any():

@@ -22,9 +22,12 @@ BATCH_BYTES = 128 << 20
 """Logits of one batch of a floor: 256 positions of a vocabulary of 131,072."""
 FEWEST = 256
 """Positions of a floor, where the texts have them: the first code may flip as late as the hundredth."""
-ACTS = {"int8 token": "token", "int8 block256": "block256", "Q8_K": "block256", "not quantised": "none"}
+ACTS = {
+    "int8 token": "token", "int8 block256": "block256", "int8 block32": "block32", "not quantised": "none",
+    "Q8_K": "block256", "Q8_0": "block32",
+}  # fmt: skip
 """What an engine says of its activations -> how the plain pass does the same."""
-OTHER_ACT = {"token": "block256", "block256": "token", "none": "token"}
+OTHER_ACT = {"token": "block256", "block256": "token", "block32": "token", "none": "token"}
 
 
 def of_third(reference: Seat, third: Seat, tokens: Sequence[int]) -> Floor:

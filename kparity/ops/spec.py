@@ -112,6 +112,8 @@ class ErrorBound:
 
     limit: Array | None
     derivation: str
+    stepped: bool = False
+    """Whether the output was rounded to a coarser type: it is right, or a step of that type away beside a tie."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,15 @@ def ceil_div(a: int, b: int) -> int:
 def padded(k: int) -> int:
     """K rounded up to the 256 weights of a packed block."""
     return ceil_div(k, 256) * 256
+
+
+ACTS: Mapping[str, int] = {"token": 0, "block256": 256, "block32": 32}
+"""How activations are quantised → for how many of them a scale counts; 0: for a row."""
+
+
+def act_spans(act: str, k: int) -> int:
+    """Scales of a row of k activations."""
+    return padded(k) // ACTS[act] if ACTS[act] else 1
 
 
 class Op(ABC):

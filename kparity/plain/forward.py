@@ -24,6 +24,8 @@ from kparity.plain.file import Facts, facts_of, opened
 from kparity.plain.weights import BLOCK, Piece, find, head_of, picked, pieces, ternary, vector
 
 F16_MAX = 65504.0
+SMALL = 32
+"""Activations of a scale of Q8_0."""
 HEAD_TICK = 1 << 25
 """Weights of the head after which the caller hears that something goes on: a fraction of a second."""
 
@@ -42,12 +44,14 @@ class Logits:
 
 @dataclass(frozen=True)
 class Quantised:
-    """Activations int8 [rows, k], with what they are multiplied by to be what they were, [rows, 1 or k / 256]; without
-    quantisation ``q`` are the activations themselves.
+    """Activations int8 [rows, k], with what they are multiplied by to be what they were, [rows, 1] or
+    [rows, k / block]; without quantisation ``q`` are the activations themselves.
     """
 
     q: Array
     scale: Array
+    block: int = BLOCK
+    """Activations of a scale, where a row has several."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Stream:
 
     def quantised(self, x: Array, act: str) -> Quantised:
         """int8 per token: 127 / max(|x|, 1e-5), half to even (BitNet b1.58); or per 256 by -127 over the value of
-        largest magnitude, as llama.cpp's Q8_K has it; or not at all.
+        largest magnitude, as llama.cpp's Q8_K has it, or per 32 with a scale in f16, as its Q8_0; or not at all.
         """
         one = self.dtype.type
         if act == "none":
@@ -113,9 +117,15 @@ class Stream:
             factor = one(127) / np.maximum(np.abs(x).max(axis=1, keepdims=True), one(1e-5))
             return Quantised(np.clip(self.code(x * factor), -128, 127).astype(np.int8), one(1) / factor)
         rows, k = x.shape
-        padded = np.zeros((rows, -(-k // BLOCK) * BLOCK), self.dtype)
+        block = SMALL if act == "block32" else BLOCK
+        padded = np.zeros((rows, -(-k // block) * block), self.dtype)
         padded[:, :k] = x
-        blocks = padded.reshape(rows, -1, BLOCK)
+        blocks = padded.reshape(rows, -1, block)
+        if act == "block32":
+            largest = np.abs(blocks).max(axis=2, keepdims=True)
+            q = np.clip(self.code(blocks * (one(127) / np.where(largest == 0, one(1), largest))), -128, 127)
+            scale = (largest[..., 0] / one(127)).astype(np.float16).astype(self.dtype)
+            return Quantised(q.astype(np.int8).reshape(rows, -1)[:, :k], scale, SMALL)
         top = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[..., None], 2)
         factor = np.divide(one(-127), top, out=np.zeros_like(top), where=top != 0)
         scale = np.divide(one(1), factor, out=np.zeros_like(factor), where=top != 0)
@@ -256,7 +266,7 @@ def logits(
     """Logits after each of the tokens of a sequence, then after the last of each of ``spans``, which stand behind
     ``past``; raises BadModel for a file that cannot be read, WrongInput for tokens outside the vocabulary.
 
-    ``act`` is the quantisation of activations (``token``, ``block256``, ``none``), ``kv`` the type of the cache
+    ``act`` is the quantisation of activations (``token``, ``block256``, ``block32``, ``none``), ``kv`` the cache's type
     (``f16``, ``f32``); ``tick`` is told how far it is, ``show`` is given every intermediate value, ``vary`` says what
     is to be wrong. ``controlled`` is the number of positions of the passes of ``CONTROLS`` beside it. Without ``twin``
     there is no pass in f32, and nothing of it in the result.
@@ -412,13 +422,15 @@ def products(weights: Iterable[Piece], streams: Sequence[Stream], given: Sequenc
     k = q.shape[1]
     for piece in weights:
         span = k // piece.scales.shape[1]
-        step = min(span, BLOCK if given[0].scale.shape[1] > 1 else k)
+        step = min(span, given[0].block if given[0].scale.shape[1] > 1 else k)
         for start in range(0, k, step):
             part = slice(start, start + step)
             values = piece.values[:, part].T
             sums = np.split(q[:, part] @ values, ends) if whole else [each.q[:, part] @ values for each in given]
             for stream, each, out, integers in zip(streams, given, found, sums, strict=True):
-                scale = _column(each.scale, start, BLOCK) * _column(piece.scales.astype(stream.dtype), start, span).T
+                scale = (
+                    _column(each.scale, start, each.block) * _column(piece.scales.astype(stream.dtype), start, span).T
+                )
                 out[:, piece.rows] += integers.astype(stream.dtype) * scale
     return found
 

@@ -31,7 +31,7 @@ F32, F16 = 2.0**-20, 2.0**-11
 CODES = 127
 """Steps from zero to the largest activation of a row."""
 Gate = Callable[..., Report]
-ALIKE = {"Q8_K": "int8 block256"}
+ALIKE = {"Q8_K": "int8 block256", "Q8_0": "int8 block32"}
 """llama.cpp's name of what ours do too."""
 ADDED, NORMS = ("attn_residual", "output"), ("attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm", "result_norm")
 
