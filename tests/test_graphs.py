@@ -268,6 +268,15 @@ REFUSED: dict[str, tuple[Spec, dict[str, Any], dict[str, Any], str]] = {
     "a short table": (GRAPHS["llama"], {}, table([1.0] * 31), "rope_freqs.weight has the shape"),
     "a factor of 0": (GRAPHS["llama"], {}, table([1.0] * 31 + [0.0]), "rope_freqs.weight holds 0.0"),
     "a factor that is no number": (GRAPHS["llama"], {}, table([float("nan")] * 32), "rope_freqs.weight holds nan"),
+    "a window": (
+        GRAPHS["llama"],
+        {".attention.sliding_window": (U32, 64)},
+        {},
+        "sliding_window is 64: layers that see",
+    ),
+    "another scale": (GRAPHS["llama"], {".attention.scale": (F32, 0.5)}, {}, "attention.scale is 0.5: scores that are"),
+    "a cap": (GRAPHS["qwen3"], {".final_logit_softcapping": (F32, 30.0)}, {}, "through a tanh are needed"),
+    "a logit scale": (GRAPHS["llama"], {".logit_scale": (F32, 0.25)}, {}, "logits that are multiplied by it"),
     "yarn": (GRAPHS["qwen3"], {".rope.scaling.type": (STRING, "yarn")}, {}, "scaling of type 'yarn'"),
 }
 
@@ -278,9 +287,25 @@ def test_what_the_graphs_lack_is_refused_by_name(name: str, tmp_path: Path) -> N
     path = altered(tmp_path, spec, keys=keys, tensors=tensors)
     with pytest.raises(BadModel, match=told):
         load_model(path)
-    if "factor" in name or name == "yarn":  # the second reader looks for itself
+    if "factor" in name or name in (
+        "yarn",
+        "a window",
+        "another scale",
+        "a cap",
+        "a logit scale",
+    ):  # the second reader looks for itself
         with pytest.raises(BadModel):
             plain.facts(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sliding_window", (U32, 0)), ("sliding_window", (U32, 1 << 20)), ("scale", (F32, 0.125)), ("scale", (F32, 0.0))],
+)
+def test_a_key_that_changes_nothing_is_no_reason(name: str, value: tuple[int, float], tmp_path: Path) -> None:
+    """A window as long as the context; the scale of heads of 64, and none."""
+    path = altered(tmp_path, GRAPHS["llama"], keys={f".attention.{name}": value})
+    assert load_model(path).hparams.head_dim == 64 and plain.facts(path).head_dim == 64
 
 
 def test_the_doctor_and_inspect_know_them(one: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kparity.errors import BadModel
 from kparity.model.architectures import ACTIVATIONS, ARCHITECTURES, refusal
+from kparity.model.unread import check_unread
 
 MAX_LAYERS = 4096
 MAX_SIZE = 1 << 24
@@ -124,13 +125,15 @@ def read_hparams(stored: Mapping[str, Any], embedding_rows: int) -> Hparams:
         raise BadModel(f"key {arch}.vocab_size is {vocab}, but token_embd.weight has {embedding_rows} rows")
     bos, eos, add_bos = special_tokens(keys, vocab)
     act = activation(keys, arch)
+    context = keys.integer(f"{arch}.context_length", 1, MAX_SIZE)
+    check_unread(stored, arch, head_dim, context)
     return Hparams(
         arch=arch, n_layer=keys.integer(f"{arch}.block_count", 1, MAX_LAYERS), width=width,
         ffn=keys.integer(f"{arch}.feed_forward_length", 1, MAX_SIZE), n_head=n_head, n_kv=n_kv, head_dim=head_dim,
         rope_dim=rope_dim, rope_mode=ARCHITECTURES[arch].rope,
         theta=keys.number(f"{arch}.rope.freq_base", 1.0, 1e12, 10000.0), rope_scale=_rope_scale(keys, arch),
         eps=keys.number(f"{arch}.attention.layer_norm_rms_epsilon", 0.0, 0.1),
-        context=keys.integer(f"{arch}.context_length", 1, MAX_SIZE), vocab=vocab,
+        context=context, vocab=vocab,
         act=act, clamp=int(act == "relu2"), bos=bos, eos=eos, add_bos=add_bos,
     )  # fmt: skip
 

@@ -91,16 +91,31 @@ def facts_of(file: GgufFile) -> Facts:
     rope_dim, theta = size("rope.dimension_count", head_dim), float(number("rope.freq_base", 10000.0))
     if heads % kv_heads or rope_dim % 2 or rope_dim > head_dim or theta < 1:
         raise BadModel(f"{heads} and {kv_heads} heads of {head_dim}, {rope_dim} of it turned by a base of {theta:g}")
-    scale = _stretch(file, str(arch), number)
+    scale, context = _stretch(file, str(arch), number), size("context_length")
+    _refuse_others(number, head_dim, context)
     squared, factors = _squared(file, str(arch)), _factors(file, str(arch), rope_dim // 2)
     return Facts(
         act="relu2" if squared else "silu", clamp=int(squared),
         eps=float(number("attention.layer_norm_rms_epsilon")), theta=theta, rope_scale=scale, rope_dim=rope_dim,
         rope_mode="interleaved" if arch == "llama" else "neox", heads=heads, kv_heads=kv_heads, head_dim=head_dim,
         width=width, ffn=size("feed_forward_length"), vocab=embedding.rows, layers=size("block_count"),
-        context=size("context_length"), norms=_norms(str(arch)), factors=factors, mixed=_mixed(file),
+        context=context, norms=_norms(str(arch)), factors=factors, mixed=_mixed(file),
         frequencies=[math.exp(-2 * i / rope_dim * math.log(theta)) / scale / each for i, each in enumerate(factors)],
     )  # fmt: skip
+
+
+def _refuse_others(number: Callable[..., float], head_dim: int, context: int) -> None:
+    """Keys that ask for another pass than this one, and what they are where they do not."""
+    usual: dict[str, tuple[float, ...]] = {
+        "attention.scale": (0, head_dim**-0.5), "attn_logit_softcapping": (0,), "final_logit_softcapping": (0,),
+        "attention.clamp_kqv": (0,), "attention.max_alibi_bias": (0,), "attention.temperature_scale": (0,),
+        "logit_scale": (0, 1), "residual_scale": (0, 1), "embedding_scale": (0, 1), "rope.scaling.attn_factor": (0, 1),
+    }  # fmt: skip
+    for name, values in usual.items():
+        if not any(math.isclose(number(name, 0), each, rel_tol=1e-6) for each in values):
+            raise BadModel(f"{name} is {number(name):g}, which this pass does not heed")
+    if 0 < number("attention.sliding_window", 0) < context:
+        raise BadModel(f"a window of {number('attention.sliding_window'):g} positions, which this pass does not heed")
 
 
 def _norms(arch: str) -> tuple[str, ...]:
