@@ -152,6 +152,14 @@ TABLE: dict[str, Left | Run] = {
     ),
     "kparity bench --backends cpu,wgpu,opencl,torch --pp 32,128 --tg 0 --seconds 20": SLOW,
     # fleet, serve
+    "kparity fleet probe --address auto --out fleet": Run("--per node -b cpu"),
+    "kparity fleet probe --address auto --out fleet --resume": Run("--per node -b cpu"),
+    "kparity fleet check --address auto --out fleet-check -- --quick": Run(
+        as_="kparity fleet check --address auto --per node -b cpu --out fleet-check -- -o add --quick"
+    ),
+    "kparity fleet burnin --pairs pairs.txt --out fleet-burnin --rounds 50000 -- --sleep 2": Left(
+        Why.MINUTES, "tests/test_fleet_burnin.py::test_each_pair_has_its_log_and_a_wrong_server_is_named"
+    ),
     "kparity fleet bench --address auto --out fleet-bench -- --model /shared/model.gguf --tg 0": EXAMPLE,
     "kparity serve -b wgpu,cpu --model model.gguf": EXAMPLE,
     "curl -s http://127.0.0.1:8180/health": Run(server="kparity"),
