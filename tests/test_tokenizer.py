@@ -23,6 +23,7 @@ from kparity.model import load_model
 from kparity.model.tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Tokenizer, _merges_by_score
 from kparity.model.writer import byte_alphabet, tokenizer_keys
 
+from .cli import run
 from .gguf_files import ARRAY, BOOL, F32, I32, STRING, TINY, U32, altered, write
 
 Keys = dict[str, Any]
@@ -222,6 +223,63 @@ def test_pairs_of_one_score_come_in_the_order_of_their_ids() -> None:
         scores=[-1.0] * 4 + [5.0, -1.0],
     )  # fmt: skip
     assert _merges_by_score(made) == [("a", "ba"), ("ab", "a"), ("b", "a"), ("a", "b")]
+
+
+REST = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+CUTS = {
+    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + REST,
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + REST,
+}
+"""As the tokenizer.json of Meta-Llama-3-8B and of Qwen2 have it."""
+NASTY = (
+    "I'LL they'Ve 'S 's' d'd 'tis ''re", "1 12 123 1234 12345 ½ ²³ ٣٤٥٦ ①②③④ Ⅷ", "a1b22c333d4444",
+    "\t\tx = ['a']\r\n\r\n\r\n  y", "  \n  \n\n a\n", "\u00a0\u00a0x\u2028y\u3000z", "((((a))))...!?!?\n\n",
+    "snake_case camelCase kebab-case _x_ __", "🙂🙂👩\u200d👧 🇩🇪", "привет мир 漢字かな한국어 ไทย हिन्दी",
+    "e\u0301 n\u0303o \u0301", "a\u200db\ufeffc\x00d\x7f", "x" * 300, "'" * 9 + "s", "\r", "\n\r\n\r", " " * 17,
+    "ſ 'ß İi ǅ", "$5.00 +3% <=> ~^|`", "end of text ",
+)  # fmt: skip
+
+
+def published(form: str) -> Backend:
+    """A tokenizer of the published form over the same pieces and merges."""
+    pieces, merges = learnt_byte_level()
+    split = {"type": "Split", "pattern": {"Regex": CUTS[form]}, "behavior": "Isolated", "invert": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    model = {"type": "BPE", "vocab": {piece: at + 3 for at, piece in enumerate(pieces)}, "merges": merges,
+             "ignore_merges": form == "llama3"}  # fmt: skip
+    return Backend.from_str(json.dumps({
+        "version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None, "decoder": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]}, "model": model,
+    }))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pre", "form"),
+    [("llama-bpe", "llama3"), ("llama3", "llama3"), ("falcon3", "llama3"), ("falcon_e", "llama3"), ("qwen2", "qwen2")],
+)
+def test_text_is_cut_as_the_published_tokenizer_does(pre: str, form: str, tmp_path: Path) -> None:
+    """Their normaliser to NFC is left out: llama.cpp has none, and neither have we."""
+    ours, theirs = load_model(model_with(tmp_path, byte_level(pre))).tokenizer, published(form)
+    for text in (*TEXTS, *NASTY):
+        if "<" not in text:  # special tokens
+            assert ours.encode(text, bos=False) == theirs.encode(text).ids, text
+    other = published("qwen2" if form == "llama3" else "llama3")
+    cut = [each.pre_tokenizer.pre_tokenize_str("12345") for each in (ours.backend, other)]
+    assert cut[0] != cut[1], "the families differ, and a name of the wrong one would show"
+
+
+@pytest.mark.parametrize("pre", [None, "llama-bpe"])
+def test_a_missing_rule_is_told(pre: str | None, tmp_path: Path) -> None:
+    told = run("model", "inspect", str(model_with(tmp_path, byte_level(pre)))).stdout
+    assert ("default, tokenizer.ggml.pre is missing" in told) is (pre is None)
+
+
+def test_gpt_2_cuts_as_the_library_does(tmp_path: Path) -> None:
+    """Whose byte level has that rule built in."""
+    ours = load_model(model_with(tmp_path, byte_level("gpt-2"))).tokenizer.backend.pre_tokenizer
+    theirs = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    for text in (*TEXTS, *NASTY):
+        assert ours.pre_tokenize_str(text) == theirs.pre_tokenize_str(text), text
 
 
 @pytest.mark.parametrize(

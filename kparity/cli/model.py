@@ -179,7 +179,8 @@ def graph_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     scaling = "" if h["rope_scale"] == 1.0 else f", positions divided by {h['rope_scale']:g}"
     bos = "none" if tokenizer["bos"] is None else f"{tokenizer['bos']} {tokenizer['bos_text']!r}"
     eos = "none" if tokenizer["eos"] is None else f"{tokenizer['eos']} {tokenizer['eos_text']!r}"
-    split = f"pre-tokenizer {tokenizer['pre'] or 'default'}"
+    pre = tokenizer["pre"] or ("default" if tokenizer["kind"] == "llama" else "default, tokenizer.ggml.pre is missing")
+    split = f"pre-tokenizer {pre}"
     front = "put in front of a prompt" if tokenizer["add_bos"] else "not put in front of a prompt"
     key = f"{h['arch']}.hidden_activation"
     by = f"by {key}" if key in report["keys"] else f"by the architecture, {key} is missing"

@@ -15,7 +15,7 @@ MAX_LAYERS = 4096
 MAX_SIZE = 1 << 24
 """Largest width, context or vocabulary that is taken for a real one."""
 
-LLAMA3_PRE = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2")
+LLAMA3_PRE = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon_e", "falcon-h1", "pixtral", "midm-2.0", "lfm2")
 """Pre-tokenizer names of the Llama-3 family, whose prompts start with BOS unless the file says otherwise."""
 
 _MISSING = object()
