@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from kparity.burnin import query
+from kparity.burnin import page, query
 from kparity.burnin.prompts import built_in
 from kparity.burnin.record import Row, Side
 from kparity.burnin.stats import Stats, drift, stats
@@ -289,5 +289,9 @@ def test_the_perplexity_of_both_sides_is_a_gate_more(tmp_path: Path) -> None:
         done = run("burnin", "stats", "--log", str(log), "--ppl", str(ppl))
         assert done.returncode == code and f"ppl_v1: {found.reference.ppl:.4f}\n" in done.stdout
         assert f"ppl_v2: {found.candidate.ppl:.4f} (Δ {found.delta:+.4f}) {state}\n" in done.stdout
+        text = page.dashboard(log, tmp_path / "state", "greedy", 2, found)
+        assert "ppl_delta" in text
+    assert "ppl_delta" not in page.dashboard(log, tmp_path / "state", "greedy", 2)
     ppl.write_text("{}")
-    assert run("burnin", "stats", "--log", str(log), "--ppl", str(ppl)).returncode == 2
+    for more in ((), ("--dashboard", "0")):
+        assert run("burnin", "stats", "--log", str(log), "--ppl", str(ppl), *more).returncode == 2

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kparity import contracts
+from kparity.bench import bandwidths
 from kparity.bench.claim import Claim, bytes_of, of_text, read, wrong
 from kparity.cli.bench_table import SHARED, community
 from kparity.errors import WrongInput
@@ -37,6 +39,32 @@ def test_what_is_not_told_is_said_and_the_contract_bounds_it() -> None:
     assert len(found(tokens_per_s=1e5 - 1, bytes_per_token=5e8)) == 2
     assert MEMORY in found(tokens_per_s=1e5 - 1, bytes_per_token=5e8, kind="processor")[1]
     assert "its bytes are not told" in found(tokens_per_s=1.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "gb_s"),
+    [("NVIDIA H100 80GB HBM3", 3350), ("H100 PCIe", 2000), ("H100", 3900), ("NVIDIA A100-SXM4-80GB", 2039),
+     ("NVIDIA GeForce RTX 4090", 1008), ("AMD Instinct MI300X", 5324.8), ("Apple M2", 102.4), ("apple m2 max", 409.6)],
+)  # fmt: skip
+def test_the_bandwidth_of_a_known_device_need_not_be_told(device: str, gb_s: float) -> None:
+    told = {"bytes_per_token": 1e9, "device": device}
+    assert not [each for each in found(tokens_per_s=gb_s, **told) if MEMORY in each or "not told" in each]
+    (beyond,) = [each for each in found(tokens_per_s=gb_s * 1.01, **told) if MEMORY in each]
+    assert device in beyond and "https://" in beyond
+    assert not [each for each in found(tokens_per_s=gb_s * 1.01, bandwidth_gb_s=1e5, **told) if MEMORY in each]
+
+
+@pytest.mark.parametrize("device", ["RTX 4090 Ti", "GeForce RTX", "Pro", "80GB", "a GPU of ours", "M9 Max"])
+def test_an_unknown_device_is_said(device: str) -> None:
+    (said,) = [each for each in found(tokens_per_s=1.0, bytes_per_token=1.0, device=device) if "not told" in each]
+    assert f"nor is {device} in the table of devices" in said
+
+
+def test_every_known_bandwidth_has_a_source_and_lies_below_what_the_contract_allows() -> None:
+    most = contracts.load("receipt-v1").threshold("bandwidth_gpu").value
+    for each in bandwidths.table():
+        assert "https://" in each.source and 0 < each.gb_s * 1e9 <= most
+        assert all(bandwidths.of(name) is each for name in (each.name, *each.also)), each.name
 
 
 def test_the_bytes_of_a_shape_and_of_a_file() -> None:

@@ -17,7 +17,7 @@ from kparity.errors import KparityError, Refused, WrongInput
 from kparity.fleet import page, plan, store
 from kparity.fleet.hand import Errand
 from kparity.fleet.judged import judge
-from kparity.fleet.record import MEANS, Begun, Ended, Line, Outcome, Per, Seen, Tried, exit_code
+from kparity.fleet.record import MEANS, Begun, Burnt, Ended, Line, Outcome, Per, Seen, Tried, exit_code
 from kparity.fleet.report import report
 from kparity.fleet.round import Asked, Round
 from tests.edits import put
@@ -197,6 +197,23 @@ def ledger(folder: Path, *rounds: Sequence[Tried], over: bool = True, expected: 
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "fleet.jsonl").write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in lines))
     return str(folder)
+
+
+def shown(folder: Path) -> str:
+    """The page of two rounds with all that a report has to tell, the second one not over."""
+    long = "its node left: " + "a_very_long_word_" * 12
+    before = [tried(f"n/gpu{at}") for at in range(10)]
+    now = [
+        *[tried(f"n/gpu{at}", "other" if at == 7 else "same", 2) for at in range(9)],
+        tried("<b>m/gpu0", number=2, uuid="n/gpu0", attempt=2),
+        tried("m/gpu1", number=2, outcome="lost", reason=f"<i>{long}", seen=[]),
+        tried("pair", number=2, outcome="failed", seen=[], log=Burnt(
+            name="0002-pair.jsonl", bytes=1, sha256="0", rounds=90, exact=60, no_match=30, unreachable=0,
+            verdict="FAIL", margin_median=0.029, margin_most=0.08, floor=0.0,
+            failed=["exact_rate", "no_match_per_hour"],
+        )),
+    ]  # fmt: skip
+    return page.html(report(ledger(folder, before, now, over=False, expected=["z/gpu0"])))
 
 
 def test_the_one_of_ten_that_differs_is_named(tmp_path: Path) -> None:

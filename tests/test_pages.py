@@ -15,6 +15,7 @@ from kparity.receipts.statement import write
 from tests.edits import put
 from tests.made_receipts import edited, probed, receipt
 from tests.test_burnin_pages import decided, watched
+from tests.test_fleet import shown
 from tests.test_report import failing
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed")
@@ -51,7 +52,12 @@ def matrix(folder: Path) -> str:
 
 
 PAGES = {"receipt page": fleet, "mutate --html": matrix}
-OTHERS = {"report": failing, "burnin --dashboard": watched, "cutover status --html": decided}
+OTHERS = {
+    "fleet report --html": shown,
+    "report": failing,
+    "burnin --dashboard": watched,
+    "cutover status --html": decided,
+}
 
 
 @pytest.mark.parametrize("name", [*PAGES, *OTHERS])

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from kparity import contracts
-from kparity.bench import shapes
+from kparity.bench import bandwidths, shapes
 from kparity.contracts.plain_yaml import parse
 from kparity.errors import UnknownName, WrongInput
 from kparity.host import files
@@ -136,11 +136,18 @@ def wrong(claim: Claim) -> Iterator[str]:
 def _beyond_memory(claim: Claim, nbytes: float, whose: str) -> Iterator[str]:
     """Where the memory cannot deliver it: the device's, or where that is not told, any of its kind."""
     rate = claim.tokens_per_s / claim.batch * nbytes
+    known = bandwidths.of(claim.device)
     if claim.bandwidth_gb_s:
         most, of = claim.bandwidth_gb_s * 1e9, claim.device or "the device"
+    elif known:
+        most, of = known.gb_s * 1e9, f"{claim.device} ({known.name}: {known.source})"
     else:
         most, of = contracts.load("receipt-v1").threshold(f"bandwidth_{claim.kind}").value, f"any {claim.kind}"
-        yield f"the bandwidth of {claim.device or 'its device'} is not told: held against the most of any {claim.kind}"
+        yield (
+            f"the bandwidth of {claim.device or 'its device'} is not told"
+            f"{f', nor is {claim.device} in the table of devices' if claim.device else ''}: held against the most of "
+            f"any {claim.kind}"
+        )
     if rate > most:
         yield (
             f"{number(claim.tokens_per_s)} tokens/s at batch {claim.batch} read {number(rate * 1e-9)} GB/s "

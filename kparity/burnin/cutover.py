@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,18 @@ def decide(log: Path, state: Path, ppl: str | None, receipts: Sequence[Path], si
     judge, begun = contracts.load(contracts.CUTOVER), statement.now()
     with query.opened(log, since) as table:
         gates, lines = stats(table, since=since).gates, int(table.row("SELECT coalesce(max(round), 0) FROM rounds")[0])
-    gates += [_perplexity(judge, ppl), _receipts(judge, receipts), _halted(judge, state)]
+    told = files.read(ppl, perplexity.WHAT, perplexity.LARGEST) if ppl else None
+    papers = {path: files.read(path, "a receipt") for path in receipts}
+    read = {path: document.parse(data, str(path)) for path, data in papers.items()}
+    gates += [
+        _perplexity(judge, perplexity.parse(told, ppl) if ppl and told is not None else None), _receipts(judge, read),
+        _halted(judge, state),
+    ]  # fmt: skip
     evidence = [Evidence(kind="log", name=log.name, sha256=_digest(log, lines), lines=lines)]
-    evidence += [Evidence(kind="ppl", name=each.name, sha256=_digest(each)) for each in map(Path, [ppl] if ppl else [])]
-    evidence += [Evidence(kind="receipt", name=each.name, sha256=_digest(each)) for each in receipts]
+    if ppl and told is not None:
+        evidence.append(Evidence(kind="ppl", name=Path(ppl).name, sha256=hashlib.sha256(told).hexdigest()))
+    evidence += [Evidence(kind="receipt", name=each.name, sha256=hashlib.sha256(papers[each]).hexdigest())
+                 for each in receipts]  # fmt: skip
     verdict = verdict_of(gates)
     return Decision(
         verdict, WORDS[verdict], gates, evidence, since, begun, statement.now(),
@@ -58,17 +66,16 @@ def as_receipt(found: Decision) -> dict[str, Any]:
     ))  # fmt: skip
 
 
-def _perplexity(judge: contracts.Contract, path: str | None) -> Gate:
-    if path is not None:
-        return perplexity.gate(perplexity.read(path))
+def _perplexity(judge: contracts.Contract, found: perplexity.Perplexity | None) -> Gate:
+    if found is not None:
+        return perplexity.gate(found)
     limit = judge.threshold("ppl_delta")
     return Gate(limit.id, target(limit), None, "INCONCLUSIVE", needs="kparity ppl --json FILE, and --ppl FILE")
 
 
-def _receipts(judge: contracts.Contract, paths: Sequence[Path]) -> Gate:
+def _receipts(judge: contracts.Contract, read: Mapping[Path, dict[str, Any]]) -> Gate:
     """How many of the receipts nothing is wrong with and have a verdict of parity: one of each side is needed."""
     limit = judge.threshold("parity_receipts")
-    read = {path: document.read(path) for path in paths}
     refused = [f"{path}: {finding}" for path, each in read.items() for finding in
                verify.verify(each, require_parity=True)[:1]]  # fmt: skip
     good = len(
@@ -90,10 +97,10 @@ def _halted(judge: contracts.Contract, state: Path) -> Gate:
     return Gate(limit.id, target(limit), count, "PASS" if limit.holds(count) else "FAIL", needs=found.halted)
 
 
-def _digest(path: Path, lines: int | None = None) -> str:
-    """SHA-256 of a file, or of its first lines: of a log those that were counted, whatever was added since."""
+def _digest(path: Path, lines: int) -> str:
+    """SHA-256 of the first lines of a log: of those that were counted, whatever was added since."""
     with files.opened(path, "evidence of a cutover") as file:
         digest = hashlib.sha256()
-        for piece in file if lines is None else islice(file, lines):
+        for piece in islice(file, lines):
             digest.update(piece)
     return digest.hexdigest()

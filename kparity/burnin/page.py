@@ -12,6 +12,7 @@ from kparity.burnin.compare import around
 from kparity.burnin.course import Piece, course
 from kparity.burnin.cutover import Decision
 from kparity.burnin.log import state_of
+from kparity.burnin.perplexity import Perplexity, weigh
 from kparity.burnin.record import Mode, Row, Side
 from kparity.burnin.stats import drift, stats
 from kparity.burnin.told import MARKS, MODES, cells, lines, spelt
@@ -31,12 +32,16 @@ def cutover(found: Decision, every: int = 0) -> str:
     return _page("page.html.j2", found.gates, every, found=found, verdict=found.verdict, word=found.decision)
 
 
-def dashboard(log: Path, state: Path, mode: Mode, every: int) -> str:
-    """What a log shows by now, and where it cannot be read, why."""
+def dashboard(log: Path, state: Path, mode: Mode, every: int, ppl: Perplexity | None = None) -> str:
+    """What a log shows by now, with the perplexity of both sides as a gate more where it is given, and where it cannot
+    be read, why.
+    """
     try:
         halted = state_of(state).halted if state.exists() else ""
         with query.opened(log) as table:
             found, pieces = stats(table, mode), course(table, mode)
+            if ppl is not None:
+                weigh(found, ppl)
             misses, rounds = drift(table, mode), query.last(table, ROUNDS, differing=True)
     except WrongInput as problem:
         return _page(

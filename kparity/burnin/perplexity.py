@@ -180,9 +180,8 @@ def gate(found: Perplexity) -> Gate:
     return Gate(limit.id, target(limit), finite(delta), verdict, finite(low), finite(high), needs)
 
 
-def weigh(found: Stats, path: str) -> None:
-    """Let the JSON of ``kparity ppl`` be a gate of a burn-in, whose v1 was its reference; raises WrongInput."""
-    document = read(path)
+def weigh(found: Stats, document: Perplexity) -> None:
+    """Let the JSON of ``kparity ppl`` be a gate of a burn-in, whose v1 was its reference."""
     found.weigh(gate(document), document.reference.ppl, document.candidate.ppl)
 
 
@@ -191,10 +190,17 @@ def digest(ids: Sequence[int]) -> str:
     return hashlib.sha256(np.asarray(ids, "<i8").tobytes()).hexdigest()[:16]
 
 
+WHAT, LARGEST = "the JSON of kparity ppl", 256 << 20
+
+
 def read(path: str) -> Perplexity:
     """What ``kparity ppl --json`` wrote; raises WrongInput."""
-    what = "the JSON of kparity ppl"
-    return files.read_record(path, Perplexity, what, f"not {what}", "name one", 256 << 20)
+    return parse(files.read(path, WHAT, LARGEST), path)
+
+
+def parse(data: bytes, path: str) -> Perplexity:
+    """The same of what was read already."""
+    return files.parse_record(data, path, Perplexity, f"not {WHAT}", "name one")
 
 
 def baseline(path: str, ids: Sequence[int], plan: Plan) -> Scored:

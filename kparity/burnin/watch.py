@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from kparity.burnin import page
 from kparity.burnin.cutover import Decision
 from kparity.burnin.listen import HTML, Answer, Listener, as_json
+from kparity.burnin.perplexity import Perplexity
 from kparity.burnin.record import Mode
 from kparity.errors import WrongInput
 from kparity.host import html, install
@@ -36,11 +37,11 @@ class Paced(Generic[T]):
         return self.made[0]
 
 
-def dashboard(port: int, log: Path, state: Path, mode: Mode) -> Listener:
+def dashboard(port: int, log: Path, state: Path, mode: Mode, ppl: Perplexity | None = None) -> Listener:
     """What the log shows, at this machine's own address alone: it has replies."""
     html.engine()
     install.library("duckdb", "reports", "the statistics of a burn-in")
-    shown = Paced(lambda: page.dashboard(log, state, mode, EVERY_S).encode())
+    shown = Paced(lambda: page.dashboard(log, state, mode, EVERY_S, ppl).encode())
 
     def answers(method: str, path: str, body: bytes) -> Answer:
         return _known(method, path, {"/": lambda: Answer(200, HTML, shown())})

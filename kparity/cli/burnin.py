@@ -152,11 +152,12 @@ def until_stopped(listener: Listener) -> NoReturn:
     raise AssertionError("nobody sets it")
 
 
-def _watched(port: int, path: Path, state: Path, mode: Any) -> Listener:
+def _watched(port: int, path: Path, state: Path, mode: Any, ppl: str | None = None) -> Listener:
     """The dashboard of a log."""
+    from kparity.burnin import perplexity
     from kparity.burnin.watch import dashboard
 
-    listener = dashboard(port, path, state, mode)
+    listener = dashboard(port, path, state, mode, perplexity.read(ppl) if ppl else None)
     say(f"dashboard at http://{listener.address}")
     return listener
 
@@ -183,7 +184,7 @@ def _counted(path: Path, mode: Any, since: str, ppl: str | None, json_path: str 
     if ppl:
         from kparity.burnin import perplexity
 
-        perplexity.weigh(found, ppl)
+        perplexity.weigh(found, perplexity.read(ppl))
     _shown(found, json_path, "print_stats")
     return found.exit_code
 
@@ -206,11 +207,11 @@ def stats(path: Path, mode: str, ppl: str | None, json_path: str | None, dashboa
         from kparity.burnin import query
         from kparity.errors import WrongInput
 
-        if json_path or ppl:
-            raise WrongInput("--dashboard shows a log until it is stopped; leave out --json and --ppl")
+        if json_path:
+            raise WrongInput("--dashboard shows a log until it is stopped; leave out --json")
         with query.opened(path):
             pass  # what is no log is refused at once
-        until_stopped(_watched(dashboard, path, state_beside(path), mode))
+        until_stopped(_watched(dashboard, path, state_beside(path), mode, ppl))
     return _counted(path, mode, "", ppl, json_path)
 
 

@@ -131,10 +131,15 @@ def read_record(path: str | Path, kind: type[T], what: str, no: str, then: str, 
     """A typed record that ``write_record`` wrote; raises WrongInput for a file that is ``no`` such thing, with what to
     do ``then``.
     """
+    return parse_record(read(path, what, largest), path, kind, no, then)
+
+
+def parse_record(data: bytes, path: str | Path, kind: type[T], no: str, then: str) -> T:
+    """The same of what was read already."""
     import msgspec
 
     try:
-        return msgspec.json.decode(read(path, what, largest), type=kind)
+        return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WrongInput(f"{path} is {no} ({error}); {then}") from None
 
