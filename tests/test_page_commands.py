@@ -115,7 +115,7 @@ class Reader:
         for address in (each for each in SERVERS if each in line):
             line = line.replace(address, self.server(server, address))
         done = subprocess.run(["sh", "-c", line], cwd=self.start, env=self.environment, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=300, check=False)  # fmt: skip
+                              stdin=subprocess.DEVNULL, timeout=600, check=False)  # fmt: skip
         said = f"{line}\nends with {done.returncode}, not {codes}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         assert done.returncode in codes and "Traceback (most recent" not in done.stderr, said
 
