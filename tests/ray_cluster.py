@@ -45,6 +45,11 @@ class Raylets:
         """End a node as a power cut does: the raylet with all that it started."""
         self.cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
 
+    def restart_head(self) -> None:
+        """End what the head knows, and begin anew with nothing, as a head without a store of its own does."""
+        self.cluster.head_node.kill_gcs_server()
+        self.cluster.head_node.start_gcs_server()
+
     def __enter__(self) -> Raylets:
         return self
 

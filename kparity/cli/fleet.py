@@ -59,7 +59,8 @@ def _round(
 ) -> int:  # fmt: skip
     from kparity.cli.fleet_table import print_round
     from kparity.fleet import here, store
-    from kparity.fleet.ray import Cluster
+    from kparity.fleet.apart import apart
+    from kparity.fleet.ray import Cluster, reached
     from kparity.fleet.record import exit_code
     from kparity.fleet.round import Asked, Round
     from kparity.probe.dispatcher import parse_order
@@ -75,18 +76,25 @@ def _round(
         from kparity.fleet.burnin import Burnins
 
         kind = partial(Burnins, told=[" ".join((each.device, *each.own[1::2])) for each in slots])
-    cluster = here.Here(slots) if slots else Cluster(address, wheel)
-    try:
-        place = store.opened(out)
+
+    def work() -> int:
+        cluster = here.Here(slots) if slots else Cluster(address, wheel)
         try:
-            found = kind(cluster, place, asked, (lambda _: None) if quiet else say).run()
+            place = store.opened(out)
+            try:
+                found = kind(cluster, place, asked, (lambda _: None) if quiet else say).run()
+            finally:
+                place.close()
         finally:
-            place.close()
-    finally:
-        cluster.close()
-    if for_people():
-        print_round(found, out)
-    return exit_code(each.outcome for each in found.values())
+            cluster.close()
+        if for_people():
+            print_round(found, out)
+        return exit_code(each.outcome for each in found.values())
+
+    if slots:
+        return work()
+    reached(address)
+    return apart(work)
 
 
 def _refuse(command: str, words: tuple[str, ...], own: tuple[str, ...] = ()) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +26,10 @@ REACH_SECONDS = 10.0
 """For a head to take a connection; Ray itself waits for minutes."""
 
 
-def _reached(address: str) -> None:
-    """Raise WrongInput where nobody listens at a HOST:PORT; what has another form is up to Ray."""
+def reached(address: str) -> None:
+    """Raise WrongInput where Ray is missing, or nobody listens at a HOST:PORT; what has another form is up to Ray."""
+    if find_spec("ray") is None:
+        install.library("ray", "fleet", "kparity fleet")
     found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     host, colon, port = re.sub("^ray://", "", found).rpartition(":")
     if not colon or not port.isdecimal():
@@ -49,7 +52,6 @@ class Cluster:
         self.ray = install.library("ray", "fleet", "kparity fleet")
         install.library("ray.util.scheduling_strategies", "fleet", "kparity fleet")
         self.errors: tuple[type[Exception], ...] = (self.ray.exceptions.RayError,)
-        _reached(address)
         environment = {"py_modules": [str(wheel)]} if wheel else {}
         try:
             self.ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
