@@ -34,7 +34,12 @@ class StringArray(Sequence[str]):
         return len(self._starts)
 
     def __iter__(self) -> Iterator[str]:
-        return map(self._decode, self._starts)
+        raw, length_at, at = self._header.raw, struct.Struct("<Q").unpack_from, 0
+        try:
+            for at in self._starts:  # a vocabulary has hundreds of thousands
+                yield str(raw[at + 8 : at + 8 + length_at(raw, at)[0]], "utf-8")
+        except UnicodeDecodeError:
+            self._decode(at)  # which says where
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):

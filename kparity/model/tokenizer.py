@@ -185,10 +185,11 @@ def _strings(keys: Mapping[str, Any], name: str) -> list[str]:
         raise BadModel(f"key {name} is not an array of strings")
     found = list(keys[name])
     kind = name.rpartition(".")[2].removesuffix("s")
-    for at, text in enumerate(found):
-        if len(text) > LONGEST * (1 + (kind == "merge")):
-            raise BadModel(f"{kind} {at} has {len(text)} characters, more than {LONGEST}")
-    if sum(map(len, found)) > MOST:
+    sizes = list(map(len, found))
+    if max(sizes, default=0) > LONGEST * (1 + (kind == "merge")):
+        at = next(at for at, size in enumerate(sizes) if size > LONGEST * (1 + (kind == "merge")))
+        raise BadModel(f"{kind} {at} has {sizes[at]} characters, more than {LONGEST}")
+    if sum(sizes) > MOST:
         raise BadModel(f"key {name} has more than {MOST} characters")
     return found
 
