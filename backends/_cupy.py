@@ -214,8 +214,9 @@ class CupyKernel(Kernel):
         super().__init__(backend, op, case)
         with backend.guarded(f"loading {self.id} ({case.id})"):
             self.functions = [module.get_function(stage.entry) for stage in self.stages]
-        for buffer in self.scratch:
-            backend.poison(buffer)
+        for arg, buffer in zip(op.scratch(case, backend.dialect), self.scratch, strict=True):
+            if arg.role != "inout":
+                backend.poison(buffer)
 
     def where(self, stage: Stage) -> str:
         """Kernel id, case, entry point and grid of a launch."""

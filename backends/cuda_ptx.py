@@ -94,7 +94,7 @@ class CudaPtxBackend(CudaBackend):
     def build(self, op: Op, case: Case) -> CupyKernel:
         kernel = super().build(op, case)
         arguments = [(arg.name, arg.role) for arg in op.args(case)]
-        arguments += [(arg.name, "out") for arg in op.scratch(case, self.dialect)]
+        arguments += [(arg.name, arg.role) for arg in op.scratch(case, self.dialect)]
         for at, function in enumerate(kernel.functions):
             function.arguments, function.first = arguments, at == 0
         return kernel

@@ -204,6 +204,36 @@ def test_atomics_do_not_race_with_each_other() -> None:
     assert launch(entry(body, 1), [np.zeros(1, np.float32)], (100, 1, 1))[0].tolist() == [100.0]
 
 
+MEET = """mad.lo.u32 %r1, %r8, 64, %r0; mad.wide.u32 %rd9, %r1, 4, %rd0; mov.u32 %r5, 7; st.global.u32 [%rd9], %r5;
+{mine} bar.sync 0; setp.eq.u32 %p1, %r0, 0; mov.u32 %r2, 0; {one} @%p1 atom{order}.global.add.u32 %r2, [%rd1], 1; {two}
+@%p1 st.shared.u32 [%r9], %r2; bar.sync 0; ld.shared.u32 %r2, [%r9]; {theirs}
+setp.eq.u32 %p2, %r2, {last}; xor.b32 %r3, %r1, 64; mad.wide.u32 %rd8, %r3, 4, %rd0; @%p2 ld.global.u32 %r5, [%rd8];"""
+
+
+@pytest.mark.parametrize(
+    ("shown", "pieces"),
+    [
+        (True, {"mine": "membar.gl;", "theirs": "fence.acq_rel.gpu;"}),
+        (True, {"one": "membar.gl;", "two": "membar.gl;"}),  # by the thread that counts: barriers hand it on
+        (True, {"order": ".acq_rel.gpu"}),
+        (False, {"mine": "membar.gl;"}),
+        (False, {"theirs": "membar.gl;"}),
+        (False, {"mine": "membar.cta;", "theirs": "membar.cta;"}),
+        (False, {"order": ".release.gpu"}),
+        (False, {"mine": "membar.gl;", "theirs": "membar.gl;", "last": "0"}),  # the first block reads the second's
+    ],
+)
+def test_what_another_block_wrote_is_read_behind_two_fences_and_an_atomic(shown: bool, pieces: dict[str, str]) -> None:
+    empty = dict.fromkeys(("mine", "one", "order", "two", "theirs"), "")
+    body = "mov.u32 %r8, %ctaid.x; mov.u32 %r9, pot;" + MEET.format(**{**empty, "last": "1", **pieces})
+    given = [np.zeros(128, np.uint32), np.zeros(1, np.uint32)]
+    if shown:
+        launch(entry(body, 2, SHARED), given, (64, 1, 1), (2, 1, 1), sanitize=True)
+        return
+    with pytest.raises(Fault, match=r"read of a0 that another block wrote, and no fence and count say when"):
+        launch(entry(body, 2, SHARED), given, (64, 1, 1), (2, 1, 1), sanitize=True)
+
+
 def test_barriers_that_some_threads_do_not_reach() -> None:
     with pytest.raises(Fault, match=r"barrier divergence: thread \d+ of block \(0, 0, 0\) waits at"):
         shared("setp.gt.u32 %p1, %r0, 9; @%p1 bra OTHER; bar.sync 0; bra END; OTHER: bar.sync 0; END: mov.u32 %r5, 0;")

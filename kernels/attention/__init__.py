@@ -100,7 +100,7 @@ class Attention(Op):
         """Geometry of the GPU text: work-items of a group, work-items that share a key, query heads that share the
         loads of one, keys that each has under way, and parts into which the keys of a query are split.
 
-        Short caches are not split: the second launch would cost more than the first saves.
+        Short caches are not split: the merge would cost more than the parts save.
         """
         lanes, share = 1, case["H"] // case["G"]
         while lanes * 8 < case["D"]:
@@ -118,17 +118,18 @@ class Attention(Op):
         if dialect != "gpu":
             return super().stages(case, dialect)
         block, _, tile_h, _, splits = self.gpu_tile(case)
-        first = Stage(self.name, Grid((case["H"] // tile_h, case["M"], splits), block))
-        if splits == 1:
-            return (first,)
-        return (first, Stage(f"{self.name}_merge", Grid((case["H"], case["M"], 1), block)))
+        return (Stage(self.name, Grid((case["H"] // tile_h, case["M"], splits), block)),)
 
     def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
-        splits = self.gpu_tile(case)[-1]
+        _, _, tile_h, _, splits = self.gpu_tile(case)
         if dialect != "gpu" or splits == 1:
             return ()
         heads = (splits, case["M"], case["H"])
-        return (Arg("sums", "f32", (*heads, case["D"]), "out"), Arg("stats", "f32", (*heads, 2), "out"))
+        return (
+            Arg("sums", "f32", (*heads, case["D"]), "out"),
+            Arg("stats", "f32", (*heads, 2), "out"),
+            Arg("done", "u32", (case["M"], case["H"] // tile_h), "inout"),
+        )
 
     def cases(self) -> list[Case]:
         both = ((1, 1, 1, 1, 2), (1, 64, 4, 2, 64), (13, 129, 5, 1, 64), (33, 200, 4, 4, 32), (2, 300, 8, 2, 128))

@@ -2,16 +2,16 @@
  * the scores.
  *
  * ABI: q [M, H, D] f32, kcache [L, G, D] f32|f16, vcache [L, G, D], pos [M] i32 -> out [M, H, D] f32, lse [M, H] f32
- *      scratch where SPLITS > 1: sums [SPLITS, M, H, D] f32, stats [SPLITS, M, H, 2] f32
- * Grid: x walks the heads (TILE_H of one key-value head a group), y the queries, z the parts of the keys (SPLITS); the
- * second stage has one group per head (x) and query (y).
+ *      scratch where SPLITS > 1: sums [SPLITS, M, H, D] f32, stats [SPLITS, M, H, 2] f32, done [M, H / TILE_H] u32, 0
+ * Grid: x walks the heads (TILE_H of one key-value head a group), y the queries, z the parts of the keys (SPLITS).
  * Options: F16 (type of the cache), SCALE (1 / sqrt(D)).
  *
  * LANES work-items are a slot: each carries 8 elements of D, and the slot takes every SLOTS-th key, AHEAD keys at a
  * time. The keys of the next time are asked for as soon as the last have become scores, so that the softmax hides them,
  * and they are under way together with the values. The softmax is online (Milakov & Gimelshein, 2018),
  * slot by slot: sums are kept relative to the largest score so far and are rescaled when it grows. At the end the slots
- * of a group meet in local memory, and the parts of the keys (flash-decoding) in the second stage.
+ * of a group meet in local memory, and the parts of the keys (flash-decoding) in the group that ends last: `done`
+ * counts those that have ended. Whoever is last adds the parts in their order, so the bits are the same each time.
  */
 #undef BLOCK
 #define BLOCK GPU_BLOCK
@@ -111,7 +111,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
     GLOBAL const ELEMENT* RESTRICT vcache, GLOBAL const i32* RESTRICT pos, GLOBAL float* RESTRICT out,
     GLOBAL float* RESTRICT lse
 #if SPLITS > 1
-    , GLOBAL float* RESTRICT sums, GLOBAL float* RESTRICT stats
+    , GLOBAL float* RESTRICT sums, GLOBAL float* RESTRICT stats, GLOBAL u32* RESTRICT done
 #endif
 )
 {
@@ -237,7 +237,9 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
 #endif
             }
         }
-        BARRIER(); /* the sums of this head have been read */
+        if (h + 1 < TILE_H) {
+            BARRIER(); /* the sums of this head have been read */
+        }
         if (LANE == 0) {
 #if SPLITS > 1
             stats[((u64)split * M * H + target) * 2] = group_top[h];
@@ -247,47 +249,66 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
 #endif
         }
     }
-}
 
 #if SPLITS > 1
-KERNEL attention_merge(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT kcache,
-    GLOBAL const ELEMENT* RESTRICT vcache, GLOBAL const i32* RESTRICT pos, GLOBAL float* RESTRICT out,
-    GLOBAL float* RESTRICT lse, GLOBAL const float* RESTRICT sums, GLOBAL const float* RESTRICT stats)
-{
-    SHARED float tops[SPLITS];
-    SHARED float totals[SPLITS];
-    const u32 head = GROUP_X, row = GROUP_Y;
-    const u64 target = (u64)row * H + head;
-    const i32 count = visible(pos, row);
-    const u32 parts = count > 0 ? (u32)((count + share_of(count) - 1) / share_of(count)) : 0; /* those that have keys */
-
-    for (u32 part = LANE; part < parts; part += BLOCK) {
-        tops[part] = stats[((u64)part * M * H + target) * 2];
-        totals[part] = stats[((u64)part * M * H + target) * 2 + 1];
-    }
+    /* The parts meet. What a group has written is visible before it counts itself, and what the others have written
+     * is read after: two fences. Groups that are not the last go through all this with no parts. */
+    SHARED u32 arrived;
+    SHARED float tops[TILE_H * SPLITS];
+    SHARED float totals[TILE_H * SPLITS];
+    SHARED float largest[TILE_H];
+    FENCE(); /* mine before the count */
     BARRIER();
-    float top = MINUS_INF;
-    for (u32 part = 0; part < parts; ++part) {
-        top = FMAX(top, tops[part]);
-    }
-    BARRIER(); /* the maxima make room for the factors */
-    for (u32 part = LANE; part < parts; part += BLOCK) {
-        tops[part] = rescale(tops[part], top);
-    }
-    BARRIER();
-    float total = 0.0f;
-    for (u32 part = 0; part < parts; ++part) {
-        total = FMA(tops[part], totals[part], total);
-    }
-    for (u32 d = LANE; d < D; d += BLOCK) {
-        float acc = 0.0f;
-        for (u32 part = 0; part < parts; ++part) {
-            acc = FMA(tops[part], sums[((u64)part * M * H + target) * D + d], acc);
-        }
-        out[target * D + d] = count > 0 ? acc / total : 0.0f;
-    }
     if (LANE == 0) {
-        lse[target] = count > 0 ? top + LOG(total) : MINUS_INF;
+        arrived = COUNT_UP(done + row * (H / TILE_H) + GROUP_X);
     }
-}
+    BARRIER();
+    FENCE(); /* theirs after the count */
+    const u32 last = arrived == SPLITS - 1;
+    const u32 held_parts = count > 0 ? (u32)((count + share_of(count) - 1) / share_of(count)) : 0; /* with keys */
+    const u32 parts = last ? held_parts : 0;
+    const u64 target0 = (u64)row * H + head0;
+
+    for (u32 at = LANE; at < TILE_H * SPLITS; at += BLOCK) {
+        const u32 part = at % SPLITS;
+        if (part < parts) {
+            const u64 source = (u64)part * M * H + target0 + at / SPLITS;
+            tops[at] = stats[source * 2];
+            totals[at] = stats[source * 2 + 1];
+        }
+    }
+    BARRIER();
+    if (LANE < TILE_H) {
+        float most = MINUS_INF;
+        for (u32 part = 0; part < parts; ++part) {
+            most = FMAX(most, tops[LANE * SPLITS + part]);
+        }
+        largest[LANE] = most;
+    }
+    BARRIER();
+    for (u32 at = LANE; at < TILE_H * SPLITS; at += BLOCK) {
+        if (at % SPLITS < parts) {
+            tops[at] = rescale(tops[at], largest[at / SPLITS]);
+        }
+    }
+    BARRIER();
+    for (u32 element = LANE; element < TILE_H * D; element += BLOCK) {
+        const u32 h = element / D, d = element % D;
+        float all = 0.0f, sum = 0.0f;
+        for (u32 part = 0; part < parts; ++part) {
+            const u64 source = (u64)part * M * H + target0 + h;
+            all = FMA(tops[h * SPLITS + part], totals[h * SPLITS + part], all);
+            sum = FMA(tops[h * SPLITS + part], sums[source * D + d], sum);
+        }
+        if (last) {
+            out[(target0 + h) * D + d] = count > 0 ? sum / all : 0.0f;
+        }
+        if (last && d == 0) {
+            lse[target0 + h] = count > 0 ? largest[h] + LOG(all) : MINUS_INF;
+        }
+    }
+    if (last && LANE == 0) {
+        done[row * (H / TILE_H) + GROUP_X] = 0; /* for the next launch */
+    }
 #endif
+}

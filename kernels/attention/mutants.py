@@ -162,7 +162,7 @@ MUTANTS = {
     ),
     "empty-row-is-nan": Mutant(
         "A query without a key divides 0 by 0.",
-        gpu=("«count > 0 ? →»sum / group_total[h]« : 0.0f→»", "«count > 0 ? →»acc / total« : 0.0f→»"),
+        gpu=("«count > 0 ? →»sum / group_total[h]« : 0.0f→»", "«count > 0 ? →»sum / all« : 0.0f→»"),
         wgsl="if keys >«→=» 0u {\n                value",
         native="if (keys <«=→» 0) {",
         torch="«.masked_fill((pos < 0)[:, None, None], 0.0)→»",
@@ -178,7 +178,7 @@ MUTANTS = {
     ),
     "lse-in-base-two": Mutant(
         "The log-sum-exp is given in units of ln 2.",
-        gpu=("«→(»group_top[h] + LOG(group_total[h])«→) * 1.44269504f»", "«→(»top + LOG(total)«→) * 1.44269504f»"),
+        gpu=("«→(»group_top[h] + LOG(group_total[h])«→) * 1.44269504f»", "«→(»largest[h] + LOG(all)«→) * 1.44269504f»"),
         wgsl="«→(»top + log(total)«→) * 1.44269504»",
         native="*lse = «→(»top + logf(all)«→) * 1.44269504f»;",
         torch="scores.logsumexp(dim=-1)«→ / 0.69314718»",
@@ -186,7 +186,7 @@ MUTANTS = {
     ),
     "lse-without-the-maximum": Mutant(
         "The maximum that was subtracted is not added to the logarithm again.",
-        gpu=("«group_top[h] + →»LOG(group_total[h])", "«top + →»LOG(total)"),
+        gpu=("«group_top[h] + →»LOG(group_total[h])", "«largest[h] + →»LOG(all)"),
         wgsl="«top + →»log(total)",
         native="*lse =« top +→» logf(all);",
         torch="«scores→(scores - scores.amax(dim=-1, keepdim=True))».logsumexp(dim=-1)",
@@ -194,7 +194,7 @@ MUTANTS = {
     ),
     "parts-merged-unweighted": Mutant(
         "Parts of the keys are added without bringing them to a common maximum.",
-        gpu="tops[part] = «rescale(tops[part], top)→1.0f»;",
+        gpu="tops[at] = «rescale(tops[at], largest[at / SPLITS])→1.0f»;",
     ),
     "last-part-not-merged": Mutant(
         "The merge counts whole parts of the keys only and forgets the last one.",
@@ -212,9 +212,29 @@ MUTANTS = {
         "In the merge the barrier behind the search for the largest maximum stands before it.",
         only="cuda-ptx",
         gpu=(
-            "«→    BARRIER();\n»    float top = MINUS_INF;\n    for (u32 part = 0; part < parts; ++part) {",
-            "«    BARRIER(); /* the maxima make room for the factors */\n→»    for (u32 part = LANE",
+            "«→    BARRIER();\n»    if (LANE < TILE_H) {\n        float most = MINUS_INF;",
+            "        largest[LANE] = most;\n    }\n«    BARRIER();\n→»",
         ),
+    ),
+    "no-fence-before-the-count": Mutant(
+        "A group counts itself before the others can see what it has written.",
+        only="cuda-ptx",
+        gpu="«    FENCE(); /* mine before the count */\n→»",
+    ),
+    "no-fence-after-the-count": Mutant(
+        "The last group may read what it knew before the others had written.",
+        only="cuda-ptx",
+        gpu="«    FENCE(); /* theirs after the count */\n→»",
+    ),
+    "merged-by-the-first-group": Mutant(
+        "The group that ends first merges parts that nobody has computed yet.",
+        gpu="arrived == «SPLITS - 1→0»;",
+    ),
+    "count-not-reset": Mutant(
+        "The count of groups goes on from the last launch: the next one is merged by nobody.",
+        gpu="«    if (last && LANE == 0) {\n"
+        "        done[row * (H / TILE_H) + GROUP_X] = 0; /* for the next launch */\n"
+        "    }\n→»",
     ),
     "barrier-before-the-weights": Mutant(
         "The barrier between the weights of the keys and their values stands before the weights.",

@@ -18,6 +18,10 @@ typedef float4 f32x4;
 #define INLINE __device__ __forceinline__
 #define SHARED __shared__
 #define BARRIER() __syncthreads()
+/* Accesses of this work-item to global memory before it are visible on the device before those behind it; and a count
+ * in global memory goes up by 1, and gives what it was. */
+#define FENCE() __threadfence()
+#define COUNT_UP(pointer) atomicAdd(pointer, 1u)
 
 #define UNROLL_ALWAYS _Pragma("unroll")
 

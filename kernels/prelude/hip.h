@@ -38,6 +38,10 @@ typedef float f32x4 __attribute__((ext_vector_type(4)));
         __builtin_amdgcn_s_barrier(); \
         FENCE_(__ATOMIC_ACQUIRE); \
     } while (0)
+/* Accesses of this work-item to global memory before it are visible on the device before those behind it; and a count
+ * in global memory goes up by 1, and gives what it was. */
+#define FENCE() __builtin_amdgcn_fence(__ATOMIC_ACQ_REL, "agent")
+#define COUNT_UP(pointer) __hip_atomic_fetch_add(pointer, 1u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT)
 
 #define UNROLL_ALWAYS _Pragma("unroll")
 

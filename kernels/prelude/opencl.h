@@ -19,6 +19,11 @@ typedef float4 f32x4;
 #define SHARED __local
 #define RESTRICT restrict
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+/* Accesses of this work-item to global memory before it are visible on the device before those behind it (OpenCL C 1.2
+ * promises that within the group alone, devices give it to all); and a count in global memory goes up by 1, and gives
+ * what it was. */
+#define FENCE() mem_fence(CLK_GLOBAL_MEM_FENCE)
+#define COUNT_UP(pointer) atomic_inc((volatile __global u32*)(pointer))
 
 #define UNROLL_ALWAYS _Pragma("unroll")
 #ifdef ON_CPU

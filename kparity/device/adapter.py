@@ -131,7 +131,11 @@ class Kernel:
         self.backend, self.op, self.case = backend, op, case
         self.id = f"{op.name}_{backend.id_dialect}_{op.variant(case)}"
         self.args, self.stages = op.args(case), op.stages(case, backend.dialect)
-        self.scratch = [backend.empty(arg.shape, arg.dtype) for arg in op.scratch(case, backend.dialect)]
+        self.scratch = []
+        for arg in op.scratch(case, backend.dialect):
+            self.scratch.append(backend.empty(arg.shape, arg.dtype))
+            if arg.role == "inout":  # what a launch leaves there is read by the next
+                backend.write(self.scratch[-1], np.zeros(arg.shape, DTYPES[arg.dtype]))
 
     def shared(self, one: Buffer, other: Buffer) -> bool:
         """Whether two buffers have memory in common, where the text declares that what it writes has not."""

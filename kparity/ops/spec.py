@@ -232,7 +232,9 @@ class Op(ABC):
         return (Stage(self.name, self.launch(case)),)
 
     def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
-        """Buffers that the stages share and nobody else sees; an adapter allocates them once per kernel."""
+        """Buffers that the stages share and nobody else sees; an adapter allocates them once per kernel. An ``inout``
+        is 0 before the first launch, and every launch must leave it so; the others hold anything.
+        """
         return ()
 
     def variant(self, case: Case) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kparity.ptx.exchange import Exchange
 from kparity.ptx.memory import Fault, Root, Span
 from kparity.ptx.sanitizer import ATOMIC, SEVERAL, Races
 from kparity.ptx.text import Place
@@ -23,7 +24,7 @@ class Options:
     """What is watched beside bounds, alignment, barriers and lanes, which always are."""
 
     sanitize: bool = False
-    """Races on shared memory, and global memory that nobody wrote."""
+    """Races on shared memory, global memory that nobody wrote, and what another block wrote and no fence shows."""
     perturb: bool = False
     """Approximate instructions err as far as the PTX ISA lets them."""
 
@@ -58,8 +59,8 @@ def readable(symbol: str) -> str:
 class Blocks:
     """Some blocks of a launch: special registers, memory of their own, and how what goes wrong is told."""
 
-    def __init__(self, launch: LaunchOf, first: int, blocks: int) -> None:
-        self.launch, self.first, self.blocks = launch, first, blocks
+    def __init__(self, launch: LaunchOf, first: int, blocks: int, exchange: Exchange | None = None) -> None:
+        self.launch, self.first, self.blocks, self.exchange = launch, first, blocks, exchange
         self.threads = int(np.prod(launch.block))
         self.shape = (blocks, self.threads)
         kernel = launch.program.kernel

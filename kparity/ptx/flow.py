@@ -11,7 +11,7 @@ from kparity.ptx.text import Address, Instruction, Kernel, Number, Operand, Regi
 
 BARRIER = re.compile(r"bar\.sync|barrier\.sync(?:\.aligned)?")
 IGNORED = re.compile(r"membar\.\w+|fence(?:\.\w+)*|nanosleep\.u32|prefetch\S*|discard\S*")
-"""The order in which memory becomes visible is not modelled: all threads see one memory."""
+"""All threads see one memory; the order in which it becomes visible to other blocks is watched, not modelled."""
 
 
 @dataclass

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.ptx.blocks import LaunchOf
+from kparity.ptx.exchange import Exchange
 from kparity.ptx.flow import BasicBlock
 from kparity.ptx.lanes import Lanes
 from kparity.ptx.memory import Fault, Span
@@ -110,17 +111,20 @@ class Batch(Lanes):
     def _pass(self, blocks: Array | None) -> None:
         if self.races is not None:
             self.races.barrier(blocks)
+        if self.exchange is not None:
+            self.exchange.barrier(self.first, np.ones(self.blocks, bool) if blocks is None else blocks)
 
 
 def run(launch: LaunchOf) -> set[str]:
     """Every block of a launch, batch by batch; raises Fault. Gives the places that read shared memory which nobody
     wrote, where that is watched.
     """
-    total, unwritten = int(np.prod(launch.grid)), set[str]()
-    many = max(1, THREADS // int(np.prod(launch.block)))
+    total, threads, unwritten = int(np.prod(launch.grid)), int(np.prod(launch.block)), set[str]()
+    many = max(1, THREADS // threads)
+    exchange = Exchange(total, threads) if launch.options.sanitize and launch.program.exchanges else None
     with np.errstate(all="ignore"):  # infinities, NaN and wrap-around are values here
         for first in range(0, total, many):
-            batch = Batch(launch, first, min(many, total - first))
+            batch = Batch(launch, first, min(many, total - first), exchange)
             batch.run()
             unwritten |= batch.unwritten_shared
     return unwritten

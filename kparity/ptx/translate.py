@@ -37,9 +37,11 @@ MEMORY = re.compile(
     r"(?:\.L[12]::\w+)*(?P<vector>\.v2|\.v4)?\.(?P<type>[busf](?:8|16|32|64))"
 )  # fmt: skip
 ATOMIC = re.compile(
-    r"(?P<what>atom|red)(?:\.(?:relaxed|acquire|release|acq_rel))?(?:\.(?:cta|gpu|sys))?(?P<space>\.global|\.shared)?"
+    r"(?P<what>atom|red)(?P<order>\.(?:relaxed|acquire|release|acq_rel))?(?:\.(?:cta|gpu|sys))?(?P<space>\.global|\.shared)?"
     r"\.(?P<operation>add|min|max|exch|cas|and|or|xor|inc|dec)\.(?P<type>[busf](?:32|64))"
 )  # fmt: skip
+FENCE = re.compile(r"membar\.(?:gl|sys)|fence(?:\.\w+)*\.(?:gpu|sys)")
+"""What orders memory over the device."""
 SHUFFLE = re.compile(r"shfl\.sync\.(up|down|bfly|idx)\.b32")
 VOTE = re.compile(r"vote\.sync\.(ballot\.b32|all\.pred|any\.pred|uni\.pred)")
 REDUCE = re.compile(r"redux\.sync\.(add|min|max|and|or|xor)\.([bus]32)")
@@ -58,6 +60,8 @@ class Program:
     """Bytes of the smallest access to shared memory: the unit of the race detector."""
     warp_barriers: bool
     """Whether it has ``bar.warp.sync``, which orders the accesses within a warp."""
+    exchanges: bool = False
+    """Whether it has atomics on global memory, by which blocks can meet."""
 
 
 class Writer:
@@ -84,7 +88,11 @@ class Writer:
         found = (MEMORY.fullmatch(each.opcode) or ATOMIC.fullmatch(each.opcode) for each in self.kernel.code)
         sizes = [SIZES[match["type"]] for match in found if match and match["space"] in (".shared", None)]
         barriers = any(each.opcode.startswith("bar.warp") for each in self.kernel.code)
-        return Program(self.kernel, self.blocks, len(self.slots), list(self.places), min(sizes, default=4), barriers)
+        atomics = (ATOMIC.fullmatch(each.opcode) for each in self.kernel.code)
+        exchanges = any(match and match["what"] == "atom" and match["space"] != ".shared" for match in atomics)
+        return Program(
+            self.kernel, self.blocks, len(self.slots), list(self.places), min(sizes, default=4), barriers, exchanges
+        )
 
     def _rounded(self) -> set[str]:
         """Registers that are written by floating-point arithmetic alone or by a copy: their NaN are the canonical."""
@@ -282,7 +290,13 @@ class Writer:
             f"X.atomic({self.place(each)}, '{space}', {origin}, {base}, {offset}, '{DTYPES[kind]}', "
             f"'{match['operation']}', ({given},), {self.mask(each)})"
         )
-        return self.assign(each.operands[0], kind, text, each) if at else text
+        order, fence = match["order"] or "", self._fence(match, each)
+        before, after = order in (".release", ".acq_rel"), order in (".acquire", ".acq_rel")
+        lines = [fence] * before + [self.assign(each.operands[0], kind, text, each) if at else text] + [fence] * after
+        return "; ".join(lines)
+
+    def _fence(self, match: re.Match[str], each: Instruction) -> str:
+        return f"X.fence({self.mask(each)})"
 
     def _shuffle(self, match: re.Match[str], each: Instruction) -> str:
         target, *sources = each.operands
@@ -321,7 +335,7 @@ class Writer:
     SPECIAL_FORMS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = (
         (MEMORY, _memory), (ATOMIC, _atomic), (SHUFFLE, _shuffle), (VOTE, _vote), (REDUCE, _reduce),
         (re.compile(r"activemask\.b32"), _active), (re.compile(r"bar\.warp\.sync"), _warp_barrier),
-        (re.compile(r"trap|brkpt"), _trap), (IGNORED, _nothing),
+        (re.compile(r"trap|brkpt"), _trap), (FENCE, _fence), (IGNORED, _nothing),
     )  # fmt: skip
 
     def _function(self, at: int, block: BasicBlock) -> str:

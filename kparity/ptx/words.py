@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.ptx.blocks import Blocks, readable
+from kparity.ptx.exchange import Exchange
 from kparity.ptx.memory import WORDS, Root, Span
 from kparity.ptx.opcodes import WINDOWS
 
@@ -41,6 +42,8 @@ class Words(Blocks):
             self._unwritten(place, root, at, size, mask, space, origin)
         if self.races is not None and space == "shared":
             self.races.access(place, at, size, mask, "read")
+        if self.exchange is not None and space == "global":
+            self._unseen(self.exchange, place, root, at, size, mask, origin)
         if count == 1:
             return (root.typed(dtype).take(at),)
         words = root.typed(WORDS[size]).take(at)
@@ -62,12 +65,15 @@ class Words(Blocks):
             words = values[0]
         else:
             words = np.stack([np.broadcast_to(each, shape) for each in values], -1).view(WORDS[size])[..., 0]
+        where = np.broadcast_to(at, self.shape)
         at = np.broadcast_to(at, shape)
         if mask is not None:
             lanes = np.broadcast_to(mask, shape)
             at, words = at[lanes], np.broadcast_to(words, shape)[lanes]
         root.typed(WORDS[size] if len(values) > 1 else dtype)[at] = words
         root.mark_words(at, size)
+        if self.exchange is not None and space == "global":
+            self.exchange.write(self.first, root, where, size, self._lanes(mask))
 
     def atomic(
         self, place: int, space: str, origin: str | None, base: Array, offset: int, dtype: str, operation: str,
@@ -89,8 +95,19 @@ class Words(Blocks):
             word = places[lane]
             found[lane] = memory[word]
             memory[word] = _combined(operation, memory[word], [each[lane] for each in given])
+            if self.exchange is not None and space == "global":
+                self.exchange.atomic(self.first + int(lane[0]), int(lane[1]))
         root.mark_words(places[lanes], size)
         return found
+
+    def fence(self, mask: Array | None) -> None:
+        """A fence over the device."""
+        if self.exchange is not None:
+            self.exchange.fence(self.first, self._lanes(mask))
+
+    def _lanes(self, mask: Array | None) -> Array:
+        """The lanes of a mask, one by one."""
+        return np.ones(self.shape, bool) if mask is None else np.broadcast_to(mask, self.shape)
 
     # Where a lane goes.
 
@@ -179,6 +196,16 @@ class Words(Blocks):
             return
         span = self.spans.get(origin or "")
         raise self.fault(place, bad, f"read of {span.name if span else 'memory'} that nobody wrote")
+
+    def _unseen(
+        self, exchange: Exchange, place: int, root: Root, at: Array, size: int, mask: Array | None, origin: str | None
+    ) -> None:  # fmt: skip
+        """What another block wrote is read only where fences and an atomic say that it is there."""
+        bad = exchange.unseen(self.first, root, at, size, self._lanes(mask))
+        if bad is not None:
+            span = self.spans.get(origin or "")
+            name = span.name if span else "memory"
+            raise self.fault(place, bad, f"read of {name} that another block wrote, and no fence and count say when,")
 
 
 def _combined(operation: str, old: Any, given: Sequence[Any]) -> Any:
