@@ -47,6 +47,8 @@ GPU_LOADS = 8
 """Loads of 16 bytes per row that a work-item of the GPU text has under way at most: registers, 4 each."""
 GPU_LOCAL = 24_576
 """Bytes of activations that a group of the GPU text keeps in local memory at most."""
+TENSOR_M = 16
+"""Rows of activations from which the CUDA text has tensor cores: half of the tokens of its tile."""
 GPU_FEW, GPU_MANY = 8_192, 65_536
 """Work-items below which rows are cut finer, and from which a work-item takes two rows."""
 MAX_K = 131_072
@@ -140,6 +142,7 @@ class Tgemv(Op):
             "A_PER_BLOCK": int(case["ascale"] == "block256"), "A_PER_32": int(case["ascale"] == "block32"),
             "OUT_I32": int(case["out"] == "i32"),
             "LANES": lanes, "ROWS": BLOCK // lanes, "TILE_M": self.tile_m(case), "BLOCK": BLOCK,
+            "TENSOR": int(self.tensor(case)),
             **dict(zip(("GPU_BLOCK", "GPU_LANES", "TILE_N", "AHEAD"), self.gpu_tile(case), strict=True)),
         }  # fmt: skip
 
@@ -156,6 +159,13 @@ class Tgemv(Op):
         """Rows of activations that one work-item carries, so that a weight is decoded once for all of them."""
         return int(min(case["M"], 8))
 
+    @classmethod
+    def tensor(cls, case: Case) -> bool:
+        """Whether the CUDA text multiplies on tensor cores: not where scales change within a row, whose sums of floats
+        have an order that follows the work-items of the other text.
+        """
+        return case["M"] >= TENSOR_M and cls.whole(case)
+
     def launch(self, case: Case) -> Grid:
         rows = BLOCK // self.lanes(case)
         return Grid((ceil_div(case["N"], rows), ceil_div(case["M"], self.tile_m(case)), 1), BLOCK)
@@ -169,6 +179,9 @@ class Tgemv(Op):
         are too few rows to fill a large GPU. Where there are plenty, two rows share the activations.
         """
         chunks, tile_m, lanes = padded(case["K"]) // 64, cls.tile_m(case), 4
+        if cls.tensor(case):  # 32 rows a group: two fragments of tensor cores
+            steps, loads = ceil_div(chunks, 8), min(2, ceil_div(chunks, 8))
+            return 128, 8, 2, ceil_div(steps, ceil_div(steps, loads))
         while lanes < (128 if tile_m == 1 else 32) and lanes * 2 <= chunks:
             if ceil_div(chunks, lanes) <= GPU_LOADS and case["M"] * case["N"] * lanes >= GPU_FEW:
                 break
@@ -198,10 +211,11 @@ class Tgemv(Op):
         small, tiled, wide, long = (1, 3, 257), (9, 33, 640), (2, 70, 2560), (1, 5, 4100)
         # 16401 rows, here and below: so many that the GPU text gives two to a work-item.
         plain = ((1, 1, 1), (1, 16_401, 256), small, (3, 17, 768), tiled, (33, 3_301, 1000), wide, long)
-        found = self.every("M N K", plain)
-        found += self.every("M N K", (small, tiled), wscale="row")
+        crowd = (19, 45, 1100)  # tails of tokens, rows and K on tensor cores
+        found = self.every("M N K", (*plain, (16, 3, 40), crowd, (65, 32, 2560)))
+        found += self.every("M N K", (small, tiled, crowd), wscale="row")
         found += [self.case(M=1, N=16_401, K=300, wscale="row", ascale="block256")]
-        found += self.every("M N K", (small, tiled, long), out="i32")
+        found += self.every("M N K", (small, tiled, crowd, long), out="i32")
         both = ("block256", "block256")
         spanned = (
             (small, ("tensor", "block256"), ("block256", "token"), ("block64", "block32")),

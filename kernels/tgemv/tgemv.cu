@@ -13,7 +13,11 @@
  * Weights come in batches: AHEAD loads of 16 bytes per row are under way before the first is used, and while they are,
  * the group brings the activations of the batch to local memory, turned so that neighbouring work-items read
  * neighbouring 16 bytes. Activations are asked for before the weights: they are waited for first.
+ *
+ * Many tokens whose rows are summed as a whole have tensor cores where CUDA does: prelude/ternary_mma.cu, with the same
+ * bits.
  */
+//#use ternary_mma
 #undef BLOCK
 #undef LANES
 #undef ROWS
@@ -82,6 +86,9 @@ INLINE i32 joined(const i32* sums)
 KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, GLOBAL const i8* RESTRICT q,
     GLOBAL const float* RESTRICT ascale, GLOBAL const i32* RESTRICT qsum, GLOBAL RESULT* RESTRICT y)
 {
+#if TENSOR_CORES
+    tensor_tile(w, wscale, q, ascale, qsum, y);
+#else
     SHARED u32x4 active[TILE_M * 4 * PITCH];
     SHARED PARTIAL scratch[SCRATCH(OUTPUTS)];
     const u32 lane = LANE % LANES, row0 = GROUP_X * ROWS + LANE / LANES * TILE_N, m0 = GROUP_Y * TILE_M;
@@ -260,4 +267,5 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #endif
         }
     }
+#endif
 }

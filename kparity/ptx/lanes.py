@@ -127,6 +127,36 @@ class Lanes(Words):
             given = np.where(mask, given, value.dtype.type(neutral))
         return self._spread(ufunc.reduce(self._per_warp(given, neutral), axis=-1, dtype=value.dtype))
 
+    def _bytes(self, registers: tuple[Array, ...], signed: bool) -> Array:
+        """``(blocks, warps, 8 g, 4 t, registers, 4)``: the integers of 8 bits that lanes 4g + t hold, as f32."""
+        held = np.stack([self._per_warp(each, 0) for each in registers], axis=-1)
+        blocks, warps = held.shape[:2]
+        shape = (blocks, warps, 8, 4, len(registers), 4)
+        return held.astype("<u4").view("i1" if signed else "u1").reshape(shape).astype(np.float32)
+
+    def matrix(
+        self, place: int, a: tuple[Array, ...], b: tuple[Array, ...], c: tuple[Array, ...], signed_a: bool,
+        signed_b: bool, mask: Array | None,
+    ) -> tuple[Array, ...]:  # fmt: skip
+        """``mma.sync.m16n8k32`` of integers of 8 bits: the four registers of the sums, which wrap around.
+
+        Registers 0 and 2 of ``a`` are row g, 1 and 3 row g + 8; 0 and 1 are columns 4t on, 2 and 3 columns 16 + 4t on.
+        Those of ``b`` are column g and the same k; those of ``c`` rows g and g + 8 of columns 2t and 2t + 1.
+        """
+        self._members(place, np.array([[0xFFFFFFFF]], np.uint32), mask, "a matrix product")
+        here = self.live if mask is None else np.broadcast_to(mask, self.shape)
+        full = self._per_warp(here, False).all(axis=-1)
+        if (partly := here & ~self._spread(full)).any():
+            raise self.fault(place, partly, "a matrix product in a warp that is not full")
+        left, right = self._bytes(a, signed_a), self._bytes(b, signed_b)
+        blocks, warps = left.shape[:2]
+        # a register is (k half, row half); rows: row half, g; columns: k half, t, byte
+        rows = left.reshape(blocks, warps, 8, 4, 2, 2, 4).transpose(0, 1, 5, 2, 4, 3, 6).reshape(blocks, warps, 16, 32)
+        columns = right.transpose(0, 1, 4, 3, 5, 2).reshape(blocks, warps, 32, 8)
+        product = (rows @ columns).astype(np.int64)  # 32 products below 2^16: exact in f32
+        quads = product.reshape(blocks, warps, 2, 8, 4, 2).transpose(2, 5, 0, 1, 3, 4).reshape(4, blocks, warps * WARP)
+        return tuple(quads[at].astype(np.uint32) + each for at, each in enumerate(c))
+
     def active(self, mask: Array | None) -> Array:
         """``activemask``: the lanes that run together here."""
         here = self._per_warp(np.ones(self.shape, bool) if mask is None else mask, False)

@@ -46,6 +46,8 @@ SHUFFLE = re.compile(r"shfl\.sync\.(up|down|bfly|idx)\.b32")
 VOTE = re.compile(r"vote\.sync\.(ballot\.b32|all\.pred|any\.pred|uni\.pred)")
 REDUCE = re.compile(r"redux\.sync\.(add|min|max|and|or|xor)\.([bus]32)")
 
+MATRIX = re.compile(r"mma\.sync\.aligned\.m16n8k32\.row\.col(?:\.satfinite)?\.s32\.(s8|u8)\.(s8|u8)\.s32")
+
 
 @dataclass
 class Program:
@@ -320,6 +322,18 @@ class Writer:
         text = f"X.reduce({self.place(each)}, '{match[1]}', {given}, {members_}, {self.mask(each)})"
         return self.assign(target, match[2], text, each)
 
+    def _matrix(self, match: re.Match[str], each: Instruction) -> str:
+        if "satfinite" in each.opcode:
+            raise refused(each.row, f"{each.opcode}: sums that saturate are not executed here")
+        counts = [len(parts_of(operand)) for operand in each.operands]
+        if counts != [4, 4, 2, 4]:
+            raise refused(each.row, f"{each.opcode} of {counts} registers, not of 4, 4, 2 and 4")
+        given = [f"({', '.join(self.use(part, 'b32', each.row) for part in parts_of(o))})" for o in each.operands[1:]]
+        signs = f"{match[1] == 's8'}, {match[2] == 's8'}"
+        lines = [f"t = X.matrix({self.place(each)}, {', '.join(given)}, {signs}, {self.mask(each)})"]
+        lines += [self.assign(part, "b32", f"t[{at}]", each) for at, part in enumerate(parts_of(each.operands[0]))]
+        return "; ".join(lines)
+
     def _active(self, match: re.Match[str], each: Instruction) -> str:
         return self.assign(each.operands[0], "b32", f"X.active({self.mask(each)})", each)
 
@@ -333,7 +347,7 @@ class Writer:
         return "pass"
 
     SPECIAL_FORMS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = (
-        (MEMORY, _memory), (ATOMIC, _atomic), (SHUFFLE, _shuffle), (VOTE, _vote), (REDUCE, _reduce),
+        (MEMORY, _memory), (ATOMIC, _atomic), (SHUFFLE, _shuffle), (VOTE, _vote), (REDUCE, _reduce), (MATRIX, _matrix),
         (re.compile(r"activemask\.b32"), _active), (re.compile(r"bar\.warp\.sync"), _warp_barrier),
         (re.compile(r"trap|brkpt"), _trap), (FENCE, _fence), (IGNORED, _nothing),
     )  # fmt: skip
