@@ -16,6 +16,11 @@ def _tiled(marked: str) -> Patch:
     return Patch(marked, file="tgemv/tgemm.h")
 
 
+def _tensor(what: str, marked: str, times: int = 1) -> Mutant:
+    """A defect of the text for tensor cores, which cuda-ptx executes."""
+    return Mutant(what, only="cuda-ptx", gpu=Patch(marked, times, "prelude/ternary_mma.cu"))
+
+
 def _native_total(changed: str) -> Patch:
     """Tiles: what becomes of an accumulator ``sum``."""
     return _tiled(
@@ -316,5 +321,42 @@ MUTANTS = {
             "                const u32 piece = LANE + i * BLOCK;\n                KEEP(",
             "«        BARRIER();\n→»        ISSUED(); /* no product",
         ),
+    ),
+    "tensor-rows-exchanged": _tensor(
+        "Tensor cores: the registers of rows g and g + 8 of a fragment of weights are exchanged.",
+        "fragment[4] = {«upper & 0x03030303u, lower→lower & 0x03030303u, upper» & 0x03030303u,",
+    ),
+    "tensor-columns-exchanged": _tensor(
+        "Tensor cores: the two halves of the columns of a fragment of activations are exchanged.",
+        "«step == 0 ? tokens[n].x : tokens[n].z,\n                        step == 0 ? tokens[n].y : tokens[n].w"
+        "→step == 0 ? tokens[n].y : tokens[n].w,\n                        step == 0 ? tokens[n].x : tokens[n].z»",
+    ),
+    "tensor-token-of-neighbour": _tensor(
+        "Tensor cores: a lane brings the activations of its neighbour's token.", "m = m0 + n * 8 + «g→(g ^ 1)»;"
+    ),
+    "tensor-sums-transposed": _tensor(
+        "Tensor cores: a lane stores its sums as if it had columns t and t + 4 of a fragment, not 2t and 2t + 1.",
+        "token = n * 8 + «2 * t + at % 2→t + at % 2 * 4»;",
+    ),
+    "tensor-step-of-k": _tensor(
+        "Tensor cores: the second step within a word takes the codes from two bits on, not from four.",
+        "word) >> «4→2» * step;",
+        2,
+    ),
+    "tensor-tile-missing": _tensor(
+        "Tensor cores: the last eight tokens of a tile are not multiplied.",
+        "for (u32 n = 0; n < TOKENS«→ - 1»; ++n) {\n                    mma_s8",
+    ),
+    "tensor-block-missing": _tensor(
+        "Tensor cores: the last block of K is not multiplied.", "block < BLOCKS«→ - 1»; block += WARPS"
+    ),
+    "tensor-share-missing": _tensor(
+        "Tensor cores: the share of the last warp is not added.", "share < WARPS«→ - 1»; ++share"
+    ),
+    "tensor-tokens-past-the-end": _tensor(
+        "Tensor cores: tokens past the end are stored.", "if (row < N« && m < M→») {"
+    ),
+    "tensor-codes-not-undone": _tensor(
+        "Tensor cores: the sum of the activations is not subtracted.", "total« - excess→»", 2
     ),
 }

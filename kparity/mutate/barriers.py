@@ -30,9 +30,8 @@ def files(op: str, dialect: str) -> Iterator[str]:
     own = file_of(op, dialect)
     text = kernel_text(own)
     yield own
-    if dialect == "wgsl":
-        yield from uses(text, "wgsl")
-    elif REDUCES in text and op not in WITHIN_A_WAVE:
+    yield from uses(text, "wgsl" if dialect == "wgsl" else "cu")
+    if dialect == "gpu" and REDUCES in text and op not in WITHIN_A_WAVE:
         yield REDUCTION
 
 

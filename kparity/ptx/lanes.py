@@ -146,7 +146,8 @@ class Lanes(Words):
         self._members(place, np.array([[0xFFFFFFFF]], np.uint32), mask, "a matrix product")
         here = self.live if mask is None else np.broadcast_to(mask, self.shape)
         full = self._per_warp(here, False).all(axis=-1)
-        if (partly := here & ~self._spread(full)).any():
+        partly = here & ~self._spread(np.asarray(full))
+        if partly.any():
             raise self.fault(place, partly, "a matrix product in a warp that is not full")
         left, right = self._bytes(a, signed_a), self._bytes(b, signed_b)
         blocks, warps = left.shape[:2]
