@@ -155,6 +155,20 @@ def test_machine_code_meets_the_limits(target: Target) -> None:
     assert machine_table.failures(machine_table.Half("", False, found)) == []
 
 
+@pytest.mark.compile
+@pytest.mark.parametrize("target", machine_table.CUDA, ids=lambda target: target.name)
+def test_many_rows_are_multiplied_on_tensor_cores(target: Target) -> None:
+    """Two fragments of rows, four of tokens, eight steps of 32 in a block of 256; and none where there is one row."""
+    try:
+        compilers.Nvcc()
+        compilers.nvdisasm()
+    except Unavailable as missing:
+        absent(f"nvcc: [{missing.code}] {missing}", "nvcc")
+    op = ops.get("tgemv")
+    many, one = (machine_table.read(op.case(M=m, N=13824, K=2560), target).measures for m in (32, 1))
+    assert (many.products, one.products) == (2 * 4 * 8, 0)
+
+
 # The receipt and the document.
 
 

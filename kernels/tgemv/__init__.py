@@ -223,7 +223,8 @@ class Tgemv(Op):
             (wide, ("tensor", "block256"), ("block64", "token"), both),
         )
         found += self.every("M N K wscale ascale", [(*shape, *span) for shape, *spans in spanned for span in spans])
-        return [*found, self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
+        integers = [self.case(M=17, N=9, K=300, ascale=each, out="i32") for each in self.choices["ascale"]]
+        return [*found, *integers, self.case(M=3, N=17, K=768, wscale="block256", ascale="block256", out="i32")]
 
     def more(self) -> list[Case]:
         # A step of every model, scales as I2_S (one per tensor) and TQ2_0 (one per block) have them.

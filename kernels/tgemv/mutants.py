@@ -18,7 +18,7 @@ def _tiled(marked: str) -> Patch:
 
 def _tensor(what: str, marked: str, times: int = 1) -> Mutant:
     """A defect of the text for tensor cores, which cuda-ptx executes."""
-    return Mutant(what, only="cuda-ptx", gpu=Patch(marked, times, "prelude/ternary_mma.cu"))
+    return Mutant(what, only="cuda-ptx", gpu=Patch(marked, times, "prelude/ternary_mma.h"))
 
 
 def _native_total(changed: str) -> Patch:

@@ -14,10 +14,9 @@
  * the group brings the activations of the batch to local memory, turned so that neighbouring work-items read
  * neighbouring 16 bytes. Activations are asked for before the weights: they are waited for first.
  *
- * Many tokens whose rows are summed as a whole have tensor cores where CUDA does: prelude/ternary_mma.cu, with the same
+ * Many tokens whose rows are summed as a whole have tensor cores where CUDA does: prelude/ternary_mma.h, with the same
  * bits.
  */
-//#use ternary_mma
 #undef BLOCK
 #undef LANES
 #undef ROWS

@@ -59,6 +59,8 @@ class Measures:
     """Instructions for each 16-byte load of the stream: of its loop, where it has one, else of the entry point."""
     barriers: int
     """Barriers of the group."""
+    products: int = 0
+    """Instructions of tensor cores."""
 
 
 def loop_of(steps: Sequence[Step], wanted: Sequence[int]) -> range:
@@ -106,4 +108,5 @@ def measure(steps: Sequence[Step]) -> Measures:
         late=sum(at > first and at not in looped for at in depth) if wanted else 0,
         per_load=round(len(loop) / len(inside), 1) if inside else 0.0,
         barriers=sum(step.kind is Kind.BARRIER for step in steps),
+        products=sum("IMMA" in step.text for step in steps),
     )

@@ -31,6 +31,8 @@ class Limits:
     rounds: int
     """Latencies of global memory in series, at most."""
     findings: str
+    late: int = 0
+    """Loads asked for after the stream has been waited for, at most."""
 
     merges: bool = False
     """Whether the last group reads behind the stream what the others have written: no load of it can come earlier."""
@@ -44,7 +46,7 @@ class Limits:
             said.append(f"{found.kept} loads kept in flight while activations are stored, not {self.kept}")
         if found.rounds > self.rounds:
             said.append(f"{found.rounds} latencies in series, more than {self.rounds}")
-        if found.late and not self.merges:
+        if found.late > self.late and not self.merges:
             said.append(f"{found.late} loads asked for after the stream has been waited for")
         return said
 
@@ -57,8 +59,11 @@ def limits(case: Case) -> Limits | None:
         steps = -(-(has["WORDS"] // 4) // lanes)
         # Several rows of activations have a loop, before which the compilers wait for the scales: once in thousands of
         # products. And their pieces take so many scoreboards that weights share them.
+        # On tensor cores an output's three (both scales, the sum of its activations) come once, after all products.
         one = has["TILE_M"] == 1
-        return Limits(loads, loads if one else 0, 1 if one and steps <= has["AHEAD"] else 2, "F1 F2 F3")
+        return Limits(
+            loads, loads if one else 0, 1 if one and steps <= has["AHEAD"] else 2, "F1 F2 F3", 3 * has["TENSOR"]
+        )
     if case.op == "dense_gemv":
         return Limits(has["AHEAD"] * has["TILE_N"] * (1 if has["F16"] else 2), 0, 1, "F4")
     if case.op == "attention":

@@ -26,6 +26,7 @@
 #define TOKENS 4 /* fragments of 8 tokens */
 #define SLAB_ROWS (SLAB * 16)
 #define SLAB_TOKENS (TOKENS * 8)
+#define ACTIVE_SPANS (A_PER_32 ? BLOCKS * 8 : A_PER_BLOCK ? BLOCKS : 1)
 #define WARPS (GPU_BLOCK / 32)
 #define SUM_PITCH (SLAB_ROWS + 4) /* lanes of a warp write to banks of their own */
 
@@ -114,8 +115,8 @@ INLINE void tensor_tile(const u32* w, const float* wscale, const i8* q, const fl
                 total += shares[share][output / SLAB_ROWS * SUM_PITCH + output % SLAB_ROWS];
             }
             i32 excess = 0; /* sum(q) over the row: what the code's 1 added */
-            for (u32 span = 0; span < (A_PER_BLOCK ? BLOCKS : 1); ++span) {
-                excess += qsum[m * (A_PER_BLOCK ? BLOCKS : 1) + span];
+            for (u32 span = 0; span < ACTIVE_SPANS; ++span) {
+                excess += qsum[m * ACTIVE_SPANS + span];
             }
 #if OUT_I32
             y[(u64)m * N + row] = total - excess;
