@@ -261,7 +261,7 @@ fast() {
         --receipt "$out/decode_cuda.json"
     step receipt-decode $gpu_marks 20 "${kparity[@]}" receipt verify --require-gpu-kernels --require-parity "$out/decode_cuda.json"
     if [ -n "$smoke" ]; then
-        step variants optional 100 "$python" "$bench/variants.py" --backend opencl --shape $shape --seconds 0.1 --json "$out/variants.json"
+        step variants optional 100 "$python" "$bench/variants.py" --backend opencl --only whole-128 --shape $shape --seconds 0.1 --json "$out/variants.json"
     else
         step variants optional 200 "$python" "$bench/variants.py" --shape "$shape" --json "$out/variants.json"
     fi

@@ -70,6 +70,11 @@ VARIANTS = {
         "attention splits the keys of caches from 129 positions on, not from 513",
         cases=[_attention(length) for length in (256, 512)], values={"kparity.kernels.attention:GPU_WHOLE": 128},
     ),
+    "dot-products": Variant(
+        "from 16 rows of activations on, dot products of four and not the tensor cores",
+        cases=[ops.get("tgemv").case(M=m, N=2 * SERVED.ffn, K=SERVED.width) for m in (16, 32, 128)],
+        values={"kparity.kernels.tgemv:TENSOR_M": 1 << 30},
+    ),
 }  # fmt: skip
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from kparity.device import registry
 from kparity.receipts.record import Skipped, Statement, Tried
+from tests.conftest import needing
 from tests.made_receipts import ops_receipt, receipt
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
@@ -107,6 +109,19 @@ def test_a_look_at_the_device_and_a_changed_kernel_are_rows(summary: Any, tmp_pa
         ("look add[D=1] add", "pass", "registers 9 (compilers: 8), shared 0 (compilers: 0), lanes 64 (compilers: 96)"),
         ("look add[D=1] add", "FAIL", "spills 16 B"),
     ]  # fmt: skip
+
+
+def test_the_loops_of_the_rates_compute_what_their_twins_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    look = import_module("first_look")
+    with needing("cuda-ptx"):
+        registry.open_backend("cuda-ptx").close()
+    assert look.main(["--backend", "cuda-ptx", "--rounds", "2", "--json", str(tmp_path / "look.json")]) == 0
+    found = json.loads((tmp_path / "look.json").read_text())
+    assert [row["name"] for row in found["rates"] if row["right"]] == ["dp4a_rate", "mma_rate", "shared_rate"]
+    monkeypatch.setitem(look.RATES, "mma_rate", (look.dp4a, *look.RATES["mma_rate"][1:]))
+    assert look.main(["--backend", "cuda-ptx", "--rounds", "2"]) == 1, "a wrong output is no rate"
+    assert look.main(["--backend", "cpu"]) == 3, "no CUDA device"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--part", "4", "out"], ["--part"], ["--slow", "out"]])

@@ -146,7 +146,11 @@ def part(case: Case, stage: Stage, count: int, steps: Sequence[Step], room: int,
     rate = min(BANDWIDTH, under_way / (DRAM if cold else CACHE), min(groups, MULTIPROCESSORS) * EACH)
     latency = (DRAM if cold else CACHE) + max(measures.rounds - 1, 0) * CACHE
     rest = measures.barriers * BARRIER + TAIL
-    return Part(case.id, stage.entry, count, GAP, latency, (bytes_of(case, depth) if first else scratch) / rate, rest)
+    stream = (bytes_of(case, depth) if first else scratch) / rate
+    if first and z > 1:  # the groups that end last count up, read the parts of the others, and meet no other at it
+        rest += 2 * CACHE
+        stream += scratch / (min(x * y, MULTIPROCESSORS) * EACH)
+    return Part(case.id, stage.entry, count, GAP, latency, stream, rest)
 
 
 def asked(steps: Sequence[Step]) -> int:
