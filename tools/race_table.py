@@ -54,10 +54,14 @@ def row(backend: Backend, op: str, mutant: Mutant) -> str:
         found = race(backend, op)
     if not found:
         return f"| `{op}` | {place(mutant)} | redundant: no race without it, passed once |"
-    said = re.search(r"race on (\w+)\[byte \d+\]: (\w+ after \w+)", found)
-    lines = re.findall(r"\w+\.cu:(\d+)", found)
-    what = f"`{said[1]}`, {said[2]}, lines {' and '.join(lines)}" if said else found[:100]
-    return f"| `{op}` | {place(mutant)} | race: {what} |"
+    lines = re.findall(r"\w+\.cu:(\d+)", found) or re.findall(r"(\w+\.h:\d+)", found)
+    if said := re.search(r"race on (\w+)\[byte \d+\]: (\w+ after \w+)", found):
+        what = f"`{said[1]}`, {said[2]}"
+    elif said := re.search(r"read of (\w+) that another block wrote", found):
+        what = f"`{said[1]}`, read after another block's write"
+    else:
+        return f"| `{op}` | {place(mutant)} | {found[:100]} |"
+    return f"| `{op}` | {place(mutant)} | race: {what}, line{'s' * (len(lines) > 1)} {' and '.join(lines)} |"
 
 
 def main() -> int:
