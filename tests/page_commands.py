@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tests.cli import LIARS
+from tests.followed import OWN_PAGES
 from tools.performance import FACTS
 
 
@@ -47,6 +48,9 @@ BRIEF = "--pp 16 --tg 0 --seconds 0.1"
 NEWCOMER, GPU_HOST = "tests/newcomer.py", "bench/on_gpu.sh"
 EXAMPLE = Left(Why.TEST, "tests/test_cli_grammar.py::test_every_example_runs")
 TUTORIAL = Left(Why.TEST, "tests/test_site.py::test_the_tutorial_word_for_word")
+OWN = Left(Why.TEST, "tests/test_own_pages.py::test_an_own_page_word_for_word")
+FOLLOWED = {"docs/tutorial.md": TUTORIAL, **{f"docs/own-{kind}.md": OWN for kind in OWN_PAGES}}
+"""Pages that are followed word for word."""
 GGML = Left(Why.TEST, "tests/test_ggml.py::test_right_kernels_pass")
 KNOWN = Left(Why.TEST, "tests/test_contract_known.py::test_refused_until_the_closing_test_passes")
 FLIP = Left(Why.TEST, "tests/test_cutover.py::test_real_caddy_is_led_over_and_back_under_traffic")

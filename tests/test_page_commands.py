@@ -24,7 +24,7 @@ from kparity.cli.main import cli
 from tests import burnin_server, ray_cluster
 from tests.conftest import required
 from tests.newcomer import shell
-from tests.page_commands import BEFORE, EXAMPLE, TABLE, TUTORIAL, Left, Run
+from tests.page_commands import BEFORE, EXAMPLE, FOLLOWED, TABLE, Left, Run
 from tests.served import served
 from tests.test_cli_grammar import SERVERS, every_example
 
@@ -36,8 +36,8 @@ EXAMPLES = {*every_example()}
 
 def way(page: str, command: str) -> Left | Run:
     """How this command of this page is run, if it is."""
-    if page == "docs/tutorial.md":
-        return TUTORIAL
+    if page in FOLLOWED:
+        return FOLLOWED[page]
     if command in EXAMPLES and command not in TABLE and not page.startswith("examples"):
         return EXAMPLE
     return TABLE.get(command, Run())
@@ -121,7 +121,7 @@ class Reader:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page, commands in PAGES.items() if commands and page != "docs/tutorial.md"])
+@pytest.mark.parametrize("page", [page for page, commands in PAGES.items() if commands and page not in FOLLOWED])
 def test_every_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
         reader = Reader(page, tmp_path, stack)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,34 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import absent
+from tests.followed import follow
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def plain(text: str) -> str:
-    return " ".join(text.split())
 
 
 @pytest.mark.slow
 def test_the_tutorial_word_for_word(tmp_path: Path) -> None:
-    ran = 0
-    for kind, block in BLOCK.findall((ROOT / "docs/tutorial.md").read_text(encoding="utf-8")):
-        if kind == "python":
-            (tmp_path / "my_rope.py").write_text(block)
-        if kind != "console":
-            continue
-        line, *shown = block.splitlines()
-        command, _, remark = line.removeprefix("$ ").partition("    # exit code ")
-        words = shlex.split(command)
-        assert line.startswith("$ kparity ") and words[0] == "kparity"
-        done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True,
-                              env={**os.environ, "COLUMNS": "120"}, check=False)  # fmt: skip
-        assert done.returncode == int(remark or 0), done.stderr
-        said = plain(done.stdout)
-        assert [each for each in shown if plain(each) not in said] == [], done.stdout
-        ran += 1
-    assert ran == 7
+    assert len(follow(ROOT / "docs/tutorial.md", tmp_path)) == 7
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:

@@ -48,12 +48,19 @@ def codes() -> list[str]:
 
 def measures() -> list[str]:
     """Thresholds and equations of the contracts, as their texts have them, and slots of a trace."""
-    texts = "".join((files("kparity.contracts") / f"{name}.yaml").read_text("utf-8") for name in contracts())
+    texts = "".join((files("kparity.contracts") / f"{name}.yaml").read_text("utf-8") for name in shipped())
     sections = re.findall(r"^(?:thresholds|equations):\n((?:(?: .*)?\n)*)", texts, re.MULTILINE)
     return list(dict.fromkeys([*re.findall(r"^  (\w+):$", "".join(sections), re.MULTILINE), *slots()]))
 
 
 def contracts() -> list[str]:
+    """The shipped contracts, and those of other packages."""
+    from kparity.host.plugins import registered
+
+    return sorted(registered("kparity.contracts", "contract", dict.fromkeys(shipped(), "")))
+
+
+def shipped() -> list[str]:
     """The shipped contracts."""
     return sorted(each.name[:-5] for each in files("kparity.contracts").iterdir() if each.name.endswith(".yaml"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from kparity.contracts import Contract, form
 from kparity.contracts.plain_yaml import parse
 from kparity.errors import UnknownName, WrongInput
 from kparity.host import files
+from kparity.host.plugins import registered
 from kparity.host.text import printable
 
+GROUP = "kparity.contracts"
 LARGEST = 1 << 20
 """Bytes of a contract file; what is larger is something else."""
 
@@ -131,11 +134,28 @@ def in_folder(place: Path) -> list[Path]:
     return paths
 
 
+def installed() -> list[Path]:
+    """The contracts of other packages, of which none is imported: ``ID = "package"`` in the entry-point group
+    ``kparity.contracts`` is the file ``ID.yaml`` in that package's folder. Raises WrongInput where there is none.
+    """
+    paths = []
+    for name, package in registered(GROUP, "contract", dict.fromkeys(contracts.names(), contracts.__name__)).items():
+        if package == contracts.__name__:
+            continue
+        spec = find_spec(package) if package.isidentifier() else None
+        places = [Path(folder, f"{name}.yaml") for folder in (spec and spec.submodule_search_locations) or ()]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise WrongInput(f"contract {name!r}: {package} has no file {name}.yaml; repair or remove its package")
+        paths.append(path)
+    return paths
+
+
 def resolve(targets: Sequence[str], places: Sequence[str | Path] = ()) -> list[Path]:
     """Contract files: each target is a path or an id; without targets, every contract of ``places``, which are the
-    shipped ones where none is given. Raises WrongInput, or UnknownName with the nearest id.
+    shipped ones and those of other packages where none is given. Raises WrongInput, or UnknownName with the nearest id.
     """
-    known = [path for place in places or (contracts.folder(),) for path in in_folder(Path(place))]
+    known = [path for place in places or (contracts.folder(), *installed()) for path in in_folder(Path(place))]
     by_id = {path.stem: path for path in known}
     if not targets:
         return known

@@ -132,11 +132,12 @@ def _state(entry: KnownIssue, shown: evidence.Shown, backends: Collection[str]) 
 
 
 def load_issues(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[Issue, ...]:
-    """Every issue that refuses on this host: of the shipped contracts, and of the files and folders given.
+    """Every issue that refuses on this host: of the shipped contracts, those of other packages, and of the
+    files and folders given.
 
     Raises WrongInput for a contract in bad form, UnknownName for an issue about a backend that does not exist.
     """
-    theirs = files.read_all([path for place in places for path in files.in_folder(Path(place))])
+    theirs = files.read_all([path for place in (*files.installed(), *places) for path in files.in_folder(Path(place))])
     # Shipped contracts without known issues are not parsed: a probe has no time for them.
     paths = [path for path in files.in_folder(contracts.folder()) if "\nknown_issues:" in path.read_text("utf-8")]
     shipped = [contracts.load(path.stem) for path in paths]

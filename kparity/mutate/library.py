@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from kparity import ops
 from kparity.errors import WrongInput, named
+from kparity.host.plugins import imported, registered
 from kparity.model import writer
 from kparity.model.gguf_header import STRING
 from kparity.model.writer import F32, Key, Spec
@@ -23,6 +25,8 @@ from kparity.mutate import barriers
 from kparity.mutate.cell import CONTROL, ENGINE
 from kparity.ops.assemble import TEXTS
 from kparity.ops.mutant import Mutant
+from kparity.process import inside
+from kparity.process.ask import NoAnswer, tried
 
 EMBEDDED = ""
 """Stands for the model that is part of the package."""
@@ -59,6 +63,8 @@ def path_of(name: str, folder: Path) -> Path | None:
     return path
 
 
+GROUP = "kparity.mutants"
+"""Entry points of other packages: ``op = "module:MUTANTS"``, more mutants of an op of kparity's or of a package's."""
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -90,29 +96,69 @@ CONTROLS = (
 
 
 def of_op(op: str) -> Mapping[str, Mutant]:
-    """The mutants of one op by name; raises WrongInput where the list breaks a rule of ``kparity.ops.mutant``."""
+    """The mutants of one op by name, those of other packages last; raises WrongInput where a list breaks a rule of
+    ``kparity.ops.mutant``, or takes a name that is there.
+    """
     module = f"kparity.kernels.{op}.mutants"
-    if find_spec(module) is None:
-        return {}
-    own: Mapping[str, Mutant] = import_module(module).MUTANTS
-    mutants = {**own, **barriers.of_op(op)}
-    where = f"kernels/{op}/mutants.py"
+    own: Mapping[str, Mutant] = {}
+    if op in ops.NAMES and find_spec(module) is not None:
+        own = {**import_module(module).MUTANTS, **barriers.of_op(op)}
+        _obey(own, f"kernels/{op}/mutants.py")
+    target = theirs().get(op)
+    if target is None:
+        return own
+    added = _added(op, target)
+    _obey(added, target)
+    if taken := [name for name in added if name in own]:
+        raise WrongInput(f"{target}: {op} has a mutant {taken[0]!r} already; give yours another name")
+    return {**own, **added}
+
+
+@lru_cache(maxsize=1)
+def theirs() -> Mapping[str, str]:
+    """Op → ``module:MUTANTS`` of another package."""
+    return registered(GROUP, "set of mutants", {})
+
+
+def _added(op: str, target: str) -> Mapping[str, Mutant]:
+    """The mutants of another package, which is imported in a child first, unless this is one."""
+    module, _, attribute = target.partition(":")
+    try:
+        if not inside.begun:
+            tried(module)
+        found = getattr(imported(module), attribute)
+    except (ImportError, AttributeError, NoAnswer) as problem:
+        raise WrongInput(f"mutants of {op!r}: {target} cannot be imported ({problem})") from problem
+    if not (isinstance(found, dict) and all(isinstance(each, Mutant) for each in found.values())):
+        raise WrongInput(f"mutants of {op!r}: {target} is no dict of name to kparity.ops.mutant.Mutant")
+    return found
+
+
+def _obey(mutants: Mapping[str, Mutant], where: str) -> None:
+    """Raise WrongInput where a list breaks a rule of ``kparity.ops.mutant``."""
     for name, mutant in mutants.items():
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(str(name)):
             raise WrongInput(f"{where}: {name!r} is no lower-case name with hyphens")
         unknown = (set(mutant.patches) | set(mutant.equivalent)) - set(TEXTS)
         if unknown:
             raise WrongInput(f"{where}: {name}: unknown dialects {', '.join(sorted(unknown))}")
         if set(mutant.equivalent) - set(mutant.patches):
             raise WrongInput(f"{where}: {name}: equivalent in a dialect that it has no patch for")
-    return mutants
+
+
+def known() -> list[str]:
+    """The ops that can have mutants: those of this package, and those that other packages have mutants of.
+
+    Raises UnknownName for mutants of an op that nobody has.
+    """
+    return named([*ops.NAMES, *(op for op in theirs() if op not in ops.NAMES)], "op", ops.names())
 
 
 def every() -> list[Subject]:
-    """All mutants, op by op in the order of a forward pass, the engine's last."""
+    """All mutants, op by op in the order of a forward pass, then those of other packages' ops, the engine's last."""
     from kparity.mutate import makers
 
-    kernels = [Subject(op, name, mutant.what, mutant) for op in ops.NAMES for name, mutant in of_op(op).items()]
+    kernels = [Subject(op, name, mutant.what, mutant) for op in known() for name, mutant in of_op(op).items()]
     return [*kernels, *makers.every()[0]]
 
 
@@ -121,7 +167,7 @@ def select(chosen_ops: Sequence[str] = (), pattern: str = "*") -> list[Subject]:
 
     Raises UnknownName for an op that is not known, and WrongInput where nothing matches.
     """
-    chosen_ops = named(chosen_ops, "op", [*ops.NAMES, ENGINE])
+    chosen_ops = named(chosen_ops, "op", [*known(), ENGINE])
     chosen = [
         subject
         for subject in every()

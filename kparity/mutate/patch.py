@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
+from kparity import ops
 from kparity.device.adapter import Backend
 from kparity.errors import CompileFailed
 from kparity.ops import assemble
@@ -32,7 +33,7 @@ class Watched(ModuleType):
 
 def apply_texts(patched: Mapping[str, str]) -> None:
     """GPU and WGSL: whatever is assembled from now on is made of the patched texts."""
-    real = assemble.kernel_text
+    real, theirs = assemble.kernel_text, assemble.package_text
 
     def kernel_text(relative: str) -> str:
         if relative not in patched:
@@ -40,13 +41,19 @@ def apply_texts(patched: Mapping[str, str]) -> None:
         USED.add(relative)
         return patched[relative]
 
-    assemble.kernel_text = kernel_text  # type: ignore[assignment]
+    def package_text(package: str, relative: str) -> str:
+        return kernel_text(relative) if relative in patched else theirs(package, relative)
+
+    assemble.kernel_text, assemble.package_text = kernel_text, package_text  # type: ignore[assignment]
 
 
 def module_name(path: str) -> str:
-    """``rope/rope_torch.py`` → ``kparity.kernels.rope.rope_torch``; ``rope/__init__.py`` → ``kparity.kernels.rope``."""
+    """``rope/rope_torch.py`` → ``kparity.kernels.rope.rope_torch``; ``rope/__init__.py`` → ``kparity.kernels.rope``; of
+    an op of another package the same there.
+    """
     parts = [part for part in PurePosixPath(path).with_suffix("").parts if part != "__init__"]
-    return ".".join(("kparity.kernels", *parts))
+    package = ops.get(parts[0]).texts if parts[0] in ops.targets() else assemble.KERNELS
+    return ".".join((package, *parts))
 
 
 def loaded(path: str, text: str) -> ModuleType:

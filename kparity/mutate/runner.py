@@ -82,7 +82,7 @@ def _rules() -> str:
 
 
 def digest_of(subject: Subject, backend: str, patched: Mapping[str, str]) -> str:
-    """Of the patched sources, the op's own files, the adapter and the rules."""
+    """Of the patched sources, the op's own files or those of its package, the adapter and the rules."""
     digest = hashlib.sha256(_rules().encode())
     for name, text in sorted(patched.items()):
         digest.update(f"{name}\0{text}".encode())
@@ -90,6 +90,8 @@ def digest_of(subject: Subject, backend: str, patched: Mapping[str, str]) -> str
     for path in fingerprint.sources():
         if path.parent.name in (*own, "prelude") or path.stem in (backend.replace("-", "_"), "_cupy"):
             digest.update(path.name.encode() + (b"" if path.name == "mutants.py" else path.read_bytes()))
+    if subject.op in ops.targets() and subject.op not in ops.NAMES:
+        digest.update(fingerprint.distribution(ops.GROUP, subject.op).encode())
     return digest.hexdigest()[:16]
 
 

@@ -78,6 +78,11 @@ def kernel_text(relative: str) -> str:
     return resources.files(KERNELS).joinpath(relative).read_text(encoding="utf-8")
 
 
+def package_text(package: str, relative: str) -> str:
+    """The same of the package that brings an op."""
+    return resources.files(package).joinpath(relative).read_text(encoding="utf-8")
+
+
 def file_of(op: str, dialect: str) -> str:
     """The file of an op's text below ``kernels/``, or below the package that brings the op."""
     return f"{op}/{TEXTS[dialect].format(op=op)}"
@@ -95,7 +100,7 @@ def _own_text(op: Op, dialect: str) -> tuple[str, str]:
     relative, path = file_of(op.name, dialect), place(op, dialect)
     if op.texts == KERNELS:
         return path, kernel_text(relative)
-    return path, resources.files(op.texts).joinpath(relative).read_text(encoding="utf-8")
+    return path, package_text(op.texts, relative)
 
 
 @cache

@@ -2,7 +2,8 @@
 
 A gate can be trusted because it was seen to reject. Every op keeps its mutants beside its sources
 (``kernels/<op>/mutants.py``: name, in lower case with hyphens, → mutant); ``kparity mutate`` runs each on every backend
-of its dialects and records which gate rejects it.
+of its dialects and records which gate rejects it. Another package adds mutants of an op, its own or one of ours,
+through the entry-point group ``kparity.mutants`` (``op = "module:MUTANTS"``, a dict).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kparity import ops
 from kparity.errors import WrongInput
-from kparity.ops.assemble import file_of, kernel_text
+from kparity.ops.assemble import KERNELS, file_of, kernel_text, package_text
 
 CHANGE = re.compile("«(.*?)→(.*?)»", re.DOTALL)
 
@@ -36,7 +38,7 @@ class Patch:
         piece = CHANGE.sub(r"\1", self.marked)
         count = text.count(piece)
         if count != self.times:
-            raise WrongInput(f"kernels/{path}: {piece!r} occurs {count} times, the patch expects {self.times}")
+            raise WrongInput(f"{path}: {piece!r} occurs {count} times, the patch expects {self.times}")
         wrong = CHANGE.sub(r"\2", self.marked)
         if not self.only:
             return text.replace(piece, wrong)
@@ -70,7 +72,13 @@ class Mutant:
     def sources(self, op: str, dialect: str) -> dict[str, str]:
         """Path below ``kernels/`` → patched text, for one dialect; raises WrongInput where a patch does not fit."""
         changed: dict[str, str] = {}
+        own, package = file_of(op, dialect), ops.get(op).texts
         for patch in self.patches.get(dialect, ()):
-            path = patch.file or file_of(op, dialect)
-            changed[path] = patch.apply(path, changed.get(path) or kernel_text(path))
+            path = patch.file or own
+            theirs = package != KERNELS and path.startswith(f"{op}/")
+            try:
+                text = changed.get(path) or (package_text(package, path) if theirs else kernel_text(path))
+            except OSError:
+                raise WrongInput(f"a mutant of {op} is of {path}, which {package} does not have") from None
+            changed[path] = patch.apply(f"{package if theirs else 'kernels'}/{path}", text)
         return changed
