@@ -31,7 +31,8 @@ def surroundings(folder: Path) -> dict[str, str]:
     pip = {"PIP_TARGET": str(site), "PIP_UPGRADE": "1", "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1",
            "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}  # fmt: skip
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, **pip, "PATH": path, "PYTHONPATH": str(site), "COLUMNS": "120"}
+    given = {name: value for name, value in os.environ.items() if name != "KPARITY_REQUIRE"}
+    return {**given, **pip, "PATH": path, "PYTHONPATH": str(site), "COLUMNS": "120"}
 
 
 def follow(page: Path, folder: Path) -> list[str]:

@@ -75,7 +75,9 @@ def test_a_shared_text_stands_once_between_the_prelude_and_the_own_text() -> Non
 def test_preludes_offer_the_same(prelude: str) -> None:
     """A macro that one prelude has and another lacks would make a text work on one API only."""
     pattern = re.compile(r"^#define (\w+)|^INLINE \w+ (\w+)\(", re.MULTILINE)
-    found = {each: pattern.findall(prelude_text(each)) for each in ("cuda", "hip", "opencl")}
+    texts = {each: prelude_text(each) for each in ("cuda", "hip", "opencl")}
+    texts["cuda"] = texts["cuda"].replace(kernel_text("prelude/ternary_mma.h"), "")  # a text of CUDA's alone
+    found = {each: pattern.findall(text) for each, text in texts.items()}
     offered = {each: {macro or function for macro, function in names} for each, names in found.items()}
     private = {"f16_to_f32", "f32_to_f16", "unpack_f16x2", "dot_bytes", "SHUFFLE_XOR"}
     # What a prelude alone uses ends with an underscore there.
