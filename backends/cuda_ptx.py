@@ -7,7 +7,7 @@ what comes out on the host. It is no GPU, is tried only where it is named, and i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,10 +17,9 @@ from kparity.device.adapter import DeviceInfo
 from kparity.device.remedies import Reason, missing_package
 from kparity.ops.assemble import Source
 from kparity.ops.spec import Case, Op
-from kparity.ptx import nvrtc
-from kparity.ptx.blocks import Options
-from kparity.ptx.device import CAPABILITY, cupy
-from kparity.ptx.text import Place
+
+if TYPE_CHECKING:
+    from kparity.ptx.text import Place
 
 
 class CudaPtxBackend(CudaBackend):
@@ -61,6 +60,11 @@ class CudaPtxBackend(CudaBackend):
     def open(cls, index: int = 0, sanitize: bool = False, perturb: bool = False) -> CudaPtxBackend:
         if index != 0:
             raise cls.unavailable("KP-CUDA-PTX-NODEVICE", f"there is no PTX interpreter {index}")
+        # Whoever asks what backends there are must not wait for an interpreter.
+        from kparity.ptx import nvrtc
+        from kparity.ptx.blocks import Options
+        from kparity.ptx.device import cupy
+
         library = nvrtc.library()
         if library is None:
             raise cls.unavailable("KP-CUDA-PTX-NOLIB", "NVRTC was not found, nor the wheel that brings it")
@@ -78,7 +82,7 @@ class CudaPtxBackend(CudaBackend):
             backend=self.name, device=properties["name"], kind="software", api=self.api, driver="",
             library=f"numpy {np.__version__}, NVRTC {'.'.join(map(str, self.cupy.cuda.nvrtc.getVersion()))}",
             max_binding=properties["totalGlobalMem"], max_threads=properties["maxThreadsPerBlock"],
-            subgroup=properties["warpSize"], detail=f"compute capability {CAPABILITY[0]}.{CAPABILITY[1]}",
+            subgroup=properties["warpSize"], detail=f"compute capability {properties['major']}.{properties['minor']}",
         )  # fmt: skip
 
     def _module(self, source: Source) -> Any:

@@ -32,7 +32,7 @@ from kparity.ops import get
 from kparity.ops import names as op_names
 from kparity.plain import Span
 from tests.gguf_files import TINY, write
-from tests.test_gates import CONTRACT, FACTS, ROWS, TOKENS, Fault, Table, made, only, ulp
+from tests.test_gates import CONTRACT, FACTS, ROWS, SPANS, TOKENS, Fault, Table, late, made, only, ulp
 
 # --- greedy ids ---
 
@@ -219,6 +219,15 @@ def test_the_lowest_late_span_that_differs_is_named(kind: str, first: int, said:
     name = "after a prefill of 32 at position 480" if kind == "prefill" else f"at position {said}"
     assert gate.code == "KP-DEPTH" and gate.reason.startswith("2 logits" if kind == "step" else "1 logits")
     assert gate.reason.endswith(f"first {name}"), gate.reason
+
+
+def test_an_id_that_is_not_the_largest_is_seen_at_late_positions() -> None:
+    engine: Any = Table()
+    engine.best = lambda: int(np.argmax(engine.row)) ^ (engine.position in (383 + 1, 511 + 1))
+    gate = depth.gate_depth(Candidate(engine, made(), CONTRACT))
+    largest = int(late(383, next(span.tokens[-1] for span in SPANS if span.start == 383)).argmax())
+    assert gate.reason == f"the device returns {largest ^ 1} at position 383, the largest logit is {largest}"
+    assert gate.code == "KP-DEPTH" and gate.measures[1].value == 2
 
 
 # --- constants ---

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import click
@@ -72,7 +74,6 @@ def probe(
     from kparity.errors import WrongInput
     from kparity.host.files import write, write_record
     from kparity.model import held
-    from kparity.probe import ci
     from kparity.probe.dispatcher import probe_all
     from kparity.receipts.statement import now
 
@@ -88,6 +89,8 @@ def probe(
         raise WrongInput(f"--soak and --depth {request.depth} exclude each other: give one of them")
     if soak:
         request = replace(request, depth="soak", soak=soak)
+    if for_people():  # imports what shows the table while other processes work
+        Thread(target=import_module, args=["kparity.cli.probe_table"]).start()
     outcome = probe_all(order, request, cached=dispatch.cached, forced=forced)
     if json_path:
         from kparity.probe.document import document
@@ -99,11 +102,14 @@ def probe(
 
         whose = "" if dispatch.model else " of the embedded model (--model proves yours)"
         print_probe(outcome, verbose, timings, whose)
-    for path, form in ((junit_path, ci.as_junit), (ctrf_path, ci.as_ctrf), (sarif_path, ci.as_sarif)):
-        if path:
-            write(path, form(outcome.rows))
-    if github:
-        ci.to_github(outcome.rows, outcome.serving)
+    if junit_path or ctrf_path or sarif_path or github:
+        from kparity.probe import ci
+
+        for path, form in ((junit_path, ci.as_junit), (ctrf_path, ci.as_ctrf), (sarif_path, ci.as_sarif)):
+            if path:
+                write(path, form(outcome.rows))
+        if github:
+            ci.to_github(outcome.rows, outcome.serving)
     if receipt:
         write_receipt(Path(receipt), outcome.rows, request, order, outcome.serving, begun)
     return outcome.exit_code

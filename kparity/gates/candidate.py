@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kparity.contracts import Contract
-from kparity.engine import Engine
 from kparity.gates.reference import Deep, Reference
 from kparity.gates.table import GATES, GateSpec, named, of_depth
 from kparity.gates.verdict import Gate, Measure
 from kparity.gates.walk import Walk
 from kparity.numerics import compare
 from kparity.ops.spec import Array
+
+if TYPE_CHECKING:
+    from kparity.engine import Engine
 
 
 @dataclass

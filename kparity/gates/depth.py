@@ -44,7 +44,7 @@ def _apart(span: Span, context: int) -> bool:
 
 def gate_depth(candidate: Candidate) -> Gate:
     """At every span of the reference: what was recorded against its launches one by one, bit for bit, and against the
-    reference on the same keys and values.
+    reference on the same keys and values; and the id that the device found largest behind it.
     """
     engine, deep = candidate.engine, candidate.reference.deep
     if deep is None or engine.context != deep.filled.count:
@@ -53,9 +53,11 @@ def gate_depth(candidate: Candidate) -> Gate:
         reason = f"its cache holds {engine.context} positions, the reference has {asked}"
         return candidate.judged("depth", {**values, "depth_unreached": 1}, lambda bad: ("KP-DEPTH", reason))
     fill(engine, deep)
-    recorded, differences, first = [], 0, ""
+    recorded, differences, first, ids = [], 0, "", list[str]()
     for span in deep.spans:
         recorded.append(feed(engine, span))
+        if len(span.tokens) == 1 and (best := engine.best()) != (largest := int(recorded[-1].argmax())):
+            ids.append(f"the device returns {best} {_where(span)}, the largest logit is {largest}")
         if _apart(span, engine.context):
             wrong = int((recorded[-1] != feed(engine, span, eager=True)).sum())
             differences, first = differences + wrong, _where(span) if wrong else first
@@ -63,14 +65,13 @@ def gate_depth(candidate: Candidate) -> Gate:
     far = Distance.between(np.stack(recorded), deep.logits)
     values = {
         **far.values("depth", candidate, deep),
-        "depth_differences": differences, "depth_unreached": 0,
+        "depth_differences": differences + len(ids), "depth_unreached": 0,
     }  # fmt: skip
 
     def failure(bad: Measure) -> tuple[str, str]:
         if bad.threshold == "depth_differences":
-            return "KP-DEPTH", (
-                f"{differences} logits differ between the recording and its launches one by one, first {first}"
-            )
+            between = f"{differences} logits differ between the recording and its launches one by one, first {first}"
+            return "KP-DEPTH", between if first else ids[-1]
         names = [f"{_where(span)} of {engine.context}" for span in deep.spans]
         end = f", up to position {engine.context - 1}"
         return "KP-DEPTH", far.reason(bad, f"vs {candidate.reference.name}", names, end=end)

@@ -35,17 +35,18 @@ def edges(context: int) -> list[int]:
 
 
 def spans(tokens: Sequence[int], context: int, seed: int) -> list[Span]:
-    """What the gate ``depth`` feeds: steps at powers of two, in the middle and anywhere between, and at the end;
-    prompts across each power of two, and one that fills the context. The latest come first: no later one reads what
-    one of them stores.
+    """What the gate ``depth`` feeds: steps on both sides of every power of two and of the middle between two, anywhere
+    between, and at the end; prompts across each power of two, of which one begins at the last position before it, and
+    one that fills the context. The latest come first: no later one reads what one of them stores.
     """
     rng, inside = np.random.default_rng([seed, context]), powers(context)
     steps = {max(context - 2, 0), context - 1}
     for each in inside:
         middle = each * 3 // 2
         anywhere = int(rng.integers(each, min(2 * each, context)))
-        steps |= {each - 1, each, anywhere, *([middle] if middle < context else [])}
-    places = [(at, 1) for at in steps] + [(each - PROMPT // 2, PROMPT) for each in inside if each + PROMPT < context]
+        steps |= {each - 1, each, anywhere, *([middle - 1, middle] if middle < context else [])}
+    across = [each - before for each in inside for before in (1, PROMPT // 2) if each + PROMPT < context]
+    places = [(at, 1) for at in steps] + [(start, PROMPT) for start in across]
     places += [(context - LAST, LAST)] if inside else []
     places.sort(key=lambda each: (-each[0], each[1]))
     fed = np.resize(np.asarray([*tokens[1:], *tokens[:1]]), sum(length for _, length in places))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kparity.engine import Engine
 from kparity.ops.spec import Array
+
+if TYPE_CHECKING:
+    from kparity.engine import Engine
 
 
 def prompt_lengths(chunk: int, count: int) -> list[int]:
