@@ -33,6 +33,7 @@ from kparity.numerics.expected import Expected
 from kparity.ops.spec import DTYPES, Array, Case, Op
 
 pytest_plugins = ["pytester"]
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of processes that compile every module take a fifth longer
 
 Candidate = Callable[[Op, Case, list[Array]], list[Array]]
 

@@ -160,6 +160,7 @@ def example(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("line", every_example())
 def test_every_example_runs(line: str, folder: Path) -> None:

@@ -75,6 +75,7 @@ def fuzzed(request: pytest.FixtureRequest) -> Iterator[Fuzzed]:
         yield {name: pool.submit(fuzz, name) for name in chosen}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_is_found_in_some_seconds(name: str, fuzzed: Fuzzed) -> None:

@@ -219,6 +219,7 @@ def test_weights_one_below_the_other_have_the_smallest_spans() -> None:
     assert stacked_scales([one, one])[0] == "row" and stacked_scales([one, wide])[0] == "block256"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["numpy", "cpu"])
 @pytest.mark.parametrize("act", ["token", "block256", "block32"])
 @pytest.mark.parametrize("kind", ["q2_0", "ptq1_0"])

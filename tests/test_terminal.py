@@ -122,6 +122,7 @@ def words(text: str) -> set[str]:
 # --- widths ---
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", sorted(WIDE))
 def test_every_width_has_every_word_whole(name: str) -> None:
     stable = words(told(*COMMANDS[name])) & words(told(*COMMANDS[name]))
@@ -212,6 +213,7 @@ def test_escape_sequences_are_for_terminals_that_want_them() -> None:
 # --- encodings ---
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_encoding_without_the_glyphs_gets_them_spelt_out(name: str) -> None:
     env = {"probe": {"LC_ALL": "POSIX"}, "show": {"LANG": "C"}, "help": {"LC_ALL": "C"}}.get(name, ASCII)
@@ -231,6 +233,7 @@ def test_json_is_the_same_in_every_encoding(name: str) -> None:
 # --- readers ---
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_reader_who_left_changes_no_verdict(name: str) -> None:
     more = ('"$@" >&-', '"$@" | head -1', '"$@" 2>&-', '"$@" <&-') if name in FEW else ()
