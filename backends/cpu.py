@@ -123,6 +123,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     dialect = "native"
+    bound_by_memory = True
     api = "native"
     id_dialects = ISAS
     drives_gpu = False

@@ -137,3 +137,42 @@ def test_the_command_takes_the_folder_and_refuses_another(environment: dict[str,
     assert done.returncode == 3 and "KP-GGML-NOLIB" in done.stdout + done.stderr
     done = run(*asked, "--lib", str(tmp_path / "none"), env=env)
     assert done.returncode == 2 and "is no folder" in done.stderr
+
+
+def test_products_are_timed_right_or_found_to_be_wrong(environment: dict[str, str]) -> None:
+    text = """
+from kparity import ops
+from kparity.bench.ops.rotation import Rotation
+from kparity_ggml import report
+device = report.planted()
+device.errors = []
+timed = Rotation(device, ops.get("ggml_mul_mat").case(type="tq2_0", M=1, N=24, K=512), cold=1 << 17, launches=3)
+print(timed.check(), len(timed.written), len(timed.programs), timed.row.launches_per_replay)
+device.defect = report.element
+print(timed.check())
+"""
+    right, wrong = python(environment, "-c", text).splitlines()
+    assert right == "None 27 9 3" and wrong.startswith("output wrong: ggml:CPU: ggml_mul_mat[")
+
+
+def test_bench_has_them_as_a_backend_and_beside_ours(environment: dict[str, str], tmp_path: Path) -> None:
+    chosen = ("--ops", "tgemv and K=256,M=1,N=16401 or ggml_mul_mat and M=8,N=5, and tq2_0 and listed")
+    path, words = tmp_path / "bench.json", ("--seconds", "0.05", "--threads", "1", "--baseline", "llama.cpp")
+    done = run("bench", "-b", "cpu,ggml:CPU", *chosen, *words, "--receipt", str(path), env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text())["predicate"]["ops"]
+    found = {row["name"]: row for row in rows if row.get("unit_s")}
+    ours, own = found["cpu tgemv K=256 N=16401 hot"], found["ggml:CPU ggml_mul_mat K=256 M=8 N=5 type=tq2_0 hot"]
+    theirs = [found[f"ggml mul_mat TQ2_0 K=256 N=16401 {state}"] for state in ("cold", "hot")]
+    assert all(row["verified"] and "1 thread" in row["device"]["detail"] for row in (own, *theirs))
+    assert [each["baseline"] for each in ours["ratios"]] == [theirs[1]["name"]] and not own.get("ratios")
+    assert run("receipt", "verify", str(path), env=environment).returncode in (0, 1)
+
+
+def test_a_baseline_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kparity.bench import ggml_baseline
+
+    monkeypatch.setattr(names, "names", lambda: ["cpu"])
+    with pytest.raises(Unavailable, match=r"package of their own") as caught:
+        ggml_baseline.GgmlSession()
+    assert "integrations/ggml" in caught.value.remedy

@@ -1,4 +1,6 @@
-"""Models of random weights by shape: ``2b-4t``, ``2b-4t:6`` (layers), ``2b-4t:6:32000`` (layers, vocabulary)."""
+"""Models of random weights by shape: ``2b-4t``, ``2b-4t:6`` (layers), ``2b-4t:6:32000`` (layers, vocabulary);
+``llama3-8b`` and ``bonsai-8b`` are Llama3-8B-1.58 and Ternary-Bonsai 8B.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,14 @@ from kparity.model.writer import Spec
 ARCH = "bitnet"
 """The name under which llama.cpp reads the graph, so that both can be given the same file: SiLU in place of the relu²
 of the 2B-4T model, which costs the same."""
-
+EIGHT = Spec(width=4096, heads=32, kv_heads=8, key_length=128, context=8192, untied=True)
+"""What models of 8 billion weights have in common."""
 SHAPES: Mapping[str, Spec] = {
     "2b-4t": Spec(arch=ARCH, layers=30),
+    "llama3-8b": dataclasses.replace(EIGHT, arch="llama", layers=32, ffn=14336),
+    "bonsai-8b": dataclasses.replace(
+        EIGHT, arch="qwen3", layers=36, ffn=12288, theta=1e6, eps=1e-6, vocab=151936, type="q2_0", embedding="q2_0"
+    ),
     "tiny": dataclasses.replace(writer.TINY, arch=ARCH),
 }
 FORM = re.compile(r"([\w.-]+)(?::([1-9]\d{0,2}))?(?::([1-9]\d{2,6}))?")
@@ -39,13 +46,14 @@ def parse(text: str, seed: int = 0) -> Spec:
     return dataclasses.replace(spec, vocab=int(vocab)) if vocab else spec
 
 
-def model_file(text: str, seed: int = 0, cache: Path | None = None, kind: str = Spec.type) -> Path:
+def model_file(text: str, seed: int = 0, cache: Path | None = None, kind: str = "") -> Path:
     """The file of a shape, written unless it is there unchanged; raises WrongInput where it cannot be written.
 
-    ``kind`` is the type of the linear layers. The same shape, seed and type give the same bytes. A file appears under
-    its name only when it is whole.
+    ``kind`` is the type of the linear layers; empty for that of the shape. The same shape, seed and type give the same
+    bytes. A file appears under its name only when it is whole.
     """
-    spec = dataclasses.replace(parse(text, seed), type=kind)
+    spec = parse(text, seed)
+    spec = dataclasses.replace(spec, type=kind) if kind else spec
     entries = list(writer.tensors(spec))
     need = sum(entry.n_bytes for entry in entries)
     name = f"{text.partition(':')[0]}-{spec.layers}-{spec.vocab}-{spec.type}-{spec.arch}-{spec.seed}.gguf"

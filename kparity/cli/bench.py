@@ -58,7 +58,8 @@ def lengths(least: int) -> Lengths:
 )
 @backends_option("Backends to measure, in this order [default: cuda,hip,wgpu,opencl,cpu].")
 @model_option
-@click.option("--shape", metavar="NAME[:LAYERS[:VOCAB]]", help="Random weights of a shape: 2b-4t, 2b-4t:6:32000, tiny.")
+@click.option("--shape", metavar="NAME[:LAYERS[:VOCAB]]",
+              help="Random weights of a shape: 2b-4t, 2b-4t:6:32000, llama3-8b:2, bonsai-8b:2, tiny.")  # fmt: skip
 @click.option("--pp", "prompts", callback=lengths(1), default="32,128,512", show_default=True, metavar="N,…",
               help="Prompt lengths of the prefill; - is none.")  # fmt: skip
 @click.option("--tg", "depths", callback=lengths(0), default="0,512,2048", show_default=True, metavar="N,…",

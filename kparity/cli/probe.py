@@ -81,9 +81,9 @@ def probe(
     order, forced = dispatch.order()
     model = ctx.with_resource(held(dispatch.model))  # a bad file is an error of its own, not a rejected backend
     dispatch.fit(model)
-    length = model.hparams.context
+    length = dispatch.context or model.hparams.context
     if positions and positions > length:
-        raise WrongInput(f"--positions {positions} is more than the {length} of {model.name}; ask for fewer")
+        raise WrongInput(f"--positions {positions} is more than the {length} positions of the cache; ask for fewer")
     request = replace(dispatch.request(positions or min(72, length), nonce), repeat=repeat)
     if soak and request.depth != "full":
         raise WrongInput(f"--soak and --depth {request.depth} exclude each other: give one of them")

@@ -230,6 +230,8 @@ class Backend(ABC):
     backend that is tried where it is named."""
     slow: ClassVar[bool] = False
     """Whether commands leave it out where nobody names it: an interpreter, with which everything takes long."""
+    bound_by_memory: ClassVar[bool] = False
+    """Of one on a processor, whether its kernels are as fast as memory: then cold weights are timed beside hot ones."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Python distributions that it is driven through, any one of a kind."""
     extra: ClassVar[str] = ""

@@ -254,7 +254,7 @@ class Op(ABC):
         return list(dict.fromkeys([*self.cases(), *self.more()]))
 
     def kinds(self, case: Case) -> tuple[str, ...]:
-        """The kinds of input that ``inputs`` makes for this case; ``random`` is always among them."""
+        """The kinds of input that ``inputs`` makes for this case: ``random`` among them, first that which is timed."""
         return ("random",)
 
     @abstractmethod

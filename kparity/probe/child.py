@@ -94,7 +94,8 @@ def tokens_of(request: Request, model: Model) -> list[int]:
     from kparity.gates.reference import probe_tokens
     from kparity.gates.table import WHOLE
 
-    count = min(request.positions, model.hparams.context) if request.depth in WHOLE else 1
+    most = request.context or model.hparams.context
+    count = min(request.positions, most) if request.depth in WHOLE else 1
     return probe_tokens(model, count, request.nonce)
 
 

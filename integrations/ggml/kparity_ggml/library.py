@@ -12,8 +12,8 @@ from kparity.engines import llama_abi
 from kparity.errors import Unavailable, WrongInput
 
 VARIABLE = "KPARITY_LLAMACPP"
-"""Names the folder of the build; ``kparity check --lib`` sets it."""
-REMEDY = f"give --lib FOLDER, or set {VARIABLE}"
+"""Names the folder of the build, in place of the wheel ``xllamacpp``; ``kparity check --lib`` sets it."""
+REMEDY = f"give --lib FOLDER, set {VARIABLE}, or pip install xllamacpp"
 HANDLE, INT, LONG, SIZE, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t, ctypes.c_float
 FLAG, TEXT = ctypes.c_bool, ctypes.c_char_p
 TYPES = {
@@ -22,8 +22,8 @@ TYPES = {
 """``ggml_type`` by name."""
 PREC_F32 = 10
 """``GGML_PREC_F32``."""
-GRAPH_BYTES = 1 << 17
-"""Room for the few tensors of a graph and the graph itself; their data lies elsewhere."""
+LAUNCH_BYTES, LAUNCH_NODES = 1 << 15, 32
+"""Room for the tensors and nodes of a launch and for their part of the graph; their data lies elsewhere."""
 
 
 class Init(ctypes.Structure):
@@ -63,6 +63,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_backend_reg": (HANDLE, [HANDLE]),
     "ggml_backend_reg_get_proc_address": (HANDLE, [HANDLE, TEXT]),
     "ggml_backend_buft_alloc_buffer": (HANDLE, [HANDLE, SIZE]),
+    "ggml_backend_cpu_buffer_from_ptr": (HANDLE, [HANDLE, SIZE]),
     "ggml_backend_buffer_get_base": (HANDLE, [HANDLE]),
     "ggml_backend_buffer_free": (None, [HANDLE]),
     "ggml_backend_tensor_alloc": (INT, [HANDLE, HANDLE, HANDLE]),
@@ -84,12 +85,9 @@ class Opened:
     """The library of this process and the C functions of ggml in it."""
 
     def __init__(self) -> None:
-        folder = os.environ.get(VARIABLE, "")
-        if not folder:
-            raise Unavailable("no build of llama.cpp is named", REMEDY, "KP-GGML-NOLIB")
         try:
-            self.library = llama_abi.Library(folder, device="vulkan")
-        except WrongInput as problem:
+            self.library = llama_abi.Library(os.environ.get(VARIABLE, ""), device="vulkan")
+        except (WrongInput, Unavailable) as problem:
             raise Unavailable(str(problem), REMEDY, "KP-GGML-NOLIB") from None
         try:
             self.ggml = llama_abi.typed(self.library.ggml, SIGNATURES)
@@ -110,10 +108,12 @@ def opened() -> Opened:
 
 
 class Place:
-    """Bytes in a buffer of ggml's: where a tensor may be put. The first of a buffer owns it."""
+    """Bytes in a buffer of ggml's: where a tensor may be put. The first of a buffer owns it; ``memory`` is what lies
+    under the buffer where ggml has not allocated that.
+    """
 
-    def __init__(self, buffer: int, address: int, nbytes: int, owner: Place | None = None) -> None:
-        self.buffer, self.address, self.nbytes, self.owner = buffer, address, nbytes, owner
+    def __init__(self, buffer: int, address: int, nbytes: int, owner: Place | None = None, memory: Any = None) -> None:
+        self.buffer, self.address, self.nbytes, self.owner, self.memory = buffer, address, nbytes, owner, memory
         self.graph = Graph({"bytes": self})
         self.bytes = self.graph.tensor("bytes", "i8", nbytes)
 
@@ -128,13 +128,13 @@ class Place:
 
 
 class Graph:
-    """Tensors in ggml's order of sizes, the fastest first. Those named in ``places`` lie there; without places
-    nothing has memory, and the graph can be asked about but not computed.
+    """Tensors in ggml's order of sizes, the fastest first, of as many ``launches``. Those named in ``places`` lie
+    there; without places nothing has memory, and the graph can be asked about but not computed.
     """
 
-    def __init__(self, places: dict[str, Place] | None = None) -> None:
-        self.places, self.ggml = places, opened().ggml
-        self.context = self.ggml.ggml_init(Init(GRAPH_BYTES, None, True))
+    def __init__(self, places: dict[str, Place] | None = None, launches: int = 1) -> None:
+        self.places, self.ggml, self.launches = places, opened().ggml, launches
+        self.context = self.ggml.ggml_init(Init((launches + 1) * LAUNCH_BYTES, None, True))
         self.nodes: list[int] = []
         self.refused = ""
         """Why a wish of the graph cannot be said to this build; empty where all were."""
@@ -192,7 +192,7 @@ class Graph:
 
     def whole(self) -> int:
         """The graph of all nodes."""
-        graph: int = self.ggml.ggml_new_graph_custom(self.context, 64, False)
+        graph: int = self.ggml.ggml_new_graph_custom(self.context, (self.launches + 1) * LAUNCH_NODES, False)
         for node in self.nodes:
             self.ggml.ggml_build_forward_expand(graph, node)
         return graph

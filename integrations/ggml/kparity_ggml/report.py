@@ -17,9 +17,8 @@ import numpy as np
 
 from kparity import ops
 from kparity.check.core import check_case
-from kparity.device.adapter import Buffer
 from kparity.ops.spec import Array, Case
-from kparity_ggml.backend import Cpu, GgmlKernel, GgmlLaunch
+from kparity_ggml.backend import Cpu, GgmlProgram
 
 NMSE = {"ggml_mul_mat": 5e-4, "ggml_flash_attn": 5e-4, "ggml_soft_max": 1e-6}
 """What test-backend-ops admits, of the others 1e-7 (tests/test-backend-ops.cpp at 0054f92869, ``max_nmse_err``)."""
@@ -70,30 +69,25 @@ def nothing(y: Array) -> None:
 DEFECTS: tuple[Callable[[Array], None], ...] = (nothing, tail, offset, half, row, heads, element)
 
 
-class PlantedLaunch(GgmlLaunch):
-    """Runs the graph and spoils its output."""
+class PlantedProgram(GgmlProgram):
+    """Runs the graph and spoils the output of each launch."""
 
-    def __call__(self) -> None:
-        super().__call__()
-        device: Planted = self.kernel.backend  # type: ignore[assignment]
-        output: Buffer = self.buffers[len(self.kernel.args) - 1]
-        y = device.download(output)
-        right = y.copy()
-        device.defect(y)
-        device.errors.append(nmse(y, right))
-        device.write(output, y)
-
-
-class PlantedKernel(GgmlKernel):
-    """Of a planted device."""
-
-    launch = PlantedLaunch
+    def _run(self) -> None:
+        super()._run()
+        device: Planted = self.backend  # type: ignore[assignment]
+        for launch in self.launches:
+            output = launch.buffers[len(launch.kernel.args) - 1]
+            y = device.download(output)
+            right = y.copy()
+            device.defect(y)
+            device.errors.append(nmse(y, right))
+            device.write(output, y)
 
 
 class Planted(Cpu):
     """ggml's processor code with a defect behind it."""
 
-    kernel = PlantedKernel
+    program = PlantedProgram
     defect: Callable[[Array], None] = staticmethod(nothing)
     errors: list[float]
     """The NMSE of each launch's output against what it was."""

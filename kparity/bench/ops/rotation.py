@@ -41,12 +41,13 @@ class Unsupported(WrongInput):
 
 @lru_cache(maxsize=1)
 def expected(case: Case, seed: int = 0) -> Expected:
-    """Seeded inputs and their truth. Of a matrix with more than ``PIECE`` rows the further ones repeat the first,
-    turned along K, so that rows differ; its truth comes in pieces, for a whole head in fp64 would take gigabytes.
+    """Seeded inputs, of the op's first kind, and their truth. Of a matrix with more than ``PIECE`` rows the further
+    ones repeat the first, turned along K, so that rows differ; its truth comes in pieces, for a whole head in fp64
+    would take gigabytes.
     """
     op, rng = ops.get(case.op), np.random.default_rng(case.seed(seed))
     if not (turns_by_rows(case) and case["N"] > PIECE):
-        return Expected.of(op, case, op.inputs(case, rng))
+        return Expected.of(op, case, op.inputs(case, rng, op.kinds(case)[0]))
     weights, *others = op.inputs(_of_rows(case, N=PIECE), rng)
     rolled = [np.roll(weights, at, axis=1) for at in range(-(-case["N"] // PIECE))]
     whole, truths, limits, why = np.concatenate(rolled)[: case["N"]], list[Array](), list[Array](), ""

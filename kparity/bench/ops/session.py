@@ -5,6 +5,7 @@ process of its own (``kparity.process.worker`` with the factory ``kparity.bench.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +23,22 @@ from kparity.ops.spec import Case
 
 CEILING_BYTES = {"gpu": 1 << 30, "cpu": 1 << 30, "software": 1 << 26}
 """What the ceiling moves, by kind of device: beyond its caches, and on a software device no more than a moment."""
+LOOK_S, IDLE, REST_S = 0.005, 0.1, 3.0
+"""After a sample threads may spin before they sleep, on the processors that the next one wants: how often this
+process's processor time is looked at, the share of a processor that counts as none, and the longest wait.
+"""
 Described = list[list[Any]]
 """Of each series: its row as plain values, and the operations of a launch."""
+
+
+def rest() -> None:
+    """Wait until no thread of this process spends processor time."""
+    until = time.monotonic() + REST_S
+    while time.monotonic() < until:
+        before = time.process_time()
+        time.sleep(LOOK_S)
+        if time.process_time() - before < IDLE * LOOK_S:
+            return
 
 
 class Group:
@@ -66,8 +81,11 @@ class Group:
         return [cold, 0] if nbytes <= cache_bytes(self.info) else [cold]
 
     def sample(self, at: int) -> Sample:
-        """A sample of series ``at``."""
-        return self.table[at].sample()
+        """A sample of series ``at``; on a processor until the threads rest."""
+        sample = self.table[at].sample()
+        if self.info.kind != "gpu":
+            rest()
+        return sample
 
     def check(self, at: int) -> dict[str, Any]:
         """What was ``wrong`` with the output of series ``at``, timed once more, and what was counted in its samples."""
@@ -112,7 +130,7 @@ class Session(Group):
     def made(self, case: Case) -> Sequence[Timed]:
         """As ``Group.made``."""
         nbytes = sum(arg.nbytes for arg in ops.get(case.op).args(case))
-        bound = self.info.kind == "gpu" or self.backend.dialect == "native"
+        bound = self.info.kind == "gpu" or self.backend.bound_by_memory
         return [self._series(case, cold) for cold in (self.sizes(nbytes) if bound else [0])]
 
     def _series(self, case: Case, cold: int) -> Timed:
