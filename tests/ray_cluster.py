@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
@@ -44,6 +45,15 @@ class Raylets:
     def kill(self, name: str) -> None:
         """End a node as a power cut does: the raylet with all that it started."""
         self.cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
+
+    def preempt(self, name: str, seconds: float) -> None:
+        """Tell a node that its machine is taken away after so long, as a cloud does with spot instances."""
+        from ray._raylet import GcsClient
+        from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+        why, due = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"), int((time.time() + seconds) * 1000)
+        client = GcsClient(address=self.address)
+        assert client.drain_node(self.nodes[name].node_id, why, "its machine is taken away", due)[0]
 
     def restart_head(self) -> None:
         """End what the head knows, and begin anew with nothing, as a head without a store of its own does."""

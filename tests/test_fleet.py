@@ -101,6 +101,9 @@ class Fake:
     def nodes(self, per: Per) -> list[plan.Node]:
         return plan.nodes([node("n", "1", GPU=2)], per)
 
+    def leaving(self) -> set[str]:
+        return set()
+
     def gone(self, node_id: str) -> str:
         return ""
 

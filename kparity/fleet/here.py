@@ -72,6 +72,10 @@ class Here:
         """The pairs."""
         return [Node(slot.node, slot.node_id, [slot], [slot.device]) for slot in self.slots]
 
+    def leaving(self) -> set[str]:
+        """No node is taken away."""
+        return set()
+
     def gone(self, node_id: str) -> str:
         """This machine is there."""
         return ""

@@ -60,6 +60,7 @@ class Cluster:
             raise WrongInput(
                 f"no Ray cluster answers at {address}: {first.strip()}; give --address what ray start printed"
             ) from error
+        self.left = set[str]()
 
     def close(self) -> None:
         """Leave the cluster, whose other work goes on."""
@@ -68,6 +69,14 @@ class Cluster:
     def nodes(self, per: Per) -> list[Node]:
         """The nodes that are alive and have something to test."""
         return plan.nodes(self.ray.nodes(), per)
+
+    def leaving(self) -> set[str]:
+        """Ids of the nodes that were told, as often as this was asked, that their machine is taken away; a client
+        (``ray://``) learns of none.
+        """
+        if not self.ray.util.client.ray.is_connected():
+            self.left.update(self.ray._private.state.state.get_draining_nodes())
+        return self.left
 
     def gone(self, node_id: str) -> str:
         """Why a node is not there any more; empty where it is."""
@@ -103,7 +112,8 @@ class Cluster:
         """What an error of a task means for its device, and the error in a sentence."""
         kinds, text = self.ray.exceptions, " ".join(str(error).split())
         dead = self._dead(node_id)
-        if getattr(error, "preempted", False) or (dead and dead.get("DeathReason") == PREEMPTED):
+        taken = dead and (dead.get("DeathReason") == PREEMPTED or node_id in self.left)
+        if taken or getattr(error, "preempted", False):  # Ray says neither where the machine went before it was due
             return "preempted", dead.get("DeathReasonMessage", text) if dead else text[:400]
         if isinstance(error, kinds.OutOfMemoryError) or _has(text, MEMORY):
             return "out-of-memory", text[-400:]

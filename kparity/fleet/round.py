@@ -153,11 +153,15 @@ class Round:
     def _pass(self, nodes: Iterable[Node], task: progress.Task) -> None:
         """Run what is wanted on the nodes, until each of their claims is over."""
         claims = [self._claim(slot) for node in self._open(nodes) for slot in node.slots if self._meant(slot)]
-        told = False
+        told, leaving = False, set[str]()
         while waiting := [each for each in claims if not each.over]:
             for claim in self.cluster.ready(waiting, lambda each: each.running or each.where, LOOK):
                 self._step(claim)
             self._look(waiting)
+            taken = self.cluster.leaving() - leaving
+            leaving |= taken
+            for name in sorted({each.slot.node for each in waiting if each.slot.node_id in taken}):
+                self.say(f"{name}: its machine is being taken away")
             for claim in waiting:
                 self._heed_time(claim)
             self._release(claims)
