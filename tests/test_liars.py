@@ -60,7 +60,6 @@ LIARS = {
 """Liar → the codes that may name it; more than one where an earlier gate may see it too."""
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("liar", LIARS)
 def test_liar_is_rejected_and_the_next_backend_serves(liar: str) -> None:
     if liar == "renamed" and host_has_gpu():
