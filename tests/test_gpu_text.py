@@ -76,7 +76,6 @@ def test_preludes_offer_the_same(prelude: str) -> None:
     """A macro that one prelude has and another lacks would make a text work on one API only."""
     pattern = re.compile(r"^#define (\w+)|^INLINE \w+ (\w+)\(", re.MULTILINE)
     texts = {each: prelude_text(each) for each in ("cuda", "hip", "opencl")}
-    texts["cuda"] = texts["cuda"].replace(kernel_text("prelude/ternary_mma.h"), "")  # a text of CUDA's alone
     found = {each: pattern.findall(text) for each, text in texts.items()}
     offered = {each: {macro or function for macro, function in names} for each, names in found.items()}
     private = {"f16_to_f32", "f32_to_f16", "unpack_f16x2", "dot_bytes", "SHUFFLE_XOR"}

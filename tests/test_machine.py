@@ -7,6 +7,7 @@ where ``KPARITY_REQUIRE`` names ``nvcc`` or ``clang``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,33 +141,51 @@ def test_the_prediction_of_the_document_is_that_of_the_receipt() -> None:
     assert machine_table.between(text, predicted.BEGIN, predicted.END, table) == text, "python -m tools.predicted"
 
 
-@pytest.mark.compile
-@pytest.mark.parametrize("target", (*machine_table.CUDA, *machine_table.HIP), ids=lambda target: target.name)
-def test_machine_code_meets_the_limits(target: Target) -> None:
+def opened(target: Target) -> tuple[compilers.Nvcc | compilers.Clang, Callable[[str], dict[str, list[Step]]]]:
+    """The compiler for a target, and the reader of its listings."""
     label = "nvcc" if target in machine_table.CUDA else "clang"
     try:
-        (compilers.Nvcc if label == "nvcc" else compilers.Clang)()
+        found = (compilers.Nvcc if label == "nvcc" else compilers.Clang)()
         if label == "nvcc":
             compilers.nvdisasm()
     except Unavailable as missing:
         absent(f"{label}: [{missing.code}] {missing}", label)
+    return found, sass.steps if label == "nvcc" else isa.steps
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("target", (*machine_table.CUDA, *machine_table.HIP), ids=lambda target: target.name)
+def test_machine_code_meets_the_limits(target: Target) -> None:
+    opened(target)
     found = [machine_table.read(case, target) for case in machine_table.cases()]
     assert len(found) == len(machine_table.cases()) > 8
     assert machine_table.failures(machine_table.Half("", False, found)) == []
 
 
+MATRIX = {
+    **dict.fromkeys(machine_table.CUDA, ("IMMA.16832.S8.S8", 16 * 8 * 32)),
+    Target("gfx90a", 64): ("v_mfma_i32_16x16x16i8", 16 * 16 * 16),
+    Target("gfx942", 64): ("v_mfma_i32_16x16x32_i8", 16 * 16 * 32),
+    Target("gfx1100"): ("v_wmma_i32_16x16x16_iu8", 16 * 16 * 16),
+    Target("gfx1151"): ("v_wmma_i32_16x16x16_iu8", 16 * 16 * 16),
+    Target("gfx1201"): ("v_wmma_i32_16x16x16_iu8", 16 * 16 * 16),
+    Target("gfx1100", 64): ("no such instruction for 64 lanes here", 0),
+    Target("gfx1030"): ("no such instruction", 0),
+}
+"""Target → its instruction of matrix cores, and the products of one."""
+
+
 @pytest.mark.compile
-@pytest.mark.parametrize("target", machine_table.CUDA, ids=lambda target: target.name)
-def test_many_rows_are_multiplied_on_tensor_cores(target: Target) -> None:
-    """Two fragments of rows, four of tokens, eight steps of 32 in a block of 256; and none where there is one row."""
-    try:
-        compilers.Nvcc()
-        compilers.nvdisasm()
-    except Unavailable as missing:
-        absent(f"nvcc: [{missing.code}] {missing}", "nvcc")
-    op = ops.get("tgemv")
-    many, one = (machine_table.read(op.case(M=m, N=13824, K=2560), target).measures for m in (32, 1))
-    assert (many.products, one.products) == (2 * 4 * 8, 0)
+@pytest.mark.parametrize("target", MATRIX, ids=lambda target: target.name)
+def test_many_rows_are_multiplied_on_matrix_cores(target: Target) -> None:
+    """All products of a block of 256 columns, 32 rows and 32 tokens, by that instruction; none where there is one."""
+    toolchain, steps = opened(target)
+    (instruction, each), op = MATRIX[target], ops.get("tgemv")
+    for tokens in (32, 1):
+        _, listing = toolchain.machine_code(toolchain.source(op.case(M=tokens, N=13824, K=2560), target), target)
+        code = steps(listing)["tgemv"]
+        found = sum(step.text.startswith(instruction) for step in code)
+        assert found == measure(code).products == (32 * 32 * 256 // each if each and tokens == 32 else 0)
 
 
 # The receipt and the document.

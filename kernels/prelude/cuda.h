@@ -119,4 +119,3 @@ INLINE void unpack_f16x8(u32x4 words, float* out)
 
 //#use common
 //#use lanes
-//#use ternary_mma

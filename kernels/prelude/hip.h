@@ -8,6 +8,9 @@
 #if defined(__GFX8__) || defined(__GFX9__)
 #define REACH_ 64u
 #else
+#if WAVE == 64
+#define WAVE64_ /* the wavefront itself, which matrix instructions ask for */
+#endif
 #undef WAVE
 #define WAVE 32
 #define REACH_ 32u

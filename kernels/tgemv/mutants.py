@@ -18,7 +18,7 @@ def _tiled(marked: str) -> Patch:
 
 def _tensor(what: str, marked: str, times: int = 1) -> Mutant:
     """A defect of the text for tensor cores, which cuda-ptx executes."""
-    return Mutant(what, only="cuda-ptx", gpu=Patch(marked, times, "prelude/ternary_mma.h"))
+    return Mutant(what, only="cuda-ptx", gpu=Patch(marked, times, "prelude/ternary_mma.cu"))
 
 
 def _native_total(changed: str) -> Patch:
@@ -324,34 +324,32 @@ MUTANTS = {
     ),
     "tensor-rows-exchanged": _tensor(
         "Tensor cores: the registers of rows g and g + 8 of a fragment of weights are exchanged.",
-        "fragment[4] = {«upper & 0x03030303u, lower→lower & 0x03030303u, upper» & 0x03030303u,",
+        "pieces[slab * LANE_ROWS + «i→(i + 1)» % LANE_ROWS]",
     ),
     "tensor-columns-exchanged": _tensor(
         "Tensor cores: the two halves of the columns of a fragment of activations are exchanged.",
-        "«step == 0 ? tokens[n].x : tokens[n].z,\n                        step == 0 ? tokens[n].y : tokens[n].w"
-        "→step == 0 ? tokens[n].y : tokens[n].w,\n                        step == 0 ? tokens[n].x : tokens[n].z»",
+        "word_of(tokens[at][n], first + «i→(i ^ 1)»)",
     ),
     "tensor-token-of-neighbour": _tensor(
-        "Tensor cores: a lane brings the activations of its neighbour's token.", "m = m0 + n * 8 + «g→(g ^ 1)»;"
+        "Tensor cores: a lane brings the activations of its neighbour's token.", "TOKENS + LANE_ROW(lane«→ ^ 4»);"
     ),
     "tensor-sums-transposed": _tensor(
         "Tensor cores: a lane stores its sums as if it had columns t and t + 4 of a fragment, not 2t and 2t + 1.",
-        "token = n * 8 + «2 * t + at % 2→t + at % 2 * 4»;",
+        "SUM_TOKEN(lane, at) («2 * ((lane) % 4) + (at) % 2→(lane) % 4 + (at) % 2 * 4»)",
     ),
     "tensor-step-of-k": _tensor(
         "Tensor cores: the second step within a word takes the codes from two bits on, not from four.",
-        "word) >> «4→2» * step;",
-        2,
+        ">> 2 * (first«→ / 2» + i / LANE_ROWS)",
     ),
     "tensor-tile-missing": _tensor(
         "Tensor cores: the last eight tokens of a tile are not multiplied.",
-        "for (u32 n = 0; n < TOKENS«→ - 1»; ++n) {\n                    mma_s8",
+        "n < FRAGMENTS«→ - 1»; ++n) {\n                    u32 active",
     ),
     "tensor-block-missing": _tensor(
-        "Tensor cores: the last block of K is not multiplied.", "block < BLOCKS«→ - 1»; block += WARPS"
+        "Tensor cores: the last block of K is not multiplied.", "block < MATRIX_BLOCKS«→ - 1»; block += MATRIX_WAVES"
     ),
     "tensor-share-missing": _tensor(
-        "Tensor cores: the share of the last warp is not added.", "share < WARPS«→ - 1»; ++share"
+        "Tensor cores: the share of the last warp is not added.", "other < MATRIX_WAVES«→ - 1»; ++other"
     ),
     "tensor-tokens-past-the-end": _tensor(
         "Tensor cores: tokens past the end are stored.", "if (row < N« && m < M→») {"

@@ -14,9 +14,10 @@
  * the group brings the activations of the batch to local memory, turned so that neighbouring work-items read
  * neighbouring 16 bytes. Activations are asked for before the weights: they are waited for first.
  *
- * Many tokens whose rows are summed as a whole have tensor cores where CUDA does: prelude/ternary_mma.h, with the same
- * bits.
+ * Many tokens whose rows are summed as a whole have matrix cores where the device does: prelude/ternary_mma.cu, with
+ * the same bits.
  */
+//#use ternary_mma
 #undef BLOCK
 #undef LANES
 #undef ROWS
@@ -85,8 +86,11 @@ INLINE i32 joined(const i32* sums)
 KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, GLOBAL const i8* RESTRICT q,
     GLOBAL const float* RESTRICT ascale, GLOBAL const i32* RESTRICT qsum, GLOBAL RESULT* RESTRICT y)
 {
-#if TENSOR_CORES
-    tensor_tile(w, wscale, q, ascale, qsum, y);
+#if MATRIX
+    SHARED i32 shares[MATRIX_WAVES * SHARE];
+    if (GROUP_Y % (SLAB_TOKENS / 8) == 0) {
+        tensor_tile(w, wscale, q, ascale, qsum, y, shares);
+    }
 #else
     SHARED u32x4 active[TILE_M * 4 * PITCH];
     SHARED PARTIAL scratch[SCRATCH(OUTPUTS)];

@@ -17,8 +17,8 @@ CALLS = {"gpu": "BARRIER();", "wgsl": "workgroupBarrier();"}
 """Dialect → how a barrier is written there."""
 REDUCTION, REDUCES = "prelude/lanes.h", "REDUCE("
 """The reduction over the waves of a group, and how a GPU text asks for it."""
-TENSOR = "prelude/ternary_mma.h"
-"""The product on tensor cores, whose place a GPU text marks by TENSOR_CORES."""
+TENSOR = "prelude/ternary_mma.cu"
+"""The product on matrix cores, the one shared text with a barrier that a GPU text may use."""
 WITHIN_A_WAVE = ("dense_gemv",)
 """Ops that ask for it over lanes of one wave: no barrier of it is in their kernels, which a test reads from the PTX."""
 COMES_ONCE = ("rmsnorm", "act_quant", "tgemv", "argmax", "norm_quant")
@@ -35,7 +35,7 @@ def files(op: str, dialect: str) -> Iterator[str]:
     if dialect == "wgsl":
         yield from uses(text, "wgsl")
         return
-    if "TENSOR_CORES" in text:
+    if TENSOR in uses(text, "cu"):
         yield TENSOR
     if REDUCES in text and op not in WITHIN_A_WAVE:
         yield REDUCTION

@@ -7,10 +7,12 @@ of how warps take turns, or of time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+_MATRIX = re.compile(r"\bIMMA\b|\bv_(?:mfma|wmma)_")
 WIDE = 16
 """Bytes of the widest load of a lane."""
 
@@ -60,7 +62,7 @@ class Measures:
     barriers: int
     """Barriers of the group."""
     products: int = 0
-    """Instructions of tensor cores."""
+    """Instructions of matrix cores."""
 
 
 def loop_of(steps: Sequence[Step], wanted: Sequence[int]) -> range:
@@ -108,5 +110,5 @@ def measure(steps: Sequence[Step]) -> Measures:
         late=sum(at > first and at not in looped for at in depth) if wanted else 0,
         per_load=round(len(loop) / len(inside), 1) if inside else 0.0,
         barriers=sum(step.kind is Kind.BARRIER for step in steps),
-        products=sum("IMMA" in step.text for step in steps),
+        products=sum(bool(_MATRIX.search(step.text)) for step in steps),
     )

@@ -59,11 +59,11 @@ def limits(case: Case) -> Limits | None:
         steps = -(-(has["WORDS"] // 4) // lanes)
         # Several rows of activations have a loop, before which the compilers wait for the scales: once in thousands of
         # products. And their pieces take so many scoreboards that weights share them.
-        # On tensor cores an output's three (both scales, the sum of its activations) come once, after all products.
-        one = has["TILE_M"] == 1
-        return Limits(
-            loads, loads if one else 0, 1 if one and steps <= has["AHEAD"] else 2, "F1 F2 F3", 3 * has["TENSOR"]
-        )
+        # On matrix cores an output's three (both scales, the sum of its activations) come once, after all products; and
+        # a lane of gfx11 has four portions of activations of a block, of which two are under way at a time.
+        one, tensor = has["TILE_M"] == 1, has["TENSOR"]
+        rounds = 1 if one and steps <= has["AHEAD"] else 2 + tensor
+        return Limits(loads, loads if one else 0, rounds, "F1 F2 F3", 3 * tensor)
     if case.op == "dense_gemv":
         return Limits(has["AHEAD"] * has["TILE_N"] * (1 if has["F16"] else 2), 0, 1, "F4")
     if case.op == "attention":
