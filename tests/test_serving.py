@@ -47,6 +47,12 @@ def test_what_goes_wrong_while_it_serves_trips_and_the_next_backend_goes_on(
     assert seen["liar-weary"]["checks"] > 0 and seen["liar-weary"]["every"] == int(every[-1]) if every else True
 
 
+def test_the_last_word_of_a_short_answer_is_followed_by_a_known_step() -> None:
+    done = run("run", "-b", "liar-later-wrong,cpu", *WORDS, "85", liars=True)
+    assert f"[{TAG}] liar-later-wrong path rejected while serving, attempting fallback: [KP-CANARY] " in done.stderr
+    assert "tokens 1 to 85 of the output above are in doubt" in done.stderr and done.returncode == 1, done.stderr
+
+
 def test_a_forced_backend_that_trips_refuses(tmp_path: Path) -> None:
     path = tmp_path / "receipt.json"
     forced = ("--require", "liar-weary", "--canary", "50", "--receipt", str(path))

@@ -125,6 +125,8 @@ def _generated(served: list[Served], words: Tokenizer, prompt: list[int], max_to
             for token in selected.engine.generate([*prompt, *sure], max_tokens - len(sure)):
                 told.append(token)
                 _write(stream.feed(token))
+            if (canary := selected.engine.canary) and canary.runs:  # one step, after a probe of hundreds
+                canary.check()
             _write(stream.finish() + "\n")
             return
         except Tripped as trip:
