@@ -113,12 +113,15 @@ SMALL, TAILED = {"M": 16, "N": 3, "K": 40}, {"M": 33, "N": 45, "K": 1100}
 
 
 @pytest.mark.parametrize("name", INSTRUCTIONS)
-def test_the_tile_of_each_instruction(name: str, tiled: Callable[..., None]) -> None:
+def test_the_tile_of_each_instruction(name: str, tiled: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its waves share K, and where each has rows of its own."""
     op = ops.get("tgemv")
-    for params in ({**SMALL, "ascale": "block256", "out": "i32"}, {**TAILED, "wscale": "row"}):
-        case = op.case(**params)
-        assert op.defines(case)["TENSOR"]
-        tiled(name, case)
+    share, own = op.case(**SMALL, ascale="block256", out="i32"), op.case(**TAILED, wscale="row")
+    assert op.gpu_tile(share)[:3] == op.gpu_tile(own)[:3] == (128, 8, 2)
+    tiled(name, share)
+    monkeypatch.setattr("kparity.kernels.tgemv.GPU_GROUPS", 1)
+    assert op.gpu_tile(own)[:3] == (128, 4, 4)
+    tiled(name, own)
 
 
 # Nothing of this is worth anything unless a wrong place of a lane is told.

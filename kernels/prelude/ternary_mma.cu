@@ -2,8 +2,10 @@
  * RDNA 3 and 4.
  *
  * TENSOR says that a case has it (kernels/tgemv/__init__.py); on other devices MATRIX is 0 and the text of tgemv
- * stands. A group takes 32 rows of w and 32 tokens; its waves share K, blocks of 256 in turn, and meet once, in local
- * memory. The grid is that of the other text, eight tokens a group: three groups of four end at once.
+ * stands. A group takes 32 tokens, and 32 rows of w where there are few of either: then its waves share K, blocks of
+ * 256 in turn, and meet once, in local memory. Else it takes 128 rows, each wave its own, and all read the same
+ * activations, which the first level of caches holds. The grid is that of the other text, eight tokens a group: three
+ * groups of four end at once.
  *
  * A fragment is 16 rows of weights, or 8 or 16 tokens. A lane has one row of each (of mma.sync: rows g and g + 8 of the
  * weights), and a part of the columns. Which columns an instruction gives it does not matter: a sum has no order, so
@@ -66,17 +68,19 @@
 #define SUM_TOKEN(lane, at) ((lane) % 16)
 #endif
 
-#define SLAB_ROWS 32
-#define SLABS (SLAB_ROWS / 16)
+#define MATRIX_WAVES (GPU_BLOCK / MATRIX_LANES)
+#define SLAB_ROWS (GPU_BLOCK / GPU_LANES * TILE_N)
+#define SHARERS_OF_K (SLAB_ROWS == 32 ? MATRIX_WAVES : 1)
+#define WAVE_ROWS (SLAB_ROWS * SHARERS_OF_K / MATRIX_WAVES)
+#define SLABS (WAVE_ROWS / 16)
 #define SLAB_TOKENS 32
 #define FRAGMENTS (SLAB_TOKENS / TOKENS)
 #define PIECES_OF_BLOCK (4 / PARTS) /* that a lane has of a block of 256 columns */
 #define PORTION (MATRIX == MMA ? 1 : 4) /* registers of codes whose activations are asked for together */
 #define PORTIONS (PIECES_OF_BLOCK * 4 / PORTION)
 #define ACTIVE_SPANS (A_PER_32 ? BLOCKS * 8 : A_PER_BLOCK ? BLOCKS : 1)
-#define MATRIX_WAVES (GPU_BLOCK / MATRIX_LANES)
 #define SUM_PITCH (SLAB_ROWS + 4) /* lanes of a wave write to banks of their own */
-#define SHARE (SLAB_TOKENS * SUM_PITCH) /* sums of a wave in local memory */
+#define SHARE (SLAB_TOKENS * SUM_PITCH) /* sums of a share of K in local memory */
 #if OUT_I32
 #define MATRIX_RESULT i32
 #else
@@ -86,7 +90,8 @@
 /* sum += a b, of DEPTH registers for each row; where the instruction is emulated, lanes exchange theirs in `share`. */
 #ifdef MATRIX_EMULATED
 #define MATRIX_PRODUCT(sum, a, b, share) MATRIX_EMULATED(sum, a, b, share)
-#define MATRIX_BLOCKS ((BLOCKS + MATRIX_WAVES - 1) / MATRIX_WAVES * MATRIX_WAVES) /* waves meet: all take as many */
+/* Waves meet in it: all take as many blocks. */
+#define MATRIX_BLOCKS ((BLOCKS + SHARERS_OF_K - 1) / SHARERS_OF_K * SHARERS_OF_K)
 #else
 #define MATRIX_PRODUCT(sum, a, b, share) matrix_product(sum, a, b)
 #define MATRIX_BLOCKS BLOCKS
@@ -190,25 +195,26 @@ INLINE void slab_products(i32* sums, const SlabCodes* codes, u32x4 tokens[PORTIO
     }
 }
 
-/* The whole of a group's work; local memory has SHARE sums for each wave. */
+/* The whole of a group's work; local memory has SHARE sums for each share of K. */
 INLINE void tensor_tile(GLOBAL const u32* w, GLOBAL const float* wscale, GLOBAL const i8* q,
     GLOBAL const float* ascale, GLOBAL const i32* qsum, GLOBAL MATRIX_RESULT* y, LOCAL i32* shares)
 {
-    const u32 row0 = GROUP_X * SLAB_ROWS, m0 = GROUP_Y * 8, lane = LANE % MATRIX_LANES, wave = LANE / MATRIX_LANES;
-    LOCAL i32* share = shares + wave * SHARE;
+    const u32 lane = LANE % MATRIX_LANES, wave = LANE / MATRIX_LANES, part = wave % SHARERS_OF_K;
+    const u32 row0 = GROUP_X * SLAB_ROWS, own = wave / SHARERS_OF_K * WAVE_ROWS, m0 = GROUP_Y * 8;
+    LOCAL i32* exchange = shares + wave * (SHARE * SHARERS_OF_K / MATRIX_WAVES);
     i32 sums[SLABS * FRAGMENTS * SUM_REGISTERS] = {0};
-    SlabCodes codes = slab_codes(w, row0, wave);
+    SlabCodes codes = slab_codes(w, row0 + own, part);
 #pragma unroll 1
-    for (u32 block = wave; block < MATRIX_BLOCKS; block += MATRIX_WAVES) {
+    for (u32 block = part; block < MATRIX_BLOCKS; block += SHARERS_OF_K) {
         u32x4 tokens[PORTION][FRAGMENTS];
         slab_tokens(tokens, q, m0, block, 0); /* first: AMD's loads are waited for in their order */
-        SlabCodes next = slab_codes(w, row0, block + MATRIX_WAVES); /* under way while these are multiplied */
+        SlabCodes next = slab_codes(w, row0 + own, block + SHARERS_OF_K); /* under way while these are multiplied */
         PORTION_ISSUED();
-        slab_products(sums, &codes, tokens, block, 0, share);
+        slab_products(sums, &codes, tokens, block, 0, exchange);
         UNROLL for (u32 portion = 1; portion < PORTIONS; ++portion) {
             slab_tokens(tokens, q, m0, block, portion);
             PORTION_ISSUED();
-            slab_products(sums, &codes, tokens, block, portion, share);
+            slab_products(sums, &codes, tokens, block, portion, exchange);
         }
         PORTION_ISSUED();
         UNROLL for (u32 i = 0; i < SLABS * LANE_ROWS * PIECES_OF_BLOCK; ++i) {
@@ -219,15 +225,15 @@ INLINE void tensor_tile(GLOBAL const u32* w, GLOBAL const float* wscale, GLOBAL 
 
     UNROLL for (u32 i = 0; i < SLABS * FRAGMENTS * SUM_REGISTERS; ++i) {
         const u32 slab = i / (FRAGMENTS * SUM_REGISTERS), n = i / SUM_REGISTERS % FRAGMENTS, at = i % SUM_REGISTERS;
-        const u32 row = slab * 16 + SUM_ROW(lane, at), token = n * TOKENS + SUM_TOKEN(lane, at);
-        share[token * SUM_PITCH + row] = sums[i];
+        const u32 row = own + slab * 16 + SUM_ROW(lane, at), token = n * TOKENS + SUM_TOKEN(lane, at);
+        shares[part * SHARE + token * SUM_PITCH + row] = sums[i];
     }
     BARRIER();
     for (u32 output = LANE; output < SLAB_ROWS * SLAB_TOKENS; output += GPU_BLOCK) {
         const u32 row = row0 + output % SLAB_ROWS, m = m0 + output / SLAB_ROWS;
         if (row < N && m < M) {
             i32 total = 0;
-            UNROLL for (u32 other = 0; other < MATRIX_WAVES; ++other) {
+            UNROLL for (u32 other = 0; other < SHARERS_OF_K; ++other) {
                 total += shares[other * SHARE + output / SLAB_ROWS * SUM_PITCH + output % SLAB_ROWS];
             }
             i32 excess = 0; /* sum(q) over the row: what the code's 1 added */

@@ -49,6 +49,8 @@ GPU_LOCAL = 24_576
 """Bytes of activations that a group of the GPU text keeps in local memory at most."""
 TENSOR_M = 16
 """Rows of activations from which the CUDA text has tensor cores: half of the tokens of its tile."""
+GPU_GROUPS = 132
+"""Groups that fill a large GPU: its multiprocessors."""
 GPU_FEW, GPU_MANY = 8_192, 65_536
 """Work-items below which rows are cut finer, and from which a work-item takes two rows."""
 MAX_K = 131_072
@@ -179,9 +181,10 @@ class Tgemv(Op):
         are too few rows to fill a large GPU. Where there are plenty, two rows share the activations.
         """
         chunks, tile_m, lanes = padded(case["K"]) // 64, cls.tile_m(case), 4
-        if cls.tensor(case):  # 32 rows a group: two fragments of tensor cores
-            steps, loads = ceil_div(chunks, 8), min(2, ceil_div(chunks, 8))
-            return 128, 8, 2, ceil_div(steps, ceil_div(steps, loads))
+        if cls.tensor(case):  # 128 rows a group of matrix cores; 32, that share K, where these would be too few
+            lanes, rows = (4, 4) if ceil_div(case["N"], 128) * ceil_div(case["M"], 32) >= GPU_GROUPS else (8, 2)
+            steps, loads = ceil_div(chunks, lanes), min(2, ceil_div(chunks, lanes))
+            return 128, lanes, rows, ceil_div(steps, ceil_div(steps, loads))
         while lanes < (128 if tile_m == 1 else 32) and lanes * 2 <= chunks:
             if ceil_div(chunks, lanes) <= GPU_LOADS and case["M"] * case["N"] * lanes >= GPU_FEW:
                 break
@@ -210,8 +213,9 @@ class Tgemv(Op):
     def cases(self) -> list[Case]:
         small, tiled, wide, long = (1, 3, 257), (9, 33, 640), (2, 70, 2560), (1, 5, 4100)
         # 16401 rows, here and below: so many that the GPU text gives two to a work-item.
-        plain = ((1, 1, 1), (1, 16_401, 256), small, (3, 17, 768), tiled, (33, 3_301, 1000), wide, long)
-        crowd = (19, 45, 1100)  # tails of tokens, rows and K on tensor cores
+        plain = ((1, 1, 1), (1, 16_401, 256), small, (3, 17, 768), tiled, (33, 8_401, 300), wide, long)
+        # Tails of tokens, rows and K on matrix cores, whose waves share K here, and have rows of their own above.
+        crowd = (19, 45, 1100)
         found = self.every("M N K", (*plain, (16, 3, 40), crowd, (65, 32, 2560)))
         found += self.every("M N K", (small, tiled, crowd), wscale="row")
         found += [self.case(M=1, N=16_401, K=300, wscale="row", ascale="block256")]

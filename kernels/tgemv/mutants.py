@@ -346,10 +346,10 @@ MUTANTS = {
         "n < FRAGMENTS«→ - 1»; ++n) {\n                    u32 active",
     ),
     "tensor-block-missing": _tensor(
-        "Tensor cores: the last block of K is not multiplied.", "block < MATRIX_BLOCKS«→ - 1»; block += MATRIX_WAVES"
+        "Tensor cores: the last block of K is not multiplied.", "block < MATRIX_BLOCKS«→ - 1»; block += SHARERS_OF_K"
     ),
     "tensor-share-missing": _tensor(
-        "Tensor cores: the share of the last warp is not added.", "other < MATRIX_WAVES«→ - 1»; ++other"
+        "Tensor cores: the share of the last warp is not added.", "other < SHARERS_OF_K«→ - 1»; ++other"
     ),
     "tensor-tokens-past-the-end": _tensor(
         "Tensor cores: tokens past the end are stored.", "if (row < N« && m < M→») {"

@@ -87,7 +87,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
     GLOBAL const float* RESTRICT ascale, GLOBAL const i32* RESTRICT qsum, GLOBAL RESULT* RESTRICT y)
 {
 #if MATRIX
-    SHARED i32 shares[MATRIX_WAVES * SHARE];
+    SHARED i32 shares[SHARERS_OF_K * SHARE];
     if (GROUP_Y % (SLAB_TOKENS / 8) == 0) {
         tensor_tile(w, wscale, q, ascale, qsum, y, shares);
     }

@@ -60,10 +60,12 @@ def limits(case: Case) -> Limits | None:
         # Several rows of activations have a loop, before which the compilers wait for the scales: once in thousands of
         # products. And their pieces take so many scoreboards that weights share them.
         # On matrix cores an output's three (both scales, the sum of its activations) come once, after all products; and
-        # a lane of gfx11 has four portions of activations of a block, of which two are under way at a time.
-        one, tensor = has["TILE_M"] == 1, has["TENSOR"]
-        rounds = 1 if one and steps <= has["AHEAD"] else 2 + tensor
-        return Limits(loads, loads if one else 0, rounds, "F1 F2 F3", 3 * tensor)
+        # a lane of gfx11 has four portions of activations of a block, of which two are under way at a time. The codes
+        # of a block are four loads, and those of the next are asked for before these are used.
+        one, rows = has["TILE_M"] == 1, has["GPU_BLOCK"] // lanes * has["TILE_N"]
+        if has["TENSOR"]:
+            return Limits(4, 0, 3, "F1 F2 F3", 3 * rows * 32 // has["GPU_BLOCK"])
+        return Limits(loads, loads if one else 0, 1 if one and steps <= has["AHEAD"] else 2, "F1 F2 F3")
     if case.op == "dense_gemv":
         return Limits(has["AHEAD"] * has["TILE_N"] * (1 if has["F16"] else 2), 0, 1, "F4")
     if case.op == "attention":
