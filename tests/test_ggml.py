@@ -166,7 +166,7 @@ def test_bench_has_them_as_a_backend_and_beside_ours(environment: dict[str, str]
     theirs = [found[f"ggml mul_mat TQ2_0 K=256 N=16401 {state}"] for state in ("cold", "hot")]
     assert all(row["verified"] and "1 thread" in row["device"]["detail"] for row in (own, *theirs))
     assert [each["baseline"] for each in ours["ratios"]] == [theirs[1]["name"]] and not own.get("ratios")
-    assert run("receipt", "verify", str(path), env=environment).returncode in (0, 1)
+    assert run("receipt", "verify", str(path), env=environment).returncode == 0
 
 
 def test_a_baseline_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,21 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from kparity import plain
+from kparity import contracts, plain
 from kparity.backends.numpy import NumpyBackend
 from kparity.device.adapter import Backend, Device
 from kparity.device.registry import open_backend
 from kparity.engine import Engine
 from kparity.engine.resident import bound, everything, wrong_rows
 from kparity.engines.registry import open_here
-from kparity.errors import BadModel, WrongInput
+from kparity.errors import BadModel
 from kparity.model import load_model
 from kparity.model.writer import TINY, Entry, write
-from kparity.receipts import derived
+from kparity.receipts import derived, record
 from kparity.receipts.probe import of_model
+from kparity.receipts.rules.graph import graph
 from tests.cli import run
 from tests.gguf_files import altered, entry
 from tests.test_graphs import GRAPHS, TOKENS, apart, scored
@@ -121,6 +123,8 @@ def test_linear_layers_of_other_types(kind: str, tmp_path: Path) -> None:
     truth = plain.logits(path, TOKENS, act="token", kv="f16").logits
     assert np.median(apart(scored(path, open_backend("cpu")), truth)) < 1e-3
     assert "blk.1.ffn_up: activations are not quantised" in run("model", "inspect", str(path)).stdout
+    assert of_model(str(path)).mixed == {"blk.1.ffn_up": kind}
+    follows(path)
 
 
 @pytest.mark.parametrize("name", MIXED)
@@ -152,14 +156,20 @@ def test_all_that_lies_on_the_device_is_looked_at(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_a_probe_accepts_a_mixed_file_and_no_receipt_tells_of_it(tmp_path: Path) -> None:
-    path = write(tmp_path / "model.gguf", MIXED["gate and up"])
-    done = run("probe", "--model", str(path), "--require", "cpu")
+def test_a_mixed_file_is_probed_and_timed_and_its_receipt_tells_of_it(tmp_path: Path) -> None:
+    path, out = write(tmp_path / "model.gguf", MIXED["gate and up"]), tmp_path / "bench.json"
+    words = ("--pp", "8", "--tg", "0", "--seconds", "0.2", "--receipt", str(out))
+    done = run("bench", "--model", str(path), "-b", "cpu", *words)
     assert done.returncode == 0, done.stderr
-    with pytest.raises(WrongInput, match="linear layers that are not ternary"):
-        of_model(str(path))
-    bench = run("bench", "--model", str(path), "--backends", "cpu")
-    assert bench.returncode == 2 and "not ternary" in bench.stderr and "Traceback" not in bench.stderr
+    predicate = msgspec.json.decode(out.read_bytes(), type=record.Statement).predicate
+    assert predicate.model is not None and predicate.model.mixed["blk.0.ffn_gate"] == "F16"
+    assert len(predicate.model.mixed) == 5 and [each.parity.verdict for each in predicate.runs] == ["PASS"]
+    assert run("receipt", "verify", str(out)).returncode == 0
+    limits = contracts.load(contracts.RECEIPT)
+    for told in ({}, {"blk.0.ffn_gate": "TQ2_0"}, {"blk.7.ffn_gate": "F16"}, {"blk.0.ffn_gate": "F17"}):
+        predicate.model.mixed = told
+        assert {each.code for each in graph(predicate, limits)} <= {"RCPT-MODEL-SIZE", "RCPT-GRAPH", "RCPT-BANDWIDTH"}
+        assert [*graph(predicate, limits)], told
 
 
 def test_a_file_without_a_ternary_layer_is_refused(tmp_path: Path) -> None:
@@ -177,10 +187,13 @@ def test_a_scale_beside_a_layer_that_is_not_ternary_is_refused(tmp_path: Path) -
 # --- receipts ---
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "tq2_0"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "tq2_0", *(f"mixed {each}" for each in MIXED)])
 def test_a_receipt_follows_from_sizes_and_types(name: str, tmp_path: Path) -> None:
+    follows(write(tmp_path / "model.gguf", {**GRAPHS, **ALL}[name]))
+
+
+def follows(path: Path) -> None:
     """The launches and the bytes that a receipt is held against are those of the file's engine."""
-    path = write(tmp_path / "model.gguf", {**GRAPHS, **TABLES}[name])
     engine, told = Engine(load_model(path), NumpyBackend("f32")), of_model(str(path))
     device = Device("cpu", "x", "cpu", "", "", "", "")
     wanted = derived.kernels(told, device, None, "token", "f16")["step"]

@@ -19,7 +19,7 @@ from kparity.engine import Engine
 from kparity.engine.graph import FusedGraph, Prepared
 from kparity.kernels.rope import frequencies
 from kparity.model import Hparams, Model
-from kparity.mutate.makers import add, corrupt, graph, head, misread, stacked, without, writes, wrong
+from kparity.mutate.makers import add, corrupt, graph, head, stacked, without, writes, wrong
 from kparity.ops.spec import Array
 
 LATE = 64
@@ -298,56 +298,3 @@ add("embedding-row-lost", "A row of the embedding that no text of the probe uses
     corrupt(lambda weights: weights.embedding[-1].buffer, lambda table: table.__setitem__(-1, table[-2])))  # fmt: skip
 add("norm-bent", "One weight of a norm is off by a thousandth.",
     corrupt(lambda weights: weights.norms[f"blk.{LAYER}.ffn_norm.weight"], bend))  # fmt: skip
-
-
-# What the file says is read wrongly, or not at all, and the kernels are right about something else. Such a defect is
-# the same on every backend, so that no backend can show another one's; the reference reads the file by itself.
-add("host-theta-default", "The RoPE base of the file is not read; 10,000 stands in.",
-    misread(lambda h: {"theta": 10000.0}), "b158")  # fmt: skip
-add("host-theta-off", "The RoPE base is off by one per cent.", misread(lambda h: {"theta": h.theta * 1.01}), "b158")
-add("host-eps-constant", "Every model gets the eps of the first one.", misread(lambda h: {"eps": 1e-5}), "eps")
-add("host-eps-off", "eps is off by one per cent.", misread(lambda h: {"eps": h.eps * 1.01}), "eps")
-add("host-activation", "The activation of another architecture: SiLU for relu².",
-    misread(lambda h: {"act": "silu", "clamp": 0}), "b158")  # fmt: skip
-add("host-clamp", "relu² without its clamp to the range of f16.", misread(lambda h: {"clamp": 0}), "peaks")
-add("host-rope-scale", "The linear factor of RoPE is not read.", misread(lambda h: {"rope_scale": 1.0}), "stretched")
-add("host-rope-dim", "Half of each head is rotated instead of all of it.",
-    misread(lambda h: {"rope_dim": h.head_dim // 2}), "b158")  # fmt: skip
-add("host-context", "A quarter of the file's context: the cache ends where the model does not.",
-    misread(lambda h: {"context": h.context // 4}), "b158")  # fmt: skip
-add("host-rope-mode", "Pairs side by side instead of split halves.",
-    misread(lambda h: {"rope_mode": "interleaved"}), "b158")  # fmt: skip
-
-
-@wrong(stacked, "b158")
-def host_heads_dealt(h: Hparams, words: Array, scales: Array) -> None:
-    """Key heads are dealt out to query heads one by one, not by groups."""
-    dealt = np.argsort(np.arange(h.n_head).reshape(-1, h.n_kv).T.ravel())
-    for rows in (words, scales):  # query head h reads key head h % G instead of h / (H / G)
-        q = rows[: h.q_dim]
-        rows[: h.q_dim] = q.reshape(h.n_head, h.head_dim, -1)[dealt].reshape(q.shape)
-
-
-@wrong(model="scales")
-def host_scale_forgotten(model: Model, backend: Backend) -> Engine:
-    """The tensor .scale beside a weight is not applied."""
-    model._separate_scale = lambda name: 1.0  # type: ignore[method-assign]
-    return Engine(model, backend)
-
-
-@wrong(model="scales")
-def host_scale_inverted(model: Model, backend: Backend) -> Engine:
-    """The tensor .scale divides where it should multiply."""
-    read = model._separate_scale
-    model._separate_scale = lambda name: 1.0 / read(name)  # type: ignore[method-assign]
-    return Engine(model, backend)
-
-
-@wrong(graph, "b158")
-class HostRopeTable(FusedGraph):
-    """Frequencies for another number of rotating elements than the kernels are built for."""
-
-    def _forward(self) -> Iterator[Launch]:
-        table = frequencies(self.h.theta, 2 * self.h.rope_dim, self.h.rope_scale)
-        self.freq = self.backend.upload(np.ascontiguousarray(table[: self.h.rope_dim // 2]))
-        yield from super()._forward()

@@ -47,6 +47,8 @@ MODELS: Mapping[str, Made] = {
     "eps": Made(replace(SMALL, eps=0.05)),
     "peaks": Made(replace(SMALL, ffn_gain=30.0)),  # products beyond the range of f16
     "scales": Made(replace(SMALL, scale_tensors=True)),
+    "llama3": Made(replace(SMALL, arch="llama", rope_freqs=True)),
+    "qwen3": Made(replace(SMALL, arch="qwen3")),
     "stretched": Made(SMALL, ((f"{ROPE}.scaling.type", STRING, "linear"), (f"{ROPE}.scaling.factor", F32, 4.0))),
 }
 """Name → model. Each has controls of its own: right engines pass on it."""

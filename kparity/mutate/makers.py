@@ -29,7 +29,7 @@ MAKERS: dict[str, Make] = {}
 
 def every() -> tuple[list[Subject], Mapping[str, Make]]:
     """All wrong engines, and what makes each."""
-    for name in ("engine", "seldom"):  # each adds its own
+    for name in ("engine", "host", "seldom"):  # each adds its own
         import_module(f"kparity.mutate.{name}")
     return MUTANTS, MAKERS
 

@@ -11,7 +11,7 @@ import msgspec
 
 from kparity.device.adapter import Backend, Buffer, Device, DeviceInfo
 from kparity.engine.graph import FusedGraph, Kernels, Options
-from kparity.engine.weights import Linear, Part, Weights, gemvs, parts_of
+from kparity.engine.weights import DenseLinear, Linear, Part, Weights, gemvs, parts_of
 from kparity.errors import BadModel, WrongInput
 from kparity.model.architectures import ARCHITECTURES
 from kparity.model.graph import LINEARS, NORMS, linear_shapes, norms_of
@@ -42,6 +42,19 @@ def hparams(model: Model) -> Hparams:
     )  # fmt: skip
 
 
+def mixed_of(model: Model) -> dict[tuple[int, str], TensorType]:
+    """Types of the linear layers that are not ternary, by layer and name. Raises WrongInput for a name or a type that
+    none of them has.
+    """
+    places = {f"blk.{layer}.{name}": (layer, name) for layer in range(model.layers) for name in LINEARS}
+    if unknown := [*{*model.mixed} - {*places}]:
+        raise WrongInput(f"{unknown[0]} is no linear layer of {model.layers} layers")
+    found = {places[name]: _type(kind) for name, kind in model.mixed.items()}
+    if ternary := [kind.name for kind in found.values() if kind.ternary]:
+        raise WrongInput(f"{ternary[0]} among the types that are not ternary")
+    return found
+
+
 def _type(name: str, ternary: bool = False) -> TensorType:
     found = BY_NAME.get(name)
     if found is None or (not found.ternary if ternary else found.flat):
@@ -58,9 +71,10 @@ def tensor_bytes(model: Model) -> tuple[int, int]:
     types = [_type(name, True) for name in model.type.split(", ")]
     try:
         fixed = sum(each.n_bytes("a table", (h.width, h.vocab)) for each in tables)
-        each_type = [
-            sum(kind.n_bytes(name, shape) for name, shape in linear_shapes(h).items()) * h.n_layer for kind in types
-        ]
+        shapes, mixed = linear_shapes(h), mixed_of(model)
+        fixed += sum(kind.n_bytes(name, shapes[name]) for (_, name), kind in mixed.items())
+        left = Counter({name: h.n_layer for name in shapes}) - Counter(name for _, name in mixed)
+        each_type = [sum(kind.n_bytes(name, shapes[name]) * times for name, times in left.items()) for kind in types]
     except BadModel as error:
         raise WrongInput(str(error)) from error
     norms, factors = _norms(h), 2 * h.rope_dim * ARCHITECTURES[h.arch].factors
@@ -82,12 +96,20 @@ def _size(kind: str) -> int:
     return 2 if element(kind) == "f16" else 4
 
 
+def _packed(k: int, n: int) -> int:
+    """Bytes of a ternary matrix on a device."""
+    return n * padded(k) // 4
+
+
 def weight_bytes(model: Model) -> int:
     """Bytes of all weights that one pass reads, whatever its launches are: every one but the embedding, once."""
     h = hparams(model)
-    shapes = linear_shapes(h)
-    ternary = h.n_layer * sum(shapes[name][1] * padded(shapes[name][0]) // 4 for name in LINEARS)
-    return ternary + 4 * _norms(h) + h.vocab * h.width * _size(model.head or model.embedding)
+    shapes, mixed = linear_shapes(h), mixed_of(model)
+    linears = h.n_layer * sum(_packed(*shapes[name]) for name in LINEARS)
+    for (_, name), kind in mixed.items():
+        k, n = shapes[name]
+        linears += k * n * _size(kind.name) - _packed(k, n)
+    return linears + 4 * _norms(h) + h.vocab * h.width * _size(model.head or model.embedding)
 
 
 def operations(model: Model) -> int:
@@ -149,29 +171,33 @@ def _weights(paper: Paper, h: Hparams, model: Model) -> Weights:
     """Where every weight would lie."""
     dtype = element(model.embedding), element(model.head or model.embedding)
     found = Weights(dtype=dtype)
-    shapes = linear_shapes(h)
-    for name in gemvs(h.arch, fused=True):
-        k, n = shapes[parts_of(name)[0]][0], sum(shapes[part][1] for part in parts_of(name))
-        kind = "tensor" if parts_of(name) == (name,) else "row"
-        words, scale = paper.empty((n, padded(k) // 16), "u32"), paper.empty((1 if kind == "tensor" else n,), "f32")
-        found.linears |= {(layer, name): Linear(words, scale, kind, n, k) for layer in range(h.n_layer)}
+    shapes, mixed = linear_shapes(h), mixed_of(model)
     for layer in range(h.n_layer):
+        for name in gemvs(h.arch, True, [each for at, each in mixed if at == layer]):
+            k, n = shapes[parts_of(name)[0]][0], sum(shapes[part][1] for part in parts_of(name))
+            if dense := mixed.get((layer, name)):
+                kind = element(dense.name)
+                found.dense[layer, name] = DenseLinear(_parts(paper, (n, k), kind), kind, n, k)
+                continue
+            kind = "tensor" if parts_of(name) == (name,) else "row"
+            words, scale = paper.empty((n, padded(k) // 16), "u32"), paper.empty((1 if kind == "tensor" else n,), "f32")
+            found.linears[layer, name] = Linear(words, scale, kind, n, k)
         found.norms |= {
             f"blk.{layer}.{name}.weight": paper.empty((getattr(h, NORMS[name]),), "f32") for name in norms_of(h.arch)
         }
     found.norms["output_norm.weight"] = paper.empty((h.width,), "f32")
-    found.embedding, found.head = (_parts(paper, h, each) for each in dtype)
+    found.embedding, found.head = (_parts(paper, (h.vocab, h.width), each) for each in dtype)
     return found
 
 
-def _parts(paper: Paper, h: Hparams, dtype: str) -> list[Part]:
-    """As ``kparity.engine.weights`` divides a table."""
-    rows = max(1, min(h.vocab, paper.info.max_binding // (h.width * (2 if dtype == "f16" else 4))))
-    if h.vocab / rows > MOST_PARTS:
-        raise WrongInput(f"a binding of {paper.info.max_binding} bytes divides a table of {h.vocab} rows too often")
+def _parts(paper: Paper, shape: tuple[int, int], dtype: str) -> list[Part]:
+    """As ``kparity.engine.weights`` divides a table [rows, K]."""
+    whole, k = shape
+    rows = max(1, min(whole, paper.info.max_binding // (k * (2 if dtype == "f16" else 4))))
+    if whole / rows > MOST_PARTS:
+        raise WrongInput(f"a binding of {paper.info.max_binding} bytes divides a table of {whole} rows too often")
     return [
-        Part(paper.empty((min(rows, h.vocab - at), h.width), dtype), at, min(rows, h.vocab - at))
-        for at in range(0, h.vocab, rows)
+        Part(paper.empty((min(rows, whole - at), k), dtype), at, min(rows, whole - at)) for at in range(0, whole, rows)
     ]
 
 

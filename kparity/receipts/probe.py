@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kparity.device.adapter import Device
-from kparity.errors import WrongInput
 from kparity.gates.reference import SEED
 from kparity.gates.verdict import Row
-from kparity.model import Model as Opened
 from kparity.model import load_model
 from kparity.model.graph import EMBEDDING, HEAD
 from kparity.probe import messages
@@ -49,24 +47,15 @@ def of_model(path: str | None, seed: int | None = None) -> Model:
     """A model as receipts hold it; ``path`` None is the embedded one, ``seed`` is that of random weights."""
     model = load_model(path)
     h, types = model.hparams, {name: tensor.type.name for name, tensor in model.file.tensors.items()}
-    refuse_mixed(model)
+    mixed = ["blk.{}.{}".format(*each) for each in model.mixed]
     found = Model(
         name=model.name, sha256=model.sha256, bytes=model.n_bytes, layers=h.n_layer, width=h.width, ffn=h.ffn,
         heads=h.n_head, kv_heads=h.n_kv, head_dim=h.head_dim, vocab=h.vocab, context=h.context, arch=h.arch,
         type=", ".join(model.ternary_types), embedding=types[EMBEDDING], head=types.get(HEAD), seed=seed,
+        mixed={name: types[f"{name}.weight"] for name in mixed},
     )  # fmt: skip
     model.close()
     return found
-
-
-def refuse_mixed(model: Opened) -> None:
-    """Raises WrongInput for a model of which a receipt could not tell what ran."""
-    if model.mixed:
-        names = ", ".join("blk.{}.{}".format(*each) for each in model.mixed[:3])
-        raise WrongInput(
-            f"{model.path}: {names} of {len(model.mixed)} linear layers that are not ternary; a receipt has one type "
-            "for all of them, and tells of no such model"
-        )
 
 
 def tried(row: Row) -> Tried:

@@ -20,7 +20,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Elements = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
 Nonce = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(min_length=1)]
-Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]+$")]
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.:-]+$")]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 KernelId = Annotated[str, Meta(pattern="^[a-z0-9]+(_[a-z0-9]+)+$")]
@@ -389,6 +389,8 @@ class Model(Record):
     head: Text | None
     """None where the head is the embedding."""
     seed: int | None
+    mixed: dict[Text, Text] = {}
+    """Types of the linear layers that are not ternary, by their names: ``blk.0.attn_v``."""
 
 
 class Contract(Record):
@@ -449,9 +451,7 @@ class Predicate(Head):
         yield from ((f"/predicate/ops/{at}", row, None) for at, row in enumerate(self.ops) if not row.unsupported)
 
     def subjects(self) -> list[tuple[str, str]]:
-        """Name and SHA-256 of what it speaks of: the model first, then every kernel once; where there is neither, what
-        measured.
-        """
+        """Name and SHA-256 of what it speaks of: the model first, then every kernel once; or else of what measured."""
         kernels = {kernel.id: kernel.sha256 for run in self.runs for kernel in run.kernels}
         kernels |= {row.kernel: row.kernel_sha256 for row in self.ops if row.kernel}
         models = [(self.model.name, self.model.sha256)] if self.model else []
