@@ -138,7 +138,7 @@ def part(case: Case, stage: Stage, count: int, steps: Sequence[Step], room: int,
     """
     x, y, z = stage.launch.groups
     groups, block, measures = x * y * z, stage.launch.block, measure(steps)
-    first = stage.entry == case.op
+    first = stage == ops.get(case.op).stages(case, "gpu")[0]
     cold = first and case.op in STREAMS
     scratch = sum(arg.nbytes for arg in ops.get(case.op).scratch(case, "gpu"))
     at_once = min(groups, MULTIPROCESSORS * max(room // block, 1))

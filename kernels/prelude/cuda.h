@@ -119,3 +119,4 @@ INLINE void unpack_f16x8(u32x4 words, float* out)
 
 //#use common
 //#use lanes
+//#use turns

@@ -141,3 +141,4 @@ template <typename T> INLINE T shuffle_xor(T value, u32 mask)
 
 //#use common
 //#use lanes
+//#use turns

@@ -130,4 +130,33 @@ INLINE void load_f32x8(GLOBAL const float* pointer, u32 at, float* out)
         BARRIER(); /* scratch may be written again */ \
     }
 
+/* FOLD defines name(values, scratch): joins the values of `lanes` work-items, a multiple of WAVE and of any number, for
+ * `turns` of which each work-item of this group stands (LANE + turn * BLOCK), and gives all of them the result: that of
+ * REDUCE in a group of so many, bit for bit. It comes once, and scratch has SCRATCH(turns) elements. */
+#define FOLD(name, type, turns, lanes, join) \
+    INLINE type name##_join(type left, type right) { return join; } \
+    INLINE type name(type* values, LOCAL type* scratch) \
+    { \
+        const u32 at = LANE % WAVE; \
+        for (u32 turn = 0; turn < (turns); ++turn) { \
+            scratch[turn * BLOCK + LANE] = values[turn]; \
+        } \
+        for (u32 few = 4; few > 0; few = few == 4 ? 1 : 0) { \
+            BARRIER(); \
+            for (u32 turn = 0; turn < (at < few ? (turns) : 0); ++turn) { \
+                type total = scratch[turn * BLOCK + LANE]; \
+                for (u32 other = few; other < (few == 4 ? WAVE : 4); other += few) { \
+                    total = name##_join(total, scratch[turn * BLOCK + LANE + other]); \
+                } \
+                scratch[turn * BLOCK + LANE] = total; \
+            } \
+        } \
+        BARRIER(); \
+        type total = scratch[0]; \
+        for (u32 wave = WAVE; wave < (lanes); wave += WAVE) { \
+            total = name##_join(total, scratch[wave]); \
+        } \
+        return total; \
+    }
+
 //#use common

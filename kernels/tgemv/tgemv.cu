@@ -16,8 +16,11 @@
  *
  * Many tokens whose rows are summed as a whole have matrix cores where the device does: prelude/ternary_mma.cu, with
  * the same bits.
+ *
+ * It is the text of norm_tgemv too (NORMED), where activations are what norm_quant would have given.
  */
 //#use ternary_mma
+//#use normed
 #undef BLOCK
 #undef LANES
 #undef ROWS
@@ -83,8 +86,16 @@ INLINE i32 joined(const i32* sums)
 #endif
 }
 
-KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, GLOBAL const i8* RESTRICT q,
-    GLOBAL const float* RESTRICT ascale, GLOBAL const i32* RESTRICT qsum, GLOBAL RESULT* RESTRICT y)
+KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale,
+#if !NORMED
+    GLOBAL const i8* RESTRICT q, GLOBAL const float* RESTRICT ascale, GLOBAL const i32* RESTRICT qsum,
+#elif PRE
+    GLOBAL const float* RESTRICT a, GLOBAL const float* RESTRICT b, GLOBAL const float* RESTRICT weight,
+    GLOBAL float* RESTRICT h,
+#else
+    GLOBAL const float* RESTRICT x, GLOBAL const float* RESTRICT weight,
+#endif
+    GLOBAL RESULT* RESTRICT y)
 {
 #if MATRIX
     SHARED i32 shares[SHARERS_OF_K * SHARE];
@@ -94,6 +105,11 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #else
     SHARED u32x4 active[TILE_M * 4 * PITCH];
     SHARED PARTIAL scratch[SCRATCH(OUTPUTS)];
+#if NORMED
+    SHARED float squares[SCRATCH(TURNS)];
+    SHARED u32 tops[SCRATCH(1)];
+    SHARED i32 sums[SCRATCH(1)];
+#endif
     const u32 lane = LANE % LANES, row0 = GROUP_X * ROWS + LANE / LANES * TILE_N, m0 = GROUP_Y * TILE_M;
 
     /* Rows past the end repeat the last: their work-items must reach the barriers, and they store nothing. */
@@ -114,15 +130,19 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
     u32 active_scale[SLOTS], weight_scale[SLOTS]; /* bits of f32, multiplied at the end: nothing waits for them */
 #endif
     UNROLL_ALWAYS for (u32 slot = 0; slot < SLOTS; ++slot) {
-        const u32 output = lane + slot * LANES, m = m0 + output / TILE_N;
-        const u32 safe_m = m < M ? m : M - 1;
+        const u32 output = lane + slot * LANES;
+#if !NORMED
+        const u32 m = m0 + output / TILE_N, safe_m = m < M ? m : M - 1;
         excess[slot] = 0;
         for (u32 span = 0; span < ASPANS; ++span) {
             excess[slot] += (i32)early_u32(qsum, safe_m * ASPANS + span);
         }
+#endif
 #if !OUT_I32
         const u32 row = row0 + output % TILE_N;
+#if !NORMED
         active_scale[slot] = early_u32(ascale, safe_m);
+#endif
         weight_scale[slot] = early_u32(wscale, W_PER_ROW ? (row < N ? row : N - 1) : 0);
 #endif
     }
@@ -132,6 +152,18 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #pragma unroll 1
 #endif
     for (u32 batch = 0; batch < STEPS; batch += AHEAD) {
+#if NORMED /* in one batch */
+        u32x4 left[HELD], gain[HELD];
+#if PRE
+        u32x4 right[HELD];
+        load_quads(a, left);
+        load_quads(b, right);
+#else
+        load_quads(x, left);
+#endif
+        load_quads(weight, gain);
+        ISSUED(); /* the row is waited for first */
+#else
         u32x4 staged[TILE_M][STAGED];
         UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
             GLOBAL const i8* codes = q + (u64)(m0 + m < M ? m0 + m : M - 1) * KP;
@@ -141,6 +173,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
                 staged[m][i] = early_u32x4(codes, at < KP / 16 ? at : KP / 16 - 1);
             }
         }
+#endif
         u32 packed[AHEAD][TILE_N][4];
 #if SPANNED
         float weight_scale[AHEAD][TILE_N];
@@ -161,6 +194,20 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
         }
 
         ISSUED();
+#if NORMED
+        u32 codes[HELD];
+        const float scale_of_row = quantised(left, OTHER, gain, STREAM, codes, excess, squares, tops, sums);
+        UNROLL_ALWAYS for (u32 slot = 0; slot < SLOTS; ++slot) {
+            excess[slot] = excess[0];
+            active_scale[slot] = AS_U32(scale_of_row);
+        }
+        UNROLL_ALWAYS for (u32 i = 0; i < HELD; ++i) {
+            const u32 piece = QUAD(i) / 4; /* of 16 codes */
+            if (QUAD(i) < KP / 4) {
+                ((LOCAL u32*)active)[(piece % 4 * PITCH + piece / 4) * 4 + QUAD(i) % 4] = codes[i];
+            }
+        }
+#else
         if (batch > 0) {
             BARRIER(); /* the last batch has been read */
         }
@@ -182,6 +229,7 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #endif
         }
 #endif
+#endif
         BARRIER();
         ISSUED(); /* no product is begun before, which would wait for the weights */
 
@@ -197,9 +245,10 @@ KERNEL tgemv(GLOBAL const u32* RESTRICT w, GLOBAL const float* RESTRICT wscale, 
 #endif
             const u32 chunk = (batch + ahead) * LANES + lane;
             const u32 all = COMPLETE || chunk < CHUNKS ? ~0u : 0; /* past the end: codes of 0 add nothing */
+            const u32 column = NORMED && all == 0 ? 0 : ahead * LANES + lane;
             UNROLL for (u32 i = 0; i < 4; ++i) {
                 UNROLL_ALWAYS for (u32 m = 0; m < TILE_M; ++m) {
-                    const u32x4 four = active[(m * 4 + i) * PITCH + ahead * LANES + lane];
+                    const u32x4 four = active[(m * 4 + i) * PITCH + column];
                     UNROLL_ALWAYS for (u32 n = 0; n < TILE_N; ++n) {
                         const u32 word = packed[ahead][n][i] & all;
                         i32* sum = INTO[m * TILE_N + n];

@@ -9,8 +9,8 @@ before RoPE.
 
 ``Graph`` launches every op by itself. ``FusedGraph`` has half the launches: what stands between two GEMVs is one op, as
 are RoPE and cache, and weights that read the same activations are one GEMV; where the model has a norm too few or too
-many for that, its launches are those of ``Graph``. Every value is rounded alike; a right backend gives the same logits
-with either.
+many for that, its launches are those of ``Graph``. A decode step on a GPU has fewer still: a GEMV norms what it reads.
+Every value is rounded alike; a right backend gives the same logits with either.
 
 Weights, the KV cache and all activations stay on the device. Rows of a padded chunk carry position -1: their keys are
 not stored and nothing reads their results.
@@ -29,16 +29,22 @@ from kparity.kernels.rope import frequencies
 from kparity.model import Hparams
 from kparity.ops.spec import ACTS, Case, Value
 
+NORMED_K = 4096
+"""Longest row that every group of a product norms for itself: reading it again must be cheap beside the weights."""
+
 Quantised = tuple[Buffer, Buffer, Buffer]
 """int8 activations, their scales and their sums."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What products read: int8 activations where a weight is ternary; the f32 ones [M, K] where one is not."""
+    """What products read: int8 activations where a weight is ternary; the f32 ones [M, K] where one is not; or, where
+    the product does that itself, what is normed: what comes before, arguments of norm_quant but its last three.
+    """
 
     quantised: Quantised | None
     x: Buffer | None = None
+    normed: tuple[str, tuple[Buffer, ...]] | None = None
 
 
 Prepared = Generator[Launch, None, Given]
@@ -195,13 +201,16 @@ class Graph:
                 outputs.append(self._buffer(f"{part}.out", (self.rows, dense.n)))
                 yield from self._dense(dense.parts, dense.dtype, given.x, outputs[-1])
                 continue
-            assert given.quantised is not None
             weight = self.weights.linears[layer, part]
-            kernel = self.kernels.get(
-                "tgemv", M=self.rows, N=weight.n, K=weight.k, wscale=weight.kind, ascale=self.options.act
-            )
+            shape: dict[str, Value] = {"M": self.rows, "N": weight.n, "K": weight.k, "wscale": weight.kind}
             outputs.append(self._buffer(f"{part}.out", (self.rows, weight.n)))
-            yield kernel.bind(weight.words, weight.wscale, *given.quantised, outputs[-1])
+            if given.normed:
+                pre, read = given.normed
+                kernel = self.kernels.get("norm_tgemv", **shape, pre=pre, eps=self.h.eps)
+            else:
+                assert given.quantised is not None
+                kernel, read = self.kernels.get("tgemv", **shape, ascale=self.options.act), given.quantised
+            yield kernel.bind(weight.words, weight.wscale, *read, outputs[-1])
         return tuple(outputs)
 
     def _head_norms(
@@ -268,6 +277,8 @@ class FusedGraph(Graph):
     ) -> Prepared:
         if key not in self.weights.norms or self._kinds(key)[1] or (pre != "add" and len(inputs) > 1):
             return (yield from super()._norm_quant(pre, inputs, key, width, h))
+        if self._normed_by_the_product(pre, key):
+            return Given(None, normed=(pre, (*inputs, self.weights.norms[key], *(() if h is None else (h,)))))
         clamp = self.h.clamp if pre in ("silu", "relu2") else 0
         kernel = self.kernels.get(
             "norm_quant", M=self.rows, D=width, pre=pre, clamp=clamp, eps=self.h.eps, mode=self.options.act
@@ -275,6 +286,20 @@ class FusedGraph(Graph):
         quantised = self._quantised(kernel, width)
         yield kernel.bind(*inputs, self.weights.norms[key], *(() if h is None else (h,)), *quantised)
         return Given(quantised)
+
+    @property
+    def step(self) -> bool:
+        """Whether it is the step of a GPU, which waits for launches more than for anything that they compute."""
+        return self.rows == 1 and not self.every_row and self.backend.dialect == "gpu"
+
+    def _normed_by_the_product(self, pre: str, key: str) -> bool:
+        """Whether the one product that reads a norm computes it: each of its groups, where that is cheap."""
+        _, layer, place, _ = key.split(".")
+        parts = self.weights.gemvs(int(layer), READERS[place])
+        if not self.step or pre not in ("none", "add") or len(parts) > 1 or self.options.act != "token":
+            return False
+        weight = self.weights.linears[int(layer), parts[0]]
+        return weight.kind in ("tensor", "row") and weight.k % 4 == 0 and weight.k <= NORMED_K
 
     def _store(self, layer: int, projections: tuple[Buffer, ...]) -> Generator[Launch, None, Buffer]:
         if len(projections) > 1:

@@ -31,6 +31,7 @@ def expected(case: Case, facts: Facts, act: str, kv: str) -> dict[str, Value]:
     table: dict[str, dict[str, Value]] = {
         "rmsnorm": {"eps": facts.eps},
         "norm_quant": {"eps": facts.eps, "mode": act, **(activation if pre in ("silu", "relu2") else {})},
+        "norm_tgemv": {"eps": facts.eps},
         "act_quant": {"mode": act},
         "tgemv": {"ascale": act},
         "rope": rope,

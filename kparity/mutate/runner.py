@@ -86,11 +86,12 @@ def digest_of(subject: Subject, backend: str, patched: Mapping[str, str]) -> str
     digest = hashlib.sha256(_rules().encode())
     for name, text in sorted(patched.items()):
         digest.update(f"{name}\0{text}".encode())
-    own = (subject.op,) if subject.op in ops.NAMES else (*ops.NAMES, "mutate")
+    joined = (subject.op, ops.JOINED[subject.op]) if subject.op in ops.JOINED else (*ops.NAMES, "mutate")
+    own = (subject.op,) if subject.op in ops.NAMES else joined
     for path in fingerprint.sources():
         if path.parent.name in (*own, "prelude") or path.stem in (backend.replace("-", "_"), "_cupy"):
             digest.update(path.name.encode() + (b"" if path.name == "mutants.py" else path.read_bytes()))
-    if subject.op in ops.targets() and subject.op not in ops.NAMES:
+    if subject.op in ops.targets() and subject.op not in (*ops.NAMES, *ops.JOINED):
         digest.update(fingerprint.distribution(ops.GROUP, subject.op).encode())
     return digest.hexdigest()[:16]
 
@@ -111,7 +112,7 @@ def graph_of(subject: Subject) -> str:
     """The graph in which the probe can reach a mutant: the one that serves if it launches the op."""
     if subject.op == CONTROL:
         return subject.name.partition("-")[0]
-    if subject.op == ENGINE or subject.op in launched(True):
+    if subject.op in (ENGINE, *ops.JOINED) or subject.op in launched(True):
         return "fused"
     return "unfused" if subject.op in launched(False) else ""
 

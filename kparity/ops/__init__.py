@@ -22,12 +22,14 @@ NAMES = (
     "norm_quant", "rope_store",
 )  # fmt: skip
 """The ops of this package, in the order of a forward pass; the last two are several of the others in one launch."""
+JOINED = {"norm_tgemv": "tgemv"}
+"""Ops that are two of the others in one launch of a GPU and have no text of their own → whose GPU text is theirs."""
 
 
 @lru_cache(maxsize=1)
 def targets() -> dict[str, str]:
     """``name -> "module:OP"`` of every known op; a package cannot replace a built-in name."""
-    return registered(GROUP, "op", {name: f"kparity.kernels.{name}:OP" for name in NAMES})
+    return registered(GROUP, "op", {name: f"kparity.kernels.{name}:OP" for name in (*NAMES, *JOINED)})
 
 
 def names() -> list[str]:
@@ -45,12 +47,13 @@ def get(name: str) -> Op:
     from kparity.process import inside
     from kparity.process.ask import NoAnswer, tried
 
-    target = f"kparity.kernels.{name}:OP" if name in NAMES else targets().get(name)
+    own = name in NAMES or name in JOINED
+    target = f"kparity.kernels.{name}:OP" if own else targets().get(name)
     if target is None:
         raise UnknownName("op", name, targets())
     module, _, attribute = target.partition(":")
     try:
-        if name not in NAMES and not inside.begun:
+        if not own and not inside.begun:
             tried(module)
         op = getattr(imported(module), attribute)
     except (ImportError, AttributeError, NoAnswer) as problem:

@@ -23,6 +23,7 @@ from functools import cache
 from importlib import resources
 
 from kparity.errors import CompileFailed
+from kparity.ops import JOINED
 from kparity.ops.spec import Case, Op
 
 KERNELS = Op.texts
@@ -85,6 +86,7 @@ def package_text(package: str, relative: str) -> str:
 
 def file_of(op: str, dialect: str) -> str:
     """The file of an op's text below ``kernels/``, or below the package that brings the op."""
+    op = JOINED.get(op, op) if dialect == "gpu" else op
     return f"{op}/{TEXTS[dialect].format(op=op)}"
 
 

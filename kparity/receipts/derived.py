@@ -144,7 +144,8 @@ class Paper(Backend):
 
     name = dialect = "paper"
 
-    def __init__(self, max_binding: int) -> None:
+    def __init__(self, max_binding: int, dialect: str = dialect) -> None:
+        self.dialect = dialect  # type: ignore[misc]
         self.info = DeviceInfo("paper", "paper", "cpu", "", "", "", max_binding=max_binding)
 
     @classmethod
@@ -204,20 +205,23 @@ def _parts(paper: Paper, shape: tuple[int, int], dtype: str) -> list[Part]:
 def without_dialect(kernel_id: str, dialect: str) -> str:
     """``<op>_<variant>`` of a kernel id; all scales of ternary weights count as one: they are the file's."""
     op, _, variant = kernel_id.partition(f"_{dialect}_")
-    return f"{op}_{re.sub('_w(row|block[0-9]*)', '', variant)}" if op == "tgemv" else f"{op}_{variant}"
+    return f"{op}_{re.sub('_w(row|block[0-9]*)', '', variant) if op.endswith('tgemv') else variant}"
 
 
-def kernels(model: Model, device: Device, graph: Graph | None, act: str, kv: str) -> dict[str, Counter[str]]:
+def kernels(
+    model: Model, device: Device, graph: Graph | None, act: str, kv: str, dialect: str = Paper.dialect
+) -> dict[str, Counter[str]]:
     """Launches of each kernel (``without_dialect``) in each of the programs of ``record.Programs``, by the very graph
-    that engines record; not to be changed. Raises WrongInput for sizes and options that it cannot be built with.
+    that engines record on backends of a dialect; not to be changed. Raises WrongInput for sizes and options that it
+    cannot be built with.
     """
-    return _recorded(msgspec.json.encode(model), device.max_binding, graph.chunk if graph else 2, act, kv)
+    return _recorded(msgspec.json.encode(model), device.max_binding, graph.chunk if graph else 2, act, kv, dialect)
 
 
 @lru_cache(maxsize=64)
-def _recorded(told: bytes, max_binding: int, rows: int, act: str, kv: str) -> dict[str, Counter[str]]:
+def _recorded(told: bytes, max_binding: int, rows: int, act: str, kv: str, dialect: str) -> dict[str, Counter[str]]:
     model = msgspec.json.decode(told, type=Model)
-    h, paper = hparams(model), Paper(max_binding)
+    h, paper = hparams(model), Paper(max_binding, dialect)
     options, weights = Options(act, kv, 1, True), _weights(paper, h, model)
     cache = [(paper.empty((1, h.kv_dim), kv), paper.empty((1, h.kv_dim), kv))] * h.n_layer
     found = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from kparity.contracts import Contract
 from kparity.device import fingerprint, registry
@@ -49,11 +50,20 @@ def _launches(run: Run, model: Model, predicate: Predicate, at: str) -> Findings
     if not dialects(run.backend):
         return  # a package that names its kernels as it likes
     act, kv = (_option(predicate, name, default) for name, default in (("act", "token"), ("kv", "f16")))
-    try:
-        wanted = derived.kernels(model, run.device, run.graph, act, kv)
+    own = registry.builtin().get(run.backend)
+    try:  # today's graph of its dialect; or that of versions before, in which every dialect had the same
+        each = (own.dialect if own else derived.Paper.dialect, derived.Paper.dialect)
+        graphs = [derived.kernels(model, run.device, run.graph, act, kv, dialect) for dialect in dict.fromkeys(each)]
     except WrongInput as error:
         yield Finding("RCPT-GRAPH", f"{at}/kernels", str(error))
         return
+    odd = [list(_odd(run, predicate, wanted)) for wanted in graphs]
+    for why in odd[0] if all(odd) else ():
+        yield Finding("RCPT-GRAPH", f"{at}/kernels", why)
+
+
+def _odd(run: Run, predicate: Predicate, wanted: Mapping[str, Counter[str]]) -> Iterator[str]:
+    """Where a run's launches are not those of a graph, the first in each program."""
     full = predicate.kind == "bench" or predicate.request.options.get("depth") != "bos"
     for unit, expected in wanted.items():
         told: Counter[str] = Counter()
@@ -66,8 +76,7 @@ def _launches(run: Run, model: Model, predicate: Predicate, at: str) -> Findings
             known = set().union(*wanted.values())
             odd = sorted({*told} - known) + sorted({*expected} - {*+told} if full or unit == "step" else ())
         for name in odd[:1]:
-            why = f"{name}: {told[name]} launches in a {unit}, the graph of this model has {expected[name]}"
-            yield Finding("RCPT-GRAPH", f"{at}/kernels", why)
+            yield f"{name}: {told[name]} launches in a {unit}, the graph of this model has {expected[name]}"
 
 
 def texts(predicate: Predicate) -> Findings:
