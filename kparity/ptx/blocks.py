@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kparity.ptx.copies import Copies
 from kparity.ptx.exchange import Exchange
 from kparity.ptx.memory import Fault, Root, Span
 from kparity.ptx.sanitizer import ATOMIC, SEVERAL, Races
@@ -76,6 +77,7 @@ class Blocks:
             if launch.options.sanitize and shared else None
         )  # fmt: skip
         self.unwritten_shared: set[str] = set()
+        self.copies = Copies(self.shape, self.roots["shared"].bytes.size) if launch.program.copies else None
 
     def _own(self, size: int, space: str, garbage: int) -> Root:
         many = self.blocks * (self.threads if space == "local" else 1)

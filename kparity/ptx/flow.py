@@ -40,7 +40,7 @@ def parts_of(each: Operand) -> tuple[Operand, ...]:
 def gives(instruction: Instruction) -> tuple[Operand, ...]:
     """What an instruction writes."""
     name = instruction.opcode.partition(".")[0]
-    if name in ("st", "red", "bra", "ret", "exit", "trap", "bar", "barrier") or not instruction.operands:
+    if name in ("st", "red", "cp", "bra", "ret", "exit", "trap", "bar", "barrier") or not instruction.operands:
         return ()
     return () if IGNORED.fullmatch(instruction.opcode) else parts_of(instruction.operands[0])
 

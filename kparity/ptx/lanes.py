@@ -143,12 +143,7 @@ class Lanes(Words):
         Registers 0 and 2 of ``a`` are row g, 1 and 3 row g + 8; 0 and 1 are columns 4t on, 2 and 3 columns 16 + 4t on.
         Those of ``b`` are column g and the same k; those of ``c`` rows g and g + 8 of columns 2t and 2t + 1.
         """
-        self._members(place, np.array([[0xFFFFFFFF]], np.uint32), mask, "a matrix product")
-        here = self.live if mask is None else np.broadcast_to(mask, self.shape)
-        full = self._per_warp(here, False).all(axis=-1)
-        partly = here & ~self._spread(np.asarray(full))
-        if partly.any():
-            raise self.fault(place, partly, "a matrix product in a warp that is not full")
+        self._whole_warps(place, mask, "a matrix product")
         left, right = self._bytes(a, signed_a), self._bytes(b, signed_b)
         blocks, warps = left.shape[:2]
         # a register is (k half, row half); rows: row half, g; columns: k half, t, byte
@@ -157,6 +152,27 @@ class Lanes(Words):
         product = (rows @ columns).astype(np.int64)  # 32 products below 2^16: exact in f32
         quads = product.reshape(blocks, warps, 2, 8, 4, 2).transpose(2, 5, 0, 1, 3, 4).reshape(4, blocks, warps * WARP)
         return tuple(quads[at].astype(np.uint32) + each for at, each in enumerate(c))
+
+    def rows_of_matrices(
+        self, place: int, origin: str | None, base: Array, offset: int, count: int, mask: Array | None
+    ) -> tuple[Array, ...]:
+        """``ldmatrix``: lane 8i + r gives the address of row r of matrix i, 16 bytes; lane 4r + c gets its part c."""
+        self._whole_warps(place, mask, "a load of matrices")
+        asking = self._lanes(mask) & (self.lane < 8 * count)
+        words = self.load(place, "shared", origin, base, offset, "u4", 4, asking)
+        rows = np.stack([self._per_warp(np.broadcast_to(each, self.shape), 0) for each in words], axis=-1)
+        lane = np.arange(WARP)
+        found = (rows[:, :, 8 * at + lane // 4, lane % 4] for at in range(count))
+        return tuple(np.ascontiguousarray(each).reshape(self.shape[0], -1)[:, : self.shape[1]] for each in found)
+
+    def _whole_warps(self, place: int, mask: Array | None, what: str) -> None:
+        """Raise unless the lanes that are here are whole warps."""
+        self._members(place, np.array([[0xFFFFFFFF]], np.uint32), mask, what)
+        here = self.live if mask is None else np.broadcast_to(mask, self.shape)
+        full = self._per_warp(here, False).all(axis=-1)
+        partly = here & ~self._spread(np.asarray(full))
+        if partly.any():
+            raise self.fault(place, partly, f"{what} in a warp that is not full")
 
     def active(self, mask: Array | None) -> Array:
         """``activemask``: the lanes that run together here."""

@@ -46,6 +46,9 @@ SHUFFLE = re.compile(r"shfl\.sync\.(up|down|bfly|idx)\.b32")
 VOTE = re.compile(r"vote\.sync\.(ballot\.b32|all\.pred|any\.pred|uni\.pred)")
 REDUCE = re.compile(r"redux\.sync\.(add|min|max|and|or|xor)\.([bus]32)")
 
+COPY = re.compile(r"cp\.async\.(ca|cg)\.shared(?:::cta)?\.global(?:\.L2::\d+B)?")
+COPIED = re.compile(r"cp\.async\.(commit_group|wait_group|wait_all)")
+ROWS = re.compile(r"ldmatrix\.sync\.aligned\.m8n8\.x([124])\.shared(?:::cta)?\.b16")
 MATRIX = re.compile(r"mma\.sync\.aligned\.m16n8k32\.row\.col(?:\.satfinite)?\.s32\.(s8|u8)\.(s8|u8)\.s32")
 
 
@@ -64,6 +67,8 @@ class Program:
     """Whether it has ``bar.warp.sync``, which orders the accesses within a warp."""
     exchanges: bool = False
     """Whether it has atomics on global memory, by which blocks can meet."""
+    copies: bool = False
+    """Whether it has copies that go on by themselves."""
 
 
 class Writer:
@@ -92,9 +97,9 @@ class Writer:
         barriers = any(each.opcode.startswith("bar.warp") for each in self.kernel.code)
         atomics = (ATOMIC.fullmatch(each.opcode) for each in self.kernel.code)
         exchanges = any(match and match["what"] == "atom" and match["space"] != ".shared" for match in atomics)
-        return Program(
-            self.kernel, self.blocks, len(self.slots), list(self.places), min(sizes, default=4), barriers, exchanges
-        )
+        copies = any(each.opcode.startswith("cp.async") for each in self.kernel.code)
+        grain = min([*sizes, *[4] * copies], default=4)
+        return Program(self.kernel, self.blocks, len(self.slots), list(self.places), grain, barriers, exchanges, copies)
 
     def _rounded(self) -> set[str]:
         """Registers that are written by floating-point arithmetic alone or by a copy: their NaN are the canonical."""
@@ -334,6 +339,32 @@ class Writer:
         lines += [self.assign(part, "b32", f"t[{at}]", each) for at, part in enumerate(parts_of(each.operands[0]))]
         return "; ".join(lines)
 
+    def _rows(self, match: re.Match[str], each: Instruction) -> str:
+        parts = parts_of(each.operands[0])
+        if len(parts) != int(match[1]):
+            raise refused(each.row, f"{each.opcode} of {len(parts)} registers")
+        origin, base, offset = self._address(each.operands[1], each)
+        where = f"{self.place(each)}, {origin}, {base}, {offset}"
+        lines = [f"t = X.rows_of_matrices({where}, {len(parts)}, {self.mask(each)})"]
+        lines += [self.assign(part, "b32", f"t[{at}]", each) for at, part in enumerate(parts)]
+        return "; ".join(lines)
+
+    def _copy(self, match: re.Match[str], each: Instruction) -> str:
+        size = each.operands[2]
+        if not isinstance(size, Number) or size.value not in ((4, 8, 16) if match[1] == "ca" else (16,)):
+            raise refused(each.row, f"{each.opcode} of {size}")
+        ends = ", ".join(f"({', '.join(map(str, self._address(each.operands[at], each)))})" for at in (0, 1))
+        given = self.use(each.operands[3], "u32", each.row) if len(each.operands) > 3 else None
+        return f"X.copy({self.place(each)}, {ends}, {size.value}, {given}, {self.mask(each)})"
+
+    def _copied(self, match: re.Match[str], each: Instruction) -> str:
+        if match[1] == "commit_group":
+            return f"X.commit({self.mask(each)})"
+        pending = each.operands[0] if match[1] == "wait_group" else Number(0)
+        if not isinstance(pending, Number):
+            raise refused(each.row, f"{each.opcode} of {pending}")
+        return f"X.wait({pending.value if match[1] == 'wait_group' else None}, {self.mask(each)})"
+
     def _active(self, match: re.Match[str], each: Instruction) -> str:
         return self.assign(each.operands[0], "b32", f"X.active({self.mask(each)})", each)
 
@@ -348,6 +379,7 @@ class Writer:
 
     SPECIAL_FORMS: tuple[tuple[re.Pattern[str], Callable[..., str]], ...] = (
         (MEMORY, _memory), (ATOMIC, _atomic), (SHUFFLE, _shuffle), (VOTE, _vote), (REDUCE, _reduce), (MATRIX, _matrix),
+        (ROWS, _rows), (COPY, _copy), (COPIED, _copied),
         (re.compile(r"activemask\.b32"), _active), (re.compile(r"bar\.warp\.sync"), _warp_barrier),
         (re.compile(r"trap|brkpt"), _trap), (FENCE, _fence), (IGNORED, _nothing),
     )  # fmt: skip

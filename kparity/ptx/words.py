@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kparity.ptx.blocks import Blocks, readable
+from kparity.ptx.copies import UNIT, Copy
 from kparity.ptx.exchange import Exchange
 from kparity.ptx.memory import WORDS, Root, Span
 from kparity.ptx.opcodes import WINDOWS
@@ -38,6 +39,7 @@ class Words(Blocks):
         """``count`` neighbouring elements of every lane; what lanes outside of the mask get is not to be used."""
         size = int(dtype[1:]) * count
         root, at, space = self._find(place, space, origin, base, offset, size, mask, "read")
+        self._untouched(place, at, size, mask, space, "read")
         if root.written is not None:
             self._unwritten(place, root, at, size, mask, space, origin)
         if self.races is not None and space == "shared":
@@ -57,6 +59,7 @@ class Words(Blocks):
         """The values of every lane of the mask; of lanes that write the same word one wins."""
         size = int(dtype[1:]) * len(values)
         root, at, space = self._find(place, space, origin, base, offset, size, mask, "write")
+        self._untouched(place, at, size, mask, space, "write")
         if self.races is not None and space == "shared":
             self.races.access(place, at, size, mask, "write")
         arrays = (at, *values) if mask is None else (at, mask, *values)
@@ -82,6 +85,7 @@ class Words(Blocks):
         """One lane after the other; gives what each found."""
         size = int(dtype[1:])
         root, at, space = self._find(place, space, origin, base, offset, size, mask, "write")
+        self._untouched(place, at, size, mask, space, "atomic")
         if self.races is not None and space == "shared":
             self.races.access(place, at, size, mask, "atomic")
         if root.written is not None:
@@ -99,6 +103,59 @@ class Words(Blocks):
                 self.exchange.atomic(self.first + int(lane[0]), int(lane[1]))
         root.mark_words(places[lanes], size)
         return found
+
+    def copy(
+        self, place: int, target: tuple[str | None, Array, int], source: tuple[str | None, Array, int], size: int,
+        given: Array | None, mask: Array | None,
+    ) -> None:  # fmt: skip
+        """``cp.async``: origin, base and offset of both ends. Of ``size`` bytes ``given`` are read (None: all), and the
+        rest is zeros.
+        """
+        lanes, parts = self._lanes(mask), np.zeros((size // UNIT, *self.shape), f"u{UNIT}")
+        for at in range(size // UNIT):
+            origin, base, offset = source
+            wanted = lanes if given is None else lanes & (given > UNIT * at)
+            if wanted.any():
+                found = self.load(place, "global", origin, base, offset + UNIT * at, f"u{UNIT}", 1, wanted)[0]
+                parts[at] = np.where(wanted, found, 0)
+        words = np.ascontiguousarray(np.moveaxis(parts, 0, -1)).view(WORDS[size])[..., 0]
+        _, at_, _ = self._find(place, "shared", *target, size, mask, "copy")
+        self._untouched(place, at_, size, mask, "shared", "copy")
+        if self.races is not None:
+            self.races.access(place, at_, size, mask, "write")
+        assert self.copies is not None
+        where = np.broadcast_to(at_, self.shape)
+        if not self.copies.add(Copy(place, lanes, self.copies.committed.copy(), where, size, words)):
+            raise self.fault(place, lanes, "several threads copy to the same bytes")
+
+    def commit(self, mask: Array | None) -> None:
+        """``cp.async.commit_group``."""
+        assert self.copies is not None
+        self.copies.committed += self._lanes(mask)
+
+    def wait(self, pending: int | None, mask: Array | None) -> None:
+        """``cp.async.wait_group`` for all but the last ``pending`` groups; ``wait_all`` where that is None."""
+        assert self.copies is not None
+        root = self.roots["shared"]
+        for copy, done in self.copies.arrived(self._lanes(mask), pending):
+            root.typed(WORDS[copy.size])[copy.at[done]] = copy.words[done]
+            root.mark_words(copy.at[done], copy.size)
+            if self.races is not None:
+                self.races.access(copy.place, copy.at, copy.size, done, "write")
+
+    def _untouched(self, place: int, at: Array, size: int, mask: Array | None, space: str, doing: str) -> None:
+        """Raise where an access to shared memory meets bytes that a copy has not brought yet."""
+        if self.copies is None or space != "shared" or not self.copies.under_way:
+            return
+        bad = self._lanes(mask) & self.copies.touched(at, size)
+        if not bad.any():
+            return
+        first = int(np.broadcast_to(at, self.shape).reshape(-1)[int(np.argmax(bad))]) * size // UNIT
+        unit = next(each for each in range(first, first + max(size // UNIT, 1)) if self.copies.taken[each])
+        copy, lane = self.copies.to(unit)
+        block, thread = divmod(lane, self.threads)
+        whose = f"the copy of {self.thread(block, thread)} at {self.at(copy.place)}"
+        raise self.fault(place, bad, f"{doing} of shared memory that {whose} is on its way to, and nobody waited for,")
 
     def fence(self, mask: Array | None) -> None:
         """A fence over the device."""
