@@ -37,19 +37,19 @@ class Argmax(Op):
 
     @staticmethod
     def parts(case: Case) -> int:
-        """Groups of the GPU text that share a long row; their results meet in a second stage."""
+        """Groups of the GPU text that share a long row; their results meet in the one that ends last."""
         return 1 if case["N"] < GPU_WHOLE else ceil_div(case["N"], GPU_SHARE)
 
     def stages(self, case: Case, dialect: str) -> tuple[Stage, ...]:
         if dialect != "gpu":
             return super().stages(case, dialect)
-        parts, block = self.parts(case), self.launch(case).block
-        first = Stage(self.name, Grid((parts, case["M"], 1), block))
-        return (first, Stage(f"{self.name}_merge", Grid((case["M"], 1, 1), block))) if parts > 1 else (first,)
+        return (Stage(self.name, Grid((self.parts(case), case["M"], 1), self.launch(case).block)),)
 
     def scratch(self, case: Case, dialect: str) -> tuple[Arg, ...]:
         parts = self.parts(case)
-        return (Arg("keys", "u32", (case["M"], parts, 2), "out"),) if dialect == "gpu" and parts > 1 else ()
+        if dialect != "gpu" or parts == 1:
+            return ()
+        return Arg("keys", "u32", (case["M"], parts, 2), "out"), Arg("done", "u32", (case["M"],), "inout")
 
     def cases(self) -> list[Case]:
         return self.every("M N", ((1, 1), (3, 65), (2, 1536), (33, 257), (1, 128256), (4, 1023)))

@@ -1,8 +1,9 @@
 /* argmax: the index of the largest value of each row; the lowest index wins a tie; a row with a NaN gives -1.
  *
  * ABI: x [M, N] f32 -> idx [M] i32
- *      scratch where PARTS > 1: keys [M, PARTS, 2] u32
- * Grid: x walks the parts of a row (PARTS), y the rows; the second stage has one group per row (x).
+ *      scratch where PARTS > 1: keys [M, PARTS, 2] u32, done [M] u32, 0
+ * Grid: x walks the parts of a row (PARTS), y the rows. The group of a row that ends last joins the parts: `done` counts
+ * those that have ended.
  */
 #undef BLOCK
 #define BLOCK GPU_BLOCK
@@ -32,7 +33,7 @@ INLINE i32 index_of(u64 best)
 
 KERNEL argmax(GLOBAL const float* RESTRICT x, GLOBAL i32* RESTRICT idx
 #if PARTS > 1
-    , GLOBAL u32* RESTRICT keys
+    , GLOBAL u32* RESTRICT keys, GLOBAL u32* RESTRICT done
 #endif
 )
 {
@@ -47,29 +48,32 @@ KERNEL argmax(GLOBAL const float* RESTRICT x, GLOBAL i32* RESTRICT idx
         best[0] = key > best[0] ? key : best[0];
     }
     largest(best, scratch);
-    if (lane == 0) {
+
+    u32 last = 1;
 #if PARTS > 1
+    /* What a group has written is visible before it counts itself, and what the others have written is read after. All
+     * go through this, the groups that are not the last with nothing. */
+    SHARED u32 arrived;
+    if (lane == 0) {
         keys[(row * PARTS + part) * 2] = (u32)(best[0] >> 32);
         keys[(row * PARTS + part) * 2 + 1] = (u32)best[0];
-#else
-        idx[row] = index_of(best[0]);
-#endif
+        FENCE(); /* mine before the count */
+        arrived = COUNT_UP(done + row);
     }
-}
-
-#if PARTS > 1
-KERNEL argmax_merge(GLOBAL const float* RESTRICT x, GLOBAL i32* RESTRICT idx, GLOBAL const u32* RESTRICT keys)
-{
-    SHARED u64 scratch[SCRATCH(1)];
-    const u32 row = GROUP_X, lane = LANE;
-    u64 best[1] = {0};
-    for (u32 part = lane; part < PARTS; part += BLOCK) {
-        const u64 key = (u64)keys[(row * PARTS + part) * 2] << 32 | keys[(row * PARTS + part) * 2 + 1];
+    BARRIER();
+    FENCE(); /* theirs after the count */
+    last = arrived == PARTS - 1;
+    best[0] = 0;
+    for (u32 other = lane; last && other < PARTS; other += BLOCK) {
+        const u64 key = (u64)keys[(row * PARTS + other) * 2] << 32 | keys[(row * PARTS + other) * 2 + 1];
         best[0] = key > best[0] ? key : best[0];
     }
     largest(best, scratch);
-    if (lane == 0) {
+    if (last && lane == 0) {
+        done[row] = 0; /* for the next launch */
+    }
+#endif
+    if (last && lane == 0) {
         idx[row] = index_of(best[0]);
     }
 }
-#endif

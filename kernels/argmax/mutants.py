@@ -74,7 +74,27 @@ MUTANTS = {
     ),
     "share-dropped": Mutant(
         "The last share of a row is forgotten where shares are joined: groups of a long row, lanes of a group.",
-        gpu="part < PARTS«→ - 1»; part += BLOCK",
+        gpu="other < PARTS«→ - 1»; other += BLOCK",
         wgsl="for (var i = 0u; i < BLOCK«→ - CHUNK»; i += CHUNK)",
+    ),
+    "no-fence-before-the-count": Mutant(
+        "A group counts itself before the others can see what it has written.",
+        only="cuda-ptx",
+        gpu="«        FENCE(); /* mine before the count */\n→»",
+    ),
+    "no-fence-after-the-count": Mutant(
+        "The last group may read what it knew before the others had written.",
+        only="cuda-ptx",
+        gpu="«    FENCE(); /* theirs after the count */\n→»",
+    ),
+    "joined-by-the-first-group": Mutant(
+        "The group that ends first joins parts of which nobody knows the largest yet.",
+        only="cuda-ptx",
+        gpu="last = arrived == «PARTS - 1→0»;",
+    ),
+    "count-not-reset": Mutant(
+        "The count of groups goes on from the last launch: the next one is joined by nobody.",
+        only="cuda-ptx",
+        gpu="«        done[row] = 0; /* for the next launch */→        (void)done;»",
     ),
 }
