@@ -36,8 +36,8 @@ def edges(context: int) -> list[int]:
 
 def spans(tokens: Sequence[int], context: int, seed: int) -> list[Span]:
     """What the gate ``depth`` feeds: steps on both sides of every power of two and of the middle between two, anywhere
-    between, and at the end; prompts across each power of two, of which one begins at the last position before it, and
-    one that fills the context. The latest come first: no later one reads what one of them stores.
+    between, and at the end; prompts across each power of two, which begin in turn some positions before it and at the
+    last one, and one that fills the context. The latest come first: no later one reads what one of them stores.
     """
     rng, inside = np.random.default_rng([seed, context]), powers(context)
     steps = {max(context - 2, 0), context - 1}
@@ -45,7 +45,8 @@ def spans(tokens: Sequence[int], context: int, seed: int) -> list[Span]:
         middle = each * 3 // 2
         anywhere = int(rng.integers(each, min(2 * each, context)))
         steps |= {each - 1, each, anywhere, *([middle - 1, middle] if middle < context else [])}
-    across = [each - before for each in inside for before in (1, PROMPT // 2) if each + PROMPT < context]
+    before = [PROMPT // 2, 1] * len(inside)
+    across = [each - some for each, some in zip(inside, before, strict=False) if each + PROMPT < context]
     places = [(at, 1) for at in steps] + [(start, PROMPT) for start in across]
     places += [(context - LAST, LAST)] if inside else []
     places.sort(key=lambda each: (-each[0], each[1]))

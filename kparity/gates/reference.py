@@ -130,10 +130,10 @@ def compute(
     """
     spans, cache = filled.spans(tokens, context, SEED) if context else [], Filled(SEED, context)
     past = cache.like if spans else None
-    passes = plain.logits(model.path, tokens, act=act, kv=kv, tick=tick, spans=spans, past=past,
+    passes = plain.logits(model.file, tokens, act=act, kv=kv, tick=tick, spans=spans, past=past,
                           controlled=controlled if len(tokens) >= controlled else 0)  # fmt: skip
     walked, rounded = len(tokens), passes.rounded.astype(np.float64)
     deep = Deep(spans, cache, passes.logits[walked:], rounded[walked:]) if spans else None
     return Reference(
-        passes.name, tokens, passes.logits[:walked], rounded[:walked], plain.facts(model.path), deep, passes.controls
+        passes.name, tokens, passes.logits[:walked], rounded[:walked], plain.facts(model.file), deep, passes.controls
     )  # fmt: skip

@@ -114,7 +114,7 @@ def compute_reference(request: Request, link: Link, descriptor: int) -> None:
     model = load_model(request.model)
     tokens = tokens_of(request, model)
     full = request.depth in WHOLE
-    context = served_context(request.context, plain.facts(request.model).context) if full else 0
+    context = served_context(request.context, plain.facts(model.file).context) if full else 0
     compute = partial(reference.compute, model, tokens, act=request.act, kv=request.kv, context=context, tick=link.tick)
     found = vacuous.controlled(compute, contracts.load(contracts.PROBE))
     late = (found.deep.logits, found.deep.rounded) if found.deep else ()
