@@ -7,6 +7,7 @@ namespace kparity {
 void bind_compare(py::module_& m);
 void bind_cpu(py::module_& m);
 void bind_repack(py::module_& m);
+void bind_rounds(py::module_& m);
 }
 
 PYBIND11_MODULE(_native, m) {
@@ -14,4 +15,5 @@ PYBIND11_MODULE(_native, m) {
     kparity::bind_compare(m);
     kparity::bind_cpu(m);
     kparity::bind_repack(m);
+    kparity::bind_rounds(m);
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,63 @@ def test_recent_rounds_and_an_export(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [(b"", "is empty"), (b"\x00\x01", "no whole round"), (b"not json\n", "1 lines are no rounds"),
-     (b'{"round": 5}\n', "1 rounds and its last one is round 5"), (b'{"round": 1, "mode": "x"}\n', "is no log"),
-     (b"[1, 2]\n", "no rounds")],
+     (msgspec.json.encode(row(5)) + b"\n", "1 rounds and its last one is round 5"), (b"[1, 2]\n", "no rounds"),
+     (b'{"round": 1}\n', "1 lines are no rounds"), (b"[" * 9999 + b"\n", "1 lines are no rounds")],
 )  # fmt: skip
 def test_what_is_no_log_is_one_sentence(content: bytes, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(content)
     with pytest.raises(WrongInput, match=sentence):
+        read(path)
+
+
+@pytest.mark.parametrize("piece", [1, 333, 1 << 25])
+def test_every_number_of_a_log_is_read_as_it_was_written(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a thread's piece ends within a line, and however the line is spelt."""
+    hostile = ['", "bucket": "exact', "\\", '\\"', "{", "\x00\t\n", "🙂\u2028", "v1"]
+    clocks, numbers = (0.0, -0.25, 3e-7), (None, 0.0, 1.5e-9, 0.1234567890123456789, 12.130222222222223, 5e300)
+    made = [
+        row(
+            at, elapsed=at / 7, digest=f"{at % 5}", kind=hostile[at % 5], asked=hostile[at % 7], prefix=at % 9,
+            bucket=query.BUCKETS[at % 6], clock=clocks[at % 3], margin=numbers[at % 5], noise=numbers[at % 4],
+            v1=Side(1e-3 * at**3, bytes=at % 2, text=hostile[-at % 7], fault="http" if at % 6 > 2 else ""),
+        )
+        for at in range(1, 85)
+    ]  # fmt: skip
+    path = log_of(tmp_path / "log", made)
+    lines = [json.dumps(each, ensure_ascii=at % 2 == 0, indent=at % 3 or None).replace("\n", "\r\t")
+             for at, each in enumerate(map(json.loads, path.read_bytes().split(b"\n")[:-1]))]  # fmt: skip
+    path.write_text("\n".join(lines))  # and the last line has no end
+    monkeypatch.setattr(query, "PIECE", piece)
+    with query.opened(path) as table:
+        found = table.rows("""SELECT round, epoch_ms(time), elapsed, mode::VARCHAR, bucket::VARCHAR, prefix, jumped,
+            v1_ms, v1_fault::VARCHAR, v2_fault::VARCHAR, empty, margin, noise FROM rounds ORDER BY round""")
+        same = table.row("SELECT count(DISTINCT id), count(DISTINCT kind) FROM rounds")
+    f32 = np.float32
+    assert same == (5, 5) and found == [
+        (each.round, round(datetime.fromisoformat(each.time[:-1] + "+00:00").timestamp() * 1000), each.elapsed,
+         each.mode, each.bucket, each.prefix, each.clock != 0, f32(each.v1.ms), each.v1.fault or None, None, False,
+         *(None if value is None else f32(value) for value in (each.margin, each.noise))) for each in made
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [
+    (b'"round":1,', b""), (b'"round":1,', b'"round":1.5,'), (b'"round":1,', b'"round":99999999999,'),
+    (b"factual", b'fac"tual'), (b'"exact"', b'"alike"'), (b'"greedy"', b"null"), (b'"elapsed":1.0', b'"elapsed":"1"'),
+    (b"2026-04-20T", b"2026-13-20T"), (b"2026-04-20T", b"2026-04-20 "), (b".000Z", b""), (b'"ms":101.0', b'"mz":1'),
+    (b'"v2":{', b'"v3":{'), (b'},"margin"', b',"margin"'), (b'"clock":0.0}', b'"clock":0.0} 1'),
+    (b'"clock":0.0}', b'"clock":0.0'), (b'"fault"', b'"fault'), (b'"v1":{', b'"v1":{"fault":"no such one",'),
+    (b"80", b"8-0"), (b'"tie"', b'"tie":"x"'),
+])  # fmt: skip
+def test_a_line_that_is_no_round_is_counted_as_none(change: tuple[bytes, bytes], tmp_path: Path) -> None:
+    path, line = tmp_path / "log", msgspec.json.encode(row(1))
+    if change[0] not in line:
+        line = line.replace(b'"v1":{', b'"v1":{"fault":"",')
+    assert change[0] in line
+    path.write_bytes(line.replace(*change, 1) + b"\n")
+    with pytest.raises(WrongInput, match="1 lines are no rounds"):
         read(path)
 
 

@@ -1,10 +1,11 @@
-"""A log as a table of DuckDB, read where it lies."""
+"""A log as a table of DuckDB: its lines are read once, by native code, and what is counted of them lies in memory."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import islice
@@ -13,34 +14,39 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import msgspec
+import numpy as np
 
 from kparity.burnin.record import BUCKETS, Fault, Mode, Row
 from kparity.errors import WrongInput
 from kparity.host import files, install
+from kparity.host.processors import processors
 from kparity.host.streams import log as say
+from kparity.ops.spec import Array
 
-SIDE = {"ms": "DOUBLE", "bytes": "BIGINT", "fault": "VARCHAR"}
-TEXTS = {
-    "first_ms": "DOUBLE", "text": "VARCHAR", "raw": "VARCHAR", "why": "VARCHAR", "status": "INT", "finish": "VARCHAR",
-    "prompt_tokens": "BIGINT", "tokens": "BIGINT", "model": "VARCHAR", "fingerprint": "VARCHAR",
+SIDE = {
+    "ms": "DOUBLE", "bytes": "BIGINT", "fault": "VARCHAR", "first_ms": "DOUBLE", "text": "VARCHAR", "raw": "VARCHAR",
+    "why": "VARCHAR", "status": "INT", "finish": "VARCHAR", "prompt_tokens": "BIGINT", "tokens": "BIGINT",
+    "model": "VARCHAR", "fingerprint": "VARCHAR",
 }  # fmt: skip
-NUMBERS = {
+ROW = {
     "round": "BIGINT", "time": "VARCHAR", "elapsed": "DOUBLE", "digest": "VARCHAR", "mode": "VARCHAR",
     "bucket": "VARCHAR", "prefix": "BIGINT", "margin": "DOUBLE", "noise": "DOUBLE", "clock": "DOUBLE",
-    "kind": "VARCHAR",
+    "kind": "VARCHAR", "prompt": "BIGINT", "asked": "VARCHAR", "tie": "VARCHAR",
 }  # fmt: skip
-OTHERS = {"prompt": "BIGINT", "asked": "VARCHAR", "tie": "VARCHAR"}
-"""Columns of a side and of a row: those that are counted, and those that are only told of."""
-COUNTED = """CREATE TEMP TABLE rounds AS SELECT round::INT AS round, time::TIMESTAMP AS time, elapsed,
-    hash(digest) AS id, (hash(kind) % 65536)::USMALLINT AS kind, mode::modes AS mode, bucket::buckets AS bucket,
-    prefix::INT AS prefix, clock <> 0 AS jumped,
-    v1.ms::FLOAT AS v1_ms, v2.ms::FLOAT AS v2_ms, v1.fault::faults AS v1_fault, v2.fault::faults AS v2_fault,
-    coalesce(v1.bytes, 0) = 0 AND coalesce(v2.bytes, 0) = 0 AS empty, margin::FLOAT AS margin, noise::FLOAT AS noise
-FROM """
-"""65 bytes a row, so that ten million of them lie in memory."""
-WORDS = {"modes": get_args(Mode), "buckets": BUCKETS, "faults": get_args(Fault)[1:]}
+"""Columns of a side and of a row, as they are exported."""
+COUNTED = """SELECT round, make_timestamp(time) AS time, elapsed, digest AS id, kind, {mode} AS mode,
+    {bucket} AS bucket, prefix, jumped <> 0 AS jumped, v1_ms, v2_ms, {v1_fault} AS v1_fault, {v2_fault} AS v2_fault,
+    empty <> 0 AS empty, margin, noise FROM columns"""
+"""64 bytes a row, so that ten million of them lie in memory."""
+PIECE = 1 << 25
+"""Bytes of a log that a thread reads at a time."""
+WORDS = {"modes": get_args(Mode), "buckets": BUCKETS, "faults": get_args(Fault)}
 """Enumerations; no fault is NULL."""
-MEMORY = "850MB"
+ENUMERATED = {"mode": "modes", "bucket": "buckets", "v1_fault": "faults", "v2_fault": "faults"}
+MEMORY = "250MB"
+"""Of DuckDB, beside the columns."""
+SHORTEST = 128
+"""Fewer bytes than the line of a round has."""
 
 
 class Table:
@@ -68,54 +74,63 @@ class Table:
 def opened(path: Path, since: str = "") -> Iterator[Table]:
     """A log whose rows are whole and in order, with the rounds ``since`` a time; raises WrongInput."""
     duckdb = install.library("duckdb", "reports", "the statistics of a burn-in")
-    with files.opened(path, "the log of a burn-in") as file:
+    with (
+        files.opened(path, "the log of a burn-in") as file, TemporaryDirectory(prefix="kparity-") as spill,
+        duckdb.connect(":memory:") as database,
+    ):  # fmt: skip
         size = os.fstat(file.fileno()).st_size
-        file.seek(max(size - 1, 0))
+        if not size:
+            raise WrongInput(f"{path} is empty; kparity burnin run fills it")
+        file.seek(size - 1)
         torn = file.read(1) != b"\n"
-    if not size:
-        raise WrongInput(f"{path} is empty; kparity burnin run fills it")
-    with TemporaryDirectory(prefix="kparity-") as spill, duckdb.connect(":memory:") as database:
+        columns, bad = _read(file.fileno(), size)
         database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{spill}'")
-        database.execute("SET preserve_insertion_order = false")  # nothing that is counted depends on it: half the time
+        database.execute("SET preserve_insertion_order = false")  # nothing that is counted depends on it
         for name, words in WORDS.items():
-            database.execute(f"CREATE TYPE {name} AS ENUM {words}")
-        table = Table(database, path)
-        try:
-            database.execute(COUNTED + _reader(path))
-        except duckdb.Error as error:
-            raise WrongInput(
-                f"{path} is no log of a burn-in: {str(error).splitlines()[0]}; name another file"
-            ) from error
-        _refuse_broken(table, torn)
-        if since:
-            database.execute("DELETE FROM rounds WHERE time < ?", [moment(since)])
-        yield table
+            database.execute(f"CREATE TYPE {name} AS ENUM {tuple(filter(None, words))}")
+        database.register("columns", columns)
+        when = f"WHERE make_timestamp(time) >= '{moment(since)}'" if since else ""
+        spelt = {column: _spelt(column, kind) for column, kind in ENUMERATED.items()}
+        database.execute(f"CREATE VIEW rounds AS {COUNTED.format(**spelt)} {when}")
+        _refuse_broken(path, columns["round"], bad, torn)
+        yield Table(database, path)
 
 
-def _reader(path: Path, others: Mapping[str, str] | None = None, texts: Mapping[str, str] | None = None) -> str:
-    """The function of DuckDB that reads the rows of a log; a line that is no row has nothing but NULL."""
-    side = ", ".join(f"{name} {kind}" for name, kind in {**SIDE, **(texts or {})}.items())
-    columns = {**NUMBERS, **(others or {}), "v1": f"STRUCT({side})", "v2": f"STRUCT({side})"}
-    place = re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")  # a name is no pattern
-    listed = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
-    return f"read_json('{place}', format = 'newline_delimited', columns = {{{listed}}}, ignore_errors = true)"
+def _read(file: int, size: int) -> tuple[dict[str, Array], int]:
+    """What is counted of the rounds of an open file, as columns [rounds]; and how many of its lines are none."""
+    from kparity._native import burnin_rounds
+
+    columns, n, bad, most = dict[str, Array](), 0, 0, size // SHORTEST + 1  # memory that nobody fills is not taken
+    with ThreadPoolExecutor(processors()) as pool:
+        pieces = pool.map(
+            lambda begin: burnin_rounds(file, begin, min(begin + PIECE, size), *WORDS.values()), range(0, size, PIECE)
+        )
+        for rows, none in pieces:
+            for name in rows.dtype.names:
+                columns.setdefault(name, np.empty(most, rows.dtype[name]))[n : n + rows.size] = rows[name]
+            n, bad = n + rows.size, bad + none
+    return {name: values[:n] for name, values in columns.items()}, bad
 
 
-def _refuse_broken(table: Table, torn: bool) -> None:
+def _spelt(column: str, kind: str) -> str:
+    """A number that stands for a word, as the word."""
+    cases = " ".join(f"WHEN {at} THEN '{word}'::{kind}" for at, word in enumerate(WORDS[kind]) if word)
+    return f"CASE {column} {cases} END"
+
+
+def _refuse_broken(path: Path, rounds: Array, bad: int, torn: bool) -> None:
     """Raise WrongInput for lines that are no rounds, and for rounds that are missing; a torn last line is only said."""
-    bad, n, last = table.row("SELECT count(*) FILTER (round IS NULL), count(round), max(round) FROM rounds")
     if torn and bad:
-        say(f"{table.path}: the last round is not whole, and is left out")
+        say(f"{path}: the last round is not whole, and is left out")
         bad -= 1
     if bad:
-        raise WrongInput(f"{table.path}: {bad} lines are no rounds; repair them, or name another file")
-    table.database.execute("DELETE FROM rounds WHERE round IS NULL")
-    if not n:
-        raise WrongInput(f"{table.path} holds no whole round; name the log of a burn-in")
-    if last != n:
+        raise WrongInput(f"{path}: {bad} lines are no rounds; repair them, or name another file")
+    if not rounds.size:
+        raise WrongInput(f"{path} holds no whole round; name the log of a burn-in")
+    if (last := int(rounds.max())) != rounds.size:
         raise WrongInput(
-            f"{table.path} has {n} rounds and its last one is round {last}: some are missing or stand twice; name the "
-            "log as it was written"
+            f"{path} has {rounds.size} rounds and its last one is round {last}: some are missing or stand twice; "
+            "name the log as it was written"
         )
 
 
@@ -143,7 +158,13 @@ def export(table: Table, output: str) -> None:
     if form is None:
         raise WrongInput(f"{output} is neither .parquet nor .csv; name it by what it shall be")
     with TemporaryDirectory(prefix="kparity-") as folder:
-        made, rows = Path(folder, "rows"), _reader(table.path, OTHERS, TEXTS)
+        made = Path(folder, "rows")
+        side = ", ".join(f"{name} {kind}" for name, kind in SIDE.items())
+        row = ", ".join(
+            f"{name}: '{kind}'" for name, kind in {**ROW, "v1": f"STRUCT({side})", "v2": f"STRUCT({side})"}.items()
+        )
+        place = re.sub(r"([*?\[])", r"[\1]", str(table.path)).replace("'", "''")  # a name is no pattern
+        rows = f"read_json('{place}', format = 'newline_delimited', columns = {{{row}}}, ignore_errors = true)"
         table.database.execute("SET preserve_insertion_order = true")
         table.database.execute(f"COPY (SELECT * FROM {rows} WHERE round IS NOT NULL) TO '{made}' ({form})")
         files.write(output, made.read_bytes())
