@@ -76,6 +76,8 @@ RIGHT = (
 )
 LARGE = (Pair("llama.cpp", BLOCKS, "2b-4t:4"),)
 """Of 731 MB: four layers of the shape of BitNet b1.58 2B-4T, with its vocabulary."""
+EIGHT = (Pair(BLOCKS, NPM, "llama3-8b:2", positions=64), Pair(BLOCKS_OF_32, NPM, "bonsai-8b:2", positions=64))
+"""Of 2.2 GB and 462 MB: two layers of Llama3-8B-1.58 and of Ternary-Bonsai 8B, with their vocabularies."""
 MADE = replace(TINY, layers=4, heads=8, kv_heads=4, vocab=640, context=512, theta=10000.0)
 """Of random ternary weights; heads of ``llama`` and ``qwen3`` have a size of their own."""
 SPECS = {
@@ -233,7 +235,7 @@ def traces(run: Run) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], str]]] = {
     "right": ("Right pairs", lambda run: climbs(run, (*RIGHT, *LARGE))),
-    "graphs": ("Architectures and types", lambda run: climbs(run, GRAPHS)),
+    "graphs": ("Architectures and types", lambda run: climbs(run, (*GRAPHS, *EIGHT))),
     "wrong": ("Known to be wrong", lambda run: climbs(run, WRONG)),
     "traces": ("Known to be wrong, by traces against llama.cpp", traces),
 }
