@@ -52,6 +52,7 @@ OWN = Left(Why.TEST, "tests/test_own_pages.py::test_an_own_page_word_for_word")
 FOLLOWED = {"docs/tutorial.md": TUTORIAL, **{f"docs/own-{kind}.md": OWN for kind in OWN_PAGES}}
 """Pages that are followed word for word."""
 GGML = Left(Why.TEST, "tests/test_ggml.py::test_right_kernels_pass")
+LARGE = Left(Why.MINUTES, "tests/test_graphs.py::test_layers_as_wide_as_those_of_8b_agree_with_the_plain_pass")
 KNOWN = Left(Why.TEST, "tests/test_contract_known.py::test_refused_until_the_closing_test_passes")
 FLIP = Left(Why.TEST, "tests/test_cutover.py::test_real_caddy_is_led_over_and_back_under_traffic")
 SIGNED = Left(Why.TEST, "tests/test_cutover.py::test_a_receipt_is_signed_and_verified")
@@ -132,6 +133,10 @@ TABLE: dict[str, Left | Run] = {
     "kparity contract validate contracts --run": KNOWN,
     "kparity contract check contracts": KNOWN,
     "kparity probe --backends wgpu,cpu --contracts contracts": KNOWN,
+    # models
+    "python -m tools.write_gguf llama.gguf --shape llama3-8b:2": LARGE,
+    "python -m tools.write_gguf bonsai.gguf --shape bonsai-8b:2": LARGE,
+    "kparity probe --require cpu --context 64 --model llama.gguf": LARGE,
     # ggml
     "pip install ./integrations/ggml": Left(Why.INSTALLS, NEWCOMER),
     "kparity check -b ggml:CPU -k ggml_ --lib FOLDER --json cpu.json": GGML,

@@ -19,7 +19,8 @@ from kparity.errors import Unavailable, WrongInput
 from tests.cli import run
 from tests.conftest import needing
 
-PACKAGE = Path(__file__).parents[1] / "integrations" / "ggml"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "integrations" / "ggml"
 PROJECT = (PACKAGE / "pyproject.toml").read_text("utf-8")
 OPS = re.findall(r"^(ggml_\w+) = ", PROJECT, re.MULTILINE)
 PLACES = re.findall(r'^\[project.entry-points."(\S+)"\]\n((?:\S+ = \S+\n)+)', PROJECT, re.MULTILINE)
@@ -74,6 +75,12 @@ def python(environment: dict[str, str], *words: str) -> str:
 def test_every_case_has_its_own_name_and_there_are_400() -> None:
     cases = [case.id for name in OPS for case in ops.get(name).sweep()]
     assert len(cases) == len(set(cases)) >= 400 and len(OPS) == 12
+    rows = re.findall(r"^\| (`ggml_.*`) \|.*\| (\d+) \|$", (ROOT / "docs/ggml.md").read_text("utf-8"), re.MULTILINE)
+    told = {tuple(re.findall(r"`(\w+)`", names)): int(count) for names, count in rows}
+    assert told == {names: sum(len(ops.get(name).sweep()) for name in names) for names in told}
+    assert sorted(name for names in told for name in names) == sorted(OPS)
+    for page in ("README.md", "docs/ggml.md", "integrations/ggml/README.md"):
+        assert f" {len(cases)} cases" in " ".join((ROOT / page).read_text("utf-8").split()), page
 
 
 def test_right_kernels_pass(environment: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from kparity import plain
 from kparity.backends.numpy import NumpyBackend
+from kparity.bench import shapes
 from kparity.device.adapter import Backend
 from kparity.device.registry import open_backend
 from kparity.diagnose import defects
@@ -22,7 +23,7 @@ from kparity.engines.registry import open_here
 from kparity.errors import BadModel
 from kparity.gates.graph import expected
 from kparity.model import Hparams, load_model
-from kparity.model.writer import TINY, Spec, write, write_file
+from kparity.model.writer import TERNARY, TINY, Spec, tensors, write, write_file
 from kparity.numerics import compare
 from kparity.ops import get
 from kparity.traces.capture import Wanted, capture
@@ -313,3 +314,34 @@ def test_the_doctor_and_inspect_know_them(one: Path) -> None:
     assert done.returncode == 0 and "runs it as" in done.stdout, done.stdout
     told = run("model", "inspect", str(one)).stdout
     assert "hidden_activation is missing" in told and ("rope_freqs" in told) is ("interleaved" in told)
+
+
+# --- every type ---
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("arch", ["bitnet", "llama", "qwen3"])
+def test_every_type_gives_every_graph_the_same_bits(arch: str, backend: Backend, tmp_path: Path) -> None:
+    """The same codes and scales in each ternary type; what other tests hold of one type is so held of all."""
+    found = {
+        kind: scored(write(tmp_path / f"{kind}.gguf", replace(TINY, arch=arch, type=kind)), backend) for kind in TERNARY
+    }
+    assert [kind for kind in TERNARY if not np.array_equal(found[kind], found["tq2_0"])] == []
+
+
+# --- shapes that people have ---
+
+
+def test_the_shapes_have_the_tensors_of_the_published_files() -> None:
+    counts = {name: len([*tensors(shapes.parse(name))]) for name in ("2b-4t", "llama3-8b", "bonsai-8b")}
+    assert counts == {"2b-4t": 332, "llama3-8b": 32 * 9 + 3, "bonsai-8b": 36 * 11 + 3}
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("shape", ["llama3-8b:1:300", "bonsai-8b:1:300"])
+def test_layers_as_wide_as_those_of_8b_agree_with_the_plain_pass(shape: str, tmp_path: Path) -> None:
+    """One layer, and a narrow vocabulary: docs/models.md has whole probes of two layers with the whole vocabulary."""
+    model = shapes.model_file(shape, cache=tmp_path)
+    truth = plain.logits(model, TOKENS[:6], act="token", kv="f16").logits
+    with closing(open_backend("cpu")) as backend, closing(Engine(load_model(model), backend)) as engine:
+        assert max(apart(engine.score(TOKENS[:6]), truth)) < 1e-3

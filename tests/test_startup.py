@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kparity.cli.main import COMMANDS
+from kparity.model.writer import Spec
 from tests.cli import python
-from tools import speeds
+from tools import load_time, speeds
 
+PUBLISHED = (
+    "general.architecture", "general.name", "vocab_size", "context_length", "embedding_length", "block_count",
+    "feed_forward_length", "rope.dimension_count", "attention.head_count", "attention.head_count_kv",
+    "tokenizer.ggml.add_bos_token", "attention.layer_norm_rms_epsilon", "rope.freq_base", "general.file_type",
+    "tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.padding_token_id", "tokenizer.chat_template", "general.quantization_version",
+)  # fmt: skip
+"""Keys of BitNet-b1.58-2B-4T as i2_s, those of the architecture without its name."""
 UNASKED = ("numpy", "torch", "wgpu", "pyopencl", "cupy", "matplotlib", "yaml", "jsonschema", "rich", "tokenizers",
            "msgspec", "gguf", "duckdb", "jinja2", "cryptography", "xllamacpp", "kparity._native")  # fmt: skip
 BENCH = "kparity.bench"
@@ -71,3 +83,16 @@ def test_a_repack_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_command_that_fails_is_no_time() -> None:
     with pytest.raises(subprocess.CalledProcessError):
         speeds.process("fails", sys.executable, "-c", "raise SystemExit(1)").sample()
+
+
+@pytest.mark.alone
+def test_a_published_vocabulary_loads_in_time_that_grows_as_it_does(tmp_path: Path) -> None:
+    """Eight times the tokens and merges take eight times as long, or twice that at most; the keys are the published."""
+    spec = Spec(type="i2_s", layers=1, width=256, ffn=256, heads=2, kv_heads=1)
+    names = [name.removeprefix("bitnet-b1.58.") for name, _, _ in load_time.keys(spec)]
+    assert sorted(names) == sorted(PUBLISHED) and len(names) == 24
+    seconds = []
+    for vocab in (spec.vocab // 8, spec.vocab):
+        found = [load_time.loaded(dataclasses.replace(spec, vocab=vocab), tmp_path) for _ in range(2)]
+        seconds.append(min(each.keys_s + each.vocabulary_s for each in found))
+    assert seconds[1] < 2 * 8 * seconds[0], seconds
