@@ -134,6 +134,25 @@ def test_a_predicted_launch_is_what_a_person_reckons() -> None:
     assert predicted.part(case, stage, 1, steps, block // 2, 0).stream == pytest.approx(found.stream * at_once / 132)
 
 
+@pytest.mark.parametrize(("m", "groups", "trips", "ended"), [(32, 432, 3, 3 * 432), (512, 108 * 16, 10, 3 * 108 * 16)])
+def test_a_predicted_prefill_is_what_a_person_reckons(m: int, groups: int, trips: int, ended: int) -> None:
+    """Tiles of 32 rows whose waves share ten blocks of K, and of 128: 64 products and 100 instructions a block."""
+    case = ops.get("tgemv").case(M=m, N=13824, K=2560)
+    (stage,) = ops.get("tgemv").stages(case, "gpu")
+    load, product, branch = Step("load", Kind.LOAD, 16, True), Step("IMMA.16832.S8.S8 R0"), Step("branch", back=0)
+    steps = [*[load] * 4, *[product] * 64, *[Step("other")] * 31, branch]
+    found = predicted.many(case, steps, 0)
+    rows = 13824 * (m // 32) // groups
+    assert found["second level"] == pytest.approx(groups * 2560 * (rows / 4 + 32) / 5.5e12)
+    turns = -(-groups // 132) * 4 * trips
+    assert found["matrix cores"] == pytest.approx(turns * 64 * 16 * 8 * 32 / (0.62 * 4096) / 1.755e9)
+    assert found["instructions"] == pytest.approx(turns * 100 / 4 / 1.755e9)
+    assert found["ended"] == pytest.approx(ended * 0.5e-9)
+    part = predicted.part(case, stage, 1, steps, 384, 0)
+    assert part.stream == max(each for name, each in found.items() if name != "ended") and part.bound == "second level"
+    assert part.least == pytest.approx(max(m * 13824 * 2560 * 2 / 1979e12, predicted.bytes_of(case, 0) / 3.35e12))
+
+
 def test_the_prediction_of_the_document_is_that_of_the_receipt() -> None:
     text = machine_table.DOCS.read_text(encoding="utf-8")
     receipt = coding.decode(predicted.RECEIPT.read_bytes(), type=predicted.Receipt)

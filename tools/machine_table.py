@@ -77,10 +77,11 @@ class Receipt(Struct, frozen=True):
 
 
 def cases() -> list[Case]:
-    """What a decode step of 2B-4T launches, and a chunk of 32 rows."""
+    """What a decode step of 2B-4T launches, a chunk of 32 rows and one of 512."""
     gemvs = [{"M": 1, "N": n, "K": k} for n, k in ((640, 2560), (2560, 2560), (13824, 2560), (2560, 6912))]
     shape = {"H": SERVED.heads, "G": SERVED.kv_heads, "D": SERVED.head}
-    found = [ops.get("tgemv").case(**each) for each in (*gemvs, {"M": 32, "N": 13824, "K": 2560})]
+    prompts = [{"M": m, "N": 13824, "K": 2560} for m in (32, 512)]
+    found = [ops.get("tgemv").case(**each) for each in (*gemvs, *prompts)]
     found.append(ops.get("dense_gemv").case(M=1, N=VOCABULARY, K=SERVED.width, dtype="f16"))
     found.append(ops.get("attention").case(M=1, L=4096, **shape))
     found += [ops.get("norm_quant").case(M=1, D=2560, pre="add"), ops.get("norm_quant").case(M=1, D=6912, pre="relu2")]
