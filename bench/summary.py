@@ -156,13 +156,17 @@ def receipt(name: str, predicate: Predicate) -> Iterator[tuple[str, str, str]]:
 def predicted() -> dict[str, float]:
     """What tools/predicted.py says of an H100: µs of a launch by its shape, tokens/s by the name of a measurement."""
     try:
-        steps = read(HERE / "receipts" / "predicted.json")["now"]
+        told = read(HERE / "receipts" / "predicted.json")
+        steps, prefills = told["now"], told["prefill"]
     except WrongInput:
         return {}
     found = {f"tg@{step['depth']}": 1 / sum(part["count"] * _seconds(part) for part in step["parts"]) for step in steps}
-    for part in steps[0]["parts"]:
-        shape = shape_of(part["case"])
-        found[shape] = found.get(shape, 0.0) + _seconds(part) * 1e6  # all stages of a case
+    for step in (steps[0], *prefills):
+        shapes: dict[str, float] = {}
+        for part in step["parts"]:
+            shape = shape_of(part["case"])
+            shapes[shape] = shapes.get(shape, 0.0) + _seconds(part) * 1e6  # all stages of a case
+        found = shapes | found
     return found
 
 
