@@ -63,10 +63,7 @@ def test_what_is_measured_stands_beside_what_was_predicted(summary: Any) -> None
         run.device = msgspec.structs.replace(run.device, device=device)
         text = dict((name, text) for name, _, text in summary.receipt("r", predicate))["r cuda tg@2048"]
         assert bool(re.search(r", predicted \d{3,4}\.\d\d tokens/s$", text)) == said, text
-    for case in (
-        "norm_quant[D=6912,M=1,clamp=0,eps=1e-05,mode=token,pre=relu2]",
-        "tgemv[K=2560,M=32,N=13824,wscale=row]",
-    ):
+    for case in ("norm_quant[D=6912,M=1,mode=token,pre=relu2]", "tgemv[K=2560,M=32,N=13824,ascale=token]"):
         assert summary.shape_of(case) in summary.predicted()
 
 
