@@ -40,7 +40,19 @@ def norm_then_tgemv(backend: Backend, case: Case, inputs: list[Array]) -> list[A
     return [*first[:-3], *launched(backend, backend.build(ops.get(product.op), product), given)]
 
 
-APART = {"norm_tgemv": norm_then_tgemv}
+def store_then_attend(backend: Backend, case: Case, inputs: list[Array]) -> list[Array]:
+    store, attend = ops.get(case.op).parts(case)
+    q, *caches = launched(backend, backend.build(ops.get(store.op), store), inputs)
+    shape = case["L"], case["G"], case["D"]
+    given = [q, *(each.reshape(shape) for each in caches), inputs[1]]
+    return [*caches, *launched(backend, backend.build(ops.get(attend.op), attend), given)]
+
+
+APART = {"norm_tgemv": norm_then_tgemv, "rope_attention": store_then_attend}
+
+
+WHOLE = {"rope_attention": 2}
+"""Outputs, from the first on, that are the same bits on every device; of the others a compiler may fuse products."""
 
 
 def small(name: str) -> list[Case]:
@@ -64,7 +76,9 @@ def test_the_bits_are_those_of_two_launches(device: Any, name: str) -> None:
         for kind in op.kinds(case)[::2]:
             inputs = op.inputs(case, np.random.default_rng(case.seed()), kind)
             found, wanted = launched(device, kernel, inputs), APART[name](device, case, inputs)
-            assert [each.tobytes() for each in found] == [each.tobytes() for each in wanted], f"{case.id} {kind}"
+            whole = WHOLE.get(name, len(found)) if device.name == "cuda-ptx" else len(found)
+            assert [each.tobytes() for each in found[:whole]] == [each.tobytes() for each in wanted[:whole]], case.id
+            assert all(np.allclose(*each, 0, 1e-6, True) for each in zip(found, wanted, strict=True)), case.id
 
 
 @pytest.mark.parametrize("name", APART)
@@ -96,7 +110,7 @@ def test_a_step_of_a_gpu_has_fewer_launches_and_the_bits_of_a_row_that_is_a_chun
     engine = Engine(load_model(None), backend, context=64)
     layers = engine.model.hparams.n_layer
     found = [engine.step(token) for token in (2, 3, 5, 7)]
-    assert len(engine.recorded(1).graph.launches) == 7 * layers + 5
+    assert len(engine.recorded(1).graph.launches) == 6 * layers + 5
     engine.reset()
     assert np.array_equal(found, engine.score((2, 3, 5, 7), rows=1))
     assert len(engine.recorded(1, every_row=True).graph.launches) == 10 * layers + 5

@@ -12,6 +12,10 @@
  * slot by slot: sums are kept relative to the largest score so far and are rescaled when it grows. At the end the slots
  * of a group meet in local memory, and the parts of the keys (flash-decoding) in the group that ends last: `done`
  * counts those that have ended. Whoever is last adds the parts in their order, so the bits are the same each time.
+ *
+ * It is the text of rope_attention too (ROPED, one row): qkv [1, (H + 2G) * D] f32, pos [1], freq [R/2] f32 -> kcache,
+ * vcache [L, G * D], out, lse. Each group turns its own queries, and the newest key, for itself; one of each key-value
+ * head stores key and value, and nobody reads their place in the caches: what lies beside it stands in on the way.
  */
 #undef BLOCK
 #define BLOCK GPU_BLOCK
@@ -25,6 +29,8 @@
 #define MINUS_INF AS_F32(0xff800000u)
 
 //#use element
+//#use angle
+//#use roped
 
 /* A value waits for its weight as it came: packed halves take half the registers. */
 #if F16 && D % 8 == 0
@@ -107,9 +113,39 @@ INLINE i32 share_of(i32 count)
     return ((count + SPLITS - 1) / SPLITS + BATCH - 1) / BATCH * BATCH;
 }
 
-KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT kcache,
-    GLOBAL const ELEMENT* RESTRICT vcache, GLOBAL const i32* RESTRICT pos, GLOBAL float* RESTRICT out,
-    GLOBAL float* RESTRICT lse
+#if ROPED
+#define FRESH ((D * (F16 ? 2 : 4) + 15) / 16) /* pieces of 16 bytes of a key */
+#define PLACE(key) ((key) != at ? (key) : at > 0 ? at - 1 : L > 1)
+#define RENEW(waiting, source, key) \
+    if ((key) == at) { \
+        load_fresh(source, lane, waiting); \
+    }
+
+/* load_waiting from local memory. */
+INLINE void load_fresh(LOCAL const u32x4* source, u32 lane, WAITING* out)
+{
+#if PACKED
+    out[0] = source[lane < D / 8 ? lane : 0];
+#else
+    UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
+        out[i] = 8 * lane + i < D ? LOAD((LOCAL const ELEMENT*)source, 8 * lane + i) : 0.0f;
+    }
+#endif
+}
+#else
+#define PLACE(key) (key)
+#define RENEW(waiting, source, key)
+#endif
+
+KERNEL attention(
+#if ROPED
+    GLOBAL const float* RESTRICT qkv, GLOBAL const i32* RESTRICT pos, GLOBAL const float* RESTRICT freq,
+    GLOBAL ELEMENT* RESTRICT kcache, GLOBAL ELEMENT* RESTRICT vcache,
+#else
+    GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT kcache, GLOBAL const ELEMENT* RESTRICT vcache,
+    GLOBAL const i32* RESTRICT pos,
+#endif
+    GLOBAL float* RESTRICT out, GLOBAL float* RESTRICT lse
 #if SPLITS > 1
     , GLOBAL float* RESTRICT sums, GLOBAL float* RESTRICT stats, GLOBAL u32* RESTRICT done
 #endif
@@ -121,6 +157,9 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
     const u32 head0 = GROUP_X * TILE_H, row = GROUP_Y, split = GROUP_Z;
     const u32 offset = (head0 / (H / G)) * D; /* of the key-value head that these query heads share */
     const i32 count = visible(pos, row);
+#if ROPED
+    const i32 at = pos[row] >= 0 && pos[row] < L ? pos[row] : -1; /* the newest key */
+#endif
     const i32 begin = SPLITS > 1 ? (i32)split * share_of(count) : 0;
     const i32 end = SPLITS > 1 && begin + share_of(count) < count ? begin + share_of(count) : count;
     /* A part without keys goes through all this too, and nobody reads its sums: behind an early return before a barrier
@@ -128,18 +167,48 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
 
     WAITING keys[AHEAD][PACKED ? 1 : 8];
     UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
-        load_waiting(kcache + (u64)held(begin, ahead, slot, end) * ROW + offset, lane, keys[ahead]);
+        load_waiting(kcache + (u64)PLACE(held(begin, ahead, slot, end)) * ROW + offset, lane, keys[ahead]);
     }
+#if ROPED
+    SHARED f32x4 turned[(TILE_H * D + 3) / 4];
+    SHARED u32x4 fresh[2 * FRESH];
+    const u32 owner = at >= 0 && split == 0 && head0 % (H / G) == 0;
+    for (u32 item = LANE; item < (TILE_H + 2) * PAIRS; item += BLOCK) {
+        const u32 which = item / PAIRS; /* a query head, the key, the value */
+        const u32 head = which < TILE_H ? head0 + which : H + (which - TILE_H) * G + offset / D;
+        u32 places[2];
+        float pair[2];
+        pair_of(qkv + head * D, freq, pos[row], item % PAIRS, which <= TILE_H, places, pair);
+        UNROLL_ALWAYS for (u32 i = 0; i < 2; ++i) {
+            if (which < TILE_H) {
+                ((LOCAL float*)turned)[which * D + places[i]] = pair[i];
+            } else {
+                STORE((LOCAL ELEMENT*)(fresh + (which - TILE_H) * FRESH), places[i], pair[i]);
+            }
+            if (which == TILE_H && owner) {
+                STORE(kcache, (u64)at * ROW + offset + places[i], pair[i]);
+            }
+            if (which > TILE_H && owner) {
+                STORE(vcache, (u64)at * ROW + offset + places[i], pair[i]);
+            }
+        }
+    }
+    BARRIER();
+#endif
     float query[TILE_H][8], acc[TILE_H][8], top[TILE_H], total[TILE_H];
     UNROLL for (u32 h = 0; h < TILE_H; ++h) {
+#if !ROPED
         GLOBAL const float* source = q + ((u64)row * H + head0 + h) * D;
+#endif
         top[h] = MINUS_INF;
         total[h] = 0.0f;
-#if D % 8 == 0
+#if D % 8 == 0 && !ROPED
         load_f32x8(source, lane < D / 8 ? lane : 0, query[h]);
 #endif
         UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {
-#if D % 8 == 0
+#if ROPED
+            query[h][i] = 8 * lane + i < D ? ((LOCAL const float*)turned)[h * D + 8 * lane + i] : 0.0f;
+#elif D % 8 == 0
             query[h][i] = 8 * LANES == D || lane < D / 8 ? query[h][i] : 0.0f;
 #else
             query[h][i] = 8 * lane + i < D ? source[8 * lane + i] : 0.0f;
@@ -153,10 +222,11 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         float scores[SCORES];
         WAITING values[AHEAD][PACKED ? 1 : 8];
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
-            load_waiting(vcache + (u64)held(tile, ahead, slot, end) * ROW + offset, lane, values[ahead]);
+            load_waiting(vcache + (u64)PLACE(held(tile, ahead, slot, end)) * ROW + offset, lane, values[ahead]);
         }
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
             float part[8];
+            RENEW(keys[ahead], fresh, held(tile, ahead, slot, end));
             numbers(keys[ahead], lane, part);
             UNROLL for (u32 h = 0; h < TILE_H; ++h) {
                 float even = 0.0f, odd = 0.0f; /* side by side: a shorter chain of dependent additions */
@@ -168,7 +238,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
             }
         }
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) {
-            load_waiting(kcache + (u64)held(tile + BATCH, ahead, slot, end) * ROW + offset, lane, keys[ahead]);
+            load_waiting(kcache + (u64)PLACE(held(tile + BATCH, ahead, slot, end)) * ROW + offset, lane, keys[ahead]);
         }
         ISSUED();
         sum_scores(scores, scratch);
@@ -194,6 +264,7 @@ KERNEL attention(GLOBAL const float* RESTRICT q, GLOBAL const ELEMENT* RESTRICT 
         }
         UNROLL for (u32 ahead = 0; ahead < AHEAD; ++ahead) { /* scores have become weights */
             float value[8];
+            RENEW(values[ahead], fresh + FRESH, held(tile, ahead, slot, end));
             numbers(values[ahead], lane, value);
             UNROLL for (u32 h = 0; h < TILE_H; ++h) {
                 UNROLL_ALWAYS for (u32 i = 0; i < 8; ++i) {

@@ -99,7 +99,7 @@ MUTANTS = {
     ),
     "values-of-the-first-head": Mutant(
         "Values come from the first key-value head, whatever head the keys come from.",
-        gpu="vcache + (u64)held(tile, ahead, slot, end) * ROW« + offset→»",
+        gpu="vcache + (u64)PLACE(held(tile, ahead, slot, end)) * ROW« + offset→»",
         wgsl="value_pair«(→»((base + j) * G «+ head) →»* PAIRS + p)",
         native="const T* v = vcache« + group * width→»;",
         torch="for cache in (kcache, vcache«→[:, :1].expand_as(vcache)»))",
@@ -108,9 +108,9 @@ MUTANTS = {
     "keys-and-values-exchanged": Mutant(
         "The two caches are bound in each other's place.",
         gpu=(
-            "load_waiting(«kcache→vcache» + (u64)held(begin,",
-            "load_waiting(«vcache→kcache» + (u64)held(tile, ahead",
-            "load_waiting(«kcache→vcache» + (u64)held(tile + BATCH,",
+            "load_waiting(«kcache→vcache» + (u64)PLACE(held(begin,",
+            "load_waiting(«vcache→kcache» + (u64)PLACE(held(tile, ahead",
+            "load_waiting(«kcache→vcache» + (u64)PLACE(held(tile + BATCH,",
         ),
         wgsl=("@binding(«1→2») var<storage, read> kcache", "@binding(«2→1») var<storage, read> vcache"),
         native=("kcache = static_cast<const T*>(args[«1→2»]);", "vcache = static_cast<const T*>(args[«2→1»]);"),

@@ -122,7 +122,7 @@ MUTANTS = {
         "Two neighbouring columns are exchanged: cosine and NMSE let it pass.",
         gpu=(
             "«const →»u32x4 four = active[",
-            "ahead * LANES + lane];«→\n"
+            "PITCH + column];«→\n"
             "                    four.x = "
             "(four.x & 0xffff0000u) | ((four.x & 0xffu) << 8) | ((four.x & 0xff00u) >> 8);»\n",
         ),

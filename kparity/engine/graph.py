@@ -135,8 +135,7 @@ class Graph:
             given = yield from self._norm_quant(*before, f"{at}.attn_norm.weight", h.width, x if layer else None)
             projections = yield from self._products(layer, "attn_qkv", given)
             projections = yield from self._head_norms(layer, projections)
-            q = yield from self._store(layer, projections)
-            yield self._attend_cache(layer, q)
+            yield from self._attend(layer, projections)
             mixed = (self._buffer("mixed", (m, h.q_dim)),)
             given = yield from self._norm_quant("none", mixed, f"{at}.attn_sub_norm.weight", h.q_dim)
             projected = yield from self._products(layer, "attn_output", given)
@@ -241,14 +240,22 @@ class Graph:
         yield store.bind(turned[1], projections[2], self.pos, *self.cache[layer])
         return turned[0]
 
+    def _attend(self, layer: int, projections: tuple[Buffer, ...]) -> Iterator[Launch]:
+        """q, k and v, put to use: into the cache, and ``mixed`` out of it."""
+        yield self._attend_cache(layer, (yield from self._store(layer, projections)))
+
     def _attend_cache(self, layer: int, q: Buffer) -> Launch:
         """Attention of rotated queries [M, H·D] over a layer's cache, into ``mixed``."""
         h, m, length = self.h, self.rows, self.options.context
         kernel = self.kernels.get("attention", M=m, L=length, H=h.n_head, G=h.n_kv, D=h.head_dim, dtype=self.options.kv)
-        heads = (m, h.n_head, h.head_dim)
         cache = (self._as(part, length, h.n_kv, h.head_dim) for part in self.cache[layer])
-        mixed, lse = self._as(self._buffer("mixed", (m, h.q_dim)), *heads), self._buffer("lse", (m, h.n_head))
-        return kernel.bind(self._as(q, *heads), *cache, self.pos, mixed, lse)
+        return kernel.bind(self._as(q, m, h.n_head, h.head_dim), *cache, self.pos, *self._mixed())
+
+    def _mixed(self) -> tuple[Buffer, Buffer]:
+        """Where attention puts its outputs."""
+        h, m = self.h, self.rows
+        mixed, lse = self._buffer("mixed", (m, h.q_dim)), self._buffer("lse", (m, h.n_head))
+        return self._as(mixed, m, h.n_head, h.head_dim), lse
 
     def _output(self, x: Buffer) -> Iterator[Launch]:
         h, rows = self.h, self.rows if self.every_row else 1
@@ -305,10 +312,21 @@ class FusedGraph(Graph):
         if len(projections) > 1:
             return (yield from super()._store(layer, projections))
         h, q = self.h, self._buffer("q_turned", (self.rows, self.h.q_dim))
-        kernel = self.kernels.get(
-            "rope_store", M=self.rows, H=h.n_head, G=h.n_kv, D=h.head_dim, R=h.rope_dim, L=self.options.context,
+        heads = self._as(q, self.rows, h.n_head, h.head_dim)
+        yield self._roped("rope_store").bind(*projections, self.pos, self.freq, heads, *self.cache[layer])
+        return q
+
+    def _attend(self, layer: int, projections: tuple[Buffer, ...]) -> Iterator[Launch]:
+        if not self.step or len(projections) > 1:
+            yield from super()._attend(layer, projections)
+            return
+        kernel = self._roped("rope_attention")
+        yield kernel.bind(*projections, self.pos, self.freq, *self.cache[layer], *self._mixed())
+
+    def _roped(self, name: str) -> Kernel:
+        """An op that turns what lies in a row of q, k and v side by side."""
+        h = self.h
+        return self.kernels.get(
+            name, M=self.rows, H=h.n_head, G=h.n_kv, D=h.head_dim, R=h.rope_dim, L=self.options.context,
             mode=h.rope_mode, theta=h.theta, scale=h.rope_scale, dtype=self.options.kv,
         )  # fmt: skip
-        heads = self._as(q, self.rows, h.n_head, h.head_dim)
-        yield kernel.bind(*projections, self.pos, self.freq, heads, *self.cache[layer])
-        return q

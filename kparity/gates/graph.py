@@ -36,6 +36,7 @@ def expected(case: Case, facts: Facts, act: str, kv: str) -> dict[str, Value]:
         "tgemv": {"ascale": act},
         "rope": rope,
         "rope_store": {**rope, **heads},
+        "rope_attention": {**rope, **heads},
         "attention": heads,
         "glu": {"act": facts.act, "clamp": facts.clamp, "D": facts.ffn},
         "dense_gemv": {} if linear else {"N": facts.vocab, "K": facts.width},

@@ -153,9 +153,9 @@ add("graph-lost-a-launch", "The recorded graph lacks the last norm_quant; the sa
     without("norm_quant"))  # fmt: skip
 add("graph-lost-the-store",
     "The recorded graph lacks the last rope_store: one layer reads keys that were never written.",
-    without("rope_store"))  # fmt: skip
+    without("rope_store", "rope_attention"))  # fmt: skip
 add("never-launched", "The attention of the last layer is never started: its output is whatever was there.",
-    without("attention", eager=True))  # fmt: skip
+    without("attention", "rope_attention", eager=True))  # fmt: skip
 
 
 @wrong()

@@ -76,8 +76,8 @@ def writes(name: str, change: Callable[[Engine, Array], Array | None]) -> Make:
     return make
 
 
-def without(op: str, eager: bool = False) -> Make:
-    """An engine whose recordings lack the last launch of an op; with ``eager`` launches one by one do, too."""
+def without(*names: str, eager: bool = False) -> Make:
+    """An engine whose recordings lack the last launch of one of the ops; with ``eager`` launches one by one do, too."""
 
     def make(model: Model, backend: Backend) -> Engine:
         real = backend.record
@@ -85,7 +85,7 @@ def without(op: str, eager: bool = False) -> Make:
         def record(launches: Sequence[Launch]) -> Program:
             if len(launches) < 4:
                 return real(launches)
-            lost = max(at for at, launch in enumerate(launches) if launch.kernel_id.startswith(op))
+            lost = max(at for at, launch in enumerate(launches) if launch.kernel_id.startswith(names))
             program = real([*launches[:lost], *launches[lost + 1 :]])
             if not eager:
                 program.run_eager = real(launches).run_eager  # type: ignore[method-assign]

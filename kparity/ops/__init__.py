@@ -22,7 +22,7 @@ NAMES = (
     "norm_quant", "rope_store",
 )  # fmt: skip
 """The ops of this package, in the order of a forward pass; the last two are several of the others in one launch."""
-JOINED = {"norm_tgemv": "tgemv"}
+JOINED = {"norm_tgemv": "tgemv", "rope_attention": "attention"}
 """Ops that are two of the others in one launch of a GPU and have no text of their own → whose GPU text is theirs."""
 
 
