@@ -193,7 +193,7 @@ KERNEL attention(
             }
         }
     }
-    BARRIER();
+    ALL_TURNED();
 #endif
     float query[TILE_H][8], acc[TILE_H][8], top[TILE_H], total[TILE_H];
     UNROLL for (u32 h = 0; h < TILE_H; ++h) {

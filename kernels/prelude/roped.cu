@@ -6,6 +6,7 @@
 #endif
 #if ROPED
 #define PAIRS (D / 2)
+#define ALL_TURNED() BARRIER() /* before anybody reads what others have turned */
 
 /* Two elements of a head, and where they lie there; turned by the position where they are told to. */
 INLINE void pair_of(GLOBAL const float* source, GLOBAL const float* freq, i32 now, u32 pair, u32 turns, u32* at,

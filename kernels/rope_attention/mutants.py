@@ -47,6 +47,6 @@ MUTANTS = {
     "used-before-all-is-turned": Mutant(
         "Queries are read before every work-item has turned its pairs.",
         only="cuda-ptx",
-        gpu="            }\n        }\n    }\n«    BARRIER();\n→»#endif",
+        gpu="«    ALL_TURNED();\n→»",
     ),
 }
