@@ -257,7 +257,8 @@ class CudaBackend(Backend):
         head = f"#define BLOCK 64\n#define WAVE {self.info.subgroup}\n{prelude_text(self.prelude)}"
         text, path = f"{head}\nKERNEL target() {{}}\n", f"kernels/prelude/{self.prelude}.h"
         try:
-            self._module(Source("target", "target.cu", text, head.count("\n"), path))
+            lines = head.count("\n")
+            self._module(Source("target", "target.cu", text, lines, ((path, lines - 2),)))
         except (CompileFailed, DeviceFault) as error:
             message = f"{self.compiler_name} makes no code that this device takes ({self.arch}: {error})"
             raise self.unavailable(f"{self.tag}-NOARCH", message) from error

@@ -357,7 +357,8 @@ def test_compile_errors_count_lines_of_the_file_they_are_in(opened: Opener, mach
     for first_line, path, line in ((1, "kernels/add/add.cu", 2), (40, "kernels/prelude/cuda.h", 2)):
 
         def wrong(*args: Any, first_line: int = first_line, **more: Any) -> Any:
-            return replace(true(*args, **more), text="#define A 1\nWRONG\n" + "\n" * first_line, first_line=first_line)
+            text, before = "#define A 1\nWRONG\n" + "\n" * first_line, (("kernels/prelude/cuda.h", first_line - 1),)
+            return replace(true(*args, **more), text=text, first_line=first_line, before=before)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cuda, "gpu_source", wrong)

@@ -66,7 +66,10 @@ def test_a_shared_text_stands_once_between_the_prelude_and_the_own_text() -> Non
     own, shared = kernel_text("rope/rope.cu"), kernel_text("prelude/angle.cu")
     assert SHARED and source.text.endswith(prelude_text("opencl") + shared + own)
     assert source.text.count("\n") == source.first_line + own.count("\n"), "lines of errors are lines of the file"
-    numbered_text = numbered(source, "opencl")
+    last = ("kernels/prelude/angle.cu", shared.count("\n"))
+    assert [source.place(source.first_line + at) for at in (0, 1)] == [last, ("kernels/rope/rope.cu", 1)]
+    assert source.place(source.constants + 1) == ("kernels/prelude/opencl.h", 1)
+    numbered_text = numbered(source)
     for path in ("prelude/opencl.h", "prelude/angle.cu", "rope/rope.cu"):
         assert f'#line 1 "kernels/{path}"\n{kernel_text(path)}' in numbered_text
 

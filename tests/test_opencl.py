@@ -109,14 +109,15 @@ def test_a_home_that_cannot_be_written(device: OpenclBackend, monkeypatch: pytes
 )
 def test_compile_error_names_file_and_line(device, monkeypatch, old: str, new: str, path: str, marker: str) -> None:
     source = opencl.gpu_source(ADD, CASE, "opencl")
-    first_line = source.first_line + new.count("\n")
-    own = replace(source, text=source.text.replace(old, new), first_line=first_line)
+    more, ((head, lines), *rest) = new.count("\n"), source.before
+    own = replace(source, text=source.text.replace(old, new), first_line=source.first_line + more,
+                  before=((head, lines + more), *rest))  # fmt: skip
     monkeypatch.setattr(opencl, "gpu_source", lambda *_: own)
     with pytest.raises(CompileFailed) as caught:
         device.build(ADD, CASE)
     assert caught.value.path == path
-    lines = kernel_text(path.removeprefix("kernels/")).replace(old, new).splitlines()
-    assert marker in lines[caught.value.line - 1]
+    told = kernel_text(path.removeprefix("kernels/")).replace(old, new).splitlines()
+    assert marker in told[caught.value.line - 1]
 
 
 def test_device_seconds_are_the_devices_own(device: OpenclBackend) -> None:

@@ -53,8 +53,8 @@ class Source:
     text: str
     first_line: int
     """Lines that stand before the op's own text: subtract from a compiler's line number."""
-    head: str = ""
-    """The file that stands before it, behind the constants."""
+    before: tuple[tuple[str, int], ...] = ()
+    """The files that stand before it, behind the constants, and the lines of each."""
 
     @property
     def sha256(self) -> str:
@@ -63,10 +63,19 @@ class Source:
 
     def place(self, row: int) -> tuple[str, int]:
         """The file that a line of the text is in, and its number there; 0 for none."""
-        if row > self.first_line or not self.head or not row:
+        if row > self.first_line or not self.before or not row:
             return self.path, max(row - self.first_line, 0)
-        constants = next((at for at, text in enumerate(self.text.splitlines()) if not text.startswith("#define ")), 0)
-        return self.head, max(row - constants, 0)
+        end = self.first_line
+        for path, lines in reversed(self.before):
+            end -= lines
+            if row > end:
+                return path, row - end
+        return self.before[0][0], 0
+
+    @property
+    def constants(self) -> int:
+        """The lines of the constants, with which the text begins."""
+        return self.first_line - sum(lines for _, lines in self.before)
 
     def failed(self, row: int, log: str) -> CompileFailed:
         """A compiler's error at a line of the text, 0 for none, by the line count of the file that it is in."""
@@ -153,9 +162,11 @@ def _wgsl_constants(values: Mapping[str, int | float]) -> str:
 def gpu_source(op: Op, case: Case, prelude: str, extra: Mapping[str, int | float] | None = None) -> Source:
     """The GPU text for ``prelude`` (cuda, hip or opencl) at one case; ``extra`` adds adapter constants such as WAVE."""
     path, text = _own_text(op, "gpu")
-    head = _c_defines({**op.defines(case), **(extra or {})}) + prelude_text(prelude)
-    head += "".join(map(kernel_text, uses(text, "cu")))
-    return Source(op.name, path, head + text, head.count("\n"), f"kernels/prelude/{prelude}.h")
+    files = (f"prelude/{prelude}.h", *uses(kernel_text(f"prelude/{prelude}.h"), "h"), *uses(text, "cu"))
+    shared = {each: kernel_text(each) for each in files}
+    head = _c_defines({**op.defines(case), **(extra or {})}) + "".join(shared.values())
+    before = tuple((f"kernels/{each}", content.count("\n")) for each, content in shared.items())
+    return Source(op.name, path, head + text, head.count("\n"), before)
 
 
 def _select(path: str, text: str, values: Mapping[str, int | float]) -> str:

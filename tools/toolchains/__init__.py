@@ -215,7 +215,7 @@ def runtime_version(library: Any, prefix: str) -> str:
 
 
 def runtime_compile(
-    library: Any, prefix: str, source: Source, prelude: str, options: Sequence[str], code: bool = False
+    library: Any, prefix: str, source: Source, options: Sequence[str], code: bool = False
 ) -> tuple[int, str, bytes]:
     """Compile with NVRTC or hipRTC, which have the same functions: status, log, and the object if asked for."""
 
@@ -224,7 +224,7 @@ def runtime_compile(
 
     program, size, made = ctypes.c_void_p(), ctypes.c_size_t(), b""
     encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-    text = numbered(source, prelude).encode()
+    text = numbered(source).encode()
     if call("CreateProgram", ctypes.byref(program), text, source.path.encode(), 0, None, None):
         raise CompileFailed(source.path, 0, f"{prefix}CreateProgram failed")
     try:
@@ -242,19 +242,13 @@ def runtime_compile(
     return status, log.value.decode(errors="replace"), made
 
 
-def numbered(source: Source, prelude: str) -> str:
+def numbered(source: Source) -> str:
     """The text with ``#line`` directives, so that a compiler names the file of the repository and its line."""
-    lines = source.text.splitlines(keepends=True)
-    own = "".join(lines[source.first_line :])
-    path = f"prelude/{prelude}.h"
-    paths = (path, *uses(kernel_text(path), "h"), *uses(own, "cu"))
-    shared = {f"kernels/{each}": kernel_text(each).count("\n") for each in paths}
-    constants = source.first_line - sum(shared.values())
-    text, at = "", 0
-    for name, length in {f"constants of {source.op}": constants, **shared}.items():
+    lines, text, at = source.text.splitlines(keepends=True), "", 0
+    for name, length in ((f"constants of {source.op}", source.constants), *source.before):
         text += f'#line 1 "{name}"\n{"".join(lines[at : at + length])}'
         at += length
-    return f'{text}#line 1 "{source.path}"\n{own}'
+    return f'{text}#line 1 "{source.path}"\n{"".join(lines[at:])}'
 
 
 def failed(source: Source, log: str) -> CompileFailed:

@@ -87,7 +87,7 @@ class Nvcc(Toolchain):
             return found, output(nvdisasm(), "-c", "-hex", f"{file}.cubin")
 
     def _cubin(self, source: Source, target: Target, file: Path) -> list[Resources]:
-        file.write_text(numbered(source, self.prelude), encoding="utf-8")
+        file.write_text(numbered(source), encoding="utf-8")
         options = ["-cubin", f"-arch={target.arch}", "-std=c++17", "-Xptxas", "-v", "-Werror=all-warnings"]
         command = [self.path, *options, *CUDA_FLAGS, "-o", f"{file}.cubin", str(file)]
         run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -128,7 +128,7 @@ class Nvrtc(Toolchain):
 
     def compile(self, source: Source, target: Target) -> list[Resources]:
         options = [f"--gpu-architecture={target.arch}", "--std=c++17", "--ptxas-options=-v", *CUDA_FLAGS]
-        status, log, _ = runtime_compile(self.library, "nvrtc", source, self.prelude, options)
+        status, log, _ = runtime_compile(self.library, "nvrtc", source, options)
         return judged(source, status, log)
 
 
@@ -217,7 +217,7 @@ class Clang(Toolchain):
         warnings = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
         run = subprocess.run(
             [self.path, *bare, wave, *warnings, *HIP_FLAGS, "-S", "-o", "-", "-"],
-            input=numbered(source, self.prelude), capture_output=True, text=True, timeout=300, check=False,
+            input=numbered(source), capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         if run.returncode or run.stderr.strip():
             raise failed(source, run.stderr)
@@ -284,7 +284,7 @@ class Hiprtc(Toolchain):
     def compile(self, source: Source, target: Target) -> list[Resources]:
         options = [f"--offload-arch={target.arch}", *HIP_FLAGS]
         library, _ = _loaded()
-        status, log, code = runtime_compile(library, "hiprtc", source, self.prelude, options, code=True)
+        status, log, code = runtime_compile(library, "hiprtc", source, options, code=True)
         if status or log.strip():
             raise failed(source, log)
         return resources(metadata(code)["amdhsa.kernels"])
