@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -301,15 +301,40 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     first.close()
 
 
-def test_a_place_behind_a_url(tmp_path: Path) -> None:
-    pytest.importorskip("fsspec", reason="fsspec is not installed")
-    url = f"memory://{tmp_path}"
+@pytest.fixture(params=["memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A place that fsspec knows; that of S3 is moto's server (``pip install s3fs 'moto[server]'``)."""
+    if request.param == "memory":
+        pytest.importorskip("fsspec", reason="fsspec is not installed")
+        yield f"memory://{tmp_path}"
+        return
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    server = pytest.importorskip("moto.server", reason="moto is not installed").ThreadedMotoServer(
+        port=0, verbose=False
+    )
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address.replace("0.0.0.0", "127.0.0.1"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
+    yield "s3://bucket/fleet"
+    server.stop()
+
+
+def test_a_place_behind_a_url(url: str) -> None:
     folder = store.opened(url)
     found = Round(Fake(lambda gpu, time: GOOD), folder, Asked("probe", [], "gpu"), lambda _: None).run()  # type: ignore[arg-type]
     folder.close()
     assert len(found) == 2 and report(url, verify=True).damaged == []
     again = store.opened(url)
     assert len(again.known()) == 4 and again.receipt("none") is None
+    again.extend("a.jsonl", b"one\n")
+    again.extend("a.jsonl", b"two\n")
+    again.close()
+    last = store.opened(url)
+    assert last.log("a.jsonl").read_bytes() == b"one\ntwo\n" and len(last.known()) == 4
+    last.close()
 
 
 def test_the_page_has_everything_and_escapes_it(tmp_path: Path) -> None:
