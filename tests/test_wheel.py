@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests import ray_cluster
+from tests.cli import run
 
 ROOT = Path(__file__).parent.parent
 AT = {"SOURCE_DATE_EPOCH": "1700000000"}
@@ -95,3 +101,37 @@ def test_a_fresh_environment_probes_with_the_wheel(wheel: Path, tmp_path: Path) 
     main = "import sys; sys.path = [p for p in sys.path if p]; from kparity.cli.main import main; main()"
     done = call(python, "-c", main, "probe", "--backends", "cpu", "--json", cwd=ROOT)
     assert json.loads(done.stdout)["serving"] == "cpu"
+
+
+@pytest.mark.slow
+def test_a_fleet_gives_its_wheel_to_nodes_that_have_no_kparity(wheel: Path, tmp_path: Path) -> None:
+    ray_cluster.needed()
+    call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    site = next((tmp_path / "venv/lib").glob("python3.*")) / "site-packages"
+    for path in (each for folder in sys.path if folder.endswith("site-packages") for each in Path(folder).iterdir()):
+        if "kparity" not in path.name and not (site / path.name).exists():
+            (site / path.name).symlink_to(path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    node = (tmp_path / "venv/bin/python", "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}",
+            "--num-cpus=1", "--node-name=bare", "--include-dashboard=false", "--disable-usage-stats",
+            f"--object-store-memory={ray_cluster.STORE}", f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}")  # fmt: skip
+    alone = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+             "RAY_worker_niceness": "0"}  # fmt: skip
+    words = ["--address", f"127.0.0.1:{port}", "--per", "node", "-b", "cpu", "--retries", "0"]
+    cluster = subprocess.Popen(node, cwd=tmp_path, env={**os.environ, **alone}, stdout=subprocess.DEVNULL)
+    try:
+        outcomes = dict[str, str]()
+        for name, more in (("none", []), ("wheel", ["--wheel", str(wheel)])):
+            out = tmp_path / name
+            until = time.monotonic() + 60
+            while (done := run("fleet", "check", *words, *more, "--out", str(out), "--", "-o", "add", "--quick")) and (
+                done.returncode == 2 and time.monotonic() < until
+            ):
+                time.sleep(1)  # nobody answers there yet
+            lines = map(json.loads, (out / "fleet.jsonl").read_text().splitlines())
+            outcomes[name] = next(each["outcome"] for each in lines if each["what"] == "device")
+        assert outcomes == {"none": "refused", "wheel": "passed"}
+    finally:
+        cluster.terminate()
+        cluster.wait(60)

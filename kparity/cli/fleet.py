@@ -19,6 +19,9 @@ OWN = {"--receipt", "--json", "--junit", "--csv", "--dump", "--backends", "--qui
        "--log", "--state", "--max-rounds", "--dashboard", "--listen", "--clear-halt"}  # fmt: skip
 """Options of the local commands that a fleet gives itself, or that write on the node what nobody fetches."""
 
+PATIENCE, WHEEL_PATIENCE = 60.0, 600.0
+"""Seconds; the latter is as long as Ray itself waits for what it installs."""
+
 
 @click.group(cls=Group)
 def fleet() -> None:
@@ -40,8 +43,8 @@ def _options(function: Callable[..., Any], backends: bool = True, deadline: str 
                      help="A task for each GPU, or for each node, whatever it computes on."),
         click.option("--expect", metavar="N|FILE", help="How many devices there must be, or their names, one a line."),
         click.option("--deadline", type=SPAN, default=deadline, show_default=True, help="For a device."),
-        click.option("--patience", type=SPAN, default="60s", show_default=True,
-                     help="For Ray to find a task its place, and for a lost node to come back."),
+        click.option("--patience", type=SPAN, help="For Ray to find a task its place, and for a lost node to come back "
+                     "[default: 60s; with --wheel 10m, since Ray installs it and what it needs]."),
         click.option("--retries", type=click.IntRange(0, 10), default=1, show_default=True, metavar="N",
                      help="Times that what was lost is tried again."),
         click.option("--resume", is_flag=True, help="Go on with the last round: what has a receipt is not run again."),
@@ -68,6 +71,8 @@ def _round(
     slots = here.pairs(pairs) if pairs else []
     _refuse(command, words, slots[0].own if slots else ())
     chosen = parse_order(backends) if backends else []
+    if spans["patience"] is None:
+        spans["patience"] = WHEEL_PATIENCE if wheel else PATIENCE
     names, count = _expected(expect)
     said = [*(["-b", ",".join(chosen)] if chosen else []), *words]
     asked = Asked(command, said, per, names, count, backends=bool(chosen), **spans)
