@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from kparity.burnin.record import BUCKETS, Fault, Mode, Row
-from kparity.errors import WrongInput
+from kparity.errors import Refused, WrongInput
 from kparity.host import files, install
 from kparity.host.processors import processors
 from kparity.host.streams import log as say
@@ -98,8 +98,12 @@ def opened(path: Path, since: str = "") -> Iterator[Table]:
 
 def _read(file: int, size: int) -> tuple[dict[str, Array], int]:
     """What is counted of the rounds of an open file, as columns [rounds]; and how many of its lines are none."""
-    from kparity._native import burnin_rounds
-
+    try:
+        from kparity._native import burnin_rounds
+    except ImportError:
+        raise Refused(
+            "the native module of kparity, which reads logs, is missing or older than the rest; install it anew"
+        ) from None
     columns, n, bad, most = dict[str, Array](), 0, 0, size // SHORTEST + 1  # memory that nobody fills is not taken
     with ThreadPoolExecutor(processors()) as pool:
         pieces = pool.map(
