@@ -146,7 +146,7 @@ def _whole(case: Case) -> Case:
 
 def bytes_of(case: Case, depth: int) -> int:
     """What a launch moves; attention as much of its cache as is filled."""
-    if case.op == "attention":
+    if ops.JOINED.get(case.op, case.op) == "attention":
         case = ops.get(case.op).case(**{**dict(case.params), "L": depth + int(case["M"])})
     return ops.get(case.op).work(case).bytes
 
@@ -158,17 +158,23 @@ def part(case: Case, stage: Stage, count: int, steps: Sequence[Step], room: int,
     x, y, z = stage.launch.groups
     groups, block, measures = x * y * z, stage.launch.block, measure(steps)
     first = stage == ops.get(case.op).stages(case, "gpu")[0]
-    cold = first and case.op in STREAMS
-    scratch = sum(arg.nbytes for arg in ops.get(case.op).scratch(case, "gpu"))
+    cold = first and ops.JOINED.get(case.op, case.op) in STREAMS
+    parts = ops.get(case.op).scratch(case, "gpu")
+    scratch = sum(arg.nbytes for arg in parts)
     at_once = min(groups, MULTIPROCESSORS * max(room // block, 1))
     under_way = at_once * block * max(16 * measures.in_flight, asked(steps))
     rate = min(BANDWIDTH, under_way / (DRAM if cold else CACHE), min(groups, MULTIPROCESSORS) * EACH)
     latency = (DRAM if cold else CACHE) + max(measures.rounds - 1, 0) * CACHE
     rest = measures.barriers * BARRIER + TAIL
     stream = (bytes_of(case, depth) if first else scratch) / rate
-    if first and z > 1:  # the groups that end last count up, read the parts of the others, and meet no other at it
+    if case.op == "norm_tgemv":  # each group reads the row, and what it is normed by
+        row = sum(arg.nbytes for arg in ops.get(case.op).args(case)[2:-1] if arg.role == "in")
+        stream += -(-groups // MULTIPROCESSORS) * row / EACH
+    if any(
+        arg.role == "inout" for arg in parts
+    ):  # the groups that end last count up, read the parts of the others, and meet no other at it
         rest += 2 * CACHE
-        stream += scratch / (min(x * y, MULTIPROCESSORS) * EACH)
+        stream += scratch / (min(groups // (z if z > 1 else x), MULTIPROCESSORS) * EACH)
     terms, bound = {"memory": stream}, "memory"
     if first and int(case["M"]) > 1:
         terms |= many(case, steps, depth)

@@ -173,23 +173,30 @@ KERNEL attention(
     SHARED f32x4 turned[(TILE_H * D + 3) / 4];
     SHARED u32x4 fresh[2 * FRESH];
     const u32 owner = at >= 0 && split == 0 && head0 % (H / G) == 0;
-    for (u32 item = LANE; item < (TILE_H + 2) * PAIRS; item += BLOCK) {
-        const u32 which = item / PAIRS; /* a query head, the key, the value */
+    float pairs[TURNS][2], speed[TURNS];
+    UNROLL for (u32 i = 0; i < TURNS; ++i) { /* all are asked for at once */
+        const u32 item = LANE + i * BLOCK < ITEMS ? LANE + i * BLOCK : ITEMS - 1;
+        const u32 which = item / PAIRS, pair = item % PAIRS; /* a query head, the key, the value */
         const u32 head = which < TILE_H ? head0 + which : H + (which - TILE_H) * G + offset / D;
-        u32 places[2];
-        float pair[2];
-        pair_of(qkv + head * D, freq, pos[row], item % PAIRS, which <= TILE_H, places, pair);
-        UNROLL_ALWAYS for (u32 i = 0; i < 2; ++i) {
+        pairs[i][0] = qkv[head * D + place_of(pair, which <= TILE_H, 0)];
+        pairs[i][1] = qkv[head * D + place_of(pair, which <= TILE_H, 1)];
+        speed[i] = freq[pair < R / 2 ? pair : 0];
+    }
+    UNROLL for (u32 i = 0; i < TURNS; ++i) {
+        const u32 item = LANE + i * BLOCK, which = item / PAIRS, pair = item % PAIRS;
+        turn((float)pos[row] * speed[i], which <= TILE_H && pair < R / 2, pairs[i]);
+        UNROLL_ALWAYS for (u32 j = 0; j < 2; ++j) {
+            const u32 place = place_of(pair, which <= TILE_H, j);
             if (which < TILE_H) {
-                ((LOCAL float*)turned)[which * D + places[i]] = pair[i];
-            } else {
-                STORE((LOCAL ELEMENT*)(fresh + (which - TILE_H) * FRESH), places[i], pair[i]);
+                ((LOCAL float*)turned)[which * D + place] = pairs[i][j];
+            } else if (item < ITEMS) {
+                STORE((LOCAL ELEMENT*)(fresh + (which - TILE_H) * FRESH), place, pairs[i][j]);
             }
             if (which == TILE_H && owner) {
-                STORE(kcache, (u64)at * ROW + offset + places[i], pair[i]);
+                STORE(kcache, (u64)at * ROW + offset + place, pairs[i][j]);
             }
-            if (which > TILE_H && owner) {
-                STORE(vcache, (u64)at * ROW + offset + places[i], pair[i]);
+            if (which == TILE_H + 1 && owner) {
+                STORE(vcache, (u64)at * ROW + offset + place, pairs[i][j]);
             }
         }
     }

@@ -6,26 +6,30 @@
 #endif
 #if ROPED
 #define PAIRS (D / 2)
+#define ITEMS ((TILE_H + 2) * PAIRS) /* pairs of a group's queries, of a key and of a value */
+#define TURNS ((ITEMS + BLOCK - 1) / BLOCK)
 #define ALL_TURNED() BARRIER() /* before anybody reads what others have turned */
 
-/* Two elements of a head, and where they lie there; turned by the position where they are told to. */
-INLINE void pair_of(GLOBAL const float* source, GLOBAL const float* freq, i32 now, u32 pair, u32 turns, u32* at,
-    float* out)
+/* Where the two elements of a pair lie in their head. */
+INLINE u32 place_of(u32 pair, u32 turns, u32 second)
 {
-    at[0] = 2 * pair;
-    at[1] = 2 * pair + 1;
-    if (turns && pair < R / 2) {
 #if NEOX
-        at[0] = pair;
-        at[1] = pair + R / 2;
+    if (turns && pair < R / 2) {
+        return pair + second * (R / 2);
+    }
 #endif
+    return 2 * pair + second;
+}
+
+/* A pair, turned by the position where it is told to. */
+INLINE void turn(float angle, u32 turns, float* pair)
+{
+    if (turns) {
         float sine, cosine;
-        sine_cosine((float)now * freq[pair], &sine, &cosine);
-        out[0] = source[at[0]] * cosine - source[at[1]] * sine;
-        out[1] = source[at[1]] * cosine + source[at[0]] * sine;
-    } else {
-        out[0] = source[at[0]];
-        out[1] = source[at[1]];
+        sine_cosine(angle, &sine, &cosine);
+        const float first = pair[0] * cosine - pair[1] * sine, second = pair[1] * cosine + pair[0] * sine;
+        pair[0] = first;
+        pair[1] = second;
     }
 }
 #endif

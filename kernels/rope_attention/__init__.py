@@ -4,8 +4,8 @@
     out, lse          = attention(q, kcache, vcache, pos)
 
 More rows than one are such launches one after the other; the GPU text takes one. There every group turns its own
-queries and the newest key for itself, and the bits of all outputs are those of the two launches. Other texts there are
-none.
+queries and the newest key for itself. The caches have the bits that the two launches give, and so have out and lse
+where a compiler fuses products alike. Other texts there are none.
 
 ABI: qkv [M, (H + 2G)·D] f32, pos [M] i32, freq [R/2] f32 → kcache [L, G·D] f32|f16 (inout), vcache [L, G·D] (inout),
 out [M, H, D] f32, lse [M, H] f32. D and R are even.

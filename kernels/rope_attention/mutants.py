@@ -13,15 +13,15 @@ MUTANTS = {
     ),
     "queries-not-turned": Mutant(
         "Queries are taken as they come, and meet keys that are turned.",
-        gpu="which «<=→==» TILE_H, places",
+        gpu="which «<=→==» TILE_H && pair",
     ),
     "newest-key-not-turned": Mutant(
         "The newest key is taken, and stored, as it comes.",
-        gpu="which «<=→<» TILE_H, places",
+        gpu="which «<=→<» TILE_H && pair",
     ),
     "values-turned-too": Mutant(
         "The newest value is turned like the key.",
-        gpu="«which <= TILE_H→1», places",
+        gpu="«which <= TILE_H→1» && pair",
     ),
     "newest-key-of-another-place": Mutant(
         "The key that stands in on the way is not replaced by the newest one.",
