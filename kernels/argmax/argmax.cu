@@ -2,8 +2,8 @@
  *
  * ABI: x [M, N] f32 -> idx [M] i32
  *      scratch where PARTS > 1: keys [M, PARTS, 2] u32, done [M] u32, 0
- * Grid: x walks the parts of a row (PARTS), y the rows. The group of a row that ends last joins the parts: `done` counts
- * those that have ended.
+ * Grid: x walks the parts of a row (PARTS), y the rows. The group of a row that ends last joins the parts: `done`
+ * counts those that have ended.
  */
 #undef BLOCK
 #define BLOCK GPU_BLOCK
