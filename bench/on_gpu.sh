@@ -55,7 +55,7 @@ python=$(command -v "${PYTHON:-python3}") || {
 }
 budget=${BUDGET:-520}
 shape=${SHAPE:-2b-4t}
-export WHEELS=${WHEELS:-$root/.whl} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+export WHEELS=${WHEELS:-$root/.whl} PYTHONUNBUFFERED=1 PYTHONPYCACHEPREFIX=$work/pyc PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export XDG_CACHE_HOME=$work/cache PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
 debs=${DEBS:-$root/.gl}
 [ -z "$smoke" ] || export OMP_NUM_THREADS=1 # torch's threads wait for each other longer than tiny tensors take
