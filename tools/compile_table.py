@@ -98,7 +98,7 @@ def executed() -> dict[str, Any]:
         device, driver = backend.info.device, backend.info.driver.partition(" (")[0]
         device = f"{device}, {driver}" if name == "opencl" else backend.info.label
         found[name] = {"kind": backend.info.kind, "devices": [device],
-                       "cases": {op: len(by_op[op]) for op in ops.NAMES if by_op[op]}}  # fmt: skip
+                       "cases": {op: len(by_op[op]) for op in ops.BUILTIN if by_op[op]}}  # fmt: skip
         backend.close()
     waves = sorted(match[1] for name in passed if (match := re.match(r"test_every_case\[(.*)\]", name)))
     if "opencl" in found:
@@ -117,7 +117,7 @@ def interpreted() -> dict[str, Any]:
     passed = Counter(each["op"] for each in records if each["outcome"] == "PASS")
     failed = sorted(f"{each['case']}: {each['reason']}" for each in records if each["outcome"] == "FAIL")
     return {PTX: {"kind": "software", "devices": sorted({each["device"] for each in records}), "failed": failed,
-                  "cases": {op: passed[op] for op in ops.NAMES if passed[op]}}}  # fmt: skip
+                  "cases": {op: passed[op] for op in ops.BUILTIN if passed[op]}}}  # fmt: skip
 
 
 def stale(receipt: Mapping[str, Any]) -> list[str]:
@@ -193,7 +193,7 @@ def support(receipt: Mapping[str, Any]) -> str:
         lines.append(f"| `{name}` | {text} | {how} | {devices} | {proof} |")
     names = " | ".join(f"`{name}`" for name in sources)
     lines += ["", LEGEND, "", f"| op | {names} |", "|---" * (len(sources) + 1) + "|"]
-    lines += [f"| `{op}` | {' | '.join(cell(receipt, name, op) for name in sources)} |" for op in ops.NAMES]
+    lines += [f"| `{op}` | {' | '.join(cell(receipt, name, op) for name in sources)} |" for op in ops.BUILTIN]
     refused = f"{len(receipt['refused'])} refusals, listed in it" if receipt["refused"] else "nothing refused"
     state = " with changes" if receipt["dirty"] else ""
     return "\n".join([*lines, "", f"The receipt is of commit `{receipt['commit'][:12]}`{state}; {refused}."])

@@ -103,7 +103,7 @@ def of_op(op: str) -> Mapping[str, Mutant]:
     """
     module = f"kparity.kernels.{op}.mutants"
     own: Mapping[str, Mutant] = {}
-    if (op in ops.NAMES or op in ops.JOINED) and find_spec(module) is not None:
+    if op in ops.BUILTIN and find_spec(module) is not None:
         own = {**import_module(module).MUTANTS, **(barriers.of_op(op) if op in ops.NAMES else {})}
         _obey(own, f"kernels/{op}/mutants.py")
     target = theirs().get(op)
@@ -153,7 +153,7 @@ def known() -> list[str]:
 
     Raises UnknownName for mutants of an op that nobody has.
     """
-    return named([*ops.NAMES, *ops.JOINED, *(op for op in theirs() if op not in ops.NAMES)], "op", ops.names())
+    return named([*ops.BUILTIN, *(op for op in theirs() if op not in ops.NAMES)], "op", ops.names())
 
 
 def every() -> list[Subject]:

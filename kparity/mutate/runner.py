@@ -91,7 +91,7 @@ def digest_of(subject: Subject, backend: str, patched: Mapping[str, str]) -> str
     for path in fingerprint.sources():
         if path.parent.name in (*own, "prelude") or path.stem in (backend.replace("-", "_"), "_cupy"):
             digest.update(path.name.encode() + (b"" if path.name == "mutants.py" else path.read_bytes()))
-    if subject.op in ops.targets() and subject.op not in (*ops.NAMES, *ops.JOINED):
+    if subject.op in ops.targets() and subject.op not in ops.BUILTIN:
         digest.update(fingerprint.distribution(ops.GROUP, subject.op).encode())
     return digest.hexdigest()[:16]
 

@@ -24,12 +24,13 @@ NAMES = (
 """The ops of this package, in the order of a forward pass; the last two are several of the others in one launch."""
 JOINED = {"norm_tgemv": "tgemv", "rope_attention": "attention"}
 """Ops that are two of the others in one launch of a GPU and have no text of their own → whose GPU text is theirs."""
+BUILTIN = (*NAMES, *JOINED)
 
 
 @lru_cache(maxsize=1)
 def targets() -> dict[str, str]:
     """``name -> "module:OP"`` of every known op; a package cannot replace a built-in name."""
-    return registered(GROUP, "op", {name: f"kparity.kernels.{name}:OP" for name in (*NAMES, *JOINED)})
+    return registered(GROUP, "op", {name: f"kparity.kernels.{name}:OP" for name in BUILTIN})
 
 
 def names() -> list[str]:
@@ -47,7 +48,7 @@ def get(name: str) -> Op:
     from kparity.process import inside
     from kparity.process.ask import NoAnswer, tried
 
-    own = name in NAMES or name in JOINED
+    own = name in BUILTIN
     target = f"kparity.kernels.{name}:OP" if own else targets().get(name)
     if target is None:
         raise UnknownName("op", name, targets())

@@ -22,16 +22,18 @@ from typing import Any, ClassVar
 from kparity import ops
 from kparity.errors import CompileFailed
 from kparity.kernels.support import SERVED, VOCABULARY
-from kparity.ops.assemble import Source, gpu_source, kernel_text, uses
+from kparity.ops.assemble import Source, file_of, gpu_source, kernel_text, uses
 from kparity.ops.spec import Case, Value
 
-UNSPILLED = ("tgemv", "attention")
+UNSPILLED = ("tgemv", "attention", *ops.JOINED)
 """Ops whose time is the stream through registers: memory behind a register is a bug in them, not a price."""
 
 
 LAUNCHED: Mapping[str, tuple[Mapping[str, Value], ...]] = {
     "tgemv": tuple({"M": m, "N": n, "K": k} for m in (1, 64) for n, k in SERVED.linears),
     "attention": tuple({"M": m, "L": 4096, "H": SERVED.heads, "G": SERVED.kv_heads, "D": SERVED.head} for m in (1, 64)),
+    "norm_tgemv": tuple({"M": 1, "N": n, "K": k, "pre": "add", "wscale": "row"} for n, k in SERVED.fused),
+    "rope_attention": ({"M": 1, "L": 4096, "H": SERVED.heads, "G": SERVED.kv_heads, "D": SERVED.head},),
     "dense_gemv": ({"M": 1, "N": VOCABULARY, "K": SERVED.width, "dtype": "f16"},),
     "argmax": ({"M": 1, "N": VOCABULARY},),
 }
@@ -55,7 +57,7 @@ def conditions(text: str) -> set[str]:
 def variants(name: str) -> tuple[Case, ...]:
     """Of an op: the largest case of each set of options and conditions, and what a served model adds."""
     op = ops.get(name)
-    own = kernel_text(f"{name}/{name}.cu")
+    own = kernel_text(file_of(name, "gpu"))
     decisive = conditions("".join(map(kernel_text, uses(own, "cu"))) + own)
     largest: dict[object, Case] = {}
     for case in op.cases():
@@ -70,7 +72,7 @@ def variants(name: str) -> tuple[Case, ...]:
 
 def every() -> list[Case]:
     """Those of all ops."""
-    return [case for name in ops.NAMES for case in variants(name)]
+    return [case for name in ops.BUILTIN for case in variants(name)]
 
 
 def one_per_kernel() -> list[Case]:
