@@ -28,6 +28,7 @@ from tools.toolchains import (
     conditions,
     examine,
     refusals,
+    served,
     summary,
     sweep,
     variants,
@@ -141,6 +142,8 @@ def test_memory_behind_registers_is_refused(kind: type[Toolchain], label: str, t
     assert found[0].registers > 0 and found[0].shared == 0
     assert "spills" in refusals("attention", found)[0] and "spills" in refusals("tgemv", found)[0]
     assert refusals("rope", found) == []
+    (longer, *_), shape = variants("norm_tgemv"), served("norm_tgemv")[0]
+    assert refusals("norm_tgemv", found, longer) == [] != refusals("norm_tgemv", found, shape)
 
 
 @pytest.mark.parametrize(("kind", "label", "target"), KINDS)

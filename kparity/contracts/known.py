@@ -138,8 +138,8 @@ def load_issues(places: Sequence[str | Path], backends: Iterable[str]) -> tuple[
     Raises WrongInput for a contract in bad form, UnknownName for an issue about a backend that does not exist.
     """
     theirs = files.read_all([path for place in (*files.installed(), *places) for path in files.in_folder(Path(place))])
-    # Shipped contracts without known issues are not parsed: a probe has no time for them.
-    paths = [path for path in files.in_folder(contracts.folder()) if "\nknown_issues:" in path.read_text("utf-8")]
+    # Shipped contracts without known issues, or an empty list, are not parsed: a probe has no time for them.
+    paths = [path for path in files.in_folder(contracts.folder()) if "\nknown_issues:\n" in path.read_text("utf-8")]
     shipped = [contracts.load(path.stem) for path in paths]
     names, issues = list(backends), []
     for contract in (*shipped, *theirs):
