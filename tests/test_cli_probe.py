@@ -121,7 +121,7 @@ def test_run_streams_words_and_leaves_a_receipt_of_what_serves(tmp_path: Path) -
     (cpu,) = written["predicate"]["runs"]
     assert cpu["canary"]["every"] >= 256 and cpu["canary"] == {
         **cpu["canary"],
-        "checks": 0,
+        "checks": 1,
         "trips": 0,
         "doubtful": None,
     }

@@ -17,7 +17,7 @@ import pytest
 from kparity import ops
 from kparity.backends import opencl
 from kparity.backends.opencl import OpenclBackend
-from kparity.device.adapter import Buffer, Program
+from kparity.device.adapter import Buffer, Program, launched
 from kparity.errors import CompileFailed, DeviceFault, Unavailable, WrongInput
 from kparity.ops.assemble import kernel_text
 from tests.cli import python
@@ -163,6 +163,17 @@ def test_launches_share_scratch_and_count_once(device: OpenclBackend) -> None:
         program.run()
         assert device.download(first).tolist() == device.download(second).tolist() == [place, (place + 1) % 20_000]
     assert device.dispatches.total == before + 4
+
+
+def test_groups_that_run_side_by_side_have_local_memory_of_their_own(device: OpenclBackend) -> None:
+    op = ops.get("argmax")
+    case = op.case(M=1, N=128_256)
+    kernel, inputs = device.build(op, case), op.inputs(case, np.random.default_rng(1), "random")
+    found = set[bytes]()
+    for _ in range(40):
+        launched(device, kernel, inputs)
+        found.add(device.download(kernel.scratch[0]).tobytes())
+    assert len(found) == 1, "what each of the groups has found"
 
 
 def test_faults_have_codes(device: OpenclBackend) -> None:

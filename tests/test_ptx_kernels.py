@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kparity import ops
-from kparity.backends import cuda, cuda_ptx
+from kparity.backends import cuda
 from kparity.check.core import check_case
 from kparity.device import registry
 from kparity.device.adapter import launched
@@ -21,6 +21,7 @@ from kparity.mutate import barriers
 from kparity.ops import assemble
 from kparity.ops.assemble import Source
 from kparity.ops.spec import Case, Op
+from kparity.ptx import nvrtc
 from tests import gguf_files
 from tests.cli import run
 from tests.conftest import needing
@@ -186,7 +187,7 @@ def test_it_is_no_gpu_and_is_asked_by_name(monkeypatch: pytest.MonkeyPatch) -> N
     adapter = registry.backend_class("cuda-ptx")
     assert "cuda-ptx" in registry.names() and "cuda-ptx" not in [*registry.usual(), *registry.default_order()]
     assert not adapter.drives_gpu and adapter.kernel_dialects() == ("ptx",)
-    monkeypatch.setattr(cuda_ptx.nvrtc, "library", lambda: None)
+    monkeypatch.setattr(nvrtc, "library", lambda: None)
     with pytest.raises(Unavailable, match="NVRTC was not found") as missing:
         registry.open_backend("cuda-ptx")
     assert missing.value.code == "KP-CUDA-PTX-NOLIB" and "[ptx]" in missing.value.remedy

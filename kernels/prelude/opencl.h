@@ -13,7 +13,8 @@ typedef float4 f32x4;
 
 #define RESIDENT 0 /* CUDA's bound alone */
 #define KERNEL __kernel __attribute__((reqd_work_group_size(BLOCK, 1, 1))) void
-#define INLINE static inline
+/* Always: what PoCL leaves as a function, with a barrier in it, gives groups that run side by side one local memory. */
+#define INLINE static inline __attribute__((always_inline))
 #define GLOBAL __global
 #define LOCAL __local
 #define SHARED __local

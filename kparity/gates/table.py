@@ -127,8 +127,9 @@ GATES: tuple[GateSpec, ...] = (
     ),
     GateSpec(
         "depth", "full",
-        "steps and prompts at powers of two, between them and at the end of the context, on a cache that is filled in "
-        "bulk: the recording against its launches one by one, and against the reference",
+        "steps and prompts at powers of two, between them and at the end of the context, with the ids that the device "
+        "returns, on a cache that is filled in bulk: the recording against its launches one by one, and against the "
+        "reference",
         "a ring, window, part or recording that goes wrong at a late position",
         "what only a long walk brings about; a fault at single late positions that are not tried",
         ("depth_unreached", "depth_differences", "depth_cosine", "depth_noise", "depth_norm"), ("KP-DEPTH",),
